@@ -187,7 +187,11 @@ def _order_rows(config: ModelConfig, frame: Any, n_rows: int, path: str) -> NDAr
         raise DataError.at(
             f"{path}[{time.name!r}]", f"must not repeat a time, but has {times_as_text(values[[row]])[0]} twice"
         )
-    for place in np.flatnonzero(steps[len(steps) - config.lookback + 1 :] > time.max_step * time.step).tolist():
+    within = steps[len(steps) - config.lookback + 1 :]
+    if 2 * time.is_short(within).sum() > len(within):
+        message = f"has mostly steps shorter than those of the training, {time.usual_step}: give rows at that distance"
+        raise DataError.at(f"{path}[{time.name!r}]", message)
+    for place in np.flatnonzero(time.is_gap(within)).tolist():
         before, after = times_as_text(values[order[len(order) - config.lookback + place :][:2]])
         message = f"must have no gap in the window's {config.lookback} rows, but goes from {before} to {after}"
         raise DataError.at(f"{path}[{time.name!r}]", message)

@@ -14,7 +14,7 @@ from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 from kanmodel.windows import take_windows, window_ends
 from service.batch.plan import Plan
-from service.batch.rows import SEGMENT, TIME, Rows, read_rows
+from service.batch.rows import INSTANT, SEGMENT, TIME, Rows, place_of, read_rows
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Chunk:
         places: ``file`` and ``row`` of each window.
         rejected: ``file``, ``row`` and ``reason`` of each bad row.
         lost: number of windows left out because of bad rows.
+        across_gaps: number of windows left out because they cross a gap in time.
+        gap: the times around one of these gaps; empty if there is none.
         read: bytes of the table up to the end of the chunk, roughly.
         digest: hash of everything that is explained.
     """
@@ -42,6 +44,8 @@ class Chunk:
     places: pl.DataFrame
     rejected: pl.DataFrame
     lost: int
+    across_gaps: int
+    gap: str
     read: int
     digest: str
 
@@ -66,7 +70,7 @@ def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
     """
     number = n_windows = 0
     for number, chunk in enumerate(_cut_chunks(read_rows(plan), plan)):
-        n_windows += len(chunk) + chunk.lost
+        n_windows += len(chunk) + chunk.lost + chunk.across_gaps
         if number not in finished:
             yield chunk
         elif finished[number] != chunk.digest:
@@ -99,6 +103,7 @@ def _cut(rows: Rows, before: int, number: int, plan: Plan) -> Chunk:
     """The chunk of the windows that end after the first `before` rows."""
     good = rows.marks["reason"].is_null().to_numpy()
     n_rows, steps, n_features = rows.values.shape
+    across_gaps, gap = 0, ""
     if steps == plan.lookback:  # a row is a window
         ends = np.arange(n_rows)
         whole = good
@@ -106,6 +111,8 @@ def _cut(rows: Rows, before: int, number: int, plan: Plan) -> Chunk:
         segment = [rows.marks[SEGMENT].fill_null("").to_numpy().astype(str)] if plan.segment is not None else []
         ends = window_ends(segment, n_rows, plan.lookback)
         ends = ends[ends >= before]
+        crosses, gap = _find_gaps(rows, ends, plan)
+        across_gaps, ends = int(crosses.sum()), ends[~crosses]
         bad = np.append(0, np.cumsum(~good))
         whole = bad[ends + 1] == bad[ends + 1 - plan.lookback]
     lost, ends = int((~whole).sum()), ends[whole]
@@ -119,10 +126,44 @@ def _cut(rows: Rows, before: int, number: int, plan: Plan) -> Chunk:
         places=of_window.select("file", "row"),
         rejected=here.filter(pl.col("reason").is_not_null()).select("file", "row", "reason"),
         lost=lost,
+        across_gaps=across_gaps,
+        gap=gap,
         read=int(rows.marks["read"][-1]),
         digest="",
     )
     return replace(chunk, digest=_digest(chunk))
+
+
+def _find_gaps(rows: Rows, ends: NDArray[np.int64], plan: Plan) -> tuple[NDArray[np.bool_], str]:
+    """Whether each window crosses a gap in time, and the times around the first such gap.
+
+    Raises:
+        DataError: most steps of a window are shorter than those of the training, or it repeats a time.
+    """
+    clock = plan.clock
+    if clock is None:
+        return np.zeros(len(ends), dtype=bool), ""
+    steps = np.diff(rows.marks[INSTANT].to_numpy(), append=np.nan)  # to the next row
+
+    def count(found: NDArray[np.bool_]) -> NDArray[np.int64]:
+        total: NDArray[np.int64] = np.append(0, np.cumsum(found))
+        counted: NDArray[np.int64] = total[ends] - total[ends - plan.lookback + 1]
+        return counted
+
+    wrong = np.flatnonzero((2 * count(clock.is_short(steps)) > plan.lookback - 1) | (count(steps == 0) > 0))
+    if len(wrong):
+        reason = f"has repeated times, or mostly steps shorter than those of the training, {clock.usual_step}"
+        raise DataError(
+            f"{place_of(rows.marks, int(ends[wrong[0]]))}, column {plan.time}: the window that ends here {reason}"
+        )
+    is_gap = clock.is_gap(steps)
+    crosses = count(is_gap) > 0
+    if not crosses.any():
+        return crosses, ""
+    end = ends[crosses.argmax()]
+    row = int(np.flatnonzero(is_gap[:end])[-1])
+    before, after = rows.marks[TIME][row : row + 2]
+    return crosses, f"{before} to {after}"
 
 
 def _digest(chunk: Chunk) -> str:

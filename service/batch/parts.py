@@ -38,15 +38,20 @@ class Summary:
         lost: windows that are not explained, because of bad rows or because their results are not finite.
         rejected: entries in the list of rejected rows.
         unconverged: windows whose ledgers have not converged.
+        across_gaps: windows that are left out because they cross a gap in time.
+        gap: the times around one such gap; empty if there is none.
     """
 
     windows: int = 0
     lost: int = 0
     rejected: int = 0
     unconverged: int = 0
+    across_gaps: int = 0
+    gap: str = ""
 
     def __add__(self, other: Summary) -> Summary:
-        return Summary(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        counts = {name: count + getattr(other, name) for name, count in vars(self).items() if name != "gap"}
+        return Summary(**counts, gap=self.gap or other.gap)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], b
                     raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
     frame = pl.concat([_places(chunk, kept), pl.concat(explained or [_empty(plan)])], how="horizontal")
     lost = chunk.lost + len(chunk) - len(kept)
-    summary = Summary(len(frame), lost, len(rejected), len(frame) - int(frame["converged"].sum()))
+    unconverged = len(frame) - int(frame["converged"].sum())
+    summary = Summary(len(frame), lost, len(rejected), unconverged, chunk.across_gaps, chunk.gap)
     about = describe_plan(plan, model) | {
         "input": chunk.digest,
         "content": _hash(frame),

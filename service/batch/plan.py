@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kanmodel.model import Model
+from kanmodel.network.config import TimeColumn
 from kanmodel.terms import Baseline, LedgerOptions
 
 EngineName = Literal["threads", "ray"]
@@ -24,6 +25,7 @@ class Plan:
         output: index of the output.
         time: the column of time stamps; None if there is none.
         segment: the column that changes at each gap, which no window crosses; None if there is none.
+        clock: the time step of the model, with `time`; None if it is unknown.
         groups: names of the checkpoint's groups, each a column of the result.
         part_windows: rows of the table per file.
         strict: whether a bad row ends the run.
@@ -36,6 +38,7 @@ class Plan:
     output: int
     time: str | None = None
     segment: str | None = None
+    clock: TimeColumn | None = None
     groups: tuple[str, ...] = ()
     part_windows: int = PART_WINDOWS
     strict: bool = False

@@ -10,13 +10,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, quote
+from kanmodel.network.config import TimeColumn
 from kanmodel.scaling import Array
+from kanmodel.training.clock import read_instants
 from service.batch.plan import Plan
 from service.batch.sources import Frame, find_files, read_frames, read_types
 from service.batch.tables import DISORDER, describe_cell, find_disorder, parse_numbers
 
-TIME, SEGMENT = "time", "segment"  # columns of `Rows.marks`, whatever the names in the table are
+TIME, SEGMENT, INSTANT = "time", "segment", "instant"  # columns of `Rows.marks`, whatever the names in the table are
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Rows:
             NaN where a row is bad.
         marks: one row for each: ``file`` and ``row``, its position, counted as in a spreadsheet; ``reason`` why it is
             rejected, null if it is not; ``read``, bytes of the table up to its end, roughly; ``time`` and ``segment``,
-            if the plan has such columns.
+            if the plan has such columns; ``instant``, the time in the unit of the plan's clock, if it has one.
     """
 
     values: Array
@@ -120,9 +122,35 @@ def _read(frame: Frame, plan: Plan, holds_windows: bool, read: tuple[int, int]) 
         if name is not None:
             for row in np.flatnonzero(marks[kind].is_null()).tolist():
                 reasons.setdefault(row, f"column {name} is empty")
+    if plan.clock is not None and not holds_windows:
+        marks[INSTANT] = _read_instants(marks[TIME], plan.clock, reasons)
     values[list(reasons)] = np.nan
     reason = pl.Series([reasons.get(row) for row in range(len(values))], dtype=pl.String)
     return Rows(values, pl.DataFrame({**marks, "reason": reason}))
+
+
+def _read_instants(times: pl.Series, clock: TimeColumn, reasons: dict[int, str]) -> pl.Series:
+    """Times as numbers; NaN where a cell is not a time as in training, which is a reason to reject its row."""
+    instants = np.full(len(times), np.nan)
+    known = np.flatnonzero(times.is_not_null().to_numpy())
+
+    def read(rows: NDArray[np.int64]) -> bool:
+        try:
+            found, dated = read_instants(times[rows].to_numpy(), clock.name)
+        except DataError:
+            return False
+        instants[rows] = found
+        return dated == clock.dated
+
+    if len(known) and not read(known):
+        for row in known.tolist():  # one by one
+            if not read(np.array([row])):
+                instants[row] = np.nan
+                kind = "a date" if clock.dated else "a number"
+                reasons.setdefault(
+                    row, f"column {times.name} must be {kind}, as in training, but is {quote(times[row])}"
+                )
+    return pl.Series(instants)
 
 
 def _read_series(columns: Sequence[pl.Series], lookback: int) -> tuple[Array, dict[int, str]]:
@@ -176,14 +204,15 @@ def _refuse_disorder(rows: Rows, last: pl.DataFrame | None, plan: Plan) -> None:
     segment = None if plan.segment is None else marks[SEGMENT].fill_null("").to_numpy().astype(str)
     row = find_disorder(marks[TIME], segment)
     if row is not None:
-        raise DataError(f"{_place(marks, row)}, column {plan.time} {DISORDER}")
+        raise DataError(f"{place_of(marks, row)}, column {plan.time} {DISORDER}")
 
 
 def _refuse_bad(rows: Rows) -> None:
     bad = rows.marks["reason"].is_not_null().arg_true()
     if len(bad):
-        raise DataError(f"{_place(rows.marks, bad[0])}, {rows.marks['reason'][bad[0]]}")
+        raise DataError(f"{place_of(rows.marks, bad[0])}, {rows.marks['reason'][bad[0]]}")
 
 
-def _place(marks: pl.DataFrame, row: int) -> str:
+def place_of(marks: pl.DataFrame, row: int) -> str:
+    """File and row of a row, for errors."""
     return f"{marks['file'][row]}, row {marks['row'][row]}"

@@ -59,6 +59,13 @@ def find_files(table: Path) -> list[Path]:
     return files
 
 
+def has_column(table: Path, name: str) -> bool:
+    """Whether the first file of a table has a column."""
+    path = find_files(table)[0]
+    with _naming(path):
+        return name in _read_schema(path)
+
+
 def read_types(path: Path, columns: Sequence[str]) -> list[pl.DataType]:
     """The types of a file's columns; in a csv all are text.
 

@@ -56,7 +56,11 @@ def explain(
         ),
     ] = None,
     time_column: Annotated[
-        str | None, typer.Option(help="Column of TABLE with time stamps, copied into the result.")
+        str | None,
+        typer.Option(
+            help="Column of TABLE with time stamps, copied into the result; no window crosses a gap between them. "
+            "Default: that of the training, if TABLE has it."
+        ),
     ] = None,
     segment_column: Annotated[
         str | None, typer.Option(help="Column of TABLE that changes at each gap: no window crosses it.")
@@ -131,8 +135,12 @@ def explain(
     model = load(file)
     output = find_output(model.config, output_name)
     if data is not None and folder is not None:
+        from service.batch.sources import has_column
         from service.commands.tables import explain_to_folder  # here, since the other commands start without polars
 
+        clock = model.config.time
+        if time_column is None and clock is not None and has_column(data, clock.name):
+            time_column = clock.name
         plan = Plan(
             table=data,
             features=model.config.feature_names,
@@ -140,6 +148,7 @@ def explain(
             output=output,
             time=time_column,
             segment=segment_column,
+            clock=clock if time_column else None,
             groups=tuple(model.config.groups),
             part_windows=part_windows,
             strict=strict,

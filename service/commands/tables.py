@@ -107,3 +107,5 @@ def _print(total: Summary, output: Path) -> None:
     if total.rejected:
         rows = f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them"
         console.print(f"{rows}: {output / REJECTED}")
+    if total.across_gaps:
+        console.print(f"{total.across_gaps:,} windows left out that cross a gap in time, such as {total.gap}")

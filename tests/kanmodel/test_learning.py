@@ -264,6 +264,16 @@ def test_times_of_a_frame_are_of_the_kind_of_the_training(hourly):
     assert not np.array_equal(plain.predict(frame[::-1]), plain.predict(frame))
 
 
+def test_rows_closer_in_time_than_those_of_the_training_are_refused(hourly):
+    """Rows of 15 minutes for an hourly model are an error; single early rows are not."""
+    model, frame = hourly
+    quarter = frame.assign(time=frame["time"].iloc[0] + (frame["time"] - frame["time"].iloc[0]) / 4)
+    with pytest.raises(DataError, match=r"mostly steps shorter than those of the training, 3600 seconds"):
+        model.predict(quarter)
+    early = frame.assign(time=frame["time"] - np.timedelta64(25, "m") * (np.arange(len(frame)) == len(frame) - 2))
+    np.testing.assert_array_equal(model.predict(early), model.predict(frame))
+
+
 def test_reference_windows_unlike_the_training_are_named():
     """The model's card has the span of the reference windows, and the features that differ from training in them."""
     frame = make_frame()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kanmodel.errors import ConfigError
 from kanmodel.network.checks import check_flag, check_number, check_text
 
@@ -85,3 +88,16 @@ class TimeColumn:
             check_number(getattr(self, place), place)
             if getattr(self, place) <= 0:
                 raise ConfigError(f"{place} must be positive, but is {getattr(self, place)}")
+
+    def is_gap(self, steps: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each step is a gap."""
+        return steps > self.max_step * self.step
+
+    def is_short(self, steps: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each step is shorter than the usual one by as large a factor as a gap is longer."""
+        return steps < self.step / self.max_step
+
+    @property
+    def usual_step(self) -> str:
+        """`step` in words."""
+        return f"{self.step:g} seconds" if self.dated else f"{self.step:g}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +32,7 @@ import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.network.config import TimeColumn
 from kanmodel.windows import take_windows
 from service.batch.plan import Plan
 from service.batch.run import explain_table
@@ -177,7 +180,8 @@ def test_others_read_the_folder_as_one_table(run, file, tmp_path):
     assert about["features"] == {"f0": "K", "f1": "hPa", "f2": None, "f3": "K"}
     manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["run"].items() <= about.items()
-    assert manifest["complete"] == {"windows": 85, "lost": 0, "rejected": 0, "unconverged": 0}
+    counts = {"windows": 85, "lost": 0, "rejected": 0, "unconverged": 0, "across_gaps": 0, "gap": ""}
+    assert manifest["complete"] == counts
 
 
 def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, row_group: int) -> Path:
@@ -283,6 +287,61 @@ def test_no_window_crosses_a_segment(run, file, tmp_path):
     starts = np.array([0, 33, 53])
     wanted = [row for row in range(N_ROWS) if row - starts[starts <= row].max() >= LOOKBACK - 1]
     assert result(tmp_path / "out")["window"].to_list() == wanted
+
+
+@pytest.fixture(scope="module")
+def hourly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows that its rows are an hour apart."""
+    path = tmp_path_factory.mktemp("hourly") / "model.safetensors"
+    save_checkpoint(MODEL.with_config(replace(MODEL.config, time=TimeColumn("time", 3600.0, 1.5, True))), path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_no_window_crosses_a_gap_in_time(run, hourly, tmp_path, ending):
+    """Windows across a gap are left out and counted, in any file, row group or chunk; the time column is found."""
+    rows = make_rows().filter(~pl.int_range(N_ROWS).is_in([30, 31, 60]))
+    table = write_files(rows, tmp_path / "table", [29, 31], ending, 7)
+    code, said, _ = run("explain", hourly, table, "-o", tmp_path / "out", "--part-windows", 16)
+    found = result(tmp_path / "out")
+    wanted = [
+        end for end in range(LOOKBACK - 1, len(rows)) if not any(end - LOOKBACK + 1 < at <= end for at in (30, 58))
+    ]
+    assert code == 0 and found["window"].to_list() == wanted
+    assert found["time"].to_list() == rows["time"][wanted].to_list()
+    lost = 2 * (LOOKBACK - 1)
+    assert f"{lost} windows left out that cross a gap in time, such as 2026-01-02T05:00:00 to 2026-01-02T08:00" in said
+    about = json.loads((tmp_path / "out" / "_manifest.json").read_text())["complete"]
+    assert (about["across_gaps"], about["lost"], about["windows"]) == (lost, 0, len(wanted))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda at: at / 4,
+            rf"row {LOOKBACK}, column time: .*mostly steps shorter than those of the training, 3600 seconds",
+        ),
+        (lambda at: at - (at >= 40), r"row 41, column time: .*has repeated times"),
+        (lambda at: at - 2 * (at == 40), r"row 41, column time is earlier than the row above it"),
+    ],
+)
+def test_times_unlike_those_of_the_training_are_refused(run, hourly, tmp_path, change, reason):
+    """Rows of 15 minutes for an hourly model, a time twice, and rows out of order are refused with the first row."""
+    hours = [datetime(2026, 1, 1) + timedelta(hours=change(at)) for at in range(N_ROWS)]
+    rows = make_rows().with_columns(time=pl.Series(hours))
+    rows.write_parquet(tmp_path / "rows.parquet")
+    code, _, error = run("explain", hourly, tmp_path / "rows.parquet", "-o", tmp_path / "out")
+    assert code == 2 and re.search(reason, " ".join(error.split())), error
+
+
+def test_a_cell_that_is_no_time_is_a_bad_row(run, hourly, tmp_path):
+    """A time that cannot be read, or of another kind than in training, is listed with its row."""
+    cells = pl.when(pl.int_range(N_ROWS) == 50).then(pl.lit("soon")).when(pl.int_range(N_ROWS) == 70)
+    make_rows().with_columns(time=cells.then(pl.lit("12")).otherwise("time")).write_csv(tmp_path / "rows.csv")
+    assert run("explain", hourly, tmp_path / "rows.csv", "-o", tmp_path / "out")[0] == 0
+    reason = "column time must be a date, as in training, but is "
+    assert rejected(tmp_path / "out") == [("rows.csv", 52, f"{reason}'soon'"), ("rows.csv", 72, f"{reason}'12'")]
 
 
 def test_a_head_alone_has_windows_of_one_row(run, tmp_path):
