@@ -167,7 +167,7 @@ def _read(
         raise CheckpointError(structure.doubt)
     recording = record(net, windows, [part.place for part in structure.every])
     try:
-        return structure, trace(recording, structure.parts, structure.recurrent, structure.constraints.more)
+        return structure, trace(recording, structure)
     except UnreadableModelError:
         if {place for place, _, _ in recording.calls} >= {part.place for part in structure.every}:
             raise

@@ -148,10 +148,6 @@ class Machine:
         del self.stack[start:]
         return values
 
-    def drop(self) -> None:
-        """Removes everything above the last mark."""
-        del self.stack[self.marks.pop() :]
-
     def memoize(self, index: int) -> None:
         """Stores the top of the stack in the memo."""
         if not 0 <= index < MAX_MEMO:
@@ -318,7 +314,7 @@ MAKERS = frozenset(
         "OBJ",
     )
 )
-Operation = Callable[[Machine, Any], None]
+Operation = Callable[[Machine, Any], object]
 PUSHED_ARGUMENTS = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
@@ -334,7 +330,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "FRAME": lambda machine, size: None,
     "MARK": lambda machine, _: machine.mark(),
     "POP": _pop_value_or_mark,
-    "POP_MARK": lambda machine, _: machine.drop(),
+    "POP_MARK": lambda machine, _: machine.pop_mark(),
     "DUP": lambda machine, _: machine.push(machine.top()),
     "MEMOIZE": lambda machine, _: machine.memoize(len(machine.memo)),
     "NONE": lambda machine, _: machine.push(None),

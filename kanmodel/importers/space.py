@@ -13,7 +13,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
 from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart
 from kanmodel.importers.libraries.layers import INV_DENOMINATORS, RADIAL_LIBRARIES
-from kanmodel.network.config import Step
+from kanmodel.network.config import ModelConfig, Step
 
 MAX_ORDERS = 64
 MAX_STEPS = 20_000  # of the depth-first search for orders
@@ -38,19 +38,10 @@ class Order:
     flat: bool
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of windows and forecasts."""
-
-    lookback: int
-    n_features: int
-    n_outputs: int
-
-
 def find_orders(
     parts: Sequence[Part],
     recurrent: RecurrentPart | None,
-    sizes: Sizes,
+    shapes: ModelConfig,
     allowed: Callable[[Part, bool], bool] = lambda part, is_front: True,
 ) -> list[Order]:
     """All orders with matching widths, by depth-first search, the order of the file first.
@@ -60,7 +51,7 @@ def find_orders(
     Args:
         parts: all parts of the file except the recurrent one, in its order.
         recurrent: the LSTM or GRU; None if there is none.
-        sizes: of windows and forecasts.
+        shapes: lookback, features and outputs.
         allowed: whether a part may be before the readout, or after it.
 
     Raises:
@@ -75,20 +66,20 @@ def find_orders(
         used = {part.place for part in (*front, *(head or ()))}
         if head is None:
             # without a recurrent part all steps are tried first, because layers per step are rare then
-            for wide in (True, False) if recurrent is None and sizes.lookback > 1 else (False, True):
-                if wide and sizes.lookback == 1:
+            for wide in (True, False) if recurrent is None and shapes.lookback > 1 else (False, True):
+                if wide and shapes.lookback == 1:
                     continue
                 if recurrent is None or recurrent.n_in == width:
                     n_values = width if recurrent is None else recurrent.n_out
-                    yield from extend(front, (), n_values * sizes.lookback if wide else n_values, wide)
+                    yield from extend(front, (), n_values * shapes.lookback if wide else n_values, wide)
         elif len(used) == len(parts):
-            if width == sizes.n_outputs:
+            if width == len(shapes.outputs):
                 yield Order(front, head, flat)
             return
         for part in parts:
             if part.place in used or part.n_in != width or not allowed(part, head is None):
                 continue
-            if head is None and recurrent is None and sizes.lookback == 1:
+            if head is None and recurrent is None and shapes.lookback == 1:
                 continue  # one step: before and after the readout are the same
             if any(_precedes(other.place, part.place) for other in parts if other.place not in used):
                 continue
@@ -97,12 +88,12 @@ def find_orders(
             else:
                 yield from extend(front, (*head, part), part.n_out, flat)
 
-    for order in extend((), None, sizes.n_features, False):
+    for order in extend((), None, len(shapes.features), False):
         found.append(order)
         if len(found) == MAX_ORDERS:
             break
     if not found:
-        raise CheckpointError(_no_order(parts, recurrent, sizes))
+        raise CheckpointError(_no_order(parts, recurrent, shapes))
     return found
 
 
@@ -125,16 +116,16 @@ def _numbered(place: str) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (place, None)
 
 
-def _no_order(parts: Sequence[Part], recurrent: RecurrentPart | None, sizes: Sizes) -> str:
+def _no_order(parts: Sequence[Part], recurrent: RecurrentPart | None, shapes: ModelConfig) -> str:
     every: list[AnyPart] = [*parts] if recurrent is None else [recurrent, *parts]
     widths = ", ".join(
         f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in every
     )
     message = (
-        f"has parts that do not follow each other from {sizes.n_features} features at {sizes.lookback} steps to "
-        f"{sizes.n_outputs} outputs: {widths or 'none'}"
+        f"has parts that do not follow each other from {len(shapes.features)} features at {shapes.lookback} steps to "
+        f"{len(shapes.outputs)} outputs: {widths or 'none'}"
     )
-    reaching = recurrent.n_out if recurrent else sizes.n_features
+    reaching = recurrent.n_out if recurrent else len(shapes.features)
     if any(part.library == "pykan" and part.n_in < reaching for part in parts):
         message += "; if prune_input made a KAN narrower, give input_id, the kept ones, which are not in the file"
     return message

@@ -14,7 +14,7 @@ from kanmodel.importers.libraries.layers import find_recurrent
 from kanmodel.importers.libraries.part import activation_of
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.source import Module, Value
-from kanmodel.importers.space import Constraints, Sizes, Space, activation_slot, find_orders
+from kanmodel.importers.space import Constraints, Space, activation_slot, find_orders
 from kanmodel.network.config import ModelConfig
 
 FOREIGN = {
@@ -60,7 +60,6 @@ class Structure:
         Raises:
             CheckpointError: the parts fit together in no order.
         """
-        sizes = Sizes(shapes.lookback, len(shapes.features), len(shapes.outputs))
         head, front = manifest.prefixes.get("head"), manifest.prefixes.get("front")
 
         def allowed(part: Part, is_front: bool) -> bool:
@@ -68,8 +67,8 @@ class Structure:
                 return not is_front
             return front is None or is_front or not is_under(part.place, front)
 
-        orders = find_orders(self.parts, self.recurrent, sizes, allowed)
-        spaces = [Space.of(order, self.recurrent, self.constraints, sizes.n_outputs) for order in orders]
+        orders = find_orders(self.parts, self.recurrent, shapes, allowed)
+        spaces = [Space.of(order, self.recurrent, self.constraints, len(shapes.outputs)) for order in orders]
         fitting = [space for space in spaces if space.n_readings]
         if not fitting:
             raise CheckpointError(f"has parts that fit no order with readout {manifest.readout}")

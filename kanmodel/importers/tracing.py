@@ -7,6 +7,7 @@ and an error names the part that is not understood.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 from kanmodel.errors import UnreadableModelError
 from kanmodel.importers.assembly import NONE, Chain, Element
 from kanmodel.importers.evaluation import READ_OUT, activation, items_function, recurrent_function
-from kanmodel.importers.libraries import Part, RecurrentPart
+from kanmodel.importers.libraries import Part
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.space import ACTIVATIONS, describe_readout, step_of
+from kanmodel.importers.structure import Structure
 from kanmodel.scaling import Array
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
@@ -217,41 +219,30 @@ def record(net: nn.Module, windows: Array, places: Sequence[str]) -> Recording:
     return Recording(torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), outputs, calls)
 
 
-def trace(recording: Recording, parts: Sequence[Part], recurrent: RecurrentPart | None, more: Sequence[str]) -> Chain:
-    """Reconstructs the chain of a traced module.
-
-    Args:
-        recording: inputs and outputs of its parts.
-        parts: its parts except the recurrent one.
-        recurrent: the LSTM or GRU; None if there is none.
-        more: activations that occur in the module, besides the usual ones.
+def trace(recording: Recording, structure: Structure) -> Chain:
+    """Reconstructs the chain of a module from a forward pass, in which its parts were recorded.
 
     Raises:
         UnreadableModelError: a part is not understood; the message names it.
     """
-    return _Walker(recording, parts, recurrent, more).walk()
+    return _Tracer(recording, structure).trace()
 
 
-class _Walker:
+class _Tracer:
     """Follows the calls of a module, from the output of each part to the input of the next."""
 
-    def __init__(
-        self, recording: Recording, parts: Sequence[Part], recurrent: RecurrentPart | None, more: Sequence[str]
-    ) -> None:
-        self.recording, self.recurrent = recording, recurrent
-        self.parts = {part.place: part for part in parts}
-        self.activations = (*ACTIVATIONS, *(name for name in more if name not in ACTIVATIONS))
+    def __init__(self, recording: Recording, structure: Structure) -> None:
+        self.recording, self.recurrent = recording, structure.recurrent
+        self.parts = {part.place: part for part in structure.parts}
+        self.activations = tuple(dict.fromkeys((*ACTIVATIONS, *structure.constraints.more)))
         self.values, self.last = recording.windows, "the windows"
         self.readout: str | None = None
         self.passed_recurrent = False
         self.front: list[Element] = []
         self.head: list[Element] = []
 
-    def walk(self) -> Chain:
-        counts: dict[str, int] = {}
-        for place, _, _ in self.recording.calls:
-            counts[place] = counts.get(place, 0) + 1
-        for place, count in counts.items():
+    def trace(self) -> Chain:
+        for place, count in Counter(place for place, _, _ in self.recording.calls).items():
             if count > 1:
                 raise UnreadableModelError(
                     f"{place!r} is called {count} times in one forward pass, but once in a chain"

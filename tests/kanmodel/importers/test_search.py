@@ -22,10 +22,10 @@ from kanmodel.importers.libraries import Layer, Metadata, Norm, find_parts
 from kanmodel.importers.manifest import parse_manifest, read_manifest
 from kanmodel.importers.samples import Samples, make_shapes, name_outputs
 from kanmodel.importers.search import search
-from kanmodel.importers.space import OUTPUT, READOUT, Reading, Sizes, activation_slot, find_orders
+from kanmodel.importers.space import OUTPUT, READOUT, Reading, activation_slot, find_orders
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Line
-from kanmodel.network.config import LayerConfig, Step
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Step, Target, plain_layers
 
 N_EXAMPLES = examples(20)
 EFFICIENT = {"base_weight": (), "spline_weight": (6,)}
@@ -316,7 +316,12 @@ def test_orders():
         f"fc.{number}.{name}": t.detach() for number in (1, 0) for name, t in nn.Linear(4, 4).named_parameters()
     }
     parts, (recurrent,) = find_parts(tensors, Metadata())
-    orders = find_orders(parts, recurrent, Sizes(6, 4, 4))
+
+    def shapes(n_outputs):
+        columns = tuple(map(Feature, "abcd")), tuple(map(Target, "wxyz"[:n_outputs]))
+        return ModelConfig(*columns, 6, 1, plain_layers([4, n_outputs], Line(), base="zero"))
+
+    orders = find_orders(parts, recurrent, shapes(4))
     assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
     for order in orders:
         places = [part.place for part in (*order.front, *order.head)]
@@ -325,7 +330,7 @@ def test_orders():
         orders
     )
     with pytest.raises(CheckpointError, match=r"from 4 features at 6 steps to 3 outputs: lstm \(LSTM\) from 4 to 4, b"):
-        find_orders(parts, recurrent, Sizes(6, 4, 3))
+        find_orders(parts, recurrent, shapes(3))
 
 
 def test_folding_keeps_the_function():
