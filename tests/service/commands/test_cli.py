@@ -19,6 +19,7 @@ from processes import Fork, start, start_command
 
 from kanmodel import Model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.explain.functions.front import split_reference
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.ledger import explain_windows
@@ -236,14 +237,14 @@ def test_a_formula_has_the_stated_accuracy(run, saved):
     scope = {}
     exec(nearest["python"], scope)
     (function,) = (value for name, value in scope.items() if callable(value) and not name.startswith("__"))
-    for part in ("reference", "eval"):
-        windows = case.model.scaling.features_to_original(case.windows(part))
-        windows = windows[-document["windows"]["judged"]["windows"] :] if part == "reference" else windows
+    *_, (judging, _) = split_reference(case.model)
+    for part in (judging.reference.windows, case.windows("eval")):
+        windows = case.model.scaling.features_to_original(part)
         full = case.model.predict(windows)[:, 0]
         columns = dict(zip(names, windows[:, -1].T, strict=True))
         given = {s: columns[v["node"].removeprefix("feature:")] for s, v in nearest["variables"].items()}
         lost = ((function(**given) - full) ** 2).sum() / ((full - full.mean()) ** 2).sum()
-        if part == "reference":
+        if part is judging.reference.windows:
             assert nearest["r2"] == pytest.approx(1 - lost, abs=1e-9)
         assert 1 - lost >= 0.99
 
