@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kanmodel.network.activations import ACTIVATIONS, activate, value_and_slope
+from kanmodel.network.activations import ACTIVATIONS, TURNS, activate, value_and_slope, vary
 from kanmodel.network.bases import EdgeFunctions
 from kanmodel.network.config import LayerConfig
 from kanmodel.network.functions import FUNCTIONS
+
+Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, of one shape
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,21 @@ class SymbolicFunctions:
             sums = sums.index_add(1, j, c * function(a * v[:, i] + b) + d)
         return sums
 
+    def vary(self, low: Tensor, high: Tensor, n_subnodes: int) -> Tensor:
+        """Upper bounds of their total variation between two inputs, as `edges`; infinite or NaN at poles."""
+        edges = low.new_zeros(len(low), n_subnodes, low.shape[1])
+        for function, i, j, (a, b, c, _) in self.groups:
+            ends = a * low[:, i] + b, a * high[:, i] + b
+            below, above = torch.minimum(*ends), torch.maximum(*ends)
+            if function in (FUNCTIONS["sin"], FUNCTIONS["cos"]):
+                varied = above - below
+            elif function is FUNCTIONS["tan"]:
+                varied = torch.full_like(below, torch.inf)
+            else:  # monotone on both sides of 0
+                varied = vary(function, below, above)
+            edges[:, j, i] = c.abs() * varied
+        return edges
+
     def slopes(self, v: Tensor, n_subnodes: int) -> Tensor:
         """First derivatives, as `edges`."""
         slopes = v.new_zeros(len(v), n_subnodes, v.shape[1])
@@ -103,15 +120,21 @@ class Edges:
 
     Args:
         functions: the functions of the basis.
+        vary: upper bounds of their total variation, see `Basis.vary`.
         base: name of the base function.
         base_weights: the base's weight on each edge, (n_subnodes, n_in); None without a base.
         symbolic: the symbolic parts; None if there are none.
     """
 
     def __init__(
-        self, functions: EdgeFunctions, base: str, base_weights: Tensor | None, symbolic: SymbolicFunctions | None
+        self,
+        functions: EdgeFunctions,
+        vary: Callable[[Tensor, Tensor], Tensor],
+        base: str,
+        base_weights: Tensor | None,
+        symbolic: SymbolicFunctions | None,
     ) -> None:
-        self._functions, self._base, self._symbolic = functions, base, symbolic
+        self._functions, self._vary, self._base, self._symbolic = functions, vary, base, symbolic
         self._weights = base_weights
 
     def edges(self, v: Tensor, u: Tensor) -> Tensor:
@@ -127,6 +150,17 @@ class Edges:
         if self._weights is not None:
             sums = torch.addmm(sums, self._base_of(v), self._weights.T)
         return sums if self._symbolic is None else self._symbolic.add_to(sums, v)
+
+    def bound_sums(self, v: Ends, u: Ends) -> Ends:
+        """Bounds of `sums` over intervals of the inputs: an edge f lies in (f(low) + f(high) -+ its variation) / 2."""
+        varied = self._vary(*u)
+        if self._weights is not None:
+            turns = (TURNS.get(self._base, 0.0),)
+            varied = varied + self._weights.abs() * vary(self._base_of, *v, turns).unsqueeze(1)
+        if self._symbolic is not None:
+            varied = varied + self._symbolic.vary(*v, varied.shape[1])
+        both = self.sums(v[0], u[0]) + self.sums(v[1], u[1])
+        return (both - varied.sum(dim=2)) / 2, (both + varied.sum(dim=2)) / 2
 
     def parts(self, v: Tensor, u: Tensor) -> tuple[EdgeParts, EdgeParts]:
         """The parts of each edge, and their slopes: of base and symbolic part with respect to v, of the basis to u."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 
 import torch
@@ -217,12 +218,13 @@ class KANLayer(nn.Module):
             symbolic = SymbolicFunctions.of(
                 config, self.symbolic_mask, self.symbolic_affine, _numbers(inputs), _numbers(subnodes), scale
             )
+        vary = partial(basis.vary, tensors=tensors)
         if not frozen:
-            return Edges(basis.functions(tensors), config.base, base_weights, symbolic)
+            return Edges(basis.functions(tensors), vary, config.base, base_weights, symbolic)
         by_input = (
             None if base_weights is None else base_weights.T.contiguous().T
         )  # the memory layout of frozen functions
-        return Edges(basis.freeze(tensors), config.base, by_input, symbolic)
+        return Edges(basis.freeze(tensors), vary, config.base, by_input, symbolic)
 
     def in_bumps(self, x: Tensor) -> Iterator[Tensor]:
         """Node values (..., n_in) as positions in the functions on the edges, see `Basis.in_bumps`."""

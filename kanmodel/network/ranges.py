@@ -10,12 +10,11 @@ from torch import Tensor
 
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.edges import Ends
 from kanmodel.network.recurrent import KINDS
 
 BATCH = 256  # windows of one pass
 MARGIN = 0.5  # distance outside an interval in which moves still count, in its widths
-
-Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, (n,) each
 
 
 @dataclass(frozen=True)

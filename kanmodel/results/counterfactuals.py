@@ -39,13 +39,19 @@ class Change:
 
 @dataclass(frozen=True)
 class SingleFeature:
-    """The effect of changing one feature alone, by sampling its range: the goal may be reached unseen between samples.
+    """The effect of changing one feature alone.
+
+    Its range is sampled. Without a recurrent part, bounds of the forecasts then say what lies between the samples.
 
     Attributes:
         feature: its name.
         unit: its unit; None if unknown.
         shift: the smallest shift that reaches the goal, in that unit; None if no sample does.
         shift_in_std: the same in training standard deviations.
+        proven: true if bounds prove that no shift reaches the goal whose `shift_in_std` is nearer to 0 by more than
+            0.001, or none within the range if `shift` is None; up to the rounding of forecasts. False if only samples
+            stand behind it, between which the goal may be reached unseen: the network has a recurrent part, or 4,096
+            intervals of the range were not enough.
         best_prediction: the sampled forecast nearest to the goal.
         searched: number of samples over its range.
     """
@@ -54,6 +60,7 @@ class SingleFeature:
     unit: str | None
     shift: float | None
     shift_in_std: float | None
+    proven: bool
     best_prediction: float
     searched: int
 
@@ -161,4 +168,5 @@ def _name(model: LoadedModel, single: SingleShift) -> SingleFeature:
     shift = None if single.shift is None else single.shift * std
     if shift is not None and feature.integer:
         shift = float(round(shift))
-    return SingleFeature(feature.name, feature.unit, shift, single.shift, single.best_prediction, single.searched)
+    found = single.shift, single.proven, single.best_prediction, single.searched
+    return SingleFeature(feature.name, feature.unit, shift, *found)

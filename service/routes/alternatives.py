@@ -75,8 +75,8 @@ async def what_if(request: Request) -> Response:
 async def counterfactual(request: Request) -> Response:
     """Finds the smallest change of a few features that moves each forecast to a target, verified by a forecast.
 
-    Single features are searched exhaustively; several together by gradient descent from many starts, so that a smaller
-    change may exist.
+    The range of each single feature is sampled, and `proven` says whether bounds show that no smaller shift reaches the
+    target; several together are searched by gradient descent from many starts, so that a smaller change may exist.
     """
     return await _answer(request, read_counterfactual)
 

@@ -169,15 +169,23 @@ class ChangeInfo(TypedDict):
 
 
 class SingleFeatureInfo(TypedDict):
-    """The effect of changing one feature alone, by sampling its range."""
+    """The effect of changing one feature alone, by sampling its range, and by bounds if there is no recurrent part."""
 
     feature: Annotated[str, Field(description="Name of the feature.")]
     unit: UnitOf
     shift: Annotated[float | None, Field(description="The smallest shift found that reaches the target; null if none.")]
     shift_in_std: Annotated[float | None, Field(description="The same in training standard deviations.")]
+    proven: Annotated[
+        bool,
+        Field(
+            description="True if bounds of the forecasts prove that no shift with a `shift_in_std` nearer to 0 by more "
+            "than 0.001 reaches the target, or none over its range if `shift` is null. False if only samples stand "
+            "behind it: the model has a recurrent part, or 4,096 intervals of the range were not enough."
+        ),
+    ]
     best_prediction: Annotated[float, Field(description="The sampled forecast nearest to the target.")]
     searched: Annotated[
-        int, Field(description="Samples over its range. Between two of them the target may be reached unseen.")
+        int, Field(description="Samples over its range. Unless `proven`, the target may be reached unseen between two.")
     ]
 
 
@@ -313,6 +321,7 @@ def _describe_counterfactual(found: Found, steps: list[int]) -> CounterfactualIn
                 "unit": single.unit,
                 "shift": single.shift,
                 "shift_in_std": single.shift_in_std,
+                "proven": single.proven,
                 "best_prediction": single.best_prediction,
                 "searched": single.searched,
             }

@@ -2,8 +2,9 @@
 
 After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a constant to each of a few features over
 chosen steps; its distance is the L1 norm in training standard deviations. One feature at a time is sampled over its
-whole range, several together are searched by gradient from many starting points. Both are heuristic: a smaller change
-may exist. The result is checked by a forecast of the changed window.
+whole range, and bounded between the samples where the network has no recurrent part; several together are searched by
+gradient from many starting points, which is heuristic: a smaller change may exist. The result is checked by a forecast
+of the changed window.
 """
 
 from __future__ import annotations
@@ -127,8 +128,9 @@ def find_counterfactual(
     shifts = Shifts(model, window, output, features, search.steps or slice(None), search.within_training_range)
     still = np.zeros((1, window.shape[1]))
     prediction = float(shifts.predict(still)[0])
-    aim = goal.tighten(MARGIN * float(model.output_std[output]))
-    single = tuple(search_single_features(shifts, aim, pause))
+    margin = MARGIN * float(model.output_std[output])
+    aim = goal.tighten(margin)
+    single = tuple(search_single_features(shifts, goal, margin, pause))
     candidates = [still, _as_shifts(single, window.shape[1])]
     if search.max_features > 1 and len(single) > 1 and goal.miss(np.array([prediction]))[0] > 0:
         towards = 1 if prediction < goal.low else -1

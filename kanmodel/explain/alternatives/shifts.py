@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
+from kanmodel.network.bounds import bound_outputs
 from kanmodel.scaling import Array
 
 NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
 TRACED = 64  # windows of one pass that keeps all values
+ROUNDED = 128  # roundings of an output that bounds allow for
 FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
@@ -122,6 +124,22 @@ class Shifts:
         """Forecasts of the output for shifts (n, n_features), (n,), original units."""
         forecasts: Array = self._model.predict(self.change(shifts))[:, self._output]
         return forecasts
+
+    @property
+    def has_bounds(self) -> bool:
+        """Whether `bound` is possible: the network has no recurrent part."""
+        return self._model.config.recurrent is None
+
+    def bound(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Bounds of the forecasts of all shifts between two, (n, n_features) each -> two of (n,), original units."""
+        model = self._model
+        windows = (model.to_model_units(self.change(shifts)).double() for shifts in (low, high))
+        with torch.inference_mode():
+            ends = bound_outputs(model.frozen_float64.network, *windows)
+        rounding = ROUNDED * torch.finfo(getattr(torch, model.config.dtype)).eps
+        wider = (end + sign * rounding * (1 + end.abs()) for sign, end in zip((-1, 1), ends, strict=True))
+        low, high = (model.scaling.outputs_to_original(end)[:, self._output] for end in wider)
+        return low, high
 
     def measure_positions(self, shifts: Array) -> Array:
         """Where the inputs of all bases with knots or centres are, in these counted along the grid, (n, n_inputs)."""

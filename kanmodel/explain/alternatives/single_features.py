@@ -1,8 +1,11 @@
-"""The smallest shift of one feature alone with which the forecast reaches a goal: sampling, refined by bisection.
+"""The smallest shift of one feature alone with which the forecast reaches a goal: sampling, then a proof by bounds.
 
 The range of the feature is sampled evenly, then more densely wherever the input of a basis passes its knots quickly, so
-that each piece of a spline has samples, and around the samples that come nearest to the goal. It is no proof: a goal
-that is reached only between two neighbouring samples is missed; `SingleShift.searched` states how many there were.
+that each piece of a spline has samples, and around the samples that come nearest to the goal. Samples are no proof: a
+goal that is reached only between two of them is missed. Without a recurrent part, branch and bound (Land and Doig 1960)
+then divides the range until each interval of smaller shifts either has a shift that reaches the goal, or has bounds of
+its forecasts (`kanmodel.network.bounds`) that do not. Up to `MAX_INTERVALS` are tried; `SingleShift.proven` says
+whether that was enough.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kanmodel.explain.alternatives.shifts import Goal, Shifts
+from kanmodel.explain.alternatives.shifts import NEARLY_WHOLE, Goal, Shifts
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
@@ -20,6 +23,8 @@ HALVINGS = 30  # bisection steps
 STRIDE = 0.5  # distance between knots that an input of a basis may move between two samples
 ROUNDS = 8  # of bisection of the distances between samples
 MAX_SAMPLES = 2048
+TOLERANCE = 1e-3  # training standard deviations by which a proven shift may be larger than the smallest
+MAX_INTERVALS, N_BOUNDED = 4096, 256  # that are bounded for one feature, and at a time
 N_ZOOMED, N_ZOOM, ZOOMS = 2, 9, 4  # samples that are zoomed in on, samples of each, rounds
 
 
@@ -30,6 +35,10 @@ class SingleShift:
     Attributes:
         feature: number of the feature.
         shift: the smallest found that reaches the goal, training standard deviations; None if no sample reaches it.
+        proven: whether bounds of the forecasts prove, up to their rounding, that no shift reaches the goal whose
+            magnitude is smaller by more than `TOLERANCE`, or none at all if `shift` is None. If not, only samples stand
+            behind it: the network has a recurrent part, or more than `MAX_INTERVALS` were needed. A shift of at most
+            `TOLERANCE` needs no bounds.
         best: the sample whose forecast comes nearest to the goal, the smallest of several.
         best_prediction: the forecast at `best`, the target's unit.
         searched: number of samples.
@@ -37,32 +46,38 @@ class SingleShift:
 
     feature: int
     shift: float | None
+    proven: bool
     best: float
     best_prediction: float
     searched: int
 
 
-def search_single_features(shifts: Shifts, goal: Goal, pause: Pause = go_on) -> list[SingleShift]:
+def search_single_features(shifts: Shifts, goal: Goal, margin: float, pause: Pause = go_on) -> list[SingleShift]:
     """Searches for the smallest shift of each feature that can change.
 
     Args:
         shifts: the possible shifts of one window.
         goal: the range that the forecast must reach.
+        margin: how far inside it, and how far outside it for a proof that it is not reached; the target's unit.
         pause: called between batches of forecasts.
     """
-    found = []
+    found, wide, goal = [], goal.tighten(-margin), goal.tighten(margin)
     for feature in shifts.movable.tolist():
         places = _refine(shifts, feature, _grid(shifts, feature))
         predictions = _predict(shifts, feature, places)
         if not shifts.integer[feature]:
             places, predictions = _zoom(shifts, goal, feature, places, predictions)
+        tried, forecasts, proven = _prove(
+            shifts, goal, wide, feature, np.abs(places[goal.miss(predictions) == 0]), pause
+        )
+        places, predictions = np.concatenate([places, tried]), np.concatenate([predictions, forecasts])
         order = np.argsort(np.abs(places), kind="stable")  # 0 first
         places, predictions = places[order], predictions[order]
         missed = goal.miss(predictions)
         best = int(missed.argmin())  # argmin returns the first, which is the smallest shift
         reaching = [_narrow(shifts, goal, feature, side) for side in _sides(places, missed)]
         smallest = min((shift for shift in reaching if shift is not None), key=abs, default=None)
-        found.append(SingleShift(feature, smallest, float(places[best]), float(predictions[best]), len(places)))
+        found.append(SingleShift(feature, smallest, proven, float(places[best]), float(predictions[best]), len(places)))
         pause()
     return found
 
@@ -110,6 +125,50 @@ def _zoom(shifts: Shifts, goal: Goal, feature: int, places: Array, predictions: 
         predictions = np.insert(predictions, where, _predict(shifts, feature, added))
         places = np.insert(places, where, added)
     return places, predictions
+
+
+def _prove(
+    shifts: Shifts, goal: Goal, wide: Goal, feature: int, reaching: Array, pause: Pause
+) -> tuple[Array, Array, bool]:
+    """Bounds the forecasts of all shifts smaller than the smallest that is known, interval by interval.
+
+    Args:
+        shifts: the possible shifts of one window.
+        goal: what a forecast must reach.
+        wide: what bounds must not reach.
+        feature: number of the feature.
+        reaching: magnitudes of shifts that reach the goal.
+        pause: called between batches.
+
+    Returns:
+        Shifts that were tried, their forecasts, and whether the intervals are all decided.
+    """
+    smallest, n_bounded = float(reaching.min(initial=np.inf)), 0
+    tried, forecasts = [np.empty(0)], [np.empty(0)]
+    intervals = np.array([[shifts.low[feature], 0.0], [0.0, shifts.high[feature]]])
+    while True:
+        if shifts.integer[feature]:
+            units = intervals * shifts.std[feature]
+            intervals = np.stack([np.ceil(units[:, 0] - NEARLY_WHOLE), np.floor(units[:, 1] + NEARLY_WHOLE)], axis=1)
+            intervals = intervals[intervals[:, 0] <= intervals[:, 1]] / shifts.std[feature]
+        near = np.take_along_axis(intervals, np.abs(intervals).argmin(axis=1)[:, None], axis=1)[:, 0]
+        smaller = np.abs(near) < smallest - TOLERANCE
+        intervals, near = intervals[smaller], near[smaller]
+        n_bounded += len(intervals)
+        decided = not len(intervals)
+        if decided or not shifts.has_bounds or n_bounded > MAX_INTERVALS:
+            return np.concatenate(tried), np.concatenate(forecasts), decided
+        tried.append(near)
+        forecasts.append(_predict(shifts, feature, near))
+        smallest = min(smallest, float(np.abs(near[goal.miss(forecasts[-1]) == 0]).min(initial=np.inf)))
+        open_ = []
+        for part in np.array_split(intervals, -(-len(intervals) // N_BOUNDED)):
+            low, high = shifts.bound(*(_only(shifts, feature, ends) for ends in part.T))
+            open_.append(part[~((high < wide.low) | (low > wide.high))])  # also where a bound is NaN
+            pause()
+        low, high = np.concatenate(open_).T
+        middle = (low + high) / 2
+        intervals = np.stack([np.stack([low, middle]), np.stack([middle, high])], axis=1).T.reshape(-1, 2)
 
 
 def _sides(places: Array, missed: Array) -> list[tuple[float, float]]:

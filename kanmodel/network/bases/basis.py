@@ -72,6 +72,10 @@ class Basis(ABC):
         """Whether edges with coefficients (n_sub, n_in, n_basis) are not constant, (n_sub, n_in)."""
         return (coef != 0).any(dim=2)
 
+    @abstractmethod
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        """Upper bounds of the edges' total variation between two values, (batch, n_in) -> (batch, n_sub, n_in)."""
+
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor | None:
         """Values u, (..., n_in), as positions: the narrowest bump that the functions can have is 1 long everywhere.
 

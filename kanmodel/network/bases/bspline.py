@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from kanmodel.network import splines
 from kanmodel.network.bases.basis import EdgeFunctions, Shape, SharedBasis, Tensors
@@ -56,6 +57,19 @@ class BSpline(SharedBasis):
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         return splines.basis_slopes(u, tensors["grid"], self.order)
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        """Differences of a spline that rises: its coefficients sum the magnitudes of the curve's differences.
+
+        A slope sums differences of neighbouring coefficients by functions that are not negative (de Boor 1978, X.12).
+        More knots, and coefficients as large as the last, let it go on beyond the curve's end.
+        """
+        grid, k = tensors["grid"], self.order
+        more = grid[:, -1:] + torch.arange(1, k + 2, dtype=grid.dtype)
+        sums = pad(tensors["coef"], (1, 1)).diff().abs().cumsum(dim=2)
+        sums = torch.cat([sums, sums[:, :, -1:].expand(-1, -1, k)], dim=2)
+        ends = [splines.curve(x.minimum(grid[:, -1]), torch.cat([grid, more], dim=1), sums, k) for x in (low, high)]
+        return ends[1] - ends[0]
 
     def freeze(self, tensors: Tensors) -> EdgeFunctions:
         return Pieces(tensors["grid"], tensors["coef"], self.order)

@@ -46,6 +46,11 @@ class Chebyshev(SharedBasis):
         """T_n(cos angle) = cos(n angle)."""
         return self.degree / pi * (pi - torch.acos(torch.tanh(u)))
 
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        angle = torch.acos(torch.tanh(low)) - torch.acos(torch.tanh(high))
+        steepest = tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype)  # by angle
+        return angle.unsqueeze(1) * steepest
+
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
         values = [1 + 0 * s, s]  # a plain constant would have no gradient

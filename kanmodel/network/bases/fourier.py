@@ -51,5 +51,8 @@ class Fourier(SharedBasis):
         angle = u.unsqueeze(-1) * k
         return torch.cat([-k * angle.sin(), k * angle.cos()], dim=-1)
 
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        return (high - low).unsqueeze(1) * (tensors["coef"].abs() @ self._k(low).repeat(2))
+
     def _k(self, like: Tensor) -> Tensor:
         return torch.arange(1, self.frequencies + 1, dtype=like.dtype)

@@ -29,6 +29,9 @@ class Line(Basis):
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Lines(tensors["coef"].squeeze(-1))
 
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        return tensors["coef"].squeeze(-1).abs() * (high - low).unsqueeze(1)
+
 
 class _Lines:
     def __init__(self, weight: Tensor) -> None:

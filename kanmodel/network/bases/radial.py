@@ -6,6 +6,7 @@ denominator was 0.33 until its checkpoints had an `inv_denominator`, which its f
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kanmodel.network.activations import vary
 from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
 from kanmodel.network.checks import check_count, check_number
 
@@ -56,6 +58,17 @@ class _Radial(SharedBasis):
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, 0], tensors["grid"][:, -1]
 
+    @abstractmethod
+    def bump(self, position: Tensor) -> Tensor:
+        """A bump at distances from its centre, in widths."""
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return self.bump(self._position(u, tensors))
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        varied = vary(self.bump, self._position(low, tensors), self._position(high, tensors))
+        return torch.einsum("big,oig->boi", varied, tensors["coef"].abs())
+
     def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
         """Signed distance of each value from each centre, in widths, (batch, n_in, centres)."""
         return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
@@ -66,8 +79,8 @@ class Gaussian(_Radial):
 
     kind: ClassVar[str] = "gaussian"
 
-    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
-        return torch.exp(-(self._position(u, tensors) ** 2))
+    def bump(self, position: Tensor) -> Tensor:
+        return torch.exp(-(position**2))
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         position = self._position(u, tensors)
@@ -79,8 +92,8 @@ class Sech2(_Radial):
 
     kind: ClassVar[str] = "sech2"
 
-    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
-        return 1 - torch.tanh(self._position(u, tensors)) ** 2
+    def bump(self, position: Tensor) -> Tensor:
+        return 1 - torch.tanh(position) ** 2
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         tanh = torch.tanh(self._position(u, tensors))

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kanmodel.network.activations import vary
 from kanmodel.network.bases.basis import Basis, EdgeFunctions, Shape, Tensors
 
 REACH = 8  # in scales; beyond it, a hat is below 1e-11
@@ -41,15 +42,19 @@ class MexicanHat(Basis):
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Hats(tensors["coef"].squeeze(-1), tensors["translation"], tensors["scale"])
 
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        ends = [(u.unsqueeze(1) - tensors["translation"]) / tensors["scale"] for u in (low, high)]
+        below, above = torch.minimum(*ends), torch.maximum(*ends)  # a negative scale turns them around
+        varied: Tensor = tensors["coef"].squeeze(-1).abs() * vary(_hat, below, above, (-sqrt(3), 0, sqrt(3)))
+        return varied
+
 
 class _Hats:
     def __init__(self, coef: Tensor, translation: Tensor, scale: Tensor) -> None:
         self._coef, self._translation, self._scale = coef, translation, scale
 
     def edges(self, u: Tensor) -> Tensor:
-        t2 = self._position(u) ** 2
-        edges: Tensor = HEIGHT * self._coef * (t2 - 1) * torch.exp(-t2 / 2)
-        return edges
+        return self._coef * _hat(self._position(u))
 
     def sums(self, u: Tensor) -> Tensor:
         return self.edges(u).sum(dim=2)
@@ -62,3 +67,8 @@ class _Hats:
     def _position(self, u: Tensor) -> Tensor:
         """(batch, n_sub, n_in), in widths."""
         return (u.unsqueeze(1) - self._translation) / self._scale
+
+
+def _hat(t: Tensor) -> Tensor:
+    hat: Tensor = HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2)
+    return hat
