@@ -260,6 +260,22 @@ def test_a_jump_too_far_for_float32():
     assert np.abs(ledger.steps - exact).max() <= max(ledger.tolerance, 3 * ledger.error[0])
 
 
+def test_a_jump_that_a_fixed_rule_misses():
+    """One feature at 104 times the distance between two windows: each step is right where a fixed rule is not.
+
+    The LSTM switches within a few 1e-4 of the path: Gauss-Legendre quadrature with 3,800 nodes on panels that grow
+    geometrically along it was off by 59 tolerances; 12,000 even ones resolve it.
+    """
+    model = load_case("pykan_head").model
+    start = model.to_model_units(baseline_window(model, Baseline())[None])[0].numpy()
+    reference = model.reference.windows.numpy()
+    end = reference[228].copy()
+    end[:, 2] += 104.0144 * (reference[59, :, 2] - end[:, 2])
+    ledger = explain_between(model, start, end)
+    assert ledger.converged[0]
+    assert np.abs(ledger.steps[0] - integrate_gauss(model, start, end)).max() <= ledger.tolerance
+
+
 def test_windows_that_jump_beside_others():
     """Near and far windows in one batch, in any order, and far baselines, give the results of float64."""
     model = make_model("lstm", seed=3, dtype="float32")
