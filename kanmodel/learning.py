@@ -97,7 +97,7 @@ def train(
     )
     table = make_table(frame, columns)
     if table.left_out:
-        warn(describe_left_out(table.left_out), stacklevel=2)
+        warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
     report, line = choose_progress(progress)
     trained = fit(table, _read_options(options), report)
     line.finish(trained.metrics)

@@ -133,7 +133,7 @@ def test_layers_without_knots_stay():
     [
         ({"epochs": -1}, "epochs must be at least 0, but is -1"),
         ({"lamb": -1.0}, "lamb must lie between 0 and 1000000000, but is -1.0"),
-        ({"noise": float("nan")}, "noise must lie between 0 and 1000000000, but is nan"),
+        ({"noise": float("nan")}, "noise must be a finite number, but is nan"),
         ({"validation_share": 1.0}, "validation_share must lie between 0 and 1, but is 1.0"),
     ],
 )
