@@ -26,7 +26,7 @@ class Reference:
         windows: (n, lookback, n_features), original units, oldest step first.
         targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
         times: time stamp of each window's last step; None if unknown.
-        span: what is said of them with each global result.
+        span: their number and time span, and the features in which they are unlike training.
     """
 
     targets: Array | None

@@ -273,7 +273,7 @@ class LoadedModel:
 
     @cached_property
     def reference_span(self) -> ReferenceSpan:
-        """What is said of the reference windows with each global result."""
+        """Number and time span of the reference windows, and the features in which they are unlike training."""
         times, unlike = self.reference.times, tuple(each for each in self.reference_coverage if each.is_unlike)
         first, last = (times[0], times[-1]) if times else (None, None)
         return ReferenceSpan(len(self.reference.windows), first, last, unlike)

@@ -47,16 +47,6 @@ _OWN_SITE = (
 )  # values of Sec-Fetch-Site: the service's own page, and an address that the user typed
 
 
-def is_health(scope: Scope) -> bool:
-    """Whether a request is for a health route."""
-    return _path(scope) in HEALTH
-
-
-def _path(scope: Scope) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
 class Access:
     """Middleware that identifies the caller, and takes a place for the request of its owner.
 
@@ -104,11 +94,12 @@ class Access:
         scope["state"]["caller"] = caller
         if caller.key is not None:
             scope["state"]["client"] = caller.key.name
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         OWNER.set(owner_of(address_of(scope)) if caller.key is None else caller.key.name)
         try:
-            if caller.offers_unknown_key and not is_health(scope):
+            if caller.offers_unknown_key and path not in HEALTH:
                 self._unknown.count(address_of(scope))
-            place = self._claim("probe" if is_health(scope) or _path(scope) == METRICS_PATH else "request")
+            place = self._claim("probe" if path in HEALTH or path == METRICS_PATH else "request")
         except (BusyError, RateLimitError) as error:
             await send_error(error, scope, receive, send)
             return
