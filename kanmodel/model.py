@@ -15,6 +15,7 @@ from torch import Tensor
 from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
 from kanmodel.arguments import checked
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
+from kanmodel.computing import Once, pause
 from kanmodel.errors import CheckpointError, DataError, Problem
 from kanmodel.explain.alternatives.comparison import compare_forecasts, match_outputs
 from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
@@ -39,9 +40,7 @@ from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetw
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config.groups import Groups, resolve_groups
-from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
-from kanmodel.pausing import Pause, go_on
 from kanmodel.properties import ModelProperties
 from kanmodel.results import (
     Ablation,
@@ -80,8 +79,7 @@ class Model(ModelProperties):
 
     Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,
     are computed on first use and cached, once for all threads that ask at the same time (single flight): they are to be
-    read, not changed. Long computations take a `pause`, which is called between slices of the work; see
-    `kanmodel.pausing.Pause`.
+    read, not changed. Long computations call `kanmodel.computing.pause` between slices of the work.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -148,7 +146,6 @@ class Model(ModelProperties):
         path_nodes: int = LedgerOptions.path_nodes,
         halvings: int = LedgerOptions.halvings,
         effects: bool | Literal["steps"] = False,
-        pause: Pause = go_on,
     ) -> Explanation:
         """Contributions of each feature at each step to the forecast of one output.
 
@@ -170,7 +167,6 @@ class Model(ModelProperties):
             effects: whether to measure ablation effects beside the contributions: what the forecast loses without each
                 feature, and what each does alone. Takes 2 forecasts for each window, baseline and feature, and as many
                 for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
-            pause: called between passes.
 
         Raises:
             DataError: windows, a baseline, a group, a segment or an option that cannot be used.
@@ -183,13 +179,13 @@ class Model(ModelProperties):
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
         if isinstance(start, ReferenceBaselines):
-            ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options, pause)
+            ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options)
         else:
-            ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
+            ledger = explain_windows(self.loaded, scaled, number, start, options)
         explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
         if not effects:
             return explained
-        return self._measure_effects(explained, number, scaled, start, effects == "steps", pause)
+        return self._measure_effects(explained, number, scaled, start, effects == "steps")
 
     def _measure_effects(
         self,
@@ -198,12 +194,11 @@ class Model(ModelProperties):
         scaled: Tensor,
         start: Baseline | ReferenceBaselines,
         of_steps: bool,
-        pause: Pause,
     ) -> Explanation:
         """Adds the effects of features, groups, segments and, if wanted, steps to an explanation."""
 
         def measure(parts: Sequence[Part], *shape: int) -> Effects:
-            return measure_effects(self.loaded, scaled, number, start, parts, pause).reshape(len(scaled), *shape)
+            return measure_effects(self.loaded, scaled, number, start, parts).reshape(len(scaled), *shape)
 
         lookback, n_features = self.config.window_shape
         explained = replace(explained, effects=measure(each_feature(self.config), n_features))
@@ -236,7 +231,6 @@ class Model(ModelProperties):
         shift: Sequence[float] | Shift | None = None,
         *,
         points: int = DEFAULT_POINTS,
-        pause: Pause = go_on,
     ) -> WhatIf:
         """Forecasts of each window with one feature changed and all others unchanged (individual response curves).
 
@@ -249,7 +243,6 @@ class Model(ModelProperties):
             shift: from, to and number of points (21 by default) of constants to add, in the feature's unit. Without it
                 the feature is set to constant values from its training minimum to its maximum.
             points: number of these values.
-            pause: called between features.
 
         Raises:
             DataError: windows or an argument that cannot be used, or there is no shift and a feature's training range
@@ -260,7 +253,7 @@ class Model(ModelProperties):
         check_count("points", points, 2)
         chosen, place, added = find_features(self.config, features), find_steps(self.config, steps), make_shift(shift)
         read = read_windows(self.loaded, windows)
-        return WhatIf.of(self.config, respond(self.loaded, read, chosen, place, added, points, pause))
+        return WhatIf.of(self.config, respond(self.loaded, read, chosen, place, added, points))
 
     def counterfactual(
         self,
@@ -274,7 +267,6 @@ class Model(ModelProperties):
         steps: Sequence[int] | None = None,
         max_features: int = Search.max_features,
         within_training_range: bool = True,
-        pause: Pause = go_on,
     ) -> Counterfactuals:
         """Searches the smallest change of each window for which its forecast reaches a goal.
 
@@ -291,7 +283,6 @@ class Model(ModelProperties):
             steps: the first and the last step that change, 0 the newest; None for all.
             max_features: how many features may change together.
             within_training_range: whether changed values must stay within the training range of the feature.
-            pause: called between batches of forecasts.
 
         Raises:
             DataError: windows or an argument that cannot be used.
@@ -302,10 +293,10 @@ class Model(ModelProperties):
         check_count("max_features", max_features, 1)
         place = find_steps(self.config, steps)
         search = Search(find_features(self.config, features), place, max_features, within_training_range)
-        typical = self._overall.measure_typical_distance(pause)
+        typical = self._overall.measure_typical_distance()
         found = []
         for window in read_windows(self.loaded, windows):
-            one = find_counterfactual(self.loaded, window, number, goal, search, pause)
+            one = find_counterfactual(self.loaded, window, number, goal, search)
             found.append(Counterfactual.of(self.loaded, one, find_neighbour(self.loaded, one.window, typical)))
             pause()
         return Counterfactuals(
@@ -321,12 +312,9 @@ class Model(ModelProperties):
         output: str | None = ...,
         *,
         tolerance: float = ...,
-        pause: Pause = ...,
     ) -> Comparisons: ...
     @overload
-    def compare(
-        self, other: Model, *, output: str | None = ..., fidelity: float | None = ..., pause: Pause = ...
-    ) -> ModelComparison: ...
+    def compare(self, other: Model, *, output: str | None = ..., fidelity: float | None = ...) -> ModelComparison: ...
     def compare(
         self,
         other: Model | None = None,
@@ -336,7 +324,6 @@ class Model(ModelProperties):
         *,
         tolerance: float = LedgerOptions.tolerance,
         fidelity: float | None = None,
-        pause: Pause = go_on,
     ) -> Comparisons | ModelComparison:
         """Explains the difference of forecasts of two windows, two models, or both; without windows, of two models.
 
@@ -349,7 +336,6 @@ class Model(ModelProperties):
             tolerance: of each ledger, as for `explain`.
             fidelity: without windows: the R2 to which both models are pruned before their edges are compared; 0.99 by
                 default.
-            pause: called between slices of the work.
 
         Raises:
             DataError: the models do not take the same windows or forecast the same output, or an argument that cannot
@@ -361,7 +347,7 @@ class Model(ModelProperties):
         if windows is None:
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
-            return self._compare_models(against, number, fidelity, pause)
+            return self._compare_models(against, number, fidelity)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = make_options(tolerance, LedgerOptions.path_nodes, LedgerOptions.halvings)
@@ -374,17 +360,15 @@ class Model(ModelProperties):
             )
         found = []
         for one, other_one in zip(mine, theirs, strict=True):
-            found.append(
-                compare_forecasts(self.loaded, one, against.loaded, other_one, number, options=options, pause=pause)
-            )
+            found.append(compare_forecasts(self.loaded, one, against.loaded, other_one, number, options=options))
             pause()
         names = self.config.feature_names
         return Comparisons(self.outputs[number], self._unit_of(number), tuple(names), tuple(found))
 
-    def _compare_models(self, other: Model, output: int, fidelity: float | None, pause: Pause) -> ModelComparison:
+    def _compare_models(self, other: Model, output: int, fidelity: float | None) -> ModelComparison:
         rule = make_rule(fidelity)
         assert rule.fidelity is not None, "it has a default"
-        change = self._overall.compare(output, other._overall, rule, pause)
+        change = self._overall.compare(output, other._overall, rule)
         unit = self._unit_of(output)
         return ModelComparison(
             unit=unit,
@@ -412,38 +396,36 @@ class Model(ModelProperties):
         output: str | None = None,
         *,
         groups: Groups | Literal["checkpoint"] | None = "checkpoint",
-        pause: Pause = go_on,
     ) -> Importance:
         """Global importance of features and groups over the reference windows, with bootstrap intervals and verdicts.
 
         Args:
             output: its name; None for the first.
             groups: as in `explain`.
-            pause: called between parts of the computation.
 
         Raises:
             DataError: groups that cannot be.
             UnknownNameError: an output that does not exist.
         """
         number = self._number_of(output)
-        return self._overall.attribute(number, self.choose_groups(groups)[0], pause)
+        return self._overall.attribute(number, self.choose_groups(groups)[0])
 
-    def agreement(self, output: str | None = None, *, pause: Pause = go_on) -> tuple[Agreement, ...]:
+    def agreement(self, output: str | None = None) -> tuple[Agreement, ...]:
         """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair.
 
         Raises:
             DataError: there are fewer than 2 reference windows.
             UnknownNameError: an output that does not exist.
         """
-        return self._overall.compare_baselines(self._number_of(output), pause)
+        return self._overall.compare_baselines(self._number_of(output))
 
-    def faithfulness(self, output: str | None = None, *, pause: Pause = go_on) -> tuple[Faithfulness, ...]:
+    def faithfulness(self, output: str | None = None) -> tuple[Faithfulness, ...]:
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods.
 
         Raises:
             UnknownNameError: an output that does not exist.
         """
-        return measure_faithfulness(self.loaded, self._number_of(output), pause=pause)
+        return measure_faithfulness(self.loaded, self._number_of(output))
 
     def topology(
         self,
@@ -454,7 +436,6 @@ class Model(ModelProperties):
         thresholds: Thresholds | Mapping[str, float] | None = None,
         fill: Fill = "mean",
         without: Sequence[Place] = (),
-        pause: Pause = go_on,
     ) -> Topology:
         """The graph of the network for one output, pruned.
 
@@ -467,7 +448,6 @@ class Model(ModelProperties):
             fill: value of a pruned edge: its mean on the reference windows (mean ablation), or ``"zero"`` as in pykan.
             without: further edges to remove, in any form of `edge`: ``["head:0:7:3"]``, ``[("lstm:7", "head:1:3")]``.
                 Nodes that only they connected are removed too; `fidelity` holds before their removal.
-            pause: called between slices of the work.
 
         Raises:
             DataError: an invalid rule.
@@ -476,7 +456,7 @@ class Model(ModelProperties):
             NonFiniteError: the output of what is left is not finite on the reference windows.
         """
         number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
-        graph = self._overall.lay_out(number, rule, pause)
+        graph = self._overall.lay_out(number, rule)
         return Topology(
             **vars(graph),
             unit=self._unit_of(number),
@@ -495,7 +475,6 @@ class Model(ModelProperties):
         thresholds: Thresholds | Mapping[str, float] | None = None,
         fill: Fill = "mean",
         without: Sequence[Place] = (),
-        pause: Pause = go_on,
     ) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
@@ -507,7 +486,6 @@ class Model(ModelProperties):
             thresholds: likewise.
             fill: likewise.
             without: likewise.
-            pause: called between slices of the work.
 
         Raises:
             DataError: windows that do not fit, or a rule that cannot be.
@@ -518,8 +496,8 @@ class Model(ModelProperties):
         number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
         read = read_windows(self.loaded, windows)
         predictions = self.loaded.predict(read)[:, number]
-        graph = self._overall.lay_out(number, rule, pause)
-        network = self._overall.ablate(number, rule, pause)
+        graph = self._overall.lay_out(number, rule)
+        network = self._overall.ablate(number, rule)
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
         return Ablation.of(graph, self._unit_of(number), predictions, ablated)
 
@@ -529,7 +507,6 @@ class Model(ModelProperties):
         *,
         metric: Metric = "contribution",
         fill: Fill = "mean",
-        pause: Pause = go_on,
     ) -> tuple[FidelityPoint, ...]:
         """Fidelity against the number of kept edges, from all towards none, removing the weakest first.
 
@@ -540,7 +517,7 @@ class Model(ModelProperties):
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         number, rule = self._number_of(output), make_rule(None, metric, None, fill)
-        return self._overall.trace_fidelity(number, metric, rule.fill, pause)
+        return self._overall.trace_fidelity(number, metric, rule.fill)
 
     @overload
     def edge(self, edge: str, /, *, points: int = ..., span: Span = ...) -> Edge: ...
@@ -585,12 +562,11 @@ class Model(ModelProperties):
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
         return suggest_edge_formulas(self.loaded, [edge])[0]
 
-    def formula(self, output: str | None = None, *, pause: Pause = go_on) -> Formulas:
+    def formula(self, output: str | None = None) -> Formulas:
         """The head as formulas of its inputs: of LSTM units, or of features if there is no LSTM.
 
         Args:
             output: its name; None for the first.
-            pause: called between slices of the work.
 
         Returns:
             Formulas from a constant to all edges, each with its error through the whole model on a third of the
@@ -602,15 +578,15 @@ class Model(ModelProperties):
             NonFiniteError: a contribution is not finite on the reference windows.
             UnknownNameError: an output that does not exist.
         """
-        return self._overall.formulas(self._number_of(output), pause)
+        return self._overall.formulas(self._number_of(output))
 
-    def report(self, output: str | None = None, *, pause: Pause = go_on) -> Report:
+    def report(self, output: str | None = None) -> Report:
         """Answers to common questions about the picture of a KAN, for one output.
 
         Raises:
             UnknownNameError: an output that does not exist.
         """
-        return self._overall.report(self._number_of(output), pause)
+        return self._overall.report(self._number_of(output))
 
     def prune(
         self,
@@ -643,7 +619,7 @@ class Model(ModelProperties):
         numbers = sorted({self._number_of(name) for name in names})
         if not numbers:
             raise DataError("outputs is empty", [Problem("outputs", "is empty")])
-        measured = [self._overall.measure(number, go_on) for number in numbers]
+        measured = [self._overall.measure(number) for number in numbers]
         return Model(extract_subnetwork(self.loaded, measured, rule), self.name)
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:

@@ -31,7 +31,6 @@ from kanmodel.explain.topology.pruning import (
 )
 from kanmodel.explain.topology.subnetwork import extract_pruned
 from kanmodel.network.config.groups import Groups
-from kanmodel.pausing import Pause
 from kanmodel.prose import answer_findings
 from kanmodel.results import Formulas, Importance, Report
 
@@ -39,9 +38,9 @@ Result = TypeVar("Result")
 
 
 class Results(Protocol):
-    """A cache of results; see `kanmodel.once.Once`."""
+    """A cache of results; see `kanmodel.computing.Once`."""
 
-    def get(self, key: Hashable, compute: Callable[[], Result], pause: Pause) -> Result:
+    def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
         """Returns the result of a key, computed if there is none."""
 
 
@@ -57,18 +56,18 @@ class Overall:
     loaded: LoadedModel
     results: Results
 
-    def measure(self, output: int, pause: Pause) -> ImportanceEstimates:
+    def measure(self, output: int) -> ImportanceEstimates:
         """Mean contributions of features, nodes and edges, with bootstrap intervals."""
-        return self._once(output, "measured", lambda: measure_importance(self.loaded, output, pause), pause)
+        return self._once(output, "measured", lambda: measure_importance(self.loaded, output))
 
-    def attribute(self, output: int, groups: Groups, pause: Pause) -> Importance:
+    def attribute(self, output: int, groups: Groups) -> Importance:
         """Importance of the features and of groups, by their contributions."""
 
         def compute() -> Importance:
-            measured = self.measure(output, pause)
+            measured = self.measure(output)
             config = self.loaded.config
             rows = attribute_features(self.loaded, measured)
-            of_groups = attribute_groups(self.loaded, measured, groups, pause)
+            of_groups = attribute_groups(self.loaded, measured, groups)
             return Importance(
                 config.outputs[output],
                 config.target_of(output).unit,
@@ -79,60 +78,58 @@ class Overall:
             )
 
         named = tuple((name, *members) for name, members in groups.items())
-        return self._once(output, ("importance", named), compute, pause)
+        return self._once(output, ("importance", named), compute)
 
-    def compare_baselines(self, output: int, pause: Pause) -> tuple[Agreement, ...]:
+    def compare_baselines(self, output: int) -> tuple[Agreement, ...]:
         """Agreement of baselines on the features, for each pair."""
 
         def compute() -> tuple[Agreement, ...]:
-            return compare_baselines(self.loaded, self.measure(output, pause), pause)
+            return compare_baselines(self.loaded, self.measure(output))
 
-        return self._once(output, "agreement", compute, pause)
+        return self._once(output, "agreement", compute)
 
-    def prune(self, output: int, rule: PruningRule, pause: Pause) -> Pruning:
+    def prune(self, output: int, rule: PruningRule) -> Pruning:
         """The edges that a rule keeps. Rules that differ in `without` alone share one search."""
 
         def compute() -> Pruning:
             if rule.without:
-                rest = self.prune(output, replace(rule, without=()), pause)
+                rest = self.prune(output, replace(rule, without=()))
                 return remove_edges(self.loaded, output, rest, rule.without)
-            return prune_by_rule(self.loaded, self.measure(output, pause), rule, pause)
+            return prune_by_rule(self.loaded, self.measure(output), rule)
 
-        return self._once(output, rule, compute, pause)
+        return self._once(output, rule, compute)
 
-    def ablate(self, output: int, rule: PruningRule, pause: Pause) -> LoadedModel:
+    def ablate(self, output: int, rule: PruningRule) -> LoadedModel:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
-        pruning = self.prune(output, rule, pause)
+        pruning = self.prune(output, rule)
         if all(torch.equal(pruning.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
             return self.loaded
         kept = ("ablated", pruning.kept, rule.fill)
-        return self._once(output, kept, lambda: extract_pruned(self.loaded, [pruning]), pause)
+        return self._once(output, kept, lambda: extract_pruned(self.loaded, [pruning]))
 
-    def lay_out(self, output: int, rule: PruningRule, pause: Pause) -> NetworkGraph:
+    def lay_out(self, output: int, rule: PruningRule) -> NetworkGraph:
         """The graph pruned by a rule; rules that keep the same edges share it."""
-        pruning = self.prune(output, rule, pause)
+        pruning = self.prune(output, rule)
         kept = ("graph", pruning.kept, rule.fill)
-        graph = self._once(
-            output, kept, lambda: assemble_topology(self.loaded, self.measure(output, pause), pruning), pause
-        )
+        graph = self._once(output, kept, lambda: assemble_topology(self.loaded, self.measure(output), pruning))
         return replace(graph, rule=pruning.rule)
 
-    def trace_fidelity(self, output: int, metric: Metric, fill: Fill, pause: Pause) -> tuple[FidelityPoint, ...]:
+    def trace_fidelity(self, output: int, metric: Metric, fill: Fill) -> tuple[FidelityPoint, ...]:
         """Fidelity against the number of kept edges, in the order of one metric."""
 
         def compute() -> tuple[FidelityPoint, ...]:
-            return trace_fidelity(self.loaded, self.measure(output, pause), metric, fill, pause)
+            return trace_fidelity(self.loaded, self.measure(output), metric, fill)
 
-        return self._once(output, ("fidelity", metric, fill), compute, pause)
+        return self._once(output, ("fidelity", metric, fill), compute)
 
-    def formulas(self, output: int, pause: Pause) -> Formulas:
+    def formulas(self, output: int) -> Formulas:
         """The head as formulas."""
         from kanmodel.explain.functions.front import find_front
         from kanmodel.explain.functions.written import write_formulas  # here, since sympy is slow to import
 
         def compute() -> Formulas:
-            config, front = self.loaded.config, find_front(self.loaded, output, pause)
-            written = write_formulas(front, pause)
+            config, front = self.loaded.config, find_front(self.loaded, output)
+            written = write_formulas(front)
             return Formulas(
                 config.outputs[output],
                 config.target_of(output).unit,
@@ -141,36 +138,36 @@ class Overall:
                 reference=self.loaded.reference_span,
             )
 
-        return self._once(output, "formulas", compute, pause)
+        return self._once(output, "formulas", compute)
 
-    def compare(self, output: int, against: Overall, rule: PruningRule, pause: Pause) -> ModelChange:
+    def compare(self, output: int, against: Overall, rule: PruningRule) -> ModelChange:
         """The changes from another model to this one."""
         number = match_outputs(self.loaded, against.loaded, output)
 
         def compute() -> ModelChange:
-            graph, other = self.lay_out(output, rule, pause), against.lay_out(number, rule, pause)
-            return compare_models(self.loaded, self.measure(output, pause), graph, against.loaded, other, pause)
+            graph, other = self.lay_out(output, rule), against.lay_out(number, rule)
+            return compare_models(self.loaded, self.measure(output), graph, against.loaded, other)
 
         identity = against.loaded.sha256 or object()  # a model that was never saved has a key that nothing else equals
-        return self._once(output, ("comparison", identity, rule), compute, pause)
+        return self._once(output, ("comparison", identity, rule), compute)
 
-    def measure_typical_distance(self, pause: Pause) -> float | None:
+    def measure_typical_distance(self) -> float | None:
         """Typical distance of a reference window to its nearest neighbour."""
-        return self._once(0, "typical distance", lambda: measure_typical_distance(self.loaded), pause)
+        return self._once(0, "typical distance", lambda: measure_typical_distance(self.loaded))
 
-    def report(self, output: int, pause: Pause) -> Report:
+    def report(self, output: int) -> Report:
         """The findings of the report, on the default topology."""
 
         def compute() -> Report:
-            measured, graph = self.measure(output, pause), self.lay_out(output, PruningRule(), pause)
+            measured, graph = self.measure(output), self.lay_out(output, PruningRule())
             config = self.loaded.config
-            groups = self.attribute(output, config.groups, pause).groups
-            found = collect_findings(self.loaded, measured, graph, pause, groups)
+            groups = self.attribute(output, config.groups).groups
+            found = collect_findings(self.loaded, measured, graph, groups)
             return Report(
                 config.outputs[output], answer_findings(config, output, found), reference=self.loaded.reference_span
             )
 
-        return self._once(output, "report", compute, pause)
+        return self._once(output, "report", compute)
 
-    def _once(self, output: int, question: Hashable, compute: Callable[[], Result], pause: Pause) -> Result:
-        return self.results.get((self.loaded.sha256, output, question), compute, pause)
+    def _once(self, output: int, question: Hashable, compute: Callable[[], Result]) -> Result:
+        return self.results.get((self.loaded.sha256, output, question), compute)

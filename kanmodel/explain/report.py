@@ -27,7 +27,6 @@ from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.construction import OPACITY_BETA
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
-from kanmodel.pausing import Pause, go_on
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
@@ -56,7 +55,6 @@ def collect_findings(
     model: LoadedModel,
     importance: ImportanceEstimates,
     topology: NetworkGraph,
-    pause: Pause = go_on,
     groups: Sequence[GroupAttribution] = (),
 ) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
@@ -65,17 +63,16 @@ def collect_findings(
         model: the model.
         importance: its contributions.
         topology: its graph, pruned by fidelity.
-        pause: called between slices.
         groups: the rows of its groups.
     """
     attributions = attribute_features(model, importance)
-    interactions = measure_interactions(model, importance.output, pause)
-    effects = _measure_effects(model, importance.output, pause)
+    interactions = measure_interactions(model, importance.output)
+    effects = _measure_effects(model, importance.output)
     reference = vars(model.reference_span) | {
         "unlike_training": [each.feature for each in model.reference_span.unlike_training],
         "n_unlike": len(model.reference_span.unlike_training),
     }
-    faithfulness = measure_faithfulness(model, importance.output, pause=pause)
+    faithfulness = measure_faithfulness(model, importance.output)
     return (
         Finding("sparsity", _sparsity(topology)),
         Finding("features", _features(attributions, groups)),
@@ -115,10 +112,10 @@ def _features(attributions: Sequence[Attribution], groups: Sequence[GroupAttribu
     }
 
 
-def _measure_effects(model: LoadedModel, output: int, pause: Pause) -> Effects:
+def _measure_effects(model: LoadedModel, output: int) -> Effects:
     reference = model.reference.windows
     windows = reference[torch.linspace(0, len(reference) - 1, min(N_EFFECTS, len(reference))).long()]
-    return measure_effects(model, windows, output, Baseline(), each_feature(model.config), pause)
+    return measure_effects(model, windows, output, Baseline(), each_feature(model.config))
 
 
 def _acting_together(model: LoadedModel, effects: Effects) -> list[dict[str, Any]]:

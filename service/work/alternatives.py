@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 from kanmodel.terms import LARGEST_BATCH, LedgerOptions, PruningRule, count_forecasts
 from service.http.answers import encode_json
@@ -45,7 +44,7 @@ class Alternative(ABC):
         """Upper bound of the memory that it holds, apart from long names."""
 
     @abstractmethod
-    def answer(self, pause: Pause) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """The members of the answer besides the shared ones."""
 
 
@@ -70,11 +69,9 @@ class WhatIf(Alternative):
         curves = self.forecasts * (_OF_CURVE * NUMBER * (1 + OBJECTS) + 8 * n_outputs)
         return curves + 3 * self.points * int(self.windows[0].nbytes)
 
-    def answer(self, pause: Pause) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """The curves."""
-        found = self.served.model.what_if(
-            self.windows, self.features, self.steps, self.shift, points=self.points, pause=pause
-        )
+        found = self.served.model.what_if(self.windows, self.features, self.steps, self.shift, points=self.points)
         return {"curves": describe_curves(found, self.output)}
 
 
@@ -98,7 +95,7 @@ class Counterfactual(Alternative):
         """The changed windows of the answer, and those of one search."""
         return NUMBER * (1 + OBJECTS) * int(self.windows.size) + 3 * LARGEST_BATCH * int(self.windows[0].nbytes)
 
-    def answer(self, pause: Pause) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """The counterfactuals."""
         model = self.served.model
         found = model.counterfactual(
@@ -109,7 +106,6 @@ class Counterfactual(Alternative):
             steps=self.steps,
             max_features=self.max_features,
             within_training_range=self.within_training_range,
-            pause=pause,
         )
         return {"counterfactuals": describe_counterfactuals(found)}
 
@@ -133,10 +129,10 @@ class Ablate(Alternative):
         """The forecasts as objects and as JSON, and the scaled windows."""
         return self.forecasts * NUMBER * (1 + OBJECTS) + 2 * int(self.windows.nbytes)
 
-    def answer(self, pause: Pause) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """The forecasts, and what the rule costs."""
         model = self.served.model
-        return describe_ablation(model.ablate(self.windows, model.outputs[self.output], **vars(self.rule), pause=pause))
+        return describe_ablation(model.ablate(self.windows, model.outputs[self.output], **vars(self.rule)))
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ class Compare(Alternative):
         contributions = 2 * len(self.windows) * int(self.windows.shape[2])
         return contributions * 2 * NUMBER * (1 + OBJECTS) + 2 * int(self.windows.nbytes)
 
-    def answer(self, pause: Pause) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """The comparisons."""
         model = self.served.model
         found = model.compare(
@@ -168,7 +164,6 @@ class Compare(Alternative):
             self.against_windows,
             model.outputs[self.output],
             tolerance=self.tolerance,
-            pause=pause,
         )
         return {"against": describe_against(self.against), "comparisons": describe_comparisons(found)}
 
@@ -184,7 +179,7 @@ def refuse_costly(question: Alternative, limit: int) -> None:
         raise unusable("body", f"{reason}: send fewer windows, features or points at a time", "limit_exceeded")
 
 
-def answer_alternative(question: Alternative, pause: Pause) -> tuple[bytes, RangeWarnings]:
+def answer_alternative(question: Alternative) -> tuple[bytes, RangeWarnings]:
     """The answer as JSON, and its warnings.
 
     Raises:
@@ -193,4 +188,4 @@ def answer_alternative(question: Alternative, pause: Pause) -> tuple[bytes, Rang
     """
     warnings = warn_of_range(question.served.model, question.windows)
     shared = describe_shared(question.served, question.output, warnings)
-    return encode_json({**shared, **question.answer(pause)}), warnings
+    return encode_json({**shared, **question.answer()}), warnings

@@ -13,15 +13,15 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from kanmodel.pausing import Pause
+from kanmodel.computing import pause, pausing
 from service.http.owners import OWNER, Owner
 from service.work.shares import Turns
 
 TOGETHER = 32  # largest batch
 N_SLICES = 16  # after which the next batch may begin, so that a long batch blocks nothing
 
-Compute = Callable[[Sequence[Any], Pause], Sequence[Any]]  # a result, or an exception, for each item
-RunInTurns = Callable[[Callable[[Pause], Sequence[Any]], Sequence[Owner]], Awaitable[Sequence[Any]]]
+Compute = Callable[[Sequence[Any]], Sequence[Any]]  # a result, or an exception, for each item
+RunInTurns = Callable[[Callable[[], Sequence[Any]], Sequence[Owner]], Awaitable[Sequence[Any]]]
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +70,7 @@ class Batches:
             if self._latest.get(key) is this:
                 self._begin(key, compute)
 
-        def compute_in_turns(pause: Pause) -> Sequence[Any]:
+        def compute_in_turns() -> Sequence[Any]:
             def pause_and_count() -> None:
                 nonlocal n_slices
                 n_slices += 1
@@ -78,7 +78,8 @@ class Batches:
                     loop.call_soon_threadsafe(begin_next)
                 pause()
 
-            return compute(items, pause_and_count)
+            with pausing(pause_and_count):
+                return compute(items)
 
         try:
             return await self._run_in_turns(compute_in_turns, owners)

@@ -19,8 +19,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
+from kanmodel.computing import pause, pausing
 from kanmodel.model import Model
-from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 from service.http.errors import NotReadyError
 from service.http.owners import OWNER, Owner
@@ -145,23 +145,23 @@ class Executor:
         """
         if key is None and cost.seconds <= IN_PLACE:
             return function()
-        return await self.compute(lambda _: function(), kind, cost, key, deadline)
+        return await self.compute(function, kind, cost, key, deadline)
 
     async def compute(
         self,
-        function: Callable[[Pause], Result],
+        function: Callable[[], Result],
         kind: Kind,
         cost: Cost,
         key: Hashable = None,
         deadline: Deadline | None = None,
     ) -> Result:
-        """Runs a function that pauses between slices of its work on a thread.
+        """Runs a function on a thread, with pauses (`kanmodel.computing.pause`) between slices of its work.
 
         Requests for the same key share one computation (single flight). It is cancelled once the last of them has
         gone: before it starts, or else at its next pause.
 
         Args:
-            function: the computation; its pause raises once it is cancelled.
+            function: the computation; a pause raises once it is cancelled.
             kind: class of the work.
             cost: its estimated cost.
             key: identity of the result, for single flight; None if no other request can share it.
@@ -183,7 +183,7 @@ class Executor:
         computing = self._wait(job, [owner])
         return cast(Result, await (computing if deadline is None else deadline.wait(computing)))
 
-    async def run_in_turns(self, function: Callable[[Pause], Result], owners: Sequence[Owner] = ()) -> Result:
+    async def run_in_turns(self, function: Callable[[], Result], owners: Sequence[Owner] = ()) -> Result:
         """As `compute`, for a request that already has a `claim`; it yields to others at each pause.
 
         Args:
@@ -198,7 +198,7 @@ class Executor:
     async def run_together(
         self,
         key: Hashable,
-        compute: Callable[[Sequence[Item], Pause], Sequence[Result | Exception]],
+        compute: Callable[[Sequence[Item]], Sequence[Result | Exception]],
         item: Item,
         size: int,
     ) -> Result:
@@ -236,7 +236,7 @@ class Executor:
 
     def _enqueue(
         self,
-        function: Callable[[Pause], Any],
+        function: Callable[[], Any],
         kind: Kind,
         cost: Cost,
         owners: Sequence[Owner],
@@ -246,7 +246,7 @@ class Executor:
         loop = asyncio.get_running_loop()
         context = copy_context()  # with the span of the first request
         job = Job(
-            lambda pause: context.run(function, pause),
+            lambda hook: context.run(_run_pausing, function, hook),
             URGENCY[kind],
             cost,
             key,
@@ -368,7 +368,7 @@ class Executor:
         if job.key is not None and self._by_key.get(job.key) is job:
             del self._by_key[job.key]
 
-    def _time_slices(self, function: Callable[[Pause], Result], pause: Pause) -> Result:
+    def _time_slices(self, function: Callable[[], Result]) -> Result:
         """On a thread: times each slice, without the time during which others run."""
         with ExitStack() as of_slice:
             of_slice.enter_context(self._time_slice())
@@ -378,7 +378,8 @@ class Executor:
                 pause()
                 of_slice.enter_context(self._time_slice())
 
-            return function(pause_timed)
+            with pausing(pause_timed):
+                return function()
 
     @contextmanager
     def _time_slice(self) -> Iterator[None]:
@@ -392,6 +393,11 @@ class Executor:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise _stopping()
+
+
+def _run_pausing(function: Callable[[], Result], hook: Callable[[], None]) -> Result:
+    with pausing(hook):
+        return function()
 
 
 def _stopping() -> NotReadyError:

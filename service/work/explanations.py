@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from kanmodel.pausing import Pause, go_on
+from kanmodel.computing import pause, pausing
 from kanmodel.scaling import Array
 from kanmodel.terms import ReferenceBaselines
 from service.http.answers import encode_json
@@ -72,13 +72,12 @@ def describe_question(question: Question, predictions: Array, warnings: RangeWar
     return header
 
 
-def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[int], None]) -> list[Explanation]:
+def explain_part(question: Question, first: int, tell: Callable[[int], None]) -> list[Explanation]:
     """The explanations of up to `PART` windows in order, by window and then by output.
 
     Args:
         question: what is asked.
         first: number of the first window.
-        pause: called between slices of the work.
         tell: called before each pause with the number of explanations computed so far.
 
     Raises:
@@ -96,16 +95,16 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
     for output in question.outputs:
         if by_output:
             tell_and_pause()
-        explained = model.explain(
-            windows,
-            model.outputs[output],
-            baseline=question.baseline,
-            groups=question.groups,
-            segments=question.segments,
-            **vars(question.options),
-            effects="steps" if question.effects and question.detail != "features" else question.effects,
-            pause=tell_and_pause,
-        )
+        with pausing(tell_and_pause):
+            explained = model.explain(
+                windows,
+                model.outputs[output],
+                baseline=question.baseline,
+                groups=question.groups,
+                segments=question.segments,
+                **vars(question.options),
+                effects="steps" if question.effects and question.detail != "features" else question.effects,
+            )
         explained.require_completeness(explained.tolerance / question.options.tolerance, first)
         by_output.append(describe_explanation(explained, question.detail, first))
     return [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
@@ -118,7 +117,7 @@ def explain_all(question: Question) -> list[Explanation]:
         NonFiniteError: one is not finite.
     """
     firsts = range(0, len(question.windows), PART)
-    return [one for first in firsts for one in explain_part(question, first, go_on, lambda _: None)]
+    return [one for first in firsts for one in explain_part(question, first, lambda _: None)]
 
 
 async def compute_explanations(
@@ -179,8 +178,8 @@ def _end(told: asyncio.Queue[Advance | None], _: asyncio.Future[Advance]) -> Non
     told.put_nowait(None)
 
 
-def _compute_part(question: Question, first: int, encoded: bool, tell: Callable[[int], None], pause: Pause) -> Advance:
-    explanations = explain_part(question, first, pause, tell)
+def _compute_part(question: Question, first: int, encoded: bool, tell: Callable[[int], None]) -> Advance:
+    explanations = explain_part(question, first, tell)
     return _advance(first * len(question.outputs) + len(explanations), explanations, encoded)
 
 
@@ -191,18 +190,18 @@ def _advance(done: int, explanations: Sequence[Explanation], encoded: bool) -> A
         return Advance(done, explanations, [encode_json(one) for one in explanations])
 
 
-def _explain_together(encoded: bool, questions: Sequence[Question], pause: Pause) -> list[Advance | Exception]:
+def _explain_together(encoded: bool, questions: Sequence[Question]) -> list[Advance | Exception]:
     """Explanations of questions that differ in their windows alone; a failing one does not affect the others."""
     windows = [question.windows for question in questions]
     whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
     try:
-        explained = explain_part(whole, 0, pause, lambda _: None)
+        explained = explain_part(whole, 0, lambda _: None)
     except StoppedError:
         raise
     except Exception as error:
         if len(questions) == 1:
             return [error]
-        return [answer for question in questions for answer in _explain_together(encoded, [question], pause)]
+        return [answer for question in questions for answer in _explain_together(encoded, [question])]
     advances: list[Advance | Exception] = []
     for question, end in zip(questions, accumulate(map(len, windows)), strict=True):
         first = end - len(question.windows)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
-from kanmodel.pausing import Pause
-
 if TYPE_CHECKING:
     from service.http.owners import Owner
     from service.work.shares import Claim
@@ -59,7 +57,7 @@ class Job:
         stopped: set once it is cancelled.
     """
 
-    function: Callable[[Pause], Any]
+    function: Callable[[Callable[[], None]], Any]
     urgency: int
     cost: Cost
     key: Hashable

@@ -9,10 +9,9 @@ from itertools import islice
 from time import thread_time
 from typing import Any, TypeVar
 
+from kanmodel.computing import Once, Pinned, pausing
 from kanmodel.errors import ConfigError
 from kanmodel.model import Model
-from kanmodel.once import Once, Pinned
-from kanmodel.pausing import Pause
 from kanmodel.results import Formulas, Importance, ModelComparison, Report, Topology
 from kanmodel.terms import Agreement, FidelityPoint, Fill, Groups, Metric, PruningRule
 from service.http.errors import NotReadyError, unusable
@@ -23,7 +22,7 @@ from service.work.jobs import UNKNOWN, Cost, Kind
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Question = Callable[[Model, str, Pause], Result]  # of a model and one of its outputs
+Question = Callable[[Model, str], Result]  # of a model and one of its outputs
 N_PREPARED = 5  # results per output that are computed in advance
 N_MEASURED = 10_000  # most timings that are kept
 
@@ -88,16 +87,14 @@ class GlobalResults:
 
     async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
         """Importance over the reference windows for one output, with the groups of the checkpoint."""
-        return await self._ask(
-            "importance", lambda model, name, pause: model.importance(name, pause=pause), served, output, kind
-        )
+        return await self._ask("importance", lambda model, name: model.importance(name), served, output, kind)
 
     async def group_importance(self, served: Served, output: int, groups: Groups) -> Importance:
         """The same with other groups."""
         await self.importance(served, output)
 
-        def ask(model: Model, name: str, pause: Pause) -> Importance:
-            return model.importance(name, groups=groups, pause=pause)
+        def ask(model: Model, name: str) -> Importance:
+            return model.importance(name, groups=groups)
 
         rest = ((name, *members) for name, members in groups.items())
         return await self._ask("group importance", ask, served, output, "explanation", *rest)
@@ -105,16 +102,14 @@ class GlobalResults:
     async def agreements(self, served: Served, output: int) -> tuple[Agreement, ...]:
         """Agreement of baselines on the importance of features."""
         await self.importance(served, output)
-        return await self._ask(
-            "agreement", lambda model, name, pause: model.agreement(name, pause=pause), served, output
-        )
+        return await self._ask("agreement", lambda model, name: model.agreement(name), served, output)
 
     async def topology(self, served: Served, output: int, rule: PruningRule, kind: Kind = "explanation") -> Topology:
         """The pruned topology for one output."""
         await self.importance(served, output, kind)
 
-        def ask(model: Model, name: str, pause: Pause) -> Topology:
-            return model.topology(name, **vars(rule), pause=pause)
+        def ask(model: Model, name: str) -> Topology:
+            return model.topology(name, **vars(rule))
 
         return await self._ask("topology", ask, served, output, kind, rule)
 
@@ -128,17 +123,15 @@ class GlobalResults:
         """Fidelity by number of edges, in the order of one metric."""
         await self.importance(served, output)
 
-        def ask(model: Model, name: str, pause: Pause) -> tuple[FidelityPoint, ...]:
-            return model.fidelity_curve(name, metric=metric, fill=fill, pause=pause)
+        def ask(model: Model, name: str) -> tuple[FidelityPoint, ...]:
+            return model.fidelity_curve(name, metric=metric, fill=fill)
 
         return await self._ask("fidelity", ask, served, output, "explanation", metric, fill)
 
     async def report(self, served: Served, output: int, kind: Kind = "explanation") -> Report:
         """The report on one output, with the default topology."""
         await self.topology(served, output, PruningRule(), kind)
-        return await self._ask(
-            "report", lambda model, name, pause: model.report(name, pause=pause), served, output, kind
-        )
+        return await self._ask("report", lambda model, name: model.report(name), served, output, kind)
 
     async def comparison(self, served: Served, output: int, other: Served, fidelity: float) -> ModelComparison:
         """Comparison with another model, for one output."""
@@ -147,9 +140,9 @@ class GlobalResults:
         if name in other.outputs:  # otherwise the comparison is refused
             await self.topology(other, other.outputs.index(name), rule)
 
-        def ask(model: Model, name: str, pause: Pause) -> ModelComparison:
+        def ask(model: Model, name: str) -> ModelComparison:
             against = model if other.model is served.model else replace(other.model, results=model.results)
-            return model.compare(against, output=name, fidelity=fidelity, pause=pause)
+            return model.compare(against, output=name, fidelity=fidelity)
 
         rest = other.checkpoint, fidelity
         return await self._ask("comparison", ask, served, output, "explanation", *rest)
@@ -162,9 +155,7 @@ class GlobalResults:
         """
         await self.importance(served, output)
         try:
-            return await self._ask(
-                "formulas", lambda model, name, pause: model.formula(name, pause=pause), served, output
-            )
+            return await self._ask("formulas", lambda model, name: model.formula(name), served, output)
         except ConfigError as error:
             raise unusable("model", f"has no formula: {error}", "no_formula") from error
 
@@ -184,15 +175,16 @@ class GlobalResults:
         results: Any = Pinned(self._known) if kind == "background" else self._known
         model, of_output = replace(served.model, results=results), served.model.outputs[output]
         try:
-            return question(model, of_output, _refuse)
+            with pausing(_refuse):
+                return question(model, of_output)
         except _UnknownError:
             pass
         measured = (name, served.checkpoint)
         cost = Cost(self._seconds[measured]) if measured in self._seconds else UNKNOWN
 
-        def compute(pause: Pause) -> Result:
+        def compute() -> Result:
             start = thread_time()
-            result = question(model, of_output, pause)
+            result = question(model, of_output)
             if len(self._seconds) >= N_MEASURED:
                 self._seconds.clear()
             self._seconds[measured] = thread_time() - start

@@ -21,6 +21,7 @@ from torch import nn
 import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError, overall
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.computing import Once
 from kanmodel.explain.functions.curves import sample_edge
 from kanmodel.explain.functions.front import find_front
 from kanmodel.explain.functions.written import write_formulas
@@ -35,7 +36,6 @@ from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import Step, plain_layers
-from kanmodel.once import Once
 from kanmodel.prose import answer_findings
 
 NAMES = ("f0", "f1", "f2", "f3")

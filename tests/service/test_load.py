@@ -15,10 +15,11 @@ from factories import make_windows
 from sockets import connect, head, is_at_rest
 from waiting import poll
 
+from kanmodel import computing
 from kanmodel import model as core
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause, pausing
 from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.pausing import go_on as run_through
 from kanmodel.scaling import Array
 
 pytestmark = pytest.mark.alone
@@ -136,8 +137,7 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_servi
     slices, inside, go_on = [], threading.Event(), threading.Event()
 
     def explain_slowly(*arguments):
-        *of_windows, pause = arguments
-        if pause is run_through:  # warms up the model
+        if not computing._hook.get():  # warms up the model
             return explain_windows(*arguments)
 
         def begin_slice():
@@ -151,7 +151,8 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_servi
             begin_slice()
 
         begin_slice()
-        return explain_windows(*of_windows, pause_and_begin)
+        with pausing(pause_and_begin):
+            return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
     body = json.dumps({"instances": make_windows(local_service.models["two"], 500).tolist(), "output": "a+1"}).encode()

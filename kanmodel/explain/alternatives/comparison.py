@@ -20,10 +20,10 @@ from math import fsum
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.errors import DataError
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_windows
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 
@@ -72,7 +72,6 @@ def compare_forecasts(
     against_window: Array,
     output: int,
     options: LedgerOptions | None = None,
-    pause: Pause = go_on,
 ) -> Comparison:
     """Divides the difference of two forecasts.
 
@@ -86,7 +85,6 @@ def compare_forecasts(
         against_window: its window, as `window`.
         output: number of the output in `model`.
         options: tolerance and path nodes of each ledger.
-        pause: called between the ledgers.
 
     Raises:
         DataError: the models differ in their features, lookback or output, or a window does not fit.

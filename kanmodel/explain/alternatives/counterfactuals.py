@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.descent import ITERATIONS, choose_sets, descend
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
@@ -27,7 +28,6 @@ from kanmodel.explain.alternatives.single_features import (
     SingleShift,
     search_single_features,
 )
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_SCANNED = 8704  # random shifts scanned for starting points of the gradient search
@@ -107,7 +107,6 @@ def find_counterfactual(
     output: int,
     goal: Goal,
     search: Search | None = None,
-    pause: Pause = go_on,
 ) -> Counterfactual:
     """Searches for the smallest change of one window with which one of its forecasts reaches a goal.
 
@@ -117,7 +116,6 @@ def find_counterfactual(
         output: number of the output.
         goal: the range that its forecast must reach.
         search: options; None for the defaults.
-        pause: called between batches of forecasts.
 
     Raises:
         DataError: the window does not fit, or a changed value is too large.
@@ -130,11 +128,11 @@ def find_counterfactual(
     prediction = float(shifts.predict(still)[0])
     margin = MARGIN * float(model.output_std[output])
     aim = goal.tighten(margin)
-    single = tuple(search_single_features(shifts, goal, margin, pause))
+    single = tuple(search_single_features(shifts, goal, margin))
     candidates = [still, _as_shifts(single, window.shape[1])]
     if search.max_features > 1 and len(single) > 1 and goal.miss(np.array([prediction]))[0] > 0:
         towards = 1 if prediction < goal.low else -1
-        found = _search_together(shifts, aim, towards, prediction, single, search.max_features, pause)
+        found = _search_together(shifts, aim, towards, prediction, single, search.max_features)
         candidates.append(_polish(shifts, aim, found))
     return _choose(shifts, goal, prediction, np.concatenate(candidates), single)
 
@@ -153,7 +151,6 @@ def _search_together(
     prediction: float,
     single: Sequence[SingleShift],
     max_features: int,
-    pause: Pause,
 ) -> Array:
     """Shifts of several features at or near the border of the goal, found from many starting points, best first."""
     reach = np.zeros(len(shifts.low))
@@ -161,15 +158,15 @@ def _search_together(
         reach[one.feature] = towards * (one.best_prediction - prediction)
     border = goal.low if towards > 0 else goal.high
     sets = choose_sets(shifts, max_features, reach)
-    starts, free = _scan(shifts, sets, lambda found: (border - prediction) / (found - prediction), pause)
-    found = np.concatenate([descend(shifts, goal, towards, starts, free, pause), starts])
+    starts, free = _scan(shifts, sets, lambda found: (border - prediction) / (found - prediction))
+    found = np.concatenate([descend(shifts, goal, towards, starts, free), starts])
     missed = goal.miss(shifts.predict(found))
     missed[missed <= NEAR * goal.miss(np.array([prediction]))] = 0
     return found[np.lexsort((np.abs(found).sum(axis=1), missed))]
 
 
 def _scan(
-    shifts: Shifts, sets: NDArray[np.bool_], stretch: Callable[[Array], Array], pause: Pause
+    shifts: Shifts, sets: NDArray[np.bool_], stretch: Callable[[Array], Array]
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Starting points of the gradient search, the best of random shifts, which are denser near 0.
 
@@ -181,7 +178,6 @@ def _scan(
         shifts: the possible shifts of one window.
         sets: features that may change together, (n_sets, n_features).
         stretch: maps forecasts to the factors by which their shifts would reach the goal by linear extrapolation.
-        pause: called between batches of forecasts.
 
     Returns:
         The shifts, (n, n_features), and which features of each may change.

@@ -14,8 +14,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.computing import pause
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 MAX_SETS = 192  # largest number of sets of features that are searched
@@ -51,7 +51,6 @@ def descend(
     towards: int,
     starts: Array,
     free: NDArray[np.bool_],
-    pause: Pause = go_on,
 ) -> Array:
     """Small shifts at or near the border of the goal, one per starting point.
 
@@ -64,7 +63,6 @@ def descend(
         towards: 1 if the forecast must increase to reach it, -1 if it must decrease.
         starts: the starting points, (n, n_features).
         free: which features may change, (n, n_features).
-        pause: called between batches of forecasts.
 
     Returns:
         (n, n_features).

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.computing import pause
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines
 from kanmodel.explain.structure.connectivity import connected_features
 from kanmodel.network.config import ModelConfig
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 FORECASTS = 256  # windows per batch of forecasts
@@ -90,7 +90,6 @@ def measure_effects(
     output: int,
     baseline: Baseline | ReferenceBaselines,
     parts: Sequence[Part],
-    pause: Pause = go_on,
 ) -> Effects:
     """Effects of parts on forecasts: at most 2 forecasts per window, baseline and part, besides those without removal.
 
@@ -100,7 +99,6 @@ def measure_effects(
         output: number of the output.
         baseline: the values of a removed part; with several baselines the effects are averaged.
         parts: the parts.
-        pause: called between batches.
 
     Returns:
         (n, n_parts); exactly 0 where a part equals the baseline, or has no connection with the output.
@@ -120,7 +118,7 @@ def measure_effects(
     scale = float(model.scaling.output_scale[output])
     of_baselines = []
     for start in model.to_model_units(starts, "baseline"):
-        batches = [_Trial(model, batch, start, output, connected, pause) for batch in torch.split(windows, BATCH)]
+        batches = [_Trial(model, batch, start, output, connected) for batch in torch.split(windows, BATCH)]
         of_baselines.append(np.concatenate([trial.measure(parts) for trial in batches], axis=1))
     removed, alone = np.mean(of_baselines, axis=0) * scale
     refuse_non_finite_outputs(removed)
@@ -137,7 +135,6 @@ class _Trial:
     start: Tensor
     output: int
     connected: Tensor
-    pause: Pause
 
     def measure(self, parts: Sequence[Part]) -> Array:
         """`removed` and `alone`, (2, n, n_parts), model units."""
@@ -166,7 +163,7 @@ class _Trial:
         """Forecasts of all changed windows, concatenated, (n_forecasts,), model units."""
         forecasts = [np.zeros(0)]
         while some := list(islice(changed, max(FORECASTS // n, 1))):
-            self.pause()
+            pause()
             outputs = self.model.frozen.forward(torch.cat(some))[:, self.output]
             forecasts.append(outputs.double().numpy())
         return np.concatenate(forecasts)

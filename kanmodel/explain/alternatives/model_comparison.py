@@ -20,7 +20,6 @@ from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.ledger import Ledger, explain_windows
 from kanmodel.explain.structure.ids import node_id
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_POINTS = 201  # points of the joint support at which two curves are compared
@@ -114,7 +113,6 @@ def compare_models(
     graph: NetworkGraph,
     against: LoadedModel,
     against_graph: NetworkGraph,
-    pause: Pause = go_on,
 ) -> ModelChange:
     """Compares two models. Compared with the same object, all differences are exactly 0.
 
@@ -124,7 +122,6 @@ def compare_models(
         graph: its topology for that output.
         against: the other model.
         against_graph: its topology for the output of the same name.
-        pause: called between slices of the work.
 
     Raises:
         DataError: the models differ in their features, lookback or output.
@@ -135,7 +132,7 @@ def compare_models(
     ledger = other = measured.ledger
     if against is not model:
         baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
-        other = explain_windows(against, against.to_model_units(windows), theirs, baseline, pause=pause)
+        other = explain_windows(against, against.to_model_units(windows), theirs, baseline)
     bootstrap = Bootstrap(len(windows))
     targets = None if model.reference.targets is None else model.reference.targets[:, measured.output]
     apart = ledger.predictions - other.predictions

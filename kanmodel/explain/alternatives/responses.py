@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.errors import DataError
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 DEFAULT_POINTS = 21
@@ -77,7 +77,6 @@ def respond(
     steps: slice,
     shift: Shift | None,
     points: int = DEFAULT_POINTS,
-    pause: Pause = go_on,
 ) -> list[list[Response]]:
     """Computes the response of the forecasts of each window to each feature.
 
@@ -88,7 +87,6 @@ def respond(
         steps: which steps are changed; the others stay.
         shift: the constants to add; None to replace the feature by constants from its training minimum to its maximum.
         points: number of these constants, used if `shift` is None.
-        pause: called between the features.
 
     Returns:
         By window, then by feature in the given order.

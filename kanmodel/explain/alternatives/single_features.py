@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kanmodel.computing import pause
 from kanmodel.explain.alternatives.shifts import NEARLY_WHOLE, Goal, Shifts
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 GRID = 64  # grid points on each side of 0
@@ -52,14 +52,13 @@ class SingleShift:
     searched: int
 
 
-def search_single_features(shifts: Shifts, goal: Goal, margin: float, pause: Pause = go_on) -> list[SingleShift]:
+def search_single_features(shifts: Shifts, goal: Goal, margin: float) -> list[SingleShift]:
     """Searches for the smallest shift of each feature that can change.
 
     Args:
         shifts: the possible shifts of one window.
         goal: the range that the forecast must reach.
         margin: how far inside it, and how far outside it for a proof that it is not reached; the target's unit.
-        pause: called between batches of forecasts.
     """
     found, wide, goal = [], goal.tighten(-margin), goal.tighten(margin)
     for feature in shifts.movable.tolist():
@@ -67,9 +66,7 @@ def search_single_features(shifts: Shifts, goal: Goal, margin: float, pause: Pau
         predictions = _predict(shifts, feature, places)
         if not shifts.integer[feature]:
             places, predictions = _zoom(shifts, goal, feature, places, predictions)
-        tried, forecasts, proven = _prove(
-            shifts, goal, wide, feature, np.abs(places[goal.miss(predictions) == 0]), pause
-        )
+        tried, forecasts, proven = _prove(shifts, goal, wide, feature, np.abs(places[goal.miss(predictions) == 0]))
         places, predictions = np.concatenate([places, tried]), np.concatenate([predictions, forecasts])
         order = np.argsort(np.abs(places), kind="stable")  # 0 first
         places, predictions = places[order], predictions[order]
@@ -127,9 +124,7 @@ def _zoom(shifts: Shifts, goal: Goal, feature: int, places: Array, predictions: 
     return places, predictions
 
 
-def _prove(
-    shifts: Shifts, goal: Goal, wide: Goal, feature: int, reaching: Array, pause: Pause
-) -> tuple[Array, Array, bool]:
+def _prove(shifts: Shifts, goal: Goal, wide: Goal, feature: int, reaching: Array) -> tuple[Array, Array, bool]:
     """Bounds the forecasts of all shifts smaller than the smallest that is known, interval by interval.
 
     Args:
@@ -138,7 +133,6 @@ def _prove(
         wide: what bounds must not reach.
         feature: number of the feature.
         reaching: magnitudes of shifts that reach the goal.
-        pause: called between batches.
 
     Returns:
         Shifts that were tried, their forecasts, and whether the intervals are all decided.

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.computing import pause
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.functions.formulas import find_exact_formula
 from kanmodel.explain.functions.head_formula import Edge, EdgeFormula, HeadFormula, count_calls, find_used
@@ -29,7 +30,6 @@ from kanmodel.explain.functions.tabulated import tabulate_edges
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.structure import replay
 from kanmodel.network.activations import ACTIVATIONS, activate
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 MAX_EDGES = 40  # in a formula of functions
@@ -92,13 +92,12 @@ class Front:
     parts: tuple[Part, ...]
 
 
-def find_front(model: LoadedModel, output: int, pause: Pause = go_on) -> Front:
+def find_front(model: LoadedModel, output: int) -> Front:
     """The front of one output's formulas; deterministic.
 
     Args:
         model: the model.
         output: number of the output.
-        pause: called between slices of the ledger, between edges and between formulas.
 
     Raises:
         ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone.
@@ -107,7 +106,7 @@ def find_front(model: LoadedModel, output: int, pause: Pause = go_on) -> Front:
     """
     _refuse_mixing(model)
     models, parts = zip(*split_reference(model), strict=True)
-    search = _Search(models[0], output, pause)
+    search = _Search(models[0], output)
     tried = []
     for formula in search.compose():
         tried.append(_judge(models[1], output, formula.fit(search.inputs, search.logits)))
@@ -173,16 +172,14 @@ class _Search:
     Args:
         model: the model, with the reference windows of the search.
         output: number of the output.
-        pause: called between slices of the ledger that ranks the edges, and before the functions of an edge are fitted.
 
     Attributes:
         inputs: of the head, (n, n_in), model units.
         logits: of the output, before the output function, (n,).
     """
 
-    def __init__(self, model: LoadedModel, output: int, pause: Pause) -> None:
+    def __init__(self, model: LoadedModel, output: int) -> None:
         self._output = output
-        self._pause = pause
         self._layers = model.network.stages["head"]
         with torch.no_grad():
             trace = model.network.trace(model.reference.windows)
@@ -192,7 +189,7 @@ class _Search:
         self._live = sorted(
             (number, i, j) for number, layer in enumerate(self._layers) for j, i in layer.live.nonzero().tolist()
         )
-        ledger = explain_windows(model, model.reference.windows, output, pause=pause)
+        ledger = explain_windows(model, model.reference.windows, output)
         sizes = {
             layer.layer: np.abs(layer.edges).mean(axis=0)
             for layer in ledger.layers
@@ -251,7 +248,7 @@ class _Search:
     def _suggest(self, edge: Edge) -> list[tuple[Candidate, float]]:
         """The functions that an edge may have, with their R2; the exact one alone, where it is known."""
         if edge not in self._candidates:
-            self._pause()
+            pause()
             layer, i, j = edge
             exact = find_exact_formula(self._layers[layer], i, j)
             x = self._traces[layer].inputs[:, i].double().numpy()

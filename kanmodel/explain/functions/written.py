@@ -22,7 +22,6 @@ from kanmodel.explain.functions.identifiers import make_identifiers
 from kanmodel.explain.functions.tabulated import TabulatedEdge
 from kanmodel.explain.importance.profiles import profile_nodes
 from kanmodel.explain.structure.ids import node_id, node_place
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
@@ -76,7 +75,7 @@ class Formula:
     variables: Mapping[str, Variable]
 
 
-def write_formulas(front: Front, pause: Pause = go_on) -> tuple[Formula, ...]:
+def write_formulas(front: Front) -> tuple[Formula, ...]:
     """The texts of a front's formulas.
 
     Raises:
@@ -88,7 +87,7 @@ def write_formulas(front: Front, pause: Pause = go_on) -> tuple[Formula, ...]:
         raise ConfigError(f"the output function {config.output_function} cannot be written as a formula")
     names = [_name_input(model, index) for index in range(config.head[0].n_in)]
     symbols = [sympy.Symbol(name) for name in make_identifiers(names)]
-    profiles = profile_nodes(model, pause).shares.get(node_place(config, "head", 0))
+    profiles = profile_nodes(model).shares.get(node_place(config, "head", 0))
     return tuple(_write(front, one, symbols, profiles) for one in front.formulas)
 
 

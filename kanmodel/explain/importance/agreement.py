@@ -14,7 +14,6 @@ from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import Ledger, explain_windows
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 ComparedBaseline = Literal["mean", "zero", "reference"]
@@ -38,9 +37,7 @@ class Agreement:
     feature: str
 
 
-def compare_baselines(
-    model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on
-) -> tuple[Agreement, ...]:
+def compare_baselines(model: LoadedModel, importance: ImportanceEstimates) -> tuple[Agreement, ...]:
     """Each pair of the baselines ``mean``, ``zero`` and ``reference``, for the output that `importance` is about.
 
     It takes as long as explaining every reference window many times; with fewer than 16 reference windows, all of them
@@ -52,8 +49,8 @@ def compare_baselines(
     """
     windows, output = model.reference.windows, importance.output
     ledgers: dict[ComparedBaseline, Ledger] = {
-        "zero": explain_windows(model, windows, output, Baseline("zero"), pause=pause),
-        "reference": explain_expected(model, windows, output, min(N_BASELINES, len(windows)), pause=pause),
+        "zero": explain_windows(model, windows, output, Baseline("zero")),
+        "reference": explain_expected(model, windows, output, min(N_BASELINES, len(windows))),
     }
     sizes: dict[ComparedBaseline, Array] = {"mean": importance.features.value}
     sizes |= {kind: np.abs(ledger.features).mean(axis=0) for kind, ledger in ledgers.items()}

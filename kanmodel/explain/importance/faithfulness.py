@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_WINDOWS = 128  # taken evenly from the reference
@@ -44,27 +44,22 @@ class Faithfulness:
     infidelity: float | None
 
 
-def measure_faithfulness(
-    model: LoadedModel, output: int, seed: int = 0, pause: Pause = go_on
-) -> tuple[Faithfulness, ...]:
+def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tuple[Faithfulness, ...]:
     """The ledger beside other ways of weighing features.
 
     Args:
         model: the model.
         output: number of the output.
         seed: of the random order and of the sets of features.
-        pause: called between passes.
     """
     generator = np.random.default_rng(seed)
     reference = model.reference.windows
     windows = reference[torch.linspace(0, len(reference) - 1, min(N_WINDOWS, len(reference))).long()]
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
-    trial = _Trial(model, output, windows, start, spread, generator.random((N_SUBSETS, windows.shape[2])) < 0.5, pause)
+    trial = _Trial(model, output, windows, start, spread, generator.random((N_SUBSETS, windows.shape[2])) < 0.5)
 
-    ledger = explain_windows(model, windows, output, pause=pause).features / (
-        spread * model.scaling.output_scale[output]
-    )
+    ledger = explain_windows(model, windows, output).features / (spread * model.scaling.output_scale[output])
     gradient = _gradient(model, windows, output) / spread
     by_gradient = (gradient * (windows - start).double().numpy()).sum(axis=1)
     rows = [
@@ -99,7 +94,6 @@ class _Trial:
     start: Tensor
     spread: float
     subsets: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
-    pause: Pause
 
     def judge(self, method: str, importance: Array, contributions: Array | None) -> Faithfulness:
         """One method: importance is its order, contributions the changes that it predicts, (n, n_features) each."""
@@ -120,7 +114,7 @@ class _Trial:
 
     def outputs(self, gone: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Array:
         """The output without the features marked (n, n_features), in its standard deviations."""
-        self.pause()
+        pause()
         mask = torch.from_numpy(gone.copy())[:, None, :]
         with torch.inference_mode():
             outputs = self.model.network(torch.where(mask, self.start, self.windows))

@@ -15,7 +15,6 @@ from kanmodel.explain.importance.bootstrap import Bootstrap, Estimate
 from kanmodel.explain.importance.permutation import permute_features
 from kanmodel.explain.importance.profiles import profile_nodes
 from kanmodel.explain.paths.ledger import Ledger, explain_windows
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 SEED = 0
@@ -57,17 +56,17 @@ class ImportanceEstimates:
     ledger: Ledger
 
 
-def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) -> ImportanceEstimates:
+def measure_importance(model: LoadedModel, output: int) -> ImportanceEstimates:
     """The importance of everything for output number `output`; pauses between slices.
 
     Raises:
         NonFiniteError: the ledger of a reference window is not finite.
     """
-    ledger = explain_windows(model, model.reference.windows, output, pause=pause)
+    ledger = explain_windows(model, model.reference.windows, output)
     bootstrap = Bootstrap(len(ledger.predictions))
     sizes = np.abs(ledger.features)
-    growth = permute_features(model, output, SEED, pause=pause)
-    profiles = profile_nodes(model, pause)
+    growth = permute_features(model, output, SEED)
+    profiles = profile_nodes(model)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}
     return ImportanceEstimates(

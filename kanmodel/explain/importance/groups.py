@@ -18,7 +18,6 @@ from kanmodel.explain.importance.permutation import permute_features
 from kanmodel.explain.paths.grouping import sum_groups
 from kanmodel.explain.structure.connectivity import connected_features
 from kanmodel.network.config.groups import Grouping, Groups, resolve_groups
-from kanmodel.pausing import Pause, go_on
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class GroupAttribution(Attribution):
 
 
 def attribute_groups(
-    model: LoadedModel, importance: ImportanceEstimates, groups: Groups | None = None, pause: Pause = go_on
+    model: LoadedModel, importance: ImportanceEstimates, groups: Groups | None = None
 ) -> tuple[GroupAttribution, ...]:
     """The rows of groups and of the features that are in none, most important first.
 
@@ -47,7 +46,6 @@ def attribute_groups(
         model: the model.
         importance: of its features.
         groups: None for those of the checkpoint.
-        pause: called between the groups.
 
     Raises:
         DataError: groups that cannot be; the message names the one.
@@ -63,7 +61,7 @@ def attribute_groups(
     contributions = sum_groups(importance.ledger.features, distinct)  # (n, n_distinct)
     sizes, signed, whole = np.abs(contributions), contributions.mean(axis=0), [places[one] for one in grouping.whole]
     bootstrap = Bootstrap(len(sizes))
-    growth = permute_features(model, importance.output, SEED, distinct, pause)
+    growth = permute_features(model, importance.output, SEED, distinct)
     estimates = replace(
         importance,
         features=bootstrap.mean(sizes),

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.explain.importance.bootstrap import Bootstrap
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_WINDOWS = 64
@@ -68,18 +68,17 @@ class Interactions:
     screening_windows: int
 
 
-def measure_interactions(model: LoadedModel, output: int, pause: Pause = go_on) -> Interactions:
+def measure_interactions(model: LoadedModel, output: int) -> Interactions:
     """The strongest interactions of any two features, screened as the module describes.
 
     Args:
         model: the model.
         output: number of the output.
-        pause: called between passes.
     """
     reference, names = model.reference.windows, model.config.feature_names
     n_features = len(names)
     few = reference[torch.linspace(0, len(reference) - 1, min(N_WINDOWS, len(reference))).long()]
-    screened = _Differences(model, output, few, pause)
+    screened = _Differences(model, output, few)
     chosen = list(range(n_features))
     if n_features > N_FEATURES:
         chosen = sorted(_largest([screened.of_feature(feature) for feature in chosen], N_FEATURES))
@@ -87,7 +86,7 @@ def measure_interactions(model: LoadedModel, output: int, pause: Pause = go_on) 
     differences = [float(np.abs(screened.of_pair(i, j)).mean()) for i, j in candidates]
     strongest = [candidates[pair] for pair in _largest(differences, N_PAIRS)]
 
-    whole, bootstrap = _Differences(model, output, reference, pause), Bootstrap(len(reference))
+    whole, bootstrap = _Differences(model, output, reference), Bootstrap(len(reference))
     found = []
     for i, j in strongest:
         estimate = bootstrap.mean(np.abs(whole.of_pair(i, j)))
@@ -104,15 +103,15 @@ def _largest(values: Sequence[float], n: int) -> list[int]:
 class _Differences:
     """Second differences of one output over some windows, the target's unit."""
 
-    def __init__(self, model: LoadedModel, output: int, windows: Tensor, pause: Pause) -> None:
-        self._model, self._output, self._windows, self._pause = model, output, windows, pause
+    def __init__(self, model: LoadedModel, output: int, windows: Tensor) -> None:
+        self._model, self._output, self._windows = model, output, windows
         self._start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")
         self._alone: dict[int, Array] = {}
         self._full = self._without([])
 
     def _without(self, features: list[int]) -> Array:
         """The output without some features, (n,)."""
-        self._pause()
+        pause()
         changed = self._windows.clone()
         changed[:, :, features] = self._start[:, :, features]
         with torch.inference_mode():

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.recurrent import KINDS, recurrent_shapes
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_PERMUTATIONS = 3
@@ -47,7 +47,6 @@ def permute_features(
     output: int,
     seed: int,
     groups: Sequence[Sequence[int]] | None = None,
-    pause: Pause = go_on,
 ) -> Array | None:
     """Growth of the absolute error when one feature, or group of them, comes from other windows.
 
@@ -56,7 +55,6 @@ def permute_features(
         output: number of the output.
         seed: of the permutations, which depend on it and on the first feature of a group alone.
         groups: numbers of features that come from the same window; each feature alone without.
-        pause: called between batches of forecasts.
 
     Returns:
         (n, n_groups), the target's unit, the mean of up to three permutations, for each reference window in time order,

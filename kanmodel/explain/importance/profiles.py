@@ -26,7 +26,6 @@ from kanmodel.network.chain import Trace, reduce_steps
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.recurrent import RecurrentTrace, recurrent_shapes
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
@@ -52,12 +51,11 @@ class Profiles:
     errors: Mapping[tuple[str, int], Array]
 
 
-def profile_nodes(model: LoadedModel, pause: Pause = go_on) -> Profiles:
+def profile_nodes(model: LoadedModel) -> Profiles:
     """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
 
     Args:
         model: the model.
-        pause: called between slices.
     """
     reference = model.reference.windows
     chosen = torch.linspace(0, len(reference) - 1, min(count_windows(model.config), len(reference))).long()
@@ -66,7 +64,7 @@ def profile_nodes(model: LoadedModel, pause: Pause = go_on) -> Profiles:
         values = _node_values(model.config, model.frozen.trace(reference))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
-    parts, found = _contribute(model, reference[chosen], start, scale, pause)
+    parts, found = _contribute(model, reference[chosen], start, scale)
     whole = found.total(parts)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
@@ -90,16 +88,14 @@ def count_windows(config: ModelConfig) -> int:
     return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
 
 
-def _contribute(
-    model: LoadedModel, windows: Tensor, start: Tensor, scale: Array, pause: Pause
-) -> tuple[Parts, Integrals[Array]]:
+def _contribute(model: LoadedModel, windows: Tensor, start: Tensor, scale: Array) -> tuple[Parts, Integrals[Array]]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule = nested_clenshaw_curtis(N_NODES)
 
     def integrate(parts: Parts, accepted: Array) -> Integrals[Array]:
         return _integrate(model, *part_ends(parts, start, windows), rule, scale)
 
-    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS, pause)
+    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS)
 
 
 def _integrate(

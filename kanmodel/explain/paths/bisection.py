@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.computing import pause
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
 from kanmodel.explain.paths.moves import MAX_MOVE
-from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 Values = TypeVar("Values")
@@ -101,7 +101,6 @@ def bisect(
     batch: int,
     tolerance: float,
     halvings: int,
-    pause: Pause,
 ) -> tuple[Parts, Integrals[Values]]:
     """Integrates along paths, bisecting parts until each path is within the tolerance or the limit is reached.
 
@@ -111,13 +110,12 @@ def bisect(
         batch: parts per call of `integrate`.
         tolerance: largest accepted residual and error of a path.
         halvings: most bisections of a part.
-        pause: called between slices.
 
     Returns:
         The parts, at least one per path, and the integrals over each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = _in_batches(integrate, batch, parts, np.full(n, tolerance), pause)
+    found = _in_batches(integrate, batch, parts, np.full(n, tolerance))
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
@@ -126,7 +124,7 @@ def bisect(
         halves = take(parts, coarse).divide(found.divide_at[coarse])
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
-        added = _in_batches(integrate, batch, halves, share, pause)
+        added = _in_batches(integrate, batch, halves, share)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
     return parts, found
 
@@ -171,7 +169,7 @@ def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> ND
 
 
 def _in_batches(
-    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array, pause: Pause
+    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array
 ) -> Integrals[Values]:
     found: list[Integrals[Values]] = []
     for first in range(0, len(parts.path), batch):

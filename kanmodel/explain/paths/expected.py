@@ -11,11 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.errors import DataError
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_windows
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 DEFAULT_COUNT = 16
@@ -41,7 +41,6 @@ def explain_expected(
     count: int = DEFAULT_COUNT,
     seed: int = 0,
     options: LedgerOptions | None = None,
-    pause: Pause = go_on,
 ) -> Ledger:
     """The mean of the ledgers from `count` reference windows, drawn without replacement.
 
@@ -52,7 +51,6 @@ def explain_expected(
         count: number of baselines, from 2 to the number of reference windows.
         seed: of the draw.
         options: tolerance and path nodes of each ledger.
-        pause: called between passes; an exception that it raises ends the work.
 
     Returns:
         Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,
@@ -66,7 +64,7 @@ def explain_expected(
     for instance in instances:
         if ledgers:
             pause()
-        ledgers.append(explain_windows(model, windows, output, Baseline("instance", instance=instance), options, pause))
+        ledgers.append(explain_windows(model, windows, output, Baseline("instance", instance=instance), options))
     features = np.stack([ledger.features for ledger in ledgers])  # (count, n, n_features)
     return replace(
         ledgers[0],

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.computing import pause
 from kanmodel.errors import DataError
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
@@ -34,7 +35,6 @@ from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers
 from kanmodel.explain.paths.walk import PathLedger, Walk, explain_paths
 from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 PATH_NODES = 17
@@ -118,7 +118,6 @@ def explain_windows(
     output: int,
     baseline: Baseline | None = None,
     options: LedgerOptions | None = None,
-    pause: Pause = go_on,
 ) -> Ledger:
     """The ledger of one output for windows.
 
@@ -128,7 +127,6 @@ def explain_windows(
         output: number of the output.
         baseline: what to compare with; default ``mean``.
         options: tolerance and path nodes.
-        pause: called between passes; what it raises ends the work.
 
     Returns:
         Contributions in the target's unit.
@@ -151,7 +149,7 @@ def explain_windows(
     for batch in torch.split(windows, BATCH):
         if batches:
             pause()
-        batches.append(_explain_batch(model, batch, scaled_start, output, options, first_nodes, pause))
+        batches.append(_explain_batch(model, batch, scaled_start, output, options, first_nodes))
     explained = concatenate(batches)
     residual, error = explained.residual * scale, explained.error * scale
     contributions = map_arrays(lambda values: values * scale, explained.contributions)
@@ -181,7 +179,6 @@ def _explain_batch(
     output: int,
     options: LedgerOptions,
     first_nodes: int,
-    pause: Pause,
 ) -> PathLedger:
     """Explains in the model's type, and in float64 what float32 cannot hold."""
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
@@ -191,7 +188,7 @@ def _explain_batch(
     def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> PathLedger:
         n_nodes = (options.path_nodes, first_nodes, last_nodes)
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *n_nodes)
-        return explain_paths(walk, tolerance, halvings, pause)
+        return explain_paths(walk, tolerance, halvings)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
@@ -241,5 +238,5 @@ def _typical_error(model: LoadedModel, output: int, n_nodes: int) -> float:
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
     walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, n_nodes, n_nodes, n_nodes)
-    found = explain_paths(walk, np.inf, halvings=0, pause=go_on)
+    found = explain_paths(walk, np.inf, halvings=0)
     return float(np.median(np.where(found.converged, found.error, np.inf)) / spread)

@@ -3,7 +3,7 @@
     sample_path   forward and backward passes at some points of paths
     integrate     contributions from the samples, by a rule and by the two coarser ones inside it
 
-Computations come in slices of one pass each, a few milliseconds, and pause between them; see `kanmodel.pausing`.
+Computations come in slices of one pass each, a few milliseconds, and pause between them; see `kanmodel.computing`.
 Everything is in model units.
 """
 

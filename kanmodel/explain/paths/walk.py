@@ -31,7 +31,6 @@ from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_c
 from kanmodel.explain.paths.shapes import divide_at_kinks, largest_beyond, measure_crossings, measure_hidden
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
-from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 
@@ -96,14 +95,13 @@ class _Ends(NamedTuple):
     change: Tensor
 
 
-def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> PathLedger:
+def explain_paths(walk: Walk, tolerance: float, halvings: int) -> PathLedger:
     """The ledgers of paths.
 
     Args:
         walk: the paths.
         tolerance: largest accepted residual and error of a path, model units.
         halvings: most bisections of a part.
-        pause: called between slices.
     """
     network = walk.network.network
 
@@ -113,7 +111,7 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> 
         return _refine(walk, ends, _sample(walk, ends, nested_clenshaw_curtis(walk.first_nodes).nodes), accepted)
 
     batch = paths_per_pass(network.config, walk.first_nodes)
-    parts, found = bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings, pause)
+    parts, found = bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings)
     whole = found.total(parts)
     start, contributions = np.zeros(len(walk.windows)), whole.values.contributions
     first = parts.low == 0

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes, passing_by_layer
@@ -26,7 +27,6 @@ from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, compare_ou
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
 from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds, edges_between
 from kanmodel.network.chain import Network, Place
-from kanmodel.pausing import Pause, go_on
 
 EdgePlace = tuple[str, int, int, int]  # stage, layer, i, j
 EVALUATIONS = 4e9  # budget of edge function evaluations per metric
@@ -94,9 +94,7 @@ class FidelityPoint:
     fidelity: Fidelity
 
 
-def prune_by_rule(
-    model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule, pause: Pause = go_on
-) -> Pruning:
+def prune_by_rule(model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule) -> Pruning:
     """Prunes a model by a rule, for the output of `importance`.
 
     By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`;
@@ -116,7 +114,7 @@ def prune_by_rule(
             reference windows.
     """
     if rule.without:
-        pruning = prune_by_rule(model, importance, replace(rule, without=()), pause)
+        pruning = prune_by_rule(model, importance, replace(rule, without=()))
         return remove_edges(model, importance.output, pruning, rule.without)
     replay, output = Replay(model, rule.fill), importance.output
     if rule.thresholds is not None:
@@ -127,7 +125,7 @@ def prune_by_rule(
         trace, kept = replay.run(replay.live), {}
         for metric in (rule.metric,) if rule.metric else usable_metrics(model):
             scores = score_edges(model, importance, trace, metric)
-            kept[metric] = _cut_by_fidelity(model, output, replay, scores, rule.fidelity or 0.0, pause)
+            kept[metric] = _cut_by_fidelity(model, output, replay, scores, rule.fidelity or 0.0)
         metric = min(kept, key=lambda metric: _count(kept[metric]))
         edges, nodes = kept[metric], connected_nodes(model.network, output, kept[metric])
         rule = replace(rule, metric=metric)
@@ -159,7 +157,6 @@ def trace_fidelity(
     importance: ImportanceEstimates,
     metric: Metric = "contribution",
     fill: Fill = "mean",
-    pause: Pause = go_on,
 ) -> tuple[FidelityPoint, ...]:
     """Fidelity against the number of kept edges, removed in the order of one metric, from all edges to none.
 
@@ -258,7 +255,7 @@ def _cut_weakest(
 
 
 def _cut_by_fidelity(
-    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float, pause: Pause
+    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float
 ) -> Kept:
     """The smallest set along the order of `scores` such that it and every larger set tried keep the fidelity.
 

@@ -12,7 +12,7 @@ from factories import make_windows
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model
-from kanmodel.pausing import go_on
+from kanmodel.computing import pause
 from service.http.owners import OWNER
 from service.models.loaded import Served
 from service.models.registry import Registry
@@ -47,7 +47,7 @@ def run(scenario):
 def doubling(batches, seconds=1.0, n_slices=1):
     """Doubles numbers batch by batch, in slices that take virtual time; negative numbers fail."""
 
-    def compute(items, pause):
+    def compute(items):
         batches.append(list(items))
         for number in range(n_slices):
             if number:
@@ -117,7 +117,7 @@ def test_a_failing_item_does_not_affect_the_others_in_its_batch():
         )
         assert [str(result) for result in results] == ["2", "-2", "6", "-4", "10"]
 
-        def fail(items, pause):
+        def fail(items):
             VirtualWorker.spend(1)
             raise ValueError("all")
 
@@ -154,7 +154,7 @@ def test_a_long_batch_does_not_block_the_next():
     """After some slices of a batch, the next batch starts beside it."""
     begun, done = threading.Event(), threading.Event()
 
-    def compute(items, pause):
+    def compute(items):
         if items == ["long"]:
             begun.set()
             for _ in range(N_SLICES):
@@ -190,7 +190,7 @@ def test_batched_requests_have_the_results_they_have_alone(local_service, output
     ]
     (key,) = {question.batch_key for question in questions}
     assert key is not None
-    together = explanations._explain_together(False, questions, go_on)
+    together = explanations._explain_together(False, questions)
     for question, advance in zip(questions, together, strict=True):
         alone = explanations.explain_all(question)
         assert [one["instance"] for one in advance.explanations] == [one["instance"] for one in alone]

@@ -19,6 +19,7 @@ from thorough import THOROUGH
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError, Model, NonFiniteError
+from kanmodel.computing import pause
 from service.http.errors import DeadlineError, NotReadyError, OverloadedError
 from service.http.owners import OWNER
 from service.models.registry import Registry
@@ -81,7 +82,7 @@ def taking(seconds, log=None, name=None, error=None):
 def in_slices(n, function):
     """A computation of n equal slices with pauses between them."""
 
-    def compute(pause):
+    def compute():
         for number in range(n):
             if number:
                 pause()
@@ -403,8 +404,8 @@ def check_arrivals(arrivals):
                 check()
 
         tasks = []
-        for kind, pause, seconds, estimated, key, megabytes, patience, how, owner in arrivals:
-            await asyncio.sleep(pause)
+        for kind, gap, seconds, estimated, key, megabytes, patience, how, owner in arrivals:
+            await asyncio.sleep(gap)
             one = Seen(kind, now(), patience)
             seen.append(one)
             task = asyncio.create_task(ask(one, kind, seconds, estimated, key, megabytes, how, owner))
@@ -459,7 +460,7 @@ def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
 def never_end(started, ended):
     """A computation that never ends, with pauses."""
 
-    def compute(pause):
+    def compute():
         try:
             while True:
                 pause()
@@ -548,7 +549,7 @@ def test_long_jobs_of_one_owner_make_way_for_those_of_another(paused):
     async def scenario(work):
         def long(name, seconds):
             slices = in_slices(round(seconds / 0.05), taking(0.05 if paused else 0.0))
-            return work.compute(slices if paused else lambda _: taking(seconds)(), "explanation", UNKNOWN, name)
+            return work.compute(slices if paused else taking(seconds), "explanation", UNKNOWN, name)
 
         greedy = [of("greedy", long(number, 20 if paused else 2)) for number in range(ALONE)]
         await asyncio.sleep(0.5)

@@ -15,15 +15,15 @@ from factories import make_model, make_windows
 from sockets import connect, head, is_at_rest
 from waiting import poll
 
-from kanmodel import Model, overall
+from kanmodel import Model, computing, overall
 from kanmodel import model as core
 from kanmodel.checkpoint import Provenance, Reference, load_checkpoint, save_checkpoint
+from kanmodel.computing import pause
 from kanmodel.drawing.network import draw_topology
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
-from kanmodel.pausing import go_on as run_through
 from service.http.answers import answer_json, encode_json
 from service.models.loaded import Served
 from service.schemas.edges import describe_edges
@@ -171,7 +171,7 @@ def test_explanations_leave_forecasts_their_places(serve, folder, local_service,
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def explain_slowly(*arguments):
-        if arguments[-1] is not run_through:  # warms up the model
+        if computing._hook.get():  # warms up the model
             begun.release()
             assert go_on.wait(60)
         return explain_windows(*arguments)
@@ -229,14 +229,14 @@ def test_background_computation_continues_past_deadlines(serve, tmp_path, monkey
     save_checkpoint(make_model("head", seed=405), tmp_path / "head.safetensors")
     own = load_checkpoint(tmp_path / "head.safetensors").sha256
 
-    def take_long(model, output, pause):
+    def take_long(model, output):
         if model.sha256 != own:  # of an app that tests share
-            return measure(model, output, pause)
+            return measure(model, output)
         measured.append(output)
         begun.set()
         while not may_end.wait(0.01):
             pause()
-        return measure(model, output, pause)
+        return measure(model, output)
 
     monkeypatch.setattr(overall, "measure_importance", take_long)
     with serve(models=tmp_path, request_timeout=0.2) as client:
@@ -283,12 +283,12 @@ def test_long_computations_of_one_key_leave_the_others_their_places(serve, folde
     begun, may_end = threading.Event(), threading.Event()
     prune = overall.prune_by_rule
 
-    def take_long(loaded, measured, rule, pause):
+    def take_long(loaded, measured, rule):
         if 0.9 <= rule.fidelity < 0.91:
             begun.set()
             while not may_end.wait(0.01):
                 pause()
-        return prune(loaded, measured, rule, pause)
+        return prune(loaded, measured, rule)
 
     monkeypatch.setattr(overall, "prune_by_rule", take_long)
     body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"

@@ -10,6 +10,7 @@ from factories import make_chain, make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.computing import pausing
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.comparison import compare_forecasts
 from kanmodel.explain.paths.baseline import Baseline
@@ -101,8 +102,9 @@ def test_it_pauses_between_the_ledgers():
     """Long comparisons call `pause` between slices."""
     calls: list[int] = []
     x = make_windows(MODEL, 2)
-    compare_forecasts(MODEL, x[0], OTHER, x[1], 0, pause=lambda: calls.append(1))
-    assert len(calls) == 2
+    with pausing(lambda: calls.append(1)):
+        compare_forecasts(MODEL, x[0], OTHER, x[1], 0)
+    assert len(calls) > 2
 
 
 def test_contributions_of_equal_windows_are_the_same_number_not_nearly():

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel import DataError, Model, UnknownNameError
+from kanmodel.computing import pausing
 from kanmodel.explain.alternatives.effects import Part, each_cell, measure_effects
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import ReferenceBaselines
@@ -191,8 +192,8 @@ def test_it_can_be_ended_between_passes():
             raise InterruptedError
 
     scaled = MODEL.loaded.to_model_units(make_windows(MODEL.loaded, 64))
-    with pytest.raises(InterruptedError):
-        measure_effects(MODEL.loaded, scaled, 0, Baseline(), each_cell(MODEL.config), pause)
+    with pytest.raises(InterruptedError), pausing(pause):
+        measure_effects(MODEL.loaded, scaled, 0, Baseline(), each_cell(MODEL.config))
 
 
 @pytest.mark.parametrize("effects", ["cells", 1, None])

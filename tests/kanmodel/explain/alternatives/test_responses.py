@@ -9,6 +9,7 @@ from factories import make_chain, make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.computing import pausing
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.responses import Shift, respond
 
@@ -68,7 +69,8 @@ def test_values_outside_the_training_range_are_marked():
 def test_it_pauses_between_features():
     """Long answers let others go first, once per window and feature."""
     calls: list[int] = []
-    respond(MODEL, make_windows(MODEL, 2), [0, 1, 2], ALL, Shift(0, 1, 2), pause=lambda: calls.append(1))
+    with pausing(lambda: calls.append(1)):
+        respond(MODEL, make_windows(MODEL, 2), [0, 1, 2], ALL, Shift(0, 1, 2))
     assert len(calls) == 6
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.computing import pausing
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.functions import front
 from kanmodel.explain.functions.front import find_front, split_reference
@@ -238,7 +239,8 @@ def test_the_search_pauses_before_each_edge(monkeypatch):
         return suggest_formulas(x, y, ["x^2"])
 
     monkeypatch.setattr(front, "suggest_formulas", suggest)
-    find_front(make_model("head", n_features=3, n_hidden=2), 0, lambda: pauses.append(None))
+    with pausing(lambda: pauses.append(None)):
+        find_front(make_model("head", n_features=3, n_hidden=2), 0)
     assert len(fits) > 3 and len(set(fits)) == len(fits)
 
 

@@ -134,9 +134,9 @@ def test_groups_in_groups_share_their_figures(monkeypatch):
     importance, permuted = measure_importance(model, 0), []
     counted = permutation.permute_features
 
-    def count(model, output, seed, groups, pause):
+    def count(model, output, seed, groups):
         permuted.append(len(groups))
-        return counted(model, output, seed, groups, pause)
+        return counted(model, output, seed, groups)
 
     monkeypatch.setattr("kanmodel.explain.importance.groups.permute_features", count)
     rows = {row.name: row for row in attribute_groups(model, importance, chain)}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from factories import make_model
 
+from kanmodel.computing import pausing
 from kanmodel.explain.importance import permutation
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.importance.permutation import MIN_WINDOWS, N_PERMUTATIONS, permute_features, plan_permutations
@@ -111,7 +112,8 @@ def test_batches_change_nothing(monkeypatch):
     growth = permute_features(model, 0, seed=0)
     monkeypatch.setattr(permutation, "BATCH_BYTES", 1000)
     slices = []
-    in_batches = permute_features(model, 0, seed=0, pause=lambda: slices.append(1))
+    with pausing(lambda: slices.append(1)):
+        in_batches = permute_features(model, 0, seed=0)
     np.testing.assert_allclose(in_batches, growth, atol=1e-12)
     np.testing.assert_array_equal(in_batches[:, 1], 0)
     assert len(slices) > 3 * N_PERMUTATIONS + 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.computing import pausing
 from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
@@ -492,15 +493,16 @@ def test_pause_is_called_between_passes():
     model, _ = model_and_windows("lstm")
     windows = model.reference.windows[:200]
     pauses: list[int] = []
-    ledger = explain_windows(model, windows, 0, pause=lambda: pauses.append(len(pauses)))
+    with pausing(lambda: pauses.append(len(pauses))):
+        ledger = explain_windows(model, windows, 0)
     assert len(pauses) > 1
     np.testing.assert_array_equal(all_entries(ledger), all_entries(explain_windows(model, windows, 0)))
 
     def stop():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        explain_windows(model, windows, 0, pause=stop)
+    with pytest.raises(KeyboardInterrupt), pausing(stop):
+        explain_windows(model, windows, 0)
 
 
 def test_no_windows():

@@ -9,7 +9,7 @@ import pytest
 from factories import make_model
 
 from kanmodel import Model
-from kanmodel.once import Once, Pinned
+from kanmodel.computing import Once, Pinned, pausing
 
 
 class EndedError(Exception):
@@ -23,10 +23,11 @@ def end() -> None:
 def test_a_known_result_calls_no_pause():
     """`pause` is not called for a cached result, so that it may refuse a computation."""
     once = Once(2)
-    with pytest.raises(EndedError):
-        once.get("a", lambda: 1, end)
+    with pytest.raises(EndedError), pausing(end):
+        once.get("a", lambda: 1)
     assert once.get("a", lambda: 2) == 2
-    assert once.get("a", lambda: 3, end) == 2
+    with pausing(end):
+        assert once.get("a", lambda: 3) == 2
 
 
 def test_the_least_recently_used_result_is_evicted_unless_pinned():
@@ -61,13 +62,13 @@ def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
     assert begun.wait(30)
     calls = []
 
-    def pause():
+    def give_up_later():
         calls.append(1)
         if len(calls) > 2:
             raise EndedError
 
-    with pytest.raises(EndedError):
-        once.get("a", lambda: 1, pause)
+    with pytest.raises(EndedError), pausing(give_up_later):
+        once.get("a", lambda: 1)
     second = Thread(target=lambda: found.append(once.get("a", lambda: 2)))
     second.start()
     go_on.set()
@@ -87,31 +88,33 @@ def test_a_copy_in_another_process_begins_without_results():
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda model, pause: model.explain(model.reference.windows, tolerance=1e-5, pause=pause),
-        lambda model, pause: model.importance(pause=pause),
-        lambda model, pause: model.agreement(pause=pause),
-        lambda model, pause: model.faithfulness(pause=pause),
-        lambda model, pause: model.topology(pause=pause),
-        lambda model, pause: model.fidelity_curve(pause=pause),
-        lambda model, pause: model.formula(pause=pause),
-        lambda model, pause: model.report(pause=pause),
+        lambda model: model.explain(model.reference.windows, tolerance=1e-5),
+        lambda model: model.importance(),
+        lambda model: model.agreement(),
+        lambda model: model.faithfulness(),
+        lambda model: model.topology(),
+        lambda model: model.fidelity_curve(),
+        lambda model: model.formula(),
+        lambda model: model.report(),
     ],
 )
 def test_long_questions_pause_and_can_be_ended_at_any_pause(ask):
     """An exception raised by a pause ends the computation; the next request gets the full result."""
     loaded = make_model("head", n_features=2, n_hidden=2)
     model, calls = Model(loaded), []
-    ask(model, lambda: calls.append(1))
+    with pausing(lambda: calls.append(1)):
+        ask(model)
     assert len(calls) > 3
     for last in (1, len(calls) // 2, len(calls)):
         model, left = Model(loaded), iter(range(last - 1))
 
-        def pause(left=left):
+        def stop(left=left):
             if next(left, None) is None:
                 raise EndedError
 
-        with pytest.raises(EndedError):
-            ask(model, pause)
+        with pytest.raises(EndedError), pausing(stop):
+            ask(model)
         again = []
-        ask(model, lambda again=again: again.append(1))
+        with pausing(lambda again=again: again.append(1)):
+            ask(model)
         assert 0 < len(again) <= len(calls)

@@ -1,14 +1,49 @@
-"""Single flight: results that are computed once, however many threads ask for them."""
+"""Long computations: pauses between slices of their work, and results that are computed once (single flight).
+
+Within `pausing` a hook is called between slices, mostly of a few milliseconds, and before what may take longer. It may
+wait, to let more urgent work run first, or raise, to cancel the computation: no partial result is cached.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar, cast
 
-from kanmodel.pausing import Pause, go_on
+_hook: ContextVar[Callable[[], None] | None] = ContextVar("hook", default=None)
+
+
+def pause() -> None:
+    """Calls the hook of the computation's context, if it has one."""
+    if (hook := _hook.get()) is not None:
+        hook()
+
+
+@contextmanager
+def pausing(hook: Callable[[], None]) -> Iterator[None]:
+    """Computations within call `hook` between slices of their work; `pause` within the hook calls the outer one."""
+    outer = _hook.get()
+
+    def call() -> None:
+        with _set(outer):
+            hook()
+
+    with _set(call):
+        yield
+
+
+@contextmanager
+def _set(hook: Callable[[], None] | None) -> Iterator[None]:
+    token = _hook.set(hook)
+    try:
+        yield
+    finally:
+        _hook.reset(token)
+
 
 Result = TypeVar("Result")
 POLL = 0.05  # seconds between two pauses of a thread that waits for another's computation
@@ -41,13 +76,12 @@ class Once:
         """Pickles without results: a copy in another process starts empty."""
         return Once, (self._size,)
 
-    def get(self, key: Hashable, compute: Callable[[], Result], pause: Pause = go_on, pinned: bool = False) -> Result:
+    def get(self, key: Hashable, compute: Callable[[], Result], pinned: bool = False) -> Result:
         """Returns the cached result of a key, or that of `compute`, which must not ask for the same key.
 
         Args:
             key: key of the result.
-            compute: called if there is no result.
-            pause: called before that, and repeatedly while another thread computes; not for a cached result.
+            compute: called if there is no result, after a pause.
             pinned: whether the result is never evicted until it is unpinned.
         """
         with self._lock:
@@ -97,6 +131,6 @@ class Pinned:
 
     results: Once
 
-    def get(self, key: Hashable, compute: Callable[[], Result], pause: Pause = go_on) -> Result:
+    def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
         """As `Once.get`."""
-        return self.results.get(key, compute, pause, pinned=True)
+        return self.results.get(key, compute, pinned=True)
