@@ -24,24 +24,19 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreadableModelError,
     )
-    from kanmodel.learning import fine_tune, train
-    from kanmodel.loading import from_file, from_torch, load
+    from kanmodel.explain.ablation import Ablation
+    from kanmodel.explain.attribution import Explanation
+    from kanmodel.explain.comparison import Comparisons
+    from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals
+    from kanmodel.explain.curves import Edge
+    from kanmodel.explain.formula import Formulas
+    from kanmodel.explain.importance import Importance
+    from kanmodel.explain.model_comparison import ModelComparison
+    from kanmodel.explain.report import Report
+    from kanmodel.explain.topology import Topology
+    from kanmodel.explain.what_if import Curve, WhatIf
     from kanmodel.model import Model
-    from kanmodel.results import (
-        Ablation,
-        Comparisons,
-        Counterfactual,
-        Counterfactuals,
-        Curve,
-        Edge,
-        Explanation,
-        Formulas,
-        Importance,
-        ModelComparison,
-        Report,
-        Topology,
-        WhatIf,
-    )
+    from kanmodel.origins import fine_tune, from_file, from_torch, load, train
 
 __all__ = [
     "Ablation",
@@ -75,28 +70,20 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Ablation": "explain.ablation",
+    "Comparisons": "explain.comparison",
+    **dict.fromkeys(("Counterfactual", "Counterfactuals"), "explain.counterfactual"),
+    "Edge": "explain.curves",
+    "Explanation": "explain.attribution",
+    "Formulas": "explain.formula",
+    "Importance": "explain.importance",
+    "ModelComparison": "explain.model_comparison",
+    "Report": "explain.report",
+    "Topology": "explain.topology",
+    **dict.fromkeys(("Curve", "WhatIf"), "explain.what_if"),
     "Model": "model",
-    **dict.fromkeys(("fine_tune", "train"), "learning"),
-    **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
-    **dict.fromkeys(
-        (
-            "Ablation",
-            "Comparisons",
-            "Counterfactual",
-            "Counterfactuals",
-            "Curve",
-            "Edge",
-            "Explanation",
-            "Formulas",
-            "Importance",
-            "ModelComparison",
-            "Report",
-            "Topology",
-            "WhatIf",
-        ),
-        "results",
-    ),
-}
+    **dict.fromkeys(("fine_tune", "from_file", "from_torch", "load", "train"), "origins"),
+}  # others are errors
 
 
 def __getattr__(name: str) -> Any:

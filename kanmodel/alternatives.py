@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from kanmodel.data import rows_of_steps
 from kanmodel.errors import DataError, UnknownNameError, quote
-from kanmodel.explain.alternatives.responses import Shift
-from kanmodel.explain.alternatives.shifts import Goal
+from kanmodel.explain.shifts import Goal
+from kanmodel.explain.what_if import Shift
 from kanmodel.network.config import ModelConfig
-from kanmodel.windows import rows_of_steps
 
 
 def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:

@@ -13,13 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import Array, read_instants, refuse_non_finite, times_as_text
 from kanmodel.errors import DataError, Problem, UnknownNameError, quote
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import ModelConfig
-from kanmodel.scaling import Array
-from kanmodel.training.clock import read_instants, times_as_text
-from kanmodel.windows import refuse_non_finite
 
 BASELINES = (
     '"mean", "zero", "reference", {"reference": count, "seed": number}, '

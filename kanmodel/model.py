@@ -12,56 +12,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
-from kanmodel.arguments import checked
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
+from kanmodel.checks import checked
 from kanmodel.computing import Once, pause
+from kanmodel.data import Array, steps_of_rows
 from kanmodel.errors import CheckpointError, DataError, Problem
-from kanmodel.explain.alternatives.comparison import compare_forecasts, match_outputs
-from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
-from kanmodel.explain.alternatives.effects import Effects, Part, each_cell, each_feature, measure_effects
-from kanmodel.explain.alternatives.nearest import find_neighbour
-from kanmodel.explain.alternatives.responses import DEFAULT_POINTS, Shift, respond
-from kanmodel.explain.functions.curves import EdgeCurve, Span, sample_edges
-from kanmodel.explain.functions.formulas import suggest_edge_formulas
-from kanmodel.explain.functions.symbolic import Candidate
-from kanmodel.explain.importance.agreement import Agreement
-from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
-from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected
-from kanmodel.explain.paths.grouping import Segments, complete_segments, resolve_segments
-from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
-from kanmodel.explain.structure.replay import Fidelity, Fill
-from kanmodel.explain.topology.graph import TopologyEdge
-from kanmodel.explain.topology.lookup import find_edge_at, find_place, find_places
-from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import EdgePlace, FidelityPoint, PruningRule
-from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.ablation import Ablation, compare_models, extract_subnetwork
+from kanmodel.explain.attribution import (
+    Explanation,
+    LedgerOptions,
+    Segments,
+    complete_segments,
+    explain_expected,
+    explain_windows,
+    resolve_segments,
+)
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_window, draw_baselines
+from kanmodel.explain.comparison import Comparisons, compare_forecasts, match_outputs
+from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals, Search, find_counterfactual, find_neighbour
+from kanmodel.explain.curves import Edge, EdgeCurve, Span, sample_edges
+from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
+from kanmodel.explain.faithfulness import Agreement, Faithfulness, measure_faithfulness
+from kanmodel.explain.formula import Formulas
+from kanmodel.explain.importance import Importance
+from kanmodel.explain.model_comparison import ModelComparison
+from kanmodel.explain.pruning import EdgePlace, Fidelity, FidelityPoint, Fill, Metric, PruningRule, Thresholds
+from kanmodel.explain.report import Report
+from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
+from kanmodel.explain.topology import Topology, TopologyEdge, find_edge_at, find_place, find_places
+from kanmodel.explain.what_if import DEFAULT_POINTS, Shift, WhatIf, respond
 from kanmodel.inputs import read_baseline, read_windows
-from kanmodel.network.config.groups import Groups, resolve_groups
+from kanmodel.network.config import Groups, resolve_groups
 from kanmodel.overall import Overall, Results
 from kanmodel.properties import ModelProperties
-from kanmodel.results import (
-    Ablation,
-    Comparisons,
-    Counterfactual,
-    Counterfactuals,
-    Edge,
-    Explanation,
-    Formulas,
-    Importance,
-    ModelComparison,
-    Report,
-    Topology,
-    WhatIf,
-)
 from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
-from kanmodel.scaling import Array
-from kanmodel.windows import steps_of_rows
 
 if TYPE_CHECKING:
-    from kanmodel.export import OnnxExport
+    from kanmodel.onnx.export import OnnxExport
 
 N_KEPT = 128  # results of questions about the model as a whole
 
@@ -688,7 +677,7 @@ class Model(ModelProperties):
         Raises:
             ExportError: a layer has no ONNX form, a prediction differs, or the file cannot be written there.
         """
-        from kanmodel.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
+        from kanmodel.onnx.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
 
         return export_onnx(self.loaded, Path(path))
 

@@ -9,30 +9,32 @@ from typing import Protocol, TypeVar
 import torch
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.alternatives.comparison import match_outputs
-from kanmodel.explain.alternatives.model_comparison import ModelChange, compare_models
-from kanmodel.explain.alternatives.nearest import measure_typical_distance
-from kanmodel.explain.importance.agreement import Agreement, compare_baselines
-from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
-from kanmodel.explain.importance.groups import attribute_groups
-from kanmodel.explain.report import collect_findings
-from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.construction import assemble_topology
-from kanmodel.explain.topology.graph import NetworkGraph
-from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import (
+from kanmodel.explain.ablation import extract_pruned
+from kanmodel.explain.comparison import match_outputs
+from kanmodel.explain.counterfactual import measure_typical_distance
+from kanmodel.explain.faithfulness import Agreement, compare_baselines
+from kanmodel.explain.formula import Formulas
+from kanmodel.explain.importance import (
+    Importance,
+    ImportanceEstimates,
+    attribute_features,
+    attribute_groups,
+    measure_importance,
+)
+from kanmodel.explain.model_comparison import ModelChange, compare_models
+from kanmodel.explain.pruning import (
     FidelityPoint,
+    Fill,
+    Metric,
     Pruning,
     PruningRule,
     prune_by_rule,
     remove_edges,
     trace_fidelity,
 )
-from kanmodel.explain.topology.subnetwork import extract_pruned
-from kanmodel.network.config.groups import Groups
-from kanmodel.prose import answer_findings
-from kanmodel.results import Formulas, Importance, Report
+from kanmodel.explain.report import Report, answer_findings, collect_findings
+from kanmodel.explain.topology import NetworkGraph, assemble_topology
+from kanmodel.network.config import Groups
 
 Result = TypeVar("Result")
 
@@ -124,8 +126,8 @@ class Overall:
 
     def formulas(self, output: int) -> Formulas:
         """The head as formulas."""
-        from kanmodel.explain.functions.front import find_front
-        from kanmodel.explain.functions.written import write_formulas  # here, since sympy is slow to import
+        from kanmodel.explain.formula import find_front
+        from kanmodel.explain.written import write_formulas  # here, since sympy is slow to import
 
         def compute() -> Formulas:
             config, front = self.loaded.config, find_front(self.loaded, output)

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan
-from kanmodel.explain.topology.subnetwork import Size, measure_size
-from kanmodel.network.config import Feature, ModelConfig, width_of
-from kanmodel.network.config.groups import resolve_groups
-from kanmodel.results.result import Result
-from kanmodel.scaling import Array, Scaling, read_only
+from kanmodel.data import Array, Feature, Scaling, read_only
+from kanmodel.explain.ablation import Size, measure_size
+from kanmodel.explain.result import Result
+from kanmodel.network.config import ModelConfig, resolve_groups, width_of
 from kanmodel.text import list_some, printable, with_unit, write_facts
 
 

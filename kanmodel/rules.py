@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 
 from kanmodel.errors import DataError, Problem, UnknownNameError, quote
-from kanmodel.explain.paths.ledger import LedgerOptions
-from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import EdgePlace, PruningRule
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.attribution import LedgerOptions
+from kanmodel.explain.pruning import EdgePlace, Fill, Metric, PruningRule, Thresholds
 
 DEFAULT_FIDELITY = 0.99
 

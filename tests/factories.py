@@ -11,20 +11,10 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.data import Array, Feature, Target
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import (
-    Cell,
-    DType,
-    Feature,
-    LayerConfig,
-    Layers,
-    ModelConfig,
-    Readout,
-    RecurrentConfig,
-    Target,
-)
-from kanmodel.scaling import Array
+from kanmodel.network.config import Cell, DType, LayerConfig, Layers, ModelConfig, Readout, RecurrentConfig
 
 Shape = Literal["lstm", "head", "front", "flat"]
 PROVENANCE = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)

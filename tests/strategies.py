@@ -5,20 +5,19 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.data import Feature, Target
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import (
     BASE_FUNCTIONS,
-    Feature,
     LayerConfig,
     Layers,
     ModelConfig,
     RecurrentConfig,
     Step,
     SymbolicEdge,
-    Target,
 )
+from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.text import UNPRINTABLE
 
 finite = st.floats(-1e6, 1e6)

@@ -3,8 +3,14 @@
 This package defines the contents of a checkpoint, and writes and reads it; explanations are computed elsewhere.
 """
 
-from kanmodel.checkpoint.file import MAX_BYTES, identify_checkpoint, load_checkpoint, parse_checkpoint, save_checkpoint
-from kanmodel.checkpoint.header import DOCUMENT_KEY
+from kanmodel.checkpoint.file import (
+    DOCUMENT_KEY,
+    MAX_BYTES,
+    identify_checkpoint,
+    load_checkpoint,
+    parse_checkpoint,
+    save_checkpoint,
+)
 from kanmodel.checkpoint.loaded import (
     Coverage,
     LoadedModel,

@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanmodel.checks import check_flag, check_items, check_text
+from kanmodel.data import Array, Scaling, read_only, refuse_non_finite
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError, Problem
+from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import Network
-from kanmodel.network.checks import check_flag, check_items, check_text
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.network.ranges import NodeRanges, measure_ranges
-from kanmodel.scaling import Array, Scaling, read_only
 from kanmodel.text import list_some, printable, shorten
-from kanmodel.windows import refuse_non_finite
 
 if TYPE_CHECKING:
-    from kanmodel.graph.small_batches import SmallBatches
+    from kanmodel.onnx.session import SmallBatches
 
 MAX_READING = 2000  # characters of the description of a network
 N_NAMED = 3  # features that the text about reference windows names
@@ -201,7 +200,7 @@ class LoadedModel:
     @cached_property
     def scaling(self) -> Scaling:
         """The config's scaling, original units <-> model units."""
-        return Scaling.of(self.config)
+        return self.config.scaling
 
     def with_config(self, config: ModelConfig) -> LoadedModel:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
@@ -334,7 +333,7 @@ class LoadedModel:
             return self
         try:
             # Imported here: ONNX Runtime takes time and memory to import.
-            from kanmodel.graph.small_batches import SIZES, SmallBatches
+            from kanmodel.onnx.session import SIZES, SmallBatches
         except ImportError:
             return self
         windows = self.scaling.features_to_original(self.reference.windows[: max(SIZES)])

@@ -1,32 +1,46 @@
 """The findings of a report: the numbers that answer common questions about a model.
 
-They are data; `kanmodel.prose` has the sentences.
+They are data; `kanmodel.explain.report` has the sentences.
+
+The report in plain language: each finding as a question and an answer, the same in Python, CLI and HTTP.
+
+`Report`: answers to common questions about the picture of a KAN, with their evidence.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from json import dumps
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
+from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.alternatives.effects import Effects, each_feature, measure_effects
-from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, sample_edges
-from kanmodel.explain.importance.attributions import REDUNDANT_CORRELATION, Attribution, Verdict, attribute_features
-from kanmodel.explain.importance.bootstrap import CONFIDENCE
-from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.importance.global_importance import ImportanceEstimates
-from kanmodel.explain.importance.groups import GroupAttribution
-from kanmodel.explain.importance.interactions import Interactions, measure_interactions
-from kanmodel.explain.importance.ranks import rank_correlation
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.structure.ids import READOUT_KINDS
-from kanmodel.explain.topology.construction import OPACITY_BETA
-from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
+from kanmodel.errors import UnknownNameError
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.bootstrap import CONFIDENCE
+from kanmodel.explain.curves import CurveShape, EdgeCurve, sample_edges
+from kanmodel.explain.effects import Effects, each_feature, measure_effects
+from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.importance import (
+    REDUNDANT_CORRELATION,
+    Attribution,
+    GroupAttribution,
+    ImportanceEstimates,
+    Verdict,
+    attribute_features,
+    rank_correlation,
+)
+from kanmodel.explain.interactions import Interactions, measure_interactions
+from kanmodel.explain.result import GlobalResult
+from kanmodel.explain.structure import READOUT_KINDS
+from kanmodel.explain.topology import OPACITY_BETA, NetworkGraph, TopologyEdge
+from kanmodel.network.config import ModelConfig
+from kanmodel.text import printable
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
@@ -224,3 +238,224 @@ def _ranks(values: Sequence[float]) -> list[int]:
 
 def _name(edge: TopologyEdge) -> str:
     return f"{edge.source} -> {edge.target}"
+
+
+N_NAMED = 3  # features or nodes named in a sentence, at most
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the report and its answer.
+
+    Attributes:
+        id: sparsity, features, independence, opacity, depth, shapes or trust.
+        question: the question.
+        answer: the answer, as Markdown with names in backticks.
+        evidence: the values from which the answer is written, and further details.
+    """
+
+    id: FindingId
+    question: str
+    answer: str
+    evidence: Mapping[str, Any]
+
+
+def answer_findings(config: ModelConfig, output: int, findings: Sequence[Finding]) -> tuple[Answer, ...]:
+    """Questions and answers on output number `output` of a model, one per finding."""
+    unit = config.target_of(output).unit or "target units"
+    cell = None if config.recurrent is None else config.recurrent.cell
+    write: dict[FindingId, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+        "sparsity": ("Has the network pruned itself?", lambda found: _sparsity_prose(found, unit)),
+        "features": ("Are features without connections unimportant?", lambda found: _features_prose(found, cell)),
+        "independence": (
+            "Are features without common connections independent?",
+            lambda found: _independence_prose(found, unit),
+        ),
+        "opacity": ("What does a lighter edge mean?", _opacity_prose),
+        "depth": ("How are layers read whose inputs are already transformed?", _depth_prose),
+        "shapes": ("Why do most edges look like a straight line?", _shapes_prose),
+        "trust": ("How far can these numbers be trusted?", lambda found: _trust_prose(found, unit)),
+    }
+    return tuple(
+        Answer(finding.id, question, sentences(finding.evidence), finding.evidence)
+        for finding in findings
+        for question, sentences in (write[finding.id],)
+    )
+
+
+def markdown(output: str, answers: Sequence[Answer]) -> str:
+    """The answers on the output named `output` as a Markdown document."""
+    sections = [f"## {each.question}\n\n{each.answer}" for each in answers]
+    return "\n\n".join([f"# How the model forecasts `{output}`", *sections]) + "\n"
+
+
+def _sparsity_prose(found: Mapping[str, Any], unit: str) -> str:
+    masked = f"{found['masked']} of {found['edges']} edges are masked in the checkpoint"
+    answer = (
+        f"Yes, in part: {masked}." if found["masked"] else f"No: {masked}; edges that a picture does not show are weak."
+    )
+    answer += f" {found['kept']} suffice: with them alone the forecasts keep an R2 of {found['r2']:.3f} against the"
+    answer += " full model"
+    if found["mae"] is not None:
+        answer += f", and the mean absolute error goes from {found['mae_full']:.3g} to {found['mae']:.3g} {unit}"
+    return answer + (f". {found['n_unconnected']} of {found['inner_nodes']} inner nodes then have no connection left.")
+
+
+def _features_prose(found: Mapping[str, Any], cell: str | None) -> str:
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in found["verdicts"].items())
+    named = ", ".join(f"`{name}` ({_percent(share)})" for name, share in list(found["shares"].items())[:N_NAMED])
+    answer = f"Features by verdict: {counts}. Largest shares of all contributions: {named}."
+    for name, group in found["groups"].items():
+        members = ", ".join(f"`{feature}`" for feature in group["features"])
+        act = "act" if len(group["features"]) > 1 else "acts"
+        answer += f" {members} {act} as one, `{name}`, with {_percent(group['share'])} of all contributions once groups"
+        answer += f" are summed ({group['verdict']})."
+    if found["disconnected"]:
+        names = ", ".join(f"`{name}`" for name in found["disconnected"])
+        answer += f" No path leads from {names} to the output, so there the contribution is exactly 0."
+    else:
+        answer += " No feature is cut off from the output."
+    if cell is not None:
+        answer += (
+            f" After {'an LSTM' if cell == 'lstm' else 'a GRU'} the inputs of the KAN are hidden units, each a mixture"
+            " of all features: a unit without connections says nothing about any one feature."
+        )
+    return answer
+
+
+def _independence_prose(found: Mapping[str, Any], unit: str) -> str:
+    answer = (
+        "Connections do not answer that. Correlation in the data and interaction in the model are different. In the"
+        " data, "
+        f"{found['n_correlated']} pairs of features have a correlation of {found['threshold']} or more in magnitude"
+    )
+    if found["correlated"]:
+        (a, b), correlation = found["correlated"][0].values()
+        answer += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
+    answer += ". "
+    if not found["interactions"]:
+        return answer + "In the model there is a single feature, which interacts with no other."
+    strongest = found["interactions"][0]
+    (a, b), (low, high) = strongest["features"], strongest["interval"]
+    return answer + (
+        f"In the model, of {found['screened_pairs']} pairs of its {found['features']} features that were screened on"
+        f" {found['screening_windows']} windows, `{a}` and `{b}` interact most: removing both moves the forecast by"
+        f" {strongest['strength']:.3g} {unit} on average beyond what removing each does (a local second difference;"
+        f" {found['confidence_percent']} % interval {low:.3g} to {high:.3g}). Contributions divide the change of the"
+        " forecast among the features; `removed` says what the forecast loses without a feature, `alone` what the"
+        f" feature does where all others are at the baseline. {_acting_together_prose(found['acting_together'], unit)}"
+    )
+
+
+def _acting_together_prose(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
+    named = [f"`{row['feature']}` ({row['mean_abs_together']:.3g} {unit})" for row in rows[:N_NAMED]]
+    return f"They differ most, which is due to interactions with other features, for {', '.join(named)}."
+
+
+def _opacity_prose(found: Mapping[str, Any]) -> str:
+    answer = f"A lower score, not a lower weight: opacity is tanh({found['beta']:.0f} x backward score)."
+    if not found["edges"]:
+        return f"{answer} This checkpoint has too few reference windows for scores."
+    return (
+        f"{answer} Scores are magnitudes, blind to cancellation. Over the {found['edges']} edges, their order and that"
+        f" of the contributions have a rank correlation of {found['rank_correlation']:.2f}."
+    )
+
+
+def _depth_prose(found: Mapping[str, Any]) -> str:
+    if not found["profiles"]:
+        return "There is no inner node: the edges act on features."
+    nodes = [
+        f"`{node}` is " + ", ".join(f"{_percent(share)} `{name}`" for name, share in list(profile.items())[:N_NAMED])
+        for node, profile in list(found["profiles"].items())[:N_NAMED]
+    ]
+    return f"By the share of each feature in a node's own value: {'; '.join(nodes)}."
+
+
+def _shapes_prose(found: Mapping[str, Any]) -> str:
+    shapes = found["shapes"]
+    return (
+        f"Of the {found['kept']} edges that are kept, {shapes['linear']} are straight where the data lies and"
+        f" {shapes['curved']} are curved; {shapes['flat']} are flat. In {shapes['base_only']}, most inputs lie"
+        f" outside the grid, where only the base function acts. {found['linear_and_narrow']} of the straight ones see"
+        f" less than {found['narrow_percent']} % of their grid: any smooth function is straight when looked at closely"
+        " enough."
+    )
+
+
+def _trust_prose(found: Mapping[str, Any], unit: str) -> str:
+    low, high = found["least_certain_share"]
+    deletion = {row["method"]: row["deletion"] for row in found["faithfulness"]}
+    return (
+        f"On {found['converged_percent']:g} % of the {found['windows']} reference windows the contributions sum"
+        f" to the change of the forecast within {found['tolerance']:.2g} {unit} (completeness); the largest residual is"
+        f" {found['largest_residual']:.2g} {unit}. The least certain share"
+        f" lies between {_percent(low)} and {_percent(high)} ({found['confidence_percent']} % interval)."
+        f" {found['n_outside']} edges get more than {found['outside_percent']} % of their inputs from outside their"
+        f" grid. Removing features in the ledger's order changes the forecast by {deletion['ledger']:.2f} standard"
+        f" deviations on average, in random order by {deletion['random']:.2f}.{_reference(found['reference'])}"
+        " All of this describes this model, not the data: another training on the same data may give other shares and"
+        " verdicts."
+    )
+
+
+def _reference(span: Mapping[str, Any]) -> str:
+    answer = "" if span["first"] is None else f" The reference windows go from `{span['first']}` to `{span['last']}`."
+    unlike = span["unlike_training"]
+    if unlike:
+        named = ", ".join(f"`{name}`" for name in unlike[:N_NAMED])
+        answer += f" Features that differ in them from the training rows in range, mean or spread: {span['n_unlike']},"
+        answer += f" first of all {named}; for other windows these numbers may be different."
+    return answer
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Report(GlobalResult):
+    """Answers to common questions about the picture of a KAN.
+
+    Attributes:
+        output: name of the output.
+        findings: questions with their answers and evidence.
+    """
+
+    output: str
+    findings: tuple[Answer, ...]
+
+    def __getitem__(self, id: str) -> Report:
+        """One of the questions: sparsity, features, independence, opacity, depth, shapes or trust.
+
+        Raises:
+            UnknownNameError: there is no such question.
+        """
+        found = tuple(finding for finding in self.findings if finding.id == id)
+        if not found:
+            known = ", ".join(finding.id for finding in self.findings)
+            raise UnknownNameError(f"there is no question {id!r}; the questions are {known}")
+        return replace(self, findings=found)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each question."""
+        return [{"id": each.id, "question": each.question, "answer": each.answer} for each in self.findings]
+
+    def markdown(self) -> str:
+        """The report as Markdown."""
+        return markdown(self.output, self.findings)
+
+    def _title(self) -> str:
+        return f"How the model forecasts {self.output}"
+
+    def _details(self) -> str:
+        title = html.write_heading(self._title()) if len(self.findings) > 1 else ""
+        return title + "".join(
+            html.write_heading(finding.question)
+            + html.write_prose(finding.answer)
+            + html.fold("Evidence", html.write_code(dumps(finding.evidence, indent=1, ensure_ascii=False)))
+            for finding in self.findings
+        )
+
+    def _text(self) -> str:
+        return "\n".join(map(printable, self.markdown().rstrip().split("\n")))

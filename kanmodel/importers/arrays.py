@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from kanmodel.checkpoint import MAX_BYTES
+from kanmodel.data import Array, refuse_non_finite
 from kanmodel.errors import CheckpointError, DataError
 from kanmodel.importers.documents import parse_json
 from kanmodel.importers.source import read_bounded
-from kanmodel.scaling import Array
 from kanmodel.text import printable
-from kanmodel.windows import refuse_non_finite
 
 MAX_JSON_BYTES = 1 << 28
 TABLES = (".csv", ".csv.gz", ".parquet")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kanmodel.data import Column
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import NONE
 from kanmodel.importers.from_file import Imported
@@ -16,7 +17,6 @@ from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.source import Source, open_source
 from kanmodel.importers.space import OUTPUT, READOUT
 from kanmodel.importers.structure import TORCH
-from kanmodel.network.config import Column
 
 
 @dataclass(frozen=True)

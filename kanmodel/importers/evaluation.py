@@ -19,8 +19,8 @@ from kanmodel.importers.assembly import NONE, make_layer
 from kanmodel.importers.libraries import Item, Layer, Part, RecurrentPart
 from kanmodel.importers.samples import Samples
 from kanmodel.importers.space import INPUTS, OUTPUT, PREDICTIONS, READOUT, Reading, Space, activation_slot, step_of
-from kanmodel.network.activations import activate
 from kanmodel.network.frozen import FrozenLayers
+from kanmodel.network.functions import activate
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
 MAX_VALUES = 1 << 20  # values of one stack

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kanmodel.arguments import checked
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checks import check_count, checked
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.arrays import TableReader
 from kanmodel.importers.evaluation import Progress
@@ -42,8 +42,7 @@ from kanmodel.importers.source import open_source
 from kanmodel.importers.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space, activation_slot, number_between
 from kanmodel.importers.structure import Structure, find_structure
 from kanmodel.network.chain import Network
-from kanmodel.network.checks import check_count
-from kanmodel.network.config.groups import Groups
+from kanmodel.network.config import Groups
 
 N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
 SEARCH_TOLERANCE = 1e-4  # standard deviations

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.from_file import as_array, choose_evenly, describe_call
@@ -38,9 +39,7 @@ from kanmodel.importers.tracing import (
     trace,
     unchanged,
 )
-from kanmodel.network.config import ModelConfig
-from kanmodel.network.config.groups import Groups
-from kanmodel.scaling import Array, Scaling
+from kanmodel.network.config import Groups, ModelConfig
 
 
 def from_torch(
@@ -147,7 +146,7 @@ def from_torch(
         relative_difference=found.relative,
         unused=structure.unused,
     )
-    return LoadedModel(network, Reference(Scaling.of(network.config).features_to_model(x[kept]), true), {}, provenance)
+    return LoadedModel(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
 
 
 def _read(
@@ -182,7 +181,7 @@ def _read(
 
 def _compare_with_library(shapes: ModelConfig, outputs: Array, predictions: Array) -> None:
     """Refuses a module whose outputs, scaled back, are not the forecasts that its library gives."""
-    forecasts = Scaling.of(shapes).outputs_to_original(torch.from_numpy(outputs))
+    forecasts = shapes.scaling.outputs_to_original(torch.from_numpy(outputs))
     found = Bounds.of(predictions, TOLERANCE).compare(predictions, forecasts)
     if not found.matches:
         raise UnreadableModelError(

@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from kanmodel.checks import MAX_SIZE, check_choice, check_count, check_flag, check_number, check_text
+from kanmodel.data import Column, Feature, Target
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS
 from kanmodel.importers.documents import check_mapping, read_document, refuse_unknown
 from kanmodel.importers.libraries import LIBRARIES, Metadata
 from kanmodel.importers.libraries.part import Arities, PykanConfig, parse_arities, read_pykan_config
 from kanmodel.importers.source import Module
-from kanmodel.network.activations import ACTIVATIONS
-from kanmodel.network.checks import MAX_SIZE, check_choice, check_count, check_flag, check_number, check_text
-from kanmodel.network.config import BASE_FUNCTIONS, Column, Feature, Target
-from kanmodel.network.config.groups import Groups
+from kanmodel.network.config import BASE_FUNCTIONS, Groups
+from kanmodel.network.functions import ACTIVATIONS
 
 Space = Literal["scaled", "original"]
 STAGES = ("lstm", "head", "front")

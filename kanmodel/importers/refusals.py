@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.data import Array
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import make_layer
 from kanmodel.importers.evaluation import Function, Stage, Variants, choose_windows, items_function, stages_of, walk
@@ -24,7 +25,6 @@ from kanmodel.importers.samples import Samples, describe_relative
 from kanmodel.importers.search import Match, Result
 from kanmodel.importers.space import INPUTS, OUTPUT, PREDICTIONS, READOUT, Reading, Space
 from kanmodel.network.bases import BSpline, Chebyshev
-from kanmodel.scaling import Array
 
 FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units
 MAX_DEPARTURES = 2  # choices that differ from the usual reading, besides the unsupported computation

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.data import Array, Feature, Scaling, Target, take_windows
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.arrays import TableReader, is_table, read_array
 from kanmodel.importers.assembly import assemble
@@ -19,9 +20,7 @@ from kanmodel.importers.manifest import DEFAULT_TOLERANCE, Manifest, unnamed_tar
 from kanmodel.importers.space import INPUTS, PREDICTIONS, Reading
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
-from kanmodel.scaling import Array, Scaling
-from kanmodel.windows import take_windows
+from kanmodel.network.config import ModelConfig, plain_layers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
@@ -162,7 +161,7 @@ class Samples:
     @cached_property
     def scaling(self) -> Scaling:
         """Original units <-> model units."""
-        return Scaling.of(self.shapes)
+        return self.shapes.scaling
 
     def to_model(self, windows: Array, units: str) -> Tensor:
         """Converts windows to model units, float64."""

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kanmodel.data import Array
 from kanmodel.importers import evaluation
 from kanmodel.importers.evaluation import Progress, Screen, choose_windows, screen_all
 from kanmodel.importers.samples import Comparison, Samples
 from kanmodel.importers.space import Reading, Space
-from kanmodel.scaling import Array
 
 MAX_SECONDS = 20.0
 MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows, simplest first

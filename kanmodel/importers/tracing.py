@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kanmodel.data import Array
 from kanmodel.errors import UnreadableModelError
 from kanmodel.importers.assembly import NONE, Chain, Element
 from kanmodel.importers.evaluation import READ_OUT, activation, items_function, recurrent_function
@@ -26,7 +27,6 @@ from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.space import ACTIVATIONS, describe_readout, step_of
 from kanmodel.importers.structure import Structure
-from kanmodel.scaling import Array
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass

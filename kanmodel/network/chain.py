@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kanmodel.network.activations import ACTIVATIONS, activate
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.functions import ACTIVATIONS, activate
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
 from kanmodel.network.recurrent import make_recurrent, recurrent_shapes
 

@@ -10,19 +10,11 @@ from dataclasses import asdict, fields
 from reprlib import repr
 from typing import Any, TypeVar
 
+from kanmodel.checks import check_choice
+from kanmodel.data import Feature, Target, TimeColumn
 from kanmodel.errors import ConfigError
 from kanmodel.network.bases import BASES, Basis
-from kanmodel.network.checks import check_choice
-from kanmodel.network.config import (
-    Feature,
-    LayerConfig,
-    ModelConfig,
-    RecurrentConfig,
-    Step,
-    SymbolicEdge,
-    Target,
-    TimeColumn,
-)
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step, SymbolicEdge
 
 T = TypeVar("T")
 Reader = Callable[[Any, str], Any]  # (JSON value, its place in the document) -> value

@@ -1,4 +1,6 @@
-"""The functions of symbolic edges, by pykan's names.
+"""Elementwise activations: base functions of edges, functions between layers, and output functions.
+
+The functions of symbolic edges, by pykan's names.
 
 Source: `SYMBOLIC_LIB` of pykan 0.2.8, without singularity avoidance: outside a function's domain the edge and the
 forecast are not finite, which is an error.
@@ -6,11 +8,13 @@ forecast are not finite, which is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "0": torch.zeros_like,
@@ -51,3 +55,61 @@ IN_BUMPS: dict[str, Callable[[Tensor], Tensor]] = {
     "tan": lambda u: u / pi,
     "gaussian": lambda u: u.clamp(-2.5, 2.5) / 5,
 }
+
+
+class Activation(NamedTuple):
+    """A function of one number.
+
+    Attributes:
+        function: takes values of any shape, and the parameter if there is one.
+        parameter: default of the parameter; None if the function has none.
+    """
+
+    function: Callable[..., Tensor]
+    parameter: float | None = None
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(lambda x: x),
+    "relu": Activation(functional.relu),
+    "leaky_relu": Activation(functional.leaky_relu, 0.01),  # slope below 0
+    "elu": Activation(functional.elu, 1.0),  # alpha
+    "selu": Activation(functional.selu),
+    "gelu": Activation(functional.gelu),
+    "gelu_tanh": Activation(lambda x: functional.gelu(x, approximate="tanh")),
+    "silu": Activation(functional.silu),
+    "mish": Activation(functional.mish),
+    "tanh": Activation(torch.tanh),
+    "sigmoid": Activation(torch.sigmoid),
+    "softplus": Activation(functional.softplus, 1.0),  # beta
+    "softsign": Activation(functional.softsign),
+    "relu6": Activation(functional.relu6),
+    "hardtanh": Activation(functional.hardtanh),
+    "hardsigmoid": Activation(functional.hardsigmoid),
+    "hardswish": Activation(functional.hardswish),
+}
+
+
+def activate(name: str, parameter: float | None, x: Tensor) -> Tensor:
+    """The values of an activation, of the shape of `x`."""
+    function = ACTIVATIONS[name].function
+    return function(x) if parameter is None else function(x, parameter)
+
+
+# Where those that are not monotone turn, each once; to more digits than their value there depends on.
+TURNS = {"silu": -1.27846454, "gelu": -0.75179159, "gelu_tanh": -0.75246142, "mish": -1.19249120, "hardswish": -1.5}
+
+
+def vary(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, turns: Sequence[float] = (0.0,)) -> Tensor:
+    """The total variation between two values of an elementwise function that is monotone between its turns."""
+    points = [low, *(low.clamp_min(turn).minimum(high) for turn in turns), high]
+    return torch.stack([function(point) for point in points]).diff(dim=0).abs().sum(dim=0)
+
+
+def value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and first derivatives of an elementwise function, both of the shape of `x`."""
+    with torch.enable_grad():
+        points = x.detach().requires_grad_()
+        values = function(points)
+        (slopes,) = torch.autograd.grad(values.sum(), points)
+    return values.detach(), slopes

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kanmodel.scaling import Array
-from kanmodel.training.clock import ROUNDING
+from kanmodel.data import ROUNDING, Array
 from kanmodel.training.samples import Ends, Labels, Samples, TrainingTable
 
 SEASONS = {"day": 86_400.0, "week": 7 * 86_400.0}  # seconds

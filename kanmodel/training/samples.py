@@ -16,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.data import Array, Clock, Scaling, refuse_non_finite, window_ends
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.network.config.groups import Groups, resolve_groups
-from kanmodel.scaling import Array, Scaling
-from kanmodel.training.clock import Clock
-from kanmodel.windows import refuse_non_finite, window_ends
+from kanmodel.network.config import Groups, resolve_groups
 
 Labels = NDArray[np.generic]
 Ends = NDArray[np.int64]

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.data import MAX_STEP, Array, Clock, times_as_text
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.network.config.groups import Groups
-from kanmodel.scaling import Array
-from kanmodel.training.clock import MAX_STEP, Clock, times_as_text
+from kanmodel.network.config import Groups
 from kanmodel.training.samples import Labels, TrainingTable
 
 MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive

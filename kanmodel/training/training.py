@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.data import Array, Feature, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, Layers, ModelConfig, RecurrentConfig, Target, TimeColumn, plain_layers
-from kanmodel.scaling import Array, Scaling
+from kanmodel.network.config import Layers, ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.training import baselines
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
@@ -49,7 +49,7 @@ def fit(
     parts = _split(table, options)
     config = _configure(table, options, parts)
     _refuse_constant_outputs(config, table, parts)
-    samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
+    samples = Samples.of(table, config.scaling, options.lookback, options.horizon)
     network = Network(config, torch.Generator().manual_seed(options.seed))
     descend(network, samples, parts, options, report)
     provenance = Provenance.now("train", verified=True)

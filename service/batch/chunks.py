@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kanmodel.data import Array, take_windows, window_ends
 from kanmodel.errors import DataError
-from kanmodel.scaling import Array
-from kanmodel.windows import take_windows, window_ends
 from service.batch.plan import Plan
 from service.batch.rows import INSTANT, SEGMENT, TIME, Rows, place_of, read_rows
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from kanmodel.data import Array
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
+from kanmodel.explain.attribution import Explanation
+from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.model import Model
-from kanmodel.results import Explanation
-from kanmodel.scaling import Array
-from kanmodel.terms import BATCH
 from service.batch.chunks import Chunk
 from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kanmodel.data import TimeColumn
+from kanmodel.explain.attribution import LedgerOptions
+from kanmodel.explain.baseline import Baseline
 from kanmodel.model import Model
-from kanmodel.network.config import TimeColumn
-from kanmodel.terms import Baseline, LedgerOptions
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048

@@ -10,10 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kanmodel.data import Array, TimeColumn, read_instants
 from kanmodel.errors import DataError, quote
-from kanmodel.network.config import TimeColumn
-from kanmodel.scaling import Array
-from kanmodel.training.clock import read_instants
 from service.batch.plan import Plan
 from service.batch.sources import Frame, find_files, read_frames, read_types
 from service.batch.tables import DISORDER, describe_cell, find_disorder, parse_numbers

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kanmodel.data import Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
-from kanmodel.scaling import Array
 from kanmodel.training.samples import PARTS, Labels
 from kanmodel.training.tables import MISSING, Columns
 

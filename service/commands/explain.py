@@ -13,9 +13,10 @@ from rich.table import Table
 
 from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.explain.attribution import Explanation
+from kanmodel.explain.effects import Effects
+from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.model import Model
-from kanmodel.results import Explanation
-from kanmodel.terms import Effects, Faithfulness
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import (
     AsJson,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from kanmodel.errors import ConfigError
 from kanmodel.model import Model
-from kanmodel.terms import ModelConfig
+from kanmodel.network.config import ModelConfig
 from kanmodel.training.optimization import ARCHITECTURE
 from kanmodel.training.training import FineTuning
 

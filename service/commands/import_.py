@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kanmodel import Model
+from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.arrays import read_names, read_windows_file
 from kanmodel.importers.description import Description, describe_file
 from kanmodel.importers.from_file import Imported, import_checkpoint
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.samples import describe_relative
-from kanmodel.terms import MIN_INPUTS
 from service.commands.options import make_console, refuse_unwritable
 
 

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from kanmodel import load
+from kanmodel.explain.topology import NetworkGraph, TopologyEdge
 from kanmodel.model import Model
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
-from kanmodel.terms import NetworkGraph, TopologyEdge
 from service.commands.options import Checkpoint, OutputName, figure, make_console, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")

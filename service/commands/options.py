@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kanmodel.errors import CheckpointError, UnknownNameError
 from kanmodel.model import Model
-from kanmodel.terms import ModelConfig
+from kanmodel.network.config import ModelConfig
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]

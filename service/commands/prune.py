@@ -9,9 +9,9 @@ from rich.table import Table
 
 from kanmodel import load
 from kanmodel.errors import DataError
+from kanmodel.explain.pruning import Fill, Metric
 from kanmodel.model import Model
 from kanmodel.network.config import width_of
-from kanmodel.terms import Fill, Metric
 from service.commands.options import Checkpoint, Written, figure, make_console, print_written, refuse_unwritable
 
 

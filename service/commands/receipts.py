@@ -15,8 +15,8 @@ import typer
 
 from kanmodel import load
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
+from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.model import Model
-from kanmodel.terms import LedgerOptions
 from service.commands.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
 from service.commands.saved_answers import SavedAnswer, answer_question, ask_again, read_answer

@@ -11,7 +11,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from kanmodel.errors import DataError
-from kanmodel.terms import LedgerOptions
+from kanmodel.explain.attribution import LedgerOptions
 from service.http.errors import problem_of
 from service.models.loaded import Served
 from service.requests.explanations import read_question

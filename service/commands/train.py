@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from kanmodel import load
+from kanmodel.data import MAX_STEP
 from kanmodel.errors import ConfigError
 from kanmodel.network.config import Cell
-from kanmodel.training.clock import MAX_STEP
 from kanmodel.training.grids import refine_config, refuse_without_knots
 from kanmodel.training.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.training.tables import Columns

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kanmodel import Model
-from kanmodel.terms import MIN_INPUTS
+from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.tables import Columns, describe_left_out, make_table

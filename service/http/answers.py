@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import orjson
 from fastapi import Response
 
+from kanmodel.data import N_LISTED
 from kanmodel.errors import NonFiniteError, Problem
-from kanmodel.windows import N_LISTED
 from service.http.places import all_finite, non_finite_places
 
 JSON = "application/json"

@@ -37,6 +37,7 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypeAliasType
 
+from kanmodel.data import N_LISTED
 from kanmodel.errors import (
     CheckpointError,
     ConfigError,
@@ -48,11 +49,10 @@ from kanmodel.errors import (
     UnknownNameError,
     UnreadableModelError,
 )
-from kanmodel.windows import N_LISTED
 from service.http.places import format_path
 
 _LONG = "must be an integer of fewer digits"
-NOT_FINITE = "must be finite"  # the message of `kanmodel.windows.refuse_non_finite`
+NOT_FINITE = "must be finite"  # the message of `kanmodel.data.refuse_non_finite`
 
 # Stable, since clients branch on them: one per cause, described in service/http/README.md.
 ErrorCode = TypeAliasType(

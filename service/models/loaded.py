@@ -10,8 +10,8 @@ from threading import Lock
 
 import numpy as np
 
+from kanmodel.data import Array
 from kanmodel.model import Model
-from kanmodel.scaling import Array
 from service.models.repository import FIRST_VERSION, CheckpointFile
 
 OVERHEAD = 1 << 20  # bytes of a model besides its file: its ONNX Runtime session and its modules

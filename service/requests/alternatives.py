@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kanmodel.data import Array
 from kanmodel.errors import quote
-from kanmodel.scaling import Array
-from kanmodel.terms import DEFAULT_POINTS, ModelConfig
+from kanmodel.explain.what_if import DEFAULT_POINTS
+from kanmodel.network.config import ModelConfig
 from service.http.errors import unusable
 from service.models.loaded import Served
 from service.models.registry import Registry

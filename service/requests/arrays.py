@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.data import N_LISTED, Array
 from kanmodel.errors import DataError, Problem
-from kanmodel.scaling import Array
-from kanmodel.windows import N_LISTED
 from service.http.errors import unusable_values
 
 _KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.data import refuse_non_finite
 from kanmodel.errors import quote
+from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.model import Model
-from kanmodel.terms import DEFAULT_COUNT, Baseline, ReferenceBaselines
-from kanmodel.windows import refuse_non_finite
 from service.http.errors import unusable
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import refuse_other_names, window_axes

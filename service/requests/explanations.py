@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanmodel.terms import LedgerOptions
+from kanmodel.explain.attribution import LedgerOptions
 from service.models.loaded import Served
 from service.requests.baselines import read_baseline
 from service.requests.bodies import find_limits, parse_windows, validate_request

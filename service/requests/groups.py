@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kanmodel.errors import DataError
+from kanmodel.explain.attribution import Segments
 from kanmodel.model import Model
-from kanmodel.terms import Groups, Segments
+from kanmodel.network.config import Groups
 from service.http.errors import unusable
 from service.requests.bodies import Limits, parse_json
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kanmodel.scaling import Array
-from kanmodel.terms import Groups, LedgerOptions, Segments
+from kanmodel.data import Array
+from kanmodel.explain.attribution import LedgerOptions, Segments
+from kanmodel.network.config import Groups
 from service.http.errors import unusable
 from service.models.loaded import Served
 from service.requests.baselines import read_baseline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kanmodel.errors import quote
-from kanmodel.terms import ModelConfig
+from kanmodel.network.config import ModelConfig
 from service.http.errors import UnknownValueError, unusable
 
 

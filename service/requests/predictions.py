@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanmodel.scaling import Array
+from kanmodel.data import Array
 from service.models.loaded import Served
 from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.windows import refuse_infinite_windows, take_windows

@@ -15,8 +15,8 @@ from re import compile
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.data import N_LISTED
 from kanmodel.errors import Problem
-from kanmodel.windows import N_LISTED
 from service.http.errors import unusable_values
 from service.http.places import format_path
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.data import Array
 from kanmodel.errors import Problem
 from kanmodel.model import Model
-from kanmodel.scaling import Array
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import refuse_infinite_windows

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.data import N_LISTED, Array, refuse_non_finite
 from kanmodel.errors import Problem
 from kanmodel.model import Model
-from kanmodel.scaling import Array
-from kanmodel.windows import N_LISTED, refuse_non_finite
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from kanmodel.drawing.edge import draw_edge
-from kanmodel.terms import NetworkGraph
+from kanmodel.explain.topology import NetworkGraph
+from kanmodel.show.edge import draw_edge
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg

@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
-from kanmodel.scaling import Array
+from kanmodel.data import Array
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import JSON, NDJSON, encode_json

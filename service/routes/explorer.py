@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from kanmodel.drawing.style import STYLE
+from kanmodel.show.style import STYLE
 
 FOLDER = Path(__file__).parents[1] / "explorer"
 # The inline style that Observable Plot adds to each chart; "plot" is the class of the explorer's charts.

@@ -6,7 +6,7 @@ from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from kanmodel.scaling import Array
+from kanmodel.data import Array
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import answer_json

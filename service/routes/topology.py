@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from kanmodel.drawing.network import N_POINTS, count_links, curved_edges, draw_topology, select_part
 from kanmodel.errors import UnknownNameError
-from kanmodel.terms import NetworkGraph
+from kanmodel.explain.topology import NetworkGraph
+from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology, select_part
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg

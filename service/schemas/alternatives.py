@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, StrictFloat, StrictInt
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel import terms
-from kanmodel.results import Ablation, Counterfactuals, WhatIf
-from kanmodel.results import Counterfactual as Found
-from kanmodel.terms import DEFAULT_POINTS, Neighbour
+from kanmodel.explain import counterfactual
+from kanmodel.explain.ablation import Ablation
+from kanmodel.explain.counterfactual import Counterfactual as Found
+from kanmodel.explain.counterfactual import Counterfactuals, Neighbour
+from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from service.models.loaded import Served
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
@@ -101,7 +102,7 @@ class CounterfactualRequest(Closed):
     features: Features = None
     steps: Steps = None
     max_features: Annotated[int, Field(description="Most features that change together.", ge=1, strict=True)] = (
-        terms.Search.max_features
+        counterfactual.Search.max_features
     )
     within_training_range: Annotated[
         bool,

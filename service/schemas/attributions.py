@@ -8,17 +8,18 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel import terms
-from kanmodel.results import Importance
-from kanmodel.terms import CONFIDENCE, SEED, Agreement, Attribution
+from kanmodel.explain import faithfulness, importance
+from kanmodel.explain.bootstrap import CONFIDENCE, SEED
+from kanmodel.explain.faithfulness import Agreement
+from kanmodel.explain.importance import Attribution, Importance
 from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
 from service.schemas.reference import ReferenceSpan, ReferenceWarnings, describe_span
 
-Verdict = TypeAliasType("Verdict", terms.Verdict)
-ComparedBaseline = TypeAliasType("ComparedBaseline", terms.ComparedBaseline)
+Verdict = TypeAliasType("Verdict", importance.Verdict)
+ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
 
 
 class AttributionsQuery(OutputQuery):
@@ -135,7 +136,7 @@ class BaselineAgreement(TypedDict):
     baselines: Annotated[
         list[ComparedBaseline],
         Field(
-            description=f"The two baselines; `reference` averages over {terms.N_BASELINES} reference windows.",
+            description=f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows.",
             min_length=2,
             max_length=2,
         ),

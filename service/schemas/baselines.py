@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.scaling import Array
-from kanmodel.terms import Baseline
+from kanmodel.data import Array
+from kanmodel.explain.baseline import Baseline
 from service.schemas.closed import Closed
 
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from kanmodel.results import Comparisons, ModelComparison
-from kanmodel.terms import CONFIDENCE, Comparison, EdgeChange
+from kanmodel.explain.bootstrap import CONFIDENCE
+from kanmodel.explain.comparison import Comparison, Comparisons
+from kanmodel.explain.model_comparison import EdgeChange, ModelComparison
 from service.models.loaded import Served
 from service.schemas.alternatives import Output, Shared
 from service.schemas.closed import Closed, OutputQuery

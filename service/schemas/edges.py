@@ -8,8 +8,10 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel import terms
-from kanmodel.terms import Candidate, EdgeCurve, NetworkGraph, Support
+from kanmodel.explain import curves
+from kanmodel.explain.curves import EdgeCurve, Support
+from kanmodel.explain.symbolic import Candidate
+from kanmodel.explain.topology import NetworkGraph
 from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
@@ -17,8 +19,8 @@ from service.schemas.reference import OnReference, describe_span
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
 
-Range = TypeAliasType("Range", terms.Span)
-Shape = TypeAliasType("Shape", terms.CurveShape)
+Range = TypeAliasType("Range", curves.Span)
+Shape = TypeAliasType("Shape", curves.CurveShape)
 N_FORMULAS = 5
 
 

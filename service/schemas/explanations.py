@@ -8,9 +8,11 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.results import Explanation as Explained
-from kanmodel.scaling import Array
-from kanmodel.terms import DEFAULT_COUNT, Effects, LedgerLayer
+from kanmodel.data import Array
+from kanmodel.explain.attribution import Explanation as Explained
+from kanmodel.explain.baseline import DEFAULT_COUNT
+from kanmodel.explain.effects import Effects
+from kanmodel.explain.paths.walk import LedgerLayer
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.scaling import Array
+from kanmodel.data import Array
 from service.models.loaded import Served
 from service.models.registry import Entry
 from service.schemas.baselines import BaselineName

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.data import Feature
 from kanmodel.network.bases import BASES, BSpline
-from kanmodel.network.config import BASE_FUNCTIONS, Cell, Feature, LayerConfig, Layers, ModelConfig, Readout, width_of
+from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
+from kanmodel.network.functions import ACTIVATIONS
 from service.models.loaded import Served
 from service.models.registry import Entry, State, choose_default
 

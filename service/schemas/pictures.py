@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from kanmodel.drawing import scene, style
+from kanmodel.explain import result
+from kanmodel.show import layout as scene
 
 Format = TypeAliasType("Format", Literal["json", "svg"])
 Color = TypeAliasType("Color", scene.Color)
-Theme = TypeAliasType("Theme", style.Theme)
+Theme = TypeAliasType("Theme", result.Theme)
 FormatParameter = Annotated[
     Format | None,
     Field(description="`json`, or `svg` for the picture; takes precedence over the header `Accept`."),

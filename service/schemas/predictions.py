@@ -12,8 +12,8 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
+from kanmodel.data import Array
 from kanmodel.model import Model
-from kanmodel.scaling import Array
 from service.models.loaded import Served
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version

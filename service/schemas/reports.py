@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel import terms
-from kanmodel.results import Report
+from kanmodel.explain import report
+from kanmodel.explain.report import Report
 from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.reference import OnReference, describe_span
 
-FindingId = TypeAliasType("FindingId", terms.FindingId)
+FindingId = TypeAliasType("FindingId", report.FindingId)
 
 
 class FindingInfo(TypedDict):

@@ -7,17 +7,18 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel import terms
 from kanmodel.errors import UnknownNameError
+from kanmodel.explain import pruning
+from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.structure import edge_id
 from kanmodel.model import Model
-from kanmodel.terms import PruningRule, Thresholds, edge_id
 from service.http.errors import unusable
 from service.schemas.closed import Closed, OutputQuery
 
 # Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
-Metric = TypeAliasType("Metric", terms.Metric)
-Fill = TypeAliasType("Fill", terms.Fill)
+Metric = TypeAliasType("Metric", pruning.Metric)
+Fill = TypeAliasType("Fill", pruning.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
 MAX_WITHOUT = 500  # edges that a request names
 

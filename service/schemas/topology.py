@@ -8,16 +8,10 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.terms import (
-    MIN_INPUTS,
-    EdgeKind,
-    Fidelity,
-    FidelityPoint,
-    NetworkGraph,
-    NodeKind,
-    TopologyEdge,
-    TopologyNode,
-)
+from kanmodel.explain.pruning import Fidelity, FidelityPoint
+from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.explain.structure import NodeKind
+from kanmodel.explain.topology import EdgeKind, NetworkGraph, TopologyEdge, TopologyNode
 from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from kanmodel.scaling import Array
-from kanmodel.terms import LARGEST_BATCH, LedgerOptions, PruningRule, count_forecasts
+from kanmodel.data import Array
+from kanmodel.explain.attribution import LedgerOptions
+from kanmodel.explain.counterfactual import LARGEST_BATCH, count_forecasts
+from kanmodel.explain.pruning import PruningRule
 from service.http.answers import encode_json
 from service.http.errors import unusable
 from service.models.loaded import Served

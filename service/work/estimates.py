@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from kanmodel.scaling import Array
+from kanmodel.data import Array
 from service.work.jobs import Cost
 from service.work.questions import Question
 

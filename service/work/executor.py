@@ -20,8 +20,8 @@ from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from kanmodel.computing import pause, pausing
+from kanmodel.data import Array
 from kanmodel.model import Model
-from kanmodel.scaling import Array
 from service.http.errors import NotReadyError
 from service.http.owners import OWNER, Owner
 from service.telemetry.metrics import Metrics

@@ -11,8 +11,8 @@ from itertools import accumulate
 import numpy as np
 
 from kanmodel.computing import pause, pausing
-from kanmodel.scaling import Array
-from kanmodel.terms import ReferenceBaselines
+from kanmodel.data import Array
+from kanmodel.explain.baseline import ReferenceBaselines
 from service.http.answers import encode_json
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
 from service.schemas.explanations import ExplainHeader, Explanation, describe_explanation

@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from kanmodel.data import Array
 from kanmodel.model import Model
-from kanmodel.scaling import Array
 from service.http.owners import OWNER, Owner
 from service.telemetry.traces import span
 from service.work.budget import Budget

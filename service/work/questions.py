@@ -6,8 +6,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from kanmodel.scaling import Array
-from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
+from kanmodel.data import Array
+from kanmodel.explain.attribution import LedgerOptions, Segments
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
+from kanmodel.network.config import Groups
 from service.http.errors import unusable
 from service.models.loaded import Served
 from service.schemas.explanations import Detail

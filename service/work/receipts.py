@@ -11,8 +11,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from kanmodel.scaling import Array
-from kanmodel.terms import ReferenceBaselines
+from kanmodel.data import Array
+from kanmodel.explain.baseline import ReferenceBaselines
 from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import InputHash, Receipt, Versions
 from service.work.questions import Question

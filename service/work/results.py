@@ -11,9 +11,15 @@ from typing import Any, TypeVar
 
 from kanmodel.computing import Once, Pinned, pausing
 from kanmodel.errors import ConfigError
+from kanmodel.explain.faithfulness import Agreement
+from kanmodel.explain.formula import Formulas
+from kanmodel.explain.importance import Importance
+from kanmodel.explain.model_comparison import ModelComparison
+from kanmodel.explain.pruning import FidelityPoint, Fill, Metric, PruningRule
+from kanmodel.explain.report import Report
+from kanmodel.explain.topology import Topology
 from kanmodel.model import Model
-from kanmodel.results import Formulas, Importance, ModelComparison, Report, Topology
-from kanmodel.terms import Agreement, FidelityPoint, Fill, Groups, Metric, PruningRule
+from kanmodel.network.config import Groups
 from service.http.errors import NotReadyError, unusable
 from service.models.loaded import Served
 from service.work.executor import Executor

@@ -11,8 +11,8 @@ from captum.attr import IntegratedGradients
 from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline, baseline_window
 
 STEPS = 50
 

@@ -12,11 +12,10 @@ import torch
 from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.functions.formulas import N_SAMPLES, suggest_edge_formulas
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.graph import TopologyEdge
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.symbolic import N_SAMPLES, suggest_edge_formulas
+from kanmodel.explain.topology import TopologyEdge, build_topology
 from kanmodel.network.bases import BSpline
 
 try:

@@ -11,9 +11,9 @@ import torch
 from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.topology import build_topology
 
 ROUNDS = 5
 

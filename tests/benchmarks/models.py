@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
+from kanmodel.data import Feature, Target
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 
 NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64

@@ -24,7 +24,7 @@ from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_window
 
 STEPS = 50
 

@@ -24,8 +24,8 @@ import torch
 from raiutils.exceptions import UserConfigValidationException
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.alternatives.shifts import Goal, Shifts
-from kanmodel.scaling import Array
+from kanmodel.data import Array
+from kanmodel.explain.shifts import Goal, Shifts
 
 METHODS = ("random", "genetic")
 N_ROWS = 1000  # random shifts in place of training data

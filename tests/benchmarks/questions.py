@@ -29,9 +29,9 @@ from serving import PEERS
 from table import Row, print_table
 
 import kanmodel
-from kanmodel.explain.alternatives.counterfactuals import Search, count_forecasts, find_counterfactual
-from kanmodel.explain.alternatives.shifts import Goal, Shifts
-from kanmodel.scaling import Array
+from kanmodel.data import Array
+from kanmodel.explain.counterfactual import Search, count_forecasts, find_counterfactual
+from kanmodel.explain.shifts import Goal, Shifts
 from service.app import create_app
 from service.models.repository import BUNDLED
 from service.settings import Settings

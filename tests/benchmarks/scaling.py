@@ -25,14 +25,15 @@ from models import SPREAD
 from table import machine
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.data import Feature, Target
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.topology import build_topology
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.show.network import N_POINTS, curved_edges, draw_topology
 
 N_REFERENCE = 16
 SECONDS = 3.0  # for the repetitions of a measurement, the first of which is discarded

@@ -38,7 +38,7 @@ from servers import (
 from table import Row, print_table, times_in_turn
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_window
 from service.models.repository import BUNDLED
 
 DURATION, WARM_UP = 4.0, 1.0  # seconds

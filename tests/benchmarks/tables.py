@@ -27,9 +27,10 @@ from table import Row, print_table
 
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.data import Feature, Target
+from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from service.batch.cluster import explain_with_ray
 from service.batch.plan import PART_WINDOWS, Plan
 from service.batch.run import explain_table

@@ -8,7 +8,7 @@ import torch
 from factories import make_model, make_windows
 
 from kanmodel import Model, NonFiniteError
-from kanmodel.explain.structure.replay import r2
+from kanmodel.explain.pruning import r2
 
 KEEP_ALL = {"node": 0, "edge": 0, "input": 0}
 RULES = [

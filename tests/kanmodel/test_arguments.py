@@ -13,8 +13,8 @@ from torch import nn
 
 import kanmodel
 from kanmodel import DataError, ExportError, KanscopeError, Model, UnknownNameError
-from kanmodel.arguments import checked
-from kanmodel.results.result import Result
+from kanmodel.checks import checked
+from kanmodel.explain.result import Result
 
 WRONG = (
     *(None, True, 0, -1, 2.5, 10**400, float("nan"), float("inf"), np.float64(3), np.int64(-7), Path("/nonexistent/x")),

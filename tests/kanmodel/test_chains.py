@@ -13,18 +13,18 @@ from thorough import examples
 from torch import nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.structure.ids import node_place
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
-from kanmodel.explain.topology.subnetwork import extract_subnetwork
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.data import Feature, Target
+from kanmodel.explain.ablation import extract_subnetwork
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.structure import node_place
+from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step, plain_layers
 
 PROVENANCE = Provenance("import", "torch", "2026-01-01T00:00:00Z", verified=True)
 ALL = PruningRule("contribution", None, Thresholds(-1, -1, -1))

@@ -20,7 +20,7 @@ from thorough import examples
 import kanmodel.checkpoint.file
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, NonFiniteError
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
 
 options = st.fixed_dictionaries(
     {},

@@ -9,12 +9,13 @@ import onnxruntime
 import pytest
 from factories import make_chain, make_model, make_windows
 
+from kanmodel.data import Feature, Target
 from kanmodel.errors import ExportError
-from kanmodel.export import export_onnx
-from kanmodel.graph.session import Session
 from kanmodel.model import Model
 from kanmodel.network.bases import BSpline
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Step, Target
+from kanmodel.network.config import LayerConfig, ModelConfig, Step
+from kanmodel.onnx.export import export_onnx
+from kanmodel.onnx.session import Session
 
 
 def classifier(dtype="float32", before=()):

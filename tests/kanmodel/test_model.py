@@ -22,21 +22,17 @@ import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError, overall
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import Once
-from kanmodel.explain.functions.curves import sample_edge
-from kanmodel.explain.functions.front import find_front
-from kanmodel.explain.functions.written import write_formulas
-from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import explain_expected
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import collect_findings
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.subnetwork import extract_subnetwork
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.ablation import extract_subnetwork
+from kanmodel.explain.attribution import explain_expected, explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.formula import find_front
+from kanmodel.explain.importance import attribute_features, measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.report import answer_findings, collect_findings
+from kanmodel.explain.topology import build_topology
+from kanmodel.explain.written import write_formulas
 from kanmodel.network.config import Step, plain_layers
-from kanmodel.prose import answer_findings
 
 NAMES = ("f0", "f1", "f2", "f3")
 ROUNDING = 1e-12  # of the output's standard deviation, in float64

@@ -6,18 +6,18 @@ import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.functions.formulas import suggest_edge_formulas
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.data import Feature, Target
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.symbolic import suggest_edge_formulas
+from kanmodel.explain.topology import build_topology
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.libraries import Metadata, find_parts
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers
 from kanmodel.network.frozen import FrozenNetwork
 
 

@@ -16,10 +16,9 @@ from factories import make_model, make_windows
 from PIL import Image
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.drawing.explanation import draw_explanation
-from kanmodel.drawing.forecast import Forecast
-from kanmodel.drawing.importance import draw_importance
-from kanmodel.drawing.style import DARK, LIGHT, LOOKS
+from kanmodel.show.explanation import Forecast, draw_explanation
+from kanmodel.show.importance import draw_importance
+from kanmodel.show.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("f0", "f1", "f2", "f3")

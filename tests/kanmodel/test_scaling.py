@@ -8,8 +8,7 @@ from factories import make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.network.config import Feature, Target
-from kanmodel.scaling import Scaling
+from kanmodel.data import Feature, Target
 
 moderate = st.floats(-1e3, 1e3)
 spreads = st.floats(1e-2, 1e3)
@@ -17,7 +16,7 @@ spreads = st.floats(1e-2, 1e3)
 
 def scaling_of(features, targets, dtype="float64", horizon=1):
     config = make_model("head", n_features=len(features), targets=("y0", "y1"), horizon=horizon).config
-    return Scaling.of(replace(config, features=features, targets=targets, dtype=dtype))
+    return replace(config, features=features, targets=targets, dtype=dtype).scaling
 
 
 def columns(mean, std):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.data import refuse_non_finite, take_windows, window_ends
 from kanmodel.errors import DataError
-from kanmodel.windows import refuse_non_finite, take_windows, window_ends
 
 runs = st.lists(st.integers(1, 12), min_size=1, max_size=6)  # rows of each stretch without a gap
 

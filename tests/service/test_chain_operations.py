@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.data import Feature, Target
 from kanmodel.network.bases import Line
-from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Step, Target, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, Step, plain_layers
 from service.app import create_app
 from service.settings import Settings
 

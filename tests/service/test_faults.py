@@ -18,8 +18,8 @@ from sockets import converse, head, is_at_rest
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
-from kanmodel.scaling import Array
+from kanmodel.data import Array
+from kanmodel.explain.attribution import LedgerOptions, explain_windows
 
 pytestmark = pytest.mark.alone
 

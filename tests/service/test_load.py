@@ -19,8 +19,8 @@ from kanmodel import computing
 from kanmodel import model as core
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause, pausing
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.scaling import Array
+from kanmodel.data import Array
+from kanmodel.explain.attribution import explain_windows
 
 pytestmark = pytest.mark.alone
 

@@ -12,27 +12,21 @@ import torch
 from factories import make_model
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.drawing.edge import draw_edge
-from kanmodel.drawing.network import draw_topology
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.functions.formulas import suggest_edge_formulas
-from kanmodel.explain.importance.agreement import compare_baselines
-from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.faithfulness import measure_faithfulness
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.importance.interactions import measure_interactions
-from kanmodel.explain.importance.permutation import permute_features
-from kanmodel.explain.importance.profiles import profile_nodes
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import explain_expected
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import collect_findings
-from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network, trace_fidelity
-from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
-from kanmodel.explain.topology.thresholds import Thresholds
-from kanmodel.prose import answer_findings, markdown
+from kanmodel.explain.ablation import extract_subnetwork, measure_size
+from kanmodel.explain.attribution import explain_expected, explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
+from kanmodel.explain.importance import attribute_features, measure_importance, permute_features
+from kanmodel.explain.interactions import measure_interactions
+from kanmodel.explain.profiles import profile_nodes
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.report import answer_findings, collect_findings, markdown
+from kanmodel.explain.scores import MIN_INPUTS, score_layers
+from kanmodel.explain.symbolic import suggest_edge_formulas
+from kanmodel.explain.topology import build_topology
+from kanmodel.show.edge import draw_edge
+from kanmodel.show.network import draw_topology
 
 MODELS = {
     "one feature": {"n_features": 1},

@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.computing import pause
-from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
-from kanmodel.explain.paths.moves import MAX_MOVE
-from kanmodel.scaling import Array
+from kanmodel.data import Array
+from kanmodel.explain.paths.path import MAX_MOVE, concatenate, map_arrays, take
 
 Values = TypeVar("Values")
 

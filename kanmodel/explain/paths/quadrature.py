@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from kanmodel.scaling import Array
+from kanmodel.data import Array
 
 LEAST_RATE = 0.1  # bisection is never assumed to gain more than a digit
 LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the error of the fine one

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kanmodel.checks import MAX_SIZE
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
 from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.importers.source import N_ENTERING, Module
-from kanmodel.network.activations import ACTIVATIONS
-from kanmodel.network.checks import MAX_SIZE
 from kanmodel.network.config import LayerConfig, RecurrentConfig, Step
+from kanmodel.network.functions import ACTIVATIONS
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, Tensor]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from kanmodel.checks import check_count
 from kanmodel.network import splines
 from kanmodel.network.bases.basis import EdgeFunctions, Shape, SharedBasis, Tensors
-from kanmodel.network.checks import check_count
 from kanmodel.network.pieces import Pieces
 
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kanmodel.checks import check_count
 from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
-from kanmodel.network.checks import check_count
 
 
 @dataclass(frozen=True)

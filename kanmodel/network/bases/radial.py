@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kanmodel.network.activations import vary
+from kanmodel.checks import check_count, check_number
 from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
-from kanmodel.network.checks import check_count, check_number
+from kanmodel.network.functions import vary
 
 RADIUS = 2.5  # of a bump, in denominators; at half of it, it is down to a fifth or a quarter
 REACH = 10  # in denominators; beyond it, a bump is below 1e-8

@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kanmodel.network.activations import vary
 from kanmodel.network.bases.basis import Basis, EdgeFunctions, Shape, Tensors
+from kanmodel.network.functions import vary
 
 REACH = 8  # in scales; beyond it, a hat is below 1e-11
 HEIGHT = 2 / (sqrt(3) * pi**0.25)

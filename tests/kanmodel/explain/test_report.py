@@ -12,11 +12,10 @@ from goldens import load_case
 import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import Reference, load_checkpoint
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.report import collect_findings
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.prose import answer_findings, markdown
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.report import answer_findings, collect_findings, markdown
+from kanmodel.explain.topology import build_topology
 from service.models.repository import BUNDLED
 
 SHAPES = ["lstm", "head", "front"]

@@ -16,14 +16,14 @@ from strategies import model_configs, networks
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.data import Array, Feature, Target
 from kanmodel.errors import ExportError
-from kanmodel.export import ROUNDING, TOLERANCE
-from kanmodel.graph.forward import write_forward
-from kanmodel.graph.session import Session
 from kanmodel.network.bases import BSpline
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
+from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 from kanmodel.network.functions import FUNCTIONS
-from kanmodel.scaling import Array
+from kanmodel.onnx.export import ROUNDING, TOLERANCE
+from kanmodel.onnx.forward import write_forward
+from kanmodel.onnx.session import Session
 
 TINY = 1e-30  # ONNX Runtime removes an Add whose constant is 0 in float32
 MISSING = "which ONNX Runtime cannot compute in its type"
@@ -146,7 +146,7 @@ def test_onnx_runtime_sends_nothing(tmp_path):
 
 RUN_A_GRAPH = """
 from onnx import TensorProto, helper
-from kanmodel.graph.session import Session
+from kanmodel.onnx.session import Session
 shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
 graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", shape[:1], shape[1:])
 Session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))

@@ -15,11 +15,11 @@ from strategies import model_configs
 from thorough import examples
 
 from kanmodel.errors import DataError, NonFiniteError
-from kanmodel.graph import small_batches
-from kanmodel.graph.session import Session
 from kanmodel.model import Model
 from kanmodel.network.bases import Chebyshev
 from kanmodel.network.config import LayerConfig, SymbolicEdge
+from kanmodel.onnx import session as small_batches
+from kanmodel.onnx.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_torch_predicts_where_there_is_a_reason(monkeypatch, counted, reason):
         predict = Session.predict
         monkeypatch.setattr(Session, "predict", lambda self, instances: 1.01 * predict(self, instances))
     if reason == "absent":
-        monkeypatch.setitem(sys.modules, "kanmodel.graph.small_batches", None)
+        monkeypatch.setitem(sys.modules, "kanmodel.onnx.session", None)
     fast = model.accelerate()
     counted.clear()
     np.testing.assert_array_equal(fast.predict(windows), model.predict(windows))

@@ -9,7 +9,7 @@ from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import examples
 
 from kanmodel.errors import CheckpointError
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
 from kanmodel.importers.assembly import NONE
 from kanmodel.importers.from_file import from_file, import_weights, make_samples
 from kanmodel.importers.from_torch import from_torch

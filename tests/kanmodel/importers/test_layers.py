@@ -8,13 +8,14 @@ import pytest
 import torch
 from goldens import FOLDER, load_arrays
 
+from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import make_layer
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Step, Target, width_of
+from kanmodel.network.config import ModelConfig, RecurrentConfig, Step, width_of
 from kanmodel.network.layer import layer_shapes, pass_layers
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}

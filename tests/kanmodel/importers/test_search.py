@@ -14,6 +14,7 @@ from thorough import examples
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import evaluation
 from kanmodel.importers.assembly import NONE, fold
@@ -25,7 +26,7 @@ from kanmodel.importers.search import search
 from kanmodel.importers.space import OUTPUT, READOUT, Reading, activation_slot, find_orders
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Line
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Step, Target, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, Step, plain_layers
 
 N_EXAMPLES = examples(20)
 EFFICIENT = {"base_weight": (), "spline_weight": (6,)}

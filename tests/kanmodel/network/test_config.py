@@ -6,20 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import model_configs
 
+from kanmodel.data import Feature, Target
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline, Chebyshev, Gaussian
 from kanmodel.network.config import (
-    Feature,
     LayerConfig,
     ModelConfig,
     RecurrentConfig,
     Step,
     SymbolicEdge,
-    Target,
     plain_layers,
+    resolve_groups,
     width_of,
 )
-from kanmodel.network.config.groups import resolve_groups
 from kanmodel.network.documents import config_from_dict, config_to_dict
 
 FEATURES = (Feature("a"), Feature("b"))

@@ -10,10 +10,9 @@ from strategies import bases, layer_configs
 from torch import nn
 
 from kanmodel.network import splines
-from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.bases import BSpline, Gaussian, Line
 from kanmodel.network.config import LayerConfig, Step, plain_layers
-from kanmodel.network.functions import FUNCTIONS
+from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.layer import KANLayer, layer_shapes, pass_layers
 
 seeds = st.integers(0, 2**32 - 1)

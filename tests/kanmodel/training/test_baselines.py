@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.data import Clock
 from kanmodel.training import baselines
-from kanmodel.training.clock import Clock
 from kanmodel.training.samples import Samples, TrainingTable
 
 

@@ -5,8 +5,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from kanmodel.data import Clock, times_as_text
 from kanmodel.errors import DataError
-from kanmodel.training.clock import Clock, times_as_text
 
 HOURS = [datetime(2026, 3, 29, hour) for hour in range(4)]
 SECONDS = [datetime(2026, 3, 29, hour, tzinfo=UTC).timestamp() for hour in range(4)]

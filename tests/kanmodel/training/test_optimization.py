@@ -7,11 +7,12 @@ from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
 from kanmodel.network import splines
 from kanmodel.network.bases import Gaussian, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step, plain_layers
 from kanmodel.network.layer import KANLayer, pass_layers
 from kanmodel.training.optimization import TrainingOptions, sparsity_penalty, update_grids
 

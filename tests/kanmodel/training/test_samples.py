@@ -4,9 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.data import Clock, Scaling
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.scaling import Scaling
-from kanmodel.training.clock import Clock
 from kanmodel.training.samples import MIN_SAMPLES, Samples, TrainingTable, covered_rows, split_samples
 
 

@@ -31,9 +31,8 @@ from waiting import poll
 import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.network.config import TimeColumn
-from kanmodel.windows import take_windows
+from kanmodel.data import TimeColumn, take_windows
+from kanmodel.explain.attribution import explain_windows
 from service.batch.plan import Plan
 from service.batch.run import explain_table
 from service.batch.threads import explain_with_threads

@@ -19,18 +19,17 @@ from processes import Fork, start, start_command
 
 from kanmodel import Model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.explain.functions.front import split_reference
-from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import collect_findings
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
-from kanmodel.explain.topology.subnetwork import measure_size
+from kanmodel.explain.ablation import measure_size
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.formula import split_reference
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, prune_by_rule
+from kanmodel.explain.report import answer_findings, collect_findings, markdown
+from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of
-from kanmodel.prose import answer_findings, markdown
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
 from service.settings import choose_settings

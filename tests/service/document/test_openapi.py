@@ -10,7 +10,7 @@ import pytest
 from factories import make_tensors, make_windows
 from jsonschema import Draft202012Validator
 
-from kanmodel.explain.importance.attributions import Attribution
+from kanmodel.explain.importance import Attribution
 from service.document import openapi
 from service.document.description import EXAMPLES
 from service.http.security import HEALTH

@@ -17,8 +17,8 @@ from waiting import poll
 import kanmodel
 import service
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.data import Target
 from kanmodel.errors import CheckpointError, KanscopeError
-from kanmodel.network.config import Target
 from service.app import create_app
 from service.http.error_answers import describe_error
 from service.http.errors import CAUSES, ErrorCode

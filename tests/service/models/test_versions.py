@@ -11,7 +11,7 @@ import pytest
 from factories import make_model, make_tensors, make_windows
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
 
 MODEL = make_model("head")
 WINDOWS = make_windows(MODEL, 3)

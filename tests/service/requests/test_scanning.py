@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.data import N_LISTED
 from kanmodel.errors import DataError
-from kanmodel.windows import N_LISTED
 from service.http.places import non_finite_places
 from service.requests import bodies, scanning
 from service.requests.bodies import LARGE, Limits, parse_object, parse_windows

@@ -4,10 +4,8 @@ import json
 
 import pytest
 
-from kanmodel.explain.importance.agreement import compare_baselines
-from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.importance.groups import attribute_groups
+from kanmodel.explain.faithfulness import compare_baselines
+from kanmodel.explain.importance import attribute_features, attribute_groups, measure_importance
 
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])

@@ -19,19 +19,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kanmodel.drawing.axes import scale_over
-from kanmodel.drawing.edge import draw_edge
-from kanmodel.drawing.layout import lay_out, spread
-from kanmodel.drawing.links import PADDING
-from kanmodel.drawing.network import N_CURVES, curved_edges, draw_topology, limit_links, select_part
-from kanmodel.drawing.style import DARK, LIGHT
-from kanmodel.drawing.words import tell_cost
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology import build_topology
+from kanmodel.show.edge import draw_edge
+from kanmodel.show.layout import lay_out, spread
+from kanmodel.show.network import N_CURVES, PADDING, curved_edges, draw_topology, limit_links, select_part
+from kanmodel.show.style import DARK, LIGHT
+from kanmodel.show.svg import scale_over, tell_cost
 
 SVG = "{http://www.w3.org/2000/svg}"
 NETWORKS = ["nyc-weather", "two", "front", "head"]

@@ -3,12 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kanmodel.explain.functions.curves import sample_edge
-from kanmodel.explain.functions.formulas import suggest_edge_formulas
-from kanmodel.explain.functions.symbolic import Candidate
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
+from kanmodel.explain.topology import build_topology
 from service.schemas.edges import _describe_formulas
 
 

@@ -11,9 +11,8 @@ from kanmodel import Model
 from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import draw_baselines, explain_expected
-from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.attribution import LedgerOptions, explain_expected, explain_windows
+from kanmodel.explain.baseline import Baseline, draw_baselines
 from service.work import explanations
 
 

@@ -13,8 +13,8 @@ from thorough import examples
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline
 
 LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/two/infer"

@@ -5,10 +5,9 @@ import pytest
 from factories import make_model
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, trace_fidelity
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds, trace_fidelity
+from kanmodel.explain.topology import build_topology
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])

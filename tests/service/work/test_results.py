@@ -11,7 +11,7 @@ from waiting import poll
 
 from kanmodel import Model, NonFiniteError, overall
 from kanmodel.checkpoint import Reference, load_checkpoint, save_checkpoint
-from kanmodel.terms import PruningRule, Thresholds
+from kanmodel.explain.pruning import PruningRule, Thresholds
 from service.models.loaded import Served
 from service.models.registry import Registry
 from service.models.repository import BUNDLED

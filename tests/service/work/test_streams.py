@@ -14,7 +14,7 @@ from waiting import poll
 from kanmodel import computing
 from kanmodel import model as core
 from kanmodel.computing import pause
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
 from service.work import explanations
 
 EXPLAIN = "/v1/models/two:explain"

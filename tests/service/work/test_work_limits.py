@@ -19,11 +19,11 @@ from kanmodel import Model, computing, overall
 from kanmodel import model as core
 from kanmodel.checkpoint import Provenance, Reference, load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
-from kanmodel.drawing.network import draw_topology
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.curves import sample_edges
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
+from kanmodel.show.network import draw_topology
 from service.http.answers import answer_json, encode_json
 from service.models.loaded import Served
 from service.schemas.edges import describe_edges

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from kanmodel.computing import pausing
 from kanmodel.errors import DataError
-from kanmodel.explain.alternatives.comparison import compare_forecasts
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.comparison import compare_forecasts
 
 MODEL = make_model(targets=("a", "b"))
 OTHER = make_chain(MODEL.config, seed=7)  # the same shape with other weights and other reference windows

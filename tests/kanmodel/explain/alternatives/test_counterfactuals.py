@@ -15,9 +15,9 @@ from thorough import examples
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
-from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
-from kanmodel.explain.alternatives.shifts import FARTHEST, Goal, Shifts
-from kanmodel.explain.alternatives.single_features import TOLERANCE
+from kanmodel.explain.counterfactual import Search, find_counterfactual
+from kanmodel.explain.counterfactual_search import TOLERANCE
+from kanmodel.explain.shifts import FARTHEST, Goal, Shifts
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import plain_layers
 from service.models.repository import BUNDLED

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.computing import pausing
-from kanmodel.explain.alternatives.effects import Part, each_cell, measure_effects
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import ReferenceBaselines
+from kanmodel.data import Feature, Target
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
+from kanmodel.explain.effects import Part, each_cell, measure_effects
 from kanmodel.network.bases import Line
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Target, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, plain_layers
 
 MODEL = Model(make_model(targets=("a", "b")))
 N_FEATURES, LOOKBACK = len(MODEL.features), MODEL.lookback

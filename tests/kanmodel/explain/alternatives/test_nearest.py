@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from factories import make_model
 
-from kanmodel.explain.alternatives.nearest import find_neighbour, measure_typical_distance
+from kanmodel.explain.counterfactual import find_neighbour, measure_typical_distance
 
 MODEL = make_model()
 WINDOWS = MODEL.scaling.features_to_original(MODEL.reference.windows.double())

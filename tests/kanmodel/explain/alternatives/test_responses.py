@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kanmodel.computing import pausing
 from kanmodel.errors import DataError
-from kanmodel.explain.alternatives.responses import Shift, respond
+from kanmodel.explain.what_if import Shift, respond
 
 MODEL = make_model(targets=("a", "b"))
 ALL = slice(None)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.functions.curves import sample_edge, sample_edges
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.curves import sample_edge, sample_edges
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.topology import build_topology
 
 SPANS = ["support", "reference", "grid"]
 

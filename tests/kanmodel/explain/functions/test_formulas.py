@@ -7,13 +7,10 @@ import torch
 from factories import make_model
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.functions.formulas import find_exact_formula, suggest_edge_formulas
-from kanmodel.explain.functions.library import FUNCTIONS
-from kanmodel.explain.functions.symbolic import suggest_formulas
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.symbolic import FUNCTIONS, find_exact_formula, suggest_edge_formulas, suggest_formulas
+from kanmodel.explain.topology import build_topology
 from kanmodel.network.config import SymbolicEdge
 
 HOSTILE = ("lambda", "wind-speed", "2m temp", "température", "I", "E", "S", "sin", "abs", "x", "温度", "wind_speed", "")

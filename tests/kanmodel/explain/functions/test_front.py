@@ -18,11 +18,11 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
 from kanmodel.errors import ConfigError, InsufficientReferenceError
-from kanmodel.explain.functions import front
-from kanmodel.explain.functions.front import find_front, split_reference
-from kanmodel.explain.functions.head_formula import count_calls, find_used
-from kanmodel.explain.functions.symbolic import suggest_formulas
-from kanmodel.explain.functions.written import write_formulas
+from kanmodel.explain import formula as front
+from kanmodel.explain.formula import find_front, split_reference
+from kanmodel.explain.head_formula import count_calls, find_used
+from kanmodel.explain.symbolic import suggest_formulas
+from kanmodel.explain.written import write_formulas
 from kanmodel.network.config import Step, plain_layers
 from kanmodel.network.layer import KANLayer
 from kanmodel.text import UNPRINTABLE

@@ -7,7 +7,7 @@ import sympy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kanmodel.explain.functions.identifiers import make_identifiers
+from kanmodel.explain.written import make_identifiers
 
 
 @given(st.lists(st.text(min_size=1, max_size=5) | st.sampled_from(["a-b", "a_b", "a b", "E", "sin", "x"]), unique=True))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kanmodel.explain.functions.library import FUNCTIONS, LIBRARY
+from kanmodel.explain.symbolic import FUNCTIONS, LIBRARY
 from kanmodel.network import functions
-from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.network.functions import ACTIVATIONS
 
 ARGUMENTS = np.concatenate([np.linspace(-3, 3, 61), [-200.0, 200.0]])
 FROM_NUMPY = vars(np)  # the notation uses numpy's names

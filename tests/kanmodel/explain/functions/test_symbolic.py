@@ -8,8 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.explain.functions.library import LIBRARY
-from kanmodel.explain.functions.symbolic import suggest_formulas
+from kanmodel.explain.symbolic import LIBRARY, suggest_formulas
 
 NOTATION = {
     "sqrt": np.sqrt,
@@ -282,8 +281,8 @@ def test_expressions_are_short(y, expression):
 def test_scipy_is_imported_where_a_search_needs_it():
     """Importing formulas or the service's routes does not import scipy; the first search does."""
     program = (
-        "import sys, numpy, kanmodel.explain.functions.formulas, service.routes.edges\n"
-        "from kanmodel.explain.functions.symbolic import suggest_formulas\n"
+        "import sys, numpy, kanmodel.explain.symbolic, service.routes.edges\n"
+        "from kanmodel.explain.symbolic import suggest_formulas\n"
         "before = 'scipy' in sys.modules\n"
         "suggest_formulas(numpy.arange(9.0), numpy.arange(9.0) ** 2)\n"
         "print(before, 'scipy.optimize' in sys.modules)"

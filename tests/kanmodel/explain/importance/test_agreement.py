@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from factories import make_model
 
-from kanmodel.explain.importance.agreement import compare_baselines
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import explain_expected
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_expected, explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.faithfulness import compare_baselines
+from kanmodel.explain.importance import measure_importance
 
 
 def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.bootstrap import Estimate
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.structure.scores import score_layers
+from kanmodel.data import Feature, Target
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.bootstrap import Estimate
+from kanmodel.explain.importance import attribute_features, measure_importance
+from kanmodel.explain.scores import score_layers
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, plain_layers
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.samples import TrainingTable
 from kanmodel.training.training import fit

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.explain.importance import bootstrap
-from kanmodel.explain.importance.bootstrap import Bootstrap, block_lengths
+from kanmodel.explain import bootstrap
+from kanmodel.explain.bootstrap import Bootstrap, block_lengths
 
 counts = st.integers(1, 600)
 seeds = st.integers(0, 2**32 - 1)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
-from kanmodel.explain.importance.faithfulness import measure_faithfulness
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.data import Feature, Target
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, plain_layers
 from service.models.repository import BUNDLED
 
 

@@ -6,8 +6,8 @@ import torch
 from factories import make_model
 from goldens import load_case
 
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.importance import measure_importance
 
 SHAPES = ["lstm", "head", "front"]
 

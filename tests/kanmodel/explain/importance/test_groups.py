@@ -10,11 +10,8 @@ import torch
 from factories import make_model
 
 from kanmodel import DataError, Model
-from kanmodel.explain.importance import permutation
-from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.importance.groups import attribute_groups
-from kanmodel.explain.importance.permutation import permute_features
+from kanmodel.explain import importance as permutation
+from kanmodel.explain.importance import attribute_features, attribute_groups, measure_importance, permute_features
 
 NESTED = {"pair": ("f0", "f3"), "three": ("pair", "f1")}
 
@@ -138,7 +135,7 @@ def test_groups_in_groups_share_their_figures(monkeypatch):
         permuted.append(len(groups))
         return counted(model, output, seed, groups)
 
-    monkeypatch.setattr("kanmodel.explain.importance.groups.permute_features", count)
+    monkeypatch.setattr("kanmodel.explain.importance.permute_features", count)
     rows = {row.name: row for row in attribute_groups(model, importance, chain)}
     assert permuted == [len(model.config.features) - 1] and len(rows) == 3001 + len(model.config.features) - 2
     assert {replace(rows[name], name="", rank=0) for name in chain} == {replace(rows["g7"], name="", rank=0)}

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.importance.interactions import measure_interactions
+from kanmodel.data import Feature, Target
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.interactions import measure_interactions
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, plain_layers
 
 
 @cache

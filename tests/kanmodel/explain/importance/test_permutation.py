@@ -6,10 +6,16 @@ import torch
 from factories import make_model
 
 from kanmodel.computing import pausing
-from kanmodel.explain.importance import permutation
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.importance.permutation import MIN_WINDOWS, N_PERMUTATIONS, permute_features, plan_permutations
-from kanmodel.network.config import Feature, RecurrentConfig, plain_layers
+from kanmodel.data import Feature
+from kanmodel.explain import importance as permutation
+from kanmodel.explain.importance import (
+    MIN_WINDOWS,
+    N_PERMUTATIONS,
+    measure_importance,
+    permute_features,
+    plan_permutations,
+)
+from kanmodel.network.config import RecurrentConfig, plain_layers
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])

@@ -7,10 +7,11 @@ import pytest
 import torch
 from factories import make_chain, make_model
 
-from kanmodel.explain.importance.profiles import MAX_WINDOWS, MIN_WINDOWS, count_windows, profile_nodes
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.data import Feature, Target
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.profiles import MAX_WINDOWS, MIN_WINDOWS, count_windows, profile_nodes
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 
 
 def steeper(shape, factor):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.explain.importance.ranks import rank_correlation
+from kanmodel.explain.importance import rank_correlation
 
 columns = st.integers(3, 30).flatmap(
     lambda n: st.tuples(*[st.lists(st.integers(-5, 5), min_size=n, max_size=n).filter(lambda v: len(set(v)) > 1)] * 2)

@@ -3,7 +3,7 @@ import pytest
 from factories import make_model
 
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_window
 
 
 @pytest.fixture(scope="module")

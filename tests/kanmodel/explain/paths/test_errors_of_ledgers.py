@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
+from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
-from kanmodel.explain.paths.expected import explain_expected
-from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.attribution import LedgerOptions, explain_expected, explain_windows
+from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
 from service.models.repository import BUNDLED
 
 JUMPING = ("pykan_head", "tiny", "synthetic_gt", "variant_two_layer", "variant_bidirectional", "variant_multi_output")

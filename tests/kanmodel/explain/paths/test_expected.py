@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import explain_expected
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.attribution import explain_expected, explain_windows
+from kanmodel.explain.baseline import Baseline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from kanmodel.network.config import ModelConfig, plain_layers
 
 SHAPES = ["lstm", "head", "front"]
 N = 400

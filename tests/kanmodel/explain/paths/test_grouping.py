@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from kanmodel import Model
 from kanmodel.errors import ConfigError, DataError
-from kanmodel.explain.paths.grouping import complete_segments, resolve_segments, sum_groups, sum_segments
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.network.config.groups import resolve_groups
+from kanmodel.explain.attribution import complete_segments, explain_windows, resolve_segments, sum_groups, sum_segments
+from kanmodel.network.config import resolve_groups
 from kanmodel.network.documents import config_from_dict, config_to_dict
 
 NAMES = ("a", "b", "c", "d", "e")

@@ -12,16 +12,17 @@ from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
+from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError, NonFiniteError
-from kanmodel.explain.importance.ranks import rank_correlation
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.attribution import LedgerOptions, explain_windows
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.importance import rank_correlation
 from kanmodel.explain.paths.bisection import MAX_PARTS
-from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
-from kanmodel.explain.structure.ids import node_place
-from kanmodel.explain.structure.scores import score_layers
+from kanmodel.explain.scores import score_layers
+from kanmodel.explain.structure import node_place
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step
 
 MODELS = {
     "lstm": ("lstm", {}),

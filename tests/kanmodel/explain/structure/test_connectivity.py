@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.structure.connectivity import connected_features, live_edges
+from kanmodel.data import Feature, Target
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.structure import connected_features, live_edges
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
+from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 
 
 def thin_out(model, seed, share):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.errors import InsufficientReferenceError, UnknownNameError
-from kanmodel.explain.structure.scores import attribute_node, score_layers
+from kanmodel.explain.scores import attribute_node, score_layers
 from kanmodel.network.config import plain_layers
 from kanmodel.network.layer import KANLayer
 

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.structure.scores import score_layers
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule
+from kanmodel.explain.scores import score_layers
+from kanmodel.explain.topology import build_topology
 
 SHAPES = ["lstm", "head", "front"]
 ALL = PruningRule(thresholds=Thresholds(-1, -1, -1))

@@ -12,25 +12,27 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.computing import pausing
+from kanmodel.data import Feature, Target
 from kanmodel.errors import InsufficientReferenceError, NonFiniteError
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.structure.replay import Replay
-from kanmodel.explain.structure.replay import r2 as fidelity_r2
-from kanmodel.explain.structure.scores import score_layers
-from kanmodel.explain.topology import pruning as pruning_module
-from kanmodel.explain.topology.metrics import score_edges
-from kanmodel.explain.topology.pruning import (
+from kanmodel.explain import pruning as pruning_module
+from kanmodel.explain.ablation import extract_subnetwork
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import (
     PruningRule,
+    Replay,
+    Thresholds,
     count_at_once,
     prune_by_rule,
     prune_network,
     remove_edges,
+    score_edges,
     trace_fidelity,
 )
-from kanmodel.explain.topology.subnetwork import extract_subnetwork
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.pruning import r2 as fidelity_r2
+from kanmodel.explain.scores import score_layers
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
+from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 
 METRICS = ["contribution", "backward", "forward_n", "forward_u"]
 ALL = Thresholds(-1, -1, -1)  # no score is below
@@ -456,7 +458,8 @@ def test_edges_of_a_large_network_go_in_groups(metric, fidelity, monkeypatch):
     monkeypatch.setattr(pruning_module, "EVALUATIONS", n_edges * n_edges * 128 / 16)
     assert count_at_once(model) == 16
     tried = []
-    kept = prune_by_rule(model, importance, PruningRule(metric, fidelity), lambda: tried.append(1))
+    with pausing(lambda: tried.append(1)):
+        kept = prune_by_rule(model, importance, PruningRule(metric, fidelity))
     assert len(tried) <= n_edges / 16 + 16 + 3
     assert kept.fidelity.r2 >= fidelity
     number = edges.index(kept.n_edges)

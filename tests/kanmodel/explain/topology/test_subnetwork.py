@@ -12,12 +12,10 @@ from hypothesis.extra import numpy as hnp
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.structure.replay import Replay, measure_fidelity
-from kanmodel.explain.topology.lookup import network_edges
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
-from kanmodel.explain.topology.subnetwork import Size, compare_models, extract_subnetwork, measure_size
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.explain.ablation import Size, compare_models, extract_subnetwork, measure_size
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Replay, Thresholds, measure_fidelity, prune_by_rule, prune_network
+from kanmodel.explain.topology import network_edges
 
 
 @cache

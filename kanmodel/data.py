@@ -1,0 +1,380 @@
+"""Standardization: original units <-> model units.
+
+Model units are (value - mean) / std of the training rows. A constant column has std 0 and is divided by 1.
+
+Features, targets and time: the columns that a forecaster reads and predicts, and was trained along.
+
+Sliding windows over the rows of a table, and a check that windows are finite.
+
+The time column of a table: timestamps, the median step, and gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.checks import check_flag, check_number, check_text
+from kanmodel.errors import ConfigError, DataError, Problem
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, with its scaling.
+
+    Attributes:
+        name: the column's name.
+        unit: its unit, for display; None if unknown.
+        mean: mean over the training rows, original units.
+        std: standard deviation over the training rows, original units; 0 for a constant column.
+    """
+
+    name: str
+    unit: str | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "name")
+        if self.unit is not None:
+            check_text(self.unit, "unit")
+        check_number(self.mean, "mean")
+        check_number(self.std, "std")
+
+
+@dataclass(frozen=True)
+class Target(Column):
+    """One forecast column, or one class."""
+
+
+@dataclass(frozen=True)
+class Feature(Column):
+    """One input column.
+
+    Attributes:
+        min: smallest training value, original units.
+        max: largest training value, original units.
+        integer: whether its values are whole numbers, which a counterfactual keeps whole.
+        fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    integer: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag(self.integer, "integer")
+        check_flag(self.fixed, "fixed")
+        for place in ("min", "max"):
+            if getattr(self, place) is not None:
+                check_number(getattr(self, place), place)
+
+
+@dataclass(frozen=True)
+class TimeColumn:
+    """The time stamps of the rows that a forecaster was trained on.
+
+    Attributes:
+        name: the column's name.
+        step: usual time from row to row: seconds if the column has dates, else in its own unit.
+        max_step: longest step that is not a gap, in usual steps.
+        dated: whether the column has dates.
+    """
+
+    name: str
+    step: float
+    max_step: float
+    dated: bool
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "name")
+        check_flag(self.dated, "dated")
+        for place in ("step", "max_step"):
+            check_number(getattr(self, place), place)
+            if getattr(self, place) <= 0:
+                raise ConfigError(f"{place} must be positive, but is {getattr(self, place)}")
+
+    def is_gap(self, steps: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each step is a gap."""
+        return steps > self.max_step * self.step
+
+    def is_short(self, steps: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each step is shorter than the usual one by as large a factor as a gap is longer."""
+        return steps < self.step / self.max_step
+
+    @property
+    def usual_step(self) -> str:
+        """`step` in words."""
+        return f"{self.step:g} seconds" if self.dated else f"{self.step:g}"
+
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The affine maps between units, float64.
+
+    Attributes:
+        feature_mean: (n_features,).
+        feature_scale: (n_features,), never 0.
+        output_mean: (n_outputs,).
+        output_scale: (n_outputs,), never 0.
+        dtype: type of values in model units.
+        feature_limit: magnitude up to which values are guaranteed to be finite in model units, (n_features,).
+    """
+
+    feature_mean: Array
+    feature_scale: Array
+    output_mean: Array
+    output_scale: Array
+    dtype: torch.dtype
+    feature_limit: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        largest = torch.finfo(self.dtype).max / 2
+        limit = np.minimum(largest, largest * np.minimum(self.feature_scale, 1) - np.abs(self.feature_mean))
+        object.__setattr__(self, "feature_limit", limit)
+
+    @classmethod
+    def of(cls, features: Sequence[Column], outputs: Sequence[Column], dtype: str) -> Scaling:
+        """The scaling of columns; `dtype` is the name of a torch dtype."""
+        return cls(*_mean_and_scale(features), *_mean_and_scale(outputs), dtype=getattr(torch, dtype))
+
+    def features_to_model(self, windows: Array) -> Tensor:
+        """(..., n_features) in original units -> the same shape in model units."""
+        writable = np.require(windows, np.float64, ["C", "W"])  # torch warns of arrays that are read-only
+        original = torch.from_numpy(writable)
+        mean, scale = torch.from_numpy(self.feature_mean), torch.from_numpy(self.feature_scale)
+        return (original - mean).div_(scale).to(self.dtype)  # in place: one large array less, a third of the time
+
+    def features_to_original(self, windows: Tensor) -> Array:
+        """(..., n_features) in model units -> the same shape in original units."""
+        original: Array = windows.double().numpy() * self.feature_scale + self.feature_mean
+        return original
+
+    def outputs_to_model(self, outputs: Array) -> Tensor:
+        """(..., n_outputs) in original units -> the same shape in model units."""
+        return torch.from_numpy((outputs - self.output_mean) / self.output_scale).to(self.dtype)
+
+    def outputs_to_original(self, outputs: Tensor) -> Array:
+        """(..., n_outputs) in model units -> the same shape in original units."""
+        with np.errstate(over="ignore"):
+            original: Array = outputs.double().numpy() * self.output_scale + self.output_mean
+        return original
+
+
+def read_only(values: Array) -> Array:
+    """The same array, which can no longer be changed: several callers share it."""
+    values.setflags(write=False)
+    return values
+
+
+def _mean_and_scale(columns: Sequence[Column]) -> tuple[Array, Array]:
+    std = np.array([column.std for column in columns], dtype=np.float64)
+    return np.array([column.mean for column in columns], dtype=np.float64), np.where(std > 0, std, 1.0)
+
+
+N_LISTED = 20  # bad values named in one error; the message counts them all
+
+
+def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
+    """Rows at which a window may end: those whose last `lookback` rows are in one run of every boundary column.
+
+    Args:
+        boundaries: columns (n_rows,) whose changes a window must not span, such as a segment number that changes at
+            each gap in time, or the name of the split.
+        n_rows: rows of the table, oldest first.
+        lookback: steps of a window.
+
+    Returns:
+        Row numbers, ascending.
+    """
+    breaks = np.zeros(n_rows, dtype=bool)  # whether a run begins at this row
+    for column in boundaries:
+        breaks[1:] |= column[1:] != column[:-1]
+    run = np.cumsum(breaks)
+    ends = np.arange(lookback - 1, n_rows)
+    kept: NDArray[np.int64] = ends[run[ends] == run[ends - lookback + 1]]
+    return kept
+
+
+def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
+    """The windows that end at the given rows.
+
+    Args:
+        rows: (n_rows, n_features), oldest first.
+        ends: row numbers of the windows' last steps.
+        lookback: steps of a window.
+
+    Returns:
+        (len(ends), lookback, n_features), oldest step first.
+    """
+    offsets = np.arange(1 - lookback, 1)
+    taken: Array = rows[ends[:, None] + offsets]
+    return taken
+
+
+def rows_of_steps(first: int, last: int, lookback: int) -> slice:
+    """The rows of a window, oldest first, from one step to another, inclusive; 0 is the newest step."""
+    return slice(first + lookback - 1, last + lookback)
+
+
+def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
+    """The first and the last step of some rows; the inverse of `rows_of_steps`."""
+    return rows.start - lookback + 1, rows.stop - lookback
+
+
+def refuse_non_finite(values: Array, path: str) -> None:
+    """Raises if an array contains NaN or infinity, naming each place.
+
+    Args:
+        values: array of any shape.
+        path: name of the array, prefixed to the indices.
+
+    Raises:
+        DataError: at least one value is not finite.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    places = np.argwhere(~finite)
+    problems = [
+        Problem(path + "".join(f"[{index}]" for index in place), "must be finite") for place in places[:N_LISTED]
+    ]
+    count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
+    raise DataError(f"{problems[0].path} must be finite; {count}", problems)
+
+
+MAX_STEP = 1.5  # usual steps; a longer one is a gap
+ROUNDING = 1e-3  # of a step: instants that differ by less are the same
+NONE_MISSING = "must be a time in ISO 8601, a date or a number, but is"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The instants of a table's rows.
+
+    Attributes:
+        name: the column's name.
+        seconds: (n_rows,), since 1970, UTC; or in the unit of a numeric column. Ascending within a segment.
+        dated: whether the column has dates, so that a day is 86,400 seconds.
+        step: the usual step, the median between neighbouring rows of a segment; 0 if there are none.
+        max_step: longest step that is not a gap, in usual steps.
+        gaps: (n_rows,), whether there is a gap before the row.
+    """
+
+    name: str
+    seconds: Array
+    dated: bool
+    step: float
+    max_step: float
+    gaps: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, values: Any, segment: NDArray[np.generic] | None = None, max_step: float = MAX_STEP, name: str = "time"
+    ) -> Clock:
+        """The clock of a time column.
+
+        Args:
+            values: (n_rows,): numbers, dates, or strings of either, dates in ISO 8601. A time without a zone is UTC.
+            segment: (n_rows,), changes where another series begins, whose times may start again.
+            max_step: in usual steps.
+            name: name of the column.
+
+        Raises:
+            DataError: a cell is not a time, a row is not later than the one above it, or `max_step` is below 1.
+        """
+        if not max_step >= 1:
+            raise DataError(f"max_step must be at least 1 usual step, but is {max_step}")
+        seconds, dated = read_instants(values, name)
+        steps = np.diff(seconds)
+        within = np.ones(len(steps), dtype=bool) if segment is None else np.asarray(segment[1:] == segment[:-1])
+        for row in np.flatnonzero(within & (steps <= 0)).tolist():
+            relation = "earlier than" if steps[row] < 0 else "the same as in"
+            message = f"is {relation} the row above it, but rows must be ordered from oldest to newest"
+            raise _refusal(name, row + 1, message)
+        step = float(np.median(steps[within])) if within.any() else 0.0
+        gaps = np.zeros(len(seconds), dtype=bool)
+        gaps[1:] = within & (steps > max_step * step)
+        return cls(name, seconds, dated, step, max_step, gaps)
+
+    def rows_per(self, period: float) -> int | None:
+        """Number of usual steps in a period of seconds; None if it is not a whole number of two or more."""
+        if not self.dated or not self.step:
+            return None
+        steps = period / self.step
+        return round(steps) if round(steps) >= 2 and abs(steps - round(steps)) <= ROUNDING else None
+
+    def __str__(self) -> str:
+        step = str(timedelta(seconds=self.step)) if self.dated else f"{self.step:g}"
+        return f"{self.gaps.sum()} steps in time are gaps, longer than {self.max_step:g} times the usual {step}"
+
+
+def read_instants(values: Any, name: str) -> tuple[Array, bool]:
+    """The instants of a time column in seconds, (n_rows,), and whether its values are dates; see `Clock.of`."""
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
+        seconds[np.isnat(array)] = np.nan
+        read, dated = seconds, True
+    elif array.dtype.kind in "iuf":
+        read, dated = array.astype(np.float64), False
+    else:
+        cells = [_read_cell(cell, name, row) for row, cell in enumerate(array.tolist())]
+        kinds = {is_date for _, is_date in cells}
+        if len(kinds) > 1:
+            row = [is_date for _, is_date in cells].index(not cells[0][1])
+            raise _refusal(
+                name, row, f"must be {'a date' if cells[0][1] else 'a number'} as above, but is {array[row]}"
+            )
+        read, dated = np.array([instant for instant, _ in cells], dtype=np.float64), kinds == {True}
+    for row in np.flatnonzero(~np.isfinite(read)).tolist():
+        raise _refusal(name, row, f"{NONE_MISSING} {array[row]}")
+    return read, dated
+
+
+def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool]:
+    """An instant in seconds, and whether the cell is a date."""
+    instant = cell
+    if isinstance(cell, str):
+        for read in (float, datetime.fromisoformat):
+            try:
+                instant = read(cell.strip())
+                break
+            except ValueError:
+                continue
+    if isinstance(instant, date) and not isinstance(instant, datetime):
+        instant = datetime(instant.year, instant.month, instant.day)
+    if isinstance(instant, datetime) and instant == instant:  # pandas' NaT is a datetime that differs from itself
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp(), True
+    if isinstance(instant, Real):
+        return float(instant), False
+    raise _refusal(name, row, f"{NONE_MISSING} {cell!r}")
+
+
+def _refusal(name: str, row: int, message: str) -> DataError:
+    place = f"data row {row + 1}, column {name}"
+    return DataError.at(place, message)
+
+
+def times_as_text(values: Any) -> tuple[str, ...]:
+    """The time stamps of rows in the form in which a checkpoint stores them with its reference windows."""
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        seconds = array.astype("datetime64[s]")
+        finer = np.datetime_data(array.dtype)[0] in ("ms", "us", "ns") and bool((seconds == array).all())
+        return tuple(np.datetime_as_string(seconds if finer else array).tolist())
+    cells: Sequence[Any] = array.tolist()
+    return tuple(cell.isoformat() if isinstance(cell, date) else str(cell) for cell in cells)

@@ -1,0 +1,217 @@
+"""Forecasts of a network without some of its edges.
+
+The model that a pruning rule leaves: all other edges masked, so that nodes and edges keep their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from kanmodel import html
+from kanmodel.checkpoint import LoadedModel, Provenance
+from kanmodel.data import Array
+from kanmodel.explain.importance import ImportanceEstimates
+from kanmodel.explain.pruning import (
+    Fidelity,
+    Pruning,
+    PruningRule,
+    compare_outputs,
+    prune_by_rule,
+    prune_network,
+    r2,
+    remove_edges,
+)
+from kanmodel.explain.result import Result
+from kanmodel.explain.structure import Kept, leading_nodes, leading_subnodes, passing_by_layer
+from kanmodel.explain.topology import NetworkGraph
+from kanmodel.network.chain import Network
+from kanmodel.text import with_unit, write_table
+
+TRIES = 4  # attempts to keep the fidelity of every output before all edges are kept
+ROUNDING = 1e-6  # tolerance of an R2 measured on the smaller network, whose sums are rounded in another order
+UNPRUNED = "unpruned_"  # prefix of metrics measured on the full model
+MEASURED = ("fidelity_r2", "reference_mae")  # metrics measured on the smaller model
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the KANs of a network.
+
+    Attributes:
+        edges: number of edges that are not masked.
+        nodes: number of nodes of hidden layers from which live edges lead to the end of their stage.
+    """
+
+    edges: int
+    nodes: int
+
+
+def measure_size(network: Network) -> Size:
+    """Counts live edges, and hidden nodes with an effect."""
+    live = {place: layer.live for place, layer in network.layers.items()}
+    _, leading = _leading(network, live)
+    hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
+    return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
+
+
+def extract_subnetwork(
+    model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
+) -> LoadedModel:
+    """The model with the union of the edges that the rule keeps for each output; all others are masked.
+
+    Layers keep their shape, so that every node and edge keeps its id; forecasts skip nodes without an effect anyway.
+
+    A rule with a fidelity holds for each of these outputs, up to rounding: if the edges kept for another output lower
+    the R2 of one, more edges are kept. Outputs that are not in `importances` are computed from the same edges, with no
+    guarantee. The edges of `rule.without` are removed last, whatever
+    the fidelity.
+
+    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
+    targets, if known) are measured on the reference windows, as means over all outputs. Other metrics of the full
+    model get the prefix ``unpruned_``, since they do not hold for the smaller one.
+
+    Args:
+        model: the full model.
+        importances: those of the outputs to keep.
+        rule: the pruning rule.
+
+    Raises:
+        InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
+        NonFiniteError: thresholds, or the edges of `without`, leave a network with an output that is not finite on the
+            reference windows.
+    """
+    of_output = {importance.output: importance for importance in importances}
+    rules = dict.fromkeys(of_output, replace(rule, without=()))
+    for _ in range(TRIES):
+        prunings = {output: prune_by_rule(model, importance, rules[output]) for output, importance in of_output.items()}
+        smaller = extract_pruned(model, list(prunings.values()))
+        missed = _outputs_below(model, smaller, rule, list(rules))
+        if not missed:
+            break
+        for output in missed:
+            rules[output] = replace(rules[output], fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
+    else:
+        live = {place: layer.live for place, layer in model.network.layers.items()}
+        prunings = {output: replace(pruning, edges=live) for output, pruning in prunings.items()}
+        smaller = extract_pruned(model, list(prunings.values()))
+    if rule.without:
+        left = [remove_edges(model, output, pruning, rule.without) for output, pruning in prunings.items()]
+        smaller = extract_pruned(model, left)
+    return replace(smaller, metrics=_measure(model, smaller))
+
+
+def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
+    """The outputs whose R2 is below the fidelity; all of them if any prediction of the smaller model is not finite."""
+    if rule.thresholds is not None:
+        return []
+    if not torch.isfinite(smaller.reference_outputs).all():
+        return outputs
+    needed = (rule.fidelity or 0.0) - ROUNDING
+    columns = {output: (model.reference_outputs[:, output], smaller.reference_outputs[:, output]) for output in outputs}
+    return [o for o, (full, pruned) in columns.items() if not r2(full.double(), pruned.double()) >= needed]
+
+
+def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
+    """Fidelity of a smaller model with the same reference windows, for one output.
+
+    Raises:
+        NonFiniteError: an output of the smaller model is not finite.
+    """
+    return compare_outputs(full, output, full.reference_outputs, smaller.reference_outputs)
+
+
+def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
+    """The model with the union of the edges of some prunings, which must have the same fill."""
+    union = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
+    network = prune_network(model, replace(prunings[0], edges=_leading(model.network, union)[0]))
+    return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
+
+
+def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to the end of their stage; all others have no effect."""
+    kept: Kept = {}
+    leading: Kept = {}
+    passing = passing_by_layer(network)
+    for stage, layers in network.stages.items():
+        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool), passing)
+        leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
+        for number, layer in enumerate(layers):
+            subnodes = leading_subnodes(layer, nodes[number + 1], passing[stage, number])
+            kept[stage, number] = edges[stage, number] & subnodes[:, None]
+    return kept, leading
+
+
+def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
+    outputs = full.config.outputs
+    fidelities = [compare_models(full, smaller, output) for output in range(len(outputs))]
+    found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
+    if full.reference.targets is not None:
+        found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]
+    metrics = {name: sum(values) / len(values) for name, values in found.items()}
+    if len(outputs) > 1:
+        for name, values in found.items():
+            metrics |= {f"{name} {output}": value for output, value in zip(outputs, values, strict=True)}
+    earlier = {name: value for name, value in full.metrics.items() if not name.startswith(MEASURED)}
+    return metrics | {UNPRUNED + name.removeprefix(UNPRUNED): value for name, value in earlier.items()}
+
+
+_COLUMNS = ("window", "prediction", "ablated_prediction", "difference")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Ablation(Result):
+    """Forecasts of one output by the whole network, and by the edges that a rule keeps.
+
+    Attributes:
+        output: name of the output.
+        unit: of its forecasts; None where unknown.
+        rule: the pruning rule, its metric resolved.
+        fidelity: what it costs on the reference windows.
+        n_kept: edges that hold functions and are left.
+        n_edges: edges that lead to the output, removed ones too.
+        predictions: of the whole network, (n,), as `Model.predict` gives them.
+        ablated_predictions: of the kept edges, (n,); the same numbers if no edge is removed.
+    """
+
+    output: str
+    unit: str | None
+    rule: PruningRule
+    fidelity: Fidelity
+    n_kept: int
+    n_edges: int
+    predictions: Array
+    ablated_predictions: Array
+
+    @classmethod
+    def of(cls, graph: NetworkGraph, unit: str | None, predictions: Array, ablated: Array) -> Ablation:
+        """The forecasts, with edge counts and fidelity from the graph."""
+        edges = [edge.kept for edge in graph.upstream().kan_edges]
+        return cls(graph.output, unit, graph.rule, graph.fidelity, sum(edges), len(edges), predictions, ablated)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each window."""
+        pairs = zip(self.predictions.tolist(), self.ablated_predictions.tolist(), strict=True)
+        return [
+            dict(zip(_COLUMNS, (window, prediction, ablated, ablated - prediction), strict=True))
+            for window, (prediction, ablated) in enumerate(pairs)
+        ]
+
+    def _title(self) -> str:
+        return f"Ablation of {with_unit(self.output, self.unit)}"
+
+    def _cost(self) -> str:
+        return f"{self.n_kept} of {self.n_edges} edges kept, R2 {self.fidelity.r2:.4f} against the full model"
+
+    def _details(self) -> str:
+        table = html.write_table(self.table(), _COLUMNS, self._cost())
+        return html.write_heading(self._title()) + table
+
+    def __repr__(self) -> str:
+        return f"{self._title()}: {self._cost()}\n{write_table(self.table(), _COLUMNS)}"

@@ -1,1 +1,0 @@
-"""Counterfactuals, feature ablation, response curves, and comparisons of forecasts and of models."""

@@ -1,0 +1,236 @@
+"""Difference of two forecasts, divided into a data part and a model part.
+
+F(x) is the forecast of one model for a window x, G(y) that of another for a window y. Whether the window or the model
+changes first makes a difference, so both parts are means over the two orders, the Shapley value of a game with two
+players (Shapley 1953):
+
+    data     ((F(x) - F(y)) + (G(x) - G(y))) / 2
+    model    ((F(x) - G(x)) + (F(y) - G(y))) / 2
+
+The data part is divided among features by the mean of both models' ledgers from y to x; the model part by the
+difference of their ledgers from a shared baseline b, which leaves the baseline shift F(b) - G(b). Contributions and
+baseline shift sum to F(x) - G(y), up to the residual.
+
+`Comparisons`: the difference of two forecasts, divided among features, data and model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import fsum
+from typing import Any
+
+import numpy as np
+
+from kanmodel import html
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
+from kanmodel.data import Array
+from kanmodel.errors import DataError
+from kanmodel.explain.attribution import Ledger, LedgerOptions, explain_windows
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.result import Result
+from kanmodel.text import with_unit, write_facts, write_table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two forecasts of one output, divided; everything in the target's unit.
+
+    Attributes:
+        output: name of the output.
+        prediction: F(x), of the first model.
+        against_prediction: G(y), of the second.
+        data: contribution of each feature to the data part, (n_features,).
+        model: contribution of each feature to the model part, (n_features,).
+        baseline_shift: F(b) - G(b), the difference of the models at the baseline.
+        data_total: the data part.
+        model_total: the model part.
+        residual: bound on how far the sums are from these totals: half the sum of the ledgers' residuals.
+        error: estimated largest error of a contribution: half the sum of the ledgers' errors.
+        tolerance: the larger of the two models' ledgers.
+        converged: whether all ledgers have converged.
+    """
+
+    output: str
+    prediction: float
+    against_prediction: float
+    data: Array
+    model: Array
+    baseline_shift: float
+    data_total: float
+    model_total: float
+    residual: float
+    error: float
+    tolerance: float
+    converged: bool
+
+    @property
+    def difference(self) -> float:
+        """F(x) - G(y)."""
+        return self.prediction - self.against_prediction
+
+
+def compare_forecasts(
+    model: LoadedModel,
+    window: Array,
+    against: LoadedModel,
+    against_window: Array,
+    output: int,
+    options: LedgerOptions | None = None,
+) -> Comparison:
+    """Divides the difference of two forecasts.
+
+    Exactly antisymmetric: exchanging the two sides negates the contributions, the baseline shift and the totals, to the
+    last bit. They are all 0 if both sides are the same model and window.
+
+    Args:
+        model: the first model.
+        window: its window, (lookback, n_features), original units, oldest step first.
+        against: the second model, with the same features, lookback and output, in the same units.
+        against_window: its window, as `window`.
+        output: number of the output in `model`.
+        options: tolerance and path nodes of each ledger.
+
+    Raises:
+        DataError: the models differ in their features, lookback or output, or a window does not fit.
+        NonFiniteError: a prediction is not finite.
+    """
+    theirs = match_outputs(model, against, output)
+    # Both orders integrate along the same path, from the lesser window to the greater, so that rounding is the same.
+    low, high = sorted((window, against_window), key=lambda values: values.tobytes())
+    forward = 1.0 if high is window else -1.0
+
+    def explain(windows: Array, baseline: Array) -> tuple[Ledger, Ledger]:
+        start = Baseline("instance", instance=baseline)
+        mine = explain_windows(model, model.to_model_units(windows), output, start, options)
+        pause()
+        if against is model:
+            return mine, mine
+        return mine, explain_windows(against, against.to_model_units(windows), theirs, start, options)
+
+    both = np.stack([low, high])
+    of_data = explain(both[1:], low)
+    shared = np.broadcast_to((model.reference_mean + against.reference_mean) / 2, low.shape)
+    of_model = explain(both, shared)
+    # One window per batch, so that equal windows get equal forecasts.
+    f_low, f_high = (float(model.predict(window[None])[0, output]) for window in both)
+    g_low, g_high = (float(against.predict(window[None])[0, theirs]) for window in both)
+    apart = of_model[0].features - of_model[1].features  # (2, n_features)
+    ledgers = (*of_data, *of_model)
+    return Comparison(
+        output=model.config.outputs[output],
+        prediction=f_high if high is window else f_low,
+        against_prediction=g_low if high is window else g_high,
+        data=forward * (of_data[0].features[0] + of_data[1].features[0]) / 2 + 0.0,  # turns -0 into 0
+        model=(apart[0] + apart[1]) / 2,
+        baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,
+        data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2 + 0.0,
+        model_total=((f_high - g_high) + (f_low - g_low)) / 2,
+        residual=fsum(value for ledger in ledgers for value in ledger.residual) / 2,
+        error=fsum(value for ledger in ledgers for value in ledger.error) / 2,
+        tolerance=max(ledger.tolerance for ledger in ledgers),
+        converged=all(ledger.converged.all() for ledger in ledgers),
+    )
+
+
+def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
+    """The number of the output with the same name in another model.
+
+    Raises:
+        DataError: the models differ in their features, their lookback or the unit of the output, or the other has no
+            such output.
+    """
+    mine, theirs = model.config, against.config
+    name = mine.outputs[output]
+    for what, one, other in (
+        (
+            "features",
+            [f"{f.name} ({f.unit})" for f in mine.features],
+            [f"{f.name} ({f.unit})" for f in theirs.features],
+        ),
+        ("lookback", mine.lookback, theirs.lookback),
+    ):
+        if one != other:
+            raise DataError.at("against", f"must have the same {what}, {one}, but has {other}")
+    if name not in theirs.outputs:
+        raise DataError.at("against", f"has no output {name!r}; its outputs are {', '.join(theirs.outputs)}")
+    number = theirs.outputs.index(name)
+    unit, other_unit = mine.target_of(output).unit, theirs.target_of(number).unit
+    if unit != other_unit:
+        raise DataError.at("against", f"must forecast {name} in {unit}, but forecasts it in {other_unit}")
+    return number
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Comparisons(Result):
+    """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
+
+    Attributes:
+        output: name of the output.
+        unit: of its forecasts; None if unknown.
+        features: names of the features, in the order of the contributions.
+        comparisons: in the order of the windows; see `kanmodel.explain.comparison.Comparison`.
+    """
+
+    output: str
+    unit: str | None
+    features: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def __len__(self) -> int:
+        return len(self.comparisons)
+
+    def __iter__(self) -> Iterator[Comparison]:
+        return iter(self.comparisons)
+
+    def __getitem__(self, window: int) -> Comparison:
+        return self.comparisons[window]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each window and feature, the largest contribution first."""
+        return [
+            {
+                "window": window,
+                "feature": self.features[number],
+                "data": float(one.data[number]),
+                "model": float(one.model[number]),
+            }
+            for window, one in enumerate(self)
+            for number in np.argsort(-np.abs(one.data + one.model), kind="stable").tolist()
+        ]
+
+    def _totals(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "window": window,
+                "prediction": one.prediction,
+                "against": one.against_prediction,
+                "difference": one.difference,
+                "data": one.data_total,
+                "model": one.model_total,
+                "baseline_shift": one.baseline_shift,
+                "converged": one.converged,
+            }
+            for window, one in enumerate(self)
+        ]
+
+    def _title(self) -> str:
+        return f"Why {with_unit(self.output, self.unit)} differs"
+
+    def _details(self) -> str:
+        totals = self._totals()
+        columns = ["window", "feature", "data", "model"]
+        return (
+            html.write_heading(self._title())
+            + html.write_table(totals, list(totals[0]))
+            + html.write_table(self.table(), columns)
+        )
+
+    def __repr__(self) -> str:
+        totals = self._totals()
+        if len(totals) > 1:
+            return f"{self._title()}\n{write_table(totals, list(totals[0]))}"
+        facts = {name: f"{value:.4g}" for name, value in totals[0].items() if isinstance(value, float)}
+        return f"{self._title()}\n{write_facts(facts)}\n{write_table(self.table(), ['feature', 'data', 'model'])}"

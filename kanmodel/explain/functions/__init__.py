@@ -1,1 +1,0 @@
-"""Edge functions: sampled curves, and formulas."""

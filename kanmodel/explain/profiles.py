@@ -1,0 +1,179 @@
+"""Profiles: the share of each feature in the value of each node.
+
+Deep in a network, and downstream of an LSTM already in its first layer, a node's value is a mixture of features. Its
+profile is the ledger of that value instead of the prediction's: Integrated Gradients of the node, from the mean
+baseline, along paths that are bisected where the integrals are not accurate enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import Array
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
+from kanmodel.explain.paths.path import PassedNodes, largest_move, paths_per_pass, points_along
+from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.walk import largest_beyond, measure_crossings
+from kanmodel.network.chain import Trace, reduce_steps
+from kanmodel.network.config import ModelConfig
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.recurrent import RecurrentTrace, recurrent_shapes
+
+MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
+MULTIPLY_ADDS = 4e12  # a few minutes of one core, within which the number of windows stays where it can
+N_NODES = 17
+TOLERANCE = 3e-2  # largest accepted error of a feature's contribution to a node, in standard deviations of the node
+HALVINGS = 10
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The features that move each node.
+
+    Attributes:
+        shares: by (stage, layer), the outputs as the last layer of the head, unless an output function stands between:
+            (n_nodes, n_features), the mean
+            |contribution| of a feature to the node over the reference windows, as a share of all features'. A node that
+            no feature moves has 0 everywhere. A front node's value is its sum over the steps.
+        errors: likewise, (n_nodes,): the largest estimated error of a share of the node.
+    """
+
+    shares: Mapping[tuple[str, int], Array]
+    errors: Mapping[tuple[str, int], Array]
+
+
+def profile_nodes(model: LoadedModel) -> Profiles:
+    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
+
+    Args:
+        model: the model.
+    """
+    reference = model.reference.windows
+    chosen = torch.linspace(0, len(reference) - 1, min(count_windows(model.config), len(reference))).long()
+    start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
+    with torch.no_grad():
+        values = _node_values(model.config, model.frozen.trace(reference))
+    spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
+    scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
+    parts, found = _contribute(model, reference[chosen], start, scale)
+    whole = found.total(parts)
+    magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
+    error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
+    total = magnitude.sum(axis=1, keepdims=True)
+    shares = np.divide(magnitude, total, out=np.zeros_like(magnitude), where=total > 0)
+    moved = error + shares * error.sum(axis=1, keepdims=True)  # of the share's numerator, and of its denominator
+    off = np.divide(moved, total, out=np.zeros_like(moved), where=total > 0).max(axis=1)
+    ends = np.cumsum([nodes.shape[1] for nodes in values.values()])[:-1]
+    return Profiles(
+        dict(zip(values, np.split(shares, ends), strict=True)), dict(zip(values, np.split(off, ends), strict=True))
+    )
+
+
+def count_windows(config: ModelConfig) -> int:
+    """How many reference windows are profiled: all that are useful, or fewer of a model that takes minutes."""
+    if config.recurrent is None:
+        return MAX_WINDOWS
+    weights = sum(prod(shape) for shape in recurrent_shapes(config.recurrent, config.n_steps).values())
+    passes = min(len(config.features), config.recurrent.n_units)
+    affordable = int(MULTIPLY_ADDS / (N_NODES * passes * config.lookback * weights))
+    return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
+
+
+def _contribute(model: LoadedModel, windows: Tensor, start: Tensor, scale: Array) -> tuple[Parts, Integrals[Array]]:
+    """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
+    rule = nested_clenshaw_curtis(N_NODES)
+
+    def integrate(parts: Parts, accepted: Array) -> Integrals[Array]:
+        return _integrate(model, *part_ends(parts, start, windows), rule, scale)
+
+    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS)
+
+
+def _integrate(
+    model: LoadedModel, starts: Tensor, ends: Tensor, change: Tensor, rule: NestedQuadrature, scale: Array
+) -> Integrals[Array]:
+    along = points_along(starts, ends, rule.nodes)
+    points = along.flatten(0, 1).requires_grad_()
+    n, n_points = len(ends), len(rule.nodes)
+    with torch.enable_grad():
+        trace, recurrent = model.frozen.trace_with_states(points)
+        values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
+        change = change.to(points.dtype).repeat_interleave(n_points, dim=0)
+        slopes = _slopes_along(model.frozen, trace, recurrent, points, change)
+    slopes = slopes.double().view(n, n_points, -1)  # of all nodes, by feature
+    entries = (torch.from_numpy(rule.weights) @ slopes).view(n, 3, *scale.shape, -1).transpose(0, 1).numpy()
+    values = values.detach().double().view(n, n_points, -1)
+    moved = (values[:, -1] - values[:, 0]).numpy()
+    residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
+    errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
+    passed = PassedNodes.of(trace, recurrent, (n, n_points))
+    move = largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed)
+    return Integrals(
+        entries[0],
+        errors=errors,
+        residual=residual[0],
+        move=np.maximum(move, largest_beyond(measure_crossings(model.network, along, passed))),
+        n_nodes=np.full(n, n_points),
+        divide_at=np.full(n, 0.5),
+    )
+
+
+def _slopes_along(
+    network: FrozenNetwork, trace: Trace, recurrent: RecurrentTrace | None, points: Tensor, change: Tensor
+) -> Tensor:
+    """How fast each node's value moves with each feature along the paths, (n_points, n_nodes, n_features).
+
+    Only the front's nodes and the readout take a pass through the steps, one for each feature or one for each node,
+    whichever are fewer; the head's take the chain rule.
+    """
+    config = network.network.config
+
+    def slopes(node: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
+        return (gradient * change).sum(dim=1)  # (n_points, n_features)
+
+    values, slopes_of = _node_values(config, trace), []
+    if recurrent is not None and not config.front and len(config.features) < trace.readout.shape[1]:
+        readout = _readout_slopes(network, recurrent, change)
+    else:
+        readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)
+    for (stage, _), nodes in values.items():
+        if stage in ("head", "output"):
+            jacobian = [torch.autograd.grad(n.sum(), trace.readout, retain_graph=True)[0] for n in nodes.unbind(1)]
+            slopes_of.append(torch.stack(jacobian, dim=1) @ readout)
+        elif nodes is trace.readout:
+            slopes_of.append(readout)
+        else:
+            slopes_of.append(torch.stack([slopes(node) for node in nodes.unbind(1)], dim=1))
+    return torch.cat(slopes_of, dim=1)
+
+
+def _readout_slopes(network: FrozenNetwork, recurrent: RecurrentTrace, change: Tensor) -> Tensor:
+    """How fast the readout moves with each feature, by a pass forward for each, (n_points, n_readout, n_features)."""
+    assert network.recurrent is not None
+    config, n_features = network.network.config, change.shape[2]
+    moves = torch.diag_embed(change).transpose(1, 2)  # (n_points, n_features, lookback, n_features)
+    states = network.recurrent.tangents(recurrent, moves, last=config.readout == "last").flatten(0, 1)
+    return reduce_steps(config, states).view(len(change), n_features, -1).transpose(1, 2)
+
+
+def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:
+    """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
+    values = {
+        ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
+        for number, layer in enumerate(trace.front)
+    }
+    if config.readout_stage is not None:
+        values[config.readout_stage, 0] = trace.readout
+    values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
+    if config.output_function is not None:
+        values["output", len(config.head)] = trace.outputs
+    return values

@@ -1,0 +1,250 @@
+"""Connectivity: which nodes can affect an output, from masks and zero weights alone, whatever the data.
+
+Whatever has no connection with an output has no effect on it, for any values for which all that passes through the
+network is finite (0 times infinity is not 0). The converse does not hold: nonzero weights may cancel.
+
+Ids of the nodes of the graph.
+
+``feature:{name}``; ``front:{l}:{j}``; ``lstm:{u}`` or ``gru:{u}``, the units of the readout; ``cell:{step}:{name}``
+where the head reads all steps, step 0 the newest and -1 the one before; ``head:{l}:{j}`` for l >= 1; ``output:{name}``.
+Layer 0 of the head is what it reads: units, cells, or nodes that are there already, features or nodes of the front. The
+last layer of the head is the outputs, unless an output function stands between them. The factors of a product node are
+``{id}.{m}``.
+
+The edge from node i of a layer of a KAN to sub-node j of the next is ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kanmodel.network.chain import Network, Place
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig, RecurrentConfig
+from kanmodel.network.layer import KANLayer
+from kanmodel.network.recurrent import KINDS
+
+NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "head", "output", "subnode"]
+READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
+
+
+def node_place(config: ModelConfig, stage: str, layer: int) -> tuple[str, int]:
+    """Where the ledger lists the nodes of a layer of a stage: (stage, layer)."""
+    if stage == "head" and layer == len(config.head) and config.output_function is None:
+        return "output", layer
+    if layer > 0:
+        return stage, layer
+    if stage == "head" and config.readout_stage is not None:
+        return config.readout_stage, 0
+    return ("front", len(config.front)) if stage == "head" and config.front else ("input", 0)
+
+
+def node_id(config: ModelConfig, stage: str, layer: int, index: int) -> str:
+    """Id of a node of a layer of a stage."""
+    kind, number = node_place(config, stage, layer)
+    match kind:
+        case "output":
+            return output_id(config, index)
+        case "input":
+            return f"feature:{config.feature_names[index]}"
+        case "cell":
+            return f"cell:{_cell_name(config, index)}"
+        case "lstm" | "gru":
+            return f"{kind}:{index}"
+    return f"{kind}:{number}:{index}"
+
+
+def output_id(config: ModelConfig, output: int) -> str:
+    """Id of an output."""
+    return f"output:{config.outputs[output]}"
+
+
+def subnode_id(config: ModelConfig, stage: str, layer: int, subnode: int) -> str:
+    """Id of a sub-node of a layer of a stage; of a sum node it is the node's own."""
+    members = config.stages[stage][layer - 1].node_of_subnode
+    node = members[subnode]
+    if members.count(node) == 1:
+        return node_id(config, stage, layer, node)
+    return f"{stage}:{layer}:{node}.{subnode - members.index(node)}"
+
+
+def edge_id(stage: str, layer: int, i: int, j: int) -> str:
+    """Id of the edge from node i of a layer of a stage to sub-node j of the next."""
+    return f"{stage}:{layer}:{i}:{j}"
+
+
+def kind_of(identity: str) -> NodeKind:
+    """``lstm:3`` -> ``lstm``; not for sub-nodes, whose ids begin with their node's."""
+    kind: NodeKind = identity.split(":", 1)[0]  # type: ignore[assignment]
+    return kind
+
+
+def label_of(identity: str) -> str:
+    """``lstm:3`` -> ``lstm 3``; ``feature:temp_c`` -> ``temp_c``; ``cell:-3:temp_c`` -> ``temp_c at -3``."""
+    kind, rest = identity.split(":", 1)
+    if kind == "cell":
+        step, name = rest.split(":", 1)
+        return f"{name} at {step}"
+    return rest if kind in ("feature", "output") else f"{kind} {rest}"
+
+
+def _cell_name(config: ModelConfig, index: int) -> str:
+    """Step and name of one of the values that a flattened window has: a feature, or a unit or node by its number."""
+    step, value = divmod(index, config.n_readout // config.lookback)
+    plain = config.recurrent is None and not config.front
+    return f"{step - config.lookback + 1}:{config.feature_names[value] if plain else value}"
+
+
+Kept = dict[Place, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
+
+
+def connected_nodes(network: Network, output: int, edges: Kept, passing: Kept | None = None) -> Kept:
+    """The nodes that kept edges connect with both sides, bool (n_nodes,) by (stage, layer).
+
+    Before the first layer lie all features, beyond the last one output; a softmax reads all nodes for it. A recurrent
+    part counts as connected with everything. Who asks for many sets of edges of one network gives its `passing`, by
+    `passing_by_layer`.
+    """
+    config, passing = network.config, passing or passing_by_layer(network)
+    forward: Kept = {}
+    reached = torch.ones(len(config.features), dtype=torch.bool)
+    for stage, layers in network.stages.items():
+        if stage == "head":
+            reached = _read_out(config, reached)
+        for number, layer in enumerate(layers):
+            forward[stage, number] = _through_norm(layer.config, reached)
+            subnodes = (edges[stage, number] & forward[stage, number]).any(dim=1) & passing[stage, number]
+            reached = _any_subnode(layer.config, subnodes)
+        forward[stage, len(layers)] = reached
+    connected: Kept = {}
+    onward = torch.arange(len(config.outputs)) == output
+    if config.output_function == "softmax":
+        onward = torch.ones_like(onward)
+    for stage in reversed(list(network.stages)):
+        leading = leading_nodes(network.stages[stage], stage, edges, onward, passing)
+        connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
+        if stage == "head":
+            has_cells = config.recurrent is not None
+            onward = torch.ones(config.n_steps).bool() if has_cells else _read_back(config, leading[0])
+    return {place: connected[place] for place in forward}
+
+
+def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor, passing: Kept) -> list[Tensor]:
+    """The nodes of each layer of a stage from which kept edges lead to the last nodes that are set, bool (n_nodes,)."""
+    onward = [last]
+    for number, layer in reversed(list(enumerate(layers))):
+        subnodes = leading_subnodes(layer, onward[0], passing[stage, number])
+        leading = (edges[stage, number] & subnodes[:, None]).any(dim=0)
+        onward.insert(0, _through_norm(layer.config, leading))
+    return onward
+
+
+def leading_subnodes(layer: KANLayer, nodes: Tensor, passing: Tensor) -> Tensor:
+    """The passing sub-nodes of a layer that act on any of its nodes that are set, (n_nodes,) -> (n_subnodes,), bool."""
+    return nodes[list(layer.config.node_of_subnode)] & passing
+
+
+def passing_by_layer(network: Network) -> Kept:
+    """The `passing_subnodes` of each layer, by (stage, layer)."""
+    return {place: passing_subnodes(layer) for place, layer in network.layers.items()}
+
+
+def passing_subnodes(layer: KANLayer) -> Tensor:
+    """The sub-nodes of a layer that its affine maps and products let through, (n_subnodes,), bool.
+
+    None where its own scale or that of its node is 0, nor beside a factor of its product that is always 0: one that no
+    edge moves (it has none that adds anything, or its scale is 0), and whose bias is 0.
+    """
+    node_of_subnode = torch.tensor(layer.config.node_of_subnode)
+    empty = ~layer.acts.any(dim=1) | (layer.subnode_scale == 0)
+    is_factor = node_of_subnode >= layer.config.n_sum
+    vanishing = _any_subnode(layer.config, is_factor & empty & (layer.subnode_bias == 0))  # (n_nodes,)
+    return (layer.subnode_scale != 0) & ((layer.node_scale != 0) & ~vanishing)[node_of_subnode]
+
+
+def connected_features(network: Network, output: int) -> list[bool]:
+    """Whether a path of live edges and nonzero weights leads from each feature to an output."""
+    config, live, passing = network.config, live_edges(network), passing_by_layer(network)
+    read = _read_back(config, connected_nodes(network, output, live, passing)["head", 0])
+    if network.recurrent is not None and config.recurrent is not None:
+        read = _read_by_recurrent(network.recurrent, config.recurrent, config, read)
+    if config.front:
+        read = leading_nodes(network.stages["front"], "front", live, read, passing)[0]
+    return [bool(feature) for feature in read]
+
+
+def _read_by_recurrent(
+    module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, config: ModelConfig, units: Tensor
+) -> Tensor:
+    """The inputs of a recurrent part that act on any of its units that are set, (n_units,) -> (n_inputs,), bool.
+
+    An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
+    one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads out
+    for `last`, there is neither a unit of the step before nor anything to forget.
+    """
+    for layer in reversed(range(recurrent.num_layers)):
+        reads = []
+        for direction, suffix in enumerate(("", "_reverse") if recurrent.bidirectional else ("",)):
+            is_first = bool(direction) and layer == recurrent.num_layers - 1 and config.readout == "last"
+            acting = units[direction * recurrent.hidden_size :][: recurrent.hidden_size]
+            steps = 1 if is_first else config.lookback
+            reads.append(_read_by_cells(module, recurrent, f"l{layer}{suffix}", acting, steps))
+        units = torch.stack(reads).any(dim=0)
+    return units
+
+
+def _read_by_cells(
+    module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, name: str, units: Tensor, steps: int
+) -> Tensor:
+    """The inputs that affect these units of one layer and direction after `steps` steps."""
+    kind = KINDS[recurrent.cell]
+    weights = {
+        part: getattr(module, f"{part}_{name}", None) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    gates = {part: weight.unflatten(0, (kind.n_gates, -1)) for part, weight in weights.items() if weight is not None}
+    of_candidate = torch.cat([gate[kind.candidate].reshape(len(units), -1) for gate in gates.values()], dim=1)
+    alive = (of_candidate != 0).any(dim=1)
+    acting = [gate for gate in range(kind.n_gates) if gate != kind.forget or steps > 1]
+    of_input = (gates["weight_ih"][acting] != 0).any(dim=0)  # (n_units, n_inputs)
+    of_units = (gates["weight_hh"] != 0).any(dim=0)  # (n_units, n_units)
+    units = units & alive
+    for _ in range(min(steps - 1, len(units))):
+        units = units | ((of_units & units[:, None]).any(dim=0) & alive)
+    read: Tensor = (of_input & units[:, None]).any(dim=0)
+    return read
+
+
+def live_edges(network: Network) -> Kept:
+    """The edges that vary: neither masked nor zero or constant by their weights, (n_subnodes, n_in) by place."""
+    return {place: layer.varies for place, layer in network.layers.items()}
+
+
+def n_nodes(layers: Layers) -> list[int]:
+    """Nodes of each layer of a stage, its inputs first."""
+    return [layers[0].n_in, *(layer.n_out for layer in layers)]
+
+
+def _read_out(config: ModelConfig, steps: Tensor) -> Tensor:
+    """Which of the head's inputs are reached from values of the steps that are, (n_steps,) -> (n_readout,)."""
+    if config.recurrent is not None:
+        return torch.ones(config.n_readout, dtype=torch.bool)
+    return steps.repeat(config.lookback) if config.readout == "flatten" else steps
+
+
+def _read_back(config: ModelConfig, readout: Tensor) -> Tensor:
+    """Which values of a step, or units, lead to head inputs that are set, (n_readout,) -> (n,), bool."""
+    return readout.view(config.lookback, -1).any(dim=0) if config.readout == "flatten" else readout
+
+
+def _through_norm(layer: LayerConfig, nodes: Tensor) -> Tensor:
+    """Nodes that a layer reads, (n_nodes,); with a layer norm each of them acts through all, so one set sets all."""
+    return nodes.any().expand_as(nodes) if layer.mixes else nodes
+
+
+def _any_subnode(layer: LayerConfig, subnodes: Tensor) -> Tensor:
+    """Whether any sub-node of each node of a layer is set, (n_subnodes,) -> (n_out,)."""
+    members = torch.tensor(layer.node_of_subnode)
+    return torch.zeros(layer.n_out, dtype=torch.long).index_add(0, members, subnodes.long()) > 0

@@ -1,1 +1,0 @@
-"""Structure of a network: ids, connectivity, pykan's scores, and forward passes with replaced edges."""

@@ -1,1 +1,0 @@
-"""The network as a graph of nodes and edges, and pruning."""

@@ -1,0 +1,461 @@
+"""The architecture of a forecaster and the units of its columns, as frozen dataclasses.
+
+A network is a chain: [layers per step] -> [recurrent] -> readout -> layers -> [output function]. Every layer is a KAN
+layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read it, a BatchNorm in
+evaluation mode is an affine map of the nodes.
+
+Nothing here computes: a config describes a checkpoint, and raises an error of one sentence if it is not possible.
+
+Groups of features that belong together, such as the sine and cosine of the hour.
+
+The config of a layer: its shape, basis, base and symbolic edges, and the steps before it.
+
+The config of a whole forecaster: the chain of layers, recurrent part and readout.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import pairwise
+from reprlib import repr
+from typing import Any, Literal, get_args
+
+from kanmodel.checks import check_choice, check_count, check_flag, check_items, check_number, check_text
+from kanmodel.data import Feature, Scaling, Target, TimeColumn
+from kanmodel.errors import ConfigError, DataError, quote
+from kanmodel.network.bases import Basis, BSpline
+from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
+
+Groups = Mapping[str, Sequence[str]]
+"""Name of a group to the names of its members: features, or other groups."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups with their features, including those of nested groups, and the features without a group.
+
+    Attributes:
+        names: the groups in the given order, then the features without a group.
+        members: indices of the features of each, ascending.
+        whole: indices of the names that are in no group: every feature is in exactly one of them.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    whole: tuple[int, ...]
+
+
+def check_groups(groups: object, features: Sequence[str]) -> None:
+    """Checks that groups are a valid grouping of the features.
+
+    Raises:
+        ConfigError: as `resolve_groups`.
+    """
+    try:
+        resolve_groups(groups, features)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
+    """The grouping of a model's features.
+
+    Args:
+        groups: `Groups`; a feature or a group is a member of at most one group.
+        features: their names.
+
+    Raises:
+        DataError: it is not a mapping of printable names to lists; or a group has no members, one that does not exist,
+            one of another group, itself, or the name of a feature.
+    """
+    if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
+        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {quote(groups)}")
+    for name in groups:
+        try:
+            check_text(name, "the name of a group")
+        except ConfigError as error:
+            raise DataError.at("groups", f"cannot be used: {error}") from error
+    numbers = {feature: number for number, feature in enumerate(features)}
+    parent = _find_parents(groups, numbers)
+    members: dict[str, list[int]] = {name: [] for name in groups}
+    for feature, number in numbers.items():
+        above = parent.get(feature)
+        while above is not None:
+            if number in members[above][-1:]:
+                raise _circular(above)
+            members[above].append(number)
+            above = parent.get(above)
+    for name, found in members.items():
+        if not found:  # all its members are circular
+            raise _circular(name)
+    names = (*groups, *(feature for feature in features if feature not in parent))
+    return Grouping(
+        names,
+        tuple(tuple(members[name]) if name in members else (numbers[name],) for name in names),
+        tuple(number for number, name in enumerate(names) if name not in parent),
+    )
+
+
+def _find_parents(groups: Mapping[str, object], features: Collection[str]) -> dict[str, str]:
+    """The group of each member."""
+    parent: dict[str, str] = {}
+    for name, members in groups.items():
+        place = f"groups.{name}"
+        if name in features:
+            raise DataError.at(place, "has the name of a feature")
+        if not isinstance(members, list | tuple) or not members or not all(isinstance(m, str) for m in members):
+            raise DataError.at(place, f"must be a list of features, but is {quote(members)}")
+        for member in members:
+            if member not in features and member not in groups:
+                raise DataError.at(place, f"has no feature {quote(member)}; the features are {', '.join(features)}")
+            if member in parent:
+                raise DataError.at(place, f"has {quote(member)}, which is in {quote(parent[member])} already")
+            parent[member] = name
+    return parent
+
+
+def _circular(name: str) -> DataError:
+    return DataError.at(f"groups.{name}", "is a member of itself")
+
+
+MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
+BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
+LAYER_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Step:
+    """A transformation of a layer's inputs before its edges.
+
+    Attributes:
+        kind: an elementwise activation (`activations.ACTIVATIONS`); ``affine``, a scale and a bias for each node, such
+            as a BatchNorm in evaluation mode; or ``layer_norm``, which mixes the nodes (Ba et al. 2016, arXiv
+            1607.06450), with a scale and a bias for each.
+        parameter: the slope below 0 of leaky_relu, alpha of elu, beta of softplus, or eps of layer_norm; torch's by
+            default. None for kinds without a parameter.
+    """
+
+    kind: str
+    parameter: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self.kind, "kind", ("affine", "layer_norm", *ACTIVATIONS))
+        usual = LAYER_NORM_EPS if self.mixes else None if self.has_tensors else ACTIVATIONS[self.kind].parameter
+        if self.parameter is None:
+            object.__setattr__(self, "parameter", usual)
+        elif usual is None:
+            raise ConfigError(f"parameter must be null, as {self.kind} has none, but is {repr(self.parameter)}")
+        else:
+            check_number(self.parameter, "parameter", positive=self.kind in ("layer_norm", "softplus"))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a value depends on all nodes."""
+        return self.kind == "layer_norm"
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether it has a ``weight`` and a ``bias``, each (n_in,)."""
+        return self.kind in ("affine", "layer_norm")
+
+
+@dataclass(frozen=True)
+class SymbolicEdge:
+    """An edge with an additional fixed function c f(a x + b) + d, as made by pykan's `fix_symbolic`.
+
+    Attributes:
+        i: index of its input.
+        j: index of its sub-node.
+        function: pykan's name of f.
+    """
+
+    i: int
+    j: int
+    function: str
+
+    def __post_init__(self) -> None:
+        check_count(self.i, "i", lowest=0)
+        check_count(self.j, "j", lowest=0)
+        check_choice(self.function, "function", FUNCTIONS)
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """A layer of edges with the sum and product nodes they enter (Liu et al. 2024, arXiv 2404.19756, 2408.10205).
+
+    Attributes:
+        n_in: number of inputs.
+        n_sum: number of sum nodes.
+        basis: the basis of the functions on edges.
+        base: the activation added to the basis, with a weight for each edge; ``zero`` for none.
+        before: transformations of the inputs before the edges, in order. Elementwise steps belong to the edges, whose
+            function is x -> f(step(x)); a layer norm mixes the nodes.
+        base_after: number of these steps before the base; None for all. 0 if only the basis takes normalised values,
+            as in fast-kan.
+        mult_arity: number of factors of each product node; product nodes come after the sum nodes.
+        symbolic: edges with a fixed function besides the basis, of the same inputs as the base.
+    """
+
+    n_in: int
+    n_sum: int
+    basis: Basis = field(default_factory=BSpline)
+    base: str = "silu"
+    before: tuple[Step, ...] = ()
+    base_after: int | None = None
+    mult_arity: tuple[int, ...] = ()
+    symbolic: tuple[SymbolicEdge, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_count(self.n_in, "n_in")
+        check_count(self.n_sum, "n_sum", lowest=0)
+        check_items(self.mult_arity, "mult_arity", int)
+        for number, arity in enumerate(self.mult_arity):
+            check_count(arity, f"mult_arity[{number}]", lowest=2)
+        check_count(self.n_subnodes, "the number of sub-nodes")
+        if not isinstance(self.basis, Basis):
+            raise ConfigError(f"basis must be a basis, but is {repr(self.basis)}")
+        check_choice(self.base, "base", BASE_FUNCTIONS)
+        check_items(self.before, "before", Step)
+        check_count(len(self.before), "the number of steps before a layer", lowest=0, highest=MAX_LAYERS)
+        if self.base_after is not None:
+            check_count(self.base_after, "base_after", lowest=0, highest=len(self.before))
+        check_items(self.symbolic, "symbolic", SymbolicEdge)
+        for number, edge in enumerate(self.symbolic):
+            if edge.i >= self.n_in or edge.j >= self.n_subnodes:
+                raise ConfigError(
+                    f"symbolic[{number}] is an edge from {edge.i} to {edge.j}, but there are {self.n_in} inputs and "
+                    f"{self.n_subnodes} sub-nodes"
+                )
+
+    @property
+    def n_out(self) -> int:
+        """Number of nodes, sum and product nodes together."""
+        return self.n_sum + len(self.mult_arity)
+
+    @property
+    def n_subnodes(self) -> int:
+        """Number of sub-nodes: one for each sum node, and one for each factor of a product node."""
+        return self.n_sum + sum(self.mult_arity)
+
+    @property
+    def node_of_subnode(self) -> tuple[int, ...]:
+        """The node that each sub-node belongs to."""
+        factors = [self.n_sum + m for m, arity in enumerate(self.mult_arity) for _ in range(arity)]
+        return (*range(self.n_sum), *factors)
+
+    @property
+    def steps_of_base(self) -> int:
+        """Number of steps of `before` that are applied before the base."""
+        return len(self.before) if self.base_after is None else self.base_after
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the input of an edge depends on all nodes, because of a layer norm."""
+        return any(step.mixes for step in self.before)
+
+
+Layers = tuple[LayerConfig, ...]
+
+
+def plain_layers(
+    width: Sequence[int | tuple[int, int]], basis: Basis | None = None, **options: Any
+) -> tuple[LayerConfig, ...]:
+    """Uniform layers from pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes.
+
+    Args:
+        width: nodes of each layer, or (sum nodes, product nodes of two factors).
+        basis: of all layers; B-splines of 5 intervals by default.
+        **options: of all layers, see `LayerConfig`.
+
+    Raises:
+        ConfigError: such layers cannot exist.
+    """
+    nodes = [(n, 0) if isinstance(n, int) else n for n in width]
+    if len(nodes) < 2:
+        raise ConfigError(f"width needs an input and an output layer, but is {list(width)}")
+    if nodes[0][1]:
+        raise ConfigError(f"width[0] has inputs only, but is {list(nodes[0])}")
+    return tuple(
+        LayerConfig(sum(before), n_sum, basis or BSpline(), mult_arity=(2,) * n_mult, **options)
+        for before, (n_sum, n_mult) in pairwise(nodes)
+    )
+
+
+def width_of(layers: Layers) -> list[int | list[int]]:
+    """pykan's width of consecutive layers: ``[12, 5, 1]``, with ``[n_sum, n_mult]`` for a layer with product nodes."""
+    nodes: list[int | list[int]] = [layers[0].n_in]
+    return nodes + [[layer.n_sum, len(layer.mult_arity)] if layer.mult_arity else layer.n_sum for layer in layers]
+
+
+Cell = Literal["lstm", "gru"]
+Readout = Literal["last", "mean", "flatten"]
+DType = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as in torch.
+
+    Attributes:
+        cell: lstm or gru.
+        hidden_size: units per direction.
+        num_layers: stacked layers.
+        bidirectional: whether a second direction reads the window backwards.
+        bias: whether the gates have biases.
+    """
+
+    cell: Cell
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice(self.cell, "cell", get_args(Cell))
+        check_count(self.hidden_size, "hidden_size")
+        check_count(self.num_layers, "num_layers")
+        check_flag(self.bidirectional, "bidirectional")
+        check_flag(self.bias, "bias")
+
+    @property
+    def n_units(self) -> int:
+        """Number of units of the last layer, both directions together."""
+        return self.hidden_size * (2 if self.bidirectional else 1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A forecaster: [front layers per step] -> [recurrent] -> readout -> head layers -> [output function].
+
+    Attributes:
+        features: input columns, in the order of a window's last axis.
+        targets: forecast columns, or classes.
+        lookback: steps of a window.
+        horizon: forecast steps; output ``{target}+{step}`` with steps outermost.
+        head: the layers after the readout, at least one.
+        recurrent: the LSTM or GRU; None if there is none.
+        front: layers applied to each step, before the recurrent part; empty if there are none.
+        readout: what the head reads of the steps: the ``last`` (``out[:, -1]``, for both directions), their ``mean``,
+            or all of them, ``flatten``, oldest first.
+        output_function: function of the last layer's nodes, an elementwise activation or softmax; None for none.
+        dtype: dtype of all weights.
+        ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 if the targets'
+            columns are already shifted, or it is unknown, and the first output is ``{target}+1``.
+        groups: features that belong together, by the name of their group; explanations also sum their contributions.
+        time: the time stamps of the training rows; None if there were none.
+    """
+
+    features: tuple[Feature, ...]
+    targets: tuple[Target, ...]
+    lookback: int
+    horizon: int
+    head: Layers
+    recurrent: RecurrentConfig | None = None
+    front: Layers = ()
+    readout: Readout = "last"
+    output_function: str | None = None
+    dtype: DType = "float32"
+    ahead: int = 0
+    groups: Groups = field(default_factory=dict)
+    time: TimeColumn | None = None
+
+    def __post_init__(self) -> None:
+        check_items(self.features, "features", Feature)
+        check_items(self.targets, "targets", Target)
+        for place, names in (("features", self.feature_names), ("targets", tuple(t.name for t in self.targets))):
+            repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+            if not names or repeated:
+                given = repr(repeated) if repeated else "none"
+                raise ConfigError(f"{place} must be at least one, of unique names, but {given} given")
+        check_count(self.lookback, "lookback")
+        check_count(self.horizon, "horizon")
+        check_count(self.ahead, "ahead", lowest=0)
+        check_groups(self.groups, self.feature_names)
+        if self.time is not None and not isinstance(self.time, TimeColumn):
+            raise ConfigError(f"time must be a time column, but is {repr(self.time)}")
+        object.__setattr__(self, "groups", deepcopy(self.groups))  # the caller may change what it gave
+        check_choice(self.readout, "readout", get_args(Readout))
+        check_choice(self.dtype, "dtype", get_args(DType))
+        if self.output_function is not None:
+            check_choice(self.output_function, "output_function", ("softmax", *ACTIVATIONS))
+        if self.recurrent is not None and not isinstance(self.recurrent, RecurrentConfig):
+            raise ConfigError(f"recurrent must be an LSTM or a GRU, but is {repr(self.recurrent)}")
+        n_layers = 0
+        for stage, reaching in (("front", len(self.features)), ("head", None)):
+            layers = getattr(self, stage)
+            check_items(layers, stage, LayerConfig)
+            n_layers += len(layers)
+            check_count(n_layers, "the number of layers", lowest=0, highest=MAX_LAYERS)
+            n_nodes = self.n_readout if reaching is None else reaching
+            for number, layer in enumerate(layers):
+                if layer.n_in != n_nodes:
+                    raise ConfigError(f"{stage}[{number}].n_in must be {n_nodes}, which reach it, but is {layer.n_in}")
+                n_nodes = layer.n_out
+        n_outputs = self.horizon * len(self.targets)
+        if not self.head or self.head[-1].n_out != n_outputs:
+            found = self.head[-1].n_out if self.head else "no layer"
+            raise ConfigError(f"head must end in {n_outputs} nodes, horizon x targets, but ends in {found}")
+
+    @property
+    def stages(self) -> dict[str, Layers]:
+        """The layers by stage name, in the order of the data; an empty front is left out."""
+        return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
+
+    @property
+    def n_steps(self) -> int:
+        """Number of values per step that enter the recurrent part, or the readout without one."""
+        return self.front[-1].n_out if self.front else len(self.features)
+
+    @property
+    def n_readout(self) -> int:
+        """Number of inputs of the head."""
+        n_values = self.recurrent.n_units if self.recurrent else self.n_steps
+        return n_values * (self.lookback if self.readout == "flatten" else 1)
+
+    @property
+    def readout_stage(self) -> Literal["lstm", "gru", "cell"] | None:
+        """Kind of the head's inputs: units of a ``lstm`` or ``gru``, or the values of each step, ``cell``.
+
+        None if they are the values of existing nodes: features, or nodes of the front's last layer.
+        """
+        if self.readout == "flatten":
+            return "cell"
+        return None if self.recurrent is None else self.recurrent.cell
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the outputs are probabilities, of classes or of one event."""
+        return self.output_function in ("softmax", "sigmoid")
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the head's inputs are the features of a single step."""
+        return self.readout_stage is None and not self.front and (self.lookback == 1 or self.readout == "last")
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """Steps and features of one window."""
+        return self.lookback, len(self.features)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features, in the order of a window's last axis."""
+        return tuple(f.name for f in self.features)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes."""
+        first = max(1, self.ahead)
+        return tuple(f"{t.name}+{step}" for step in range(first, first + self.horizon) for t in self.targets)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The scaling of the features and outputs."""
+        return Scaling.of(self.features, [self.target_of(output) for output in range(len(self.outputs))], self.dtype)
+
+    def target_of(self, output: int) -> Target:
+        """The target that output number `output` forecasts."""
+        return self.targets[output % len(self.targets)]

@@ -1,0 +1,262 @@
+"""The ONNX graph of a whole forecaster, scaling included.
+
+Splines in ONNX: gathers the polynomials of each input's interval, and multiplies them by the powers.
+
+LSTM and GRU in ONNX: the operators of that name, or for float64, which ONNX Runtime lacks, a Scan over the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from kanmodel.data import Scaling
+from kanmodel.network.chain import apply_output_function, reduce_steps
+from kanmodel.network.config import Cell
+from kanmodel.network.frozen import FrozenLayers, FrozenNetwork
+from kanmodel.network.pieces import Pieces
+from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
+from kanmodel.onnx.values import (
+    OPERATIONS,
+    Graph,
+    Value,
+    concatenate,
+    mean,
+    sigmoid,
+    split,
+    tanh,
+    total,
+    unsqueeze,
+    write,
+    write_many,
+)
+
+
+def sum_pieces(pieces: Pieces, x: Value) -> Value:
+    """`Pieces.sums`: (batch, n_in) -> (batch, n_out)."""
+    n_in, n_terms, n_out = len(pieces.first), pieces.order + 1, pieces.table.shape[2]
+    graph_type = helper.np_dtype_to_tensor_dtype(pieces.knots.numpy().dtype)
+    behind = write("GreaterOrEqual", unsqueeze(x, 2), pieces.knots.squeeze(1).T)  # (batch, n_in, n_knots)
+    count = total(write("Cast", behind, to=graph_type), 2)
+    interval = write("Cast", count, to=TensorProto.INT64) + pieces.first
+    u = (x - write("Gather", pieces.start, interval)) * write("Gather", pieces.inverse_width, interval)
+    u = unsqueeze(u, 2)
+    powers = [u - u + 1, u]
+    while len(powers) < n_terms:
+        powers.append(powers[-1] * u)
+    row = write("Reshape", concatenate(powers[:n_terms], 2), np.array([0, 1, n_in * n_terms]))
+    terms = write("Gather", pieces.table, interval)  # (batch, n_in, n_terms, n_out)
+    matrix = write("Reshape", terms, np.array([0, n_in * n_terms, n_out]))
+    return write("Squeeze", write("MatMul", row, matrix), np.array([1]))
+
+
+OPERATIONS[Pieces.sums] = sum_pieces
+
+
+ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+"""Torch's number of each of ONNX's gates: input, output, forget, cell; update, reset, hidden."""
+
+
+class States:
+    """Hidden states of all steps, steps outermost, with the methods that the three readouts use.
+
+    Args:
+        by_step: (lookback, batch, n_units).
+        last: states of the last step, (batch, n_units), if they are computed separately.
+        added: added to every state, (batch, 1).
+    """
+
+    def __init__(self, by_step: Value, last: Value | None = None, added: Value | float = 0.0) -> None:
+        self._by_step, self._last, self._added = by_step, last, added
+
+    def __getitem__(self, key: Any) -> Value:
+        """``states[:, -1]``."""
+        assert key == (slice(None), -1)
+        last = write("Gather", self._by_step, np.array(-1), axis=0) if self._last is None else self._last
+        return last + self._added
+
+    def mean(self, dim: int) -> Value:
+        """Mean over the steps."""
+        assert dim == 1
+        return mean(self._by_step, 0) + self._added
+
+    def flatten(self, start: int) -> Value:
+        """(batch, lookback * n_units)."""
+        assert start == 1
+        return write("Flatten", write("Transpose", self._by_step, perm=[1, 0, 2]), axis=1) + self._added
+
+
+def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
+    """`FrozenRecurrent` on (batch, lookback, n_in).
+
+    ONNX Runtime's operators turn NaN into a finite state, which would hide missing values; so NaN is added to the
+    states of windows that are not finite.
+    """
+    x = write("Transpose", steps, perm=[1, 0, 2])
+    nothing = unsqueeze(0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0), 1)
+    last = None
+    for directions in recurrent.gate_weights:
+        with x.graph.scope("recurrent"):
+            if x.graph.dtype == torch.float64:
+                x = _scan(recurrent.config.cell, x, directions)
+            else:
+                x, last = _operator(recurrent.config.cell, x, directions)
+    return States(x, last, nothing)
+
+
+def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> tuple[Value, Value | None]:
+    """One layer with ONNX's operator, (lookback, batch, n_in) -> its states, and those of the last step."""
+    hidden = len(directions[0].from_state)
+    states, last, *_ = write_many(
+        cell.upper(),
+        [x, *(_stack(cell, part, directions) for part in ("from_inputs", "from_state", "bias"))],
+        3 if cell == "lstm" else 2,
+        hidden_size=hidden,
+        direction="bidirectional" if len(directions) == 2 else "forward",
+        **({"linear_before_reset": 1} if cell == "gru" else {}),
+    )  # states: (lookback, directions, batch, hidden); last: (directions, batch, hidden)
+    if len(directions) == 1:
+        return write("Squeeze", states, np.array([1])), write("Squeeze", last, np.array([0]))
+    # The final state of the backward direction is at the first step, which is not the readout.
+    in_a_row = write("Transpose", states, perm=[0, 2, 1, 3])
+    return write("Reshape", in_a_row, np.array([0, 0, 2 * hidden])), None
+
+
+def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
+    """A weight in ONNX's layout: directions outermost, gates in its order."""
+
+    def ordered(weight: Tensor) -> Tensor:  # (..., n_gates * hidden) -> (n_gates * hidden, ...)
+        gates = weight.movedim(-1, 0).chunk(len(ORDER[cell]))
+        return torch.cat([gates[number] for number in ORDER[cell]])
+
+    if part == "bias":
+        return torch.stack([torch.cat([ordered(of.bias), ordered(of.state_bias)]) for of in directions])
+    return torch.stack([ordered(getattr(of, part)) for of in directions])
+
+
+def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
+    """One layer as a Scan with the equations of its cell, as documented by torch."""
+    states = []
+    for reverse, weights in enumerate(directions):
+        graph = Graph(x.graph.dtype, prefix=f"{x.graph.name('cell')}/")
+        hidden = len(weights.from_state)
+        before = [Value(graph, graph.name(name)) for name in (("h", "c") if cell == "lstm" else ("h",))]
+        step = Value(graph, graph.name("x"))
+        after = (_lstm_step if cell == "lstm" else _gru_step)(weights, step, *before)
+        outputs = [*after, write("Identity", after[0])]
+        body = helper.make_graph(
+            graph.nodes,
+            graph.name("body"),
+            [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in (*before, step)],
+            [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in outputs],
+            graph.constants,
+        )
+        zeros = write("Expand", torch.zeros(1, 1, dtype=graph.dtype), _shape_of_state(x, hidden))
+        directed = {"scan_input_directions": [reverse], "scan_output_directions": [reverse]}
+        *_, of_steps = write_many(
+            "Scan", [*[zeros] * len(before), x], len(outputs), body=body, num_scan_inputs=1, **directed
+        )
+        states.append(of_steps)
+    return states[0] if len(states) == 1 else concatenate(states, 2)
+
+
+def _shape_of_state(x: Value, hidden: int) -> Value:
+    """(batch, hidden) for (lookback, batch, n_in)."""
+    batch = write("Gather", write("Shape", x), np.array([1]), axis=0)
+    return concatenate([batch, np.array([hidden])])
+
+
+def _lstm_step(weights: GateWeights, x: Value, h: Value, c: Value) -> tuple[Value, ...]:
+    hidden = len(weights.from_state)
+    moved = x @ weights.from_inputs + h @ weights.from_state + (weights.bias + weights.state_bias)
+    i, f, g, o = split(moved, [hidden] * 4, 1)
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return sigmoid(o) * tanh(c), c
+
+
+def _gru_step(weights: GateWeights, x: Value, h: Value) -> tuple[Value, ...]:
+    hidden = len(weights.from_state)
+    of_inputs = split(x @ weights.from_inputs + weights.bias, [hidden] * 3, 1)
+    of_state = split(h @ weights.from_state + weights.state_bias, [hidden] * 3, 1)
+    r, z = (sigmoid(inputs + state) for inputs, state in zip(of_inputs[:2], of_state[:2], strict=True))
+    n = tanh(of_inputs[2] + r * of_state[2])
+    return ((1 - z) * n + z * h,)
+
+
+OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
+
+
+INPUT = "instances"
+PREDICTIONS, LOGITS = "predictions", "logits"
+Traced = Any
+"""A `Value`, which the network takes for a tensor."""
+OPSET, IR_VERSION = 17, 8  # from 2022, the oldest with LayerNormalization
+
+
+def write_forward(frozen: FrozenNetwork, scaling: Scaling) -> onnx.ModelProto:
+    """Builds the graph of the forward pass, for any number of windows.
+
+    Its input is ``instances`` (n, lookback, n_features), float64, original units, oldest step first. Its outputs are
+    ``predictions`` (n, n_outputs), float64, original units, and, if there is an output function, its inputs ``logits``.
+
+    Args:
+        frozen: the network.
+        scaling: original units <-> model units.
+
+    Raises:
+        ExportError: a layer has no ONNX form.
+    """
+    config = frozen.config
+    graph = Graph(scaling.dtype)
+    steps: Traced
+    windows = Value(graph, INPUT)
+    with graph.scope("scaling"):
+        scaled = (windows - scaling.feature_mean) / scaling.feature_scale
+        steps = write("Cast", scaled, to=helper.np_dtype_to_tensor_dtype(np.dtype(config.dtype)))
+    if "front" in frozen.stages:
+        n_features = len(config.features)
+        rows = _pass(frozen.stages["front"], "front", write("Reshape", steps, np.array([-1, n_features])))
+        steps = write("Reshape", rows, np.array([-1, config.lookback, config.n_steps]))
+    states = steps if frozen.recurrent is None else frozen.recurrent(steps)
+    logits = _pass(frozen.stages["head"], "head", reduce_steps(config, states))
+    with graph.scope("output"):
+        outputs = [_as_double(apply_output_function(config, logits)) * scaling.output_scale + scaling.output_mean]
+        names = [PREDICTIONS]
+        if config.output_function is not None:
+            outputs.append(_as_double(logits))
+            names.append(LOGITS)
+    for value, name in zip(outputs, names, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [value.name], [name], f"output/{name}"))
+    graph.prune(names)
+    return helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "forward",
+            [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["n", *config.window_shape])],
+            [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", len(config.outputs)]) for name in names],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="kanscope",
+    )
+
+
+def _pass(layers: FrozenLayers, stage: str, x: Traced) -> Traced:
+    """Applies consecutive layers, (rows, n_in) -> (rows, n_out); their nodes are named after them."""
+    if layers.inputs is not None:
+        x = x[:, layers.inputs]
+    for number, layer in enumerate(layers.layers):
+        with x.graph.scope(f"{stage}.{number}"):
+            x = layer.forward(x)
+    return x
+
+
+def _as_double(x: Traced) -> Value:
+    return write("Cast", x, to=TensorProto.DOUBLE)

@@ -1,0 +1,147 @@
+"""An ONNX Runtime session for the graph of a forecaster.
+
+Prediction of small batches in one call of ONNX Runtime, if that is faster than torch's dozens of small calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from time import thread_time
+from typing import cast
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from kanmodel.data import Array, Scaling
+from kanmodel.errors import ExportError
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.onnx.forward import INPUT, LOGITS, PREDICTIONS, write_forward
+
+FATAL = 4  # log level of ONNX Runtime; other errors are raised anyway
+
+
+class Session:
+    """Runs a graph of `forward.write_forward` on the caller's thread; threads may share it.
+
+    Args:
+        model: the graph.
+
+    Raises:
+        ExportError: ONNX Runtime cannot compute a layer of it.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        options.enable_cpu_mem_arena = False  # 3 MB less for each model, 5 % slower for one window
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+            raise ExportError(_name_layer(str(error))) from error
+
+    def predict(self, windows: Array) -> Array:
+        """Predictions, (n, lookback, n_features) -> (n, n_outputs), original units, without any checks.
+
+        n must not be 0: ONNX Runtime 1.32 aborts the process if an LSTM gets no window.
+        """
+        return self._run(PREDICTIONS, windows)
+
+    def logits(self, windows: Array) -> Array:
+        """Inputs of the output function, (n, n_outputs), if the graph has them."""
+        return self._run(LOGITS, windows)
+
+    def _run(self, output: str, windows: Array) -> Array:
+        return cast(Array, self._session.run([output], {INPUT: windows})[0])
+
+
+def _name_layer(message: str) -> str:
+    """Turns a message such as ``… implementation for Erf(13) node with name 'head.0/Erf_9'`` into a sentence."""
+    found = re.search(r"implementation for (\w+)\(\d+\) node with name '(.*)/[^/]*'", message)
+    return f"{found[2]} needs {found[1]}, which ONNX Runtime cannot compute in its type" if found else message
+
+
+Predict = Callable[[Array], Array]
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+N_TIMINGS = 3
+LONG = 0.02  # seconds: if a batch takes longer, larger ones are not timed
+TOLERANCE = 1e-5  # in standard deviations of an output: if both differ by more, torch is used
+
+
+class SmallBatches:
+    """The forward pass for batches up to a measured size.
+
+    Args:
+        session: its graph.
+        scaling: of the network.
+        window_shape: steps and features of a window.
+        max_windows: the largest batch for which it is faster.
+    """
+
+    def __init__(self, session: Session, scaling: Scaling, window_shape: tuple[int, int], max_windows: int) -> None:
+        self._session, self._window_shape = session, window_shape
+        self._largest_square = max(float(scaling.feature_limit.min()), 0.0) ** 2
+        self.max_windows = max_windows
+
+    @classmethod
+    def measure(
+        cls, frozen: FrozenNetwork, scaling: Scaling, windows: Array, predict: Predict, output_std: Array
+    ) -> SmallBatches | None:
+        """Measures up to which batch size it is faster than torch; None if it is not for a single window.
+
+        Args:
+            frozen: the network.
+            scaling: original units <-> model units.
+            windows: windows to time, original units.
+            predict: torch's forward pass.
+            output_std: standard deviation of each output.
+
+        Raises:
+            ExportError: a layer has no ONNX form.
+        """
+        session, largest = Session(write_forward(frozen, scaling)), 0
+        windows = np.resize(windows, (max(SIZES), *windows.shape[1:]))
+        for size in SIZES:
+            batch = windows[:size]
+            agrees = np.abs(session.predict(batch) - predict(batch)) <= TOLERANCE * output_std
+            seconds, of_torch = _time_in_turn([session.predict, predict], batch)
+            if not agrees.all() or seconds >= of_torch:
+                break
+            largest = size
+            if of_torch > LONG:
+                break
+        return cls(session, scaling, frozen.config.window_shape, largest) if largest else None
+
+    def predict(self, windows: Array) -> Array | None:
+        """(n, lookback, n_features), original units -> (n, n_outputs), original units.
+
+        Returns:
+            None if torch has to predict or raise an error: for larger and empty batches, for windows that may not be
+            finite in the network's dtype, and for predictions that are not finite.
+        """
+        if not 0 < len(windows) <= self.max_windows or windows.shape[1:] != self._window_shape:
+            return None
+        values = np.asarray(windows, np.float64).ravel()
+        with np.errstate(over="ignore"):  # infinity is too large as well
+            if not values.dot(values) <= self._largest_square:  # false for NaN too
+                return None
+        outputs = self._session.predict(values.reshape(windows.shape))
+        return outputs if np.isfinite(outputs).all() else None
+
+
+def _time_in_turn(ways: list[Predict], batch: Array) -> list[float]:
+    """The least processor time that each took on this thread, in seconds."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for _ in range(N_TIMINGS):
+        if sum(map(sum, seconds)) > LONG:
+            break
+        for way, taken in zip(ways, seconds, strict=True):
+            start = thread_time()
+            way(batch)
+            taken.append(thread_time() - start)
+    return [min(taken) for taken in seconds]

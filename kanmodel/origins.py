@@ -1,0 +1,246 @@
+"""Constructors of `Model`: `load` for checkpoints, `from_torch` for live modules, `from_file` for weights.
+
+Training from data frames: `train` makes a new `Model`, `fine_tune` continues training one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+from torch import nn
+
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.checks import checked
+from kanmodel.data import MAX_STEP
+from kanmodel.errors import ConfigError, UnknownNameError
+from kanmodel.model import Model
+from kanmodel.network.config import Groups
+from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions, choose_progress
+from kanmodel.training.tables import Columns, describe_left_out, make_table
+from kanmodel.training.training import fine_tune as fine_tune_model
+from kanmodel.training.training import fit
+
+
+@checked
+def load(path: str | Path) -> Model:
+    """Loads a checkpoint file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or foreign; the message names the first difference.
+    """
+    path = Path(path)
+    return Model(load_checkpoint(path), path.stem)
+
+
+@checked
+def from_torch(
+    net: nn.Module,
+    *,
+    windows: Any,
+    features: Sequence[str],
+    outputs: Sequence[str] | None = None,
+    targets: Any = None,
+    predictions: Any = None,
+    scaling: Any = None,
+    horizon: int | None = None,
+    groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+) -> Model:
+    """Converts a trained module to a model, and verifies that both predict the same on all windows.
+
+    See `kanmodel.importers.from_torch.from_torch` for arguments and errors.
+    """
+    from kanmodel.importers import from_torch as importer  # here, because it imports yaml
+
+    return Model(
+        importer.from_torch(
+            net,
+            windows=windows,
+            features=features,
+            outputs=outputs,
+            targets=targets,
+            predictions=predictions,
+            scaling=scaling,
+            horizon=horizon,
+            groups=groups,
+            integer=integer,
+            fixed=fixed,
+        )
+    )
+
+
+@checked
+def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Sequence[str], **options: Any) -> Model:
+    """Converts a file of torch.save or safetensors to a model, verified by the original model's predictions.
+
+    See `kanmodel.importers.from_file.from_file` for options and errors.
+    """
+    from kanmodel.importers import from_file as importer  # here, because it imports yaml
+
+    return Model(
+        importer.from_file(path, windows=windows, predictions=predictions, features=features, **options),
+        Path(path).stem,
+    )
+
+
+Report = bool | Callable[[Progress], None] | None
+
+
+@checked
+def train(
+    frame: Any,
+    target: str | Sequence[str],
+    *,
+    ahead: int = 0,
+    features: Sequence[str] | None = None,
+    time: str | None = None,
+    segment: str | None = None,
+    split: str | None = None,
+    max_step: float = MAX_STEP,
+    units: Mapping[str, str] | None = None,
+    last_value: Mapping[str, str | float] | None = None,
+    groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+    progress: Report = None,
+    name: str = "model",
+    **options: Any,
+) -> Model:
+    """Trains an LSTM+KAN forecaster on a table, and compares it with persistence and ridge regression.
+
+    Windows with a missing value or target are left out and counted, and no window spans a gap in time. The figures are
+    in `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more;
+    see `kanmodel.training.training.fit`.
+
+    Args:
+        frame: a data frame (pandas, polars, or anything with ``.columns``), or a mapping of name to array; rows oldest
+            first. NaN, None and masked values are missing, booleans are 0 and 1.
+        target: the column to forecast, or several.
+        ahead: rows between a window's last row and the first forecast, the output ``{target}+{ahead}``; with `horizon`
+            h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that is already shifted, so that each row
+            has the value to forecast from it; its output is called ``{target}+1``.
+        features: input columns; by default every column of numbers or booleans without another role, including the
+            target if `ahead` is not 0, because its past is then known. A warning names the columns left out by that.
+        time: the column of time stamps: dates, ISO 8601 strings, or numbers. A step longer than `max_step` is a gap.
+        segment: the column whose value changes where another series begins.
+        split: the column with train, validation or test; by default the newest 15 % of the rows are for the
+            test. Without validation rows, blocks of training windows all over the rows before the test are held out
+            (`validation_share`, `validation_blocks`); the reference windows are chosen evenly from them.
+        max_step: the longest time step that is not a gap, as a multiple of the median step.
+        units: unit of a feature or target, by name.
+        last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is
+            itself a change; only needed if `ahead` is 0.
+        groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
+            their contributions.
+        integer: features with whole numbers, which a counterfactual keeps whole.
+        fixed: features that nobody can change, such as the calendar, which a counterfactual leaves unchanged.
+        progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
+            a terminal or a notebook.
+        name: name of the model.
+        **options: those of `kanmodel.training.optimization.TrainingOptions`: `lookback`, `horizon`, `hidden`, `cell`,
+            `width`, `front`, `grid`, `lamb`, `grid_updates`, `epochs`, `patience`, `seed` and more.
+
+    Raises:
+        DataError: a value that cannot be used, too few windows, or a constant target; the message states the reason.
+        UnknownNameError: a column or an option that does not exist.
+        ConfigError: an architecture that cannot exist.
+        NonFiniteError: the training diverged.
+    """
+    columns = Columns(
+        targets=(target,) if isinstance(target, str) else tuple(target),
+        features=None if features is None else tuple(features),
+        ahead=ahead,
+        split=split,
+        segment=segment,
+        time=time,
+        max_step=max_step,
+        units=units or {},
+        last_value=last_value or {},
+        groups=groups or {},
+        integer=tuple(integer),
+        fixed=tuple(fixed),
+    )
+    table = make_table(frame, columns)
+    if table.left_out:
+        warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
+    report, line = choose_progress(progress)
+    trained = fit(table, _read_options(options), report)
+    line.finish(trained.metrics)
+    return Model(trained, name)
+
+
+@checked
+def fine_tune(
+    model: Model,
+    frame: Any,
+    *,
+    time: str | None = None,
+    segment: str | None = None,
+    split: str | None = None,
+    max_step: float = MAX_STEP,
+    last_value: Mapping[str, str | float] | None = None,
+    grid_size: int | None = None,
+    move_grids: bool = False,
+    progress: Report = None,
+    **options: Any,
+) -> Model:
+    """Continues training a model: with a penalty for sparser edges, on finer grids, or on new data.
+
+    Columns, `ahead`, architecture, units and scaling are the model's; masked edges stay masked. The returned weights
+    are those of the epoch with the lowest validation error plus penalty, including epoch 0, the start.
+
+    Args:
+        model: the model to start from; it is not changed.
+        frame: as in `train`.
+        time: as in `train`, like `segment`, `split`, `max_step`, `last_value` and `progress`.
+        segment: likewise.
+        split: likewise.
+        max_step: likewise.
+        last_value: likewise.
+        grid_size: intervals of a finer grid for every spline, set before training as by `Model.refine_grid`; None to
+            keep the grids.
+        move_grids: whether the knots are moved to the data, before and after training.
+        progress: likewise.
+        **options: as in `train`, except those of the architecture; `grid_updates` is 0 by default.
+
+    Raises:
+        DataError: as `train`.
+        UnknownNameError: as `train`.
+        ConfigError: `grid_size` or `move_grids` for a model without B-splines, a grid that is not finer, or an option
+            of the architecture.
+        NonFiniteError: the training diverged.
+    """
+    for option in ("lookback", "horizon", *ARCHITECTURE):
+        if option in options:
+            more = "; grid_size sets a finer one" if option == "grid" else ""
+            raise ConfigError(f"{option} cannot be given, because it is taken from the model{more}")
+    config = model.loaded.config
+    columns = Columns(
+        targets=tuple(target.name for target in config.targets),
+        features=config.feature_names,
+        ahead=config.ahead,
+        split=split,
+        segment=segment,
+        time=time,
+        max_step=max_step,
+        last_value=last_value or {},
+    )
+    report, line = choose_progress(progress)
+    table = make_table(frame, columns)
+    chosen = _read_options({"grid_updates": 0} | options)
+    tuned = fine_tune_model(model.loaded, table, chosen, report, move_grids, grid_size).after
+    line.finish(tuned.metrics)
+    return Model(tuned, model.name)
+
+
+def _read_options(options: Mapping[str, Any]) -> TrainingOptions:
+    known = [field.name for field in fields(TrainingOptions)]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"there is no option {name!r}; the options are {', '.join(known)}")
+    return TrainingOptions(**options)

@@ -1,0 +1,120 @@
+"""Styles of pictures: themes for light and dark, and a palette that is safe for colour-blind readers.
+
+The colours are those of Okabe and Ito (2008), as in the explorer. Classes of elements are replaced by presentation
+attributes with literal colours, which are part of SVG 1.1; librsvg, Qt and CairoSVG support neither custom
+properties nor media queries. The theme `auto` has the light colours as attributes, and the dark ones in a media query,
+which takes precedence if it is supported.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from kanmodel.explain.result import Theme
+
+N_COLORS = 6  # features with a colour of their own
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+
+LIGHT = {
+    "ink": "#1f2328",
+    "paper": "#ffffff",
+    "muted": "#59636e",
+    "faint": "#d8dee4",
+    "wash": "#eff2f5",
+    "rest": "#b4bcc4",
+    "c1": "#0072b2",
+    "c2": "#e69f00",
+    "c3": "#009e73",
+    "c4": "#d55e00",
+    "c5": "#cc79a7",
+    "c6": "#56b4e9",
+    "up": "#0072b2",
+    "down": "#d55e00",
+}
+DARK = LIGHT | {
+    "ink": "#e6edf3",
+    "paper": "#0d1117",
+    "muted": "#9198a1",
+    "faint": "#30363d",
+    "wash": "#161b22",
+    "rest": "#6e7781",
+    "c1": "#3a9bdc",
+    "up": "#3a9bdc",
+    "down": "#e8793a",
+}
+PALETTES = {"light": LIGHT, "dark": DARK, "auto": LIGHT}
+
+# Class -> attributes; colours are names in the palettes. If two classes set the same attribute, the later one wins.
+LOOKS: dict[str, dict[str, str]] = {
+    "kanscope": {"fill": "ink", "font-family": FONT, "font-size": "11"},
+    "paper": {"fill": "paper"},
+    "heading": {"font-size": "15", "font-weight": "600"},
+    "strong": {"font-weight": "600"},
+    "muted": {"fill": "muted"},
+    "middle": {"text-anchor": "middle"},
+    "end": {"text-anchor": "end"},
+    "link": {"fill": "none", "stroke": "ink"},
+    "box": {"fill": "paper", "stroke": "ink", "stroke-width": "0.8"},
+    "curve": {
+        "fill": "none",
+        "stroke": "ink",
+        "stroke-width": "1.5",
+        "stroke-linejoin": "round",
+        "stroke-linecap": "round",
+    },
+    "chip": {"fill": "paper", "stroke": "ink"},
+    "solid": {"fill": "ink"},
+    "on-solid": {"fill": "paper", "font-weight": "600"},
+    "band": {"fill": "wash"},
+    "shade": {"fill": "wash"},
+    "dot": {"fill": "ink"},
+    "hit": {"fill": "none", "pointer-events": "all"},
+    "dashed": {"fill": "none", "stroke": "rest", "stroke-dasharray": "3 3"},
+    "pale": {"fill": "rest"},
+    "pale-link": {"stroke": "rest"},
+    "axis": {"stroke": "muted", "fill": "none"},
+    "tick": {"stroke": "muted", "fill": "none"},
+    "whisker": {"stroke": "ink", "fill": "none", "stroke-width": "1.2"},
+    "knot": {"stroke": "ink", "stroke-width": "1.5"},
+    "bar": {"fill": "rest"},
+    "rule": {"stroke": "faint"},
+    "main": {"stroke-width": "2.4"},
+    "part": {"fill": "none", "stroke-width": "1.2"},
+    "line": {"stroke-dasharray": "5 4"},
+    "rise": {"fill": "up"},
+    "fall": {"fill": "down"},
+    "f0": {"fill": "rest"},
+    "s0": {"stroke": "rest"},
+    **{f"f{n}": {"fill": f"c{n}"} for n in range(1, N_COLORS + 1)},
+    **{f"s{n}": {"stroke": f"c{n}"} for n in range(1, N_COLORS + 1)},
+}
+
+_HOVER = """
+.kanscope .edge:hover .link,.kanscope .edge:focus .link{opacity:1}
+.kanscope .edge:hover .box,.kanscope .edge:focus .box{stroke-width:2}
+"""
+
+
+@cache
+def attributes_of(classes: str, theme: Theme) -> dict[str, str]:
+    """The presentation attributes of an element with these classes."""
+    chosen, palette = set(classes.split()), PALETTES[theme]
+    return {
+        attribute: palette.get(value, value)
+        for name, look in LOOKS.items()
+        if name in chosen
+        for attribute, value in look.items()
+    }
+
+
+def _write_dark() -> str:
+    rules = []
+    for name, look in LOOKS.items():
+        colors = ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK)
+        if colors:
+            rules.append(f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}")
+    return "@media screen and (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
+
+
+STYLE = _HOVER + _write_dark()
+"""The style element of a picture with the theme `auto`."""
