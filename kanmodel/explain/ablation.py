@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.data import Array
 from kanmodel.explain.importance import ImportanceEstimates
@@ -25,11 +24,11 @@ from kanmodel.explain.pruning import (
     r2,
     remove_edges,
 )
-from kanmodel.explain.result import Result
+from kanmodel.explain.result import Result, Table
 from kanmodel.explain.structure import Kept, leading_nodes, leading_subnodes, passing_by_layer
 from kanmodel.explain.topology import NetworkGraph
 from kanmodel.network.chain import Network
-from kanmodel.text import with_unit, write_table
+from kanmodel.text import with_unit
 
 TRIES = 4  # attempts to keep the fidelity of every output before all edges are kept
 ROUNDING = 1e-6  # tolerance of an R2 measured on the smaller network, whose sums are rounded in another order
@@ -206,12 +205,9 @@ class Ablation(Result):
     def _title(self) -> str:
         return f"Ablation of {with_unit(self.output, self.unit)}"
 
-    def _cost(self) -> str:
-        return f"{self.n_kept} of {self.n_edges} edges kept, R2 {self.fidelity.r2:.4f} against the full model"
+    def _facts(self) -> dict[str, str]:
+        cost = f"{self.n_kept} of {self.n_edges} edges kept, R2 {self.fidelity.r2:.4f} against the full model"
+        return {"cost": cost}
 
-    def _details(self) -> str:
-        table = html.write_table(self.table(), _COLUMNS, self._cost())
-        return html.write_heading(self._title()) + table
-
-    def __repr__(self) -> str:
-        return f"{self._title()}: {self._cost()}\n{write_table(self.table(), _COLUMNS)}"
+    def _tables(self) -> list[Table]:
+        return [Table(self.table(), _COLUMNS)]

@@ -23,15 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Ledger, LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.result import Result
-from kanmodel.text import with_unit, write_facts, write_table
+from kanmodel.explain.result import Result, Table
+from kanmodel.text import with_unit
 
 
 @dataclass(frozen=True)
@@ -219,18 +218,14 @@ class Comparisons(Result):
     def _title(self) -> str:
         return f"Why {with_unit(self.output, self.unit)} differs"
 
-    def _details(self) -> str:
-        totals = self._totals()
-        columns = ["window", "feature", "data", "model"]
-        return (
-            html.write_heading(self._title())
-            + html.write_table(totals, list(totals[0]))
-            + html.write_table(self.table(), columns)
-        )
+    def _facts(self) -> dict[str, str]:
+        if len(self) != 1:
+            return {}
+        return {name: f"{value:.4g}" for name, value in self._totals()[0].items() if isinstance(value, float)}
 
-    def __repr__(self) -> str:
-        totals = self._totals()
-        if len(totals) > 1:
-            return f"{self._title()}\n{write_table(totals, list(totals[0]))}"
-        facts = {name: f"{value:.4g}" for name, value in totals[0].items() if isinstance(value, float)}
-        return f"{self._title()}\n{write_facts(facts)}\n{write_table(self.table(), ['feature', 'data', 'model'])}"
+    def _tables(self) -> list[Table]:
+        several, totals = len(self) > 1, self._totals()
+        return [
+            Table(totals, list(totals[0]), in_text=several, in_html=several),
+            Table(self.table(), ["window", "feature", "data", "model"][not several :], in_text=not several),
+        ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from inspect import isfunction
 from pathlib import Path
 from typing import Any, Literal
 
+from kanmodel import html, text
 from kanmodel.checkpoint import ReferenceSpan
 from kanmodel.checks import checked
 from kanmodel.errors import ExportError
 from kanmodel.html import image_of, inline_picture, write_page, write_piece, write_prose
+from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
 
@@ -21,6 +24,30 @@ Theme = Literal["light", "dark", "auto"]
 def draw(result: object, theme: Theme) -> bytes:
     """The picture of a result, SVG; `kanmodel.show` registers one for each type that has one."""
     raise NotImplementedError(f"a {type(result).__name__} has no picture")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some columns of the rows of a result, to be shown.
+
+    Attributes:
+        rows: values by column name.
+        columns: those to show, in order.
+        title: in HTML the table is folded below it; None for a table that is open.
+        in_text: whether text shows it too.
+        in_html: whether HTML shows it too.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    title: str | None = None
+    in_text: bool = True
+    in_html: bool = True
+
+    def markup(self) -> str:
+        """The table as HTML."""
+        table = html.write_table(self.rows, self.columns)
+        return table if self.title is None else html.fold(self.title, table)
 
 
 class Result(ABC):
@@ -55,6 +82,13 @@ class Result(ABC):
         picture = self._picture("auto")
         return write_piece((image_of(picture) if picture else "") + self._details() + self._note())
 
+    def __repr__(self) -> str:
+        parts = [printable(self._title())]
+        if facts := self._facts():
+            parts.append(text.write_facts(facts))
+        parts += [text.write_table(table.rows, table.columns) for table in self._tables() if table.in_text]
+        return "\n".join(parts)
+
     def _picture(self, theme: Theme) -> str | None:
         """The picture, if there is one."""
         return None
@@ -63,9 +97,22 @@ class Result(ABC):
     def _title(self) -> str:
         """The title, in plain text."""
 
-    @abstractmethod
+    def _facts(self) -> Mapping[str, str]:
+        """Names and values, one pair per line."""
+        return {}
+
+    def _tables(self) -> Sequence[Table]:
+        """The tables, in the order of HTML and of text."""
+        return ()
+
     def _details(self) -> str:
-        """Markup below the picture."""
+        """Markup below the picture: the title if there is no picture, facts and tables."""
+        facts = self._facts()
+        return (
+            ("" if isinstance(self, Pictured) else html.write_heading(self._title()))
+            + (html.write_facts(facts) if facts else "")
+            + "".join(table.markup() for table in self._tables() if table.in_html)
+        )
 
     def _note(self) -> str:
         """Markup at the end."""
@@ -82,12 +129,11 @@ class GlobalResult(Result):
 
     reference: ReferenceSpan = field(kw_only=True)
 
-    @abstractmethod
-    def _text(self) -> str:
-        """The result in plain text."""
-
     def _note(self) -> str:
         return write_prose(f"Reference: {self.reference}")
+
+    def _text(self) -> str:
+        return super().__repr__()
 
     def __repr__(self) -> str:
         return f"{self._text()}\nReference: {self.reference}"
@@ -114,10 +160,10 @@ class Pictured(Result):
         return draw(self, theme).decode()
 
 
-def _give(text: str, path: str | Path | None) -> str:
+def _give(content: str, path: str | Path | None) -> str:
     if path is not None:
         try:
-            Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_text(content, encoding="utf-8")
         except (OSError, ValueError) as error:
             raise ExportError(f"cannot write {path}: {error}") from error
-    return text
+    return content

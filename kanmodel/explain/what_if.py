@@ -15,14 +15,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.errors import DataError
-from kanmodel.explain.result import Result
+from kanmodel.explain.result import Result, Table
 from kanmodel.network.config import ModelConfig
-from kanmodel.text import with_unit, write_table
+from kanmodel.text import with_unit
 
 DEFAULT_POINTS = 21
 
@@ -216,17 +215,9 @@ class WhatIf(Result):
     def _title(self) -> str:
         return "What if"
 
-    def _details(self) -> str:
+    def _tables(self) -> list[Table]:
         summary, rows = self._summary(), self.table()
-        return (
-            html.write_heading(self._title())
-            + html.write_table(summary, list(summary[0]))
-            + html.fold("Every value", html.write_table(rows, list(rows[0])))
-        )
-
-    def __repr__(self) -> str:
-        summary = self._summary()
-        return f"{self._title()}\n{write_table(summary, list(summary[0]))}"
+        return [Table(summary, list(summary[0])), Table(rows, list(rows[0]), "Every value", in_text=False)]
 
 
 def _name(config: ModelConfig, response: Response) -> Curve:

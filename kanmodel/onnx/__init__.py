@@ -2,6 +2,6 @@
 
 import os
 
-# Since 1.29 the official builds of ONNX Runtime send usage data, including hashes of weights, to Microsoft, and write to
-# the user's cache, unless this is set before they are imported.
+# Since 1.29 the official builds of ONNX Runtime send usage data, including hashes of weights, to Microsoft, and write
+# to the user's cache, unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
