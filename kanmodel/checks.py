@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache, wraps
-from inspect import signature
+from inspect import Parameter, Signature, signature
 from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from reprlib import repr
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -51,11 +51,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     A call raises `UnknownNameError` for a word that is not one of those listed in the annotation, and `DataError` for
     another wrong argument.
     """
-    parameters = signature(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if hints := _hints(function):
+        parameters, hints = _parameters(function)
+        if hints:
             _check(parameters.bind(*args, **kwargs).arguments, hints)
         return function(*args, **kwargs)
 
@@ -74,11 +74,18 @@ def _check(values: Mapping[str, object], hints: Mapping[str, Any]) -> None:
 
 
 @cache
-def _hints(function: Callable[..., object]) -> dict[str, Any]:
-    """Annotations of the parameters alone, since that of the result may be imported for type checkers only."""
+def _parameters(function: Callable[..., object]) -> tuple[Signature, dict[str, Any]]:
+    """The parameters of a function and their annotations, those that a TypedDict unpacks as if they were its own."""
     given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
     hints = get_type_hints(SimpleNamespace(__annotations__=given), getattr(function, "__globals__", {}))
-    return {name: hint for name, hint in hints.items() if hint is not Any}
+    parameters = signature(function)
+    for name, hint in [*hints.items()]:
+        if get_origin(hint) is Unpack:
+            unpacked = get_type_hints(get_args(hint)[0])
+            own = [one for one in parameters.parameters.values() if one.name != name]
+            added = [Parameter(each, Parameter.KEYWORD_ONLY, default=...) for each in unpacked]
+            parameters, hints = parameters.replace(parameters=own + added), hints | unpacked
+    return parameters, {name: hint for name, hint in hints.items() if hint is not Any}
 
 
 def _check_value(place: str, value: Any, hint: Any) -> None:

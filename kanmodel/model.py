@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
-from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
+from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
 from kanmodel.checks import checked
 from kanmodel.computing import Once, pause
-from kanmodel.data import Array, steps_of_rows
+from kanmodel.data import Array, Feature, Scaling, read_only, steps_of_rows
 from kanmodel.errors import CheckpointError, DataError, Problem
-from kanmodel.explain.ablation import Ablation, compare_models, extract_subnetwork
+from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
 from kanmodel.explain.attribution import (
     Explanation,
     LedgerOptions,
@@ -31,28 +32,63 @@ from kanmodel.explain.attribution import (
 )
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_window, draw_baselines
 from kanmodel.explain.comparison import Comparisons, compare_forecasts, match_outputs
-from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals, Search, find_counterfactual, find_neighbour
+from kanmodel.explain.counterfactual import (
+    Counterfactual,
+    Counterfactuals,
+    Search,
+    find_counterfactual,
+    find_neighbour,
+    measure_typical_distance,
+)
 from kanmodel.explain.curves import Edge, EdgeCurve, Span, sample_edges
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
-from kanmodel.explain.faithfulness import Agreement, Faithfulness, measure_faithfulness
-from kanmodel.explain.formula import Formulas
-from kanmodel.explain.importance import Importance
-from kanmodel.explain.model_comparison import ModelComparison
-from kanmodel.explain.pruning import EdgePlace, Fidelity, FidelityPoint, Fill, Metric, PruningRule, Thresholds
-from kanmodel.explain.report import Report
+from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
+from kanmodel.explain.formula import Formulas, find_front
+from kanmodel.explain.importance import (
+    Importance,
+    ImportanceEstimates,
+    attribute_features,
+    attribute_groups,
+    measure_importance,
+)
+from kanmodel.explain.model_comparison import ModelChange, ModelComparison, compare_models
+from kanmodel.explain.pruning import (
+    EdgePlace,
+    Fidelity,
+    FidelityPoint,
+    Fill,
+    Metric,
+    Pruning,
+    PruningRule,
+    Thresholds,
+    prune_by_rule,
+    remove_edges,
+    trace_fidelity,
+)
+from kanmodel.explain.report import Report, answer_findings, collect_findings
+from kanmodel.explain.result import Result, Table
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
-from kanmodel.explain.topology import Topology, TopologyEdge, find_edge_at, find_place, find_places
+from kanmodel.explain.topology import (
+    NetworkGraph,
+    Topology,
+    TopologyEdge,
+    assemble_topology,
+    find_edge_at,
+    find_place,
+    find_places,
+)
 from kanmodel.explain.what_if import DEFAULT_POINTS, Shift, WhatIf, respond
 from kanmodel.inputs import read_baseline, read_windows
-from kanmodel.network.config import Groups, resolve_groups
-from kanmodel.overall import Overall, Results
-from kanmodel.properties import ModelProperties
+from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
+from kanmodel.text import list_some, with_unit
 
 if TYPE_CHECKING:
     from kanmodel.onnx.export import OnnxExport
 
 N_KEPT = 128  # results of questions about the model as a whole
+Answer = TypeVar("Answer")
+Question = TypeVar("Question", bound=Callable[..., Any])
 
 Place = str | tuple[Any, ...]
 """An edge, as `Model.edge` takes it."""
@@ -62,13 +98,77 @@ to array (n, lookback) or (lookback,); or a data frame of at least `lookback` ro
 the newest, without a gap, if it has the time column of the training or an index of dates, else as they stand."""
 
 
+class RuleArguments(TypedDict, total=False):
+    """A pruning rule in keywords; see `Model.topology`."""
+
+    fidelity: float | None
+    metric: Metric | None
+    thresholds: Thresholds | Mapping[str, float] | None
+    fill: Fill
+    without: Sequence[Place]
+
+
+class Results(Protocol):
+    """A cache of results; see `kanmodel.computing.Once`."""
+
+    def get(self, key: Hashable, compute: Callable[[], Answer]) -> Answer:
+        """Returns the result of a key, computed if there is none."""
+
+
+def cached(question: Question) -> Question:
+    """Caches a method of `Model` by checkpoint, output and other arguments, once for all threads that ask."""
+
+    @wraps(question)
+    def ask(self: Model, output: int, *rest: Hashable) -> Any:
+        return self.results.get(self._key(output, question.__name__, *rest), lambda: question(self, output, *rest))
+
+    return cast(Question, ask)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference windows in time order, on which global results such as `importance` are measured.
+
+    Attributes:
+        targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
+        times: time stamp of each window's last step; None if unknown.
+        span: their number and time span, and the features in which they are unlike training.
+    """
+
+    targets: Array | None
+    times: tuple[str, ...] | None
+    span: ReferenceSpan
+    _windows: Tensor = field(repr=False)
+    _scaling: Scaling = field(repr=False)
+
+    @cached_property
+    def windows(self) -> Array:
+        """(n, lookback, n_features), original units, oldest step first; made on first use, as they take memory."""
+        return read_only(self._scaling.features_to_original(self._windows))
+
+    @property
+    def unlike_training(self) -> tuple[Coverage, ...]:
+        """The features whose values here are unlike those of the training rows; see `span`."""
+        return self.span.unlike_training
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __str__(self) -> str:
+        return str(self.span)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class Model(ModelProperties):
+class Model(Result):
     """One checkpoint and the questions one can ask it. It is immutable and can be shared by threads.
 
     Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,
     are computed on first use and cached, once for all threads that ask at the same time (single flight): they are to be
     read, not changed. Long computations call `kanmodel.computing.pause` between slices of the work.
+
+    An output is given by its name, and is the first by default. Methods raise `UnknownNameError` for an output, a
+    feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used, and
+    `NonFiniteError` if a result is not finite.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -76,7 +176,82 @@ class Model(ModelProperties):
         results: cache of the global results; models may share one.
     """
 
+    loaded: LoadedModel
+    name: str = "model"
     results: Results = field(default_factory=lambda: Once(N_KEPT))
+
+    @property
+    def config(self) -> ModelConfig:
+        """Architecture, features, targets and units."""
+        return self.loaded.config
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The inputs: name, unit, and mean, std, min and max over the training rows."""
+        return self.config.features
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The checkpoint's groups, then the features without a group; empty if it has no groups."""
+        groups = self.config.groups
+        return resolve_groups(groups, self.config.feature_names).names if groups else ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, ``{target}+{step}``."""
+        return self.config.outputs
+
+    @property
+    def lookback(self) -> int:
+        """Steps of a window."""
+        return self.config.lookback
+
+    @property
+    def checkpoint(self) -> str | None:
+        """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
+        return f"sha256:{self.loaded.sha256}" if self.loaded.sha256 else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics measured in training, such as ``test_r2``."""
+        return dict(self.loaded.metrics)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the checkpoint comes from."""
+        return self.loaded.provenance
+
+    @property
+    def scaling(self) -> Scaling:
+        """The scaling of the network's inputs and outputs."""
+        return self.loaded.scaling
+
+    @property
+    def feature_range(self) -> tuple[Array, Array]:
+        """Smallest and largest training value of each feature, infinite if unknown, (n_features,) each."""
+        return self.loaded.feature_low, self.loaded.feature_high
+
+    @property
+    def output_std(self) -> Array:
+        """Standard deviation of each output on the reference windows, (n_outputs,), the unit of tolerances."""
+        return self.loaded.output_std
+
+    @property
+    def size(self) -> Size:
+        """Edges and hidden nodes."""
+        return measure_size(self.loaded.network)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The reference windows."""
+        reference = self.loaded.reference
+        targets = None if reference.targets is None else read_only(reference.targets.copy())
+        return Reference(targets, reference.times, self.loaded.reference_span, reference.windows, self.scaling)
+
+    @cached_property
+    def reference_predictions(self) -> Array:
+        """Predictions for the reference windows, (n, n_outputs), original units; those of `predict` up to rounding."""
+        return read_only(self.scaling.outputs_to_original(self.loaded.reference_outputs))
 
     @staticmethod
     @checked
@@ -89,16 +264,7 @@ class Model(ModelProperties):
         return f"sha256:{identify_checkpoint(Path(path))}"
 
     def predict(self, windows: Windows) -> Array:
-        """Forecasts, (n, n_outputs), original units.
-
-        Args:
-            windows: in any form of `Windows`, original units.
-
-        Raises:
-            DataError: windows that do not fit, or a value that is not a finite number.
-            UnknownNameError: a mapping names a feature that does not exist.
-            NonFiniteError: a forecast is not finite.
-        """
+        """Forecasts, (n, n_outputs), original units, of windows in any form of `Windows`."""
         return self.loaded.predict(read_windows(self.loaded, windows))
 
     def accelerate(self) -> Model:
@@ -156,11 +322,6 @@ class Model(ModelProperties):
             effects: whether to measure ablation effects beside the contributions: what the forecast loses without each
                 feature, and what each does alone. Takes 2 forecasts for each window, baseline and feature, and as many
                 for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
-
-        Raises:
-            DataError: windows, a baseline, a group, a segment or an option that cannot be used.
-            UnknownNameError: an output or a feature that does not exist.
-            NonFiniteError: a prediction, a residual or an error is not finite.
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
@@ -203,11 +364,7 @@ class Model(ModelProperties):
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
     ) -> tuple[Groups, Segments]:
-        """The groups and segments that `explain` sums, with the steps that no segment holds; empty if there are none.
-
-        Raises:
-            DataError: an invalid group or segment, which the message names.
-        """
+        """The groups and segments that `explain` sums, with the steps that no segment holds; empty for none."""
         chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
         resolve_groups(chosen, self.config.feature_names)
         return chosen, complete_segments({} if segments is None else segments, self.lookback)
@@ -232,12 +389,6 @@ class Model(ModelProperties):
             shift: from, to and number of points (21 by default) of constants to add, in the feature's unit. Without it
                 the feature is set to constant values from its training minimum to its maximum.
             points: number of these values.
-
-        Raises:
-            DataError: windows or an argument that cannot be used, or there is no shift and a feature's training range
-                is unknown.
-            UnknownNameError: a feature that does not exist.
-            NonFiniteError: a forecast is not finite.
         """
         check_count("points", points, 2)
         chosen, place, added = find_features(self.config, features), find_steps(self.config, steps), make_shift(shift)
@@ -272,17 +423,12 @@ class Model(ModelProperties):
             steps: the first and the last step that change, 0 the newest; None for all.
             max_features: how many features may change together.
             within_training_range: whether changed values must stay within the training range of the feature.
-
-        Raises:
-            DataError: windows or an argument that cannot be used.
-            UnknownNameError: an output or a feature that does not exist.
-            NonFiniteError: a forecast is not finite.
         """
         number, goal = self._number_of(output), make_goal(at_least, at_most, between)
         check_count("max_features", max_features, 1)
         place = find_steps(self.config, steps)
         search = Search(find_features(self.config, features), place, max_features, within_training_range)
-        typical = self._overall.measure_typical_distance()
+        typical = self._typical_distance(0)
         found = []
         for window in read_windows(self.loaded, windows):
             one = find_counterfactual(self.loaded, window, number, goal, search)
@@ -325,18 +471,21 @@ class Model(ModelProperties):
             tolerance: of each ledger, as for `explain`.
             fidelity: without windows: the R2 to which both models are pruned before their edges are compared; 0.99 by
                 default.
-
-        Raises:
-            DataError: the models do not take the same windows or forecast the same output, or an argument that cannot
-                be used.
-            UnknownNameError: an output that does not exist.
-            NonFiniteError: a prediction, a residual or an error is not finite.
         """
         number, against = self._number_of(output), self if other is None else other
         if windows is None:
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
-            return self._compare_models(against, number, fidelity)
+            match_outputs(self.loaded, against.loaded, number)
+            rule = make_rule(fidelity)
+            return ModelComparison(
+                unit=self._unit_of(number),
+                fidelity=cast(float, rule.fidelity),
+                name=self.name,
+                against_name=against.name,
+                reference=self.loaded.reference_span,
+                **vars(self._compare_models(number, against, rule)),
+            )
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = make_options(tolerance, LedgerOptions.path_nodes, LedgerOptions.halvings)
@@ -354,27 +503,8 @@ class Model(ModelProperties):
         names = self.config.feature_names
         return Comparisons(self.outputs[number], self._unit_of(number), tuple(names), tuple(found))
 
-    def _compare_models(self, other: Model, output: int, fidelity: float | None) -> ModelComparison:
-        rule = make_rule(fidelity)
-        assert rule.fidelity is not None, "it has a default"
-        change = self._overall.compare(output, other._overall, rule)
-        unit = self._unit_of(output)
-        return ModelComparison(
-            unit=unit,
-            fidelity=rule.fidelity,
-            name=self.name,
-            against_name=other.name,
-            reference=self.loaded.reference_span,
-            **vars(change),
-        )
-
     def baseline(self, baseline: Any = "mean") -> Array:
-        """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...).
-
-        Raises:
-            DataError: a baseline that cannot be used.
-            UnknownNameError: a feature that does not exist.
-        """
+        """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""
         start = read_baseline(self.loaded, baseline)
         if isinstance(start, ReferenceBaselines):
             return draw_baselines(self.loaded, start.count, start.seed)
@@ -391,45 +521,32 @@ class Model(ModelProperties):
         Args:
             output: its name; None for the first.
             groups: as in `explain`.
-
-        Raises:
-            DataError: groups that cannot be.
-            UnknownNameError: an output that does not exist.
         """
         number = self._number_of(output)
-        return self._overall.attribute(number, self.choose_groups(groups)[0])
+        return self._attribute(
+            number, tuple((name, *members) for name, members in self.choose_groups(groups)[0].items())
+        )
 
     def agreement(self, output: str | None = None) -> tuple[Agreement, ...]:
-        """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair.
-
-        Raises:
-            DataError: there are fewer than 2 reference windows.
-            UnknownNameError: an output that does not exist.
-        """
-        return self._overall.compare_baselines(self._number_of(output))
+        """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair."""
+        return self._agreement(self._number_of(output))
 
     def faithfulness(self, output: str | None = None) -> tuple[Faithfulness, ...]:
-        """Faithfulness: how well contributions predict the effect of removing features, compared with other methods.
-
-        Raises:
-            UnknownNameError: an output that does not exist.
-        """
+        """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
         return measure_faithfulness(self.loaded, self._number_of(output))
 
     def topology(
         self,
         output: str | None = None,
-        *,
-        fidelity: float | None = None,
-        metric: Metric | None = None,
-        thresholds: Thresholds | Mapping[str, float] | None = None,
-        fill: Fill = "mean",
-        without: Sequence[Place] = (),
+        **rule: Unpack[RuleArguments],
     ) -> Topology:
         """The graph of the network for one output, pruned.
 
         Args:
             output: its name; None for the first.
+            **rule: what to keep, as below.
+
+        Keyword Args:
             fidelity: R2 against the full model to keep on the reference windows; 0.99 if there are no thresholds.
             metric: score that ranks the edges; by default whichever keeps the fewest, and with thresholds ``backward``.
             thresholds: prune at scores instead, as pykan does: ``{"node": 0.01, "edge": 0.03, "input": 0.01}``, or
@@ -439,13 +556,10 @@ class Model(ModelProperties):
                 Nodes that only they connected are removed too; `fidelity` holds before their removal.
 
         Raises:
-            DataError: an invalid rule.
-            UnknownNameError: an output, a metric, a threshold, a fill or an edge that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
-            NonFiniteError: the output of what is left is not finite on the reference windows.
         """
-        number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
-        graph = self._overall.lay_out(number, rule)
+        number = self._number_of(output)
+        graph = self._lay_out(number, self._rule(rule))
         return Topology(
             **vars(graph),
             unit=self._unit_of(number),
@@ -458,35 +572,22 @@ class Model(ModelProperties):
         self,
         windows: Windows,
         output: str | None = None,
-        *,
-        fidelity: float | None = None,
-        metric: Metric | None = None,
-        thresholds: Thresholds | Mapping[str, float] | None = None,
-        fill: Fill = "mean",
-        without: Sequence[Place] = (),
+        **rule: Unpack[RuleArguments],
     ) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
         Args:
             windows: in any form of `Windows`, original units.
             output: its name; the first without.
-            fidelity: as for `topology`, and so are the others.
-            metric: likewise.
-            thresholds: likewise.
-            fill: likewise.
-            without: likewise.
+            **rule: as for `topology`.
 
         Raises:
-            DataError: windows that do not fit, or a rule that cannot be.
-            UnknownNameError: as `topology`, or a mapping names a feature that does not exist.
-            InsufficientReferenceError: as `topology`.
-            NonFiniteError: a forecast is not finite, or as `topology`.
+            InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
-        number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
+        number, chosen = self._number_of(output), self._rule(rule)
         read = read_windows(self.loaded, windows)
         predictions = self.loaded.predict(read)[:, number]
-        graph = self._overall.lay_out(number, rule)
-        network = self._overall.ablate(number, rule)
+        graph, network = self._lay_out(number, chosen), self._ablate(number, chosen)
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
         return Ablation.of(graph, self._unit_of(number), predictions, ablated)
 
@@ -502,18 +603,11 @@ class Model(ModelProperties):
         Edges that are cut off go at once, and those of a large network in groups, so that some numbers have no point.
 
         Raises:
-            UnknownNameError: an output, a metric or a fill that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         number, rule = self._number_of(output), make_rule(None, metric, None, fill)
-        return self._overall.trace_fidelity(number, metric, rule.fill)
+        return self._trace_fidelity(number, metric, rule.fill)
 
-    @overload
-    def edge(self, edge: str, /, *, points: int = ..., span: Span = ...) -> Edge: ...
-    @overload
-    def edge(self, source: str, target: str, /, *, points: int = ..., span: Span = ...) -> Edge: ...
-    @overload
-    def edge(self, layer: int, i: int, j: int, /, *, stage: str = ..., points: int = ..., span: Span = ...) -> Edge: ...
     def edge(self, *place: Any, stage: str = "head", points: int = 101, span: Span = "support") -> Edge:
         """The function on an edge, sampled, with the distribution of its inputs on the reference windows.
 
@@ -524,10 +618,6 @@ class Model(ModelProperties):
             points: number of samples, from 2.
             span: range of the samples: ``support``, 1st to 99th percentile of the reference inputs; ``reference``,
                 their smallest to largest; ``grid``, the core interval of the grid.
-
-        Raises:
-            UnknownNameError: there is no such edge or span.
-            DataError: `points` is not a whole number from 2.
         """
         check_count("points", points, 2)
         found = find_place(self.loaded.network, place[0] if len(place) == 1 else place, stage)
@@ -535,11 +625,7 @@ class Model(ModelProperties):
         return Edge(**vars(curve), name=self.name, reference=self.loaded.reference_span)
 
     def find_edges(self, edges: Sequence[Place]) -> tuple[EdgePlace, ...]:
-        """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once.
-
-        Raises:
-            UnknownNameError: one of them does not exist.
-        """
+        """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once."""
         return find_places(self.loaded.network, edges)
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[EdgeCurve]:
@@ -564,61 +650,37 @@ class Model(ModelProperties):
         Raises:
             ConfigError: the model has a layer norm or an output function that cannot be written.
             InsufficientReferenceError: there are fewer than 6 reference windows.
-            NonFiniteError: a contribution is not finite on the reference windows.
-            UnknownNameError: an output that does not exist.
         """
-        return self._overall.formulas(self._number_of(output))
+        return self._formulas(self._number_of(output))
 
     def report(self, output: str | None = None) -> Report:
-        """Answers to common questions about the picture of a KAN, for one output.
-
-        Raises:
-            UnknownNameError: an output that does not exist.
-        """
-        return self._overall.report(self._number_of(output))
+        """Answers to common questions about the picture of a KAN, for one output."""
+        return self._report(self._number_of(output))
 
     def prune(
         self,
         outputs: Sequence[str] | str | None = None,
-        *,
-        fidelity: float | None = None,
-        metric: Metric | None = None,
-        thresholds: Thresholds | Mapping[str, float] | None = None,
-        fill: Fill = "mean",
-        without: Sequence[Place] = (),
+        **rule: Unpack[RuleArguments],
     ) -> Model:
         """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
 
         Args:
             outputs: names of the outputs that keep the fidelity; None for all.
-            fidelity: as for `topology`, like the other options.
-            metric: likewise.
-            thresholds: likewise.
-            fill: likewise.
-            without: likewise; the fidelity holds before they go.
+            **rule: as for `topology`.
 
         Raises:
-            DataError: an invalid rule, or no output.
-            UnknownNameError: an output, a metric, a threshold, a fill or an edge that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
-            NonFiniteError: what is left has an output that is not finite on the reference windows.
         """
-        rule = self._rule(fidelity, metric, thresholds, fill, without)
         names = [outputs] if isinstance(outputs, str) else self.outputs if outputs is None else outputs
         numbers = sorted({self._number_of(name) for name in names})
         if not numbers:
             raise DataError("outputs is empty", [Problem("outputs", "is empty")])
-        measured = [self._overall.measure(number) for number in numbers]
-        return Model(extract_subnetwork(self.loaded, measured, rule), self.name)
+        measured = [self._measure(number) for number in numbers]
+        return Model(extract_subnetwork(self.loaded, measured, self._rule(rule)), self.name)
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:
-        """Fidelity of a pruned model's forecasts to those of the full model.
-
-        Raises:
-            UnknownNameError: an output that does not exist.
-            NonFiniteError: an output of the smaller model is not finite.
-        """
-        return compare_models(full.loaded, self.loaded, self._number_of(output))
+        """Fidelity of a pruned model's forecasts to those of the full model."""
+        return fidelity_between(full.loaded, self.loaded, self._number_of(output))
 
     def refine_grid(self, grid_size: int) -> Model:
         """A new model with its functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
@@ -681,19 +743,118 @@ class Model(ModelProperties):
 
         return export_onnx(self.loaded, Path(path))
 
-    @property
-    def _overall(self) -> Overall:
-        return Overall(self.loaded, self.results)
+    @cached
+    def _measure(self, output: int) -> ImportanceEstimates:
+        return measure_importance(self.loaded, output)
 
-    def _rule(
-        self,
-        fidelity: float | None,
-        metric: Metric | None,
-        thresholds: Thresholds | Mapping[str, float] | None,
-        fill: Fill,
-        without: Sequence[Place],
-    ) -> PruningRule:
-        return make_rule(fidelity, metric, thresholds, fill, self.find_edges(without))
+    @cached
+    def _attribute(self, output: int, groups: tuple[tuple[str, ...], ...]) -> Importance:
+        measured, unit = self._measure(output), self._unit_of(output)
+        of_groups = attribute_groups(self.loaded, measured, {name: members for name, *members in groups})
+        rows, span = attribute_features(self.loaded, measured), self.loaded.reference_span
+        return Importance(self.outputs[output], unit, rows, measured, of_groups, reference=span)
+
+    @cached
+    def _agreement(self, output: int) -> tuple[Agreement, ...]:
+        return compare_baselines(self.loaded, self._measure(output))
+
+    @cached
+    def _prune(self, output: int, rule: PruningRule) -> Pruning:
+        """The edges that a rule keeps. Rules that differ in `without` alone share one search."""
+        if rule.without:
+            rest = self._prune(output, replace(rule, without=()))
+            return remove_edges(self.loaded, output, rest, rule.without)
+        return prune_by_rule(self.loaded, self._measure(output), rule)
+
+    def _lay_out(self, output: int, rule: PruningRule) -> NetworkGraph:
+        """The graph pruned by a rule; rules that keep the same edges share it."""
+        pruning = self._prune(output, rule)
+        key = self._key(output, "graph", pruning.kept, rule.fill)
+        graph = self.results.get(key, lambda: assemble_topology(self.loaded, self._measure(output), pruning))
+        return replace(graph, rule=pruning.rule)
+
+    def _ablate(self, output: int, rule: PruningRule) -> LoadedModel:
+        """The model with the edges that a rule keeps; this one if it keeps every live edge."""
+        pruning = self._prune(output, rule)
+        if all(torch.equal(pruning.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
+            return self.loaded
+        key = self._key(output, "ablated", pruning.kept, rule.fill)
+        return self.results.get(key, lambda: extract_pruned(self.loaded, [pruning]))
+
+    @cached
+    def _trace_fidelity(self, output: int, metric: Metric, fill: Fill) -> tuple[FidelityPoint, ...]:
+        return trace_fidelity(self.loaded, self._measure(output), metric, fill)
+
+    @cached
+    def _formulas(self, output: int) -> Formulas:
+        from kanmodel.explain.written import write_formulas  # here, since sympy is slow to import
+
+        front, unit, span = find_front(self.loaded, output), self._unit_of(output), self.loaded.reference_span
+        return Formulas(self.outputs[output], unit, write_formulas(front), *front.parts, reference=span)
+
+    def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelChange:
+        def compute() -> ModelChange:
+            graph, number = self._lay_out(output, rule), match_outputs(self.loaded, other.loaded, output)
+            return compare_models(self.loaded, self._measure(output), graph, other.loaded, other._lay_out(number, rule))
+
+        identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
+        return self.results.get(self._key(output, "comparison", identity, rule), compute)
+
+    @cached
+    def _typical_distance(self, _: int) -> float | None:
+        """Typical distance of a reference window to its nearest neighbour; the same for all outputs."""
+        return measure_typical_distance(self.loaded)
+
+    @cached
+    def _report(self, output: int) -> Report:
+        """On the default topology."""
+        measured, graph = self._measure(output), self._lay_out(output, PruningRule())
+        groups = self.importance(self.outputs[output]).groups
+        found = collect_findings(self.loaded, measured, graph, groups)
+        answers = answer_findings(self.config, output, found)
+        return Report(self.outputs[output], answers, reference=self.loaded.reference_span)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each feature."""
+        return [asdict(feature) for feature in self.features]
+
+    def _title(self) -> str:
+        return f"Model {self.name}"
+
+    def _tables(self) -> list[Table]:
+        """The features; there is no picture, because pruning for one may take seconds: see `topology`."""
+        return [Table(self.table(), ["name", "unit", "mean", "std", "min", "max"], "Features", in_text=False)]
+
+    def _facts(self) -> dict[str, str]:
+        config = self.config
+        recurrent = config.recurrent
+        chain = [
+            f"front {width_of(config.front)}" if config.front else "",
+            f"{recurrent.cell.upper()} of {recurrent.n_units} units" if recurrent else "",
+            f"readout {config.readout}",
+            f"head {width_of(config.head)}",
+            config.output_function or "",
+        ]
+        named = [with_unit(name, self._unit_of(number)) for number, name in enumerate(self.outputs)]
+        return {
+            "checkpoint": self.checkpoint or "not saved",
+            "chain": " -> ".join(filter(None, chain)),
+            "windows": f"{self.lookback} steps x {len(self.features)} features",
+            "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
+            "outputs": list_some(named),
+            "reference": str(self.reference),
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
+        }
+
+    def _unit_of(self, output: int) -> str | None:
+        return self.config.target_of(output).unit
+
+    def _key(self, output: int, *question: Hashable) -> Hashable:
+        return (self.loaded.sha256, output, *question)
+
+    def _rule(self, rule: RuleArguments) -> PruningRule:
+        thresholds, fill, without = rule.get("thresholds"), rule.get("fill", "mean"), rule.get("without", ())
+        return make_rule(rule.get("fidelity"), rule.get("metric"), thresholds, fill, self.find_edges(without))
 
     def _number_of(self, output: str | None) -> int:
         if output is None:

@@ -114,7 +114,7 @@ def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, 
     return [o for o, (full, pruned) in columns.items() if not r2(full.double(), pruned.double()) >= needed]
 
 
-def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
+def fidelity_between(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
     """Fidelity of a smaller model with the same reference windows, for one output.
 
     Raises:
@@ -146,7 +146,7 @@ def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
 
 def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
     outputs = full.config.outputs
-    fidelities = [compare_models(full, smaller, output) for output in range(len(outputs))]
+    fidelities = [fidelity_between(full, smaller, output) for output in range(len(outputs))]
     found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
     if full.reference.targets is not None:
         found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from inspect import Parameter, isfunction, signature
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 import kanmodel
 from kanmodel import DataError, ExportError, KanscopeError, Model, UnknownNameError
-from kanmodel.checks import checked
+from kanmodel.checks import _parameters, checked
 from kanmodel.explain.result import Result
 
 WRONG = (
@@ -121,7 +122,8 @@ def test_methods_refuse_wrong_arguments(kind, name, tmp_path, monkeypatch):
     """Whatever is given for an argument, a method answers or raises a `KanscopeError`; a foreign object it refuses."""
     monkeypatch.chdir(tmp_path)
     method = getattr(results()[kind], name)
-    parameters = [one for one in signature(method).parameters.values() if one.kind is not Parameter.VAR_POSITIONAL]
+    parameters = [one for one in _parameters(inspect.unwrap(method))[0].parameters.values() if one.name != "self"]
+    parameters = [one for one in parameters if one.kind is not Parameter.VAR_POSITIONAL]
     base = BASE[name]() if name in BASE else {}
     if kind == "Topology":
         base = {"edge": {"stage": "head", "layer": 0, "i": 0, "j": 0}, "through": {"node": "lstm:0"}}.get(name, {})

@@ -19,7 +19,8 @@ from factories import make_chain, make_model, make_windows
 from torch import nn
 
 import kanmodel
-from kanmodel import CheckpointError, DataError, Model, UnknownNameError, overall
+from kanmodel import CheckpointError, DataError, Model, UnknownNameError
+from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import Once
 from kanmodel.explain.ablation import extract_subnetwork
@@ -233,7 +234,7 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
 
 def test_an_edge_needs_no_ledger(monkeypatch):
     """Sampling an edge does not compute importance."""
-    monkeypatch.setattr(overall, "measure_importance", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(core, "measure_importance", lambda *_: pytest.fail("measured"))
     assert len(Model(make_model()).edge("lstm:1", "head:1:2").x) == 101
 
 
@@ -279,7 +280,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
         start.wait()
         return [model.importance, model.report][number % 2]()
 
-    monkeypatch.setattr(overall, "measure_importance", measure)
+    monkeypatch.setattr(core, "measure_importance", measure)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(8)))
     assert len(calls) == 1 and len({id(result) for result in found}) == 2
@@ -289,7 +290,7 @@ def test_a_failure_is_not_kept(monkeypatch):
     """A failed computation is repeated on the next request."""
     model = Model(make_model())
     with monkeypatch.context() as patch:
-        patch.setattr(overall, "measure_importance", lambda *_: 1 / 0)
+        patch.setattr(core, "measure_importance", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             model.importance()
     assert model.importance().features

@@ -409,7 +409,7 @@ def test_a_formula_is_latex_too(results):
 
 def test_a_model_shows_its_card_without_computing(model, monkeypatch):
     """The card of a model has its figures and features, and computes nothing."""
-    monkeypatch.setattr("kanmodel.overall.measure_importance", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("kanmodel.model.measure_importance", lambda *_: pytest.fail("measured"))
     fresh = Model(model.loaded, "card")
     page = "".join(ElementTree.fromstring(fresh.html()).itertext())
     assert "LSTM of 5 units -> readout last -> head [5, 3, 2]" in page and "test_r2 0.5" in page

@@ -18,7 +18,7 @@ def blocked(monkeypatch):
         assert go_on.wait(60)
         return measure_importance(*arguments)
 
-    monkeypatch.setattr("kanmodel.overall.measure_importance", measure_late)
+    monkeypatch.setattr("kanmodel.model.measure_importance", measure_late)
     yield go_on
     go_on.set()
 

@@ -9,7 +9,8 @@ from factories import make_model
 from sockets import is_at_rest
 from waiting import poll
 
-from kanmodel import Model, NonFiniteError, overall
+from kanmodel import Model, NonFiniteError
+from kanmodel import model as core
 from kanmodel.checkpoint import Reference, load_checkpoint, save_checkpoint
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from service.models.loaded import Served
@@ -33,14 +34,14 @@ def computed(folder, monkeypatch):
     shared = {load_checkpoint(path).sha256 for path in folder.glob("*.safetensors") if path.stem != "broken"}
 
     def record(name):
-        function = getattr(overall, name)
+        function = getattr(core, name)
 
         def call(model, *arguments):
             if model.sha256 not in shared:
                 calls.append(name)
             return function(model, *arguments)
 
-        monkeypatch.setattr(overall, name, call)
+        monkeypatch.setattr(core, name, call)
 
     for name in FUNCTIONS:
         record(name)
@@ -87,14 +88,14 @@ def test_global_results_are_computed_in_advance(computed):
 def test_remaining_results_are_counted(monkeypatch):
     """The number of outputs without results decreases with each report, to 0."""
     two, left = serve_model("two", targets=("a", "b")), []
-    write = overall.collect_findings
+    write = core.collect_findings
 
     async def scenario(kept):
         def write_and_look(*arguments):
             left.append(kept.unprepared)
             return write(*arguments)
 
-        monkeypatch.setattr(overall, "collect_findings", write_and_look)
+        monkeypatch.setattr(core, "collect_findings", write_and_look)
         await kept.prepare([two.checkpoint])
         return kept.unprepared
 
@@ -132,14 +133,14 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
 def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypatch, caplog):
     """The log names the failing output, and the next one is computed."""
     bad, good = serve_model("bad"), serve_model("good", seed=1)
-    measure = overall.measure_importance
+    measure = core.measure_importance
 
     def fail_for_bad(model, *rest):
         if model is bad.model.loaded:
             raise NonFiniteError("outputs[0] must be finite")
         return measure(model, *rest)
 
-    monkeypatch.setattr(overall, "measure_importance", fail_for_bad)
+    monkeypatch.setattr(core, "measure_importance", fail_for_bad)
     run(lambda kept: kept.prepare([bad.checkpoint, good.checkpoint]), served=[bad, good])
     assert computed == [*FUNCTIONS]
     assert "the results of model bad, output y+1, fail" in caplog.text

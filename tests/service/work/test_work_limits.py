@@ -15,7 +15,7 @@ from factories import make_model, make_windows
 from sockets import connect, head, is_at_rest
 from waiting import poll
 
-from kanmodel import Model, computing, overall
+from kanmodel import Model, computing
 from kanmodel import model as core
 from kanmodel.checkpoint import Provenance, Reference, load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
@@ -212,7 +212,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
         finally:
             ended.set()
 
-    monkeypatch.setattr(overall, "trace_fidelity", never_end)
+    monkeypatch.setattr(core, "trace_fidelity", never_end)
     with serve(models=folder / "head.safetensors", cached_results=1) as client:
         with connect(client) as connection:
             connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
@@ -225,7 +225,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
 def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
     """Requests get 503 with Retry-After until the result is ready, and it is computed once."""
     begun, may_end, measured = threading.Event(), threading.Event(), []
-    measure = overall.measure_importance
+    measure = core.measure_importance
     save_checkpoint(make_model("head", seed=405), tmp_path / "head.safetensors")
     own = load_checkpoint(tmp_path / "head.safetensors").sha256
 
@@ -238,7 +238,7 @@ def test_background_computation_continues_past_deadlines(serve, tmp_path, monkey
             pause()
         return measure(model, output)
 
-    monkeypatch.setattr(overall, "measure_importance", take_long)
+    monkeypatch.setattr(core, "measure_importance", take_long)
     with serve(models=tmp_path, request_timeout=0.2) as client:
         assert begun.wait(60)
         for _ in range(3):
@@ -281,7 +281,7 @@ def lines_of(headers):
 def test_long_computations_of_one_key_leave_the_others_their_places(serve, folder, monkeypatch):
     """While 64 endless comparisons of one key fill its share, another is answered as if they were not there."""
     begun, may_end = threading.Event(), threading.Event()
-    prune = overall.prune_by_rule
+    prune = core.prune_by_rule
 
     def take_long(loaded, measured, rule):
         if 0.9 <= rule.fidelity < 0.91:
@@ -290,7 +290,7 @@ def test_long_computations_of_one_key_leave_the_others_their_places(serve, folde
                 pause()
         return prune(loaded, measured, rule)
 
-    monkeypatch.setattr(overall, "prune_by_rule", take_long)
+    monkeypatch.setattr(core, "prune_by_rule", take_long)
     body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"
     with serve(models=folder / "two.safetensors", keys=KEY_LINES, max_explanations=64) as client:
         greedy = {**KEYS["a"], "X-Request-Timeout": "3600"}

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.ablation import Size, compare_models, extract_subnetwork, measure_size
+from kanmodel.explain.ablation import Size, extract_subnetwork, fidelity_between, measure_size
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Replay, Thresholds, measure_fidelity, prune_by_rule, prune_network
 from kanmodel.explain.topology import network_edges
@@ -86,7 +86,7 @@ def test_edges_kept_for_another_output_may_not_spoil_one():
     replay = Replay(model)
     assert min(measure_fidelity(model, output, replay, union).r2 for output in (0, 1)) < 0.7
     smaller = extract_subnetwork(model, importances, rule)
-    assert min(compare_models(model, smaller, output).r2 for output in (0, 1)) >= 0.7
+    assert min(fidelity_between(model, smaller, output).r2 for output in (0, 1)) >= 0.7
     assert measure_size(smaller.network).edges < measure_size(model.network).edges
 
 
@@ -96,7 +96,7 @@ def test_one_output_of_several():
     both, one = (
         extract_subnetwork(model, chosen, PruningRule(fidelity=0.9)) for chosen in (importances, importances[1:])
     )
-    assert compare_models(model, one, 1).r2 >= 0.9
+    assert fidelity_between(model, one, 1).r2 >= 0.9
     assert measure_size(one.network).edges < measure_size(both.network).edges
 
 
@@ -106,7 +106,7 @@ def test_metrics_say_which_model_they_are_of():
     smaller = extract_subnetwork(model, importances, PruningRule(fidelity=0.8))
     errors = smaller.predict(model.scaling.features_to_original(model.reference.windows)) - model.reference.targets
     assert smaller.metrics == {
-        "fidelity_r2": pytest.approx(compare_models(model, smaller, 0).r2),
+        "fidelity_r2": pytest.approx(fidelity_between(model, smaller, 0).r2),
         "reference_mae": pytest.approx(np.abs(errors).mean()),
         "unpruned_test_r2": 0.5,
         "unpruned_test_mae": 1.0,
@@ -121,7 +121,7 @@ def test_pruning_twice():
     assert measure_size(twice.network).edges < measure_size(once.network).edges
     assert twice.provenance.parent == "sha256:" + "0" * 64
     assert sorted(twice.metrics) == ["fidelity_r2", "unpruned_test_mae", "unpruned_test_r2"]
-    assert twice.metrics["fidelity_r2"] == pytest.approx(compare_models(once, twice, 0).r2)
+    assert twice.metrics["fidelity_r2"] == pytest.approx(fidelity_between(once, twice, 0).r2)
     assert twice.metrics["unpruned_test_r2"] == 0.5
 
 
