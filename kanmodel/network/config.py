@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from reprlib import repr
 from typing import Any, Literal, get_args
@@ -445,7 +446,7 @@ class ModelConfig:
         """Names of the features, in the order of a window's last axis."""
         return tuple(f.name for f in self.features)
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes."""
         first = max(1, self.ahead)

@@ -25,10 +25,12 @@ def find_header(scope: Scope, name: bytes) -> str | None:
 
 def disregard_long(scope: Scope) -> None:
     """Removes lists that would take long to parse; RFC 9110 allows a server to disregard each of them."""
-    if any(len(value) > MAX_PARSED for _, value in scope["headers"]):
-        scope["headers"] = [
-            (name, value) for name, value in scope["headers"] if name not in PARSED or len(value) <= MAX_PARSED
-        ]
+    for _, long in scope["headers"]:
+        if len(long) > MAX_PARSED:
+            scope["headers"] = [
+                (name, value) for name, value in scope["headers"] if name not in PARSED or len(value) <= MAX_PARSED
+            ]
+            return
 
 
 def address_of(scope: Scope) -> str:

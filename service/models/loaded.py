@@ -32,7 +32,7 @@ class Served:
     model: Model
     version: str = FIRST_VERSION
 
-    @property
+    @cached_property
     def checkpoint(self) -> str:
         """The hash of its file, as stated in every answer."""
         return str(self.model.checkpoint)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 State = Literal["loading", "ready", "failed", "unloaded"]
 _RETRY_AFTER = {"loading": "1", "failed": "60", "unloaded": "60"}  # seconds
+_PREFERENCE = {"ready": 0, "loading": 1, "failed": 2, "unloaded": 2}
 _CODES: dict[State, ErrorCode] = {"failed": "model_failed", "unloaded": "model_unloaded"}
 
 
@@ -359,7 +360,7 @@ def _is_own(entry: Entry) -> bool:
 
 def choose_default(entries: Sequence[Entry]) -> Entry:
     """The version of a model that answers if a request names none: the highest that is ready, or still to be read."""
-    return next((entry for state in ("ready", "loading") for entry in entries if entry.state == state), entries[0])
+    return min(entries, key=lambda entry: _PREFERENCE[entry.state])
 
 
 def _choose_version(entries: Sequence[Entry], version: str) -> Entry:

@@ -125,7 +125,8 @@ class Limits:
 
 def find_limits(model: Model, settings: Settings) -> Limits:
     """The limits of a request to a model."""
-    return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape, len(model.config.outputs))
+    config = model.config
+    return Limits(settings.max_json_depth, settings.max_windows, config.window_shape, len(config.outputs))
 
 
 def most_windows(data: bytes, model: Model) -> int:
@@ -224,8 +225,8 @@ def _refuse_hopeless(data: bytes, limits: Limits) -> None:
 
     What has few strings has few names and members, so whatever reads them later is quick.
     """
-    n_strings = count_bytes(data, '"') // 2
-    if n_strings > limits.strings:
+    can_exceed = len(data) > 3 * limits.strings  # a string has two quotes, and a comma or colon after it
+    if can_exceed and (n_strings := count_bytes(data, '"') // 2) > limits.strings:
         position = find_byte(data, '"', 2 * limits.strings)
         _refuse_depth(data[:position], limits.depth)
         reason = f"a request to this model has at most {limits.strings} names and strings, and the body has {n_strings}"

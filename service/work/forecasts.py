@@ -111,14 +111,14 @@ class Forecasts:
 
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others of the same model; see `Executor.predict`."""
+        self._n_arrived += 1
+        if self._n_arrived == 1:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            if self._is_quiet and len(windows) <= self._in_place.get(model.checkpoint, 0):
+                self._observe_batch(len(windows))
+                with span("forecast", windows=len(windows)):
+                    return model.predict(windows)
         with self._budget.claim("forecast"):
-            self._n_arrived += 1
-            if self._n_arrived == 1:
-                asyncio.get_running_loop().call_soon(self._end_turn)
-                if self._is_quiet and len(windows) <= self._in_place.get(model.checkpoint, 0):
-                    self._observe_batch(len(windows))
-                    with span("forecast", windows=len(windows)):
-                        return model.predict(windows)
             outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
             self._arrived.append(_Asked(model, deadline, outcome, windows, len(windows)))
             with span("wait"):
