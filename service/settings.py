@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     max_points: int = Field(default=2001, ge=2)
     max_concurrent: int = Field(default=512, ge=1)
     max_queue: int = Field(default=256, ge=1)
-    max_explanations: int = Field(default=96, ge=1)
+    max_explanations: int = Field(default=104, ge=1)
     max_work_bytes: int = Field(default=384 << 20, ge=1 << 20)
     header_timeout: float = Field(default=10.0, gt=0)
     body_timeout: float = Field(default=30.0, gt=0)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 from service.http.errors import BusyError, OverloadedError, RetryError
 from service.http.owners import OWNER, Owner
 from service.work.jobs import Kind
-from service.work.shares import Claim, Share
+from service.work.shares import BYTES, Claim, Share
 
 Place = Kind | Literal["request", "probe"]
 EXPLAINING_SHARE = 0.5  # of the bytes, the most that explanations may hold, so that forecasts always have the rest
+UNLIMITED = 1 << 62  # places or bytes of background work, which is never refused
 N_PROBES = 32  # requests for health and metrics
 
 
@@ -50,14 +50,14 @@ class Budget:
             "probe": Share(N_PROBES),
             "forecast": Share(bounds.forecasts),
             "explanation": Share(bounds.explanations),
-            "background": Share(inf),
+            "background": Share(UNLIMITED),
         }
         self.pools: dict[Kind, Share] = {
-            "forecast": Share(bounds.n_bytes),
-            "explanation": Share(int(bounds.n_bytes * EXPLAINING_SHARE)),
-            "background": Share(inf),
+            "forecast": Share(bounds.n_bytes, BYTES),
+            "explanation": Share(int(bounds.n_bytes * EXPLAINING_SHARE), BYTES),
+            "background": Share(UNLIMITED),
         }
-        together = Share(bounds.n_bytes)
+        together = Share(bounds.n_bytes, BYTES)
         self._pools_of: dict[Place, tuple[Share, ...]] = {
             "forecast": (self.pools["forecast"], together),
             "explanation": (self.pools["explanation"], together),

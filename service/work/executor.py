@@ -27,7 +27,7 @@ from service.http.owners import OWNER, Owner
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
 from service.work.batches import Batches
-from service.work.budget import Bounds, Budget, Place
+from service.work.budget import Bounds, Budget
 from service.work.deadlines import Deadline
 from service.work.forecasts import TOGETHER, Answering, Forecasts
 from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind
@@ -49,11 +49,15 @@ class Executor:
     Args:
         bounds: limits on pending work.
         metrics: the metrics that are updated.
+
+    Attributes:
+        claim: a place and bytes for a request while it is read, or while it waits for its parts; see `Budget.claim`.
     """
 
     def __init__(self, bounds: Bounds, metrics: Metrics) -> None:
         self._metrics = metrics
         self._budget = Budget(bounds)
+        self.claim = self._budget.claim
         self._forecasts = Forecasts(self._budget, metrics.observe_batch)
         self._batches = Batches(self.run_in_turns)
         self._make_worker: Callable[[str, bool], Worker] = Worker
@@ -211,10 +215,6 @@ class Executor:
             size: how much of a batch it takes, see `batches.TOGETHER`.
         """
         return cast(Result, await self._batches.run(key, compute, item, size))
-
-    def claim(self, kind: Place, n_bytes: int = 0, place: bool = True) -> Claim:
-        """A place and bytes for a request while it is read, or while it waits for its parts; see `Budget.claim`."""
-        return self._budget.claim(kind, n_bytes, place)
 
     async def close(self) -> None:
         """Cancels running jobs at their next pause, refuses waiting ones, and waits until the threads are idle."""

@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 from service.http.errors import OverloadedError, unusable
 from service.http.owners import Owner
 
-RESERVED = 4  # a quarter of each limit is reserved for small holders
-SMALL = 32  # who hold at most a thirty-second of it
+PLACES = 3  # eighths of a limit of places that are reserved for small holders
+BYTES = 2  # of a limit of bytes: one request may need more of them
 N_KNOWN = 1000  # owners whose use is remembered
 
 
@@ -23,26 +23,28 @@ Item = TypeVar("Item", bound=Owned)
 
 
 class Share:
-    """A limit of places or bytes that owners share, so that no few of them can use all of it.
+    """A limit of places or bytes that owners share, so that none of them can use all of it.
 
-    Three quarters are open to everyone. The last quarter is for small holders: owners that hold at most `small`, a
-    thirty-second of the limit, with what they take. So what all owners hold beyond `small` is at most three quarters in
-    sum, and the limit is reached only while eight or more owners hold something (fewer, if the limit is below 32).
+    Some eighths are reserved for small holders: owners that hold at most an eighth with what they take. The others are
+    open to everyone. So while at most as many other owners hold something as eighths are reserved, an owner has an
+    eighth. For of `n` others, when one last takes something that makes it hold more than an eighth, all hold at most
+    what is open; after that it can take nothing, and the others `n - 1` eighths.
 
     Args:
-        limit: the most that all owners may hold together.
+        limit: the most that all owners may hold together; below 8, nothing is reserved.
+        reserved: eighths that are reserved.
 
     Attributes:
         limit: as given.
         largest: the most that one owner may hold.
-        small: what a small holder may hold.
+        small: what a small holder may hold: an eighth.
         taken: what all owners hold.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: int, reserved: int = PLACES) -> None:
         self.limit = limit
-        self.largest = limit - limit // RESERVED if limit < float("inf") else limit
-        self.small = max(1, limit // SMALL)
+        self.small = limit // 8
+        self.largest = limit - reserved * self.small
         self.taken = 0
         self._held: dict[Owner, int] = {}
 
@@ -58,7 +60,7 @@ class Share:
     def take(self, owner: Owner, amount: int = 1) -> None:
         """Takes an amount, for which there must be room; a negative amount is given back."""
         self.taken += amount
-        held = self.held_by(owner) + amount
+        held = self._held.get(owner, 0) + amount
         if held:
             self._held[owner] = held
         else:
@@ -107,9 +109,10 @@ class Claim:
         """Gives everything back."""
         if self._place is not None:
             self._place.take(self._owner, -1)
-        for pool in self._pools:
-            pool.take(self._owner, -self._n_bytes)
-        self._place, self._pools = None, ()
+        if self._n_bytes:
+            for pool in self._pools:
+                pool.take(self._owner, -self._n_bytes)
+        self._place, self._n_bytes = None, 0
 
     def __enter__(self) -> Claim:
         return self
@@ -160,5 +163,5 @@ class Turns:
         return max(self._times.get(owner, 0.0), self._now)
 
 
-def _megabytes(n_bytes: float) -> str:
+def _megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f}" if n_bytes < 1e7 else f"{n_bytes / 1e6:.0f}"

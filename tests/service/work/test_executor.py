@@ -33,7 +33,7 @@ from service.work.threads import NICE
 MB = 1_000_000
 QUICK = Cost(0.02)
 BOUNDS = Bounds(requests=50, forecasts=20, explanations=10, n_bytes=100 * MB)
-ALONE = 8  # explanations of one owner, of 10
+ALONE = 7  # explanations of one owner, of 10
 
 
 def make_executor(bounds=BOUNDS):
@@ -173,7 +173,7 @@ def test_explanations_take_no_places_of_forecasts():
 
     async def scenario(work):
         slow = await start_all(*(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(ALONE)))
-        share = "8 explanations are waiting already (max_explanations), 8 of them of this client, which is its share"
+        share = "7 explanations are waiting already (max_explanations), 7 of them of this client, which is its share"
         with pytest.raises(OverloadedError, match=f"^{re.escape(share)}; retry later$"):
             await work.run(taking(1), "explanation", QUICK, "one more")
         begun = now()
@@ -196,9 +196,9 @@ def test_forecasts_past_their_places_are_refused():
 
     answers, again = run(scenario)
     refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
-    assert len(refused) == 7 and again.shape == (1, 1)
-    share = "15 of them of this client, which is its share"
-    assert str(refused[0]) == f"15 requests are waiting already (max_queue), {share}; retry later"
+    assert len(refused) == 8 and again.shape == (1, 1)
+    share = "14 of them of this client, which is its share"
+    assert str(refused[0]) == f"14 requests are waiting already (max_queue), {share}; retry later"
     assert refused[0].headers == {"Retry-After": "1"}
 
 
@@ -287,7 +287,7 @@ def test_background_work_does_not_starve():
                 await work.run(taking(0.05), "explanation", Cost(0.05), ("flood", number, now()))
 
         done = asyncio.Event()
-        floods = [asyncio.create_task(flood(number)) for number in range(8)]
+        floods = [asyncio.create_task(flood(number)) for number in range(ALONE)]
         await asyncio.sleep(0.01)
         await work.run(taking(0.05), "background", Cost(0.05), "prepared")
         done.set()

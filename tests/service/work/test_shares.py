@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.http.owners import owner_of
-from service.work.shares import N_KNOWN, SMALL, Share, Turns
+from service.work.shares import BYTES, N_KNOWN, PLACES, Share, Turns
 
 limits = st.integers(1, 600)
 takes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.booleans()), max_size=200)
 
 
-@given(limit=limits, takes=takes)
-def test_who_holds_nothing_is_refused_only_while_many_hold_something(limit, takes):
-    """Whatever owners take and give back, a newcomer finds a place while fewer than eight of them hold any."""
-    share, held = Share(limit), dict.fromkeys(range(41), 0)
+@given(limit=limits, reserved=st.sampled_from((PLACES, BYTES)), takes=takes)
+def test_an_owner_has_an_eighth_while_few_others_hold_anything(limit, reserved, takes):
+    """Whatever owners take and give back: while at most three others hold places, an owner has an eighth of them.
+
+    Of bytes it has an eighth beside two others. No owner ever holds more than what is open.
+    """
+    share, held = Share(limit, reserved), dict.fromkeys(range(41), 0)
     for owner, amount, gives_back in takes:
         for _ in range(amount):
             if gives_back and held[owner]:
@@ -28,31 +32,46 @@ def test_who_holds_nothing_is_refused_only_while_many_hold_something(limit, take
                 share.take(owner)
                 held[owner] += 1
         assert share.taken == sum(held.values()) <= limit
-        assert max(held.values()) <= share.largest
-        assert sum(max(0, n - share.small) for n in held.values()) <= share.largest
-        holders = sum(n > 0 for n in held.values())
-        assert share.has_room("newcomer") or holders >= min(8, limit // 4)
+        assert max(held.values()) <= share.largest == limit - reserved * (limit // 8)
+        for owner, n in [*held.items(), ("newcomer", 0)]:
+            others = sum(m > 0 for m in held.values()) - (n > 0)
+            if others <= reserved and n < limit // 8:
+                assert share.has_room(owner, limit // 8 - n)
     assert share._held == {owner: n for owner, n in held.items() if n}
 
 
-@given(limit=st.integers(1000, 10**9), parts=st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), max_size=200))
-def test_a_small_amount_of_bytes_fits_while_few_hold_any(limit, parts):
-    """A newcomer gets up to a thirty-second of the bytes while fewer than seven owners hold any."""
-    share = Share(limit)
+@given(limit=st.integers(1000, 10**9), parts=st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1)), max_size=50))
+def test_an_eighth_of_the_bytes_fits_beside_two_others(limit, parts):
+    """Two owners that take amounts of any size leave an eighth of the bytes to a third, and hold at most the limit."""
+    share = Share(limit, BYTES)
     for owner, part in parts:
-        if share.has_room(owner, amount := int(part * limit)):
+        if owner < 2 and share.has_room(owner, amount := int(part * limit)):
             share.take(owner, amount)
-        assert share.taken <= limit
-        assert share.has_room("newcomer", limit // SMALL) or len(share._held) >= 7
+        assert share.taken <= limit and share.has_room("newcomer", limit // 8)
 
 
-def test_one_owner_has_three_quarters_and_a_newcomer_always_finds_a_place():
-    """The figures of the README: one greedy owner of 64 places has 48, and eight more have two each."""
-    share = Share(64)
-    for owner in ["greedy"] * 64 + [number for number in range(20) for _ in range(5)]:
+@pytest.mark.parametrize("order", ["one after another", "in turn"])
+@pytest.mark.parametrize("n_others", [1, 2, 3])
+def test_64_requests_get_through_512_of_others(n_others, order):
+    """The figures of the README: of 512 places 64 are left to an owner beside the 512 requests of each of three."""
+    share = Share(512)
+    for number in range(n_others * 512):
+        owner = number // 512 if order == "one after another" else number % n_others
         if share.has_room(owner):
             share.take(owner)
-    assert share._held == {"greedy": 48, **dict.fromkeys(range(8), 2)}
+    assert max(share._held.values()) == (320 if order == "one after another" else ceil(320 / n_others))
+    for _ in range(64):
+        assert share.has_room("honest")
+        share.take("honest")
+
+
+def test_four_others_can_take_every_place():
+    """What shares do not promise: four owners that work together leave a fifth nothing, until they give back."""
+    share = Share(512)
+    for owner in [number for number in range(4) for _ in range(512)]:
+        if share.has_room(owner):
+            share.take(owner)
+    assert list(share._held.values()) == [320, 64, 64, 64] and not share.has_room("honest")
 
 
 uses = st.lists(st.tuples(st.floats(0, 10), st.floats(0.01, 5)), min_size=1, max_size=5)
