@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from kanmodel.data import Array
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.result import Theme
+from kanmodel.explain.curves import Edge, EdgeCurve
+from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import label_of
 from kanmodel.explain.symbolic import Candidate
+from kanmodel.explain.topology import TopologyEdge, TopologyNode
 from kanmodel.show.svg import (
+    MARGIN,
     Scale,
     add,
     add_group,
-    add_name,
-    name_edge,
+    add_heading,
     new_picture,
     scale_over,
     serialise,
     shorten,
-    tell_shape,
-    tell_worth,
     write_amount,
     write_points,
 )
@@ -39,16 +36,6 @@ KEY = 108.0  # width of an entry of the legend
 KNOT = 9.0  # length of a knot's tick
 N_FORMULAS = 5
 N_ALONG, N_UP = 66, 40  # most characters of a node's name along the x axis and the y axis
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A line of the plot: its name, its style, and its values, model units."""
-
-    name: str
-    class_: str
-    x: Array
-    y: Array
 
 
 def draw_edge(
@@ -71,48 +58,60 @@ def draw_edge(
     """
     shown = formulas[:N_FORMULAS]
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
-    heading, verdict, worth = name_edge(curve.edge), tell_shape(curve), " · ".join(tell_worth(curve.edge, unit))
-    root = new_picture(WIDTH, height, heading, f"{verdict}. {worth}.", role="img")
-    add_name(root, heading, 84, x=24.0, y=36.0, class_="heading")
-    add_name(root, f"{name}: {output}", 108, x=24.0, y=57.0, class_="muted")
-    add(root, "text", verdict, x=24.0, y=82.0)
-    add(root, "text", worth, x=24.0, y=82.0 + LINE)
-    _draw_plot(root, curve)
+    heading, shape, worth = name_edge(curve.edge), describe_shape(curve), " · ".join(list_worth(curve.edge, unit))
+    root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.", role="img")
+    add_heading(root, heading, f"{name}: {output}", 84, 108)
+    add(root, "text", shape, x=MARGIN, y=82.0)
+    add(root, "text", worth, x=MARGIN, y=82.0 + LINE)
+    _add_plot(root, curve)
     for index, candidate in enumerate(shown):
-        _draw_formula(root, candidate, HISTOGRAM_BOTTOM + AXIS + LINE * (index + 0.5))
+        y, fit = HISTOGRAM_BOTTOM + AXIS + LINE * (index + 0.5), f"R2 {candidate.r2:.4f}"
+        add(root, "text", shorten(candidate.expression, 80), x=LEFT, y=y)
+        add(root, "text", f"{fit}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")
     return serialise(root, theme)
 
 
-def _draw_plot(root: Element, curve: EdgeCurve) -> None:
-    lines, support = _find_lines(curve), curve.support.histogram_edges
-    x = scale_over([*curve.x, support[0], support[-1]], LEFT, RIGHT)
-    y = scale_over([value for line in lines for value in line.y], BOTTOM, TOP, margin=0.06)
-    _draw_ground(root, curve, x)
-    _draw_axes(root, curve, x, y)
-    _draw_histogram(root, curve, x)
-    _draw_knots(root, curve, x)
-    for index, line in enumerate(lines):
-        add(root, "polyline", class_=line.class_, points=write_points(x.all_at(line.x), y.all_at(line.y)))
-        _draw_key(root, index, line.name, line.class_, "h24")
-    if len(curve.grid):
-        _draw_key(root, len(lines), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
+@draw.register
+def _draw_edge(result: Edge, theme: Theme) -> bytes:
+    return draw_edge(result, result.name, f"layer {result.edge.layer} of the {result.edge.stage}", None, theme=theme)
 
 
-def _find_lines(curve: EdgeCurve) -> list[_Line]:
-    """The lines of the plot, the function last, and so on top."""
-    ends = np.array([curve.support.p01, curve.support.p99])
-    lines = [
-        _Line("base", "part s2", curve.x, curve.base),
-        _Line("spline", "part s6", curve.x, curve.spline),
-        _Line("nearest line", "part line s4", ends, curve.line.slope * ends + curve.line.intercept),
-        _Line("function", "curve main", curve.x, curve.y),
+def _add_plot(root: Element, curve: EdgeCurve) -> None:
+    """The lines, the function last and so on top, with axes, knots, legend, and the histogram of the inputs below."""
+    support, ends = curve.support, np.array([curve.support.p01, curve.support.p99])
+    lines = [  # name, class, and values in model units
+        ("symbolic", "part s5", curve.x, curve.symbolic),
+        ("base", "part s2", curve.x, curve.base),
+        ("spline", "part s6", curve.x, curve.spline),
+        ("nearest line", "part line s4", ends, curve.line.slope * ends + curve.line.intercept),
+        ("function", "curve main", curve.x, curve.y),
     ]
-    if curve.symbolic is not None:
-        lines.insert(0, _Line("symbolic", "part s5", curve.x, curve.symbolic))
-    return lines
+    drawn = [(name, class_, xs, ys) for name, class_, xs, ys in lines if ys is not None]
+    x = scale_over([*curve.x, support.histogram_edges[0], support.histogram_edges[-1]], LEFT, RIGHT)
+    y = scale_over([value for *_, ys in drawn for value in ys], BOTTOM, TOP, margin=0.06)
+    _shade_outside(root, curve, x)
+    _add_axes(root, curve, x, y)
+
+    counts = support.histogram_counts
+    heights = counts / counts.max() * (HISTOGRAM_BOTTOM - HISTOGRAM_TOP)
+    bounds = zip(support.histogram_edges, support.histogram_edges[1:], strict=False)
+    for (low, high), count, height in zip(bounds, counts, heights.tolist(), strict=True):
+        label = f"{count:.0f} values from {low:.3g} to {high:.3g}"
+        bar = add_group(root, label, class_="bin", data_count=int(count))
+        left, right = x.at(low), x.at(high)
+        add(bar, "rect", class_="bar", x=left, y=HISTOGRAM_BOTTOM - height, width=right - left - 0.5, height=height)
+    for knot in curve.grid.tolist():
+        if x.low <= knot <= x.high:
+            tick = add(root, "path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
+            add(tick, "title", f"knot at {knot:.3g}")
+    for index, (name, class_, xs, ys) in enumerate(drawn):
+        add(root, "polyline", class_=class_, points=write_points(x.all_at(xs), y.all_at(ys)))
+        _add_key(root, index, name, class_, "h24")
+    if len(curve.grid):
+        _add_key(root, len(drawn), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
 
 
-def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
+def _shade_outside(root: Element, curve: EdgeCurve, x: Scale) -> None:
     """The regions outside the grid, where the basis decays to zero."""
     if curve.core is None:
         return
@@ -125,67 +124,71 @@ def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
                 add(root, "text", "outside the grid", x=(start + end) / 2, y=TOP + 14, class_="middle muted")
 
 
-def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
+def _add_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
     """Both axes with ticks and names; x also in original units if it is a feature."""
-    has_original = curve.x_original is not None and not np.allclose(curve.x, curve.x_original)
     for value in y.ticks():
         at = y.at(value)
         add(root, "path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
         add(root, "text", f"{value:g}", x=LEFT - 8, y=at + 4, class_="end muted")
+    original, slope = curve.x_original, 0.0
+    if original is not None and np.allclose(curve.x, original):
+        original = None
+    if original is not None and curve.x[-1] > curve.x[0]:
+        slope = (original[-1] - original[0]) / (curve.x[-1] - curve.x[0])
     for value in x.ticks():
         at = x.at(value)
         add(root, "path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
         add(root, "text", f"{value:g}", x=at, y=HISTOGRAM_BOTTOM + LINE, class_="middle muted")
-        if has_original:
-            original = write_amount(_to_original(curve, value), curve.unit)
-            add(root, "text", original, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
+        if original is not None:
+            amount = write_amount(float(original[0] + slope * (value - curve.x[0])), curve.unit)
+            add(root, "text", amount, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
     for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
         add(root, "path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
     source, target = (label_of(end) for end in (curve.edge.source, curve.edge.target))
-    rows = 3 if has_original else 2
-    shown = shorten(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised")
-    below = add(root, "text", f"{shown} (model units)", x=RIGHT, y=HISTOGRAM_BOTTOM + rows * LINE, class_="end")
+    along = shorten(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised") + " (model units)"
+    y_along = HISTOGRAM_BOTTOM + (2 if original is None else 3) * LINE
+    add(add(root, "text", along, x=RIGHT, y=y_along, class_="end"), "title", source)
+    up = f"what it adds to {shorten(target, N_UP)} (model units)"
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
-    beside = f"what it adds to {shorten(target, N_UP)} (model units)"
-    for text, name in ((below, source), (add(root, "text", beside, class_="middle", transform=turned), target)):
-        add(text, "title", name)
+    add(add(root, "text", up, class_="middle", transform=turned), "title", target)
     add(root, "text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")
 
 
-def _to_original(curve: EdgeCurve, value: float) -> float:
-    """A value of x in the feature's original unit."""
-    assert curve.x_original is not None
-    x, original = curve.x, curve.x_original
-    scale = (original[-1] - original[0]) / (x[-1] - x[0]) if x[-1] > x[0] else 0.0
-    return float(original[0] + scale * (value - x[0]))
-
-
-def _draw_histogram(root: Element, curve: EdgeCurve, x: Scale) -> None:
-    """The histogram of the edge's inputs on the reference windows."""
-    bounds, counts = curve.support.histogram_edges, curve.support.histogram_counts
-    heights = counts / counts.max() * (HISTOGRAM_BOTTOM - HISTOGRAM_TOP)
-    for low, high, count, height in zip(bounds, bounds[1:], counts, heights.tolist(), strict=False):
-        label = f"{count:.0f} values from {low:.3g} to {high:.3g}"
-        bar = add_group(root, label, class_="bin", data_count=int(count))
-        left, right = x.at(low), x.at(high)
-        add(bar, "rect", class_="bar", x=left, y=HISTOGRAM_BOTTOM - height, width=right - left - 0.5, height=height)
-
-
-def _draw_knots(root: Element, curve: EdgeCurve, x: Scale) -> None:
-    """The knots within the plot, as ticks at its bottom."""
-    for knot in curve.grid.tolist():
-        if x.low <= knot <= x.high:
-            tick = add(root, "path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
-            add(tick, "title", f"knot at {knot:.3g}")
-
-
-def _draw_key(root: Element, place: int, name: str, class_: str, path: str) -> None:
+def _add_key(root: Element, place: int, name: str, class_: str, path: str) -> None:
     """An entry of the legend: a sample of a line, and its name."""
     x = LEFT + place * KEY
     add(root, "path", class_=class_, d=f"M{x} {TOP - 18}{path}")
     add(root, "text", name, x=x + 30, y=TOP - 14)
 
 
-def _draw_formula(root: Element, candidate: Candidate, y: float) -> None:
-    add(root, "text", shorten(candidate.expression, 80), x=LEFT, y=y)
-    add(root, "text", f"R2 {candidate.r2:.4f}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")
+def name_edge(edge: TopologyEdge) -> str:
+    """``lstm 3 → head 1:0``."""
+    return f"{label_of(edge.source)} → {label_of(edge.target)}"
+
+
+def list_worth(part: TopologyNode | TopologyEdge, unit: str | None) -> list[str]:
+    """Contribution with its interval, backward score, and whether it is pruned, as far as known."""
+    worth = []
+    if part.contribution is not None:
+        worth.append(f"mean |contribution| {write_amount(part.contribution, unit)}")
+        if part.interval is not None:
+            worth[-1] += " (95 % interval {:.3g} to {:.3g})".format(*part.interval)
+    if part.scores is not None:
+        worth.append(f"backward score {part.scores['backward']:.3g}")
+    if isinstance(part, TopologyEdge) and part.masked:
+        worth.append("masked in the checkpoint")
+    elif not part.kept:
+        worth.append("pruned")
+    return worth
+
+
+def describe_shape(curve: EdgeCurve) -> str:
+    """The verdict on the function of an edge."""
+    line = f"a straight line has an R2 of {curve.line.r2:.3f} where the data lies"
+    outside = curve.support.outside_grid or 0.0
+    return {
+        "linear": f"linear: {line}",
+        "curved": f"curved: {line}",
+        "flat": "flat: it moves what it enters by less than 1 %",
+        "base_only": f"outside the grid lies {outside:.0%} of the data, where only the base acts",
+    }[curve.shape]

@@ -1,54 +1,58 @@
-"""The picture of a network, as in pykan's plot: features at the bottom, the output on top, a curve on each edge.
-
-The links between nodes, and the curve of each kept edge in its box.
-
-The nodes of a network: features as dots, other nodes as chips with the bar of their profile.
-"""
+"""The picture of a network, as in pykan's plot: features at the bottom, the output on top, a curve on each edge."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import sqrt
+from typing import Literal
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from kanmodel.data import Array
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.result import Theme
+from kanmodel.explain.curves import EdgeCurve, sample_edges
+from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS
-from kanmodel.explain.topology import NetworkGraph, TopologyEdge, TopologyNode
+from kanmodel.explain.topology import NetworkGraph, Topology, TopologyEdge, TopologyNode
+from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import (
     BOX_GAP,
     CHARACTER,
     CHIP,
     FOLDED,
-    MARGIN,
     STEP_GAP,
     Box,
-    Color,
+    EdgeKey,
     Layout,
     Point,
-    Row,
-    Scene,
     edge_key,
-    set_scene,
+    lay_out,
 )
+from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import (
+    MARGIN,
     add,
     add_group,
-    add_name,
+    add_heading,
     new_picture,
     serialise,
     shorten,
-    tell_cost,
-    tell_edge,
-    tell_node,
+    write_amount,
     write_points,
 )
 
+Color = Literal["score", "contribution"]
+
+N_POINTS = 25  # points of a curve, enough for its box
+N_CURVES = 300  # most curves of a picture
+N_LINKS = 5000  # most links of each kind; of more, only the strongest are drawn
+N_NOTEBOOK_LINKS = 1300  # the same for a notebook, which stays small
+N_SHARES = 3  # features of a profile in a title
+LINE = 16.0  # height of a line of text
+HEADING = 8.6  # width of a character of the heading
+BAND = 8.0  # margin of the background of units
 PADDING = 4.0  # between a curve and its box
 LINK = 1.4  # width, if opacity shows the score
 THIN, THICK = 0.5, 5.0  # width by contribution
@@ -57,217 +61,19 @@ BEHIND_OPACITY = 0.12  # opacity of such links if there is a front in between
 FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of pruned links
 WEAKEST = 0.06  # opacity of the weakest of many links without curves
 MIN_CURVE = 0.4  # opacity of a curve with a low score, so that it stays legible
-
-
-def draw_links(root: Element, scene: Scene) -> None:
-    """Draws all edges except folded ones, kept edges on top."""
-    kept = [edge for edge in scene.topology.kan_edges if edge.kept]
-    largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
-    strongest = max((_worth(edge, scene.by_score) for edge in kept), default=0.0)
-    for edge in sorted(scene.topology.edges, key=lambda edge: _depth(edge, scene)):
-        if scene.fold and not edge.kept:
-            continue
-        curve = scene.curves.get(edge_key(edge)) if edge.kind == "edge" else None
-        group = _add_edge(root, edge, curve, scene.unit)
-        source, target = scene.ends(edge)
-        if not edge.kept:
-            opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
-            _draw_link(group, _join(source, target), FAINT, opacity, "link pale-link")
-        elif edge.kind == "input":
-            color = scene.colors.get(scene.nodes[edge.source].label, 0)
-            opacity = BEHIND_OPACITY if scene.has_front else INPUT_OPACITY
-            _draw_link(group, _join(source, target), INPUT_THICK * (edge.share or 0.0), opacity, f"link s{color}")
-        elif scene.bundled and edge.kind == "edge":
-            part = _worth(edge, scene.by_score) / strongest if strongest else 0.0
-            _draw_link(group, _join(source, target), THIN + (THICK - THIN) * part, WEAKEST + (1 - WEAKEST) * part)
-        elif curve is None:
-            _draw_link(group, _join(source, target), LINK, 1.0)
-        else:
-            box = scene.layout.boxes[edge_key(edge)]
-            width, opacity = _strength(edge, scene.by_score, largest)
-            _draw_link(group, _join_through(source, box, target), width, opacity)
-            _draw_box(group, box, curve, opacity)
-
-
-def _depth(edge: TopologyEdge, scene: Scene) -> tuple[bool, bool, float]:
-    """Sort key of drawing: kept edges above pruned ones, and of many links the strong above the weak."""
-    worth = _worth(edge, scene.by_score) if scene.bundled and edge.kind == "edge" else 0.0
-    return edge.kept, edge.kind != "input", worth
-
-
-def _worth(edge: TopologyEdge, by_score: bool) -> float:
-    """The value shown by the strength of a link without a curve."""
-    if by_score:
-        return edge.scores["backward"] if edge.scores else 0.0
-    return edge.contribution or 0.0
-
-
-def _add_edge(root: Element, edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> Element:
-    """The group of an edge. Only edges with a function can be focused, because a feature has a link to every unit."""
-    return add_group(
-        root,
-        tell_edge(edge, curve, unit),
-        class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
-        data_source=edge.source,
-        data_target=edge.target,
-        data_kind=edge.kind,
-        data_stage=edge.stage,
-        data_layer=edge.layer,
-        data_i=edge.i,
-        data_j=edge.j,
-        data_kept=edge.kept,
-        tabindex=0 if edge.kind == "edge" else -1,
-    )
-
-
-def _strength(edge: TopologyEdge, by_score: bool, largest: float) -> tuple[float, float]:
-    """Width and opacity of a kept edge."""
-    if by_score:
-        return LINK, 1.0 if edge.opacity is None else edge.opacity
-    return THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0), 1.0
-
-
-def _draw_link(group: Element, path: str, width: float, opacity: float, class_: str = "link") -> None:
-    add(group, "path", class_=class_, d=path, stroke_width=width, opacity=opacity)
-
-
-def _join(source: Point, target: Point) -> str:
-    """A path with vertical ends from one place to the other."""
-    (x, y), (x_target, y_target) = source, target
-    middle = (y + y_target) / 2
-    return f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {x_target:.1f} {middle:.1f} {x_target:.1f} {y_target:.1f}"
-
-
-def _join_through(source: Point, box: Box, target: Point) -> str:
-    """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
-    if box.lines == 1:
-        return _join(source, (box.x, box.low)) + _join((box.x, box.high), target)
-    lane = BOX_GAP / 2 / (box.lines + 1)
-    left = box.x - box.side / 2 - lane * (box.line + 1)
-    right = box.x + box.side / 2 + lane * (box.lines - box.line)
-    inward = f"V{box.y:.1f}H{box.x - box.side / 2:.1f}"
-    outward = f"M{box.x + box.side / 2:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
-    return _join(source, (left, box.low)) + inward + outward + _join((right, box.high), target)
-
-
-def _draw_box(group: Element, box: Box, curve: EdgeCurve, opacity: float) -> None:
-    """Draws the function of an edge, fitted into its box."""
-    side, inner = box.side, box.side - 2 * PADDING
-    x, y = box.x - side / 2, box.y - side / 2
-    add(group, "rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
-    xs = x + PADDING + _fit(curve.x) * inner
-    ys = y + side - PADDING - _fit(curve.y) * inner
-    opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
-    add(group, "polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
-
-
-def _fit(values: Array) -> Array:
-    """Values scaled to 0 to 1; 0.5 if they are all equal."""
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
-
-
 DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and the smallest radius
 SMALL_DOT = 3.0  # radius of sub-nodes and pruned nodes
 BAR = 5.0  # height of a profile
 MIN_CHIP, CHIP_GAP = 46.0, 6.0  # usual width of a chip, and distance to the next
 CHIP_PADDING, CHIP_CHARACTER = 14.0, CHARACTER + 0.6  # padding of both sides together, and width of a character
-
-
-def draw_nodes(root: Element, scene: Scene) -> None:
-    """Draws all nodes except folded ones."""
-    layout = scene.layout
-    rooms = {
-        node.id: (layout.right - layout.left) / len(row.kept) if row.kind == "output" else row.pitch
-        for row in layout.rows
-        for node in row.kept
-    }
-    products = {edge.target for edge in scene.topology.edges if edge.kind == "product"}
-    largest = max((node.contribution or 0.0 for node in scene.topology.nodes if node.kind == "feature"), default=0.0)
-    for node in scene.topology.nodes:
-        if scene.fold and not node.kept:
-            continue
-        place = scene.layout.places[node.id]
-        group = _add_node(root, node, scene.unit)
-        if scene.is_chip(node):
-            _draw_chip(group, node, place, rooms[node.id], node.id in products, scene.colors)
-        elif node.kind == "feature" and node.kept:
-            radius = DOT * sqrt((node.contribution or 0.0) / largest) if largest else SMALL_DOT
-            _draw_dot(group, place, max(radius, MIN_DOT), f"f{scene.colors.get(node.label, 0)}")
-            _draw_name(group, shorten(node.label, scene.layout.name_length), place, scene.layout.tilted)
-        else:
-            _draw_dot(group, place, SMALL_DOT, "dot" if node.kept else "dot pale")
-
-
-def _add_node(root: Element, node: TopologyNode, unit: str | None) -> Element:
-    return add_group(
-        root,
-        tell_node(node, unit),
-        class_=f"node {node.kind}" if node.kept else f"node {node.kind} pruned",
-        data_node=node.id,
-        data_kept=node.kept,
-        tabindex=0,
-    )
-
-
-def _draw_dot(group: Element, place: Point, radius: float, class_: str) -> None:
-    """A dot, with a larger invisible target for pointers."""
-    add(group, "circle", class_="hit", cx=place[0], cy=place[1], r=DOT + 2)
-    add(group, "circle", class_=class_, cx=place[0], cy=place[1], r=radius)
-
-
-def _draw_name(group: Element, name: str, place: Point, tilted: bool) -> None:
-    x, y = place
-    if tilted:
-        add(group, "text", name, class_="end", transform=f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)")
-    else:
-        add(group, "text", name, class_="middle", x=x, y=y + 24)
-
-
-def _draw_chip(
-    group: Element, node: TopologyNode, place: Point, room: float, product: bool, colors: Mapping[str, int]
-) -> None:
-    x, y = place
-    name = f"× {node.label}" if product else node.label
-    if node.kind == "output":
-        name = shorten(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
-    elif len(name) * CHARACTER > room - CHIP_GAP:
-        name = shorten(node.label.rsplit(" ", 1)[-1])  # its numbers
-    width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
-    solid, bar = node.kind == "output", bool(node.profile) and node.kind != "output"
-    chip, text = ("chip solid", "middle on-solid") if solid else ("chip", "middle")
-    add(group, "rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
-    add(group, "text", name, class_=text, x=x, y=y + (1 if bar else 4))
-    if bar:
-        _draw_profile(group, node.profile, (x - width / 2 + 5, y + CHIP / 2 - BAR - 3), width - 10, colors)
-
-
-def _draw_profile(
-    group: Element, profile: Mapping[str, float], corner: Point, width: float, colors: Mapping[str, int]
-) -> None:
-    """A stacked bar of the shares of the coloured features, then of all others."""
-    x, y = corner
-    shares = [(number, profile.get(name, 0.0)) for name, number in colors.items()]
-    shares.append((0, 1 - sum(share for _, share in shares)))
-    for number, share in shares:
-        add(group, "rect", class_=f"f{number}", x=x, y=y, width=max(0.0, share * width), height=BAR)
-        x += share * width
-
-
-N_POINTS = 25  # points of a curve, enough for its box
-N_CURVES = 300  # most curves of a picture: of more kept edges only links are drawn
-N_LINKS = 5000  # most links of each kind; of more, only the strongest are drawn
-LINE = 16.0  # height of a line of text
-HEADING = 8.6  # width of a character of the heading
-BAND = 8.0  # margin of the background of units
-CAPTIONS = {
-    "feature": "features",
-    "front": "front layer {}",
-    "lstm": "LSTM units",
-    "gru": "GRU units",
-    "cell": "all steps",
-    "head": "hidden layer {}",
-    "output": "output",
+CAPTIONS = {  # of a layer, and what its nodes are called
+    "feature": ("features", "feature"),
+    "front": ("front layer {}", "node"),
+    "lstm": ("LSTM units", "unit"),
+    "gru": ("GRU units", "unit"),
+    "cell": ("all steps", "cell"),
+    "head": ("hidden layer {}", "node"),
+    "output": ("output", "output"),
 }
 
 
@@ -348,68 +154,287 @@ def draw_topology(
     """
     whole = select_part(topology, through, pruned)
     part = limit_links(whole, pruned, n_links)
-    scene = set_scene(part, curves, unit, fold=pruned, color=color)
-    layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology.upstream(), unit)
+    scene = _Scene.of(part, curves, unit, pruned, color)
+    layout, heading, cost = scene.layout, f"{name}: {topology.output}", describe_cost(topology.upstream(), unit)
     if through is not None:
         heading += f", the paths through {scene.nodes[through].label}"
-    # The role "img" would hide nodes and edges from screen readers.
-    root = new_picture(layout.width, layout.height, heading, cost, role="graphics-document document")
-    add_name(root, heading, int(layout.width / HEADING), x=MARGIN, y=36.0, class_="heading")
-    add(root, "text", cost, x=MARGIN, y=57.0, class_="cost muted")
-    for row in layout.rows:
-        _draw_caption(root, layout, row, of_all=through is None)
-    if scene.has_front and any(row.kind in READOUT_KINDS for row in layout.rows):
-        _draw_steps(root, layout)
-    draw_links(root, scene)
-    draw_nodes(root, scene)
-    if scene.fold:
-        for row in layout.rows:
-            _draw_folded(root, layout, row)
-    _draw_legend(root, scene, None if part is whole else n_links)
+    root = new_picture(layout.width, layout.height, heading, cost)
+    add_heading(root, heading, cost, n_heading=int(layout.width / HEADING)).set("class", "cost muted")
+    _add_captions(root, scene, of_all=through is None)
+    _add_links(root, scene)
+    _add_nodes(root, scene)
+    if pruned:
+        _add_folded(root, layout)
+    _add_legend(root, scene, None if part is whole else n_links)
     return serialise(root, theme)
 
 
-def _draw_caption(root: Element, layout: Layout, row: Row, of_all: bool) -> None:
-    """The name of a layer, its number of kept nodes, and the background of the head's inputs."""
-    if row.kind in READOUT_KINDS:
-        top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
-        add(root, "rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
-    add(root, "text", CAPTIONS[row.kind].format(row.layer), x=MARGIN + 8, y=row.y - 2)
-    kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
-    add(root, "text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
+@draw.register
+def _draw_topology(result: Topology, theme: Theme) -> bytes:
+    """Of more than `N_CURVES` kept edges the strongest have a curve."""
+    kept = sorted((edge for edge in result.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
+    curves = sample_edges(result.loaded, kept[:N_CURVES], N_POINTS)
+    return draw_topology(result, curves, result.name, result.unit, theme=theme, n_links=N_NOTEBOOK_LINKS)
 
 
-def _draw_steps(root: Element, layout: Layout) -> None:
-    """The arrow from a front, which is applied at every step, to the head's inputs."""
-    front = [row for row in layout.rows if row.kind == "front"][-1]
-    for node in front.kept:
+@dataclass(frozen=True)
+class _Scene:
+    """A network, ready to be drawn.
+
+    Attributes:
+        topology: the network.
+        layout: positions of nodes and curves.
+        nodes: its nodes by id.
+        curves: its kept edges, sampled.
+        unit: of the contributions.
+        colors: colour indices of the features that contribute most; the others share colour 0.
+        by_score: whether a link's opacity shows its score; otherwise its width shows its contribution.
+        fold: whether pruned parts are left out and counted.
+        bundled: whether kept edges are drawn as links without curves, because there are too many.
+        has_front: whether there are layers per step between the features and the head's inputs.
+    """
+
+    topology: NetworkGraph
+    layout: Layout
+    nodes: Mapping[str, TopologyNode]
+    curves: Mapping[EdgeKey, EdgeCurve]
+    unit: str | None
+    colors: Mapping[str, int]
+    by_score: bool
+    fold: bool
+    bundled: bool
+    has_front: bool
+
+    @classmethod
+    def of(
+        cls, topology: NetworkGraph, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color
+    ) -> _Scene:
+        """Computes the layout and assigns colours."""
+        bundled = not curves and any(edge.kept for edge in topology.kan_edges)
+        layout = lay_out(topology, fold, with_curves=not bundled)
+        features = [node for node in topology.nodes if node.kind == "feature" and node.kept]
+        features.sort(key=lambda node: -(node.contribution or 0.0))
+        return cls(
+            topology=topology,
+            layout=layout,
+            nodes={node.id: node for node in topology.nodes},
+            curves={edge_key(curve.edge): curve for curve in curves},
+            unit=unit,
+            colors={node.label: number for number, node in enumerate(features[:N_COLORS], start=1)},
+            by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
+            fold=fold,
+            bundled=bundled,
+            has_front=any(row.kind == "front" for row in layout.rows),
+        )
+
+    def is_chip(self, node: TopologyNode) -> bool:
+        """Whether a node is a chip with name and profile; otherwise it is a dot."""
+        return node.kept and node.kind not in ("feature", "subnode")
+
+    def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:
+        """The ends of an edge: the top of its source, and the bottom of its target."""
+        (x_source, y_source), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
+        above = CHIP / 2 if self.is_chip(self.nodes[edge.source]) else 0.0
+        below = CHIP / 2 if self.is_chip(self.nodes[edge.target]) else 0.0
+        return (x_source, y_source - above), (x_target, y_target + below)
+
+    def worth(self, edge: TopologyEdge) -> float:
+        """The value shown by the strength of a link without a curve."""
+        if self.by_score:
+            return edge.scores["backward"] if edge.scores else 0.0
+        return edge.contribution or 0.0
+
+
+def _add_captions(root: Element, scene: _Scene, of_all: bool) -> None:
+    """The name of each layer, its number of kept nodes, and the background of the head's inputs."""
+    layout = scene.layout
+    for row in layout.rows:
+        if row.kind in READOUT_KINDS:
+            top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
+            add(root, "rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
+        add(root, "text", CAPTIONS[row.kind][0].format(row.layer), x=MARGIN + 8, y=row.y - 2)
+        kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
+        add(root, "text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
+    fronts = [row for row in layout.rows if row.kind == "front"]
+    if fronts and any(row.kind in READOUT_KINDS for row in layout.rows):
+        for node in fronts[-1].kept:  # the front is applied at every step: arrows to the head's inputs
+            x, y = layout.places[node.id]
+            length = STEP_GAP - CHIP - BAND
+            add(root, "path", class_="axis", d=f"M{x:.1f} {y - CHIP / 2:.1f}v{-length:.1f}m-3 4l3 -4l3 4")
+        add(root, "text", "at every step", x=MARGIN + 8, y=fronts[-1].y - STEP_GAP / 2 + 4, class_="muted")
+
+
+def _add_links(root: Element, scene: _Scene) -> None:
+    """All edges except folded ones: kept above pruned ones, and of many links the strong above the weak."""
+
+    def depth(edge: TopologyEdge) -> tuple[bool, bool, float]:
+        return edge.kept, edge.kind != "input", scene.worth(edge) if scene.bundled and edge.kind == "edge" else 0.0
+
+    kept = [edge for edge in scene.topology.kan_edges if edge.kept]
+    largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
+    strongest = max((scene.worth(edge) for edge in kept), default=0.0)
+    for edge in sorted(scene.topology.edges, key=depth):
+        if scene.fold and not edge.kept:
+            continue
+        curve = scene.curves.get(edge_key(edge)) if edge.kind == "edge" else None
+        box = scene.layout.boxes[edge_key(edge)] if edge.kept and curve is not None else None
+        width, opacity, class_ = LINK, 1.0, "link"
+        if not edge.kept:
+            width, class_ = FAINT, "link pale-link"
+            opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
+        elif edge.kind == "input":
+            width, class_ = (
+                INPUT_THICK * (edge.share or 0.0),
+                f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}",
+            )
+            opacity = BEHIND_OPACITY if scene.has_front else INPUT_OPACITY
+        elif scene.bundled and edge.kind == "edge":
+            part = scene.worth(edge) / strongest if strongest else 0.0
+            width, opacity = THIN + (THICK - THIN) * part, WEAKEST + (1 - WEAKEST) * part
+        elif box is not None and scene.by_score:
+            opacity = 1.0 if edge.opacity is None else edge.opacity
+        elif box is not None:
+            width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
+        group = add_group(
+            root,
+            _describe_edge(edge, curve, scene.unit),
+            class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
+            data_source=edge.source,
+            data_target=edge.target,
+            data_kind=edge.kind,
+            data_stage=edge.stage,
+            data_layer=edge.layer,
+            data_i=edge.i,
+            data_j=edge.j,
+            data_kept=edge.kept,
+            tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
+        )
+        path = _join(*scene.ends(edge)) if box is None else _join_through(*scene.ends(edge), box)
+        add(group, "path", class_=class_, d=path, stroke_width=width, opacity=opacity)
+        if box is not None and curve is not None:
+            _add_curve(group, box, curve, opacity)
+
+
+def _join(source: Point, target: Point) -> str:
+    """A path with vertical ends from one place to the other."""
+    (x, y), (x_target, y_target) = source, target
+    middle = (y + y_target) / 2
+    return f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {x_target:.1f} {middle:.1f} {x_target:.1f} {y_target:.1f}"
+
+
+def _join_through(source: Point, target: Point, box: Box) -> str:
+    """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
+    if box.lines == 1:
+        return _join(source, (box.x, box.low)) + _join((box.x, box.high), target)
+    lane = BOX_GAP / 2 / (box.lines + 1)
+    left = box.x - box.side / 2 - lane * (box.line + 1)
+    right = box.x + box.side / 2 + lane * (box.lines - box.line)
+    inward = f"V{box.y:.1f}H{box.x - box.side / 2:.1f}"
+    outward = f"M{box.x + box.side / 2:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
+    return _join(source, (left, box.low)) + inward + outward + _join((right, box.high), target)
+
+
+def _add_curve(group: Element, box: Box, curve: EdgeCurve, opacity: float) -> None:
+    """The function of an edge, fitted into its box."""
+    side, inner = box.side, box.side - 2 * PADDING
+    x, y = box.x - side / 2, box.y - side / 2
+    add(group, "rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
+    xs = x + PADDING + _fit(curve.x) * inner
+    ys = y + side - PADDING - _fit(curve.y) * inner
+    opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
+    add(group, "polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
+
+
+def _fit(values: Array) -> Array:
+    """Values scaled to 0 to 1; 0.5 if they are all equal."""
+    span = float(np.ptp(values))
+    return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
+
+
+def _add_nodes(root: Element, scene: _Scene) -> None:
+    """All nodes except folded ones: features as dots with a name, others as chips, sub-nodes and pruned ones small."""
+    layout = scene.layout
+    rooms = {
+        node.id: (layout.right - layout.left) / len(row.kept) if row.kind == "output" else row.pitch
+        for row in layout.rows
+        for node in row.kept
+    }
+    products = {edge.target for edge in scene.topology.edges if edge.kind == "product"}
+    largest = max((node.contribution or 0.0 for node in scene.topology.nodes if node.kind == "feature"), default=0.0)
+    for node in scene.topology.nodes:
+        if scene.fold and not node.kept:
+            continue
         x, y = layout.places[node.id]
-        length = STEP_GAP - CHIP - BAND
-        add(root, "path", class_="axis", d=f"M{x:.1f} {y - CHIP / 2:.1f}v{-length:.1f}m-3 4l3 -4l3 4")
-    add(root, "text", "at every step", x=MARGIN + 8, y=front.y - STEP_GAP / 2 + 4, class_="muted")
+        group = add_group(
+            root,
+            _describe_node(node, scene.unit),
+            class_=f"node {node.kind}" if node.kept else f"node {node.kind} pruned",
+            data_node=node.id,
+            data_kept=node.kept,
+            tabindex=0,
+        )
+        if scene.is_chip(node):
+            _add_chip(group, node, (x, y), rooms[node.id], node.id in products, scene.colors)
+            continue
+        is_feature, radius, class_ = node.kept and node.kind == "feature", SMALL_DOT, "dot" if node.kept else "dot pale"
+        if is_feature:
+            radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
+            class_ = f"f{scene.colors.get(node.label, 0)}"
+        add(group, "circle", class_="hit", cx=x, cy=y, r=DOT + 2)  # larger, for pointers
+        add(group, "circle", class_=class_, cx=x, cy=y, r=radius)
+        if is_feature and layout.tilted:
+            turned = f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"
+            add(group, "text", shorten(node.label, layout.name_length), class_="end", transform=turned)
+        elif is_feature:
+            add(group, "text", shorten(node.label, layout.name_length), class_="middle", x=x, y=y + 24)
 
 
-def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
-    """The pruned nodes of a layer as one group that counts them."""
-    if not row.pruned:
-        return
-    what = {"feature": "feature", "lstm": "unit", "gru": "unit", "cell": "cell", "output": "output"}.get(
-        row.kind, "node"
-    )
-    text = f"{len(row.pruned)} more {what}{'s' * (len(row.pruned) > 1)}"
-    label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
-    group = add_group(root, label, class_="folded", data_folded=len(row.pruned))
+def _add_chip(
+    group: Element, node: TopologyNode, place: Point, room: float, product: bool, colors: Mapping[str, int]
+) -> None:
+    """A node with its name, and a stacked bar of its profile: the coloured features, then all others."""
+    (x, y), is_output = place, node.kind == "output"
+    name = f"× {node.label}" if product else node.label
+    if is_output:
+        name = shorten(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
+    elif len(name) * CHARACTER > room - CHIP_GAP:
+        name = shorten(node.label.rsplit(" ", 1)[-1])  # its numbers
+    width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
+    chip, text = ("chip solid", "middle on-solid") if is_output else ("chip", "middle")
+    has_bar = bool(node.profile) and not is_output
+    add(group, "rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
+    add(group, "text", name, class_=text, x=x, y=y + (1 if has_bar else 4))
+    if has_bar:
+        shares = [(number, node.profile.get(name, 0.0)) for name, number in colors.items()]
+        shares.append((0, 1 - sum(share for _, share in shares)))
+        left, top, length = x - width / 2 + 5, y + CHIP / 2 - BAR - 3, width - 10
+        for number, share in shares:
+            add(group, "rect", class_=f"f{number}", x=left, y=top, width=max(0.0, share * length), height=BAR)
+            left += share * length
+
+
+def _add_folded(root: Element, layout: Layout) -> None:
+    """The pruned nodes of each layer as one group that counts them."""
     x, width = layout.right + 12, FOLDED - 12
-    add(group, "rect", class_="dashed", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
-    add(group, "text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle muted")
-    add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
+    for row in layout.rows:
+        if row.pruned:
+            text = f"{len(row.pruned)} more {CAPTIONS[row.kind][1]}{'s' * (len(row.pruned) > 1)}"
+            label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
+            group = add_group(root, label, class_="folded", data_folded=len(row.pruned))
+            add(group, "rect", class_="dashed", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
+            add(group, "text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle muted")
+            add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
 
 
-def _draw_legend(root: Element, scene: Scene, n_links: int | None) -> None:
-    """The legend; `n_links` is the limit if there are more links."""
-    lines = [_tell_links(scene)]
-    if n_links is not None:
-        lines[0] += f" Of more than {n_links} links only the strongest are drawn."
+def _add_legend(root: Element, scene: _Scene, n_links: int | None) -> None:
+    """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
+    if scene.bundled:
+        value = "pykan's score" if scene.by_score else "the mean |contribution|"
+        text = f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."
+    else:
+        value = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
+        text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
+    lines = [text + (f" Of more than {n_links} links only the strongest are drawn." if n_links is not None else "")]
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)
@@ -417,10 +442,24 @@ def _draw_legend(root: Element, scene: Scene, n_links: int | None) -> None:
         add(root, "text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
 
 
-def _tell_links(scene: Scene) -> str:
-    """Explains what the style of a link shows, and where its function is drawn."""
-    if scene.bundled:
-        value = "pykan's score" if scene.by_score else "the mean |contribution|"
-        return f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."
-    strength = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
-    return f"A box is the function on an edge, over the 1st to 99th percentile of the data. {strength}"
+def describe_cost(topology: NetworkGraph, unit: str | None) -> str:
+    """The number of kept edges, and the fidelity with these."""
+    edges, cost = topology.kan_edges, topology.fidelity
+    kept = f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f}"
+    if cost.mae is None or cost.mae_full is None:
+        return f"{kept} against the full model."
+    errors = f"the mean absolute error goes from {cost.mae_full:.3g} to {write_amount(cost.mae, unit)}"
+    return f"{kept} against the full model; {errors}."
+
+
+def _describe_edge(edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> str:
+    """Ends, contribution and shape of an edge, one per line."""
+    share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
+    lines = (name_edge(edge), share, *list_worth(edge, unit), describe_shape(curve) if curve else "")
+    return "\n".join(filter(None, lines))
+
+
+def _describe_node(node: TopologyNode, unit: str | None) -> str:
+    """Name, contribution and profile of a node, one per line."""
+    profile = ", ".join(f"{share:.0%} {name}" for name, share in list(node.profile.items())[:N_SHARES])
+    return "\n".join(filter(None, (node.label, *list_worth(node, unit), profile)))

@@ -1,13 +1,7 @@
-"""SVG as a tree of elements; the serialiser escapes all text, so a name with markup stays text.
-
-Axes of a plot: the scale from values to pixels, and the ticks.
-
-Texts of pictures: labels of nodes and edges, the fidelity of pruning, the shape of an edge.
-"""
+"""SVG as a tree of elements with escaped texts, and the scales and axes of plots."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,18 +10,19 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from kanmodel.data import Array
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.curves import EdgeCurve
 from kanmodel.explain.result import Theme
-from kanmodel.explain.structure import label_of
-from kanmodel.explain.topology import NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.show.style import STYLE, attributes_of
+from kanmodel.text import printable
 
+MARGIN = 24.0
 MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
-# Characters that XML does not allow, and bidirectional controls.
-_NOT_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
+TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
+TINY = 1e-300  # shorter scales have no ticks
 
 
-def new_picture(width: float, height: float, title: str, description: str, role: str) -> Element:
+def new_picture(
+    width: float, height: float, title: str, description: str, role: str = "graphics-document document"
+) -> Element:
     """An empty picture with a background, which scales to the available space.
 
     Args:
@@ -35,7 +30,7 @@ def new_picture(width: float, height: float, title: str, description: str, role:
         height: default height in pixels.
         title: its title.
         description: text alternative for screen readers.
-        role: its WAI-ARIA role.
+        role: its WAI-ARIA role; ``img`` would hide the parts from screen readers.
     """
     size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
     root = add(None, "svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
@@ -43,6 +38,12 @@ def new_picture(width: float, height: float, title: str, description: str, role:
     add(root, "desc", description)
     add(root, "rect", class_="paper", width=width, height=height)
     return root
+
+
+def add_heading(root: Element, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200) -> Element:
+    """A heading and a caption below it, of at most so many characters; returns the caption."""
+    add_name(root, heading, n_heading, x=MARGIN, y=36.0, class_="heading")
+    return add_name(root, caption, n_caption, x=MARGIN, y=57.0, class_="muted")
 
 
 def add(parent: Element | None, tag: str, text: str | None = None, /, **attributes: object) -> Element:
@@ -79,6 +80,14 @@ def add_name(parent: Element, name: str, length: int, **attributes: object) -> E
     return text
 
 
+def shorten(text: str, length: int = MAX_LABEL) -> str:
+    """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[-end:]}"
+
+
 def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
     """Formats positions for the attribute ``points``.
 
@@ -89,12 +98,14 @@ def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in zip(xs, ys, strict=True))
 
 
-def shorten(text: str, length: int = MAX_LABEL) -> str:
-    """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
-    if len(text) <= length:
-        return text
-    end = (length - 1) // 2
-    return f"{text[: length - 1 - end]}…{text[-end:]}"
+def write_amount(value: float, unit: str | None) -> str:
+    """``1.59 K``."""
+    return f"{value:.3g} {unit}" if unit else f"{value:.3g}"
+
+
+def write_change(value: float, unit: str | None) -> str:
+    """``+1.59 K``."""
+    return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
 
 
 def serialise(root: Element, theme: Theme) -> bytes:
@@ -106,6 +117,16 @@ def serialise(root: Element, theme: Theme) -> bytes:
     if theme == "auto":
         add(root, "style", STYLE)
     return tostring(root, encoding="unicode").encode()
+
+
+def require_finite(value: float) -> None:
+    """Ensures that a picture contains no NaN or infinity.
+
+    Raises:
+        NonFiniteError: the value is not finite.
+    """
+    if not isfinite(value):
+        raise NonFiniteError("the picture must be finite, but a result of the model is not")
 
 
 @cache
@@ -122,35 +143,14 @@ def _write(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def require_finite(value: float) -> None:
-    """Ensures that a picture contains no NaN or infinity.
-
-    Raises:
-        NonFiniteError: the value is not finite.
-    """
-    if not isfinite(value):
-        raise NonFiniteError("the picture must be finite, but a result of the model is not")
-
-
 def _clean(text: str) -> str:
-    """The text without characters that XML does not allow."""
-    return text if text.isprintable() else _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
-TINY = 1e-300  # shorter scales have no ticks
+    """The text, which may have several lines, without characters that XML does not allow."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from values to pixels.
-
-    Attributes:
-        low: smallest value.
-        high: largest value, above `low`.
-        start: pixel of `low`.
-        end: pixel of `high`.
-    """
+    """A linear map from values, `low` to a larger `high`, to pixels, `start` to `end`."""
 
     low: float
     high: float
@@ -169,7 +169,7 @@ class Scale:
         """At most `count` + 1 round values, evenly spaced."""
         rough = (self.high - self.low) / count
         power = 10.0 ** floor(log10(rough))
-        step = next(factor * power for factor in STEPS if factor * power >= rough * (1 - 1e-9))
+        step = next(factor * power for factor in TICK_STEPS if factor * power >= rough * (1 - 1e-9))
         return [number * step for number in range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)]
 
 
@@ -196,74 +196,11 @@ def scale_over(values: Iterable[float], start: float, end: float, margin: float 
     return Scale(low - beyond, high + beyond, start, end)
 
 
-N_NAMED = 3  # features of a profile
-
-
-def tell_node(node: TopologyNode, unit: str | None) -> str:
-    """Name, contribution, and profile of a node, one per line."""
-    profile = ", ".join(f"{share:.0%} {name}" for name, share in list(node.profile.items())[:N_NAMED])
-    return _join_lines(node.label, *tell_worth(node, unit), profile)
-
-
-def tell_edge(edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> str:
-    """Ends, contribution and shape of an edge, one per line."""
-    share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
-    return _join_lines(name_edge(edge), share, *tell_worth(edge, unit), tell_shape(curve) if curve else "")
-
-
-def name_edge(edge: TopologyEdge) -> str:
-    """``lstm 3 → head 1:0``."""
-    return f"{label_of(edge.source)} → {label_of(edge.target)}"
-
-
-def tell_worth(part: TopologyNode | TopologyEdge, unit: str | None) -> list[str]:
-    """Contribution with its interval, backward score, and whether it is pruned, as far as known."""
-    worth = []
-    if part.contribution is not None:
-        worth.append(f"mean |contribution| {write_amount(part.contribution, unit)}")
-        if part.interval is not None:
-            worth[-1] += " (95 % interval {:.3g} to {:.3g})".format(*part.interval)
-    if part.scores is not None:
-        worth.append(f"backward score {part.scores['backward']:.3g}")
-    if isinstance(part, TopologyEdge) and part.masked:
-        worth.append("masked in the checkpoint")
-    elif not part.kept:
-        worth.append("pruned")
-    return worth
-
-
-def tell_shape(curve: EdgeCurve) -> str:
-    """The verdict on the function of an edge."""
-    line = f"a straight line has an R2 of {curve.line.r2:.3f} where the data lies"
-    outside = curve.support.outside_grid or 0.0
-    return {
-        "linear": f"linear: {line}",
-        "curved": f"curved: {line}",
-        "flat": "flat: it moves what it enters by less than 1 %",
-        "base_only": f"outside the grid lies {outside:.0%} of the data, where only the base acts",
-    }[curve.shape]
-
-
-def tell_cost(topology: NetworkGraph, unit: str | None) -> str:
-    """The number of kept edges, and the fidelity with these."""
-    edges, cost = topology.kan_edges, topology.fidelity
-    kept = (
-        f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f} against the full model"
-    )
-    if cost.mae is None or cost.mae_full is None:
-        return f"{kept}."
-    return f"{kept}; the mean absolute error goes from {cost.mae_full:.3g} to {write_amount(cost.mae, unit)}."
-
-
-def write_amount(value: float, unit: str | None) -> str:
-    """``1.59 K``."""
-    return f"{value:.3g} {unit}" if unit else f"{value:.3g}"
-
-
-def write_change(value: float, unit: str | None) -> str:
-    """``+1.59 K``."""
-    return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
-
-
-def _join_lines(*lines: str) -> str:
-    return "\n".join(filter(None, lines))
+def add_rules(root: Element, x: Scale, top: float, bottom: float, unit: str | None) -> None:
+    """The x axis of a bar chart: a vertical rule for each tick, and the unit."""
+    for value in x.ticks():
+        at = x.at(value)
+        add(root, "path", class_="rule", d=f"M{at:.2f} {top}V{bottom}")
+        add(root, "text", f"{value:g}", x=at, y=bottom + 16, class_="middle muted")
+    if unit:
+        add(root, "text", unit, x=x.end + 12, y=bottom + 16, class_="muted")

@@ -8,10 +8,10 @@ from pydantic import Field
 from typing_extensions import TypeAliasType
 
 from kanmodel.explain import result
-from kanmodel.show import layout as scene
+from kanmodel.show import network
 
 Format = TypeAliasType("Format", Literal["json", "svg"])
-Color = TypeAliasType("Color", scene.Color)
+Color = TypeAliasType("Color", network.Color)
 Theme = TypeAliasType("Theme", result.Theme)
 FormatParameter = Annotated[
     Format | None,

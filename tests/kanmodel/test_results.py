@@ -16,8 +16,6 @@ from factories import make_model, make_windows
 from PIL import Image
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.show.explanation import Forecast, draw_explanation
-from kanmodel.show.importance import draw_importance
 from kanmodel.show.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -338,14 +336,15 @@ def test_hostile_names_stay_text(hostile, tmp_path):
             assert len(shown.splitlines()) <= 20 and max(map(len, shown.splitlines())) <= 400, name
 
 
-def test_the_heat_map_holds_every_step():
+def test_the_heat_map_holds_every_step(results):
     """For any number of features and steps, the cells of the heat map sum to the contributions."""
     for n_features, lookback, n_rows, n_columns in ((64, 168, 25, 42), (4, 6, 4, 6), (25, 49, 25, 25)):
         steps = np.random.default_rng(0).normal(size=(lookback, n_features))
-        forecast = Forecast("y", "K", [f"f{i}" for i in range(n_features)], 0.0, 1.0, steps.sum(axis=0), steps)
-        picture = ElementTree.fromstring(draw_explanation(forecast))
+        names, total = tuple(f"f{i}" for i in range(n_features)), steps.sum(axis=0)
+        found = replace(results["explanation"], features=names, contributions=total[None], steps=steps[None])
+        picture = ElementTree.fromstring(found.svg())
         rows = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "row"]
-        assert len(rows) == n_rows and len(draw_explanation(forecast)) < 4e5
+        assert len(rows) == n_rows and len(found.svg()) < 4e5
         largest = max(abs(amount(cell)) for row in rows for cell in row.iter(f"{SVG}rect"))
         total = 0.0
         for row in rows:
@@ -384,7 +383,8 @@ def test_bars_of_importance_are_as_long_as_it_is(results):
 def test_many_features_are_counted_in_the_bars(results):
     """Beyond thirty features the rest is one line with its share."""
     row = results["importance"].features[0]
-    picture = draw_importance([replace(row, name=f"f{i}", share=0.02) for i in range(50)], "y", None).decode()
+    rows = tuple(replace(row, name=f"f{i}", share=0.02) for i in range(50))
+    picture = replace(results["importance"], features=rows).svg()
     assert picture.count('class="feature"') == 30 and "20 more features" in picture and "40.0%" in picture
 
 

@@ -26,9 +26,17 @@ from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.topology import build_topology
 from kanmodel.show.edge import draw_edge
 from kanmodel.show.layout import lay_out, spread
-from kanmodel.show.network import N_CURVES, PADDING, curved_edges, draw_topology, limit_links, select_part
+from kanmodel.show.network import (
+    N_CURVES,
+    PADDING,
+    curved_edges,
+    describe_cost,
+    draw_topology,
+    limit_links,
+    select_part,
+)
 from kanmodel.show.style import DARK, LIGHT
-from kanmodel.show.svg import scale_over, tell_cost
+from kanmodel.show.svg import scale_over
 
 SVG = "{http://www.w3.org/2000/svg}"
 NETWORKS = ["nyc-weather", "two", "front", "head"]
@@ -292,7 +300,7 @@ def test_of_too_many_links_the_strongest_are_drawn(fidelity, pruned):
     assert drawn.total() == len(part.edges)
     text = "".join(picture.itertext())
     assert "Of more than 40 links only the strongest are drawn." in text
-    assert tell_cost(topology.upstream(), "K") in text
+    assert describe_cost(topology.upstream(), "K") in text
 
 
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])
