@@ -26,11 +26,10 @@ from kanmodel.explain.attribution import (
     LedgerOptions,
     Segments,
     complete_segments,
-    explain_expected,
     explain_windows,
     resolve_segments,
 )
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_window, draw_baselines
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.explain.comparison import Comparisons, compare_forecasts, match_outputs
 from kanmodel.explain.counterfactual import (
     Counterfactual,
@@ -330,11 +329,8 @@ class Model(Result):
         groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
-        if isinstance(start, ReferenceBaselines):
-            ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options)
-        else:
-            ledger = explain_windows(self.loaded, scaled, number, start, options)
-        explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
+        explained = explain_windows(self.loaded, scaled, number, start, options)
+        explained = replace(explained, groups=groups, segments=segments)
         if not effects:
             return explained
         return self._measure_effects(explained, number, scaled, start, effects == "steps")
@@ -507,10 +503,7 @@ class Model(Result):
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""
-        start = read_baseline(self.loaded, baseline)
-        if isinstance(start, ReferenceBaselines):
-            return draw_baselines(self.loaded, start.count, start.seed)
-        return baseline_window(self.loaded, start)[None]
+        return baseline_windows(self.loaded, read_baseline(self.loaded, baseline))
 
     def importance(
         self,

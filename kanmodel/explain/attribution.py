@@ -1,4 +1,4 @@
-"""Ledgers: integrated gradients of features and conductance of all nodes and edges, with completeness at every layer.
+"""Explanations of forecasts: the contribution of each feature, step, node and edge, complete at every layer.
 
 For a window x, a baseline x0 and one output F, walk the straight path x(a) = x0 + a (x - x0) at the nodes a_k of a
 Clenshaw-Curtis rule with weights w_k. One batched forward and one backward pass give, at every node of the path, the
@@ -10,25 +10,21 @@ values h of all nodes and edges of the network, and the gradients of F.
                                                                             arXiv 1805.12233, eq. 3
     edge into sub-node j    C_ji = sum_k w_k dF/ds_j(a_k) edge_ji'(a_k)      the same, since s_j = sum_i edge_ji
 
-The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0)
-(completeness); how far it does not, and how far what enters a KAN node is not what leaves it, is the ledger's
-`residual` (convergence delta). Errors of opposite sign cancel in sums, so each contribution also has an error of its
-own, from the coarser rules inside the one; the largest is the ledger's `error`.
+The derivatives along the path come from the rule's differentiation matrix. All of it together is the ledger: each of
+its layers sums to F(x) - F(x0) (completeness); how far it does not, and how far what enters a KAN node is not what
+leaves it, is its `residual` (convergence delta). Errors of opposite sign cancel in sums, so each contribution also has
+an error of its own, from the coarser rules inside the one; the largest is its `error`.
 
-Expected gradients: ledgers averaged over several baselines.
-
-Source: Erion et al. 2019, arXiv 1906.10670; the baselines are reference windows.
-
-Contributions of groups of features and segments of steps: sums over their members.
-
-`Explanation`: the contributions of each feature at each step to the forecasts of some windows.
+Averaged over several reference windows as baselines, these are expected gradients (Erion et al. 2019, arXiv
+1906.10670).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -43,15 +39,15 @@ from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.computing import pause
 from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, IncompleteError, Problem, quote
-from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, baseline_window, draw_baselines
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.path import concatenate, map_arrays, take
 from kanmodel.explain.paths.walk import LedgerLayer, PathLedger, Walk, explain_paths, list_layers
-from kanmodel.explain.result import Pictured, Theme
+from kanmodel.explain.result import Pictured, Table, Theme
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.text import with_unit, write_facts, write_table
+from kanmodel.text import with_unit
 
 PATH_NODES = 17
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
@@ -59,13 +55,23 @@ FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other fo
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 TYPICAL_WINDOWS = 16  # by which the number of the first nodes is chosen
 
+Segments = Mapping[str, tuple[int, int]]
+"""Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
+
+_EFFECTS = ("removed", "alone", "together")
+_OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
+_BY_WINDOW = (
+    *("predictions", "contributions", "steps", "layers", "error", "residual", "converged", "path_nodes"),
+    *("standard_error", "effects", "effects_by_group", "step_effects"),
+)
+
 # By network and output; two threads that ask at once compute the same number.
 _typical_errors: WeakKeyDictionary[FrozenNetwork, dict[int, float]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class LedgerOptions:
-    """How exact a ledger must be.
+    """How exact an explanation must be.
 
     Attributes:
         tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
@@ -88,64 +94,258 @@ class LedgerOptions:
             raise DataError.at("path_nodes", message)
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """Contributions to one output for n windows, in the target's unit.
+@dataclass(frozen=True, repr=False, eq=False)
+class Explanation(Pictured):
+    """Contributions of each feature at each step to the forecasts of one output for n windows, in the target's unit.
+
+    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
+    divide that change among the features; `effects` state what the forecast loses without each feature, and what each
+    does alone. If the three differ, the feature interacts with others.
 
     Attributes:
         output: name of the output.
-        baseline: what the windows were compared with, (lookback, n_features), original units.
+        unit: of predictions and contributions; None if unknown.
+        features: names of the features.
         predictions: F(x), (n,).
-        baseline_prediction: F(x0).
-        steps: contribution of each feature at each step, (n, lookback, n_features), oldest step first.
-        layers: in the order input, front, lstm (or gru, or cell), head, output; a front edge is summed over the steps.
-        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
-        error: largest estimated error of any entry, (n,), not below the residual.
-        tolerance: what both are compared with.
-        converged: whether both are within it, and no node jumps between two neighbouring points of the path, (n,).
-        path_nodes: nodes of the path that were used, (n,).
-        standard_error: of each feature's contribution, (n, n_features), where the ledger is an average over baselines;
-            None for a single baseline.
+        baseline_prediction: F(x0); for ``reference`` the mean over the baselines.
+        baseline: what the windows were compared with, (lookback, n_features), original units; for ``reference`` the
+            mean of the baselines.
+        contributions: (n, n_features), the signed sum over the steps.
+        steps: (n, lookback, n_features), oldest step first.
+        layers: contributions of all nodes and edges, in the order input, front, lstm (or gru, or cell), head, output; a
+            front edge is summed over the steps.
+        error: largest estimated error of any contribution, (n,), not below the residual.
+        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node (convergence delta), (n,).
+        tolerance: accepted error and residual.
+        converged: whether both are within the tolerance, and no node jumps along the path, (n,).
+        path_nodes: nodes of the integration path, (n,).
+        standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
+        groups: features that are summed, by the name of their group; empty if there are none.
+        segments: first and last step of those that are summed, by name, 0 the newest, each step of the window in one;
+            empty if there are none.
+        effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
+        effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
+        step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
     """
 
     output: str
-    baseline: Array
+    unit: str | None
+    features: tuple[str, ...]
     predictions: Array
     baseline_prediction: float
+    baseline: Array
+    contributions: Array
     steps: Array
     layers: tuple[LedgerLayer, ...]
-    residual: Array
     error: Array
+    residual: Array
     tolerance: float
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
     standard_error: Array | None = None
+    groups: Groups = field(default_factory=dict)
+    segments: Segments = field(default_factory=dict)
+    effects: Effects | None = None
+    effects_by_group: Effects | None = None
+    step_effects: Effects | None = None
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """The groups with the indices of their features, and the features without a group."""
+        return resolve_groups(self.groups, self.features)
 
     @property
-    def features(self) -> Array:
-        """Contribution of each feature, (n, n_features): the signed sum over steps."""
-        total: Array = self.steps.sum(axis=1)
-        return total
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the contributions by group: the groups, then the features without a group."""
+        return self.grouping.names
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether there are groups or segments."""
+        return bool(self.groups or self.segments)
+
+    @cached_property
+    def contributions_by_group(self) -> Array:
+        """Contributions of each group, (n, n_names), or with segments (n, n_names, n_segments).
+
+        Over top-level groups, features without a group and segments they sum to those of the features.
+        """
+        if not self.segments:
+            return sum_groups(self.contributions, self.grouping.members)
+        rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
+        return sum_groups(sum_segments(self.steps, rows), self.grouping.members).swapaxes(1, 2)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[window] for window in range(len(self)))
+
+    def __getitem__(self, window: int | slice) -> Explanation:
+        """One window as an explanation of length 1, or a slice of windows."""
+        if isinstance(window, slice):
+            chosen = window
+        else:
+            number = range(len(self))[window]  # raises IndexError, and supports negative indices
+            chosen = slice(number, number + 1)
+        of_chosen: dict[str, Any] = {name: take(getattr(self, name), chosen) for name in _BY_WINDOW}
+        return replace(self, **of_chosen)
+
+    def require_completeness(self, output_std: float, first: int = 0) -> None:
+        """Raises if a residual is larger than F(x) - F(x0) and than the standard deviation of the output.
+
+        Args:
+            output_std: standard deviation of the output on the reference windows.
+            first: index of the first window, for the message.
+
+        Raises:
+            IncompleteError: a window has such a residual.
+        """
+        change = np.abs(self.predictions - self.baseline_prediction)
+        absurd = np.flatnonzero(self.residual > np.maximum(change, output_std))
+        if not len(absurd):
+            return
+        worst = absurd[0]
+        message = (
+            f"has values too far out to be explained: its contributions miss the change of {change[worst]:.3g} "
+            f"by {self.residual[worst]:.3g}"
+        )
+        places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
+        raise IncompleteError(f"{places[0].path} {message}", places)
+
+    def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
+        """A row for each window and feature, features in the model's order; values of the window are repeated.
+
+        Args:
+            by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any.
+        """
+        names: list[dict[str, str]] = [{by: name} for name in (self.features if by == "feature" else self.group_names)]
+        columns, effects = {"contribution": self.contributions}, self.effects
+        if by == "group":
+            names = [name | {"segment": segment} for name in names for segment in self.segments] or names
+            columns, effects = {"contribution": self.contributions_by_group}, self.effects_by_group
+        if effects is not None:
+            columns |= {name: getattr(effects, name) for name in _EFFECTS}
+        return [
+            {
+                "window": window,
+                **name,
+                **dict(zip(columns, row, strict=True)),
+                "prediction": float(self.predictions[window]),
+                "baseline_prediction": self.baseline_prediction,
+                "residual": float(self.residual[window]),
+                "error": float(self.error[window]),
+                "converged": bool(self.converged[window]),
+            }
+            for window in range(len(self))
+            for name, *row in zip(names, *(values[window].ravel().tolist() for values in columns.values()), strict=True)
+        ]
+
+    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
+        """The waterfall of one window, and below it the heat map of contributions by feature and step.
+
+        Top-level groups replace their features, and segments replace steps.
+
+        Args:
+            path: a file to write it to as well.
+            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
+
+        Raises:
+            DataError: there are several windows, or none.
+        """
+        if len(self) != 1:
+            raise DataError(f"a waterfall shows one window, but there are {len(self)}: take one, as e[0]")
+        return super().svg(path, theme=theme)
+
+    def _picture(self, theme: Theme) -> str | None:
+        return super()._picture(theme) if len(self) == 1 else None
+
+    def _title(self) -> str:
+        windows = "" if len(self) == 1 else f" for {len(self)} windows"
+        return f"Explanation of {with_unit(self.output, self.unit)}{windows}"
+
+    def _details(self) -> str:
+        return ("" if len(self) == 1 else html.write_heading(self._title())) + super()._details()
+
+    def _facts(self) -> dict[str, str]:
+        baseline = {"baseline": f"{self.baseline_prediction:.4g}"}
+        if len(self) != 1:
+            return baseline | {"converged": f"{int(self.converged.sum())} of {len(self)}"}
+        return {
+            "prediction": f"{self.predictions[0]:.4g}",
+            **baseline,
+            "residual": f"{self.residual[0]:.2g}, error {self.error[0]:.2g}, tolerance {self.tolerance:.2g}",
+            "converged": "yes" if self.converged[0] else "no",
+        }
+
+    def _tables(self) -> list[Table]:
+        effects = _EFFECTS if self.effects is not None else ()
+        if len(self) != 1:
+            columns = ["feature", "mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in effects)]
+            return [
+                Table(self._means(columns[1:]), columns, in_text=False),
+                Table(self._windows(), _OF_WINDOW, "Window by window"),
+            ]
+        columns = ["contribution", *effects]
+        features = Table(
+            _largest_first(self.table()), ["feature", *columns], "All contributions", in_text=not self.is_grouped
+        )
+        if not self.is_grouped:
+            return [features]
+        named = ["group", "segment"] if self.segments else ["group"]
+        return [features, Table(_largest_first(self.table("group")), [*named, *columns], "Contributions by group")]
+
+    def _means(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """A row for each feature, by the mean magnitude of its contributions."""
+        if not len(self):
+            return []
+        magnitudes = np.abs(self.contributions).mean(axis=0)
+        means = [magnitudes, self.contributions.mean(axis=0)]
+        if self.effects is not None:
+            means += [np.abs(getattr(self.effects, name)).mean(axis=0) for name in _EFFECTS]
+        return [
+            {"feature": self.features[number]}
+            | {column: float(values[number]) for column, values in zip(columns, means, strict=True)}
+            for number in np.argsort(-magnitudes, kind="stable").tolist()
+        ]
+
+    def _windows(self) -> list[dict[str, Any]]:
+        """A row for each window."""
+        largest = np.abs(self.contributions).argmax(axis=1)
+        values = (
+            range(len(self)),
+            self.predictions.tolist(),
+            (self.features[feature] for feature in largest.tolist()),
+            self.residual.tolist(),
+            self.error.tolist(),
+            self.converged.tolist(),
+        )
+        return [dict(zip(_OF_WINDOW, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _largest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: -abs(row["contribution"]))
 
 
 def explain_windows(
     model: LoadedModel,
     windows: Tensor,
     output: int,
-    baseline: Baseline | None = None,
+    baseline: Baseline | ReferenceBaselines | None = None,
     options: LedgerOptions | None = None,
-) -> Ledger:
-    """The ledger of one output for windows.
+) -> Explanation:
+    """Explains one output for windows.
 
     Args:
         model: the model.
         windows: (n, lookback, n_features), model units, as `LoadedModel.to_model_units` gives them.
-        output: number of the output.
-        baseline: what to compare with; default ``mean``.
-        options: tolerance and path nodes.
+        output: index of the output.
+        baseline: what to compare with; default ``mean``. Of `ReferenceBaselines`, the contributions are means over the
+            baselines, `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
+        options: tolerance and path nodes, of each baseline.
 
     Returns:
-        Contributions in the target's unit.
+        Contributions in the target's unit, without groups and effects.
 
     Raises:
         DataError: there is no window, or the baseline cannot be used.
@@ -154,12 +354,44 @@ def explain_windows(
     """
     if not len(windows):
         raise DataError("windows is empty")
-    options = options or LedgerOptions()
-    start = baseline_window(model, baseline or Baseline())
+    found: list[Explanation] = []
+    for start in baseline_windows(model, baseline or Baseline()):
+        if found:
+            pause()
+        found.append(_explain_from(model, windows, output, start, options or LedgerOptions()))
+    return _average(found) if isinstance(baseline, ReferenceBaselines) else found[0]
+
+
+def _average(explanations: Sequence[Explanation]) -> Explanation:
+    """Expected gradients, with the standard error of each feature's mean contribution."""
+
+    def mean(*arrays: Array) -> Array:
+        average: Array = np.mean(arrays, axis=0)
+        return average
+
+    features = np.stack([each.contributions for each in explanations])  # (count, n, n_features)
+    steps = mean(*(each.steps for each in explanations))
+    return replace(
+        explanations[0],
+        baseline=mean(*(each.baseline for each in explanations)),
+        baseline_prediction=float(np.mean([each.baseline_prediction for each in explanations])),
+        contributions=steps.sum(axis=1),
+        steps=steps,
+        layers=map_arrays(mean, *(each.layers for each in explanations)),
+        residual=np.max([each.residual for each in explanations], axis=0),
+        error=np.max([each.error for each in explanations], axis=0),
+        converged=np.all([each.converged for each in explanations], axis=0),
+        path_nodes=np.max([each.path_nodes for each in explanations], axis=0),
+        standard_error=features.std(axis=0, ddof=1) / np.sqrt(len(explanations)),
+    )
+
+
+def _explain_from(
+    model: LoadedModel, windows: Tensor, output: int, start: Array, options: LedgerOptions
+) -> Explanation:
+    """Explains windows (n, lookback, n_features), model units, from a baseline (lookback, n_features), original."""
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
-    tolerance = options.tolerance * float(model.output_std[output])
-
     first_nodes = _choose_first_nodes(model, output, options)
     batches: list[PathLedger] = []
     for batch in torch.split(windows, BATCH):
@@ -170,19 +402,21 @@ def explain_windows(
     residual, error = explained.residual * scale, explained.error * scale
     contributions = map_arrays(lambda values: values * scale, explained.contributions)
     predictions = (explained.start + explained.contributions.change) * scale + mean
-    refuse_non_finite_outputs(predictions)
-    refuse_non_finite_outputs(residual)
-    refuse_non_finite_outputs(error)
-    return Ledger(
+    for values in (predictions, residual, error):
+        refuse_non_finite_outputs(values)
+    return Explanation(
         output=model.config.outputs[output],
-        baseline=start,
+        unit=model.config.target_of(output).unit,
+        features=model.config.feature_names,
         predictions=predictions,
         baseline_prediction=float(explained.start[0]) * scale + mean,
+        baseline=start,
+        contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
         layers=list_layers(model.network, output, contributions),
-        residual=residual,
         error=error,
-        tolerance=tolerance,
+        residual=residual,
+        tolerance=options.tolerance * float(model.output_std[output]),
         converged=explained.converged,
         path_nodes=explained.n_nodes,
     )
@@ -249,77 +483,11 @@ def _typical_error(model: LoadedModel, output: int, n_nodes: int) -> float:
 
     Every window is explained with the same nodes whatever stands beside it, so this may not be learnt from requests.
     """
-    reference = model.reference.windows
-    windows = reference[torch.linspace(0, len(reference) - 1, min(TYPICAL_WINDOWS, len(reference))).long()]
-    start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+    windows, start = spread_windows(model, TYPICAL_WINDOWS), scaled_baselines(model)[0]
     walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, n_nodes, n_nodes, n_nodes)
     found = explain_paths(walk, np.inf, halvings=0)
     return float(np.median(np.where(found.converged, found.error, np.inf)) / spread)
-
-
-def explain_expected(
-    model: LoadedModel,
-    windows: Tensor,
-    output: int,
-    count: int = DEFAULT_COUNT,
-    seed: int = 0,
-    options: LedgerOptions | None = None,
-) -> Ledger:
-    """The mean of the ledgers from `count` reference windows, drawn without replacement.
-
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), model units.
-        output: index of the output.
-        count: number of baselines, from 2 to the number of reference windows.
-        seed: of the draw.
-        options: tolerance and path nodes of each ledger.
-
-    Returns:
-        Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,
-        `baseline` is the mean of the baselines, and `standard_error` is that of the mean contribution of each feature.
-
-    Raises:
-        DataError: `count` is out of range.
-    """
-    instances = draw_baselines(model, count, seed)
-    ledgers: list[Ledger] = []
-    for instance in instances:
-        if ledgers:
-            pause()
-        ledgers.append(explain_windows(model, windows, output, Baseline("instance", instance=instance), options))
-    features = np.stack([ledger.features for ledger in ledgers])  # (count, n, n_features)
-    return replace(
-        ledgers[0],
-        baseline=instances.mean(axis=0),
-        baseline_prediction=float(np.mean([ledger.baseline_prediction for ledger in ledgers])),
-        steps=np.mean([ledger.steps for ledger in ledgers], axis=0),
-        layers=tuple(_mean_layer(layers) for layers in zip(*(ledger.layers for ledger in ledgers), strict=True)),
-        residual=np.max([ledger.residual for ledger in ledgers], axis=0),
-        error=np.max([ledger.error for ledger in ledgers], axis=0),
-        converged=np.all([ledger.converged for ledger in ledgers], axis=0),
-        path_nodes=np.max([ledger.path_nodes for ledger in ledgers], axis=0),
-        standard_error=features.std(axis=0, ddof=1) / np.sqrt(count),
-    )
-
-
-def _mean_layer(layers: tuple[LedgerLayer, ...]) -> LedgerLayer:
-    first = layers[0]
-    return replace(
-        first,
-        nodes=None if first.nodes is None else _mean([layer.nodes for layer in layers]),
-        edges=None if first.edges is None else _mean([layer.edges for layer in layers]),
-    )
-
-
-def _mean(arrays: list[Array | None]) -> Array:
-    mean: Array = np.mean([array for array in arrays if array is not None], axis=0)
-    return mean
-
-
-Segments = Mapping[str, tuple[int, int]]
-"""Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
 
 
 def sum_groups(contributions: Array, groups: Iterable[Sequence[int]]) -> Array:
@@ -344,15 +512,16 @@ def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
     rows: dict[str, slice] = {}
     for name, ends in segments.items():
         place = f"segments.{name}"
-        if not _are_ends(ends, lookback):
-            message = f"must be two steps from {1 - lookback} to 0, first and last, but is {quote(ends)}"
-            raise DataError.at(place, message)
-        first, last = ends
+        match ends:
+            case [int() as first, int() as last] if 1 - lookback <= first <= last <= 0 and bool not in map(type, ends):
+                rows[name] = rows_of_steps(first, last, lookback)
+            case _:
+                message = f"must be two steps from {1 - lookback} to 0, first and last, but is {quote(ends)}"
+                raise DataError.at(place, message)
         for step in range(first, last + 1):
             if step in taken:
                 raise DataError.at(place, f"shares step {step} with {quote(taken[step])}")
             taken[step] = name
-        rows[name] = rows_of_steps(first, last, lookback)
     return rows
 
 
@@ -365,331 +534,15 @@ def complete_segments(segments: Segments, lookback: int) -> Segments:
         DataError: as `resolve_segments`, or a segment has the name of such a run.
     """
     rows = resolve_segments(segments, lookback)
-    held = np.zeros(lookback, dtype=bool)
-    for steps in rows.values():
-        held[steps] = True
+    held = {row for steps in rows.values() for row in range(lookback)[steps]}
     complete = dict(segments)
-    starts = np.flatnonzero(np.diff(held, prepend=True) & ~held)
-    ends = np.flatnonzero(np.diff(held, append=True) & ~held)
-    for first, last in zip((starts + 1 - lookback).tolist(), (ends + 1 - lookback).tolist(), strict=True):
+    for is_held, run in groupby(range(lookback), held.__contains__):
+        if is_held or not rows:
+            continue
+        steps = [row + 1 - lookback for row in run]
+        first, last = steps[0], steps[-1]
         name = f"other steps {first} to {last}" if first < last else f"other step {first}"
         if name in segments:
             raise DataError.at(f"segments.{name}", "has the name of steps that no segment holds")
-        if segments:
-            complete[name] = (first, last)
+        complete[name] = (first, last)
     return complete
-
-
-def _are_ends(ends: object, lookback: int) -> bool:
-    match ends:
-        case [int() as first, int() as last] if not isinstance(first, bool) and not isinstance(last, bool):
-            return 1 - lookback <= first <= last <= 0
-    return False
-
-
-_EFFECTS = ("removed", "alone", "together")
-_OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Explanation(Pictured):
-    """Contributions of each feature at each step to the forecasts of one output for n windows, in the target's unit.
-
-    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
-    divide that change among the features; `effects` state what the forecast loses without each feature, and what each
-    does alone. If the three differ, the feature interacts with others.
-
-    Attributes:
-        output: name of the output.
-        unit: of predictions and contributions; None if unknown.
-        features: names of the features.
-        predictions: (n,).
-        baseline_prediction: forecast for the baseline; for ``reference`` the mean over the baselines.
-        baseline: what the windows were compared with, (lookback, n_features), original units.
-        contributions: (n, n_features), the signed sum over the steps.
-        steps: (n, lookback, n_features), oldest step first.
-        layers: contributions of all nodes and edges, in the order of the data.
-        error: largest estimated error of any contribution, (n,).
-        residual: largest violation of completeness in any layer (convergence delta), (n,).
-        tolerance: accepted error and residual.
-        converged: whether both are within the tolerance, and no node jumps along the path, (n,).
-        path_nodes: nodes of the integration path, (n,).
-        standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
-        groups: features that are summed, by the name of their group; empty if there are none.
-        segments: first and last step of those that are summed, by name, 0 the newest, each step of the window in one;
-            empty if there are none.
-        effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
-        effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
-        step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
-    """
-
-    output: str
-    unit: str | None
-    features: tuple[str, ...]
-    predictions: Array
-    baseline_prediction: float
-    baseline: Array
-    contributions: Array
-    steps: Array
-    layers: tuple[LedgerLayer, ...]
-    error: Array
-    residual: Array
-    tolerance: float
-    converged: NDArray[np.bool_]
-    path_nodes: NDArray[np.int64]
-    standard_error: Array | None = None
-    groups: Groups = field(default_factory=dict)
-    segments: Segments = field(default_factory=dict)
-    effects: Effects | None = None
-    effects_by_group: Effects | None = None
-    step_effects: Effects | None = None
-
-    @classmethod
-    def of(
-        cls,
-        ledger: Ledger,
-        features: tuple[str, ...],
-        unit: str | None,
-        groups: Groups,
-        segments: Segments,
-    ) -> Explanation:
-        """A ledger with names, unit, groups and segments."""
-        same = {name: getattr(ledger, name) for name in (f.name for f in fields(cls)) if hasattr(ledger, name)}
-        named = {"features": features, "unit": unit, "contributions": ledger.features}
-        return cls(**same | named | {"groups": groups, "segments": segments})
-
-    @cached_property
-    def grouping(self) -> Grouping:
-        """The groups with the indices of their features, and the features without a group."""
-        return resolve_groups(self.groups, self.features)
-
-    @property
-    def group_names(self) -> tuple[str, ...]:
-        """Names of the contributions by group: the groups, then the features without a group."""
-        return self.grouping.names
-
-    @cached_property
-    def contributions_by_group(self) -> Array:
-        """Contributions of each group, (n, n_names), or with segments (n, n_names, n_segments).
-
-        Over top-level groups, features without a group and segments they sum to those of the features.
-        """
-        if not self.segments:
-            return sum_groups(self.contributions, self.grouping.members)
-        rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
-        return sum_groups(sum_segments(self.steps, rows), self.grouping.members).swapaxes(1, 2)
-
-    def __len__(self) -> int:
-        return len(self.predictions)
-
-    def __iter__(self) -> Iterator[Explanation]:
-        return (self[window] for window in range(len(self)))
-
-    def __getitem__(self, window: int | slice) -> Explanation:
-        """One window as an explanation of length 1, or a slice of windows."""
-        if isinstance(window, slice):
-            chosen = window
-        else:
-            number = range(len(self))[window]  # raises IndexError, and supports negative indices
-            chosen = slice(number, number + 1)
-        layers = tuple(
-            replace(
-                layer,
-                nodes=None if layer.nodes is None else layer.nodes[chosen],
-                edges=None if layer.edges is None else layer.edges[chosen],
-            )
-            for layer in self.layers
-        )
-        return replace(
-            self,
-            predictions=self.predictions[chosen],
-            contributions=self.contributions[chosen],
-            steps=self.steps[chosen],
-            layers=layers,
-            error=self.error[chosen],
-            residual=self.residual[chosen],
-            converged=self.converged[chosen],
-            path_nodes=self.path_nodes[chosen],
-            standard_error=None if self.standard_error is None else self.standard_error[chosen],
-            effects=None if self.effects is None else self.effects[chosen],
-            effects_by_group=None if self.effects_by_group is None else self.effects_by_group[chosen],
-            step_effects=None if self.step_effects is None else self.step_effects[chosen],
-        )
-
-    def require_completeness(self, output_std: float, first: int = 0) -> None:
-        """Raises if a residual is larger than F(x) - F(x0) and than the standard deviation of the output.
-
-        Args:
-            output_std: standard deviation of the output on the reference windows.
-            first: index of the first window, for the message.
-
-        Raises:
-            IncompleteError: a window has such a residual.
-        """
-        change = np.abs(self.predictions - self.baseline_prediction)
-        absurd = np.flatnonzero(self.residual > np.maximum(change, output_std))
-        if not len(absurd):
-            return
-        worst = absurd[0]
-        message = (
-            f"has values too far out to be explained: its contributions miss the change of {change[worst]:.3g} "
-            f"by {self.residual[worst]:.3g}"
-        )
-        places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
-        raise IncompleteError(f"{places[0].path} {message}", places)
-
-    def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
-        """A row for each window and feature, features in the model's order; values of the window are repeated.
-
-        Args:
-            by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any.
-        """
-        return [
-            {
-                "window": window,
-                **entry,
-                "prediction": float(self.predictions[window]),
-                "baseline_prediction": self.baseline_prediction,
-                "residual": float(self.residual[window]),
-                "error": float(self.error[window]),
-                "converged": bool(self.converged[window]),
-            }
-            for window in range(len(self))
-            for entry in (self._by_feature(window) if by == "feature" else self._by_group(window))
-        ]
-
-    def _by_feature(self, window: int) -> list[dict[str, Any]]:
-        names = [{"feature": name} for name in self.features]
-        return _join(names, self.contributions[window], self.effects, window)
-
-    def _by_group(self, window: int) -> list[dict[str, Any]]:
-        names = [{"group": name} for name in self.group_names]
-        if self.segments:
-            names = [name | {"segment": segment} for name in names for segment in self.segments]
-        return _join(names, self.contributions_by_group[window], self.effects_by_group, window)
-
-    def _effects_of_bars(self, whole: list[int]) -> tuple[Array | None, Array | None]:
-        """`removed` and `alone` of the waterfall's bars; None if they were not measured."""
-        effects = self.effects if not self.is_grouped else None if self.segments else self.effects_by_group
-        return (None, None) if effects is None else (effects.removed[0][whole], effects.alone[0][whole])
-
-    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The waterfall of one window, and below it the heat map of contributions by feature and step.
-
-        Top-level groups replace their features, and segments replace steps.
-
-        Args:
-            path: a file to write it to as well.
-            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
-
-        Raises:
-            DataError: there are several windows, or none.
-        """
-        if len(self) != 1:
-            raise DataError(f"a waterfall shows one window, but there are {len(self)}: take one, as e[0]")
-        return super().svg(path, theme=theme)
-
-    def _picture(self, theme: Theme) -> str | None:
-        return super()._picture(theme) if len(self) == 1 else None
-
-    def _title(self) -> str:
-        windows = "" if len(self) == 1 else f" for {len(self)} windows"
-        return f"Explanation of {with_unit(self.output, self.unit)}{windows}"
-
-    def _details(self) -> str:
-        if len(self) == 1:
-            table = html.write_table(_order(self.table()), ["feature", "contribution", *self._effect_columns])
-            shown = html.write_facts(self._facts()) + html.fold("All contributions", table)
-            if self.is_grouped:
-                grouped = html.write_table(_order(self.table("group")), self._columns)
-                shown += html.fold("Contributions by group", grouped)
-            return shown
-        facts = {
-            "baseline": f"{self.baseline_prediction:.4g}",
-            "converged": f"{int(self.converged.sum())} of {len(self)}",
-        }
-        return (
-            html.write_heading(self._title())
-            + html.write_facts(facts)
-            + html.write_table(self._means(), ["feature", *self._mean_columns])
-            + html.fold("Window by window", html.write_table(self._windows(), list(_OF_WINDOW)))
-        )
-
-    @property
-    def _mean_columns(self) -> list[str]:
-        return ["mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in _EFFECTS if self.effects)]
-
-    def _means(self) -> list[dict[str, Any]]:
-        """A row for each feature, by the mean magnitude of its contributions."""
-        if not len(self):
-            return []
-        magnitudes = np.abs(self.contributions).mean(axis=0)
-        means = [magnitudes, self.contributions.mean(axis=0)]
-        if self.effects is not None:
-            means += [np.abs(getattr(self.effects, name)).mean(axis=0) for name in _EFFECTS]
-        return [
-            {"feature": self.features[number]}
-            | {column: float(values[number]) for column, values in zip(self._mean_columns, means, strict=True)}
-            for number in np.argsort(-magnitudes, kind="stable").tolist()
-        ]
-
-    def _windows(self) -> list[dict[str, Any]]:
-        """A row for each window."""
-        largest = np.abs(self.contributions).argmax(axis=1)
-        values = (
-            range(len(self)),
-            self.predictions.tolist(),
-            (self.features[feature] for feature in largest.tolist()),
-            self.residual.tolist(),
-            self.error.tolist(),
-            self.converged.tolist(),
-        )
-        return [dict(zip(_OF_WINDOW, row, strict=True)) for row in zip(*values, strict=True)]
-
-    def _facts(self) -> dict[str, str]:
-        """Facts about one window besides its contributions."""
-        return {
-            "prediction": f"{self.predictions[0]:.4g}",
-            "baseline": f"{self.baseline_prediction:.4g}",
-            "residual": f"{self.residual[0]:.2g}, error {self.error[0]:.2g}, tolerance {self.tolerance:.2g}",
-            "converged": "yes" if self.converged[0] else "no",
-        }
-
-    def __repr__(self) -> str:
-        if len(self) != 1:
-            return (
-                f"{self._title()}, baseline {self.baseline_prediction:.4g}\n{write_table(self._windows(), _OF_WINDOW)}"
-            )
-        rows = _order(self.table("group" if self.is_grouped else "feature"))
-        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(rows, self._columns)}"
-
-    @property
-    def is_grouped(self) -> bool:
-        """Whether there are groups or segments."""
-        return bool(self.groups or self.segments)
-
-    @property
-    def _columns(self) -> list[str]:
-        """Columns of the table of one window."""
-        named = ["group" if self.is_grouped else "feature", *(["segment"] if self.segments else [])]
-        return [*named, "contribution", *self._effect_columns]
-
-    @property
-    def _effect_columns(self) -> list[str]:
-        return list(_EFFECTS) if self.effects is not None else []
-
-
-def _join(
-    names: list[dict[str, Any]], contributions: Array, effects: Effects | None, window: int
-) -> list[dict[str, Any]]:
-    """Rows of one window: names, contributions, and effects if there are any."""
-    columns = {"contribution": contributions}
-    if effects is not None:
-        columns |= {name: getattr(effects, name)[window] for name in _EFFECTS}
-    values = zip(*(column.ravel().tolist() for column in columns.values()), strict=True)
-    return [name | dict(zip(columns, row, strict=True)) for name, row in zip(names, values, strict=True)]
-
-
-def _order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Largest contributions first."""
-    return sorted(rows, key=lambda row: -abs(row["contribution"]))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
@@ -17,7 +19,7 @@ DEFAULT_COUNT = 16
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline.
+    """One window as the baseline.
 
     Attributes:
         kind: ``mean`` per feature over the reference windows and their steps; ``zero`` in model units, the training
@@ -33,10 +35,10 @@ class Baseline:
 
 @dataclass(frozen=True)
 class ReferenceBaselines:
-    """Reference windows as baselines, over which the ledger is averaged.
+    """Reference windows as baselines, over which explanations are averaged (expected gradients).
 
     Attributes:
-        count: number of windows drawn without replacement.
+        count: number of windows drawn without replacement, from 2 to the number of reference windows.
         seed: of the draw.
     """
 
@@ -44,39 +46,43 @@ class ReferenceBaselines:
     seed: int = 0
 
 
-def draw_baselines(model: LoadedModel, count: int, seed: int = 0) -> Array:
-    """Reference windows drawn without replacement, (count, lookback, n_features), original units.
+def baseline_windows(model: LoadedModel, baseline: Baseline | ReferenceBaselines) -> Array:
+    """The windows of a baseline, (n, lookback, n_features), original units; one, or `ReferenceBaselines.count`.
 
     Raises:
-        DataError: `count` is out of range.
-    """
-    available = len(model.reference.windows)
-    if not 2 <= count <= available:
-        message = f"must lie between 2 and {available}, the number of reference windows, but is {count}"
-        raise DataError.at("baseline.reference", message)
-    chosen = np.random.default_rng(seed).choice(available, count, replace=False)
-    return model.scaling.features_to_original(model.reference.windows[chosen.tolist()])
-
-
-def baseline_window(model: LoadedModel, baseline: Baseline) -> Array:
-    """The window that a baseline stands for, (lookback, n_features), original units.
-
-    Raises:
-        DataError: a value is missing or has the wrong shape.
+        DataError: a value is missing or has the wrong shape, or the count is out of range.
         UnknownNameError: `values` names a feature that does not exist.
     """
     shape = (model.config.lookback, len(model.config.features))
-    if baseline.kind == "mean":
-        return np.broadcast_to(model.reference_mean, shape).copy()
-    if baseline.kind == "zero":
-        return np.broadcast_to(model.scaling.feature_mean, shape).copy()
+    if isinstance(baseline, ReferenceBaselines):
+        available = len(model.reference.windows)
+        if not 2 <= baseline.count <= available:
+            message = f"must lie between 2 and {available}, the number of reference windows, but is {baseline.count}"
+            raise DataError.at("baseline.reference", message)
+        chosen = np.random.default_rng(baseline.seed).choice(available, baseline.count, replace=False)
+        return model.scaling.features_to_original(model.reference.windows[chosen.tolist()])
     if baseline.kind == "values":
-        return _window_of_values(model.config.feature_names, shape[0], baseline.values or {})
-    instance = np.asarray(baseline.instance, dtype=np.float64)
-    if instance.shape != shape:
-        message = f"must have shape {list(shape)}, but has {list(instance.shape)}"
-        raise DataError.at("baseline.instance", message)
-    return instance
+        window = _window_of_values(model.config.feature_names, shape[0], baseline.values or {})
+    elif baseline.kind == "instance":
+        window = np.asarray(baseline.instance, dtype=np.float64)
+        if window.shape != shape:
+            message = f"must have shape {list(shape)}, but has {list(window.shape)}"
+            raise DataError.at("baseline.instance", message)
+    else:
+        values = model.reference_mean if baseline.kind == "mean" else model.scaling.feature_mean
+        window = np.broadcast_to(values, shape).copy()
+    return window[None]
+
+
+def scaled_baselines(model: LoadedModel, baseline: Baseline | ReferenceBaselines | None = None) -> Tensor:
+    """`baseline_windows` in model units; ``mean`` by default."""
+    return model.to_model_units(baseline_windows(model, baseline or Baseline()), "baseline")
+
+
+def spread_windows(model: LoadedModel, n: int) -> Tensor:
+    """At most `n` of the reference windows, spread evenly, (n, lookback, n_features), model units."""
+    windows = model.reference.windows
+    return windows[torch.linspace(0, len(windows) - 1, min(n, len(windows))).long()]
 
 
 def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, float | Sequence[float]]) -> Array:
@@ -90,7 +96,6 @@ def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, 
             raise DataError.at(place, "is missing")
         column = np.asarray(values[name], dtype=np.float64)
         if column.shape not in ((), (lookback,)):
-            message = f"must be a number or {lookback} numbers, one per step"
-            raise DataError.at(place, message)
+            raise DataError.at(place, f"must be a number or {lookback} numbers, one per step")
         columns.append(np.broadcast_to(column, (lookback,)))
     return np.stack(columns, axis=1)

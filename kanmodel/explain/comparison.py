@@ -27,7 +27,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.errors import DataError
-from kanmodel.explain.attribution import Ledger, LedgerOptions, explain_windows
+from kanmodel.explain.attribution import Explanation, LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.result import Result, Table
 from kanmodel.text import with_unit
@@ -101,7 +101,7 @@ def compare_forecasts(
     low, high = sorted((window, against_window), key=lambda values: values.tobytes())
     forward = 1.0 if high is window else -1.0
 
-    def explain(windows: Array, baseline: Array) -> tuple[Ledger, Ledger]:
+    def explain(windows: Array, baseline: Array) -> tuple[Explanation, Explanation]:
         start = Baseline("instance", instance=baseline)
         mine = explain_windows(model, model.to_model_units(windows), output, start, options)
         pause()
@@ -116,13 +116,13 @@ def compare_forecasts(
     # One window per batch, so that equal windows get equal forecasts.
     f_low, f_high = (float(model.predict(window[None])[0, output]) for window in both)
     g_low, g_high = (float(against.predict(window[None])[0, theirs]) for window in both)
-    apart = of_model[0].features - of_model[1].features  # (2, n_features)
+    apart = of_model[0].contributions - of_model[1].contributions  # (2, n_features)
     ledgers = (*of_data, *of_model)
     return Comparison(
         output=model.config.outputs[output],
         prediction=f_high if high is window else f_low,
         against_prediction=g_low if high is window else g_high,
-        data=forward * (of_data[0].features[0] + of_data[1].features[0]) / 2 + 0.0,  # turns -0 into 0
+        data=forward * (of_data[0].contributions[0] + of_data[1].contributions[0]) / 2 + 0.0,  # turns -0 into 0
         model=(apart[0] + apart[1]) / 2,
         baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,
         data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2 + 0.0,

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_window, draw_baselines
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.structure import connected_features
 from kanmodel.network.config import ModelConfig
@@ -34,19 +35,13 @@ FORECASTS = 256  # windows per batch of forecasts
 
 @dataclass(frozen=True)
 class Part:
-    """Some features of a window at some of its steps.
-
-    Attributes:
-        features: their numbers.
-        steps: rows of the window, oldest first; all by default.
-    """
+    """Some features of a window, by index, at some of its rows, oldest first; at all by default."""
 
     features: tuple[int, ...]
     steps: slice = field(default_factory=lambda: slice(None))
 
 
-@dataclass(frozen=True)
-class Effects:
+class Effects(NamedTuple):
     """Effects of parts of n windows on the forecast of one output, in the target's unit.
 
     Attributes:
@@ -62,10 +57,6 @@ class Effects:
         """`removed` - `alone`: the interaction of a part with all others."""
         difference: Array = self.removed - self.alone
         return difference
-
-    def __getitem__(self, windows: slice) -> Effects:
-        """The effects for a slice of the windows."""
-        return Effects(self.removed[windows], self.alone[windows])
 
     def reshape(self, *shape: int) -> Effects:
         """The same effects with both arrays reshaped."""
@@ -95,7 +86,7 @@ def measure_effects(
     Args:
         model: the model.
         windows: (n, lookback, n_features), model units.
-        output: number of the output.
+        output: index of the output.
         baseline: the values of a removed part; with several baselines the effects are averaged.
         parts: the parts.
 
@@ -107,67 +98,44 @@ def measure_effects(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
-    if isinstance(baseline, ReferenceBaselines):
-        starts = draw_baselines(model, baseline.count, baseline.seed)
-    else:
-        starts = baseline_window(model, baseline)[None]
-    # Forecasts of one window in batches of different sizes may differ by rounding, so features without any effect are
-    # found from the connections of the network, not by comparing forecasts.
-    connected = torch.tensor(connected_features(model.network, output))
-    scale = float(model.scaling.output_scale[output])
     of_baselines = []
-    for start in model.to_model_units(starts, "baseline"):
-        batches = [_Trial(model, batch, start, output, connected) for batch in torch.split(windows, BATCH)]
-        of_baselines.append(np.concatenate([trial.measure(parts) for trial in batches], axis=1))
-    removed, alone = np.mean(of_baselines, axis=0) * scale
+    for start in scaled_baselines(model, baseline):
+        batches = [_ablate(model, batch, start, output, parts) for batch in torch.split(windows, BATCH)]
+        of_baselines.append(np.concatenate(batches, axis=1))
+    removed, alone = np.mean(of_baselines, axis=0) * float(model.scaling.output_scale[output])
     refuse_non_finite_outputs(removed)
     refuse_non_finite_outputs(alone)
     return Effects(removed, alone)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """Ablation of windows (n, lookback, n_features) against one baseline (lookback, n_features)."""
+def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, parts: Sequence[Part]) -> Array:
+    """`removed` and `alone` against one baseline (lookback, n_features), (2, n, n_parts), model units."""
+    n, starts = len(windows), start.expand_as(windows)
+    cells = [(slice(None), part.steps, list(part.features)) for part in parts]
+    # Forecasts of one window in batches of different sizes may differ by rounding, so features without any effect are
+    # found from the connections of the network, not by comparing forecasts.
+    moves = (windows != start) & torch.tensor(connected_features(model.network, output))
+    moving = torch.stack([moves[part].flatten(1).any(dim=1) for part in cells], dim=1).numpy()  # (n, n_parts)
+    acting = np.flatnonzero(moving.any(axis=0)).tolist()
 
-    model: LoadedModel
-    windows: Tensor
-    start: Tensor
-    output: int
-    connected: Tensor
-
-    def measure(self, parts: Sequence[Part]) -> Array:
-        """`removed` and `alone`, (2, n, n_parts), model units."""
-        moves = (self.windows != self.start) & self.connected
-        moving = torch.stack([_take(moves, part).any(dim=1) for part in parts], dim=1).numpy()  # (n, n_parts)
-        acting = np.flatnonzero(moving.any(axis=0)).tolist()
-        n = len(self.windows)
-        ends = self._forecast(iter([self.windows, self.start[None]]), n)
-        exchanged = self._forecast(self._exchange([parts[number] for number in acting]), n)
-        without, only = exchanged.reshape(len(acting), 2, n).transpose(1, 2, 0)
-        effects = np.zeros((2, n, len(parts)))
-        effects[0][:, acting] = ends[:n, None] - without
-        effects[1][:, acting] = only - ends[n]
-        return np.where(moving, effects, 0.0)
-
-    def _exchange(self, parts: Sequence[Part]) -> Iterator[Tensor]:
+    def exchange() -> Iterator[Tensor]:
         """Yields for each part the windows without it, then the baseline with it, (n, lookback, n_features) each."""
-        starts = self.start.expand_as(self.windows)
-        for part in parts:
-            for kept, given in ((self.windows, starts), (starts, self.windows)):
+        for part in (cells[number] for number in acting):
+            for kept, given in ((windows, starts), (starts, windows)):
                 changed = kept.clone()
-                changed[:, part.steps, list(part.features)] = given[:, part.steps, list(part.features)]
+                changed[part] = given[part]
                 yield changed
 
-    def _forecast(self, changed: Iterator[Tensor], n: int) -> Array:
-        """Forecasts of all changed windows, concatenated, (n_forecasts,), model units."""
+    def forecast(changed: Iterator[Tensor]) -> Array:
         forecasts = [np.zeros(0)]
         while some := list(islice(changed, max(FORECASTS // n, 1))):
             pause()
-            outputs = self.model.frozen.forward(torch.cat(some))[:, self.output]
-            forecasts.append(outputs.double().numpy())
+            forecasts.append(model.frozen.forward(torch.cat(some))[:, output].double().numpy())
         return np.concatenate(forecasts)
 
-
-def _take(values: Tensor, part: Part) -> Tensor:
-    """The cells of a part, (n, lookback, n_features) -> (n, n_cells)."""
-    return values[:, part.steps, list(part.features)].flatten(1)
+    ends = forecast(iter([windows, start[None]]))
+    without, only = forecast(exchange()).reshape(len(acting), 2, n).transpose(1, 2, 0)
+    effects = np.zeros((2, n, len(parts)))
+    effects[0][:, acting] = ends[:n, None] - without
+    effects[1][:, acting] = only - ends[n]
+    return np.where(moving, effects, 0.0)

@@ -20,8 +20,8 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.attribution import Ledger, explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.attribution import Explanation, explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.explain.importance import ImportanceEstimates, rank_correlation
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
 
@@ -57,12 +57,12 @@ def compare_baselines(model: LoadedModel, importance: ImportanceEstimates) -> tu
         NonFiniteError: the ledger of a reference window is not finite.
     """
     windows, output = model.reference.windows, importance.output
-    ledgers: dict[ComparedBaseline, Ledger] = {
+    ledgers: dict[ComparedBaseline, Explanation] = {
         "zero": explain_windows(model, windows, output, Baseline("zero")),
-        "reference": explain_expected(model, windows, output, min(N_BASELINES, len(windows))),
+        "reference": explain_windows(model, windows, output, ReferenceBaselines(min(N_BASELINES, len(windows)))),
     }
     sizes: dict[ComparedBaseline, Array] = {"mean": importance.features.value}
-    sizes |= {kind: np.abs(ledger.features).mean(axis=0) for kind, ledger in ledgers.items()}
+    sizes |= {kind: np.abs(ledger.contributions).mean(axis=0) for kind, ledger in ledgers.items()}
     shares = {kind: size / (size.sum() or 1.0) for kind, size in sizes.items()}
     agreements = []
     for a, b in combinations(sizes, 2):
@@ -113,12 +113,12 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
     """
     generator = np.random.default_rng(seed)
     reference = model.reference.windows
-    windows = reference[torch.linspace(0, len(reference) - 1, min(N_WINDOWS, len(reference))).long()]
-    start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")
+    windows = spread_windows(model, N_WINDOWS)
+    start = scaled_baselines(model)
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
     trial = _Trial(model, output, windows, start, spread, generator.random((N_SUBSETS, windows.shape[2])) < 0.5)
 
-    ledger = explain_windows(model, windows, output).features / (spread * model.scaling.output_scale[output])
+    ledger = explain_windows(model, windows, output).contributions / (spread * model.scaling.output_scale[output])
     gradient = _gradient(model, windows, output) / spread
     by_gradient = (gradient * (windows - start).double().numpy()).sum(axis=1)
     rows = [

@@ -37,7 +37,7 @@ from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.attribution import Ledger, explain_windows, sum_groups
+from kanmodel.explain.attribution import Explanation, explain_windows, sum_groups
 from kanmodel.explain.bootstrap import Bootstrap, Estimate
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.result import GlobalResult, Pictured
@@ -170,7 +170,7 @@ class ImportanceEstimates:
         mean_contribution: signed mean per feature, (n_features,).
         share: of all features' mean |contribution|, (n_features,).
         steps: (lookback,), oldest first.
-        nodes: by (stage, layer) as in `Ledger.layers`, (n_nodes,).
+        nodes: by (stage, layer) as in `Explanation.layers`, (n_nodes,).
         edges: by (stage, layer), (n_subnodes, n_in).
         permutation: growth of the mean absolute error when a feature's series are permuted between windows,
             (n_features,), the target's unit; None where targets are unknown. Of a large model it is measured on fewer
@@ -190,7 +190,7 @@ class ImportanceEstimates:
     permutation: Estimate | None
     profiles: Mapping[tuple[str, int], Array]
     profile_errors: Mapping[tuple[str, int], Array]
-    ledger: Ledger
+    ledger: Explanation
 
 
 def measure_importance(model: LoadedModel, output: int) -> ImportanceEstimates:
@@ -201,7 +201,7 @@ def measure_importance(model: LoadedModel, output: int) -> ImportanceEstimates:
     """
     ledger = explain_windows(model, model.reference.windows, output)
     bootstrap = Bootstrap(len(ledger.predictions))
-    sizes = np.abs(ledger.features)
+    sizes = np.abs(ledger.contributions)
     growth = permute_features(model, output, SEED)
     profiles = profile_nodes(model)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
@@ -209,7 +209,7 @@ def measure_importance(model: LoadedModel, output: int) -> ImportanceEstimates:
     return ImportanceEstimates(
         output=output,
         features=bootstrap.mean(sizes),
-        mean_contribution=ledger.features.mean(axis=0),
+        mean_contribution=ledger.contributions.mean(axis=0),
         share=bootstrap.share(sizes),
         steps=bootstrap.mean(np.abs(ledger.steps.sum(axis=2))),
         nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
@@ -402,7 +402,7 @@ def attribute_groups(
     distinct = list(dict.fromkeys(grouping.members))  # names of the same features share their figures: at most 2 n - 1
     place = {members: number for number, members in enumerate(distinct)}
     places = [place[members] for members in grouping.members]
-    contributions = sum_groups(importance.ledger.features, distinct)  # (n, n_distinct)
+    contributions = sum_groups(importance.ledger.contributions, distinct)  # (n, n_distinct)
     sizes, signed, whole = np.abs(contributions), contributions.mean(axis=0), [places[one] for one in grouping.whole]
     bootstrap = Bootstrap(len(sizes))
     growth = permute_features(model, importance.output, SEED, distinct)

@@ -28,7 +28,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import scaled_baselines, spread_windows
 from kanmodel.explain.bootstrap import Bootstrap
 
 N_WINDOWS = 64
@@ -77,7 +77,7 @@ def measure_interactions(model: LoadedModel, output: int) -> Interactions:
     """
     reference, names = model.reference.windows, model.config.feature_names
     n_features = len(names)
-    few = reference[torch.linspace(0, len(reference) - 1, min(N_WINDOWS, len(reference))).long()]
+    few = spread_windows(model, N_WINDOWS)
     screened = _Differences(model, output, few)
     chosen = list(range(n_features))
     if n_features > N_FEATURES:
@@ -105,7 +105,7 @@ class _Differences:
 
     def __init__(self, model: LoadedModel, output: int, windows: Tensor) -> None:
         self._model, self._output, self._windows = model, output, windows
-        self._start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")
+        self._start = scaled_baselines(model)
         self._alone: dict[int, Array] = {}
         self._full = self._without([])
 

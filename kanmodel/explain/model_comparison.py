@@ -18,7 +18,7 @@ import torch
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
-from kanmodel.explain.attribution import Ledger, explain_windows
+from kanmodel.explain.attribution import Explanation, explain_windows
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Bootstrap, Estimate, share_of
 from kanmodel.explain.comparison import match_outputs
@@ -158,9 +158,9 @@ def compare_models(
 
 
 def _compare_features(
-    model: LoadedModel, bootstrap: Bootstrap, ledger: Ledger, other: Ledger
+    model: LoadedModel, bootstrap: Bootstrap, ledger: Explanation, other: Explanation
 ) -> tuple[FeatureChange, ...]:
-    sizes, others = np.abs(ledger.features), np.abs(other.features)
+    sizes, others = np.abs(ledger.contributions), np.abs(other.contributions)
     share, against_share = share_of(sizes), share_of(others)
     change = bootstrap.share_difference(sizes, others)
     order = np.argsort(-np.abs(change.value), kind="stable").tolist()
@@ -181,7 +181,7 @@ class _Side:
         windows: (n, lookback, n_features), original units.
     """
 
-    def __init__(self, model: LoadedModel, ledger: Ledger, graph: NetworkGraph, windows: Array) -> None:
+    def __init__(self, model: LoadedModel, ledger: Explanation, graph: NetworkGraph, windows: Array) -> None:
         self.edges = {(edge.stage, edge.layer, edge.i, edge.j): edge for edge in graph.kan_edges}
         self.sizes = {
             (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import scaled_baselines, spread_windows
 from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
 from kanmodel.explain.paths.path import PassedNodes, largest_move, paths_per_pass, points_along
 from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
@@ -56,14 +56,13 @@ def profile_nodes(model: LoadedModel) -> Profiles:
     Args:
         model: the model.
     """
-    reference = model.reference.windows
-    chosen = torch.linspace(0, len(reference) - 1, min(count_windows(model.config), len(reference))).long()
-    start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
     with torch.no_grad():
-        values = _node_values(model.config, model.frozen.trace(reference))
+        values = _node_values(model.config, model.frozen.trace(model.reference.windows))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
-    parts, found = _contribute(model, reference[chosen], start, scale)
+    parts, found = _contribute(
+        model, spread_windows(model, count_windows(model.config)), scaled_baselines(model)[0], scale
+    )
     whole = found.total(parts)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]

@@ -12,7 +12,7 @@ from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_windows
 
 STEPS = 50
 
@@ -21,7 +21,7 @@ def rows(model: LoadedModel) -> Iterator[Row]:
     """`explain_windows` of 1 and 32 windows, one torch thread."""
     torch.set_num_threads(1)
     every = model.reference.windows
-    start = model.to_model_units(baseline_window(model, Baseline())[None])
+    start = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
     for n, rounds in ((1, 200), (32, 10)):
         windows = every[torch.linspace(0, len(every) - 1, n).long()]

@@ -24,7 +24,7 @@ from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_windows
 
 STEPS = 50
 
@@ -39,7 +39,7 @@ def create_peer(model: LoadedModel) -> FastAPI:
     scaling, network = model.scaling, model.network
     mean = torch.from_numpy(scaling.feature_mean)
     scale = torch.from_numpy(scaling.feature_scale)
-    start = model.to_model_units(baseline_window(model, Baseline())[None])
+    start = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: network(x)[:, 0])
 
     def read(request: Request) -> torch.Tensor:

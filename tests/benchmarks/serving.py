@@ -38,7 +38,7 @@ from servers import (
 from table import Row, print_table, times_in_turn
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_windows
 from service.models.repository import BUNDLED
 
 DURATION, WARM_UP = 4.0, 1.0  # seconds
@@ -240,7 +240,7 @@ def small_model_rows() -> Iterator[Row]:
                 ]
                 measured = measure(server, requests, 1)
                 attribute = IntegratedGradients(lambda x, model=model: model.network(x)[:, 0]).attribute
-                start = model.to_model_units(baseline_window(model, Baseline())[None])
+                start = model.to_model_units(baseline_windows(model, Baseline()))
                 scaled = model.to_model_units(parts[0])
                 (seconds,) = times_in_turn([partial(attribute, scaled, start, n_steps=STEPS)], 20)
                 yield Row(

@@ -28,7 +28,7 @@ from table import Row, print_table
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
 from kanmodel.data import Feature, Target
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from service.batch.cluster import explain_with_ray
@@ -120,7 +120,7 @@ def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
 
 def _captum_loop(model: LoadedModel, threads: int, size: int | None) -> float:
     torch.set_num_threads(threads)
-    start_window = model.to_model_units(baseline_window(model, Baseline())[None])
+    start_window = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
     batches = torch.split(model.reference.windows, TOGETHER)
     start = perf_counter()

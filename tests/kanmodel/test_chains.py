@@ -213,7 +213,7 @@ def test_a_classifier_s_ledger_is_in_probabilities():
     model = make_chain(config)
     windows = model.reference.windows[:5]
     ledgers = [explain_windows(model, windows, output) for output in range(3)]
-    total = sum(ledger.features for ledger in ledgers)
+    total = sum(ledger.contributions for ledger in ledgers)
     np.testing.assert_allclose(total, 0, atol=3 * max(ledger.tolerance for ledger in ledgers))
     for ledger in ledgers:
         assert [(layer.stage, layer.layer) for layer in ledger.layers] == [
@@ -223,5 +223,5 @@ def test_a_classifier_s_ledger_is_in_probabilities():
             ("output", 1),
         ]
         change = ledger.predictions - ledger.baseline_prediction
-        np.testing.assert_allclose(ledger.features.sum(axis=1), change, atol=ledger.tolerance)
+        np.testing.assert_allclose(ledger.contributions.sum(axis=1), change, atol=ledger.tolerance)
         assert ((ledger.predictions >= 0) & (ledger.predictions <= 1)).all()

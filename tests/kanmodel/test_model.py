@@ -24,8 +24,8 @@ from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import Once
 from kanmodel.explain.ablation import extract_subnetwork
-from kanmodel.explain.attribution import explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.curves import sample_edge
 from kanmodel.explain.formula import find_front
 from kanmodel.explain.importance import attribute_features, measure_importance
@@ -129,7 +129,7 @@ def test_explain_is_the_ledger(model, windows, output, baseline):
         asked = {"instance": pl.DataFrame(frame_of(model, windows[3]))}
     found = model.explain(windows, output, baseline=asked)
     if baseline == "reference":
-        ledger = explain_expected(model.loaded, scaled, number, 3, 1)
+        ledger = explain_windows(model.loaded, scaled, number, ReferenceBaselines(3, 1))
         np.testing.assert_array_equal(found.standard_error, ledger.standard_error)
     else:
         kind = Baseline(baseline, values=values, instance=windows[3])
@@ -137,7 +137,7 @@ def test_explain_is_the_ledger(model, windows, output, baseline):
         assert found.standard_error is None
     for name in ("predictions", "baseline", "steps", "error", "residual", "converged", "path_nodes"):
         np.testing.assert_array_equal(getattr(found, name), getattr(ledger, name), err_msg=name)
-    np.testing.assert_array_equal(found.contributions, ledger.features)
+    np.testing.assert_array_equal(found.contributions, ledger.contributions)
     assert (found.output, found.unit, found.features) == (model.outputs[number], "K", NAMES)
     assert found.baseline_prediction == ledger.baseline_prediction and found.tolerance == ledger.tolerance
     assert [layer.stage for layer in found.layers] == [layer.stage for layer in ledger.layers]

@@ -13,8 +13,8 @@ from factories import make_model
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.ablation import extract_subnetwork, measure_size
-from kanmodel.explain.attribution import explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
 from kanmodel.explain.importance import attribute_features, measure_importance, permute_features
@@ -57,7 +57,11 @@ def explain_with(model, *_):
 
 
 def several_references(model, *_):
-    return explain_expected(model, model.reference.windows[:2], 0, 2) if len(model.reference.windows) > 1 else None
+    return (
+        explain_windows(model, model.reference.windows[:2], 0, ReferenceBaselines(2))
+        if len(model.reference.windows) > 1
+        else None
+    )
 
 
 def agreements(model, importance, _):

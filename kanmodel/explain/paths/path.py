@@ -35,26 +35,15 @@ from kanmodel.network.recurrent import KINDS, FrozenRecurrent, RecurrentTrace
 Nested = TypeVar("Nested")
 
 
-def map_arrays(function: Callable[..., Any], first: Nested, *others: Nested) -> Nested:
-    """Maps a function over the arrays of equally nested tuples.
-
-    Args:
-        function: takes one array of each argument.
-        first: arrays, tensors or None, in (named) tuples of any depth.
-        others: results of the same form.
-
-    Returns:
-        The same form; None where there is None.
-    """
-    mapped: Any
-    if first is None:
-        mapped = None
+def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
+    """Maps a function of one array of each argument over equally nested tuples; what is no array is the first's."""
+    first: Any = nested[0]
+    if isinstance(first, tuple):
+        parts = [map_arrays(function, *each) for each in zip(*nested, strict=True)]
+        first = first._make(parts) if hasattr(first, "_make") else tuple(parts)
     elif isinstance(first, np.ndarray | Tensor):
-        mapped = function(first, *others)
-    else:
-        parts = [map_arrays(function, *each) for each in zip(first, *others, strict=True)]  # type: ignore[call-overload]
-        mapped = first._make(parts) if hasattr(first, "_make") else tuple(parts)
-    result: Nested = mapped
+        first = function(*nested)
+    result: Nested = first
     return result
 
 

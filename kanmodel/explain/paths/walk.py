@@ -16,7 +16,6 @@ Contributions layer by layer, and their gaps in completeness (convergence delta)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -176,8 +175,7 @@ def _before_kinks(layer: KANLayer, values: Tensor) -> Iterator[Tensor]:
         values = step(values)
 
 
-@dataclass(frozen=True)
-class LedgerLayer:
+class LedgerLayer(NamedTuple):
     """Contributions of one layer.
 
     Attributes:

@@ -80,7 +80,7 @@ def expected(rows: pl.DataFrame, model: LoadedModel = MODEL, output: int = 0) ->
             "time": rows["time"][lookback - 1 :],
             "prediction": ledger.predictions,
             "baseline": np.full(len(ends), ledger.baseline_prediction),
-            **{f"contribution_{name}": ledger.features[:, number] for number, name in enumerate(names)},
+            **{f"contribution_{name}": ledger.contributions[:, number] for number, name in enumerate(names)},
             "residual": ledger.residual,
             "error": ledger.error,
             "converged": ledger.converged,

@@ -218,4 +218,4 @@ def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(se
         np.testing.assert_allclose(body["predictions"], expected[body["checkpoint"]], rtol=1e-12)
         if "explanations" in body:
             found = [list(explanation["contributions"].values()) for explanation in body["explanations"]]
-            np.testing.assert_allclose(found, ledgers[body["checkpoint"]].features, rtol=1e-9)
+            np.testing.assert_allclose(found, ledgers[body["checkpoint"]].contributions, rtol=1e-9)

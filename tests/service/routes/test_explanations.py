@@ -11,8 +11,8 @@ from kanmodel import Model
 from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.attribution import LedgerOptions, explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline, draw_baselines
+from kanmodel.explain.attribution import LedgerOptions, explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from service.work import explanations
 
 
@@ -55,7 +55,7 @@ def test_the_answer_is_the_ledger(service):
         assert explanation["instance"] == number
         assert explanation["prediction"] == ledger.predictions[number]
         assert list(explanation["contributions"]) == list(model.config.feature_names)
-        assert list(explanation["contributions"].values()) == ledger.features[number].tolist()
+        assert list(explanation["contributions"].values()) == ledger.contributions[number].tolist()
         assert explanation["steps"] == ledger.steps[number].tolist()
         assert explanation["path_nodes"] == ledger.path_nodes[number]
         assert [(layer["stage"], layer["layer"]) for layer in explanation["layers"]] == [
@@ -169,7 +169,7 @@ def test_the_baseline_is_used_and_echoed(service, kind):
     }[kind]
     answer = ask(service, "front", baseline=asked)
     ledger = explain_windows(model, model.to_model_units(make_windows(model, 2)), 0, baseline)
-    assert answer["explanations"][0]["contributions"]["f1"] == ledger.features[0, 1]
+    assert answer["explanations"][0]["contributions"]["f1"] == ledger.contributions[0, 1]
     assert answer["explanations"][0]["baseline_prediction"] == ledger.baseline_prediction
     if echoed:
         assert answer["baseline"] == echoed
@@ -186,13 +186,13 @@ def test_contributions_are_averaged_over_reference_windows(service, asked, count
     model = service.models["front"]
     windows = make_windows(model, 3)
     answer = ask(service, "front", n=3, baseline=asked, tolerance=0.01, detail="flow")
-    means = draw_baselines(model, count, seed).mean(axis=(0, 1)).tolist()
+    means = baseline_windows(model, ReferenceBaselines(count, seed)).mean(axis=(0, 1)).tolist()
     values = dict(zip(model.config.feature_names, means, strict=True))
     assert answer["baseline"] == {"kind": "reference", "reference": count, "seed": seed, "values": values}
     options = LedgerOptions(tolerance=0.01)
-    ledger = explain_expected(model, model.to_model_units(windows), 0, count, seed, options)
+    ledger = explain_windows(model, model.to_model_units(windows), 0, ReferenceBaselines(count, seed), options)
     for window, explanation in enumerate(answer["explanations"]):
-        assert list(explanation["contributions"].values()) == ledger.features[window].tolist()
+        assert list(explanation["contributions"].values()) == ledger.contributions[window].tolist()
         assert list(explanation["standard_error"].values()) == ledger.standard_error[window].tolist()
         assert list(explanation["standard_error"]) == list(model.config.feature_names)
         change = explanation["prediction"] - explanation["baseline_prediction"]
@@ -201,7 +201,7 @@ def test_contributions_are_averaged_over_reference_windows(service, asked, count
         for layer in explanation["layers"]:
             if "nodes" in layer:
                 assert sum(layer["nodes"]) == pytest.approx(change, abs=slack)
-    baselines = model.predict(draw_baselines(model, count, seed))
+    baselines = model.predict(baseline_windows(model, ReferenceBaselines(count, seed)))
     assert explanation["baseline_prediction"] == pytest.approx(baselines.mean())
 
 

@@ -69,7 +69,7 @@ def test_one_model_differs_by_the_data_alone(seed, other_seed):
     found = compare_forecasts(MODEL, x, MODEL, y, 1)
     assert not found.model.any() and found.model_total == 0
     ledger = explain_windows(MODEL, MODEL.to_model_units(x[None]), 1, Baseline("instance", instance=y))
-    assert found.data == pytest.approx(ledger.features[0], abs=2 * ledger.tolerance)
+    assert found.data == pytest.approx(ledger.contributions[0], abs=2 * ledger.tolerance)
 
 
 @given(SEEDS)

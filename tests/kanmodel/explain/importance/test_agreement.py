@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from factories import make_model
 
-from kanmodel.explain.attribution import explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.faithfulness import compare_baselines
 from kanmodel.explain.importance import measure_importance
 
@@ -18,9 +18,9 @@ def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():
     for kind, ledger in {
         "mean": explain_windows(model, windows, 0),
         "zero": explain_windows(model, windows, 0, Baseline("zero")),
-        "reference": explain_expected(model, windows, 0, 16),
+        "reference": explain_windows(model, windows, 0, ReferenceBaselines(16)),
     }.items():
-        sizes = np.abs(ledger.features).mean(axis=0)
+        sizes = np.abs(ledger.contributions).mean(axis=0)
         shares[kind] = sizes / sizes.sum()
     agreements = compare_baselines(model, measure_importance(model, 0))
     assert [agreement.baselines for agreement in agreements] == [

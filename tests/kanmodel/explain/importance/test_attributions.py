@@ -213,7 +213,7 @@ def test_ten_outputs(shape):
     for output in range(10):
         rows = attribute_features(model, measure_importance(model, output))
         ledger = explain_windows(model, model.reference.windows, output)
-        sizes = dict(zip(model.config.feature_names, np.abs(ledger.features).mean(axis=0), strict=True))
+        sizes = dict(zip(model.config.feature_names, np.abs(ledger.contributions).mean(axis=0), strict=True))
         assert [row.rank for row in rows] == [1, 2, 3]
         for row in rows:
             assert row.mean_abs_contribution == pytest.approx(sizes[row.name])

@@ -78,7 +78,7 @@ def test_curves_by_hand(shape):
     model = make_model(shape, n_features=3, lookback=3, n_reference=20)
     row = by_method(model)["ledger"]
     windows = model.scaling.features_to_original(model.reference.windows)
-    order = np.argsort(-np.abs(explain_windows(model, model.reference.windows, 0).features), axis=1)
+    order = np.argsort(-np.abs(explain_windows(model, model.reference.windows, 0).contributions), axis=1)
 
     def distance(gone):
         changed = windows.copy()

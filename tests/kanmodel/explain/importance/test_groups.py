@@ -50,7 +50,7 @@ def test_a_group_is_the_signed_sum_of_its_members():
     assert set(rows) == {"pair", "three", "f2"} and rows["three"].members == ("f0", "f1", "f3")
     for row in rows.values():
         numbers = [int(name[1:]) for name in row.members]
-        contribution = importance.ledger.features[:, numbers].sum(axis=1)
+        contribution = importance.ledger.contributions[:, numbers].sum(axis=1)
         assert row.mean_abs_contribution == pytest.approx(np.abs(contribution).mean(), rel=1e-12)
         assert row.mean_contribution == pytest.approx(contribution.mean(), rel=1e-9)
         assert row.interval[0] <= row.mean_abs_contribution <= row.interval[1]
@@ -81,7 +81,7 @@ def test_all_features_in_one_group():
     model = group(make_model(), {"all": ("f0", "f1", "f2", "f3")})
     (row,) = rows_of(model).values()
     assert row.share == 1 and row.share_interval == (1, 1)
-    change = measure_importance(model, 0).ledger.features.sum(axis=1)
+    change = measure_importance(model, 0).ledger.contributions.sum(axis=1)
     assert row.mean_abs_contribution == pytest.approx(np.abs(change).mean())
 
 

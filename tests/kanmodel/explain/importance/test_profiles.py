@@ -8,7 +8,7 @@ import torch
 from factories import make_chain, make_model
 
 from kanmodel.data import Feature, Target
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.profiles import MAX_WINDOWS, MIN_WINDOWS, count_windows, profile_nodes
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
@@ -26,7 +26,7 @@ def steeper(shape, factor):
 def midpoint_shares(model, n_points=4000):
     """Shares of the features in each node, by the midpoint rule with one gradient per node."""
     windows, lookback = model.reference.windows, model.config.lookback
-    start = model.to_model_units(baseline_window(model, Baseline())[None])[0]
+    start = model.to_model_units(baseline_windows(model, Baseline()))[0]
     totals = {}
     for window in windows:
         along = (torch.arange(n_points, dtype=torch.float64)[:, None, None] + 0.5) / n_points

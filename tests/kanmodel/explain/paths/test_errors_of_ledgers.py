@@ -14,8 +14,8 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
-from kanmodel.explain.attribution import LedgerOptions, explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.attribution import LedgerOptions, explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
@@ -81,7 +81,7 @@ def test_errors_that_cancel_in_every_sum(weight, places, dtype):
     """Two equal jumps of opposite sign cancel in every sum; the ledger has both, or has not converged."""
     model = two_units(weight, places, dtype)
     ledger = explain_between(model, -np.ones((1, 2)), np.ones((1, 2)))
-    difference = np.abs(ledger.features[0] - [2 * np.tanh(1), -2 * np.tanh(1)]).max()
+    difference = np.abs(ledger.contributions[0] - [2 * np.tanh(1), -2 * np.tanh(1)]).max()
     assert difference <= ledger.error[0] + 1e-6
     assert difference <= ledger.tolerance or not ledger.converged[0]
     assert ledger.converged[0] or places == (0.25, 0.75)
@@ -246,7 +246,7 @@ def test_a_jump_too_far_for_float32():
     In float32 the points of this path are rounded so coarsely that one step was off by 4 tolerances, with error 0.7.
     """
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
-    start = model.to_model_units(baseline_window(model, Baseline())[None]).double()
+    start = model.to_model_units(baseline_windows(model, Baseline())).double()
     reference = model.reference.windows.double()
     windows = (start + 540 * (reference[265] - reference[355])).float()
     ledger = explain_windows(model, windows, 0)
@@ -267,7 +267,7 @@ def test_a_jump_that_a_fixed_rule_misses():
     geometrically along it was off by 59 tolerances; 12,000 even ones resolve it.
     """
     model = load_case("pykan_head").model
-    start = model.to_model_units(baseline_window(model, Baseline())[None])[0].numpy()
+    start = model.to_model_units(baseline_windows(model, Baseline()))[0].numpy()
     reference = model.reference.windows.numpy()
     end = reference[228].copy()
     end[:, 2] += 104.0144 * (reference[59, :, 2] - end[:, 2])
@@ -310,7 +310,7 @@ def test_expected_gradients_have_the_largest_error():
     """The mean over several baselines has the largest of their errors, and converges if all do."""
     model = make_model("lstm", n_reference=20)
     windows = model.to_model_units(make_windows(model, 4))
-    found = explain_expected(model, windows, 0, 5, seed=1)
+    found = explain_windows(model, windows, 0, ReferenceBaselines(5, seed=1))
     instances = model.scaling.features_to_original(model.reference.windows)
     chosen = np.random.default_rng(1).choice(20, 5, replace=False)
     singles = [explain_windows(model, windows, 0, Baseline("instance", instance=instances[one])) for one in chosen]

@@ -11,8 +11,8 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
-from kanmodel.explain.attribution import explain_expected, explain_windows
-from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
 
@@ -50,7 +50,7 @@ def linear():
 def test_it_is_the_mean_of_single_ledgers(shape, count):
     """Every entry is the mean of the ledgers from the baselines of the seed, drawn without replacement."""
     model, windows = tiny(shape)
-    found = explain_expected(model, windows, 0, count, seed=7)
+    found = explain_windows(model, windows, 0, ReferenceBaselines(count, seed=7))
     chosen = np.random.default_rng(7).choice(8, count, replace=False)
     assert len(set(chosen.tolist())) == count
     instances = model.scaling.features_to_original(model.reference.windows)[chosen]
@@ -63,7 +63,7 @@ def test_it_is_the_mean_of_single_ledgers(shape, count):
             if values is not None:
                 expected = np.mean([getattr(single.layers[number], kind) for single in singles], axis=0)
                 np.testing.assert_allclose(values, expected)
-    features = [single.features for single in singles]
+    features = [single.contributions for single in singles]
     np.testing.assert_allclose(found.standard_error, np.std(features, axis=0, ddof=1) / np.sqrt(count))
     np.testing.assert_array_equal(found.residual, np.max([single.residual for single in singles], axis=0))
     np.testing.assert_allclose(found.predictions, singles[0].predictions, rtol=1e-12, atol=1e-12)
@@ -73,9 +73,9 @@ def test_it_is_the_mean_of_single_ledgers(shape, count):
 def test_every_layer_adds_up(shape):
     """In every layer contributions sum to the forecast minus the mean forecast of the baselines."""
     model, windows = tiny(shape)
-    ledger = explain_expected(model, windows, 0, 6)
+    ledger = explain_windows(model, windows, 0, ReferenceBaselines(6))
     change = ledger.predictions - ledger.baseline_prediction
-    assert (np.abs(ledger.features.sum(axis=1) - change) <= ledger.residual + 1e-9).all()
+    assert (np.abs(ledger.contributions.sum(axis=1) - change) <= ledger.residual + 1e-9).all()
     for layer in ledger.layers:
         for values in (layer.nodes, layer.edges):
             if values is not None:
@@ -90,11 +90,13 @@ def test_a_linear_model(count, seed):
     """For y = w x contributions are w (x - mean x0), and their standard error is |w| std(x0) / sqrt(count)."""
     model = linear()
     windows = torch.tensor([[[1.0, 2.0]], [[0.0, -1.0]]], dtype=torch.float64)
-    ledger = explain_expected(model, windows, 0, count, seed)
+    ledger = explain_windows(model, windows, 0, ReferenceBaselines(count, seed))
     chosen = np.random.default_rng(seed).choice(N, count, replace=False)
     baselines = model.reference.windows[chosen.tolist(), 0].numpy()
     weights = 3 * np.array([2.0, -1.0])
-    np.testing.assert_allclose(ledger.features, weights * (windows[:, 0].numpy() - baselines.mean(axis=0)), atol=1e-9)
+    np.testing.assert_allclose(
+        ledger.contributions, weights * (windows[:, 0].numpy() - baselines.mean(axis=0)), atol=1e-9
+    )
     expected = np.abs(weights) * baselines.std(axis=0, ddof=1) / np.sqrt(count)
     np.testing.assert_allclose(ledger.standard_error, [expected, expected], atol=1e-9)
 
@@ -105,9 +107,9 @@ def test_the_standard_error_is_the_error():
     window = torch.ones(1, 1, 2, dtype=torch.float64)
     stated = {}
     for count in (4, 16):
-        ledgers = [explain_expected(model, window, 0, count, seed) for seed in range(60)]
+        ledgers = [explain_windows(model, window, 0, ReferenceBaselines(count, seed)) for seed in range(60)]
         stated[count] = np.sqrt(np.mean([ledger.standard_error[0] ** 2 for ledger in ledgers], axis=0))
-        scatter = np.std([ledger.features[0] for ledger in ledgers], axis=0)
+        scatter = np.std([ledger.contributions[0] for ledger in ledgers], axis=0)
         np.testing.assert_allclose(scatter, stated[count], rtol=0.25)
     np.testing.assert_allclose(stated[4] / stated[16], 2, rtol=0.1)
 
@@ -115,7 +117,7 @@ def test_the_standard_error_is_the_error():
 def test_the_same_seed_gives_the_same():
     """The seed determines the draw."""
     model, windows = tiny("lstm")
-    first, second, other = (explain_expected(model, windows, 0, 4, seed).steps for seed in (1, 1, 2))
+    first, second, other = (explain_windows(model, windows, 0, ReferenceBaselines(4, seed)).steps for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert np.abs(first - other).max() > 0
 
@@ -125,7 +127,7 @@ def test_a_count_out_of_range(count):
     """A count below 2, which has no standard error, or above the number of reference windows is refused."""
     model, windows = tiny("head")
     with pytest.raises(DataError) as caught:
-        explain_expected(model, windows, 0, count)
+        explain_windows(model, windows, 0, ReferenceBaselines(count))
     message = f"must lie between 2 and 8, the number of reference windows, but is {count}"
     assert str(caught.value) == f"baseline.reference {message}"
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [("baseline.reference", message)]

@@ -15,7 +15,7 @@ from kanmodel.computing import pausing
 from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.explain.attribution import LedgerOptions, explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.importance import rank_correlation
 from kanmodel.explain.paths.bisection import MAX_PARTS
 from kanmodel.explain.scores import score_layers
@@ -122,7 +122,7 @@ def shapley_and_ledger(name, baseline):
     start = golden["mean_baseline"].astype(float) if baseline == "mean" else np.zeros(golden["mean_baseline"].shape)
     windows = case.windows("eval")[: len(exact)]
     ledger = explain_windows(case.model, windows, 0, Baseline("instance", instance=start))
-    return exact, ledger.features
+    return exact, ledger.contributions
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_ledger_has_both_predictions(name):
     originals = model.scaling.features_to_original(windows)
     for output in range(len(model.config.outputs)):
         ledger = explain_windows(model, windows, output)
-        start = baseline_window(model, Baseline())
+        start = baseline_windows(model, Baseline())[0]
         np.testing.assert_array_equal(ledger.baseline, start)
         np.testing.assert_allclose(ledger.predictions, model.predict(originals)[:, output], atol=tolerance)
         assert ledger.baseline_prediction == pytest.approx(model.predict(start[None])[0, output], abs=tolerance)
@@ -298,7 +298,7 @@ def test_layers_run_from_input_to_output(name):
     config = model.config
     ledger = explain_windows(model, windows, 0)
     assert ledger.steps.shape == (6, config.lookback, len(config.features))
-    np.testing.assert_allclose(ledger.features, ledger.steps.sum(axis=1))
+    np.testing.assert_allclose(ledger.contributions, ledger.steps.sum(axis=1))
     expected = [("input", 0)]
     if config.front:
         expected += [("front", layer) for layer in range(len(config.front) + 1)]
@@ -432,7 +432,7 @@ def test_cancellation():
     one = np.ones((1, 1, 2))
     ledger = explain_windows(model, model.to_model_units(one), 0, Baseline("zero"))
     assert model.predict(one)[0, 0] == pytest.approx(1)
-    np.testing.assert_allclose(ledger.features, [[1, 0]], atol=1e-12)
+    np.testing.assert_allclose(ledger.contributions, [[1, 0]], atol=1e-12)
     (nodes,) = (layer.nodes for layer in ledger.layers if (layer.stage, layer.layer) == ("head", 1))
     np.testing.assert_allclose(nodes, [[4, -3]], atol=1e-12)
     inputs = model.network.encode(model.reference.windows)
@@ -447,7 +447,7 @@ def test_a_linear_network_is_its_weights(window, slopes):
     model = make_kan([[[1.0, 2.0, 0.5], [0.0, 1.0, -1.0]], [slopes[:2]]])
     ledger = explain_windows(model, model.to_model_units(np.array(window)[None, None]), 0, Baseline("zero"))
     expected = np.array([slopes[0], 2 * slopes[0] + slopes[1], 0.5 * slopes[0] - slopes[1]]) * window
-    np.testing.assert_allclose(ledger.features[0], expected, atol=1e-9)
+    np.testing.assert_allclose(ledger.contributions[0], expected, atol=1e-9)
 
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3))
@@ -457,7 +457,7 @@ def test_a_product_is_shared_by_its_factors(window):
     model = make_kan([identity, [[1.0]]], ((3,), ()))
     ledger = explain_windows(model, model.to_model_units(np.array(window)[None, None]), 0, Baseline("zero"))
     product = float(np.prod(window))
-    np.testing.assert_allclose(ledger.features[0], [product / 3] * 3, atol=1e-9)
+    np.testing.assert_allclose(ledger.contributions[0], [product / 3] * 3, atol=1e-9)
     edges, nodes = ledger.layers[1].edges, ledger.layers[2].nodes
     np.testing.assert_allclose(edges[0], np.eye(3) * product / 3, atol=1e-9)
     np.testing.assert_allclose(nodes[0], [product], atol=1e-9)
