@@ -1,11 +1,8 @@
-"""Constructors of `Model`: `load` for checkpoints, `from_torch` for live modules, `from_file` for weights.
-
-Training from data frames: `train` makes a new `Model`, `fine_tune` continues training one.
-"""
+"""Origins of a `Model`: `load` a checkpoint, convert by `from_torch` and `from_file`, `train` and `fine_tune`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,9 @@ from kanmodel.data import MAX_STEP
 from kanmodel.errors import ConfigError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
-from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions, choose_progress
+from kanmodel.training import training
+from kanmodel.training.optimization import ARCHITECTURE, ProgressLine, Report, TrainingOptions
 from kanmodel.training.tables import Columns, describe_left_out, make_table
-from kanmodel.training.training import fine_tune as fine_tune_model
-from kanmodel.training.training import fit
 
 
 @checked
@@ -37,41 +33,14 @@ def load(path: str | Path) -> Model:
 
 
 @checked
-def from_torch(
-    net: nn.Module,
-    *,
-    windows: Any,
-    features: Sequence[str],
-    outputs: Sequence[str] | None = None,
-    targets: Any = None,
-    predictions: Any = None,
-    scaling: Any = None,
-    horizon: int | None = None,
-    groups: Groups | None = None,
-    integer: Sequence[str] = (),
-    fixed: Sequence[str] = (),
-) -> Model:
+def from_torch(net: nn.Module, *, windows: Any, features: Sequence[str], **options: Any) -> Model:
     """Converts a trained module to a model, and verifies that both predict the same on all windows.
 
-    See `kanmodel.importers.from_torch.from_torch` for arguments and errors.
+    See `kanmodel.importers.from_torch.from_torch` for options and errors.
     """
     from kanmodel.importers import from_torch as importer  # here, because it imports yaml
 
-    return Model(
-        importer.from_torch(
-            net,
-            windows=windows,
-            features=features,
-            outputs=outputs,
-            targets=targets,
-            predictions=predictions,
-            scaling=scaling,
-            horizon=horizon,
-            groups=groups,
-            integer=integer,
-            fixed=fixed,
-        )
-    )
+    return Model(importer.from_torch(net, windows=windows, features=features, **options))
 
 
 @checked
@@ -82,13 +51,8 @@ def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Seq
     """
     from kanmodel.importers import from_file as importer  # here, because it imports yaml
 
-    return Model(
-        importer.from_file(path, windows=windows, predictions=predictions, features=features, **options),
-        Path(path).stem,
-    )
-
-
-Report = bool | Callable[[Progress], None] | None
+    loaded = importer.from_file(path, windows=windows, predictions=predictions, features=features, **options)
+    return Model(loaded, Path(path).stem)
 
 
 @checked
@@ -168,8 +132,8 @@ def train(
     table = make_table(frame, columns)
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
-    report, line = choose_progress(progress)
-    trained = fit(table, _read_options(options), report)
+    line = ProgressLine(progress)
+    trained = training.fit(table, _read_options(options), line)
     line.finish(trained.metrics)
     return Model(trained, name)
 
@@ -230,12 +194,12 @@ def fine_tune(
         max_step=max_step,
         last_value=last_value or {},
     )
-    report, line = choose_progress(progress)
-    table = make_table(frame, columns)
-    chosen = _read_options({"grid_updates": 0} | options)
-    tuned = fine_tune_model(model.loaded, table, chosen, report, move_grids, grid_size).after
-    line.finish(tuned.metrics)
-    return Model(tuned, model.name)
+    table, line = make_table(frame, columns), ProgressLine(progress)
+    tuning = training.fine_tune(
+        model.loaded, table, _read_options({"grid_updates": 0} | options), line, move_grids, grid_size
+    )
+    line.finish(tuning.after.metrics)
+    return Model(tuning.after, model.name)
 
 
 def _read_options(options: Mapping[str, Any]) -> TrainingOptions:

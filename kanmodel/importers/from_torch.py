@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checks import checked
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
 from kanmodel.importers.assembly import Chain, assemble
@@ -42,6 +43,7 @@ from kanmodel.importers.tracing import (
 from kanmodel.network.config import Groups, ModelConfig
 
 
+@checked
 def from_torch(
     net: nn.Module,
     *,

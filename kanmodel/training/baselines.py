@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 
 from kanmodel.data import ROUNDING, Array
-from kanmodel.training.samples import Ends, Labels, Samples, TrainingTable
+from kanmodel.training.samples import Ends, Samples
+from kanmodel.training.tables import TrainingTable
 
 SEASONS = {"day": 86_400.0, "week": 7 * 86_400.0}  # seconds
 PENALTIES = np.logspace(-1, 6, 15)
@@ -51,13 +51,22 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
         if source is None:
             if not table.ahead:
                 return None
-            columns.append(_last_known(table.targets[:, number], table.segment)[ends])
+            columns.append(_last_known(table, number)[ends])
         elif source == 0:
             columns.append(np.zeros(len(ends)))
         else:
             columns.append(table.features[ends, table.feature_names.index(str(source))])
     forecasts = np.tile(np.column_stack(columns), horizon)
     return None if np.isnan(forecasts).any() else forecasts
+
+
+def _last_known(table: TrainingTable, target: int) -> Array:
+    """The last value of a target at or before each row in its segment, (n_rows,); NaN if there is none."""
+    known = np.empty(table.n_rows)
+    for first, last in table.segments:
+        column = table.targets[first:last, target]
+        known[first:last] = column[np.maximum.accumulate(np.where(np.isnan(column), 0, np.arange(last - first)))]
+    return known
 
 
 def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period: float) -> Array | None:
@@ -81,7 +90,7 @@ def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period:
     if clock is None or clock.rows_per(period) is None or not table.ahead:
         return None
     forecasts = np.full((len(ends), horizon, len(table.target_names)), np.nan)
-    for first, last in _segments(table):
+    for first, last in table.segments:
         own = np.flatnonzero((first <= ends) & (ends < last))
         seconds, targets = clock.seconds[first:last], table.targets[first:last]
         for step in range(horizon):
@@ -116,26 +125,6 @@ def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: floa
         left = left[np.isnan(found[left]).any(axis=1) & (wanted - period >= seconds[0] - tolerance)]
         periods[left] += 1
     return found
-
-
-def _last_known(column: Array, segment: Labels | None) -> Array:
-    """The last value at or before each row in its segment; NaN if there is none."""
-    rows = np.arange(len(column))
-    latest = np.maximum.accumulate(np.where(np.isnan(column), 0, rows))
-    filled = column[latest]
-    if segment is not None:
-        begins = np.concatenate([[True], segment[1:] != segment[:-1]])
-        filled = np.where(latest >= np.maximum.accumulate(np.where(begins, rows, 0)), filled, np.nan)
-    known: Array = filled
-    return known
-
-
-def _segments(table: TrainingTable) -> list[tuple[int, int]]:
-    """First row of each segment, and the row after its last."""
-    if table.segment is None:
-        return [(0, table.n_rows)]
-    starts = [0, *(np.flatnonzero(table.segment[1:] != table.segment[:-1]) + 1).tolist(), table.n_rows]
-    return list(pairwise(starts))
 
 
 def ridge(samples: Samples, train: Ends, validation: Ends, test: Ends) -> Array:

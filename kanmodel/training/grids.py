@@ -12,7 +12,7 @@ from kanmodel.errors import ConfigError
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Layers, ModelConfig
+from kanmodel.network.config import LayerConfig, ModelConfig
 
 PROVED = 1e-4  # of an output's standard deviation: models that differ by less forecast the same, in float32 too
 
@@ -56,14 +56,13 @@ def refine_grids(network: Network, grid_size: int) -> Network:
     """
     refined = Network(refine_config(network.config, grid_size))
     tensors = network.state_dict()
-    for stage, layers in network.stages.items():
-        for number, layer in enumerate(layers):
-            basis = layer.config.basis
-            if isinstance(basis, BSpline):
-                grid, coef = (f"{stage}.{number}.{name}" for name in ("grid", "coef"))
-                finer = refine_knots(tensors[grid], basis.order, grid_size)
-                tensors[coef] = refit(tensors[grid], tensors[coef], finer, basis.order)
-                tensors[grid] = finer
+    for (stage, number), layer in network.layers.items():
+        basis = layer.config.basis
+        if isinstance(basis, BSpline):
+            grid, coef = (f"{stage}.{number}.{name}" for name in ("grid", "coef"))
+            finer = refine_knots(tensors[grid], basis.order, grid_size)
+            tensors[coef] = refit(tensors[grid], tensors[coef], finer, basis.order)
+            tensors[grid] = finer
     refined.load_state_dict(tensors)
     return refined.eval().requires_grad_(False)
 
@@ -74,9 +73,17 @@ def refine_config(config: ModelConfig, grid_size: int) -> ModelConfig:
     Raises:
         ConfigError: as `refine_grids`.
     """
+
+    def refine(layer: LayerConfig) -> LayerConfig:
+        basis = layer.basis
+        if not isinstance(basis, BSpline):
+            return layer
+        if grid_size <= basis.grid_size:
+            raise ConfigError(f"a finer grid needs more than {basis.grid_size} intervals, but grid_size is {grid_size}")
+        return replace(layer, basis=replace(basis, grid_size=grid_size))
+
     refuse_without_knots(config)
-    front, head = (_refine_layers(layers, grid_size) for layers in (config.front, config.head))
-    return replace(config, front=front, head=head)
+    return replace(config, front=tuple(map(refine, config.front)), head=tuple(map(refine, config.head)))
 
 
 def refuse_without_knots(config: ModelConfig) -> None:
@@ -92,16 +99,7 @@ def refuse_without_knots(config: ModelConfig) -> None:
 
 
 def refine_knots(grid: Tensor, order: int, grid_size: int) -> Tensor:
-    """More knots in the core interval, evenly by index between the old ones.
-
-    Args:
-        grid: (n_in, G+2k+1).
-        order: spline order k.
-        grid_size: intervals G' of the new core.
-
-    Returns:
-        (n_in, G'+2k+1).
-    """
+    """Knots (n_in, G'+2k+1) from (n_in, G+2k+1), k the order: G' core intervals, evenly by index between the old."""
     size = grid.shape[1] - 2 * order - 1
     places = torch.arange(grid_size + 1) * size  # indices of the new knots among the old, times G'
     left = (places // grid_size).clamp_max(size - 1)
@@ -127,16 +125,3 @@ def refit(grid: Tensor, coef: Tensor, finer: Tensor, order: int) -> Tensor:
     x = (knots[:, :-1, None] + knots.diff(dim=1)[:, :, None] * fractions).flatten(1).T  # (n_points, n_in)
     curves = splines.curve(x, grid.double(), coef.double(), order)
     return splines.fit_coefficients(x, curves, finer, order).to(coef.dtype)
-
-
-def _refine_layers(layers: Layers, grid_size: int) -> Layers:
-    return tuple(
-        replace(layer, basis=_refine_basis(layer.basis, grid_size)) if isinstance(layer.basis, BSpline) else layer
-        for layer in layers
-    )
-
-
-def _refine_basis(basis: BSpline, grid_size: int) -> BSpline:
-    if grid_size <= basis.grid_size:
-        raise ConfigError(f"a finer grid needs more than {basis.grid_size} intervals, but grid_size is {grid_size}")
-    return replace(basis, grid_size=grid_size)

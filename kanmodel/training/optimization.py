@@ -1,7 +1,4 @@
-"""Optimization: AdamW, the sparsity penalty (L1 and entropy), grid updates, early stopping.
-
-The progress line of a training, updated after every epoch in a terminal or a notebook.
-"""
+"""Optimization: options, progress, AdamW, the sparsity penalty (L1 and entropy), grid updates, early stopping."""
 
 from __future__ import annotations
 
@@ -88,18 +85,14 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, lowest in (
-            ("lookback", 1),
-            ("horizon", 1),
-            ("batch", 2),
-            ("epochs", 0),
-            ("patience", 1),
-            ("validation_blocks", 1),
-            ("reference_windows", 2),
-            ("hidden", 0),
+        for lowest, names in (
+            (0, ("epochs", "hidden")),
+            (1, ("lookback", "horizon", "patience", "validation_blocks")),
+            (2, ("batch", "reference_windows")),
         ):
-            if getattr(self, name) < lowest:
-                raise DataError(f"{name} must be at least {lowest}, but is {getattr(self, name)}")
+            for name in names:
+                if getattr(self, name) < lowest:
+                    raise DataError(f"{name} must be at least {lowest}, but is {getattr(self, name)}")
         for name in ("lamb", "grid_updates", "learning_rate", "weight_decay", "noise", "seed"):
             if not 0 <= getattr(self, name) <= LARGEST:
                 raise DataError(f"{name} must lie between 0 and {LARGEST}, but is {getattr(self, name)}")
@@ -130,6 +123,46 @@ class Progress:
     best_error: float
 
 
+Report = bool | Callable[[Progress], None] | None
+MEASURED = {
+    "test_r2": "test R2",
+    "persistence_r2": "persistence",
+    "persistence_day_r2": "a day before",
+    "persistence_week_r2": "a week before",
+    "ridge_r2": "ridge",
+}
+
+
+class ProgressLine:
+    """Reports each epoch to a function, or as a line of text on stdout that ends with the metrics.
+
+    Args:
+        progress: the function, or whether to write; None to write only in a terminal or a notebook.
+    """
+
+    def __init__(self, progress: Report = None) -> None:
+        self._function = progress if callable(progress) else None
+        in_sight = progress is None and (sys.stdout.isatty() or "ipykernel" in sys.modules)
+        self._is_shown = progress is True or in_sight
+
+    def __call__(self, progress: Progress) -> None:
+        """Calls the function, or overwrites the line with the current progress."""
+        if self._function is not None:
+            self._function(progress)
+        elif self._is_shown:
+            errors = f"train {progress.train_error:.4f}, validation {progress.validation_error:.4f}"
+            line = f"epoch {progress.epoch}/{progress.epochs}  {errors}, best {progress.best_error:.4f}"
+            print(f"\r{line}", end="", flush=True)
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics of the model on the next line."""
+        if self._is_shown:
+            figures = [f"{text} {metrics[name]:.3f}" for name, text in MEASURED.items() if name in metrics]
+            left_out = metrics.get("left_out_windows")
+            note = f"; {left_out:.0f} windows left out for missing values" if left_out else ""
+            print(f"\n{', '.join(figures)}{note}")
+
+
 def descend(
     network: Network,
     samples: Samples,
@@ -158,6 +191,8 @@ def descend(
     n_batches = max(1, len(parts.train) // options.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.epochs) * n_batches)
+    spacing = GRID_UPDATES_UNTIL * options.epochs / max(1, options.grid_updates)
+    grid_updates = {int(update * spacing) for update in range(options.grid_updates)}  # epochs before which knots move
     held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
 
     def judge() -> tuple[float, float]:
@@ -170,14 +205,19 @@ def descend(
     best_error, best_score = judge() if trained else (float("inf"), float("inf"))
     for epoch in range(options.epochs):
         order = rng.permutation(parts.train)
-        if epoch in _grid_update_epochs(options):
+        if epoch in grid_updates:
             update_grids(network, samples.windows(order[:GRID_ROWS]))
         errors = []
         for batch in np.array_split(order, n_batches):
             windows = samples.windows(batch)
             windows = windows + options.noise * torch.randn(windows.shape, generator=noise_source, dtype=windows.dtype)
-            errors.append(_step(network, windows, samples.outputs(batch), options.lamb, optimizer))
+            trace = network.trace(windows)
+            error = mse_loss(trace.outputs, samples.outputs(batch))
+            optimizer.zero_grad()
+            (error + options.lamb * _penalty(trace)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
             schedule.step()
+            errors.append(error.item())
         validation_error, score = judge()
         if not np.isfinite([*errors, validation_error]).all():
             raise NonFiniteError(f"the training diverged in epoch {epoch + 1}; try a lower learning rate")
@@ -188,6 +228,11 @@ def descend(
         if epoch - best_epoch >= options.patience:
             break
     network.load_state_dict(best)
+
+
+def _penalty(trace: Trace) -> Tensor:
+    """The sparsity penalty of all KANs."""
+    return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
 
 
 def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
@@ -231,67 +276,3 @@ def update_grids(network: Network, windows: Tensor) -> None:
             for layer in layers:
                 layer.update_grid(x)
                 x = layer(x)
-
-
-def _step(network: Network, windows: Tensor, targets: Tensor, lamb: float, optimizer: torch.optim.Optimizer) -> float:
-    """One optimization step; returns the mean squared error before it."""
-    trace = network.trace(windows)
-    error = mse_loss(trace.outputs, targets)
-    optimizer.zero_grad()
-    (error + lamb * _penalty(trace)).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return error.item()
-
-
-def _penalty(trace: Trace) -> Tensor:
-    """The sparsity penalty of all KANs."""
-    return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
-
-
-def _grid_update_epochs(options: TrainingOptions) -> set[int]:
-    """Epochs, from 0, before which the knots are moved."""
-    spacing = GRID_UPDATES_UNTIL * options.epochs / max(1, options.grid_updates)
-    return {int(update * spacing) for update in range(options.grid_updates)}
-
-
-MEASURED = {
-    "test_r2": "test R2",
-    "persistence_r2": "persistence",
-    "persistence_day_r2": "a day before",
-    "persistence_week_r2": "a week before",
-    "ridge_r2": "ridge",
-}
-
-
-class ProgressLine:
-    """Writes the epoch and its errors to stdout.
-
-    Args:
-        shown: whether to write; None to write only in a terminal or a notebook.
-    """
-
-    def __init__(self, shown: bool | None = None) -> None:
-        self._shown = (sys.stdout.isatty() or "ipykernel" in sys.modules) if shown is None else shown
-
-    def __call__(self, progress: Progress) -> None:
-        """Overwrites the line with the current progress."""
-        if self._shown:
-            errors = f"train {progress.train_error:.4f}, validation {progress.validation_error:.4f}"
-            line = f"epoch {progress.epoch}/{progress.epochs}  {errors}, best {progress.best_error:.4f}"
-            print(f"\r{line}", end="", flush=True)
-
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        """Writes the metrics of the model on the next line."""
-        if self._shown:
-            figures = [f"{text} {metrics[name]:.3f}" for name, text in MEASURED.items() if name in metrics]
-            left_out = metrics.get("left_out_windows")
-            note = f"; {left_out:.0f} windows left out for missing values" if left_out else ""
-            print(f"\n{', '.join(figures)}{note}")
-
-
-def choose_progress(
-    progress: bool | Callable[[Progress], None] | None,
-) -> tuple[Callable[[Progress], None], ProgressLine]:
-    """The callback after each epoch, and the line to finish with the metrics."""
-    line = ProgressLine(progress if isinstance(progress, bool) else None if progress is None else False)
-    return (progress if callable(progress) else line), line

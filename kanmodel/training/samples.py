@@ -8,125 +8,28 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.data import Array, Clock, Scaling, refuse_non_finite, window_ends
-from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.network.config import Groups, resolve_groups
+from kanmodel.data import Scaling, window_ends
+from kanmodel.errors import DataError
+from kanmodel.training.tables import PARTS, TrainingTable
 
-Labels = NDArray[np.generic]
 Ends = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
-PARTS = ("train", "validation", "test")
 TEST_SHARE = 0.15  # of the rows, the newest, if no split is given
 MIN_SAMPLES = 8  # of each part
 N_NAMED = 5  # columns that a message names
 
 
 @dataclass(frozen=True)
-class TrainingTable:
-    """The columns of a table, as arrays; rows oldest first.
-
-    Attributes:
-        features: (n_rows, n_features), original units; NaN where a value is missing.
-        targets: (n_rows, n_targets), original units; NaN where a value is missing.
-        feature_names: names of the columns of `features`.
-        target_names: names of the columns of `targets`.
-        ahead: rows from a window's last row to its first target; 0 if `targets` are already shifted.
-        split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None if the
-            newest 15 % are for the test.
-        segment: (n_rows,), changes where another series begins; None if there is only one.
-        clock: the instant of each row; None if unknown. No window spans one of its gaps.
-        times: each row's time stamp; None if unknown.
-        units: unit of a feature or target, by name.
-        last_value: by target, the feature whose value at a window's last row is the persistence forecast, or 0 for a
-            target that is itself a change. Without one it is the target's own last value, if `ahead` is not 0.
-        groups: features that belong together, by the name of their group.
-        integer: names of features whose values are whole numbers.
-        fixed: names of features that nobody can change.
-        left_out: why a column is not a feature, by its name, where features were not named.
-    """
-
-    features: Array
-    targets: Array
-    feature_names: tuple[str, ...]
-    target_names: tuple[str, ...]
-    ahead: int = 0
-    split: Labels | None = None
-    segment: Labels | None = None
-    clock: Clock | None = None
-    times: tuple[str, ...] | None = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    last_value: Mapping[str, str | float] = field(default_factory=dict)
-    groups: Groups = field(default_factory=dict)
-    integer: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for path, values in (("features", self.features), ("targets", self.targets)):
-            refuse_non_finite(np.where(np.isnan(values), 0.0, values), path)
-        if type(self.ahead) is not int or self.ahead < 0:
-            raise DataError(f"ahead must be a whole number from 0, but is {self.ahead!r}")
-        for name in self.target_names:
-            if name in self.feature_names and not self.ahead:
-                raise DataError(f"{name} is a target and a feature, so the model would see the value to forecast")
-        _refuse_unknown(self.units, "unit", (*self.feature_names, *self.target_names))
-        _refuse_unknown(self.last_value, "last value", self.target_names)
-        sources = [source for source in self.last_value.values() if source != 0]
-        _refuse_unknown(dict.fromkeys(map(str, sources)), "last value", self.feature_names)
-        resolve_groups(self.groups, self.feature_names)
-        _refuse_unknown(dict.fromkeys(self.fixed), "fixed feature", self.feature_names)
-        _refuse_unknown(dict.fromkeys(self.integer), "integer feature", self.feature_names)
-        for name in self.integer:
-            values = self.features[:, self.feature_names.index(name)]
-            for row in np.flatnonzero((values != np.rint(values)) & ~np.isnan(values)).tolist():
-                raise DataError.at(
-                    f"data row {row + 1}, column {name}", f"must be a whole number, but is {values[row]}"
-                )
-        if self.split is not None:
-            for row, label in enumerate(self.split.tolist()):
-                if label not in PARTS:
-                    raise DataError(f"the split of data row {row + 1} must be one of {list(PARTS)}, but is {label!r}")
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the table."""
-        return len(self.features)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Rows at which the windows of each part end, ascending.
-
-    Attributes:
-        train: of the training part.
-        validation: of the validation part.
-        test: of the test part.
-        missing: the windows left out.
-    """
-
-    train: Ends
-    validation: Ends
-    test: Ends
-    missing: Missing
-
-
-@dataclass(frozen=True)
 class Missing:
-    """Counts of windows left out because a value or a target is missing.
-
-    Attributes:
-        windows: number of windows left out.
-        by_column: number of those with a missing value in each column, the most first.
-    """
+    """Number of windows left out for a missing value or target, in total and for each such column, the most first."""
 
     windows: int
     by_column: Mapping[str, int]
@@ -139,6 +42,16 @@ class Missing:
     def __str__(self) -> str:
         worst = ", ".join(f"{name} ({count})" for name, count in self.worst.items())
         return f"{self.windows} windows are left out for missing values, of {worst}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows at which the windows of each part end, ascending, and the windows left out."""
+
+    train: Ends
+    validation: Ends
+    test: Ends
+    missing: Missing
 
 
 @dataclass(frozen=True)
@@ -197,40 +110,36 @@ def split_samples(
     """
     is_test = np.arange(table.n_rows) >= round((1 - TEST_SHARE) * table.n_rows)
     labels = np.where(is_test, "test", "train") if table.split is None else table.split
-    boundaries = _boundaries(table, labels)
     last = table.ahead + horizon - 1  # row of the last target, relative to the window's last row
     span = lookback + last  # rows of a sample
     if table.n_rows < span:
         raise DataError(f"the table has {table.n_rows} rows, but one window with its targets needs {span}")
-    ends, missing = _leave_out(table, window_ends(boundaries, table.n_rows, span) - last, lookback, horizon)
+    breaks = np.zeros(table.n_rows, dtype=bool) if table.clock is None else table.clock.gaps.copy()
+    for column in (labels, table.segment):
+        if column is not None:
+            breaks[1:] |= column[1:] != column[:-1]
+    run = np.cumsum(breaks)  # no sample spans two runs
+    ends, missing = _leave_out(table, window_ends([run], table.n_rows, span) - last, lookback, horizon)
     parts = {part: ends[labels[ends] == part] for part in PARTS}
-    if "validation" not in labels:
+    has_validation = "validation" in labels
+    if not has_validation:
         parts["train"], parts["validation"] = _hold_out(parts["train"], span, validation_share, validation_blocks)
     for part, found in parts.items():
         if len(found) < MIN_SAMPLES:
-            held_out = part == "validation" and "validation" not in labels
-            longest = _longest_run(boundaries, labels == ("train" if held_out else part))
-            reasons = [f"its longest run of rows without a gap is {longest}"]
+            own = labels == ("train" if part == "validation" and not has_validation else part)
+            reasons = [f"its longest run of rows without a gap is {np.bincount(run[own]).max(initial=0)}"]
             if table.clock is not None and table.clock.gaps.any():
                 reasons.append(str(table.clock))
             if missing.windows:
                 reasons.append(str(missing))
-            raise DataError(
-                f"the {part} part has {len(found)} windows of {span} rows, but needs {MIN_SAMPLES}; "
-                + "; ".join(reasons)
-            )
+            found_of = f"the {part} part has {len(found)} windows of {span} rows, but needs {MIN_SAMPLES}"
+            raise DataError("; ".join([found_of, *reasons]))
     return Parts(**parts, missing=missing)
 
 
 def covered_rows(ends: Ends, first: int, last: int) -> Ends:
     """Rows from `first` to `last` of all windows, inclusive and relative to a window's last row."""
     return np.unique(ends[:, None] + np.arange(first, last + 1))
-
-
-def _boundaries(table: TrainingTable, labels: Labels) -> list[Labels]:
-    """Columns whose changes no sample may span."""
-    runs = None if table.clock is None else np.cumsum(table.clock.gaps)
-    return [column for column in (labels, table.segment, runs) if column is not None]
 
 
 def _leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> tuple[Ends, Missing]:
@@ -262,19 +171,3 @@ def _hold_out(ends: Ends, span: int, share: float, most_blocks: int) -> tuple[En
     to_next = np.abs(held[np.minimum(after, len(held) - 1)] - ends)
     to_previous = np.abs(ends - held[np.maximum(after - 1, 0)])
     return ends[np.minimum(to_next, to_previous) >= span], held
-
-
-def _longest_run(boundaries: Sequence[Labels], chosen: Flags) -> int:
-    """Length of the longest run of chosen rows in which no boundary column changes."""
-    if not chosen.any():
-        return 0
-    breaks = np.zeros(len(chosen), dtype=int)
-    for column in boundaries:
-        breaks[1:] |= column[1:] != column[:-1]
-    return int(np.bincount(np.cumsum(breaks)[chosen]).max())
-
-
-def _refuse_unknown(given: Mapping[str, object], what: str, existing: Sequence[str]) -> None:
-    for name in given:
-        if name not in existing:
-            raise UnknownNameError(f"{what} given for {name!r}, which is not one of {list(existing)}")

@@ -1,57 +1,70 @@
-"""Conversion of a data frame, or a mapping of names to arrays, to the table that a model is trained on."""
+"""From a data frame, or a mapping of names to arrays, to the table that a model is trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kanmodel.data import MAX_STEP, Array, Clock, times_as_text
+from kanmodel.data import MAX_STEP, Array, Clock, refuse_non_finite, times_as_text
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.network.config import Groups
-from kanmodel.training.samples import Labels, TrainingTable
+from kanmodel.network.config import Groups, resolve_groups
 
+Labels = NDArray[np.generic]
+
+PARTS = ("train", "validation", "test")
 MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The roles of a table's columns.
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """What is known of columns by their names.
 
     Attributes:
-        targets: columns to forecast.
-        features: input columns; None for every numeric column without another role, including the targets if `ahead`
-            is not 0.
         ahead: rows from a window's last row to its first target; 0 if the targets are already shifted, so that each
             row has the value to forecast from it.
-        split: the column with train, validation or test.
-        segment: the column whose value changes where another series begins.
-        time: the column of time stamps; no window spans a gap in it.
-        max_step: the longest time step that is not a gap, as a multiple of the median step.
-        units: unit of a feature or target, by name.
-        last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is
-            itself a change.
+        units: unit of a feature or target.
+        last_value: by target, the feature whose value at a window's last row is the persistence forecast, or 0 for a
+            target that is itself a change. Without one it is the target's own last value, if `ahead` is not 0.
         groups: features that belong together, by the name of their group.
         integer: features whose values are whole numbers.
         fixed: features that nobody can change, such as the calendar.
     """
 
-    targets: tuple[str, ...]
-    features: tuple[str, ...] | None = None
     ahead: int = 0
-    split: str | None = None
-    segment: str | None = None
-    time: str | None = None
-    max_step: float = MAX_STEP
     units: Mapping[str, str] = field(default_factory=dict)
     last_value: Mapping[str, str | float] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
     integer: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Columns(Roles):
+    """The roles of a frame's columns.
+
+    Attributes:
+        targets: columns to forecast.
+        features: input columns; None for every numeric column without another role, including the targets if `ahead`
+            is not 0.
+        split: the column with train, validation or test.
+        segment: the column whose value changes where another series begins.
+        time: the column of time stamps; no window spans a gap in it.
+        max_step: the longest time step that is not a gap, as a multiple of the median step.
+    """
+
+    targets: tuple[str, ...]
+    features: tuple[str, ...] | None = None
+    split: str | None = None
+    segment: str | None = None
+    time: str | None = None
+    max_step: float = MAX_STEP
 
     @property
     def special(self) -> tuple[str, ...]:
@@ -64,6 +77,78 @@ class Columns:
         return {*self.special, *(() if self.ahead else self.targets)}
 
 
+@dataclass(frozen=True)
+class TrainingTable(Roles):
+    """The columns of a table, as arrays; rows oldest first.
+
+    Attributes:
+        features: (n_rows, n_features), original units; NaN where a value is missing.
+        targets: (n_rows, n_targets), original units; NaN where a value is missing.
+        feature_names: names of the columns of `features`.
+        target_names: names of the columns of `targets`.
+        split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None if the
+            newest 15 % are for the test.
+        segment: (n_rows,), changes where another series begins; None if there is only one.
+        clock: the instant of each row; None if unknown. No window spans one of its gaps.
+        times: each row's time stamp; None if unknown.
+        left_out: why a column is not a feature, by its name, where features were not named.
+
+    Raises:
+        DataError: a value is infinite, or not whole in an integer feature; `ahead`, the split or a group is invalid, or
+            a shifted target is a feature.
+        UnknownNameError: a name is not one of the columns.
+    """
+
+    features: Array
+    targets: Array
+    feature_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    split: Labels | None = None
+    segment: Labels | None = None
+    clock: Clock | None = None
+    times: tuple[str, ...] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path, values in (("features", self.features), ("targets", self.targets)):
+            refuse_non_finite(np.where(np.isnan(values), 0.0, values), path)
+        if type(self.ahead) is not int or self.ahead < 0:
+            raise DataError(f"ahead must be a whole number from 0, but is {self.ahead!r}")
+        names, targets = self.feature_names, self.target_names
+        for name in targets:
+            if name in names and not self.ahead:
+                raise DataError(f"{name} is a target and a feature, so the model would see the value to forecast")
+        for what, given, known in (
+            ("unit", self.units, (*names, *targets)),
+            ("last value", self.last_value, targets),
+            ("last value", [str(source) for source in self.last_value.values() if source != 0], names),
+            ("fixed feature", self.fixed, names),
+            ("integer feature", self.integer, names),
+        ):
+            for name in given:
+                if name not in known:
+                    raise UnknownNameError(f"{what} given for {name!r}, which is not one of {list(known)}")
+        resolve_groups(self.groups, names)
+        for name in self.integer:
+            values = self.features[:, names.index(name)]
+            for row in np.flatnonzero((values != np.rint(values)) & ~np.isnan(values)).tolist():
+                raise DataError.at(_place(row, name), f"must be a whole number, but is {values[row]}")
+        for row, label in enumerate([] if self.split is None else self.split.tolist()):
+            if label not in PARTS:
+                raise DataError(f"the split of data row {row + 1} must be one of {list(PARTS)}, but is {label!r}")
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        return len(self.features)
+
+    @property
+    def segments(self) -> list[tuple[int, int]]:
+        """First row of each segment, and the row after its last."""
+        changes = [] if self.segment is None else (np.flatnonzero(self.segment[1:] != self.segment[:-1]) + 1).tolist()
+        return list(pairwise([0, *changes, self.n_rows]))
+
+
 def make_table(frame: Any, columns: Columns) -> TrainingTable:
     """Converts a frame to a table for training.
 
@@ -74,7 +159,7 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
 
     Raises:
         DataError: columns differ in length, a value is neither a number nor missing, a time is invalid or not later
-            than the one above it.
+            than the one above it, or as `TrainingTable`.
         UnknownNameError: a column does not exist.
     """
     if not columns.targets:
@@ -92,24 +177,18 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
         beside = ", ".join((*columns.targets, *columns.special))
         named = f"; {describe_left_out(left_out)}" if left_out else ""
         raise DataError(f"there is no numeric column besides {beside}{named}")
-    segment = _labels(data, columns.segment)
-    time = columns.time
+    segment, time = _labels(data, columns.segment), columns.time
     return TrainingTable(
         features=np.column_stack([_numbers(data[name], name) for name in features]),
         targets=np.column_stack([_numbers(data[name], name) for name in columns.targets]),
         feature_names=features,
         target_names=columns.targets,
-        ahead=columns.ahead,
         split=_labels(data, columns.split),
         segment=segment,
         clock=None if time is None else Clock.of(data[time], segment, columns.max_step, time),
         times=None if time is None else times_as_text(data[time]),
-        units=columns.units,
-        last_value=columns.last_value,
-        groups=columns.groups,
-        integer=columns.integer,
-        fixed=columns.fixed,
         left_out=left_out,
+        **{role.name: getattr(columns, role.name) for role in fields(Roles)},
     )
 
 
@@ -121,9 +200,8 @@ def describe_left_out(left_out: Mapping[str, str]) -> str:
 def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
     """The columns by name, one-dimensional and of equal length."""
     if not isinstance(frame, Mapping) and not hasattr(frame, "columns"):
-        raise DataError(
-            f"the table must be a data frame or a mapping of name to array, but is a {type(frame).__name__}"
-        )
+        kind = type(frame).__name__
+        raise DataError(f"the table must be a data frame or a mapping of name to array, but is a {kind}")
     names = list(frame) if isinstance(frame, Mapping) else list(frame.columns)
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -165,13 +243,24 @@ def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
         numbers = values.astype(np.float64)
     else:
         cells = values.tolist()
-        bad = next((row for row, cell in enumerate(cells) if not _is_missing(cell) and not _is_number(cell)), None)
-        if bad is not None:
-            raise _refusal(name, bad, cells[bad])
-        numbers = np.array([np.nan if _is_missing(cell) else float(cell) for cell in cells])
+        numbers = np.array(
+            [np.nan if _is_missing(cell) else float(cell) if _is_number(cell) else np.inf for cell in cells]
+        )
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
-        raise _refusal(name, row, float(numbers[row]))
+        raise DataError.at(_place(row, name), f"must be a finite number or empty, but is {values.tolist()[row]!r}")
     return numbers
+
+
+def _labels(data: Mapping[str, np.ndarray[Any, Any]], name: str | None) -> Labels | None:
+    """A column of labels as text."""
+    if name is None:
+        return None
+    cells = data[name].tolist()
+    for row, cell in enumerate(cells):
+        if _is_missing(cell):
+            raise DataError(f"{_place(row, name)} is empty")
+    labels: Labels = np.array([str(cell) for cell in cells])
+    return labels
 
 
 def _is_number(cell: Any) -> bool:
@@ -182,18 +271,5 @@ def _is_missing(cell: Any) -> bool:
     return str(cell).strip().lower() in MISSING
 
 
-def _labels(data: Mapping[str, np.ndarray[Any, Any]], name: str | None) -> Labels | None:
-    """A column of labels as text."""
-    if name is None:
-        return None
-    cells = data[name].tolist()
-    for row, cell in enumerate(cells):
-        if _is_missing(cell):
-            raise DataError(f"data row {row + 1}, column {name} is empty")
-    labels: Labels = np.array([str(cell) for cell in cells])
-    return labels
-
-
-def _refusal(name: str, row: int, cell: object) -> DataError:
-    place, message = f"data row {row + 1}, column {name}", f"must be a finite number or empty, but is {cell!r}"
-    return DataError.at(place, message)
+def _place(row: int, name: str) -> str:
+    return f"data row {row + 1}, column {name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from kanmodel.data import Array, Feature, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Layers, ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.training import baselines
 from kanmodel.training.grids import refine_grids, refuse_without_knots
-from kanmodel.training.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
-from kanmodel.training.samples import PARTS, Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
+from kanmodel.training.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, descend, update_grids
+from kanmodel.training.samples import Ends, Parts, Samples, covered_rows, split_samples
+from kanmodel.training.tables import PARTS, TrainingTable
 
 
 def fit(
@@ -47,25 +49,15 @@ def fit(
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     parts = _split(table, options)
-    config = _configure(table, options, parts)
-    _refuse_constant_outputs(config, table, parts)
-    samples = Samples.of(table, config.scaling, options.lookback, options.horizon)
-    network = Network(config, torch.Generator().manual_seed(options.seed))
-    descend(network, samples, parts, options, report)
-    provenance = Provenance.now("train", verified=True)
-    model = LoadedModel(network, _reference(table, samples, parts, options), {}, provenance)
-    metrics = _measure(model, table, samples, parts) | _measure_baselines(model, table, samples, parts)
-    return replace(model, metrics=metrics)
+    data = _Data(table, parts, _configure(table, options, parts), options.reference_windows)
+    network = Network(data.config, torch.Generator().manual_seed(options.seed))
+    descend(network, data.samples, parts, options, report)
+    return data.measure(LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True)))
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A model before and after fine-tuning, with reference windows and metrics of the same table.
-
-    Attributes:
-        before: the model with the old weights.
-        after: the model with the new weights.
-    """
+    """A model before and after fine-tuning, with reference windows and metrics of the same table."""
 
     before: LoadedModel
     after: LoadedModel
@@ -101,52 +93,35 @@ def fine_tune(
         NonFiniteError: the training diverged.
     """
     config = model.config
-    _refuse_other_columns(config, table)
+    if table.ahead != config.ahead:
+        raise DataError(f"the table's targets are {table.ahead} rows ahead, but the model's are {config.ahead}")
+    for kind, wanted, found in (
+        ("features", config.feature_names, table.feature_names),
+        ("targets", tuple(target.name for target in config.targets), table.target_names),
+    ):
+        if found != wanted:
+            raise DataError(f"the table's {kind} are {', '.join(found)}, but the model's are {', '.join(wanted)}")
     if move_grids:
         refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
     parts = _split(table, options)
-    _refuse_constant_outputs(config, table, parts)
-    samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
+    data = _Data(table, parts, config, options.reference_windows)
     network = deepcopy(model.network) if grid_size is None else refine_grids(model.network, grid_size)
-    before = replace(model, reference=_reference(table, samples, parts, options))
-    baseline_metrics = _measure_baselines(before, table, samples, parts)
-    before = replace(before, metrics=_measure(before, table, samples, parts) | baseline_metrics)
+    before = data.measure(replace(model, reference=data.reference))
     rows = np.linspace(0, len(parts.train) - 1, min(GRID_ROWS, len(parts.train))).round().astype(int)
-    windows = samples.windows(parts.train[rows])
+    windows = data.samples.windows(parts.train[rows])
     if move_grids:
         update_grids(network, windows)
-    descend(network.train().requires_grad_(True), samples, parts, options, report, trained=True)
+    descend(network.train().requires_grad_(True), data.samples, parts, options, report, trained=True)
     if move_grids and options.epochs:
         update_grids(network, windows)
-    after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
-    after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
-    return FineTuning(before, after)
+    provenance = Provenance.now("train", verified=True, parent=model)
+    return FineTuning(before, data.measure(LoadedModel(network, data.reference, {}, provenance)))
 
 
 def _split(table: TrainingTable, options: TrainingOptions) -> Parts:
     blocks = options.validation_blocks
     return split_samples(table, options.lookback, options.horizon, options.validation_share, blocks)
-
-
-def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:
-    """Raises before training if R2 is not defined on the test part."""
-    targets = _targets(table, parts.test, config.horizon)
-    for name, column in zip(config.outputs, targets.T, strict=True):
-        if np.ptp(column) == 0:
-            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
-
-
-def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
-    targets = tuple(target.name for target in config.targets)
-    if table.ahead != config.ahead:
-        raise DataError(f"the table's targets are {table.ahead} rows ahead, but the model's are {config.ahead}")
-    for kind, wanted, found in (
-        ("features", config.feature_names, table.feature_names),
-        ("targets", targets, table.target_names),
-    ):
-        if found != wanted:
-            raise DataError(f"the table's {kind} are {', '.join(found)}, but the model's are {', '.join(wanted)}")
 
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
@@ -156,14 +131,13 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     for name, column in zip(table.target_names, targets.T, strict=True):
         if np.ptp(column) == 0:
             raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
-    n_outputs = len(table.target_names) * options.horizon
-    recurrent = None
-    if not options.hidden and options.lookback != 1:
-        raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
+    recurrent, n_units = None, len(table.feature_names)
     if options.hidden:
         recurrent = RecurrentConfig(options.cell, options.hidden, options.num_layers, options.bidirectional)
-    clock = table.clock
-    n_units = recurrent.n_units if recurrent else len(table.feature_names)
+        n_units = recurrent.n_units
+    elif options.lookback != 1:
+        raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
+    basis, clock = BSpline(options.grid, options.order), table.clock
     return ModelConfig(
         features=tuple(
             Feature(
@@ -181,9 +155,9 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         ),
         lookback=options.lookback,
         horizon=options.horizon,
-        head=_layers(options.width or (n_units, 5, n_outputs), options),
+        head=plain_layers(options.width or (n_units, 5, len(table.target_names) * options.horizon), basis),
         recurrent=recurrent,
-        front=_layers(options.front, options) if options.front else (),
+        front=plain_layers(options.front, basis) if options.front else (),
         ahead=table.ahead,
         groups={name: tuple(members) for name, members in table.groups.items()},
         time=TimeColumn(clock.name, clock.step, clock.max_step, clock.dated) if clock and clock.step else None,
@@ -195,58 +169,73 @@ def _std(column: Array) -> float:
     return float(np.std(column)) if np.ptp(column) else 0.0
 
 
-def _layers(width: Width, options: TrainingOptions) -> Layers:
-    return plain_layers(width, BSpline(options.grid, options.order))
+@dataclass(frozen=True)
+class _Data:
+    """A table that is split into parts, in the units of a model.
 
+    Raises:
+        DataError: an output is constant in the test part, so that its R2 is not defined.
+    """
 
-def _reference(table: TrainingTable, samples: Samples, parts: Parts, options: TrainingOptions) -> Reference:
-    """Evenly chosen windows of the validation part, in time order."""
-    count = min(options.reference_windows, len(parts.validation))
-    ends = parts.validation[np.linspace(0, len(parts.validation) - 1, count).round().astype(int)]
-    return Reference(
-        samples.windows(ends),
-        _targets(table, ends, options.horizon),
-        tuple(table.times[end] for end in ends) if table.times is not None else None,
-    )
+    table: TrainingTable
+    parts: Parts
+    config: ModelConfig
+    n_reference: int
 
+    def __post_init__(self) -> None:
+        for name, column in zip(self.config.outputs, self._targets(self.parts.test).T, strict=True):
+            if np.ptp(column) == 0:
+                raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
 
-def _targets(table: TrainingTable, ends: Ends, horizon: int) -> Array:
-    """(len(ends), horizon * n_targets), original units, steps outermost."""
-    targets: Array = table.targets[ends[:, None] + table.ahead + np.arange(horizon)].reshape(len(ends), -1)
-    return targets
+    @cached_property
+    def samples(self) -> Samples:
+        """Windows and targets in model units."""
+        return Samples.of(self.table, self.config.scaling, self.config.lookback, self.config.horizon)
 
+    @cached_property
+    def reference(self) -> Reference:
+        """Evenly chosen windows of the validation part, in time order."""
+        rows, times = self.parts.validation, self.table.times
+        count = min(self.n_reference, len(rows))
+        ends = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+        stamps = None if times is None else tuple(times[end] for end in ends)
+        return Reference(self.samples.windows(ends), self._targets(ends), stamps)
 
-def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
-    """Errors on the test part."""
-    config = model.config
-    targets = _targets(table, parts.test, config.horizon)
-    with torch.no_grad():
-        forecasts = model.scaling.outputs_to_original(model.network(samples.windows(parts.test)))
-    r2 = baselines.r2_scores(targets, forecasts)
-    mae = np.abs(targets - forecasts).mean(axis=0)
-    metrics = {"test_r2": r2.mean(), "test_mae": mae.mean()}
-    if len(config.outputs) > 1:
-        for output, name in enumerate(config.outputs):
-            metrics |= {f"test_r2 {name}": r2[output], f"test_mae {name}": mae[output]}
-    return {name: float(value) for name, value in metrics.items()}
+    def measure(self, model: LoadedModel) -> LoadedModel:
+        """The model with its errors on the test part, and those of the baselines."""
+        outputs = self.config.outputs
+        targets = self._targets(self.parts.test)
+        with torch.no_grad():
+            forecasts = model.scaling.outputs_to_original(model.network(self.samples.windows(self.parts.test)))
+        r2, mae = baselines.r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
+        metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
+        for number, name in enumerate(outputs if len(outputs) > 1 else ()):
+            metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
+        return replace(model, metrics=metrics | self._baseline_metrics)
 
+    @cached_property
+    def _baseline_metrics(self) -> dict[str, float]:
+        """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
+        table, parts, horizon, scaling = self.table, self.parts, self.config.horizon, self.config.scaling
+        forecasts = {"persistence": baselines.persistence(table, parts.test, horizon)}
+        for season, period in baselines.SEASONS.items():
+            forecasts[f"persistence_{season}"] = baselines.seasonal_persistence(table, parts.test, horizon, period)
+        ridge = baselines.ridge(self.samples, parts.train, parts.validation, parts.test)
+        forecasts["ridge"] = ridge * scaling.output_scale + scaling.output_mean
+        targets = self._targets(parts.test)
+        metrics = {
+            f"{name}_r2": float(baselines.r2_scores(targets, forecast).mean())
+            for name, forecast in forecasts.items()
+            if forecast is not None
+        }
+        metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in PARTS}
+        if parts.missing.windows:
+            metrics["left_out_windows"] = float(parts.missing.windows)
+            metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
+        return metrics
 
-def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
-    """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
-    horizon = model.config.horizon
-    targets = _targets(table, parts.test, horizon)
-    forecasts = {"persistence": baselines.persistence(table, parts.test, horizon)}
-    for season, period in baselines.SEASONS.items():
-        forecasts[f"persistence_{season}"] = baselines.seasonal_persistence(table, parts.test, horizon, period)
-    ridge = baselines.ridge(samples, parts.train, parts.validation, parts.test)
-    forecasts["ridge"] = ridge * model.scaling.output_scale + model.scaling.output_mean
-    metrics = {
-        f"{name}_r2": float(baselines.r2_scores(targets, forecast).mean())
-        for name, forecast in forecasts.items()
-        if forecast is not None
-    }
-    metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in PARTS}
-    if parts.missing.windows:
-        metrics["left_out_windows"] = float(parts.missing.windows)
-        metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
-    return metrics
+    def _targets(self, ends: Ends) -> Array:
+        """(len(ends), horizon * n_targets), original units, steps outermost."""
+        rows = ends[:, None] + self.table.ahead + np.arange(self.config.horizon)
+        targets: Array = self.table.targets[rows].reshape(len(ends), -1)
+        return targets

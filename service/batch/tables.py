@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from kanmodel.data import Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
-from kanmodel.training.samples import PARTS, Labels
-from kanmodel.training.tables import MISSING, Columns
+from kanmodel.training.tables import MISSING, PARTS, Columns, Labels
 
 N_LISTED = 20  # bad cells that one error names; the message counts all of them
 BOOLEANS = {"false": 0.0, "true": 1.0}  # text, case-insensitive

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from kanmodel.data import Clock, Scaling
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.training.samples import MIN_SAMPLES, Samples, TrainingTable, covered_rows, split_samples
+from kanmodel.training.samples import MIN_SAMPLES, Samples, covered_rows, split_samples
+from kanmodel.training.tables import TrainingTable
 
 
 def table(n_rows, **options):

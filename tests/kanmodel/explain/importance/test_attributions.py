@@ -19,7 +19,7 @@ from kanmodel.explain.scores import score_layers
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.samples import TrainingTable
+from kanmodel.training.tables import TrainingTable
 from kanmodel.training.training import fit
 
 SHAPES = ["lstm", "head", "front"]
