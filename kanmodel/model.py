@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
-from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
 from kanmodel.checks import checked
 from kanmodel.computing import Once, pause
-from kanmodel.data import Array, Feature, Scaling, read_only, steps_of_rows
+from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
 from kanmodel.explain.attribution import (
@@ -31,18 +30,11 @@ from kanmodel.explain.attribution import (
 )
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.explain.comparison import Comparisons, compare_forecasts, match_outputs
-from kanmodel.explain.counterfactual import (
-    Counterfactual,
-    Counterfactuals,
-    Search,
-    find_counterfactual,
-    find_neighbour,
-    measure_typical_distance,
-)
+from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
 from kanmodel.explain.curves import Edge, EdgeCurve, Span, sample_edges
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
-from kanmodel.explain.formula import Formulas, find_front
+from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import (
     Importance,
     ImportanceEstimates,
@@ -66,6 +58,7 @@ from kanmodel.explain.pruning import (
 )
 from kanmodel.explain.report import Report, answer_findings, collect_findings
 from kanmodel.explain.result import Result, Table
+from kanmodel.explain.shifts import Goal, Search
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import (
     NetworkGraph,
@@ -76,7 +69,7 @@ from kanmodel.explain.topology import (
     find_place,
     find_places,
 )
-from kanmodel.explain.what_if import DEFAULT_POINTS, Shift, WhatIf, respond
+from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
@@ -271,9 +264,7 @@ class Model(Result):
 
         Predictions are equal up to rounding; the weights and the cached results are shared.
         """
-        from kanmodel.onnx import accelerate  # here, since onnx and ONNX Runtime are slow to import
-
-        return replace(self, loaded=accelerate(self.loaded))
+        return replace(self, loaded=self.loaded.accelerate())
 
     def logits(self, windows: Windows) -> Array:
         """Inputs of the output function of a classifier, (n, n_outputs); as `predict`."""
@@ -372,7 +363,7 @@ class Model(Result):
         windows: Windows,
         features: Sequence[str] | str | None = None,
         steps: Sequence[int] | None = None,
-        shift: Sequence[float] | Shift | None = None,
+        shift: Sequence[float] | None = None,
         *,
         points: int = DEFAULT_POINTS,
     ) -> WhatIf:
@@ -388,10 +379,7 @@ class Model(Result):
                 the feature is set to constant values from its training minimum to its maximum.
             points: number of these values.
         """
-        check_count("points", points, 2)
-        chosen, place, added = find_features(self.config, features), find_steps(self.config, steps), make_shift(shift)
-        read = read_windows(self.loaded, windows)
-        return WhatIf.of(self.config, respond(self.loaded, read, chosen, place, added, points))
+        return WhatIf.of(self.loaded, read_windows(self.loaded, windows), features, steps, shift, points)
 
     def counterfactual(
         self,
@@ -422,19 +410,10 @@ class Model(Result):
             max_features: how many features may change together.
             within_training_range: whether changed values must stay within the training range of the feature.
         """
-        number, goal = self._number_of(output), make_goal(at_least, at_most, between)
-        check_count("max_features", max_features, 1)
-        place = find_steps(self.config, steps)
-        search = Search(find_features(self.config, features), place, max_features, within_training_range)
-        typical = self._typical_distance(0)
-        found = []
-        for window in read_windows(self.loaded, windows):
-            one = find_counterfactual(self.loaded, window, number, goal, search)
-            found.append(Counterfactual.of(self.loaded, one, find_neighbour(self.loaded, one.window, typical)))
-            pause()
-        return Counterfactuals(
-            self.outputs[number], self._unit_of(number), steps_of_rows(place, self.lookback), tuple(found)
-        )
+        number, goal = self._number_of(output), Goal.of(at_least, at_most, between)
+        search = Search(features, steps, max_features, within_training_range)
+        read, typical = read_windows(self.loaded, windows), self._typical_distance(0)
+        return Counterfactuals.of(self.loaded, read, number, goal, search, typical)
 
     @overload
     def compare(
@@ -630,7 +609,7 @@ class Model(Result):
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
-        return suggest_edge_formulas(self.loaded, [edge])[0]
+        return suggest_edge_formulas(self.loaded, edge)
 
     def formula(self, output: str | None = None) -> Formulas:
         """The head as formulas of its inputs: of LSTM units, or of features if there is no LSTM.
@@ -782,10 +761,7 @@ class Model(Result):
 
     @cached
     def _formulas(self, output: int) -> Formulas:
-        from kanmodel.explain.written import write_formulas  # here, since sympy is slow to import
-
-        front, unit, span = find_front(self.loaded, output), self._unit_of(output), self.loaded.reference_span
-        return Formulas(self.outputs[output], unit, write_formulas(front), *front.parts, reference=span)
+        return Formulas.of(self.loaded, output)
 
     def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelChange:
         def compute() -> ModelChange:

@@ -1,22 +1,21 @@
-"""The smallest shift of one feature alone with which the forecast reaches a goal: sampling, then a proof by bounds.
+"""The search for the smallest shift with which a forecast reaches a goal, of one feature alone and of several together.
 
-The range of the feature is sampled evenly, then more densely wherever the input of a basis passes its knots quickly, so
-that each piece of a spline has samples, and around the samples that come nearest to the goal. Samples are no proof: a
-goal that is reached only between two of them is missed. Without a recurrent part, branch and bound (Land and Doig 1960)
-then divides the range until each interval of smaller shifts either has a shift that reaches the goal, or has bounds of
-its forecasts (`kanmodel.network.bounds`) that do not. Up to `MAX_INTERVALS` are tried; `SingleShift.proven` says
-whether that was enough.
+**One feature.** Its range is sampled evenly, then more densely wherever the input of a basis passes its knots quickly,
+so that each piece of a spline has samples, and around the samples that come nearest to the goal. Samples are no proof:
+a goal that is reached only between two of them is missed. Without a recurrent part, branch and bound (Land and Doig
+1960) then divides the range until each interval of smaller shifts either has a shift that reaches the goal, or has
+bounds of its forecasts (`kanmodel.network.bounds`) that do not.
 
-Gradient search for the smallest shift of a few features together with which the forecast reaches a goal.
-
-Sequential linear programming: minimise sum_f |z_f| subject to F(z) reaching the goal, where F is replaced by its
-tangent within a trust region (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and nonsmooth optimization by
-successive linear programming"). With one constraint the linear program is a continuous knapsack problem, solved by
-sorting the slopes. All starting points, over many sets of features, are one batch.
+**Several features** by sequential linear programming: minimise sum_f |z_f| subject to F(z) reaching the goal, where F
+is replaced by its tangent within a trust region (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and
+nonsmooth optimization by successive linear programming"). With one constraint the linear program is a continuous
+knapsack problem, solved by sorting the slopes. All starting points, over many sets of features, are one batch, which
+no solver of scipy takes. The search is heuristic: a smaller change may exist.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -28,83 +27,330 @@ from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.explain.shifts import NEARLY_WHOLE, Goal, Shifts
 
+HALVINGS = 30  # bisection steps
+GRID = 64  # grid points on each side of 0
+STRIDE = 0.5  # distance between knots that an input of a basis may move between two samples
+ROUNDS = 8  # of bisection of the distances between samples
+MAX_SAMPLES = 2048
+TOLERANCE = 1e-3  # training standard deviations by which a proven shift may be larger than the smallest
+MAX_INTERVALS, N_BOUNDED = 4096, 256  # that are bounded for one feature, and at a time
+N_ZOOMED, N_ZOOM, ZOOMS = 2, 9, 4  # samples that are zoomed in on, samples of each, rounds
 MAX_SETS = 192  # largest number of sets of features that are searched
+N_SCANNED = 8704  # random shifts scanned for starting points
+LARGEST_BATCH = 1024  # forecasts per batch of the scan
+STRETCH = 2.0  # largest factor by which a scanned shift is extrapolated
+UNLIKELY = 1e6  # ranks shifts that would need a larger factor after all others
+N_STARTS = 96  # starting points, at most
 ITERATIONS = 16
-RADIUS = 0.5  # of the first trust region, training standard deviations
-LARGEST = 4.0  # largest radius of a trust region
+RADIUS, LARGEST = 0.5, 4.0  # of the first trust region and of the largest, training standard deviations
+NEAR = 0.01  # share of the initial distance to the goal within which a shift counts as reaching it, before polishing
+N_POLISHED = 8  # best shifts, which are polished
+SCALES = np.linspace(0, 1.5, 25)  # multiples of a shift that polishing tries
+SEED = 0
 
 
-def choose_sets(shifts: Shifts, n_features: int, reach: Array) -> NDArray[np.bool_]:
-    """Sets of features that may change together, (n_sets, all features), from those that change the forecast most.
+def count_forecasts(n_features: int, max_features: int) -> int:
+    """About how many forecasts a search takes, each gradient counted as two: an estimate of its cost in advance."""
+    alone = n_features * (4 * (GRID + 1) + 2 * HALVINGS + N_ZOOMED * N_ZOOM * ZOOMS)
+    if min(n_features, max_features) < 2:
+        return alone
+    together = N_SCANNED + N_STARTS * (3 * (ITERATIONS + 1) + 2)
+    return alone + together + 2 * N_POLISHED * (len(SCALES) + HALVINGS)
 
-    Args:
-        shifts: the possible shifts of one window.
-        n_features: number of features in a set.
-        reach: how much each feature alone can change the forecast, (all features,).
+
+@dataclass(frozen=True)
+class SingleFeature:
+    """The effect of changing one feature alone.
+
+    Its range is sampled. Without a recurrent part, bounds of the forecasts then say what lies between the samples.
+
+    Attributes:
+        feature: its name.
+        unit: its unit; None if unknown.
+        shift: the smallest shift that reaches the goal, in that unit; None if no sample does.
+        shift_in_std: the same in training standard deviations.
+        proven: true if bounds prove that no shift reaches the goal whose `shift_in_std` is nearer to 0 by more than
+            0.001, or none within the range if `shift` is None; up to the rounding of forecasts. False if only samples
+            stand behind it, between which the goal may be reached unseen: the network has a recurrent part, or 4,096
+            intervals of the range were not enough.
+        best_prediction: the sampled forecast nearest to the goal.
+        searched: number of samples over its range.
     """
-    movable = shifts.movable
-    order = movable[np.argsort(-reach[movable], kind="stable")]
-    size = min(n_features, len(order))
-    n_taken = len(order)
-    while comb(n_taken, size) > MAX_SETS and n_taken > size + 1:
-        n_taken -= 1
-    chosen = [list(some) for some in combinations(order[:n_taken].tolist(), size)][:MAX_SETS]
-    sets = np.zeros((len(chosen), len(reach)), dtype=bool)
-    for number, features in enumerate(chosen):
-        sets[number, features] = True
-    return sets
+
+    feature: str
+    unit: str | None
+    shift: float | None
+    shift_in_std: float | None
+    proven: bool
+    best_prediction: float
+    searched: int
 
 
-def descend(
-    shifts: Shifts,
-    goal: Goal,
-    towards: int,
-    starts: Array,
-    free: NDArray[np.bool_],
+def _bisect(
+    reaches: Callable[[Array], NDArray[np.bool_]],
+    missing: Array,
+    reaching: Array,
+    rounded: Callable[[Array], Array] = np.asarray,
 ) -> Array:
-    """Small shifts at or near the border of the goal, one per starting point.
+    """Halves the distance from numbers that miss the goal to others that reach it; returns numbers that do, (n,)."""
+    for _ in range(HALVINGS):
+        middle = rounded((missing + reaching) / 2)
+        if ((middle == missing) | (middle == reaching)).all():
+            break
+        good = reaches(middle)
+        missing, reaching = np.where(good, missing, middle), np.where(good, middle, reaching)
+    return reaching
 
-    A step is accepted if it lowers |z| + penalty * (distance to the goal), an exact penalty function. The penalty is
-    three times the largest shadow price of the constraint in the linear programs so far.
+
+class FeatureSearch:
+    """The search over the shifts of one feature alone: its places, in training standard deviations.
 
     Args:
         shifts: the possible shifts of one window.
         goal: the range that the forecast must reach.
-        towards: 1 if the forecast must increase to reach it, -1 if it must decrease.
-        starts: the starting points, (n, n_features).
-        free: which features may change, (n, n_features).
-
-    Returns:
-        (n, n_features).
+        margin: how far inside it, and how far outside it for a proof that it is not reached; the target's unit.
+        feature: number of the feature, which can change.
     """
-    low, high = np.where(free, shifts.low, 0.0), np.where(free, shifts.high, 0.0)
-    place = np.clip(starts, low, high)
-    radius, penalty = np.full(len(place), RADIUS), np.zeros(len(place))
-    ahead, slopes = _look(shifts, goal, towards, place)
-    for _ in range(ITERATIONS):
-        step, price = _solve(place, ahead, slopes, radius, low, high)
-        penalty = np.maximum(penalty, 3 * price)
-        tried = place + step
-        tried_ahead, tried_slopes = _look(shifts, goal, towards, tried)
-        better = _merit(tried, tried_ahead, penalty) < _merit(place, ahead, penalty)
-        radius = np.where(better, np.minimum(radius * 2, LARGEST), radius / 2)
-        place = np.where(better[:, None], tried, place)
-        ahead = np.where(better, tried_ahead, ahead)
-        slopes = np.where(better[:, None], tried_slopes, slopes)
-        pause()
-    return place
+
+    def __init__(self, shifts: Shifts, goal: Goal, margin: float, feature: int) -> None:
+        self._shifts, self._feature = shifts, feature
+        self._goal, self._wide = goal.tighten(margin), goal.tighten(-margin)
+        self._low, self._high, self._std = shifts.low[feature], shifts.high[feature], shifts.std[feature]
+        self._is_whole = bool(shifts.integer[feature])
+
+    def run(self) -> tuple[SingleFeature, float]:
+        """The result, and its shift, or else the one whose forecast comes nearest to the goal, standard deviations."""
+        grid = np.concatenate([np.linspace(0, self._low, GRID + 1), np.linspace(0, self._high, GRID + 1)])
+        places = self._refine(np.unique(self._round(grid)))
+        predictions = self._predict(places)
+        if not self._is_whole:
+            places, predictions = self._zoom(places, predictions)
+        tried, forecasts, proven = self._prove(np.abs(places[self._goal.miss(predictions) == 0]))
+        places, predictions = np.concatenate([places, tried]), np.concatenate([predictions, forecasts])
+        order = np.argsort(np.abs(places), kind="stable")  # 0 first
+        places, missed = places[order], self._goal.miss(predictions[order])
+        reaching = []
+        for side in (places <= 0, places >= 0):
+            of_side, reached = places[side], missed[side] == 0
+            if reached.any():  # bisect between the first that does and the one before it
+                first = int(reached.argmax())
+                before = of_side[[max(first - 1, 0)]]
+                reaching.append(float(_bisect(self._reaches, before, of_side[[first]], self._round)[0]))
+        in_std = min(reaching, key=abs, default=None)
+        shift = None if in_std is None else in_std * float(self._std)
+        if shift is not None and self._is_whole:
+            shift = float(round(shift))
+        column, best = self._shifts.columns[self._feature], int(missed.argmin())  # the smallest shift of several
+        best_prediction = float(predictions[order][best])
+        found = SingleFeature(column.name, column.unit, shift, in_std, proven, best_prediction, len(places))
+        return found, float(places[best]) if in_std is None else in_std
+
+    def _only(self, places: Array) -> Array:
+        """Shifts of this feature alone, (n,) -> (n, n_features)."""
+        moved = np.zeros((len(places), len(self._shifts.std)))
+        moved[:, self._feature] = places
+        return moved
+
+    def _predict(self, places: Array) -> Array:
+        return self._shifts.predict(self._only(places))
+
+    def _reaches(self, places: Array) -> NDArray[np.bool_]:
+        reached: NDArray[np.bool_] = self._goal.miss(self._predict(places)) == 0
+        return reached
+
+    def _round(self, places: Array) -> Array:
+        """The nearest whole numbers of an integer feature's unit."""
+        return np.round(places * self._std) / self._std if self._is_whole else places
+
+    def _refine(self, places: Array) -> Array:
+        """Adds samples until no input of a basis moves farther than `STRIDE` between two, up to `MAX_SAMPLES`."""
+        positions = self._shifts.measure_positions(self._only(places))
+        for _ in range(ROUNDS):
+            moves = np.abs(np.diff(positions, axis=0)).max(axis=1, initial=0.0)
+            most = np.sort(np.argsort(-moves, kind="stable")[: MAX_SAMPLES - len(places)])
+            between = most[moves[most] > STRIDE]
+            added = self._round((places[between] + places[between + 1]) / 2)
+            new = ~np.isin(added, places)
+            between, added = between[new], added[new]
+            if not len(added):
+                break
+            places = np.insert(places, between + 1, added)
+            positions = np.insert(positions, between + 1, self._shifts.measure_positions(self._only(added)), axis=0)
+        return places
+
+    def _zoom(self, places: Array, predictions: Array) -> tuple[Array, Array]:
+        """Adds samples around those that come nearest to the goal without reaching it; ascending."""
+        for _ in range(ZOOMS):
+            missed = self._goal.miss(predictions)
+            bounded = np.concatenate([[np.inf], missed, [np.inf]])
+            lowest = np.flatnonzero((missed > 0) & (missed < bounded[:-2]) & (missed <= bounded[2:]))
+            lowest = lowest[np.argsort(missed[lowest], kind="stable")][:N_ZOOMED]
+            before, after = places[np.maximum(lowest - 1, 0)], places[np.minimum(lowest + 1, len(places) - 1)]
+            added = np.setdiff1d(np.linspace(before, after, N_ZOOM), places)
+            if not len(added):
+                break
+            where = np.searchsorted(places, added)
+            predictions = np.insert(predictions, where, self._predict(added))
+            places = np.insert(places, where, added)
+        return places, predictions
+
+    def _prove(self, reaching: Array) -> tuple[Array, Array, bool]:
+        """Bounds the forecasts of all shifts smaller than the smallest that is known, interval by interval.
+
+        Args:
+            reaching: magnitudes of shifts that reach the goal.
+
+        Returns:
+            Shifts that were tried, their forecasts, and whether the intervals are all decided.
+        """
+        smallest, n_bounded = reaching.min(initial=np.inf), 0
+        tried, forecasts = [np.empty(0)], [np.empty(0)]
+        intervals = np.array([[self._low, 0.0], [0.0, self._high]])
+        while True:
+            if self._is_whole:
+                low, high = (intervals * self._std).T
+                units = np.stack([np.ceil(low - NEARLY_WHOLE), np.floor(high + NEARLY_WHOLE)], axis=1)
+                intervals = units[units[:, 0] <= units[:, 1]] / self._std
+            near = np.take_along_axis(intervals, np.abs(intervals).argmin(axis=1)[:, None], axis=1)[:, 0]
+            smaller = np.abs(near) < smallest - TOLERANCE
+            intervals, near = intervals[smaller], near[smaller]
+            n_bounded += len(intervals)
+            decided = not len(intervals)
+            if decided or not self._shifts.has_bounds or n_bounded > MAX_INTERVALS:
+                return np.concatenate(tried), np.concatenate(forecasts), decided
+            tried.append(near)
+            forecasts.append(self._predict(near))
+            reached = self._goal.miss(forecasts[-1]) == 0
+            smallest = min(smallest, np.abs(near[reached]).min(initial=np.inf))
+            undecided = []
+            for part in np.array_split(intervals, -(-len(intervals) // N_BOUNDED)):
+                low, high = self._shifts.bound(*map(self._only, part.T))
+                undecided.append(part[~((high < self._wide.low) | (low > self._wide.high))])  # also where one is NaN
+                pause()
+            low, high = np.concatenate(undecided).T
+            middle = (low + high) / 2
+            intervals = np.stack([np.stack([low, middle]), np.stack([middle, high])], axis=1).T.reshape(-1, 2)
 
 
-def _look(shifts: Shifts, goal: Goal, towards: int, place: Array) -> tuple[Array, Array]:
-    """How far the forecasts are past the border of the goal, (n,), and its gradient, (n, n_features)."""
-    predictions, slopes = shifts.predict_with_gradient(place)
-    border = goal.low if towards > 0 else goal.high
-    return towards * (predictions - border), towards * slopes
+class JointSearch:
+    """The search over shifts of several features together.
 
+    Args:
+        shifts: the possible shifts of one window.
+        goal: the range that the forecast must reach.
+        prediction: the forecast without a shift, outside the goal.
+    """
 
-def _merit(place: Array, ahead: Array, penalty: Array) -> Array:
-    merit: Array = np.abs(place).sum(axis=1) + penalty * np.maximum(-ahead, 0.0)
-    return merit
+    def __init__(self, shifts: Shifts, goal: Goal, prediction: float) -> None:
+        self._shifts, self._goal, self._prediction = shifts, goal, prediction
+        self._towards = 1 if prediction < goal.low else -1  # whether the forecast must increase or decrease
+        self._border = goal.low if prediction < goal.low else goal.high
+
+    def run(self, max_features: int, best_alone: Array) -> Array:
+        """The best shifts found, (n, n_features), polished; some may miss the goal.
+
+        Args:
+            max_features: largest number of features that change together.
+            best_alone: the forecast nearest to the goal that each movable feature reaches alone, (n_movable,).
+        """
+        starts, free = self._scan(self._choose_sets(max_features, self._towards * (best_alone - self._prediction)))
+        found = np.concatenate([self._descend(starts, free), starts])
+        missed = self._goal.miss(self._shifts.predict(found))
+        missed[missed <= NEAR * self._goal.miss(np.array([self._prediction]))] = 0
+        return self._polish(found[np.lexsort((np.abs(found).sum(axis=1), missed))][:N_POLISHED])
+
+    def _choose_sets(self, n_features: int, reach: Array) -> NDArray[np.bool_]:
+        """Sets of features that may change together, (n_sets, all features), of those with the largest reach."""
+        order = self._shifts.movable[np.argsort(-reach, kind="stable")]
+        size, n_taken = min(n_features, len(order)), len(order)
+        while comb(n_taken, size) > MAX_SETS and n_taken > size + 1:
+            n_taken -= 1
+        chosen = np.array(list(combinations(order[:n_taken], size))[:MAX_SETS])
+        sets = np.zeros((len(chosen), len(self._shifts.low)), dtype=bool)
+        np.put_along_axis(sets, chosen, True, axis=1)
+        return sets
+
+    def _scan(self, sets: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+        """Starting points, the best of random shifts, which are denser near 0; and which features of each may change.
+
+        Shifts are ranked by the distance at which they would reach the goal if the forecast changed linearly along
+        them. Each of the best sets of features gives equally many shifts per feature that change mostly this feature,
+        since there may be a local minimum near each. Both results are (n, n_features).
+        """
+        low, high = self._shifts.low, self._shifts.high
+        n_tried, size = max(1, N_SCANNED // len(sets)), int(sets[0].sum())
+        generator = np.random.default_rng(SEED)
+        place = generator.uniform(low, high, (n_tried, *sets.shape)) * sets
+        place *= generator.uniform(size=(n_tried, len(sets), 1))
+        forecasts = []
+        for batch in np.array_split(place.reshape(-1, sets.shape[1]), -(-n_tried * len(sets) // LARGEST_BATCH)):
+            forecasts.append(self._shifts.predict(batch))
+            pause()
+        with np.errstate(divide="ignore"):
+            factor = (self._border - self._prediction) / (np.concatenate(forecasts) - self._prediction)
+        factor = factor.reshape(n_tried, -1)
+        factor = np.where(
+            factor > 0, factor, np.inf
+        )  # infinite if the forecast is constant or moves away from the goal
+        promised = np.where(factor <= STRETCH, np.abs(place).sum(axis=2) * factor, UNLIKELY * factor)
+        best = np.argsort(promised.min(axis=0), kind="stable")[: max(1, N_STARTS // size)]
+        n_each = max(1, N_STARTS // (size * len(best)))
+        largest, starts = np.abs(place).argmax(axis=2), []
+        for number in best:
+            for feature in np.flatnonzero(sets[number]):
+                order = np.argsort(np.where(largest[:, number] == feature, promised[:, number], np.inf), kind="stable")
+                starts.append(place[order[:n_each], number])
+        return np.concatenate(starts)[:N_STARTS], np.repeat(sets[best], size * n_each, axis=0)[:N_STARTS]
+
+    def _descend(self, starts: Array, free: NDArray[np.bool_]) -> Array:
+        """Small shifts at or near the border of the goal, one per starting point; all arrays (n, n_features).
+
+        A step is accepted if it lowers |z| + penalty * (distance to the goal), an exact penalty function. The penalty
+        is three times the largest shadow price of the constraint in the linear programs so far.
+        """
+
+        def merit(place: Array, ahead: Array, penalty: Array) -> Array:
+            merits: Array = np.abs(place).sum(axis=1) + penalty * np.maximum(-ahead, 0.0)
+            return merits
+
+        low, high = np.where(free, self._shifts.low, 0.0), np.where(free, self._shifts.high, 0.0)
+        place = np.clip(starts, low, high)
+        radius, penalty = np.full(len(place), RADIUS), np.zeros(len(place))
+        ahead, slopes = self._look(place)
+        for _ in range(ITERATIONS):
+            step, price = _solve(place, ahead, slopes, radius, low, high)
+            penalty = np.maximum(penalty, 3 * price)
+            tried = place + step
+            tried_ahead, tried_slopes = self._look(tried)
+            better = merit(tried, tried_ahead, penalty) < merit(place, ahead, penalty)
+            radius = np.where(better, np.minimum(radius * 2, LARGEST), radius / 2)
+            place, slopes = np.where(better[:, None], (tried, tried_slopes), (place, slopes))
+            ahead = np.where(better, tried_ahead, ahead)
+            pause()
+        return place
+
+    def _look(self, place: Array) -> tuple[Array, Array]:
+        """How far the forecasts are past the border of the goal, (n,), and its gradient, (n, n_features)."""
+        predictions, slopes = self._shifts.predict_with_gradient(place)
+        return self._towards * (predictions - self._border), self._towards * slopes
+
+    def _polish(self, found: Array) -> Array:
+        """Scales shifts to about the smallest multiple that reaches the goal, (n, n_features); rounds integers."""
+        shifts = self._shifts
+        rounded = np.concatenate([shifts.round_integers(shift) for shift in found])
+        whole, rest = np.where(shifts.integer, rounded, 0.0), np.where(shifts.integer, 0.0, rounded)
+
+        def scale(factors: Array) -> Array:
+            return np.clip(whole + factors[..., None] * rest, shifts.low, shifts.high)
+
+        def reaches(factors: Array) -> NDArray[np.bool_]:
+            forecasts = shifts.predict(scale(factors).reshape(-1, len(shifts.low)))
+            reached: NDArray[np.bool_] = self._goal.miss(forecasts).reshape(factors.shape) == 0
+            return reached
+
+        reached = reaches(np.repeat(SCALES[:, None], len(rounded), axis=1))
+        first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(SCALES) - 1)
+        return scale(_bisect(reaches, SCALES[np.maximum(first - 1, 0)], SCALES[first]))
 
 
 def _solve(place: Array, ahead: Array, slopes: Array, radius: Array, low: Array, high: Array) -> tuple[Array, Array]:
@@ -129,189 +375,3 @@ def _solve(place: Array, ahead: Array, slopes: Array, radius: Array, low: Array,
     np.put_along_axis(used, order, share, axis=1)
     slowest = np.where((used > 0) & (slopes != 0), np.abs(slopes), np.inf).min(axis=1)  # of the slopes in use
     return back + np.sign(slopes) * used * room, 1 / slowest
-
-
-GRID = 64  # grid points on each side of 0
-HALVINGS = 30  # bisection steps
-STRIDE = 0.5  # distance between knots that an input of a basis may move between two samples
-ROUNDS = 8  # of bisection of the distances between samples
-MAX_SAMPLES = 2048
-TOLERANCE = 1e-3  # training standard deviations by which a proven shift may be larger than the smallest
-MAX_INTERVALS, N_BOUNDED = 4096, 256  # that are bounded for one feature, and at a time
-N_ZOOMED, N_ZOOM, ZOOMS = 2, 9, 4  # samples that are zoomed in on, samples of each, rounds
-
-
-@dataclass(frozen=True)
-class SingleShift:
-    """Result of shifting one feature alone.
-
-    Attributes:
-        feature: number of the feature.
-        shift: the smallest found that reaches the goal, training standard deviations; None if no sample reaches it.
-        proven: whether bounds of the forecasts prove, up to their rounding, that no shift reaches the goal whose
-            magnitude is smaller by more than `TOLERANCE`, or none at all if `shift` is None. If not, only samples stand
-            behind it: the network has a recurrent part, or more than `MAX_INTERVALS` were needed. A shift of at most
-            `TOLERANCE` needs no bounds.
-        best: the sample whose forecast comes nearest to the goal, the smallest of several.
-        best_prediction: the forecast at `best`, the target's unit.
-        searched: number of samples.
-    """
-
-    feature: int
-    shift: float | None
-    proven: bool
-    best: float
-    best_prediction: float
-    searched: int
-
-
-def search_single_features(shifts: Shifts, goal: Goal, margin: float) -> list[SingleShift]:
-    """Searches for the smallest shift of each feature that can change.
-
-    Args:
-        shifts: the possible shifts of one window.
-        goal: the range that the forecast must reach.
-        margin: how far inside it, and how far outside it for a proof that it is not reached; the target's unit.
-    """
-    found, wide, goal = [], goal.tighten(-margin), goal.tighten(margin)
-    for feature in shifts.movable.tolist():
-        places = _refine(shifts, feature, _grid(shifts, feature))
-        predictions = _predict(shifts, feature, places)
-        if not shifts.integer[feature]:
-            places, predictions = _zoom(shifts, goal, feature, places, predictions)
-        tried, forecasts, proven = _prove(shifts, goal, wide, feature, np.abs(places[goal.miss(predictions) == 0]))
-        places, predictions = np.concatenate([places, tried]), np.concatenate([predictions, forecasts])
-        order = np.argsort(np.abs(places), kind="stable")  # 0 first
-        places, predictions = places[order], predictions[order]
-        missed = goal.miss(predictions)
-        best = int(missed.argmin())  # argmin returns the first, which is the smallest shift
-        reaching = [_narrow(shifts, goal, feature, side) for side in _sides(places, missed)]
-        smallest = min((shift for shift in reaching if shift is not None), key=abs, default=None)
-        found.append(SingleShift(feature, smallest, proven, float(places[best]), float(predictions[best]), len(places)))
-        pause()
-    return found
-
-
-def _grid(shifts: Shifts, feature: int) -> Array:
-    low, high, std = shifts.low[feature], shifts.high[feature], shifts.std[feature]
-    places = np.concatenate([np.linspace(0, low, GRID + 1), np.linspace(0, high, GRID + 1)])
-    if shifts.integer[feature]:
-        places = np.round(places * std) / std
-    return np.unique(places)
-
-
-def _refine(shifts: Shifts, feature: int, places: Array) -> Array:
-    """Adds samples until no input of a basis moves farther than `STRIDE` between two, up to `MAX_SAMPLES`."""
-    positions = shifts.measure_positions(_only(shifts, feature, places))
-    for _ in range(ROUNDS):
-        moves = np.abs(np.diff(positions, axis=0)).max(axis=1, initial=0.0)
-        most = np.sort(np.argsort(-moves, kind="stable")[: MAX_SAMPLES - len(places)])
-        between = most[moves[most] > STRIDE]
-        added = (places[between] + places[between + 1]) / 2
-        if shifts.integer[feature]:
-            added = np.round(added * shifts.std[feature]) / shifts.std[feature]
-            new = ~np.isin(added, places)
-            between, added = between[new], added[new]
-        if not len(added):
-            break
-        places = np.insert(places, between + 1, added)
-        more = shifts.measure_positions(_only(shifts, feature, added))
-        positions = np.insert(positions, between + 1, more, axis=0)
-    return places
-
-
-def _zoom(shifts: Shifts, goal: Goal, feature: int, places: Array, predictions: Array) -> tuple[Array, Array]:
-    """Adds samples around those that come nearest to the goal without reaching it; ascending."""
-    for _ in range(ZOOMS):
-        missed = goal.miss(predictions)
-        bounded = np.concatenate([[np.inf], missed, [np.inf]])
-        lowest = np.flatnonzero((missed > 0) & (missed < bounded[:-2]) & (missed <= bounded[2:]))
-        lowest = lowest[np.argsort(missed[lowest], kind="stable")][:N_ZOOMED]
-        ends = zip(places[np.maximum(lowest - 1, 0)], places[np.minimum(lowest + 1, len(places) - 1)], strict=True)
-        added = np.setdiff1d(np.concatenate([np.linspace(*pair, N_ZOOM) for pair in ends] or [places[:0]]), places)
-        if not len(added):
-            break
-        where = np.searchsorted(places, added)
-        predictions = np.insert(predictions, where, _predict(shifts, feature, added))
-        places = np.insert(places, where, added)
-    return places, predictions
-
-
-def _prove(shifts: Shifts, goal: Goal, wide: Goal, feature: int, reaching: Array) -> tuple[Array, Array, bool]:
-    """Bounds the forecasts of all shifts smaller than the smallest that is known, interval by interval.
-
-    Args:
-        shifts: the possible shifts of one window.
-        goal: what a forecast must reach.
-        wide: what bounds must not reach.
-        feature: number of the feature.
-        reaching: magnitudes of shifts that reach the goal.
-
-    Returns:
-        Shifts that were tried, their forecasts, and whether the intervals are all decided.
-    """
-    smallest, n_bounded = float(reaching.min(initial=np.inf)), 0
-    tried, forecasts = [np.empty(0)], [np.empty(0)]
-    intervals = np.array([[shifts.low[feature], 0.0], [0.0, shifts.high[feature]]])
-    while True:
-        if shifts.integer[feature]:
-            units = intervals * shifts.std[feature]
-            intervals = np.stack([np.ceil(units[:, 0] - NEARLY_WHOLE), np.floor(units[:, 1] + NEARLY_WHOLE)], axis=1)
-            intervals = intervals[intervals[:, 0] <= intervals[:, 1]] / shifts.std[feature]
-        near = np.take_along_axis(intervals, np.abs(intervals).argmin(axis=1)[:, None], axis=1)[:, 0]
-        smaller = np.abs(near) < smallest - TOLERANCE
-        intervals, near = intervals[smaller], near[smaller]
-        n_bounded += len(intervals)
-        decided = not len(intervals)
-        if decided or not shifts.has_bounds or n_bounded > MAX_INTERVALS:
-            return np.concatenate(tried), np.concatenate(forecasts), decided
-        tried.append(near)
-        forecasts.append(_predict(shifts, feature, near))
-        smallest = min(smallest, float(np.abs(near[goal.miss(forecasts[-1]) == 0]).min(initial=np.inf)))
-        open_ = []
-        for part in np.array_split(intervals, -(-len(intervals) // N_BOUNDED)):
-            low, high = shifts.bound(*(_only(shifts, feature, ends) for ends in part.T))
-            open_.append(part[~((high < wide.low) | (low > wide.high))])  # also where a bound is NaN
-            pause()
-        low, high = np.concatenate(open_).T
-        middle = (low + high) / 2
-        intervals = np.stack([np.stack([low, middle]), np.stack([middle, high])], axis=1).T.reshape(-1, 2)
-
-
-def _sides(places: Array, missed: Array) -> list[tuple[float, float]]:
-    """On each side of 0, the first grid point that reaches the goal, after the point before it: (before, reaching)."""
-    sides = []
-    for sign in (-1, 1):
-        side = np.flatnonzero(places * sign >= 0)
-        reached = np.flatnonzero(missed[side] == 0)
-        if len(reached):
-            first = int(reached[0])
-            sides.append((float(places[side[max(first - 1, 0)]]), float(places[side[first]])))
-    return sides
-
-
-def _narrow(shifts: Shifts, goal: Goal, feature: int, side: tuple[float, float]) -> float:
-    """Bisects between a shift that misses the goal and one that reaches it; returns a shift that reaches it."""
-    missing, reaching = side
-    std = shifts.std[feature]
-    for _ in range(HALVINGS):
-        middle = (missing + reaching) / 2
-        if shifts.integer[feature]:
-            middle = float(np.round(middle * std) / std)
-        if middle in (missing, reaching):
-            break
-        if goal.miss(_predict(shifts, feature, np.array([middle])))[0] == 0:
-            reaching = middle
-        else:
-            missing = middle
-    return reaching
-
-
-def _predict(shifts: Shifts, feature: int, places: Array) -> Array:
-    return shifts.predict(_only(shifts, feature, places))
-
-
-def _only(shifts: Shifts, feature: int, places: Array) -> Array:
-    moved = np.zeros((len(places), len(shifts.std)))
-    moved[:, feature] = places
-    return moved

@@ -1,4 +1,4 @@
-"""The Pareto front of formulas of a head, in complexity and error, from one constant to the whole network.
+"""The head of a network as formulas: the Pareto front of complexity and error, from a constant to the whole network.
 
 The edges enter in the order of their contributions, each as the function that fits it best, at several weights of
 complexity; the constants of each formula are then fitted together. The last formula is the network itself, with its
@@ -8,43 +8,46 @@ The reference windows are split into three parts that are separate in time: bloc
 covers the seasons. Edges are ranked, functions fitted and tables sampled on the first; the second chooses which
 formulas are on the front; the third is only used for the reported error, through the whole model: the inputs of the
 head are the network's own, after the LSTM where there is one.
-
-`Formulas`: the head of a network as formulas, from a constant to the whole network (a Pareto front).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pause
-from kanmodel.data import Array
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.head_formula import Edge, EdgeFormula, HeadFormula, count_calls, find_used, tabulate_edges
+from kanmodel.explain.head_formula import (
+    Edge,
+    HeadFormula,
+    Subnode,
+    TabulatedEdge,
+    find_used,
+    tabulate_edges,
+)
 from kanmodel.explain.pruning import r2
-from kanmodel.explain.result import GlobalResult
-from kanmodel.explain.symbolic import Candidate, find_exact_formula, suggest_formulas
+from kanmodel.explain.result import GlobalResult, Table
+from kanmodel.explain.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
 from kanmodel.network.functions import ACTIVATIONS, activate
-from kanmodel.text import printable, with_unit, write_table
+from kanmodel.text import with_unit
 
 if TYPE_CHECKING:
     from kanmodel.explain.written import Formula
-
 
 MAX_EDGES = 40  # in a formula of functions
 MAX_CALLS = 300  # of tables in the formula of the whole network; a larger network has none
 SIZES = (1, 2, 3, 4, 6, 9, 13, 20, 30)  # edges of the formulas that are tried
 PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose, per unit of complexity
-N_SAMPLES = 128  # inputs of an edge that its functions are fitted to
 MIN_GAIN = 1e-4  # of R2 that more complexity must bring
 MIN_WINDOWS = 6  # of the reference
 MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs if there are to be several
@@ -67,62 +70,9 @@ class Part:
     last: str | None
     separate: bool
 
-
-@dataclass(frozen=True)
-class FrontFormula:
-    """One formula of the front.
-
-    Attributes:
-        formula: of the inputs of the head, model units, before the output function.
-        complexity: pykan's prices of its functions, added up, and one.
-        r2: coefficient of determination against the model on the windows that choose, through the whole model.
-    """
-
-    formula: HeadFormula
-    complexity: int
-    r2: float
-
-
-@dataclass(frozen=True)
-class Front:
-    """The front of one output's formulas.
-
-    Attributes:
-        output: number of the output.
-        formulas: simplest first, each nearer to the model than the one before on the windows that choose.
-        models: the model with the reference windows that are searched, those that choose and those that judge.
-        parts: these windows.
-    """
-
-    output: int
-    formulas: tuple[FrontFormula, ...]
-    models: tuple[LoadedModel, ...]
-    parts: tuple[Part, ...]
-
-
-def find_front(model: LoadedModel, output: int) -> Front:
-    """The front of one output's formulas; deterministic.
-
-    Args:
-        model: the model.
-        output: number of the output.
-
-    Raises:
-        ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone.
-        InsufficientReferenceError: there are fewer than 6 reference windows.
-        NonFiniteError: the ledger of a window that is searched is not finite.
-    """
-    _refuse_mixing(model)
-    models, parts = zip(*split_reference(model), strict=True)
-    search = _Search(models[0], output)
-    tried = []
-    for formula in search.compose():
-        tried.append(_judge(models[1], output, formula.fit(search.inputs, search.logits)))
-        pause()
-    whole = search.tabulate()
-    if whole is not None:
-        tried.append(_judge(models[1], output, whole))
-    return Front(output, _pareto(tried), models, parts)
+    def __str__(self) -> str:
+        span = "" if self.first is None else f", {self.first} to {self.last}"
+        return f"{self.windows} windows{span}{'' if self.separate else ', which share steps with those before'}"
 
 
 def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
@@ -158,28 +108,48 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
     return parts
 
 
-def _refuse_mixing(model: LoadedModel) -> None:
-    config = model.config
-    if any(layer.mixes for layer in config.head):
-        raise ConfigError("a formula needs edges that are functions of one number, but a layer norm mixes all inputs")
-    if config.output_function == "softmax":
-        raise ConfigError("a formula needs outputs that are functions of one node, but softmax mixes them")
+def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> list[tuple[HeadFormula, float]]:
+    """The formulas of one output, simplest first, each nearer to the model than the one before; deterministic.
 
+    Args:
+        searched: the model with the reference windows on which formulas are searched.
+        choosing: the model with those that choose which formulas are on the front.
+        output: number of the output.
 
-def _pareto(tried: Iterable[FrontFormula]) -> tuple[FrontFormula, ...]:
-    front: list[FrontFormula] = []
-    for one in sorted(tried, key=lambda one: (one.complexity, -one.r2)):
-        if not front or one.r2 > front[-1].r2 + MIN_GAIN:
-            front.append(one)
-    return tuple(front)
+    Returns:
+        Formulas of the inputs of the head, before the output function, and R2 against the model, through the whole
+        model, on the windows that choose.
+
+    Raises:
+        NonFiniteError: the ledger of a window that is searched is not finite.
+    """
+    function, scaling = choosing.config.output_function, choosing.scaling
+    with torch.no_grad():
+        trace = choosing.network.trace(choosing.reference.windows)
+    inputs = trace.readout.double().numpy()
+
+    def finish(logits: Tensor) -> Tensor:
+        if function is not None:
+            logits = activate(function, ACTIVATIONS[function].parameter, logits)
+        return logits * float(scaling.output_scale[output]) + float(scaling.output_mean[output])
+
+    full = finish(trace.logits[:, output].double())
+    search, tried = _Search(searched, output), []
+    for formula in search.compose():
+        fitted = formula.fit(search.inputs, search.logits)
+        tried.append((fitted, r2(full, finish(torch.from_numpy(fitted.values(inputs))))))
+        pause()
+    if (whole := search.tabulate()) is not None:
+        tried.append((whole, r2(full, finish(torch.from_numpy(whole.values(inputs))))))
+    front: list[tuple[HeadFormula, float]] = []
+    for formula, of_formula in sorted(tried, key=lambda pair: (pair[0].complexity, -pair[1])):
+        if not front or of_formula > front[-1][1] + MIN_GAIN:
+            front.append((formula, of_formula))
+    return front
 
 
 class _Search:
     """The data on which formulas of one output are searched.
-
-    Args:
-        model: the model, with the reference windows of the search.
-        output: number of the output.
 
     Attributes:
         inputs: of the head, (n, n_in), model units.
@@ -187,30 +157,32 @@ class _Search:
     """
 
     def __init__(self, model: LoadedModel, output: int) -> None:
-        self._output = output
-        self._layers = model.network.stages["head"]
+        self._output, self._layers = output, model.network.stages["head"]
         with torch.no_grad():
             trace = model.network.trace(model.reference.windows)
         self._traces = trace.head
-        self.inputs = trace.readout.double().numpy()
-        self.logits = trace.logits[:, output].double().numpy()
+        self._means = [trace.edges.double().mean(dim=0).numpy() for trace in self._traces]  # (n_subnodes, n_in)
+        self.inputs, self.logits = trace.readout.double().numpy(), trace.logits[:, output].double().numpy()
         self._live = sorted(
             (number, i, j) for number, layer in enumerate(self._layers) for j, i in layer.live.nonzero().tolist()
         )
-        ledger = explain_windows(model, model.reference.windows, output)
-        sizes = {
+        magnitudes = {
             layer.layer: np.abs(layer.edges).mean(axis=0)
-            for layer in ledger.layers
+            for layer in explain_windows(model, model.reference.windows, output).layers
             if layer.stage == "head" and layer.edges is not None
         }
-        self._ranked = sorted(self._live, key=lambda edge: (-sizes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
-        self._candidates: dict[Edge, list[tuple[Candidate, float]]] = {}
+        self._ranked = sorted(self._live, key=lambda edge: (-magnitudes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
+        self._candidates: dict[Edge, list[Candidate]] = {}
+        for layer, i, j in self._ranked:
+            pause()
+            exact = find_exact_formula(self._layers[layer], i, j)  # which is then the only one
+            found = suggest_formulas(*sample_edge(self._traces[layer], i, j)) if exact is None else [exact]
+            self._candidates[layer, i, j] = found
 
-    def compose(self) -> Iterable[HeadFormula]:
-        """Formulas of growing numbers of edges, at each price."""
-        sizes = [0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)]
+    def compose(self) -> Iterator[HeadFormula]:
+        """Formulas of growing numbers of edges, at each price, without repetitions."""
         seen = set()
-        for size in dict.fromkeys(sizes):
+        for size in dict.fromkeys([0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)]):
             for price in PRICES if size else PRICES[:1]:
                 formula = self._compose(self._ranked[:size], price)
                 key = tuple(formula.edges.items())
@@ -218,77 +190,36 @@ class _Search:
                     seen.add(key)
                     yield formula
 
-    def tabulate(self) -> HeadFormula | None:
-        """The network itself; None where it is too large to be written."""
-        used = find_used(self._layers, self._output, self._live)
-        if count_calls(self._layers, self._output, used) > MAX_CALLS:
-            return None
-        reached = [trace.inputs.double().numpy() for trace in self._traces]
-        tables = tabulate_edges(self._layers, reached, used)
-        edges: dict[Edge, EdgeFormula] = {}
-        constants: dict[tuple[int, int], float] = defaultdict(float)
-        for edge in self._live:
-            layer, i, j = edge
-            if edge not in tables:  # it comes from what is constant, or leads elsewhere
-                constants[layer, j] += float(self._traces[layer].edges[:, j, i].double().mean())
-            elif (exact := find_exact_formula(self._layers[layer], i, j)) is not None:
-                edges[edge] = replace(exact, d=0.0)
-                constants[layer, j] += exact.d
-            else:
-                edges[edge] = tables[edge]
-        return HeadFormula(self._layers, self._output, edges, constants)
-
     def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula:
         """The formula of some edges, each with the best function; what is left out is its mean."""
         edges: dict[Edge, Candidate] = {}
-        constants: dict[tuple[int, int], float] = {}
-        for number, trace in enumerate(self._traces):
-            means = trace.edges.double().mean(dim=0).numpy()  # (n_subnodes, n_in)
-            for j, of_subnode in enumerate(means):
-                constants[number, j] = float(of_subnode.sum())
-        for edge in kept:
-            layer, i, j = edge
-            chosen = max(self._suggest(edge), key=lambda pair: pair[1] - price * pair[0].complexity)[0]
-            edges[edge] = replace(chosen, d=0.0)
-            constants[layer, j] += chosen.d - float(self._traces[layer].edges[:, j, i].double().mean())
-        return HeadFormula.of(self._layers, self._output, edges, constants)
+        constants = {
+            (layer, j): float(of.sum()) for layer, means in enumerate(self._means) for j, of in enumerate(means)
+        }
+        for layer, i, j in kept:
+            chosen = max(self._candidates[layer, i, j], key=lambda one: one.r2 - price * one.complexity)
+            edges[layer, i, j] = replace(chosen, d=0.0)
+            constants[layer, j] += chosen.d - float(self._means[layer][j, i])
+        used, _ = find_used(self._layers, self._output, edges)
+        return HeadFormula(self._layers, self._output, {edge: edges[edge] for edge in used}, constants)
 
-    def _suggest(self, edge: Edge) -> list[tuple[Candidate, float]]:
-        """The functions that an edge may have, with their R2; the exact one alone, where it is known."""
-        if edge not in self._candidates:
-            pause()
-            layer, i, j = edge
-            exact = find_exact_formula(self._layers[layer], i, j)
-            x = self._traces[layer].inputs[:, i].double().numpy()
-            y = self._traces[layer].edges[:, j, i].double().numpy()
-            order = np.argsort(x, kind="stable")
-            chosen = order[np.unique(np.linspace(0, len(x) - 1, min(N_SAMPLES, len(x))).round().astype(int))]
-            found = [exact] if exact is not None else suggest_formulas(x[chosen], y[chosen])
-            self._candidates[edge] = [(candidate, candidate.r2) for candidate in found]
-        return self._candidates[edge]
-
-
-def _judge(model: LoadedModel, output: int, formula: HeadFormula) -> FrontFormula:
-    """A formula with its R2 on the reference windows, through the whole model."""
-    with torch.no_grad():
-        trace = model.network.trace(model.reference.windows)
-    logits = trace.logits[:, output].double().numpy(), formula.values(trace.readout.double().numpy())
-    full, found = (_finish(model, output, values) for values in logits)
-    return FrontFormula(formula, formula.complexity, r2_of_values(full, found))
-
-
-def _finish(model: LoadedModel, output: int, logits: Array) -> Array:
-    """The output function and the scaling of one output, (n,) -> (n,)."""
-    function = model.config.output_function
-    if function is not None:
-        logits = activate(function, ACTIVATIONS[function].parameter, torch.from_numpy(logits)).numpy()
-    scaled: Array = logits * model.scaling.output_scale[output] + model.scaling.output_mean[output]
-    return scaled
-
-
-def r2_of_values(full: Array, found: Array) -> float:
-    """`pruning.r2` of the values of a formula, (n,)."""
-    return r2(torch.from_numpy(full), torch.tensor(found))
+    def tabulate(self) -> HeadFormula | None:
+        """The network itself; None where it is too large to be written."""
+        used, n_calls = find_used(self._layers, self._output, self._live)
+        if n_calls > MAX_CALLS:
+            return None
+        tables = tabulate_edges(self._layers, [trace.inputs.double().numpy() for trace in self._traces], used)
+        edges: dict[Edge, Candidate | TabulatedEdge] = {}
+        constants: dict[Subnode, float] = defaultdict(float)
+        for layer, i, j in self._live:
+            if (layer, i, j) not in tables:  # it comes from what is constant, or leads elsewhere
+                constants[layer, j] += float(self._means[layer][j, i])
+            elif (exact := find_exact_formula(self._layers[layer], i, j)) is not None:
+                edges[layer, i, j] = replace(exact, d=0.0)
+                constants[layer, j] += exact.d
+            else:
+                edges[layer, i, j] = tables[layer, i, j]
+        return HeadFormula(self._layers, self._output, edges, constants)
 
 
 @dataclass(frozen=True, repr=False)
@@ -311,6 +242,34 @@ class Formulas(GlobalResult):
     chosen: Part
     judged: Part
 
+    @classmethod
+    def of(cls, model: LoadedModel, output: int) -> Formulas:
+        """Searches the formulas of one output.
+
+        Raises:
+            ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone, or the output function
+                cannot be written.
+            InsufficientReferenceError: there are fewer than 6 reference windows.
+            NonFiniteError: a contribution is not finite on the reference windows.
+        """
+        from kanmodel.explain.written import OUTPUT_FUNCTIONS, Writer  # here, since sympy is slow to import
+
+        config = model.config
+        if any(layer.mixes for layer in config.head):
+            raise ConfigError(
+                "a formula needs edges that are functions of one number, but a layer norm mixes all inputs"
+            )
+        if config.output_function == "softmax":
+            raise ConfigError("a formula needs outputs that are functions of one node, but softmax mixes them")
+        if config.output_function not in OUTPUT_FUNCTIONS:
+            raise ConfigError(f"the output function {config.output_function} cannot be written as a formula")
+        (searched, chosen, judged), parts = zip(*split_reference(model), strict=True)
+        front = find_front(searched, chosen, output)
+        writer = Writer(searched, judged, output)
+        formulas = tuple(writer.write(formula) for formula, _ in front)
+        unit = config.target_of(output).unit
+        return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference_span)
+
     def __len__(self) -> int:
         return len(self.formulas)
 
@@ -326,47 +285,24 @@ class Formulas(GlobalResult):
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each formula, simplest first."""
-        return [
-            {"complexity": each.complexity, "r2": each.r2, "mae": each.mae, "expression": each.expression}
-            for each in self.formulas
-        ]
+        columns = ("complexity", "r2", "mae", "expression")
+        return [{name: getattr(formula, name) for name in columns} for formula in self.formulas]
 
     def _title(self) -> str:
         return f"Formulas for {with_unit(self.output, self.unit)}"
 
+    def _facts(self) -> dict[str, str]:
+        """The windows of each purpose, and what the symbols stand for."""
+        parts = {f"{name} on": str(getattr(self, name)) for name in ("searched", "chosen", "judged")}
+        return parts | {symbol: str(of) for formula in self.formulas for symbol, of in formula.variables.items()}
+
+    def _tables(self) -> list[Table]:
+        rows = self.table()
+        return [Table(rows, list(rows[0]))]
+
     def _details(self) -> str:
-        facts = self._facts() | {symbol: _describe(each) for symbol, each in self._variables().items()}
-        return (
-            html.write_heading(self._title())
-            + html.write_table(self.table(), ["complexity", "r2", "mae", "expression"])
-            + html.write_facts(facts)
-            + html.fold("Python", html.write_code("\n\n".join(formula.python for formula in self.formulas[-1:])))
-        )
+        return super()._details() + html.fold("Python", html.write_code(self.formulas[-1].python))
 
     def _repr_latex_(self) -> str:
         """The last formula, which is nearest to the model."""
         return f"$\\displaystyle {self.formulas[-1].latex}$"
-
-    def _facts(self) -> dict[str, str]:
-        """The windows of each purpose."""
-        parts = {"searched": self.searched, "chosen": self.chosen, "judged": self.judged}
-        return {f"{name} on": _write_part(part) for name, part in parts.items()}
-
-    def _variables(self) -> dict[str, Any]:
-        return {symbol: variable for formula in self.formulas for symbol, variable in formula.variables.items()}
-
-    def _text(self) -> str:
-        variables = [f"{symbol}: {printable(_describe(each))}" for symbol, each in self._variables().items()]
-        table = write_table(self.table(), ["complexity", "r2", "mae", "expression"])
-        windows = [f"{name}: {part}" for name, part in self._facts().items()]
-        return "\n".join([printable(self._title()), table, *variables, *windows])
-
-
-def _write_part(part: Part) -> str:
-    span = "" if part.first is None else f", {part.first} to {part.last}"
-    return f"{part.windows} windows{span}{'' if part.separate else ', which share steps with those before'}"
-
-
-def _describe(variable: Any) -> str:
-    shares = ", ".join(f"{share:.0%} {name}" for name, share in variable.profile.items())
-    return f"{variable.node}, {shares}" if shares else str(variable.node)

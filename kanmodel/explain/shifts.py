@@ -1,10 +1,11 @@
-"""Constant shifts of the features of one window, with forecasts and gradients of the shifted windows.
+"""The question of a counterfactual: a goal, what may change, and the forecasts of each change.
 
-A shift z (n_features,) adds z_f training standard deviations to feature f at the chosen steps.
+A shift z (n_features,) adds z_f training standard deviations to feature f at the chosen steps of one window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -13,14 +14,49 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
-from kanmodel.errors import DataError
+from kanmodel.data import Array, rows_of_steps
+from kanmodel.errors import DataError, UnknownNameError, quote
 from kanmodel.network.bounds import bound_outputs
+from kanmodel.network.config import ModelConfig
 
 NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
 TRACED = 64  # windows of one pass that keeps all values
 ROUNDED = 128  # roundings of an output that bounds allow for
 FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
+
+
+def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:
+    """Numbers of features, in the given order; of all features if `names` is None.
+
+    Raises:
+        DataError: there is no name, or one is repeated.
+        UnknownNameError: there is no such feature.
+    """
+    known = config.feature_names
+    chosen = known if names is None else [names] if isinstance(names, str) else list(names)
+    if not chosen:
+        raise DataError.at("features", "must name at least one feature")
+    for number, name in enumerate(chosen):
+        if name not in known:
+            raise UnknownNameError(f"there is no feature {quote(name)}; the features are {', '.join(known)}")
+        if name in chosen[:number]:
+            raise DataError.at(f"features[{number}]", "is given twice")
+    return [known.index(name) for name in chosen]
+
+
+def find_rows(config: ModelConfig, steps: Sequence[int] | None) -> slice:
+    """The rows of a window from a first to a last step, inclusive, 0 the newest; all rows if `steps` is None.
+
+    Raises:
+        DataError: `steps` is not two such numbers.
+    """
+    oldest = 1 - config.lookback
+    steps = (oldest, 0) if steps is None else steps
+    if len(steps) != 2 or not oldest <= steps[0] <= steps[1] <= 0:
+        raise DataError.at(
+            "steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {quote(list(steps))}"
+        )
+    return rows_of_steps(steps[0], steps[1], config.lookback)
 
 
 @dataclass(frozen=True)
@@ -44,6 +80,23 @@ class Goal:
         if np.isinf([self.low, self.high]).all() or self.low == np.inf or self.high == -np.inf:
             raise DataError.at("target", "must have a finite bound")
 
+    @classmethod
+    def of(cls, at_least: float | None, at_most: float | None, between: Sequence[float] | None) -> Goal:
+        """The goal from exactly one of a lower bound, an upper bound and both.
+
+        Raises:
+            DataError: none or several are given, `between` is not two numbers, or there is no such range.
+        """
+        bounds = {"at_least": at_least, "at_most": at_most, "between": between}
+        given = [name for name, bound in bounds.items() if bound is not None]
+        if len(given) != 1:
+            what = f"has {' and '.join(given)}" if given else "is empty"
+            raise DataError.at("target", f"{what}: give one of at_least, at_most and between")
+        if between is not None and len(between) != 2:
+            raise DataError.at("target.between", f"must be two numbers, but is {quote(between)}")
+        low, high = (at_least, at_most) if between is None else between
+        return cls(-np.inf if low is None else float(low), np.inf if high is None else float(high))
+
     def tighten(self, margin: float) -> Goal:
         """The goal without a margin at both ends, or its middle if it is narrower than both margins."""
         margin = min(margin, (self.high - self.low) / 2)
@@ -55,6 +108,32 @@ class Goal:
         return missed
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a counterfactual may change.
+
+    Attributes:
+        features: names of the features; None for all. Fixed and constant features do not change even if named.
+        steps: the first and the last step, 0 the newest; None for all.
+        max_features: largest number of features that change together, from 1.
+        within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
+            is already outside may stay, but does not move further out. A feature shifts by at most 10 training standard
+            deviations in any case.
+
+    Raises:
+        DataError: `max_features` is below 1.
+    """
+
+    features: Sequence[str] | str | None = None
+    steps: Sequence[int] | None = None
+    max_features: int = 2
+    within_training_range: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_features < 1:
+            raise DataError.at("max_features", f"must be a whole number from 1, but is {self.max_features}")
+
+
 class Shifts:
     """The possible shifts of one window.
 
@@ -62,44 +141,34 @@ class Shifts:
         model: the model.
         window: (lookback, n_features), original units, oldest step first.
         output: number of the output.
-        features: numbers of the features that may change; fixed and constant features do not change even if listed.
-        steps: the steps that change.
-        within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
-            is already outside may stay, but does not move further out.
+        search: what may change.
 
     Attributes:
         low: the smallest shift of each feature, (n_features,), at most 0; 0 for features that do not change.
         high: the largest shift, at least 0.
+        columns: the features.
         std: training standard deviation of each feature, 1 for a constant one, original units.
         integer: whether a feature shifts by whole numbers of its unit only.
+
+    Raises:
+        DataError: features or steps that cannot be used.
+        UnknownNameError: there is no such feature.
     """
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        window: Array,
-        output: int,
-        features: list[int],
-        steps: slice,
-        within_training_range: bool,
-    ) -> None:
-        columns = model.config.features
-        self._model, self._window, self._output, self._steps = model, window, output, steps
+    def __init__(self, model: LoadedModel, window: Array, output: int, search: Search) -> None:
+        self.columns, rows = model.config.features, find_rows(model.config, search.steps)
+        self._model, self._window, self._output, self._rows = model, window, output, rows
         self.std = model.scaling.feature_scale
-        self.integer: NDArray[np.bool_] = np.array([column.integer for column in columns])
-        moves = np.zeros(len(columns), dtype=bool)
-        moves[features] = True
-        moves &= np.array([column.std > 0 and not column.fixed for column in columns])
-        low, high = np.full(len(columns), -FARTHEST), np.full(len(columns), FARTHEST)
-        if within_training_range:  # the bounds are clipped at 0 below: a value outside may stay
-            taken = window[steps]
-            low = np.maximum(low, (model.feature_low - taken.min(axis=0)) / self.std)
-            high = np.minimum(high, (model.feature_high - taken.max(axis=0)) / self.std)
-        self.low = np.where(moves, np.minimum(low, 0.0), 0.0)
-        self.high = np.where(moves, np.maximum(high, 0.0), 0.0)
-        whole_low, whole_high = np.ceil(self.low * self.std) / self.std, np.floor(self.high * self.std) / self.std
-        self.low = np.where(self.integer, whole_low, self.low)
-        self.high = np.where(self.integer, whole_high, self.high)
+        self.integer: NDArray[np.bool_] = np.array([column.integer for column in self.columns])
+        chosen = np.isin(np.arange(len(self.columns)), find_features(model.config, search.features))
+        moves = chosen & np.array([column.std > 0 and not column.fixed for column in self.columns])
+        low, high = np.full(len(self.columns), -FARTHEST), np.full(len(self.columns), FARTHEST)
+        if search.within_training_range:
+            low = np.maximum(low, (model.feature_low - window[rows].min(axis=0)) / self.std)
+            high = np.minimum(high, (model.feature_high - window[rows].max(axis=0)) / self.std)
+        low, high = np.where(moves, np.minimum(low, 0.0), 0.0), np.where(moves, np.maximum(high, 0.0), 0.0)
+        self.low = np.where(self.integer, np.ceil(low * self.std) / self.std, low)
+        self.high = np.where(self.integer, np.floor(high * self.std) / self.std, high)
 
     @property
     def movable(self) -> NDArray[np.int64]:
@@ -109,21 +178,31 @@ class Shifts:
     def change(self, shifts: Array) -> Array:
         """The changed windows, (n, lookback, n_features), for shifts (n, n_features)."""
         changed = np.repeat(self._window[None], len(shifts), axis=0)
-        changed[:, self._steps] += self.in_original_units(shifts)[:, None]
+        changed[:, self._rows] += self.in_original_units(shifts)[:, None]
         return changed
 
     def in_original_units(self, shifts: Array) -> Array:
         """Shifts (n, n_features) in original units; near-whole shifts of integer features are rounded."""
         original = shifts * self.std
         whole = np.round(original)
-        meant = self.integer & (np.abs(original - whole) < NEARLY_WHOLE)
-        found: Array = np.where(meant, whole, original)
+        found: Array = np.where(self.integer & (np.abs(original - whole) < NEARLY_WHOLE), whole, original)
         return found
 
     def predict(self, shifts: Array) -> Array:
         """Forecasts of the output for shifts (n, n_features), (n,), original units."""
         forecasts: Array = self._model.predict(self.change(shifts))[:, self._output]
         return forecasts
+
+    def predict_with_gradient(self, shifts: Array) -> tuple[Array, Array]:
+        """Forecasts, (n,), original units, and their gradients with respect to the shifts, (n, n_features)."""
+        model = self._model
+        windows = model.to_model_units(self.change(shifts)).requires_grad_()
+        with torch.enable_grad():
+            outputs = model.frozen.trace(windows).outputs[:, self._output]
+            (gradient,) = torch.autograd.grad(outputs.sum(), windows)
+        scale, mean = model.scaling.output_scale[self._output], model.scaling.output_mean[self._output]
+        slopes: Array = gradient[:, self._rows].sum(dim=1).double().numpy() * scale  # a shift of 1 is one model unit
+        return outputs.detach().double().numpy() * scale + mean, slopes
 
     @property
     def has_bounds(self) -> bool:
@@ -143,40 +222,25 @@ class Shifts:
 
     def measure_positions(self, shifts: Array) -> Array:
         """Where the inputs of all bases with knots or centres are, in these counted along the grid, (n, n_inputs)."""
-        model, n = self._model, len(shifts)
-        positions: list[Array] = []
-        for batch in np.array_split(shifts, max(1, -(-n // TRACED))):
+        model, positions = self._model, []
+        for batch in np.array_split(shifts, max(1, -(-len(shifts) // TRACED))):
             with torch.no_grad():
                 trace = model.network.trace(model.to_model_units(self.change(batch)))
             found = [np.zeros((len(batch), 0))]
             for stage, traces in trace.stages.items():
                 for layer, of_layer in zip(model.network.stages[stage], traces, strict=True):
-                    grid, values = getattr(layer, "grid", None), of_layer.inputs
-                    for step in layer.before if grid is not None else ():
+                    if (grid := getattr(layer, "grid", None)) is None:
+                        continue
+                    values = of_layer.inputs
+                    for step in layer.before:
                         values = step(values)
-                    if grid is not None:
-                        columns = zip(values.double().T.numpy(), grid.double().numpy(), strict=True)
-                        counted = [np.interp(x, knots, np.arange(len(knots))) for x, knots in columns]
-                        found.append(np.stack(counted, axis=-1).reshape(len(batch), -1))
+                    for x, knots in zip(values.double().T.numpy(), grid.double().numpy(), strict=True):
+                        found.append(np.interp(x, knots, np.arange(len(knots))).reshape(len(batch), -1))
             positions.append(np.concatenate(found, axis=1))
         return np.concatenate(positions)
 
-    def predict_with_gradient(self, shifts: Array) -> tuple[Array, Array]:
-        """Forecasts, (n,), original units, and their gradients with respect to the shifts, (n, n_features)."""
-        model = self._model
-        windows = model.to_model_units(self.change(shifts)).requires_grad_()
-        with torch.enable_grad():
-            outputs = model.frozen.trace(windows).outputs[:, self._output]
-            (gradient,) = torch.autograd.grad(outputs.sum(), windows)
-        scale, mean = model.scaling.output_scale[self._output], model.scaling.output_mean[self._output]
-        slopes: Array = gradient[:, self._steps].sum(dim=1).double().numpy() * scale  # a shift of 1 is one model unit
-        return outputs.detach().double().numpy() * scale + mean, slopes
-
     def round_integers(self, shift: Array) -> Array:
-        """All ways to round the shifts of integer features down or up, (n, n_features); other shifts stay."""
-        choices = [
-            {np.floor(units), np.ceil(units)} if whole else {units}
-            for units, whole in zip(self.in_original_units(shift[None])[0], self.integer, strict=True)
-        ]
-        rounded = np.array(list(product(*choices))) / self.std
-        return np.clip(rounded, self.low, self.high)
+        """All ways to round the shifts (n_features,) of integer features down or up, (n, n_features); others stay."""
+        units = self.in_original_units(shift[None])[0]
+        choices = [{np.floor(u), np.ceil(u)} if whole else {u} for u, whole in zip(units, self.integer, strict=True)]
+        return np.clip(np.array(list(product(*choices))) / self.std, self.low, self.high)

@@ -1,28 +1,17 @@
 """Symbolic regression of an edge function: c f(a x + b) + d for every f of pykan's library.
 
-For each f a search over a and b, in which c and d are the least-squares ones; then as few digits as keep the R2.
-
-The library of functions f for formulas c f(a x + b) + d: values, notation, complexity and domain.
-
-Source: `SYMBOLIC_LIB` of pykan 0.2.8, whose names and complexities these are; silu is the base function of most KANs.
-
-The search for the argument of f in c f(a x + b) + d, by variable projection.
-
-Positions u run from -1 to 1 and the argument from one end to another, so a search is over the two ends alone: c and d
-are the least-squares ones (Golub and Pereyra 1973, doi 10.1137/0710036). Parameters without bounds are mapped to ends
-inside the domain of f. A scan of the parameters finds where to start, and MINPACK's Levenberg-Marquardt starts from the
-best few; by `scipy.optimize.leastsq`, as `least_squares` takes longer around each step than the step.
-
-The scans reach arguments that run over `REACH`; 128 even samples of a sine are then about four a period.
-
-Formulas of a model's edges: the exact one where it is known, and the best fit of every library function.
+The library is `SYMBOLIC_LIB` of pykan 0.2.8, whose names and complexities these are; silu is the base function of most
+KANs. For each f the argument a x + b is searched by variable projection: c and d are the least-squares ones (Golub and
+Pereyra 1973, doi 10.1137/0710036). A scan of the argument's parameters finds where to start, and MINPACK's
+Levenberg-Marquardt starts from the best few; by `scipy.optimize.leastsq`, as `least_squares` takes longer around each
+step than the step. Then all four numbers get as few digits as keep the R2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import inf, pi
+from math import inf, nan, pi
 
 import numpy as np
 import torch
@@ -118,6 +107,192 @@ FUNCTIONS: dict[str, Function] = LIBRARY | {
     "silu": Function(lambda u: u / (1 + np.exp(-u)), "({0})/(1 + exp(-({0})))", 3),
 }
 
+FAR = 20.0  # the largest argument of an exponential whose b becomes part of c
+DIGITS = (4, 6, 9, 15)  # of the numbers in a formula: the fewest whose R2 is that of the last
+LOSS = 1e-5  # of R2 that fewer digits may cost
+TINY = 1e-150  # the square of less may be 0 in float64
+N_SAMPLES = 128  # of an edge
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A formula c f(a x + b) + d for sampled values.
+
+    Attributes:
+        function: name of f, in `FUNCTIONS`.
+        a: inner scale.
+        b: inner shift.
+        c: outer scale.
+        d: outer shift.
+        r2: coefficient of determination on the samples.
+    """
+
+    function: str
+    a: float
+    b: float
+    c: float
+    d: float
+    r2: float = 1.0
+
+    @property
+    def complexity(self) -> int:
+        """pykan's price of f; 1 for a straight line."""
+        return FUNCTIONS[self.function].complexity
+
+    @property
+    def expression(self) -> str:
+        """The formula of x in Python's notation, with numpy's names."""
+        inner = _write_line(self.a, "x", self.b)
+        return _write_line(self.c, FUNCTIONS[self.function].pattern.format(inner), self.d)
+
+    def values(self, x: Array) -> Array:
+        """The formula at positions, (n,); not finite beyond the domain of f."""
+        with np.errstate(all="ignore"):
+            values: Array = self.c * FUNCTIONS[self.function].values(self.a * x + self.b) + self.d
+        return values
+
+
+def suggest_edge_formulas(model: LoadedModel, edge: TopologyEdge) -> list[Candidate]:
+    """The best formula of each function for a KAN edge, best first, on its reference inputs between p01 and p99.
+
+    Where the function of the edge is known, it comes first; a line is among the candidates. An edge after a layer norm
+    has none, since it is not a function of a single node.
+    """
+    layer = model.network.stages[edge.stage][edge.layer]
+    if layer.config.mixes:
+        return []
+    with torch.no_grad():
+        trace = model.network.trace(model.reference.windows).stages[edge.stage][edge.layer]
+    found = suggest_formulas(*sample_edge(trace, edge.i, edge.j, 0.01))
+    exact = find_exact_formula(layer, edge.i, edge.j)
+    return found if exact is None else [exact, *(one for one in found if one.function != exact.function)]
+
+
+def sample_edge(trace: LayerTrace, i: int, j: int, left_out: float = 0.0) -> tuple[Array, Array]:
+    """Inputs and outputs of an edge on some windows, evenly by rank of the input.
+
+    Args:
+        trace: what the windows send through the layer of the edge.
+        i: number of the node that the edge leaves.
+        j: number of the sub-node that it enters.
+        left_out: share of the smallest inputs, and of the largest, that are not sampled.
+
+    Returns:
+        Two arrays of at most `N_SAMPLES`, inputs ascending, model units.
+    """
+    x, y = trace.inputs[:, i].double().numpy(), trace.edges[:, j, i].double().numpy()
+    ranks = np.linspace(left_out, 1 - left_out, min(N_SAMPLES, len(x))) * (len(x) - 1)
+    chosen = np.argsort(x, kind="stable")[np.unique(ranks.round().astype(int))]
+    return x[chosen], y[chosen]
+
+
+def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
+    """The function of the edge from node i to sub-node j: a symbolic part, a base or 0; None for a spline or a sum."""
+    config = layer.config
+    weights = layer.weights()[j, i]
+    base = 0.0 if layer.scale_base is None else float(layer.mask[j, i] * layer.scale_base[j, i])
+    slope = base if config.base == "identity" else 0.0
+    if config.basis.is_line:
+        slope += float(weights[0])
+    curved = base if config.base != "identity" else 0.0  # a base that is no line
+    symbolic = [
+        (held.function, float(layer.symbolic_mask[number]), layer.symbolic_affine[number].tolist())
+        for number, held in enumerate(config.symbolic)
+        if (held.i, held.j) == (i, j) and layer.symbolic_mask[number] != 0
+    ]
+    if config.before or (weights.any() and not config.basis.is_line) or len(symbolic) + bool(slope) + bool(curved) > 1:
+        return None
+    if symbolic:
+        ((name, scale, (a, b, c, d)),) = symbolic
+        return Candidate(name, a, b, scale * c, scale * d)
+    name = config.base if curved else "x"
+    return Candidate(name, 1.0, 0.0, curved or slope, 0.0) if name in FUNCTIONS else None
+
+
+def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRARY)) -> list[Candidate]:
+    """The best formula of each function, by R2 to four digits and then complexity; a straight line is among them.
+
+    No formula leaves the domain of its function, or has a pole, between the smallest and the largest position. For
+    values or positions within 1e-150 of each other the straight line is the only formula, of slope 0 for a constant.
+
+    Args:
+        x: positions, (n,), finite.
+        y: values there, (n,), finite.
+        functions: names from `LIBRARY`.
+    """
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    candidates = [_fit("x", 1.0, 0.0, x, y)]
+    if min(np.ptp(x), np.ptp(y)) > TINY:
+        middle, half = (x[-1] + x[0]) / 2, (x[-1] - x[0]) / 2
+        centred = (y - y.mean()) / np.ptp(y)
+        unit = centred / np.sqrt(centred @ centred)
+        for name in dict.fromkeys(functions):
+            ends = None if name == "x" else _search_argument(name, (x - middle) / half, unit)
+            if ends is None:
+                continue
+            a = (ends[1] - ends[0]) / (2 * half)
+            candidate = _fit(name, *_standardize(name, a, (ends[1] + ends[0]) / 2 - a * middle, x), x, y)
+            if np.isfinite(candidate.r2):
+                candidates.append(candidate)
+    return sorted(candidates, key=lambda candidate: (-round(candidate.r2, 4), candidate.complexity))
+
+
+def _standardize(name: str, a: float, b: float, x: Array) -> tuple[float, float]:
+    """a and b in a standard form: a factor or shift that c and d can express is moved there."""
+    function = LIBRARY[name]
+    if function.mirrored and a < 0:
+        a, b = -a, -b
+    if function.homogeneous and a != 0:
+        a, b = float(np.sign(a)), b / abs(a)
+    if name == "sin":
+        b = float(np.remainder(b + np.pi, 2 * np.pi) - np.pi)
+    if name == "exp" and np.abs(a * x).max() < FAR:
+        b = 0.0
+    return float(a), float(b)
+
+
+def _fit(name: str, a: float, b: float, x: Array, y: Array) -> Candidate:
+    """The candidate for f(a x + b) with as few digits as its R2 allows; that is NaN beyond the domain of f."""
+    exact = _fit_to_digits(name, a, b, x, y, DIGITS[-1])
+    shorter = (_fit_to_digits(name, a, b, x, y, digits) for digits in DIGITS[:-1])
+    return next((candidate for candidate in shorter if candidate.r2 >= exact.r2 - LOSS), exact)
+
+
+def _fit_to_digits(name: str, a: float, b: float, x: Array, y: Array, digits: int) -> Candidate:
+    """The candidate with `digits` digits; c and d are fitted by least squares after a and b are rounded."""
+    function = LIBRARY[name]
+    a = _round(a, digits)
+    b = _round(b, digits, float(np.abs(a * x).max()))
+    if not function.is_defined_between(a * x[0] + b, a * x[-1] + b):
+        return Candidate(name, a, b, 0.0, 0.0, nan)
+    with np.errstate(all="ignore"):
+        values = function.values(a * x + b)
+        centred, y_centred = values - values.mean(), y - y.mean()
+        spread, y_spread = float(centred @ centred), float(y_centred @ y_centred)
+        c = _round(float(centred @ y_centred) / spread if np.ptp(values) > TINY else 0.0, digits)
+        d = _round(float((y - c * values).mean()), digits, float(np.abs(c * values).max()))
+        lost = y - c * values - d
+        r2 = 1 - float(lost @ lost) / y_spread if np.ptp(y) > TINY else 1.0
+    return Candidate(name, a, b, c, d, r2)
+
+
+def _round(value: float, digits: int, beside: float = 0.0) -> float:
+    """A number rounded to `digits` digits; 0 if it is negligible beside another."""
+    return 0.0 if abs(value) <= beside * 10.0 ** (-digits - 2) else float(f"{value:.{digits}g}")
+
+
+def _write_line(scale: float, inner: str, shift: float) -> str:
+    """``scale*inner + shift`` without a factor of 1 or a term of 0."""
+    if scale == 0:
+        return f"{shift:.15g}"
+    text = inner if scale == 1 else f"{scale:.15g}*{inner}"
+    return text if shift == 0 else f"{text} {'+' if shift > 0 else '-'} {abs(shift):.15g}"
+
+
+# The search for the argument. Positions u run from -1 to 1, the argument from one end to another; its ends are mapped
+# from parameters without bounds. Scans reach arguments that run over `REACH`: 128 even samples of a sine are then about
+# four a period.
 
 REACH = 60 * np.pi
 LARGEST_LOG_RATIO = 18.0  # so that rounding leaves both ends on the same side of 0
@@ -134,40 +309,25 @@ Ends = tuple[Array, Array]  # the argument at u = -1 and at u = 1
 
 @dataclass(frozen=True)
 class Search:
-    """How the argument of one f is looked for.
+    """How the argument of one f is searched.
 
     Attributes:
-        ends: from parameters, (n_parameters, ...), to the ends of the argument, each (...).
+        ends: from parameters, each (...), to the ends of the argument, each (...).
         starts: from positions and values, each (n,), to groups of parameters, each (n_parameters, m); the best of each
             group may be refined.
         refined: whether the residuals are smooth in the parameters.
     """
 
-    ends: Callable[[Array], Ends]
-    starts: Callable[[Array, Array], Iterator[Array]]
+    ends: Callable[..., Ends]
+    starts: Callable[[Array, Array], Iterable[Array]]
     refined: bool = True
 
 
-@dataclass(frozen=True)
-class Found:
-    """The best argument of a search.
-
-    Attributes:
-        r2: coefficient of determination of c f + d.
-        first: the argument at u = -1.
-        last: the argument at u = 1.
-    """
-
-    r2: float
-    first: float
-    last: float
-
-
-def search_argument(name: str, u: Array, y: Array) -> Found | None:
-    """The argument for which c f + d comes nearest to values.
+def _search_argument(name: str, u: Array, y: Array) -> tuple[float, float] | None:
+    """The ends of the argument for which c f + d comes nearest to values.
 
     Args:
-        name: of f, in `LIBRARY`.
+        name: of f, in `SEARCHES`.
         u: positions, ascending from -1 to 1, (n,).
         y: values there with mean 0 and sum of squares 1, (n,).
 
@@ -177,10 +337,21 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
     from scipy.optimize import leastsq  # here, since it is slow to import, and few questions need it
 
     function, search = LIBRARY[name], SEARCHES[name]
-    shares = (1 - u) / 2, (1 + u) / 2
+    shares = (1 - u) / 2, (1 + u) / 2  # of each end at the positions
 
     def residuals(parameters: Array) -> Array:
-        return _residuals(function, search.ends(parameters), shares, y)
+        """Of the fit of c f + d, (..., n), for parameters (n_parameters, ...); y if f is nearly constant or NaN."""
+        first, last = (end[..., None] for end in search.ends(*parameters))
+        values = function.values(first * shares[0] + last * shares[1])
+        centred = values - np.add.reduce(values, axis=-1, keepdims=True) / len(y)
+        spread = np.add.reduce(centred * centred, axis=-1, keepdims=True)
+        slope = (centred @ y)[..., None] / spread
+        varies = spread > LEAST_SPREAD**2 * np.add.reduce(values * values, axis=-1, keepdims=True)
+        usable = varies & np.isfinite(slope)
+        if not usable.all():
+            centred, slope = np.where(usable, centred, 0.0), np.where(usable, slope, 0.0)
+        lost: Array = y - centred * slope
+        return lost
 
     def jacobian(parameters: Array) -> Array:
         steps = STEP * (1 + np.abs(parameters))
@@ -200,97 +371,25 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
                     residuals, start, (), jacobian, True, maxfev=N_EVALUATIONS, **TOLERANCES
                 )
                 found.append((1 - float(details["fvec"] @ details["fvec"]), refined))
-    if not found:
+    r2, parameters = max(found, key=lambda pair: pair[0], default=(0.0, None))
+    if parameters is None or not r2 > 0:
         return None
-    r2, parameters = max(found, key=lambda pair: pair[0])
-    first, last = search.ends(parameters)
-    return Found(r2, float(first), float(last)) if r2 > 0 else None
+    first, last = search.ends(*parameters)
+    return float(first), float(last)
 
 
-def _residuals(function: Function, ends: Ends, shares: Ends, y: Array) -> Array:
-    """Residuals of y from the fit of c f + d, (..., n), for ends (...); y itself if f is nearly constant or not finite.
-
-    Args:
-        function: f.
-        ends: of the argument.
-        shares: of each end at the positions, (n,).
-        y: values with mean 0.
-    """
-    first, last = (np.asarray(end)[..., None] for end in ends)
-    values = function.values(first * shares[0] + last * shares[1])
-    centred = values - np.add.reduce(values, axis=-1, keepdims=True) / len(y)
-    spread = np.add.reduce(centred * centred, axis=-1, keepdims=True)
-    slope = (centred @ y)[..., None] / spread
-    varies = spread > LEAST_SPREAD**2 * np.add.reduce(values * values, axis=-1, keepdims=True)
-    usable = varies & np.isfinite(slope)
-    if not usable.all():
-        centred, slope = np.where(usable, centred, 0.0), np.where(usable, slope, 0.0)
-    residuals: Array = y - centred * slope
-    return residuals
+def _either_sign(values: Array) -> list[Array]:
+    """Two groups of one parameter."""
+    return [values[None], -values[None]]
 
 
-# Powers, abs and sgn: the one parameter is where the argument is 0.
-
-
-def _ends_around(parameters: Array) -> Ends:
-    (zero,) = parameters
-    return -1 - zero, 1 - zero
-
-
-def _zeros(u: Array, y: Array) -> Iterator[Array]:
-    outside = 1 + np.geomspace(1e-3, 1e3, 25)
-    yield np.linspace(-1, 1, 41)[None]
-    yield outside[None]
-    yield -outside[None]
-
-
-def _zeros_between_samples(n: int) -> Callable[[Array, Array], Iterator[Array]]:
-    """So many in each gap: the residuals of a kink or a step have a piece for each."""
+def _start_between_samples(n: int) -> Callable[[Array, Array], list[Array]]:
+    """So many zeros of the argument in each gap: the residuals of a kink or a step have a piece for each."""
     shares = (np.arange(n) + 0.5) / n
-
-    def starts(u: Array, y: Array) -> Iterator[Array]:
-        yield np.ravel(u[:-1, None] + np.diff(u)[:, None] * shares)[None]
-
-    return starts
+    return lambda u, y: [np.ravel(u[:-1, None] + np.diff(u)[:, None] * shares)[None]]
 
 
-# Roots, logarithms and 1/x: the one parameter is the logarithm of the ratio of the ends, both of which are positive.
-
-
-def _ends_of_ratio(parameters: Array) -> Ends:
-    (log_ratio,) = parameters
-    return np.ones_like(log_ratio), np.exp(np.clip(log_ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
-
-
-def _ratios(u: Array, y: Array) -> Iterator[Array]:
-    log_ratio = np.geomspace(0.01, LARGEST_LOG_RATIO, 40)
-    yield log_ratio[None]
-    yield -log_ratio[None]
-
-
-# Exponentials: the one parameter is how far the argument runs; it runs up to 0, so that nothing overflows.
-
-
-def _ends_up_to_zero(parameters: Array) -> Ends:
-    (run,) = parameters
-    return -np.maximum(run, 0), np.minimum(run, 0)
-
-
-def _runs(u: Array, y: Array) -> Iterator[Array]:
-    run = np.geomspace(0.01, 1.2 * REACH, 40)
-    yield run[None]
-    yield -run[None]
-
-
-# Sines: the parameters are half of what the argument runs over, and the argument in the middle.
-
-
-def _ends_of_wave(parameters: Array) -> Ends:
-    half, middle = parameters
-    return middle - half, middle + half
-
-
-def _waves(u: Array, y: Array) -> Iterator[Array]:
+def _start_waves(u: Array, y: Array) -> Iterable[Array]:
     """The peaks of the periodogram with a floating mean (Zechmeister and Kürster 2009, arXiv 0901.2573)."""
     highest = min(1.05 * REACH / 2, np.pi * (len(u) - 1) / 2)  # beyond the second, lower ones have the same samples
     half = np.concatenate([np.geomspace(0.15, 0.8, 5), np.arange(1, max(highest, 1.1), 0.4)])
@@ -310,15 +409,8 @@ def _waves(u: Array, y: Array) -> Iterator[Array]:
         yield np.array([[half[peak]], [np.arctan2(by_cosine[peak], by_sine[peak])]])
 
 
-# Bumps and sigmoids: the parameters are the ends themselves.
-
-
-def _ends_themselves(parameters: Array) -> Ends:
-    first, last = parameters
-    return first, last
-
-
-def _shapes(u: Array, y: Array) -> Iterator[Array]:
+def _start_shapes(u: Array, y: Array) -> Iterable[Array]:
+    """Bumps and sigmoids with their middle within the samples, then beyond them on either side."""
     runs = np.geomspace(0.3, 1.2 * REACH, 16)
     for some, zeros in ((runs[:10], u), (runs[10:], np.concatenate([u, (u[1:] + u[:-1]) / 2]))):
         run, zero = (grid.ravel() for grid in np.meshgrid(some, zeros, indexing="ij"))
@@ -328,249 +420,34 @@ def _shapes(u: Array, y: Array) -> Iterator[Array]:
     yield np.stack([-gap - run, -gap])
 
 
-# Functions of a bounded argument: each parameter is mapped to an end inside the bounds.
+def _within(bound: Callable[[Array], Array], parameters: Array) -> Search:
+    """Of a bounded argument: each end is mapped inside the bounds; a scan of all pairs."""
+    pairs = parameters[np.stack(np.triu_indices(len(parameters), 1))]
+    return Search(lambda first, last: (bound(first) * ALMOST, bound(last) * ALMOST), lambda u, y: [pairs])
 
 
-def _ends_within(bound: Callable[[Array], Array]) -> Callable[[Array], Ends]:
-    def ends(parameters: Array) -> Ends:
-        first, last = bound(parameters) * ALMOST
-        return first, last
-
-    return ends
+def _around(zero: Array) -> Ends:
+    return -1 - zero, 1 - zero
 
 
-def _pairs_of(parameters: Array) -> Callable[[Array, Array], Iterator[Array]]:
-    first, last = np.triu_indices(len(parameters), 1)
-    pairs = np.stack([parameters[first], parameters[last]])
-
-    def starts(u: Array, y: Array) -> Iterator[Array]:
-        yield pairs
-
-    return starts
-
-
-_AROUND, _OF_RATIO, _SHAPES = (
-    Search(_ends_around, _zeros),
-    Search(_ends_of_ratio, _ratios),
-    Search(_ends_themselves, _shapes),
+_POWERS = Search(_around, lambda u, y: [np.linspace(-1, 1, 41)[None], *_either_sign(1 + np.geomspace(1e-3, 1e3, 25))])
+_ROOTS = Search(  # the logarithm of the ratio of the ends, both of which are positive
+    lambda ratio: (np.ones_like(ratio), np.exp(np.clip(ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))),
+    lambda u, y: _either_sign(np.geomspace(0.01, LARGEST_LOG_RATIO, 40)),
 )
+_SHAPES = Search(lambda first, last: (first, last), _start_shapes)
 SEARCHES: dict[str, Search] = {
-    **dict.fromkeys(("x^2", "x^3", "x^4", "x^5"), _AROUND),
-    "abs": Search(_ends_around, _zeros_between_samples(6)),
-    "sgn": Search(_ends_around, _zeros_between_samples(1), refined=False),
-    **dict.fromkeys(("1/x", "1/x^2", "sqrt", "x^1.5", "1/sqrt(x)", "log"), _OF_RATIO),
-    "exp": Search(_ends_up_to_zero, _runs),
-    "sin": Search(_ends_of_wave, _waves),
+    **dict.fromkeys(("x^2", "x^3", "x^4", "x^5"), _POWERS),  # where the argument is 0
+    "abs": Search(_around, _start_between_samples(6)),
+    "sgn": Search(_around, _start_between_samples(1), refined=False),
+    **dict.fromkeys(("1/x", "1/x^2", "sqrt", "x^1.5", "1/sqrt(x)", "log"), _ROOTS),
+    "exp": Search(  # how far the argument runs; it runs up to 0, so that nothing overflows
+        lambda run: (-np.maximum(run, 0), np.minimum(run, 0)),
+        lambda u, y: _either_sign(np.geomspace(0.01, 1.2 * REACH, 40)),
+    ),
+    "sin": Search(lambda half, middle: (middle - half, middle + half), _start_waves),
     **dict.fromkeys(("tanh", "gaussian", "arctan"), _SHAPES),
-    "tan": Search(_ends_within(np.arctan), _pairs_of(np.sinh(np.linspace(-7, 7, 25)))),
-    "arcsin": Search(_ends_within(np.sin), _pairs_of(np.linspace(-np.pi / 2, np.pi / 2, 21))),
-    "arctanh": Search(_ends_within(np.tanh), _pairs_of(np.linspace(-8, 8, 25))),
+    "tan": _within(np.arctan, np.sinh(np.linspace(-7, 7, 25))),
+    "arcsin": _within(np.sin, np.linspace(-np.pi / 2, np.pi / 2, 21)),
+    "arctanh": _within(np.tanh, np.linspace(-8, 8, 25)),
 }
-
-
-FAR = 20.0  # the largest argument of an exponential whose b becomes part of c
-DIGITS = (4, 6, 9)  # of the numbers in a formula, tried in turn
-EXACT_DIGITS = 15
-LOSS = 1e-5  # of R2 that fewer digits may cost
-TINY = 1e-150  # the square of less may be 0 in float64
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A formula c f(a x + b) + d for sampled values.
-
-    Attributes:
-        function: name of f, in `kanmodel.explain.symbolic.FUNCTIONS`.
-        a: inner scale.
-        b: inner shift.
-        c: outer scale.
-        d: outer shift.
-        r2: coefficient of determination on the samples.
-        complexity: pykan's price of f; 1 for a straight line.
-    """
-
-    function: str
-    a: float
-    b: float
-    c: float
-    d: float
-    r2: float
-    complexity: int
-
-    @property
-    def expression(self) -> str:
-        """The formula of x in Python's notation, with numpy's names."""
-        inner = _affine(self.a, "x", self.b)
-        return _affine(self.c, FUNCTIONS[self.function].pattern.format(inner), self.d)
-
-    def values(self, x: Array) -> Array:
-        """The formula at positions, (n,); not finite beyond the domain of f."""
-        with np.errstate(all="ignore"):
-            values: Array = self.c * FUNCTIONS[self.function].values(self.a * x + self.b) + self.d
-        return values
-
-    def is_defined_between(self, low: float, high: float) -> bool:
-        """Whether f is defined, and has no pole, wherever x is between two positions."""
-        return FUNCTIONS[self.function].is_defined_between(self.a * low + self.b, self.a * high + self.b)
-
-
-def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRARY)) -> list[Candidate]:
-    """The best formula of each function, by R2 to four digits and then complexity; a straight line is among them.
-
-    No formula leaves the domain of its function, or has a pole, between the smallest and the largest position. For
-    values or positions within 1e-150 of each other the straight line is the only formula, of slope 0 for a constant.
-
-    Args:
-        x: positions, (n,), finite.
-        y: values there, (n,), finite.
-        functions: names from `LIBRARY`.
-    """
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    candidates = [_fitted("x", 1.0, 0.0, x, y)]
-    if min(np.ptp(x), np.ptp(y)) > TINY:
-        middle, half = (x[-1] + x[0]) / 2, (x[-1] - x[0]) / 2
-        u = (x - middle) / half
-        centred = (y - y.mean()) / np.ptp(y)
-        unit = centred / np.sqrt(centred @ centred)
-        for name in dict.fromkeys(functions):
-            found = search_argument(name, u, unit) if name != "x" else None
-            if found is None:
-                continue
-            a = (found.last - found.first) / (2 * half)
-            b = (found.last + found.first) / 2 - a * middle
-            candidate = _fitted(name, *_standard(name, a, b, x), x, y)
-            if np.isfinite(candidate.r2):
-                candidates.append(candidate)
-    return sorted(candidates, key=lambda candidate: (-round(candidate.r2, 4), candidate.complexity))
-
-
-def _standard(name: str, a: float, b: float, x: Array) -> tuple[float, float]:
-    """a and b in a standard form: a factor or shift that c and d can express is moved there."""
-    function = LIBRARY[name]
-    if function.mirrored and a < 0:
-        a, b = -a, -b
-    if function.homogeneous and a != 0:
-        a, b = float(np.sign(a)), b / abs(a)
-    if name == "sin":
-        b = float(np.remainder(b + np.pi, 2 * np.pi) - np.pi)
-    if name == "exp" and np.abs(a * x).max() < FAR:
-        b = 0.0
-    return float(a), float(b)
-
-
-def _fitted(name: str, a: float, b: float, x: Array, y: Array) -> Candidate:
-    """The candidate for f(a x + b) with as few digits as its R2 allows; that is NaN beyond the domain of f."""
-    exact = _rounded(name, a, b, x, y, EXACT_DIGITS)
-    shorter = (_rounded(name, a, b, x, y, digits) for digits in DIGITS)
-    return next((candidate for candidate in shorter if candidate.r2 >= exact.r2 - LOSS), exact)
-
-
-def _rounded(name: str, a: float, b: float, x: Array, y: Array, digits: int) -> Candidate:
-    """The candidate with `digits` digits; c and d are fitted by least squares after a and b are rounded."""
-    function = LIBRARY[name]
-    a = _tidy(a, digits)
-    b = _tidy(b, digits, float(np.abs(a * x).max()))
-    if not function.is_defined_between(a * x[0] + b, a * x[-1] + b):
-        return Candidate(name, a, b, 0.0, 0.0, float("nan"), function.complexity)
-    with np.errstate(all="ignore"):
-        values = function.values(a * x + b)
-        centred, y_centred = values - values.mean(), y - y.mean()
-        spread, y_spread = float(centred @ centred), float(y_centred @ y_centred)
-        c = _tidy(float(centred @ y_centred) / spread if np.ptp(values) > TINY else 0.0, digits)
-        d = _tidy(float((y - c * values).mean()), digits, float(np.abs(c * values).max()))
-        lost = y - c * values - d
-        r2 = 1 - float(lost @ lost) / y_spread if np.ptp(y) > TINY else 1.0
-    return Candidate(name, a, b, c, d, r2, function.complexity)
-
-
-def _tidy(value: float, digits: int, beside: float = 0.0) -> float:
-    """A number rounded to `digits` digits; 0 if it is negligible beside another."""
-    return 0.0 if abs(value) <= beside * 10.0 ** (-digits - 2) else float(f"{value:.{digits}g}")
-
-
-def _affine(scale: float, inner: str, shift: float) -> str:
-    """``scale*inner + shift`` without a factor of 1 or a term of 0."""
-    if scale == 0:
-        return f"{shift:.15g}"
-    text = inner if scale == 1 else f"{scale:.15g}*{inner}"
-    return text if shift == 0 else f"{text} {'+' if shift > 0 else '-'} {abs(shift):.15g}"
-
-
-N_SAMPLES = 128
-
-
-def suggest_edge_formulas(model: LoadedModel, edges: Sequence[TopologyEdge]) -> list[list[Candidate]]:
-    """The best formula of each function for each edge, best first, on the reference inputs between p01 and p99.
-
-    Where the function of an edge is known, it comes first; a line is among the candidates. An edge after a layer norm
-    has no formulas, since it is not a function of a single node.
-
-    Args:
-        model: the model.
-        edges: KAN edges of its topology.
-    """
-    with torch.no_grad():
-        stages = model.network.trace(model.reference.windows).stages
-    layers = [model.network.stages[edge.stage][edge.layer] for edge in edges]
-    return [
-        [] if layer.config.mixes else _suggest(layer, stages[edge.stage][edge.layer], edge)
-        for edge, layer in zip(edges, layers, strict=True)
-    ]
-
-
-def _suggest(layer: KANLayer, trace: LayerTrace, edge: TopologyEdge) -> list[Candidate]:
-    found = suggest_formulas(*sample_edge_data(trace, edge))
-    exact = find_exact_formula(layer, edge.i, edge.j)
-    if exact is None:
-        return found
-    return [exact, *(candidate for candidate in found if candidate.function != exact.function)]
-
-
-def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
-    """The function of an edge with only a symbolic part, only a base, or no part; None for a spline or several parts.
-
-    Args:
-        layer: the layer that the edge is of.
-        i: number of the node that it leaves.
-        j: number of the sub-node that it enters.
-    """
-    config = layer.config
-    weights = layer.weights()[j, i]
-    base = 0.0 if layer.scale_base is None else float(layer.mask[j, i] * layer.scale_base[j, i])
-    slope = base if config.base == "identity" else 0.0
-    if config.basis.is_line:
-        slope += float(weights[0])
-    symbolic = [
-        (held.function, float(layer.symbolic_mask[number]), layer.symbolic_affine[number].tolist())
-        for number, held in enumerate(config.symbolic)
-        if (held.i, held.j) == (i, j) and layer.symbolic_mask[number] != 0
-    ]
-    curved = base if config.base != "identity" else 0.0  # a base that is no line
-    if config.before or (weights.any() and not config.basis.is_line) or len(symbolic) + bool(slope) + bool(curved) > 1:
-        return None
-    if symbolic:
-        ((name, scale, (a, b, c, d)),) = symbolic
-        return Candidate(name, a, b, scale * c, scale * d, 1.0, FUNCTIONS[name].complexity)
-    name = config.base if curved else "x"
-    if name not in FUNCTIONS:
-        return None
-    return Candidate(name, 1.0, 0.0, curved or slope, 0.0, 1.0, FUNCTIONS[name].complexity)
-
-
-def sample_edge_data(trace: LayerTrace, edge: TopologyEdge) -> tuple[Array, Array]:
-    """Inputs and outputs of an edge, evenly by rank between the 1st and the 99th percentile of its inputs.
-
-    Args:
-        trace: what the reference windows send through the layer of the edge.
-        edge: a KAN edge.
-
-    Returns:
-        Two arrays of at most `N_SAMPLES`, inputs ascending, model units.
-    """
-    x = trace.inputs[:, edge.i].double().numpy()
-    y = trace.edges[:, edge.j, edge.i].double().numpy()
-    order = np.argsort(x, kind="stable")
-    ranks = np.linspace(0.01, 0.99, min(N_SAMPLES, len(x))) * (len(x) - 1)
-    chosen = order[np.unique(ranks.round().astype(int))]
-    return x[chosen], y[chosen]

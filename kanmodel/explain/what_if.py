@@ -1,9 +1,7 @@
-"""`WhatIf`: response curves, the forecasts of a window over the values or shifts of one feature.
+"""What-if analysis: the forecasts of a window over the values or shifts of one feature.
 
-Individual conditional expectation (ICE) curves: the response of a forecast to one feature of its window.
-
-After Goldstein et al. 2015 (arXiv 1309.6392). Each point is a forecast of the window with this feature changed and all
-others as they are.
+Individual conditional expectation (ICE) curves after Goldstein et al. 2015 (arXiv 1309.6392): each point is a forecast
+of the window with this feature changed and all others as they are.
 """
 
 from __future__ import annotations
@@ -18,111 +16,12 @@ from numpy.typing import NDArray
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, quote
 from kanmodel.explain.result import Result, Table
-from kanmodel.network.config import ModelConfig
+from kanmodel.explain.shifts import find_features, find_rows
 from kanmodel.text import with_unit
 
 DEFAULT_POINTS = 21
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Evenly spaced constants to add to a feature at the chosen steps, in its own unit.
-
-    Attributes:
-        low: the first constant.
-        high: the last.
-        points: number of constants, from 2.
-
-    Raises:
-        DataError: a bound is not finite, or `points` is below 2.
-    """
-
-    low: float
-    high: float
-    points: int = DEFAULT_POINTS
-
-    def __post_init__(self) -> None:
-        for place, value in (("from", self.low), ("to", self.high)):
-            if not np.isfinite(value):
-                raise DataError.at(f"shift.{place}", f"must be finite, but is {value}")
-        if self.points < 2:
-            raise DataError.at("shift.points", f"must be a whole number from 2, but is {self.points}")
-
-    @property
-    def values(self) -> Array:
-        """The constants, (points,)."""
-        return np.linspace(self.low, self.high, self.points)
-
-
-@dataclass(frozen=True)
-class Response:
-    """Forecasts of one window with one feature changed.
-
-    Attributes:
-        feature: number of the feature.
-        kind: ``shift`` if the values are added to the feature, ``value`` if they replace it.
-        values: (points,), in the feature's unit.
-        predictions: (points, n_outputs), original units.
-        outside_training_range: whether a changed value is outside the training range, (points,).
-    """
-
-    feature: int
-    kind: Literal["shift", "value"]
-    values: Array
-    predictions: Array
-    outside_training_range: NDArray[np.bool_]
-
-
-def respond(
-    model: LoadedModel,
-    windows: Array,
-    features: Sequence[int],
-    steps: slice,
-    shift: Shift | None,
-    points: int = DEFAULT_POINTS,
-) -> list[list[Response]]:
-    """Computes the response of the forecasts of each window to each feature.
-
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), original units, oldest step first.
-        features: numbers of the features.
-        steps: which steps are changed; the others stay.
-        shift: the constants to add; None to replace the feature by constants from its training minimum to its maximum.
-        points: number of these constants, used if `shift` is None.
-
-    Returns:
-        By window, then by feature in the given order.
-
-    Raises:
-        DataError: the training range of a feature is unknown and no shift is given, or a changed value is too large.
-        NonFiniteError: a forecast is not finite.
-    """
-    kind: Literal["shift", "value"] = "value" if shift is None else "shift"
-    low, high = model.feature_low, model.feature_high
-    responses: list[list[Response]] = []
-    for window in windows:
-        responses.append([])
-        for feature in features:
-            values = _training_range(model, feature, points) if shift is None else shift.values
-            changed = np.repeat(window[None], len(values), axis=0)
-            kept = 0.0 if shift is None else window[steps, feature]
-            changed[:, steps, feature] = kept + values[:, None]
-            taken = changed[:, steps, feature]
-            outside = ((taken < low[feature]) | (taken > high[feature])).any(axis=1)
-            responses[-1].append(Response(feature, kind, values, model.predict(changed), outside))
-            pause()
-    return responses
-
-
-def _training_range(model: LoadedModel, feature: int, points: int) -> Array:
-    low, high = float(model.feature_low[feature]), float(model.feature_high[feature])
-    if not np.isfinite([low, high]).all():
-        name = model.config.feature_names[feature]
-        raise DataError.at("shift", f"is needed, since the training range of {name} is unknown")
-    return np.linspace(low, high, points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +42,23 @@ class Curve:
     kind: Literal["shift", "value"]
     values: Array
     predictions: Array
-    outside_training_range: NDArray[Any]
+    outside_training_range: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, model: LoadedModel, window: Array, feature: int, rows: slice, added: Array | None, points: int
+    ) -> Curve:
+        """The curve of one window (lookback, n_features) and feature; see `WhatIf.of`."""
+        column, low, high = model.config.features[feature], model.feature_low[feature], model.feature_high[feature]
+        if added is None and not np.isfinite([low, high]).all():
+            raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
+        values = np.linspace(low, high, points) if added is None else added
+        changed = np.repeat(window[None], len(values), axis=0)
+        changed[:, rows, feature] = values[:, None] + (0.0 if added is None else window[rows, feature])
+        taken = changed[:, rows, feature]
+        outside = ((taken < low) | (taken > high)).any(axis=1)
+        kind: Literal["shift", "value"] = "value" if added is None else "shift"
+        return cls(column.name, column.unit, kind, values, model.predict(changed), outside)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -159,9 +74,33 @@ class WhatIf(Result):
     curves: tuple[tuple[Curve, ...], ...]
 
     @classmethod
-    def of(cls, config: ModelConfig, responses: Sequence[Sequence[Response]]) -> WhatIf:
-        """The responses by name."""
-        return cls(config.outputs, tuple(tuple(_name(config, one) for one in of_window) for of_window in responses))
+    def of(
+        cls,
+        model: LoadedModel,
+        windows: Array,
+        features: Sequence[str] | str | None = None,
+        steps: Sequence[int] | None = None,
+        shift: Sequence[float] | None = None,
+        points: int = DEFAULT_POINTS,
+    ) -> WhatIf:
+        """Forecasts of windows (n, lookback, n_features), original units; arguments as `kanmodel.model.Model.what_if`.
+
+        Raises:
+            DataError: an argument or value that cannot be used, or no shift and an unknown training range.
+            UnknownNameError: there is no such feature.
+            NonFiniteError: a forecast is not finite.
+        """
+        if points < 2:
+            raise DataError.at("points", f"must be a whole number from 2, but is {points}")
+        chosen, rows = find_features(model.config, features), find_rows(model.config, steps)
+        added, curves = None if shift is None else _read_shift(shift), []
+        for window in windows:
+            of_window = []
+            for feature in chosen:
+                of_window.append(Curve.of(model, window, feature, rows, added, points))
+                pause()
+            curves.append(tuple(of_window))
+        return cls(model.config.outputs, tuple(curves))
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -220,13 +159,11 @@ class WhatIf(Result):
         return [Table(summary, list(summary[0])), Table(rows, list(rows[0]), "Every value", in_text=False)]
 
 
-def _name(config: ModelConfig, response: Response) -> Curve:
-    feature = config.features[response.feature]
-    return Curve(
-        feature.name,
-        feature.unit,
-        response.kind,
-        response.values,
-        response.predictions,
-        response.outside_training_range,
-    )
+def _read_shift(shift: Sequence[float]) -> Array:
+    """The constants to add, (points,), from the first, the last and their number."""
+    if len(shift) not in (2, 3):
+        raise DataError.at("shift", f"must be from, to and number of points, but is {quote(shift)}")
+    points = DEFAULT_POINTS if len(shift) == 2 else shift[2]
+    if points < 2 or points != int(points):
+        raise DataError.at("shift.points", f"must be a whole number from 2, but is {quote(points)}")
+    return np.linspace(float(shift[0]), float(shift[1]), int(points))

@@ -1,10 +1,4 @@
-"""A formula written out as Python, LaTeX and plain text, in original units.
-
-The variables are the inputs of the head: LSTM units, which are dimensionless, or features in their own units. The
-reported errors are those of the written formula, with its rounded constants.
-
-Feature names as Python identifiers, so that a formula of them can be parsed and evaluated.
-"""
+"""A formula of a head written out as Python, LaTeX and plain text, in original units; it needs sympy."""
 
 from __future__ import annotations
 
@@ -20,17 +14,27 @@ from typing import Any
 
 import numpy as np
 import sympy
+import torch
 from sympy.printing.numpy import NumPyPrinter
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
-from kanmodel.errors import ConfigError
-from kanmodel.explain.formula import Front, FrontFormula, r2_of_values
-from kanmodel.explain.head_formula import TabulatedEdge
+from kanmodel.explain.head_formula import HeadFormula
 from kanmodel.explain.profiles import profile_nodes
+from kanmodel.explain.pruning import r2
 from kanmodel.explain.structure import node_id, node_place
 
 RESERVED = frozenset({"numpy", *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sympy.__all__})
+DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
+LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
+N_PROFILED = 3  # features of a variable's profile
+OUTPUT_FUNCTIONS = {
+    None: "x",
+    "relu": "Max(x, 0)",
+    "sigmoid": "1/(1 + exp(-x))",
+    "tanh": "tanh(x)",
+    "silu": "x/(1 + exp(-x))",
+}
 
 
 def make_identifiers(names: Sequence[str]) -> list[str]:
@@ -43,12 +47,13 @@ def make_identifiers(names: Sequence[str]) -> list[str]:
     Args:
         names: different names.
     """
-    free = [name if _is_free(name) else None for name in names]
-    taken = set(free)
+    taken = {name for name in names if _is_free(name)}
     identifiers = []
-    for name, kept in zip(names, free, strict=True):
-        identifier = kept or next(choice for choice in _choices(name) if _is_free(choice) and choice not in taken)
-        taken.add(identifier)
+    for name in names:
+        identifier = name
+        if not _is_free(name):
+            identifier = next(choice for choice in _choices(name) if _is_free(choice) and choice not in taken)
+            taken.add(identifier)
         identifiers.append(identifier)
     return identifiers
 
@@ -66,17 +71,6 @@ def _choices(name: str) -> Iterator[str]:
     yield from (f"{stem}_{number}" for number in count(2))
 
 
-DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
-LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
-N_PROFILED = 3  # features of a variable's profile
-OUTPUT_FUNCTIONS = {
-    "relu": "Max(x, 0)",
-    "sigmoid": "1/(1 + exp(-x))",
-    "tanh": "tanh(x)",
-    "silu": "x/(1 + exp(-x))",
-}
-
-
 @dataclass(frozen=True)
 class Variable:
     """A symbol of a formula and the input that it is.
@@ -89,17 +83,20 @@ class Variable:
     node: str
     profile: Mapping[str, float]
 
+    def __str__(self) -> str:
+        return ", ".join([self.node, *(f"{share:.0%} {name}" for name, share in self.profile.items())])
+
 
 @dataclass(frozen=True)
 class Formula:
-    """One output as a formula of the head's inputs, original units.
+    """One output as a formula of the head's inputs: LSTM units, which are dimensionless, or features in their units.
 
     Attributes:
         output: name of the output.
         complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
-        r2: coefficient of determination against the model, through the whole model, on the third part of the reference
-            windows, which neither the search nor the choice of formulas has seen; None where the formula has no finite
-            value for one of them, as the logarithm of a negative number.
+        r2: coefficient of determination of the written formula, with its rounded numbers, against the model, through
+            the whole model, on the third part of the reference windows, which neither the search nor the choice of
+            formulas has seen; None where it has no finite value for one of them, as the logarithm of a negative number.
         mae: mean absolute error against the targets there; None where targets are unknown, or as for `r2`.
         expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
         python: a function of numpy arrays that needs nothing else, tables included.
@@ -117,66 +114,98 @@ class Formula:
     variables: Mapping[str, Variable]
 
 
-def write_formulas(front: Front) -> tuple[Formula, ...]:
-    """The texts of a front's formulas.
+class Writer:
+    """Writes formulas of one output of a model.
 
-    Raises:
-        ConfigError: the output function cannot be written.
+    Args:
+        searched: the model with the reference windows on which its formulas were searched, and digits are chosen.
+        judged: the model with those on which R2 and error are measured.
+        output: number of the output.
     """
-    model = front.models[0]
-    config = model.config
-    if config.output_function is not None and config.output_function not in OUTPUT_FUNCTIONS:
-        raise ConfigError(f"the output function {config.output_function} cannot be written as a formula")
-    names = [_name_input(model, index) for index in range(config.head[0].n_in)]
-    symbols = [sympy.Symbol(name) for name in make_identifiers(names)]
-    profiles = profile_nodes(model).shares.get(node_place(config, "head", 0))
-    return tuple(_write(front, one, symbols, profiles) for one in front.formulas)
+
+    def __init__(self, searched: LoadedModel, judged: LoadedModel, output: int) -> None:
+        config, scaling = searched.config, searched.scaling
+        self._config, self._scaling, self._output = config, scaling, output
+        nodes = [node_id(config, "head", 0, index) for index in range(config.head[0].n_in)]
+        self._symbols = [sympy.Symbol(name) for name in make_identifiers([_name_node(node) for node in nodes])]
+        self._in_model_units: Sequence[Any] = self._symbols
+        shares = profile_nodes(searched).shares.get(node_place(config, "head", 0), np.zeros((len(nodes), 0)))
+        ranked = zip(nodes, shares, np.argsort(-shares, axis=1, kind="stable")[:, :N_PROFILED], strict=True)
+        self._variables = [
+            Variable(node, {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0})
+            for node, of, order in ranked
+        ]
+        mean, scale = np.zeros(len(nodes)), np.ones(len(nodes))
+        if config.recurrent is None and not config.front and config.readout != "mean":  # inputs are features
+            n_steps = len(nodes) // len(config.features)
+            mean, scale = np.tile(scaling.feature_mean, n_steps), np.tile(scaling.feature_scale, n_steps)
+            columns = zip(self._symbols, mean.tolist(), scale.tolist(), strict=True)
+            self._in_model_units = [(symbol - its_mean) / its_scale for symbol, its_mean, its_scale in columns]
+        (self._inputs, self._full), (self._judged_inputs, self._judged_full) = (
+            (
+                model.network.encode(model.reference.windows).double().numpy() * scale + mean,
+                scaling.outputs_to_original(model.reference_outputs)[:, output],
+            )
+            for model in (searched, judged)
+        )
+        self._targets = judged.reference.targets
+
+    def write(self, formula: HeadFormula) -> Formula:
+        """The texts of a formula with as few digits as its R2 allows, and its errors."""
+        prefix = "phi"
+        while any(str(symbol).startswith(prefix) for symbol in self._symbols):
+            prefix += "_"
+        known = [{prefix + table.name: table.values for table in formula.tables}, "numpy"]
+
+        def evaluate(expression: Any, inputs: Array) -> Array:
+            with np.errstate(all="ignore"):
+                found = sympy.lambdify(self._symbols, expression, known)(*inputs.T)
+            return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
+
+        def fit(expression: Any) -> float:
+            return _r2(self._full, evaluate(expression, self._inputs))
+
+        node = formula.express(self._in_model_units, prefix)
+        output = sympy.sympify(OUTPUT_FUNCTIONS[self._config.output_function]).subs(sympy.Symbol("x"), node)
+        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
+        exact = float(scale) * output + float(mean)
+        least = fit(exact) - (LOSS_OF_TABLES if formula.tables else LOSS)
+        shorter = (_round(exact, digits) for digits in DIGITS)
+        expression = next((short for short in shorter if fit(short) >= least), exact)
+        found = evaluate(expression, self._judged_inputs)
+        is_finite = bool(np.isfinite(found).all())
+        mae = None
+        if is_finite and self._targets is not None:
+            mae = float(np.abs(found - self._targets[:, self._output]).mean())
+        name = self._config.outputs[self._output]
+        used = {
+            str(symbol): variable
+            for symbol, variable in zip(self._symbols, self._variables, strict=True)
+            if symbol in expression.free_symbols
+        }
+        printer = NumPyPrinter({"fully_qualified_modules": True, "allow_unknown_functions": True})
+        tables = [table.write(prefix) for table in formula.tables]
+        body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
+        return Formula(
+            output=name,
+            complexity=formula.complexity,
+            r2=_r2(self._judged_full, found) if is_finite else None,
+            mae=mae,
+            expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
+            python=f"import numpy\n\n\ndef {make_identifiers([name])[0]}({', '.join(used)}):\n{body}",
+            latex=sympy.latex(expression),
+            variables=used,
+        )
 
 
-def _write(front: Front, one: FrontFormula, symbols: Sequence[sympy.Symbol], profiles: Array | None) -> Formula:
-    (searched, _, judging), output = front.models, front.output
-    config, scaling = searched.config, searched.scaling
-    prefix = "phi"
-    while any(str(symbol).startswith(prefix) for symbol in symbols):
-        prefix += "_"
-    tables = [edge for edge in one.formula.edges.values() if isinstance(edge, TabulatedEdge)]
-    known = [{prefix + table.name: table.values for table in tables}, "numpy"]
-    node = one.formula.express(_in_model_units(searched, symbols), prefix)
-    if config.output_function is not None:
-        node = sympy.sympify(OUTPUT_FUNCTIONS[config.output_function]).subs(sympy.Symbol("x"), node)
-    exact = float(scaling.output_scale[output]) * node + float(scaling.output_mean[output])
-
-    def evaluate(expression: Any, inputs: Array) -> Array:
-        with np.errstate(all="ignore"):
-            found = sympy.lambdify(symbols, expression, known)(*inputs.T)
-        return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
-
-    inputs, full = _inputs(searched, output)
-    least = r2_of_values(full, evaluate(exact, inputs)) - (LOSS_OF_TABLES if tables else LOSS)
-    shorter = (_round(exact, digits) for digits in DIGITS)
-    expression = next((short for short in shorter if r2_of_values(full, evaluate(short, inputs)) >= least), exact)
-    inputs, full = _inputs(judging, output)
-    found, targets = evaluate(expression, inputs), judging.reference.targets
-    is_finite = bool(np.isfinite(found).all())
-    used = [index for index, symbol in enumerate(symbols) if symbol in expression.free_symbols]
-    name = config.outputs[output]
-    return Formula(
-        output=name,
-        complexity=one.complexity,
-        r2=r2_of_values(full, found) if is_finite else None,
-        mae=None if targets is None or not is_finite else float(np.abs(found - targets[:, output]).mean()),
-        expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
-        python=_write_python(name, [symbols[i] for i in used], [table.write(prefix) for table in tables], expression),
-        latex=sympy.latex(expression),
-        variables={str(symbols[index]): _describe(searched, profiles, index) for index in used},
-    )
+def _name_node(node: str) -> str:
+    """``lstm:3`` -> ``u3``; ``feature:temp_c`` -> ``temp_c``."""
+    kind, *rest = node.split(":")
+    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
 
 
-def _write_python(output: str, arguments: Sequence[sympy.Symbol], tables: Sequence[str], expression: Any) -> str:
-    printer = NumPyPrinter({"fully_qualified_modules": True, "allow_unknown_functions": True})
-    (name,) = make_identifiers([output])
-    body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
-    return f"import numpy\n\n\ndef {name}({', '.join(map(str, arguments))}):\n{body}"
+def _r2(full: Array, found: Array) -> float:
+    return r2(torch.from_numpy(full), torch.tensor(found))
 
 
 def _round(expression: Any, digits: int) -> Any:
@@ -184,43 +213,3 @@ def _round(expression: Any, digits: int) -> Any:
     return expression.xreplace(
         {n: sympy.Integer(value) if value in (0, 1, -1) else sympy.Float(value) for n, value in values.items()}
     )
-
-
-def _reads_features(model: LoadedModel) -> bool:
-    """Whether the inputs of the head are features of single steps."""
-    return model.config.recurrent is None and not model.config.front and model.config.readout != "mean"
-
-
-def _name_input(model: LoadedModel, index: int) -> str:
-    kind, *rest = node_id(model.config, "head", 0, index).split(":")
-    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
-
-
-def _inputs(model: LoadedModel, output: int) -> tuple[Array, Array]:
-    """What the head reads, as the formula has it, (n, n_in), and the output, original units, (n,)."""
-    inputs = model.network.encode(model.reference.windows).double().numpy()
-    if _reads_features(model):
-        mean, scale = _tiled_scaling(model)
-        inputs = inputs * scale + mean
-    return inputs, model.scaling.outputs_to_original(model.reference_outputs)[:, output]
-
-
-def _in_model_units(model: LoadedModel, symbols: Sequence[sympy.Symbol]) -> list[Any]:
-    if not _reads_features(model):
-        return list(symbols)
-    means, scales = (values.tolist() for values in _tiled_scaling(model))
-    return [(symbol - mean) / scale for symbol, mean, scale in zip(symbols, means, scales, strict=True)]
-
-
-def _tiled_scaling(model: LoadedModel) -> tuple[Array, Array]:
-    """Mean and scale of each input of a head that reads features: of one step, or of all in a row."""
-    n_steps = model.config.head[0].n_in // len(model.config.features)
-    return np.tile(model.scaling.feature_mean, n_steps), np.tile(model.scaling.feature_scale, n_steps)
-
-
-def _describe(model: LoadedModel, shares: Array | None, index: int) -> Variable:
-    identity = node_id(model.config, "head", 0, index)
-    if shares is None:
-        return Variable(identity, {})
-    names, order = model.config.feature_names, np.argsort(-shares[index], kind="stable")[:N_PROFILED]
-    return Variable(identity, {names[f]: float(shares[index, f]) for f in order.tolist() if shares[index, f] > 0})

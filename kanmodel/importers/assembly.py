@@ -11,14 +11,14 @@ from torch import Tensor
 from kanmodel.importers.libraries import Item, Layer, Norm, RecurrentPart
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, Transform
+from kanmodel.network.config import LayerConfig, ModelConfig, Step
 from kanmodel.network.layer import KANLayer
 
 READOUTS = ("last", "mean")
 FLAT_READOUTS = ("flatten", "flatten_features")  # of all steps, oldest first, or of all features
 NONE = "none"  # in place of an activation
 
-Element = Item | Transform  # a step: an activation
+Element = Item | Step  # a step: an activation
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
         n_values: number of inputs of the first.
     """
     layers: list[Layer] = []
-    waiting: list[Norm | Transform] = []
+    waiting: list[Norm | Step] = []
     for element in elements:
         if isinstance(element, Layer):
             layers.append(_behind(waiting, element))
@@ -113,7 +113,7 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
     return layers
 
 
-def _behind(steps: Sequence[Norm | Transform], layer: Layer) -> Layer:
+def _behind(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
     """The layer with steps applied to its inputs, before its own steps."""
     tensors: dict[str, Tensor] = {}
     n_steps = len(steps)

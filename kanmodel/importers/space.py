@@ -13,7 +13,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
 from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart
 from kanmodel.importers.libraries.layers import INV_DENOMINATORS, RADIAL_LIBRARIES
-from kanmodel.network.config import ModelConfig, Transform
+from kanmodel.network.config import ModelConfig, Step
 
 MAX_ORDERS = 64
 MAX_STEPS = 20_000  # of the depth-first search for orders
@@ -335,12 +335,12 @@ def _elements(parts: Sequence[Part], chosen: Mapping[str, str]) -> tuple[Element
     return tuple(element for part in parts for element in (*_activation(part, chosen), *part.items(chosen)))
 
 
-def _activation(part: Part | RecurrentPart | None, chosen: Mapping[str, str]) -> tuple[Transform, ...]:
+def _activation(part: Part | RecurrentPart | None, chosen: Mapping[str, str]) -> tuple[Step, ...]:
     name = NONE if part is None else chosen.get(activation_slot(part.place), NONE)
     return () if name == NONE else (step_of(name),)
 
 
-def step_of(name: str) -> Transform:
+def step_of(name: str) -> Step:
     """The step of an option such as ``relu`` or ``leaky_relu(0.2)``."""
     kind, _, parameter = name.partition("(")
-    return Transform(kind, float(parameter.rstrip(")")) if parameter else None)
+    return Step(kind, float(parameter.rstrip(")")) if parameter else None)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, StrictFloat, StrictInt
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import counterfactual
 from kanmodel.explain.ablation import Ablation
 from kanmodel.explain.counterfactual import Counterfactual as Found
 from kanmodel.explain.counterfactual import Counterfactuals, Neighbour
+from kanmodel.explain.shifts import Search
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from service.models.loaded import Served
 from service.schemas.closed import Closed
@@ -102,7 +102,7 @@ class CounterfactualRequest(Closed):
     features: Features = None
     steps: Steps = None
     max_features: Annotated[int, Field(description="Most features that change together.", ge=1, strict=True)] = (
-        counterfactual.Search.max_features
+        Search.max_features
     )
     within_training_range: Annotated[
         bool,

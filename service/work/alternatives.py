@@ -8,7 +8,7 @@ from typing import Any
 
 from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions
-from kanmodel.explain.counterfactual import LARGEST_BATCH, count_forecasts
+from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
 from kanmodel.explain.pruning import PruningRule
 from service.http.answers import encode_json
 from service.http.errors import unusable

@@ -33,8 +33,8 @@ def rows(model: LoadedModel) -> Iterator[Row]:
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     edges = [edge for edge in topology.kan_edges if edge.stage == "head" and edge.layer == 0]
     for edge in sorted(edges, key=lambda edge: -(edge.contribution or 0.0))[:N_EDGES]:
-        ours = partial(suggest_edge_formulas, model, [edge])
-        best = max(ours()[0], key=lambda candidate: candidate.r2)
+        ours = partial(suggest_edge_formulas, model, edge)
+        best = max(ours(), key=lambda candidate: candidate.r2)
         work = f"formulas of the edge {edge.source} to {edge.target}, {N_SAMPLES} samples"
         if KAN is None:
             (seconds,) = times_in_turn([ours], ROUNDS)

@@ -3,7 +3,7 @@
     python peer_dice.py CHECKPOINT GOALS.npz
 
 Its model takes a constant shift of each feature that may change, in training standard deviations, so
-that its distances are those of `find_counterfactual`. It prints the smallest distance that reaches each goal and the
+that its distances are those of `Counterfactual`. It prints the smallest distance that reaches each goal and the
 processor seconds, as JSON; null if it found none within a minute.
 """
 
@@ -25,7 +25,7 @@ from raiutils.exceptions import UserConfigValidationException
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.data import Array
-from kanmodel.explain.shifts import Goal, Shifts
+from kanmodel.explain.shifts import Goal, Search, Shifts
 
 METHODS = ("random", "genetic")
 N_ROWS = 1000  # random shifts in place of training data
@@ -50,7 +50,7 @@ class Forecaster:
 def search(model: LoadedModel, window: Array, goal: Goal, method: str) -> float | None:
     """The smallest distance among its counterfactuals."""
     rng = np.random.default_rng(0)
-    shifts = Shifts(model, window, 0, list(range(len(model.config.features))), slice(None), True)
+    shifts = Shifts(model, window, 0, Search())
     names, forecaster = [model.config.feature_names[number] for number in shifts.movable], Forecaster(shifts)
     low, high = shifts.low[shifts.movable], shifts.high[shifts.movable]
     rows = pd.DataFrame(rng.uniform(low, high, (N_ROWS, len(names))), columns=names)

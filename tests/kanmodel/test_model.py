@@ -27,13 +27,12 @@ from kanmodel.explain.ablation import extract_subnetwork
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.curves import sample_edge
-from kanmodel.explain.formula import find_front
+from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import attribute_features, measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.report import answer_findings, collect_findings
 from kanmodel.explain.topology import build_topology
-from kanmodel.explain.written import write_formulas
-from kanmodel.network.config import Transform, plain_layers
+from kanmodel.network.config import Step, plain_layers
 
 NAMES = ("f0", "f1", "f2", "f3")
 ROUNDING = 1e-12  # of the output's standard deviation, in float64
@@ -239,14 +238,14 @@ def test_an_edge_needs_no_ledger(monkeypatch):
 
 
 def test_formula():
-    """The front is that of `find_front`; a layer norm is refused with its reason."""
+    """The front is that of `Formulas.of`; a layer norm is refused with its reason."""
     loaded = make_model("lstm", n_features=2, n_hidden=1, hidden_size=2)
-    below = write_formulas(find_front(loaded, 0))
+    below = Formulas.of(loaded, 0).formulas
     found = Model(loaded).formula()
     assert tuple(found) == below and len(found) == len(found.table()) and found[0].complexity == 1
     assert found.simplest(-1e9) == below[0] and found.simplest(1.1) is None
     assert below[-1].expression in found.html() and below[-1].expression[:40] in repr(found)
-    norm = plain_layers([4, 1], before=(Transform("layer_norm"),))
+    norm = plain_layers([4, 1], before=(Step("layer_norm"),))
     with pytest.raises(kanmodel.ConfigError, match="layer norm"):
         Model(make_chain(replace(make_model("head").config, head=norm))).formula()
 
@@ -582,7 +581,7 @@ def test_a_model_does_not_change():
     model.metrics["test_r2"] = -1.0
     np.testing.assert_array_equal(model.predict(windows), before[0])
     np.testing.assert_array_equal(model.explain(windows).contributions, before[1])
-    assert model.metrics.get("test_r2") != -1.0 and model.loaded._fast_predict is None
+    assert model.metrics.get("test_r2") != -1.0 and model.loaded._small_batches is None
 
 
 def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):

@@ -151,4 +151,4 @@ def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
     np.testing.assert_allclose((curve.support.p01, curve.support.p99), np.percentile(normalised, (1, 99)), atol=1e-6)
     np.testing.assert_allclose(curve.y, spline, rtol=0, atol=1e-6)
     assert not curve.base.any()
-    assert suggest_edge_formulas(model, [edge]) == [[]]
+    assert suggest_edge_formulas(model, edge) == []

@@ -126,7 +126,7 @@ OPERATIONS = {
     "subnetwork": extracts,
     "scores": scores,
     "curves": curves,
-    "formulas": lambda model, importance, topology: suggest_edge_formulas(model, topology.kan_edges[:2]),
+    "formulas": lambda model, importance, topology: [suggest_edge_formulas(model, e) for e in topology.kan_edges[:2]],
     "faithfulness": lambda model, importance, topology: measure_faithfulness(model, 0),
     "interactions": lambda model, importance, topology: measure_interactions(model, 0),
     "permutation": lambda model, importance, topology: permute_features(model, 0, 0),

@@ -31,7 +31,7 @@ from kanmodel.importers.libraries.part import (
     start_of,
 )
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Transform
+from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Step
 from kanmodel.network.recurrent import recurrent_shapes
 
 FAST, FASTER = "fast-kan", "FasterKAN"
@@ -105,7 +105,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         early = float(chosen["denominator"]) if library == "faster_kan" and "denominator" in chosen else None
         width = _radial_denominator(found, place, meaning, stated or early)
         basis: Basis = (Gaussian if library == "fast_kan" else Sech2)(n_centres, width)
-        before = (Transform("layer_norm", eps),) if normed else ()
+        before = (Step("layer_norm", eps),) if normed else ()
         base = chosen["base"] if based else "zero"
         config = LayerConfig(n_in, n_out, basis, base=base, before=before, base_after=0 if normed else None)
         weight = found["spline_linear.weight"]
@@ -285,11 +285,11 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
         compare_shapes(found, dict.fromkeys(("running_var", *affine), (n,)), place, "BatchNorm")
         statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
         names = [*affine, *(n for n in ("running_mean", "running_var", "num_batches_tracked") if n in found)]
-        return _norm_part("BatchNorm", place, Norm(Transform("affine"), *affine_of(found, eps), statistics), names)
+        return _norm_part("BatchNorm", place, Norm(Step("affine"), *affine_of(found, eps), statistics), names)
     if weight is None or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
         return None
     if weight.ndim == 1 and bias is not None and weight.numel() > 1:
-        return _norm_part("LayerNorm", place, Norm(Transform("layer_norm", eps), weight, bias), affine)
+        return _norm_part("LayerNorm", place, Norm(Step("layer_norm", eps), weight, bias), affine)
     if weight.ndim != 2 or not weight.numel():
         return None
     n_out, n_in = weight.shape

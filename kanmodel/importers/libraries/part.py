@@ -20,7 +20,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
 from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.importers.source import N_ENTERING, Module
-from kanmodel.network.config import LayerConfig, RecurrentConfig, Transform
+from kanmodel.network.config import LayerConfig, RecurrentConfig, Step
 from kanmodel.network.functions import ACTIVATIONS
 
 Shape = tuple[int, ...]
@@ -81,7 +81,7 @@ class Norm:
         statistics: training mean and standard deviation that scale and bias contain; None if there are none.
     """
 
-    step: Transform
+    step: Step
     weight: Tensor
     bias: Tensor
     statistics: tuple[Tensor, Tensor] | None = None

@@ -71,7 +71,7 @@ def test_formulas_are_given_where_asked_for(service, name, stage):
     for i, j in ((1, 0), (2, 1), (3, 2)):
         path = f"/v1/models/{name}/edges/0/{i}/{j}?stage={stage}&points=2"
         answer = service.get(f"{path}&formulas=true").json()
-        (candidates,) = suggest_edge_formulas(model, [topology.edge(stage, 0, i, j)])
+        candidates = suggest_edge_formulas(model, topology.edge(stage, 0, i, j))
         known = {candidate.expression: (candidate.r2, candidate.complexity) for candidate in candidates}
         formulas = answer.pop("formulas")
         assert len(formulas) == 5
@@ -86,7 +86,7 @@ def test_formulas_are_given_where_asked_for(service, name, stage):
 def test_a_straight_line_is_listed_once():
     """A line among the best keeps its rank; otherwise it takes the last."""
     line, *others = [
-        Candidate(function, 1.0, 0.0, 1.0, 0.0, r2, 1 if function == "x" else 2)
+        Candidate(function, 1.0, 0.0, 1.0, 0.0, r2)
         for function, r2 in (("x", 0.5), ("sin", 0.9), ("exp", 0.8), ("tanh", 0.7), ("abs", 0.6), ("log", 0.55))
     ]
     for candidates, lines in (([*others[:2], line, *others[2:]], 2), ([*others, line], 4)):

@@ -15,9 +15,9 @@ from thorough import examples
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
-from kanmodel.explain.counterfactual import Search, find_counterfactual
+from kanmodel.explain.counterfactual import Counterfactual, find_neighbour, measure_typical_distance
 from kanmodel.explain.counterfactual_search import TOLERANCE
-from kanmodel.explain.shifts import FARTHEST, Goal, Shifts
+from kanmodel.explain.shifts import FARTHEST, Goal, Search, Shifts
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import plain_layers
 from service.models.repository import BUNDLED
@@ -27,6 +27,17 @@ LINEAR = make_chain(
     replace(make_model("flat").config, head=plain_layers([24, 1], Line(), base="zero"), dtype="float64"), seed=3
 )
 STD = MODEL.scaling.feature_scale
+WINDOWS = MODEL.scaling.features_to_original(MODEL.reference.windows.double())
+
+
+def find(model, window, goal, **search):
+    return Counterfactual.of(model, window, 0, goal, Search(**search))
+
+
+def shifts_of(found):
+    """What is added to each of the features f0 to f3, (4,), original units."""
+    by_name = {change.feature: change.shift for change in found.changes}
+    return np.array([by_name.get(f"f{number}", 0.0) for number in range(4)])
 
 
 def goal_beyond(model, window, deviations):
@@ -51,23 +62,24 @@ def test_every_answer_is_a_forecast_and_keeps_to_what_may_change(
     """The changed window's own forecast is the new prediction, and nothing changed that may not, or too far."""
     window = make_windows(MODEL, 1, seed)[0]
     goal = goal_beyond(MODEL, window, deviations)
-    steps = slice(first, 6)
-    found = find_counterfactual(MODEL, window, 0, goal, Search(sorted(features), steps, max_features, within))
+    names, steps = [f"f{number}" for number in sorted(features)], slice(first, 6)
+    found = Counterfactual.of(MODEL, window, 0, goal, Search(names, (first - 5, 0), max_features, within))
+    shifts = shifts_of(found)
     assert MODEL.predict(found.window[None])[0, 0] == found.new_prediction
     assert found.reached == (goal.miss(np.array([found.new_prediction]))[0] == 0)
-    assert found.distance == pytest.approx(np.abs(found.shifts / STD).sum())
-    assert set(np.flatnonzero(found.shifts)) <= features
-    assert np.count_nonzero(found.shifts) <= max_features
+    assert found.distance == pytest.approx(np.abs(shifts / STD).sum())
+    assert set(np.flatnonzero(shifts)) <= features
+    assert np.count_nonzero(shifts) <= max_features
     expected = window.copy()
-    expected[steps] += found.shifts
+    expected[steps] += shifts
     assert found.window == pytest.approx(expected)
     if within:
-        for feature in np.flatnonzero(found.shifts):
+        for feature in np.flatnonzero(shifts):
             changed = found.window[steps, feature]
             assert changed.min() >= min(MODEL.feature_low[feature], window[steps, feature].min()) - 1e-9
             assert changed.max() <= max(MODEL.feature_high[feature], window[steps, feature].max()) + 1e-9
     else:
-        assert np.abs(found.shifts / STD).max() <= FARTHEST + 1e-9
+        assert np.abs(shifts / STD).max() <= FARTHEST + 1e-9
 
 
 @settings(max_examples=examples(15))
@@ -76,15 +88,14 @@ def test_the_answer_is_never_farther_than_the_best_single_feature(seed, deviatio
     """Several features together are asked for only to get nearer, and each single answer reaches the goal itself."""
     window = make_windows(MODEL, 1, seed)[0]
     goal = goal_beyond(MODEL, window, deviations)
-    found = find_counterfactual(MODEL, window, 0, goal)
-    for single in found.single:
-        shift = single.best if single.shift is None else single.shift
-        changed = window.copy()
-        changed[:, single.feature] += shift * STD[single.feature]
-        miss = goal.miss(MODEL.predict(changed[None])[0])[0]
-        assert (miss < 1e-9) == (single.shift is not None)
+    found = find(MODEL, window, goal)
+    for single in found.single_features:
+        assert (goal.miss(np.array(single.best_prediction)) < 1e-9) == (single.shift is not None)
         if single.shift is not None:
-            assert found.reached and found.distance <= abs(single.shift)
+            changed = window.copy()
+            changed[:, int(single.feature[1:])] += single.shift
+            assert goal.miss(MODEL.predict(changed[None])[0])[0] < 1e-9
+            assert found.reached and found.distance <= abs(single.shift_in_std)
 
 
 def bump(layer: int, where: float):
@@ -116,11 +127,11 @@ def test_a_narrow_bump_is_found(where, layer):
     if abs(base - around.min()) > 1e-9:  # the bump is where the window is
         return
     goal = Goal(low=base + 0.9 * (around.max() - base))
-    (single,) = find_counterfactual(model, window, 0, goal, Search(within_training_range=False)).single
-    assert single.shift is not None and abs(single.shift - where) < 0.03 and single.searched < 3000
+    (single,) = find(model, window, goal, within_training_range=False).single_features
+    assert single.shift is not None and abs(single.shift_in_std - where) < 0.03 and single.searched < 3000
     assert single.proven
     beyond = Goal(low=base + 1.1 * (around.max() - base))
-    (single,) = find_counterfactual(model, window, 0, beyond, Search(within_training_range=False)).single
+    (single,) = find(model, window, beyond, within_training_range=False).single_features
     assert single.shift is None and single.proven
 
 
@@ -146,7 +157,7 @@ def test_what_is_proven_is_not_beaten_by_a_dense_sample(model, share, upwards, w
     Goals lie where an answer is hard to tell: at any share of the way to the extreme forecast of the sample.
     """
     window = make_windows(model, 1)[0]
-    shifts = Shifts(model, window, 0, [0, 1], slice(None), within)
+    shifts = Shifts(model, window, 0, Search(within_training_range=within))
     for feature in shifts.movable:
         sampled = np.linspace(shifts.low[feature], shifts.high[feature], 20_000)
         if shifts.integer[feature]:
@@ -155,23 +166,23 @@ def test_what_is_proven_is_not_beaten_by_a_dense_sample(model, share, upwards, w
         base, extreme = shifts.predict(np.zeros((1, 2)))[0], forecasts.max() if upwards else forecasts.min()
         border = float(base + share * (extreme - base))
         goal = Goal(low=border) if upwards else Goal(high=border)
-        found = find_counterfactual(model, window, 0, goal, Search([int(feature)], within_training_range=within))
-        (single,) = found.single
+        found = find(model, window, goal, features=f"f{feature}", within_training_range=within)
+        (single,) = found.single_features
         rounding = (
             (1e-5 if model.config.dtype == "float32" else 1e-9) * (1 + abs(border)) * model.scaling.output_scale[0]
         )
         nearest = np.abs(sampled[goal.tighten(rounding).miss(forecasts) == 0]).min(initial=np.inf)
         if single.proven:
-            assert (np.inf if single.shift is None else abs(single.shift)) <= nearest + TOLERANCE
+            assert (np.inf if single.shift is None else abs(single.shift_in_std)) <= nearest + TOLERANCE
 
 
 @pytest.mark.parametrize("deviations", [0.1, 50])
 def test_samples_prove_nothing_of_a_recurrent_network(deviations):
     """No answer of an LSTM is called proven, unless the goal is reached as it is."""
     window = make_windows(MODEL, 1)[0]
-    found = find_counterfactual(MODEL, window, 0, goal_beyond(MODEL, window, deviations))
-    assert not any(one.proven for one in found.single)
-    assert all(one.proven for one in find_counterfactual(MODEL, window, 0, Goal(high=1e9)).single)
+    found = find(MODEL, window, goal_beyond(MODEL, window, deviations))
+    assert not any(one.proven for one in found.single_features)
+    assert all(one.proven for one in find(MODEL, window, Goal(high=1e9)).single_features)
 
 
 def test_most_answers_of_a_head_are_proven():
@@ -181,9 +192,7 @@ def test_most_answers_of_a_head_are_proven():
         single.proven
         for window in make_windows(model, 3)
         for deviations in (-2, -0.5, 0.5, 2)
-        for single in find_counterfactual(
-            model, window, 0, goal_beyond(model, window, deviations), Search(max_features=1)
-        ).single
+        for single in find(model, window, goal_beyond(model, window, deviations), max_features=1).single_features
     ]
     assert np.mean(proven) > 0.9
 
@@ -195,7 +204,7 @@ def test_of_a_linear_model_the_steepest_feature_alone_is_the_answer(seed, deviat
     goal = goal_beyond(LINEAR, window, deviations)
     slopes = LINEAR.predict(window[None] + np.eye(4)[:, None, :] * LINEAR.scaling.feature_scale)[:, 0]
     slopes -= LINEAR.predict(window[None])[0, 0]
-    found = find_counterfactual(LINEAR, window, 0, goal, Search(within_training_range=False))
+    found = find(LINEAR, window, goal, within_training_range=False)
     expected = abs(deviations) * LINEAR.output_std[0] / np.abs(slopes).max()
     if expected < FARTHEST:
         assert found.reached
@@ -218,7 +227,7 @@ def test_a_linear_program_is_solved_where_ranges_are_in_the_way(max_features, se
     for feature in np.argsort(-np.abs(slopes))[:max_features]:  # the best set of a linear model, if it is enough
         used = min(room[feature], missing / abs(slopes[feature]))
         missing, distance = missing - used * abs(slopes[feature]), distance + used
-    found = find_counterfactual(LINEAR, window, 0, goal, Search(max_features=max_features))
+    found = find(LINEAR, window, goal, max_features=max_features)
     if missing < 1e-9:
         assert found.reached
         assert found.distance <= distance * (1 + 1e-4)
@@ -231,7 +240,7 @@ def test_it_is_as_near_as_a_random_search(deviations, seed):
     """Two thousand random changes of up to two features hold none that is nearer by more than a tenth."""
     window = make_windows(MODEL, 1, seed)[0]
     goal = goal_beyond(MODEL, window, deviations)
-    found = find_counterfactual(MODEL, window, 0, goal)
+    found = find(MODEL, window, goal)
     rng = np.random.default_rng(seed)
     low = np.minimum(MODEL.feature_low - window.min(axis=0), 0)
     high = np.maximum(MODEL.feature_high - window.max(axis=0), 0)
@@ -251,25 +260,25 @@ def test_of_two_features_that_reach_little_alone_the_nearest_change_is_found(ind
     """Also where one of them moves within a small range, and where a descent from 0 ends at a farther change."""
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     window = model.scaling.features_to_original(model.reference.windows[index])
-    found = find_counterfactual(model, window, 0, goal_beyond(model, window, deviations))
+    found = find(model, window, goal_beyond(model, window, deviations))
     assert found.reached and found.distance <= 1.02 * best
 
 
 def test_a_goal_that_is_reached_already_needs_no_change():
     """The window as it is answers at distance 0."""
     window = make_windows(MODEL, 1)[0]
-    found = find_counterfactual(MODEL, window, 0, Goal(high=1e9))
-    assert found.reached and found.distance == 0 and not found.shifts.any()
+    found = find(MODEL, window, Goal(high=1e9))
+    assert found.reached and found.distance == 0 and not found.changes
     assert found.new_prediction == found.prediction
 
 
 def test_what_cannot_be_reached_is_said_with_the_best_found():
     """Nothing reaches the impossible, and the shifts then given are those whose forecast comes nearest."""
     window = make_windows(MODEL, 1)[0]
-    found = find_counterfactual(MODEL, window, 0, Goal(low=1e9))
+    found = find(MODEL, window, Goal(low=1e9))
     assert not found.reached
-    assert found.new_prediction >= max(found.prediction, *(single.best_prediction for single in found.single))
-    assert all(single.shift is None for single in found.single)
+    assert found.new_prediction >= max(found.prediction, *(single.best_prediction for single in found.single_features))
+    assert all(single.shift is None for single in found.single_features)
 
 
 @settings(max_examples=examples(15))
@@ -284,12 +293,12 @@ def test_whole_numbers_stay_whole_and_what_is_fixed_stays(seed, deviations):
     model = replace(MODEL, network=network)
     window = make_windows(model, 1, seed)[0]
     window[:, 0] = np.round(window[:, 0])
-    found = find_counterfactual(model, window, 0, goal_beyond(model, window, deviations), Search(max_features=3))
-    assert found.shifts[0] == np.round(found.shifts[0])
-    assert found.shifts[1] == 0
-    assert [single.feature for single in found.single] == [0, 2, 3]
-    whole = [single.shift * STD[0] for single in found.single if single.feature == 0 and single.shift is not None]
-    assert whole == pytest.approx(np.round(whole), abs=1e-6)
+    found = find(model, window, goal_beyond(model, window, deviations), max_features=3)
+    shifts = shifts_of(found)
+    assert shifts[0] == np.round(shifts[0]) and shifts[1] == 0
+    whole, *others = found.single_features
+    assert [whole.feature, *(single.feature for single in others)] == ["f0", "f2", "f3"]
+    assert whole.shift is None or whole.shift == np.round(whole.shift) == pytest.approx(whole.shift_in_std * STD[0])
 
 
 @pytest.mark.parametrize(
@@ -307,3 +316,32 @@ def test_a_question_that_cannot_be_is_refused(make, place):
     with pytest.raises(DataError) as error:
         make()
     assert error.value.problems[0].path == place
+
+
+@pytest.mark.parametrize("index", [0, 17])
+def test_a_reference_window_is_nearest_to_itself(index):
+    """At distance 0; moved by half a standard deviation in every cell it is half of one away from that."""
+    found = find_neighbour(MODEL, WINDOWS[index], 1.0)
+    assert found.index == index and found.distance == pytest.approx(0, abs=1e-6)
+    moved = WINDOWS[index] + 0.5 * MODEL.scaling.feature_scale
+    away = np.sqrt((((WINDOWS - moved) / MODEL.scaling.feature_scale) ** 2).mean(axis=(1, 2)))
+    found = find_neighbour(MODEL, moved, None)
+    assert away[index] == pytest.approx(0.5)
+    assert found.distance == pytest.approx(away.min(), rel=1e-5) and found.index == away.argmin()
+
+
+def test_of_equal_distances_the_first_window_is_named():
+    """With each reference window twice, the first of the two is the nearest."""
+    half = MODEL.reference.windows[: len(WINDOWS) // 2]
+    twice = replace(MODEL.reference, windows=half.repeat(2, 1, 1), targets=None, times=None)
+    assert find_neighbour(replace(MODEL, reference=twice), WINDOWS[3] + 0.1, None).index < len(half)
+
+
+def test_what_is_typical_is_the_median_of_the_nearest_others():
+    """Window by window; with one window nothing is."""
+    scaled = WINDOWS / MODEL.scaling.feature_scale
+    apart = np.sqrt(((scaled[:, None] - scaled[None]) ** 2).mean(axis=(2, 3)))
+    np.fill_diagonal(apart, np.inf)
+    assert measure_typical_distance(MODEL) == pytest.approx(np.median(apart.min(axis=1)), rel=1e-5)
+    one = replace(MODEL.reference, windows=MODEL.reference.windows[:1], targets=None, times=None)
+    assert measure_typical_distance(replace(MODEL, reference=one)) is None

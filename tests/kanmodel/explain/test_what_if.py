@@ -1,4 +1,4 @@
-"""Responses of the forecast to one feature."""
+"""Forecasts over the values or shifts of one feature."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from hypothesis import strategies as st
 
 from kanmodel.computing import pausing
 from kanmodel.errors import DataError
-from kanmodel.explain.what_if import Shift, respond
+from kanmodel.explain.what_if import WhatIf
 
 MODEL = make_model(targets=("a", "b"))
-ALL = slice(None)
 
 
 @given(seed=st.integers(0, 50), first=st.integers(0, 5), n_steps=st.integers(1, 6), low=st.floats(-50, 50))
 def test_every_value_is_the_forecast_of_the_changed_window(seed, first, n_steps, low):
     """Each point of a curve is what `predict` says of the window with that one feature shifted at those steps."""
     windows = make_windows(MODEL, 2, seed)
-    steps = slice(first, first + n_steps)
-    responses = respond(MODEL, windows, [2, 0], steps, Shift(low, low + 7, 3))
-    for window, of_window in zip(windows, responses, strict=True):
-        assert [response.feature for response in of_window] == [2, 0]
+    steps = slice(first, min(first + n_steps, 6))
+    curves = WhatIf.of(MODEL, windows, ["f2", "f0"], (first - 5, steps.stop - 6), (low, low + 7, 3))
+    for window, of_window in zip(windows, curves, strict=True):
+        assert [response.feature for response in of_window] == ["f2", "f0"]
         for response in of_window:
             assert response.kind == "shift" and response.values.tolist() == [low, low + 3.5, low + 7]
             for value, prediction in zip(response.values, response.predictions, strict=True):
                 changed = window.copy()
-                changed[steps, response.feature] += value
+                changed[steps, int(response.feature[1:])] += value
                 assert prediction == pytest.approx(MODEL.predict(changed[None])[0], rel=1e-9, abs=1e-9)
 
 
 def test_a_shift_of_zero_changes_nothing():
     """Where a shift passes 0, the curve passes the window's own forecast."""
     windows = make_windows(MODEL, 3)
-    for window, (response,) in zip(windows, respond(MODEL, windows, [1], ALL, Shift(-1, 1, 3)), strict=True):
+    for window, (response,) in zip(windows, WhatIf.of(MODEL, windows, "f1", shift=(-1, 1, 3)), strict=True):
         assert response.predictions[1] == pytest.approx(MODEL.predict(window[None])[0])
 
 
 def test_without_a_shift_the_feature_takes_the_values_of_its_training_range():
     """The curve begins at the training minimum and ends at the maximum, held at the chosen steps."""
     windows = make_windows(MODEL, 1)
-    ((response,),) = respond(MODEL, windows, [3], slice(4, 6), None, points=5)
+    ((response,),) = WhatIf.of(MODEL, windows, ["f3"], (-1, 0), points=5)
     assert (response.kind, response.values[0], response.values[-1]) == (
         "value",
         MODEL.feature_low[3],
@@ -59,7 +58,7 @@ def test_values_outside_the_training_range_are_marked():
     """A point is marked exactly where a changed step leaves the range."""
     windows = make_windows(MODEL, 1)
     far = float(MODEL.feature_high[0] - MODEL.feature_low[0])
-    ((response,),) = respond(MODEL, windows, [0], ALL, Shift(-far * 2, far * 2, 9))
+    ((response,),) = WhatIf.of(MODEL, windows, "f0", shift=(-far * 2, far * 2, 9))
     taken = windows[0, :, 0] + response.values[:, None]
     expected = (taken.min(axis=1) < MODEL.feature_low[0]) | (taken.max(axis=1) > MODEL.feature_high[0])
     assert response.outside_training_range.tolist() == expected.tolist()
@@ -70,22 +69,26 @@ def test_it_pauses_between_features():
     """Long answers let others go first, once per window and feature."""
     calls: list[int] = []
     with pausing(lambda: calls.append(1)):
-        respond(MODEL, make_windows(MODEL, 2), [0, 1, 2], ALL, Shift(0, 1, 2))
+        WhatIf.of(MODEL, make_windows(MODEL, 2), ["f0", "f1", "f2"], shift=(0, 1, 2))
     assert len(calls) == 6
 
 
 @pytest.mark.parametrize(
-    ("make", "place"),
+    ("question", "place"),
     [
-        (lambda: Shift(float("nan"), 1), "shift.from"),
-        (lambda: Shift(0, float("inf")), "shift.to"),
-        (lambda: Shift(0, 1, 1), "shift.points"),
+        ({"shift": (0, 1, 1)}, "shift.points"),
+        ({"shift": (0, 1, 2.5)}, "shift.points"),
+        ({"shift": (0,)}, "shift"),
+        ({"points": 1}, "points"),
+        ({"steps": (0, 1)}, "steps"),
+        ({"features": ["f0", "f0"]}, "features[1]"),
+        ({"features": []}, "features"),
     ],
 )
-def test_a_shift_that_cannot_be_is_refused(make, place):
+def test_a_question_that_cannot_be_is_refused(question, place):
     """The error names the member."""
     with pytest.raises(DataError) as error:
-        make()
+        WhatIf.of(MODEL, make_windows(MODEL, 1), **question)
     assert error.value.problems[0].path == place
 
 
@@ -94,4 +97,4 @@ def test_an_unknown_training_range_needs_a_shift():
     features = tuple(replace(feature, min=None) for feature in MODEL.config.features)
     model = make_chain(replace(MODEL.config, features=features))
     with pytest.raises(DataError, match="shift is needed, since the training range of f0 is unknown"):
-        respond(model, make_windows(model, 1), [0], ALL, None)
+        WhatIf.of(model, make_windows(model, 1))

@@ -18,12 +18,12 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
 from kanmodel.errors import ConfigError, InsufficientReferenceError
-from kanmodel.explain import formula as front
-from kanmodel.explain.formula import find_front, split_reference
-from kanmodel.explain.head_formula import count_calls, find_used
+from kanmodel.explain import formula as formula_module
+from kanmodel.explain.formula import Formulas, find_front, split_reference
+from kanmodel.explain.head_formula import find_used
 from kanmodel.explain.symbolic import suggest_formulas
-from kanmodel.explain.written import write_formulas
-from kanmodel.network.config import Transform, plain_layers
+from kanmodel.explain.written import Writer
+from kanmodel.network.config import Step, plain_layers
 from kanmodel.network.layer import KANLayer
 from kanmodel.text import UNPRINTABLE
 
@@ -45,7 +45,7 @@ NAMES = st.text(min_size=1, max_size=4).filter(lambda name: not UNPRINTABLE.sear
 
 
 def formulas_of(model, output=0):
-    return write_formulas(find_front(model, output))
+    return Formulas.of(model, output).formulas
 
 
 @cache
@@ -109,8 +109,9 @@ def test_formulas_are_pareto_optimal(shape):
     """Starting from a constant, each is more complex and on the windows that choose nearer than the one before."""
     model, formulas = tiny(shape)
     assert formulas[0].complexity == 1 and not formulas[0].variables
-    for one, next_one in pairwise(find_front(model, 0).formulas):
-        assert one.complexity < next_one.complexity and one.r2 < next_one.r2
+    (searched, _), (chosen, _), _ = split_reference(model)
+    for (one, r2), (next_one, next_r2) in pairwise(find_front(searched, chosen, 0)):
+        assert one.complexity < next_one.complexity and r2 < next_r2
 
 
 @pytest.mark.parametrize(
@@ -189,13 +190,11 @@ def test_each_part_has_blocks_of_all_seasons():
 def test_a_formula_without_a_value_has_no_error():
     """Where a formula is not finite on a judged window, its R2 and error are None rather than a number."""
     model, formulas = tiny("head")
-    windows = model.reference.windows.clone()
+    (searched, _), (chosen, _), (judged, _) = split_reference(model)
+    windows = judged.reference.windows.clone()
     windows[-1] = torch.nan
-    front = find_front(model, 0)
-    judging = replace(
-        model, reference=replace(front.models[2].reference, windows=windows[-len(front.models[2].reference.windows) :])
-    )
-    written = write_formulas(replace(front, models=(*front.models[:2], judging)))
+    writer = Writer(searched, replace(judged, reference=replace(judged.reference, windows=windows)), 0)
+    written = [writer.write(formula) for formula, _ in find_front(searched, chosen, 0)]
     assert [(one.r2, one.mae) for one in written[1:]] == [(None, None)] * (len(formulas) - 1)
 
 
@@ -219,9 +218,7 @@ def test_the_edges_of_a_deep_network_are_counted_and_not_its_paths():
     """Nine layers of twelve nodes use all edges, but have five billion paths when expanded."""
     layers = [KANLayer(config) for config in plain_layers([*[12] * 9, 1])]
     edges = [(number, i, j) for number, layer in enumerate(layers) for j, i in layer.live.nonzero().tolist()]
-    used = find_used(layers, 0, edges)
-    assert used == sorted(edges)
-    assert count_calls(layers, 0, used) == sum(12**depth for depth in range(1, 10))
+    assert find_used(layers, 0, edges) == (sorted(edges), sum(12**depth for depth in range(1, 10)))
 
 
 def test_the_same_model_gives_the_same_formulas():
@@ -238,9 +235,9 @@ def test_the_search_pauses_before_each_edge(monkeypatch):
         fits.append(len(pauses))
         return suggest_formulas(x, y, ["x^2"])
 
-    monkeypatch.setattr(front, "suggest_formulas", suggest)
+    monkeypatch.setattr(formula_module, "suggest_formulas", suggest)
     with pausing(lambda: pauses.append(None)):
-        find_front(make_model("head", n_features=3, n_hidden=2), 0)
+        formulas_of(make_model("head", n_features=3, n_hidden=2))
     assert len(fits) > 3 and len(set(fits)) == len(fits)
 
 
@@ -301,7 +298,7 @@ def test_an_output_function_is_part_of_the_formula():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"head": plain_layers([2, 2, 1], before=(Transform("layer_norm"),))}, "layer norm mixes"),
+        ({"head": plain_layers([2, 2, 1], before=(Step("layer_norm"),))}, "layer norm mixes"),
         ({"output_function": "softmax"}, "softmax mixes"),
         ({"output_function": "gelu"}, "gelu cannot be written"),
     ],

@@ -1,15 +1,39 @@
+"""Formulas of edges: the library of functions, the search for c f(a x + b) + d, and edges that are known."""
+
+from __future__ import annotations
+
+import math
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import sympy
+import torch
+from factories import make_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.explain.symbolic import LIBRARY, suggest_formulas
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.symbolic import (
+    FUNCTIONS,
+    LIBRARY,
+    find_exact_formula,
+    suggest_edge_formulas,
+    suggest_formulas,
+)
+from kanmodel.explain.topology import build_topology
+from kanmodel.network import functions
+from kanmodel.network.config import SymbolicEdge
+from kanmodel.network.functions import ACTIVATIONS
 
+ARGUMENTS = np.concatenate([np.linspace(-3, 3, 61), [-200.0, 200.0]])
+FROM_NUMPY = vars(np)  # the notation uses numpy's names
 NOTATION = {
     "sqrt": np.sqrt,
     "exp": np.exp,
@@ -151,7 +175,8 @@ def test_no_pole_lies_between_samples(data):
     x, y = rng.choice([0.01, 1, 100]) * rng.normal(size=(2, n)).round(data.draw(st.integers(0, 6)))
     dense = np.unique(np.concatenate([x, np.linspace(x.min(), x.max(), 2001)]))
     for candidate in suggest_formulas(x, y):
-        assert candidate.is_defined_between(x.min(), x.max())
+        ends = candidate.a * np.array([x.min(), x.max()]) + candidate.b
+        assert LIBRARY[candidate.function].is_defined_between(*ends)
         at_samples, between = candidate.values(x), candidate.values(dense)
         assert np.isfinite(between).all()
         if candidate.function in ("1/x", "1/x^2", "1/sqrt(x)", "tan", "arctanh", "log"):  # monotone, so ends suffice
@@ -289,3 +314,165 @@ def test_scipy_is_imported_where_a_search_needs_it():
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False True\n"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_is_that_of_the_network(name):
+    """Values and text, evaluated with numpy's names, equal what the network computes, NaN included."""
+    network = functions.FUNCTIONS | {"silu": ACTIVATIONS["silu"].function}
+    expected = network[name](torch.from_numpy(ARGUMENTS)).numpy()
+    with np.errstate(all="ignore"):
+        text = eval(FUNCTIONS[name].pattern.format("u"), FROM_NUMPY | {"u": ARGUMENTS})
+        np.testing.assert_allclose(FUNCTIONS[name].values(ARGUMENTS), expected, rtol=1e-12, atol=1e-300)
+        np.testing.assert_allclose(text, expected, rtol=1e-12, atol=1e-300)
+
+
+def test_no_symbolic_function_is_missing():
+    """Every function of symbolic edges has its notation."""
+    assert set(FUNCTIONS) == {*functions.FUNCTIONS, "silu"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_properties_of_each_function(name):
+    """Functions are finite inside their domain, and the flags mirrored and homogeneous are right."""
+    function = FUNCTIONS[name]
+    low, high = (max(-5.0, function.domain[0]), min(5.0, function.domain[1]))
+    u = np.linspace(low, high, 999)[1:-1]
+    values = function.values(u)
+    assert np.isfinite(values).all()
+    assert function.is_defined_between(u[0], u[-1]) and function.is_defined_between(u[-1], u[0])
+    if function.mirrored:
+        mirrored = function.values(-u)
+        assert np.allclose(mirrored, values) or np.allclose(mirrored, -values)
+        assert function.is_defined_between(-u[0], -u[-1])
+    if function.homogeneous:
+        for scale in (0.5, 3.0):
+            scaled = function.values(scale * u)
+            slope, intercept = np.polyfit(values, scaled, 1)
+            np.testing.assert_allclose(scaled, slope * values + intercept, atol=1e-6 * np.abs(scaled).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("1/x", -1, 1),
+        ("1/x^2", 1, -1),
+        ("1/x^3", 0, 1),
+        ("log", 0, 1),
+        ("sqrt", -1e-9, 1),
+        ("tan", 1, 2),
+        ("arcsin", 0, 1.01),
+        ("arctanh", 0, 1),
+        ("exp", 0, 1000),
+        ("sin", 0, math.inf),
+    ],
+)
+def test_beyond_the_domain(name, first, last):
+    """Poles, non-finite ends and parts beyond the domain are detected."""
+    assert not FUNCTIONS[name].is_defined_between(first, last)
+
+
+def test_the_library_is_what_a_search_tries():
+    """The search contains no function twice under two names."""
+    assert len({function.pattern for function in LIBRARY.values()}) == len(LIBRARY)
+
+
+@cache
+def tiny(shape, **options):
+    model = make_model(shape, **{"n_features": 3, "n_hidden": 2, "lookback": 3} | options)
+    return model, build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.9))
+
+
+def with_config(model, **changes):
+    """The model with another config and the tensors that both networks share."""
+    network = type(model.network)(replace(model.config, **changes))
+    tensors = model.network.state_dict()
+    network.load_state_dict({name: tensors.get(name, tensor) for name, tensor in network.state_dict().items()})
+    return LoadedModel(network, model.reference, {}, model.provenance)
+
+
+def with_symbolic(model, edges):
+    """The model with symbolic edges in the first layer: (i, j) to (function, (a, b, c, d))."""
+    symbolic = tuple(SymbolicEdge(i, j, function) for (i, j), (function, _) in edges.items())
+    model = with_config(model, head=(replace(model.config.head[0], symbolic=symbolic), *model.config.head[1:]))
+    layer = model.network.head[0]
+    with torch.no_grad():
+        for number, ((i, j), (_, affine)) in enumerate(edges.items()):
+            layer.mask[j, i] = 0
+            layer.symbolic_mask[number] = 1
+            layer.symbolic_affine[number] = torch.tensor(affine, dtype=torch.float64)
+    return replace(model, reference=model.reference)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_formulas_of_edges(shape):
+    """Candidates are fitted to an edge's values between the 1st and the 99th percentile of its inputs."""
+    model, topology = tiny(shape)
+    stages = model.network.trace(model.reference.windows).stages
+    for edge in topology.kan_edges[:2] + topology.kan_edges[-1:]:
+        found = suggest_edge_formulas(model, edge)
+        trace = stages[edge.stage][edge.layer]
+        x, y = trace.inputs[:, edge.i].numpy(), trace.edges[:, edge.j, edge.i].numpy()
+        inside = (x >= np.percentile(x, 1)) & (x <= np.percentile(x, 99))
+        assert (
+            found[0].r2 >= max(candidate.r2 for candidate in found) - 1e-4
+        )  # of nearly equal ones the simpler one comes first
+        assert "x" in {candidate.function for candidate in found}
+        exhaustive = suggest_formulas(x[inside], y[inside])[0]  # all inputs rather than 128 of them
+        assert found[0].r2 == pytest.approx(exhaustive.r2, abs=0.05)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_exact_formula_is_the_edge(name):
+    """For every function, a known formula equals what the layer computes, mask included."""
+    affine = (0.3, 0.4, -2.5, 0.7)
+    if name == "silu":
+        model = make_model("head", n_features=2, n_hidden=1)
+        with torch.no_grad():
+            model.network.head[0].scale_spline[:] = 0
+    else:
+        model = with_symbolic(make_model("head", n_features=2, n_hidden=1), {(1, 0): (name, affine)})
+        with torch.no_grad():
+            model.network.head[0].symbolic_mask[:] = 0.5
+    layer = model.network.head[0]
+    exact = find_exact_formula(layer, 1, 0)
+    x = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    expected = layer.edges(torch.stack([x, x], dim=1))[:, 0, 1].detach().numpy()
+    np.testing.assert_allclose(exact.values(x.numpy()), expected, rtol=1e-12)
+    assert exact.function == name
+
+
+@pytest.mark.parametrize(
+    ("change", "expression"),
+    [
+        ({"base_activation": "identity", "scale_spline": 0.0}, "0.25*x"),
+        ({"base_activation": "zero", "coef": 0.0}, "0"),
+        ({"scale_base": 0.0, "scale_spline": 0.0}, "0"),
+        ({"mask": 0.0}, "0"),
+    ],
+)
+def test_edges_without_a_spline_are_known(change, expression):
+    """An identity base alone is a line through 0, and an edge without active parts is 0."""
+    model = make_model("head", n_features=2, n_hidden=1, base_activation=change.pop("base_activation", "silu"))
+    layer = model.network.head[0]
+    with torch.no_grad():
+        layer.mask[:] = 1
+        if layer.scale_base is not None:
+            layer.scale_base[:] = 0.25
+        for name, value in change.items():
+            getattr(layer, name)[:] = value
+    assert find_exact_formula(layer, 1, 0).expression == expression
+
+
+def test_a_sum_of_parts_is_searched():
+    """An edge with an active spline, or with both a base and a symbolic function, has no known formula."""
+    model = with_symbolic(make_model("head", n_features=2, n_hidden=1), {(1, 0): ("sin", (1.0, 0.0, 1.0, 0.0))})
+    layer = model.network.head[0]
+    assert find_exact_formula(layer, 1, 0) is not None
+    with torch.no_grad():
+        layer.mask[:] = 1
+    assert find_exact_formula(layer, 1, 0) is None
+    with torch.no_grad():
+        layer.scale_spline[:] = 0
+    assert find_exact_formula(layer, 1, 0) is None
+    assert find_exact_formula(layer, 0, 0).function == "silu"
