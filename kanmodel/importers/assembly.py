@@ -1,24 +1,78 @@
-"""Assembly of layers, norms and activations, in order of computation, into a network."""
+"""Assembly of layers, norms and activations, in order of computation, into functions and into a network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kanmodel.importers.libraries import Item, Layer, Norm, RecurrentPart
+from kanmodel.importers.manifest import NONE
+from kanmodel.importers.parts import Item, Layer, Norm, RecurrentPart
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Step
+from kanmodel.network.frozen import FrozenLayers
+from kanmodel.network.functions import activate
 from kanmodel.network.layer import KANLayer
-
-READOUTS = ("last", "mean")
-FLAT_READOUTS = ("flatten", "flatten_features")  # of all steps, oldest first, or of all features
-NONE = "none"  # in place of an activation
+from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
 Element = Item | Step  # a step: an activation
+Function = Callable[[Tensor], Tensor]  # of values (..., n)
+
+READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
+    "last": lambda values: values[..., -1, :],
+    "mean": lambda values: values.mean(dim=-2),
+    "flatten": lambda values: values.flatten(-2),
+    "flatten_features": lambda values: values.transpose(-1, -2).flatten(-2),
+}
+
+
+def step_of(name: str) -> Step:
+    """The step of an option such as ``relu`` or ``leaky_relu(0.2)``."""
+    kind, _, parameter = name.partition("(")
+    return Step(kind, float(parameter.rstrip(")")) if parameter else None)
+
+
+def activation(option: str) -> Function:
+    """The function of an activation between parts or at the output."""
+    if option == NONE:
+        return lambda values: values
+    if option == "softmax":
+        return lambda values: values.softmax(dim=-1)
+    step = step_of(option)
+    return lambda values: activate(step.kind, step.parameter, values)
+
+
+def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
+    """The function of consecutive items, on the last axis."""
+    functions = [_item_function(item, dtype) for item in items]
+
+    def compute(values: Tensor) -> Tensor:
+        rows = values.reshape(-1, values.shape[-1])
+        for function in functions:
+            rows = function(rows)
+        return rows.view(*values.shape[:-1], -1)
+
+    return compute
+
+
+def _item_function(item: Item, dtype: torch.dtype) -> Function:
+    if isinstance(item, Layer):
+        return FrozenLayers([make_layer(item, dtype)]).forward
+    weight, bias, eps = item.weight.to(dtype), item.bias.to(dtype), item.step.parameter
+    if eps is None:
+        return lambda rows: torch.addcmul(bias, rows, weight)
+    return lambda rows: nn.functional.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
+
+
+def recurrent_function(part: RecurrentPart, dtype: torch.dtype) -> Function:
+    """The outputs of an LSTM or a GRU at every step, from (..., lookback, n_in)."""
+    module = make_recurrent(part.config, part.n_in).to(dtype).requires_grad_(False)
+    module.load_state_dict(dict(part.tensors))
+    frozen = FrozenRecurrent(module, part.config)
+    return lambda values: frozen(values.reshape(-1, *values.shape[-2:])).view(*values.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -47,17 +101,15 @@ class Chain:
         return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
-def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype) -> Network:
-    """Builds the network of a chain.
+def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None) -> Network:
+    """Builds the network of a chain, by default in the dtype of its weights.
 
-    Args:
-        chain: the computation.
-        shapes: provides features, targets, lookback and horizon; the rest comes from the chain.
-        dtype: of the weights.
+    `shapes` has the features, targets, lookback and horizon; the rest comes from the chain.
 
     Raises:
         ConfigError: the chain does not fit the shapes.
     """
+    dtype = dtype or chain.dtype
     n_features = len(shapes.features)
     front = fold(chain.front, n_features) if chain.front else []
     n_values = front[-1].config.n_out if front else n_features
@@ -96,68 +148,55 @@ def make_layer(layer: Layer, dtype: torch.dtype) -> KANLayer:
 def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
     """Folds norms and activations into the layers that follow them; those at the end into an identity layer.
 
-    Args:
-        elements: in the order of the computation.
-        n_values: number of inputs of the first.
+    The elements are in the order of the computation; the first of them has `n_values` inputs.
     """
     layers: list[Layer] = []
     waiting: list[Norm | Step] = []
     for element in elements:
         if isinstance(element, Layer):
-            layers.append(_behind(waiting, element))
+            layers.append(_with_steps(waiting, element))
             n_values, waiting = element.config.n_out, []
         else:
             waiting.append(element)
-    if waiting or not layers:
-        layers.append(_behind(waiting, _pass_on(n_values)))
+    if waiting or not layers:  # only the edges from each input to the same node are unmasked
+        eye = torch.eye(n_values)
+        identity = LayerConfig(n_values, n_values, Line(), base="zero")
+        layers.append(_with_steps(waiting, Layer(identity, {"coef": eye.unsqueeze(-1), "mask": eye})))
     return layers
 
 
-def _behind(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
+def _with_steps(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
     """The layer with steps applied to its inputs, before its own steps."""
     tensors: dict[str, Tensor] = {}
-    n_steps = len(steps)
     for name, tensor in layer.tensors.items():
         kind, _, rest = name.partition(".")
         number, _, rest = rest.partition(".")
-        tensors[f"{kind}.{int(number) + n_steps}.{rest}" if kind == "before" else name] = tensor
+        tensors[f"{kind}.{int(number) + len(steps)}.{rest}" if kind == "before" else name] = tensor
     for place, step in enumerate(steps):
         if isinstance(step, Norm):
             tensors |= {f"before.{place}.weight": step.weight, f"before.{place}.bias": step.bias}
     before = tuple(step.step if isinstance(step, Norm) else step for step in steps)
     after = layer.config.base_after
-    config = replace(
-        layer.config,
-        before=(*before, *layer.config.before),
-        base_after=None if after is None else after + n_steps,
-    )
-    return Layer(config, tensors)
-
-
-def _pass_on(n: int) -> Layer:
-    """The identity layer: only the edges from each input to the same node are unmasked."""
-    eye = torch.eye(n)
-    return Layer(LayerConfig(n, n, Line(), base="zero"), {"coef": eye.unsqueeze(-1), "mask": eye})
+    after = None if after is None else after + len(steps)
+    return Layer(replace(layer.config, before=(*before, *layer.config.before), base_after=after), tensors)
 
 
 def _permute_inputs(layer: Layer, order: Tensor) -> Layer:
     """The layer with permuted inputs: input `order[i]` is at position i."""
     config = layer.config
-    place = {int(old): new for new, old in enumerate(order)}
     per_edge = {*config.basis.per_edge(), "scale_base", "scale_spline", "mask"}
-    per_input = {*config.basis.per_input()}
-    tensors = {}
-    for name, tensor in layer.tensors.items():
+    tensors = dict(layer.tensors)
+    for name, tensor in tensors.items():
         if name in per_edge:
-            tensor = tensor[:, order]
-        elif name in per_input or name.startswith("before."):
-            tensor = tensor[order]
-        tensors[name] = tensor
+            tensors[name] = tensor[:, order]
+        elif name in config.basis.per_input() or name.startswith("before."):
+            tensors[name] = tensor[order]
+    place = {int(old): new for new, old in enumerate(order)}
     symbolic = tuple(replace(edge, i=place[edge.i]) for edge in config.symbolic)
     return Layer(replace(config, symbolic=symbolic), tensors)
 
 
-def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copies tensors into a module; the others keep their neutral values."""
     for name, tensor in module.state_dict().items():
         if name in tensors:

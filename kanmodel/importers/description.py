@@ -10,25 +10,28 @@ from typing import Any
 
 from kanmodel.data import Column
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.assembly import NONE
 from kanmodel.importers.from_file import Imported
-from kanmodel.importers.libraries import LIBRARIES, AnyPart, Part, RecurrentPart, find_parts
-from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.layers import find_parts
+from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest
+from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
 from kanmodel.importers.source import Source, open_source
-from kanmodel.importers.space import OUTPUT, READOUT
-from kanmodel.importers.structure import TORCH
+from kanmodel.importers.space import INPUTS, OUTPUT, PREDICTIONS, READOUT
+
+MEANINGS = {
+    "base": "base_activation: the activation added to the basis",
+    "library": "library: the keys fit fast-kan and FasterKAN",
+    "mult_arity": "mult_arity: the number of factors of its product nodes",
+    "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
+    "inv_denominator": "what its inv_denominator does",
+    "waves": "whether cosines or sines come first",
+    "hats": "the sign of its wavelets",
+    "weight1": "whether its weight1 is used",
+}  # of the choices that a part leaves open
 
 
 @dataclass(frozen=True)
 class DescribedPart:
-    """A part that was found.
-
-    Attributes:
-        place: prefix of its keys.
-        library: the library of its layers.
-        sizes: in words.
-        open: choices that its weights leave open, options by name.
-    """
+    """A part that was found: prefix of its keys, library, sizes in words, and what its weights leave open."""
 
     place: str
     library: str
@@ -69,26 +72,18 @@ class Description:
     manifest: str
 
 
-NOTHING = Manifest("the manifest", Path(), (), (), None, 1, "")
-
-
-def describe_file(path: Path, imported: Imported | None = None, known: Manifest = NOTHING) -> Description:
-    """Describes a file of weights.
-
-    Args:
-        path: the file.
-        imported: the result of its import.
-        known: the manifest of that import.
+def describe_file(path: Path, imported: Imported | None = None, known: Manifest | None = None) -> Description:
+    """Describes a file of weights, and with the manifest and the result of its import also that.
 
     Raises:
         CheckpointError: as `open_source` and `find_parts`.
     """
-    source = open_source(path)
+    source, known = open_source(path), known or Manifest()
     try:
-        parts, recurrents = find_parts(source.tensors, known.metadata(source.module))
+        parts, recurrents = find_parts(source.tensors, Metadata(known, source.module))
     except CheckpointError as error:
         raise CheckpointError(f"{source.name} {error}") from error
-    every: list[AnyPart] = [*parts, *recurrents]
+    every: list[AnyPart] = [*recurrents, *parts]
     used = {key for part in every for key in part.keys}
     return Description(
         file=source.name,
@@ -97,16 +92,19 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         dtypes=source.dtypes,
         n_tensors=len(source.tensors),
         has_modules=source.module is not None,
-        parts=tuple(
-            [DescribedPart(part.place, part.library, part.description, {}) for part in recurrents]
-            + [DescribedPart(part.place, part.library, part.description, part.open) for part in parts]
-        ),
+        parts=tuple(DescribedPart(part.place, part.library, part.description, part.open) for part in every),
         unknown=tuple(key for key in source.tensors if key not in used),
         missing=tuple(_missing(parts, recurrents)),
-        found=imported.reading if imported else None,
-        undecided=imported.undecided if imported else (),
-        manifest=(_found_manifest(imported, known, parts) if imported else _blank_manifest(source, parts, recurrents)),
+        found=imported.result.found.describe() if imported else None,
+        undecided=imported.result.describe_undecided() if imported else (),
+        manifest=_found_manifest(imported, known, parts) if imported else _blank_manifest(source, parts, recurrents),
     )
+
+
+def _library(parts: Sequence[Part]) -> str | None:
+    """The only library in a manifest that the parts may be of; None if there are several, or none."""
+    found = {name for part in parts for name, titles in LIBRARIES.items() if part.library in titles}
+    return found.pop() if len(found) == 1 else None
 
 
 def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list[str]:
@@ -115,29 +113,17 @@ def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list
     if recurrents:
         missing.append("readout: what the head reads of the steps, the last or their mean")
     missing.append("activations: between its parts, and at the output")
-    meanings = {
-        "base": "base_activation: the activation added to the basis",
-        "library": "library: the keys fit fast-kan and FasterKAN",
-        "mult_arity": "mult_arity: the number of factors of its product nodes",
-        "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
-        "inv_denominator": "what its inv_denominator does",
-        "waves": "whether cosines or sines come first",
-        "hats": "the sign of its wavelets",
-        "weight1": "whether its weight1 is used",
-    }
     for name in dict.fromkeys(name for part in parts for name in part.open):
         places = ", ".join(repr(part.place) for part in parts if name in part.open)
-        missing.append(f"{meanings[name]} ({places})")
+        missing.append(f"{MEANINGS[name]} ({places})")
     return missing + [f"pykan_config: it {part.problem}" for part in parts if part.problem]
 
 
 def _blank_manifest(source: Source, parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> str:
     """A manifest in which what the file leaves open is to be filled in, or a comment; keys in the README's order."""
-    kans = [part for part in parts if part.library not in TORCH]
-    libraries = {name for part in kans for name, titles in LIBRARIES.items() if part.library in titles}
     n_inputs = recurrents[0].n_in if recurrents else parts[0].n_in if parts else 0
     lines = [f"name: {json.dumps(Path(source.name).stem)}"]
-    lines += [f"library: {name}" for name in libraries if len(libraries) == 1]
+    lines += [f"library: {name}" for name in [_library(parts)] if name]
     lines += [
         f"features:  # {n_inputs} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
         f"targets:  # {parts[-1].n_out if parts else 'outputs'} / horizon names, or {{name, unit}}",
@@ -149,7 +135,7 @@ def _blank_manifest(source: Source, parts: Sequence[Part], recurrents: Sequence[
         "# activations: {fc.0: relu}  # before the part at fc.0",
         "# output_function: none",
     ]
-    lines += ["mult_arity:"] if any("mult_arity" in part.open for part in kans) else []
+    lines += ["mult_arity:"] if any("mult_arity" in part.open for part in parts) else []
     lines += ["pykan_config:  # the *_config.yml of saveckpt"] if any(part.problem for part in parts) else []
     if any(part.library == "pykan" for part in parts):
         lines.append("# input_id: [0, 2, 3]  # inputs that prune_input kept")
@@ -165,24 +151,22 @@ def _blank_manifest(source: Source, parts: Sequence[Part], recurrents: Sequence[
 
 def _found_manifest(imported: Imported, known: Manifest, parts: Sequence[Part]) -> str:
     """The manifest that states what an import found; keys in the README's order."""
-    config, chosen = imported.model.config, imported.found.chosen
-    libraries = {name for part in parts for name, titles in LIBRARIES.items() if part.library in titles}
+    config, chosen = imported.model.config, imported.result.found.chosen
+    before = {name.removeprefix("before "): chosen[name] for name in chosen if name.startswith("before ")}
+    activations = {place: option for place, option in before.items() if option != NONE}
     entries: dict[str, Any] = {
         "name": json.dumps(imported.name),
-        "library": chosen.get("library") or (next(iter(libraries)) if len(libraries) == 1 else None),
+        "library": chosen.get("library") or _library(parts),
         "features": _list(config.features),
         "targets": _list(config.targets),
         "lookback": config.lookback,
         "horizon": config.horizon,
         "readout": chosen[READOUT],
         "base_activation": chosen.get("base"),
+        "activations": json.dumps(activations) if activations else None,
+        "output_function": chosen[OUTPUT],
+        "mult_arity": chosen.get("mult_arity"),
     }
-    activations = {
-        name.removeprefix("before "): option for name, option in chosen.items() if name.startswith("before ")
-    }
-    activations = {place: option for place, option in activations.items() if option != NONE}
-    entries["activations"] = json.dumps(activations) if activations else None
-    entries |= {"output_function": chosen[OUTPUT], "mult_arity": chosen.get("mult_arity")}
     if known.is_scaled:
         scaling = {
             "mean": [column.mean for column in config.features],
@@ -191,7 +175,7 @@ def _found_manifest(imported: Imported, known: Manifest, parts: Sequence[Part]) 
             "target_std": [column.std for column in config.targets],
         }
         entries["scaling"] = json.dumps(scaling)
-        entries["space"] = chosen["inputs"] if chosen["inputs"] == chosen["predictions"] else None
+        entries["space"] = chosen[INPUTS] if chosen[INPUTS] == chosen[PREDICTIONS] else None
     entries["reference"] = json.dumps(known.reference)
     entries["reference_targets"] = json.dumps(known.reference_targets) if known.reference_targets else None
     entries["check"] = json.dumps(asdict(known.check)) if known.check else None

@@ -1,22 +1,74 @@
-"""Reading of restricted YAML and JSON: no tags, merges or repeated keys."""
+"""The files beside the weights, read without running code and within bounds of memory.
+
+Documents are YAML or JSON without tags, merges or repeated keys. Arrays are named ``a.npy``, ``a.npz:key``,
+``a.json:/json/pointer``, or as a table, which the caller reads.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import reprlib
+import zipfile
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from kanmodel.errors import CheckpointError
-from kanmodel.importers.source import read_bounded
+from kanmodel.checkpoint import MAX_BYTES
+from kanmodel.data import Array, refuse_non_finite
+from kanmodel.errors import CheckpointError, DataError
+from kanmodel.text import printable
 
 MAX_DOCUMENT_BYTES = 1 << 22
+MAX_JSON_BYTES = 1 << 28
+MAX_NAMES_BYTES = 1 << 20
 PYTHON_TAG = "tag:yaml.org,2002:python/"
+TABLES = (".csv", ".csv.gz", ".parquet")
+TOLERANCE = 1e-4  # of the check, in standard deviations of each output
+INPUTS = ("eval", "windows", "inputs", "x", "X")
+PREDICTIONS = ("predictions", "outputs", "y_pred", "preds", "forecasts")
+REFERENCE = ("reference", "reference_windows")
+REFERENCE_TARGETS = ("reference_targets", "reference_target")
+TARGETS = ("targets", "target", "eval_target", "eval_targets", "y")  # of the windows of the check
+
+# (file, columns) -> (n_rows, len(columns)), rows oldest first; the model core itself reads no tables
+TableReader = Callable[[Path, Sequence[str]], Array]
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Reads a file of at most `limit` bytes.
+
+    Raises:
+        CheckpointError: it is missing, larger, or cannot be read; the message starts with a verb.
+    """
+    try:
+        if not path.is_file():
+            raise CheckpointError("is not there" if not path.exists() else "is not a file")
+        size = path.stat().st_size
+        if size > limit:
+            raise CheckpointError(f"is larger than {limit} bytes")
+        with path.open("rb") as file:
+            return file.read(size)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise CheckpointError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts a file's name before the errors of reading it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path.name} is not text in UTF-8") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{path.name} {error}") from error
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -33,8 +85,7 @@ class _PlainLoader(yaml.SafeLoader):
         mapping = super().construct_mapping(node, deep=deep)
         if len(mapping) != len(node.value):
             keys = [key.value for key, _ in node.value]
-            repeated = next((key for key, count in Counter(map(str, keys)).items() if count > 1), keys[0])
-            raise CheckpointError(f"has the key {str(repeated)[:80]!r} more than once")
+            raise _repeated(map(str, keys), str(keys[0]))
         return mapping
 
 
@@ -43,38 +94,36 @@ _PlainLoader.add_implicit_resolver(
 )
 
 
+def _repeated(keys: Iterator[str], default: str) -> CheckpointError:
+    repeated = next((key for key, count in Counter(keys).items() if count > 1), default)
+    return CheckpointError(f"has the key {repeated[:80]!r} more than once")
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """Reads the mapping in a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
         CheckpointError: it cannot be read, has Python objects or repeated keys, or is not a mapping.
     """
-    try:
+    with _naming(path):
         text = read_bounded(path, MAX_DOCUMENT_BYTES).decode("utf-8")
-        document = parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
+        document = _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
             raise CheckpointError("is not a mapping of names to values")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path.name} is not text in UTF-8") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"{path.name} {error}") from error
     return document
 
 
-def parse_json(text: str) -> Any:
-    """Parses JSON without repeated keys; error messages start with a verb."""
+def _parse_json(text: str) -> Any:
+    def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping = dict(pairs)
+        if len(mapping) != len(pairs):
+            raise _repeated((key for key, _ in pairs), "")
+        return mapping
+
     try:
-        return json.loads(text, object_pairs_hook=_unrepeated)
+        return json.loads(text, object_pairs_hook=unrepeated)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"is not JSON: {error}") from error
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) != len(pairs):
-        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise CheckpointError(f"has the key {repeated[:80]!r} more than once")
-    return mapping
 
 
 def _parse_yaml(text: str) -> Any:
@@ -107,3 +156,157 @@ def check_mapping(value: object, place: str) -> None:
     """Checks that a value is a mapping."""
     if not isinstance(value, dict):
         raise CheckpointError(f"{place} must be a mapping, but is {reprlib.repr(value)}")
+
+
+def is_table(name: str) -> bool:
+    """Whether the name of an array is that of a table, which has named columns."""
+    return name.endswith(TABLES)
+
+
+def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
+    """Reads one array.
+
+    Args:
+        folder: folder that its path is relative to.
+        name: path, followed by a colon and the key or JSON pointer.
+        columns: names of a table's columns; not used for other arrays.
+        read_table: reads tables; None if there is no reader.
+
+    Returns:
+        The array in float64; (n_rows, len(columns)) for a table.
+
+    Raises:
+        CheckpointError: it does not exist, is not readable without running code, claims more than its file holds, or
+            is not an array of finite numbers.
+    """
+    try:
+        array = _read(folder, name, columns, read_table)
+        refuse_non_finite(array, name)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    except CheckpointError as error:
+        raise CheckpointError(printable(f"{name} {error}")) from error
+    return array
+
+
+def _read(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
+    if is_table(name):
+        if read_table is None:
+            raise CheckpointError("is a table, which only the command line reads: give .npy, .npz or .json")
+        return read_table(folder / name, columns)
+    if name.endswith(".npy"):
+        return _parse_npy(read_bounded(folder / name, MAX_BYTES))
+    for suffix, read in ((".npz", _read_npz), (".json", _read_json)):
+        path, colon, key = name.partition(f"{suffix}:")
+        if colon:
+            return read(folder / f"{path}{suffix}", key)
+    raise CheckpointError("is not the name of an array: array.npy, file.npz:key, file.json:/json/pointer, or a table")
+
+
+def _read_npz(path: Path, key: str) -> Array:
+    data = read_bounded(path, MAX_BYTES)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if key not in names:
+                raise CheckpointError(f"does not exist: {path.name} has {', '.join(names)[:200]}")
+            member = archive.getinfo(f"{key}.npy")
+            if member.file_size > MAX_BYTES:
+                raise CheckpointError(f"would unpack to {member.file_size} bytes, more than {MAX_BYTES}")
+            return _parse_npy(archive.read(member))
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile and zlib raise whatever a damaged archive leads to
+        raise CheckpointError(f"is not readable: {str(error)[:160]}") from error
+
+
+def _parse_npy(data: bytes) -> Array:
+    """Parses an array of numbers; its header is checked against the number of bytes before anything is allocated."""
+    stream, known = io.BytesIO(data), np.lib.format
+    headers = {(1, 0): known.read_array_header_1_0, (2, 0): known.read_array_header_2_0}
+    try:
+        version = known.read_magic(stream)
+        if version not in headers:
+            raise ValueError(f"format version {version}")
+        shape, _, dtype = headers[version](stream)
+        if dtype.kind not in "fiu":
+            raise CheckpointError(f"holds values of type {dtype}, not numbers")
+        if prod(shape) * dtype.itemsize != len(data) - stream.tell():
+            raise CheckpointError(f"claims the shape {list(shape)}, but has {len(data) - stream.tell()} bytes")
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.float64)
+    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, MemoryError) as error:
+        raise CheckpointError(f"is not a .npy array of numbers ({str(error).splitlines()[0][:120]})") from error
+
+
+def _read_json(path: Path, pointer: str) -> Array:
+    """The array at a JSON pointer (RFC 6901) of a file."""
+    value = _parse_json(read_bounded(path, MAX_JSON_BYTES).decode("utf-8", "replace"))
+    if pointer and not pointer.startswith("/"):
+        raise CheckpointError("has a JSON pointer that does not begin with /")
+    for step in pointer.split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            exists = ", ".join(value)[:200] if isinstance(value, dict) else f"a {type(value).__name__}"
+            raise CheckpointError(f"does not exist: at {step[:80]!r} there is {exists}")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise CheckpointError("is a list whose rows differ in length") from error
+    if array.dtype.kind not in "fiu":
+        raise CheckpointError("is not an array of numbers")
+    return array.astype(np.float64)
+
+
+def read_windows_file(path: Path) -> dict[str, Any]:
+    """The keys of a manifest that name arrays, from the arrays' names in the file; paths are absolute.
+
+    Raises:
+        CheckpointError: it is not a .npz, or lacks windows or predictions; the message lists the accepted names.
+    """
+    with _naming(path):
+        data = read_bounded(path, MAX_BYTES)
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = [printable(name.removesuffix(".npy")) for name in archive.namelist()]
+        except Exception as error:  # zipfile raises whatever a damaged archive leads to
+            raise CheckpointError(f"is not a .npz of NumPy: {printable(str(error))[:160]}") from error
+
+    def find(wanted: Sequence[str]) -> str | None:
+        return next((name for name in wanted if name in names), None)
+
+    for wanted, meaning in (
+        (INPUTS, "windows of the predictions, (n, lookback, n_features)"),
+        (PREDICTIONS, "the model's own forecasts for these windows, (n, n_outputs)"),
+    ):
+        if find(wanted) is None:
+            raise CheckpointError(
+                f"{path.name} lacks {wanted[0]}: {meaning} (or as {', '.join(wanted[1:])}); it has "
+                f"{', '.join(names)[:200] or 'nothing'}"
+            )
+    at, inputs, reference = f"{path.resolve()}:", find(INPUTS), find(REFERENCE)
+    targets = find(REFERENCE_TARGETS if reference else TARGETS)
+    check = {"inputs": f"{at}{inputs}", "outputs": f"{at}{find(PREDICTIONS)}", "tolerance": TOLERANCE}
+    found: dict[str, Any] = {"reference": f"{at}{reference or inputs}", "check": check}
+    return found | ({"reference_targets": f"{at}{targets}"} if targets else {})
+
+
+def read_names(path: Path) -> list[Any]:
+    """Names of columns, one per line, with the unit after a comma; blank lines and those starting with # are skipped.
+
+    Raises:
+        CheckpointError: it cannot be read, or has no name.
+    """
+    with _naming(path):
+        lines = map(str.strip, read_bounded(path, MAX_NAMES_BYTES).decode("utf-8").splitlines())
+        columns: list[Any] = []
+        for line in lines:
+            if line and not line.startswith("#"):
+                name, comma, unit = line.partition(",")
+                columns.append({"name": name.strip(), "unit": unit.strip() or None} if comma else line)
+        if not columns:
+            raise CheckpointError("has no name: write one per line")
+    return columns

@@ -1,10 +1,18 @@
-"""``from_torch``: a model from a live module."""
+"""Import of a live module: ``from_torch``.
+
+Forward hooks record the inputs and outputs of each of its parts, which gives their order. Each part is compared with
+the function of its weights, and the operation between two parts is the function from the output of the one to the input
+of the other. Nothing has to be searched for, and an error names the part that is not understood.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,34 +21,42 @@ from torch import Tensor, nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.checks import checked
-from kanmodel.data import Array
+from kanmodel.data import Array, Scaling
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
-from kanmodel.importers.assembly import Chain, assemble
-from kanmodel.importers.from_file import as_array, choose_evenly, describe_call
-from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.assembly import (
+    READ_OUT,
+    Chain,
+    Element,
+    activation,
+    assemble,
+    items_function,
+    recurrent_function,
+    step_of,
+)
+from kanmodel.importers.from_file import choose_evenly
+from kanmodel.importers.manifest import NONE
+from kanmodel.importers.parts import AnyPart, Part, RecurrentPart
+from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.samples import (
     Bounds,
     Samples,
+    as_array,
     make_shapes,
-    name_outputs,
     refuse_fractions,
     shape_outputs,
     shape_windows,
+    state_call,
 )
 from kanmodel.importers.search import search
-from kanmodel.importers.source import Module
+from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module, Source
+from kanmodel.importers.space import ACTIVATIONS, READOUT_WORDS
 from kanmodel.importers.structure import Structure, find_structure
-from kanmodel.importers.tracing import (
-    TOLERANCE,
-    count_entering,
-    find_unused,
-    forecast,
-    read_live,
-    record,
-    trace,
-    unchanged,
-)
-from kanmodel.network.config import Groups, ModelConfig
+from kanmodel.network.config import Groups
+
+TOLERANCE = 1e-5  # of the spread of the forecasts
+BATCH = 1024  # windows per forward pass
+N_RECORDED = 64  # windows whose forward pass is recorded
+BETWEEN = 1e-4  # of the spread of the values between two parts, in the type of the module
 
 
 @checked
@@ -92,48 +108,52 @@ def from_torch(
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
-    manifest = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
+    stated = state_call(features, outputs, scaling, horizon, groups, integer, fixed)
     x = as_array(windows, "windows")
-    reads_rows = x.ndim == 2
-    lookback = x.shape[1] if x.ndim == 3 else 1
-    x = shape_windows(x, lookback, len(manifest.features), "windows")
+    reads_rows, lookback = x.ndim == 2, x.shape[1] if x.ndim == 3 else 1
+    x = shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
-    mean, std = (np.array([getattr(column, key) for column in manifest.features]) for key in ("mean", "std"))
-    _refuse_scaled(x, mean, std)
-    refuse_fractions(x, manifest.features, "windows")
-    scaled = (x - mean) / np.where(std > 0, std, 1)
+    of_features = Scaling.of(stated.features, (), "float64")
+    _refuse_scaled(x, of_features)
+    refuse_fractions(x, stated.features, "windows")
+    scaled = of_features.features_to_model(x).numpy()
     read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
         expected = forecast(net, read)
-        named, steps = name_outputs(manifest, expected, "the forecasts of the module")
-        shapes = make_shapes(manifest, named, lookback, steps)
+        shapes = make_shapes(stated, lookback, expected, "the forecasts of the module")
 
         def shape(values: Any, name: str) -> Array:
-            return shape_outputs(as_array(values, name), len(x), shapes.outputs, name, steps)
+            return shape_outputs(as_array(values, name), len(x), shapes.outputs, name, shapes.horizon)
 
-        shape(expected, "the forecasts of the module")
+        samples = Samples(shapes, scaled, None, scaled, shape(expected, "the forecasts of the module"), TOLERANCE)
         if predictions is not None:
-            _compare_with_library(shapes, expected, shape(predictions, "predictions"))
-        samples = Samples(shapes, scaled, None, scaled, expected, TOLERANCE)
+            given = shape(predictions, "predictions")
+            own = samples.from_model(torch.from_numpy(expected), "original")
+            found = Bounds.of(given, TOLERANCE).compare(given, own)
+            if not found.matches:
+                raise UnreadableModelError(
+                    f"the module forecasts {found.computed:.7g} for output {shapes.outputs[found.output]} at window "
+                    f"{found.window}, where predictions has {found.expected:.7g}: its library does more than the "
+                    "module, such as scaling each window, or the scaling is another"
+                )
         tree = read_live(net, count_entering(net, read))
-        tensors = tree.state_dict()
+        source = Source("the module", tree.state_dict(), tree)
         try:
             try:
-                structure, chain = _read(net, read, tensors, tree, samples, manifest)
+                structure, chain = _read(net, read, find_structure(source, stated), samples)
             except (CheckpointError, ConfigError, UnreadableModelError):
                 unused = find_unused(net, read)
-                if not unused & tensors.keys():
+                if not unused & source.tensors.keys():
                     raise
-                used = {key: tensor for key, tensor in tensors.items() if key not in unused}
-                structure, chain = _read(net, read, used, tree, samples, manifest)
-                structure = replace(structure, unused=tuple(key for key in tensors if key in unused))
-            network = assemble(chain, shapes, chain.dtype)
+                used = {key: tensor for key, tensor in source.tensors.items() if key not in unused}
+                structure, chain = _read(net, read, find_structure(replace(source, tensors=used), stated), samples)
+                structure = replace(structure, unused=tuple(key for key in source.tensors if key in unused))
+            network = assemble(chain, shapes)
         except (CheckpointError, ConfigError) as error:
             raise UnreadableModelError(f"the module {error}") from error
     with torch.inference_mode():
-        computed = network(torch.from_numpy(scaled).to(chain.dtype)).double().numpy()
-    found = samples.bounds.compare(expected, computed)
+        found = samples.bounds.compare(expected, network(torch.from_numpy(scaled).to(chain.dtype)).double().numpy())
     if not found.matches:
         raise UnreadableModelError(
             f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
@@ -151,29 +171,32 @@ def from_torch(
     return LoadedModel(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
 
 
-def _read(
-    net: nn.Module,
-    windows: Array,
-    tensors: Mapping[str, Tensor],
-    tree: Module,
-    samples: Samples,
-    manifest: Manifest,
-) -> tuple[Structure, Chain]:
-    """The parts that some tensors of a module form, and the chain that was traced.
+def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
+    """Refuses windows that were scaled already, by a scaling that would be applied once more."""
+    found_mean, found_std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
+    far = np.abs(found_mean - scaling.feature_mean) > 5 * scaling.feature_scale
+    looks_scaled = (np.abs(found_mean) < 2).all() and ((found_std < 3) | (found_std == 0)).all()
+    if bool(far.any()) and bool(looks_scaled):
+        raise CheckpointError(
+            "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
+        )
+
+
+def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples) -> tuple[Structure, Chain]:
+    """The structure of a module, and the chain that was traced.
 
     Where the weights of a part are used without calling it, the chain is the one that is found by a search.
     """
-    structure = find_structure(tensors, tree, {}, manifest)
     if structure.doubt:
         raise CheckpointError(structure.doubt)
-    recording = record(net, windows, [part.place for part in structure.every])
+    tracer = Tracer(net, windows, structure)
     try:
-        return structure, trace(recording, structure)
+        return structure, tracer.trace()
     except UnreadableModelError:
-        if {place for place, _, _ in recording.calls} >= {part.place for part in structure.every}:
+        if {part.place for part, _, _ in tracer.calls} >= {part.place for part in structure.every}:
             raise
         try:
-            matches = search(structure.spaces(samples.shapes, manifest), samples).matches
+            matches = search(structure.spaces(samples.shapes), samples).matches
         except CheckpointError:
             matches = ()
         if not matches:
@@ -181,24 +204,292 @@ def _read(
         return structure, matches[0].reading.chain()
 
 
-def _compare_with_library(shapes: ModelConfig, outputs: Array, predictions: Array) -> None:
-    """Refuses a module whose outputs, scaled back, are not the forecasts that its library gives."""
-    forecasts = shapes.scaling.outputs_to_original(torch.from_numpy(outputs))
-    found = Bounds.of(predictions, TOLERANCE).compare(predictions, forecasts)
-    if not found.matches:
+def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
+    """The tree of a live module, in the form that `source.read_module` gives a pickled one.
+
+    The module is at `path`, `depth` levels down; for `entering` see `count_entering`.
+
+    Raises:
+        UnreadableModelError: its modules are nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
+    values = {name: _simplify(value) for name, value in vars(module).items() if name not in BOOKKEEPING}
+    if module in entering:
+        values[N_ENTERING] = entering[module]
+    hidden = module._non_persistent_buffers_set
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    return Module(
+        f"{type(module).__module__}.{type(module).__qualname__}",
+        values,
+        {name: _copy(value) for name, value in module._parameters.items() if value is not None},
+        {name: _copy(value) for name, value in module._buffers.items() if value is not None and name not in hidden},
+        {name: read_live(child, entering, f"{path}.{name}", depth + 1) for name, child in children.items()},
+    )
+
+
+def _simplify(value: object) -> object:
+    """Functions and classes as pickles name them; lists as tuples."""
+    if callable(value) and hasattr(value, "__name__"):
+        return GlobalName(f"{getattr(value, '__module__', None) or 'torch'}.{value.__name__}")
+    return tuple(map(_simplify, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    found = tensor.detach().cpu()
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+
+
+@contextmanager
+def unchanged(net: nn.Module) -> Iterator[None]:
+    """Restores a module afterwards: its tensors, modes, attributes and hooks, and torch's random state.
+
+    What its forward changes inside another object, such as a list that it appends to, stays changed.
+    """
+    mutable = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+    before = [
+        (module, {name: type(v)(v) if name in mutable else v for name, v in vars(module).items()})
+        for module in net.modules()
+    ]
+    tensors = [(tensor, tensor.clone()) for tensor in (*net.parameters(), *net.buffers())]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            yield
+    finally:
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+        with torch.no_grad():
+            for tensor, value in tensors:
+                if not tensor.equal(value):
+                    tensor.copy_(value)
+
+
+def forecast(net: nn.Module, windows: Array) -> Array:
+    """Outputs of a module in eval mode for windows, or rows, (n, n_outputs).
+
+    Raises:
+        UnreadableModelError: it does not return a forecast for each window, or is not deterministic.
+    """
+    outputs = [
+        _forward(net, torch.from_numpy(windows[start : start + BATCH])) for start in range(0, len(windows), BATCH)
+    ]
+    again = _forward(net, torch.from_numpy(windows[:BATCH]))
+    if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
+        raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
+    found: Array = torch.cat(outputs).numpy()
+    if not np.isfinite(found).all():
+        raise UnreadableModelError("the module gives a forecast that is not finite for one of the windows")
+    return found
+
+
+def _forward(net: nn.Module, windows: Tensor) -> Tensor:
+    like = next((t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()), windows)
+    try:
+        out = net.eval()(windows.to(like.device, like.dtype))
+    except Exception as error:  # whatever the user's code raises
+        reason = str(error).strip().splitlines()
+        rows = ". If it reads rows, give windows as (n, n_features)" if windows.shape[1:-1] == (1,) else ""
         raise UnreadableModelError(
-            f"the module forecasts {found.computed:.7g} for output {shapes.outputs[found.output]} at window "
-            f"{found.window}, where predictions has {found.expected:.7g}: its library does more than the module, such "
-            "as scaling each window, or the scaling is another"
-        )
+            f"the module does not take windows of shape {list(windows.shape)}: "
+            f"{reason[0] if reason else repr(error)}{rows}"
+        ) from error
+    while isinstance(out, (tuple, list)) and out:
+        out = out[0]
+    if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(windows):
+        shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
+    return out.detach().cpu().double().reshape(len(windows), -1)
 
 
-def _refuse_scaled(windows: Array, mean: Array, std: Array) -> None:
-    """Refuses windows that were scaled already, by a scaling that would be applied once more."""
-    found_mean, found_std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
-    far = np.abs(found_mean - mean) > 5 * np.where(std > 0, std, 1)
-    looks_scaled = (np.abs(found_mean) < 2).all() and ((found_std < 3) | (found_std == 0)).all()
-    if bool(far.any()) and bool(looks_scaled):
-        raise CheckpointError(
-            "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
+def find_unused(net: nn.Module, windows: Array) -> set[str]:
+    """The parameters and buffers, by key, that the forward pass of these windows does not use.
+
+    A tensor is unused if the outputs are the same, bit for bit, where it is NaN (1 more, if it holds integers) and
+    where it has another finite value. The values are put back.
+    """
+    few = torch.from_numpy(windows[:N_RECORDED])
+    expected = _forward(net, few)
+
+    def changes(tensor: Tensor, values: Tensor) -> bool:
+        before = tensor.clone()
+        tensor.copy_(values)
+        try:
+            return not torch.equal(_forward(net, few), expected)
+        except UnreadableModelError:
+            return True
+        finally:
+            tensor.copy_(before)
+
+    unused = set()
+    for key, tensor in net.state_dict().items():
+        other = tensor * 2 + 1 if tensor.dtype != torch.bool else ~tensor
+        broken = torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else other
+        if not changes(tensor, broken) and not changes(tensor, other):
+            unused.add(key)
+    return unused
+
+
+def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
+    """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
+    entering: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            entering[module] = args[0].shape[-1]
+
+    hooks = [module.register_forward_pre_hook(note) for module in net.modules() if hasattr(module, "input_id")]
+    if hooks:
+        _forward(net, torch.from_numpy(windows[:2]))
+    for hook in hooks:
+        hook.remove()
+    return entering
+
+
+class Tracer:
+    """Follows the calls of a module, from the output of each part to the input of the next.
+
+    Attributes:
+        outputs: of the module, (n, n_outputs), float64.
+        calls: of the parts, in order: the part, and its input and output, float64, windows first.
+    """
+
+    def __init__(self, net: nn.Module, windows: Array, structure: Structure) -> None:
+        self.recurrent = structure.recurrent
+        self.activations = tuple(dict.fromkeys((*ACTIVATIONS, *structure.constraints.more)))
+        n_steps = windows.shape[1] if windows.ndim == 3 else 1  # rows are windows of one step
+        few = windows[: N_RECORDED if n_steps != min(len(windows), N_RECORDED) else N_RECORDED - 1]
+        self.calls: list[tuple[AnyPart, Tensor, Tensor]] = []
+        for part in structure.every:
+            net.get_submodule(part.place).register_forward_hook(self._record(part), with_kwargs=True)
+        self.outputs = _forward(net, torch.from_numpy(few))
+        self.values, self.last = torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), "the windows"
+        self.readout: str | None = None
+        self.passed_recurrent = False
+        self.front: list[Element] = []
+        self.head: list[Element] = []
+
+    def _record(self, part: AnyPart) -> Any:
+        """The hook that records the calls of a part."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+            entered = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+            while isinstance(output, (tuple, list)) and output:
+                output = output[0]
+            if entered is not None and isinstance(output, Tensor):
+                first = getattr(module, "batch_first", True) or entered.ndim != 3
+                read, left = (value.detach().cpu().double() for value in (entered, output))
+                self.calls.append((part, read, left) if first else (part, read.transpose(0, 1), left.transpose(0, 1)))
+
+        return hook
+
+    def trace(self) -> Chain:
+        """Reconstructs the chain of the module.
+
+        Raises:
+            UnreadableModelError: a part is not understood; the message names it.
+        """
+        for place, count in Counter(part.place for part, _, _ in self.calls).items():
+            if count > 1:
+                raise UnreadableModelError(
+                    f"{place!r} is called {count} times in one forward pass, but once in a chain"
+                )
+        for part, entered, left in self.calls:
+            if isinstance(part, RecurrentPart):
+                self._pass_recurrent(part, entered, left)
+            else:
+                self._pass(part, entered, left)
+        at_output = (*(name for name in self.activations if "(" not in name), "softmax")
+        candidates = [(readout, values) for readout, values in self._candidates(self.outputs) if values.ndim != 3]
+        name = self._enter(candidates, self.outputs, at_output, "the forecasts are")
+        recurrent = self.recurrent if self.passed_recurrent else None
+        function = None if name == NONE else name
+        return Chain(tuple(self.front), recurrent, self.readout or "last", tuple(self.head), function)
+
+    @property
+    def _per_step(self) -> bool:
+        return self.values.ndim == 3
+
+    def _pass(self, part: Part, entered: Tensor, left: Tensor) -> None:
+        place = repr(part.place or "the module")
+        name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
+        elements = self.front if self.readout is None and not self.passed_recurrent else self.head
+        if name != NONE:
+            elements.append(step_of(name))
+        if self.values.shape[-1] != part.n_in:
+            raise UnreadableModelError(f"{place} has {part.n_in} inputs, but {self.values.shape[-1]} values reach it")
+        for kinds in product(*part.open.values()):
+            items = part.items(dict(zip(part.open, kinds, strict=True)))
+            computed = items_function(items, torch.float64)(self.values)
+            if left.numel() == computed.numel() and _close(computed, left.reshape(computed.shape)):
+                elements += items
+                self.values, self.last = left.reshape(computed.shape), part.place
+                return
+        raise UnreadableModelError(
+            f"{place} has the weights of {part.library}, but does not compute what {part.library} computes of them"
         )
+
+    def _pass_recurrent(self, part: RecurrentPart, entered: Tensor, left: Tensor) -> None:
+        place = repr(part.place or "the module")
+        if self.readout is not None:
+            raise UnreadableModelError(f"{place} comes after the readout of the steps, but before it in a chain")
+        if entered.shape[:2] != self.values.shape[:2]:
+            n_windows, n_steps = self.values.shape[:2]
+            raise UnreadableModelError(
+                f"{place} reads {list(entered.shape[:2])} windows and steps in place of {[n_windows, n_steps]}: its "
+                "batch_first does not fit the layout of the windows"
+            )
+        if not _close(self.values, entered) and _close(self.values.flip(1), entered):
+            raise UnreadableModelError(
+                f"{place} reads the steps of its windows newest first, which is no chain's order"
+            )
+        name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
+        if name != NONE:
+            self.front.append(step_of(name))
+        if not _close(recurrent_function(part, torch.float64)(self.values), left):
+            raise UnreadableModelError(
+                f"{place} does not compute what torch's {part.library} computes of its weights from a state of zeros"
+            )
+        self.values, self.last, self.passed_recurrent = left, part.place, True
+
+    def _enter(
+        self, candidates: Iterable[tuple[str | None, Tensor]], entered: Tensor, activations: Sequence[str], reader: str
+    ) -> str:
+        """Finds the activation, and if necessary the readout, before a part, and continues with its inputs."""
+        for readout, values in candidates:
+            for name in activations:
+                computed = activation(name)(values)
+                if _close(computed, entered.reshape(computed.shape)):
+                    self.readout, self.values = readout or self.readout, computed
+                    return name
+        raise UnreadableModelError(f"{reader} none of the known functions of what {self._left()}")
+
+    def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
+        """The values unchanged, or after each readout that gives the right number of inputs."""
+        if self._per_step and self.values.shape[1] == 1 and not self.front:
+            yield "last", self.values[:, 0]
+        if self.values.numel() == entered.numel() and self.values.shape[-1] == entered.shape[-1]:
+            yield None, self.values
+        if self._per_step:
+            late = self.passed_recurrent and self.head  # with layers on every step, only the last step can be read out
+            for readout in ("last",) if late else tuple(READ_OUT):
+                values = READ_OUT[readout](self.values)
+                if values.numel() == entered.numel():
+                    yield readout, values
+
+    def _left(self) -> str:
+        if self.last == "the windows":
+            return "the windows hold: something that is not understood stands before it"
+        through = f" ({READOUT_WORDS[self.readout]})" if self.readout else ""
+        reason = f"leaves {self.last!r}{through}"
+        if self._per_step and self.recurrent is not None and self.recurrent.config.bidirectional:
+            reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
+        return f"{reason}: a residual connection, attention, a constant or another function, which is no chain"
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether values are equal up to rounding in the module's dtype."""
+    if one.shape != other.shape:
+        return False
+    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
+    return bool(((one - other).abs() <= BETWEEN * spread).all())

@@ -1,4 +1,4 @@
-"""The manifest of an import: everything that a file of weights does not contain, stated by the user."""
+"""What the user states about a model, in a call or a manifest: everything that a file of weights does not contain."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from typing import Any, Literal, TypeVar, get_args
 from kanmodel.checks import MAX_SIZE, check_choice, check_count, check_flag, check_number, check_text
 from kanmodel.data import Column, Feature, Target
 from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS
 from kanmodel.importers.documents import check_mapping, read_document, refuse_unknown
-from kanmodel.importers.libraries import LIBRARIES, Metadata
-from kanmodel.importers.libraries.part import Arities, PykanConfig, parse_arities, read_pykan_config
-from kanmodel.importers.source import Module
 from kanmodel.network.config import BASE_FUNCTIONS, Groups
 from kanmodel.network.functions import ACTIVATIONS
 
-Space = Literal["scaled", "original"]
+READOUTS = ("last", "mean")
+FLAT_READOUTS = ("flatten", "flatten_features")  # of all steps, oldest first, or of all features
+NONE = "none"  # in place of an activation
+LIBRARIES = {
+    "pykan": ("pykan", "pykan 0.0"),
+    "efficient_kan": ("efficient-kan",),
+    "fast_kan": ("fast-kan", "fast-kan or FasterKAN"),
+    "faster_kan": ("FasterKAN", "fast-kan or FasterKAN"),
+}  # names in a manifest -> names of their parts
+Units = Literal["scaled", "original"]
 STAGES = ("lstm", "head", "front")
 KEYS = (
     *("name", "library", *STAGES, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
@@ -32,38 +37,37 @@ KEYS = (
 SCALING_KEYS = ("feature_names", "mean", "std", "target_names", "target_mean", "target_std")
 DEFAULT_TOLERANCE = 1e-5
 MAX_PATH = 4096  # characters of a text, which may be a path
+LACKS = "lacks {}: a list of names, or of {{name, unit}}, in the model's order"
 C = TypeVar("C", Feature, Target)
 
-
-def _check_text(value: object, place: str) -> None:
-    check_text(value, place, MAX_PATH)
-    if not value:
-        raise ConfigError(f"{place} must not be empty")
+# numbers of factors of the product nodes: a tuple for every entry of the width, or one number for all
+Arities = tuple[tuple[int, ...], ...] | int
 
 
-CHECKS: Mapping[str, Callable[[Any, str], None]] = {
-    **dict.fromkeys(("name", "reference", "reference_targets", "pykan_config"), _check_text),
-    **dict.fromkeys(("lookback", "horizon"), check_count),
-    **dict.fromkeys(("activations", "check", "groups"), check_mapping),
-    "denominator": partial(check_number, positive=True),
-    "batch_first": check_flag,  # the layout of the trainer's windows; the weights do not depend on it
-    "library": partial(check_choice, choices=LIBRARIES),
-    "readout": partial(check_choice, choices=(*READOUTS, *FLAT_READOUTS)),
-    "base_activation": partial(check_choice, choices=BASE_FUNCTIONS),
-    "output_function": partial(check_choice, choices=(NONE, "softmax", *ACTIVATIONS)),
-    "space": partial(check_choice, choices=get_args(Space)),
-}
+@dataclass(frozen=True)
+class PykanConfig:
+    """What a state_dict of pykan does not contain.
+
+    Attributes:
+        name: the file's name, for errors.
+        width: nodes per layer, each (n_sum, n_product).
+        mult_arity: number of factors of the product nodes.
+        base_activation: silu, identity or zero.
+        symbolic_enabled: whether symbolic edges are evaluated at all.
+        function_names: names of the symbolic edges' functions, [layer][sub-node][input].
+    """
+
+    name: str
+    width: tuple[tuple[int, int], ...]
+    mult_arity: Arities
+    base_activation: str
+    symbolic_enabled: bool
+    function_names: tuple[tuple[tuple[str, ...], ...], ...]
 
 
 @dataclass(frozen=True)
 class Check:
-    """Predictions of the model before it was saved.
-
-    Attributes:
-        inputs: name of the windows' array.
-        outputs: name of the predictions' array.
-        tolerance: largest allowed difference.
-    """
+    """Predictions of the model before it was saved: names of the arrays, and the largest allowed difference."""
 
     inputs: str
     outputs: str
@@ -71,42 +75,35 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A parsed manifest.
+class Statement:
+    """What the user states about a model; None or empty for what is not stated.
 
     Attributes:
-        file: the manifest's name, for errors.
-        folder: folder that the paths of arrays are relative to.
         features: input columns with units and scaling, in the order of a window's last axis.
-        targets: forecast columns with units and scaling; empty if they have no names yet.
-        lookback: steps of a window; None to take it from the windows.
-        horizon: forecast steps; None to take it from the predictions.
-        reference: name of the array of reference windows.
-        name: name of the model; None for that of the file.
-        library: library of the weights; None to detect it from the keys.
+        targets: forecast columns with units and scaling.
+        lookback: steps of a window; by default those of the windows.
+        horizon: forecast steps; by default those of the predictions.
+        groups: features that belong together, by the name of their group.
+        place: where it is stated, for errors.
+        library: library of the weights.
         prefixes: of ``lstm``, ``head`` and ``front``, as far as given; None for a part that does not exist.
-        readout: what the head reads of the steps; None if not given.
-        base_activation: the activation added to the basis; None if not given.
+        readout: what the head reads of the steps.
+        base_activation: the activation added to the basis.
         activations: activations before parts, by the places of the parts; ``none`` for no activation.
-        output_function: function applied to the outputs; ``none`` for no function, None if not given.
+        output_function: function applied to the outputs; ``none`` for no function.
         pykan_config: the ``*_config.yml`` that pykan wrote beside the weights.
         denominator: of early FasterKAN.
         mult_arity: number of factors of the head's product nodes.
         input_id: inputs of the head that pykan's prune_input kept.
-        reference_targets: name of the array of reference targets.
-        check: predictions to compare with.
-        groups: features that belong together, by the name of their group.
-        space: whether reference, its targets and check are scaled or in original units; None if not given.
+        space: whether reference, its targets and check are scaled or in original units.
     """
 
-    file: str
-    folder: Path
-    features: tuple[Feature, ...]
-    targets: tuple[Target, ...]
-    lookback: int | None
-    horizon: int | None
-    reference: str
-    name: str | None = None
+    features: tuple[Feature, ...] = ()
+    targets: tuple[Target, ...] = ()
+    lookback: int | None = None
+    horizon: int | None = None
+    groups: Groups = field(default_factory=dict)
+    place: str = "the call"
     library: str | None = None
     prefixes: Mapping[str, str | None] = field(default_factory=dict)
     readout: str | None = None
@@ -117,10 +114,7 @@ class Manifest:
     denominator: float | None = None
     mult_arity: Arities | None = None
     input_id: tuple[int, ...] | None = None
-    reference_targets: str | None = None
-    check: Check | None = None
-    groups: Groups = field(default_factory=dict)
-    space: Space | None = None
+    space: Units | None = None
 
     @property
     def says_how(self) -> bool:
@@ -133,23 +127,24 @@ class Manifest:
         columns: list[Column] = [*self.features, *self.targets]
         return any((column.mean, column.std) != (0.0, 1.0) for column in columns)
 
-    def metadata(self, module: Module | None, n_entering: int = MAX_SIZE) -> Metadata:
-        """What is known of the parts of a file.
 
-        Args:
-            module: its module tree; None if it has none.
-            n_entering: number of values that enter the KAN that `input_id` is about.
-        """
-        return Metadata(
-            module,
-            self.library,
-            self.base_activation,
-            self.denominator,
-            self.mult_arity,
-            self.pykan_config,
-            self.input_id,
-            n_entering,
-        )
+@dataclass(frozen=True)
+class Manifest(Statement):
+    """A statement in a file, which also names arrays: the reference windows, their targets, and a check.
+
+    Attributes:
+        folder: folder that the paths of arrays are relative to.
+        reference: name of the array of reference windows.
+        reference_targets: name of the array of reference targets.
+        check: predictions to compare with.
+        name: name of the model; None for that of the file.
+    """
+
+    folder: Path = Path()
+    reference: str = ""
+    reference_targets: str | None = None
+    check: Check | None = None
+    name: str | None = None
 
 
 def read_manifest(path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
@@ -176,9 +171,13 @@ def parse_manifest(document: Mapping[str, Any], path: Path, known: Mapping[str, 
 
 
 def _parse(document: dict[str, Any], path: Path) -> Manifest:
+    prefixes = {part: _parse_prefix(document.pop(part), part) for part in STAGES if part in document}
     stated = {key: value for key, value in document.items() if value is not None}
-    for key in CHECKS.keys() & stated:
-        CHECKS[key](stated[key], key)
+    parsed = {key: parse(stated[key], key) for key, parse in PARSERS.items() if key in stated}
+    parsed.pop("batch_first", None)  # the layout of the trainer's windows; the weights do not depend on it
+    if "pykan_config" in parsed:
+        config = path.parent / parsed["pykan_config"]
+        parsed["pykan_config"] = parse_pykan_config(read_document(config), config.name)
     scaling = stated.get("scaling")
     if isinstance(scaling, str):
         if not scaling.endswith((".json", ".yaml", ".yml")):
@@ -192,24 +191,127 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
     )
     if "reference" not in stated:
         raise CheckpointError("lacks reference: windows on which every explanation is computed, 128 or more")
-    plain = ("lookback", "horizon", "name", "library", "readout", "base_activation", "output_function", "space")
-    return Manifest(
-        file=path.name,
-        folder=path.parent,
-        features=features,
-        targets=targets,
-        reference=stated["reference"],
-        reference_targets=stated.get("reference_targets"),
-        prefixes={part: _parse_prefix(document[part], part) for part in STAGES if part in document},
-        activations=_parse_activations(stated.get("activations", {})),
-        pykan_config=read_pykan_config(path.parent / stated["pykan_config"]) if "pykan_config" in stated else None,
-        denominator=float(stated["denominator"]) if "denominator" in stated else None,
-        mult_arity=_parse_mult_arity(stated.get("mult_arity")),
-        input_id=_parse_input_id(stated.get("input_id")),
-        check=_parse_check(stated.get("check")),
-        groups=stated.get("groups", {}),
-        **{key: stated.get(key) for key in plain},
+    return Manifest(features, targets, place=path.name, folder=path.parent, prefixes=prefixes, **parsed)
+
+
+def _parse_prefix(value: Any, part: str) -> str | None:
+    """A prefix without its final dot; "" for a part whose keys have no prefix."""
+    if value is not None and not isinstance(value, str):
+        raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
+    return None if value is None else value.removesuffix(".")
+
+
+def _parse_text(value: Any, place: str) -> Any:
+    check_text(value, place, MAX_PATH)
+    if not value:
+        raise ConfigError(f"{place} must not be empty")
+    return value
+
+
+def _parse_activations(value: Any, place: str) -> dict[str, str]:
+    """Activations by the place of the part that they precede, such as ``{fc.0: relu}``."""
+    check_mapping(value, place)
+    for part, name in value.items():
+        check_choice(name, f"{place}.{part}", (NONE, *ACTIVATIONS))
+    return {str(part): name for part, name in value.items()}
+
+
+def _parse_arities(value: Any, place: str) -> Arities:
+    """One arity for all product nodes, or a list with one list for every entry of the width, as pykan takes them."""
+    if _is_count(value) and value >= 2:
+        return int(value)
+    lists = isinstance(value, list) and all(isinstance(layer, list) for layer in value)
+    if lists and all(_is_count(arity) and arity >= 2 for layer in value for arity in layer):
+        return tuple(tuple(layer) for layer in value)
+    raise CheckpointError(
+        f"{place} has a mult_arity that is neither a number from 2 nor a list with a list of them for every entry of "
+        "the width"
     )
+
+
+def _is_count(value: object) -> bool:
+    """Whether a value is a plausible number of nodes or factors."""
+    return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _parse_input_id(value: Any, place: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise CheckpointError(f"{place} must be a list of whole numbers from 0, but is {reprlib.repr(value)}")
+    for position, number in enumerate(value):
+        check_count(number, f"{place}[{position}]", lowest=0)
+    return tuple(value)
+
+
+def _parse_check(value: Any, place: str) -> Check:
+    check_mapping(value, place)
+    refuse_unknown(value, ("inputs", "outputs", "tolerance"), place)
+    inputs, outputs = (_parse_text(value.get(key), f"{place}.{key}") for key in ("inputs", "outputs"))
+    tolerance = value.get("tolerance", DEFAULT_TOLERANCE)
+    check_number(tolerance, f"{place}.tolerance", positive=True)
+    return Check(inputs, outputs, tolerance)
+
+
+def _parse_plain(value: Any, place: str, check: Callable[..., None], **options: Any) -> Any:
+    check(value, place, **options)
+    return value
+
+
+def _parse_choice(choices: Any) -> Callable[[Any, str], Any]:
+    return partial(_parse_plain, check=check_choice, choices=choices)
+
+
+PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("name", "reference", "reference_targets", "pykan_config"), _parse_text),
+    **dict.fromkeys(("lookback", "horizon"), partial(_parse_plain, check=check_count)),
+    "groups": partial(_parse_plain, check=check_mapping),
+    "activations": _parse_activations,
+    "check": _parse_check,
+    "denominator": lambda value, place: float(_parse_plain(value, place, check_number, positive=True)),
+    "batch_first": partial(_parse_plain, check=check_flag),
+    "library": _parse_choice(LIBRARIES),
+    "readout": _parse_choice((*READOUTS, *FLAT_READOUTS)),
+    "base_activation": _parse_choice(BASE_FUNCTIONS),
+    "output_function": _parse_choice((NONE, "softmax", *ACTIVATIONS)),
+    "space": _parse_choice(get_args(Units)),
+    "mult_arity": lambda value, place: _parse_arities(value, "it"),
+    "input_id": _parse_input_id,
+}
+
+
+def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
+    """Those keys of a ``*_config.yml``, which pykan's saveckpt writes beside the weights, that change the function.
+
+    Raises:
+        CheckpointError: a key is missing or has another type; the message starts with `name`.
+    """
+
+    def listed(key: str) -> list[Any]:
+        value = document.get(key)
+        if not isinstance(value, list):
+            what = f"lacks the list {key}" if value is None else f"has a {key} that is not a list"
+            raise CheckpointError(f"{name} {what}")
+        return value
+
+    width = []
+    for layer in listed("width"):
+        pair = [layer, 0] if _is_count(layer) else layer
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_count, pair)):
+            raise CheckpointError(f"{name} has {reprlib.repr(layer)} in its width, not a number of nodes")
+        width.append((int(pair[0]), int(pair[1])))
+    base = document.get("base_fun_name", "silu")
+    if base not in ("silu", "identity", "zero"):
+        raise CheckpointError(f"{name} has the base_fun_name {reprlib.repr(base)}, not silu, identity or zero")
+    enabled = document.get("symbolic_enabled", True)
+    if not isinstance(enabled, bool):
+        raise CheckpointError(f"{name} has a symbolic_enabled that is not true or false")
+    names = []
+    for key in (f"symbolic.funs_name.{layer}" for layer in range(len(width) - 1) if enabled):
+        rows = listed(key)
+        if not all(isinstance(row, list) and all(isinstance(name, str) for name in row) for row in rows):
+            raise CheckpointError(f"{name} has a {key} that is not a table of names")
+        names.append(tuple(map(tuple, rows)))
+    arities = _parse_arities(document.get("mult_arity", 2), name)
+    return PykanConfig(name, tuple(width), arities, base, enabled, tuple(names))
 
 
 def make_columns(
@@ -250,7 +352,7 @@ def make_columns(
         forecast = [Target(*pair) for pair in _make_names(targets, scaling, "targets", "target_names")]
     elif isinstance(scaling.get("target_mean"), list):
         forecast = [*unnamed_targets(len(scaling["target_mean"]))]
-    return tuple(_scale(made, scaling, "mean", "std")), tuple(_scale(forecast, scaling, "target_mean", "target_std"))
+    return _scale(made, scaling, "mean", "std"), _scale(forecast, scaling, "target_mean", "target_std")
 
 
 def unnamed_targets(n: int) -> tuple[Target, ...]:
@@ -263,19 +365,16 @@ def _make_names(listed: Any, scaling: Mapping[str, Any], key: str, scaling_key: 
     known = scaling.get(scaling_key)
     listed = known if listed is None else listed
     if not isinstance(listed, list) or not listed:
-        raise CheckpointError(f"lacks {key}: a list of names, or of {{name, unit}}, in the model's order")
+        raise CheckpointError(LACKS.format(key))
     columns: list[tuple[str, str | None]] = []
     for position, item in enumerate(listed):
         place = f"{key}[{position}]"
-        if isinstance(item, dict):
-            refuse_unknown(item, ("name", "unit"), place)
-            _check_text(item.get("name"), f"{place}.name")
-            if item.get("unit") is not None:
-                _check_text(item["unit"], f"{place}.unit")
-            columns.append((item["name"], item.get("unit")))
-        else:
-            _check_text(item, place)
-            columns.append((item, None))
+        if not isinstance(item, dict):
+            columns.append((_parse_text(item, place), None))
+            continue
+        refuse_unknown(item, ("name", "unit"), place)
+        name, unit = _parse_text(item.get("name"), f"{place}.name"), item.get("unit")
+        columns.append((name, None if unit is None else _parse_text(unit, f"{place}.unit")))
     names = [name for name, _ in columns]
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
@@ -285,10 +384,10 @@ def _make_names(listed: Any, scaling: Mapping[str, Any], key: str, scaling_key: 
     return columns
 
 
-def _scale(columns: list[C], scaling: Mapping[str, Any], mean: str, std: str) -> list[C]:
+def _scale(columns: list[C], scaling: Mapping[str, Any], mean: str, std: str) -> tuple[C, ...]:
     """The columns with mean and standard deviation of the scaler, if there is one."""
     if mean not in scaling:
-        return columns
+        return tuple(columns)
     for key in (mean, std):
         if not isinstance(scaling[key], list) or len(scaling[key]) != len(columns):
             raise CheckpointError(
@@ -300,46 +399,4 @@ def _scale(columns: list[C], scaling: Mapping[str, Any], mean: str, std: str) ->
     if negative is not None:
         raise CheckpointError(f"scaling.{std} of {negative} is negative")
     pairs = zip(columns, scaling[mean], scaling[std], strict=True)
-    return [replace(column, mean=float(m), std=float(s)) for column, m, s in pairs]
-
-
-def _parse_prefix(value: Any, part: str) -> str | None:
-    """A prefix without its final dot; "" for a part whose keys have no prefix."""
-    if value is not None and not isinstance(value, str):
-        raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
-    return None if value is None else value.removesuffix(".")
-
-
-def _parse_activations(value: Mapping[Any, Any]) -> dict[str, str]:
-    """Activations by the place of the part that they precede, such as ``{fc.0: relu}``."""
-    for place, name in value.items():
-        check_choice(name, f"activations.{place}", (NONE, *ACTIVATIONS))
-    return {str(place): name for place, name in value.items()}
-
-
-def _parse_mult_arity(value: Any) -> Arities | None:
-    try:
-        return None if value is None else parse_arities(value)
-    except CheckpointError as error:
-        raise CheckpointError(f"it {error}") from error
-
-
-def _parse_input_id(value: Any) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not value:
-        raise CheckpointError(f"input_id must be a list of whole numbers from 0, but is {reprlib.repr(value)}")
-    for position, number in enumerate(value):
-        check_count(number, f"input_id[{position}]", lowest=0)
-    return tuple(value)
-
-
-def _parse_check(value: Any) -> Check | None:
-    if value is None:
-        return None
-    refuse_unknown(value, ("inputs", "outputs", "tolerance"), "check")
-    check = Check(value.get("inputs"), value.get("outputs"), value.get("tolerance", DEFAULT_TOLERANCE))
-    for key in ("inputs", "outputs"):
-        _check_text(value.get(key), f"check.{key}")
-    check_number(check.tolerance, "check.tolerance", positive=True)
-    return check
+    return tuple(replace(column, mean=float(m), std=float(s)) for column, m, s in pairs)

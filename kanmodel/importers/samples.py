@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from reprlib import repr
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.data import Array, Feature, Scaling, Target, take_windows
-from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers.arrays import TableReader, is_table, read_array
+from kanmodel.checks import check_count
+from kanmodel.data import Array, Feature, Scaling, take_windows
+from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.assembly import assemble
-from kanmodel.importers.manifest import DEFAULT_TOLERANCE, Manifest, unnamed_targets
+from kanmodel.importers.documents import TableReader, is_table, read_array
+from kanmodel.importers.manifest import DEFAULT_TOLERANCE, LACKS, Manifest, Statement, make_columns, unnamed_targets
 from kanmodel.importers.space import INPUTS, PREDICTIONS, Reading
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import ModelConfig, plain_layers
+from kanmodel.network.config import Groups, ModelConfig, plain_layers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
@@ -52,6 +55,11 @@ class Comparison:
     varies: bool
     matches: bool
 
+    def describe_relative(self) -> str:
+        """The relative difference, in words."""
+        what = "standard deviations of that output" if self.varies else "of the magnitude of that output"
+        return f"{self.relative:.2g} {what}"
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -70,14 +78,10 @@ class Bounds:
 
     @classmethod
     def of(cls, expected: Array, tolerance: float) -> Bounds:
-        """The bounds for known predictions: `tolerance` units, plus float32's rounding at the output's magnitude.
+        """The bounds for known predictions, (n, n_outputs): `tolerance` standard deviations, plus float32's rounding.
 
         All three scale with the predictions, so that the verdict does not depend on their unit. An output that does not
         vary must be equal within `DEFAULT_TOLERANCE` of its magnitude at most.
-
-        Args:
-            expected: known predictions, (n, n_outputs).
-            tolerance: in standard deviations of each output.
         """
         magnitude = np.abs(expected).max(axis=0)
         # standard deviation of values scaled to at most 1, so that no square overflows or underflows
@@ -87,12 +91,6 @@ class Bounds:
         relative = np.where(varies, tolerance, min(tolerance, DEFAULT_TOLERANCE))
         unit = np.where(varies, std, magnitude)
         return cls(unit, varies, relative * unit + rounding)
-
-    @property
-    def proves_nothing(self) -> int | None:
-        """The first output that varies, but may differ by more than `MAX_TOLERANCE` standard deviations."""
-        found = np.flatnonzero(self.varies & (self.allowed > MAX_TOLERANCE * self.unit))
-        return int(found[0]) if len(found) else None
 
     def compare(self, expected: Array, computed: Array) -> Comparison:
         """The largest difference relative to the allowed one; both arguments (n, n_outputs)."""
@@ -116,12 +114,6 @@ def _ratio(differences: Array, units: Array) -> Array:
     ratios = np.where(differences > 0, np.inf, 0.0)
     np.divide(differences, units, out=ratios, where=np.broadcast_to(units > 0, differences.shape))
     return ratios
-
-
-def describe_relative(comparison: Comparison) -> str:
-    """The relative difference, in words."""
-    what = "standard deviations of that output" if comparison.varies else "of the magnitude of that output"
-    return f"{comparison.relative:.2g} {what}"
 
 
 @dataclass(frozen=True)
@@ -176,8 +168,7 @@ class Samples:
 
     def build(self, reading: Reading, dtype: torch.dtype | None = None) -> Network:
         """Builds the network of a reading, in the dtype of its weights or another."""
-        chain = reading.chain()
-        return assemble(chain, self.shapes, dtype or chain.dtype)
+        return assemble(reading.chain(), self.shapes, dtype)
 
     def predict(self, network: Network, reading: Reading, windows: Array) -> Array:
         """Predictions of a network, in the units of the known predictions."""
@@ -191,67 +182,130 @@ class Samples:
         return self.bounds.compare(self.predictions, self.predict(self.build(reading), reading, self.inputs))
 
 
+def state_call(
+    features: Sequence[str],
+    outputs: Sequence[str] | None,
+    scaling: Any,
+    horizon: int | None,
+    groups: Groups | None,
+    integer: Sequence[str],
+    fixed: Sequence[str],
+) -> Statement:
+    """What the arguments of `from_file` or `from_torch` state."""
+    names = None if outputs is None else list(outputs)
+    try:
+        if horizon is not None:
+            check_count(horizon, "horizon")
+        columns = make_columns(list(features), names, plain_scaling(scaling), list(integer), list(fixed))
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{Statement.place}: {error}") from error
+    return Statement(*columns, horizon=horizon, groups=dict(groups or {}))
+
+
+def plain_scaling(scaling: Any) -> dict[str, Any] | None:
+    """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
+    if scaling is None:
+        return None
+    if not isinstance(scaling, Mapping):
+        if not hasattr(scaling, "mean_") or not hasattr(scaling, "scale_"):
+            raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
+        scaling = {"mean": scaling.mean_, "std": scaling.scale_}
+    plain: dict[str, Any] = {}
+    for name, values in scaling.items():
+        if str(name).endswith("names") and values is not None:
+            plain[str(name)] = list(values) if isinstance(values, Collection) else values
+        elif values is not None:
+            plain[str(name)] = np.atleast_1d(as_array(values, f"scaling.{name}")).tolist()
+    return plain
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Converts a tensor, an array, or nested lists to float64; raises `DataError` if they are no array of numbers."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DataError.at(name, f"must be an array of numbers: {error}") from error
+
+
+def make_samples(
+    stated: Statement, windows: Array, targets: Array | None, predictions: Array, tolerance: float
+) -> Samples:
+    """The samples of a call, whose windows are those of the check and the reference.
+
+    Raises:
+        CheckpointError: a value is not finite, or the arrays do not fit each other.
+    """
+    lookback = windows.shape[1] if windows.ndim == 3 else 1
+    found = shape_windows(windows, lookback, len(stated.features), "windows")
+    shapes = make_shapes(stated, lookback, predictions, "predictions")
+    outputs = shape_outputs(predictions, len(found), shapes.outputs, "predictions", shapes.horizon)
+    known = None if targets is None else shape_outputs(targets, len(found), shapes.outputs, "targets", shapes.horizon)
+    for name, array in (("windows", found), ("predictions", outputs), ("targets", known)):
+        if array is not None and not np.isfinite(array).all():
+            raise CheckpointError(f"{name} must be finite, but some values are not")
+    return Samples(shapes, found, known, found, outputs, tolerance)
+
+
 def read_samples(manifest: Manifest, read_table: TableReader | None) -> Samples:
     """Reads the arrays that a manifest names.
 
     Raises:
         CheckpointError: an array cannot be read, or its shape does not fit the others.
     """
-    names = tuple(feature.name for feature in manifest.features)
+    names, check = tuple(feature.name for feature in manifest.features), manifest.check
 
-    def read(name: str, columns: tuple[str, ...]) -> Array:
+    def read(name: str, columns: tuple[str, ...] = ()) -> Array:
         return read_array(manifest.folder, name, columns, read_table)
 
     raw = read(manifest.reference, names)
-    lookback = manifest.lookback or (1 if raw.ndim == 2 else raw.shape[1] if raw.ndim == 3 else 1)
-    reference = shape_windows(raw, lookback, len(names), manifest.reference)
-    check = manifest.check
-    targets, horizon = manifest.targets, manifest.horizon
+    lookback = manifest.lookback or (raw.shape[1] if raw.ndim == 3 else 1)
+    reference = inputs = shape_windows(raw, lookback, len(names), manifest.reference)
+    predictions = None
     if check is not None:
         inputs = shape_windows(read(check.inputs, names), lookback, len(names), check.inputs)
-        if not is_table(check.outputs):
-            targets, horizon = name_outputs(manifest, read(check.outputs, ()), check.outputs)
-    if not targets:
-        raise CheckpointError(
-            f"{manifest.file}: lacks targets: a list of names, or of {{name, unit}}, in the model's order"
-        )
-    shapes = make_shapes(manifest, targets, lookback, horizon or 1)
+        predictions = None if is_table(check.outputs) else read(check.outputs)
+    shapes = make_shapes(manifest, lookback, predictions, check.outputs if check else "")
+    columns = shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in shapes.targets)
 
-    def read_outputs(name: str, n_windows: int, columns: tuple[str, ...]) -> Array:
+    def outputs(name: str, n_windows: int) -> Array:
         return shape_outputs(read(name, columns), n_windows, columns, name, shapes.horizon)
 
-    columns = shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in targets)
-    known = read_outputs(manifest.reference_targets, len(reference), columns) if manifest.reference_targets else None
+    targets = outputs(manifest.reference_targets, len(reference)) if manifest.reference_targets else None
     if check is None:
-        return Samples(
-            shapes, reference, known, reference[:0], np.zeros((0, len(shapes.outputs))), 0.0, manifest.reference
-        )
-    predictions = read_outputs(check.outputs, len(inputs), columns)
-    return Samples(shapes, reference, known, inputs, predictions, check.tolerance, manifest.reference, check.outputs)
+        none = np.zeros((0, len(shapes.outputs)))
+        return Samples(shapes, reference, targets, reference[:0], none, 0.0, manifest.reference)
+    predictions = outputs(check.outputs, len(inputs))
+    return Samples(shapes, reference, targets, inputs, predictions, check.tolerance, manifest.reference, check.outputs)
 
 
-def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int, horizon: int) -> ModelConfig:
-    """A config with these features and targets, and a placeholder for the layers."""
-    n_features, n_outputs = len(manifest.features), horizon * len(targets)
+def make_shapes(stated: Statement, lookback: int, predictions: Array | None, name: str = "predictions") -> ModelConfig:
+    """A config of features, targets, lookback and horizon, with a placeholder for the layers.
+
+    Predictions, (n, ...), determine the targets and the horizon as far as these are not stated; the default names are
+    y, or y1, y2, and so on.
+
+    Raises:
+        CheckpointError: they have no columns, or do not fit what is stated.
+    """
+    targets, horizon = stated.targets, stated.horizon
+    if predictions is not None:
+        n_outputs = prod(predictions.shape[1:])
+        if not n_outputs:
+            raise CheckpointError(f"{name} has no columns")
+        if not targets and n_outputs % (horizon or 1):
+            raise CheckpointError(f"{name} has {n_outputs} columns, which a horizon of {horizon} does not divide")
+        targets = targets or unnamed_targets(n_outputs // (horizon or 1))
+        horizon = horizon or (1 if n_outputs % len(targets) else n_outputs // len(targets))
+    if not targets:
+        raise CheckpointError(f"{stated.place}: {LACKS.format('targets')}")
+    horizon = horizon or 1
     try:
-        layers = plain_layers([n_features, n_outputs], Line(), base="zero")
-        return ModelConfig(manifest.features, targets, lookback, horizon, layers, groups=manifest.groups)
+        layers = plain_layers([len(stated.features), horizon * len(targets)], Line(), base="zero")
+        return ModelConfig(stated.features, targets, lookback, horizon, layers, groups=stated.groups)
     except ConfigError as error:
-        raise CheckpointError(f"{manifest.file}: {error}") from error
-
-
-def name_outputs(manifest: Manifest, predictions: Array, name: str) -> tuple[tuple[Target, ...], int]:
-    """Targets and horizon, as far as the predictions determine them; the default names are y, or y1, y2, and so on."""
-    n_outputs = prod(predictions.shape[1:])
-    if not n_outputs:
-        raise CheckpointError(f"{name} has no columns")
-    if manifest.targets:
-        fits = n_outputs % len(manifest.targets) == 0
-        return manifest.targets, manifest.horizon or (n_outputs // len(manifest.targets) if fits else 1)
-    horizon = manifest.horizon or 1
-    if n_outputs % horizon:
-        raise CheckpointError(f"{name} has {n_outputs} columns, which a horizon of {horizon} does not divide")
-    return unnamed_targets(n_outputs // horizon), horizon
+        raise CheckpointError(f"{stated.place}: {error}") from error
 
 
 def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Array:
@@ -296,10 +350,7 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
 def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> None:
     """Refuses values of an integer feature that are not whole numbers, but for the rounding of a scaling in float32.
 
-    Args:
-        windows: (n, lookback, n_features), original units.
-        features: of their last axis.
-        name: of the windows, for the error.
+    The windows are (n, lookback, n_features) in original units; `name` is for the error.
 
     Raises:
         CheckpointError: there is one; the message says where.
@@ -316,20 +367,19 @@ def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> 
 
 
 def refuse_weak(samples: Samples, place: str) -> None:
-    """Refuses a check that a wrong model could pass.
-
-    Raises:
-        CheckpointError: the tolerance is so large that the check would prove nothing.
-    """
+    """Raises `CheckpointError` for a check that a wrong model could pass, because of its tolerance or its outputs."""
     if samples.tolerance > MAX_TOLERANCE:
         raise CheckpointError(
             f"{place}: check.tolerance is {samples.tolerance} standard deviations of the outputs, above "
             f"{MAX_TOLERANCE}, which proves nothing"
         )
-    weak = samples.bounds.proves_nothing if samples.has_check else None
-    if weak is not None:
+    if not samples.has_check:
+        return
+    bounds = samples.bounds
+    weak = np.flatnonzero(bounds.varies & (bounds.allowed > MAX_TOLERANCE * bounds.unit))
+    if len(weak):
         raise CheckpointError(
-            f"{place}: {samples.shapes.outputs[weak]} has a standard deviation of {samples.bounds.unit[weak]:.3g} in "
+            f"{place}: {samples.shapes.outputs[weak[0]]} has a standard deviation of {bounds.unit[weak[0]]:.3g} in "
             f"{samples.predictions_name}, too little at its magnitude for float32 to prove anything by a tolerance of "
             f"{samples.tolerance:g}: subtract its mean"
         )

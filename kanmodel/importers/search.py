@@ -1,21 +1,45 @@
-"""``search``: finds the readings of a file that give the known predictions, and which of them are the same function."""
+"""The search for the readings of a file that give the known predictions, and which of them are the same function.
+
+Many readings are evaluated together, and screened on a few windows in float32, which rules out nearly all. The options
+of a choice are stacked along a leading axis of variants, and a layer is applied to all of them at once, so that common
+prefixes are computed once. Above a memory limit the stack is split, and each half continues separately.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from time import monotonic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kanmodel.data import Array
-from kanmodel.importers import evaluation
-from kanmodel.importers.evaluation import Progress, Screen, choose_windows, screen_all
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.assembly import READ_OUT, Function, activation, items_function, recurrent_function
+from kanmodel.importers.parts import AnyPart, Item, RecurrentPart
 from kanmodel.importers.samples import Comparison, Samples
-from kanmodel.importers.space import Reading, Space
+from kanmodel.importers.space import (
+    INPUTS,
+    OUTPUT,
+    PREDICTIONS,
+    RARE,
+    READOUT,
+    Reading,
+    Space,
+    activation_slot,
+    number_between,
+)
+from kanmodel.importers.structure import Structure
 
+MAX_VALUES = 1 << 20  # values of one stack
+N_SCREENED = 8  # windows of the screening pass
+SCREEN_SLACK = 1e-3  # standard deviations, or relative to a constant output: more than the error of float32
+MAX_READINGS = 1 << 22  # evaluated in one search
+N_CLOSE = 64  # nearest readings compared although the screen rejects them: float32 fails for ill-conditioned chains
 MAX_SECONDS = 20.0
 MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows, simplest first
 N_NEAREST = 5
@@ -23,6 +47,23 @@ FIRST_ROUND = 3  # most departures of the first round, if the space is too large
 SAME = 1e-10  # of the spread: readings that differ less on all probes are the same function
 STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
 N_MIXED = 256  # mixed probes for each stretch
+TINY = float(np.finfo(float).tiny)
+NEEDED = {
+    READOUT: "the weights do not determine what the head reads of the steps: give readout, last or mean",
+    "base": "its base function is not known: give base_activation, silu by default, or pykan_config",
+    "library": "its keys fit fast-kan and FasterKAN: give library in the manifest",
+    "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
+    "default)",
+    "mult_arity": "the number of factors of its product nodes is not known: give mult_arity (pykan's default is 2)",
+    INPUTS: "{} lacks space: whether reference and check are scaled or original",
+}  # choices that must be stated where there is no check
+
+Numbers = NDArray[np.intp]  # of windows
+Progress = Callable[[int, int], None]  # of readings tried, and of all
+
+
+def ignore(tried: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +72,7 @@ class Match:
 
     Attributes:
         reading: the simplest reading.
-        comparison: its largest difference from the predictions.
+        comparison: its largest difference from the predictions; None without a check.
         probed: its outputs for the probes, (n_probes, n_outputs).
         same: other readings of the same function.
         window: index of the reference window, without a prediction, on which it differs most from the first match.
@@ -42,13 +83,20 @@ class Match:
     """
 
     reading: Reading
-    comparison: Comparison
+    comparison: Comparison | None
     probed: Array
     same: tuple[Reading, ...] = ()
     window: int = 0
     difference: float = 0.0
     is_material: bool = False
     stretch: float | None = None
+
+    def describe_apart(self, first: Match) -> str:
+        """Describes this function, and the windows that would distinguish it from the first."""
+        described, spread = self.reading.describe(), f"{self.stretch:g} times as far from their mean"
+        if set(self.reading.differs_from(first.reading)) == {OUTPUT}:
+            return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
+        return f"{described}, which windows with values {'mixed anew' if self.stretch == 1 else spread} would tell"
 
 
 @dataclass(frozen=True)
@@ -64,18 +112,83 @@ class Result:
     """
 
     matches: tuple[Match, ...]
-    nearest: tuple[Reading, ...]
-    tried: int
-    total: int
+    nearest: tuple[Reading, ...] = ()
+    tried: int = 0
+    total: int = 1
     left_out: int = 0
+
+    @property
+    def found(self) -> Reading:
+        """The simplest reading that gives the predictions."""
+        return self.matches[0].reading
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Its largest difference from the predictions; None without a check."""
+        return self.matches[0].comparison
 
     @property
     def undecided(self) -> list[Match]:
         """Other functions that fit as well as the first, and that windows exist to distinguish from it."""
         return [match for match in self.matches if match.stretch is not None]
 
+    def describe_undecided(self) -> tuple[str, ...]:
+        """The undecided functions, and the windows that would distinguish them."""
+        return tuple(match.describe_apart(self.matches[0]) for match in self.undecided)
 
-def search(spaces: Sequence[Space], samples: Samples, progress: Progress = lambda tried, total: None) -> Result:
+
+def find_reading(structure: Structure, samples: Samples, progress: Progress = ignore) -> Result:
+    """Searches the readings that give the predictions, in growing spaces; without a check, takes the usual one.
+
+    If the user states how the model is put together, readings without further activations are tried first.
+
+    Returns:
+        The matches, or the nearest readings if there is none.
+
+    Raises:
+        CheckpointError: the parts fit together in no order; or there is no check, and the file leaves something open.
+    """
+    known = structure.constraints
+    if not samples.has_check:
+        return _assume(structure, samples)
+    usual = [replace(known, plain=True), known] if structure.stated.says_how else [known]
+    results: list[Result] = []
+    for constraints in (*usual, replace(known, more=(*known.more, *RARE))):
+        if results and results[-1].tried < results[-1].total:
+            break  # this space was not searched completely, so a larger one would not be either
+        results.append(search(replace(structure, constraints=constraints).spaces(samples.shapes), samples, progress))
+        if results[-1].matches:
+            return results[-1]
+    every = results[len(usual) - 1]
+    return replace(results[0], tried=every.tried, total=every.total)
+
+
+def _assume(structure: Structure, samples: Samples) -> Result:
+    """The usual reading, for an import without a check."""
+    spaces = structure.spaces(samples.shapes)
+    space = spaces[0]
+    if structure.doubt:
+        raise CheckpointError(structure.doubt)
+    if len(spaces) > 1:
+        raise CheckpointError(
+            "has parts that fit together in several orders, and only a check can determine which: give one"
+        )
+    for name, options in space.choices.items():
+        matters = name != READOUT or space.order.per_step
+        if name in NEEDED and len(options) > 1 and matters:
+            needed = NEEDED[name].format(structure.stated.place)
+            raise CheckpointError(f"has no check to be compared with, and {needed}")
+    for before, part in pairwise(space.order.head):
+        left_out = number_between(before.place, part.place)
+        is_open = len(space.choices[activation_slot(part.place)]) > 1
+        if left_out is not None and is_open and part.place not in structure.stated.activations:
+            raise CheckpointError(
+                f"has no {left_out}, so what stands there between its layers is unknown: give a check, or activations"
+            )
+    return Result((Match(space.read({}), None, samples.predictions),))
+
+
+def search(spaces: Sequence[Space], samples: Samples, progress: Progress = ignore) -> Result:
     """Evaluates every reading, or the simplest ones up to a limit, and compares those that fit.
 
     Args:
@@ -84,20 +197,22 @@ def search(spaces: Sequence[Space], samples: Samples, progress: Progress = lambd
         progress: called from time to time.
     """
     total = sum(space.n_readings for space in spaces)
-    screen, windows, deadline = Screen(), choose_windows(samples), monotonic() + MAX_SECONDS
-    deepest = max(len(space.choices) for space in spaces)
+    screen, deepest = Screen(samples, monotonic() + MAX_SECONDS), max(len(space.choices) for space in spaces)
     rounds, likely = [deepest], list[Reading]()
-    if total > evaluation.MAX_READINGS:
+    if total > MAX_READINGS:
         rounds = [*range(FIRST_ROUND, deepest + 1)]
-        likely = _with_one_activation(spaces, samples, windows, deadline)
+        for space in spaces:  # readings with the same activation nearly everywhere, for any number of layers
+            for reordered in space.with_one_activation():
+                partial = replace(screen, survivors=[], nearest=[], tried=0)
+                partial.evaluate([reordered], 0, FIRST_ROUND)
+                likely += [space.read(reading.chosen) for reading in partial.simplest(20)]
     least = 0
     for most in rounds:
-        if not screen_all(screen, spaces, samples, windows, (least, most), deadline, progress, total):
+        if not screen.evaluate(spaces, least, most, lambda tried: progress(tried, total)):
             break
         least = most + 1
-    survivors = sorted(screen.survivors, key=lambda survivor: survivor[:2])[:MAX_SURVIVORS]
-    closest = [reading for _, reading in screen.nearest]
-    likely = list(dict.fromkeys([*(reading for *_, reading in survivors), *likely, *closest]))
+    survivors, closest = screen.simplest(MAX_SURVIVORS), [reading for _, reading in screen.nearest]
+    likely = list(dict.fromkeys([*survivors, *likely, *closest]))
     found = sorted(_verify(likely, samples), key=lambda pair: pair[0].departures)
     if screen.tried < total:
         close = dict.fromkeys(reading for match, _ in found[:N_NEAREST] for reading in match.changed_once())
@@ -106,19 +221,6 @@ def search(spaces: Sequence[Space], samples: Samples, progress: Progress = lambd
     nearest = dict.fromkeys([*likely[:N_NEAREST], *closest[:N_NEAREST]])
     left_out = len(screen.survivors) - len(survivors)
     return Result(_group(found, samples), tuple(nearest), screen.tried, total, left_out)
-
-
-def _with_one_activation(
-    spaces: Sequence[Space], samples: Samples, windows: NDArray[np.intp], deadline: float
-) -> list[Reading]:
-    """Survivors among the readings with the same activation nearly everywhere, for any number of layers."""
-    found: list[Reading] = []
-    for space in spaces:
-        for reordered in space.with_one_activation():
-            screen = Screen()
-            screen_all(screen, [reordered], samples, windows, (0, FIRST_ROUND), deadline)
-            found += [reading.within(space) for *_, reading in sorted(screen.survivors, key=lambda s: s[:2])[:20]]
-    return found
 
 
 def _verify(readings: Sequence[Reading], samples: Samples) -> Iterator[tuple[Reading, Comparison]]:
@@ -146,18 +248,16 @@ def _group(found: Sequence[tuple[Reading, Comparison]], samples: Samples) -> tup
 
 def _compare(match: Match, first: Match, samples: Samples) -> Match:
     """A match with its difference from the first one on the probes."""
-    tiny = np.finfo(float).tiny
     differences = np.abs(first.probed - match.probed)
-    excess = np.nan_to_num(differences / np.maximum(samples.bounds.allowed, tiny), nan=np.inf).max(axis=1)
+    excess = np.nan_to_num(differences / np.maximum(samples.bounds.allowed, TINY), nan=np.inf).max(axis=1)
     far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
-    n_checked, n_reference = len(samples.inputs), len(samples.reference)
-    window = int(excess[n_checked : n_checked + n_reference].argmax())
-    relative = (differences[n_checked + window] / np.maximum(samples.bounds.unit, tiny)).max()
+    n_checked = len(samples.inputs)
+    place = n_checked + int(excess[n_checked : n_checked + len(samples.reference)].argmax())
     return replace(
         match,
-        window=window,
-        difference=float(relative),
-        is_material=bool(excess[n_checked + window] > 1),
+        window=place - n_checked,
+        difference=float((differences[place] / np.maximum(samples.bounds.unit, TINY)).max()),
+        is_material=bool(excess[place] > 1),
         stretch=STRETCHES[int(far.argmax())] if far.any() else None,
     )
 
@@ -180,5 +280,183 @@ def _make_probes(windows: Array) -> Array:
 
 def _are_same(one: Array, other: Array, unit: Array) -> bool:
     with np.errstate(invalid="ignore"):
-        equal = np.abs(one - other) <= SAME * np.maximum(np.maximum(unit, np.abs(one)), np.finfo(float).tiny)
+        equal = np.abs(one - other) <= SAME * np.maximum(np.maximum(unit, np.abs(one)), TINY)
     return bool((equal | (~np.isfinite(one) & ~np.isfinite(other))).all())
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the evaluation: one choice, or a function without a choice.
+
+    Attributes:
+        choice: index of the choice; None if there is none.
+        functions: one for each option.
+        part: the part that is computed, if it is one.
+        items: of that part.
+    """
+
+    choice: int | None
+    functions: tuple[Function, ...]
+    part: AnyPart | None = None
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Intermediate values of several readings.
+
+    Attributes:
+        values: (n_variants, n_windows, ...).
+        numbers: indices of the options chosen so far, (n_variants, n_choices); 0 for later choices.
+        departures: how many of them are not 0, (n_variants,).
+    """
+
+    values: Tensor
+    numbers: Tensor
+    departures: Tensor
+
+    def __getitem__(self, part: slice | Tensor) -> Variants:
+        return Variants(self.values[part], self.numbers[part], self.departures[part])
+
+    def choose(self, choice: int | None, option: int, function: Function, most: int) -> Variants:
+        """Those with an option of the next choice that have at most `most` departures; the values by `function`."""
+        kept = self[self.departures < most] if option else self
+        numbers = kept.numbers.clone()
+        if choice is not None:
+            numbers[:, choice] = option
+        values = function(kept.values) if len(numbers) else kept.values
+        return Variants(values, numbers, kept.departures + (option > 0))
+
+
+def walk(stages: Sequence[Stage], variants: Variants, most: int) -> Iterator[Variants]:
+    """Yields the values of all readings with at most `most` departures, in pieces."""
+    for number, stage in enumerate(stages):
+        n_variants = len(variants.numbers)
+        if n_variants > 1 and variants.values.numel() * len(stage.functions) > MAX_VALUES:
+            for half in (slice(0, n_variants // 2), slice(n_variants // 2, None)):
+                yield from walk(stages[number:], variants[half], most)
+            return
+        chosen = (variants.choose(stage.choice, n, function, most) for n, function in enumerate(stage.functions))
+        found = [some for some in chosen if len(some.numbers)]
+        variants = Variants(*(torch.cat([getattr(v, name) for v in found]) for name in vars(variants)))
+    yield variants
+
+
+def stages_of(space: Space, kinds: Sequence[int], samples: Samples, windows: Numbers) -> tuple[list[Stage], Variants]:
+    """The stages that evaluate a space's readings with given options of its kinds, up to the choice of `PREDICTIONS`.
+
+    Args:
+        space: the readings.
+        kinds: indices of the options of its kinds.
+        samples: the inputs.
+        windows: indices of those that are evaluated, in float32.
+    """
+    chosen = {name: options[number] for (name, options), number in zip(space.kinds.items(), kinds, strict=True)}
+    start = torch.zeros(1, len(space.choices), dtype=torch.int16)
+    start[0, : len(kinds)] = torch.tensor(kinds, dtype=torch.int16)
+    inputs = {
+        units: samples.to_model(samples.inputs[windows], units).float().unsqueeze(0) for units in space.choices[INPUTS]
+    }
+    first = Variants(inputs[space.choices[INPUTS][0]], start, torch.tensor([sum(map(bool, kinds))]))
+
+    def at(name: str, function: Callable[[str], Function]) -> Stage:
+        return Stage(space.index[name], tuple(map(function, space.choices[name])))
+
+    def through(part: AnyPart) -> Iterator[Stage]:
+        if activation_slot(part.place) in space.index:
+            yield at(activation_slot(part.place), activation)
+        if isinstance(part, RecurrentPart):
+            yield Stage(None, (recurrent_function(part, torch.float32),), part)
+        else:
+            items = part.items(chosen)
+            yield Stage(None, (items_function(items, torch.float32),), part, items)
+
+    stages = [at(INPUTS, lambda units: lambda values: inputs[units])]
+    for part in space.order.per_step:
+        stages += through(part)
+    stages.append(at(READOUT, READ_OUT.__getitem__))
+    for part in space.order.head:
+        stages += through(part)
+    return [*stages, at(OUTPUT, activation)], first
+
+
+def choose_windows(samples: Samples) -> Numbers:
+    """Indices of a few informative windows: with the smallest, the largest and evenly ranked predictions."""
+    order = np.argsort(samples.predictions[:, 0], kind="stable")
+    ranks = np.unique(np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int))
+    chosen: Numbers = order[ranks]
+    return chosen
+
+
+@dataclass
+class Screen:
+    """The screening pass: readings on a few windows in float32.
+
+    Attributes:
+        samples: windows and predictions.
+        deadline: time at which it stops.
+        survivors: departures, distance in units of the allowed one, and reading of each that may be right.
+        nearest: distance and reading of the nearest ones, right or not.
+        tried: number of readings evaluated.
+    """
+
+    samples: Samples
+    deadline: float
+    survivors: list[tuple[int, float, Reading]] = field(default_factory=list)
+    nearest: list[tuple[float, Reading]] = field(default_factory=list)
+    tried: int = 0
+
+    def simplest(self, most: int) -> list[Reading]:
+        """The survivors with the fewest departures, the nearest of them first."""
+        return [reading for *_, reading in sorted(self.survivors, key=lambda survivor: survivor[:2])[:most]]
+
+    def evaluate(
+        self, spaces: Sequence[Space], least: int, most: int, progress: Callable[[int], None] = lambda tried: None
+    ) -> bool:
+        """Evaluates all readings with `least` to `most` departures; False if it stopped at the limit."""
+        windows = choose_windows(self.samples)
+        with torch.inference_mode():
+            for space in spaces:
+                expected = {units: self._expect(units, windows) for units in space.choices[PREDICTIONS]}
+                for kinds in space.each_kind():
+                    if sum(map(bool, kinds)) > most:
+                        continue
+                    stages, first = stages_of(space, kinds, self.samples, windows)
+                    for variants in walk(stages, first, most):
+                        for number, (wanted, allowed, slack) in enumerate(expected.values()):
+                            last = variants.choose(space.index[PREDICTIONS], number, lambda values: values, most)
+                            if len(last.numbers):
+                                differences = (last.values - wanted).abs().nan_to_num(torch.inf, torch.inf)
+                                may_be = (differences <= slack).all(dim=2).all(dim=1)
+                                self._take(space, last, (differences / allowed).amax(dim=(1, 2)), may_be, least)
+                        progress(self.tried)
+                        if self.tried > MAX_READINGS or monotonic() > self.deadline:
+                            return False
+        return True
+
+    def _take(self, space: Space, variants: Variants, distances: Tensor, may_be: Tensor, least: int) -> None:
+        """Adds those variants that may be right and have at least `least` departures; simpler ones were added before.
+
+        The distances are in units of the allowed one, (n_variants,); inf if not finite.
+        """
+        new = variants.departures >= least
+        self.tried += int(new.sum())
+        for place in (may_be & new).nonzero().flatten().tolist():
+            reading = Reading(space, tuple(variants.numbers[place].tolist()))
+            self.survivors.append((reading.departures, float(distances[place]), reading))
+        best = torch.where(new, distances, torch.inf).topk(min(N_CLOSE, len(distances)), largest=False)
+        worst = self.nearest[-1][0] if len(self.nearest) == N_CLOSE else torch.inf
+        for distance, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            if distance < worst:
+                self.nearest.append((distance, Reading(space, tuple(variants.numbers[place].tolist()))))
+        self.nearest = sorted(self.nearest, key=lambda entry: entry[0])[:N_CLOSE]
+
+    def _expect(self, units: str, windows: Numbers) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions in given units, allowed differences and those of the screen, all in model units."""
+        bounds, scaling, tiny = self.samples.bounds, self.samples.scaling, np.finfo(np.float32).tiny
+        wanted, scale = self.samples.predictions[windows], np.ones_like(scaling.output_scale)
+        if units == "original":
+            wanted, scale = (wanted - scaling.output_mean) / scaling.output_scale, scaling.output_scale
+        slack = bounds.allowed + SCREEN_SLACK * bounds.unit
+        allowed, most = (torch.from_numpy(np.maximum(x / scale, tiny)).float() for x in (bounds.allowed, slack))
+        return torch.from_numpy(wanted).float(), allowed, most

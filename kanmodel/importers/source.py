@@ -1,4 +1,4 @@
-"""Loads the tensors of a file of weights, and its tree of modules if it has one, without running any code in it.
+"""What a file of weights contains: its tensors, and its tree of modules if it has one, read without running any code.
 
 A file of `torch.save` contains a pickle, and a pickle is a program. `archives` reads it without running it; everything
 but tensors and plain values is a placeholder here.
@@ -7,7 +7,7 @@ but tensors and plain values is a placeholder here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
+from kanmodel.importers.documents import read_bounded
 from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.text import printable
 
@@ -27,7 +28,6 @@ MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
 NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training dictionaries
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
-ADVICE = "save model.state_dict() alone"
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 FLOATS = (torch.float32, torch.float64, *WIDENED)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -88,159 +88,51 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def is_module(value: object) -> bool:
-    """Whether a pickled value is an `nn.Module`."""
-    return isinstance(value, Placeholder) and all(
-        isinstance(value.state, dict) and isinstance(value.state.get(name), dict)
-        for name in ("_parameters", "_buffers", "_modules")
-    )
-
-
-def read_module(found: object) -> Module:
-    """The tree of a pickled module.
-
-    Raises:
-        CheckpointError: an entry is not a module or tensor, or a limit is exceeded; the message starts with a verb.
-    """
-    modules, values = iter(range(MAX_MODULES)), iter(range(MAX_VALUES))  # a module counts each time it is reached
-
-    def read(found: object, path: str, depth: int) -> Module:
-        if next(modules, None) is None or depth > MAX_DEPTH or len(path) > MAX_PATH:
-            raise CheckpointError(f"has more than {MAX_MODULES} modules, or modules nested deeper than {MAX_DEPTH}")
-        if not is_module(found):
-            raise CheckpointError(f"has {describe(found)} at {path[-80:]!r}, where its model has a module")
-        assert isinstance(found, Placeholder) and isinstance(found.state, dict)
-        state = found.state
-        skipped = state.get("_non_persistent_buffers_set")
-        skipped = skipped if isinstance(skipped, (set, frozenset)) else ()
-        children = {name: child for name, child in _named(state["_modules"], path) if child is not None}
-        attributes = {name: value for name, value in _named(state, path) if name not in BOOKKEEPING}
-        return Module(
-            found.name,
-            {name: _simplify(value, values) for name, value in attributes.items()},
-            _tensors(state["_parameters"], path),
-            {name: value for name, value in _tensors(state["_buffers"], path).items() if name not in skipped},
-            {name: read(child, _join(path, name), depth + 1) for name, child in children.items()},
-        )
-
-    return read(found, "", 0)
-
-
-def _named(entries: Mapping[object, object], path: str) -> Iterator[tuple[str, object]]:
-    for name, value in entries.items():
-        if not isinstance(name, str) or "." in name:
-            raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
-        yield name, value
-
-
-def _tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
-    tensors = {}
-    for name, value in _named(entries, path):
-        if isinstance(value, Tensor):
-            tensors[name] = value
-        elif value is not None:
-            place = _join(path, name)[-80:]
-            raise CheckpointError(f"has {describe(value)} at {place!r}, where its model has a tensor")
-    return tensors
-
-
-def describe(value: object) -> str:
-    """The type of a value, with an article."""
-    name = value.name if isinstance(value, (GlobalName, Placeholder)) else type(value).__name__
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
-
-
-def _simplify(value: object, budget: Iterator[int], depth: int = 0) -> Value:
-    """Converts a value that may contain itself to a finite tree: lists are tuples, and objects are placeholders.
-
-    Raises:
-        CheckpointError: it is nested too deeply, or there are more values than in the budget.
-    """
-    if next(budget, None) is None or depth > MAX_DEPTH:
-        raise CheckpointError(f"has attributes of more than {MAX_VALUES} values, or nested deeper than {MAX_DEPTH}")
-    if isinstance(value, (list, tuple)):
-        return tuple(_simplify(part, budget, depth + 1) for part in value)
-    if isinstance(value, Placeholder) and value.entries:  # a subclass of dict, such as Lightning's AttributeDict
-        value = value.entries
-    if isinstance(value, dict):
-        return {key: _simplify(part, budget, depth + 1) for key, part in value.items()}
-    plain = (type(None), bool, int, float, str, bytes, set, frozenset, GlobalName, Placeholder, Tensor, np.ndarray)
-    return value if isinstance(value, plain) else Placeholder(type(value).__name__)
-
-
 @dataclass(frozen=True)
 class Source:
-    """The weights of a file.
+    """The weights of a file, or of a live module.
 
     Attributes:
         name: the file's name.
         tensors: by key without a common prefix of wrappers, contiguous and finite: float32 or float64 first, then
             integers and booleans.
+        module: the module tree, if the file contains a whole model; its dotted names are the keys of the tensors.
+        hyper_parameters: the model's arguments that Lightning saved; empty if there are none.
         container: key of the training dictionary that contained them; None for a bare state_dict.
         prefix: prefix that was removed from every key, such as ``module.``.
         dtypes: the types in the file, such as ``float16``.
-        module: the module tree, if the file contains a whole model; its dotted names are the keys of the tensors.
-        hyper_parameters: the model's arguments that Lightning saved; empty if there are none.
     """
 
     name: str
     tensors: Mapping[str, Tensor]
-    container: str | None
-    prefix: str
-    dtypes: tuple[str, ...]
-    module: Module | None
-    hyper_parameters: Mapping[str, Value]
+    module: Module | None = None
+    hyper_parameters: Mapping[str, Value] = field(default_factory=dict)
+    container: str | None = None
+    prefix: str = ""
+    dtypes: tuple[str, ...] = ()
 
 
 def open_source(path: Path) -> Source:
-    """Reads the weights of a file.
+    """Reads the weights of a file of `torch.save` or safetensors.
 
-    Args:
-        path: a file of `torch.save` or safetensors with a state_dict, a whole model, or a training dictionary that
-            contains one of them.
+    It has a state_dict, a whole model, or a training dictionary that contains one of them.
 
     Raises:
         CheckpointError: the file is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
     try:
-        entries, container, module, hyper_parameters = _find_weights(_read_object(read_bounded(path, MAX_BYTES)))
-        tensors = _compact(entries)
+        return _find_weights(path.name, _read_object(read_bounded(path, MAX_BYTES)))
     except CheckpointError as error:
         raise CheckpointError(printable(f"{path.name} {error}")) from error
-    prefix = _common_prefix(tensors)
-    keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
-    return Source(
-        name=path.name,
-        tensors={key.removeprefix(prefix): tensors[key] for key in keys},
-        container=container,
-        prefix=prefix,
-        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in entries.values()})),
-        module=module and module.find(prefix),
-        hyper_parameters=hyper_parameters,
-    )
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """Reads a file of at most `limit` bytes."""
-    try:
-        if not path.is_file():
-            raise CheckpointError("is not there" if not path.exists() else "is not a file")
-        size = path.stat().st_size
-        if size > limit:
-            raise CheckpointError(f"is larger than {limit} bytes")
-        with path.open("rb") as file:
-            return file.read(size)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise CheckpointError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read_object(data: bytes) -> object:
-    if data.startswith(ZIP_START) or is_legacy(data):
-        return read_archive(data)
-    if data[8:9] == b"{":
+    if data[8:9] == b"{" and not data.startswith(ZIP_START) and not is_legacy(data):
         return _read_safetensors(data)
-    if data.startswith(b"\x80"):
-        raise CheckpointError(f"is a pickle, which can run any code, and not a file of torch.save: {ADVICE}")
+    if data.startswith(b"\x80") and not is_legacy(data):
+        raise CheckpointError(
+            "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone"
+        )
     return read_archive(data)
 
 
@@ -254,8 +146,8 @@ def _read_safetensors(data: bytes) -> dict[str, Tensor]:
         raise CheckpointError(f"is neither a file of torch.save nor of safetensors ({reason})") from error
 
 
-def _find_weights(found: object) -> tuple[dict[str, Tensor], str | None, Module | None, Mapping[str, Value]]:
-    """The state_dict of a file or of its model, the key it is under, the module tree, and hyperparameters."""
+def _find_weights(name: str, found: object) -> Source:
+    """The state_dict of a file's object or of its model, with what is known of it."""
     if isinstance(found, Tensor):
         raise CheckpointError("holds one tensor and no state_dict (pykan's cache_data is one: import its state)")
     entries = {} if is_module(found) else _entries_of(found)
@@ -271,7 +163,14 @@ def _find_weights(found: object) -> tuple[dict[str, Tensor], str | None, Module 
     weights = entries[container] if nested else found
     module = read_module(weights) if is_module(weights) else None
     tensors = _check_state_dict((_entries_of(weights) or {}) if module is None else module.state_dict())
-    return tensors, container, module, simple
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    tensors = _compact(tensors)
+    prefix = ""
+    while common := [c for c in COMMON_PREFIXES if all(key.startswith(prefix + c) for key in tensors)]:
+        prefix += common[0]
+    keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
+    tensors = {key.removeprefix(prefix): tensors[key] for key in keys}
+    return Source(name, tensors, module and module.find(prefix), simple, container, prefix, tuple(dtypes))
 
 
 def _entries_of(found: object) -> Mapping[Any, object] | None:
@@ -306,11 +205,12 @@ def _compact(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     pykan's coefficients are views into the workspace of its least squares, which is 27 times as large.
     """
+    size = 0
     for key, tensor in entries.items():
         if tensor.dtype not in (*FLOATS, *INTEGERS):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise CheckpointError(f"has tensor {key} of type {kind}, which is neither of floats nor of integers")
-    size = sum(tensor.numel() * WIDENED.get(tensor.dtype, tensor.dtype).itemsize for tensor in entries.values())
+        size += tensor.numel() * WIDENED.get(tensor.dtype, tensor.dtype).itemsize
     if size > MAX_TENSOR_BYTES:
         raise CheckpointError(f"has weights of {size} bytes, more than {MAX_TENSOR_BYTES}")
     compact = {}
@@ -324,13 +224,77 @@ def _compact(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return compact
 
 
-def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
-    """The prefix that wrappers put before every key."""
-    prefix = ""
-    while True:
-        for common in COMMON_PREFIXES:
-            if all(key.startswith(prefix + common) for key in tensors):
-                prefix += common
-                break
-        else:
-            return prefix
+def is_module(value: object) -> bool:
+    """Whether a pickled value is an `nn.Module`."""
+    return isinstance(value, Placeholder) and all(
+        isinstance(value.state, dict) and isinstance(value.state.get(name), dict)
+        for name in ("_parameters", "_buffers", "_modules")
+    )
+
+
+def read_module(found: object) -> Module:
+    """The tree of a pickled module.
+
+    Raises:
+        CheckpointError: an entry is not a module or tensor, or a limit is exceeded; the message starts with a verb.
+    """
+    modules, values = iter(range(MAX_MODULES)), iter(range(MAX_VALUES))  # a module counts each time it is reached
+
+    def named(entries: Mapping[object, object], path: str) -> Iterator[tuple[str, object]]:
+        for name, value in entries.items():
+            if not isinstance(name, str) or "." in name:
+                raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
+            yield name, value
+
+    def tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
+        found = {name: value for name, value in named(entries, path) if value is not None}
+        for name, value in found.items():
+            if not isinstance(value, Tensor):
+                place = _join(path, name)[-80:]
+                raise CheckpointError(f"has {describe(value)} at {place!r}, where its model has a tensor")
+        return found  # type: ignore[return-value]
+
+    def read(found: object, path: str, depth: int) -> Module:
+        if next(modules, None) is None or depth > MAX_DEPTH or len(path) > MAX_PATH:
+            raise CheckpointError(f"has more than {MAX_MODULES} modules, or modules nested deeper than {MAX_DEPTH}")
+        if not is_module(found):
+            raise CheckpointError(f"has {describe(found)} at {path[-80:]!r}, where its model has a module")
+        assert isinstance(found, Placeholder) and isinstance(found.state, dict)
+        state = found.state
+        skipped = state.get("_non_persistent_buffers_set")
+        skipped = skipped if isinstance(skipped, (set, frozenset)) else ()
+        children = {name: child for name, child in named(state["_modules"], path) if child is not None}
+        attributes = {name: value for name, value in named(state, path) if name not in BOOKKEEPING}
+        return Module(
+            found.name,
+            {name: _simplify(value, values) for name, value in attributes.items()},
+            tensors(state["_parameters"], path),
+            {name: value for name, value in tensors(state["_buffers"], path).items() if name not in skipped},
+            {name: read(child, _join(path, name), depth + 1) for name, child in children.items()},
+        )
+
+    return read(found, "", 0)
+
+
+def describe(value: object) -> str:
+    """The type of a value, with an article."""
+    name = value.name if isinstance(value, (GlobalName, Placeholder)) else type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
+
+
+def _simplify(value: object, budget: Iterator[int], depth: int = 0) -> Value:
+    """Converts a value that may contain itself to a finite tree: lists are tuples, and objects are placeholders.
+
+    Raises:
+        CheckpointError: it is nested too deeply, or there are more values than in the budget.
+    """
+    if next(budget, None) is None or depth > MAX_DEPTH:
+        raise CheckpointError(f"has attributes of more than {MAX_VALUES} values, or nested deeper than {MAX_DEPTH}")
+    if isinstance(value, (list, tuple)):
+        return tuple(_simplify(part, budget, depth + 1) for part in value)
+    if isinstance(value, Placeholder) and value.entries:  # a subclass of dict, such as Lightning's AttributeDict
+        value = value.entries
+    if isinstance(value, dict):
+        return {key: _simplify(part, budget, depth + 1) for key, part in value.items()}
+    plain = (type(None), bool, int, float, str, bytes, set, frozenset, GlobalName, Placeholder, Tensor, np.ndarray)
+    return value if isinstance(value, plain) else Placeholder(type(value).__name__)

@@ -6,14 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from math import prod
+from typing import NamedTuple
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
-from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart
-from kanmodel.importers.libraries.layers import INV_DENOMINATORS, RADIAL_LIBRARIES
-from kanmodel.network.config import ModelConfig, Step
+from kanmodel.importers.assembly import Chain, Element, step_of
+from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES
+from kanmodel.importers.manifest import FLAT_READOUTS, NONE, READOUTS
+from kanmodel.importers.parts import AnyPart, Part, RecurrentPart
+from kanmodel.network.config import ModelConfig
 
 MAX_ORDERS = 64
 MAX_STEPS = 20_000  # of the depth-first search for orders
@@ -21,21 +23,26 @@ ACTIVATIONS = (NONE, "relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_re
 RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
 INPUTS, PREDICTIONS, READOUT, OUTPUT = "inputs", "predictions", "readout", "output"
 UNITS = ("scaled", "original")
+READOUT_WORDS = {
+    "flatten": "all steps read, steps outermost",
+    "flatten_features": "all steps read, features outermost",
+    **{readout: f"readout {readout}" for readout in READOUTS},
+}
+Choices = Mapping[str, tuple[str, ...]]  # options by name of the choice, the usual one first
 
 
-@dataclass(frozen=True)
-class Order:
-    """One order of all parts.
-
-    Attributes:
-        front: parts applied to each step.
-        head: parts after the readout.
-        flat: whether the head reads all steps.
-    """
+class Order(NamedTuple):
+    """One order of all parts: those before and after the readout, and whether that is of all steps."""
 
     front: tuple[Part, ...]
+    recurrent: RecurrentPart | None
     head: tuple[Part, ...]
     flat: bool
+
+    @property
+    def per_step(self) -> tuple[AnyPart, ...]:
+        """The parts before the readout, the recurrent one last."""
+        return (*self.front, self.recurrent) if self.recurrent else self.front
 
 
 def find_orders(
@@ -58,29 +65,25 @@ def find_orders(
         CheckpointError: there is no such order.
     """
     budget = iter(range(MAX_STEPS))
-    found: list[Order] = []
 
     def extend(front: tuple[Part, ...], head: tuple[Part, ...] | None, width: int, flat: bool) -> Iterator[Order]:
         if next(budget, None) is None:
             return
         used = {part.place for part in (*front, *(head or ()))}
-        if head is None:
+        if head is None and (recurrent is None or recurrent.n_in == width):
+            n_values = width if recurrent is None else recurrent.n_out
             # without a recurrent part all steps are tried first, because layers per step are rare then
-            for wide in (True, False) if recurrent is None and shapes.lookback > 1 else (False, True):
-                if wide and shapes.lookback == 1:
-                    continue
-                if recurrent is None or recurrent.n_in == width:
-                    n_values = width if recurrent is None else recurrent.n_out
-                    yield from extend(front, (), n_values * shapes.lookback if wide else n_values, wide)
-        elif len(used) == len(parts):
+            for wide in (False,) if shapes.lookback == 1 else (recurrent is None, recurrent is not None):
+                yield from extend(front, (), n_values * shapes.lookback if wide else n_values, wide)
+        elif head is not None and len(used) == len(parts):
             if width == len(shapes.outputs):
-                yield Order(front, head, flat)
+                yield Order(front, recurrent, head, flat)
             return
+        if head is None and recurrent is None and shapes.lookback == 1:
+            return  # one step: before and after the readout are the same
         for part in parts:
             if part.place in used or part.n_in != width or not allowed(part, head is None):
                 continue
-            if head is None and recurrent is None and shapes.lookback == 1:
-                continue  # one step: before and after the readout are the same
             if any(_precedes(other.place, part.place) for other in parts if other.place not in used):
                 continue
             if head is None:
@@ -88,10 +91,7 @@ def find_orders(
             else:
                 yield from extend(front, (*head, part), part.n_out, flat)
 
-    for order in extend((), None, len(shapes.features), False):
-        found.append(order)
-        if len(found) == MAX_ORDERS:
-            break
+    found = [*islice(extend((), None, len(shapes.features), False), MAX_ORDERS)]
     if not found:
         raise CheckpointError(_no_order(parts, recurrent, shapes))
     return found
@@ -137,19 +137,6 @@ def activation_slot(place: str) -> str:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A choice that the file leaves open.
-
-    Attributes:
-        name: ``readout``, ``output``, the place of a possible activation, or a choice of a library.
-        options: its options, the usual one first.
-    """
-
-    name: str
-    options: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Constraints:
     """Constraints on choices, from modules, hyperparameters or a manifest.
 
@@ -160,20 +147,22 @@ class Constraints:
         plain: whether there are no activations except the known ones.
     """
 
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Choices = field(default_factory=dict)
     more: tuple[str, ...] = ()
     first: Mapping[str, str] = field(default_factory=dict)
     plain: bool = False
 
-    def apply(self, choice: Choice) -> Choice:
-        """The choice with its remaining options, in the order in which they are tried."""
-        options = self.options.get(choice.name, choice.options)
-        if choice.name == READOUT:  # of which an order allows only some
-            options = tuple(option for option in options if option in choice.options)
-        first = self.first.get(choice.name)
-        if self.plain and NONE in options:
-            options = (first if first in options else NONE,)
-        return Choice(choice.name, (first, *(o for o in options if o != first)) if first in options else options)
+    def apply(self, choices: Choices) -> dict[str, tuple[str, ...]]:
+        """The choices with their remaining options, in the order in which they are tried."""
+        return {name: self._narrow(name, options) for name, options in choices.items()}
+
+    def _narrow(self, name: str, options: tuple[str, ...]) -> tuple[str, ...]:
+        stated, first = self.options.get(name, options), self.first.get(name)
+        if name == READOUT:  # of which an order allows only some
+            stated = tuple(option for option in stated if option in options)
+        if self.plain and NONE in stated:
+            return (first if first in stated else NONE,)
+        return (first, *(option for option in stated if option != first)) if first in stated else stated
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,63 +171,60 @@ class Space:
 
     Attributes:
         order: of the parts.
-        recurrent: the LSTM or GRU; None if there is none.
         kinds: the choices of libraries.
         choices: all choices, `kinds` first, the others in the order of the computation.
     """
 
     order: Order
-    recurrent: RecurrentPart | None
-    kinds: tuple[Choice, ...]
-    choices: tuple[Choice, ...]
+    kinds: Choices
+    choices: Choices
 
     @classmethod
-    def of(cls, order: Order, recurrent: RecurrentPart | None, constraints: Constraints, n_outputs: int) -> Space:
+    def of(cls, order: Order, constraints: Constraints, n_outputs: int) -> Space:
         """The space of an order, reduced by what is known."""
-        parts = (*order.front, *order.head)
         kinds: dict[str, tuple[str, ...]] = {}
-        for part in parts:
+        for part in (*order.front, *order.head):
             for name, options in part.open.items():
-                kinds.setdefault(name, tuple(constraints.options.get(name, options)))
+                kinds.setdefault(name, constraints.options.get(name, options))
         activations = (*ACTIVATIONS, *(name for name in constraints.more if name not in ACTIVATIONS))
-        readouts = FLAT_READOUTS if order.flat else READOUTS
-        places = [part.place for part in order.front[1:]]
-        choices = [Choice(INPUTS, UNITS), *(Choice(activation_slot(place), activations) for place in places)]
-        if recurrent is not None and order.front:
-            choices.append(Choice(activation_slot(recurrent.place), activations))
-        choices.append(Choice(READOUT, readouts))
-        after_readout = order.head if recurrent is not None or order.front else order.head[1:]
-        choices += [Choice(activation_slot(part.place), activations) for part in after_readout]
+        before = [part.place for part in order.per_step[1:]]
+        after = [part.place for part in (order.head if order.per_step else order.head[1:])]
         softmax = ("softmax",) if n_outputs > 1 else ()
-        at_output = (*(name for name in activations if "(" not in name), *softmax)
-        choices += [Choice(OUTPUT, at_output), Choice(PREDICTIONS, UNITS)]
-        of_kinds = tuple(Choice(name, options) for name, options in kinds.items())
-        return cls(order, recurrent, of_kinds, (*of_kinds, *map(constraints.apply, choices)))
+        choices = {
+            INPUTS: UNITS,
+            **dict.fromkeys(map(activation_slot, before), activations),
+            READOUT: FLAT_READOUTS if order.flat else READOUTS,
+            **dict.fromkeys(map(activation_slot, after), activations),
+            OUTPUT: (*(name for name in activations if "(" not in name), *softmax),
+            PREDICTIONS: UNITS,
+        }
+        return cls(order, kinds, kinds | constraints.apply(choices))
 
     @property
     def n_readings(self) -> int:
         """Number of readings."""
-        return prod(len(choice.options) for choice in self.choices)
+        return prod(map(len, self.choices.values()))
 
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Index of each choice, by its name."""
-        return {choice.name: number for number, choice in enumerate(self.choices)}
+        return {name: number for number, name in enumerate(self.choices)}
 
-    def options(self, name: str) -> tuple[str, ...]:
-        """The options of a choice, by its name."""
-        return self.choices[self.index[name]].options
+    def read(self, chosen: Mapping[str, str]) -> Reading:
+        """The reading with some options, and the usual ones of the other choices."""
+        numbers = (options.index(chosen.get(name, options[0])) for name, options in self.choices.items())
+        return Reading(self, tuple(numbers))
 
     def with_one_activation(self) -> Iterator[Space]:
         """The same readings as several spaces, each with another activation as the usual one before every part."""
-        places = [choice for choice in self.choices if choice.name.startswith("before ")]
-        for name in dict.fromkeys(option for choice in places for option in choice.options[1:]):
-            constraints = Constraints(first={choice.name: name for choice in places})
-            yield replace(self, choices=tuple(constraints.apply(choice) for choice in self.choices))
+        places = {name: options for name, options in self.choices.items() if name.startswith("before ")}
+        for activation in dict.fromkeys(option for options in places.values() for option in options[1:]):
+            constraints = Constraints(first=dict.fromkeys(places, activation))
+            yield replace(self, choices=constraints.apply(self.choices))
 
     def each_kind(self) -> Iterator[tuple[int, ...]]:
         """Yields all combinations of options of `kinds`, those with the fewest departures first."""
-        every = product(*(range(len(choice.options)) for choice in self.kinds))
+        every = product(*(range(len(options)) for options in self.kinds.values()))
         return iter(sorted(every, key=lambda options: (sum(map(bool, options)), options)))
 
 
@@ -252,67 +238,56 @@ class Reading:
     @property
     def chosen(self) -> dict[str, str]:
         """The option of each choice."""
-        return {
-            choice.name: choice.options[number] for choice, number in zip(self.space.choices, self.numbers, strict=True)
-        }
+        pairs = zip(self.space.choices.items(), self.numbers, strict=True)
+        return {name: options[number] for (name, options), number in pairs}
 
     @property
     def departures(self) -> int:
         """Number of choices that differ from the usual option; fewer is simpler."""
         return sum(map(bool, self.numbers))
 
-    def within(self, space: Space) -> Reading:
-        """The same reading in a larger space."""
-        chosen = self.chosen
-        return Reading(space, tuple(choice.options.index(chosen[choice.name]) for choice in space.choices))
-
     def changed_once(self) -> Iterator[Reading]:
         """Yields all readings that differ in one choice."""
-        for number, choice in enumerate(self.space.choices):
-            for option in range(len(choice.options)):
-                if option != self.numbers[number]:
-                    yield Reading(self.space, (*self.numbers[:number], option, *self.numbers[number + 1 :]))
+        for name, options in self.space.choices.items():
+            for option in options:
+                if option != self.chosen[name]:
+                    yield self.space.read({**self.chosen, name: option})
 
     def differs_from(self, other: Reading) -> list[str]:
         """Names of the choices in which it differs from another reading of the same space."""
-        theirs = other.chosen
-        return [name for name, option in self.chosen.items() if theirs.get(name) != option]
+        return [name for name, option in self.chosen.items() if other.chosen.get(name) != option]
 
     def chain(self) -> Chain:
         """The computation of the reading."""
-        space, chosen = self.space, self.chosen
-        output = chosen[OUTPUT]
+        order, chosen = self.space.order, self.chosen
+
+        def activation(part: AnyPart) -> tuple[Element, ...]:
+            name = chosen.get(activation_slot(part.place), NONE)
+            return () if name == NONE else (step_of(name),)
+
+        def elements(parts: Sequence[Part]) -> tuple[Element, ...]:
+            return tuple(element for part in parts for element in (*activation(part), *part.items(chosen)))
+
         return Chain(
-            front=(*_elements(space.order.front, chosen), *_activation(space.recurrent, chosen)),
-            recurrent=space.recurrent,
+            front=(*elements(order.front), *(activation(order.recurrent) if order.recurrent else ())),
+            recurrent=order.recurrent,
             readout=chosen[READOUT],
-            head=_elements(space.order.head, chosen),
-            output_function=None if output == NONE else output,
+            head=elements(order.head),
+            output_function=None if chosen[OUTPUT] == NONE else chosen[OUTPUT],
         )
 
     def describe(self) -> str:
         """The choices that the file left open, in words."""
-        space, chosen, found = self.space, self.chosen, []
-        for choice in space.choices:
-            if choice.name.startswith("before ") and chosen[choice.name] != NONE:
-                found.append(f"{chosen[choice.name]} {choice.name}")
-        if chosen[OUTPUT] != NONE:
-            found.append(f"{chosen[OUTPUT]} at the output")
-        if len(space.options(READOUT)) > 1:
-            found.append(describe_readout(chosen[READOUT]))
-        found += [_describe_kind(choice.name, chosen[choice.name]) for choice in space.kinds]
-        for name in (INPUTS, PREDICTIONS):
-            if len(space.options(name)) > 1:
-                found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
+        space, chosen = self.space, self.chosen
+        left_open = {name for name, options in space.choices.items() if len(options) > 1}
+        before = [name for name in chosen if name.startswith("before ") and chosen[name] != NONE]
+        found = [f"{chosen[name]} {name}" for name in before]
+        found += [f"{chosen[OUTPUT]} at the output"] if chosen[OUTPUT] != NONE else []
+        found += [READOUT_WORDS[chosen[READOUT]]] if READOUT in left_open else []
+        found += [_describe_kind(name, chosen[name]) for name in space.kinds]
+        for name in sorted(left_open & {INPUTS, PREDICTIONS}):
+            found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
         return ", ".join(found)
-
-
-def describe_readout(readout: str) -> str:
-    """A readout, in words."""
-    return {
-        "flatten": "all steps read, steps outermost",
-        "flatten_features": "all steps read, features outermost",
-    }.get(readout, f"readout {readout}")
 
 
 def _describe_kind(name: str, option: str) -> str:
@@ -328,19 +303,3 @@ def _describe_kind(name: str, option: str) -> str:
         case "base":
             return "no base" if option == "zero" else f"base {option}"
     return option
-
-
-def _elements(parts: Sequence[Part], chosen: Mapping[str, str]) -> tuple[Element, ...]:
-    """The items of parts, each after its activation."""
-    return tuple(element for part in parts for element in (*_activation(part, chosen), *part.items(chosen)))
-
-
-def _activation(part: Part | RecurrentPart | None, chosen: Mapping[str, str]) -> tuple[Step, ...]:
-    name = NONE if part is None else chosen.get(activation_slot(part.place), NONE)
-    return () if name == NONE else (step_of(name),)
-
-
-def step_of(name: str) -> Step:
-    """The step of an option such as ``relu`` or ``leaky_relu(0.2)``."""
-    kind, _, parameter = name.partition("(")
-    return Step(kind, float(parameter.rstrip(")")) if parameter else None)

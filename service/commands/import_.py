@@ -15,11 +15,11 @@ from rich.table import Table
 
 from kanmodel import Model
 from kanmodel.explain.scores import MIN_INPUTS
-from kanmodel.importers.arrays import read_names, read_windows_file
 from kanmodel.importers.description import Description, describe_file
+from kanmodel.importers.documents import read_names, read_windows_file
 from kanmodel.importers.from_file import Imported, import_checkpoint
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
-from kanmodel.importers.samples import describe_relative
+from kanmodel.importers.search import Result
 from service.commands.options import make_console, refuse_unwritable
 
 
@@ -107,39 +107,40 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _summary(imported: Imported, output: Path, checkpoint: str) -> dict[str, Any]:
+    result = imported.result
     return {
         "name": imported.name,
         "file": str(output),
         "checkpoint": checkpoint,
         "provenance": vars(imported.model.provenance),
-        "largest_difference": imported.comparison.absolute if imported.comparison else None,
-        "relative_difference": imported.comparison.relative if imported.comparison else None,
-        "reading": imported.reading or None,
-        "also_matching": imported.also_matching,
-        "not_told_apart": imported.undecided,
-        "readings_left_out": imported.left_out,
-        "readings_tried": imported.tried,
-        "readings": imported.total,
+        "largest_difference": result.comparison.absolute if result.comparison else None,
+        "relative_difference": result.comparison.relative if result.comparison else None,
+        "reading": result.found.describe() or None,
+        "also_matching": [match.reading.describe() for match in result.matches[1:]],
+        "not_told_apart": result.describe_undecided(),
+        "readings_left_out": result.left_out,
+        "readings_tried": result.tried,
+        "readings": result.total,
         "reference_windows": len(imported.model.reference.windows),
     }
 
 
 def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
-    console = make_console(soft_wrap=True)
+    console, result = make_console(soft_wrap=True), imported.result
     n_reference = len(imported.model.reference.windows)
     console.print(f"{imported.name}: wrote {output}  {checkpoint[:19]}…")
-    if imported.comparison is None:
+    if result.comparison is None:
         console.print("not verified: the manifest has no check, so the forecasts were compared with nothing")
     else:
         console.print(
-            f"verified: the largest difference from the check is {imported.comparison.absolute:.2g}, "
-            f"{describe_relative(imported.comparison)}"
+            f"verified: the largest difference from the check is {result.comparison.absolute:.2g}, "
+            f"{result.comparison.describe_relative()}"
         )
-    if imported.reading:
-        found = "found" if imported.comparison else "assumed"
-        tried = f" ({imported.tried:,} of {imported.total:,} readings tried)" if imported.comparison else ""
-        console.print(f"{found}: {imported.reading}{tried}")
-    _print_undecided(console, imported)
+    if reading := result.found.describe():
+        found = "found" if result.comparison else "assumed"
+        tried = f" ({result.tried:,} of {result.total:,} readings tried)" if result.comparison else ""
+        console.print(f"{found}: {reading}{tried}")
+    _print_undecided(console, result)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null")
     span = imported.model.reference_span
@@ -147,15 +148,16 @@ def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
         console.print(f"The reference windows are not like the training rows: {span}.")
 
 
-def _print_undecided(console: Console, imported: Imported) -> None:
+def _print_undecided(console: Console, result: Result) -> None:
     """Warns of other functions that reproduce the predictions."""
-    for other in imported.undecided[:5]:
+    others = result.describe_undecided()
+    for other in others[:5]:
         console.print(f"warning: these windows fit as well: {other}")
-    if len(imported.undecided) > 5:
-        console.print(f"warning: and {len(imported.undecided) - 5} more")
-    if imported.left_out:
-        console.print(f"warning: {imported.left_out} more readings may fit, too many to compare")
-    if imported.undecided or imported.left_out:
+    if len(others) > 5:
+        console.print(f"warning: and {len(others) - 5} more")
+    if result.left_out:
+        console.print(f"warning: {result.left_out} more readings may fit, too many to compare")
+    if others or result.left_out:
         console.print(
             "the simplest was chosen: state the right one in the manifest, or use --strict to refuse such files"
         )

@@ -14,7 +14,9 @@ from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, pru
 from kanmodel.explain.symbolic import suggest_edge_formulas
 from kanmodel.explain.topology import build_topology
 from kanmodel.importers.assembly import Chain, assemble
-from kanmodel.importers.libraries import Metadata, find_parts
+from kanmodel.importers.layers import find_parts
+from kanmodel.importers.manifest import Statement
+from kanmodel.importers.parts import Metadata
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers
@@ -24,7 +26,7 @@ from kanmodel.network.frozen import FrozenNetwork
 def fast_kan_model(file, library):
     """An imported LSTM with a head of fast-kan or FasterKAN, on the library's own windows."""
     tensors = torch.load(FOLDER / "import" / "fast_head" / file, weights_only=True)
-    parts, (recurrent,) = find_parts(tensors, Metadata(library=library))
+    parts, (recurrent,) = find_parts(tensors, Metadata(Statement(library=library)))
     features = tuple(Feature(f"f{i}") for i in range(20))
     shapes = ModelConfig(features, (Target("y"),), 24, 1, plain_layers([20, 1]))
     head = tuple(item for part in parts for item in part.items({}))

@@ -10,11 +10,12 @@ from thorough import examples
 
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.importers.assembly import NONE
-from kanmodel.importers.from_file import from_file, import_weights, make_samples
+from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
-from kanmodel.importers.manifest import parse_manifest
-from kanmodel.importers.space import Reading, activation_slot
+from kanmodel.importers.manifest import NONE
+from kanmodel.importers.samples import make_samples, state_call
+from kanmodel.importers.source import open_source
+from kanmodel.importers.space import activation_slot
 
 RECURRENT = ("lstm", "gru", "bilstm")
 EVERY = pytest.mark.parametrize("name", CASES)
@@ -22,11 +23,10 @@ EVERY = pytest.mark.parametrize("name", CASES)
 
 def read_file(case, file="state_dict.pt", predictions=None):
     """The result of an import, given only names and scaling."""
-    document = {"features": FEATURES, "reference": "windows", "scaling": case.scaling}
-    manifest = parse_manifest(document, GLUE / "m.yaml")
+    stated = state_call(FEATURES, None, case.scaling, None, None, (), ())
     predictions = case.predictions if predictions is None else predictions
-    samples = make_samples(manifest, case.windows.astype(float), None, predictions.astype(float), 1e-4)
-    return import_weights(GLUE / case.name / file, manifest, samples), samples
+    samples = make_samples(stated, case.windows.astype(float), None, predictions.astype(float), 1e-4)
+    return import_weights(open_source(GLUE / case.name / file), stated, samples), samples
 
 
 @cache
@@ -52,12 +52,12 @@ def test_every_file_is_found_out(name, file):
     """Each file gets its true reading among all, and predicts the same to 1e-5 of the spread."""
     case = load_glue(name)
     imported, _ = read_state_dict(name) if file == "state_dict.pt" else read_file(case, file)
-    chosen = {activation_slot(place): NONE for place in case.truth["order"]} | imported.found.chosen
+    chosen = {activation_slot(place): NONE for place in case.truth["order"]} | imported.result.found.chosen
     for choice, option in expected_choices(case).items():
         assert chosen.get(choice, option) == option
     activations = {name for name, option in chosen.items() if name.startswith("before ") and option != NONE}
     assert activations <= set(expected_choices(case))
-    assert imported.tried == imported.total and not imported.also_matching
+    assert imported.result.tried == imported.result.total and len(imported.result.matches) == 1
     model = imported.model
     assert model.provenance.verified and model.provenance.relative_difference < 1e-5
     predicted = model.predict(case.original)
@@ -103,7 +103,7 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
     """With the predictions of a wrong reading, that reading is found, and the true one is not."""
     case = load_glue(name)
     imported, samples = read_state_dict(name)
-    space, true = imported.found.space, imported.found.chosen
+    space, true = imported.result.found.space, imported.result.found.chosen
     order, tried = case.truth["order"], 0
     for wrong in DOCUMENT["cases"][name]["misread"]:  # nearest first
         if tried == examples(2):
@@ -120,13 +120,12 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
                 changed[choice] = option
         if any(choice not in space.index for choice in changed):
             continue  # applying Chebyshev polynomials without tanh, which Kanscope does not support
-        numbers = tuple(choice.options.index(changed[choice.name]) for choice in space.choices)
-        reading = Reading(space, numbers)
+        reading = space.read(changed)
         predictions = samples.predict(samples.build(reading), reading, samples.inputs)
         apart = np.abs(predictions - samples.predictions) / samples.predictions.std(axis=0)
         assert 1e-3 < apart.max() < 1.5 * wrong["difference"] + 1e-3
         found = read_file(case, predictions=predictions)[0]
-        assert found.found.chosen == changed
+        assert found.result.found.chosen == changed
         tried += 1
     assert tried >= 2
 

@@ -1,6 +1,5 @@
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -11,7 +10,8 @@ from goldens import FOLDER, load_arrays
 from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import make_layer
-from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.manifest import Statement
+from kanmodel.importers.source import Source
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
@@ -61,10 +61,8 @@ def windows(name, dtype):
 
 def read_kan(tensors, library="fast_kan", denominator=None, base_activation="silu"):
     """The configs of the layers and their tensors, by number and name."""
-    manifest = Manifest(
-        "m", Path(), (), (), None, 1, "", library=library, denominator=denominator, base_activation=base_activation
-    )
-    parts = [part for part in find_structure(tensors, None, {}, manifest).parts if part.library != "LayerNorm"]
+    stated = Statement(library=library, denominator=denominator, base_activation=base_activation)
+    parts = [part for part in find_structure(Source("m", tensors), stated).parts if part.library != "LayerNorm"]
     layers = [item for part in parts for item in part.items({})]
     modules = [make_layer(layer, torch.float64).state_dict() for layer in layers]
     return tuple(layer.config for layer in layers), {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.arrays import read_array
+from kanmodel.importers.documents import read_array
 from kanmodel.importers.manifest import read_manifest
 
 LEAST = "features: [a, {name: b, unit: K}]\ntargets: [y]\nlookback: 3\nreference: w.npy\n"

@@ -16,7 +16,7 @@ from torch import nn
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.from_file import import_checkpoint
-from kanmodel.importers.libraries.layers import INV_DENOMINATORS
+from kanmodel.importers.layers import INV_DENOMINATORS
 from kanmodel.importers.manifest import read_manifest
 from kanmodel.importers.samples import ROUNDING, Bounds
 
@@ -72,7 +72,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
 def test_the_unit_of_the_targets_does_not_change_the_verdict(factor, space):
     """A model is verified, and a near miss refused, for targets in thousandths and in millions."""
     imported = import_efficient(factor, space=space)
-    assert imported.model.provenance.verified and imported.comparison.relative < 2e-6
+    assert imported.model.provenance.verified and imported.result.comparison.relative < 2e-6
     assert import_efficient(factor, 0.5e-5, space=space).model.provenance.verified
     with pytest.raises(CheckpointError, match="the largest difference is"):
         import_efficient(factor, 2e-5, space=space)
@@ -85,7 +85,7 @@ def test_both_differences_are_reported():
     imported = import_efficient(2500.0, 0.5e-5)
     expected = load_arrays("import/expected")["efficient/predictions"]
     spread = 2500 * expected.std()
-    comparison, provenance = imported.comparison, imported.model.provenance
+    comparison, provenance = imported.result.comparison, imported.model.provenance
     assert comparison.absolute == pytest.approx(0.5e-5 * spread, rel=0.2)
     assert comparison.relative == pytest.approx(comparison.absolute / spread, rel=1e-4)
     assert (provenance.difference, provenance.relative_difference) == (comparison.absolute, comparison.relative)
@@ -101,7 +101,7 @@ def test_both_differences_are_reported():
 def test_a_check_without_spread():
     """A single window verifies a forecast only to five digits, whatever the tolerance."""
     imported = import_efficient(1000.0, single=True)
-    assert imported.comparison.relative < 1e-5 and not imported.comparison.varies
+    assert imported.result.comparison.relative < 1e-5 and not imported.result.comparison.varies
     loose = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": 0.01}
     with pytest.raises(CheckpointError, match=r"of the magnitude of that output, and 1\.1e-05 is allowed"):
         import_efficient(1000.0, single=True, base_activation="identity", check=loose)
@@ -197,28 +197,28 @@ def import_fasterkan(folder, reading, inverse=0.5, check=True, error=0.0):
 def test_the_check_decides_what_inv_denominator_means(tmp_path, reading, inverse):
     """Files of FasterKAN, of its forks and of cu_fasterkan are all verified, each with its own meaning."""
     imported = import_fasterkan(tmp_path, reading, inverse)
-    assert imported.reading == INV_DENOMINATORS[reading] and imported.comparison.matches
-    assert imported.also_matching == () and INV_DENOMINATORS[reading] in imported.model.provenance.library
+    assert imported.result.found.describe() == INV_DENOMINATORS[reading] and imported.result.comparison.matches
+    assert len(imported.result.matches) == 1 and INV_DENOMINATORS[reading] in imported.model.provenance.library
 
 
 def test_readings_that_are_the_same(tmp_path):
     """At an inverse of 1 FasterKAN and its forks agree; near 1 both readings are reported and the library's is used."""
     imported = import_fasterkan(tmp_path, "used", 1.0)
-    assert imported.reading == INV_DENOMINATORS["ignored"] and imported.also_matching == ()
+    assert imported.result.found.describe() == INV_DENOMINATORS["ignored"] and len(imported.result.matches) == 1
     imported = import_fasterkan(tmp_path, "used", 1 + 1e-6)
-    assert imported.reading == INV_DENOMINATORS["ignored"]
-    assert imported.also_matching == (INV_DENOMINATORS["used"],)
+    assert imported.result.found.describe() == INV_DENOMINATORS["ignored"]
+    assert [match.reading.describe() for match in imported.result.matches[1:]] == [INV_DENOMINATORS["used"]]
 
 
 def test_an_inverse_of_zero_can_only_be_ignored(tmp_path):
     """An inverse of 0 would mean infinitely wide bumps, so only FasterKAN's own reading remains."""
-    assert import_fasterkan(tmp_path, "ignored", 0.0).reading == ""
+    assert import_fasterkan(tmp_path, "ignored", 0.0).result.found.describe() == ""
 
 
 def test_without_a_check_the_meaning_of_the_library_is_used(tmp_path):
     """Without predictions to compare with, inv_denominator is ignored, as in FasterKAN, with a note."""
     imported = import_fasterkan(tmp_path, "used", check=False)
-    assert imported.reading == INV_DENOMINATORS["ignored"] and not imported.model.provenance.verified
+    assert imported.result.found.describe() == INV_DENOMINATORS["ignored"] and not imported.model.provenance.verified
     assert [layer.basis.denominator for layer in imported.model.config.head] == [1.0, 1.0]
 
 

@@ -16,13 +16,15 @@ from torch import nn
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError
-from kanmodel.importers import evaluation
-from kanmodel.importers.assembly import NONE, fold
+from kanmodel.importers import search as searching
+from kanmodel.importers.assembly import fold
 from kanmodel.importers.from_file import from_file, import_checkpoint
-from kanmodel.importers.libraries import Layer, Metadata, Norm, find_parts
-from kanmodel.importers.manifest import parse_manifest, read_manifest
-from kanmodel.importers.samples import Samples, make_shapes, name_outputs
+from kanmodel.importers.layers import find_parts
+from kanmodel.importers.manifest import NONE, parse_manifest, read_manifest
+from kanmodel.importers.parts import Layer, Metadata, Norm
+from kanmodel.importers.samples import Samples, make_shapes
 from kanmodel.importers.search import search
+from kanmodel.importers.source import Source
 from kanmodel.importers.space import OUTPUT, READOUT, Reading, activation_slot, find_orders
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Line
@@ -82,9 +84,8 @@ def make_space(tensors, n_outputs, scaling=None):
     if scaling is not None:
         document |= {"scaling": scaling, "targets": [f"y{number}" for number in range(n_outputs)]}
     manifest = parse_manifest(document, Path("m.yaml"))
-    targets, _ = name_outputs(manifest, np.zeros((3, n_outputs)), "predictions")
-    shapes = make_shapes(manifest, targets, 5, 1)
-    return find_structure(tensors, None, {}, manifest).spaces(shapes, manifest), shapes
+    shapes = make_shapes(manifest, 5, np.zeros((3, n_outputs)))
+    return find_structure(Source("m", tensors), manifest).spaces(shapes), shapes
 
 
 def windows_of(seed, n=24):
@@ -95,7 +96,7 @@ def pick(spaces, seed):
     """A random reading by seed."""
     random = np.random.default_rng(seed)
     space = spaces[random.integers(len(spaces))]
-    return Reading(space, tuple(int(random.integers(len(choice.options))) for choice in space.choices))
+    return Reading(space, tuple(int(random.integers(len(options))) for options in space.choices.values()))
 
 
 def predict(reading, shapes, windows):
@@ -144,7 +145,7 @@ def test_the_screen_loses_nothing(case):
     result = search(spaces, samples)
     found = {reading.numbers for match in result.matches for reading in (match.reading, *match.same)}
     exhaustive = set()
-    for numbers in product(*(range(len(choice.options)) for choice in spaces[0].choices)):
+    for numbers in product(*map(range, map(len, spaces[0].choices.values()))):
         reading = Reading(spaces[0], numbers)
         if samples.bounds.compare(predictions, predict(reading, shapes, windows)).matches:
             exhaustive.add(numbers)
@@ -161,11 +162,8 @@ def test_the_unit_of_the_targets_changes_nothing(factor):
     tensors |= {f"kan.{name}": t for name, t in efficient(4, 3, generator).items()}
     tensors |= {f"out.{name}": factor * t for name, t in linear(3, 1, generator).items()}
     spaces, shapes = make_space(tensors, 1)
-    names = [choice.name for choice in spaces[0].choices]
-    numbers = [0] * len(names)
-    numbers[names.index(activation_slot("out"))] = spaces[0].options(activation_slot("out")).index("relu")
     windows = windows_of(1)
-    predictions = predict(Reading(spaces[0], tuple(numbers)), shapes, windows)
+    predictions = predict(spaces[0].read({activation_slot("out"): "relu"}), shapes, windows)
     result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
     assert result.matches[0].reading.describe() == "relu before out, readout last, base silu"
     assert all(set(match.reading.differs_from(result.matches[0].reading)) == {OUTPUT} for match in result.matches[1:])
@@ -180,12 +178,12 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     tensors |= {f"out.{name}": t.detach() + 2 for name, t in nn.Linear(4, 1).named_parameters()}
     spaces, shapes = make_space(tensors, 1)
     windows = windows_of(1)
-    predictions = predict(Reading(spaces[0], (0,) * len(spaces[0].choices)), shapes, windows)
+    predictions = predict(spaces[0].read({}), shapes, windows)
     assert predictions.min() > 0
-    monkeypatch.setattr(evaluation, "N_CLOSE", 1)
+    monkeypatch.setattr(searching, "N_CLOSE", 1)
     every = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
     n_fitting = sum(1 + len(match.same) for match in every.matches)
-    monkeypatch.setattr("kanmodel.importers.search.MAX_SURVIVORS", cap)
+    monkeypatch.setattr(searching, "MAX_SURVIVORS", cap)
     some = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
     assert not every.left_out and n_fitting - cap <= some.left_out
     assert some.matches[0].reading.numbers == every.matches[0].reading.numbers
@@ -197,14 +195,12 @@ def test_near_readings_are_compared_despite_the_screen(monkeypatch):
     tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
     tensors |= {f"out.{name}": t.detach() for name, t in nn.Linear(4, 1).named_parameters()}
     spaces, shapes = make_space(tensors, 1)
-    space = spaces[0]
-    numbers = [0] * len(space.choices)
-    numbers[space.index[OUTPUT]] = space.choices[space.index[OUTPUT]].options.index("gelu")
+    planted_reading = spaces[0].read({OUTPUT: "gelu"})
     windows = windows_of(1)
-    predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
-    monkeypatch.setattr(evaluation, "SCREEN_SLACK", -1.0)  # refuses all
+    predictions = predict(planted_reading, shapes, windows)
+    monkeypatch.setattr(searching, "SCREEN_SLACK", -1.0)  # refuses all
     result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
-    assert [match.reading.numbers for match in result.matches] == [tuple(numbers)]
+    assert [match.reading for match in result.matches] == [planted_reading]
 
 
 def test_an_activation_without_effect_is_left_out():
@@ -214,18 +210,10 @@ def test_an_activation_without_effect_is_left_out():
     tensors |= {f"fc.{name}": t.detach() for name, t in nn.Linear(4, 3).named_parameters()}
     positive = nn.Linear(3, 1)
     tensors |= {f"out.{name}": t.detach() for name, t in positive.named_parameters()}
+    tensors["out.bias"] += 5
     spaces, shapes = make_space(tensors, 1)
-    names = [choice.name for choice in spaces[0].choices]
-    numbers = [0] * len(names)
-    numbers[names.index(activation_slot("out"))] = spaces[0].options(activation_slot("out")).index("sigmoid")
-    numbers[names.index(OUTPUT)] = spaces[0].options(OUTPUT).index("relu")
-    reading = Reading(spaces[0], tuple(numbers))
+    reading = spaces[0].read({activation_slot("out"): "sigmoid", OUTPUT: "relu"})
     windows = windows_of(1)
-    if float(predict(reading, shapes, windows).min()) == 0:
-        with torch.no_grad():
-            tensors["out.bias"] += 5
-    spaces, shapes = make_space(tensors, 1)
-    reading = Reading(spaces[0], tuple(numbers))
     result = search(spaces, Samples(shapes, windows, None, windows, predict(reading, shapes, windows), 1e-4))
     assert result.matches[0].reading.chosen[OUTPUT] == NONE
     assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
@@ -255,16 +243,16 @@ def test_ambiguous_functions_are_named(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(document))
     imported = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
     assert imported.model.config.output_function is None
-    assert any("relu at the output" in other for other in imported.also_matching)
+    assert any("relu at the output" in match.reading.describe() for match in imported.result.matches[1:])
     assert any("relu at the output" in other for other in imported.model.provenance.not_told_apart)
-    assert any(re.search(r"relu at the output.* would tell", other) for other in imported.undecided)
+    assert any(re.search(r"relu at the output.* would tell", other) for other in imported.result.describe_undecided())
     save_checkpoint(imported.model, tmp_path / "m.safetensors")
     assert load_checkpoint(tmp_path / "m.safetensors").provenance == imported.model.provenance
     with pytest.raises(CheckpointError, match=r"can be read as \d functions .*relu at the output.* add such windows"):
         import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"), strict=True)
     (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
     said = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "said.json"), strict=True)
-    assert said.undecided == said.model.provenance.not_told_apart == ()
+    assert said.result.describe_undecided() == said.model.provenance.not_told_apart == ()
     model = from_file(tmp_path / "m.pt", windows=x, predictions=y, features=["a", "b"], strict=True)
     assert model.config.output_function is None
 
@@ -277,18 +265,16 @@ def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
     for number in range(4):
         tensors |= {f"fc.{number}.{name}": t for name, t in efficient(4, 4 if number < 3 else 1, generator).items()}
     spaces, shapes = make_space(tensors, 1)
-    space = spaces[0]
-    numbers = [0] * len(space.choices)
-    numbers[space.index[activation_slot("fc.2")]] = 2
+    planted_reading = spaces[0].read({activation_slot("fc.2"): "tanh"})
     windows = windows_of(3)
-    predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
-    monkeypatch.setattr(evaluation, "MAX_READINGS", 20_000)
+    predictions = predict(planted_reading, shapes, windows)
+    monkeypatch.setattr(searching, "MAX_READINGS", 20_000)
     seen = []
     result = search(
         spaces, Samples(shapes, windows, None, windows, predictions, 1e-4), lambda tried, total: seen.append(tried)
     )
     assert 5_000 < result.tried < result.total and seen == sorted(seen)
-    assert result.matches[0].reading.numbers == tuple(numbers)
+    assert result.found == planted_reading
 
 
 def test_many_layers_with_one_activation_are_found(monkeypatch):
@@ -299,14 +285,13 @@ def test_many_layers_with_one_activation_are_found(monkeypatch):
         layer = nn.Linear(4, 4 if number < 6 else 1)
         tensors |= {f"fc.{number}.{name}": 2 * t.detach() for name, t in layer.named_parameters()}
     spaces, shapes = make_space(tensors, 1)
-    space = spaces[0]
     chosen = {activation_slot(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
-    numbers = tuple(c.options.index(chosen[c.name]) if c.name in chosen else 0 for c in space.choices)
+    planted_reading = spaces[0].read(chosen)
     windows = windows_of(3)
-    predictions = predict(Reading(space, numbers), shapes, windows)
-    monkeypatch.setattr(evaluation, "MAX_READINGS", 100_000)
+    predictions = predict(planted_reading, shapes, windows)
+    monkeypatch.setattr(searching, "MAX_READINGS", 100_000)
     result = search(spaces[:1], Samples(shapes, windows, None, windows, predictions, 1e-4))
-    assert result.tried < result.total and result.matches[0].reading.numbers == numbers
+    assert result.tried < result.total and result.found == planted_reading
 
 
 def test_orders():

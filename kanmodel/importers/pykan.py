@@ -13,40 +13,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
+from typing import Any
 
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.libraries.part import (
-    Arities,
+from kanmodel.importers.manifest import Arities, PykanConfig, parse_pykan_config
+from kanmodel.importers.parts import (
     Chosen,
     Layer,
     Metadata,
     Part,
-    PykanConfig,
-    Shape,
     Tensors,
-    compare_shapes,
+    fit,
     keys_of,
     keys_under,
-    shape_of,
     spline_shape,
     start_of,
 )
+from kanmodel.importers.source import N_ENTERING
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig, SymbolicEdge
 from kanmodel.network.functions import FUNCTIONS
 
+AXES = {
+    "act_fun.{}.coef": "in subnodes coef",
+    "act_fun.{}.grid": "in knots",
+    **{f"act_fun.{{}}.{name}": "in subnodes" for name in ("mask", "scale_base", "scale_sp")},
+    "symbolic_fun.{}.mask": "subnodes in",
+    "symbolic_fun.{}.affine": "subnodes in 4",
+    **{f"subnode_{name}_{{}}": "subnodes" for name in ("scale", "bias")},
+    **{f"node_{name}_{{}}": "nodes" for name in ("scale", "bias")},
+}  # of the tensors of a layer, by their names with its number
+FLAT_AXES = {
+    "symbolic_fun.{}.mask": "nodes in",
+    "symbolic_fun.{}.affine": "nodes in 4",
+    "biases.{}.weight": "1 nodes",
+    "act_fun.{}.coef": "edges coef",
+    "act_fun.{}.grid": "edges knots",
+    **{f"act_fun.{{}}.{name}": "edges" for name in ("mask", "scale_base", "scale_sp")},
+}  # of version 0.0
+
 
 @dataclass(frozen=True)
 class Outline:
-    """The properties of a layer that its shapes determine."""
+    """The properties of a layer that its shapes determine, and the keys of its tensors."""
 
     n_in: int
     n_subnodes: int
     n_nodes: int
     basis: BSpline
+    keys: tuple[str, ...]
 
 
 def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
@@ -60,9 +78,8 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
     if n_axes not in (2, 3):
         return None
     flat = n_axes == 2
-    title = "pykan 0.0" if flat else "pykan"
     n_layers = next(number for number in count() if f"act_fun.{number}.coef" not in found)
-    layers = [(_flat_outline if flat else _outline)(found, place, number) for number in range(n_layers)]
+    layers = [_outline(found, place, number, flat) for number in range(n_layers)]
     for number, (before, layer) in enumerate(pairwise(layers), start=1):
         if before.n_nodes != layer.n_in:
             start = f"{start_of(place)}act_fun."
@@ -70,18 +87,15 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
                 f"has {layer.n_in} inputs in {start}{number}, but {before.n_nodes} outputs in {start}{number - 1} "
                 "before it"
             )
-    shapes = [(_flat_shapes if flat else _shapes)(layer, number) for number, layer in enumerate(layers)]
-    expected = {key: shape for of_layer in shapes for key, shape in of_layer.items()}
-    compare_shapes(found, expected, place, title)
-    config = None if flat else metadata.pykan_config(place)
-    options = {"none": [()] * n_layers} if flat else _arities(layers, metadata.mult_arity, config)
+    config = None if flat else _find_config(metadata, place)
+    options = {"none": [()] * n_layers} if flat else _arities(layers, metadata.stated.mult_arity, config)
     symbolic: list[tuple[SymbolicEdge, ...]] = [()] * n_layers
     problem = None
     try:
         symbolic = [_find_symbolic(found, number, place, config) for number in range(n_layers)]
     except CheckpointError as error:
         problem = str(error)
-    kept, n_in = (None if flat else metadata.kept_inputs(place)) or (None, layers[0].n_in)
+    kept, n_in = (None if flat else _kept_inputs(metadata, place)) or (None, layers[0].n_in)
     if kept is not None and (len(kept) != layers[0].n_in or len(set(kept)) != len(kept) or max(kept) >= n_in):
         raise CheckpointError(
             f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be as many different numbers below "
@@ -98,34 +112,65 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
         ]
         return (_restore_inputs(items[0], kept, n_in) if kept is not None else items[0], *items[1:])
 
-    choices = {"base": metadata.bases(place), "mult_arity": tuple(options)}
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]
     products = ", some of them products" if any(layer.n_subnodes != layer.n_nodes for layer in layers) else ""
     grids = ", ".join(str(layer.basis.grid_size) for layer in layers)
     orders = ", ".join(map(str, sorted({layer.basis.order for layer in layers})))
-    sizes = f"nodes {nodes}{products}, grid {grids}, spline order {orders}"
-    return Part(place, title, n_in, layers[-1].n_nodes, keys_of(place, expected), read, choices, sizes, problem)
+    return Part(
+        place,
+        "pykan 0.0" if flat else "pykan",
+        n_in,
+        layers[-1].n_nodes,
+        keys_of(place, (key for layer in layers for key in layer.keys)),
+        read,
+        {"base": metadata.bases(place), "mult_arity": tuple(options)},
+        f"nodes {nodes}{products}, grid {grids}, spline order {orders}",
+        problem,
+    )
 
 
-def _outline(found: Tensors, place: str, number: int) -> Outline:
-    n_in, n_subnodes, n_coef = shape_of(found, f"act_fun.{number}.coef", 3, place)
-    _, n_knots = shape_of(found, f"act_fun.{number}.grid", 2, place)
-    (n_nodes,) = shape_of(found, f"node_bias_{number}", 1, place)
-    basis = BSpline(*spline_shape(f"{start_of(place)}act_fun.{number}", n_coef, n_knots))
-    return Outline(n_in, n_subnodes, n_nodes, basis)
+def _outline(found: Tensors, place: str, number: int, flat: bool) -> Outline:
+    title, known = "pykan 0.0" if flat else "pykan", {}
+    axes = {name.format(number): axes for name, axes in (FLAT_AXES if flat else AXES).items()}
+    if flat:
+        mask = f"symbolic_fun.{number}.mask"
+        known = fit(found, place, title, {mask: axes[mask]})
+        known["edges"] = known["nodes"] * known["in"]
+    sizes = fit(found, place, title, axes, known)
+    basis = BSpline(*spline_shape(f"{start_of(place)}act_fun.{number}", sizes["coef"], sizes["knots"], not flat))
+    return Outline(sizes["in"], sizes["nodes" if flat else "subnodes"], sizes["nodes"], basis, tuple(axes))
 
 
-def _shapes(layer: Outline, number: int) -> dict[str, Shape]:
-    n_in, n_sub = layer.n_in, layer.n_subnodes
-    return {
-        f"act_fun.{number}.grid": (n_in, *layer.basis.per_input()["grid"]),
-        f"act_fun.{number}.coef": (n_in, n_sub, *layer.basis.per_edge()["coef"]),
-        **{f"act_fun.{number}.{name}": (n_in, n_sub) for name in ("mask", "scale_base", "scale_sp")},
-        f"symbolic_fun.{number}.mask": (n_sub, n_in),
-        f"symbolic_fun.{number}.affine": (n_sub, n_in, 4),
-        **{f"subnode_{name}_{number}": (n_sub,) for name in ("scale", "bias")},
-        **{f"node_{name}_{number}": (layer.n_nodes,) for name in ("scale", "bias")},
-    }
+def _find_config(metadata: Metadata, place: str) -> PykanConfig | None:
+    """The configuration of pykan beside the weights, or as its saveckpt would write it for the module."""
+    stated, module = metadata.stated.pykan_config, metadata.module and metadata.module.find(place)
+    if stated is not None or module is None or "symbolic_fun" not in module.children:
+        return stated
+    document = {key: module.values.get(key) for key in ("width", "mult_arity", "base_fun_name", "symbolic_enabled")}
+    document = {key: value for key, value in document.items() if key in module.values}
+    for number, layer in module.children["symbolic_fun"].children.items():
+        document[f"symbolic.funs_name.{number}"] = layer.values.get("funs_name")
+    try:
+        return parse_pykan_config(_as_lists(document), "its module")
+    except CheckpointError:
+        return None
+
+
+def _as_lists(value: object) -> Any:
+    """The value with tuples converted to lists, as in a document."""
+    if isinstance(value, dict):
+        return {key: _as_lists(part) for key, part in value.items()}
+    return [_as_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _kept_inputs(metadata: Metadata, place: str) -> tuple[tuple[int, ...], int] | None:
+    """The inputs that prune_input kept, and the number before."""
+    if metadata.stated.input_id is not None:
+        return metadata.stated.input_id, metadata.n_entering
+    kept, n_entering = metadata.value(place, "input_id"), metadata.value(place, N_ENTERING)
+    if not isinstance(kept, Tensor) or not isinstance(n_entering, int) or len(kept) == n_entering:
+        return None
+    return tuple(map(int, kept.tolist())), n_entering
 
 
 def _arities(
@@ -137,13 +182,11 @@ def _arities(
         stated = config.mult_arity
     if stated is not None:
         arities = [_layer_arities(layers, number, stated) for number in range(len(layers))]
-        if config is not None:
-            products = [len(factors) for factors in arities]
-            width = [(layer.n_nodes - n, n) for layer, n in zip(layers, products, strict=True)]
-            width.insert(0, (layers[0].n_in, 0))
-            if config.width != tuple(width):
-                in_file, in_config = ([n if not m else [n, m] for n, m in w] for w in (width, config.width))
-                raise CheckpointError(f"has the width {in_file}, but {config.name} says {in_config}")
+        pairs = zip(layers, arities, strict=True)
+        width = ((layers[0].n_in, 0), *((layer.n_nodes - len(factors), len(factors)) for layer, factors in pairs))
+        if config is not None and config.width != width:
+            in_file, in_config = ([n if not m else [n, m] for n, m in w] for w in (width, config.width))
+            raise CheckpointError(f"has the width {in_file}, but {config.name} says {in_config}")
         return {str(stated): arities}
     if not any(surplus):
         return {"none": [()] * len(layers)}
@@ -204,12 +247,7 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
 
 
 def _convert(
-    found: Tensors,
-    number: int,
-    layer: Outline,
-    base: str,
-    arities: tuple[int, ...],
-    symbolic: tuple[SymbolicEdge, ...],
+    found: Tensors, number: int, layer: Outline, base: str, arities: tuple[int, ...], symbolic: Sequence[SymbolicEdge]
 ) -> Layer:
     act = keys_under(found, f"act_fun.{number}")
     tensors: dict[str, Tensor] = {
@@ -226,7 +264,7 @@ def _convert(
         tensors["symbolic_mask"] = found[f"symbolic_fun.{number}.mask"][j, i]
         tensors["symbolic_affine"] = found[f"symbolic_fun.{number}.affine"][j, i]
     n_sum = layer.n_nodes - len(arities)
-    config = LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arities, symbolic=symbolic)
+    config = LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arities, symbolic=tuple(symbolic))
     return Layer(config, tensors)
 
 
@@ -241,26 +279,6 @@ def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer
     tensors["grid"][list(kept)] = layer.tensors["grid"]
     symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layer.config.symbolic)
     return Layer(replace(layer.config, n_in=n_inputs, symbolic=symbolic), tensors)
-
-
-def _flat_outline(found: Tensors, place: str, number: int) -> Outline:
-    _, n_coef = shape_of(found, f"act_fun.{number}.coef", 2, place)
-    _, n_knots = shape_of(found, f"act_fun.{number}.grid", 2, place)
-    n_out, n_in = shape_of(found, f"symbolic_fun.{number}.mask", 2, place)
-    basis = BSpline(*spline_shape(f"{start_of(place)}act_fun.{number}", n_coef, n_knots, extended=False))
-    return Outline(n_in, n_out, n_out, basis)
-
-
-def _flat_shapes(layer: Outline, number: int) -> dict[str, Shape]:
-    n_edges, basis = layer.n_in * layer.n_nodes, layer.basis
-    return {
-        f"biases.{number}.weight": (1, layer.n_nodes),
-        f"act_fun.{number}.grid": (n_edges, basis.grid_size + 1),
-        f"act_fun.{number}.coef": (n_edges, basis.grid_size + basis.order),
-        **{f"act_fun.{number}.{name}": (n_edges,) for name in ("mask", "scale_base", "scale_sp")},
-        f"symbolic_fun.{number}.mask": (layer.n_nodes, layer.n_in),
-        f"symbolic_fun.{number}.affine": (layer.n_nodes, layer.n_in, 4),
-    }
 
 
 def _flat_convert(found: Tensors, number: int, layer: Outline, place: str, base: str) -> Layer:

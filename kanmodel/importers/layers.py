@@ -1,20 +1,20 @@
 """Libraries of which each layer is a part: the KAN layers of six libraries, torch's own layers, LSTM and GRU.
 
-A function `read_…` reads the layer at one place. To add a library, write such a function, and name it in the table of
-`kanmodel.importers.libraries`.
+A function `read_…` reads the layer at one place. To add a library, write such a function, and name it in `READERS`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import isfinite
 
 import torch
+from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.libraries.part import (
-    NORM_EPS,
+from kanmodel.importers.parts import (
     Chosen,
     Layer,
     Metadata,
@@ -22,14 +22,13 @@ from kanmodel.importers.libraries.part import (
     Part,
     RecurrentPart,
     Tensors,
-    affine_of,
-    compare_shapes,
+    fit,
     keys_of,
     keys_under,
-    shape_of,
     spline_shape,
     start_of,
 )
+from kanmodel.importers.pykan import read_pykan
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Step
 from kanmodel.network.recurrent import recurrent_shapes
@@ -43,6 +42,16 @@ INV_DENOMINATORS = {
     "cuda": "inv_denominator used and the inputs innermost in the columns, as cu_fasterkan does",
 }
 INVERSE = "rbf.inv_denominator"
+RADIAL_AXES = {  # of tensors that a layer may have
+    **{"layernorm.weight?": "in", "layernorm.bias?": "in", f"{INVERSE}?": ""},
+    **{"base_linear.weight?": "out in", "base_linear.bias?": "out"},
+}
+RADIAL_KEYS = {  # of a radial layer -> names in a `KANLayer`
+    "layernorm.weight": "before.0.weight",
+    "layernorm.bias": "before.0.bias",
+    "base_linear.weight": "scale_base",
+    "base_linear.bias": "subnode_bias",
+}
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
 WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "weight1 of a silu base": "silu"}
@@ -70,27 +79,20 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         CheckpointError: a tensor is missing or its shape fits no layer, or the manifest contradicts the file.
     """
     start = start_of(place)
-    (n_centres,) = shape_of(found, "rbf.grid", 1, place)
-    n_out, n_columns = shape_of(found, "spline_linear.weight", 2, place)
-    n_in = n_columns // n_centres
-    if n_columns % n_centres:
+    sizes = fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
+    n_centres, n_out, (n_in, left) = sizes["centres"], sizes["out"], divmod(sizes["columns"], sizes["centres"])
+    if left:
         raise CheckpointError(
-            f"has {n_columns} columns in {start}spline_linear.weight, which {n_centres} centres of {start}rbf.grid do "
-            "not divide"
+            f"has {sizes['columns']} columns in {start}spline_linear.weight, which {n_centres} centres of "
+            f"{start}rbf.grid do not divide"
         )
-    present = ["rbf.grid", "spline_linear.weight"]
     for part in ("layernorm", "base_linear"):
         names = [name for name in (f"{part}.weight", f"{part}.bias") if name in found]
         if len(names) == 1:
             raise CheckpointError(f"has {start}{names[0]}, but of {part} only that")
-        present += names
+    fit(found, place, FAST, RADIAL_AXES, {"in": n_in, "out": n_out})
     normed, based, inverse = "layernorm.weight" in found, "base_linear.weight" in found, found.get(INVERSE)
-    present += [INVERSE] if inverse is not None else []
-    shapes = {"layernorm.weight": (n_in,), "layernorm.bias": (n_in,), INVERSE: ()}
-    shapes |= {"base_linear.weight": (n_out, n_in), "base_linear.bias": (n_out,)}
-    compare_shapes(found, {name: shape for name, shape in shapes.items() if name in found}, place, FAST)
-    libraries = _radial_libraries(found, place, metadata)
-    eps, stated = metadata.eps(f"{start}layernorm") or NORM_EPS, metadata.denominator(place)
+    libraries, stated = _radial_libraries(found, place, metadata), metadata.denominator(place)
     choices = {"library": libraries}
     if based:
         choices["base"] = metadata.bases(place)
@@ -99,43 +101,42 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     if inverse is not None:
         usable = abs(float(inverse)) > 0 and isfinite(1 / abs(float(inverse)))
         choices["inv_denominator"] = tuple(INV_DENOMINATORS) if usable else ("ignored",)
+    before = (Step("layer_norm", metadata.eps(f"{start}layernorm")),) if normed else ()
+    weight = found["spline_linear.weight"]
 
-    def read(chosen: Chosen) -> tuple[Layer]:
+    def read(chosen: Chosen) -> Layer:
         library, meaning = chosen["library"], chosen.get("inv_denominator", "ignored")
         early = float(chosen["denominator"]) if library == "faster_kan" and "denominator" in chosen else None
         width = _radial_denominator(found, place, meaning, stated or early)
         basis: Basis = (Gaussian if library == "fast_kan" else Sech2)(n_centres, width)
-        before = (Step("layer_norm", eps),) if normed else ()
         base = chosen["base"] if based else "zero"
         config = LayerConfig(n_in, n_out, basis, base=base, before=before, base_after=0 if normed else None)
-        weight = found["spline_linear.weight"]
         innermost = weight.reshape(n_out, n_centres, n_in).transpose(1, 2)
         tensors = {
             "coef": innermost if meaning == "cuda" else weight.reshape(n_out, n_in, n_centres),
             "grid": found["rbf.grid"].expand(n_in, -1),
             "scale_spline": weight.new_ones(n_out, n_in),
         }
-        names = {"scale_base": "base_linear.weight", "subnode_bias": "base_linear.bias"}
-        names |= {"before.0.weight": "layernorm.weight", "before.0.bias": "layernorm.bias"}
-        return (Layer(config, tensors | {ours: found[theirs] for ours, theirs in names.items() if theirs in found}),)
+        return Layer(config, tensors | {ours: found[key] for key, ours in RADIAL_KEYS.items() if key in found})
 
     title = " or ".join(RADIAL_LIBRARIES[library] for library in libraries)
-    sizes = f"{n_in} to {n_out}, {n_centres} centres"
-    return Part(place, title, n_in, n_out, keys_of(place, present), read, choices, sizes)
+    keys = keys_of(place, ("rbf.grid", "spline_linear.weight", *RADIAL_AXES))
+    described = f"{n_in} to {n_out}, {n_centres} centres"
+    return Part(place, title, n_in, n_out, keys, lambda chosen: (read(chosen),), choices, described)
 
 
 def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[str, ...]:
     """Only fast-kan has a base, only FasterKAN an inv_denominator; without both, either library is possible."""
     fits = [name for name, key in (("fast_kan", INVERSE), ("faster_kan", "base_linear.weight")) if key not in found]
+    stated = metadata.stated.library
     if not fits:
         raise CheckpointError(f"has a base and an inv_denominator at {place!r}, which neither {FAST} nor {FASTER} has")
-    if metadata.library is None:
-        return tuple(fits)
-    if metadata.library not in fits:
+    if stated is not None and stated not in fits:
         titles = " and ".join(RADIAL_LIBRARIES[library] for library in fits)
-        stated = RADIAL_LIBRARIES.get(metadata.library, metadata.library)
-        raise CheckpointError(f"has a KAN at {place!r} whose keys fit {titles}, not {stated}")
-    return (metadata.library,)
+        raise CheckpointError(
+            f"has a KAN at {place!r} whose keys fit {titles}, not {RADIAL_LIBRARIES.get(stated, stated)}"
+        )
+    return tuple(fits) if stated is None else (stated,)
 
 
 def _radial_denominator(found: Tensors, place: str, meaning: str, stated: float | None) -> float:
@@ -165,26 +166,22 @@ def read_efficient_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     Raises:
         CheckpointError: a tensor is missing, or its shape fits no layer.
     """
-    n_out, n_in, n_coef = shape_of(found, "spline_weight", 3, place)
-    _, n_knots = shape_of(found, "grid", 2, place)
-    basis = BSpline(*spline_shape(place, n_coef, n_knots))
-    expected = {"grid": (n_in, n_knots), "base_weight": (n_out, n_in)}
-    if "spline_scaler" in found:
-        expected["spline_scaler"] = (n_out, n_in)
-    compare_shapes(found, expected, place, "efficient-kan")
+    axes = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
+    sizes = fit(found, place, "efficient-kan", axes)
+    basis = BSpline(*spline_shape(place, sizes["coef"], sizes["knots"]))
     tensors = {
         "coef": found["spline_weight"],
         "grid": found["grid"],
         "scale_base": found["base_weight"],
         "scale_spline": found.get("spline_scaler", torch.ones_like(found["base_weight"])),
     }
+    layer = Layer(LayerConfig(sizes["in"], sizes["out"], basis), tensors)
+    described = f", grid {basis.grid_size}, spline order {basis.order}"
 
-    def read(chosen: Chosen) -> tuple[Layer]:
-        return (Layer(LayerConfig(n_in, n_out, basis, base=chosen["base"]), tensors),)
+    def read(chosen: Chosen) -> Layer:
+        return replace(layer, config=replace(layer.config, base=chosen["base"]))
 
-    keys, choices = keys_of(place, ("spline_weight", *expected)), {"base": metadata.bases(place)}
-    sizes = f"{n_in} to {n_out}, grid {basis.grid_size}, spline order {basis.order}"
-    return Part(place, "efficient-kan", n_in, n_out, keys, read, choices, sizes)
+    return Part.of("efficient-kan", place, layer, axes, described, {"base": metadata.bases(place)}, read)
 
 
 def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -196,12 +193,11 @@ def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     Raises:
         CheckpointError: the shape of a tensor fits no layer.
     """
-    n_in, n_out, n_degrees = shape_of(found, "cheby_coeffs", 3, place)
-    config = LayerConfig(n_in, n_out, Chebyshev(n_degrees - 1), base="zero")
+    sizes = fit(found, place, "ChebyKAN", {"cheby_coeffs": "in out degrees"})
+    degree = sizes["degrees"] - 1
+    config = LayerConfig(sizes["in"], sizes["out"], Chebyshev(degree), base="zero")
     layer = Layer(config, {"coef": found["cheby_coeffs"].transpose(0, 1)})
-    names = [name for name in ("cheby_coeffs", "arange") if name in found]
-    sizes = f"{n_in} to {n_out}, degree {n_degrees - 1}"
-    return Part(place, "ChebyKAN", n_in, n_out, keys_of(place, names), lambda chosen: (layer,), description=sizes)
+    return Part.of("ChebyKAN", place, layer, ("cheby_coeffs", "arange"), f", degree {degree}")
 
 
 def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -212,23 +208,20 @@ def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     Raises:
         CheckpointError: the shape of a tensor fits no layer.
     """
-    n_kinds, n_out, n_in, frequencies = shape_of(found, "fouriercoeffs", 4, place)
-    if n_kinds != 2:
-        raise CheckpointError(f"has {n_kinds} kinds of waves in {place}.fouriercoeffs, not cosines and sines")
-    bias = {}
-    if "bias" in found:
-        compare_shapes(found, {"bias": (1, n_out)}, place, "FourierKAN")
-        bias = {"subnode_bias": found["bias"][0]}
-    config = LayerConfig(n_in, n_out, Fourier(frequencies), base="zero")
+    axes = {"fouriercoeffs": "kinds out in frequencies", "bias?": "1 out"}
+    sizes = fit(found, place, "FourierKAN", axes)
+    if sizes["kinds"] != 2:
+        raise CheckpointError(f"has {sizes['kinds']} kinds of waves in {place}.fouriercoeffs, not cosines and sines")
+    tensors = {"subnode_bias": found["bias"][0]} if "bias" in found else {}
+    config = LayerConfig(sizes["in"], sizes["out"], Fourier(sizes["frequencies"]), base="zero")
 
-    def read(chosen: Chosen) -> tuple[Layer]:
+    def read(chosen: Chosen) -> Layer:
         first, second = found["fouriercoeffs"]
         pair = (first, second) if chosen["waves"] == WAVES[0] else (second, first)
-        return (Layer(config, {"coef": torch.cat(pair, 2)} | bias),)
+        return Layer(config, {"coef": torch.cat(pair, 2)} | tensors)
 
-    keys = keys_of(place, [name for name in ("fouriercoeffs", "bias") if name in found])
-    sizes = f"{n_in} to {n_out}, {frequencies} frequencies"
-    return Part(place, "FourierKAN", n_in, n_out, keys, read, {"waves": WAVES}, sizes)
+    described = f", {sizes['frequencies']} frequencies"
+    return Part.of("FourierKAN", place, Layer(config, tensors), axes, described, {"waves": WAVES}, read)
 
 
 def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -241,33 +234,31 @@ def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     Raises:
         CheckpointError: a tensor is missing or its shape fits no layer, or it has another wavelet.
     """
-    n_out, n_in = shape_of(found, "wavelet_weights", 2, place)
-    kind = metadata.text(place, "wavelet_type")
-    if kind not in (None, "mexican_hat"):
+    kind = metadata.value(place, "wavelet_type")
+    if isinstance(kind, str) and kind != "mexican_hat":
         raise CheckpointError(f"has wavelets of type {kind!r} at {place!r}, but only mexican_hat is supported")
-    shapes = dict.fromkeys(("wavelet_weights", "scale", "translation"), (n_out, n_in))
-    if "weight1" in found:
-        shapes["weight1"] = (n_out, n_in)
-    names = [*shapes]
-    compare_shapes(found, shapes, place, "Wav-KAN")
+    axes = dict.fromkeys(("wavelet_weights", "scale", "translation", "weight1?"), "out in")
+    normed, based = "bn.running_mean" in found, "weight1" in found
+    if normed:
+        axes |= dict.fromkeys(("bn.running_mean", "bn.running_var", "bn.weight", "bn.bias"), "out")
+        axes["bn.num_batches_tracked?"] = ""
+    sizes = fit(found, place, "Wav-KAN", axes)
     tensors = {"scale": found["scale"], "translation": found["translation"]}
-    norm = keys_under(found, "bn")
-    if "running_mean" in norm:
-        per_node = {f"bn.{name}": (n_out,) for name in ("running_mean", "running_var", "weight", "bias")}
-        compare_shapes(found, per_node, place, "Wav-KAN")
-        tensors["node_scale"], tensors["node_bias"] = affine_of(norm, metadata.eps(f"{start_of(place)}bn") or NORM_EPS)
-        names += [f"bn.{name}" for name in norm]
+    if normed:
+        eps = metadata.eps(f"{start_of(place)}bn")
+        tensors["node_scale"], tensors["node_bias"] = _affine_of(keys_under(found, "bn"), eps)
+    config = LayerConfig(sizes["in"], sizes["out"], MexicanHat(), base="zero")
 
-    def read(chosen: Chosen) -> tuple[Layer]:
-        base = WEIGHT1[chosen["weight1"]] if "weight1" in found else "zero"
+    def read(chosen: Chosen) -> Layer:
+        base = WEIGHT1[chosen["weight1"]] if based else "zero"
         sign = 1 if chosen["hats"] == HATS[0] else -1
-        signed = tensors | {"coef": sign * found["wavelet_weights"].unsqueeze(-1)}
+        chosen_tensors = {"coef": sign * found["wavelet_weights"].unsqueeze(-1)}
         if base != "zero":
-            signed["scale_base"] = found["weight1"]
-        return (Layer(LayerConfig(n_in, n_out, MexicanHat(), base=base), signed),)
+            chosen_tensors["scale_base"] = found["weight1"]
+        return Layer(replace(config, base=base), tensors | chosen_tensors)
 
-    choices = {"hats": HATS} | ({"weight1": tuple(WEIGHT1)} if "weight1" in found else {})
-    return Part(place, "Wav-KAN", n_in, n_out, keys_of(place, names), read, choices, f"{n_in} to {n_out}")
+    choices = {"hats": HATS} | ({"weight1": tuple(WEIGHT1)} if based else {})
+    return Part.of("Wav-KAN", place, Layer(config, tensors), axes, choices=choices, read=read)
 
 
 def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | None:
@@ -278,29 +269,65 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     Raises:
         CheckpointError: the tensors of a BatchNorm do not fit each other.
     """
-    weight, bias, eps = found.get("weight"), found.get("bias"), metadata.eps(place) or NORM_EPS
-    affine = [name for name in ("weight", "bias") if name in found]
+    weight, bias, eps = found.get("weight"), found.get("bias"), metadata.eps(place)
     if "running_mean" in found:
-        (n,) = shape_of(found, "running_mean", 1, place)
-        compare_shapes(found, dict.fromkeys(("running_var", *affine), (n,)), place, "BatchNorm")
+        axes = dict.fromkeys(("running_mean", "running_var", "weight?", "bias?"), "n") | {"num_batches_tracked?": ""}
+        fit(found, place, "BatchNorm", axes)
         statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
-        names = [*affine, *(n for n in ("running_mean", "running_var", "num_batches_tracked") if n in found)]
-        return _norm_part("BatchNorm", place, Norm(Step("affine"), *affine_of(found, eps), statistics), names)
-    if weight is None or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
+        return Part.of("BatchNorm", place, Norm(Step("affine"), *_affine_of(found, eps), statistics), axes)
+    if weight is None or not weight.numel() or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
         return None
     if weight.ndim == 1 and bias is not None and weight.numel() > 1:
-        return _norm_part("LayerNorm", place, Norm(Step("layer_norm", eps), weight, bias), affine)
-    if weight.ndim != 2 or not weight.numel():
+        return Part.of("LayerNorm", place, Norm(Step("layer_norm", eps), weight, bias), ("weight", "bias"))
+    if weight.ndim != 2:
         return None
     n_out, n_in = weight.shape
     tensors = {"coef": weight.unsqueeze(-1)} | ({} if bias is None else {"subnode_bias": bias})
-    layer, sizes = Layer(LayerConfig(n_in, n_out, Line(), base="zero"), tensors), f"{n_in} to {n_out}"
-    return Part(place, "Linear", n_in, n_out, keys_of(place, affine), lambda chosen: (layer,), description=sizes)
+    layer = Layer(LayerConfig(n_in, n_out, Line(), base="zero"), tensors)
+    return Part.of("Linear", place, layer, ("weight", "bias"))
 
 
-def _norm_part(library: str, place: str, norm: Norm, names: Sequence[str]) -> Part:
-    n = len(norm.weight)
-    return Part(place, library, n, n, keys_of(place, names), lambda chosen: (norm,), description=f"of {n}")
+def _affine_of(tensors: Tensors, eps: float) -> tuple[Tensor, Tensor]:
+    """Scale and bias of a BatchNorm in evaluation mode (Ioffe and Szegedy 2015, arXiv 1502.03167), in float64."""
+    mean, variance = tensors["running_mean"].double(), tensors["running_var"].double()
+    scale = 1 / torch.sqrt(variance + eps)
+    if "weight" in tensors:
+        scale = scale * tensors["weight"].double()
+    bias = tensors["bias"].double() if "bias" in tensors else torch.zeros_like(mean)
+    return scale, bias - mean * scale
+
+
+READERS: Mapping[str, Callable[[Mapping[str, Tensor], str, Metadata], Part | None]] = {
+    "act_fun.0.coef": read_pykan,
+    "rbf.grid": read_radial,
+    "spline_weight": read_efficient_kan,
+    "cheby_coeffs": read_cheby_kan,
+    "fouriercoeffs": read_fourier_kan,
+    "wavelet_weights": read_wav_kan,
+    "weight": read_torch_layer,  # last, because KANs have tensors of this name too
+    "running_mean": read_torch_layer,
+}  # name of a tensor -> the library's part that has it
+
+
+def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Part], list[RecurrentPart]]:
+    """Finds all supported parts of a file, in its order; each key belongs to at most one part.
+
+    Raises:
+        CheckpointError: the tensors of a part do not fit each other, or it is a known but unsupported variant.
+    """
+    recurrents = find_recurrent(tensors)
+    taken = {key for recurrent in recurrents for key in recurrent.keys}
+    parts: list[Part] = []
+    for name, read in READERS.items():
+        left = {key: tensor for key, tensor in tensors.items() if key not in taken}
+        for key in left:
+            if key == name or key.endswith(f".{name}"):
+                place = key.removesuffix(name).removesuffix(".")
+                part = read(keys_under(left, place), place, metadata)
+                if part is not None:
+                    parts.append(part)
+                    taken |= part.keys
+    return sorted(parts, key=lambda part: next(n for n, key in enumerate(tensors) if key in part.keys)), recurrents
 
 
 def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
@@ -315,8 +342,8 @@ def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
 
 def _read_recurrent(tensors: Tensors, place: str) -> RecurrentPart:
     found = {key: t for key, t in keys_under(tensors, place).items() if RECURRENT_KEY.fullmatch(key) and "." not in key}
-    rows, n_in = shape_of(found, "weight_ih_l0", 2, place)
-    _, hidden_size = shape_of(found, "weight_hh_l0", 2, place)
+    sizes = fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
+    rows, hidden_size = sizes["rows"], sizes["hidden"]
     if "weight_hr_l0" in found:
         raise CheckpointError(
             f"has an LSTM with a projection ({place}.weight_hr_l0: proj_size {hidden_size}), which is not read"
@@ -327,14 +354,13 @@ def _read_recurrent(tensors: Tensors, place: str) -> RecurrentPart:
         raise CheckpointError(
             f"has a recurrent network at {place!r} that is {kind} ({rows} rows of gates for {hidden_size} units)"
         )
-    numbers = [int(match[2]) for key in found if (match := RECURRENT_KEY.fullmatch(key))]
     config = RecurrentConfig(
         cell,
         hidden_size,
-        num_layers=max(numbers) + 1,
+        num_layers=1 + max(int(match[2]) for key in found if (match := RECURRENT_KEY.fullmatch(key))),
         bidirectional=any(key.endswith("_reverse") for key in found),
         bias=any(key.startswith("bias") for key in found),
     )
-    expected = recurrent_shapes(config, n_in)
-    compare_shapes(found, expected, place, f"torch's {cell.upper()}")
-    return RecurrentPart(place, config, n_in, {name: found[name] for name in expected}, keys_of(place, expected))
+    axes = {key: " ".join(map(str, shape)) for key, shape in recurrent_shapes(config, sizes["in"]).items()}
+    fit(found, place, f"torch's {cell.upper()}", axes)
+    return RecurrentPart(place, config, sizes["in"], {name: found[name] for name in axes}, keys_of(place, axes))
