@@ -1,12 +1,13 @@
 """A safe reader of pickles, which never imports, looks up or calls anything that a pickle names.
 
-A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`). Python's own machine
-imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one creates numbers, strings and containers, a
-`GlobalName` for every name and a `Placeholder` for every call, except for a few functions that the caller implements,
-such as those that make tensors. Time and memory are proportional to the length of the pickle: copies count against a
-budget, and the number of keys whose hashes a file can choose is limited. A `pickle.Unpickler` with another `find_class`
-gives neither: it hashes the keys of plain dictionaries without asking, so that keys with equal hashes take quadratic
-time and a deeply nested tuple as a key crashes the process, and BUILD calls the `__setstate__` of tensors and arrays.
+A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`, which also says what each
+takes from the stack and leaves there). Python's own machine imports what GLOBAL names and calls it on REDUCE, NEWOBJ and
+BUILD. This one creates numbers, strings and containers, a `GlobalName` for every name and a `Placeholder` for every call,
+except for a few functions that the caller implements, such as those that make tensors. Time and memory are proportional
+to the length of the pickle: copies count against a budget, and the number of keys whose hashes a file can choose is
+limited. A `pickle.Unpickler` with another `find_class` gives neither: it hashes the keys of plain dictionaries without
+asking, so that keys with equal hashes take quadratic time and a deeply nested tuple as a key crashes the process, its
+memo is allocated by index, and BUILD calls the `__setstate__` of tensors and arrays.
 """
 
 from __future__ import annotations
@@ -120,26 +121,28 @@ class Machine:
         self.budget = 4 * n_bytes
         self.chosen_keys = 0
 
-    def push(self, value: object) -> None:
-        """Pushes a value on the stack."""
-        self.stack.append(value)
+    def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Executes one instruction: its operation gets the operands from the stack, those above a mark as one list."""
+        if opcode.name == "MARK":
+            if len(self.marks) == MAX_MARKS:
+                raise CheckpointError(f"is a pickle nested deeper than {MAX_MARKS} levels")
+            self.marks.append(len(self.stack))
+        elif opcode.name == "POP" and self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            n_operands, marked = OPERANDS[opcode.name]
+            operands = [self.pop_mark()] if marked else []
+            for _ in range(n_operands):
+                operands.insert(0, self.pop())
+            result = OPERATIONS[opcode.name](self, argument, *operands)
+            if opcode.stack_after:
+                self.stack.append(result)
 
     def pop(self) -> Any:
         """Pops the top of the stack, but nothing below the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise ValueError("it pops from an empty stack")
         return self.stack.pop()
-
-    def top(self) -> Any:
-        """The top of the stack, not popped."""
-        self.stack.append(value := self.pop())
-        return value
-
-    def mark(self) -> None:
-        """Starts a container."""
-        if len(self.marks) == MAX_MARKS:
-            raise CheckpointError(f"is a pickle nested deeper than {MAX_MARKS} levels")
-        self.marks.append(len(self.stack))
 
     def pop_mark(self) -> list[Any]:
         """Pops everything above the last mark."""
@@ -148,19 +151,18 @@ class Machine:
         del self.stack[start:]
         return values
 
-    def memoize(self, index: int) -> None:
+    def put(self, index: int) -> None:
         """Stores the top of the stack in the memo."""
+        self.stack.append(self.memoize(index, self.pop()))
+
+    def memoize(self, index: int, value: Any) -> Any:
+        """Stores a value in the memo, and returns it."""
         if not 0 <= index < MAX_MEMO:
             raise CheckpointError(f"is a pickle with a memo of more than {MAX_MEMO} entries")
-        self.memo[index] = value = self.top()
+        self.memo[index] = value
         if isinstance(value, Placeholder) and value.name in self.known.builders:
             self.unfinished[value] = index
-
-    def spend(self, values: tuple[object, ...]) -> None:
-        """Counts values that a function may copy; a pickle without repetitions stays far below the budget."""
-        self.budget -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict, set)))
-        if self.budget < 0:
-            raise CheckpointError("is a pickle that repeats itself to become larger than it is")
+        return value
 
     def check_key(self, key: object) -> object:
         """A key of a dictionary or an element of a set, if hashing and comparing it is cheap."""
@@ -182,53 +184,55 @@ class Machine:
         """A dictionary of alternating keys and values."""
         return {self.check_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
-    def call(self, function: object, arguments: object, keywords: object = None) -> None:
-        """Pushes the result of a known function, or a placeholder for that of any other."""
+    def call(self, function: object, arguments: object, keywords: object = None) -> object:
+        """The result of a known function, or a placeholder for that of any other.
+
+        Values that a function may copy count against a budget, below which a pickle without repetitions stays by far.
+        """
         if not isinstance(function, (GlobalName, Placeholder)) or not isinstance(arguments, tuple):
             raise ValueError(f"it calls a {type(function).__name__} with a {type(arguments).__name__}")
         known = self.known.functions.get(function.name)
         if known is None or keywords or isinstance(function, Placeholder):
-            self.push(Placeholder(function.name, arguments, keywords if isinstance(keywords, dict) else {}))
-        else:
-            self.spend(arguments)
-            self.push(known(*arguments))
+            return Placeholder(function.name, arguments, keywords if isinstance(keywords, dict) else {})
+        copied = (value for value in arguments if isinstance(value, (str, bytes, list, tuple, dict, set)))
+        self.budget -= sum(map(len, copied))
+        if self.budget < 0:
+            raise CheckpointError("is a pickle that repeats itself to become larger than it is")
+        return known(*arguments)
 
-    def build(self) -> None:
-        """Sets the state of the object on the stack."""
-        state, target = self.pop(), self.top()
+    def build(self, target: object, state: object) -> object:
+        """The object with its state."""
         if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
             refuse_hidden(state, DICT_NAMES, "dictionary")
-        elif isinstance(target, Placeholder) and target.state is None:
-            target.state = state
-            if (build := self.known.builders.get(target.name)) is not None:
-                self.stack[-1] = built = build(target)
-                if (index := self.unfinished.pop(target, None)) is not None:
-                    self.memo[index] = built
-        else:
+            return target
+        if not isinstance(target, Placeholder) or target.state is not None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
+        target.state = state
+        if (build := self.known.builders.get(target.name)) is None:
+            return target
+        built = build(target)
+        if (index := self.unfinished.pop(target, None)) is not None:
+            self.memo[index] = built
+        return built
 
-    def append(self, values: list[Any]) -> None:
-        """Appends values to the list on the stack."""
-        target = self.top()
+    def append(self, target: object, values: list[Any]) -> object:
+        """The list with further values."""
         (target.items if isinstance(target, Placeholder) else _expect(target, list)).extend(values)
+        return target
 
-    def add(self, values: list[Any]) -> None:
-        """Adds values to the set on the stack."""
-        target = self.top()
+    def add(self, target: object, values: list[Any]) -> object:
+        """The set with further values."""
         if isinstance(target, Placeholder):
             target.items.extend(values)
         else:
             _expect(target, set).update(map(self.check_key, values))
+        return target
 
-    def set_items(self, values: list[Any]) -> None:
-        """Sets alternating keys and values in the dictionary on the stack."""
-        target = self.top()
+    def set_items(self, target: object, values: list[Any]) -> object:
+        """The dictionary with further alternating keys and values."""
         entries = self.to_dict(values)
         (target.entries if isinstance(target, Placeholder) else _expect(target, dict)).update(entries)
-
-    def pop_several(self, count: int) -> list[Any]:
-        """Pops several values, in the order in which they were pushed."""
-        return [self.pop() for _ in range(count)][::-1]
+        return target
 
 
 def _expect(target: object, kind: type) -> Any:
@@ -255,7 +259,7 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
                 raise CheckpointError(f"is a pickle of more than {MAX_OBJECTS} objects")
             if opcode.name == "STOP":
                 return machine.pop()
-            OPERATIONS[opcode.name](machine, argument)
+            machine.execute(opcode, argument)
     except CheckpointError:
         raise
     except Exception as error:  # pickletools raises whatever the bytes lead to, and values may have any type
@@ -271,96 +275,63 @@ def _check_protocol(machine: Machine, protocol: int) -> None:
         raise CheckpointError(f"is a pickle of protocol {protocol}, newer than {HIGHEST_PROTOCOL}")
 
 
-def _pop_value_or_mark(machine: Machine, _: None) -> None:
-    if machine.marks and machine.marks[-1] == len(machine.stack):
-        machine.marks.pop()
-    else:
-        machine.pop()
+def _name(argument: str) -> GlobalName:
+    return name_reference(*argument.split(" ", 1))
 
 
-def _call_by_name(machine: Machine, argument: str) -> None:
-    """INST: module and class in the opcode, arguments since the mark."""
-    arguments = machine.pop_mark()
-    machine.call(name_reference(*argument.split(" ", 1)), tuple(arguments))
-
-
-def _call_object(machine: Machine, _: None) -> None:
-    """OBJ: class and arguments since the mark."""
-    function, *arguments = machine.pop_mark()
-    machine.call(function, tuple(arguments))
-
-
-def _refuse_buffer(machine: Machine, _: None) -> None:
+def _refuse_buffer(machine: Machine, _: None, *operands: object) -> None:
     raise CheckpointError("is a pickle whose buffers are in another file")
 
 
-def _push_extension(machine: Machine, code: int) -> None:
-    """EXT1, EXT2, EXT4: an object by its code in the extension registry of the process that wrote the file."""
-    machine.push(GlobalName(f"copyreg.extension_{code}"))
+def _find_operands(opcode: pickletools.OpcodeInfo) -> tuple[int, bool]:
+    """The number of operands below the mark, or of all, and whether there is a mark."""
+    before = opcode.stack_before
+    marked = pickletools.markobject in before
+    return before.index(pickletools.markobject) if marked else len(before), marked
 
 
-MAKERS = frozenset(
-    (
-        "EMPTY_LIST",
-        "EMPTY_DICT",
-        "EMPTY_SET",
-        "LIST",
-        "DICT",
-        "FROZENSET",
-        "REDUCE",
-        "NEWOBJ",
-        "NEWOBJ_EX",
-        "INST",
-        "OBJ",
-    )
-)
-Operation = Callable[[Machine, Any], object]
-PUSHED_ARGUMENTS = (
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-)
-OPERATIONS: Mapping[str, Operation] = {
-    **dict.fromkeys(PUSHED_ARGUMENTS, Machine.push),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.memoize),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.push(machine.memo[index])),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _push_extension),
+OPERANDS = {opcode.name: _find_operands(opcode) for opcode in pickletools.opcodes}
+MAKERS = {  # opcodes that make a container, or call something
+    *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT", "FROZENSET"),
+    *("REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"),
+}
+LITERALS = [  # opcodes that push their argument
+    opcode.name
+    for opcode in pickletools.opcodes
+    if opcode.arg and opcode.stack_after and opcode.stack_after[0] is not pickletools.anyobject
+]
+OPERATIONS: Mapping[str, Callable[..., object]] = {
+    **dict.fromkeys(LITERALS, lambda machine, value: value),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.memo[index]),
+    # an object by its code in the extension registry of the process that wrote the file
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda machine, code: GlobalName(f"copyreg.extension_{code}")),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), _refuse_buffer),
+    **dict.fromkeys(("EMPTY_LIST", "LIST"), lambda machine, _, values=(): [*values]),
+    **dict.fromkeys(("EMPTY_DICT", "DICT"), lambda machine, _, values=(): machine.to_dict(values)),
+    **dict.fromkeys(("EMPTY_TUPLE", "TUPLE"), lambda machine, _, values=(): tuple(values)),
+    **dict.fromkeys(("TUPLE1", "TUPLE2", "TUPLE3"), lambda machine, _, *values: values),
+    **dict.fromkeys(("POP", "POP_MARK", "FRAME"), lambda machine, *_: None),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX"), lambda machine, _, *operands: machine.call(*operands)),
     "PROTO": _check_protocol,
-    "FRAME": lambda machine, size: None,
-    "MARK": lambda machine, _: machine.mark(),
-    "POP": _pop_value_or_mark,
-    "POP_MARK": lambda machine, _: machine.pop_mark(),
-    "DUP": lambda machine, _: machine.push(machine.top()),
-    "MEMOIZE": lambda machine, _: machine.memoize(len(machine.memo)),
-    "NONE": lambda machine, _: machine.push(None),
-    "NEWTRUE": lambda machine, _: machine.push(True),
-    "NEWFALSE": lambda machine, _: machine.push(False),
-    "BYTEARRAY8": lambda machine, data: machine.push(bytes(data)),
-    "EMPTY_LIST": lambda machine, _: machine.push([]),
-    "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "EMPTY_SET": lambda machine, _: machine.push(set()),
-    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "LIST": lambda machine, _: machine.push(machine.pop_mark()),
-    "DICT": lambda machine, _: machine.push(machine.to_dict(machine.pop_mark())),
-    "FROZENSET": lambda machine, _: machine.push(frozenset(map(machine.check_key, machine.pop_mark()))),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
-    "TUPLE1": lambda machine, _: machine.push((machine.pop(),)),
-    "TUPLE2": lambda machine, _: machine.push(tuple(machine.pop_several(2))),
-    "TUPLE3": lambda machine, _: machine.push(tuple(machine.pop_several(3))),
-    "APPEND": lambda machine, _: machine.append(machine.pop_several(1)),
-    "APPENDS": lambda machine, _: machine.append(machine.pop_mark()),
-    "ADDITEMS": lambda machine, _: machine.add(machine.pop_mark()),
-    "SETITEM": lambda machine, _: machine.set_items(machine.pop_several(2)),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
-    "GLOBAL": lambda machine, argument: machine.push(name_reference(*argument.split(" ", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(name_reference(*machine.pop_several(2))),
-    "REDUCE": lambda machine, _: machine.call(*machine.pop_several(2)),
-    "NEWOBJ": lambda machine, _: machine.call(*machine.pop_several(2)),
-    "NEWOBJ_EX": lambda machine, _: machine.call(*machine.pop_several(3)),
-    "INST": _call_by_name,
-    "OBJ": _call_object,
-    "BUILD": lambda machine, _: machine.build(),
-    "PERSID": lambda machine, key: machine.push(machine.known.load(key)),
-    "BINPERSID": lambda machine, _: machine.push(machine.known.load(machine.pop())),
+    "DUP": lambda machine, _, value: machine.stack.append(value) or value,
+    "MEMOIZE": lambda machine, _, value: machine.memoize(len(machine.memo), value),
+    "NONE": lambda machine, _: None,
+    "NEWTRUE": lambda machine, _: True,
+    "NEWFALSE": lambda machine, _: False,
+    "BYTEARRAY8": lambda machine, data: bytes(data),
+    "EMPTY_SET": lambda machine, _: set(),
+    "FROZENSET": lambda machine, _, values: frozenset(map(machine.check_key, values)),
+    "APPEND": lambda machine, _, target, value: machine.append(target, [value]),
+    "APPENDS": lambda machine, _, target, values: machine.append(target, values),
+    "ADDITEMS": lambda machine, _, target, values: machine.add(target, values),
+    "SETITEM": lambda machine, _, target, key, value: machine.set_items(target, [key, value]),
+    "SETITEMS": lambda machine, _, target, values: machine.set_items(target, values),
+    "GLOBAL": lambda machine, argument: _name(argument),
+    "STACK_GLOBAL": lambda machine, _, module, name: name_reference(module, name),
+    "INST": lambda machine, argument, values: machine.call(_name(argument), tuple(values)),
+    "OBJ": lambda machine, _, values: machine.call(values[0], tuple(values[1:])),
+    "BUILD": lambda machine, _, target, state: machine.build(target, state),
+    "PERSID": lambda machine, key: machine.known.load(key),
+    "BINPERSID": lambda machine, _, key: machine.known.load(key),
 }
