@@ -1,13 +1,13 @@
 """A safe reader of pickles, which never imports, looks up or calls anything that a pickle names.
 
-A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`, which also says what each
-takes from the stack and leaves there). Python's own machine imports what GLOBAL names and calls it on REDUCE, NEWOBJ and
-BUILD. This one creates numbers, strings and containers, a `GlobalName` for every name and a `Placeholder` for every call,
-except for a few functions that the caller implements, such as those that make tensors. Time and memory are proportional
-to the length of the pickle: copies count against a budget, and the number of keys whose hashes a file can choose is
-limited. A `pickle.Unpickler` with another `find_class` gives neither: it hashes the keys of plain dictionaries without
-asking, so that keys with equal hashes take quadratic time and a deeply nested tuple as a key crashes the process, its
-memo is allocated by index, and BUILD calls the `__setstate__` of tensors and arrays.
+A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`, which also says what
+each takes from the stack and leaves there). Python's own machine imports what GLOBAL names and calls it on REDUCE,
+NEWOBJ and BUILD. This one creates numbers, strings and containers, a `GlobalName` for every name and a `Placeholder`
+for every call, except for a few functions that the caller implements, such as those that make tensors. Time and memory
+are proportional to the length of the pickle: copies count against a budget, and the number of keys whose hashes a file
+can choose is limited. A `pickle.Unpickler` with another `find_class` gives neither: it hashes the keys of plain
+dictionaries without asking, so that keys with equal hashes take quadratic time and a deeply nested tuple as a key
+crashes the process, its memo is allocated by index, and BUILD calls the `__setstate__` of tensors and arrays.
 """
 
 from __future__ import annotations
