@@ -1,25 +1,24 @@
-"""Checks of arguments against their annotations: an error names the argument, what it must be and what it is.
+"""Checks of values against annotations: an error names the place, what must be there and what is.
 
-A number is finite, True and False are no numbers, and text is no sequence. NumPy's scalars are numbers, and its arrays,
-lists and other collections in an order are sequences. Of a mapping and a sequence the items are checked too.
+Arguments of the library are checked generously: a number is finite, True and False are no numbers, and text is no
+sequence; NumPy's scalars are numbers, and its arrays, lists and other ordered collections are sequences.
 
-Validation of configs: each error is one sentence that starts with the place.
-
-Configs come from untrusted files, so both the type and the range of a value are checked.
+Fields of configs are checked strictly in type and range, since they come from untrusted files: unless its annotation
+says more, a whole number is a count, a number is finite, and text is printable and short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from functools import cache, wraps
+from dataclasses import fields
+from functools import cache, partial, wraps
 from inspect import Parameter, Signature, signature
 from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
-from reprlib import repr
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -27,13 +26,15 @@ from kanmodel.errors import ConfigError, DataError, UnknownNameError, quote
 from kanmodel.text import UNPRINTABLE
 
 LARGEST = 2**63 - 1  # of whole numbers
+MAX_TEXT = 200  # characters of a name
+MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhaust the memory
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     NoneType: ("None", lambda value: value is None),
     bool: ("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    int: ("a whole number", lambda value: _is_whole(value)),
+    int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
     float: ("a finite number", lambda value: _is_finite(value)),
     str: ("text", lambda value: isinstance(value, str)),
     Path: ("a path", lambda value: isinstance(value, Path)),
@@ -56,18 +57,23 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         parameters, hints = _parameters(function)
         if hints:
-            _check(parameters.bind(*args, **kwargs).arguments, hints)
+            _check_values(parameters.bind(*args, **kwargs).arguments, hints)
         return function(*args, **kwargs)
 
     return call
 
 
 def check_fields(instance: object) -> None:
-    """Checks the fields of a dataclass as `checked` does arguments."""
-    _check(vars(instance), get_type_hints(type(instance)))
+    """Checks the fields of a dataclass as `checked` does arguments.
+
+    Raises:
+        UnknownNameError: a word is not one of those listed in the annotation.
+        DataError: another field is wrong.
+    """
+    _check_values(vars(instance), get_type_hints(type(instance)))
 
 
-def _check(values: Mapping[str, object], hints: Mapping[str, Any]) -> None:
+def _check_values(values: Mapping[str, object], hints: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in hints:
             _check_value(name, value, hints[name])
@@ -89,7 +95,7 @@ def _parameters(function: Callable[..., object]) -> tuple[Signature, dict[str, A
 
 
 def _check_value(place: str, value: Any, hint: Any) -> None:
-    kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+    kinds = get_args(hint) if _is_union(hint) else (hint,)
     fitting = [kind for kind in kinds if _fits(value, kind)]
     if int in fitting and abs(value) > LARGEST:
         raise DataError.at(place, f"must be below 2^63, but is {quote(value)}")
@@ -125,8 +131,13 @@ def _items(place: str, value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
         yield from ((f"{place}[{number}]", item, inner[0]) for number, item in enumerate(value))
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _describe(kind: Any) -> str:
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(inner)}" if len(inner) > 1 else f'"{inner[0]}"'
+    if origin is tuple and inner and inner[-1] is not ...:
+        return f"{len(inner)} values, each {_describe(inner[0])}"
+    return _SIMPLE[origin][0] if origin in _SIMPLE else f"a {getattr(origin, '__name__', origin)}"
 
 
 def _is_finite(value: Any) -> bool:
@@ -142,50 +153,88 @@ def _is_sequence(value: object) -> bool:
     return known and getattr(value, "ndim", 1) == 1
 
 
-def _describe(kind: Any) -> str:
-    origin, inner = get_origin(kind) or kind, get_args(kind)
-    if origin is Literal:
-        return f"one of {', '.join(inner)}" if len(inner) > 1 else f'"{inner[0]}"'
-    if origin is tuple and inner and inner[-1] is not ...:
-        return f"{len(inner)} values, each {_describe(inner[0])}"
-    return _SIMPLE[origin][0] if origin in _SIMPLE else f"a {getattr(origin, '__name__', origin)}"
-
-
-MAX_TEXT = 200  # characters of a name
-MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhaust the memory
+def _is_union(hint: Any) -> bool:
+    return isinstance(hint, UnionType) or get_origin(hint) is Union
 
 
 def check_count(value: object, place: str, lowest: int = 1, highest: int = MAX_SIZE) -> None:
-    """Checks that a value is a whole number in a range."""
+    """Raises `ConfigError` unless a value is a whole number in a range."""
     if type(value) is not int or not lowest <= value <= highest:
-        raise ConfigError(f"{place} must be a whole number from {lowest} to {highest}, but is {repr(value)}")
+        raise ConfigError(f"{place} must be a whole number from {lowest} to {highest}, but is {quote(value)}")
 
 
 def check_number(value: object, place: str, positive: bool = False) -> None:
-    """Checks that a value is a finite number."""
+    """Raises `ConfigError` unless a value is a finite number."""
     if type(value) not in (int, float) or not isfinite(value) or (positive and value <= 0):  # type: ignore[arg-type, operator]
-        raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {repr(value)}")
+        raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {quote(value)}")
 
 
 def check_text(value: object, place: str, longest: int = MAX_TEXT) -> None:
-    """Checks that a value is text that can be shown anywhere: in labels of metrics, pictures, logs and terminals."""
+    """Raises `ConfigError` unless a value is text for any label of metrics, picture, log and terminal."""
     if type(value) is not str or len(value) > longest or UNPRINTABLE.search(value):
-        raise ConfigError(f"{place} must be printable text of at most {longest} characters, but is {repr(value)}")
+        raise ConfigError(f"{place} must be printable text of at most {longest} characters, but is {quote(value)}")
 
 
 def check_flag(value: object, place: str) -> None:
-    """Checks that a value is true or false."""
+    """Raises `ConfigError` unless a value is true or false."""
     if type(value) is not bool:
-        raise ConfigError(f"{place} must be true or false, but is {repr(value)}")
+        raise ConfigError(f"{place} must be true or false, but is {quote(value)}")
 
 
 def check_choice(value: object, place: str, choices: Collection[str]) -> None:
-    """Checks that a value is one of some words."""
+    """Raises `ConfigError` unless a value is one of some words."""
     if type(value) is not str or value not in choices:
-        raise ConfigError(f"{place} must be one of {', '.join(choices)}, but is {repr(value)}")
+        raise ConfigError(f"{place} must be one of {', '.join(choices)}, but is {quote(value)}")
 
 
-def check_items(value: object, place: str, kind: type) -> None:
-    """Checks that a value is a tuple with items of one type."""
-    if type(value) is not tuple or any(not isinstance(item, kind) for item in value):
-        raise ConfigError(f"{place} must be a list of {kind.__name__}, but is {repr(value)}")
+Index = Annotated[int, partial(check_count, lowest=0)]
+"""A whole number from 0."""
+Positive = Annotated[float, partial(check_number, positive=True)]
+_OF_CONFIGS: dict[Any, Callable[[Any, str], None]] = {
+    int: check_count,
+    float: check_number,
+    str: check_text,
+    bool: check_flag,
+}
+
+
+def check_config(config: Any) -> None:
+    """Checks the fields of a config; ``Annotated[type, check]`` calls ``check(value, place)`` instead of the usual.
+
+    Raises:
+        ConfigError: a field is wrong; the message starts with its name.
+    """
+    for name, hint in field_types(config.__class__).items():
+        _check_field(getattr(config, name), name, hint)
+
+
+@cache
+def field_types(cls: Any) -> dict[str, Any]:
+    """The annotation of each field of a dataclass."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def optional(hint: Any) -> Any:
+    """T of ``T | None``; None of another annotation."""
+    return get_args(hint)[0] if _is_union(hint) else None
+
+
+def _check_field(value: Any, place: str, hint: Any) -> None:
+    kind = get_origin(hint)
+    if kind is tuple:
+        if type(value) is not tuple:
+            raise ConfigError(f"{place} must be a list, but is {quote(value)}")
+        for number, item in enumerate(value):
+            _check_field(item, f"{place}[{number}]", get_args(hint)[0])
+    elif _is_union(hint):
+        if value is not None:
+            _check_field(value, place, optional(hint))
+    elif kind is Annotated:
+        hint.__metadata__[0](value, place)
+    elif kind is Literal:
+        check_choice(value, place, get_args(hint))
+    elif hint in _OF_CONFIGS:
+        _OF_CONFIGS[hint](value, place)
+    elif isinstance(hint, type) and not isinstance(value, hint):
+        raise ConfigError(f"{place} must be a {hint.__name__}, but is {quote(value)}")

@@ -1,17 +1,12 @@
-"""Standardization: original units <-> model units.
+"""The columns that a forecaster reads and predicts, their scaling, the windows over their rows, and their times.
 
-Model units are (value - mean) / std of the training rows. A constant column has std 0 and is divided by 1.
-
-Features, targets and time: the columns that a forecaster reads and predicts, and was trained along.
-
-Sliding windows over the rows of a table, and a check that windows are finite.
-
-The time column of a table: timestamps, the median step, and gaps.
+Model units are (value - mean) / std of the training rows; a constant column has std 0 and is divided by 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from numbers import Real
@@ -22,8 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.checks import check_flag, check_number, check_text
-from kanmodel.errors import ConfigError, DataError, Problem
+from kanmodel.checks import Positive, check_config
+from kanmodel.errors import DataError, Problem
+
+Array = NDArray[np.float64]
+N_LISTED = 20  # bad values named in one error; the message counts them all
+MAX_STEP = 1.5  # usual steps; a longer one is a gap
+ROUNDING = 1e-3  # of a step: instants that differ by less are the same
+NO_TIME = "must be a time in ISO 8601, a date or a number, but is"
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,7 @@ class Column:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        check_text(self.name, "name")
-        if self.unit is not None:
-            check_text(self.unit, "unit")
-        check_number(self.mean, "mean")
-        check_number(self.std, "std")
+        check_config(self)
 
 
 @dataclass(frozen=True)
@@ -70,55 +67,6 @@ class Feature(Column):
     max: float | None = None
     integer: bool = field(default=False, kw_only=True)
     fixed: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_flag(self.integer, "integer")
-        check_flag(self.fixed, "fixed")
-        for place in ("min", "max"):
-            if getattr(self, place) is not None:
-                check_number(getattr(self, place), place)
-
-
-@dataclass(frozen=True)
-class TimeColumn:
-    """The time stamps of the rows that a forecaster was trained on.
-
-    Attributes:
-        name: the column's name.
-        step: usual time from row to row: seconds if the column has dates, else in its own unit.
-        max_step: longest step that is not a gap, in usual steps.
-        dated: whether the column has dates.
-    """
-
-    name: str
-    step: float
-    max_step: float
-    dated: bool
-
-    def __post_init__(self) -> None:
-        check_text(self.name, "name")
-        check_flag(self.dated, "dated")
-        for place in ("step", "max_step"):
-            check_number(getattr(self, place), place)
-            if getattr(self, place) <= 0:
-                raise ConfigError(f"{place} must be positive, but is {getattr(self, place)}")
-
-    def is_gap(self, steps: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether each step is a gap."""
-        return steps > self.max_step * self.step
-
-    def is_short(self, steps: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether each step is shorter than the usual one by as large a factor as a gap is longer."""
-        return steps < self.step / self.max_step
-
-    @property
-    def usual_step(self) -> str:
-        """`step` in words."""
-        return f"{self.step:g} seconds" if self.dated else f"{self.step:g}"
-
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -149,7 +97,8 @@ class Scaling:
     @classmethod
     def of(cls, features: Sequence[Column], outputs: Sequence[Column], dtype: str) -> Scaling:
         """The scaling of columns; `dtype` is the name of a torch dtype."""
-        return cls(*_mean_and_scale(features), *_mean_and_scale(outputs), dtype=getattr(torch, dtype))
+        (mean, scale), (output_mean, output_scale) = map(_mean_and_scale, (features, outputs))
+        return cls(mean, scale, output_mean, output_scale, getattr(torch, dtype))
 
     def features_to_model(self, windows: Array) -> Tensor:
         """(..., n_features) in original units -> the same shape in model units."""
@@ -174,18 +123,15 @@ class Scaling:
         return original
 
 
+def _mean_and_scale(columns: Sequence[Column]) -> Array:
+    mean, std = np.array([[c.mean for c in columns], [c.std for c in columns]], dtype=np.float64)
+    return np.stack([mean, np.where(std > 0, std, 1.0)])
+
+
 def read_only(values: Array) -> Array:
     """The same array, which can no longer be changed: several callers share it."""
     values.setflags(write=False)
     return values
-
-
-def _mean_and_scale(columns: Sequence[Column]) -> tuple[Array, Array]:
-    std = np.array([column.std for column in columns], dtype=np.float64)
-    return np.array([column.mean for column in columns], dtype=np.float64), np.where(std > 0, std, 1.0)
-
-
-N_LISTED = 20  # bad values named in one error; the message counts them all
 
 
 def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
@@ -210,18 +156,14 @@ def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback
 
 
 def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
-    """The windows that end at the given rows.
+    """The windows whose last steps are some row numbers, (n, lookback, n_features), oldest step first.
 
     Args:
         rows: (n_rows, n_features), oldest first.
-        ends: row numbers of the windows' last steps.
+        ends: the row numbers, (n,).
         lookback: steps of a window.
-
-    Returns:
-        (len(ends), lookback, n_features), oldest step first.
     """
-    offsets = np.arange(1 - lookback, 1)
-    taken: Array = rows[ends[:, None] + offsets]
+    taken: Array = rows[ends[:, None] + np.arange(1 - lookback, 1)]
     return taken
 
 
@@ -236,11 +178,7 @@ def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
 
 
 def refuse_non_finite(values: Array, path: str) -> None:
-    """Raises if an array contains NaN or infinity, naming each place.
-
-    Args:
-        values: array of any shape.
-        path: name of the array, prefixed to the indices.
+    """Checks an array of any shape; `path` is its name, which is prefixed to the indices of each bad value.
 
     Raises:
         DataError: at least one value is not finite.
@@ -256,9 +194,37 @@ def refuse_non_finite(values: Array, path: str) -> None:
     raise DataError(f"{problems[0].path} must be finite; {count}", problems)
 
 
-MAX_STEP = 1.5  # usual steps; a longer one is a gap
-ROUNDING = 1e-3  # of a step: instants that differ by less are the same
-NONE_MISSING = "must be a time in ISO 8601, a date or a number, but is"
+@dataclass(frozen=True)
+class TimeColumn:
+    """The time stamps of the rows that a forecaster was trained on.
+
+    Attributes:
+        name: the column's name.
+        step: usual time from row to row: seconds if the column has dates, else in its own unit.
+        max_step: longest step that is not a gap, in usual steps.
+        dated: whether the column has dates.
+    """
+
+    name: str
+    step: Positive
+    max_step: Positive
+    dated: bool
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+    def is_gap(self, steps: Array) -> NDArray[np.bool_]:
+        """Whether each step is a gap."""
+        return steps > self.max_step * self.step
+
+    def is_short(self, steps: Array) -> NDArray[np.bool_]:
+        """Whether each step is shorter than the usual one by as large a factor as a gap is longer."""
+        return steps < self.step / self.max_step
+
+    @property
+    def usual_step(self) -> str:
+        """`step` in words."""
+        return f"{self.step:g} seconds" if self.dated else f"{self.step:g}"
 
 
 @dataclass(frozen=True)
@@ -323,50 +289,47 @@ class Clock:
 
 
 def read_instants(values: Any, name: str) -> tuple[Array, bool]:
-    """The instants of a time column in seconds, (n_rows,), and whether its values are dates; see `Clock.of`."""
+    """The instants of a time column in seconds, (n_rows,), and whether its values are dates; see `Clock.of`.
+
+    Raises:
+        DataError: a cell is not a time; the message names the row and the column.
+    """
     array = np.asarray(values)
     if array.dtype.kind == "M":
-        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
-        seconds[np.isnat(array)] = np.nan
-        read, dated = seconds, True
+        instants, dated = array.astype("datetime64[us]").astype(np.int64) / 1e6, True
+        instants[np.isnat(array)] = np.nan
     elif array.dtype.kind in "iuf":
-        read, dated = array.astype(np.float64), False
+        instants, dated = array.astype(np.float64), False
     else:
         cells = [_read_cell(cell, name, row) for row, cell in enumerate(array.tolist())]
-        kinds = {is_date for _, is_date in cells}
-        if len(kinds) > 1:
-            row = [is_date for _, is_date in cells].index(not cells[0][1])
-            raise _refusal(
-                name, row, f"must be {'a date' if cells[0][1] else 'a number'} as above, but is {array[row]}"
-            )
-        read, dated = np.array([instant for instant, _ in cells], dtype=np.float64), kinds == {True}
-    for row in np.flatnonzero(~np.isfinite(read)).tolist():
-        raise _refusal(name, row, f"{NONE_MISSING} {array[row]}")
-    return read, dated
+        dated = bool(cells) and cells[0][1]
+        for row, (_, is_date) in enumerate(cells):
+            if is_date != dated:
+                raise _refusal(name, row, f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}")
+        instants = np.array([instant for instant, _ in cells], dtype=np.float64)
+    for row in np.flatnonzero(~np.isfinite(instants)).tolist():
+        raise _refusal(name, row, f"{NO_TIME} {array[row]}")
+    return instants, dated
 
 
 def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool]:
     """An instant in seconds, and whether the cell is a date."""
     instant = cell
-    if isinstance(cell, str):
-        for read in (float, datetime.fromisoformat):
-            try:
-                instant = read(cell.strip())
-                break
-            except ValueError:
-                continue
+    for read in (float, datetime.fromisoformat) if isinstance(cell, str) else ():
+        with suppress(ValueError):
+            instant = read(cell.strip())
+            break
     if isinstance(instant, date) and not isinstance(instant, datetime):
         instant = datetime(instant.year, instant.month, instant.day)
     if isinstance(instant, datetime) and instant == instant:  # pandas' NaT is a datetime that differs from itself
         return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp(), True
     if isinstance(instant, Real):
         return float(instant), False
-    raise _refusal(name, row, f"{NONE_MISSING} {cell!r}")
+    raise _refusal(name, row, f"{NO_TIME} {cell!r}")
 
 
 def _refusal(name: str, row: int, message: str) -> DataError:
-    place = f"data row {row + 1}, column {name}"
-    return DataError.at(place, message)
+    return DataError.at(f"data row {row + 1}, column {name}", message)
 
 
 def times_as_text(values: Any) -> tuple[str, ...]:

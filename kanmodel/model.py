@@ -264,7 +264,9 @@ class Model(Result):
 
         Predictions are equal up to rounding; the weights and the cached results are shared.
         """
-        return replace(self, loaded=self.loaded.accelerate())
+        from kanmodel.onnx import accelerate  # here, since onnx and ONNX Runtime are slow to import
+
+        return replace(self, loaded=accelerate(self.loaded))
 
     def logits(self, windows: Windows) -> Array:
         """Inputs of the output function of a classifier, (n, n_outputs); as `predict`."""

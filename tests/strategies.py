@@ -14,8 +14,8 @@ from kanmodel.network.config import (
     Layers,
     ModelConfig,
     RecurrentConfig,
-    Step,
     SymbolicEdge,
+    Transform,
 )
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.text import UNPRINTABLE
@@ -37,10 +37,10 @@ bases = st.one_of(
 
 
 @st.composite
-def steps(draw: st.DrawFn, activations: tuple[str, ...] = tuple(ACTIVATIONS), mixes: bool = True) -> Step:
+def steps(draw: st.DrawFn, activations: tuple[str, ...] = tuple(ACTIVATIONS), mixes: bool = True) -> Transform:
     """Steps that may precede a layer."""
     kind = draw(st.sampled_from([*activations, "affine", *(["layer_norm"] if mixes else [])]))
-    return Step(kind, draw(st.floats(0.01, 2)) if kind in ("leaky_relu", "elu", "softplus") else None)
+    return Transform(kind, draw(st.floats(0.01, 2)) if kind in ("leaky_relu", "elu", "softplus") else None)
 
 
 @st.composite

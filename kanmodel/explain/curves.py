@@ -308,7 +308,7 @@ class _Functions:
         self._layer, self._inputs = layer, torch.tensor(inputs)
         self._edges = layer.functions(self._inputs)
         # Of a layer that mixes, positions are those of what the basis reads; the base may read something else.
-        self._base_is_apart = layer.config.mixes and layer.config.steps_of_base < len(layer.config.before)
+        self._base_is_apart = layer.config.mixes and layer.config.n_before_base < len(layer.config.before)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> tuple[EdgeParts, Tensor]:

@@ -12,13 +12,13 @@ from kanmodel.importers.manifest import NONE
 from kanmodel.importers.parts import Item, Layer, Norm, RecurrentPart
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, Step
+from kanmodel.network.config import LayerConfig, ModelConfig, Transform
 from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.functions import activate
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
-Element = Item | Step  # a step: an activation
+Element = Item | Transform  # a step: an activation
 Function = Callable[[Tensor], Tensor]  # of values (..., n)
 
 READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
@@ -29,10 +29,10 @@ READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
 }
 
 
-def step_of(name: str) -> Step:
+def step_of(name: str) -> Transform:
     """The step of an option such as ``relu`` or ``leaky_relu(0.2)``."""
     kind, _, parameter = name.partition("(")
-    return Step(kind, float(parameter.rstrip(")")) if parameter else None)
+    return Transform(kind, float(parameter.rstrip(")")) if parameter else None)
 
 
 def activation(option: str) -> Function:
@@ -151,7 +151,7 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
     The elements are in the order of the computation; the first of them has `n_values` inputs.
     """
     layers: list[Layer] = []
-    waiting: list[Norm | Step] = []
+    waiting: list[Norm | Transform] = []
     for element in elements:
         if isinstance(element, Layer):
             layers.append(_with_steps(waiting, element))
@@ -165,7 +165,7 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
     return layers
 
 
-def _with_steps(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
+def _with_steps(steps: Sequence[Norm | Transform], layer: Layer) -> Layer:
     """The layer with steps applied to its inputs, before its own steps."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in layer.tensors.items():

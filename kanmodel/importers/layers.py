@@ -30,7 +30,7 @@ from kanmodel.importers.parts import (
 )
 from kanmodel.importers.pykan import read_pykan
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Step
+from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Transform
 from kanmodel.network.recurrent import recurrent_shapes
 
 FAST, FASTER = "fast-kan", "FasterKAN"
@@ -101,7 +101,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     if inverse is not None:
         usable = abs(float(inverse)) > 0 and isfinite(1 / abs(float(inverse)))
         choices["inv_denominator"] = tuple(INV_DENOMINATORS) if usable else ("ignored",)
-    before = (Step("layer_norm", metadata.eps(f"{start}layernorm")),) if normed else ()
+    before = (Transform("layer_norm", metadata.eps(f"{start}layernorm")),) if normed else ()
     weight = found["spline_linear.weight"]
 
     def read(chosen: Chosen) -> Layer:
@@ -274,11 +274,11 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
         axes = dict.fromkeys(("running_mean", "running_var", "weight?", "bias?"), "n") | {"num_batches_tracked?": ""}
         fit(found, place, "BatchNorm", axes)
         statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
-        return Part.of("BatchNorm", place, Norm(Step("affine"), *_affine_of(found, eps), statistics), axes)
+        return Part.of("BatchNorm", place, Norm(Transform("affine"), *_affine_of(found, eps), statistics), axes)
     if weight is None or not weight.numel() or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
         return None
     if weight.ndim == 1 and bias is not None and weight.numel() > 1:
-        return Part.of("LayerNorm", place, Norm(Step("layer_norm", eps), weight, bias), ("weight", "bias"))
+        return Part.of("LayerNorm", place, Norm(Transform("layer_norm", eps), weight, bias), ("weight", "bias"))
     if weight.ndim != 2:
         return None
     n_out, n_in = weight.shape

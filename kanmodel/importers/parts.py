@@ -15,7 +15,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.manifest import Statement
 from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.importers.source import Module
-from kanmodel.network.config import LAYER_NORM_EPS, LayerConfig, RecurrentConfig, Step
+from kanmodel.network.config import LAYER_NORM_EPS, LayerConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
 
 Tensors = Mapping[str, Tensor]
@@ -50,7 +50,7 @@ class Norm:
         statistics: training mean and standard deviation that scale and bias contain; None if there are none.
     """
 
-    step: Step
+    step: Transform
     weight: Tensor
     bias: Tensor
     statistics: tuple[Tensor, Tensor] | None = None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kanmodel.network.chain import Network, reduce_steps
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS, TURNS, activate
-from kanmodel.network.layer import Before, Ends, KANLayer
+from kanmodel.network.layer import Ends, InputTransform, KANLayer
 from kanmodel.network.recurrent import KINDS
 
 BATCH = 256  # windows of one pass
@@ -195,7 +195,7 @@ def _bound_layer(layer: KANLayer, ends: Ends) -> Ends:
     v = u = ends
     for number, step in enumerate(layer.before):
         u = _take_step(step, u)
-        v = u if number < layer.config.steps_of_base else v
+        v = u if number < layer.config.n_before_base else v
     moves = torch.stack([(end != low[:1]).any(dim=0) for low, high in (v, u) for end in (low, high)]).any(dim=0)
     moves[0] |= ~moves.any()
     some, still = moves.nonzero().flatten(), (~moves).nonzero().flatten()
@@ -215,11 +215,11 @@ def _bound_layer(layer: KANLayer, ends: Ends) -> Ends:
 
 
 def _take_step(step: nn.Module, ends: Ends) -> Ends:
-    assert isinstance(step, Before)
+    assert isinstance(step, InputTransform)
     if step.weight is None or step.bias is None:
-        return _activate(step.step.kind, step.step.parameter, ends)
-    if step.step.mixes:
-        ends = _normalise(ends, step.step.parameter or 0.0)
+        return _activate(step.config.kind, step.config.parameter, ends)
+    if step.config.mixes:
+        ends = _normalise(ends, step.config.parameter or 0.0)
     return _scale(ends, step.weight, step.bias)
 
 

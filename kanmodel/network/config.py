@@ -4,123 +4,25 @@ A network is a chain: [layers per step] -> [recurrent] -> readout -> layers -> [
 layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read it, a BatchNorm in
 evaluation mode is an affine map of the nodes.
 
-Nothing here computes: a config describes a checkpoint, and raises an error of one sentence if it is not possible.
-
-Groups of features that belong together, such as the sine and cosine of the hour.
-
-The config of a layer: its shape, basis, base and symbolic edges, and the steps before it.
-
-The config of a whole forecaster: the chain of layers, recurrent part and readout.
+Nothing here computes: a config describes a checkpoint, and raises a `ConfigError` of one sentence if it cannot exist.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
-from reprlib import repr
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from kanmodel.checks import check_choice, check_count, check_flag, check_items, check_number, check_text
+from kanmodel.checks import Index, check_choice, check_config, check_count, check_number, check_text
 from kanmodel.data import Feature, Scaling, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError, quote
 from kanmodel.network.bases import Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
-
-Groups = Mapping[str, Sequence[str]]
-"""Name of a group to the names of its members: features, or other groups."""
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """All groups with their features, including those of nested groups, and the features without a group.
-
-    Attributes:
-        names: the groups in the given order, then the features without a group.
-        members: indices of the features of each, ascending.
-        whole: indices of the names that are in no group: every feature is in exactly one of them.
-    """
-
-    names: tuple[str, ...]
-    members: tuple[tuple[int, ...], ...]
-    whole: tuple[int, ...]
-
-
-def check_groups(groups: object, features: Sequence[str]) -> None:
-    """Checks that groups are a valid grouping of the features.
-
-    Raises:
-        ConfigError: as `resolve_groups`.
-    """
-    try:
-        resolve_groups(groups, features)
-    except DataError as error:
-        raise ConfigError(str(error)) from error
-
-
-def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
-    """The grouping of a model's features.
-
-    Args:
-        groups: `Groups`; a feature or a group is a member of at most one group.
-        features: their names.
-
-    Raises:
-        DataError: it is not a mapping of printable names to lists; or a group has no members, one that does not exist,
-            one of another group, itself, or the name of a feature.
-    """
-    if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
-        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {quote(groups)}")
-    for name in groups:
-        try:
-            check_text(name, "the name of a group")
-        except ConfigError as error:
-            raise DataError.at("groups", f"cannot be used: {error}") from error
-    numbers = {feature: number for number, feature in enumerate(features)}
-    parent = _find_parents(groups, numbers)
-    members: dict[str, list[int]] = {name: [] for name in groups}
-    for feature, number in numbers.items():
-        above = parent.get(feature)
-        while above is not None:
-            if number in members[above][-1:]:
-                raise _circular(above)
-            members[above].append(number)
-            above = parent.get(above)
-    for name, found in members.items():
-        if not found:  # all its members are circular
-            raise _circular(name)
-    names = (*groups, *(feature for feature in features if feature not in parent))
-    return Grouping(
-        names,
-        tuple(tuple(members[name]) if name in members else (numbers[name],) for name in names),
-        tuple(number for number, name in enumerate(names) if name not in parent),
-    )
-
-
-def _find_parents(groups: Mapping[str, object], features: Collection[str]) -> dict[str, str]:
-    """The group of each member."""
-    parent: dict[str, str] = {}
-    for name, members in groups.items():
-        place = f"groups.{name}"
-        if name in features:
-            raise DataError.at(place, "has the name of a feature")
-        if not isinstance(members, list | tuple) or not members or not all(isinstance(m, str) for m in members):
-            raise DataError.at(place, f"must be a list of features, but is {quote(members)}")
-        for member in members:
-            if member not in features and member not in groups:
-                raise DataError.at(place, f"has no feature {quote(member)}; the features are {', '.join(features)}")
-            if member in parent:
-                raise DataError.at(place, f"has {quote(member)}, which is in {quote(parent[member])} already")
-            parent[member] = name
-    return parent
-
-
-def _circular(name: str) -> DataError:
-    return DataError.at(f"groups.{name}", "is a member of itself")
-
 
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
@@ -128,11 +30,11 @@ LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class Step:
-    """A transformation of a layer's inputs before its edges.
+class Transform:
+    """A transform of a layer's inputs before its edges.
 
     Attributes:
-        kind: an elementwise activation (`activations.ACTIVATIONS`); ``affine``, a scale and a bias for each node, such
+        kind: an elementwise activation (`functions.ACTIVATIONS`); ``affine``, a scale and a bias for each node, such
             as a BatchNorm in evaluation mode; or ``layer_norm``, which mixes the nodes (Ba et al. 2016, arXiv
             1607.06450), with a scale and a bias for each.
         parameter: the slope below 0 of leaky_relu, alpha of elu, beta of softplus, or eps of layer_norm; torch's by
@@ -148,7 +50,7 @@ class Step:
         if self.parameter is None:
             object.__setattr__(self, "parameter", usual)
         elif usual is None:
-            raise ConfigError(f"parameter must be null, as {self.kind} has none, but is {repr(self.parameter)}")
+            raise ConfigError(f"parameter must be null, as {self.kind} has none, but is {quote(self.parameter)}")
         else:
             check_number(self.parameter, "parameter", positive=self.kind in ("layer_norm", "softplus"))
 
@@ -173,14 +75,12 @@ class SymbolicEdge:
         function: pykan's name of f.
     """
 
-    i: int
-    j: int
-    function: str
+    i: Index
+    j: Index
+    function: Annotated[str, partial(check_choice, choices=FUNCTIONS)]
 
     def __post_init__(self) -> None:
-        check_count(self.i, "i", lowest=0)
-        check_count(self.j, "j", lowest=0)
-        check_choice(self.function, "function", FUNCTIONS)
+        check_config(self)
 
 
 @dataclass(frozen=True)
@@ -192,38 +92,29 @@ class LayerConfig:
         n_sum: number of sum nodes.
         basis: the basis of the functions on edges.
         base: the activation added to the basis, with a weight for each edge; ``zero`` for none.
-        before: transformations of the inputs before the edges, in order. Elementwise steps belong to the edges, whose
-            function is x -> f(step(x)); a layer norm mixes the nodes.
-        base_after: number of these steps before the base; None for all. 0 if only the basis takes normalised values,
-            as in fast-kan.
+        before: transforms of the inputs before the edges, in order. Elementwise ones belong to the edges, whose
+            function is x -> f(transform(x)); a layer norm mixes the nodes.
+        base_after: number of these transforms before the base; None for all. 0 if only the basis takes normalised
+            values, as in fast-kan.
         mult_arity: number of factors of each product node; product nodes come after the sum nodes.
         symbolic: edges with a fixed function besides the basis, of the same inputs as the base.
     """
 
     n_in: int
-    n_sum: int
+    n_sum: Index
     basis: Basis = field(default_factory=BSpline)
-    base: str = "silu"
-    before: tuple[Step, ...] = ()
-    base_after: int | None = None
-    mult_arity: tuple[int, ...] = ()
+    base: Annotated[str, partial(check_choice, choices=BASE_FUNCTIONS)] = "silu"
+    before: tuple[Transform, ...] = ()
+    base_after: Index | None = None
+    mult_arity: tuple[Annotated[int, partial(check_count, lowest=2)], ...] = ()
     symbolic: tuple[SymbolicEdge, ...] = ()
 
     def __post_init__(self) -> None:
-        check_count(self.n_in, "n_in")
-        check_count(self.n_sum, "n_sum", lowest=0)
-        check_items(self.mult_arity, "mult_arity", int)
-        for number, arity in enumerate(self.mult_arity):
-            check_count(arity, f"mult_arity[{number}]", lowest=2)
+        check_config(self)
         check_count(self.n_subnodes, "the number of sub-nodes")
-        if not isinstance(self.basis, Basis):
-            raise ConfigError(f"basis must be a basis, but is {repr(self.basis)}")
-        check_choice(self.base, "base", BASE_FUNCTIONS)
-        check_items(self.before, "before", Step)
-        check_count(len(self.before), "the number of steps before a layer", lowest=0, highest=MAX_LAYERS)
+        check_count(len(self.before), "the number of transforms before a layer", lowest=0, highest=MAX_LAYERS)
         if self.base_after is not None:
             check_count(self.base_after, "base_after", lowest=0, highest=len(self.before))
-        check_items(self.symbolic, "symbolic", SymbolicEdge)
         for number, edge in enumerate(self.symbolic):
             if edge.i >= self.n_in or edge.j >= self.n_subnodes:
                 raise ConfigError(
@@ -248,22 +139,20 @@ class LayerConfig:
         return (*range(self.n_sum), *factors)
 
     @property
-    def steps_of_base(self) -> int:
-        """Number of steps of `before` that are applied before the base."""
+    def n_before_base(self) -> int:
+        """Number of transforms of `before` that are applied before the base."""
         return len(self.before) if self.base_after is None else self.base_after
 
     @property
     def mixes(self) -> bool:
         """Whether the input of an edge depends on all nodes, because of a layer norm."""
-        return any(step.mixes for step in self.before)
+        return any(transform.mixes for transform in self.before)
 
 
 Layers = tuple[LayerConfig, ...]
 
 
-def plain_layers(
-    width: Sequence[int | tuple[int, int]], basis: Basis | None = None, **options: Any
-) -> tuple[LayerConfig, ...]:
+def plain_layers(width: Sequence[int | tuple[int, int]], basis: Basis | None = None, **options: Any) -> Layers:
     """Uniform layers from pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes.
 
     Args:
@@ -315,11 +204,7 @@ class RecurrentConfig:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        check_choice(self.cell, "cell", get_args(Cell))
-        check_count(self.hidden_size, "hidden_size")
-        check_count(self.num_layers, "num_layers")
-        check_flag(self.bidirectional, "bidirectional")
-        check_flag(self.bias, "bias")
+        check_config(self)
 
     @property
     def n_units(self) -> int:
@@ -357,40 +242,26 @@ class ModelConfig:
     recurrent: RecurrentConfig | None = None
     front: Layers = ()
     readout: Readout = "last"
-    output_function: str | None = None
+    output_function: Annotated[str, partial(check_choice, choices=("softmax", *ACTIVATIONS))] | None = None
     dtype: DType = "float32"
-    ahead: int = 0
+    ahead: Index = 0
     groups: Groups = field(default_factory=dict)
     time: TimeColumn | None = None
 
     def __post_init__(self) -> None:
-        check_items(self.features, "features", Feature)
-        check_items(self.targets, "targets", Target)
-        for place, names in (("features", self.feature_names), ("targets", tuple(t.name for t in self.targets))):
-            repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-            if not names or repeated:
-                given = repr(repeated) if repeated else "none"
+        check_config(self)
+        for place, columns in (("features", self.features), ("targets", self.targets)):
+            repeated = sorted(name for name, count in Counter(column.name for column in columns).items() if count > 1)
+            if not columns or repeated:
+                given = quote(repeated) if repeated else "none"
                 raise ConfigError(f"{place} must be at least one, of unique names, but {given} given")
-        check_count(self.lookback, "lookback")
-        check_count(self.horizon, "horizon")
-        check_count(self.ahead, "ahead", lowest=0)
-        check_groups(self.groups, self.feature_names)
-        if self.time is not None and not isinstance(self.time, TimeColumn):
-            raise ConfigError(f"time must be a time column, but is {repr(self.time)}")
+        try:
+            resolve_groups(self.groups, self.feature_names)
+        except DataError as error:
+            raise ConfigError(str(error)) from error
         object.__setattr__(self, "groups", deepcopy(self.groups))  # the caller may change what it gave
-        check_choice(self.readout, "readout", get_args(Readout))
-        check_choice(self.dtype, "dtype", get_args(DType))
-        if self.output_function is not None:
-            check_choice(self.output_function, "output_function", ("softmax", *ACTIVATIONS))
-        if self.recurrent is not None and not isinstance(self.recurrent, RecurrentConfig):
-            raise ConfigError(f"recurrent must be an LSTM or a GRU, but is {repr(self.recurrent)}")
-        n_layers = 0
-        for stage, reaching in (("front", len(self.features)), ("head", None)):
-            layers = getattr(self, stage)
-            check_items(layers, stage, LayerConfig)
-            n_layers += len(layers)
-            check_count(n_layers, "the number of layers", lowest=0, highest=MAX_LAYERS)
-            n_nodes = self.n_readout if reaching is None else reaching
+        check_count(len(self.front) + len(self.head), "the number of layers", lowest=0, highest=MAX_LAYERS)
+        for stage, layers, n_nodes in (("front", self.front, len(self.features)), ("head", self.head, self.n_readout)):
             for number, layer in enumerate(layers):
                 if layer.n_in != n_nodes:
                     raise ConfigError(f"{stage}[{number}].n_in must be {n_nodes}, which reach it, but is {layer.n_in}")
@@ -460,3 +331,65 @@ class ModelConfig:
     def target_of(self, output: int) -> Target:
         """The target that output number `output` forecasts."""
         return self.targets[output % len(self.targets)]
+
+
+Groups = Mapping[str, Sequence[str]]
+"""Name of a group to the names of its members: features, or other groups."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups with their features, including those of nested groups, and the features without a group.
+
+    Attributes:
+        names: the groups in the given order, then the features without a group.
+        members: indices of the features of each, ascending.
+        whole: indices of the names that are in no group: every feature is in exactly one of them.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    whole: tuple[int, ...]
+
+
+def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
+    """The grouping of a model's features.
+
+    Args:
+        groups: `Groups`; a feature or a group is a member of at most one group.
+        features: their names.
+
+    Raises:
+        DataError: it is not a mapping of printable names to lists; or a group has no members, one that does not exist,
+            one of another group, itself, or the name of a feature.
+    """
+    if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
+        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {quote(groups)}")
+    numbers: dict[str, tuple[int, ...]] = {feature: (number,) for number, feature in enumerate(features)}
+    parent: dict[str, str] = {}  # the group of each member
+    for name, members in groups.items():
+        place = f"groups.{name}"
+        try:
+            check_text(name, "the name of a group")
+        except ConfigError as error:
+            raise DataError.at("groups", f"cannot be used: {error}") from error
+        if name in numbers:
+            raise DataError.at(place, "has the name of a feature")
+        if not isinstance(members, list | tuple) or not members or not all(isinstance(m, str) for m in members):
+            raise DataError.at(place, f"must be a list of features, but is {quote(members)}")
+        for member in members:
+            if member not in numbers and member not in groups:
+                raise DataError.at(place, f"has no feature {quote(member)}; the features are {', '.join(features)}")
+            if member in parent:
+                raise DataError.at(place, f"has {quote(member)}, which is in {quote(parent[member])} already")
+            parent[member] = name
+    try:
+        for name in TopologicalSorter(groups).static_order():  # members first
+            if name in groups:
+                numbers[name] = tuple(sorted(number for member in groups[name] for number in numbers[member]))
+    except CycleError as error:
+        circular = next(name for name in groups if name in error.args[1])
+        raise DataError.at(f"groups.{circular}", "is a member of itself") from error
+    names = (*groups, *(feature for feature in features if feature not in parent))
+    whole = tuple(number for number, name in enumerate(names) if name not in parent)
+    return Grouping(names, tuple(numbers[name] for name in names), whole)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.network.bases import EdgeFunctions
-from kanmodel.network.config import LayerConfig, Step
+from kanmodel.network.config import LayerConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS, IN_BUMPS, TURNS, activate, value_and_slope, vary
 
 Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, of one shape
@@ -209,30 +209,25 @@ class LayerTrace:
     nodes: Tensor
 
 
-class Before(nn.Module):
-    """A step before a layer: an activation, an affine map or a layer norm.
-
-    Args:
-        step: its config.
-        n_in: number of inputs of the layer.
-    """
+class InputTransform(nn.Module):
+    """A transform of a layer's inputs: an activation, an affine map or a layer norm."""
 
     weight: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, step: Step, n_in: int) -> None:
+    def __init__(self, config: Transform, n_in: int) -> None:
         super().__init__()
-        self.step = step
-        self.register_buffer("weight", torch.ones(n_in) if step.has_tensors else None)
-        self.register_buffer("bias", torch.zeros(n_in) if step.has_tensors else None)
+        self.config = config
+        self.register_buffer("weight", torch.ones(n_in) if config.has_tensors else None)
+        self.register_buffer("bias", torch.zeros(n_in) if config.has_tensors else None)
 
     def forward(self, x: Tensor, inputs: Tensor | None = None) -> Tensor:
         """(batch, n_in) -> the same shape; `inputs` are the indices of a subset of inputs."""
         if self.weight is None or self.bias is None:
-            return activate(self.step.kind, self.step.parameter, x)
-        if self.step.mixes:
-            assert self.step.parameter is not None
-            return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.step.parameter)
+            return activate(self.config.kind, self.config.parameter, x)
+        if self.config.mixes:
+            assert self.config.parameter is not None
+            return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.config.parameter)
         weight, bias = (self.weight, self.bias) if inputs is None else (self.weight[inputs], self.bias[inputs])
         return torch.addcmul(bias, x, weight)
 
@@ -279,7 +274,7 @@ class KANLayer(nn.Module):
         if config.symbolic:
             self.register_buffer("symbolic_mask", torch.ones(len(config.symbolic)))
             self.register_buffer("symbolic_affine", torch.ones(len(config.symbolic), 4))
-        self.before = nn.ModuleList(Before(step, n_in) for step in config.before)
+        self.before = nn.ModuleList(InputTransform(step, n_in) for step in config.before)
 
     @property
     def core(self) -> tuple[Tensor, Tensor] | None:
@@ -344,7 +339,7 @@ class KANLayer(nn.Module):
             return x, x
         for number, step in enumerate(self.before):
             x = step(x, inputs)
-            if number < self.config.steps_of_base:
+            if number < self.config.n_before_base:
                 of_base = x
         return of_base, x
 

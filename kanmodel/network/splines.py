@@ -1,26 +1,23 @@
-"""B-spline basis functions, and extension of their knots beyond the core interval, as in pykan 0.2.8.
+"""B-splines: their basis functions as in pykan 0.2.8, least-squares fits, and a faster piecewise-polynomial form.
 
-A grid of G intervals and order k has G + 2k + 1 knots: the core interval [knot k, knot k+G] and k knots beyond each
-end. A curve is zero beyond the outermost knots. Source: de Boor 1978, "A Practical Guide to Splines", ch. IX;
-Liu et al. 2024, arXiv 2404.19756, section 2.
+A grid of G intervals and order k has G + 2k + 1 knots, ascending: the core interval [knot k, knot k+G] and k knots
+beyond each end. A curve is zero beyond the outermost knots. In all functions x is (batch, n_in), grid (n_in, G+2k+1),
+coef (n_out, n_in, G+k), and order is k.
+
+Source: de Boor 1978, "A Practical Guide to Splines", ch. IX; Liu et al. 2024, arXiv 2404.19756, section 2.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
 def extend_grid(core: Tensor, order: int) -> Tensor:
-    """Adds `order` knots beyond each end, at the core's mean spacing.
-
-    Args:
-        core: knots of the core interval, (n_in, G+1), ascending.
-        order: spline order k.
-
-    Returns:
-        Knots (n_in, G+2k+1).
-    """
+    """Adds `order` knots beyond each end of core knots (n_in, G+1), at their mean spacing; (n_in, G+2k+1)."""
     spacing = (core[:, -1:] - core[:, :1]) / (core.shape[1] - 1)  # (n_in, 1)
     steps = torch.arange(1, order + 1, dtype=core.dtype)  # (k,)
     before = core[:, :1] - spacing * steps.flip(0)
@@ -38,17 +35,9 @@ def count_intervals(x: Tensor, grid: Tensor) -> Tensor:
 
 
 def basis(x: Tensor, grid: Tensor, order: int) -> Tensor:
-    """Values of every basis function, by the Cox-de Boor recursion (de Boor 1978, eq. IX.14).
+    """Values of every basis function, (batch, n_in, G+k), by the Cox-de Boor recursion (de Boor 1978, eq. IX.14).
 
     A quotient 0/0 counts as 0, so repeated knots are allowed.
-
-    Args:
-        x: positions, (batch, n_in).
-        grid: knots, (n_in, G+2k+1), ascending.
-        order: spline order k.
-
-    Returns:
-        (batch, n_in, G+k).
     """
     x, grid = x.T.contiguous(), grid.T.unsqueeze(-1)  # (n_in, batch), (G+2k+1, n_in, 1): long rows are the fastest
     values = ((x >= grid[:-1]) & (x < grid[1:])).to(x.dtype)  # order 0: (G+2k, n_in, batch)
@@ -73,35 +62,112 @@ def basis_slopes(x: Tensor, grid: Tensor, order: int) -> Tensor:
 
 
 def curve(x: Tensor, grid: Tensor, coef: Tensor, order: int) -> Tensor:
-    """Values of splines.
-
-    Args:
-        x: positions, (batch, n_in).
-        grid: knots, (n_in, G+2k+1).
-        coef: coefficients, (n_out, n_in, G+k).
-        order: spline order k.
-
-    Returns:
-        (batch, n_out, n_in).
-    """
+    """Values of splines, (batch, n_out, n_in)."""
     return torch.einsum("big,oig->boi", basis(x, grid, order), coef)
 
 
 def fit_coefficients(x: Tensor, y: Tensor, grid: Tensor, order: int) -> Tensor:
-    """Least-squares coefficients of the splines nearest to sampled curves, solved in float64.
+    """Least-squares coefficients of the splines nearest to values y, (batch, n_out, n_in), at x; of the type of y.
 
-    If the samples do not determine a coefficient (an interval without data), this is the minimum-norm solution.
-
-    Args:
-        x: positions, (batch, n_in).
-        y: values there, (batch, n_out, n_in).
-        grid: knots, (n_in, G+2k+1).
-        order: spline order k.
-
-    Returns:
-        Coefficients (n_out, n_in, G+k), in the type of `y`.
+    They are solved in float64. If the samples do not determine a coefficient (an interval without data), this is the
+    minimum-norm solution.
     """
     design = basis(x.double(), grid.double(), order).transpose(0, 1)  # (n_in, batch, G+k)
     values = y.double().permute(2, 0, 1)  # (n_in, batch, n_out)
     solution: Tensor = torch.linalg.lstsq(design, values, driver="gelsd").solution  # (n_in, G+k, n_out)
     return solution.permute(2, 0, 1).to(y.dtype)
+
+
+class PiecewisePolynomial:
+    """The splines on all edges from n_in inputs to n_out sub-nodes, several times as fast as `curve`.
+
+    Between two knots a spline of order k is a polynomial of degree k. A table holds its coefficients in
+    u = (x - knot) / (next knot - knot) for every input, interval and curve, so a value needs one comparison with the
+    knots and k + 1 rows of the table, for any spacing of the knots; equal knots have no interval between them.
+
+    Attributes:
+        knots: (n_knots, 1, n_in).
+        first: row in the table of each input's first interval, (n_in,). Interval b is after b knots; before the first
+            knot and after the last the splines are zero.
+        start: knot at which each interval begins, (n_rows,).
+        inverse_width: of each interval, (n_rows,).
+        table: coefficients, the constant first, (n_rows, k+1, n_out).
+        order: spline order k.
+    """
+
+    def __init__(self, grid: Tensor, coef: Tensor, order: int) -> None:
+        def in_rows(values: Tensor, like: Tensor) -> Tensor:
+            """(n_in, n_intervals, ...), with zeros before the first and after the last interval, -> (n_rows, ...)."""
+            outer = torch.zeros_like(values[:, :1])
+            return torch.cat([outer, values, outer], dim=1).flatten(0, 1).to(like.dtype)
+
+        self.knots, self.order = grid.T.unsqueeze(1).contiguous(), order
+        self.first = torch.arange(len(grid)) * (grid.shape[1] + 1)
+        width = grid.double().diff(dim=1)
+        self.start = in_rows(grid.double()[:, :-1], grid)
+        self.inverse_width = in_rows(torch.where(width > 0, 1 / width, 0), grid)
+        self.table = in_rows(_polynomials(grid.double(), coef.double(), order), coef)
+        self._rows = self.table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
+        self._powers = torch.arange(order + 1)
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Sums over the inputs, (batch, n_in) -> (batch, n_out); not differentiable."""
+        if has_torch_function_unary(x):  # for ONNX export, whose graph computes sums differently
+            return handle_torch_function(PiecewisePolynomial.sums, (x,), self, x)
+        interval, u = self._locate(x)
+        powers = [torch.ones_like(u), u]
+        while len(powers) <= self.order:
+            powers.append(powers[-1] * u)
+        weights = torch.stack(powers[: self.order + 1], dim=2).flatten(1)  # (batch, n_in * (k+1))
+        rows = (interval.unsqueeze(2) * (self.order + 1) + self._powers).flatten()
+        starts = torch.arange(x.shape[0]) * weights.shape[1]
+        return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
+
+    def edges(self, x: Tensor) -> Tensor:
+        """All values, (batch, n_in) -> (batch, n_out, n_in); the gradient is the slope of the same polynomials."""
+        values: Tensor = _Edges.apply(x, self)  # type: ignore[no-untyped-call]
+        return values
+
+    def edges_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives at (batch, n_in), both (batch, n_out, n_in), by Horner's rule."""
+        interval, u = self._locate(x)
+        terms = self.table[interval]  # (batch, n_in, k+1, n_out)
+        u = u.unsqueeze(2)
+        values, slopes = terms[:, :, -1], torch.zeros_like(terms[:, :, -1])
+        for power in range(self.order - 1, -1, -1):
+            slopes = torch.addcmul(values, slopes, u)
+            values = torch.addcmul(terms[:, :, power], values, u)
+        return values.transpose(1, 2), (slopes * self.inverse_width[interval].unsqueeze(2)).transpose(1, 2)
+
+    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The interval of each position, as a row of the table, and the position in it: two of (batch, n_in)."""
+        interval = (x >= self.knots).sum(0) + self.first
+        return interval, (x - self.start.take(interval)) * self.inverse_width.take(interval)
+
+
+class _Edges(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, splines: PiecewisePolynomial) -> Tensor:
+        values, slopes = splines.edges_and_slopes(x)
+        ctx.save_for_backward(slopes)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return (gradient * slopes).sum(dim=1), None
+
+
+def _polynomials(grid: Tensor, coef: Tensor, order: int) -> Tensor:
+    """Coefficients of every curve's polynomial on every interval, the constant first, (n_in, G+2k, k+1, n_out).
+
+    Each polynomial interpolates the curve at k + 1 Chebyshev points inside the interval.
+    """
+    n_in, n_intervals = grid.shape[0], grid.shape[1] - 1
+    points = (1 - torch.cos((torch.arange(order + 1, dtype=grid.dtype) + 0.5) * torch.pi / (order + 1))) / 2
+    width = grid.diff(dim=1)[:, :, None]
+    positions = grid[:, :-1, None] + width * points  # (n_in, n_intervals, k+1)
+    of_basis = basis(positions.flatten(1).T, grid, order)  # (n_intervals * (k+1), n_in, G+k)
+    values = torch.einsum("pig,oig->ipo", of_basis, coef).view(n_in, n_intervals, order + 1, len(coef))
+    coefficients = torch.linalg.solve(points[:, None] ** torch.arange(order + 1), values)
+    return torch.where(width[..., None] > 0, coefficients, 0)

@@ -1,8 +1,7 @@
 """The ONNX graph of a whole forecaster, scaling included.
 
-Splines in ONNX: gathers the polynomials of each input's interval, and multiplies them by the powers.
-
-LSTM and GRU in ONNX: the operators of that name, or for float64, which ONNX Runtime lacks, a Scan over the steps.
+A spline gathers the polynomials of its input's interval and multiplies them by the powers. LSTM and GRU are the
+operators of that name, or for float64, which ONNX Runtime lacks, a Scan over the steps.
 """
 
 from __future__ import annotations
@@ -20,47 +19,36 @@ from kanmodel.data import Scaling
 from kanmodel.network.chain import apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
 from kanmodel.network.frozen import FrozenLayers, FrozenNetwork
-from kanmodel.network.pieces import Pieces
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
-from kanmodel.onnx.values import (
-    OPERATIONS,
-    Graph,
-    Value,
-    concatenate,
-    mean,
-    sigmoid,
-    split,
-    tanh,
-    total,
-    unsqueeze,
-    write,
-    write_many,
-)
+from kanmodel.network.splines import PiecewisePolynomial
+from kanmodel.onnx.values import OPERATIONS, Graph, Traced, Value, concatenate, write, write_many
+
+INPUT = "instances"
+PREDICTIONS, LOGITS = "predictions", "logits"
+OPSET, IR_VERSION = 17, 8  # from 2022, the oldest with LayerNormalization
+GATES: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+"""Torch's number of each of ONNX's gates: input, output, forget, cell; update, reset, hidden."""
 
 
-def sum_pieces(pieces: Pieces, x: Value) -> Value:
-    """`Pieces.sums`: (batch, n_in) -> (batch, n_out)."""
-    n_in, n_terms, n_out = len(pieces.first), pieces.order + 1, pieces.table.shape[2]
-    graph_type = helper.np_dtype_to_tensor_dtype(pieces.knots.numpy().dtype)
-    behind = write("GreaterOrEqual", unsqueeze(x, 2), pieces.knots.squeeze(1).T)  # (batch, n_in, n_knots)
-    count = total(write("Cast", behind, to=graph_type), 2)
-    interval = write("Cast", count, to=TensorProto.INT64) + pieces.first
-    u = (x - write("Gather", pieces.start, interval)) * write("Gather", pieces.inverse_width, interval)
-    u = unsqueeze(u, 2)
+def sum_splines(splines: PiecewisePolynomial, x: Value) -> Value:
+    """`PiecewisePolynomial.sums`: (batch, n_in) -> (batch, n_out)."""
+    n_in, n_terms, n_out = len(splines.first), splines.order + 1, splines.table.shape[2]
+    graph_type = helper.np_dtype_to_tensor_dtype(splines.knots.numpy().dtype)
+    above = write("GreaterOrEqual", x.unsqueeze(2), splines.knots.squeeze(1).T)  # (batch, n_in, n_knots)
+    count = write("Cast", above, to=graph_type).sum(2)
+    interval = write("Cast", count, to=TensorProto.INT64) + splines.first
+    u = (x - write("Gather", splines.start, interval)) * write("Gather", splines.inverse_width, interval)
+    u = u.unsqueeze(2)
     powers = [u - u + 1, u]
     while len(powers) < n_terms:
         powers.append(powers[-1] * u)
     row = write("Reshape", concatenate(powers[:n_terms], 2), np.array([0, 1, n_in * n_terms]))
-    terms = write("Gather", pieces.table, interval)  # (batch, n_in, n_terms, n_out)
+    terms = write("Gather", splines.table, interval)  # (batch, n_in, n_terms, n_out)
     matrix = write("Reshape", terms, np.array([0, n_in * n_terms, n_out]))
     return write("Squeeze", write("MatMul", row, matrix), np.array([1]))
 
 
-OPERATIONS[Pieces.sums] = sum_pieces
-
-
-ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
-"""Torch's number of each of ONNX's gates: input, output, forget, cell; update, reset, hidden."""
+OPERATIONS[PiecewisePolynomial.sums] = sum_splines
 
 
 class States:
@@ -75,18 +63,18 @@ class States:
     def __init__(self, by_step: Value, last: Value | None = None, added: Value | float = 0.0) -> None:
         self._by_step, self._last, self._added = by_step, last, added
 
-    def __getitem__(self, key: Any) -> Value:
+    def __getitem__(self, key: Any) -> Traced:
         """``states[:, -1]``."""
         assert key == (slice(None), -1)
         last = write("Gather", self._by_step, np.array(-1), axis=0) if self._last is None else self._last
         return last + self._added
 
-    def mean(self, dim: int) -> Value:
+    def mean(self, dim: int) -> Traced:
         """Mean over the steps."""
         assert dim == 1
-        return mean(self._by_step, 0) + self._added
+        return self._by_step.mean(0) + self._added
 
-    def flatten(self, start: int) -> Value:
+    def flatten(self, start: int) -> Traced:
         """(batch, lookback * n_units)."""
         assert start == 1
         return write("Flatten", write("Transpose", self._by_step, perm=[1, 0, 2]), axis=1) + self._added
@@ -99,7 +87,7 @@ def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
     states of windows that are not finite.
     """
     x = write("Transpose", steps, perm=[1, 0, 2])
-    nothing = unsqueeze(0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0), 1)
+    nothing = (0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0)).unsqueeze(1)
     last = None
     for directions in recurrent.gate_weights:
         with x.graph.scope("recurrent"):
@@ -132,8 +120,8 @@ def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
     """A weight in ONNX's layout: directions outermost, gates in its order."""
 
     def ordered(weight: Tensor) -> Tensor:  # (..., n_gates * hidden) -> (n_gates * hidden, ...)
-        gates = weight.movedim(-1, 0).chunk(len(ORDER[cell]))
-        return torch.cat([gates[number] for number in ORDER[cell]])
+        gates = weight.movedim(-1, 0).chunk(len(GATES[cell]))
+        return torch.cat([gates[number] for number in GATES[cell]])
 
     if part == "bias":
         return torch.stack([torch.cat([ordered(of.bias), ordered(of.state_bias)]) for of in directions])
@@ -175,28 +163,21 @@ def _shape_of_state(x: Value, hidden: int) -> Value:
 def _lstm_step(weights: GateWeights, x: Value, h: Value, c: Value) -> tuple[Value, ...]:
     hidden = len(weights.from_state)
     moved = x @ weights.from_inputs + h @ weights.from_state + (weights.bias + weights.state_bias)
-    i, f, g, o = split(moved, [hidden] * 4, 1)
-    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-    return sigmoid(o) * tanh(c), c
+    i, f, g, o = moved.split([hidden] * 4, 1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
 
 
 def _gru_step(weights: GateWeights, x: Value, h: Value) -> tuple[Value, ...]:
     hidden = len(weights.from_state)
-    of_inputs = split(x @ weights.from_inputs + weights.bias, [hidden] * 3, 1)
-    of_state = split(h @ weights.from_state + weights.state_bias, [hidden] * 3, 1)
-    r, z = (sigmoid(inputs + state) for inputs, state in zip(of_inputs[:2], of_state[:2], strict=True))
-    n = tanh(of_inputs[2] + r * of_state[2])
+    of_inputs = (x @ weights.from_inputs + weights.bias).split([hidden] * 3, 1)
+    of_state = (h @ weights.from_state + weights.state_bias).split([hidden] * 3, 1)
+    r, z = ((inputs + state).sigmoid() for inputs, state in zip(of_inputs[:2], of_state[:2], strict=True))
+    n = (of_inputs[2] + r * of_state[2]).tanh()
     return ((1 - z) * n + z * h,)
 
 
 OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
-
-
-INPUT = "instances"
-PREDICTIONS, LOGITS = "predictions", "logits"
-Traced = Any
-"""A `Value`, which the network takes for a tensor."""
-OPSET, IR_VERSION = 17, 8  # from 2022, the oldest with LayerNormalization
 
 
 def write_forward(frozen: FrozenNetwork, scaling: Scaling) -> onnx.ModelProto:

@@ -1,7 +1,4 @@
-"""An ONNX Runtime session for the graph of a forecaster.
-
-Prediction of small batches in one call of ONNX Runtime, if that is faster than torch's dozens of small calls.
-"""
+"""Predictions by ONNX Runtime: one call for a small batch, where torch makes dozens of small calls."""
 
 from __future__ import annotations
 
@@ -14,12 +11,17 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from kanmodel.data import Array, Scaling
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import Array
 from kanmodel.errors import ExportError
-from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.onnx.forward import INPUT, LOGITS, PREDICTIONS, write_forward
 
+Predict = Callable[[Array], Array]
 FATAL = 4  # log level of ONNX Runtime; other errors are raised anyway
+SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are timed
+N_TIMINGS = 3
+LONG = 0.02  # seconds: if a batch takes longer, larger ones are not timed
+TOLERANCE = 1e-5  # in standard deviations of an output: if both differ by more, torch is used
 
 
 class Session:
@@ -65,73 +67,45 @@ def _name_layer(message: str) -> str:
     return f"{found[2]} needs {found[1]}, which ONNX Runtime cannot compute in its type" if found else message
 
 
-Predict = Callable[[Array], Array]
+def find_fast_predict(model: LoadedModel) -> Callable[[Array], Array | None] | None:
+    """`LoadedModel.predict` for batches up to the size for which it is measured to be faster than torch.
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
-N_TIMINGS = 3
-LONG = 0.02  # seconds: if a batch takes longer, larger ones are not timed
-TOLERANCE = 1e-5  # in standard deviations of an output: if both differ by more, torch is used
+    It returns None if torch has to predict or raise an error: for larger and empty batches, for windows that may not be
+    finite in the network's dtype, and for predictions that are not finite.
 
+    Returns:
+        The function; None if torch is faster for a single window, or predicts otherwise.
 
-class SmallBatches:
-    """The forward pass for batches up to a measured size.
-
-    Args:
-        session: its graph.
-        scaling: of the network.
-        window_shape: steps and features of a window.
-        max_windows: the largest batch for which it is faster.
+    Raises:
+        ExportError: a layer has no ONNX form.
+        NonFiniteError: a forecast for the windows that are timed is not finite.
     """
+    session, max_windows = Session(write_forward(model.frozen, model.scaling)), 0
+    windows = model.scaling.features_to_original(model.reference.windows[: max(SIZES)])
+    windows = np.resize(windows, (max(SIZES), *windows.shape[1:]))
+    for size in SIZES:
+        batch = windows[:size]
+        agrees = np.abs(session.predict(batch) - model.predict(batch)) <= TOLERANCE * model.output_std
+        seconds, of_torch = _time_in_turn([session.predict, model.predict], batch)
+        if not agrees.all() or seconds >= of_torch:
+            break
+        max_windows = size
+        if of_torch > LONG:
+            break
+    window_shape = model.config.window_shape
+    largest_square = max(float(model.scaling.feature_limit.min()), 0.0) ** 2
 
-    def __init__(self, session: Session, scaling: Scaling, window_shape: tuple[int, int], max_windows: int) -> None:
-        self._session, self._window_shape = session, window_shape
-        self._largest_square = max(float(scaling.feature_limit.min()), 0.0) ** 2
-        self.max_windows = max_windows
-
-    @classmethod
-    def measure(
-        cls, frozen: FrozenNetwork, scaling: Scaling, windows: Array, predict: Predict, output_std: Array
-    ) -> SmallBatches | None:
-        """Measures up to which batch size it is faster than torch; None if it is not for a single window.
-
-        Args:
-            frozen: the network.
-            scaling: original units <-> model units.
-            windows: windows to time, original units.
-            predict: torch's forward pass.
-            output_std: standard deviation of each output.
-
-        Raises:
-            ExportError: a layer has no ONNX form.
-        """
-        session, largest = Session(write_forward(frozen, scaling)), 0
-        windows = np.resize(windows, (max(SIZES), *windows.shape[1:]))
-        for size in SIZES:
-            batch = windows[:size]
-            agrees = np.abs(session.predict(batch) - predict(batch)) <= TOLERANCE * output_std
-            seconds, of_torch = _time_in_turn([session.predict, predict], batch)
-            if not agrees.all() or seconds >= of_torch:
-                break
-            largest = size
-            if of_torch > LONG:
-                break
-        return cls(session, scaling, frozen.config.window_shape, largest) if largest else None
-
-    def predict(self, windows: Array) -> Array | None:
-        """(n, lookback, n_features), original units -> (n, n_outputs), original units.
-
-        Returns:
-            None if torch has to predict or raise an error: for larger and empty batches, for windows that may not be
-            finite in the network's dtype, and for predictions that are not finite.
-        """
-        if not 0 < len(windows) <= self.max_windows or windows.shape[1:] != self._window_shape:
+    def predict(windows: Array) -> Array | None:
+        if not 0 < len(windows) <= max_windows or windows.shape[1:] != window_shape:
             return None
         values = np.asarray(windows, np.float64).ravel()
         with np.errstate(over="ignore"):  # infinity is too large as well
-            if not values.dot(values) <= self._largest_square:  # false for NaN too
+            if not values.dot(values) <= largest_square:  # false for NaN too
                 return None
-        outputs = self._session.predict(values.reshape(windows.shape))
+        outputs = session.predict(values.reshape(windows.shape))
         return outputs if np.isfinite(outputs).all() else None
+
+    return predict if max_windows else None
 
 
 def _time_in_turn(ways: list[Predict], batch: Array) -> list[float]:

@@ -1,7 +1,5 @@
 """`Graph`, an ONNX graph under construction, and `Value`, a symbolic tensor by which a network is traced.
 
-ONNX implementations of torch's operations, with torch's names and arguments.
-
 Operations use only nodes that ONNX Runtime supports for both float32 and float64; several of its kernels, such as
 Elu's, support only float32. Results that are not finite in torch are not finite here either.
 """
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor
@@ -26,9 +25,16 @@ from kanmodel.errors import ExportError
 Operation = Callable[..., Any]
 Operand = Any
 """A `Value`; or a tensor, an array or a number, which become constants (numbers in the network's type)."""
+Traced = Any
+"""A `Value`, which the network takes for a tensor."""
 
 OPERATIONS: dict[object, Operation] = {}
-"""What each torch operation writes: by its name, or by the function itself where it is one of ours."""
+"""The ONNX form of each operation: by torch's or numpy's name, or by the function itself if it is one of this package.
+
+Arguments are those of torch."""
+
+SOFTPLUS_LINE = 20.0  # threshold above which torch's softplus is linear
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 class Graph:
@@ -95,7 +101,7 @@ class Graph:
         return name
 
 
-class Value:
+class Value(NDArrayOperatorsMixin):
     """A symbolic tensor: operations on it add nodes to its graph."""
 
     def __init__(self, graph: Graph, name: str) -> None:
@@ -105,6 +111,11 @@ class Value:
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by torch instead of a function if one of its arguments is a `Value`."""
         return _operation(function if function in OPERATIONS else function.__name__)(*args, **kwargs or {})
+
+    def __array_ufunc__(self, function: np.ufunc, method: str, *args: Operand) -> Value:
+        """Called by numpy instead of the function of an operator."""
+        value: Value = _operation(function.__name__)(*args)
+        return value
 
     def __getattr__(self, name: str) -> Any:
         """Looks up a method of tensors."""
@@ -123,39 +134,6 @@ class Value:
         assert everything == slice(None)
         return write("Gather", self, np.asarray(index), axis=1)
 
-    def __add__(self, other: Operand) -> Value:
-        return write("Add", self, other)
-
-    def __radd__(self, other: Operand) -> Value:
-        return write("Add", other, self)
-
-    def __sub__(self, other: Operand) -> Value:
-        return write("Sub", self, other)
-
-    def __rsub__(self, other: Operand) -> Value:
-        return write("Sub", other, self)
-
-    def __mul__(self, other: Operand) -> Value:
-        return write("Mul", self, other)
-
-    def __rmul__(self, other: Operand) -> Value:
-        return write("Mul", other, self)
-
-    def __truediv__(self, other: Operand) -> Value:
-        return write("Div", self, other)
-
-    def __rtruediv__(self, other: Operand) -> Value:
-        return write("Div", other, self)
-
-    def __pow__(self, power: float) -> Value:
-        return write("Pow", self, power)
-
-    def __matmul__(self, other: Operand) -> Value:
-        return write("MatMul", self, other)
-
-    def __neg__(self) -> Value:
-        return write("Neg", self)
-
 
 def write(kind: str, *inputs: Operand, **attributes: Any) -> Value:
     """Adds a node with one output to the graph of its inputs."""
@@ -168,151 +146,73 @@ def write_many(kind: str, inputs: Sequence[Operand], n_outputs: int, **attribute
     return graph.node(kind, inputs, n_outputs, **attributes)
 
 
+def concatenate(values: Sequence[Operand], dim: int = 0) -> Value:
+    """Concatenates along an axis."""
+    return write("Concat", *values, axis=dim)
+
+
 def _operation(key: object) -> Operation:
     if key not in OPERATIONS:
         raise ExportError(f"there is no ONNX form of {key}")
     return OPERATIONS[key]
 
 
-SOFTPLUS_LINE = 20.0  # threshold above which torch's softplus is linear
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-
-
-def clamp(x: Value, low: float, high: float) -> Value:
+def _clamp(x: Value, low: float, high: float) -> Value:
     """Limits x to an interval; without Clip, which ONNX Runtime 1.32 cannot fuse with a Relu in float64."""
     return write("Min", write("Max", x, low), high)
 
 
-def relu(x: Value, **_: Any) -> Value:
-    """max(x, 0)."""
+def _relu(x: Value, **_: Any) -> Value:
     return write("Relu", x)
 
 
-def leaky_relu(x: Value, negative_slope: float = 0.01, **_: Any) -> Value:
-    """x, or below 0 negative_slope x."""
-    return relu(x) - negative_slope * relu(-x)
+def _elu(x: Value, alpha: float = 1.0, **_: Any) -> Traced:
+    return _relu(x) + alpha * (write("Exp", -_relu(-x)) - 1)
 
 
-def elu(x: Value, alpha: float = 1.0, **_: Any) -> Value:
-    """x, or below 0 alpha (exp(x) - 1)."""
-    return relu(x) + alpha * (write("Exp", -relu(-x)) - 1)
-
-
-def selu(x: Value, **_: Any) -> Value:
-    """Klambauer et al. 2017, arXiv 1706.02515."""
-    return SELU_SCALE * elu(x, SELU_ALPHA)
-
-
-def sigmoid(x: Value) -> Value:
-    """1 / (1 + exp(-x))."""
-    return write("Sigmoid", x)
-
-
-def tanh(x: Value) -> Value:
-    """Hyperbolic tangent."""
-    return write("Tanh", x)
-
-
-def gelu(x: Value, approximate: str = "none") -> Value:
-    """x times the normal cumulative distribution function, or its approximation by a hyperbolic tangent."""
+def _gelu(x: Value, approximate: str = "none") -> Traced:
     if approximate == "tanh":
-        return 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+        return 0.5 * x * (1 + write("Tanh", sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
     return 0.5 * x * (1 + write("Erf", x / sqrt(2)))
 
 
-def silu(x: Value, **_: Any) -> Value:
-    """x sigmoid(x)."""
-    return x * sigmoid(x)
-
-
-def softplus(x: Value, beta: float = 1.0, **_: Any) -> Value:
+def _softplus(x: Value, beta: float = 1.0, **_: Any) -> Value:
     """log(1 + exp(beta x)) / beta, without overflow."""
     scaled = beta * x
-    smooth = relu(scaled) + write("Log", 1 + write("Exp", -write("Abs", scaled)))
+    smooth = _relu(scaled) + write("Log", 1 + write("Exp", -write("Abs", scaled)))
     return write("Where", write("Greater", scaled, SOFTPLUS_LINE), x, smooth / beta)
 
 
-def mish(x: Value, **_: Any) -> Value:
-    """x tanh(softplus(x))."""
-    return x * tanh(softplus(x))
+def _hardsigmoid(x: Value, **_: Any) -> Traced:
+    return _clamp(x + 3, 0, 6) / 6
 
 
-def softsign(x: Value) -> Value:
-    """x / (1 + |x|)."""
-    return x / (1 + write("Abs", x))
-
-
-def hardsigmoid(x: Value, **_: Any) -> Value:
-    """A line from 0 at -3 to 1 at 3."""
-    return clamp(x + 3, 0, 6) / 6
-
-
-def arctanh(x: Value) -> Value:
-    """Inverse hyperbolic tangent, by logarithms."""
-    return 0.5 * write("Log", (1 + x) / (1 - x))
-
-
-def zeros_like(x: Value) -> Value:
+def _zeros_like(x: Value) -> Value:
     """0, also for NaN."""
     zero = torch.zeros(1, dtype=x.dtype).numpy()
     return write("ConstantOfShape", write("Shape", x), value=numpy_helper.from_array(zero))
 
 
-def layer_norm(x: Value, shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Value:
-    """Layer normalization over the last axis."""
+def _layer_norm(x: Value, shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Value:
     return write("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
 
 
-def flatten(x: Value, start: int) -> Value:
+def _flatten(x: Value, start: int) -> Value:
     """Flattens all axes but the first, for any number of rows."""
     assert start == 1
     return write("Flatten", x, axis=1)
 
 
-def unsqueeze(x: Value, dim: int) -> Value:
-    """Adds an axis."""
+def _unsqueeze(x: Value, dim: int) -> Value:
     return write("Unsqueeze", x, np.array([dim]))
 
 
-def concatenate(values: Sequence[Operand], dim: int = 0) -> Value:
-    """Concatenates along an axis."""
-    return write("Concat", *values, axis=dim)
-
-
-def stack(values: Sequence[Value], dim: int = 0) -> Value:
-    """Stacks along a new axis."""
-    return concatenate([unsqueeze(value, dim) for value in values], dim)
-
-
-def split(x: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
-    """Splits along an axis."""
-    return write_many("Split", [x, np.array(sizes)], len(sizes), axis=dim)
-
-
-def total(x: Value, dim: int) -> Value:
-    """Sum over an axis."""
-    return write("ReduceSum", x, np.array([dim]), keepdims=0)
-
-
-def prod(x: Value, dim: int) -> Value:
-    """Product over an axis."""
-    return write("ReduceProd", x, axes=[dim], keepdims=0)
-
-
-def mean(x: Value, dim: int) -> Value:
-    """Mean over an axis."""
-    return write("ReduceMean", x, axes=[dim], keepdims=0)
-
-
-def index_add(x: Value, dim: int, index: Tensor, values: Value) -> Value:
+def _index_add(x: Value, dim: int, index: Tensor, values: Value) -> Value:
     """(batch, n) with columns added at some indices, which may repeat."""
     assert dim == 1
-    by_column = write("ScatterND", _swap(x), index[:, None], _swap(values), reduction="add")
-    return _swap(by_column)
-
-
-def _swap(x: Value) -> Value:
-    return write("Transpose", x, perm=[1, 0])
+    columns, added = (write("Transpose", matrix, perm=[1, 0]) for matrix in (x, values))
+    summed = write("ScatterND", columns, index[:, None], added, reduction="add")
+    return write("Transpose", summed, perm=[1, 0])
 
 
 def _node(kind: str) -> Operation:
@@ -320,53 +220,46 @@ def _node(kind: str) -> Operation:
     return lambda *inputs, **_: write(kind, *inputs)
 
 
+SAME_NAME = ("add", "sub", "mul", "div", "sqrt", "exp", "log", "abs", "sin", "cos", "sign", "tanh", "sigmoid", "relu")
+OPERATIONS.update({name: _node(name.capitalize()) for name in SAME_NAME})
 OPERATIONS.update(
     {
-        "add": _node("Add"),
-        "sub": _node("Sub"),
-        "mul": _node("Mul"),
-        "div": _node("Div"),
+        "subtract": _node("Sub"),
+        "multiply": _node("Mul"),
+        "divide": _node("Div"),
+        "power": _node("Pow"),
+        "negative": _node("Neg"),
         "matmul": _node("MatMul"),
-        "sqrt": _node("Sqrt"),
-        "exp": _node("Exp"),
-        "log": _node("Log"),
-        "abs": _node("Abs"),
-        "sin": _node("Sin"),
-        "cos": _node("Cos"),
         "tan": lambda x: write("Sin", x) / write("Cos", x),
-        "sign": _node("Sign"),
         "arcsin": _node("Asin"),
         "arccos": _node("Acos"),
         "arctan": _node("Atan"),
-        "arctanh": arctanh,
-        "zeros_like": zeros_like,
-        "relu": relu,
-        "leaky_relu": leaky_relu,
-        "elu": elu,
-        "selu": selu,
-        "gelu": gelu,
-        "silu": silu,
-        "mish": mish,
-        "tanh": tanh,
-        "sigmoid": sigmoid,
-        "softplus": softplus,
-        "softsign": softsign,
-        "relu6": lambda x, **_: clamp(x, 0, 6),
-        "hardtanh": lambda x, **_: clamp(x, -1, 1),
-        "hardsigmoid": hardsigmoid,
-        "hardswish": lambda x, **_: x * hardsigmoid(x),
+        "arctanh": lambda x: 0.5 * write("Log", (1 + x) / (1 - x)),
+        "zeros_like": _zeros_like,
+        "leaky_relu": lambda x, negative_slope=0.01, **_: _relu(x) - negative_slope * _relu(-x),
+        "elu": _elu,
+        "selu": lambda x, **_: SELU_SCALE * _elu(x, SELU_ALPHA),  # Klambauer et al. 2017, arXiv 1706.02515
+        "gelu": _gelu,
+        "silu": lambda x, **_: x * write("Sigmoid", x),
+        "mish": lambda x, **_: x * write("Tanh", _softplus(x)),
+        "softplus": _softplus,
+        "softsign": lambda x: x / (1 + write("Abs", x)),
+        "relu6": lambda x, **_: _clamp(x, 0, 6),
+        "hardtanh": lambda x, **_: _clamp(x, -1, 1),
+        "hardsigmoid": _hardsigmoid,
+        "hardswish": lambda x, **_: x * _hardsigmoid(x),
         "softmax": lambda x, dim: write("Softmax", x, axis=dim),
-        "layer_norm": layer_norm,
+        "layer_norm": _layer_norm,
         "addmm": lambda added, left, right: added + write("MatMul", left, right),
         "addcmul": lambda added, left, right: added + left * right,
-        "flatten": flatten,
-        "unsqueeze": unsqueeze,
+        "flatten": _flatten,
+        "unsqueeze": _unsqueeze,
         "cat": concatenate,
-        "stack": stack,
-        "split": split,
-        "sum": total,
-        "prod": prod,
-        "mean": mean,
-        "index_add": index_add,
+        "stack": lambda values, dim=0: concatenate([_unsqueeze(value, dim) for value in values], dim),
+        "split": lambda x, sizes, dim=0: write_many("Split", [x, np.array(sizes)], len(sizes), axis=dim),
+        "sum": lambda x, dim: write("ReduceSum", x, np.array([dim]), keepdims=0),
+        "prod": lambda x, dim: write("ReduceProd", x, axes=[dim], keepdims=0),
+        "mean": lambda x, dim: write("ReduceMean", x, axes=[dim], keepdims=0),
+        "index_add": _index_add,
     }
 )

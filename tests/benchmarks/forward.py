@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kanmodel.network.config import plain_layers
 from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.layer import KANLayer
+from kanmodel.onnx import accelerate
 
 try:
     import flashkan
@@ -72,7 +73,7 @@ def forecast_row() -> Row:
 def prediction_rows() -> Iterator[Row]:
     """The whole prediction with scaling and checks, in original units: as served, and by torch alone."""
     plain = large_model()
-    accelerated = plain.accelerate()
+    accelerated = accelerate(plain)
     reference = plain.scaling.features_to_original(plain.reference.windows)
     for batch in (1, 8, 32):
         windows = reference[:batch]

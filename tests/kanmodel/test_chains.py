@@ -24,7 +24,7 @@ from kanmodel.explain.structure import node_place
 from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
 
 PROVENANCE = Provenance("import", "torch", "2026-01-01T00:00:00Z", verified=True)
 ALL = PruningRule("contribution", None, Thresholds(-1, -1, -1))
@@ -100,7 +100,7 @@ class LSTMWithMLP(nn.Module):
 
 def as_chain(module):
     """An LSTM with a head of Linear layers as a chain."""
-    head = (LayerConfig(5, 4, Line(), "zero"), LayerConfig(4, 1, Line(), "zero", (Step("tanh"),)))
+    head = (LayerConfig(5, 4, Line(), "zero"), LayerConfig(4, 1, Line(), "zero", (Transform("tanh"),)))
     features = tuple(Feature(name) for name in "abc")
     recurrent = RecurrentConfig("lstm", 5)
     network = Network(ModelConfig(features, (Target("y"),), 4, 1, head, recurrent, dtype="float64"))

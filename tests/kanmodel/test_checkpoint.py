@@ -17,7 +17,7 @@ from safetensors.torch import save
 from strategies import model_configs
 from thorough import examples
 
-import kanmodel.checkpoint.file
+import kanmodel.checkpoint
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, NonFiniteError
 from kanmodel.explain.attribution import explain_windows
@@ -375,8 +375,8 @@ def refuse_to_build(*_):
 
 def test_a_header_that_claims_gigabytes(data, monkeypatch):
     """A header that claims more than the file or its config has is refused before allocation."""
-    monkeypatch.setattr(kanmodel.checkpoint.file, "Network", refuse_to_build)
-    monkeypatch.setattr(kanmodel.checkpoint.file, "load_tensors", refuse_to_build)
+    monkeypatch.setattr(kanmodel.checkpoint, "Network", refuse_to_build)
+    monkeypatch.setattr(kanmodel.checkpoint, "load_tensors", refuse_to_build)
     header, body = split(data)
     header["recurrent.weight_hh_l0"]["data_offsets"][1] = 10**12
     assert "truncated" in refusal(join(header, body))
@@ -412,7 +412,7 @@ def test_shapes_that_claim_more_than_their_bytes(data):
 
 def test_a_file_beyond_the_largest_size(data, tmp_path, monkeypatch):
     """A file above the size limit is refused without reading it."""
-    monkeypatch.setattr(kanmodel.checkpoint.file, "MAX_BYTES", len(data) - 1)
+    monkeypatch.setattr(kanmodel.checkpoint, "MAX_BYTES", len(data) - 1)
     (tmp_path / "large.safetensors").write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"large\.safetensors is larger than {len(data) - 1} bytes"):
         load_checkpoint(tmp_path / "large.safetensors")

@@ -13,7 +13,7 @@ from kanmodel.data import Feature, Target
 from kanmodel.errors import ExportError
 from kanmodel.model import Model
 from kanmodel.network.bases import BSpline
-from kanmodel.network.config import LayerConfig, ModelConfig, Step
+from kanmodel.network.config import LayerConfig, ModelConfig, Transform
 from kanmodel.onnx.export import export_onnx
 from kanmodel.onnx.session import Session
 
@@ -54,9 +54,9 @@ def test_the_same_model_is_the_same_file(tmp_path):
 def test_a_layer_that_cannot_be_computed_is_named(tmp_path):
     """ONNX Runtime has no gelu in float64: the error names the layer, and no file is written; float32 is exported."""
     with pytest.raises(ExportError, match=r"^head\.0 needs Erf, which ONNX Runtime cannot compute in its type$"):
-        export_onnx(classifier("float64", (Step("gelu"),)), tmp_path / "m.onnx")
+        export_onnx(classifier("float64", (Transform("gelu"),)), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
-    assert export_onnx(classifier("float32", (Step("gelu"),)), tmp_path / "m.onnx").relative_difference < 1e-5
+    assert export_onnx(classifier("float32", (Transform("gelu"),)), tmp_path / "m.onnx").relative_difference < 1e-5
 
 
 @pytest.mark.parametrize("wrong", [1.001, float("nan")])

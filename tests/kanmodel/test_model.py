@@ -32,7 +32,7 @@ from kanmodel.explain.importance import attribute_features, measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.report import answer_findings, collect_findings
 from kanmodel.explain.topology import build_topology
-from kanmodel.network.config import Step, plain_layers
+from kanmodel.network.config import Transform, plain_layers
 
 NAMES = ("f0", "f1", "f2", "f3")
 ROUNDING = 1e-12  # of the output's standard deviation, in float64
@@ -245,7 +245,7 @@ def test_formula():
     assert tuple(found) == below and len(found) == len(found.table()) and found[0].complexity == 1
     assert found.simplest(-1e9) == below[0] and found.simplest(1.1) is None
     assert below[-1].expression in found.html() and below[-1].expression[:40] in repr(found)
-    norm = plain_layers([4, 1], before=(Step("layer_norm"),))
+    norm = plain_layers([4, 1], before=(Transform("layer_norm"),))
     with pytest.raises(kanmodel.ConfigError, match="layer norm"):
         Model(make_chain(replace(make_model("head").config, head=norm))).formula()
 
@@ -581,7 +581,7 @@ def test_a_model_does_not_change():
     model.metrics["test_r2"] = -1.0
     np.testing.assert_array_equal(model.predict(windows), before[0])
     np.testing.assert_array_equal(model.explain(windows).contributions, before[1])
-    assert model.metrics.get("test_r2") != -1.0 and model.loaded._small_batches is None
+    assert model.metrics.get("test_r2") != -1.0 and model.loaded._fast_predict is None
 
 
 def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from processes import Process, is_loaded, run_process, start_command
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.onnx import accelerate
 from service.app import create_app
 from service.cli import main
 from service.http.server import server_options
@@ -150,7 +151,7 @@ LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "requ
 def local_service(folder: Path) -> Iterator[Service]:
     """One server in this process, shared by all tests that only read from it."""
     # accelerated as by the registry, for bitwise equal numbers
-    models = {name: load_checkpoint(folder / f"{name}.safetensors").accelerate() for name in NAMES}
+    models = {name: accelerate(load_checkpoint(folder / f"{name}.safetensors")) for name in NAMES}
     with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
         service = Service(client, models)
         for name, model in models.items():  # or threads that prepare these would disturb tests that measure memory

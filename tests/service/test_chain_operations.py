@@ -12,7 +12,7 @@ from waiting import poll
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.data import Feature, Target
 from kanmodel.network.bases import Line
-from kanmodel.network.config import ModelConfig, RecurrentConfig, Step, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, plain_layers
 from service.app import create_app
 from service.settings import Settings
 
@@ -30,7 +30,7 @@ CONFIGS = {
     "gru": GRU,
     "flat": replace(GRU, recurrent=None, readout="flatten", head=plain_layers([6, 2, 1])),
     "mlp": replace(
-        GRU, recurrent=RecurrentConfig("lstm", 3), head=(LINES[0], replace(LINES[1], before=(Step("relu"),)))
+        GRU, recurrent=RecurrentConfig("lstm", 3), head=(LINES[0], replace(LINES[1], before=(Transform("relu"),)))
     ),
     "sigmoid": replace(GRU, output_function="sigmoid"),
     "softmax": replace(

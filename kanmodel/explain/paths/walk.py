@@ -43,7 +43,7 @@ from kanmodel.network.bounds import NodeRanges
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, Layers
 from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.network.layer import Before, KANLayer
+from kanmodel.network.layer import InputTransform, KANLayer
 
 # Arguments at which the slope of an activation jumps.
 KINKS = {
@@ -169,8 +169,8 @@ def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tenso
 
 def _before_kinks(layer: KANLayer, values: Tensor) -> Iterator[Tensor]:
     for step in layer.before:
-        assert isinstance(step, Before)
-        for place in KINKS.get(step.step.kind, ()):
+        assert isinstance(step, InputTransform)
+        for place in KINKS.get(step.config.kind, ()):
             yield values.double() - place
         values = step(values)
 

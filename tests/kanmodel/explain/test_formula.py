@@ -23,7 +23,7 @@ from kanmodel.explain.formula import Formulas, find_front, split_reference
 from kanmodel.explain.head_formula import find_used
 from kanmodel.explain.symbolic import suggest_formulas
 from kanmodel.explain.written import Writer
-from kanmodel.network.config import Step, plain_layers
+from kanmodel.network.config import Transform, plain_layers
 from kanmodel.network.layer import KANLayer
 from kanmodel.text import UNPRINTABLE
 
@@ -298,7 +298,7 @@ def test_an_output_function_is_part_of_the_formula():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"head": plain_layers([2, 2, 1], before=(Step("layer_norm"),))}, "layer norm mixes"),
+        ({"head": plain_layers([2, 2, 1], before=(Transform("layer_norm"),))}, "layer norm mixes"),
         ({"output_function": "softmax"}, "softmax mixes"),
         ({"output_function": "gelu"}, "gelu cannot be written"),
     ],

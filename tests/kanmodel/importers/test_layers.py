@@ -15,7 +15,7 @@ from kanmodel.importers.source import Source
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
-from kanmodel.network.config import ModelConfig, RecurrentConfig, Step, width_of
+from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, width_of
 from kanmodel.network.layer import layer_shapes, pass_layers
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
@@ -196,8 +196,8 @@ def test_options_are_read_from_the_file():
     config, tensors = read_kan(load_tensors("bare_fastkanlayer_state_dict.pt"), library="fast_kan")
     assert width_of(config) == [7, 4, 2]
     assert [layer.basis for layer in config] == [Gaussian(6, 4 / 5), Gaussian(10, 4 / 9)]
-    assert [layer.before for layer in config] == [(Step("layer_norm"),), ()]
-    assert [layer.steps_of_base for layer in config] == [0, 0]
+    assert [layer.before for layer in config] == [(Transform("layer_norm"),), ()]
+    assert [layer.n_before_base for layer in config] == [0, 0]
     assert {layer.base for layer in config} == {"silu"}
     torch.testing.assert_close(tensors["1.grid"].float(), torch.linspace(-1, 3, 10).expand(4, -1))
     config, _ = read_kan(load_tensors("state_dict_no_base.pt"), library="fast_kan", base_activation="identity")

@@ -28,7 +28,7 @@ from kanmodel.importers.source import Source
 from kanmodel.importers.space import OUTPUT, READOUT, Reading, activation_slot, find_orders
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Line
-from kanmodel.network.config import LayerConfig, ModelConfig, Step, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, Transform, plain_layers
 
 N_EXAMPLES = examples(20)
 EFFICIENT = {"base_weight": (), "spline_weight": (6,)}
@@ -323,11 +323,11 @@ def test_folding_keeps_the_function():
     """Norms and activations move to the edges that read them; a fast-kan base still reads the input before the norm."""
     line = Layer(LayerConfig(3, 3, Line(), base="zero"), {"coef": torch.ones(3, 3, 1)})
     own = Layer(
-        LayerConfig(3, 2, Line(), base="silu", before=(Step("layer_norm"),), base_after=0),
+        LayerConfig(3, 2, Line(), base="silu", before=(Transform("layer_norm"),), base_after=0),
         {"coef": torch.ones(2, 3, 1), "before.0.weight": torch.full((3,), 2.0), "before.0.bias": torch.zeros(3)},
     )
-    norm = Norm(Step("affine"), torch.full((3,), 5.0), torch.zeros(3))
-    layers = fold([line, Step("relu"), norm, own, Step("tanh")], 3)
+    norm = Norm(Transform("affine"), torch.full((3,), 5.0), torch.zeros(3))
+    layers = fold([line, Transform("relu"), norm, own, Transform("tanh")], 3)
     assert [[step.kind for step in layer.config.before] for layer in layers] == [
         [],
         ["relu", "affine", "layer_norm"],

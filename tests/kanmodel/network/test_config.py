@@ -13,8 +13,8 @@ from kanmodel.network.config import (
     LayerConfig,
     ModelConfig,
     RecurrentConfig,
-    Step,
     SymbolicEdge,
+    Transform,
     plain_layers,
     resolve_groups,
     width_of,
@@ -33,9 +33,8 @@ def make_config(**changes):
 
 
 def make_document():
-    front = LayerConfig(
-        2, 1, Gaussian(4, 0.5), "gelu", (Step("leaky_relu"), Step("layer_norm")), 1, (2,), (SymbolicEdge(0, 1, "sin"),)
-    )
+    transforms = Transform("leaky_relu"), Transform("layer_norm")
+    front = LayerConfig(2, 1, Gaussian(4, 0.5), "gelu", transforms, 1, (2,), (SymbolicEdge(0, 1, "sin"),))
     features = (Feature("a", "K", 1.0, 2.0, 0.0, 3.0), Feature("b"))
     return config_to_dict(make_config(front=(front,), features=features, output_function="sigmoid"))
 
@@ -76,11 +75,10 @@ def test_product_nodes():
     assert width_of(layers) == [3, [2, 2], 1]
 
 
-def test_parameters_of_steps_by_default():
-    """The default parameter of a step is torch's."""
-    assert Step("leaky_relu").parameter == 0.01
-    assert (Step("elu").parameter, Step("softplus").parameter, Step("layer_norm").parameter) == (1.0, 1.0, 1e-5)
-    assert (Step("relu").parameter, Step("affine").parameter) == (None, None)
+def test_parameters_of_transforms_by_default():
+    """The default parameter of a transform is torch's."""
+    defaults = {"leaky_relu": 0.01, "elu": 1.0, "softplus": 1.0, "layer_norm": 1e-5, "relu": None, "affine": None}
+    assert {kind: Transform(kind).parameter for kind in defaults} == defaults
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def test_what_the_head_reads(changes, readout_stage, n_readout):
         (lambda: LayerConfig(3, 0), "the number of sub-nodes must be a whole number from 1 to 65536, but is 0"),
         (lambda: LayerConfig(3, -1), "n_sum must be a whole number from 0 to 65536, but is -1"),
         (lambda: LayerConfig(3, 1, mult_arity=(1,)), "mult_arity[0] must be a whole number from 2 to 65536, but is 1"),
-        (lambda: LayerConfig(3, 1, "bspline"), "basis must be a basis, but is 'bspline'"),
+        (lambda: LayerConfig(3, 1, "bspline"), "basis must be a Basis, but is 'bspline'"),
         (lambda: LayerConfig(3, 1, base_after=1), "base_after must be a whole number from 0 to 0, but is 1"),
         (
             lambda: LayerConfig(3, 1, symbolic=(SymbolicEdge(3, 0, "sin"),)),
@@ -121,10 +119,10 @@ def test_what_the_head_reads(changes, readout_stage, n_readout):
             "symbolic[0] is an edge from 0 to 1, but there are 3 inputs and 1 sub-nodes",
         ),
         (lambda: SymbolicEdge(-1, 0, "sin"), "i must be a whole number from 0 to 65536, but is -1"),
-        (lambda: Step("relu", 0.1), "parameter must be null, as relu has none, but is 0.1"),
-        (lambda: Step("affine", 0.1), "parameter must be null, as affine has none, but is 0.1"),
-        (lambda: Step("layer_norm", 0.0), "parameter must be a positive number, but is 0.0"),
-        (lambda: Step("elu", float("inf")), "parameter must be a finite number, but is inf"),
+        (lambda: Transform("relu", 0.1), "parameter must be null, as relu has none, but is 0.1"),
+        (lambda: Transform("affine", 0.1), "parameter must be null, as affine has none, but is 0.1"),
+        (lambda: Transform("layer_norm", 0.0), "parameter must be a positive number, but is 0.0"),
+        (lambda: Transform("elu", float("inf")), "parameter must be a finite number, but is inf"),
         (lambda: RecurrentConfig("rnn", 2), "cell must be one of lstm, gru, but is 'rnn'"),
         (lambda: RecurrentConfig("gru", 0), "hidden_size must be a whole number from 1 to 65536, but is 0"),
         (lambda: RecurrentConfig("lstm", 2, 0), "num_layers must be a whole number from 1 to 65536, but is 0"),
@@ -171,7 +169,7 @@ def test_refusals(make, sentence):
     ("make", "place"),
     [
         (lambda: LayerConfig(3, 1, base="sine"), "base must be one of zero, identity, relu"),
-        (lambda: Step("dropout"), "kind must be one of affine, layer_norm, identity, relu"),
+        (lambda: Transform("dropout"), "kind must be one of affine, layer_norm, identity, relu"),
         (lambda: SymbolicEdge(0, 0, "cosh"), "function must be one of 0, x, x\\^2"),
         (lambda: make_config(output_function="argmax"), "output_function must be one of softmax, identity, relu"),
     ],
@@ -304,7 +302,7 @@ def test_a_name_that_cannot_be_shown_is_refused(text):
     for make in makers:
         with pytest.raises(ConfigError, match="must be printable text of at most 200 characters, but is") as refused:
             make(text)
-        assert str(refused.value).isprintable() and len(str(refused.value)) < 200
+        assert str(refused.value).isprintable() and len(str(refused.value)) < 220
     with pytest.raises(DataError, match=r"^groups cannot be used: the name of a group must be printable text") as given:
         resolve_groups({text: ["a"]}, ["a"])
     assert str(given.value).isprintable()

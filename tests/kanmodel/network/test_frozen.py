@@ -15,7 +15,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import plain_layers
 from kanmodel.network.frozen import FrozenLayers, FrozenNetwork
 from kanmodel.network.layer import KANLayer, pass_layers
-from kanmodel.network.pieces import Pieces
+from kanmodel.network.splines import PiecewisePolynomial
 
 EVERY_SHAPE = pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 
@@ -50,10 +50,10 @@ def test_pieces_are_the_splines(drawn, dtype):
     grid, coef, order, x = drawn
     grid, coef, x = (values.to(getattr(torch, dtype)) for values in (grid, coef, x))
     expected = curves.curve(x, grid, coef, order)  # (batch, n_out, n_in)
-    pieces = Pieces(grid, coef, order)
+    splines = PiecewisePolynomial(grid, coef, order)
     tolerance = {"rtol": 0, "atol": 1e-9 if dtype == "float64" else 1e-5}
-    torch.testing.assert_close(pieces.edges(x), expected, **tolerance)
-    torch.testing.assert_close(pieces.sums(x), expected.sum(dim=2), **tolerance)
+    torch.testing.assert_close(splines.edges(x), expected, **tolerance)
+    torch.testing.assert_close(splines.sums(x), expected.sum(dim=2), **tolerance)
 
 
 @given(splines())
@@ -62,7 +62,7 @@ def test_slopes_are_the_splines_gradients(drawn):
     grid, coef, order, x = drawn
     x = x.requires_grad_()
     (expected,) = torch.autograd.grad(curves.curve(x, grid, coef, order)[:, 0].sum(), x)
-    (slopes,) = torch.autograd.grad(Pieces(grid, coef, order).edges(x)[:, 0].sum(), x)
+    (slopes,) = torch.autograd.grad(PiecewisePolynomial(grid, coef, order).edges(x)[:, 0].sum(), x)
     torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-6)
 
 

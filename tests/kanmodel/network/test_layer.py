@@ -11,7 +11,7 @@ from torch import nn
 
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline, Gaussian, Line
-from kanmodel.network.config import LayerConfig, Step, plain_layers
+from kanmodel.network.config import LayerConfig, Transform, plain_layers
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.layer import KANLayer, layer_shapes, pass_layers
 
@@ -204,7 +204,7 @@ def test_a_linear_layer_is_a_kan_layer_with_the_activation_inside(kind, seed):
     linear = nn.Linear(4, 3).double()
     x = 2 * torch.randn(30, 4, dtype=torch.float64)
     module = nn.Sequential(MODULES[kind](), linear)
-    compare_with_module(linear_layer(linear, Step(kind)), module, x)
+    compare_with_module(linear_layer(linear, Transform(kind)), module, x)
 
 
 @given(st.sampled_from(["leaky_relu", "elu", "softplus"]), st.floats(0.05, 3), seeds)
@@ -214,7 +214,7 @@ def test_parameters_of_activations(kind, parameter, seed):
     linear = nn.Linear(4, 3).double()
     x = 2 * torch.randn(30, 4, dtype=torch.float64)
     module = nn.Sequential(MODULES[kind](parameter), linear)
-    compare_with_module(linear_layer(linear, Step(kind, parameter)), module, x)
+    compare_with_module(linear_layer(linear, Transform(kind, parameter)), module, x)
 
 
 @given(seeds, st.booleans())
@@ -227,7 +227,7 @@ def test_a_batch_norm_folds(seed, before):
     nn.init.uniform_(norm.running_var, 0.1, 3)
     weight = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
     bias = (norm.bias - norm.running_mean * weight).detach()
-    layer = linear_layer(linear, *([Step("affine")] if before else []))
+    layer = linear_layer(linear, *([Transform("affine")] if before else []))
     scale, shift = (layer.before[0].weight, layer.before[0].bias) if before else (layer.node_scale, layer.node_bias)
     scale.copy_(weight)
     shift.copy_(bias)
@@ -242,7 +242,7 @@ def test_places_of_a_layer_norm(seed, eps, activation_first):
     linear, norm = nn.Linear(4, 3).double(), nn.LayerNorm(4, eps=eps).double()
     for tensor in (norm.weight, norm.bias):
         nn.init.normal_(tensor)
-    steps, modules = [Step("layer_norm", eps), Step("gelu")], [norm, nn.GELU()]
+    steps, modules = [Transform("layer_norm", eps), Transform("gelu")], [norm, nn.GELU()]
     if activation_first:
         steps, modules = steps[::-1], modules[::-1]
     layer = linear_layer(linear, *steps)
@@ -255,7 +255,7 @@ def test_places_of_a_layer_norm(seed, eps, activation_first):
 @given(seeds)
 def test_the_form_of_fast_kan(seed):
     """Bumps of the normalised inputs plus a base of the raw inputs, as in fast-kan."""
-    config = LayerConfig(3, 2, Gaussian(4, 0.7), "silu", (Step("layer_norm"),), base_after=0)
+    config = LayerConfig(3, 2, Gaussian(4, 0.7), "silu", (Transform("layer_norm"),), base_after=0)
     layer, x = random_layer(config, seed)
     layer.mask.fill_(1)
     tensors = layer.state_dict()

@@ -12,7 +12,7 @@ from kanmodel.errors import DataError
 from kanmodel.network import splines
 from kanmodel.network.bases import Gaussian, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
 from kanmodel.network.layer import KANLayer, pass_layers
 from kanmodel.training.optimization import TrainingOptions, sparsity_penalty, update_grids
 
@@ -92,7 +92,8 @@ def test_a_grid_update_follows_the_layer_norm():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [
-            KANLayer(config).double() for config in plain_layers([3, 4, 2], before=(Step("layer_norm"),), base_after=0)
+            KANLayer(config).double()
+            for config in plain_layers([3, 4, 2], before=(Transform("layer_norm"),), base_after=0)
         ]
         x = 40 + 10 * torch.randn(300, 3, dtype=torch.float64)  # far outside the grids
         for layer in layers:

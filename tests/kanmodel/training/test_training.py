@@ -9,7 +9,7 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError, NonFiniteError
 from kanmodel.network.bases import Gaussian, Sech2
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Step, plain_layers
+from kanmodel.network.config import Transform, plain_layers
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.samples import covered_rows, split_samples
 from kanmodel.training.tables import TrainingTable
@@ -34,7 +34,7 @@ def make_radial_model(table, basis):
     """A random model with layer norms and radial bases for `make_table`, with the scaling of the table."""
     trained = fit(table, replace(QUICK, epochs=1))
     kind = {"gaussian": Gaussian, "sech2": Sech2}[basis]
-    head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Step("layer_norm"),), base_after=0)
+    head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Transform("layer_norm"),), base_after=0)
     return replace(trained, network=Network(replace(trained.config, head=head)).requires_grad_(False))
 
 

@@ -29,7 +29,7 @@ from kanmodel.explain.report import answer_findings, collect_findings, markdown
 from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
-from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of
+from kanmodel.network.config import RecurrentConfig, Transform, plain_layers, width_of
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
 from service.settings import choose_settings
@@ -394,7 +394,7 @@ def test_a_radial_model_is_fine_tuned_with_default_options(tmp_path, table, run)
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
     trained = load_checkpoint(old)
-    head = plain_layers([4, 2, 1], Gaussian(5, 0.5), before=(Step("layer_norm"),), base_after=0)
+    head = plain_layers([4, 2, 1], Gaussian(5, 0.5), before=(Transform("layer_norm"),), base_after=0)
     network = Network(replace(trained.config, head=head)).requires_grad_(False)
     save_checkpoint(replace(trained, network=network), old)
     for option in (["--update-grid"], ["--grid-updates", "3"]):
@@ -476,7 +476,7 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
 
 def test_a_head_that_mixes_its_nodes_has_no_formula(run, saved):
     """The error is one sentence, with exit code 2."""
-    norm = plain_layers([4, 1], before=(Step("layer_norm"),))
+    norm = plain_layers([4, 1], before=(Transform("layer_norm"),))
     code, _, told = run("formula", saved(make_chain(replace(make_model("head").config, head=norm))))
     assert code == 2 and "a formula needs edges that are functions of one number" in told
 

@@ -22,7 +22,7 @@ from kanmodel.explain.scores import score_layers
 from kanmodel.explain.structure import node_place
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Step
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform
 
 MODELS = {
     "lstm": ("lstm", {}),
@@ -263,7 +263,7 @@ def test_a_steep_place_takes_halvings_and_not_nodes():
 def test_kinks_are_borders_of_parts(seed):
     """ReLU layers downstream of an LSTM converge on every window, to the contributions of a far finer ledger."""
     linear = [LayerConfig(n_in, n_out, Line(), "zero") for n_in, n_out in ((16, 16), (16, 16), (16, 1))]
-    layers = (linear[0], *(replace(layer, before=(Step("relu"),)) for layer in linear[1:]))
+    layers = (linear[0], *(replace(layer, before=(Transform("relu"),)) for layer in linear[1:]))
     features = tuple(Feature(f"x{number}") for number in range(6))
     config = ModelConfig(features, (Target("y"),), 12, 1, layers, RecurrentConfig("lstm", 16), dtype="float64")
     model = make_chain(config, seed=seed)

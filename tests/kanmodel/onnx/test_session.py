@@ -18,7 +18,7 @@ from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.model import Model
 from kanmodel.network.bases import Chebyshev
 from kanmodel.network.config import LayerConfig, SymbolicEdge
-from kanmodel.onnx import session as small_batches
+from kanmodel.onnx import accelerate, session
 from kanmodel.onnx.session import Session
 
 
@@ -32,7 +32,7 @@ def counted(monkeypatch):
         sizes.append(len(windows))
         return predict(self, windows)
 
-    monkeypatch.setattr(small_batches, "_time_in_turn", lambda ways, batch: [1e-3, 1e-3 if len(batch) > 16 else 2e-3])
+    monkeypatch.setattr(session, "_time_in_turn", lambda ways, batch: [1e-3, 1e-3 if len(batch) > 16 else 2e-3])
     monkeypatch.setattr(Session, "predict", count)
     return sizes
 
@@ -40,7 +40,7 @@ def counted(monkeypatch):
 def test_small_batches_are_predicted_in_one_call(counted):
     """Up to the measured size ONNX Runtime predicts, above it torch; they differ only by rounding."""
     model = make_model(dtype="float32", targets=("a", "b"))
-    fast, windows = model.accelerate(), make_windows(model, 40)
+    fast, windows = accelerate(model), make_windows(model, 40)
     counted.clear()
     for n in (1, 3, 16, 17, 40):
         np.testing.assert_allclose(
@@ -57,7 +57,7 @@ def test_small_batches_are_predicted_in_one_call(counted):
 def test_explanations_end_at_the_forecast(shape, dtype, deviation):
     """The prediction of an explanation equals the forecast to rounding, for any batch size."""
     model = make_model(shape, dtype=dtype, n_reference=12)
-    core, windows = Model(model.accelerate()), make_windows(model, 20)
+    core, windows = Model(accelerate(model)), make_windows(model, 20)
     explained = core.explain(windows, halvings=0).predictions
     for forecasts in (core.predict(windows)[:, 0], [core.predict(window[None])[0, 0] for window in windows]):
         np.testing.assert_allclose(explained, forecasts, rtol=0, atol=deviation * model.output_std[0])
@@ -76,7 +76,7 @@ def exponentials_of_each_other():
 def test_any_chain_predicts_the_same(config, seed):
     """A chain predicts as with torch and refuses the same windows, unless only torch's operations overflow."""
     model = make_chain(config, seed)
-    fast = model.accelerate()
+    fast = accelerate(model)
     far = 100 * torch.randn(3, *config.window_shape, generator=torch.Generator().manual_seed(seed))
     for windows in (make_windows(model, 3), model.scaling.features_to_original(far)):
         try:
@@ -97,7 +97,7 @@ def test_any_chain_predicts_the_same(config, seed):
 def test_errors_are_those_of_torch(counted):
     """For values that are missing, infinite or too large for float32, and for other shapes, the error is torch's."""
     model = make_model(dtype="float32")
-    fast, windows = model.accelerate(), make_windows(model, 2)
+    fast, windows = accelerate(model), make_windows(model, 2)
     bad = []
     for value in (np.nan, np.inf, -np.inf, 1e300):
         bad.append(windows.copy())
@@ -115,7 +115,7 @@ def test_errors_are_those_of_torch(counted):
 def test_windows_in_any_memory(counted):
     """Views, other types and empty arrays give the same predictions as copies."""
     model = make_model(dtype="float32")
-    fast, windows = model.accelerate(), make_windows(model, 8)
+    fast, windows = accelerate(model), make_windows(model, 8)
     tolerance = {"atol": 1e-5 * float(model.output_std[0]), "rtol": 0}
     np.testing.assert_allclose(fast.predict(windows[::2]), model.predict(windows)[::2], **tolerance)
     np.testing.assert_allclose(fast.predict(np.asfortranarray(windows)), model.predict(windows), **tolerance)
@@ -126,7 +126,7 @@ def test_windows_in_any_memory(counted):
 
 def test_threads_share_one_model():
     """Each thread gets the prediction for its own windows."""
-    model = make_model(dtype="float32").accelerate()
+    model = accelerate(make_model(dtype="float32"))
     windows = make_windows(model, 64)
     expected = [model.predict(window[None]) for window in windows]
     with ThreadPoolExecutor(4) as pool:
@@ -140,13 +140,13 @@ def test_torch_predicts_where_there_is_a_reason(monkeypatch, counted, reason):
     model = make_model(dtype="float64" if reason == "float64" else "float32")
     windows = make_windows(model, 1)
     if reason == "slower":
-        monkeypatch.setattr(small_batches, "_time_in_turn", lambda ways, batch: [2e-3, 1e-3])
+        monkeypatch.setattr(session, "_time_in_turn", lambda ways, batch: [2e-3, 1e-3])
     if reason == "differs":
         predict = Session.predict
         monkeypatch.setattr(Session, "predict", lambda self, instances: 1.01 * predict(self, instances))
     if reason == "absent":
         monkeypatch.setitem(sys.modules, "kanmodel.onnx.session", None)
-    fast = model.accelerate()
+    fast = accelerate(model)
     counted.clear()
     np.testing.assert_array_equal(fast.predict(windows), model.predict(windows))
     assert counted == []
@@ -154,7 +154,7 @@ def test_torch_predicts_where_there_is_a_reason(monkeypatch, counted, reason):
 
 def test_a_changed_model_is_not_predicted_by_the_graph_of_another(counted):
     """A model derived from an accelerated model has its own predictions."""
-    fast = make_model(dtype="float32").accelerate()
+    fast = accelerate(make_model(dtype="float32"))
     other = replace(fast, network=make_model(seed=1, dtype="float32").network)
     windows = make_windows(fast, 2)
     counted.clear()
@@ -166,5 +166,5 @@ def test_both_backends_are_timed(monkeypatch):
     monkeypatch.undo()
     calls: list[str] = []
     ways = [lambda batch: calls.append("a"), lambda batch: (calls.append("b"), sum(range(100_000)))]
-    a, b = small_batches._time_in_turn(ways, np.zeros(1))
+    a, b = session._time_in_turn(ways, np.zeros(1))
     assert a < b and calls[:4] == ["a", "b", "a", "b"]

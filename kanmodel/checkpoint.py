@@ -1,36 +1,54 @@
-"""`LoadedModel`: a network with the other contents of a checkpoint: reference windows, metrics and provenance."""
+"""Checkpoints: a network with its reference windows, metrics and provenance, and the safetensors file that stores it.
+
+The file contains the tensors of the network and of the reference windows, and a JSON document in its metadata. It is
+read into memory once, hashed, and checked against its config before anything is allocated. It is written to a temporary
+file beside it, which is renamed when complete.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from kanmodel.checks import check_flag, check_items, check_text
+from kanmodel.checks import check_config, check_number, check_text
 from kanmodel.data import Array, Scaling, read_only, refuse_non_finite
-from kanmodel.errors import DataError, KanscopeError, NonFiniteError, Problem
+from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem
+from kanmodel.files import replacing
 from kanmodel.network.bounds import NodeRanges, measure_ranges
-from kanmodel.network.chain import Network
+from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.documents import config_from_dict, config_to_dict, read_record
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.text import list_some, printable, shorten
 
-if TYPE_CHECKING:
-    from kanmodel.onnx.session import SmallBatches
-
-MAX_READING = 2000  # characters of the description of a network
+FORMAT_VERSION = 2
+DOCUMENT_KEY = "kanscope"  # key of the JSON document in the file's metadata
+MAX_BYTES = 1 << 30  # larger files are refused before they are read
+MAX_HEADER_BYTES = 16 << 20
+MAX_MESSAGE = 500  # characters of an error, which may quote the file
 N_NAMED = 3  # features that the text about reference windows names
 MIN_STD = 1e-6  # of an output, in model units
 NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not scaled
 MIN_RANGE, MAX_SHIFT, MAX_SPREAD = 0.8, 0.5, 2.0  # of reference windows that are like the training rows
+LongText = Annotated[str, partial(check_text, longest=2000)]
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of each tensor of a file
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -139,21 +157,11 @@ class Provenance:
     parent: str | None = None
     difference: float | None = None
     relative_difference: float | None = None
-    not_told_apart: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
+    not_told_apart: tuple[LongText, ...] = ()
+    unused: tuple[LongText, ...] = ()
 
     def __post_init__(self) -> None:
-        for place in ("source", "library", "created"):
-            check_text(getattr(self, place), place)
-        check_items(self.not_told_apart, "not_told_apart", str)
-        check_items(self.unused, "unused", str)
-        for number, key in enumerate(self.unused):
-            check_text(key, f"unused[{number}]", MAX_READING)
-        for number, reading in enumerate(self.not_told_apart):
-            check_text(reading, f"not_told_apart[{number}]", MAX_READING)
-        check_flag(self.verified, "verified")
-        if self.parent is not None:
-            check_text(self.parent, "parent")
+        check_config(self)
 
     @classmethod
     def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
@@ -185,7 +193,7 @@ class LoadedModel:
     metrics: Mapping[str, float]
     provenance: Provenance
     sha256: str = ""
-    _small_batches: SmallBatches | None = field(default=None, init=False, repr=False, compare=False)
+    _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -322,28 +330,11 @@ class LoadedModel:
         refuse_non_finite(scaled.numpy(), path)
         return scaled
 
-    def accelerate(self) -> LoadedModel:
-        """The same model with ONNX Runtime for the batch sizes for which it is measured to be faster.
-
-        Its predictions are equal up to rounding; where they are not, it is not used. The weights are shared. Torch is
-        still used for float64, for which ONNX Runtime has no LSTM or GRU, for networks without an ONNX form, and
-        if ONNX Runtime is not installed.
-        """
-        if self.config.dtype == "float64":
-            return self
-        try:
-            # Imported here: ONNX Runtime takes time and memory to import.
-            from kanmodel.onnx.session import SIZES, SmallBatches
-        except ImportError:
-            return self
-        windows = self.scaling.features_to_original(self.reference.windows[: max(SIZES)])
-        try:
-            measured = SmallBatches.measure(self.frozen, self.scaling, windows, self._predict, self.output_std)
-        except KanscopeError:  # torch raises the error of a bad prediction when it is requested
-            return self
-        accelerated = copy(self)  # with what is computed already
-        object.__setattr__(accelerated, "_small_batches", measured)
-        return accelerated
+    def with_fast_predict(self, predict: Callable[[Array], Array | None]) -> LoadedModel:
+        """The same model, which asks `predict` first, and computes the forecasts itself where that returns None."""
+        model = copy(self)  # with what is computed already
+        object.__setattr__(model, "_fast_predict", predict)
+        return model
 
     def predict(self, windows: Array, path: str = "windows") -> Array:
         """Forecasts in original units.
@@ -359,14 +350,10 @@ class LoadedModel:
             DataError: as `to_model_units`.
             NonFiniteError: a forecast is not finite.
         """
-        outputs = None if self._small_batches is None else self._small_batches.predict(windows)
-        return self._predict(windows, path) if outputs is None else outputs
-
-    def _predict(self, windows: Array, path: str = "windows") -> Array:
-        """`predict` with torch."""
-        scaled = self.to_model_units(windows, path)
-        outputs = self.scaling.outputs_to_original(self.frozen.forward(scaled))
-        refuse_non_finite_outputs(outputs)
+        outputs = None if self._fast_predict is None else self._fast_predict(windows)
+        if outputs is None:
+            outputs = self.scaling.outputs_to_original(self.frozen.forward(self.to_model_units(windows, path)))
+            refuse_non_finite_outputs(outputs)
         return outputs
 
     def predict_output(self, windows: Array, output: int) -> Array:
@@ -391,3 +378,200 @@ def refuse_non_finite_outputs(outputs: Array) -> None:
         refuse_non_finite(outputs, "outputs")
     except DataError as error:
         raise NonFiniteError(str(error), error.problems) from None
+
+
+def save_checkpoint(model: LoadedModel, path: Path) -> str:
+    """Writes a checkpoint; an existing file is replaced atomically.
+
+    Args:
+        model: the model to write.
+        path: the file, ``*.safetensors``.
+
+    Returns:
+        The SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file cannot be written there, or a value of the model is not finite, so that it could not
+            be loaded.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
+    tensors["reference.windows"] = model.reference.windows.contiguous()
+    if model.reference.targets is not None:
+        tensors["reference.targets"] = torch.from_numpy(np.ascontiguousarray(model.reference.targets))
+    for name in _find_non_finite(tensors):
+        raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} is not finite")
+    document = {
+        "format_version": FORMAT_VERSION,
+        "config": config_to_dict(model.config),
+        "reference_times": model.reference.times,
+        "metrics": dict(model.metrics),
+        "provenance": vars(model.provenance),
+    }
+    data = save_tensors(tensors, metadata={DOCUMENT_KEY: json.dumps(document, allow_nan=False)})
+    try:
+        with replacing(path, prefix=f".{path.name}.") as file:
+            file.write(data)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_checkpoint(path: Path) -> LoadedModel:
+    """Reads a checkpoint, with the hash of the bytes that were read.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, of a newer format, or its tensors differ from its
+            config; the message names the first difference.
+    """
+    return _read(path, parse_checkpoint)
+
+
+def identify_checkpoint(path: Path) -> str:
+    """The SHA-256 of a checkpoint's file, in hexadecimal, without making tensors of it.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, as far as the header says.
+    """
+
+    def identify(data: bytes) -> str:
+        _parse_description(data)
+        return hashlib.sha256(data).hexdigest()
+
+    return _read(path, identify)
+
+
+def _read(path: Path, parse: Callable[[bytes], T]) -> T:
+    """Reads a file of bounded size, and names it in errors."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"is larger than {MAX_BYTES} bytes")
+        with path.open("rb") as file:
+            data = file.read(size)
+        return parse(data)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path.name}: {getattr(error, 'strerror', error)}") from error
+    except CheckpointError as error:
+        raise CheckpointError(printable(f"{path.name} {error}"[:MAX_MESSAGE])) from error
+
+
+def parse_checkpoint(data: bytes) -> LoadedModel:
+    """`load_checkpoint` for bytes in memory.
+
+    Raises:
+        CheckpointError: as there; the message starts with a verb.
+    """
+    config, provenance, metrics, times = _parse_description(data)
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"is damaged: {error}") from error
+    for name in _find_non_finite(tensors):
+        raise CheckpointError(f"has a value that is not finite in tensor {name}")
+    windows = tensors.pop("reference.windows")
+    targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
+    network = Network(config)
+    network.load_state_dict(tensors)
+    with _describing():
+        reference = Reference(windows, targets, times)
+        return LoadedModel(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
+
+
+def _find_non_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """The names of tensors with a value that is not finite."""
+    return (name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
+
+
+def _parse_description(data: bytes) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None]:
+    """Config, provenance, metrics and time stamps of the reference windows, to which the tensors in the header fit."""
+    metadata, tensors = _parse_header(data)
+    document = _parse_document(metadata)
+    with _describing():
+        config = config_from_dict(document["config"])
+        provenance = read_record(Provenance, document["provenance"], "provenance")
+        metrics, times = document["metrics"], document["reference_times"]
+        for name, value in metrics.items():
+            check_number(value, f"metrics.{name}")
+        times = None if times is None else tuple(map(str, times))
+    n_reference = _compare_tensors(tensors, config)
+    if times is not None and len(times) != n_reference:
+        raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
+    return config, provenance, metrics, times
+
+
+@contextmanager
+def _describing() -> Iterator[None]:
+    """Turns errors of the document's members into one of the checkpoint."""
+    try:
+        yield
+    except (ConfigError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"has a document that does not describe a model: {error}") from error
+
+
+def _parse_header(data: bytes) -> tuple[dict[str, Any], Tensors]:
+    """Metadata and tensors of a safetensors file, from its JSON header after 8 bytes of length."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > MAX_HEADER_BYTES:
+        raise CheckpointError("is not a safetensors file")
+    if len(data) < 8 + size:
+        raise CheckpointError("is truncated: its header does not end")
+    try:
+        entries = json.loads(data[8 : 8 + size])
+        metadata = dict(entries.pop("__metadata__", {}))
+        tensors = {
+            str(name): (str(entry["dtype"]), tuple(int(n) for n in entry["shape"])) for name, entry in entries.items()
+        }
+        ends = [int(entry["data_offsets"][1]) for entry in entries.values()]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckpointError("is not a safetensors file: its header is not readable") from error
+    expected = 8 + size + max(ends, default=0)
+    if len(data) < expected:
+        raise CheckpointError(f"is truncated: it has {len(data)} of {expected} bytes")
+    return metadata, tensors
+
+
+def _parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Parses the JSON document in a file's metadata, and checks its format version."""
+    text = metadata.get(DOCUMENT_KEY)
+    if text is None:
+        raise CheckpointError(
+            "is a safetensors file of something else: it has no Kanscope document (see `kanscope import`)"
+        )
+    try:
+        document = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError("has a Kanscope document that is not JSON") from error
+    found = document.get("format_version")
+    if found != FORMAT_VERSION:
+        raise CheckpointError(f"has format version {found!r}, but this version of Kanscope reads {FORMAT_VERSION}")
+    return document
+
+
+def _compare_tensors(found: Tensors, config: ModelConfig) -> int:
+    """Raises for the first tensor whose name, shape or type differs from the config.
+
+    Returns:
+        The number of reference windows, at least 1.
+    """
+    _, windows_shape = found.get("reference.windows", ("", ()))
+    n_reference = windows_shape[0] if windows_shape else 0
+    dtype = {"float32": "F32", "float64": "F64"}[config.dtype]
+    expected = {name: (dtype, shape) for name, shape in tensor_shapes(config).items()}
+    expected["reference.windows"] = (dtype, (n_reference, config.lookback, len(config.features)))
+    if "reference.targets" in found:
+        expected["reference.targets"] = ("F64", (n_reference, len(config.outputs)))
+    for name, (want_dtype, want_shape) in expected.items():
+        if name not in found:
+            raise CheckpointError(f"lacks tensor {name}, which its config needs")
+        if found[name] != (want_dtype, want_shape):
+            got_dtype, got_shape = found[name]
+            raise CheckpointError(
+                f"has tensor {name} of type {got_dtype} and shape {list(got_shape)}, "
+                f"but its config implies {want_dtype} and {list(want_shape)}"
+            )
+    for name in found:
+        if name not in expected:
+            raise CheckpointError(f"has tensor {name}, which its config does not know")
+    if n_reference < 1:
+        raise CheckpointError("has no reference windows")
+    return n_reference

@@ -1,0 +1,484 @@
+"""Bases: the families of functions on edges.
+
+A basis is linear in its coefficients: the function of the edge from input i to sub-node j is sum_c coef_jic B_ic(u_i),
+or coef_ji B_ji(u_i) if every edge has its own function. Masks and scales are factors of the coefficients.
+
+To add a basis, write a subclass of `Basis` and add it to `BASES`; nothing else depends on the kind of basis. In
+evaluation, u is (batch, n_in) and tensors are those of `Basis.per_edge` and `per_input`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import pi, sqrt
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from kanmodel.checks import Index, Positive, check_config
+from kanmodel.network import splines
+from kanmodel.network.functions import vary
+
+Shape = tuple[int, ...]
+Tensors = Mapping[str, Tensor]
+RADIUS = 2.5  # of a radial bump, in denominators; at half of it, it is down to a fifth or a quarter
+RADIAL_REACH = 10  # in denominators; beyond it, a radial bump is below 1e-8
+HAT_REACH = 8  # in scales; beyond it, a Mexican hat is below 1e-11
+HAT_HEIGHT = 2 / (sqrt(3) * pi**0.25)
+
+
+class EdgeFunctions(Protocol):
+    """The functions of the edges between n_in inputs and n_sub sub-nodes, of values u, (batch, n_in)."""
+
+    def edges(self, u: Tensor) -> Tensor:
+        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
+
+    def sums(self, u: Tensor) -> Tensor:
+        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
+
+    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
+
+
+class Basis(ABC):
+    """A family of functions on edges, with its options; immutable.
+
+    Attributes:
+        kind: its name in a document.
+        scaled: whether each edge has a scale besides its coefficients, like pykan's splines.
+        is_line: whether an edge is its first coefficient times its input.
+        has_knots: whether it has knots that can be moved, see `refit`.
+    """
+
+    kind: ClassVar[str]
+    scaled: ClassVar[bool] = False
+    is_line: ClassVar[bool] = False
+    has_knots: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+    @abstractmethod
+    def per_edge(self) -> Mapping[str, Shape]:
+        """Shapes of the tensors of each edge, ``coef`` first."""
+
+    def per_input(self) -> Mapping[str, Shape]:
+        """Shapes of the tensors that all edges of an input share."""
+        return {}
+
+    @abstractmethod
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Tensors of a new layer, before training: (n_sub, n_in, ...) per edge, (n_in, ...) per input.
+
+        Random ones are drawn from the generator; None for torch's own.
+        """
+
+    @abstractmethod
+    def functions(self, tensors: Tensors) -> EdgeFunctions:
+        """The functions with the given tensors."""
+
+    def freeze(self, tensors: Tensors) -> EdgeFunctions:
+        """The same as `functions`, prepared for many calls; its `sums` need not be differentiable."""
+        return self.functions(tensors)
+
+    def varies(self, coef: Tensor) -> Tensor:
+        """Whether edges with coefficients (n_sub, n_in, n_basis) are not constant, (n_sub, n_in)."""
+        return (coef != 0).any(dim=2)
+
+    @abstractmethod
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        """Upper bounds of the edges' total variation between two values, (batch, n_in) -> (batch, n_sub, n_in)."""
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor | None:
+        """Values u, (..., n_in), as positions: the narrowest bump that the functions can have is 1 long everywhere.
+
+        Positions ascend with u, and do not change where the functions do not vary. None if they have no bumps.
+        """
+        return None
+
+    def core(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
+        """Ends of each input's interval beyond which its functions decay to zero, two of (n_in,); None without."""
+        return None
+
+    def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
+        """Moves the knots to the values u, (batch, n_in).
+
+        Args:
+            u: the values.
+            tensors: of the basis, without masks and scales.
+            grid_eps: 0 for knots at quantiles of the values, 1 for uniform knots, a mixture between.
+
+        Returns:
+            The tensors that change; none if there are no knots.
+        """
+        return {}
+
+
+@dataclass(frozen=True)
+class Line(Basis):
+    """coef u: the edges of a Linear layer, whose bias is added to the sub-nodes."""
+
+    kind: ClassVar[str] = "line"
+    is_line: ClassVar[bool] = True
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (1,)}
+
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {"coef": (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)}
+
+    def functions(self, tensors: Tensors) -> EdgeFunctions:
+        return _Lines(tensors["coef"].squeeze(-1))
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        return tensors["coef"].squeeze(-1).abs() * (high - low).unsqueeze(1)
+
+
+class _Lines:
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight  # (n_sub, n_in)
+
+    def edges(self, u: Tensor) -> Tensor:
+        return self._weight * u.unsqueeze(1)
+
+    def sums(self, u: Tensor) -> Tensor:
+        return u @ self._weight.T
+
+    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        edges = self.edges(u)
+        return edges, self._weight.expand_as(edges)
+
+
+@dataclass(frozen=True)
+class MexicanHat(Basis):
+    """coef psi((u - translation) / scale), psi(t) = 2 / (sqrt(3) pi^(1/4)) (t^2 - 1) exp(-t^2 / 2), for each edge.
+
+    Source: Wav-KAN (Bozorgasl and Chen 2024, arXiv 2405.12832), whose hat is negative at 0. Its batch norm is folded
+    into the nodes' affine maps.
+    """
+
+    kind: ClassVar[str] = "mexican_hat"
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (1,), "translation": (), "scale": ()}
+
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)
+        return {"coef": coef, "translation": torch.zeros(n_sub, n_in), "scale": torch.ones(n_sub, n_in)}
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        scale, at = tensors["scale"].abs(), tensors["translation"]
+        low, high = (at - HAT_REACH * scale).amin(dim=0), (at + HAT_REACH * scale).amax(dim=0)
+        return u.clamp(low, high) / (2 * scale.amin(dim=0))  # the middle, between two zeros
+
+    def functions(self, tensors: Tensors) -> EdgeFunctions:
+        return _Hats(tensors)
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        ends = [(u.unsqueeze(1) - tensors["translation"]) / tensors["scale"] for u in (low, high)]
+        below, above = torch.minimum(*ends), torch.maximum(*ends)  # a negative scale turns them around
+        varied: Tensor = tensors["coef"].squeeze(-1).abs() * vary(_hat, below, above, (-sqrt(3), 0, sqrt(3)))
+        return varied
+
+
+class _Hats:
+    def __init__(self, tensors: Tensors) -> None:
+        self._coef, self._translation, self._scale = (
+            tensors["coef"].squeeze(-1),
+            tensors["translation"],
+            tensors["scale"],
+        )
+
+    def edges(self, u: Tensor) -> Tensor:
+        return self._coef * _hat((u.unsqueeze(1) - self._translation) / self._scale)
+
+    def sums(self, u: Tensor) -> Tensor:
+        return self.edges(u).sum(dim=2)
+
+    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        t = (u.unsqueeze(1) - self._translation) / self._scale  # (batch, n_sub, n_in)
+        bell = HAT_HEIGHT * self._coef * torch.exp(-(t**2) / 2)
+        return bell * (t**2 - 1), bell * t * (3 - t**2) / self._scale
+
+
+def _hat(t: Tensor) -> Tensor:
+    hat: Tensor = HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2)
+    return hat
+
+
+class SharedBasis(Basis):
+    """A basis whose functions are shared by all edges of an input."""
+
+    @abstractmethod
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """The basis functions, (batch, n_in) -> (batch, n_in, n_basis)."""
+
+    @abstractmethod
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Their first derivatives, of the same shape."""
+
+    def functions(self, tensors: Tensors) -> EdgeFunctions:
+        """Weighted sums of the basis functions."""
+        return _WeightedSums(self, tensors)
+
+
+class _WeightedSums:
+    def __init__(self, basis: SharedBasis, tensors: Tensors) -> None:
+        self._basis, self._tensors, self._coef = basis, tensors, tensors["coef"]
+
+    def edges(self, u: Tensor) -> Tensor:
+        return torch.einsum("big,oig->boi", self._basis.values(u, self._tensors), self._coef)
+
+    def sums(self, u: Tensor) -> Tensor:
+        return self._basis.values(u, self._tensors).flatten(1) @ self._coef.flatten(1).T
+
+    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        slopes = torch.einsum("big,oig->boi", self._basis.slopes(u, self._tensors), self._coef)
+        return self.edges(u), slopes
+
+
+@dataclass(frozen=True)
+class BSpline(SharedBasis):
+    """Splines on the knots in ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan.
+
+    Source: Liu et al. 2024, arXiv 2404.19756, section 2.
+
+    Attributes:
+        grid_size: intervals G of the core.
+        order: order k; 3: cubic.
+    """
+
+    grid_size: int = 5
+    order: Index = 3
+
+    kind: ClassVar[str] = "bspline"
+    scaled: ClassVar[bool] = True
+    has_knots: ClassVar[bool] = True
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (self.grid_size + self.order,)}
+
+    def per_input(self) -> Mapping[str, Shape]:
+        return {"grid": (self.grid_size + 2 * self.order + 1,)}
+
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """A uniform grid on [-1, 1] and small random splines, as in pykan."""
+        core = torch.linspace(-1, 1, self.grid_size + 1).expand(n_in, -1)  # (n_in, G+1)
+        grid = splines.extend_grid(core, self.order)
+        noise = (torch.rand(self.grid_size + 1, n_sub, n_in, generator=generator) - 0.5) * 0.3 / self.grid_size
+        return {"coef": splines.fit_coefficients(core.T, noise, grid, self.order), "grid": grid}
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return splines.basis(u, tensors["grid"], self.order)
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return splines.basis_slopes(u, tensors["grid"], self.order)
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        """Differences of a spline that rises: its coefficients sum the magnitudes of the curve's differences.
+
+        A slope sums differences of neighbouring coefficients by functions that are not negative (de Boor 1978, X.12).
+        More knots, and coefficients as large as the last, let it go on beyond the curve's end.
+        """
+        grid, k = tensors["grid"], self.order
+        more = grid[:, -1:] + torch.arange(1, k + 2, dtype=grid.dtype)
+        sums = pad(tensors["coef"], (1, 1)).diff().abs().cumsum(dim=2)
+        sums = torch.cat([sums, sums[:, :, -1:].expand(-1, -1, k)], dim=2)
+        ends = [splines.curve(x.minimum(grid[:, -1]), torch.cat([grid, more], dim=1), sums, k) for x in (low, high)]
+        return ends[1] - ends[0]
+
+    def freeze(self, tensors: Tensors) -> EdgeFunctions:
+        return splines.PiecewisePolynomial(tensors["grid"], tensors["coef"], self.order)
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """A basis function lies over order + 1 intervals."""
+        return splines.count_intervals(u, tensors["grid"]) / (self.order + 1)
+
+    def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        return tensors["grid"][:, self.order], tensors["grid"][:, -self.order - 1]
+
+    def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
+        """Moves the knots to the values, and refits each spline there by least squares.
+
+        A curve that the new knots can represent does not change at the values; any other becomes the nearest spline. An
+        input that does not vary keeps its knots. Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, and pykan's
+        `update_grid_from_samples`.
+        """
+        ordered = u.sort(dim=0).values
+        curves = splines.curve(ordered, tensors["grid"], tensors["coef"], self.order)
+        fractions = torch.linspace(0, 1, self.grid_size + 1, dtype=u.dtype)
+        quantiles = ordered[(fractions * (len(u) - 1)).long()].T  # (n_in, G+1)
+        uniform = quantiles[:, :1] + (quantiles[:, -1:] - quantiles[:, :1]) * fractions
+        grid = splines.extend_grid(grid_eps * uniform + (1 - grid_eps) * quantiles, self.order)
+        refitted = {"grid": grid, "coef": splines.fit_coefficients(ordered, curves, grid, self.order)}
+        varies = ordered[-1] > ordered[0]  # (n_in,): equal knots would make the splines of a constant input vanish
+        return {name: torch.where(varies[:, None], tensor, tensors[name]) for name, tensor in refitted.items()}
+
+
+@dataclass(frozen=True)
+class _Radial(SharedBasis):
+    """Bumps of one width around the centres in ``grid``.
+
+    Attributes:
+        centres: number of centres.
+        denominator: width of every bump.
+    """
+
+    centres: int
+    denominator: Positive
+
+    scaled: ClassVar[bool] = True
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (self.centres,)}
+
+    def per_input(self) -> Mapping[str, Shape]:
+        return {"grid": (self.centres,)}
+
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = (torch.rand(n_sub, n_in, self.centres, generator=generator) - 0.5) * 0.3 / self.centres
+        return {"coef": coef, "grid": torch.linspace(-1, 1, self.centres).expand(n_in, -1).contiguous()}
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        first, last = self.core(tensors)
+        reach = RADIAL_REACH * self.denominator
+        return u.clamp(first - reach, last + reach) / (2 * RADIUS * self.denominator)
+
+    def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        return tensors["grid"][:, 0], tensors["grid"][:, -1]
+
+    @abstractmethod
+    def bump(self, position: Tensor) -> Tensor:
+        """A bump at distances from its centre, in widths."""
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return self.bump(self._position(u, tensors))
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        varied = vary(self.bump, self._position(low, tensors), self._position(high, tensors))
+        return torch.einsum("big,oig->boi", varied, tensors["coef"].abs())
+
+    def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Signed distance of each value from each centre, in widths, (batch, n_in, centres)."""
+        return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
+
+
+class Gaussian(_Radial):
+    """exp(-((u - centre) / denominator)^2), as in fast-kan (Li 2024, arXiv 2405.06721, eq. 5)."""
+
+    kind: ClassVar[str] = "gaussian"
+
+    def bump(self, position: Tensor) -> Tensor:
+        return torch.exp(-(position**2))
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        position = self._position(u, tensors)
+        return -2 / self.denominator * position * torch.exp(-(position**2))
+
+
+class Sech2(_Radial):
+    """1 - tanh((u - centre) / denominator)^2, as in FasterKAN (Delis 2024).
+
+    Its denominator was 0.33 until its checkpoints had an `inv_denominator`, which its forward pass ignores: since then
+    it is 1.
+    """
+
+    kind: ClassVar[str] = "sech2"
+
+    def bump(self, position: Tensor) -> Tensor:
+        return 1 - torch.tanh(position) ** 2
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        tanh = torch.tanh(self._position(u, tensors))
+        return -2 / self.denominator * tanh * (1 - tanh**2)
+
+
+@dataclass(frozen=True)
+class Chebyshev(SharedBasis):
+    """T_0 ... T_degree at tanh(u), by T_n = 2 s T_(n-1) - T_(n-2).
+
+    Source: ChebyKAN (SynodicMonth 2024); Sidharth 2024, arXiv 2405.07200, eq. 5.
+    """
+
+    degree: Index
+
+    kind: ClassVar[str] = "chebyshev"
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (self.degree + 1,)}
+
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = torch.randn(n_sub, n_in, self.degree + 1, generator=generator)
+        return {"coef": coef / (n_in * (self.degree + 1))}
+
+    def varies(self, coef: Tensor) -> Tensor:
+        return (coef[..., 1:] != 0).any(dim=2)  # T_0 is a constant
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """T_n(cos angle) = cos(n angle)."""
+        return self.degree / pi * (pi - torch.acos(torch.tanh(u)))
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        angle = torch.acos(torch.tanh(low)) - torch.acos(torch.tanh(high))
+        steepest = tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype)  # by angle
+        return angle.unsqueeze(1) * steepest
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        s = torch.tanh(u)
+        values = [1 + 0 * s, s]  # a plain constant would have no gradient
+        while len(values) <= self.degree:
+            values.append(2 * s * values[-1] - values[-2])
+        return torch.stack(values[: self.degree + 1], dim=-1)
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        values, s = self.values(u, tensors), torch.tanh(u)
+        slopes = [torch.zeros_like(s), torch.ones_like(s)]
+        while len(slopes) <= self.degree:
+            slopes.append(2 * values[..., len(slopes) - 1] + 2 * s * slopes[-1] - slopes[-2])
+        return torch.stack(slopes[: self.degree + 1], dim=-1) * (1 - s**2).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class Fourier(SharedBasis):
+    """cos(k u) for k = 1 ... frequencies, then sin(k u).
+
+    Source: FourierKAN (GistNoesis 2024), whose bias is here that of the sub-nodes.
+    """
+
+    frequencies: int
+
+    kind: ClassVar[str] = "fourier"
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (2 * self.frequencies,)}
+
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = torch.randn(n_sub, n_in, 2 * self.frequencies, generator=generator)
+        return {"coef": coef / sqrt(n_in * self.frequencies)}
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return self.frequencies / pi * u
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        angle = u.unsqueeze(-1) * self._k(u)
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        k = self._k(u)
+        angle = u.unsqueeze(-1) * k
+        return torch.cat([-k * angle.sin(), k * angle.cos()], dim=-1)
+
+    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
+        return (high - low).unsqueeze(1) * (tensors["coef"].abs() @ self._k(low).repeat(2))
+
+    def _k(self, like: Tensor) -> Tensor:
+        return torch.arange(1, self.frequencies + 1, dtype=like.dtype)
+
+
+BASES: dict[str, type[Basis]] = {
+    basis.kind: basis for basis in (BSpline, Gaussian, Sech2, Chebyshev, Fourier, MexicanHat, Line)
+}
