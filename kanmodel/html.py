@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from kanmodel.text import Row, is_column_of_numbers, printable, write_value
+from kanmodel.text import Row, format_cells, printable
 
 N_ROWS = 100  # of a table; the rest are counted
 # Regular expressions suffice: the drawing escapes quotes and brackets in values, and tags in texts.
@@ -81,33 +81,29 @@ def image_of(svg: str) -> str:
     """A picture as an image, with the title of the whole picture for screen readers."""
     names = _NAMES.search(svg)
     assert names is not None
-    title, description = names.groups()
-    start, body = (
-        svg[: names.end()],
-        _GROUP.sub("<g>", svg[names.end() :]),
-    )  # elements of an image get no pointer events
-    data = b64encode((start + _TITLE.sub("", body)).encode()).decode()
-    alt = f"{title}. {description}".replace('"', "&quot;")
+    alt = "{}. {}".format(*names.groups()).replace('"', "&quot;")
+    body = _TITLE.sub("", _GROUP.sub("<g>", svg[names.end() :]))  # elements of an image get no pointer events
+    data = b64encode((svg[: names.end()] + body).encode()).decode()
     return f'<div class="kanscope-figure"><img alt="{alt}" src="data:image/svg+xml;base64,{data}"/></div>'
 
 
-def write_table(rows: Sequence[Row], columns: Sequence[str], caption: str = "") -> str:
+def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Some columns of a table, numbers right-aligned, at most `N_ROWS` rows."""
-    classes = {name: ' class="number"' if is_column_of_numbers(rows, name) else "" for name in columns}
-    head = "".join(f'<th scope="col"{classes[name]}>{text(name.replace("_", " "))}</th>' for name in columns)
-    lines = [
-        "<tr>" + "".join(f"<td{classes[name]}>{isolate(write_value(row[name]))}</td>" for name in columns) + "</tr>"
-        for row in rows[:N_ROWS]
-    ]
-    more = f"<p>… {len(rows) - N_ROWS} more</p>" if len(rows) > N_ROWS else ""
-    titled = f"<caption>{text(caption)}</caption>" if caption else ""
-    return f"<table>{titled}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{more}"
+    are_numbers, cells, more = format_cells(rows, columns, N_ROWS)
+    classes = [' class="number"' if is_number else "" for is_number in are_numbers]
+    names = zip(columns, classes, strict=True)
+    head = "".join(f'<th scope="col"{class_}>{text(name.replace("_", " "))}</th>' for name, class_ in names)
+    lines = ("".join(f"<td{c}>{isolate(cell)}</td>" for c, cell in zip(classes, line, strict=True)) for line in cells)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"{table}<p>{more}</p>" if more else table
 
 
 def write_facts(facts: Mapping[str, str]) -> str:
     """Names and values, one pair per line."""
-    lines = (f'<tr><th scope="row">{text(name)}</th><td>{isolate(value)}</td></tr>' for name, value in facts.items())
-    return f"<table><tbody>{''.join(lines)}</tbody></table>"
+    line = '<tr><th scope="row">{}</th><td>{}</td></tr>'
+    lines = "".join(line.format(text(name), isolate(value)) for name, value in facts.items())
+    return f"<table><tbody>{lines}</tbody></table>"
 
 
 def fold(summary: str, body: str) -> str:
@@ -129,8 +125,7 @@ def write_prose(prose: str) -> str:
 
 def write_code(code: str) -> str:
     """Preformatted plain text."""
-    lines = [text(line) for line in code.splitlines()]
-    return "<pre>" + "\n".join(lines) + "</pre>"
+    return "<pre>" + "\n".join(map(text, code.splitlines())) + "</pre>"
 
 
 def text(plain: str) -> str:

@@ -156,7 +156,8 @@ def fine_tune(
     """Continues training a model: with a penalty for sparser edges, on finer grids, or on new data.
 
     Columns, `ahead`, architecture, units and scaling are the model's; masked edges stay masked. The returned weights
-    are those of the epoch with the lowest validation error plus penalty, including epoch 0, the start.
+    are those of the epoch with the lowest validation error plus penalty, including epoch 0, the start; with 0 epochs
+    the model is only measured.
 
     Args:
         model: the model to start from; it is not changed.
@@ -168,7 +169,8 @@ def fine_tune(
         last_value: likewise.
         grid_size: intervals of a finer grid for every spline, set before training as by `Model.refine_grid`; None to
             keep the grids.
-        move_grids: whether the knots are moved to the data, before and after training.
+        move_grids: whether all knots are moved to the data before training, and again after it, because the inputs of
+            the inner layers have changed by then.
         progress: likewise.
         **options: as in `train`, except those of the architecture; `grid_updates` is 0 by default.
 

@@ -19,22 +19,22 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Some columns of a table, numbers right-aligned, at most `N_ROWS` rows.
+    """Some columns of a table, numbers right-aligned, at most `N_ROWS` rows."""
+    are_numbers, cells, more = format_cells(rows, columns, N_ROWS)
+    lines = [list(columns), *([shorten(cell) for cell in line] for line in cells)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    texts = ["  ".join(map(_pad, line, widths, are_numbers)).rstrip() for line in lines]
+    return "\n".join([*texts, more] if more else texts)
 
-    Args:
-        rows: values by column name.
-        columns: the columns to print, in order.
-    """
-    cells = [list(columns), *([shorten(write_value(row[column])) for column in columns] for row in rows[:N_ROWS])]
-    is_number = [is_column_of_numbers(rows, column) for column in columns]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(_pad(cell, width, right) for cell, width, right in zip(line, widths, is_number, strict=True)).rstrip()
-        for line in cells
+
+def format_cells(rows: Sequence[Row], columns: Sequence[str], most: int) -> tuple[list[bool], list[list[str]], str]:
+    """Which columns are numeric, and so right-aligned; the cells of the first rows; the number of the others."""
+    are_numbers = [
+        all(isinstance(row[column], int | float | None) and not isinstance(row[column], bool) for row in rows)
+        for column in columns
     ]
-    if len(rows) > N_ROWS:
-        lines.append(f"… {len(rows) - N_ROWS} more")
-    return "\n".join(lines)
+    cells = [[write_value(row[column]) for column in columns] for row in rows[:most]]
+    return are_numbers, cells, f"… {len(rows) - most} more" if len(rows) > most else ""
 
 
 def write_facts(facts: Mapping[str, str]) -> str:
@@ -53,11 +53,6 @@ def write_value(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.{PRECISION}g}" if isinstance(value, float) else printable(str(value))
-
-
-def is_column_of_numbers(rows: Sequence[Row], column: str) -> bool:
-    """Whether a column is numeric, and so right-aligned."""
-    return all(isinstance(row[column], int | float | None) and not isinstance(row[column], bool) for row in rows)
 
 
 def shorten(text: str) -> str:

@@ -16,14 +16,9 @@ CHUNK = 4096  # windows flattened at a time
 
 
 def r2_scores(targets: Array, forecasts: Array) -> Array:
-    """R2 of each output: 1 - squared error / squared distance from the mean of these targets.
+    """R2 of each output, (n_outputs,): 1 - squared error / squared distance from the mean of these targets.
 
-    Args:
-        targets: (n, n_outputs), none of them constant.
-        forecasts: (n, n_outputs), same units.
-
-    Returns:
-        (n_outputs,).
+    Targets and forecasts are (n, n_outputs) in the same units; no column of targets may be constant.
     """
     spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
     scores: Array = 1 - ((targets - forecasts) ** 2).sum(axis=0) / spread
@@ -33,14 +28,9 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
 def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
     """The persistence forecast: each target keeps the last value that is known at the window's last row.
 
-    If `TrainingTable.ahead` is not 0, that is the last value of the target's column up to that row, within the segment;
-    otherwise the feature that `TrainingTable.last_value` names. A target's column that is already shifted contains
+    That is the feature that `TrainingTable.last_value` names; otherwise, if `TrainingTable.ahead` is not 0, the last
+    value of the target's column up to that row, within the segment. A target's column that is already shifted contains
     future values, so without such a feature there is no forecast.
-
-    Args:
-        table: the rows.
-        ends: rows at which the windows end.
-        horizon: forecast steps.
 
     Returns:
         (len(ends), horizon * n_targets), original units; None if a window has no such value.
@@ -78,7 +68,7 @@ def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period:
 
     Args:
         table: the rows.
-        ends: rows at which the windows end.
+        ends: last rows of the windows.
         horizon: forecast steps.
         period: in seconds.
 
@@ -101,16 +91,8 @@ def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period:
 def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: float, step: float) -> Array:
     """The value of each target a whole number of periods before the row `ahead` after `ends`; NaN if there is none.
 
-    Args:
-        seconds: instants of a segment's rows, (n_rows,), ascending.
-        targets: (n_rows, n_targets).
-        ends: rows at which the windows end, (n,).
-        ahead: rows from there to the forecast.
-        period: in seconds.
-        step: the usual step, in seconds.
-
-    Returns:
-        (n, n_targets).
+    Instants (n_rows,) and targets (n_rows, n_targets) of a segment and n `ends` give (n, n_targets); `period` and
+    `step`, the usual step, are in seconds.
     """
     found, tolerance = np.full((len(ends), targets.shape[1]), np.nan), ROUNDING * step
     instants = seconds[ends + ahead]
@@ -130,14 +112,8 @@ def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: floa
 def ridge(samples: Samples, train: Ends, validation: Ends, test: Ends) -> Array:
     """Forecasts of a ridge regression on the flattened window (Hoerl and Kennard 1970), in closed form.
 
-    Args:
-        samples: windows and targets, model units.
-        train: windows on which it is fitted.
-        validation: windows on which the penalty is chosen.
-        test: windows to forecast.
-
-    Returns:
-        (len(test), n_outputs), model units.
+    It is fitted on the windows `train`, with the penalty that has the lowest error on `validation`; the forecasts for
+    `test` are (len(test), n_outputs), model units.
     """
     n_inputs, n_outputs = samples.lookback * samples.rows.shape[1], samples.horizon * samples.targets.shape[1]
     gram, moment = np.zeros((n_inputs + 1, n_inputs + 1)), np.zeros((n_inputs + 1, n_outputs))

@@ -171,18 +171,10 @@ def descend(
     report: Callable[[Progress], None],
     trained: bool = False,
 ) -> None:
-    """Trains in place, and restores the weights of the best epoch.
+    """Trains a network in place, and restores the weights of the epoch with the lowest validation error.
 
-    Epochs are compared by validation error; when fine-tuning, by validation error plus penalty, with the initial
-    weights among them.
-
-    Args:
-        network: changed in place.
-        samples: windows and targets.
-        parts: the windows for training and validation.
-        options: training options.
-        report: called after every epoch.
-        trained: whether the network is already trained, and is fine-tuned.
+    If it is `trained` already, the penalty is added to that error, and the initial weights are compared too. `report`
+    is called after each epoch.
 
     Raises:
         NonFiniteError: the training diverged.
@@ -240,13 +232,8 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
 
     An edge's scale is the standard deviation of its output, divided by that of its input plus 0.1. The entropy, over
     the edges into each sub-node and over those out of each input, is low if few of them matter. Source: Liu et al.
-    2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8.
-
-    Args:
-        traces: the layers of a KAN, on one batch of at least 2.
-
-    Returns:
-        A scalar, summed over the layers.
+    2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8. The scalar is the sum over the layers of
+    a KAN, traced on one batch of at least 2.
     """
     total = traces[0].edges.new_zeros(())
     for trace in traces:
@@ -260,11 +247,9 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
 
 
 def update_grids(network: Network, windows: Tensor) -> None:
-    """Moves the knots of all layers to the values that these windows give their inputs; see `KANLayer.update_grid`.
+    """Moves the knots of all layers in place to the inputs that windows (n, lookback, n_features), model units, give.
 
-    Args:
-        network: changed in place.
-        windows: (n, lookback, n_features), model units.
+    See `KANLayer.update_grid`.
     """
     with torch.no_grad():
         for stage, layers in network.stages.items():

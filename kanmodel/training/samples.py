@@ -20,7 +20,7 @@ from kanmodel.data import Scaling, window_ends
 from kanmodel.errors import DataError
 from kanmodel.training.tables import PARTS, TrainingTable
 
-Ends = NDArray[np.int64]
+Ends = NDArray[np.int64]  # last rows of windows, ascending
 
 TEST_SHARE = 0.15  # of the rows, the newest, if no split is given
 MIN_SAMPLES = 8  # of each part
@@ -46,7 +46,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows at which the windows of each part end, ascending, and the windows left out."""
+    """The windows of each part, and those left out."""
 
     train: Ends
     validation: Ends
@@ -94,15 +94,9 @@ def split_samples(
 ) -> Parts:
     """Splits the samples of a table into three parts.
 
-    If the split has no validation rows, blocks of training samples are held out, evenly spread over all rows of
-    training, so that they cover its seasons. Training samples that share a row with one of them are left out.
-
-    Args:
-        table: the rows.
-        lookback: steps of a window.
-        horizon: forecast steps.
-        validation_share: share of the training samples to hold out.
-        validation_blocks: most blocks to hold out; fewer if each would be shorter than one sample with its targets.
+    If the split has no validation rows, `validation_share` of the training samples are held out, in blocks that are
+    evenly spread over all rows of training, so that they cover its seasons: `validation_blocks`, or fewer if each would
+    be shorter than one sample with its targets. Training samples that share a row with one of them are left out.
 
     Raises:
         DataError: a part has too few samples; the message states its longest run of rows, and the windows left out for

@@ -24,18 +24,7 @@ MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # cells without a va
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """What is known of columns by their names.
-
-    Attributes:
-        ahead: rows from a window's last row to its first target; 0 if the targets are already shifted, so that each
-            row has the value to forecast from it.
-        units: unit of a feature or target.
-        last_value: by target, the feature whose value at a window's last row is the persistence forecast, or 0 for a
-            target that is itself a change. Without one it is the target's own last value, if `ahead` is not 0.
-        groups: features that belong together, by the name of their group.
-        integer: features whose values are whole numbers.
-        fixed: features that nobody can change, such as the calendar.
-    """
+    """What is known of columns by their names; the fields are arguments of `kanmodel.train`."""
 
     ahead: int = 0
     units: Mapping[str, str] = field(default_factory=dict)
@@ -47,17 +36,7 @@ class Roles:
 
 @dataclass(frozen=True)
 class Columns(Roles):
-    """The roles of a frame's columns.
-
-    Attributes:
-        targets: columns to forecast.
-        features: input columns; None for every numeric column without another role, including the targets if `ahead`
-            is not 0.
-        split: the column with train, validation or test.
-        segment: the column whose value changes where another series begins.
-        time: the column of time stamps; no window spans a gap in it.
-        max_step: the longest time step that is not a gap, as a multiple of the median step.
-    """
+    """The roles of a frame's columns; the fields are arguments of `kanmodel.train`."""
 
     targets: tuple[str, ...]
     features: tuple[str, ...] | None = None

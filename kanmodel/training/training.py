@@ -35,11 +35,6 @@ def fit(
     that they repeat, ``persistence_r2``, ``persistence_day_r2`` and ``persistence_week_r2``. ``left_out_windows``
     counts windows left out for missing values, in total and by column.
 
-    Args:
-        table: the rows.
-        options: architecture and training.
-        report: called after every epoch.
-
     Raises:
         DataError: too few rows, a target that is constant in training or an output that is constant in the test part,
             or no epochs.
@@ -71,20 +66,7 @@ def fine_tune(
     move_grids: bool = False,
     grid_size: int | None = None,
 ) -> FineTuning:
-    """Continues training a model, for sparser edges or finer functions.
-
-    Units, scaling and masked edges do not change, nor does the architecture except for `grid_size`. The weights are
-    those of the epoch with the lowest validation error plus penalty, including the start; with 0 epochs the model is
-    only measured.
-
-    Args:
-        model: the model to start from; it is not changed.
-        table: rows with the model's features and targets.
-        options: training options; those of the architecture are ignored.
-        report: called after every epoch.
-        move_grids: whether all knots are moved to the data before the first epoch, and again after the last, because
-            the inputs of the inner layers have changed by then.
-        grid_size: intervals of a finer grid for every B-spline, set first, see `refine_grids`; None to keep the grids.
+    """Continues training a model, as `kanmodel.fine_tune` describes; options of the architecture are ignored.
 
     Raises:
         DataError: other columns than the model's or another `ahead`, too few rows, or an output that is constant in
