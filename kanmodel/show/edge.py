@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -12,19 +11,7 @@ from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import label_of
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import TopologyEdge, TopologyNode
-from kanmodel.show.svg import (
-    MARGIN,
-    Scale,
-    add,
-    add_group,
-    add_heading,
-    new_picture,
-    scale_over,
-    serialise,
-    shorten,
-    write_amount,
-    write_points,
-)
+from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, shorten, write_amount, write_points
 
 WIDTH = 760.0
 LEFT, RIGHT = 92.0, 736.0  # ends of the plot
@@ -60,15 +47,15 @@ def draw_edge(
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
     heading, shape, worth = name_edge(curve.edge), describe_shape(curve), " · ".join(list_worth(curve.edge, unit))
     root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.", role="img")
-    add_heading(root, heading, f"{name}: {output}", 84, 108)
-    add(root, "text", shape, x=MARGIN, y=82.0)
-    add(root, "text", worth, x=MARGIN, y=82.0 + LINE)
+    root.add_heading(heading, f"{name}: {output}", 84, 108)
+    root.add("text", shape, x=MARGIN, y=82.0)
+    root.add("text", worth, x=MARGIN, y=82.0 + LINE)
     _add_plot(root, curve)
     for index, candidate in enumerate(shown):
         y, fit = HISTOGRAM_BOTTOM + AXIS + LINE * (index + 0.5), f"R2 {candidate.r2:.4f}"
-        add(root, "text", shorten(candidate.expression, 80), x=LEFT, y=y)
-        add(root, "text", f"{fit}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")
-    return serialise(root, theme)
+        root.add("text", shorten(candidate.expression, 80), x=LEFT, y=y)
+        root.add("text", f"{fit}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")
+    return root.serialise(theme)
 
 
 @draw.register
@@ -76,7 +63,7 @@ def _draw_edge(result: Edge, theme: Theme) -> bytes:
     return draw_edge(result, result.name, f"layer {result.edge.layer} of the {result.edge.stage}", None, theme=theme)
 
 
-def _add_plot(root: Element, curve: EdgeCurve) -> None:
+def _add_plot(root: Part, curve: EdgeCurve) -> None:
     """The lines, the function last and so on top, with axes, knots, legend, and the histogram of the inputs below."""
     support, ends = curve.support, np.array([curve.support.p01, curve.support.p99])
     lines = [  # name, class, and values in model units
@@ -97,39 +84,39 @@ def _add_plot(root: Element, curve: EdgeCurve) -> None:
     bounds = zip(support.histogram_edges, support.histogram_edges[1:], strict=False)
     for (low, high), count, height in zip(bounds, counts, heights.tolist(), strict=True):
         label = f"{count:.0f} values from {low:.3g} to {high:.3g}"
-        bar = add_group(root, label, class_="bin", data_count=int(count))
+        bar = root.add_group(label, class_="bin", data_count=int(count))
         left, right = x.at(low), x.at(high)
-        add(bar, "rect", class_="bar", x=left, y=HISTOGRAM_BOTTOM - height, width=right - left - 0.5, height=height)
+        bar.add("rect", class_="bar", x=left, y=HISTOGRAM_BOTTOM - height, width=right - left - 0.5, height=height)
     for knot in curve.grid.tolist():
         if x.low <= knot <= x.high:
-            tick = add(root, "path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
-            add(tick, "title", f"knot at {knot:.3g}")
+            tick = root.add("path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
+            tick.add("title", f"knot at {knot:.3g}")
     for index, (name, class_, xs, ys) in enumerate(drawn):
-        add(root, "polyline", class_=class_, points=write_points(x.all_at(xs), y.all_at(ys)))
+        root.add("polyline", class_=class_, points=write_points(x.all_at(xs), y.all_at(ys)))
         _add_key(root, index, name, class_, "h24")
     if len(curve.grid):
         _add_key(root, len(drawn), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
 
 
-def _shade_outside(root: Element, curve: EdgeCurve, x: Scale) -> None:
+def _shade_outside(root: Part, curve: EdgeCurve, x: Scale) -> None:
     """The regions outside the grid, where the basis decays to zero."""
     if curve.core is None:
         return
     low, high = (min(max(x.at(end), LEFT), RIGHT) for end in curve.core)
     for start, end in ((LEFT, low), (high, RIGHT)):
         if end > start:
-            shade = add(root, "rect", class_="shade", x=start, y=TOP, width=end - start, height=HISTOGRAM_BOTTOM - TOP)
-            add(shade, "title", "outside the grid")
+            shade = root.add("rect", class_="shade", x=start, y=TOP, width=end - start, height=HISTOGRAM_BOTTOM - TOP)
+            shade.add("title", "outside the grid")
             if end - start > 90:
-                add(root, "text", "outside the grid", x=(start + end) / 2, y=TOP + 14, class_="middle muted")
+                root.add("text", "outside the grid", x=(start + end) / 2, y=TOP + 14, class_="middle muted")
 
 
-def _add_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
+def _add_axes(root: Part, curve: EdgeCurve, x: Scale, y: Scale) -> None:
     """Both axes with ticks and names; x also in original units if it is a feature."""
     for value in y.ticks():
         at = y.at(value)
-        add(root, "path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
-        add(root, "text", f"{value:g}", x=LEFT - 8, y=at + 4, class_="end muted")
+        root.add("path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
+        root.add("text", f"{value:g}", x=LEFT - 8, y=at + 4, class_="end muted")
     original, slope = curve.x_original, 0.0
     if original is not None and np.allclose(curve.x, original):
         original = None
@@ -137,28 +124,28 @@ def _add_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
         slope = (original[-1] - original[0]) / (curve.x[-1] - curve.x[0])
     for value in x.ticks():
         at = x.at(value)
-        add(root, "path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
-        add(root, "text", f"{value:g}", x=at, y=HISTOGRAM_BOTTOM + LINE, class_="middle muted")
+        root.add("path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
+        root.add("text", f"{value:g}", x=at, y=HISTOGRAM_BOTTOM + LINE, class_="middle muted")
         if original is not None:
             amount = write_amount(float(original[0] + slope * (value - curve.x[0])), curve.unit)
-            add(root, "text", amount, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
+            root.add("text", amount, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
     for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
-        add(root, "path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
+        root.add("path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
     source, target = (label_of(end) for end in (curve.edge.source, curve.edge.target))
     along = shorten(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised") + " (model units)"
     y_along = HISTOGRAM_BOTTOM + (2 if original is None else 3) * LINE
-    add(add(root, "text", along, x=RIGHT, y=y_along, class_="end"), "title", source)
+    root.add("text", along, x=RIGHT, y=y_along, class_="end").add("title", source)
     up = f"what it adds to {shorten(target, N_UP)} (model units)"
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
-    add(add(root, "text", up, class_="middle", transform=turned), "title", target)
-    add(root, "text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")
+    root.add("text", up, class_="middle", transform=turned).add("title", target)
+    root.add("text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")
 
 
-def _add_key(root: Element, place: int, name: str, class_: str, path: str) -> None:
+def _add_key(root: Part, place: int, name: str, class_: str, path: str) -> None:
     """An entry of the legend: a sample of a line, and its name."""
     x = LEFT + place * KEY
-    add(root, "path", class_=class_, d=f"M{x} {TOP - 18}{path}")
-    add(root, "text", name, x=x + 30, y=TOP - 14)
+    root.add("path", class_=class_, d=f"M{x} {TOP - 18}{path}")
+    root.add("text", name, x=x + 30, y=TOP - 14)
 
 
 def name_edge(edge: TopologyEdge) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import ceil
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -14,15 +13,11 @@ from kanmodel.explain.attribution import Explanation, sum_groups
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import (
     MARGIN,
+    Part,
     Scale,
-    add,
-    add_group,
-    add_heading,
-    add_rules,
     new_picture,
     require_finite,
     scale_over,
-    serialise,
     shorten,
     write_amount,
     write_change,
@@ -50,17 +45,17 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     prediction, unit = float(result.predictions[0]), result.unit
     heading = f"{result.output}: {write_amount(prediction, unit)}"
     caption = f"{write_amount(result.baseline_prediction, unit)} for the baseline, and what each feature adds to it"
-    body = add(None, "g")
+    body = Part("g")
     bottom = _add_waterfall(body, result, names)
     if len(steps) > 1:
         bottom = _add_heat_map(body, bottom + GAP, names, steps, result.segments, unit)
     root = new_picture(WIDTH, bottom, heading, caption)
-    add_heading(root, heading, caption)
+    root.add_heading(heading, caption)
     root.append(body)
-    return serialise(root, theme)
+    return root.serialise(theme)
 
 
-def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> float:
+def _add_waterfall(root: Part, result: Explanation, names: Sequence[str]) -> float:
     """Draws a bar for each feature, largest first, from baseline to forecast; returns the y coordinate of its end."""
     whole, members, unit = list(result.grouping.whole), result.grouping.members, result.unit
     contributions = sum_groups(result.contributions[0], members)[whole]
@@ -77,31 +72,31 @@ def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> 
     start, prediction = result.baseline_prediction, float(result.predictions[0])
     ends = list(accumulate((amount for _, amount, _ in bars), initial=start))
     x, bottom = scale_over([prediction, *ends], LEFT, RIGHT, 0.04), TOP + ROW * (len(bars) + 2)
-    add_rules(root, x, TOP, bottom, unit)
+    root.add_rules(x, TOP, bottom, unit)
     _add_forecast(root, x, TOP, "baseline", start, unit)
     for number, ((name, _, note), (before, after)) in enumerate(zip(bars, pairwise(ends), strict=True), start=1):
         y, amount = TOP + ROW * number, after - before
         label = f"{name}: {write_change(amount, unit)}{note}"
-        group = add_group(root, label, class_="step", data_feature=name)
+        group = root.add_group(label, class_="step", data_feature=name)
         low, high = sorted((x.at(before), x.at(after)))
-        add(group, "rect", class_=_color(amount), x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)
-        add(group, "path", class_="axis", d=f"M{x.at(after):.2f} {y + 4 + BAR}v{ROW - BAR}")
-        add(group, "text", shorten(name), x=LEFT - 12, y=y + 15, class_="end")
-        add(group, "text", write_change(amount, None), x=RIGHT + 12, y=y + 15)
+        group.add("rect", class_=_color(amount), x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)
+        group.add("path", class_="axis", d=f"M{x.at(after):.2f} {y + 4 + BAR}v{ROW - BAR}")
+        group.add("text", shorten(name), x=LEFT - 12, y=y + 15, class_="end")
+        group.add("text", write_change(amount, None), x=RIGHT + 12, y=y + 15)
     _add_forecast(root, x, bottom - ROW, "forecast", prediction, unit)
     return bottom + AXIS
 
 
-def _add_forecast(root: Element, x: Scale, y: float, name: str, value: float, unit: str | None) -> None:
+def _add_forecast(root: Part, x: Scale, y: float, name: str, value: float, unit: str | None) -> None:
     """A mark for the forecast at one end of the waterfall."""
-    group = add_group(root, f"{name}: {write_amount(value, unit)}", class_=name)
-    add(group, "circle", class_="dot", cx=x.at(value), cy=y + 4 + BAR / 2, r=4)
-    add(group, "text", name, x=LEFT - 12, y=y + 15, class_="end muted")
-    add(group, "text", f"{value:.3g}", x=RIGHT + 12, y=y + 15, class_="muted")
+    group = root.add_group(f"{name}: {write_amount(value, unit)}", class_=name)
+    group.add("circle", class_="dot", cx=x.at(value), cy=y + 4 + BAR / 2, r=4)
+    group.add("text", name, x=LEFT - 12, y=y + 15, class_="end muted")
+    group.add("text", f"{value:.3g}", x=RIGHT + 12, y=y + 15, class_="muted")
 
 
 def _add_heat_map(
-    root: Element,
+    root: Part,
     top: float,
     names: Sequence[str],
     steps: Array,
@@ -136,40 +131,40 @@ def _add_heat_map(
         title = "Feature by step" + (f"; a column is {width} steps together" if width > 1 else "")
     largest = float(np.abs(values).max())
     require_finite(largest)
-    add(root, "text", title, x=MARGIN, y=top + 12, class_="strong")
+    root.add("text", title, x=MARGIN, y=top + 12, class_="strong")
     _add_legend(root, top, largest, unit)
 
     top += 28
     pitch, bottom = (RIGHT - LEFT) / len(columns), top + CELL * len(rows)
     gap = 0.5 if pitch > 4 else 0.0
-    add(root, "rect", class_="band", x=LEFT, y=top, width=RIGHT - LEFT, height=bottom - top)
+    root.add("rect", class_="band", x=LEFT, y=top, width=RIGHT - LEFT, height=bottom - top)
     for row, (name, of_row) in enumerate(zip(names, values.tolist(), strict=True)):
         y = top + CELL * row
-        group = add_group(root, f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
-        add(group, "text", shorten(name), x=LEFT - 12, y=y + 11, class_="end")
+        group = root.add_group(f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
+        group.add("text", shorten(name), x=LEFT - 12, y=y + 11, class_="end")
         for column, ((first, last), value) in enumerate(zip(columns, of_row, strict=True)):
             opacity = abs(value) / largest if largest else 0.0
             if opacity >= MIN_OPACITY:
                 place = {"x": LEFT + pitch * column, "y": y, "width": pitch - gap, "height": CELL - 0.5}
-                cell = add(group, "rect", class_=_color(value), **place, fill_opacity=f"{opacity:.3f}")
+                cell = group.add("rect", class_=_color(value), **place, fill_opacity=f"{opacity:.3f}")
                 step = f"{first}" if first == last else f"{first} to {last}"
-                add(cell, "title", f"step {step}: {write_change(value, unit)}")
+                cell.add("title", f"step {step}: {write_change(value, unit)}")
     for column in range(len(columns) - 1, -1, -max(1, ceil(len(columns) / N_TICKS))):
-        add(root, "text", labels[column], x=LEFT + pitch * (column + 0.5), y=bottom + 14, class_="middle muted")
+        root.add("text", labels[column], x=LEFT + pitch * (column + 0.5), y=bottom + 14, class_="middle muted")
     if not segments:
-        add(root, "text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
+        root.add("text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
     return bottom + STEP_AXIS
 
 
-def _add_legend(root: Element, top: float, largest: float, unit: str | None) -> None:
+def _add_legend(root: Part, top: float, largest: float, unit: str | None) -> None:
     """The colours from the most negative to the most positive contribution, aligned with the heat map."""
     left = RIGHT - KEY * N_KEYS
-    add(root, "text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
-    add(root, "text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")
-    add(root, "rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
+    root.add("text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
+    root.add("text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")
+    root.add("rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
     for number, share in enumerate(np.linspace(-1, 1, N_KEYS).tolist()):
         patch = {"x": left + KEY * number, "y": top + 2, "width": KEY, "height": KEY}
-        add(root, "rect", class_=_color(share), **patch, fill_opacity=f"{abs(share):.3f}")
+        root.add("rect", class_=_color(share), **patch, fill_opacity=f"{abs(share):.3f}")
 
 
 def _color(amount: float) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Literal
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -31,17 +30,7 @@ from kanmodel.show.layout import (
     lay_out,
 )
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import (
-    MARGIN,
-    add,
-    add_group,
-    add_heading,
-    new_picture,
-    serialise,
-    shorten,
-    write_amount,
-    write_points,
-)
+from kanmodel.show.svg import MARGIN, Part, new_picture, shorten, write_amount, write_points
 
 Color = Literal["score", "contribution"]
 
@@ -159,14 +148,14 @@ def draw_topology(
     if through is not None:
         heading += f", the paths through {scene.nodes[through].label}"
     root = new_picture(layout.width, layout.height, heading, cost)
-    add_heading(root, heading, cost, n_heading=int(layout.width / HEADING)).set("class", "cost muted")
+    root.add_heading(heading, cost, n_heading=int(layout.width / HEADING)).set("class", "cost muted")
     _add_captions(root, scene, of_all=through is None)
     _add_links(root, scene)
     _add_nodes(root, scene)
     if pruned:
         _add_folded(root, layout)
     _add_legend(root, scene, None if part is whole else n_links)
-    return serialise(root, theme)
+    return root.serialise(theme)
 
 
 @draw.register
@@ -245,26 +234,26 @@ class _Scene:
         return edge.contribution or 0.0
 
 
-def _add_captions(root: Element, scene: _Scene, of_all: bool) -> None:
+def _add_captions(root: Part, scene: _Scene, of_all: bool) -> None:
     """The name of each layer, its number of kept nodes, and the background of the head's inputs."""
     layout = scene.layout
     for row in layout.rows:
         if row.kind in READOUT_KINDS:
             top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
-            add(root, "rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
-        add(root, "text", CAPTIONS[row.kind][0].format(row.layer), x=MARGIN + 8, y=row.y - 2)
+            root.add("rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
+        root.add("text", CAPTIONS[row.kind][0].format(row.layer), x=MARGIN + 8, y=row.y - 2)
         kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
-        add(root, "text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
+        root.add("text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
     fronts = [row for row in layout.rows if row.kind == "front"]
     if fronts and any(row.kind in READOUT_KINDS for row in layout.rows):
         for node in fronts[-1].kept:  # the front is applied at every step: arrows to the head's inputs
             x, y = layout.places[node.id]
             length = STEP_GAP - CHIP - BAND
-            add(root, "path", class_="axis", d=f"M{x:.1f} {y - CHIP / 2:.1f}v{-length:.1f}m-3 4l3 -4l3 4")
-        add(root, "text", "at every step", x=MARGIN + 8, y=fronts[-1].y - STEP_GAP / 2 + 4, class_="muted")
+            root.add("path", class_="axis", d=f"M{x:.1f} {y - CHIP / 2:.1f}v{-length:.1f}m-3 4l3 -4l3 4")
+        root.add("text", "at every step", x=MARGIN + 8, y=fronts[-1].y - STEP_GAP / 2 + 4, class_="muted")
 
 
-def _add_links(root: Element, scene: _Scene) -> None:
+def _add_links(root: Part, scene: _Scene) -> None:
     """All edges except folded ones: kept above pruned ones, and of many links the strong above the weak."""
 
     def depth(edge: TopologyEdge) -> tuple[bool, bool, float]:
@@ -295,8 +284,7 @@ def _add_links(root: Element, scene: _Scene) -> None:
             opacity = 1.0 if edge.opacity is None else edge.opacity
         elif box is not None:
             width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
-        group = add_group(
-            root,
+        group = root.add_group(
             _describe_edge(edge, curve, scene.unit),
             class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
             data_source=edge.source,
@@ -310,7 +298,7 @@ def _add_links(root: Element, scene: _Scene) -> None:
             tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
         )
         path = _join(*scene.ends(edge)) if box is None else _join_through(*scene.ends(edge), box)
-        add(group, "path", class_=class_, d=path, stroke_width=width, opacity=opacity)
+        group.add("path", class_=class_, d=path, stroke_width=width, opacity=opacity)
         if box is not None and curve is not None:
             _add_curve(group, box, curve, opacity)
 
@@ -334,15 +322,15 @@ def _join_through(source: Point, target: Point, box: Box) -> str:
     return _join(source, (left, box.low)) + inward + outward + _join((right, box.high), target)
 
 
-def _add_curve(group: Element, box: Box, curve: EdgeCurve, opacity: float) -> None:
+def _add_curve(group: Part, box: Box, curve: EdgeCurve, opacity: float) -> None:
     """The function of an edge, fitted into its box."""
     side, inner = box.side, box.side - 2 * PADDING
     x, y = box.x - side / 2, box.y - side / 2
-    add(group, "rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
+    group.add("rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
     xs = x + PADDING + _fit(curve.x) * inner
     ys = y + side - PADDING - _fit(curve.y) * inner
     opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
-    add(group, "polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
+    group.add("polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
 
 
 def _fit(values: Array) -> Array:
@@ -351,7 +339,7 @@ def _fit(values: Array) -> Array:
     return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
 
 
-def _add_nodes(root: Element, scene: _Scene) -> None:
+def _add_nodes(root: Part, scene: _Scene) -> None:
     """All nodes except folded ones: features as dots with a name, others as chips, sub-nodes and pruned ones small."""
     layout = scene.layout
     rooms = {
@@ -365,8 +353,7 @@ def _add_nodes(root: Element, scene: _Scene) -> None:
         if scene.fold and not node.kept:
             continue
         x, y = layout.places[node.id]
-        group = add_group(
-            root,
+        group = root.add_group(
             _describe_node(node, scene.unit),
             class_=f"node {node.kind}" if node.kept else f"node {node.kind} pruned",
             data_node=node.id,
@@ -380,17 +367,17 @@ def _add_nodes(root: Element, scene: _Scene) -> None:
         if is_feature:
             radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
             class_ = f"f{scene.colors.get(node.label, 0)}"
-        add(group, "circle", class_="hit", cx=x, cy=y, r=DOT + 2)  # larger, for pointers
-        add(group, "circle", class_=class_, cx=x, cy=y, r=radius)
+        group.add("circle", class_="hit", cx=x, cy=y, r=DOT + 2)  # larger, for pointers
+        group.add("circle", class_=class_, cx=x, cy=y, r=radius)
         if is_feature and layout.tilted:
             turned = f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"
-            add(group, "text", shorten(node.label, layout.name_length), class_="end", transform=turned)
+            group.add("text", shorten(node.label, layout.name_length), class_="end", transform=turned)
         elif is_feature:
-            add(group, "text", shorten(node.label, layout.name_length), class_="middle", x=x, y=y + 24)
+            group.add("text", shorten(node.label, layout.name_length), class_="middle", x=x, y=y + 24)
 
 
 def _add_chip(
-    group: Element, node: TopologyNode, place: Point, room: float, product: bool, colors: Mapping[str, int]
+    group: Part, node: TopologyNode, place: Point, room: float, product: bool, colors: Mapping[str, int]
 ) -> None:
     """A node with its name, and a stacked bar of its profile: the coloured features, then all others."""
     (x, y), is_output = place, node.kind == "output"
@@ -402,31 +389,31 @@ def _add_chip(
     width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
     chip, text = ("chip solid", "middle on-solid") if is_output else ("chip", "middle")
     has_bar = bool(node.profile) and not is_output
-    add(group, "rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
-    add(group, "text", name, class_=text, x=x, y=y + (1 if has_bar else 4))
+    group.add("rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
+    group.add("text", name, class_=text, x=x, y=y + (1 if has_bar else 4))
     if has_bar:
         shares = [(number, node.profile.get(name, 0.0)) for name, number in colors.items()]
         shares.append((0, 1 - sum(share for _, share in shares)))
         left, top, length = x - width / 2 + 5, y + CHIP / 2 - BAR - 3, width - 10
         for number, share in shares:
-            add(group, "rect", class_=f"f{number}", x=left, y=top, width=max(0.0, share * length), height=BAR)
+            group.add("rect", class_=f"f{number}", x=left, y=top, width=max(0.0, share * length), height=BAR)
             left += share * length
 
 
-def _add_folded(root: Element, layout: Layout) -> None:
+def _add_folded(root: Part, layout: Layout) -> None:
     """The pruned nodes of each layer as one group that counts them."""
     x, width = layout.right + 12, FOLDED - 12
     for row in layout.rows:
         if row.pruned:
             text = f"{len(row.pruned)} more {CAPTIONS[row.kind][1]}{'s' * (len(row.pruned) > 1)}"
             label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
-            group = add_group(root, label, class_="folded", data_folded=len(row.pruned))
-            add(group, "rect", class_="dashed", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
-            add(group, "text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle muted")
-            add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
+            group = root.add_group(label, class_="folded", data_folded=len(row.pruned))
+            group.add("rect", class_="dashed", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
+            group.add("text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle muted")
+            group.add("text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
 
 
-def _add_legend(root: Element, scene: _Scene, n_links: int | None) -> None:
+def _add_legend(root: Part, scene: _Scene, n_links: int | None) -> None:
     """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
     if scene.bundled:
         value = "pykan's score" if scene.by_score else "the mean |contribution|"
@@ -439,7 +426,7 @@ def _add_legend(root: Element, scene: _Scene, n_links: int | None) -> None:
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)
     for index, line in enumerate(lines):
-        add(root, "text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
+        root.add("text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
 
 
 def describe_cost(topology: NetworkGraph, unit: str | None) -> str:

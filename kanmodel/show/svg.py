@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, floor, isfinite, log10
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, tostring
 
 from kanmodel.data import Array
 from kanmodel.errors import NonFiniteError
@@ -20,9 +20,70 @@ TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
 TINY = 1e-300  # shorter scales have no ticks
 
 
+class Part(Element):
+    """An element of a picture.
+
+    Args:
+        tag: its name.
+        text: its text.
+        **attributes: ``data_node`` becomes ``data-node``, and ``class_`` ``class``; None is left out.
+
+    Raises:
+        NonFiniteError: a number is not finite.
+    """
+
+    def __init__(self, tag: str, text: str | None = None, /, **attributes: object) -> None:
+        super().__init__(tag, {_name(name): _write(value) for name, value in attributes.items() if value is not None})
+        if text is not None:
+            self.text = _clean(text)
+
+    def add(self, tag: str, text: str | None = None, /, **attributes: object) -> Part:
+        """Adds an element."""
+        part = Part(tag, text, **attributes)
+        self.append(part)
+        return part
+
+    def add_group(self, label: str, **attributes: object) -> Part:
+        """Adds a group with a label, which is its tooltip and is read by screen readers."""
+        group = self.add("g", role="img", aria_label=label.replace("\n", "; "), **attributes)
+        group.add("title", label)
+        return group
+
+    def add_name(self, name: str, length: int, **attributes: object) -> Part:
+        """Adds a text of at most `length` characters; a longer name has the full name as its title."""
+        text = self.add("text", shorten(name, length), **attributes)
+        if len(name) > length:
+            text.add("title", name)
+        return text
+
+    def add_heading(self, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200) -> Part:
+        """Adds a heading and a caption below it, of at most so many characters; returns the caption."""
+        self.add_name(heading, n_heading, x=MARGIN, y=36.0, class_="heading")
+        return self.add_name(caption, n_caption, x=MARGIN, y=57.0, class_="muted")
+
+    def add_rules(self, x: Scale, top: float, bottom: float, unit: str | None) -> None:
+        """Adds the x axis of a bar chart: a vertical rule for each tick, and the unit."""
+        for value in x.ticks():
+            at = x.at(value)
+            self.add("path", class_="rule", d=f"M{at:.2f} {top}V{bottom}")
+            self.add("text", f"{value:g}", x=at, y=bottom + 16, class_="middle muted")
+        if unit:
+            self.add("text", unit, x=x.end + 12, y=bottom + 16, class_="muted")
+
+    def serialise(self, theme: Theme) -> bytes:
+        """The document in UTF-8, in the colours of a theme; an element's own attributes override its classes."""
+        for part in self.iter():
+            for name, value in attributes_of(part.get("class", ""), theme).items():
+                if name not in part.attrib:
+                    part.set(name, value)
+        if theme == "auto":
+            self.add("style", STYLE)
+        return tostring(self, encoding="unicode").encode()
+
+
 def new_picture(
     width: float, height: float, title: str, description: str, role: str = "graphics-document document"
-) -> Element:
+) -> Part:
     """An empty picture with a background, which scales to the available space.
 
     Args:
@@ -33,51 +94,11 @@ def new_picture(
         role: its WAI-ARIA role; ``img`` would hide the parts from screen readers.
     """
     size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
-    root = add(None, "svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
-    add(root, "title", title)
-    add(root, "desc", description)
-    add(root, "rect", class_="paper", width=width, height=height)
-    return root
-
-
-def add_heading(root: Element, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200) -> Element:
-    """A heading and a caption below it, of at most so many characters; returns the caption."""
-    add_name(root, heading, n_heading, x=MARGIN, y=36.0, class_="heading")
-    return add_name(root, caption, n_caption, x=MARGIN, y=57.0, class_="muted")
-
-
-def add(parent: Element | None, tag: str, text: str | None = None, /, **attributes: object) -> Element:
-    """Adds an element to another, or creates a root.
-
-    Args:
-        parent: the parent element; None for a root.
-        tag: its name.
-        text: its text.
-        **attributes: ``data_node`` becomes ``data-node``, and ``class_`` ``class``; None is left out.
-
-    Raises:
-        NonFiniteError: a number is not finite.
-    """
-    named = {_name(name): _write(value) for name, value in attributes.items() if value is not None}
-    element = Element(tag, named) if parent is None else SubElement(parent, tag, named)
-    if text is not None:
-        element.text = _clean(text)
-    return element
-
-
-def add_group(parent: Element, label: str, **attributes: object) -> Element:
-    """A group with a label, which is its tooltip and is read by screen readers."""
-    group = add(parent, "g", role="img", aria_label=label.replace("\n", "; "), **attributes)
-    add(group, "title", label)
-    return group
-
-
-def add_name(parent: Element, name: str, length: int, **attributes: object) -> Element:
-    """A text of at most `length` characters; a longer name has the full name as its title."""
-    text = add(parent, "text", shorten(name, length), **attributes)
-    if len(name) > length:
-        add(text, "title", name)
-    return text
+    picture = Part("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
+    picture.add("title", title)
+    picture.add("desc", description)
+    picture.add("rect", class_="paper", width=width, height=height)
+    return picture
 
 
 def shorten(text: str, length: int = MAX_LABEL) -> str:
@@ -106,17 +127,6 @@ def write_amount(value: float, unit: str | None) -> str:
 def write_change(value: float, unit: str | None) -> str:
     """``+1.59 K``."""
     return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
-
-
-def serialise(root: Element, theme: Theme) -> bytes:
-    """The document in UTF-8, in the colours of a theme; an element's own attributes override its classes."""
-    for element in root.iter():
-        for name, value in attributes_of(element.get("class", ""), theme).items():
-            if name not in element.attrib:
-                element.set(name, value)
-    if theme == "auto":
-        add(root, "style", STYLE)
-    return tostring(root, encoding="unicode").encode()
 
 
 def require_finite(value: float) -> None:
@@ -194,13 +204,3 @@ def scale_over(values: Iterable[float], start: float, end: float, margin: float 
         low, high = low - around, high + around
     beyond = margin * (high - low)
     return Scale(low - beyond, high + beyond, start, end)
-
-
-def add_rules(root: Element, x: Scale, top: float, bottom: float, unit: str | None) -> None:
-    """The x axis of a bar chart: a vertical rule for each tick, and the unit."""
-    for value in x.ticks():
-        at = x.at(value)
-        add(root, "path", class_="rule", d=f"M{at:.2f} {top}V{bottom}")
-        add(root, "text", f"{value:g}", x=at, y=bottom + 16, class_="middle muted")
-    if unit:
-        add(root, "text", unit, x=x.end + 12, y=bottom + 16, class_="muted")
