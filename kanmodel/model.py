@@ -16,7 +16,7 @@ from torch import Tensor
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
 from kanmodel.checks import checked
-from kanmodel.computing import Once, pause
+from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
@@ -29,9 +29,9 @@ from kanmodel.explain.attribution import (
     resolve_segments,
 )
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
-from kanmodel.explain.comparison import Comparisons, compare_forecasts, match_outputs
+from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
-from kanmodel.explain.curves import Edge, EdgeCurve, Span, sample_edges
+from kanmodel.explain.curves import Edge, Span, sample_edges
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.formula import Formulas
@@ -42,9 +42,8 @@ from kanmodel.explain.importance import (
     attribute_groups,
     measure_importance,
 )
-from kanmodel.explain.model_comparison import ModelChange, ModelComparison, compare_models
+from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.pruning import (
-    EdgePlace,
     Fidelity,
     FidelityPoint,
     Fill,
@@ -59,16 +58,9 @@ from kanmodel.explain.pruning import (
 from kanmodel.explain.report import Report, answer_findings, collect_findings
 from kanmodel.explain.result import Result, Table
 from kanmodel.explain.shifts import Goal, Search
+from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
-from kanmodel.explain.topology import (
-    NetworkGraph,
-    Topology,
-    TopologyEdge,
-    assemble_topology,
-    find_edge_at,
-    find_place,
-    find_places,
-)
+from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
@@ -82,7 +74,7 @@ N_KEPT = 128  # results of questions about the model as a whole
 Answer = TypeVar("Answer")
 Question = TypeVar("Question", bound=Callable[..., Any])
 
-Place = str | tuple[Any, ...]
+EdgeName = str | tuple[Any, ...]
 """An edge, as `Model.edge` takes it."""
 Windows = Any
 """An array (n, lookback, n_features) or one window (lookback, n_features), oldest step first; a mapping of feature name
@@ -97,7 +89,7 @@ class RuleArguments(TypedDict, total=False):
     metric: Metric | None
     thresholds: Thresholds | Mapping[str, float] | None
     fill: Fill
-    without: Sequence[Place]
+    without: Sequence[EdgeName]
 
 
 class Results(Protocol):
@@ -456,15 +448,8 @@ class Model(Result):
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
             match_outputs(self.loaded, against.loaded, number)
-            rule = make_rule(fidelity)
-            return ModelComparison(
-                unit=self._unit_of(number),
-                fidelity=cast(float, rule.fidelity),
-                name=self.name,
-                against_name=against.name,
-                reference=self.loaded.reference_span,
-                **vars(self._compare_models(number, against, rule)),
-            )
+            found = self._compare_models(number, against, make_rule(fidelity))
+            return replace(found, name=self.name, against_name=against.name)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = make_options(tolerance, LedgerOptions.path_nodes, LedgerOptions.halvings)
@@ -475,12 +460,7 @@ class Model(Result):
             raise DataError.at(
                 "against_windows", f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
             )
-        found = []
-        for one, other_one in zip(mine, theirs, strict=True):
-            found.append(compare_forecasts(self.loaded, one, against.loaded, other_one, number, options=options))
-            pause()
-        names = self.config.feature_names
-        return Comparisons(self.outputs[number], self._unit_of(number), tuple(names), tuple(found))
+        return Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""
@@ -535,14 +515,7 @@ class Model(Result):
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         number = self._number_of(output)
-        graph = self._lay_out(number, self._rule(rule))
-        return Topology(
-            **vars(graph),
-            unit=self._unit_of(number),
-            name=self.name,
-            loaded=self.loaded,
-            reference=self.loaded.reference_span,
-        )
+        return self._lay_out(number, self._rule(rule))
 
     def ablate(
         self,
@@ -563,9 +536,9 @@ class Model(Result):
         number, chosen = self._number_of(output), self._rule(rule)
         read = read_windows(self.loaded, windows)
         predictions = self.loaded.predict(read)[:, number]
-        graph, network = self._lay_out(number, chosen), self._ablate(number, chosen)
+        topology, network = self._lay_out(number, chosen), self._ablate(number, chosen)
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
-        return Ablation.of(graph, self._unit_of(number), predictions, ablated)
+        return Ablation.of(topology, predictions, ablated)
 
     def fidelity_curve(
         self,
@@ -596,18 +569,18 @@ class Model(Result):
                 their smallest to largest; ``grid``, the core interval of the grid.
         """
         check_count("points", points, 2)
-        found = find_place(self.loaded.network, place[0] if len(place) == 1 else place, stage)
-        (curve,) = sample_edges(self.loaded, [find_edge_at(self.loaded.network, *found)], points, span)
-        return Edge(**vars(curve), name=self.name, reference=self.loaded.reference_span)
+        edge = find_edge(self.loaded.network, place[0] if len(place) == 1 else place, stage)
+        return self.curves([edge], points, span)[0]
 
-    def find_edges(self, edges: Sequence[Place]) -> tuple[EdgePlace, ...]:
+    def find_edges(self, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:
         """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once."""
-        return find_places(self.loaded.network, edges)
+        names = [edges] if isinstance(edges, str) else edges
+        return tuple(sorted({find_edge_key(self.loaded.network, name) for name in names}))
 
-    def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[EdgeCurve]:
+    def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
         check_count("points", points, 2)
-        return sample_edges(self.loaded, edges, points, span)
+        return sample_edges(self.loaded, edges, points, span, self.name)
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
@@ -742,12 +715,12 @@ class Model(Result):
             return remove_edges(self.loaded, output, rest, rule.without)
         return prune_by_rule(self.loaded, self._measure(output), rule)
 
-    def _lay_out(self, output: int, rule: PruningRule) -> NetworkGraph:
-        """The graph pruned by a rule; rules that keep the same edges share it."""
+    def _lay_out(self, output: int, rule: PruningRule) -> Topology:
+        """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
         pruning = self._prune(output, rule)
         key = self._key(output, "graph", pruning.kept, rule.fill)
-        graph = self.results.get(key, lambda: assemble_topology(self.loaded, self._measure(output), pruning))
-        return replace(graph, rule=pruning.rule)
+        parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruning))
+        return Topology.of(self.loaded, output, pruning, parts, self.name)
 
     def _ablate(self, output: int, rule: PruningRule) -> LoadedModel:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
@@ -765,10 +738,11 @@ class Model(Result):
     def _formulas(self, output: int) -> Formulas:
         return Formulas.of(self.loaded, output)
 
-    def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelChange:
-        def compute() -> ModelChange:
-            graph, number = self._lay_out(output, rule), match_outputs(self.loaded, other.loaded, output)
-            return compare_models(self.loaded, self._measure(output), graph, other.loaded, other._lay_out(number, rule))
+    def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelComparison:
+        def compute() -> ModelComparison:
+            number = match_outputs(self.loaded, other.loaded, output)
+            topologies = self._lay_out(output, rule), other._lay_out(number, rule)
+            return ModelComparison.of(self._measure(output), *topologies)
 
         identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
         return self.results.get(self._key(output, "comparison", identity, rule), compute)

@@ -7,7 +7,8 @@ from math import inf, isfinite
 
 from kanmodel.errors import DataError, Problem, UnknownNameError, quote
 from kanmodel.explain.attribution import LedgerOptions
-from kanmodel.explain.pruning import EdgePlace, Fill, Metric, PruningRule, Thresholds
+from kanmodel.explain.pruning import Fill, Metric, PruningRule, Thresholds
+from kanmodel.explain.structure import EdgeKey
 
 DEFAULT_FIDELITY = 0.99
 
@@ -17,7 +18,7 @@ def make_rule(
     metric: Metric | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     fill: Fill = "mean",
-    without: tuple[EdgePlace, ...] = (),
+    without: tuple[EdgeKey, ...] = (),
 ) -> PruningRule:
     """The pruning rule of a call.
 

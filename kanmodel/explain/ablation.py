@@ -1,6 +1,6 @@
-"""Forecasts of a network without some of its edges.
+"""`Ablation`: forecasts without some of the edges of a network; and the smaller model that a pruning rule leaves.
 
-The model that a pruning rule leaves: all other edges masked, so that nodes and edges keep their ids.
+In the smaller model all other edges are masked, so that nodes and edges keep their ids.
 """
 
 from __future__ import annotations
@@ -14,19 +14,10 @@ import torch
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.data import Array
 from kanmodel.explain.importance import ImportanceEstimates
-from kanmodel.explain.pruning import (
-    Fidelity,
-    Pruning,
-    PruningRule,
-    compare_outputs,
-    prune_by_rule,
-    prune_network,
-    r2,
-    remove_edges,
-)
+from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule, prune_network, r2, remove_edges
 from kanmodel.explain.result import Result, Table
-from kanmodel.explain.structure import Kept, leading_nodes, leading_subnodes, passing_by_layer
-from kanmodel.explain.topology import NetworkGraph
+from kanmodel.explain.structure import Kept, edges_between, leading_nodes, passing_edges
+from kanmodel.explain.topology import Topology
 from kanmodel.network.chain import Network
 from kanmodel.text import with_unit
 
@@ -34,130 +25,6 @@ TRIES = 4  # attempts to keep the fidelity of every output before all edges are 
 ROUNDING = 1e-6  # tolerance of an R2 measured on the smaller network, whose sums are rounded in another order
 UNPRUNED = "unpruned_"  # prefix of metrics measured on the full model
 MEASURED = ("fidelity_r2", "reference_mae")  # metrics measured on the smaller model
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of the KANs of a network.
-
-    Attributes:
-        edges: number of edges that are not masked.
-        nodes: number of nodes of hidden layers from which live edges lead to the end of their stage.
-    """
-
-    edges: int
-    nodes: int
-
-
-def measure_size(network: Network) -> Size:
-    """Counts live edges, and hidden nodes with an effect."""
-    live = {place: layer.live for place, layer in network.layers.items()}
-    _, leading = _leading(network, live)
-    hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
-    return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
-
-
-def extract_subnetwork(
-    model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
-) -> LoadedModel:
-    """The model with the union of the edges that the rule keeps for each output; all others are masked.
-
-    Layers keep their shape, so that every node and edge keeps its id; forecasts skip nodes without an effect anyway.
-
-    A rule with a fidelity holds for each of these outputs, up to rounding: if the edges kept for another output lower
-    the R2 of one, more edges are kept. Outputs that are not in `importances` are computed from the same edges, with no
-    guarantee. The edges of `rule.without` are removed last, whatever
-    the fidelity.
-
-    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
-    targets, if known) are measured on the reference windows, as means over all outputs. Other metrics of the full
-    model get the prefix ``unpruned_``, since they do not hold for the smaller one.
-
-    Args:
-        model: the full model.
-        importances: those of the outputs to keep.
-        rule: the pruning rule.
-
-    Raises:
-        InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
-        NonFiniteError: thresholds, or the edges of `without`, leave a network with an output that is not finite on the
-            reference windows.
-    """
-    of_output = {importance.output: importance for importance in importances}
-    rules = dict.fromkeys(of_output, replace(rule, without=()))
-    for _ in range(TRIES):
-        prunings = {output: prune_by_rule(model, importance, rules[output]) for output, importance in of_output.items()}
-        smaller = extract_pruned(model, list(prunings.values()))
-        missed = _outputs_below(model, smaller, rule, list(rules))
-        if not missed:
-            break
-        for output in missed:
-            rules[output] = replace(rules[output], fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
-    else:
-        live = {place: layer.live for place, layer in model.network.layers.items()}
-        prunings = {output: replace(pruning, edges=live) for output, pruning in prunings.items()}
-        smaller = extract_pruned(model, list(prunings.values()))
-    if rule.without:
-        left = [remove_edges(model, output, pruning, rule.without) for output, pruning in prunings.items()]
-        smaller = extract_pruned(model, left)
-    return replace(smaller, metrics=_measure(model, smaller))
-
-
-def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
-    """The outputs whose R2 is below the fidelity; all of them if any prediction of the smaller model is not finite."""
-    if rule.thresholds is not None:
-        return []
-    if not torch.isfinite(smaller.reference_outputs).all():
-        return outputs
-    needed = (rule.fidelity or 0.0) - ROUNDING
-    columns = {output: (model.reference_outputs[:, output], smaller.reference_outputs[:, output]) for output in outputs}
-    return [o for o, (full, pruned) in columns.items() if not r2(full.double(), pruned.double()) >= needed]
-
-
-def fidelity_between(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
-    """Fidelity of a smaller model with the same reference windows, for one output.
-
-    Raises:
-        NonFiniteError: an output of the smaller model is not finite.
-    """
-    return compare_outputs(full, output, full.reference_outputs, smaller.reference_outputs)
-
-
-def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
-    """The model with the union of the edges of some prunings, which must have the same fill."""
-    union = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
-    network = prune_network(model, replace(prunings[0], edges=_leading(model.network, union)[0]))
-    return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
-
-
-def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
-    """Edges and nodes from which kept edges lead to the end of their stage; all others have no effect."""
-    kept: Kept = {}
-    leading: Kept = {}
-    passing = passing_by_layer(network)
-    for stage, layers in network.stages.items():
-        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool), passing)
-        leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
-        for number, layer in enumerate(layers):
-            subnodes = leading_subnodes(layer, nodes[number + 1], passing[stage, number])
-            kept[stage, number] = edges[stage, number] & subnodes[:, None]
-    return kept, leading
-
-
-def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
-    outputs = full.config.outputs
-    fidelities = [fidelity_between(full, smaller, output) for output in range(len(outputs))]
-    found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
-    if full.reference.targets is not None:
-        found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]
-    metrics = {name: sum(values) / len(values) for name, values in found.items()}
-    if len(outputs) > 1:
-        for name, values in found.items():
-            metrics |= {f"{name} {output}": value for output, value in zip(outputs, values, strict=True)}
-    earlier = {name: value for name, value in full.metrics.items() if not name.startswith(MEASURED)}
-    return metrics | {UNPRUNED + name.removeprefix(UNPRUNED): value for name, value in earlier.items()}
-
-
 _COLUMNS = ("window", "prediction", "ablated_prediction", "difference")
 
 
@@ -186,10 +53,11 @@ class Ablation(Result):
     ablated_predictions: Array
 
     @classmethod
-    def of(cls, graph: NetworkGraph, unit: str | None, predictions: Array, ablated: Array) -> Ablation:
-        """The forecasts, with edge counts and fidelity from the graph."""
-        edges = [edge.kept for edge in graph.upstream().kan_edges]
-        return cls(graph.output, unit, graph.rule, graph.fidelity, sum(edges), len(edges), predictions, ablated)
+    def of(cls, topology: Topology, predictions: Array, ablated: Array) -> Ablation:
+        """The forecasts, with edge counts and fidelity from the topology."""
+        edges = [edge.kept for edge in topology.upstream().kan_edges]
+        rule, fidelity = topology.rule, topology.fidelity
+        return cls(topology.output, topology.unit, rule, fidelity, sum(edges), len(edges), predictions, ablated)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -197,17 +65,130 @@ class Ablation(Result):
     def table(self) -> list[dict[str, Any]]:
         """A row for each window."""
         pairs = zip(self.predictions.tolist(), self.ablated_predictions.tolist(), strict=True)
-        return [
-            dict(zip(_COLUMNS, (window, prediction, ablated, ablated - prediction), strict=True))
-            for window, (prediction, ablated) in enumerate(pairs)
-        ]
+        rows = ((window, full, ablated, ablated - full) for window, (full, ablated) in enumerate(pairs))
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
 
     def _title(self) -> str:
         return f"Ablation of {with_unit(self.output, self.unit)}"
 
     def _facts(self) -> dict[str, str]:
-        cost = f"{self.n_kept} of {self.n_edges} edges kept, R2 {self.fidelity.r2:.4f} against the full model"
-        return {"cost": cost}
+        return {"cost": f"{self.n_kept} of {self.n_edges} edges kept, {self.fidelity}"}
 
     def _tables(self) -> list[Table]:
         return [Table(self.table(), _COLUMNS)]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the KANs of a network.
+
+    Attributes:
+        edges: number of edges that are not masked.
+        nodes: number of nodes of hidden layers from which live edges lead to the end of their stage.
+    """
+
+    edges: int
+    nodes: int
+
+
+def measure_size(network: Network) -> Size:
+    """Counts live edges, and hidden nodes with an effect."""
+    live = {key: layer.live for key, layer in network.layers.items()}
+    _, leading = _leading(network, live)
+    hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
+    return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
+
+
+def extract_subnetwork(
+    model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
+) -> LoadedModel:
+    """The model with the union of the edges that the rule keeps for each output; all others are masked.
+
+    Layers keep their shape, so that every node and edge keeps its id; forecasts skip nodes without an effect anyway.
+
+    A rule with a fidelity holds for each of these outputs, up to rounding: if the edges kept for another output lower
+    the R2 of one, more edges are kept. Outputs that are not in `importances` are computed from the same edges, with no
+    guarantee. The edges of `rule.without` are removed last, whatever the fidelity.
+
+    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
+    targets, if known) are measured on the reference windows, as means over all outputs. Other metrics of the full
+    model get the prefix ``unpruned_``, since they do not hold for the smaller one.
+
+    Args:
+        model: the full model.
+        importances: those of the outputs to keep.
+        rule: the pruning rule.
+
+    Raises:
+        InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
+        NonFiniteError: thresholds, or the edges of `without`, leave a network with an output that is not finite on the
+            reference windows.
+    """
+    of_output = {importance.output: importance for importance in importances}
+    rules = dict.fromkeys(of_output, replace(rule, without=()))
+    for _ in range(TRIES):
+        prunings = {output: prune_by_rule(model, importance, rules[output]) for output, importance in of_output.items()}
+        smaller = extract_pruned(model, list(prunings.values()))
+        missed = _outputs_below(model, smaller, rule, list(rules))
+        if not missed:
+            break
+        for output in missed:
+            rules[output] = replace(rules[output], fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
+    else:
+        live = {key: layer.live for key, layer in model.network.layers.items()}
+        prunings = {output: replace(pruning, edges=live) for output, pruning in prunings.items()}
+        smaller = extract_pruned(model, list(prunings.values()))
+    if rule.without:
+        left = [remove_edges(model, output, pruning, rule.without) for output, pruning in prunings.items()]
+        smaller = extract_pruned(model, left)
+    return replace(smaller, metrics=_measure(model, smaller))
+
+
+def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
+    """The outputs whose R2 is below the fidelity; all of them if any prediction of the smaller model is not finite."""
+    if rule.thresholds is not None:
+        return []
+    if not torch.isfinite(smaller.reference_outputs).all():
+        return outputs
+    needed = (rule.fidelity or 0.0) - ROUNDING
+    full, pruned = model.reference_outputs.double(), smaller.reference_outputs.double()
+    return [output for output in outputs if not r2(full[:, output], pruned[:, output]) >= needed]
+
+
+def fidelity_between(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
+    """Fidelity of a smaller model with the same reference windows, for one output.
+
+    Raises:
+        NonFiniteError: an output of the smaller model is not finite.
+    """
+    return Fidelity.of(full, output, full.reference_outputs, smaller.reference_outputs)
+
+
+def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
+    """The model with the union of the edges of some prunings, which must have the same fill."""
+    union = {key: torch.stack([p.edges[key] for p in prunings]).any(dim=0) for key in prunings[0].edges}
+    network = prune_network(model, replace(prunings[0], edges=_leading(model.network, union)[0]))
+    return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
+
+
+def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to the end of their stage; all others have no effect."""
+    passing, leading = passing_edges(network, edges), Kept()
+    for stage, layers in network.stages.items():
+        nodes = leading_nodes(layers, stage, passing, torch.ones(layers[-1].config.n_out, dtype=torch.bool))
+        leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
+    return edges_between(network, passing, leading), leading
+
+
+def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
+    outputs = full.config.outputs
+    fidelities = [fidelity_between(full, smaller, output) for output in range(len(outputs))]
+    found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
+    if full.reference.targets is not None:
+        found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]
+    metrics = {name: sum(values) / len(values) for name, values in found.items()}
+    if len(outputs) > 1:
+        for name, values in found.items():
+            metrics |= {f"{name} {output}": value for output, value in zip(outputs, values, strict=True)}
+    earlier = {name: value for name, value in full.metrics.items() if not name.startswith(MEASURED)}
+    return metrics | {UNPRUNED + name.removeprefix(UNPRUNED): value for name, value in earlier.items()}

@@ -1,4 +1,4 @@
-"""Difference of two forecasts, divided into a data part and a model part.
+"""`Comparisons`: the difference of two forecasts, divided among features, into a data part and a model part.
 
 F(x) is the forecast of one model for a window x, G(y) that of another for a window y. Whether the window or the model
 changes first makes a difference, so both parts are means over the two orders, the Shapley value of a game with two
@@ -10,8 +10,6 @@ players (Shapley 1953):
 The data part is divided among features by the mean of both models' ledgers from y to x; the model part by the
 difference of their ledgers from a shared baseline b, which leaves the baseline shift F(b) - G(b). Contributions and
 baseline shift sum to F(x) - G(y), up to the residual.
-
-`Comparisons`: the difference of two forecasts, divided among features, data and model.
 """
 
 from __future__ import annotations
@@ -71,97 +69,6 @@ class Comparison:
         return self.prediction - self.against_prediction
 
 
-def compare_forecasts(
-    model: LoadedModel,
-    window: Array,
-    against: LoadedModel,
-    against_window: Array,
-    output: int,
-    options: LedgerOptions | None = None,
-) -> Comparison:
-    """Divides the difference of two forecasts.
-
-    Exactly antisymmetric: exchanging the two sides negates the contributions, the baseline shift and the totals, to the
-    last bit. They are all 0 if both sides are the same model and window.
-
-    Args:
-        model: the first model.
-        window: its window, (lookback, n_features), original units, oldest step first.
-        against: the second model, with the same features, lookback and output, in the same units.
-        against_window: its window, as `window`.
-        output: number of the output in `model`.
-        options: tolerance and path nodes of each ledger.
-
-    Raises:
-        DataError: the models differ in their features, lookback or output, or a window does not fit.
-        NonFiniteError: a prediction is not finite.
-    """
-    theirs = match_outputs(model, against, output)
-    # Both orders integrate along the same path, from the lesser window to the greater, so that rounding is the same.
-    low, high = sorted((window, against_window), key=lambda values: values.tobytes())
-    forward = 1.0 if high is window else -1.0
-
-    def explain(windows: Array, baseline: Array) -> tuple[Explanation, Explanation]:
-        start = Baseline("instance", instance=baseline)
-        mine = explain_windows(model, model.to_model_units(windows), output, start, options)
-        pause()
-        if against is model:
-            return mine, mine
-        return mine, explain_windows(against, against.to_model_units(windows), theirs, start, options)
-
-    both = np.stack([low, high])
-    of_data = explain(both[1:], low)
-    shared = np.broadcast_to((model.reference_mean + against.reference_mean) / 2, low.shape)
-    of_model = explain(both, shared)
-    # One window per batch, so that equal windows get equal forecasts.
-    f_low, f_high = (float(model.predict(window[None])[0, output]) for window in both)
-    g_low, g_high = (float(against.predict(window[None])[0, theirs]) for window in both)
-    apart = of_model[0].contributions - of_model[1].contributions  # (2, n_features)
-    ledgers = (*of_data, *of_model)
-    return Comparison(
-        output=model.config.outputs[output],
-        prediction=f_high if high is window else f_low,
-        against_prediction=g_low if high is window else g_high,
-        data=forward * (of_data[0].contributions[0] + of_data[1].contributions[0]) / 2 + 0.0,  # turns -0 into 0
-        model=(apart[0] + apart[1]) / 2,
-        baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,
-        data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2 + 0.0,
-        model_total=((f_high - g_high) + (f_low - g_low)) / 2,
-        residual=fsum(value for ledger in ledgers for value in ledger.residual) / 2,
-        error=fsum(value for ledger in ledgers for value in ledger.error) / 2,
-        tolerance=max(ledger.tolerance for ledger in ledgers),
-        converged=all(ledger.converged.all() for ledger in ledgers),
-    )
-
-
-def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
-    """The number of the output with the same name in another model.
-
-    Raises:
-        DataError: the models differ in their features, their lookback or the unit of the output, or the other has no
-            such output.
-    """
-    mine, theirs = model.config, against.config
-    name = mine.outputs[output]
-    for what, one, other in (
-        (
-            "features",
-            [f"{f.name} ({f.unit})" for f in mine.features],
-            [f"{f.name} ({f.unit})" for f in theirs.features],
-        ),
-        ("lookback", mine.lookback, theirs.lookback),
-    ):
-        if one != other:
-            raise DataError.at("against", f"must have the same {what}, {one}, but has {other}")
-    if name not in theirs.outputs:
-        raise DataError.at("against", f"has no output {name!r}; its outputs are {', '.join(theirs.outputs)}")
-    number = theirs.outputs.index(name)
-    unit, other_unit = mine.target_of(output).unit, theirs.target_of(number).unit
-    if unit != other_unit:
-        raise DataError.at("against", f"must forecast {name} in {unit}, but forecasts it in {other_unit}")
-    return number
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparisons(Result):
     """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
@@ -170,13 +77,47 @@ class Comparisons(Result):
         output: name of the output.
         unit: of its forecasts; None if unknown.
         features: names of the features, in the order of the contributions.
-        comparisons: in the order of the windows; see `kanmodel.explain.comparison.Comparison`.
+        comparisons: in the order of the windows.
     """
 
     output: str
     unit: str | None
     features: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: LoadedModel,
+        windows: Array,
+        against: LoadedModel,
+        against_windows: Array,
+        output: int,
+        options: LedgerOptions | None = None,
+    ) -> Comparisons:
+        """Divides the differences of forecasts, with a pause between them.
+
+        Antisymmetric to the last bit: exchanging the two sides negates contributions, baseline shift and totals. They
+        are all 0 if both sides are the same model and window.
+
+        Args:
+            model: the first model.
+            windows: its windows, (n, lookback, n_features), original units, oldest step first.
+            against: the second model, with the same features, lookback and output, in the same units.
+            against_windows: its windows, as `windows`.
+            output: number of the output in `model`.
+            options: tolerance and path nodes of each ledger.
+
+        Raises:
+            DataError: the models differ in their features, lookback or output, or a window does not fit.
+            NonFiniteError: a prediction is not finite.
+        """
+        outputs, config = (output, match_outputs(model, against, output)), model.config
+        found = []
+        for window, against_window in zip(windows, against_windows, strict=True):
+            found.append(_compare((model, against), outputs, window, against_window, options))
+            pause()
+        return cls(config.outputs[output], config.target_of(output).unit, config.feature_names, tuple(found))
 
     def __len__(self) -> int:
         return len(self.comparisons)
@@ -190,14 +131,9 @@ class Comparisons(Result):
     def table(self) -> list[dict[str, Any]]:
         """A row for each window and feature, the largest contribution first."""
         return [
-            {
-                "window": window,
-                "feature": self.features[number],
-                "data": float(one.data[number]),
-                "model": float(one.model[number]),
-            }
+            {"window": window, "feature": self.features[f], "data": float(one.data[f]), "model": float(one.model[f])}
             for window, one in enumerate(self)
-            for number in np.argsort(-np.abs(one.data + one.model), kind="stable").tolist()
+            for f in np.argsort(-np.abs(one.data + one.model), kind="stable").tolist()
         ]
 
     def _totals(self) -> list[dict[str, Any]]:
@@ -229,3 +165,71 @@ class Comparisons(Result):
             Table(totals, list(totals[0]), in_text=several, in_html=several),
             Table(self.table(), ["window", "feature", "data", "model"][not several :], in_text=not several),
         ]
+
+
+def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
+    """The number of the output with the same name in another model.
+
+    Raises:
+        DataError: the models differ in their features, their lookback or the unit of the output, or the other has no
+            such output.
+    """
+    mine, theirs = model.config, against.config
+    features, others = ([f"{f.name} ({f.unit})" for f in config.features] for config in (mine, theirs))
+    for what, one, other in (("features", features, others), ("lookback", mine.lookback, theirs.lookback)):
+        if one != other:
+            raise DataError.at("against", f"must have the same {what}, {one}, but has {other}")
+    name = mine.outputs[output]
+    if name not in theirs.outputs:
+        raise DataError.at("against", f"has no output {name!r}; its outputs are {', '.join(theirs.outputs)}")
+    number = theirs.outputs.index(name)
+    unit, other_unit = mine.target_of(output).unit, theirs.target_of(number).unit
+    if unit != other_unit:
+        raise DataError.at("against", f"must forecast {name} in {unit}, but forecasts it in {other_unit}")
+    return number
+
+
+def _compare(
+    models: tuple[LoadedModel, LoadedModel],
+    outputs: tuple[int, int],
+    window: Array,
+    against_window: Array,
+    options: LedgerOptions | None,
+) -> Comparison:
+    """One window of each model compared; see `Comparisons.of`."""
+    model, against = models
+    # Both orders integrate along the same path, from the lesser window to the greater, so that rounding is the same.
+    low, high = sorted((window, against_window), key=lambda values: values.tobytes())
+    forward = 1.0 if high is window else -1.0
+
+    def explain(windows: Array, baseline: Array) -> tuple[Explanation, Explanation]:
+        start = Baseline("instance", instance=baseline)
+        mine = explain_windows(model, model.to_model_units(windows), outputs[0], start, options)
+        pause()
+        if against is model:
+            return mine, mine
+        return mine, explain_windows(against, against.to_model_units(windows), outputs[1], start, options)
+
+    both = np.stack([low, high])
+    of_data = explain(both[1:], low)
+    shared = np.broadcast_to((model.reference_mean + against.reference_mean) / 2, low.shape)
+    of_model = explain(both, shared)
+    # One window per batch, so that equal windows get equal forecasts.
+    f_low, f_high = (float(model.predict(window[None])[0, outputs[0]]) for window in both)
+    g_low, g_high = (float(against.predict(window[None])[0, outputs[1]]) for window in both)
+    apart = of_model[0].contributions - of_model[1].contributions  # (2, n_features)
+    ledgers = (*of_data, *of_model)
+    return Comparison(
+        output=model.config.outputs[outputs[0]],
+        prediction=f_high if high is window else f_low,
+        against_prediction=g_low if high is window else g_high,
+        data=forward * (of_data[0].contributions[0] + of_data[1].contributions[0]) / 2 + 0.0,  # turns -0 into 0
+        model=(apart[0] + apart[1]) / 2,
+        baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,
+        data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2 + 0.0,
+        model_total=((f_high - g_high) + (f_low - g_low)) / 2,
+        residual=fsum(value for ledger in ledgers for value in ledger.residual) / 2,
+        error=fsum(value for ledger in ledgers for value in ledger.error) / 2,
+        tolerance=max(ledger.tolerance for ledger in ledgers),
+        converged=all(ledger.converged.all() for ledger in ledgers),
+    )

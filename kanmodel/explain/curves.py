@@ -1,14 +1,13 @@
-"""Edge functions sampled as curves, with the distribution of their inputs on the reference windows.
+"""`Edge`: the function on an edge sampled as a curve, with the distribution of its inputs on the reference windows.
 
-The support of edges: the distribution of their inputs on the reference windows, and the nearest line there.
-
-`Edge`: the function on one edge, with a picture.
+The support of an edge is the range from the 1st to the 99th percentile of these inputs. Edges of one layer are sampled
+together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,32 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
-from kanmodel.explain.result import GlobalResult, Pictured
-from kanmodel.explain.topology import NetworkGraph, TopologyEdge
+from kanmodel.explain.result import GlobalResult, Pictured, Table
+from kanmodel.explain.topology import TopologyEdge
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, KANLayer, LayerTrace
-from kanmodel.text import write_facts, write_table
 
+Span = Literal["support", "reference", "grid"]
+CurveShape = Literal["flat", "base_only", "linear", "curved"]
 N_BINS = 20
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the basis of the edges that leave a node is, as positions of what the curve is a function of.
-
-    Attributes:
-        knots: ascending; those that no position within reach leads to are missing. Empty for a basis without any.
-        core: ends of the interval beyond which the basis fades to zero; None where it never does, or nothing within
-            reach lies inside.
-        outside: share of the reference inputs beyond it; None for a basis without one.
-    """
-
-    knots: Array
-    core: tuple[float, float] | None
-    outside: float | None
+FLAT_SHARE = 0.01  # of its sub-node's standard deviation, under which an edge counts as flat
+LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
+N_REACH = 1537  # positions at which what a basis reads is looked at, over three times the reference's range
+N_TOGETHER = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
+_COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_original")
 
 
 @dataclass(frozen=True)
@@ -84,77 +72,9 @@ class LinearFit:
     r2: float
 
 
-def measure_supports(inputs: Array, grids: Sequence[Grid]) -> list[Support]:
-    """The support of each input.
-
-    Args:
-        inputs: what the reference windows send through its edges, (n_in, n), model units.
-        grids: where the basis of its edges is.
-    """
-    percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
-    return [_measure_support(*measured) for measured in zip(inputs, percentiles, grids, strict=True)]
-
-
-def _measure_support(values: Array, percentiles: Sequence[float], grid: Grid) -> Support:
-    p01, p50, p99 = percentiles
-    counts, edges = np.histogram(values, bins=N_BINS)
-    outside, coverage = grid.outside, None
-    if grid.core is not None:
-        length = grid.core[1] - grid.core[0]
-        coverage = (p99 - p01) / length if length > 0 else float("inf")
-    return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
-
-
-def fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[LinearFit]]:
-    """The line of each edge, by input, then sub-node.
-
-    Args:
-        inputs: as `measure_supports` has them, (n_in, n).
-        outputs: what the edges make of them, (n_in, n_subnodes, n), model units.
-        supports: those of the inputs.
-    """
-    ends = np.array([(support.p01, support.p99) for support in supports])
-    inside = (inputs >= ends[:, :1]) & (inputs <= ends[:, 1:])
-    inside |= ~inside.any(axis=1, keepdims=True)  # of two values neither lies between the percentiles
-    inputs, inside = inputs[:, None], inside[:, None]
-    x_mean, y_mean = _mean(inputs, inside), _mean(outputs, inside)
-    x, y = np.where(inside, inputs - x_mean, 0.0), np.where(inside, outputs - y_mean, 0.0)
-    slopes = _divide(_sum(x * y), _sum(x**2))
-    r2 = 1 - _divide(_sum((y - x * slopes) ** 2), _sum(y**2))
-    fitted = np.concatenate([slopes, y_mean - slopes * x_mean, r2], axis=2)
-    return [[LinearFit(*line) for line in of_input] for of_input in fitted.tolist()]
-
-
-def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:
-    """Of those inside, along the last axis. That of equal values is one of them, not what rounding makes of a sum."""
-    lowest = values.min(axis=-1, where=inside, initial=np.inf, keepdims=True)
-    highest = values.max(axis=-1, where=inside, initial=-np.inf, keepdims=True)
-    mean: Array = np.where(lowest < highest, values.mean(axis=-1, where=inside, keepdims=True), lowest)
-    return mean
-
-
-def _sum(values: Array) -> Array:
-    total: Array = values.sum(axis=-1, keepdims=True)
-    return total
-
-
-def _divide(numerator: Array, denominator: Array) -> Array:
-    """0/0 counts as 0."""
-    quotient: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-    return quotient
-
-
-Span = Literal["support", "reference", "grid"]
-CurveShape = Literal["flat", "base_only", "linear", "curved"]
-FLAT_SHARE = 0.01  # of its sub-node's standard deviation, under which an edge counts as flat
-LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
-N_REACH = 1537  # positions at which what a basis reads is looked at, over three times the reference's range
-N_TOGETHER = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
-
-
-@dataclass(frozen=True)
-class EdgeCurve:
-    """The function of one edge, model units, masks and scales included.
+@dataclass(frozen=True, repr=False, eq=False)
+class Edge(GlobalResult, Pictured):
+    """The function on one edge, model units, masks and scales included.
 
     Attributes:
         edge: which edge, with its scores.
@@ -163,7 +83,6 @@ class EdgeCurve:
         base: the base part; 0 where it reads another value than the basis does, before a layer norm.
         spline: the part of the basis, splines or others.
         symbolic: the fixed function; None where the edge has none.
-        function_of: ``input``, or ``normalised input`` where the layer has a norm.
         slope: dy/dx.
         x_original: x in the feature's unit, where the edge leaves a feature; else None.
         y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
@@ -174,6 +93,8 @@ class EdgeCurve:
         line: the line it nearly is.
         shape: ``flat`` where it adds less than 1 % of the spread of its sub-node; ``base_only`` where most of what
             passes lies outside the grid, so that only the base acts; ``linear`` from an R2 of 0.98; else ``curved``.
+        function_of: ``input``, or ``normalised input`` where the layer has a norm.
+        name: name of the model, for the picture.
     """
 
     edge: TopologyEdge
@@ -191,59 +112,83 @@ class EdgeCurve:
     support: Support
     line: LinearFit
     shape: CurveShape
-    function_of: Literal["input", "normalised input"] = "input"
+    function_of: Literal["input", "normalised input"]
+    name: str
 
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each position."""
+        columns = {name: getattr(self, name).tolist() for name in self._columns()}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-def sample_edge(
-    model: LoadedModel,
-    topology: NetworkGraph,
-    stage: str,
-    layer: int,
-    i: int,
-    j: int,
-    points: int = 101,
-    span: Span = "support",
-) -> EdgeCurve:
-    """The function of the edge from node i of `layer` to sub-node j of the next.
+    def _title(self) -> str:
+        return f"Edge {self.edge.source} -> {self.edge.target}"
 
-    Args:
-        model: the model.
-        topology: its graph, which knows scores and contributions.
-        stage: front or head.
-        layer: layer of the node it leaves.
-        i: number of that node.
-        j: number of the sub-node it enters.
-        points: number of samples, evenly spaced.
-        span: from where to where: ``support``, 1st to 99th percentile of the reference; ``reference``, smallest to
-            largest; ``grid``, the core interval.
+    def _facts(self) -> dict[str, str]:
+        outside, line = self.support.outside_grid, self.line
+        return {
+            "shape": self.shape,
+            "line": f"slope {line.slope:.4g}, intercept {line.intercept:.4g}, R2 {line.r2:.4f}",
+            "data": f"1st to 99th percentile {self.support.p01:.4g} to {self.support.p99:.4g}",
+            "outside grid": "-" if outside is None else f"{outside:.1%}",
+            "masked": "yes" if self.edge.masked else "no",
+        }
 
-    Raises:
-        UnknownNameError: there is no such edge.
-    """
-    return sample_edges(model, [topology.edge(stage, layer, i, j)], points, span)[0]
+    def _tables(self) -> list[Table]:
+        rows, last = self.table(), len(self.x) - 1
+        many, few = (rows[:: max(1, last // count)] for count in (20, 4))  # evenly spaced
+        short = Table(few, ["x", "y", "base", "spline", "slope"], in_html=False)
+        return [Table(many, self._columns(), "Samples", in_text=False), short]
+
+    def _columns(self) -> list[str]:
+        return [name for name in _COLUMNS if getattr(self, name) is not None]
 
 
 def sample_edges(
-    model: LoadedModel, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support"
-) -> list[EdgeCurve]:
-    """`sample_edge` for several edges; those of one layer are sampled together."""
+    model: LoadedModel, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support", name: str = ""
+) -> list[Edge]:
+    """The functions on some edges; those of one layer are sampled together.
+
+    Args:
+        model: the model.
+        edges: KAN edges of its network, with scores and contributions where they are of a topology.
+        points: number of samples, evenly spaced.
+        span: from where to where: ``support``, 1st to 99th percentile of the reference; ``reference``, smallest to
+            largest; ``grid``, the core interval.
+        name: name of the model.
+    """
     with torch.no_grad():
         stages = model.network.trace(model.reference.windows).stages
-    nodes: dict[tuple[str, int], list[int]] = {}
+    inputs: dict[tuple[str, int], list[int]] = {}
     for stage, layer, i in sorted({(edge.stage, edge.layer, edge.i) for edge in edges}):
-        nodes.setdefault((stage, layer), []).append(i)
+        inputs.setdefault((stage, layer), []).append(i)
     leaving: dict[tuple[str, int, int], tuple[_Sampled, int]] = {}
-    for (stage, layer), inputs in nodes.items():
-        for start in range(0, len(inputs), N_TOGETHER):
-            part = inputs[start : start + N_TOGETHER]
+    for (stage, layer), numbers in inputs.items():
+        for start in range(0, len(numbers), N_TOGETHER):
+            part = numbers[start : start + N_TOGETHER]
             sampled = _sample(model.network.stages[stage][layer], stages[stage][layer], part, points, span)
             leaving |= {(stage, layer, i): (sampled, number) for number, i in enumerate(part)}
-    return [_describe(model, edge, *leaving[edge.stage, edge.layer, edge.i]) for edge in edges]
+    return [_describe(model, edge, *leaving[edge.stage, edge.layer, edge.i], name) for edge in edges]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the basis of the edges that leave a node is, as positions of what the curve is a function of.
+
+    Attributes:
+        knots: ascending; those that no position within reach leads to are missing. Empty for a basis without any.
+        core: ends of the interval beyond which the basis fades to zero; None where it never does, or nothing within
+            reach lies inside.
+        outside: share of the reference inputs beyond it; None for a basis without one.
+    """
+
+    knots: Array
+    core: tuple[float, float] | None
+    outside: float | None
 
 
 @dataclass(frozen=True)
 class _Sampled:
-    """The functions of the edges that leave some inputs of a layer, as `EdgeCurve` has them: by input, then sub-node.
+    """The functions of the edges that leave some inputs of a layer, as `Edge` has them: by input, then sub-node.
 
     Curves are (inputs, n_subnodes, points); only the edges in `is_symbolic` have a symbolic part.
     """
@@ -269,7 +214,7 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
         passed = functions.evaluate(seen)[0].total if layer.config.mixes else trace.edges[:, :, inputs]
         seen, passed = seen.T, passed.permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
         grids = functions.grids(seen, of_basis.T)
-    supports = measure_supports(_array(seen), grids)
+    supports = _measure_supports(_array(seen), grids)
     reached = torch.stack(torch.aminmax(seen, dim=1), dim=1).tolist()
     spans = {
         "support": [(support.p01, support.p99) for support in supports],
@@ -292,7 +237,44 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
         flat=(spread <= FLAT_SHARE * of_subnodes).numpy(),
         grids=grids,
         supports=supports,
-        lines=fit_lines(_array(seen), _array(passed), supports),
+        lines=_fit_lines(_array(seen), _array(passed), supports),
+    )
+
+
+def _describe(model: LoadedModel, edge: TopologyEdge, sampled: _Sampled, number: int, name: str) -> Edge:
+    """The curve of an edge, which leaves input `number` of those that were sampled."""
+    layer, j, scaling = sampled.layer, edge.j, model.scaling
+    of_feature = edge.source.startswith("feature:") and not layer.config.mixes
+    base, spline, symbolic = sampled.base[number, j], sampled.spline[number, j], sampled.symbolic[number, j]
+    x, y = sampled.x[number], base + spline + symbolic
+    support, line, grid = sampled.supports[number], sampled.lines[number][j], sampled.grids[number]
+    shape: CurveShape = "linear" if line.r2 >= LINEAR_R2 else "curved"
+    if sampled.flat[number, j]:
+        shape = "flat"
+    elif support.outside_grid is not None and support.outside_grid > 0.5:
+        shape = "base_only"
+    y_original = None
+    if edge.target.startswith("output:"):  # whose node is a sum, with one sub-node
+        y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[j]
+    return Edge(
+        edge=edge,
+        x=x,
+        y=y,
+        base=base,
+        spline=spline,
+        symbolic=symbolic if sampled.is_symbolic[number, j] else None,
+        slope=sampled.slope[number, j],
+        x_original=x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if of_feature else None,
+        y_original=y_original,
+        unit=model.config.features[edge.i].unit if of_feature else None,
+        grid=grid.knots,
+        core=grid.core,
+        support=support,
+        line=line,
+        shape=shape,
+        function_of="normalised input" if layer.config.mixes else "input",
+        name=name,
+        reference=model.reference_span,
     )
 
 
@@ -354,93 +336,59 @@ def _lead_back(x: Array, read: Array, knots: Array, ends: Array, outside: float)
     return Grid(np.sort(x[step] + share * (x[step + 1] - x[step])), core, outside)
 
 
-def _describe(model: LoadedModel, edge: TopologyEdge, sampled: _Sampled, number: int) -> EdgeCurve:
-    """The curve of an edge, which leaves input `number` of those that were sampled."""
-    layer, j, scaling = sampled.layer, edge.j, model.scaling
-    of_feature = edge.source.startswith("feature:") and not layer.config.mixes
-    of_output = edge.target.startswith("output:")
-    base, spline, symbolic = sampled.base[number, j], sampled.spline[number, j], sampled.symbolic[number, j]
-    x, y = sampled.x[number], base + spline + symbolic
-    support, line, grid = sampled.supports[number], sampled.lines[number][j], sampled.grids[number]
-    return EdgeCurve(
-        edge=edge,
-        x=x,
-        y=y,
-        base=base,
-        spline=spline,
-        symbolic=symbolic if sampled.is_symbolic[number, j] else None,
-        slope=sampled.slope[number, j],
-        x_original=x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if of_feature else None,
-        y_original=y * _gain(layer, j) * scaling.output_scale[j] if of_output else None,
-        unit=model.config.features[edge.i].unit if of_feature else None,
-        grid=grid.knots,
-        core=grid.core,
-        support=support,
-        line=line,
-        shape=_shape(bool(sampled.flat[number, j]), support, line),
-        function_of="normalised input" if layer.config.mixes else "input",
-    )
+def _measure_supports(inputs: Array, grids: Sequence[Grid]) -> list[Support]:
+    """The support of each input of some edges, from its values (n_in, n), model units, and the grid of its basis."""
+    supports = []
+    percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
+    for values, (p01, p50, p99), grid in zip(inputs, percentiles, grids, strict=True):
+        counts, edges = np.histogram(values, bins=N_BINS)
+        coverage = None
+        if grid.core is not None:
+            length = grid.core[1] - grid.core[0]
+            coverage = (p99 - p01) / length if length > 0 else float("inf")
+        supports.append(Support(p01, p50, p99, edges, counts.astype(np.float64), grid.outside, coverage))
+    return supports
 
 
-def _shape(flat: bool, support: Support, line: LinearFit) -> CurveShape:
-    if flat:
-        return "flat"
-    if support.outside_grid is not None and support.outside_grid > 0.5:
-        return "base_only"
-    return "linear" if line.r2 >= LINEAR_R2 else "curved"
+def _fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[LinearFit]]:
+    """The line of each edge, by input, then sub-node.
+
+    Args:
+        inputs: (n_in, n), model units.
+        outputs: what the edges make of them, (n_in, n_subnodes, n), model units.
+        supports: those of the inputs.
+    """
+    ends = np.array([(support.p01, support.p99) for support in supports])
+    inside = (inputs >= ends[:, :1]) & (inputs <= ends[:, 1:])
+    inside |= ~inside.any(axis=1, keepdims=True)  # of two values neither lies between the percentiles
+    inputs, inside = inputs[:, None], inside[:, None]
+    x_mean, y_mean = _mean(inputs, inside), _mean(outputs, inside)
+    x, y = np.where(inside, inputs - x_mean, 0.0), np.where(inside, outputs - y_mean, 0.0)
+    slopes = _divide(_sum(x * y), _sum(x**2))
+    r2 = 1 - _divide(_sum((y - x * slopes) ** 2), _sum(y**2))
+    fitted = np.concatenate([slopes, y_mean - slopes * x_mean, r2], axis=2)
+    return [[LinearFit(*line) for line in of_input] for of_input in fitted.tolist()]
 
 
-def _gain(layer: KANLayer, j: int) -> float:
-    """The slope of a sum node in its sub-node j."""
-    return float(layer.subnode_scale[j] * layer.node_scale[j])
+def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:
+    """Of those inside, along the last axis. That of equal values is one of them, not what rounding makes of a sum."""
+    lowest = values.min(axis=-1, where=inside, initial=np.inf, keepdims=True)
+    highest = values.max(axis=-1, where=inside, initial=-np.inf, keepdims=True)
+    mean: Array = np.where(lowest < highest, values.mean(axis=-1, where=inside, keepdims=True), lowest)
+    return mean
+
+
+def _sum(values: Array) -> Array:
+    total: Array = values.sum(axis=-1, keepdims=True)
+    return total
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """0/0 counts as 0."""
+    quotient: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return quotient
 
 
 def _array(values: Tensor) -> Array:
     array: Array = values.detach().double().contiguous().numpy()
     return array
-
-
-_COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_original")
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Edge(GlobalResult, Pictured, EdgeCurve):
-    """The function on one edge, model units, with the distribution of its inputs on the reference windows.
-
-    Attributes:
-        name: name of the model, for the picture.
-    """
-
-    name: str = field(kw_only=True)
-
-    def table(self) -> list[dict[str, Any]]:
-        """A row for each position."""
-        columns = {name: getattr(self, name).tolist() for name in self._columns()}
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    def _title(self) -> str:
-        return f"Edge {self.edge.source} -> {self.edge.target}"
-
-    def _details(self) -> str:
-        return html.write_facts(self._facts()) + html.fold("Samples", html.write_table(self._some(20), self._columns()))
-
-    def _facts(self) -> dict[str, str]:
-        outside, line = self.support.outside_grid, self.line
-        return {
-            "shape": self.shape,
-            "line": f"slope {line.slope:.4g}, intercept {line.intercept:.4g}, R2 {line.r2:.4f}",
-            "data": f"1st to 99th percentile {self.support.p01:.4g} to {self.support.p99:.4g}",
-            "outside grid": "-" if outside is None else f"{outside:.1%}",
-            "masked": "yes" if self.edge.masked else "no",
-        }
-
-    def _some(self, count: int) -> list[dict[str, Any]]:
-        """About `count` of the positions, evenly spaced."""
-        return self.table()[:: max(1, (len(self.x) - 1) // count)]
-
-    def _columns(self) -> list[str]:
-        return [name for name in _COLUMNS if getattr(self, name) is not None]
-
-    def _text(self) -> str:
-        table = write_table(self._some(4), ["x", "y", "base", "spline", "slope"])
-        return f"{self._title()}\n{write_facts(self._facts())}\n{table}"

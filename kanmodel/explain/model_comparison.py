@@ -1,36 +1,34 @@
-"""Comparison of two models: feature shares, edges and errors on the reference windows of the first.
+"""`ModelComparison`: two models compared in their feature shares, edges and errors, on one set of reference windows.
 
-Both models explain the same windows, in original units and from the same baseline, so the differences are paired:
-their confidence intervals come from a bootstrap over windows, not over models.
-
-`ModelComparison`: the changes from one model to another, with intervals of paired differences.
+Both models explain the reference windows of the first, in original units and from the same baseline, so the differences
+are paired: their confidence intervals come from a bootstrap over windows, not over models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from kanmodel import html
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.explain.attribution import Explanation, explain_windows
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.bootstrap import Bootstrap, Estimate, share_of
+from kanmodel.explain.bootstrap import Bootstrap, share_of
 from kanmodel.explain.comparison import match_outputs
 from kanmodel.explain.importance import ImportanceEstimates
-from kanmodel.explain.result import GlobalResult
-from kanmodel.explain.structure import node_id
-from kanmodel.explain.topology import NetworkGraph, TopologyEdge
-from kanmodel.text import Row, printable, with_unit, write_facts, write_table, write_value
+from kanmodel.explain.result import GlobalResult, Table
+from kanmodel.explain.structure import ledger_key
+from kanmodel.explain.topology import Topology, TopologyEdge
+from kanmodel.network.chain import LayerKey
+from kanmodel.text import Row, printable, with_unit, write_value
 
 N_POINTS = 201  # points of the joint support at which two curves are compared
-
-Place = tuple[str, int, int, int]  # stage, layer, i, j
+N_SHOWN = 10  # features and edges in the text for a pull request
+_OF_FEATURES = ("name", "against_share", "share", "change", "interval_low", "interval_high")
+_OF_EDGES = ("source", "target", "state", "against_contribution", "contribution", "change", "curve_difference")
 
 
 @dataclass(frozen=True)
@@ -89,203 +87,12 @@ class EdgeChange:
     interval: tuple[float, float] | None
     curve_difference: float | None
 
-
-@dataclass(frozen=True)
-class ModelChange:
-    """Differences of two models for one output, this model minus the other.
-
-    Attributes:
-        output: name of the output.
-        windows: number of reference windows of this model, on which both are compared.
-        difference: root mean square difference of the two models' forecasts, the target's unit.
-        mae: mean absolute error of this model's forecasts on these windows; None if the targets are unknown.
-        against_mae: mean absolute error of the other model.
-        features: sorted by |change|, largest first.
-        edges: the edges of either network, sorted by stage, layer, i and j.
-    """
-
-    output: str
-    windows: int
-    difference: float
-    mae: float | None
-    against_mae: float | None
-    features: tuple[FeatureChange, ...]
-    edges: tuple[EdgeChange, ...]
-
-
-def compare_models(
-    model: LoadedModel,
-    measured: ImportanceEstimates,
-    graph: NetworkGraph,
-    against: LoadedModel,
-    against_graph: NetworkGraph,
-) -> ModelChange:
-    """Compares two models. Compared with the same object, all differences are exactly 0.
-
-    Args:
-        model: this model.
-        measured: its importance for one output.
-        graph: its topology for that output.
-        against: the other model.
-        against_graph: its topology for the output of the same name.
-
-    Raises:
-        DataError: the models differ in their features, lookback or output.
-        NonFiniteError: the ledger of a window is not finite.
-    """
-    theirs = match_outputs(model, against, measured.output)
-    windows = model.scaling.features_to_original(model.reference.windows.double())
-    ledger = other = measured.ledger
-    if against is not model:
-        baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
-        other = explain_windows(against, against.to_model_units(windows), theirs, baseline)
-    bootstrap = Bootstrap(len(windows))
-    targets = None if model.reference.targets is None else model.reference.targets[:, measured.output]
-    apart = ledger.predictions - other.predictions
-    return ModelChange(
-        output=model.config.outputs[measured.output],
-        windows=len(windows),
-        difference=float(np.sqrt((apart**2).mean())),
-        mae=None if targets is None else float(np.abs(ledger.predictions - targets).mean()),
-        against_mae=None if targets is None else float(np.abs(other.predictions - targets).mean()),
-        features=_compare_features(model, bootstrap, ledger, other),
-        edges=tuple(
-            _compare_edges(
-                bootstrap, _Side(model, ledger, graph, windows), _Side(against, other, against_graph, windows)
-            )
-        ),
-    )
-
-
-def _compare_features(
-    model: LoadedModel, bootstrap: Bootstrap, ledger: Explanation, other: Explanation
-) -> tuple[FeatureChange, ...]:
-    sizes, others = np.abs(ledger.contributions), np.abs(other.contributions)
-    share, against_share = share_of(sizes), share_of(others)
-    change = bootstrap.share_difference(sizes, others)
-    order = np.argsort(-np.abs(change.value), kind="stable").tolist()
-    names = model.config.feature_names
-    return tuple(
-        FeatureChange(names[f], float(share[f]), float(against_share[f]), float(change.value[f]), change.bounds(f))
-        for f in order
-    )
-
-
-class _Side:
-    """Edges of one of the two models: contributions, supports and curves.
-
-    Args:
-        model: the model.
-        ledger: its ledger of the windows.
-        graph: its topology.
-        windows: (n, lookback, n_features), original units.
-    """
-
-    def __init__(self, model: LoadedModel, ledger: Explanation, graph: NetworkGraph, windows: Array) -> None:
-        self.edges = {(edge.stage, edge.layer, edge.i, edge.j): edge for edge in graph.kan_edges}
-        self.sizes = {
-            (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None
-        }
-        self._model = model
-        with torch.no_grad():
-            self._stages = model.network.trace(model.to_model_units(windows)).stages
-
-    def mean(self, place: Place) -> float | None:
-        """Mean |contribution| of an edge; None if there is no such edge."""
-        stage, layer, i, j = place
-        return float(self.sizes[stage, layer][:, j, i].mean()) if place in self.edges else None
-
-    def support(self, stage: str, layer: int) -> Array | None:
-        """1st and 99th percentile of a layer's inputs, (2, n_in); features in original units. None with layer norm."""
-        if self._model.network.stages[stage][layer].config.mixes:
-            return None
-        mean, scale = self._units(stage, layer)
-        percentiles: Array = np.percentile(self._stages[stage][layer].inputs.double().numpy(), (1, 99), axis=0)
-        return percentiles * scale + mean
-
-    def curves(self, stage: str, layer: int, x: Array) -> Array:
-        """Values of the edges of a layer at inputs x (points, n_in), (points, n_subnodes, n_in), model units."""
-        mean, scale = self._units(stage, layer)
-        of_network = self._model.network.stages[stage][layer]
-        with torch.no_grad():
-            inputs = torch.from_numpy((x - mean) / scale).to(self._stages[stage][layer].inputs.dtype)
-            curves: Array = of_network.edges(inputs).double().numpy()
-        return curves
-
-    def _units(self, stage: str, layer: int) -> tuple[Array, Array]:
-        """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
-        config, scaling = self._model.config, self._model.scaling
-        n_in = self._model.network.stages[stage][layer].config.n_in
-        mean, scale = np.zeros(n_in), np.ones(n_in)
-        for i in range(n_in):
-            kind, *rest = node_id(config, stage, layer, i).split(":", 2)
-            if kind in ("feature", "cell"):
-                name = ":".join(rest) if kind == "feature" else rest[-1]
-                number = config.feature_names.index(name)
-                mean[i], scale[i] = scaling.feature_mean[number], scaling.feature_scale[number]
-        return mean, scale
-
-
-def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[EdgeChange]:
-    changes, differences = _changes(bootstrap, one, other), _curve_differences(one, other)
-    places: Collection[Place] = {*one.edges, *other.edges}
-    for place in sorted(places):
-        stage, layer, i, j = place
-        edge, against = one.edges.get(place), other.edges.get(place)
-        known: TopologyEdge | None = edge or against
-        assert known is not None, "places are from either network"
-        change = changes[stage, layer] if edge and against else None
-        difference = differences.get((stage, layer)) if edge and against else None
-        curve = None if difference is None or np.isnan(difference[j, i]) else float(difference[j, i])
-        yield EdgeChange(
-            *place,
-            source=known.source,
-            target=known.target,
-            kept=edge.kept if edge else None,
-            against_kept=against.kept if against else None,
-            contribution=one.mean(place),
-            against_contribution=other.mean(place),
-            change=float(change.value[j, i]) if change else None,
-            interval=change.bounds(j, i) if change else None,
-            curve_difference=curve,
-        )
-
-
-def _changes(bootstrap: Bootstrap, one: _Side, other: _Side) -> dict[tuple[str, int], Estimate]:
-    """Change of mean |contribution| of the edges in both networks, (n_subnodes, n_in) by (stage, layer)."""
-    changes = {}
-    for layer in one.sizes.keys() & other.sizes.keys():
-        a, b = one.sizes[layer], other.sizes[layer]
-        n_sub, n_in = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
-        changes[layer] = bootstrap.mean(a[:, :n_sub, :n_in] - b[:, :n_sub, :n_in])
-    return changes
-
-
-def _curve_differences(one: _Side, other: _Side) -> dict[tuple[str, int], Array]:
-    """Largest |difference| of curves in both networks, by (stage, layer); NaN where the supports do not intersect."""
-    differences = {}
-    for stage, layer in one.sizes.keys() & other.sizes.keys():
-        support, against = one.support(stage, layer), other.support(stage, layer)
-        if support is None or against is None:
-            continue
-        n_in = min(support.shape[1], against.shape[1])
-        low = np.maximum(support[0, :n_in], against[0, :n_in])
-        high = np.minimum(support[1, :n_in], against[1, :n_in])
-        x = np.linspace(low, np.maximum(low, high), N_POINTS)  # (points, n_in)
-        curves = []
-        for side, reached in ((one, support), (other, against)):
-            whole = np.repeat(reached[:1], N_POINTS, axis=0)  # fills inputs that only one of the networks has
-            whole[:, :n_in] = x
-            curves.append(side.curves(stage, layer, whole)[:, :, :n_in])
-        n_sub = min(curve.shape[1] for curve in curves)
-        largest = np.abs(curves[0][:, :n_sub] - curves[1][:, :n_sub]).max(axis=0)
-        differences[stage, layer] = np.where(low <= high, largest, np.nan)
-    return differences
-
-
-N_SHOWN = 10  # features and edges in the text for a pull request
-_OF_FEATURES = ("name", "against_share", "share", "change", "interval_low", "interval_high")
-_OF_EDGES = ("source", "target", "state", "against_contribution", "contribution", "change", "curve_difference")
+    @property
+    def state(self) -> str:
+        """``stayed``, ``came``, ``went`` or ``pruned``: what pruning keeps in this model and in the other."""
+        if self.kept:
+            return "stayed" if self.against_kept else "came"
+        return "went" if self.against_kept else "pruned"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -303,7 +110,7 @@ class ModelComparison(GlobalResult):
         mae: mean absolute error of this model there; None if targets are unknown.
         against_mae: the other's.
         features: the largest change of share first, with 95 % intervals.
-        edges: the edges of either network, by place.
+        edges: the edges of either network, sorted by stage, layer, i and j.
     """
 
     output: str
@@ -318,15 +125,55 @@ class ModelComparison(GlobalResult):
     features: tuple[FeatureChange, ...]
     edges: tuple[EdgeChange, ...]
 
+    @classmethod
+    def of(cls, measured: ImportanceEstimates, topology: Topology, against: Topology) -> ModelComparison:
+        """Compares two models. Compared with the same object, all differences are exactly 0.
+
+        Args:
+            measured: importance of this model for one output.
+            topology: of this model, pruned by fidelity, for that output.
+            against: the other model's, for the output of the same name.
+
+        Raises:
+            DataError: the models differ in their features, lookback or output.
+            NonFiniteError: the ledger of a window is not finite.
+        """
+        model, other = topology.loaded, against.loaded
+        number = match_outputs(model, other, measured.output)
+        windows = model.scaling.features_to_original(model.reference.windows.double())
+        ledgers = [measured.ledger, measured.ledger]
+        if other is not model:
+            baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
+            ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
+        targets = None if model.reference.targets is None else model.reference.targets[:, measured.output]
+        forecasts = [ledger.predictions for ledger in ledgers]
+        errors = [None if targets is None else float(np.abs(values - targets).mean()) for values in forecasts]
+        bootstrap = Bootstrap(len(windows))
+        sides = [_Side(each, ledger, windows) for each, ledger in zip((topology, against), ledgers, strict=True)]
+        return cls(
+            output=topology.output,
+            unit=topology.unit,
+            fidelity=topology.rule.fidelity or 0.0,
+            name=topology.name,
+            against_name=against.name,
+            windows=len(windows),
+            difference=float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean())),
+            mae=errors[0],
+            against_mae=errors[1],
+            features=_compare_features(model.config.feature_names, bootstrap, *ledgers),
+            edges=tuple(_compare_edges(bootstrap, *sides)),
+            reference=topology.reference,
+        )
+
     @property
     def came(self) -> tuple[EdgeChange, ...]:
         """The edges that pruning keeps in this model, but not in the other."""
-        return tuple(edge for edge in self.edges if edge.kept and not edge.against_kept)
+        return tuple(edge for edge in self.edges if edge.state == "came")
 
     @property
     def went(self) -> tuple[EdgeChange, ...]:
         """The edges that pruning keeps in the other model, but not in this one."""
-        return tuple(edge for edge in self.edges if edge.against_kept and not edge.kept)
+        return tuple(edge for edge in self.edges if edge.state == "went")
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature; intervals as two columns."""
@@ -334,12 +181,12 @@ class ModelComparison(GlobalResult):
 
     def edge_table(self) -> list[dict[str, Any]]:
         """A row for each edge; intervals as two columns."""
-        return [_spread(vars(edge) | {"state": _state(edge)}) for edge in self.edges]
+        return [_spread(vars(edge) | {"state": edge.state}) for edge in self.edges]
 
     def markdown(self) -> str:
         """The comparison as Markdown, for a pull request with a new model."""
         facts = [f"- {name}: {_escape(value)}" for name, value in self._facts().items()]
-        edges = [row for row in self.edge_table() if row["state"] in ("came", "went")]
+        moved = self._moved()
         changed = sorted((row for row in self.edge_table() if row["change"]), key=lambda row: -abs(row["change"]))
         return "\n".join(
             [
@@ -349,65 +196,150 @@ class ModelComparison(GlobalResult):
                 "\n### Features, by the change of their share\n",
                 _write_markdown(self.table()[:N_SHOWN], _OF_FEATURES),
                 f"\n### Edges that came and went, of those that keep R2 {self.fidelity:g}\n",
-                _write_markdown(edges, _OF_EDGES) if edges else "None.",
+                _write_markdown(moved, _OF_EDGES) if moved else "None.",
                 "\n### Edges, by the change of their contribution\n",
                 _write_markdown(changed[:N_SHOWN], _OF_EDGES) if changed else "None differs.",
                 "",
             ]
         )
 
-    def _facts(self) -> dict[str, str]:
-        def error(mae: float | None) -> str:
-            return "unknown" if mae is None else f"{mae:.4g}"
-
-        return {
-            "windows": f"{self.windows} reference windows of {self.name}",
-            "forecasts": f"differ by {self.difference:.4g}{f' {self.unit}' if self.unit else ''}, root mean square",
-            "mean absolute error": f"{error(self.against_mae)} -> {error(self.mae)}",
-            "edges kept": f"{sum(bool(edge.against_kept) for edge in self.edges)} -> "
-            f"{sum(bool(edge.kept) for edge in self.edges)}, {len(self.came)} came, {len(self.went)} went",
-        }
+    def _moved(self) -> list[dict[str, Any]]:
+        return [row for row in self.edge_table() if row["state"] in ("came", "went")]
 
     def _title(self) -> str:
         return f"{self.against_name} -> {self.name}, {with_unit(self.output, self.unit)}"
 
-    def _details(self) -> str:
-        edges = html.write_table(self.edge_table(), _OF_EDGES) if self.edges else ""
-        return (
-            html.write_heading(self._title())
-            + html.write_facts(self._facts())
-            + html.write_table(self.table(), _OF_FEATURES)
-            + html.fold("Edges", edges)
+    def _facts(self) -> dict[str, str]:
+        before, after = ("unknown" if mae is None else f"{mae:.4g}" for mae in (self.against_mae, self.mae))
+        n_before, n_after = sum(bool(e.against_kept) for e in self.edges), sum(bool(e.kept) for e in self.edges)
+        return {
+            "windows": f"{self.windows} reference windows of {self.name}",
+            "forecasts": f"differ by {self.difference:.4g}{f' {self.unit}' if self.unit else ''}, root mean square",
+            "mean absolute error": f"{before} -> {after}",
+            "edges kept": f"{n_before} -> {n_after}, {len(self.came)} came, {len(self.went)} went",
+        }
+
+    def _tables(self) -> list[Table]:
+        moved, features = self._moved(), Table(self.table(), _OF_FEATURES)
+        edges = [Table(self.edge_table(), _OF_EDGES, "Edges", in_text=False)] if self.edges else []
+        return [features, *edges, *([Table(moved, _OF_EDGES, in_html=False)] if moved else [])]
+
+
+def _compare_features(
+    names: Sequence[str], bootstrap: Bootstrap, ledger: Explanation, other: Explanation
+) -> tuple[FeatureChange, ...]:
+    sizes, others = np.abs(ledger.contributions), np.abs(other.contributions)
+    share, against_share = share_of(sizes), share_of(others)
+    change = bootstrap.share_difference(sizes, others)
+    return tuple(
+        FeatureChange(names[f], float(share[f]), float(against_share[f]), float(change.value[f]), change.bounds(f))
+        for f in np.argsort(-np.abs(change.value), kind="stable").tolist()
+    )
+
+
+class _Side:
+    """One of the two models: its edges, with their contributions, supports and curves on the windows.
+
+    Attributes:
+        edges: its KAN edges.
+        contributions: |contribution| of the edges, (n, n_subnodes, n_in) by (stage, layer).
+    """
+
+    def __init__(self, topology: Topology, ledger: Explanation, windows: Array) -> None:
+        self.edges = {edge.key: edge for edge in topology.kan_edges}
+        self.contributions = {
+            (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None
+        }
+        self._model, self._layers = topology.loaded, topology.loaded.network.layers
+        with torch.no_grad():
+            self._stages = self._model.network.trace(self._model.to_model_units(windows)).stages
+
+    def mean(self, edge: TopologyEdge | None) -> float | None:
+        """Mean |contribution| of an edge; None of none."""
+        return None if edge is None else float(self.contributions[edge.key[:2]][:, edge.j, edge.i].mean())
+
+    def support(self, key: LayerKey) -> Array | None:
+        """1st and 99th percentile of a layer's inputs, (2, n_in); features in original units. None with layer norm."""
+        if self._layers[key].config.mixes:
+            return None
+        mean, scale = self._units(key)
+        percentiles: Array = np.percentile(self._inputs(key).double().numpy(), (1, 99), axis=0)
+        return percentiles * scale + mean
+
+    def curves(self, key: LayerKey, x: Array) -> Array:
+        """Values of the edges of a layer at inputs x (points, n_in), (points, n_subnodes, n_in), model units."""
+        mean, scale = self._units(key)
+        with torch.no_grad():
+            edges = self._layers[key].edges(torch.from_numpy((x - mean) / scale).to(self._inputs(key).dtype))
+        curves: Array = edges.double().numpy()
+        return curves
+
+    def _inputs(self, key: LayerKey) -> torch.Tensor:
+        return self._stages[key[0]][key[1]].inputs
+
+    def _units(self, key: LayerKey) -> tuple[Array | float, Array | float]:
+        """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
+        config, scaling = self._model.config, self._model.scaling
+        kind, _ = ledger_key(config, *key)
+        if kind == "input" or (kind == "cell" and config.recurrent is None and not config.front):
+            repeats = self._layers[key].config.n_in // len(config.features)
+            return np.tile(scaling.feature_mean, repeats), np.tile(scaling.feature_scale, repeats)
+        return 0.0, 1.0
+
+
+def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[EdgeChange]:
+    changes, differences = {}, {}
+    for both in one.contributions.keys() & other.contributions.keys():
+        a, b = one.contributions[both], other.contributions[both]
+        n_sub, n_in = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
+        changes[both] = bootstrap.mean(a[:, :n_sub, :n_in] - b[:, :n_sub, :n_in])
+        differences[both] = _compare_curves(one, other, both, n_sub, n_in)
+    for key in sorted({*one.edges, *other.edges}):
+        stage, layer, i, j = key
+        edge, against = one.edges.get(key), other.edges.get(key)
+        known: TopologyEdge | None = edge or against
+        assert known is not None, "keys are of either network"
+        change = changes[stage, layer] if edge and against else None
+        curve = float(differences[stage, layer][j, i]) if edge and against else np.nan
+        yield EdgeChange(
+            *key,
+            source=known.source,
+            target=known.target,
+            kept=edge.kept if edge else None,
+            against_kept=against.kept if against else None,
+            contribution=one.mean(edge),
+            against_contribution=other.mean(against),
+            change=float(change.value[j, i]) if change else None,
+            interval=change.bounds(j, i) if change else None,
+            curve_difference=None if np.isnan(curve) else curve,
         )
 
-    def _text(self) -> str:
-        table = write_table(self.table(), _OF_FEATURES)
-        moved = [row for row in self.edge_table() if row["state"] in ("came", "went")]
-        edges = [write_table(moved, _OF_EDGES)] if moved else []
-        return "\n".join([printable(self._title()), write_facts(self._facts()), table, *edges])
 
-
-def _state(edge: EdgeChange) -> str:
-    if edge.kept:
-        return "stayed" if edge.against_kept else "came"
-    return "went" if edge.against_kept else "pruned"
+def _compare_curves(one: _Side, other: _Side, layer: LayerKey, n_sub: int, n_in: int) -> Array:
+    """Largest |difference| of curves that both have, (n_sub, n_in); NaN where supports do not intersect or are None."""
+    support, against = one.support(layer), other.support(layer)
+    if support is None or against is None:
+        return np.full((n_sub, n_in), np.nan)
+    low, high = np.maximum(support[0, :n_in], against[0, :n_in]), np.minimum(support[1, :n_in], against[1, :n_in])
+    x = np.linspace(low, np.maximum(low, high), N_POINTS)  # (points, n_in)
+    curves = []
+    for side, reached in ((one, support), (other, against)):
+        whole = np.repeat(reached[:1], N_POINTS, axis=0)  # fills inputs that only one of the networks has
+        whole[:, :n_in] = x
+        curves.append(side.curves(layer, whole)[:, :n_sub, :n_in])
+    return np.where(low <= high, np.abs(curves[0] - curves[1]).max(axis=0), np.nan)
 
 
 def _spread(row: dict[str, Any]) -> dict[str, Any]:
     low, high = row["interval"] or (None, None)
-    return {name: value for name, value in row.items() if name != "interval"} | {
-        "interval_low": low,
-        "interval_high": high,
-    }
+    rest = {name: value for name, value in row.items() if name != "interval"}
+    return rest | {"interval_low": low, "interval_high": high}
 
 
 def _write_markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    lines = [
-        f"| {' | '.join(column.replace('_', ' ') for column in columns)} |",
-        "|" + " --- |" * len(columns),
-        *(f"| {' | '.join(_escape(write_value(row[column])) for column in columns)} |" for row in rows),
-    ]
-    return "\n".join(lines)
+    lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
+    lines += [[_escape(write_value(row[column])) for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escape(text: str) -> str:

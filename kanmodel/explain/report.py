@@ -23,7 +23,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import CONFIDENCE
-from kanmodel.explain.curves import CurveShape, EdgeCurve, sample_edges
+from kanmodel.explain.curves import CurveShape, Edge, sample_edges
 from kanmodel.explain.effects import Effects, each_feature, measure_effects
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance import (
@@ -38,7 +38,7 @@ from kanmodel.explain.importance import (
 from kanmodel.explain.interactions import Interactions, measure_interactions
 from kanmodel.explain.result import GlobalResult
 from kanmodel.explain.structure import READOUT_KINDS
-from kanmodel.explain.topology import OPACITY_BETA, NetworkGraph, TopologyEdge
+from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge
 from kanmodel.network.config import ModelConfig
 from kanmodel.text import printable
 
@@ -68,7 +68,7 @@ class Finding:
 def collect_findings(
     model: LoadedModel,
     importance: ImportanceEstimates,
-    topology: NetworkGraph,
+    topology: Topology,
     groups: Sequence[GroupAttribution] = (),
 ) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
@@ -98,7 +98,7 @@ def collect_findings(
     )
 
 
-def _sparsity(topology: NetworkGraph) -> Evidence:
+def _sparsity(topology: Topology) -> Evidence:
     edges = topology.kan_edges
     inner = [node for node in topology.nodes if node.kind in INNER]
     idle = [node.id for node in inner if not node.kept]
@@ -170,7 +170,7 @@ def _independence(
     }
 
 
-def _opacity(topology: NetworkGraph) -> Evidence:
+def _opacity(topology: Topology) -> Evidence:
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
     evidence: Evidence = {"beta": OPACITY_BETA, "edges": len(edges)}
     if edges:
@@ -179,13 +179,13 @@ def _opacity(topology: NetworkGraph) -> Evidence:
     return evidence
 
 
-def _depth(topology: NetworkGraph) -> Evidence:
+def _depth(topology: Topology) -> Evidence:
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
     return {"profiles": {node.id: dict(node.profile) for node in inner}}
 
 
-def _shapes(curves: Sequence[EdgeCurve]) -> Evidence:
+def _shapes(curves: Sequence[Edge]) -> Evidence:
     found = Counter(curve.shape for curve in curves)
     return {
         "kept": len(curves),
@@ -196,7 +196,7 @@ def _shapes(curves: Sequence[EdgeCurve]) -> Evidence:
     }
 
 
-def _trust(importance: ImportanceEstimates, topology: NetworkGraph, faithfulness: Sequence[Faithfulness]) -> Evidence:
+def _trust(importance: ImportanceEstimates, topology: Topology, faithfulness: Sequence[Faithfulness]) -> Evidence:
     ledger, share = importance.ledger, importance.share
     outside = {_name(edge): edge.outside_grid for edge in topology.kan_edges if (edge.outside_grid or 0.0) > OUTSIDE}
     return {
@@ -214,7 +214,7 @@ def _trust(importance: ImportanceEstimates, topology: NetworkGraph, faithfulness
     }
 
 
-def _disagreements(topology: NetworkGraph) -> list[dict[str, Any]]:
+def _disagreements(topology: Topology) -> list[dict[str, Any]]:
     """The edges that score and contribution rank most differently."""
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
     by_score = _ranks([(edge.scores or {})["backward"] for edge in edges])

@@ -42,14 +42,10 @@ class KANScores:
 
 
 def score_layers(layers: Sequence[KANLayer], inputs: Tensor) -> KANScores:
-    """Scores of layers in a row.
-
-    Args:
-        layers: first to last.
-        inputs: what reaches the first, (batch, n_in), model units; at least 128 rows.
+    """Scores of layers, first to last, for inputs of the first, (batch, n_in), model units.
 
     Raises:
-        InsufficientReferenceError: fewer rows.
+        InsufficientReferenceError: there are fewer than 128 rows.
     """
     return score_traces(layers, _trace(layers, inputs))
 
@@ -60,12 +56,11 @@ def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KA
     if n_inputs < MIN_INPUTS:
         raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")
     forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
-    input_std = [trace.inputs.std(dim=0) for trace in traces]
     every_output = torch.eye(layers[-1].config.n_out, dtype=forward_u[0].dtype)
-    edges, nodes = _pass_back(layers, forward_u, _subnode_std(traces), every_output)
+    edges, nodes = _pass_back(layers, traces, forward_u, every_output)
     return KANScores(
         forward_u=forward_u,
-        forward_n=tuple(u / (std + 0.1) for u, std in zip(forward_u, input_std, strict=True)),
+        forward_n=tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True)),
         backward=tuple(edges),
         nodes=tuple(nodes),
     )
@@ -76,15 +71,15 @@ def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node:
 
     Args:
         layers: first to last.
-        inputs: what reaches the first, (batch, n_in), model units; at least 128 rows.
+        inputs: of the first, (batch, n_in), model units.
         layer: layer of the node, from 1.
-        node: number of the node in its layer.
+        node: its number in its layer.
 
     Returns:
         (n_in,), in proportion to the node's own backward score.
 
     Raises:
-        InsufficientReferenceError: fewer rows.
+        InsufficientReferenceError: there are fewer than 128 rows.
         UnknownNameError: there is no such node.
     """
     n_nodes = [layer.config.n_out for layer in layers]
@@ -94,36 +89,31 @@ def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node:
     scores = score_traces(layers, traces)
     start = torch.zeros_like(scores.nodes[layer])
     start[node] = scores.nodes[layer][node]
-    _, nodes = _pass_back(layers[:layer], scores.forward_u[:layer], _subnode_std(traces[:layer]), start[None])
+    _, nodes = _pass_back(layers[:layer], traces[:layer], scores.forward_u[:layer], start[None])
     return nodes[0]
 
 
+@torch.no_grad()
 def _trace(layers: Sequence[KANLayer], x: Tensor) -> list[LayerTrace]:
     traces: list[LayerTrace] = []
-    with torch.no_grad():
-        for layer in layers:
-            traces.append(layer.trace(x))
-            x = traces[-1].nodes
+    for layer in layers:
+        traces.append(layer.trace(x))
+        x = traces[-1].nodes
     return traces
 
 
-def _subnode_std(traces: Sequence[LayerTrace]) -> list[Tensor]:
-    return [trace.subnodes.std(dim=0) for trace in traces]
-
-
 def _pass_back(
-    layers: Sequence[KANLayer], edge_std: Sequence[Tensor], subnode_std: Sequence[Tensor], start: Tensor
+    layers: Sequence[KANLayer], traces: Sequence[LayerTrace], edge_std: Sequence[Tensor], score: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Hands scores (n_starts, n_nodes) of the last layer's nodes back to edges and nodes; means over the starts.
 
     A sub-node hands on its node's score, shared in proportion to the edges' spread over its own.
     """
-    score = start
     edges: list[Tensor] = []
     nodes: list[Tensor] = [score.mean(dim=0)]
-    for layer, of_edge, of_subnode in zip(reversed(layers), reversed(edge_std), reversed(subnode_std), strict=True):
+    for layer, trace, of_edge in zip(reversed(layers), reversed(traces), reversed(edge_std), strict=True):
         of_subnodes = score[:, list(layer.config.node_of_subnode)]  # (n_starts, n_subnodes)
-        shares = of_edge / (of_subnode + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)
+        shares = of_edge / (trace.subnodes.std(dim=0) + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)
         of_edges = of_subnodes.unsqueeze(-1) * shares
         score = of_edges.sum(dim=1)
         edges.insert(0, of_edges.mean(dim=0))

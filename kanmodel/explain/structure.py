@@ -1,17 +1,15 @@
-"""Connectivity: which nodes can affect an output, from masks and zero weights alone, whatever the data.
+"""The structure of a network: ids of its nodes and edges, and the nodes that can affect an output.
 
-Whatever has no connection with an output has no effect on it, for any values for which all that passes through the
-network is finite (0 times infinity is not 0). The converse does not hold: nonzero weights may cancel.
+Ids of nodes are ``feature:{name}``; ``front:{l}:{j}``; ``lstm:{u}`` or ``gru:{u}``, the units of the readout;
+``cell:{step}:{name}`` where the head reads all steps, step 0 the newest and -1 the one before; ``head:{l}:{j}`` for
+l >= 1; ``output:{name}``. Layer 0 of the head is what it reads: units, cells, or nodes that are there already, features
+or nodes of the front. The last layer of the head is the outputs, unless an output function stands between them. The
+factors of a product node are ``{id}.{m}``. The edge from node i of a layer of a KAN to sub-node j of the next is
+``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 
-Ids of the nodes of the graph.
-
-``feature:{name}``; ``front:{l}:{j}``; ``lstm:{u}`` or ``gru:{u}``, the units of the readout; ``cell:{step}:{name}``
-where the head reads all steps, step 0 the newest and -1 the one before; ``head:{l}:{j}`` for l >= 1; ``output:{name}``.
-Layer 0 of the head is what it reads: units, cells, or nodes that are there already, features or nodes of the front. The
-last layer of the head is the outputs, unless an output function stands between them. The factors of a product node are
-``{id}.{m}``.
-
-The edge from node i of a layer of a KAN to sub-node j of the next is ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
+Connectivity follows from masks and zero weights alone, whatever the data. What has no connection with an output has no
+effect on it, for any values for which all that passes through the network is finite (0 times infinity is not 0). The
+converse does not hold: nonzero weights may cancel.
 """
 
 from __future__ import annotations
@@ -22,17 +20,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kanmodel.network.chain import Network, Place
-from kanmodel.network.config import LayerConfig, Layers, ModelConfig, RecurrentConfig
+from kanmodel.network.chain import LayerKey, Network
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import KINDS
 
 NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "head", "output", "subnode"]
 READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
+EdgeKey = tuple[str, int, int, int]  # (stage, layer, i, j): from node i of the layer to sub-node j of the next
+Kept = dict[LayerKey, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
 
 
-def node_place(config: ModelConfig, stage: str, layer: int) -> tuple[str, int]:
-    """Where the ledger lists the nodes of a layer of a stage: (stage, layer)."""
+def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
+    """The (stage, layer) at which a ledger lists the nodes of a layer of a stage."""
     if stage == "head" and layer == len(config.head) and config.output_function is None:
         return "output", layer
     if layer > 0:
@@ -44,22 +44,19 @@ def node_place(config: ModelConfig, stage: str, layer: int) -> tuple[str, int]:
 
 def node_id(config: ModelConfig, stage: str, layer: int, index: int) -> str:
     """Id of a node of a layer of a stage."""
-    kind, number = node_place(config, stage, layer)
+    kind, number = ledger_key(config, stage, layer)
     match kind:
         case "output":
-            return output_id(config, index)
+            return f"output:{config.outputs[index]}"
         case "input":
             return f"feature:{config.feature_names[index]}"
-        case "cell":
-            return f"cell:{_cell_name(config, index)}"
+        case "cell":  # a value of one step of a flattened window: a feature, or a unit or node by its number
+            step, value = divmod(index, config.n_readout // config.lookback)
+            plain = config.recurrent is None and not config.front
+            return f"cell:{step - config.lookback + 1}:{config.feature_names[value] if plain else value}"
         case "lstm" | "gru":
             return f"{kind}:{index}"
     return f"{kind}:{number}:{index}"
-
-
-def output_id(config: ModelConfig, output: int) -> str:
-    """Id of an output."""
-    return f"output:{config.outputs[output]}"
 
 
 def subnode_id(config: ModelConfig, stage: str, layer: int, subnode: int) -> str:
@@ -76,12 +73,6 @@ def edge_id(stage: str, layer: int, i: int, j: int) -> str:
     return f"{stage}:{layer}:{i}:{j}"
 
 
-def kind_of(identity: str) -> NodeKind:
-    """``lstm:3`` -> ``lstm``; not for sub-nodes, whose ids begin with their node's."""
-    kind: NodeKind = identity.split(":", 1)[0]  # type: ignore[assignment]
-    return kind
-
-
 def label_of(identity: str) -> str:
     """``lstm:3`` -> ``lstm 3``; ``feature:temp_c`` -> ``temp_c``; ``cell:-3:temp_c`` -> ``temp_c at -3``."""
     kind, rest = identity.split(":", 1)
@@ -91,89 +82,88 @@ def label_of(identity: str) -> str:
     return rest if kind in ("feature", "output") else f"{kind} {rest}"
 
 
-def _cell_name(config: ModelConfig, index: int) -> str:
-    """Step and name of one of the values that a flattened window has: a feature, or a unit or node by its number."""
-    step, value = divmod(index, config.n_readout // config.lookback)
-    plain = config.recurrent is None and not config.front
-    return f"{step - config.lookback + 1}:{config.feature_names[value] if plain else value}"
+def connected_features(network: Network, output: int) -> list[bool]:
+    """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
+    config = network.config
+    edges = passing_edges(network, live_edges(network))
+    read = _values_of_step(config, connected_nodes(network, output, edges)["head", 0])
+    if network.recurrent is not None and config.recurrent is not None:
+        read = _read_by_recurrent(network.recurrent, config.recurrent, config, read)
+    if config.front:
+        read = leading_nodes(network.stages["front"], "front", edges, read)[0]
+    return [bool(feature) for feature in read]
 
 
-Kept = dict[Place, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
+def live_edges(network: Network) -> Kept:
+    """The edges that vary: neither masked nor zero or constant by their weights."""
+    return {key: layer.varies for key, layer in network.layers.items()}
 
 
-def connected_nodes(network: Network, output: int, edges: Kept, passing: Kept | None = None) -> Kept:
-    """The nodes that kept edges connect with both sides, bool (n_nodes,) by (stage, layer).
+def passing_edges(network: Network, edges: Kept) -> Kept:
+    """Those of the edges that enter a sub-node with an effect on its node.
 
-    Before the first layer lie all features, beyond the last one output; a softmax reads all nodes for it. A recurrent
-    part counts as connected with everything. Who asks for many sets of edges of one network gives its `passing`, by
-    `passing_by_layer`.
+    It has none if its own scale or that of its node is 0, nor beside a factor of its product that is always 0: one that
+    no edge moves (none adds anything, or its scale is 0), and whose bias is 0.
     """
-    config, passing = network.config, passing or passing_by_layer(network)
+    passing: Kept = {}
+    for key, layer in network.layers.items():
+        node_of_subnode = torch.tensor(layer.config.node_of_subnode)
+        empty = ~layer.acts.any(dim=1) | (layer.subnode_scale == 0)
+        is_factor = node_of_subnode >= layer.config.n_sum
+        vanishing = _any_subnode(layer.config, is_factor & empty & (layer.subnode_bias == 0))  # (n_nodes,)
+        passes = (layer.subnode_scale != 0) & ((layer.node_scale != 0) & ~vanishing)[node_of_subnode]
+        passing[key] = edges[key] & passes[:, None]
+    return passing
+
+
+def edges_between(network: Network, edges: Kept, nodes: Kept) -> Kept:
+    """The edges whose source and target are both among the nodes."""
+    return {
+        (stage, number): edges[stage, number]
+        & nodes[stage, number + 1][list(layer.config.node_of_subnode)][:, None]
+        & nodes[stage, number]
+        for (stage, number), layer in network.layers.items()
+    }
+
+
+def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
+    """The nodes that `passing_edges` connect both with a feature and with an output, (n_nodes,) by (stage, layer).
+
+    A softmax reads all nodes for each output. A recurrent part counts as connected with everything.
+    """
+    config = network.config
     forward: Kept = {}
     reached = torch.ones(len(config.features), dtype=torch.bool)
     for stage, layers in network.stages.items():
-        if stage == "head":
-            reached = _read_out(config, reached)
+        if stage == "head" and config.recurrent is not None:
+            reached = torch.ones(config.n_readout, dtype=torch.bool)
+        elif stage == "head" and config.readout == "flatten":
+            reached = reached.repeat(config.lookback)
         for number, layer in enumerate(layers):
             forward[stage, number] = _through_norm(layer.config, reached)
-            subnodes = (edges[stage, number] & forward[stage, number]).any(dim=1) & passing[stage, number]
-            reached = _any_subnode(layer.config, subnodes)
+            reached = _any_subnode(layer.config, (edges[stage, number] & forward[stage, number]).any(dim=1))
         forward[stage, len(layers)] = reached
     connected: Kept = {}
     onward = torch.arange(len(config.outputs)) == output
     if config.output_function == "softmax":
         onward = torch.ones_like(onward)
     for stage in reversed(list(network.stages)):
-        leading = leading_nodes(network.stages[stage], stage, edges, onward, passing)
+        leading = leading_nodes(network.stages[stage], stage, edges, onward)
         connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
         if stage == "head":
-            has_cells = config.recurrent is not None
-            onward = torch.ones(config.n_steps).bool() if has_cells else _read_back(config, leading[0])
-    return {place: connected[place] for place in forward}
+            has_units = config.recurrent is not None
+            onward = torch.ones(config.n_steps).bool() if has_units else _values_of_step(config, leading[0])
+    return {key: connected[key] for key in forward}
 
 
-def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor, passing: Kept) -> list[Tensor]:
-    """The nodes of each layer of a stage from which kept edges lead to the last nodes that are set, bool (n_nodes,)."""
+def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor) -> list[Tensor]:
+    """The nodes of each layer of a stage from which `passing_edges` lead to those of its last, bool (n_nodes,)."""
     onward = [last]
     for number, layer in reversed(list(enumerate(layers))):
-        subnodes = leading_subnodes(layer, onward[0], passing[stage, number])
+        subnodes = onward[0][list(layer.config.node_of_subnode)]
         leading = (edges[stage, number] & subnodes[:, None]).any(dim=0)
         onward.insert(0, _through_norm(layer.config, leading))
     return onward
-
-
-def leading_subnodes(layer: KANLayer, nodes: Tensor, passing: Tensor) -> Tensor:
-    """The passing sub-nodes of a layer that act on any of its nodes that are set, (n_nodes,) -> (n_subnodes,), bool."""
-    return nodes[list(layer.config.node_of_subnode)] & passing
-
-
-def passing_by_layer(network: Network) -> Kept:
-    """The `passing_subnodes` of each layer, by (stage, layer)."""
-    return {place: passing_subnodes(layer) for place, layer in network.layers.items()}
-
-
-def passing_subnodes(layer: KANLayer) -> Tensor:
-    """The sub-nodes of a layer that its affine maps and products let through, (n_subnodes,), bool.
-
-    None where its own scale or that of its node is 0, nor beside a factor of its product that is always 0: one that no
-    edge moves (it has none that adds anything, or its scale is 0), and whose bias is 0.
-    """
-    node_of_subnode = torch.tensor(layer.config.node_of_subnode)
-    empty = ~layer.acts.any(dim=1) | (layer.subnode_scale == 0)
-    is_factor = node_of_subnode >= layer.config.n_sum
-    vanishing = _any_subnode(layer.config, is_factor & empty & (layer.subnode_bias == 0))  # (n_nodes,)
-    return (layer.subnode_scale != 0) & ((layer.node_scale != 0) & ~vanishing)[node_of_subnode]
-
-
-def connected_features(network: Network, output: int) -> list[bool]:
-    """Whether a path of live edges and nonzero weights leads from each feature to an output."""
-    config, live, passing = network.config, live_edges(network), passing_by_layer(network)
-    read = _read_back(config, connected_nodes(network, output, live, passing)["head", 0])
-    if network.recurrent is not None and config.recurrent is not None:
-        read = _read_by_recurrent(network.recurrent, config.recurrent, config, read)
-    if config.front:
-        read = leading_nodes(network.stages["front"], "front", live, read, passing)[0]
-    return [bool(feature) for feature in read]
 
 
 def _read_by_recurrent(
@@ -200,10 +190,8 @@ def _read_by_cells(
     module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, name: str, units: Tensor, steps: int
 ) -> Tensor:
     """The inputs that affect these units of one layer and direction after `steps` steps."""
-    kind = KINDS[recurrent.cell]
-    weights = {
-        part: getattr(module, f"{part}_{name}", None) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    }
+    kind, parts = KINDS[recurrent.cell], ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights = {part: getattr(module, f"{part}_{name}", None) for part in parts}
     gates = {part: weight.unflatten(0, (kind.n_gates, -1)) for part, weight in weights.items() if weight is not None}
     of_candidate = torch.cat([gate[kind.candidate].reshape(len(units), -1) for gate in gates.values()], dim=1)
     alive = (of_candidate != 0).any(dim=1)
@@ -217,24 +205,7 @@ def _read_by_cells(
     return read
 
 
-def live_edges(network: Network) -> Kept:
-    """The edges that vary: neither masked nor zero or constant by their weights, (n_subnodes, n_in) by place."""
-    return {place: layer.varies for place, layer in network.layers.items()}
-
-
-def n_nodes(layers: Layers) -> list[int]:
-    """Nodes of each layer of a stage, its inputs first."""
-    return [layers[0].n_in, *(layer.n_out for layer in layers)]
-
-
-def _read_out(config: ModelConfig, steps: Tensor) -> Tensor:
-    """Which of the head's inputs are reached from values of the steps that are, (n_steps,) -> (n_readout,)."""
-    if config.recurrent is not None:
-        return torch.ones(config.n_readout, dtype=torch.bool)
-    return steps.repeat(config.lookback) if config.readout == "flatten" else steps
-
-
-def _read_back(config: ModelConfig, readout: Tensor) -> Tensor:
+def _values_of_step(config: ModelConfig, readout: Tensor) -> Tensor:
     """Which values of a step, or units, lead to head inputs that are set, (n_readout,) -> (n,), bool."""
     return readout.view(config.lookback, -1).any(dim=0) if config.readout == "flatten" else readout
 

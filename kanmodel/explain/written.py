@@ -22,7 +22,7 @@ from kanmodel.data import Array
 from kanmodel.explain.head_formula import HeadFormula
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.pruning import r2
-from kanmodel.explain.structure import node_id, node_place
+from kanmodel.explain.structure import ledger_key, node_id
 
 RESERVED = frozenset({"numpy", *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sympy.__all__})
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
@@ -129,7 +129,7 @@ class Writer:
         nodes = [node_id(config, "head", 0, index) for index in range(config.head[0].n_in)]
         self._symbols = [sympy.Symbol(name) for name in make_identifiers([_name_node(node) for node in nodes])]
         self._in_model_units: Sequence[Any] = self._symbols
-        shares = profile_nodes(searched).shares.get(node_place(config, "head", 0), np.zeros((len(nodes), 0)))
+        shares = profile_nodes(searched).shares.get(ledger_key(config, "head", 0), np.zeros((len(nodes), 0)))
         ranked = zip(nodes, shares, np.argsort(-shares, axis=1, kind="stable")[:, :N_PROFILED], strict=True)
         self._variables = [
             Variable(node, {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0})

@@ -45,7 +45,7 @@ class Trace:
         return self.head[-1].nodes
 
 
-Place = tuple[str, int]  # (stage, layer)
+LayerKey = tuple[str, int]  # (stage, layer)
 PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -> trace
 
 
@@ -77,7 +77,7 @@ class Network(nn.Module):
         }
 
     @property
-    def layers(self) -> dict[Place, KANLayer]:
+    def layers(self) -> dict[LayerKey, KANLayer]:
         """The layers by (stage, layer), in the order of the data."""
         return {(stage, number): layer for stage, layers in self.stages.items() for number, layer in enumerate(layers)}
 

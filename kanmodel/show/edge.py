@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kanmodel.explain.curves import Edge, EdgeCurve
+from kanmodel.explain.curves import Edge
 from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import label_of
 from kanmodel.explain.symbolic import Candidate
@@ -26,7 +26,7 @@ N_ALONG, N_UP = 66, 40  # most characters of a node's name along the x axis and 
 
 
 def draw_edge(
-    curve: EdgeCurve,
+    curve: Edge,
     name: str,
     output: str,
     unit: str | None,
@@ -63,7 +63,7 @@ def _draw_edge(result: Edge, theme: Theme) -> bytes:
     return draw_edge(result, result.name, f"layer {result.edge.layer} of the {result.edge.stage}", None, theme=theme)
 
 
-def _add_plot(root: Part, curve: EdgeCurve) -> None:
+def _add_plot(root: Part, curve: Edge) -> None:
     """The lines, the function last and so on top, with axes, knots, legend, and the histogram of the inputs below."""
     support, ends = curve.support, np.array([curve.support.p01, curve.support.p99])
     lines = [  # name, class, and values in model units
@@ -98,7 +98,7 @@ def _add_plot(root: Part, curve: EdgeCurve) -> None:
         _add_key(root, len(drawn), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
 
 
-def _shade_outside(root: Part, curve: EdgeCurve, x: Scale) -> None:
+def _shade_outside(root: Part, curve: Edge, x: Scale) -> None:
     """The regions outside the grid, where the basis decays to zero."""
     if curve.core is None:
         return
@@ -111,7 +111,7 @@ def _shade_outside(root: Part, curve: EdgeCurve, x: Scale) -> None:
                 root.add("text", "outside the grid", x=(start + end) / 2, y=TOP + 14, class_="middle muted")
 
 
-def _add_axes(root: Part, curve: EdgeCurve, x: Scale, y: Scale) -> None:
+def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
     """Both axes with ticks and names; x also in original units if it is a feature."""
     for value in y.ticks():
         at = y.at(value)
@@ -169,7 +169,7 @@ def list_worth(part: TopologyNode | TopologyEdge, unit: str | None) -> list[str]
     return worth
 
 
-def describe_shape(curve: EdgeCurve) -> str:
+def describe_shape(curve: Edge) -> str:
     """The verdict on the function of an edge."""
     line = f"a straight line has an R2 of {curve.line.r2:.3f} where the data lies"
     outside = curve.support.outside_grid or 0.0

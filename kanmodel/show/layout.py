@@ -10,8 +10,8 @@ from operator import sub
 
 import numpy as np
 
-from kanmodel.explain.structure import READOUT_KINDS
-from kanmodel.explain.topology import NetworkGraph, TopologyEdge, TopologyNode
+from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
+from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.svg import MARGIN
 
 HEADER, FOOTER = 98.0, 68.0
@@ -29,7 +29,6 @@ BUNDLE_GAP = 260.0  # between layers joined by links without curves
 FACTORS, FACTOR_PITCH = 28.0, 18.0  # from a product node to its factors, and from one to the next
 
 Point = tuple[float, float]
-EdgeKey = tuple[str, int, int, int]  # stage, layer, i, j
 
 
 @dataclass
@@ -131,12 +130,7 @@ class Layout:
     name_length: int
 
 
-def edge_key(edge: TopologyEdge) -> EdgeKey:
-    """The key of an edge within its network."""
-    return edge.stage, edge.layer, edge.i, edge.j
-
-
-def lay_out(topology: NetworkGraph, fold: bool, with_curves: bool = True) -> Layout:
+def lay_out(topology: Topology, fold: bool, with_curves: bool = True) -> Layout:
     """Places the nodes and curves of a network.
 
     Args:
@@ -169,7 +163,7 @@ def lay_out(topology: NetworkGraph, fold: bool, with_curves: bool = True) -> Lay
     return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, tilted, name_length)
 
 
-def _group_by_layer(topology: NetworkGraph, fold: bool, with_curves: bool) -> list[Row]:
+def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> list[Row]:
     """Layers from the features to the output; sub-nodes belong to the layer of their node."""
     nodes: dict[tuple[str, int], list[TopologyNode]] = {}
     for node in topology.nodes:
@@ -216,7 +210,7 @@ def _place_row(row: Row, left: float, right: float, fold: bool) -> dict[str, Poi
     return places | {node.id: (left + room + (n + 0.5) * PRUNED_PITCH, row.y) for n, node in enumerate(pruned)}
 
 
-def _place_factors(topology: NetworkGraph, places: Mapping[str, Point]) -> dict[str, Point]:
+def _place_factors(topology: Topology, places: Mapping[str, Point]) -> dict[str, Point]:
     """Positions of sub-nodes, side by side below their product node."""
     factors: dict[str, list[str]] = {}
     for edge in topology.edges:
@@ -243,7 +237,7 @@ def _place_boxes(
     high = low - lines * (side + BOX_GAP) + BOX_GAP
     for x, column in zip(spread(middles, pitch, first, last), columns, strict=True):
         for line, edge in enumerate(column):
-            yield edge_key(edge), Box(x, low - side / 2 - line * (side + BOX_GAP), line, lines, side, low, high)
+            yield edge.key, Box(x, low - side / 2 - line * (side + BOX_GAP), line, lines, side, low, high)
 
 
 def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.data import Array
-from kanmodel.explain.curves import EdgeCurve, sample_edges
+from kanmodel.explain.curves import Edge, sample_edges
 from kanmodel.explain.result import Theme, draw
-from kanmodel.explain.structure import READOUT_KINDS
-from kanmodel.explain.topology import NetworkGraph, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
+from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import (
     BOX_GAP,
@@ -23,10 +23,8 @@ from kanmodel.show.layout import (
     FOLDED,
     STEP_GAP,
     Box,
-    EdgeKey,
     Layout,
     Point,
-    edge_key,
     lay_out,
 )
 from kanmodel.show.style import N_COLORS
@@ -66,7 +64,7 @@ CAPTIONS = {  # of a layer, and what its nodes are called
 }
 
 
-def select_part(topology: NetworkGraph, through: str | None, pruned: bool) -> NetworkGraph:
+def select_part(topology: Topology, through: str | None, pruned: bool) -> Topology:
     """The part of a network upstream of its output, or of that the part on the paths through a node.
 
     Args:
@@ -81,18 +79,18 @@ def select_part(topology: NetworkGraph, through: str | None, pruned: bool) -> Ne
     return part if through is None else part.through(through, only_kept=pruned)
 
 
-def curved_edges(part: NetworkGraph) -> list[TopologyEdge]:
+def curved_edges(part: Topology) -> list[TopologyEdge]:
     """The edges whose functions are drawn: the kept ones, or none if there are more than `N_CURVES`."""
     kept = [edge for edge in part.kan_edges if edge.kept]
     return kept if len(kept) <= N_CURVES else []
 
 
-def count_links(part: NetworkGraph, pruned: bool) -> int:
+def count_links(part: Topology, pruned: bool) -> int:
     """How many edges of a part are drawn, of which `limit_links` chooses the strongest."""
     return sum(min(count, N_LINKS) for count in _drawn_by_kind(part, pruned).values())
 
 
-def limit_links(part: NetworkGraph, pruned: bool, n_links: int = N_LINKS) -> NetworkGraph:
+def limit_links(part: Topology, pruned: bool, n_links: int = N_LINKS) -> Topology:
     """A part of a network with at most `n_links` edges of each kind: kept ones first, by contribution or share.
 
     Args:
@@ -109,13 +107,13 @@ def limit_links(part: NetworkGraph, pruned: bool, n_links: int = N_LINKS) -> Net
     return replace(part, edges=tuple(edge for edge in part.edges if id(edge) in strongest))
 
 
-def _drawn_by_kind(part: NetworkGraph, pruned: bool) -> Counter[str]:
+def _drawn_by_kind(part: Topology, pruned: bool) -> Counter[str]:
     return Counter(edge.kind for edge in part.edges if edge.kept or not pruned)
 
 
 def draw_topology(
-    topology: NetworkGraph,
-    curves: Sequence[EdgeCurve],
+    topology: Topology,
+    curves: Sequence[Edge],
     name: str,
     unit: str | None,
     pruned: bool = True,
@@ -183,10 +181,10 @@ class _Scene:
         has_front: whether there are layers per step between the features and the head's inputs.
     """
 
-    topology: NetworkGraph
+    topology: Topology
     layout: Layout
     nodes: Mapping[str, TopologyNode]
-    curves: Mapping[EdgeKey, EdgeCurve]
+    curves: Mapping[EdgeKey, Edge]
     unit: str | None
     colors: Mapping[str, int]
     by_score: bool
@@ -195,9 +193,7 @@ class _Scene:
     has_front: bool
 
     @classmethod
-    def of(
-        cls, topology: NetworkGraph, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color
-    ) -> _Scene:
+    def of(cls, topology: Topology, curves: Sequence[Edge], unit: str | None, fold: bool, color: Color) -> _Scene:
         """Computes the layout and assigns colours."""
         bundled = not curves and any(edge.kept for edge in topology.kan_edges)
         layout = lay_out(topology, fold, with_curves=not bundled)
@@ -207,7 +203,7 @@ class _Scene:
             topology=topology,
             layout=layout,
             nodes={node.id: node for node in topology.nodes},
-            curves={edge_key(curve.edge): curve for curve in curves},
+            curves={curve.edge.key: curve for curve in curves},
             unit=unit,
             colors={node.label: number for number, node in enumerate(features[:N_COLORS], start=1)},
             by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
@@ -265,8 +261,8 @@ def _add_links(root: Part, scene: _Scene) -> None:
     for edge in sorted(scene.topology.edges, key=depth):
         if scene.fold and not edge.kept:
             continue
-        curve = scene.curves.get(edge_key(edge)) if edge.kind == "edge" else None
-        box = scene.layout.boxes[edge_key(edge)] if edge.kept and curve is not None else None
+        curve = scene.curves.get(edge.key) if edge.kind == "edge" else None
+        box = scene.layout.boxes[edge.key] if edge.kept and curve is not None else None
         width, opacity, class_ = LINK, 1.0, "link"
         if not edge.kept:
             width, class_ = FAINT, "link pale-link"
@@ -322,7 +318,7 @@ def _join_through(source: Point, target: Point, box: Box) -> str:
     return _join(source, (left, box.low)) + inward + outward + _join((right, box.high), target)
 
 
-def _add_curve(group: Part, box: Box, curve: EdgeCurve, opacity: float) -> None:
+def _add_curve(group: Part, box: Box, curve: Edge, opacity: float) -> None:
     """The function of an edge, fitted into its box."""
     side, inner = box.side, box.side - 2 * PADDING
     x, y = box.x - side / 2, box.y - side / 2
@@ -429,7 +425,7 @@ def _add_legend(root: Part, scene: _Scene, n_links: int | None) -> None:
         root.add("text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
 
 
-def describe_cost(topology: NetworkGraph, unit: str | None) -> str:
+def describe_cost(topology: Topology, unit: str | None) -> str:
     """The number of kept edges, and the fidelity with these."""
     edges, cost = topology.kan_edges, topology.fidelity
     kept = f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f}"
@@ -439,7 +435,7 @@ def describe_cost(topology: NetworkGraph, unit: str | None) -> str:
     return f"{kept} against the full model; {errors}."
 
 
-def _describe_edge(edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> str:
+def _describe_edge(edge: TopologyEdge, curve: Edge | None, unit: str | None) -> str:
     """Ends, contribution and shape of an edge, one per line."""
     share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
     lines = (name_edge(edge), share, *list_worth(edge, unit), describe_shape(curve) if curve else "")

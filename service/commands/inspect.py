@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from kanmodel import load
-from kanmodel.explain.topology import NetworkGraph, TopologyEdge
+from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.model import Model
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
@@ -60,7 +60,7 @@ def _describe_file(model: Model, file: Path) -> dict[str, Any]:
     return {"file": str(file), "checkpoint": model.checkpoint}
 
 
-def describe(model: Model, file: Path, topology: NetworkGraph) -> dict[str, Any]:
+def describe(model: Model, file: Path, topology: Topology) -> dict[str, Any]:
     """Everything that the tables show, as JSON members; edges are strongest first."""
     config, recurrent = config_to_dict(model.config), model.config.recurrent
     cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
@@ -78,7 +78,7 @@ def describe(model: Model, file: Path, topology: NetworkGraph) -> dict[str, Any]
     }
 
 
-def _describe_topology(topology: NetworkGraph) -> dict[str, Any]:
+def _describe_topology(topology: Topology) -> dict[str, Any]:
     edges = _by_contribution(topology)
     return {
         "output": topology.output,
@@ -165,7 +165,7 @@ def metrics_table(model: Model) -> Table:
     return table
 
 
-def edges_table(topology: NetworkGraph, count: int) -> Table:
+def edges_table(topology: Topology, count: int) -> Table:
     """The edges that contribute most, and whether pruning keeps them."""
     edges = _by_contribution(topology)
     kept = sum(edge.kept for edge in edges)
@@ -182,7 +182,7 @@ def edges_table(topology: NetworkGraph, count: int) -> Table:
     return table
 
 
-def _by_contribution(topology: NetworkGraph) -> list[TopologyEdge]:
+def _by_contribution(topology: Topology) -> list[TopologyEdge]:
     """The edges of the KANs, strongest first."""
     return sorted(
         topology.kan_edges,

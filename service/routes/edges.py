@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from kanmodel.explain.topology import NetworkGraph
+from kanmodel.explain.topology import Topology
 from kanmodel.show.edge import draw_edge
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
@@ -91,7 +91,7 @@ async def get_edge(
     return await parts.work.run(sample, "explanation", cost, deadline=deadline)
 
 
-async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> NetworkGraph:
+async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:
     if query.points > parts.settings.max_points:
         message = f"must be at most {parts.settings.max_points} (max_points), but is {query.points}"
         raise unusable("points", message, "limit_exceeded")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.topology import NetworkGraph
+from kanmodel.explain.topology import Topology
 from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology, select_part
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
@@ -86,7 +86,7 @@ async def get_fidelity_curve(
     return await parts.work.run(lambda: answer_json(describe()), "explanation", cost, deadline=deadline)
 
 
-def _select(topology: NetworkGraph, query: TopologyQuery) -> NetworkGraph:
+def _select(topology: Topology, query: TopologyQuery) -> Topology:
     """What the query wants to see of a network.
 
     Raises:
@@ -98,7 +98,7 @@ def _select(topology: NetworkGraph, query: TopologyQuery) -> NetworkGraph:
         raise unusable("through", f"must be the id of a node: {error}") from error
 
 
-def _draw(served: Served, topology: NetworkGraph, part: NetworkGraph, output: int, query: TopologyQuery) -> bytes:
+def _draw(served: Served, topology: Topology, part: Topology, output: int, query: TopologyQuery) -> bytes:
     curves = served.model.curves(curved_edges(part), N_POINTS)
     unit = served.model.config.target_of(output).unit
     return draw_topology(

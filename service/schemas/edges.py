@@ -9,9 +9,9 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import curves
-from kanmodel.explain.curves import EdgeCurve, Support
+from kanmodel.explain.curves import Edge, Support
 from kanmodel.explain.symbolic import Candidate
-from kanmodel.explain.topology import NetworkGraph
+from kanmodel.explain.topology import Topology
 from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
@@ -170,7 +170,7 @@ class EdgeList(EdgeContext):
 
 
 def describe_edge(
-    served: Served, topology: NetworkGraph, curve: EdgeCurve, candidates: Sequence[Candidate] = ()
+    served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate] = ()
 ) -> EdgeResponse:
     """Describes one edge.
 
@@ -186,12 +186,12 @@ def describe_edge(
     return {**_describe_context(served, topology), **function}
 
 
-def describe_edges(served: Served, topology: NetworkGraph, curves: list[EdgeCurve]) -> EdgeList:
+def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> EdgeList:
     """Describes several edges."""
     return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
 
 
-def _describe_context(served: Served, topology: NetworkGraph) -> EdgeContext:
+def _describe_context(served: Served, topology: Topology) -> EdgeContext:
     return {
         "model_name": served.name,
         "version": served.version,
@@ -202,7 +202,7 @@ def _describe_context(served: Served, topology: NetworkGraph) -> EdgeContext:
     }
 
 
-def _describe_curve(curve: EdgeCurve) -> EdgeFunction:
+def _describe_curve(curve: Edge) -> EdgeFunction:
     edge = curve.edge
     described: EdgeFunction = {
         "stage": edge.stage,  # type: ignore[typeddict-item]

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from kanmodel.explain.pruning import Fidelity, FidelityPoint
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.structure import NodeKind
-from kanmodel.explain.topology import EdgeKind, NetworkGraph, TopologyEdge, TopologyNode
+from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
 from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
@@ -250,7 +250,7 @@ def describe_fidelity_curve(
     }
 
 
-def describe_topology(served: Served, topology: NetworkGraph, part: NetworkGraph, pruned: bool) -> TopologyResponse:
+def describe_topology(served: Served, topology: Topology, part: Topology, pruned: bool) -> TopologyResponse:
     """The graph of a part of what leads to the output; `pruned` leaves out what the rule does not keep."""
     return {
         "directed": True,
@@ -261,7 +261,7 @@ def describe_topology(served: Served, topology: NetworkGraph, part: NetworkGraph
     }
 
 
-def _describe_graph(served: Served, topology: NetworkGraph) -> GraphInfo:
+def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
     described: GraphInfo = {
         "model_name": served.name,
         "version": served.version,

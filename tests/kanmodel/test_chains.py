@@ -20,7 +20,7 @@ from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
-from kanmodel.explain.structure import node_place
+from kanmodel.explain.structure import ledger_key
 from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
@@ -49,10 +49,10 @@ def test_the_ledger_of_any_chain_is_complete(config, seed):
         for number, layer in enumerate(layers):
             edges = listed[stage, number].edges
             if not layer.mixes:
-                entering = listed[node_place(config, stage, number)].nodes
+                entering = listed[ledger_key(config, stage, number)].nodes
                 assert (np.abs(edges.sum(axis=1) - entering).max(axis=1) <= slack).all()
             node_of_subnode = np.eye(layer.n_out)[list(layer.node_of_subnode)]
-            leaving = listed[node_place(config, stage, number + 1)].nodes
+            leaving = listed[ledger_key(config, stage, number + 1)].nodes
             assert (np.abs(edges.sum(axis=2) @ node_of_subnode - leaving).max(axis=1) <= slack).all()
 
 

@@ -26,7 +26,7 @@ from kanmodel.computing import Once
 from kanmodel.explain.ablation import extract_subnetwork
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
-from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import attribute_features, measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds
@@ -221,7 +221,7 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
     model = Model(make_model(shape, product=True, n_features=3, lookback=3, hidden_size=3, n_reference=128))
     topology = model.topology()
     for edge in topology.kan_edges[:: max(1, len(topology.kan_edges) // 12)]:
-        below = sample_edge(model.loaded, topology, edge.stage, edge.layer, edge.i, edge.j, points=11, span="grid")
+        (below,) = sample_edges(model.loaded, [edge], points=11, span="grid")
         by_id = model.edge(edge.source, edge.target, points=11, span="grid")
         by_number = model.edge(edge.layer, np.int64(edge.i), edge.j, stage=edge.stage, points=11, span="grid")
         for found in (by_id, by_number):

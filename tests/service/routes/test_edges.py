@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
@@ -15,7 +15,7 @@ def test_the_answer_is_the_curve(service):
     """Every number of an edge is that of the model core, with what identifies it."""
     model = service.models["front"]
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
-    curve = sample_edge(model, topology, "front", 0, 2, 1, points=7, span="grid")
+    (curve,) = sample_edges(model, [topology.edge("front", 0, 2, 1)], points=7, span="grid")
     path = "/v1/models/front/edges/0/2/1?stage=front&points=7&range=grid"
     answer = service.get(path).json()
     for name in ("x", "y", "base", "spline", "slope", "grid", "x_original"):

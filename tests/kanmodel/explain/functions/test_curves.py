@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.curves import sample_edge, sample_edges
+from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.topology import build_topology
@@ -31,6 +31,11 @@ def tiny(shape, **options):
 def golden(name):
     case = load_case(name)
     return case, build_topology(case.model, measure_importance(case.model, 0), PruningRule())
+
+
+def sample_edge(model, topology, stage, layer, i, j, points=101, span="support"):
+    (curve,) = sample_edges(model, [topology.edge(stage, layer, i, j)], points, span)
+    return curve
 
 
 def changed(model, change):

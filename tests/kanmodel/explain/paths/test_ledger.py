@@ -19,7 +19,7 @@ from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.importance import rank_correlation
 from kanmodel.explain.paths.bisection import MAX_PARTS
 from kanmodel.explain.scores import score_layers
-from kanmodel.explain.structure import node_place
+from kanmodel.explain.structure import ledger_key
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform
@@ -73,7 +73,7 @@ def measure_residual(model, ledger):
             gaps.append(layer.edges.sum(axis=(1, 2)) - change)
     for stage, layers in model.config.stages.items():
         edges = [layer.edges for layer in ledger.layers if layer.stage == stage]
-        reaching = nodes[node_place(model.config, stage, 0)]
+        reaching = nodes[ledger_key(model.config, stage, 0)]
         for number, config in enumerate(layers):
             if not config.mixes:
                 gaps.append(np.abs(edges[number].sum(axis=1) - reaching).max(axis=1))

@@ -19,14 +19,14 @@ from kanmodel.explain import pruning as pruning_module
 from kanmodel.explain.ablation import extract_subnetwork
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import (
+    MaskedForward,
     PruningRule,
-    Replay,
     Thresholds,
     count_at_once,
     prune_by_rule,
     prune_network,
     remove_edges,
-    score_edges,
+    score_network,
     trace_fidelity,
 )
 from kanmodel.explain.pruning import r2 as fidelity_r2
@@ -524,8 +524,7 @@ def test_the_curve_ends_where_it_is_not_finite(fill):
 def test_thresholds_that_leave_nothing_finite_are_refused(metric, part):
     """Thresholds that take an edge that a function needs are an error, not an R2 that is no number."""
     model, importance = measured_root()
-    replay = Replay(model)
-    scores = score_edges(model, importance, replay.run(replay.live), metric)["head", 0][0]
+    scores = score_network(model, importance, MaskedForward(model).full, metric)[0]["head", 0][0]
     assert scores[0] < scores[1]
     rule = PruningRule(metric, None, replace(ALL, **{part: float(scores.mean())}))
     with pytest.raises(NonFiniteError, match="finite"):
