@@ -35,13 +35,7 @@ from kanmodel.explain.curves import Edge, Span, sample_edges
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.formula import Formulas
-from kanmodel.explain.importance import (
-    Importance,
-    ImportanceEstimates,
-    attribute_features,
-    attribute_groups,
-    measure_importance,
-)
+from kanmodel.explain.importance import Importance, add_groups, measure_importance
 from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.pruning import (
     Fidelity,
@@ -55,7 +49,7 @@ from kanmodel.explain.pruning import (
     remove_edges,
     trace_fidelity,
 )
-from kanmodel.explain.report import Report, answer_findings, collect_findings
+from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.result import Result, Table
 from kanmodel.explain.shifts import Goal, Search
 from kanmodel.explain.structure import EdgeKey
@@ -693,15 +687,12 @@ class Model(Result):
         return export_onnx(self.loaded, Path(path))
 
     @cached
-    def _measure(self, output: int) -> ImportanceEstimates:
+    def _measure(self, output: int) -> Importance:
         return measure_importance(self.loaded, output)
 
     @cached
     def _attribute(self, output: int, groups: tuple[tuple[str, ...], ...]) -> Importance:
-        measured, unit = self._measure(output), self._unit_of(output)
-        of_groups = attribute_groups(self.loaded, measured, {name: members for name, *members in groups})
-        rows, span = attribute_features(self.loaded, measured), self.loaded.reference_span
-        return Importance(self.outputs[output], unit, rows, measured, of_groups, reference=span)
+        return add_groups(self.loaded, self._measure(output), {name: members for name, *members in groups})
 
     @cached
     def _agreement(self, output: int) -> tuple[Agreement, ...]:
@@ -755,11 +746,7 @@ class Model(Result):
     @cached
     def _report(self, output: int) -> Report:
         """On the default topology."""
-        measured, graph = self._measure(output), self._lay_out(output, PruningRule())
-        groups = self.importance(self.outputs[output]).groups
-        found = collect_findings(self.loaded, measured, graph, groups)
-        answers = answer_findings(self.config, output, found)
-        return Report(self.outputs[output], answers, reference=self.loaded.reference_span)
+        return write_report(self.loaded, self.importance(self.outputs[output]), self._lay_out(output, PruningRule()))
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature."""

@@ -13,7 +13,7 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.data import Array
-from kanmodel.explain.importance import ImportanceEstimates
+from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule, prune_network, r2, remove_edges
 from kanmodel.explain.result import Result, Table
 from kanmodel.explain.structure import Kept, edges_between, leading_nodes, passing_edges
@@ -100,7 +100,7 @@ def measure_size(network: Network) -> Size:
 
 
 def extract_subnetwork(
-    model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
+    model: LoadedModel, importances: Sequence[Importance], rule: PruningRule
 ) -> LoadedModel:
     """The model with the union of the edges that the rule keeps for each output; all others are masked.
 
@@ -124,7 +124,7 @@ def extract_subnetwork(
         NonFiniteError: thresholds, or the edges of `without`, leave a network with an output that is not finite on the
             reference windows.
     """
-    of_output = {importance.output: importance for importance in importances}
+    of_output = {importance.output_index: importance for importance in importances}
     rules = dict.fromkeys(of_output, replace(rule, without=()))
     for _ in range(TRIES):
         prunings = {output: prune_by_rule(model, importance, rules[output]) for output, importance in of_output.items()}

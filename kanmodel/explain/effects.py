@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
@@ -106,6 +107,22 @@ def measure_effects(
     refuse_non_finite_outputs(removed)
     refuse_non_finite_outputs(alone)
     return Effects(removed, alone)
+
+
+def forecast_without(model: LoadedModel, windows: Tensor, output: int, gone: NDArray[np.bool_]) -> Array:
+    """An output with features replaced by their means over the reference windows (mean ablation), (n,), model units.
+
+    Args:
+        model: the model.
+        windows: (n, lookback, n_features), model units.
+        output: index of the output.
+        gone: whether each feature is replaced, (n_features,), or (n, n_features).
+    """
+    pause()
+    with torch.inference_mode():
+        changed = torch.where(torch.from_numpy(gone)[..., None, :], scaled_baselines(model), windows)
+        forecasts: Array = model.network(changed)[:, output].double().numpy()
+    return forecasts
 
 
 def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, parts: Sequence[Part]) -> Array:

@@ -1,10 +1,8 @@
-"""Faithfulness of feature rankings: deletion, insertion and infidelity.
+"""How far feature rankings are to be trusted: their faithfulness to the model, and their dependence on the baseline.
 
 Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) and infidelity (Yeh et al. 2019, arXiv 1901.09392).
 A feature is removed by mean ablation, that is replaced by its mean over the reference windows; zero may lie outside the
 data and the grids.
-
-How much the importance of the features depends on the baseline.
 """
 
 from __future__ import annotations
@@ -15,18 +13,20 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.attribution import Explanation, explain_windows
+from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
-from kanmodel.explain.importance import ImportanceEstimates, rank_correlation
-from kanmodel.explain.scores import MIN_INPUTS, score_layers
+from kanmodel.explain.effects import forecast_without
+from kanmodel.explain.importance import Importance, rank_correlation, score_features
 
 ComparedBaseline = Literal["mean", "zero", "reference"]
-N_BASELINES = 16  # reference windows whose ledgers are averaged
+N_BASELINES = 16  # reference windows whose explanations are averaged
+N_WINDOWS = 128  # taken evenly from the reference
+N_SUBSETS = 16  # of the features, for infidelity
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Agreement:
     feature: str
 
 
-def compare_baselines(model: LoadedModel, importance: ImportanceEstimates) -> tuple[Agreement, ...]:
+def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agreement, ...]:
     """Each pair of the baselines ``mean``, ``zero`` and ``reference``, for the output that `importance` is about.
 
     It takes as long as explaining every reference window many times; with fewer than 16 reference windows, all of them
@@ -54,33 +54,25 @@ def compare_baselines(model: LoadedModel, importance: ImportanceEstimates) -> tu
 
     Raises:
         DataError: there are fewer than 2 reference windows.
-        NonFiniteError: the ledger of a reference window is not finite.
+        NonFiniteError: the explanation of a reference window is not finite.
     """
-    windows, output = model.reference.windows, importance.output
-    ledgers: dict[ComparedBaseline, Explanation] = {
+    windows, output = model.reference.windows, importance.output_index
+    several = ReferenceBaselines(min(N_BASELINES, len(windows)))
+    explanations = {
+        "mean": importance.explanation,
         "zero": explain_windows(model, windows, output, Baseline("zero")),
-        "reference": explain_windows(model, windows, output, ReferenceBaselines(min(N_BASELINES, len(windows)))),
+        "reference": explain_windows(model, windows, output, several),
     }
-    sizes: dict[ComparedBaseline, Array] = {"mean": importance.features.value}
-    sizes |= {kind: np.abs(ledger.contributions).mean(axis=0) for kind, ledger in ledgers.items()}
+    kinds: tuple[ComparedBaseline, ...] = ("mean", "zero", "reference")
+    sizes = {kind: np.abs(explanations[kind].contributions).mean(axis=0) for kind in kinds}
     shares = {kind: size / (size.sum() or 1.0) for kind, size in sizes.items()}
     agreements = []
-    for a, b in combinations(sizes, 2):
+    for a, b in combinations(kinds, 2):
         difference = np.abs(shares[a] - shares[b])
         largest = int(difference.argmax())
-        agreements.append(
-            Agreement(
-                baselines=(a, b),
-                rank_correlation=rank_correlation(sizes[a], sizes[b]),
-                share_difference=float(difference[largest]),
-                feature=model.config.feature_names[largest],
-            )
-        )
+        correlation, name = rank_correlation(sizes[a], sizes[b]), model.config.feature_names[largest]
+        agreements.append(Agreement((a, b), correlation, float(difference[largest]), name))
     return tuple(agreements)
-
-
-N_WINDOWS = 128  # taken evenly from the reference
-N_SUBSETS = 16  # of the features, for infidelity
 
 
 @dataclass(frozen=True)
@@ -108,29 +100,40 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
 
     Args:
         model: the model.
-        output: number of the output.
+        output: index of the output.
         seed: of the random order and of the sets of features.
     """
     generator = np.random.default_rng(seed)
-    reference = model.reference.windows
     windows = spread_windows(model, N_WINDOWS)
-    start = scaled_baselines(model)
+    subsets = generator.random((N_SUBSETS, windows.shape[2])) < 0.5
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
-    trial = _Trial(model, output, windows, start, spread, generator.random((N_SUBSETS, windows.shape[2])) < 0.5)
+
+    def outputs(gone: NDArray[np.bool_]) -> Array:
+        return forecast_without(model, windows, output, gone) / spread
+
+    def judge(method: str, importance: Array, contributions: Array | None) -> Faithfulness:
+        """One method: importance is its order, contributions the changes that it predicts, (n, n_features) each."""
+        rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
+        full = outputs(np.zeros(rank.shape, dtype=bool))
+        numbers = range(1, max(windows.shape[2], 2))  # removing all says nothing about the order
+        gone = [np.abs(outputs(rank < k) - full).mean() for k in numbers]
+        back = [np.abs(outputs(rank >= k) - full).mean() for k in numbers]
+        infidelity = None
+        if contributions is not None:
+            errors = [full - outputs(subset) - contributions @ subset.astype(float) for subset in subsets]
+            infidelity = float(np.square(errors).mean())
+        return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
 
     ledger = explain_windows(model, windows, output).contributions / (spread * model.scaling.output_scale[output])
     gradient = _gradient(model, windows, output) / spread
-    by_gradient = (gradient * (windows - start).double().numpy()).sum(axis=1)
+    by_gradient = (gradient * (windows - scaled_baselines(model)).double().numpy()).sum(axis=1)
     rows = [
-        trial.judge("ledger", np.abs(ledger), ledger),
-        trial.judge("gradient", np.abs(gradient).sum(axis=1), by_gradient),
-        trial.judge("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
+        judge("ledger", np.abs(ledger), ledger),
+        judge("gradient", np.abs(gradient).sum(axis=1), by_gradient),
+        judge("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
     ]
-    if model.config.reads_features and len(reference) >= MIN_INPUTS:
-        score = (
-            score_layers(model.network.stages["head"], model.network.encode(reference)).feature_score.double().numpy()
-        )
-        rows.append(trial.judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
+    if (score := score_features(model)) is not None:
+        rows.append(judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
     return tuple(rows)
 
 
@@ -141,41 +144,3 @@ def _gradient(model: LoadedModel, windows: Tensor, output: int) -> Array:
         (gradient,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)
     values: Array = gradient.double().numpy()
     return values
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """The windows, the values of removed features, and the sets of features (n_subsets, n_features)."""
-
-    model: LoadedModel
-    output: int
-    windows: Tensor
-    start: Tensor
-    spread: float
-    subsets: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
-
-    def judge(self, method: str, importance: Array, contributions: Array | None) -> Faithfulness:
-        """One method: importance is its order, contributions the changes that it predicts, (n, n_features) each."""
-        n_features = self.windows.shape[2]
-        rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
-        full = self.outputs(np.zeros(rank.shape, dtype=bool))
-        numbers = range(1, max(n_features, 2))  # removing all says nothing about the order
-        gone = [np.abs(self.outputs(rank < k) - full).mean() for k in numbers]
-        back = [np.abs(self.outputs(rank >= k) - full).mean() for k in numbers]
-        infidelity = None
-        if contributions is not None:
-            errors = [
-                full - self.outputs(np.broadcast_to(subset, rank.shape)) - contributions @ subset.astype(float)
-                for subset in self.subsets
-            ]
-            infidelity = float(np.square(errors).mean())
-        return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
-
-    def outputs(self, gone: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Array:
-        """The output without the features marked (n, n_features), in its standard deviations."""
-        pause()
-        mask = torch.from_numpy(gone.copy())[:, None, :]
-        with torch.inference_mode():
-            outputs = self.model.network(torch.where(mask, self.start, self.windows))
-        values: Array = outputs[:, self.output].double().numpy() / self.spread
-        return values

@@ -17,19 +17,19 @@ Pairs are taken from all features, and screened so that the cost is bounded:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.baseline import scaled_baselines, spread_windows
+from kanmodel.explain.baseline import spread_windows
 from kanmodel.explain.bootstrap import Bootstrap
+from kanmodel.explain.effects import forecast_without
 
 N_WINDOWS = 64
 N_FEATURES = 24
@@ -69,66 +69,47 @@ class Interactions:
 
 
 def measure_interactions(model: LoadedModel, output: int) -> Interactions:
-    """The strongest interactions of any two features, screened as the module describes.
-
-    Args:
-        model: the model.
-        output: number of the output.
-    """
-    reference, names = model.reference.windows, model.config.feature_names
-    n_features = len(names)
-    few = spread_windows(model, N_WINDOWS)
-    screened = _Differences(model, output, few)
-    chosen = list(range(n_features))
-    if n_features > N_FEATURES:
-        chosen = sorted(_largest([screened.of_feature(feature) for feature in chosen], N_FEATURES))
+    """The strongest interactions of any two features for output number `output`, screened as the module describes."""
+    names, few = model.config.feature_names, spread_windows(model, N_WINDOWS)
+    difference = _second_difference(model, output, few)
+    chosen = list(range(len(names)))
+    if len(names) > N_FEATURES:
+        others = [frozenset(chosen) - {feature} for feature in chosen]
+        of_feature = [difference(frozenset({feature}), rest) for feature, rest in enumerate(others)]
+        chosen = sorted(_largest(of_feature, N_FEATURES))
     candidates = list(combinations(chosen, 2))
-    differences = [float(np.abs(screened.of_pair(i, j)).mean()) for i, j in candidates]
-    strongest = [candidates[pair] for pair in _largest(differences, N_PAIRS)]
+    differences = [difference(frozenset({i}), frozenset({j})) for i, j in candidates]
 
-    whole, bootstrap = _Differences(model, output, reference), Bootstrap(len(reference))
+    difference, bootstrap = (
+        _second_difference(model, output, model.reference.windows),
+        Bootstrap(len(model.reference.windows)),
+    )
     found = []
-    for i, j in strongest:
-        estimate = bootstrap.mean(np.abs(whole.of_pair(i, j)))
+    for i, j in (candidates[pair] for pair in _largest(differences, N_PAIRS)):
+        estimate = bootstrap.mean(difference(frozenset({i}), frozenset({j})))
         found.append(Interaction((names[i], names[j]), float(estimate.value), estimate.bounds()))
     found.sort(key=lambda interaction: -interaction.strength)
-    return Interactions(tuple(found), n_features, len(candidates), len(few))
+    return Interactions(tuple(found), len(names), len(candidates), len(few))
 
 
-def _largest(values: Sequence[float], n: int) -> list[int]:
-    """Places of the n largest values, largest first."""
-    return [int(place) for place in np.argsort(-np.array(values), kind="stable")[:n]]
+def _largest(differences: Sequence[Array], n: int) -> list[int]:
+    """Places of the n largest means, largest first."""
+    means = np.array([values.mean() for values in differences])
+    return [int(place) for place in np.argsort(-means, kind="stable")[:n]]
 
 
-class _Differences:
-    """Second differences of one output over some windows, the target's unit."""
+def _second_difference(
+    model: LoadedModel, output: int, windows: Tensor
+) -> Callable[[frozenset[int], frozenset[int]], Array]:
+    """The magnitude of the second difference of two sets of features at each of n windows, (n,), the target's unit."""
 
-    def __init__(self, model: LoadedModel, output: int, windows: Tensor) -> None:
-        self._model, self._output, self._windows = model, output, windows
-        self._start = scaled_baselines(model)
-        self._alone: dict[int, Array] = {}
-        self._full = self._without([])
+    @cache
+    def without(features: frozenset[int]) -> Array:
+        gone = np.isin(np.arange(windows.shape[2]), list(features))
+        return forecast_without(model, windows, output, gone) * float(model.scaling.output_scale[output])
 
-    def _without(self, features: list[int]) -> Array:
-        """The output without some features, (n,)."""
-        pause()
-        changed = self._windows.clone()
-        changed[:, :, features] = self._start[:, :, features]
-        with torch.inference_mode():
-            values: Array = self._model.network(changed)[:, self._output].double().numpy()
-        return values * float(self._model.scaling.output_scale[self._output])
+    def difference(one: frozenset[int], other: frozenset[int]) -> Array:
+        magnitude: Array = np.abs(without(frozenset()) - without(one) - without(other) + without(one | other))
+        return magnitude
 
-    def _without_one(self, feature: int) -> Array:
-        if feature not in self._alone:
-            self._alone[feature] = self._without([feature])
-        return self._alone[feature]
-
-    def of_pair(self, i: int, j: int) -> Array:
-        """Of two features, (n,)."""
-        return self._full - self._without_one(i) - self._without_one(j) + self._without([i, j])
-
-    def of_feature(self, feature: int) -> float:
-        """Mean magnitude of that of a feature and all others together."""
-        others = [other for other in range(self._windows.shape[2]) if other != feature]
-        nothing = self._without([feature, *others])
-        return float(np.abs(self._full - self._without_one(feature) - self._without(others) + nothing).mean())
+    return difference

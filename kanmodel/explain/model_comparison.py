@@ -18,7 +18,7 @@ from kanmodel.explain.attribution import Explanation, explain_windows
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Bootstrap, share_of
 from kanmodel.explain.comparison import match_outputs
-from kanmodel.explain.importance import ImportanceEstimates
+from kanmodel.explain.importance import Importance
 from kanmodel.explain.result import GlobalResult, Table
 from kanmodel.explain.structure import ledger_key
 from kanmodel.explain.topology import Topology, TopologyEdge
@@ -126,7 +126,7 @@ class ModelComparison(GlobalResult):
     edges: tuple[EdgeChange, ...]
 
     @classmethod
-    def of(cls, measured: ImportanceEstimates, topology: Topology, against: Topology) -> ModelComparison:
+    def of(cls, measured: Importance, topology: Topology, against: Topology) -> ModelComparison:
         """Compares two models. Compared with the same object, all differences are exactly 0.
 
         Args:
@@ -139,13 +139,13 @@ class ModelComparison(GlobalResult):
             NonFiniteError: the ledger of a window is not finite.
         """
         model, other = topology.loaded, against.loaded
-        number = match_outputs(model, other, measured.output)
+        number = match_outputs(model, other, measured.output_index)
         windows = model.scaling.features_to_original(model.reference.windows.double())
-        ledgers = [measured.ledger, measured.ledger]
+        ledgers = [measured.explanation, measured.explanation]
         if other is not model:
             baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
             ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
-        targets = None if model.reference.targets is None else model.reference.targets[:, measured.output]
+        targets = None if model.reference.targets is None else model.reference.targets[:, measured.output_index]
         forecasts = [ledger.predictions for ledger in ledgers]
         errors = [None if targets is None else float(np.abs(values - targets).mean()) for values in forecasts]
         bootstrap = Bootstrap(len(windows))

@@ -22,7 +22,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.errors import InsufficientReferenceError, NonFiniteError
-from kanmodel.explain.importance import ImportanceEstimates
+from kanmodel.explain.importance import Importance
 from kanmodel.explain.scores import MIN_INPUTS, score_traces
 from kanmodel.explain.structure import EdgeKey, Kept, connected_nodes, edges_between, passing_edges
 from kanmodel.network.chain import LayerKey, Network, Trace, trace_chain
@@ -221,7 +221,7 @@ class MaskedForward:
 
 
 def score_network(
-    model: LoadedModel, importance: ImportanceEstimates, trace: Trace, metric: Metric
+    model: LoadedModel, importance: Importance, trace: Trace, metric: Metric
 ) -> tuple[Scores, Scores]:
     """Scores of the edges, and of the nodes, the last layer of nodes included.
 
@@ -239,7 +239,7 @@ def score_network(
     """
     network, n_windows = model.network, len(model.reference.windows)
     if metric == "contribution":
-        scale = float(model.scaling.output_scale[importance.output])
+        scale = float(model.scaling.output_scale[importance.output_index])
         edges = {key: torch.from_numpy(importance.edges[key].value / scale) for key in network.layers}
     elif n_windows < MIN_INPUTS:
         raise InsufficientReferenceError(
@@ -256,7 +256,7 @@ def score_network(
     return edges, nodes
 
 
-def prune_by_rule(model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule) -> Pruning:
+def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule) -> Pruning:
     """Prunes a model by a rule, for the output of `importance`.
 
     By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`;
@@ -277,8 +277,8 @@ def prune_by_rule(model: LoadedModel, importance: ImportanceEstimates, rule: Pru
     """
     if rule.without:
         pruning = prune_by_rule(model, importance, replace(rule, without=()))
-        return remove_edges(model, importance.output, pruning, rule.without)
-    masked, output = MaskedForward(model, rule.fill), importance.output
+        return remove_edges(model, importance.output_index, pruning, rule.without)
+    masked, output = MaskedForward(model, rule.fill), importance.output_index
     if rule.thresholds is not None:
         metric = rule.metric or "backward"
         edges, nodes = _cut_at_thresholds(masked, importance, metric, rule.thresholds)
@@ -317,7 +317,7 @@ def remove_edges(model: LoadedModel, output: int, pruning: Pruning, without: tup
 
 
 def trace_fidelity(
-    model: LoadedModel, importance: ImportanceEstimates, metric: Metric = "contribution", fill: Fill = "mean"
+    model: LoadedModel, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
 ) -> tuple[FidelityPoint, ...]:
     """Fidelity against the number of kept edges, removed in the order of one metric, from all edges to none.
 
@@ -327,7 +327,7 @@ def trace_fidelity(
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
     """
-    masked, output = MaskedForward(model, fill), importance.output
+    masked, output = MaskedForward(model, fill), importance.output_index
     weakest_first = _order_edges(masked, score_network(model, importance, masked.full, metric)[0])
     points = []
     for n_removed, edges in _remove_weakest(masked, output, weakest_first, count_at_once(model)):
@@ -363,7 +363,7 @@ def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
 
 
 def _cut_at_thresholds(
-    masked: MaskedForward, importance: ImportanceEstimates, metric: Metric, thresholds: Thresholds
+    masked: MaskedForward, importance: Importance, metric: Metric, thresholds: Thresholds
 ) -> tuple[Kept, Kept]:
     """The edges and nodes left when nodes, then edges, then inputs go, each scored on what the step before leaves.
 

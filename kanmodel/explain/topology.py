@@ -21,7 +21,7 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import UnknownNameError, quote
-from kanmodel.explain.importance import ImportanceEstimates
+from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_traces
@@ -264,13 +264,13 @@ def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 
-def build_topology(model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule) -> Topology:
+def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule) -> Topology:
     """The graph of a model, pruned by a rule for the output of `importance`. Raises as `prune_by_rule`."""
     pruning = prune_by_rule(model, importance, rule)
-    return Topology.of(model, importance.output, pruning, make_graph(model, importance, pruning))
+    return Topology.of(model, importance.output_index, pruning, make_graph(model, importance, pruning))
 
 
-def make_graph(model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning) -> GraphParts:
+def make_graph(model: LoadedModel, importance: Importance, pruning: Pruning) -> GraphParts:
     """The nodes and edges of the graph of a model, for the output of `importance` and a pruning."""
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows)
@@ -280,14 +280,14 @@ def make_graph(model: LoadedModel, importance: ImportanceEstimates, pruning: Pru
         scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
     nodes = tuple(_nodes(model, importance, pruning, scores))
     kan_edges = _kan_edges(model, importance, pruning, trace, scores)
-    products, outputs = _product_edges(model.config, pruning), _output_edges(nodes, model.config, importance.output)
+    products, outputs = _product_edges(model.config, pruning), _output_edges(nodes, model.config, importance.output_index)
     return nodes, (*kan_edges, *products, *_input_edges(nodes), *outputs)
 
 
 def _nodes(
-    model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyNode]:
-    config, output = model.config, importance.output
+    config, output = model.config, importance.output_index
     if config.readout_stage is not None and not config.front:  # features are not the first nodes of a stage
         connected = connected_features(model.network, output)
         yield from _nodes_of_layer(
@@ -310,15 +310,15 @@ def _nodes(
 
 def _nodes_of_layer(
     config: ModelConfig,
-    importance: ImportanceEstimates,
+    importance: Importance,
     key: LayerKey,
     ids: Sequence[str],
     kept: Sequence[bool],
     scores: Sequence[float] | None = None,
 ) -> Iterator[TopologyNode]:
     """Yields the nodes of a layer, which a ledger lists at `key`, with their contributions and profiles."""
-    profiles = importance.profiles.get(key, importance.profiles.get(("head", key[1])))
-    estimate = importance.features if key == ("input", 0) else importance.nodes[key]
+    profiles = importance.profiles.shares.get(key, importance.profiles.shares.get(("head", key[1])))
+    estimate = importance.nodes[key]
     for index, identity in enumerate(ids):
         profile = {}
         if key != ("input", 0):
@@ -352,7 +352,7 @@ def network_edges(network: Network) -> Iterator[TopologyEdge]:
 
 
 def _kan_edges(
-    model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning, trace: Trace, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyEdge]:
     outside: dict[LayerKey, list[float]] = {}  # share of the values of each input beyond the core interval of its grid
     for (stage, number), layer in model.network.layers.items():

@@ -49,7 +49,7 @@ async def list_reference_windows(
     if query.contributions:
         output = read_output(query.output, config)
         importance = await deadline.wait(parts.results.importance(served, output))
-        contributions = importance.measured.ledger.contributions
+        contributions = importance.explanation.contributions
     elif query.output is not None:
         read_output(query.output, config)
     n_entries = min(query.limit, len(served.model.reference)) * (2 * len(config.features) if query.contributions else 1)

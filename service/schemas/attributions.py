@@ -182,7 +182,7 @@ def describe_attributions(
         importance: the importance for one output.
         agreements: agreement of the baselines; None if not requested.
     """
-    steps, on_reference = importance.measured.steps, describe_span(served)
+    steps, on_reference = importance.steps, describe_span(served)
     described: AttributionsResponse = {
         "model_name": served.name,
         "version": served.version,

@@ -17,11 +17,11 @@ from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
-from kanmodel.explain.importance import attribute_features, measure_importance, permute_features
+from kanmodel.explain.importance import measure_importance, permute_features
 from kanmodel.explain.interactions import measure_interactions
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
-from kanmodel.explain.report import answer_findings, collect_findings, markdown
+from kanmodel.explain.report import write_report
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
 from kanmodel.explain.symbolic import suggest_edge_formulas
 from kanmodel.explain.topology import build_topology
@@ -95,10 +95,9 @@ def curves(model, _, topology):
 
 
 def report(model, importance, topology):
-    findings = answer_findings(model.config, importance.output, collect_findings(model, importance, topology))
-    text = markdown("y", findings)
-    assert "nan" not in text.replace("`", " ").split()
-    return findings
+    written = write_report(model, importance, topology)
+    assert "nan" not in written.markdown().replace("`", " ").split()
+    return written.findings
 
 
 def draw_network(model, _, topology):
@@ -115,7 +114,7 @@ def draw_edges(model, _, topology):
 
 OPERATIONS = {
     "importance": lambda model, importance, topology: importance,
-    "attributions": lambda model, importance, topology: attribute_features(model, importance),
+    "attributions": lambda model, importance, topology: importance.features,
     "ledgers": explain_with,
     "expected": several_references,
     "agreement": agreements,

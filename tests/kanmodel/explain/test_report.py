@@ -14,7 +14,7 @@ from kanmodel import Model
 from kanmodel.checkpoint import Reference, load_checkpoint
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.report import answer_findings, collect_findings, markdown
+from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.topology import build_topology
 from service.models.repository import BUNDLED
 
@@ -25,8 +25,7 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 def report_of(model, output=0, importance=None):
     importance = importance or measure_importance(model, output)
-    findings = collect_findings(model, importance, build_topology(model, importance, PruningRule()))
-    return answer_findings(model.config, output, findings)
+    return write_report(model, importance, build_topology(model, importance, PruningRule())).findings
 
 
 def by_id(findings):
@@ -112,7 +111,7 @@ def test_the_bundled_model():
     check_form(findings)
     check_numbers(findings)
     found = by_id(findings)
-    shares = dict(zip(model.config.feature_names, importance.share.value.tolist(), strict=True))
+    shares = {row.name: row.share for row in importance.features}
     assert found["features"].evidence["shares"] == pytest.approx(shares)
     first = max(shares, key=shares.get)
     assert f"`{first}` ({100 * shares[first]:.1f} %)" in found["features"].answer
@@ -240,8 +239,8 @@ def test_nothing_is_claimed_of_a_forecast_that_never_changes():
 
 def test_markdown():
     """Each question is a heading and each answer a paragraph, in order."""
-    _, findings = tiny("lstm")
-    text = markdown("y+1", findings)
+    model, findings = tiny("lstm")
+    text = Report("y+1", findings, reference=model.reference_span).markdown()
     assert text.startswith("# How the model forecasts `y+1`\n\n## ")
     places = [text.index(f"## {finding.question}\n\n{finding.answer}") for finding in findings]
     assert places == sorted(places)

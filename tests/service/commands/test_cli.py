@@ -25,7 +25,7 @@ from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.formula import split_reference
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, prune_by_rule
-from kanmodel.explain.report import answer_findings, collect_findings, markdown
+from kanmodel.explain.report import write_report
 from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
@@ -171,12 +171,12 @@ def test_inspect_prints_the_report(run, saved):
     model = load_checkpoint(file)
     importance = measure_importance(model, 1)
     topology = build_topology(model, importance, PruningRule())
-    findings = answer_findings(model.config, 1, collect_findings(model, importance, topology))
+    report = write_report(model, importance, topology)
     code, out, _ = run("inspect", file, "--report", "--output-name", "z+1")
-    assert (code, out) == (0, markdown("z+1", findings))
+    assert (code, out) == (0, report.markdown())
     document = json.loads(run("inspect", file, "--report", "--output-name", "z+1", "--json")[1])
     assert document["output"] == "z+1" and document["checkpoint"] == f"sha256:{model.sha256}"
-    assert [finding["id"] for finding in document["findings"]] == [finding.id for finding in findings]
+    assert [finding["id"] for finding in document["findings"]] == [finding.id for finding in report.findings]
     assert all(finding["answer"] and finding["evidence"] for finding in document["findings"])
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kanmodel.explain.faithfulness import compare_baselines
-from kanmodel.explain.importance import attribute_features, attribute_groups, measure_importance
+from kanmodel.explain.importance import add_groups, measure_importance
 
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])
@@ -18,7 +18,7 @@ def test_the_answer_is_the_table(service, name, output):
     span = {"first": model.reference.times[0], "last": model.reference.times[-1]} if model.reference.times else {}
     unknown = {"first": None, "last": None}
     assert answer["reference"] == {"windows": 160, "seed": 0, "confidence": 0.95} | unknown | span
-    for described, row in zip(answer["features"], attribute_features(model, importance), strict=True):
+    for described, row in zip(answer["features"], importance.features, strict=True):
         assert described.pop("redundant_with") == [vars(partner) for partner in row.redundant_with]
         for member in ("interval", "share_interval", "permutation_interval"):
             bounds = described.pop(member)
@@ -76,7 +76,7 @@ def test_groups_of_a_request_replace_the_checkpoints(service):
     groups = {"time": ["clock", "season"], "clock": ["hour_sin", "hour_cos"], "season": ["doy_sin", "doy_cos"]}
     answer = service.get(path, params={"groups": json.dumps(groups)}).json()
     model = service.models["nyc-weather"]
-    rows = attribute_groups(model, measure_importance(model, 0), groups)
+    rows = add_groups(model, measure_importance(model, 0), groups).groups
     found = {row["name"]: row for row in answer.pop("groups")}
     assert {name: (row["members"], row["share"], row["permutation_interval"]) for name, row in found.items()} == {
         row.name: (list(row.members), row.share, list(row.permutation_interval)) for row in rows

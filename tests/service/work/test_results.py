@@ -21,7 +21,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "collect_findings")
+FUNCTIONS = ("measure_importance", "add_groups", "prune_by_rule", "assemble_topology", "write_report")
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def test_global_results_are_computed_in_advance(computed):
 def test_remaining_results_are_counted(monkeypatch):
     """The number of outputs without results decreases with each report, to 0."""
     two, left = serve_model("two", targets=("a", "b")), []
-    write = core.collect_findings
+    write = core.write_report
 
     async def scenario(kept):
         def write_and_look(*arguments):
             left.append(kept.unprepared)
             return write(*arguments)
 
-        monkeypatch.setattr(core, "collect_findings", write_and_look)
+        monkeypatch.setattr(core, "write_report", write_and_look)
         await kept.prepare([two.checkpoint])
         return kept.unprepared
 
@@ -176,7 +176,7 @@ def test_background_results_stay_while_their_model_is_served(computed):
             await kept.topology(other, 0, rule)
         computed.clear()
         await kept.importance(prepared, 0)
-        assert computed == ["measure_importance", "attribute_features"]
+        assert computed == ["measure_importance", "add_groups"]
 
     run(scenario, size=8, served=served)
 
@@ -195,4 +195,4 @@ def test_expired_requests_leave_no_work(serve, tmp_path, computed):
         poll(lambda: is_at_rest(client))
         assert client.get(f"{url}/topology?fidelity=0.9").status_code == 200
         assert client.get(f"{url}/attributions").status_code == 200
-    assert computed.count("measure_importance") == computed.count("attribute_features") == 1
+    assert computed.count("measure_importance") == computed.count("add_groups") == 1

@@ -13,8 +13,7 @@ from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.bootstrap import Estimate
-from kanmodel.explain.importance import attribute_features, measure_importance
+from kanmodel.explain.importance import judge, measure_importance
 from kanmodel.explain.scores import score_layers
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
@@ -50,7 +49,7 @@ def tiny():
 
 def rows_of(model, output=0):
     """The rows by name, in order."""
-    return {row.name: row for row in attribute_features(model, measure_importance(model, output))}
+    return {row.name: row for row in measure_importance(model, output).features}
 
 
 def train(columns, target, seed, **options):
@@ -61,8 +60,8 @@ def train(columns, target, seed, **options):
 
 def test_the_true_features_of_the_synthetic_series():
     """The five true features rank first and are important; no other reaches 2 % of the largest."""
-    case, importance = golden("synthetic_gt")
-    rows = attribute_features(case.model, importance)
+    _, importance = golden("synthetic_gt")
+    rows = importance.features
     assert {row.name for row in rows[:5]} == {f"x{i}" for i in RELEVANT}
     assert [row.name for row in rows[:3]] == ["x7", "x13", "x2"]
     assert all(row.verdict == "important" for row in rows[:5])
@@ -83,13 +82,15 @@ def test_the_local_truth_of_the_synthetic_series():
 
 def test_the_profiles_of_the_synthetic_series():
     """The output's profile consists of the same five features; no unit or node is dominated by a decoy or noise."""
-    _, importance = golden("synthetic_gt")
-    output = importance.profiles["head", 2][0]
+    case, importance = golden("synthetic_gt")
+    output = importance.profiles.shares["head", 2][0]
     assert set(np.argsort(-output)[:5]) == set(RELEVANT)
-    np.testing.assert_allclose(output, importance.share.value, atol=0.05)  # of half the windows
+    shares = {row.name: row.share for row in importance.features}
+    expected = [shares[name] for name in case.model.config.feature_names]
+    np.testing.assert_allclose(output, expected, atol=0.05)  # of half the windows
     for place in (("lstm", 0), ("head", 1)):
         matters = importance.nodes[place].value > 0.1 * importance.nodes[place].value.max()
-        profiles = importance.profiles[place][matters]
+        profiles = importance.profiles.shares[place][matters]
         assert len(profiles) > 0
         assert set(profiles.argmax(axis=1)) <= set(RELEVANT)
         assert profiles[:, RELEVANT].sum(axis=1).min() > 0.7
@@ -123,7 +124,7 @@ def test_interp4_trained_by_pykan():
     """A KAN trained by pykan has its exact shares, and its scores are pykan's."""
     case, importance = golden("interp4")
     check_interp4(case.model)
-    rows = attribute_features(case.model, importance)
+    rows = importance.features
     scores = case.expected("feature_score").numpy()
     np.testing.assert_allclose([row.pykan_feature_score for row in rows], scores, atol=1e-5)  # in its own order
 
@@ -211,7 +212,7 @@ def test_ten_outputs(shape):
     model = make_model(shape, n_features=3, lookback=2, targets=("a", "b"), horizon=5, n_reference=12)
     tables = []
     for output in range(10):
-        rows = attribute_features(model, measure_importance(model, output))
+        rows = measure_importance(model, output).features
         ledger = explain_windows(model, model.reference.windows, output)
         sizes = dict(zip(model.config.feature_names, np.abs(ledger.contributions).mean(axis=0), strict=True))
         assert [row.rank for row in rows] == [1, 2, 3]
@@ -261,27 +262,6 @@ def test_unknown_targets_are_none():
     assert [row.verdict for row in rows.values()] == ["important", "important"]
 
 
-def verdict_of(n_features, low, high, effect):
-    """The verdict of a connected feature with these bounds of share and effect; None: targets unknown."""
-    model, importance = judged(n_features)
-    last = n_features - 1
-
-    def with_bounds(estimate, low, high):
-        lows, highs = estimate.low.copy(), estimate.high.copy()
-        lows[last], highs[last] = low, high
-        return Estimate(estimate.value, lows, highs)
-
-    permutation = None if effect is None else with_bounds(importance.permutation, *effect)
-    importance = replace(importance, share=with_bounds(importance.share, low, high), permutation=permutation)
-    return next(row.verdict for row in attribute_features(model, importance) if row.name == f"f{last}")
-
-
-@cache
-def judged(n_features):
-    model: LoadedModel = make_model("head", n_features=n_features, n_reference=128)
-    return model, measure_importance(model, 0)
-
-
 NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
 
 
@@ -312,7 +292,7 @@ NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
 )
 def test_verdicts_at_their_borders(n_features, low, high, effect, verdict):
     """The verdict changes exactly at the thresholds of its rule."""
-    assert verdict_of(n_features, low, high, effect) == verdict
+    assert judge(True, (low, high), n_features, effect) == verdict
 
 
 ORDER = ["negligible", "weak", "important"]
@@ -323,7 +303,7 @@ effects = st.none() | st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
 @given(bounds, effects)
 def test_more_never_counts_for_less(share, effect):
     """A feature with higher bounds never has a lower verdict."""
-    verdicts = [verdict_of(4, factor * share[0], factor * share[1], effect) for factor in (0.1, 0.5, 1.0)]
+    verdicts = [judge(True, (factor * share[0], factor * share[1]), 4, effect) for factor in (0.1, 0.5, 1.0)]
     assert [ORDER.index(verdict) for verdict in verdicts] == sorted(ORDER.index(verdict) for verdict in verdicts)
 
 
@@ -332,14 +312,14 @@ def test_verdicts_scale_with_the_number_of_features(share, effect, numbers):
     """If each feature is replaced by k copies that share its credit, each copy keeps its verdict."""
     few, many = numbers
     low, high = (bound * few / many for bound in share)  # powers of 2, so exact
-    assert verdict_of(many, low, high, effect) == verdict_of(few, *share, effect)
+    assert judge(True, (low, high), many, effect) == judge(True, share, few, effect)
 
 
 @given(bounds, effects, st.sampled_from([(1, 2), (4, 5), (4, 20), (20, 32)]))
 def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
     """Adding features with share 0 never lowers a verdict, since only the even share changes."""
     few, many = numbers
-    before, after = verdict_of(few, *share, effect), verdict_of(many, *share, effect)
+    before, after = judge(True, share, few, effect), judge(True, share, many, effect)
     assert ORDER.index(before) <= ORDER.index(after)
     borders = np.array([0.5, 0.2])  # of the lower and of the upper bound, in even shares
     crossed = (share < borders / few) != (share < borders / many)
@@ -350,7 +330,7 @@ def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
 def test_a_sure_effect_is_never_negligible(share, effect, n_features):
     """A feature whose permutation effect is certainly above 0 is not negligible, however small its share."""
     low, width = effect
-    assert verdict_of(n_features, *share, (low, low + width)) != "negligible"
+    assert judge(True, share, n_features, (low, low + width)) != "negligible"
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 30, 60])

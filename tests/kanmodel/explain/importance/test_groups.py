@@ -11,7 +11,7 @@ from factories import make_model
 
 from kanmodel import DataError, Model
 from kanmodel.explain import importance as permutation
-from kanmodel.explain.importance import attribute_features, attribute_groups, measure_importance, permute_features
+from kanmodel.explain.importance import add_groups, measure_importance, permute_features
 
 NESTED = {"pair": ("f0", "f3"), "three": ("pair", "f1")}
 
@@ -21,7 +21,7 @@ def group(model, groups):
 
 
 def rows_of(model):
-    return {row.name: row for row in attribute_groups(model, measure_importance(model, 0))}
+    return {row.name: row for row in add_groups(model, measure_importance(model, 0), model.config.groups).groups}
 
 
 @pytest.mark.parametrize("shape", ["lstm", "front", "head"])
@@ -29,7 +29,7 @@ def test_a_group_of_one_is_its_feature(shape):
     """Every figure equals the feature's bitwise, whatever the order of the groups."""
     plain = make_model(shape, lookback=3, hidden_size=3, n_hidden=2, n_reference=60)
     importance = measure_importance(plain, 0)
-    features = {row.name: row for row in attribute_features(plain, importance)}
+    features = {row.name: row for row in importance.features}
     model = group(plain, {"last": ("f3",), "first": ("f0",)})
     rows = rows_of(model)
     assert set(rows) == {"last", "first", "f1", "f2"}
@@ -50,7 +50,7 @@ def test_a_group_is_the_signed_sum_of_its_members():
     assert set(rows) == {"pair", "three", "f2"} and rows["three"].members == ("f0", "f1", "f3")
     for row in rows.values():
         numbers = [int(name[1:]) for name in row.members]
-        contribution = importance.ledger.contributions[:, numbers].sum(axis=1)
+        contribution = importance.explanation.contributions[:, numbers].sum(axis=1)
         assert row.mean_abs_contribution == pytest.approx(np.abs(contribution).mean(), rel=1e-12)
         assert row.mean_contribution == pytest.approx(contribution.mean(), rel=1e-9)
         assert row.interval[0] <= row.mean_abs_contribution <= row.interval[1]
@@ -81,7 +81,7 @@ def test_all_features_in_one_group():
     model = group(make_model(), {"all": ("f0", "f1", "f2", "f3")})
     (row,) = rows_of(model).values()
     assert row.share == 1 and row.share_interval == (1, 1)
-    change = measure_importance(model, 0).ledger.contributions.sum(axis=1)
+    change = measure_importance(model, 0).explanation.contributions.sum(axis=1)
     assert row.mean_abs_contribution == pytest.approx(np.abs(change).mean())
 
 
@@ -136,7 +136,7 @@ def test_groups_in_groups_share_their_figures(monkeypatch):
         return counted(model, output, seed, groups)
 
     monkeypatch.setattr("kanmodel.explain.importance.permute_features", count)
-    rows = {row.name: row for row in attribute_groups(model, importance, chain)}
+    rows = {row.name: row for row in add_groups(model, importance, chain).groups}
     assert permuted == [len(model.config.features) - 1] and len(rows) == 3001 + len(model.config.features) - 2
     assert {replace(rows[name], name="", rank=0) for name in chain} == {replace(rows["g7"], name="", rank=0)}
 
@@ -146,5 +146,7 @@ def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):
     monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
     model = group(make_model(n_reference=200), {"one": ("f2",)})
     importance = measure_importance(model, 0)
-    effects = {row.name: row.permutation_mae_increase for row in attribute_groups(model, importance)}
-    assert effects["one"] == importance.permutation.value[2]
+    effects = {
+        row.name: row.permutation_mae_increase for row in add_groups(model, importance, model.config.groups).groups
+    }
+    assert effects["one"] == next(row.permutation_mae_increase for row in importance.features if row.name == "f2")

@@ -124,7 +124,7 @@ def test_pairs_are_taken_from_all_features(n_features):
         model.network.head[0].scale_base[0, [i, j]] = 1e-3
     model = replace(model, reference=model.reference)
     importance = measure_importance(model, 0)
-    assert set(np.argsort(importance.features.value)[:2]) == {i, j}
+    assert set(np.argsort(importance.nodes["input", 0].value)[:2]) == {i, j}
     found = measure_interactions(model, 0)
     assert len(found.pairs) == 10
     assert found.pairs[0].features == (f"x{i}", f"x{j}")

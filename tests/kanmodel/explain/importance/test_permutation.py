@@ -80,13 +80,13 @@ def test_a_large_model_has_fewer_permutations_of_fewer_windows():
         )
         for units in (64, 192, 512, 2048)
     ]
-    assert [len(plan.windows) for plan in plans[:2]] == [512, 512]
-    assert plans[0].permutations == N_PERMUTATIONS > plans[1].permutations
-    assert plans[2].permutations == plans[3].permutations == 1
-    assert 512 > len(plans[2].windows) > len(plans[3].windows) == MIN_WINDOWS
-    for plan in plans:
-        assert (plan.windows[0], plan.windows[-1]) == (0, 511)
-        gaps = plan.windows.diff()
+    assert [len(windows) for _, windows in plans[:2]] == [512, 512]
+    assert plans[0][0] == N_PERMUTATIONS > plans[1][0]
+    assert plans[2][0] == plans[3][0] == 1
+    assert 512 > len(plans[2][1]) > len(plans[3][1]) == MIN_WINDOWS
+    for _, windows in plans:
+        assert (windows[0], windows[-1]) == (0, 511)
+        gaps = windows.diff()
         assert gaps.max() - gaps.min() <= 1
 
 
@@ -96,7 +96,7 @@ def test_fewer_windows_have_the_effects_of_those_windows(monkeypatch):
     with torch.no_grad():
         cut_off(model.network, 1)
     monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
-    chosen = plan_permutations(model.config, 200).windows
+    chosen = plan_permutations(model.config, 200)[1]
     reference = model.reference
     fewer = replace(
         model, reference=replace(reference, windows=reference.windows[chosen], targets=reference.targets[chosen])
@@ -105,9 +105,10 @@ def test_fewer_windows_have_the_effects_of_those_windows(monkeypatch):
     assert growth.shape == (MIN_WINDOWS, 3)
     np.testing.assert_array_equal(growth, permute_features(fewer, 0, seed=0))
     np.testing.assert_array_equal(growth[:, 1], 0)
-    effect = measure_importance(model, 0).permutation
-    np.testing.assert_allclose(effect.value, growth.mean(axis=0))
-    assert (effect.low <= effect.value).all() and (effect.value <= effect.high).all()
+    for row in measure_importance(model, 0).features:
+        low, high = row.permutation_interval
+        assert row.permutation_mae_increase == pytest.approx(growth[:, int(row.name[1:])].mean())
+        assert low <= row.permutation_mae_increase <= high
 
 
 def test_batches_change_nothing(monkeypatch):

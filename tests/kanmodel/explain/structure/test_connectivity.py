@@ -84,7 +84,7 @@ def test_disconnected_features_contribute_exactly_0(shape):
         thin_out(model, seed, 0.6)
         importance = measure_importance(replace(model, reference=model.reference), 0)
         for feature, connected in enumerate(connected_features(model.network, 0)):
-            contributions = importance.ledger.steps[:, :, feature]
+            contributions = importance.explanation.steps[:, :, feature]
             assert connected or (contributions == 0).all()
             seen += not connected
     assert seen
@@ -221,8 +221,8 @@ def test_zero_weights_disconnect(shape, where):
     assert not connected_features(model.network, 0)[0]
     assert not moved_by(model, 0, 0)
     importance = measure_importance(replace(model, reference=model.reference), 0)
-    assert (importance.ledger.steps[:, :, 0] == 0).all()
-    assert (importance.features.value[0], importance.features.bounds(0)) == (0, (0, 0))
+    assert (importance.explanation.steps[:, :, 0] == 0).all()
+    assert (importance.nodes["input", 0].value[0], importance.nodes["input", 0].bounds(0)) == (0, (0, 0))
 
 
 @pytest.mark.parametrize("where", ["product", "empty factor"])

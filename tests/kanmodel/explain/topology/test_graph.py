@@ -110,7 +110,7 @@ def test_contributions_are_those_of_the_ledger(shape, output):
             assert edge.scores[metric] == pytest.approx(expected, abs=1e-12)
         assert edge.opacity == tanh(3 * edge.scores["backward"])
     for index, node in enumerate(node for node in topology.nodes if node.kind == "feature"):
-        assert node.contribution == pytest.approx(importance.features.value[index])
+        assert node.contribution == pytest.approx(importance.nodes["input", 0].value[index])
     outputs = [node.contribution for node in topology.nodes if node.kind == "output"]
     assert outputs[1 - output] == 0 < outputs[output]
 
@@ -178,8 +178,8 @@ def test_the_profile_of_the_output_is_that_of_its_ledger():
     """What the forecast itself stands for is the table of its features' contributions, as shares."""
     case = load_case("pykan_head")
     importance = measure_importance(case.model, 0)
-    profile = importance.profiles["head", 2][0]
-    share = importance.features.value / importance.features.value.sum()
+    profile = importance.profiles.shares["head", 2][0]
+    share = importance.nodes["input", 0].value / importance.nodes["input", 0].value.sum()
     np.testing.assert_allclose(profile, share, atol=0.02)
     assert profile.argmax() == share.argmax()
 
@@ -191,7 +191,7 @@ def test_a_feature_that_no_node_reads_has_no_share():
         model.network.head[0].mask[:, 1:] = 0
         model.network.head[0].mask[:, 0] = 1
         model.network.head[0].mask[2] = 0
-    profiles = measure_importance(replace(model), 0).profiles
+    profiles = measure_importance(replace(model), 0).profiles.shares
     np.testing.assert_array_equal(profiles["head", 1], [[1, 0, 0], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(profiles["head", 2], [[1, 0, 0]])
 
