@@ -42,8 +42,8 @@ from kanmodel.errors import DataError, IncompleteError, Problem, quote
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.paths.bisection import BATCH
-from kanmodel.explain.paths.path import concatenate, map_arrays, take
-from kanmodel.explain.paths.walk import LedgerLayer, PathLedger, Walk, explain_paths, list_layers
+from kanmodel.explain.paths.path import LedgerLayer, concatenate, list_layers, map_arrays, take
+from kanmodel.explain.paths.walk import PathLedger, Walk
 from kanmodel.explain.result import Pictured, Table, Theme
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.network.frozen import FrozenNetwork
@@ -401,7 +401,7 @@ def _explain_from(
     explained = concatenate(batches)
     residual, error = explained.residual * scale, explained.error * scale
     contributions = map_arrays(lambda values: values * scale, explained.contributions)
-    predictions = (explained.start + explained.contributions.change) * scale + mean
+    predictions = (explained.contributions.start + explained.contributions.change) * scale + mean
     for values in (predictions, residual, error):
         refuse_non_finite_outputs(values)
     return Explanation(
@@ -409,7 +409,7 @@ def _explain_from(
         unit=model.config.target_of(output).unit,
         features=model.config.feature_names,
         predictions=predictions,
-        baseline_prediction=float(explained.start[0]) * scale + mean,
+        baseline_prediction=float(explained.contributions.start[0]) * scale + mean,
         baseline=start,
         contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
@@ -438,7 +438,7 @@ def _explain_batch(
     def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> PathLedger:
         n_nodes = (options.path_nodes, first_nodes, last_nodes)
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *n_nodes)
-        return explain_paths(walk, tolerance, halvings)
+        return walk.explain(tolerance, halvings)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
@@ -486,7 +486,7 @@ def _typical_error(model: LoadedModel, output: int, n_nodes: int) -> float:
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
     windows, start = spread_windows(model, TYPICAL_WINDOWS), scaled_baselines(model)[0]
     walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, n_nodes, n_nodes, n_nodes)
-    found = explain_paths(walk, np.inf, halvings=0)
+    found = walk.explain(np.inf, halvings=0)
     return float(np.median(np.where(found.converged, found.error, np.inf)) / spread)
 
 

@@ -18,10 +18,17 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.explain.baseline import scaled_baselines, spread_windows
-from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
-from kanmodel.explain.paths.path import PassedNodes, largest_move, paths_per_pass, points_along
+from kanmodel.explain.paths.bisection import (
+    Integrals,
+    Parts,
+    bisect,
+    largest_beyond,
+    largest_move,
+    measure_crossings,
+    part_ends,
+)
+from kanmodel.explain.paths.path import PassedNodes, paths_per_pass, points_along
 from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
-from kanmodel.explain.paths.walk import largest_beyond, measure_crossings
 from kanmodel.network.chain import Trace, reduce_steps
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork

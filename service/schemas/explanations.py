@@ -12,7 +12,7 @@ from kanmodel.data import Array
 from kanmodel.explain.attribution import Explanation as Explained
 from kanmodel.explain.baseline import DEFAULT_COUNT
 from kanmodel.explain.effects import Effects
-from kanmodel.explain.paths.walk import LedgerLayer
+from kanmodel.explain.paths.path import LedgerLayer
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version

@@ -4,21 +4,22 @@ Along most paths a network is smooth, and one rule of 17 nodes is enough. But an
 another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections. Contributions are
 integrals: those of the parts of a path add up to its own.
 
-The position of a kink of an activation, such as relu's, is known, so a part that crosses one is divided there.
-
-Three measures are compared with their limits, and a part of a path where one is too large is bisected:
+Three measures are compared with their limits, and a part of a path where one is too large is divided:
 
     residual   deviation of layers from completeness, and of nodes from conservation
     error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, but not here
     move       the largest move of a feature, gate or node between neighbouring points, relative to its usual range
 
-An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. What
-the functions of edges do there counts as an error too; see `shapes`.
+An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. A
+bump of an edge's function may lie there: all values are the same with and without it. But these functions are known,
+and take one number each, so they are evaluated between the points as well, and what they do there counts as an error
+too. The position of a kink of an activation, such as relu's, is known as well: a part that crosses one is divided
+there, and a rule converges fast on both sides; others are divided in the middle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -28,12 +29,34 @@ from torch import Tensor
 
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.paths.path import MAX_MOVE, concatenate, map_arrays, take
-
-Values = TypeVar("Values")
+from kanmodel.explain.paths.path import PassedNodes, PathSamples, concatenate, map_arrays, take
+from kanmodel.explain.paths.quadrature import clenshaw_curtis, interpolation
+from kanmodel.network.bounds import Intervals, NodeRanges
+from kanmodel.network.chain import Network
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.layer import InputTransform
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 BATCH = 64  # paths that are bisected together
 MAX_PARTS = 64  # a path with this many parts is not bisected further
+MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
+MIDDLE = 0.5
+MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of interpolation
+AT_ONCE = 1_000_000  # values of edges between points
+FINER = 8  # intervals in each between two points at whose ends functions are evaluated
+# Arguments at which the slope of an activation jumps.
+KINKS = {
+    "relu": (0.0,),
+    "leaky_relu": (0.0,),
+    "elu": (0.0,),
+    "selu": (0.0,),
+    "relu6": (0.0, 6.0),
+    "hardtanh": (-1.0, 1.0),
+    "hardsigmoid": (-3.0, 3.0),
+    "hardswish": (-3.0, 3.0),
+}
+
+Values = TypeVar("Values")
 
 
 class Parts(NamedTuple):
@@ -134,21 +157,20 @@ def add_parts(values: Array, parts: Parts) -> Array:
     return total.index_add_(0, torch.from_numpy(parts.path), torch.from_numpy(values)).numpy()
 
 
-def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where parts of the paths from one window to others begin and end, and the change between in float64.
+class PartEnds(NamedTuple):
+    """Where n parts begin and end, and the change between in float64, (n, lookback, n_features) each."""
 
-    Args:
-        parts: the parts.
-        start: where all paths begin, (lookback, n_features).
-        windows: where they end, (n, lookback, n_features).
+    starts: Tensor
+    ends: Tensor
+    change: Tensor
 
-    Returns:
-        Three tensors (n_parts, lookback, n_features).
-    """
+
+def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> PartEnds:
+    """The ends of parts of the paths from one window (lookback, n_features) to others (n, lookback, n_features)."""
     of_part = windows[torch.from_numpy(parts.path)]
     low, high = (torch.from_numpy(ends).to(windows.dtype)[:, None, None] for ends in (parts.low, parts.high))
     change = (of_part - start).double() * (high - low).double()
-    return torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change
+    return PartEnds(torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change)
 
 
 def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> NDArray[np.bool_]:
@@ -177,3 +199,190 @@ def _in_batches(
         chosen = slice(first, first + batch)
         found.append(integrate(take(parts, chosen), accepted[chosen]))
     return concatenate(found)
+
+
+def largest_move(
+    network: FrozenNetwork, ranges: NodeRanges, points: Tensor, nodes: Array, passed: PassedNodes
+) -> Array:
+    """The largest move of any value between neighbouring points of each path, (n,).
+
+    Args:
+        network: the network.
+        ranges: usual ranges of its nodes.
+        points: points of the paths, (n, n_points, lookback, n_features).
+        nodes: their positions on the paths, (n_points,).
+        passed: values of the nodes there.
+
+    Returns:
+        In widths of the node's interval; up to `MAX_MOVE` it may be an upper bound.
+    """
+    gap = float(np.diff(nodes).max())
+    whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
+    behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
+    moves = [
+        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
+        _largest_node_move(ranges.nodes, behind),
+    ]
+    if ranges.front is not None:
+        moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
+    if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
+        moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
+    return torch.stack(moves).amax(dim=0).double().numpy()
+
+
+def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
+    """The largest move of nodes (n, n_points, ..., n_nodes), (n,)."""
+    bound = intervals.bound_move(_largest_steps(values))
+    return _bounded(bound, lambda paths: intervals.largest_move(values[paths]))
+
+
+def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
+    """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
+    steps, states = _largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states)
+
+    def exact(paths: Tensor) -> Tensor:
+        steps, *states = (values[paths] for values in (trace.steps, *trace.states))
+        rows = RecurrentTrace(steps.flatten(0, 1), tuple(values.flatten(0, 1) for values in states))
+        values = (gate.view(*steps.shape[:2], *gate.shape[1:]) for gate in recurrent.gates(rows))
+        return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
+
+    def bounded(paths: Tensor) -> Tensor:
+        """By bounds per step, where those of the whole window are too loose."""
+        chosen = paths.nonzero().squeeze(1)
+        bound = _bound_gates(recurrent, gates, [values[chosen] for values in (steps, *states)])
+        return _bounded(bound, lambda unsure: exact(chosen[unsure]))
+
+    if not recurrent.has_affine_gates:
+        return exact(torch.ones(len(trace.steps), dtype=torch.bool))
+    # Two steps with the largest move of all: the first step has no state before it.
+    whole = [values.amax(dim=1, keepdim=True).expand(-1, 2, -1) for values in (steps, *states)]
+    return _bounded(_bound_gates(recurrent, gates, whole), bounded)
+
+
+def _bound_gates(recurrent: FrozenRecurrent, gates: Intervals, moves: Sequence[Tensor]) -> Tensor:
+    """Upper bounds (n,), from those of steps and states, (n, n_steps, ...) each."""
+    steps, *states = moves
+    bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
+    return torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0)
+
+
+def _largest_steps(values: Tensor) -> Tensor:
+    """The largest move between two neighbouring points, (n, n_points, ...) -> (n, ...)."""
+    return values.diff(dim=1).abs_().amax(dim=1)
+
+
+def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """Upper bounds (n,) where they are small enough, and exact moves of the paths where they are not."""
+    unsure = ~(bound <= MAX_MOVE)
+    if bool(unsure.any()):
+        bound[unsure] = exact(unsure)
+    return bound
+
+
+def measure_crossings(network: Network, points: Tensor, passed: PassedNodes) -> Tensor:
+    """The largest part of a bump on an edge of each KAN layer that lies between two points, (n_layers, n).
+
+    Args:
+        network: the network.
+        points: points of the paths, (n, n_points, lookback, n_features).
+        passed: values of the nodes there.
+    """
+    crossed = []
+    for layer, inputs in zip(network.layers.values(), _inputs(points, passed), strict=True):
+        moves = [at.diff(dim=1).abs_().flatten(1).amax(dim=1) for at in layer.in_bumps(inputs)]
+        crossed.append(torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs)))
+    return torch.stack(crossed)
+
+
+def largest_beyond(crossings: Tensor) -> Array:
+    """The largest crossing of each path that not even functions at `FINER` times as many points show, or 0, (n,)."""
+    return torch.where(crossings <= FINER * MAX_MOVE, 0, crossings).amax(dim=0).double().numpy()
+
+
+def measure_hidden(
+    network: FrozenNetwork, slopes: Sequence[Tensor], points: Tensor, samples: PathSamples, crossings: Tensor
+) -> Array:
+    """The mean effect on the output of what the functions on edges do between the points, (n,).
+
+    Where a large part of a bump may lie between two points, each function is evaluated at `FINER` times as many, and
+    compared with the polynomial through its values at the points, by which the rule replaces it.
+
+    Args:
+        network: the network.
+        slopes: the least gradients of the output by each layer's sub-nodes that are assumed, (n_subnodes,): it may be 0
+            at all points and not between them.
+        points: points of the paths, (n, n_points, lookback, n_features).
+        samples: the samples there.
+        crossings: from `measure_crossings`.
+    """
+    effect = torch.zeros(len(points), dtype=torch.float64)
+    doubtful = (crossings > MAX_MOVE) & (crossings <= FINER * MAX_MOVE)
+    if not bool(doubtful.any()):
+        return effect.numpy()
+    between = torch.from_numpy(interpolation(points.shape[1], FINER))
+    weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
+    layers = zip(
+        network.network.layers,
+        _inputs(points, samples.passed),
+        samples.edges,
+        samples.subnodes_gradient,
+        slopes,
+        doubtful,
+        strict=True,
+    )
+    for (stage, number), inputs, edges, gradient, least, chosen in layers:
+        size = max(1, AT_ONCE // (FINER * edges[0].numel()))
+        for paths in chosen.nonzero().flatten().split(size) if bool(chosen.any()) else ():
+            along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
+            found = network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
+            hidden = (found - between @ edges[paths].double().flatten(2)).abs_()
+            mean = (weights @ hidden).view(len(paths), *edges.shape[2:]).sum(dim=3)  # (n_paths, rows, n_subnodes)
+            slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), least)
+            effect[paths] += (mean * slope).sum(dim=(1, 2))
+    return effect.numpy()
+
+
+def _inputs(points: Tensor, passed: PassedNodes) -> Sequence[Tensor]:
+    """The inputs of each KAN layer, front first, (n, n_points, rows, n_in)."""
+    front = (points, *passed.front[:-1]) if passed.front else ()
+    return (*front, passed.readout.unsqueeze(2), *passed.head[:-1])
+
+
+def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
+    """Where to divide each part of a path: at the kink nearest to its middle, or else in the middle.
+
+    Args:
+        network: the network.
+        passed: values of the nodes at the points.
+        nodes: their positions on the part, 0 to 1, (n_points,).
+
+    Returns:
+        (n,), between 0 and 1.
+    """
+    at = np.full(len(passed.readout), MIDDLE)
+    farthest = np.full(len(at), MIDDLE - MARGIN)
+    low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
+    for values in _arguments_of_kinks(network, passed):
+        before, after = values[:, :-1], values[:, 1:]
+        share = (before / (before - after)).transpose(1, -1)  # (n, ..., n_points - 1)
+        crossing = torch.where((before * after < 0).transpose(1, -1), low + gap * share, torch.nan).flatten(1).numpy()
+        distance = np.where(np.isnan(crossing), np.inf, np.abs(crossing - MIDDLE))
+        nearest = distance.argmin(axis=1)[:, None]
+        distance, crossing = (np.take_along_axis(each, nearest, axis=1)[:, 0] for each in (distance, crossing))
+        at = np.where(distance < farthest, crossing, at)
+        farthest = np.minimum(farthest, distance)
+    return at
+
+
+def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:
+    """Arguments of activations minus the positions of their kinks, (n, n_points, ..., n_in), float64."""
+    stages = network.stages
+    reads = list(zip(stages["head"], (passed.readout, *passed.head[:-1]), strict=True))
+    if passed.front:  # of which the first layer reads the features, which move evenly
+        reads += zip(stages["front"][1:], passed.front[:-1], strict=True)
+    for layer, values in reads:
+        for step in layer.before:
+            assert isinstance(step, InputTransform)
+            for place in KINKS.get(step.step.kind, ()):
+                yield values.double() - place
+            values = step(values)

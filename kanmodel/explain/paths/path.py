@@ -1,22 +1,16 @@
-"""The integration path between two windows, and the contributions of each part of the network along it.
+"""Contributions of all parts of a network along the straight paths from a baseline to windows, in model units.
 
-    sample_path   forward and backward passes at some points of paths
-    integrate     contributions from the samples, by a rule and by the two coarser ones inside it
+    sample_path        forward and backward passes at some points of paths
+    integrate          contributions from the samples, by a rule and by the two coarser ones inside it
+    list_layers        contributions layer by layer
+    measure_residual   how far they are from completeness (convergence delta) and conservation
 
 Computations come in slices of one pass each, a few milliseconds, and pause between them; see `kanmodel.computing`.
-Everything is in model units.
-
-Operations on nested tuples of arrays, such as contributions by layer.
-
-Moves of features, gates and nodes between neighbouring points of a path, which a rule's error estimate misses.
-
-A quadrature rule cannot see what happens entirely between two of its points. If a value moves by a large part of its
-usual interval, that part of the path is bisected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,11 +20,12 @@ from torch import Tensor
 
 from kanmodel.data import Array
 from kanmodel.explain.paths.quadrature import NestedQuadrature
-from kanmodel.network.bounds import Intervals, NodeRanges
-from kanmodel.network.chain import Trace
-from kanmodel.network.config import ModelConfig
+from kanmodel.network.chain import Network, Trace
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.network.recurrent import KINDS, FrozenRecurrent, RecurrentTrace
+from kanmodel.network.recurrent import KINDS, RecurrentTrace
+
+PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 Nested = TypeVar("Nested")
 
@@ -57,22 +52,6 @@ def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
 def concatenate(results: Sequence[Nested]) -> Nested:
     """Concatenates the rows of several results."""
     return results[0] if len(results) == 1 else map_arrays(lambda *arrays: np.concatenate(arrays), *results)
-
-
-def replace_rows(values: Nested, chosen: NDArray[np.bool_], others: Nested) -> Nested:
-    """Replaces the chosen rows by others; returns the others themselves if all are chosen."""
-    if chosen.all():
-        return others
-
-    def replace(array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-        replaced = array.copy()
-        replaced[chosen] = rows
-        return replaced
-
-    return map_arrays(replace, values, others)
-
-
-MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
 
 
 class PassedNodes(NamedTuple):
@@ -106,87 +85,6 @@ def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
     return values.detach().reshape(*paths, *rows, *values.shape[1:])
 
 
-def largest_move(
-    network: FrozenNetwork, ranges: NodeRanges, points: Tensor, nodes: Array, passed: PassedNodes
-) -> Array:
-    """The largest move of any value between neighbouring points of each path, (n,).
-
-    Args:
-        network: the network.
-        ranges: usual ranges of its nodes.
-        points: points of the paths, (n, n_points, lookback, n_features).
-        nodes: their positions on the paths, (n_points,).
-        passed: values of the nodes there.
-
-    Returns:
-        In widths of the node's interval; up to `MAX_MOVE` it may be an upper bound.
-    """
-    gap = float(np.diff(nodes).max())
-    whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
-    behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
-    moves = [
-        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
-        _largest_node_move(ranges.nodes, behind),
-    ]
-    if ranges.front is not None:
-        moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
-    if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
-        moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
-    return torch.stack(moves).amax(dim=0).double().numpy()
-
-
-def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
-    """The largest move of nodes (n, n_points, ..., n_nodes), (n,)."""
-    bound = intervals.bound_move(_largest_steps(values))
-    return _bounded(bound, lambda paths: intervals.largest_move(values[paths]))
-
-
-def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
-    """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
-    steps, states = _largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states)
-
-    def exact(paths: Tensor) -> Tensor:
-        steps, *states = (values[paths] for values in (trace.steps, *trace.states))
-        rows = RecurrentTrace(steps.flatten(0, 1), tuple(values.flatten(0, 1) for values in states))
-        values = (gate.view(*steps.shape[:2], *gate.shape[1:]) for gate in recurrent.gates(rows))
-        return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
-
-    def bounded(paths: Tensor) -> Tensor:
-        """By bounds per step, where those of the whole window are too loose."""
-        chosen = paths.nonzero().squeeze(1)
-        bound = _bound_gates(recurrent, gates, [values[chosen] for values in (steps, *states)])
-        return _bounded(bound, lambda unsure: exact(chosen[unsure]))
-
-    if not recurrent.has_affine_gates:
-        return exact(torch.ones(len(trace.steps), dtype=torch.bool))
-    # Two steps with the largest move of all: the first step has no state before it.
-    whole = [values.amax(dim=1, keepdim=True).expand(-1, 2, -1) for values in (steps, *states)]
-    return _bounded(_bound_gates(recurrent, gates, whole), bounded)
-
-
-def _bound_gates(recurrent: FrozenRecurrent, gates: Intervals, moves: Sequence[Tensor]) -> Tensor:
-    """Upper bounds (n,), from those of steps and states, (n, n_steps, ...) each."""
-    steps, *states = moves
-    bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
-    return torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0)
-
-
-def _largest_steps(values: Tensor) -> Tensor:
-    """The largest move between two neighbouring points, (n, n_points, ...) -> (n, ...)."""
-    return values.diff(dim=1).abs_().amax(dim=1)
-
-
-def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
-    """Upper bounds (n,) where they are small enough, and exact moves of the paths where they are not."""
-    unsure = ~(bound <= MAX_MOVE)
-    if bool(unsure.any()):
-        bound[unsure] = exact(unsure)
-    return bound
-
-
-PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
-
-
 class PathSamples(NamedTuple):
     """Values of the network along n paths, and the gradients of one output there.
 
@@ -216,9 +114,10 @@ class PathSamples(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """Contributions to one output along n paths, or parts of them; float64. Those of adjacent parts add up.
+    """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts.
 
     Attributes:
+        start: F(start), (n,).
         change: F(end) - F(start), (n,).
         steps: of each feature at each step, (n, lookback, n_features).
         readout: of the input of the head, (n, n_units).
@@ -226,6 +125,7 @@ class Contributions(NamedTuple):
         edges: of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in).
     """
 
+    start: Array
     change: Array
     steps: Array
     readout: Array
@@ -254,15 +154,7 @@ def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
 
 
 def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int) -> PathSamples:
-    """A forward and a backward pass over all points of paths.
-
-    Args:
-        network: the network.
-        starts: as for `points_along`.
-        ends: likewise.
-        nodes: likewise.
-        output: index of the output.
-    """
+    """A forward and a backward pass for one output over all points of paths, which are as in `points_along`."""
     with torch.inference_mode(False), torch.enable_grad():
         batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
         trace, recurrent = network.trace_with_states(batch)
@@ -303,7 +195,8 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
         rule, [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
     )
     by_rule = (
-        np.repeat((outputs[:, -1] - outputs[:, 0])[:, None], 3, axis=1),  # by any rule
+        np.repeat(outputs[:, :1], 3, axis=1),  # by any rule
+        np.repeat(outputs[:, -1:] - outputs[:, :1], 3, axis=1),
         steps,
         (of_readout * readout[:, None]).sum(axis=2),
         (of_logits * logits[:, None]).sum(axis=2),
@@ -345,3 +238,91 @@ def _interleave(values: Tensor, between: Tensor) -> Tensor:
     both = values.new_empty(len(values), values.shape[1] + between.shape[1], *values.shape[2:])
     both[:, ::2], both[:, 1::2] = values, between
     return both
+
+
+class LedgerLayer(NamedTuple):
+    """Contributions of one layer.
+
+    Attributes:
+        stage: input, front, lstm, gru, cell, head or output.
+        layer: index of the layer within its stage.
+        nodes: contributions of its nodes, (n, n_nodes); None if another stage lists the same nodes.
+        edges: contributions of the edges from them, (n, n_subnodes, n_nodes); None if there are none.
+    """
+
+    stage: str
+    layer: int
+    nodes: Array | None
+    edges: Array | None
+
+
+def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
+    """The layers in the order input, front, readout (lstm, gru or cell), head, output.
+
+    Each node's contribution is the sum over its steps or over the edges into it, so the layers are linear in the
+    contributions.
+
+    Args:
+        network: the network.
+        output: index of the output.
+        contributions: the contributions to it.
+    """
+    config, edges = network.config, contributions.edges
+    layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
+    if config.front:
+        layers += _list_stage("front", config.front, edges[: len(config.front)])
+    if config.readout_stage is not None:
+        layers.append(LedgerLayer(config.readout_stage, 0, contributions.readout, None))
+    depth = len(config.head)
+    layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
+    if config.output_function is not None:
+        layers.append(LedgerLayer("head", depth, contributions.logits, None))
+    outputs = np.zeros((len(contributions.change), len(config.outputs)))
+    outputs[:, output] = contributions.change
+    return (*layers, LedgerLayer("output", depth, outputs, None))
+
+
+def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
+    """The largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
+
+    After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes.
+
+    Args:
+        network: the network.
+        layers: from `list_layers`.
+        change: F(x) - F(x0), (n,).
+    """
+    residual: Array = np.zeros_like(change)
+    stages = network.config.stages
+    reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
+    entering = reaching  # contributions of the edges into the nodes of this layer
+    for layer in layers:
+        if layer.nodes is not None:
+            reaching = layer.nodes
+            residual = np.maximum(residual, np.abs(reaching.sum(axis=1) - change))
+            if layer.stage in stages and layer.layer > 0:  # exact by construction, unless before an output function
+                residual = np.maximum(residual, np.abs(reaching - entering).max(axis=1))
+        if layer.edges is not None:
+            config = stages[layer.stage][layer.layer]
+            residual = np.maximum(residual, np.abs(layer.edges.sum(axis=(1, 2)) - change))
+            if not config.mixes:
+                residual = np.maximum(residual, np.abs(layer.edges.sum(axis=1) - reaching).max(axis=1))
+            entering = _entering(config, layer.edges)
+    return residual
+
+
+def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
+    """The layers of a stage from its edges, (n, n_subnodes, n_in) each, and its last nodes; not its input nodes."""
+    nodes = None
+    for number, (config, leaving) in enumerate(zip(layers, edges, strict=True)):
+        yield LedgerLayer(stage, number, nodes, leaving)
+        nodes = _entering(config, leaving)
+    yield LedgerLayer(stage, len(edges), nodes, None)
+
+
+def _entering(config: LayerConfig, edges: Array) -> Array:
+    """Contributions of edges to their target nodes, (n, n_out): a product node has the sum of its sub-nodes."""
+    entering: Array = edges.sum(axis=2)
+    if config.mult_arity:
+        entering = entering @ np.eye(config.n_out)[list(config.node_of_subnode)]
+    return entering

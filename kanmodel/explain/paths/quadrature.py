@@ -35,12 +35,6 @@ class Quadrature:
     weights: Array
     derivative: Array
 
-    @property
-    def products(self) -> Array:
-        """(n, n): u @ products @ v integrates u v', from the values of u and v at the nodes."""
-        products: Array = self.weights[:, None] * self.derivative
-        return products
-
 
 @dataclass(frozen=True)
 class NestedQuadrature:
@@ -49,7 +43,7 @@ class NestedQuadrature:
     Attributes:
         nodes: (n,), ascending, the first 0 and the last 1.
         weights: of each rule, (3, n), the finest first; 0 at the nodes that a rule leaves out.
-        products: `Quadrature.products` of each rule, (3, n, n), likewise.
+        products: of each rule, (3, n, n): u @ products @ v integrates u v', from the values of u and v at the nodes.
     """
 
     nodes: Array
@@ -84,11 +78,10 @@ def clenshaw_curtis(n: int) -> Quadrature:
 def nested_clenshaw_curtis(n: int) -> NestedQuadrature:
     """The rule of `n` nodes, a multiple of 4 and one, with the two inside it."""
     weights, products = np.zeros((3, n)), np.zeros((3, n, n))
-    for number in range(3):
-        every = 2**number
+    for number, every in enumerate((1, 2, 4)):
         rule = clenshaw_curtis((n - 1) // every + 1)
         weights[number, ::every] = rule.weights
-        products[number, ::every, ::every] = rule.products
+        products[number, ::every, ::every] = rule.weights[:, None] * rule.derivative
     return NestedQuadrature(clenshaw_curtis(n).nodes, weights, products)
 
 
@@ -124,15 +117,10 @@ def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
 
     Returns:
         The errors, (n, n_entries), not negative; and the rate, by which halving the intervals would reduce them once
-        more, `LEAST_RATE` to 1, (n,).
+        more, `LEAST_RATE` to 1, (n,); 1 where the coarser rules do not differ.
     """
     differences = np.abs(entries[:-1] - entries[1:])
-    fine, coarse = differences.max(axis=2)
-    rate = np.maximum(_rate(fine, coarse), _rate(residual[0], residual[1])).clip(LEAST_RATE, 1.0)
+    after, before = np.stack([differences.max(axis=2), residual[:2]], axis=1)  # (2, n) each
+    rates = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+    rate: Array = rates.max(axis=0).clip(LEAST_RATE, 1.0)
     return np.maximum(differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate
-
-
-def _rate(after: Array, before: Array) -> Array:
-    """after / before; 1 where before is 0."""
-    rate: Array = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    return rate
