@@ -99,9 +99,7 @@ def measure_size(network: Network) -> Size:
     return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
 
 
-def extract_subnetwork(
-    model: LoadedModel, importances: Sequence[Importance], rule: PruningRule
-) -> LoadedModel:
+def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], rule: PruningRule) -> LoadedModel:
     """The model with the union of the edges that the rule keeps for each output; all others are masked.
 
     Layers keep their shape, so that every node and edge keeps its id; forecasts skip nodes without an effect anyway.

@@ -220,9 +220,7 @@ class MaskedForward:
         return Fidelity.of(self.model, output, self.full.outputs, self.trace(edges).outputs)
 
 
-def score_network(
-    model: LoadedModel, importance: Importance, trace: Trace, metric: Metric
-) -> tuple[Scores, Scores]:
+def score_network(model: LoadedModel, importance: Importance, trace: Trace, metric: Metric) -> tuple[Scores, Scores]:
     """Scores of the edges, and of the nodes, the last layer of nodes included.
 
     The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest

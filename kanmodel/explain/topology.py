@@ -280,7 +280,10 @@ def make_graph(model: LoadedModel, importance: Importance, pruning: Pruning) -> 
         scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
     nodes = tuple(_nodes(model, importance, pruning, scores))
     kan_edges = _kan_edges(model, importance, pruning, trace, scores)
-    products, outputs = _product_edges(model.config, pruning), _output_edges(nodes, model.config, importance.output_index)
+    products, outputs = (
+        _product_edges(model.config, pruning),
+        _output_edges(nodes, model.config, importance.output_index),
+    )
     return nodes, (*kan_edges, *products, *_input_edges(nodes), *outputs)
 
 

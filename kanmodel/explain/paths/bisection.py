@@ -383,6 +383,6 @@ def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tenso
     for layer, values in reads:
         for step in layer.before:
             assert isinstance(step, InputTransform)
-            for place in KINKS.get(step.step.kind, ()):
+            for place in KINKS.get(step.config.kind, ()):
                 yield values.double() - place
             values = step(values)
