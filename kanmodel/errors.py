@@ -45,22 +45,6 @@ def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"
 
 
-class KanscopeError(Exception):
-    """Base of every exception that the model core raises deliberately."""
-
-
-class ConfigError(KanscopeError):
-    """The described architecture cannot exist."""
-
-
-class CheckpointError(KanscopeError):
-    """The file is not a checkpoint that this version can read; the message names the first difference."""
-
-
-class UnreadableModelError(KanscopeError):
-    """The module is not a chain of layers that this version can read; the message names the part or the difference."""
-
-
 @dataclass(frozen=True)
 class Problem:
     """One bad value. Both texts are shortened, since a path may have names that somebody else has chosen.
@@ -81,16 +65,32 @@ class Problem:
         return f"{self.path} {self.message}"
 
 
-class DataError(KanscopeError):
-    """Input that cannot be used, with a place for each bad value.
+class KanscopeError(Exception):
+    """Base of every exception that the model core raises deliberately.
 
     Attributes:
-        problems: the bad values found, in reading order; empty if the error has no place.
+        problems: the bad values that were found, in reading order; empty if the error has no place.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+
+
+class ConfigError(KanscopeError):
+    """The described architecture cannot exist."""
+
+
+class CheckpointError(KanscopeError):
+    """The file is not a checkpoint that this version can read; the message names the first difference."""
+
+
+class UnreadableModelError(KanscopeError):
+    """The module is not a chain of layers that this version can read; the message names the part or the difference."""
+
+
+class DataError(KanscopeError):
+    """Input that cannot be used; `problems` has the place of each bad value."""
 
     @classmethod
     def at(cls, place: str, message: str) -> DataError:
@@ -108,27 +108,11 @@ class UnknownNameError(KanscopeError):
 
 
 class IncompleteError(KanscopeError):
-    """An explanation whose residual (convergence delta) is larger than the change of the prediction that it explains.
-
-    Attributes:
-        problems: of which windows, e.g. ``instances[0]``.
-    """
-
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems)
+    """An explanation whose residual is larger than the change of the prediction that it explains, by window."""
 
 
 class NonFiniteError(KanscopeError):
-    """A result that is not finite although its input was.
-
-    Attributes:
-        problems: which results, e.g. ``outputs[0].temp+1``.
-    """
-
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems)
+    """A result that is not finite although its input was, e.g. ``outputs[0].temp+1``."""
 
 
 class ExportError(KanscopeError):
