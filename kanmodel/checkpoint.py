@@ -31,10 +31,9 @@ from kanmodel.data import Array, Scaling, read_only, refuse_non_finite
 from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem
 from kanmodel.files import replacing
 from kanmodel.network.bounds import NodeRanges, measure_ranges
-from kanmodel.network.chain import Network, tensor_shapes
+from kanmodel.network.chain import FrozenNetwork, Network, tensor_shapes
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.documents import config_from_dict, config_to_dict, read_record
-from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.text import list_some, printable, shorten
 
 FORMAT_VERSION = 2

@@ -761,10 +761,9 @@ class Model(Result):
 
     def _facts(self) -> dict[str, str]:
         config = self.config
-        recurrent = config.recurrent
         chain = [
             f"front {width_of(config.front)}" if config.front else "",
-            f"{recurrent.cell.upper()} of {recurrent.n_units} units" if recurrent else "",
+            str(config.recurrent or ""),
             f"readout {config.readout}",
             f"head {width_of(config.head)}",
             config.output_function or "",

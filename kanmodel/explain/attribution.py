@@ -45,8 +45,8 @@ from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.path import LedgerLayer, concatenate, list_layers, map_arrays, take
 from kanmodel.explain.paths.walk import PathLedger, Walk
 from kanmodel.explain.result import Pictured, Table, Theme
+from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
-from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.text import with_unit
 
 PATH_NODES = 17

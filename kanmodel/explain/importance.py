@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +29,7 @@ from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
 from kanmodel.explain.structure import connected_features
 from kanmodel.network.config import Grouping, Groups, ModelConfig, resolve_groups
-from kanmodel.network.recurrent import KINDS, recurrent_shapes
+from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.text import with_unit
 
 SEED = 0
@@ -360,16 +359,14 @@ def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]
 def _multiply_adds(config: ModelConfig) -> int:
     """Of one forecast, without those of the bases."""
     of_step = sum(layer.n_in * layer.n_subnodes for layer in config.front)
-    if config.recurrent is not None:
-        of_step += sum(prod(shape) for shape in recurrent_shapes(config.recurrent, config.n_steps).values())
+    of_step += count_weights(config)
     return config.lookback * of_step + sum(layer.n_in * layer.n_subnodes for layer in config.head)
 
 
 def _bytes_of_window(config: ModelConfig) -> int:
     """Memory of one window's forecast."""
     of_step = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
-    if config.recurrent is not None:
-        of_step += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units
+    of_step += max(count_gates(config), default=0)
     values = config.lookback * of_step + max(layer.n_in * layer.n_subnodes for layer in config.head)
     itemsize: int = getattr(torch, config.dtype).itemsize
     return values * itemsize

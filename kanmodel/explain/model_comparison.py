@@ -281,7 +281,7 @@ class _Side:
         """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
         config, scaling = self._model.config, self._model.scaling
         kind, _ = ledger_key(config, *key)
-        if kind == "input" or (kind == "cell" and config.recurrent is None and not config.front):
+        if kind == "input" or (kind == "cell" and config.has_plain_steps):
             repeats = self._layers[key].config.n_in // len(config.features)
             return np.tile(scaling.feature_mean, repeats), np.tile(scaling.feature_scale, repeats)
         return 0.0, 1.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import torch
@@ -29,10 +28,9 @@ from kanmodel.explain.paths.bisection import (
 )
 from kanmodel.explain.paths.path import PassedNodes, paths_per_pass, points_along
 from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
-from kanmodel.network.chain import Trace, reduce_steps
+from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.network.recurrent import RecurrentTrace, recurrent_shapes
+from kanmodel.network.recurrent import count_weights
 
 MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
 MULTIPLY_ADDS = 4e12  # a few minutes of one core, within which the number of windows stays where it can
@@ -85,10 +83,10 @@ def profile_nodes(model: LoadedModel) -> Profiles:
 
 def count_windows(config: ModelConfig) -> int:
     """How many reference windows are profiled: all that are useful, or fewer of a model that takes minutes."""
-    if config.recurrent is None:
+    weights = count_weights(config)
+    if not weights:
         return MAX_WINDOWS
-    weights = sum(prod(shape) for shape in recurrent_shapes(config.recurrent, config.n_steps).values())
-    passes = min(len(config.features), config.recurrent.n_units)
+    passes = min(len(config.features), config.n_units)
     affordable = int(MULTIPLY_ADDS / (N_NODES * passes * config.lookback * weights))
     return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
 
@@ -110,17 +108,17 @@ def _integrate(
     points = along.flatten(0, 1).requires_grad_()
     n, n_points = len(ends), len(rule.nodes)
     with torch.enable_grad():
-        trace, recurrent = model.frozen.trace_with_states(points)
+        trace = model.frozen.trace(points)
         values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
         change = change.to(points.dtype).repeat_interleave(n_points, dim=0)
-        slopes = _slopes_along(model.frozen, trace, recurrent, points, change)
+        slopes = _slopes_along(model.frozen, trace, points, change)
     slopes = slopes.double().view(n, n_points, -1)  # of all nodes, by feature
     entries = (torch.from_numpy(rule.weights) @ slopes).view(n, 3, *scale.shape, -1).transpose(0, 1).numpy()
     values = values.detach().double().view(n, n_points, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
     errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
-    passed = PassedNodes.of(trace, recurrent, (n, n_points))
+    passed = PassedNodes.of(trace, (n, n_points))
     move = largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed)
     return Integrals(
         entries[0],
@@ -132,9 +130,7 @@ def _integrate(
     )
 
 
-def _slopes_along(
-    network: FrozenNetwork, trace: Trace, recurrent: RecurrentTrace | None, points: Tensor, change: Tensor
-) -> Tensor:
+def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: Tensor) -> Tensor:
     """How fast each node's value moves with each feature along the paths, (n_points, n_nodes, n_features).
 
     Only the front's nodes and the readout take a pass through the steps, one for each feature or one for each node,
@@ -147,9 +143,8 @@ def _slopes_along(
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
     values, slopes_of = _node_values(config, trace), []
-    if recurrent is not None and not config.front and len(config.features) < trace.readout.shape[1]:
-        readout = _readout_slopes(network, recurrent, change)
-    else:
+    readout = network.readout_slopes(trace, change)
+    if readout is None:
         readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)
     for (stage, _), nodes in values.items():
         if stage in ("head", "output"):
@@ -160,15 +155,6 @@ def _slopes_along(
         else:
             slopes_of.append(torch.stack([slopes(node) for node in nodes.unbind(1)], dim=1))
     return torch.cat(slopes_of, dim=1)
-
-
-def _readout_slopes(network: FrozenNetwork, recurrent: RecurrentTrace, change: Tensor) -> Tensor:
-    """How fast the readout moves with each feature, by a pass forward for each, (n_points, n_readout, n_features)."""
-    assert network.recurrent is not None
-    config, n_features = network.network.config, change.shape[2]
-    moves = torch.diag_embed(change).transpose(1, 2)  # (n_points, n_features, lookback, n_features)
-    states = network.recurrent.tangents(recurrent, moves, last=config.readout == "last").flatten(0, 1)
-    return reduce_steps(config, states).view(len(change), n_features, -1).transpose(1, 2)
 
 
 def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:

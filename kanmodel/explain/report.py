@@ -174,9 +174,8 @@ def _features(model: LoadedModel, importance: Importance) -> Finding:
         answer += " exactly 0."
     else:
         answer += " No feature is cut off from the output."
-    if model.config.recurrent is not None:
-        cell = "an LSTM" if model.config.recurrent.cell == "lstm" else "a GRU"
-        answer += f" After {cell} the inputs of the KAN are hidden units, each a mixture of all features: a unit"
+    if mixer := model.config.mixer:
+        answer += f" After {mixer} the inputs of the KAN are hidden units, each a mixture of all features: a unit"
         answer += " without connections says nothing about any one feature."
     return Finding("features", "Are features without connections unimportant?", answer, evidence)
 

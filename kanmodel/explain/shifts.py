@@ -207,7 +207,7 @@ class Shifts:
     @property
     def has_bounds(self) -> bool:
         """Whether `bound` is possible: the network has no recurrent part."""
-        return self._model.config.recurrent is None
+        return not self._model.config.mixes_steps
 
     def bound(self, low: Array, high: Array) -> tuple[Array, Array]:
         """Bounds of the forecasts of all shifts between two, (n, n_features) each -> two of (n,), original units."""

@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kanmodel.network.chain import LayerKey, Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig
+from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.layer import KANLayer
-from kanmodel.network.recurrent import KINDS
 
 NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "head", "output", "subnode"]
 READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
@@ -52,8 +51,8 @@ def node_id(config: ModelConfig, stage: str, layer: int, index: int) -> str:
             return f"feature:{config.feature_names[index]}"
         case "cell":  # a value of one step of a flattened window: a feature, or a unit or node by its number
             step, value = divmod(index, config.n_readout // config.lookback)
-            plain = config.recurrent is None and not config.front
-            return f"cell:{step - config.lookback + 1}:{config.feature_names[value] if plain else value}"
+            name = config.feature_names[value] if config.has_plain_steps else value
+            return f"cell:{step - config.lookback + 1}:{name}"
         case "lstm" | "gru":
             return f"{kind}:{index}"
     return f"{kind}:{number}:{index}"
@@ -84,12 +83,9 @@ def label_of(identity: str) -> str:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
-    config = network.config
     edges = passing_edges(network, live_edges(network))
-    read = _values_of_step(config, connected_nodes(network, output, edges)["head", 0])
-    if network.recurrent is not None and config.recurrent is not None:
-        read = _read_by_recurrent(network.recurrent, config.recurrent, config, read)
-    if config.front:
+    read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
+    if network.config.front:
         read = leading_nodes(network.stages["front"], "front", edges, read)[0]
     return [bool(feature) for feature in read]
 
@@ -135,7 +131,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     forward: Kept = {}
     reached = torch.ones(len(config.features), dtype=torch.bool)
     for stage, layers in network.stages.items():
-        if stage == "head" and config.recurrent is not None:
+        if stage == "head" and config.mixes_steps:
             reached = torch.ones(config.n_readout, dtype=torch.bool)
         elif stage == "head" and config.readout == "flatten":
             reached = reached.repeat(config.lookback)
@@ -151,8 +147,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
         leading = leading_nodes(network.stages[stage], stage, edges, onward)
         connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
         if stage == "head":
-            has_units = config.recurrent is not None
-            onward = torch.ones(config.n_steps).bool() if has_units else _values_of_step(config, leading[0])
+            onward = torch.ones(config.n_steps).bool() if config.mixes_steps else network.acting_steps(leading[0])
     return {key: connected[key] for key in forward}
 
 
@@ -164,50 +159,6 @@ def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Ten
         leading = (edges[stage, number] & subnodes[:, None]).any(dim=0)
         onward.insert(0, _through_norm(layer.config, leading))
     return onward
-
-
-def _read_by_recurrent(
-    module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, config: ModelConfig, units: Tensor
-) -> Tensor:
-    """The inputs of a recurrent part that act on any of its units that are set, (n_units,) -> (n_inputs,), bool.
-
-    An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
-    one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads out
-    for `last`, there is neither a unit of the step before nor anything to forget.
-    """
-    for layer in reversed(range(recurrent.num_layers)):
-        reads = []
-        for direction, suffix in enumerate(("", "_reverse") if recurrent.bidirectional else ("",)):
-            is_first = bool(direction) and layer == recurrent.num_layers - 1 and config.readout == "last"
-            acting = units[direction * recurrent.hidden_size :][: recurrent.hidden_size]
-            steps = 1 if is_first else config.lookback
-            reads.append(_read_by_cells(module, recurrent, f"l{layer}{suffix}", acting, steps))
-        units = torch.stack(reads).any(dim=0)
-    return units
-
-
-def _read_by_cells(
-    module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, name: str, units: Tensor, steps: int
-) -> Tensor:
-    """The inputs that affect these units of one layer and direction after `steps` steps."""
-    kind, parts = KINDS[recurrent.cell], ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights = {part: getattr(module, f"{part}_{name}", None) for part in parts}
-    gates = {part: weight.unflatten(0, (kind.n_gates, -1)) for part, weight in weights.items() if weight is not None}
-    of_candidate = torch.cat([gate[kind.candidate].reshape(len(units), -1) for gate in gates.values()], dim=1)
-    alive = (of_candidate != 0).any(dim=1)
-    acting = [gate for gate in range(kind.n_gates) if gate != kind.forget or steps > 1]
-    of_input = (gates["weight_ih"][acting] != 0).any(dim=0)  # (n_units, n_inputs)
-    of_units = (gates["weight_hh"] != 0).any(dim=0)  # (n_units, n_units)
-    units = units & alive
-    for _ in range(min(steps - 1, len(units))):
-        units = units | ((of_units & units[:, None]).any(dim=0) & alive)
-    read: Tensor = (of_input & units[:, None]).any(dim=0)
-    return read
-
-
-def _values_of_step(config: ModelConfig, readout: Tensor) -> Tensor:
-    """Which values of a step, or units, lead to head inputs that are set, (n_readout,) -> (n,), bool."""
-    return readout.view(config.lookback, -1).any(dim=0) if config.readout == "flatten" else readout
 
 
 def _through_norm(layer: LayerConfig, nodes: Tensor) -> Tensor:

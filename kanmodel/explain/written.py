@@ -136,7 +136,7 @@ class Writer:
             for node, of, order in ranked
         ]
         mean, scale = np.zeros(len(nodes)), np.ones(len(nodes))
-        if config.recurrent is None and not config.front and config.readout != "mean":  # inputs are features
+        if config.has_plain_steps and config.readout != "mean":  # inputs are features
             n_steps = len(nodes) // len(config.features)
             mean, scale = np.tile(scaling.feature_mean, n_steps), np.tile(scaling.feature_scale, n_steps)
             columns = zip(self._symbols, mean.tolist(), scale.tolist(), strict=True)

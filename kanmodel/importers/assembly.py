@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from kanmodel.importers.manifest import NONE
 from kanmodel.importers.parts import Item, Layer, Norm, RecurrentPart
 from kanmodel.network.bases import Line
-from kanmodel.network.chain import Network
+from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform
-from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.functions import activate
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent

@@ -1,9 +1,8 @@
-"""Bounds of a network's outputs over whole sets of windows, by interval arithmetic from layer to layer.
+"""Usual ranges of all nodes' values, and bounds of the outputs over whole sets of windows.
 
-The bounds hold for each window between two others, up to rounding. They are the wider, the farther these are apart, and
-tend to the outputs as they come together; where a function has a pole or is not defined, they are infinite or NaN.
-
-Usual ranges of all nodes' values, which the integration paths compare their moves with.
+Integration paths compare their moves with the ranges. The bounds, by interval arithmetic from layer to layer, hold for
+each window between two others, up to rounding. They are the wider, the farther these are apart, and tend to the outputs
+as they come together; where a function has a pole or is not defined, they are infinite or NaN.
 """
 
 from __future__ import annotations
@@ -57,14 +56,7 @@ class Intervals:
         return cls(node, low - margin, high + margin, high - low)
 
     def bound_move(self, moves: Tensor) -> Tensor:
-        """An upper bound of `largest_move` from the moves alone, for any values of the nodes.
-
-        Args:
-            moves: largest move of each node between neighbouring points, (batch, ..., n_nodes), not negative.
-
-        Returns:
-            (batch,), in widths of the interval.
-        """
+        """An upper bound of `largest_move` for any values, from the nodes' largest moves (batch, ..., n_nodes)."""
         if not len(self.width):
             return moves.new_zeros(len(moves))
         if moves.dim() > 2:
@@ -74,14 +66,7 @@ class Intervals:
         return (moves / self.width.to(moves.dtype)).amax(dim=1)
 
     def largest_move(self, values: Tensor) -> Tensor:
-        """The largest move between neighbouring points, over all nodes and their intervals.
-
-        Args:
-            values: (batch, n_points, ..., n_nodes).
-
-        Returns:
-            (batch,), in widths of the interval.
-        """
+        """The largest move between neighbouring points of (batch, n_points, ..., n_nodes), (batch,), in widths."""
         if not len(self.width):
             return values.new_zeros(len(values))
         if self.node is not None:
@@ -117,43 +102,28 @@ class NodeRanges:
 
 
 def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
-    """Measures the ranges of a network.
-
-    Args:
-        network: the network.
-        windows: the reference windows, (n, lookback, n_features), model units.
-    """
-    ends: list[list[Ends]] = []
+    """Measures the ranges of a network on its reference windows, (n, lookback, n_features), model units."""
+    hulls: list[list[Tensor]] = []
     magnitudes: list[list[Tensor]] = []
     with torch.inference_mode():
         for part in torch.split(windows, BATCH):
             trace = network.trace(part)
-            passed = (*trace.front, *trace.head)
-            values = [part.flatten(0, 1), trace.readout, *(layer.nodes for layer in passed)]
-            ends.append([(column.amin(dim=0), column.amax(dim=0)) for column in values])
-            magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in passed])
-    features, readout, *layers = (
-        [(torch.stack([low for low, _ in parts]).amin(dim=0), torch.stack([high for _, high in parts]).amax(dim=0))]
-        for parts in zip(*ends, strict=True)
-    )
+            layers = (*trace.front, *trace.head)
+            hulls.append([_hull(nodes) for nodes in (part.flatten(0, 1), trace.readout, *(at.nodes for at in layers))])
+            magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in layers])
+    features, readout, *nodes = ([tuple(_hull(torch.cat(parts)))] for parts in zip(*hulls, strict=True))
+    largest = [torch.stack(parts).amax(dim=0).double() for parts in zip(*magnitudes, strict=True)]
     depth, recurrent = len(network.front), network.config.recurrent
-    gates = None
     if recurrent is not None:
         unit = torch.ones_like(readout[0][0])
         readout.append((-unit, unit))
-        gates = _gate_intervals(recurrent)
     return NodeRanges(
         Intervals.of([features]),
-        gates,
-        Intervals.of(layers[:depth]) if depth else None,
-        Intervals.of([readout, *layers[depth:]]),
-        tuple(_largest(parts) for parts in zip(*magnitudes, strict=True)),
+        None if recurrent is None else _gate_intervals(recurrent),
+        Intervals.of(nodes[:depth]) if depth else None,
+        Intervals.of([readout, *nodes[depth:]]),
+        tuple(torch.where(magnitude > 0, magnitude, torch.inf) for magnitude in largest),
     )
-
-
-def _largest(magnitudes: Sequence[Tensor]) -> Tensor:
-    largest = torch.stack(list(magnitudes)).amax(dim=0).double()
-    return torch.where(largest > 0, largest, torch.inf)
 
 
 def _gate_intervals(config: RecurrentConfig) -> Intervals:
@@ -166,85 +136,81 @@ def _gate_intervals(config: RecurrentConfig) -> Intervals:
 
 
 def bound_outputs(network: Network, low: Tensor, high: Tensor) -> Ends:
-    """The bounds of a network without a recurrent part.
+    """The bounds of a network without a recurrent part, two of (batch, n_outputs).
 
     Args:
         network: the network.
         low: smallest value of each cell, (batch, lookback, n_features), model units.
         high: the largest.
-
-    Returns:
-        Two of (batch, n_outputs).
     """
-    ends = low, high
+    shape, ends = low.shape, torch.stack([low, high])
     if network.front:
-        ends = low.flatten(0, 1), high.flatten(0, 1)
+        ends = ends.flatten(1, 2)
         for layer in network.stages["front"]:
             ends = _bound_layer(layer, ends)
-        ends = ends[0].view(*low.shape[:2], -1), ends[1].view(*low.shape[:2], -1)
-    ends = reduce_steps(network.config, ends[0]), reduce_steps(network.config, ends[1])
+        ends = ends.view(2, *shape[:2], -1)
+    ends = torch.stack([reduce_steps(network.config, end) for end in ends])
     for layer in network.stages["head"]:
         ends = _bound_layer(layer, ends)
     function = network.config.output_function
     if function == "softmax":
         return _share(ends[0], ends[1]), _share(ends[1], ends[0])
-    return ends if function is None else _activate(function, ACTIVATIONS[function].parameter, ends)
+    low, high = ends if function is None else _activate(function, ACTIVATIONS[function].parameter, ends)
+    return low, high
 
 
-def _bound_layer(layer: KANLayer, ends: Ends) -> Ends:
+def _hull(values: Tensor) -> Tensor:
+    """The smallest and the largest, (n, ...) -> (2, ...). Intervals of nodes are (2, batch, n_nodes) here."""
+    return torch.stack([values.amin(dim=0), values.amax(dim=0)])
+
+
+def _bound_layer(layer: KANLayer, ends: Tensor) -> Tensor:
     v = u = ends
-    for number, step in enumerate(layer.before):
-        u = _take_step(step, u)
+    for number, transform in enumerate(layer.before):
+        u = _transform(transform, u)
         v = u if number < layer.config.n_before_base else v
     moves = torch.stack([(end != low[:1]).any(dim=0) for low, high in (v, u) for end in (low, high)]).any(dim=0)
     moves[0] |= ~moves.any()
     some, still = moves.nonzero().flatten(), (~moves).nonzero().flatten()
-    of_some = [(low[:, some], high[:, some]) for low, high in (v, u)]
-    low, high = layer.functions(some).bound_sums(*of_some)
+    bounds = torch.stack(layer.functions(some).bound_sums(*((at[0][:, some], at[1][:, some]) for at in (v, u))))
     if len(still):  # inputs that are the same in all windows are computed once
-        constant = layer.functions(still).sums(v[0][:1, still], u[0][:1, still])
-        low, high = low + constant, high + constant
-    low, high = _scale((low, high), layer.subnode_scale, layer.subnode_bias)
+        bounds = bounds + layer.functions(still).sums(v[0][:1, still], u[0][:1, still])
+    bounds = _scale(bounds, layer.subnode_scale, layer.subnode_bias)
     if layer.config.mult_arity:
-        arity = [layer.config.n_sum, *layer.config.mult_arity]
-        (low_sums, *lows), (high_sums, *highs) = torch.split(low, arity, dim=1), torch.split(high, arity, dim=1)
-        products = [_multiply(*factors) for factors in zip(lows, highs, strict=True)]
-        low = torch.cat([low_sums, *(product[0] for product in products)], dim=1)
-        high = torch.cat([high_sums, *(product[1] for product in products)], dim=1)
-    return _scale((low, high), layer.node_scale, layer.node_bias)
+        sums, *factors = torch.split(bounds, [layer.config.n_sum, *layer.config.mult_arity], dim=2)
+        bounds = torch.cat([sums, *map(_multiply, factors)], dim=2)
+    return _scale(bounds, layer.node_scale, layer.node_bias)
 
 
-def _take_step(step: nn.Module, ends: Ends) -> Ends:
-    assert isinstance(step, InputTransform)
-    if step.weight is None or step.bias is None:
-        return _activate(step.config.kind, step.config.parameter, ends)
-    if step.config.mixes:
-        ends = _normalise(ends, step.config.parameter or 0.0)
-    return _scale(ends, step.weight, step.bias)
+def _transform(transform: nn.Module, ends: Tensor) -> Tensor:
+    assert isinstance(transform, InputTransform)
+    config = transform.config
+    if transform.weight is None or transform.bias is None:
+        return _activate(config.kind, config.parameter, ends)
+    if config.mixes:
+        ends = _normalise(ends, config.parameter or 0.0)
+    return _scale(ends, transform.weight, transform.bias)
 
 
-def _activate(kind: str, parameter: float | None, ends: Ends) -> Ends:
+def _activate(kind: str, parameter: float | None, ends: Tensor) -> Tensor:
     """An activation is monotone on both sides of its turn."""
     turn = ends[0].clamp_min(TURNS.get(kind, 0.0)).minimum(ends[1])
-    values = torch.stack([activate(kind, parameter, x) for x in (*ends, turn)])
-    return values.amin(dim=0), values.amax(dim=0)
+    return _hull(torch.stack([activate(kind, parameter, x) for x in (*ends, turn)]))
 
 
-def _scale(ends: Ends, weight: Tensor, bias: Tensor) -> Ends:
-    scaled = torch.addcmul(bias, weight, ends[0]), torch.addcmul(bias, weight, ends[1])
-    return torch.minimum(*scaled), torch.maximum(*scaled)
+def _scale(ends: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _hull(torch.addcmul(bias, weight, ends))
 
 
-def _multiply(lows: Tensor, highs: Tensor) -> Ends:
-    """The products of intervals, (batch, n_factors) each -> (batch, 1)."""
-    low, high = lows[:, :1], highs[:, :1]
-    for factor in zip(torch.split(lows, 1, dim=1)[1:], torch.split(highs, 1, dim=1)[1:], strict=True):
-        corners = torch.stack([one * other for one in (low, high) for other in factor])
-        low, high = corners.amin(dim=0), corners.amax(dim=0)
-    return low, high
+def _multiply(ends: Tensor) -> Tensor:
+    """The product of the intervals of a node's factors, (2, batch, n_factors) -> (2, batch, 1)."""
+    product, *factors = torch.split(ends, 1, dim=2)
+    for factor in factors:
+        product = _hull(torch.stack([one * other for one in product for other in factor]))
+    return product
 
 
-def _normalise(ends: Ends, eps: float) -> Ends:
+def _normalise(ends: Tensor, eps: float) -> Tensor:
     """A layer norm before its scale and bias."""
     low, high = ends
     n = low.shape[1]
@@ -254,7 +220,7 @@ def _normalise(ends: Ends, eps: float) -> Ends:
     )
     least, most = torch.maximum(low, -high).clamp_min(0), torch.maximum(-low, high)
     factors = [(distance.square().mean(dim=1, keepdim=True) + eps).rsqrt() for distance in (least, most)]
-    return torch.minimum(*(low * factor for factor in factors)), torch.maximum(*(high * factor for factor in factors))
+    return torch.stack([torch.minimum(*(low * by for by in factors)), torch.maximum(*(high * by for by in factors))])
 
 
 def _share(own: Tensor, others: Tensor) -> Tensor:

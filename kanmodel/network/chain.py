@@ -1,13 +1,13 @@
 """The forecaster: [layers per step] -> [recurrent] -> readout -> layers -> [output function].
 
-One class covers all supported architectures. `forward` is pure: it stores nothing on the module, so threads can share
-a network.
+`Network` covers all supported architectures; `FrozenNetwork` is its form for inference. `forward` is pure: it stores
+nothing on the module, so threads can share a network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.functions import ACTIVATIONS, activate
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
-from kanmodel.network.recurrent import make_recurrent, recurrent_shapes
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Trace:
         readout: inputs of the head, (batch, n_readout).
         head: layers after the readout.
         outputs: the forecasts, (batch, n_outputs): the last layer's nodes after the output function.
+        recurrent: the recurrent part's own; None without one, or if it was not traced.
     """
 
     front: tuple[LayerTrace, ...]
     readout: Tensor
     head: tuple[LayerTrace, ...]
     outputs: Tensor
+    recurrent: RecurrentTrace | None = None
 
     @property
     def stages(self) -> dict[str, tuple[LayerTrace, ...]]:
@@ -50,13 +52,10 @@ PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -
 
 
 class Network(nn.Module):
-    """The network of a `ModelConfig`, with random weights until it is trained or loaded.
+    """The network of a `ModelConfig`, of windows and outputs in model units (scaled).
 
-    Windows and outputs are in model units (scaled).
-
-    Args:
-        config: shapes and options.
-        generator: of the random weights; None for a new one, so that torch's own is not advanced.
+    Its weights are random until it is trained or loaded, from the generator or a new one, so that torch's own is not
+    advanced.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
@@ -90,14 +89,7 @@ class Network(nn.Module):
         return pass_layers(self.head, self.encode(window))
 
     def encode(self, window: Tensor) -> Tensor:
-        """The head's inputs for a window.
-
-        Args:
-            window: (batch, lookback, n_features), oldest step first.
-
-        Returns:
-            (batch, n_readout).
-        """
+        """The head's inputs, (batch, lookback, n_features), oldest step first -> (batch, n_readout)."""
         if self.front:
             window = pass_layers(self.front, window.flatten(0, 1)).view(*window.shape[:2], -1)
         return self.read_out(window)
@@ -113,34 +105,39 @@ class Network(nn.Module):
             steps, _ = self.recurrent(steps)
         return reduce_steps(self.config, steps)
 
+    def acting_steps(self, readout: Tensor) -> Tensor:
+        """The values of a step that act, by weights alone, on inputs of the head, (n_readout,) -> (n_steps,), bool."""
+        config = self.config
+        read = readout.view(config.lookback, -1).any(dim=0) if config.readout == "flatten" else readout
+        if self.recurrent is None or config.recurrent is None:
+            return read
+        return acting_inputs(self.recurrent, config.recurrent, read, config.lookback, config.readout == "last")
+
     def finish(self, logits: Tensor) -> Tensor:
         """The output function, (batch, n_outputs) -> the same shape."""
         return apply_output_function(self.config, logits)
 
 
 def trace_chain(config: ModelConfig, window: Tensor, through: PassLayer, read_out: Callable[[Tensor], Tensor]) -> Trace:
-    """All activations of a chain.
+    """All activations of a chain for windows (batch, lookback, n_features).
 
     Args:
         config: the chain.
-        window: (batch, lookback, n_features), oldest step first.
+        window: oldest step first.
         through: applies a layer to (rows, n_in).
         read_out: as `Network.read_out`.
     """
-    front: list[LayerTrace] = []
-    steps = window
-    if config.front:
-        rows = window.flatten(0, 1)
-        for number in range(len(config.front)):
-            front.append(through("front", number, rows))
-            rows = front[-1].nodes
-        steps = rows.view(*window.shape[:2], -1)
-    readout = nodes = read_out(steps)
-    head: list[LayerTrace] = []
-    for number in range(len(config.head)):
-        head.append(through("head", number, nodes))
-        nodes = head[-1].nodes
-    return Trace(tuple(front), readout, tuple(head), apply_output_function(config, nodes))
+
+    def trace_stage(stage: str, x: Tensor) -> tuple[LayerTrace, ...]:
+        layers: list[LayerTrace] = []
+        for number in range(len(config.stages[stage])):
+            layers.append(through(stage, number, layers[-1].nodes if layers else x))
+        return tuple(layers)
+
+    front = trace_stage("front", window.flatten(0, 1)) if config.front else ()
+    readout = read_out(front[-1].nodes.view(*window.shape[:2], -1) if front else window)
+    head = trace_stage("head", readout)
+    return Trace(front, readout, head, apply_output_function(config, head[-1].nodes))
 
 
 def reduce_steps(config: ModelConfig, steps: Tensor) -> Tensor:
@@ -170,3 +167,146 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         parts["recurrent"] = recurrent_shapes(config.recurrent, config.n_steps)
     parts |= {f"head.{number}": layer_shapes(layer) for number, layer in enumerate(config.head)}
     return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
+
+
+class FrozenNetwork:
+    """A `Network` with constant weights, prepared for inference; equal to it up to rounding, also at knots.
+
+    `forward` folds masks and affine maps into the tables of piecewise polynomials and removes nodes without effect;
+    `trace` has the edges and nodes of the network, and is differentiable.
+
+    Attributes:
+        network: the network, which is not changed.
+        config: its config.
+        stages: its layers by stage name.
+        recurrent: its LSTM or GRU; None if there is none.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.config = network.config
+        self._layers = network.stages
+        self.stages = {stage: FrozenLayers(layers) for stage, layers in self._layers.items()}
+        self._functions = {
+            stage: [layer.functions(frozen=True) for layer in layers] for stage, layers in self._layers.items()
+        }
+        self.recurrent = None
+        if network.recurrent is not None and network.config.recurrent is not None:
+            self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
+        with torch.inference_mode():
+            return apply_output_function(self.config, self._run(window))
+
+    def logits(self, window: Tensor) -> Tensor:
+        """`forward` before the output function."""
+        with torch.inference_mode():
+            return self._run(window)
+
+    def trace(self, window: Tensor) -> Trace:
+        """As `Network.trace`, with the activations of the recurrent part; differentiable."""
+        recurrent: list[RecurrentTrace] = []
+
+        def read_out(steps: Tensor) -> Tensor:
+            if self.recurrent is not None:
+                recurrent.append(self.recurrent.trace(steps))
+                steps = recurrent[0].states[-1]
+            return reduce_steps(self.config, steps)
+
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
+            return self._layers[stage][number].trace(x, self._functions[stage][number])
+
+        return replace(trace_chain(self.config, window, through, read_out), recurrent=next(iter(recurrent), None))
+
+    def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor | None:
+        """First-order moves of the readout with each feature alone, (batch, n_readout, n_features), by forward mode.
+
+        Args:
+            trace: the activations at the points.
+            change: moves of the features, (batch, lookback, n_features).
+
+        Returns:
+            None if there is no forward mode, or gradients of the readout take fewer passes.
+        """
+        n_features, recurrent = change.shape[2], self.recurrent
+        if recurrent is None or trace.recurrent is None or self.config.front or n_features >= self.config.n_readout:
+            return None
+        moves = torch.diag_embed(change).transpose(1, 2)  # (batch, n_features, lookback, n_features)
+        states = recurrent.tangents(trace.recurrent, moves, last=self.config.readout == "last").flatten(0, 1)
+        return reduce_steps(self.config, states).view(len(change), n_features, -1).transpose(1, 2)
+
+    def edges(self, stage: str, number: int, x: Tensor) -> Tensor:
+        """Values of all edges of a layer at its inputs, (rows, n_in) -> (rows, n_subnodes, n_in)."""
+        return self._functions[stage][number].edges(*self._layers[stage][number].read(x))
+
+    def _run(self, window: Tensor) -> Tensor:
+        steps = window
+        if "front" in self.stages:
+            steps = self.stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+        if self.recurrent is not None:
+            steps = self.recurrent(steps)
+        return self.stages["head"].forward(reduce_steps(self.config, steps))
+
+
+class FrozenLayers:
+    """Consecutive layers for inference, first to last, reduced to the nodes that the last layer depends on.
+
+    Attributes:
+        layers: frozen layers, each with only the nodes that the next one reads.
+        inputs: indices of the inputs that the first one reads; None for all.
+    """
+
+    def __init__(self, layers: Sequence[KANLayer]) -> None:
+        nodes = torch.arange(layers[-1].config.n_out)
+        self.layers: list[FrozenLayer] = []
+        for layer in reversed(layers):
+            self.layers.insert(0, FrozenLayer(layer, nodes))
+            nodes = self.layers[0].inputs
+        self.inputs = nodes if len(nodes) < layers[0].config.n_in else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_inputs) -> (batch, n_outputs)."""
+        if self.inputs is not None:
+            x = x[:, self.inputs]
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+
+class FrozenLayer:
+    """A `KANLayer` reduced to some of its nodes, by their indices, ascending, and the inputs that act on them.
+
+    Attributes:
+        inputs: indices of the inputs that `forward` takes, ascending; all if there is a layer norm.
+    """
+
+    def __init__(self, layer: KANLayer, nodes: Tensor) -> None:
+        config = layer.config
+        node_of_subnode = torch.tensor(config.node_of_subnode)
+        subnodes = torch.isin(node_of_subnode, nodes).nonzero().flatten()
+        # A sum node's two affine maps are folded into its edges and one bias; a product's own is applied after it.
+        of_sum = node_of_subnode[subnodes] < config.n_sum
+        outer_scale = torch.where(of_sum, layer.node_scale[node_of_subnode[subnodes]], 1)
+        outer_bias = torch.where(of_sum, layer.node_bias[node_of_subnode[subnodes]], 0)
+        scale = layer.subnode_scale[subnodes] * outer_scale
+
+        acting = (layer.acts[subnodes] & (scale != 0)[:, None]).any(dim=0)
+        acting[0] |= ~acting.any()  # a layer of constants still reads one node, because ONNX has no empty products
+        self.inputs = torch.arange(config.n_in) if config.mixes else acting.nonzero().flatten()
+        self._layer, self._chosen = layer, None if len(self.inputs) == config.n_in else self.inputs
+        self._functions = layer.functions(self.inputs, subnodes, scale, frozen=True)
+        self._bias = layer.subnode_bias[subnodes] * outer_scale + outer_bias
+        self._n_sum = int(of_sum.sum())
+        products = nodes[nodes >= config.n_sum]
+        self._arity = [config.mult_arity[product - config.n_sum] for product in products.tolist()]
+        self._product_scale, self._product_bias = layer.node_scale[products], layer.node_bias[products]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_inputs) -> (batch, n_nodes)."""
+        subnodes = self._functions.sums(*self._layer.read(x, self._chosen)) + self._bias
+        if not self._arity:
+            return subnodes
+        sums, *factors = torch.split(subnodes, [self._n_sum, *self._arity], dim=1)
+        products = torch.stack([factor.prod(dim=1) for factor in factors], dim=1)
+        return torch.cat([sums, self._product_scale * products + self._product_bias], dim=1)

@@ -211,6 +211,9 @@ class RecurrentConfig:
         """Number of units of the last layer, both directions together."""
         return self.hidden_size * (2 if self.bidirectional else 1)
 
+    def __str__(self) -> str:
+        return f"{self.cell.upper()} of {self.n_units} units"
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -284,8 +287,12 @@ class ModelConfig:
     @property
     def n_readout(self) -> int:
         """Number of inputs of the head."""
-        n_values = self.recurrent.n_units if self.recurrent else self.n_steps
-        return n_values * (self.lookback if self.readout == "flatten" else 1)
+        return self.n_units * (self.lookback if self.readout == "flatten" else 1)
+
+    @property
+    def n_units(self) -> int:
+        """Number of values per step that are read out: units of the recurrent part, or what enters it without one."""
+        return self.n_steps if self.recurrent is None else self.recurrent.n_units
 
     @property
     def readout_stage(self) -> Literal["lstm", "gru", "cell"] | None:
@@ -303,9 +310,24 @@ class ModelConfig:
         return self.output_function in ("softmax", "sigmoid")
 
     @property
+    def mixes_steps(self) -> bool:
+        """Whether each value of each step may act on each input of the head."""
+        return self.recurrent is not None
+
+    @property
+    def mixer(self) -> str:
+        """What mixes the steps, in words; empty if nothing does."""
+        return {"lstm": "an LSTM", "gru": "a GRU"}[self.recurrent.cell] if self.recurrent is not None else ""
+
+    @property
+    def has_plain_steps(self) -> bool:
+        """Whether the features of the steps are read out as they are."""
+        return self.recurrent is None and not self.front
+
+    @property
     def reads_features(self) -> bool:
         """Whether the head's inputs are the features of a single step."""
-        return self.readout_stage is None and not self.front and (self.lookback == 1 or self.readout == "last")
+        return self.has_plain_steps and (self.lookback == 1 or self.readout == "last") and self.readout != "flatten"
 
     @property
     def window_shape(self) -> tuple[int, int]:

@@ -2,20 +2,18 @@
 
 A layer has a function on every edge from its inputs i to its sub-nodes j:
 
-    u_i, v_i   = inputs of basis and base: the input x_i after the steps before the layer
+    u_i, v_i   = inputs of basis and base: the input x_i after the transforms before the layer
     edge_ji(x) = mask_ji (scale_base_ji base(v_i) + scale_spline_ji sum_c coef_jic B_ic(u_i)) [+ c f(a v_i + b) + d]
     subnode_j  = sum_i edge_ji(x_i)
     node       = an affine map of one sub-node, or of the product of several
 
 Tensors over edges are always (out, in). Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.5 and 2.10; product nodes
 Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
-
-Edge functions between the inputs and sub-nodes of a layer: basis, base and symbolic parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
@@ -32,62 +30,23 @@ Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes
 
 @dataclass(frozen=True)
 class SymbolicFunctions:
-    """The symbolic parts c f(a v + b) + d of edges, grouped by function.
+    """The symbolic parts c f(a v + b) + d of edges between inputs v, (batch, n_in), and sub-nodes, by function.
 
     Attributes:
-        groups: f; inputs and sub-nodes, as indices into the chosen ones, (n,) each; and a to d, (4, n).
+        groups: f; inputs and sub-nodes, (n,) each; and a to d, (4, n).
     """
 
     groups: tuple[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], ...]
 
-    @classmethod
-    def of(
-        cls,
-        config: LayerConfig,
-        mask: Tensor,
-        affine: Tensor,
-        inputs: Sequence[int] | None,
-        subnodes: Sequence[int] | None,
-        scale: Tensor | None,
-    ) -> SymbolicFunctions | None:
-        """The unmasked symbolic parts of a layer between some inputs and sub-nodes; None if there are none.
-
-        Args:
-            config: the layer.
-            mask: of each symbolic edge, (n_symbolic,).
-            affine: its a, b, c and d, (n_symbolic, 4).
-            inputs: indices of the inputs; None for all.
-            subnodes: indices of the sub-nodes; None for all.
-            scale: a factor for the edges into each of these sub-nodes.
-        """
-        column = {i: place for place, i in enumerate(range(config.n_in) if inputs is None else inputs)}
-        row = {j: place for place, j in enumerate(range(config.n_subnodes) if subnodes is None else subnodes)}
-        members: dict[str, list[tuple[int, int, Tensor]]] = {}
-        for edge, weight, numbers in zip(config.symbolic, mask, affine, strict=True):
-            if weight != 0 and edge.i in column and edge.j in row:
-                i, j = column[edge.i], row[edge.j]
-                factor = weight if scale is None else weight * scale[j]
-                members.setdefault(edge.function, []).append((i, j, torch.cat([numbers[:2], factor * numbers[2:]])))
-        groups = tuple(
-            (
-                FUNCTIONS[name],
-                torch.tensor([i for i, _, _ in group]),
-                torch.tensor([j for _, j, _ in group]),
-                torch.stack([numbers for _, _, numbers in group], dim=1),
-            )
-            for name, group in members.items()
-        )
-        return cls(groups) if groups else None
-
     def edges(self, v: Tensor, n_subnodes: int) -> Tensor:
-        """(batch, n_in) -> (batch, n_subnodes, n_in), zero for edges without a symbolic part."""
+        """Their values, (batch, n_subnodes, n_in), zero for edges without a symbolic part."""
         edges = v.new_zeros(len(v), n_subnodes, v.shape[1])
         for function, i, j, (a, b, c, d) in self.groups:
             edges[:, j, i] = c * function(a * v[:, i] + b) + d
         return edges
 
     def add_to(self, sums: Tensor, v: Tensor) -> Tensor:
-        """Adds the symbolic parts at inputs (batch, n_in) to sums (batch, n_subnodes)."""
+        """Adds them to sums (batch, n_subnodes)."""
         for function, i, j, (a, b, c, d) in self.groups:
             sums = sums.index_add(1, j, c * function(a * v[:, i] + b) + d)
         return sums
@@ -129,67 +88,61 @@ class EdgeParts:
         return self.base + self.basis + self.symbolic
 
 
+@dataclass(frozen=True)
 class Edges:
     """The functions on edges, of the base's inputs v and the basis' inputs u, each (batch, n_in).
 
-    Args:
+    Attributes:
         functions: the functions of the basis.
-        vary: upper bounds of their total variation, see `Basis.vary`.
+        variation: upper bounds of their total variation, see `Basis.vary`.
         base: name of the base function.
-        base_weights: the base's weight on each edge, (n_subnodes, n_in); None without a base.
+        weights: the base's weight on each edge, (n_subnodes, n_in); None without a base.
         symbolic: the symbolic parts; None if there are none.
     """
 
-    def __init__(
-        self,
-        functions: EdgeFunctions,
-        vary: Callable[[Tensor, Tensor], Tensor],
-        base: str,
-        base_weights: Tensor | None,
-        symbolic: SymbolicFunctions | None,
-    ) -> None:
-        self._functions, self._vary, self._base, self._symbolic = functions, vary, base, symbolic
-        self._weights = base_weights
+    functions: EdgeFunctions
+    variation: Callable[[Tensor, Tensor], Tensor]
+    base: str
+    weights: Tensor | None
+    symbolic: SymbolicFunctions | None
 
     def edges(self, v: Tensor, u: Tensor) -> Tensor:
         """Values of all edges, (batch, n_subnodes, n_in); differentiable."""
-        edges = self._functions.edges(u)
-        if self._weights is not None:
-            edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self._weights)
-        return edges if self._symbolic is None else edges + self._symbolic.edges(v, edges.shape[1])
+        edges = self.functions.edges(u)
+        if self.weights is not None:
+            edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self.weights)
+        return edges if self.symbolic is None else edges + self.symbolic.edges(v, edges.shape[1])
 
     def sums(self, v: Tensor, u: Tensor) -> Tensor:
         """Sums of the edges into each sub-node, (batch, n_subnodes)."""
-        sums = self._functions.sums(u)
-        if self._weights is not None:
-            sums = torch.addmm(sums, self._base_of(v), self._weights.T)
-        return sums if self._symbolic is None else self._symbolic.add_to(sums, v)
+        sums = self.functions.sums(u)
+        if self.weights is not None:
+            sums = torch.addmm(sums, self._base_of(v), self.weights.T)
+        return sums if self.symbolic is None else self.symbolic.add_to(sums, v)
 
     def bound_sums(self, v: Ends, u: Ends) -> Ends:
         """Bounds of `sums` over intervals of the inputs: an edge f lies in (f(low) + f(high) -+ its variation) / 2."""
-        varied = self._vary(*u)
-        if self._weights is not None:
-            turns = (TURNS.get(self._base, 0.0),)
-            varied = varied + self._weights.abs() * vary(self._base_of, *v, turns).unsqueeze(1)
-        if self._symbolic is not None:
-            varied = varied + self._symbolic.vary(*v, varied.shape[1])
+        varied = self.variation(*u)
+        if self.weights is not None:
+            turns = (TURNS.get(self.base, 0.0),)
+            varied = varied + self.weights.abs() * vary(self._base_of, *v, turns).unsqueeze(1)
+        if self.symbolic is not None:
+            varied = varied + self.symbolic.vary(*v, varied.shape[1])
         both = self.sums(v[0], u[0]) + self.sums(v[1], u[1])
         return (both - varied.sum(dim=2)) / 2, (both + varied.sum(dim=2)) / 2
 
     def parts(self, v: Tensor, u: Tensor) -> tuple[EdgeParts, EdgeParts]:
         """The parts of each edge, and their slopes: of base and symbolic part with respect to v, of the basis to u."""
-        basis, basis_slope = self._functions.edges_and_slopes(u)
+        basis, basis_slope = self.functions.edges_and_slopes(u)
         base = base_slope = symbolic = symbolic_slope = torch.zeros_like(basis)
-        if self._weights is not None:
-            value, slope = value_and_slope(self._base_of, v)
-            base, base_slope = (self._weights * part.unsqueeze(1) for part in (value, slope))
-        if self._symbolic is not None:
-            symbolic = self._symbolic.edges(v, basis.shape[1])
-            symbolic_slope = self._symbolic.slopes(v, basis.shape[1])
+        if self.weights is not None:
+            base, base_slope = (self.weights * part.unsqueeze(1) for part in value_and_slope(self._base_of, v))
+        if self.symbolic is not None:
+            symbolic, symbolic_slope = (of(v, basis.shape[1]) for of in (self.symbolic.edges, self.symbolic.slopes))
         return EdgeParts(base, basis, symbolic), EdgeParts(base_slope, basis_slope, symbolic_slope)
 
     def _base_of(self, v: Tensor) -> Tensor:
-        return activate(self._base, ACTIVATIONS[self._base].parameter, v)
+        return activate(self.base, ACTIVATIONS[self.base].parameter, v)
 
 
 @dataclass(frozen=True)
@@ -197,7 +150,7 @@ class LayerTrace:
     """All activations of one KAN layer.
 
     Attributes:
-        inputs: (batch, n_in), before the steps of the layer.
+        inputs: (batch, n_in), before the transforms of the layer.
         edges: value of each edge, (batch, n_subnodes, n_in).
         subnodes: sums of edges, before any affine map, (batch, n_subnodes).
         nodes: outputs of the layer, (batch, n_out).
@@ -235,11 +188,8 @@ class InputTransform(nn.Module):
 class KANLayer(nn.Module):
     """One layer of edges with the sum and product nodes they enter.
 
-    Args:
-        config: its shapes and functions.
-        generator: of its random numbers; None for torch's own.
-
-    A new layer is initialized like pykan's, with the initial functions of its basis and random base scales.
+    A new layer is initialized like pykan's, with the initial functions of its basis and random base scales, drawn from
+    the generator; None for torch's own.
     """
 
     coef: Tensor
@@ -256,25 +206,19 @@ class KANLayer(nn.Module):
     def __init__(self, config: LayerConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        n_sub, n_in = config.n_subnodes, config.n_in
-        for name, initial in config.basis.initial(n_sub, n_in, generator).items():
-            if name in config.basis.per_edge():
-                self.register_parameter(name, nn.Parameter(initial))
+        size = config.n_subnodes, config.n_in
+        initial = config.basis.initial(*size, generator)
+        initial["scale_base"] = (torch.rand(size, generator=generator) * 2 - 1) / sqrt(config.n_in)
+        initial["scale_spline"] = torch.full(size, 1 / sqrt(config.n_in))
+        for name in ("scale_base", "scale_spline"):
+            self.register_parameter(name, None)  # of layers without
+        for name, shape in own_shapes(config).items():
+            tensor = initial.get(name, torch.zeros(shape) if name.endswith("bias") else torch.ones(shape))
+            if name in (*config.basis.per_edge(), "scale_base", "scale_spline"):
+                self.register_parameter(name, nn.Parameter(tensor))
             else:
-                self.register_buffer(name, initial)
-        has_base = config.base != "zero"
-        base = (torch.rand(n_sub, n_in, generator=generator) * 2 - 1) / sqrt(n_in)
-        self.register_parameter("scale_base", nn.Parameter(base) if has_base else None)
-        scale = torch.full((n_sub, n_in), 1 / sqrt(n_in))
-        self.register_parameter("scale_spline", nn.Parameter(scale) if config.basis.scaled else None)
-        self.register_buffer("mask", torch.ones(n_sub, n_in))
-        for name, size in (("subnode", n_sub), ("node", config.n_out)):
-            self.register_buffer(f"{name}_scale", torch.ones(size))
-            self.register_buffer(f"{name}_bias", torch.zeros(size))
-        if config.symbolic:
-            self.register_buffer("symbolic_mask", torch.ones(len(config.symbolic)))
-            self.register_buffer("symbolic_affine", torch.ones(len(config.symbolic), 4))
-        self.before = nn.ModuleList(InputTransform(step, n_in) for step in config.before)
+                self.register_buffer(name, tensor)
+        self.before = nn.ModuleList(InputTransform(transform, config.n_in) for transform in config.before)
 
     @property
     def core(self) -> tuple[Tensor, Tensor] | None:
@@ -334,11 +278,11 @@ class KANLayer(nn.Module):
             x: the values; if `inputs` is given, of those inputs only.
             inputs: indices of some inputs; a layer with a layer norm needs all.
         """
-        of_base = x
         if not self.config.before:
             return x, x
-        for number, step in enumerate(self.before):
-            x = step(x, inputs)
+        of_base = x
+        for number, transform in enumerate(self.before):
+            x = transform(x, inputs)
             if number < self.config.n_before_base:
                 of_base = x
         return of_base, x
@@ -369,22 +313,34 @@ class KANLayer(nn.Module):
         if inputs is not None:
             tensors |= {name: tensors[name][inputs] for name in basis.per_input()}
         tensors["coef"] = choose(self.weights())
-        base_weights = None if self.scale_base is None else choose(self.mask * self.scale_base)
+        weights = None if self.scale_base is None else choose(self.mask * self.scale_base)
         if scale is not None:
             tensors["coef"] = scale[:, None, None] * tensors["coef"]
-            base_weights = None if base_weights is None else scale[:, None] * base_weights
-        symbolic = None
-        if config.symbolic:
-            symbolic = SymbolicFunctions.of(
-                config, self.symbolic_mask, self.symbolic_affine, _numbers(inputs), _numbers(subnodes), scale
-            )
-        vary = partial(basis.vary, tensors=tensors)
-        if not frozen:
-            return Edges(basis.functions(tensors), vary, config.base, base_weights, symbolic)
-        by_input = (
-            None if base_weights is None else base_weights.T.contiguous().T
-        )  # the memory layout of frozen functions
-        return Edges(basis.freeze(tensors), vary, config.base, by_input, symbolic)
+            weights = None if weights is None else scale[:, None] * weights
+        if frozen and weights is not None:
+            weights = weights.T.contiguous().T  # the memory layout of frozen functions
+        symbolic = self._symbolic_functions(inputs, subnodes, scale) if config.symbolic else None
+        functions = basis.freeze(tensors) if frozen else basis.functions(tensors)
+        return Edges(functions, partial(basis.vary, tensors=tensors), config.base, weights, symbolic)
+
+    def _symbolic_functions(
+        self, inputs: Tensor | None, subnodes: Tensor | None, scale: Tensor | None
+    ) -> SymbolicFunctions | None:
+        """The unmasked symbolic parts, as for `functions`; None if there are none."""
+        config = self.config
+        column = {i: place for place, i in enumerate(range(config.n_in) if inputs is None else inputs.tolist())}
+        row = {j: place for place, j in enumerate(range(config.n_subnodes) if subnodes is None else subnodes.tolist())}
+        groups: dict[str, list[tuple[int, int, Tensor]]] = {}
+        for edge, mask, affine in zip(config.symbolic, self.symbolic_mask, self.symbolic_affine, strict=True):
+            if mask != 0 and edge.i in column and edge.j in row:
+                i, j = column[edge.i], row[edge.j]
+                factor = mask if scale is None else mask * scale[j]
+                groups.setdefault(edge.function, []).append((i, j, torch.cat([affine[:2], factor * affine[2:]])))
+        of_groups = []
+        for name, group in groups.items():
+            i_s, j_s, affines = zip(*group, strict=True)
+            of_groups.append((FUNCTIONS[name], torch.tensor(i_s), torch.tensor(j_s), torch.stack(affines, dim=1)))
+        return SymbolicFunctions(tuple(of_groups)) if of_groups else None
 
     def in_bumps(self, x: Tensor) -> Iterator[Tensor]:
         """Node values (..., n_in) as positions in the functions on the edges, see `Basis.in_bumps`."""
@@ -445,22 +401,21 @@ def pass_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 def layer_shapes(config: LayerConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a `KANLayer`, computed without building it."""
-    n_sub, n_in = config.n_subnodes, config.n_in
-    shapes: dict[str, tuple[int, ...]] = {name: (n_sub, n_in, *rest) for name, rest in config.basis.per_edge().items()}
-    shapes |= {name: (n_in, *rest) for name, rest in config.basis.per_input().items()}
+    transforms = [number for number, transform in enumerate(config.before) if transform.has_tensors]
+    of_transforms = {f"before.{number}.{name}": (config.n_in,) for number in transforms for name in ("weight", "bias")}
+    return own_shapes(config) | of_transforms
+
+
+def own_shapes(config: LayerConfig) -> dict[str, tuple[int, ...]]:
+    """`layer_shapes` without the transforms."""
+    size, n_symbolic = (config.n_subnodes, config.n_in), len(config.symbolic)
+    shapes: dict[str, tuple[int, ...]] = {name: size + rest for name, rest in config.basis.per_edge().items()}
+    shapes |= {name: (config.n_in, *rest) for name, rest in config.basis.per_input().items()}
     if config.base != "zero":
-        shapes["scale_base"] = (n_sub, n_in)
+        shapes["scale_base"] = size
     if config.basis.scaled:
-        shapes["scale_spline"] = (n_sub, n_in)
-    shapes |= {"mask": (n_sub, n_in), "subnode_scale": (n_sub,), "subnode_bias": (n_sub,)}
-    shapes |= {"node_scale": (config.n_out,), "node_bias": (config.n_out,)}
-    if config.symbolic:
-        shapes |= {"symbolic_mask": (len(config.symbolic),), "symbolic_affine": (len(config.symbolic), 4)}
-    for number, step in enumerate(config.before):
-        if step.has_tensors:
-            shapes |= {f"before.{number}.weight": (n_in,), f"before.{number}.bias": (n_in,)}
-    return shapes
-
-
-def _numbers(chosen: Tensor | None) -> Sequence[int] | None:
-    return None if chosen is None else chosen.tolist()
+        shapes["scale_spline"] = size
+    shapes["mask"] = size
+    for name, n in (("subnode", config.n_subnodes), ("node", config.n_out)):
+        shapes |= {f"{name}_scale": (n,), f"{name}_bias": (n,)}
+    return shapes | ({"symbolic_mask": (n_symbolic,), "symbolic_affine": (n_symbolic, 4)} if n_symbolic else {})

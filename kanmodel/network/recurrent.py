@@ -1,13 +1,13 @@
 """The recurrent part: torch's LSTM and GRU, their kernels, gates and forward-mode derivatives.
 
-All code that depends on the kind of cell is in this module.
+All code that depends on the kind of cell is in this module, and its ONNX form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from math import sqrt
+from math import prod, sqrt
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from kanmodel.network.config import Cell, RecurrentConfig
+from kanmodel.network.config import Cell, ModelConfig, RecurrentConfig
 
 
 class GateWeights(NamedTuple):
@@ -25,6 +25,12 @@ class GateWeights(NamedTuple):
     from_state: Tensor
     bias: Tensor
     state_bias: Tensor
+
+    @classmethod
+    def of(cls, from_inputs: Tensor, from_state: Tensor, *biases: Tensor) -> GateWeights:
+        """Those of torch's weights, and of its biases if there are any."""
+        bias, state_bias = biases or [torch.zeros_like(from_inputs[:, 0])] * 2
+        return cls(from_inputs.T.contiguous(), from_state.T.contiguous(), bias, state_bias)
 
 
 def _lstm_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
@@ -122,19 +128,9 @@ def make_recurrent(config: RecurrentConfig, n_in: int, generator: torch.Generato
 
     Its weights are drawn as torch draws them, but from the generator; None for torch's own.
     """
-    module = (
-        KINDS[config.cell]
-        .module(
-            n_in,
-            config.hidden_size,
-            num_layers=config.num_layers,
-            bias=config.bias,
-            bidirectional=config.bidirectional,
-            batch_first=True,
-            device="meta",  # draws nothing
-        )
-        .to_empty(device="cpu")
-    )
+    options = {"num_layers": config.num_layers, "bias": config.bias, "bidirectional": config.bidirectional}
+    module = KINDS[config.cell].module(n_in, config.hidden_size, batch_first=True, device="meta", **options)
+    module = module.to_empty(device="cpu")  # a module on the meta device has drawn nothing
     bound = 1 / sqrt(config.hidden_size)
     for weight in module.parameters():
         nn.init.uniform_(weight, -bound, bound, generator)
@@ -146,13 +142,69 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
     shapes: dict[str, tuple[int, ...]] = {}
     gates = KINDS[config.cell].n_gates * config.hidden_size
     for layer in range(config.num_layers):
-        for suffix in ("", "_reverse") if config.bidirectional else ("",):
-            end = f"l{layer}{suffix}"
+        for end in _ends(config, layer):
             shapes[f"weight_ih_{end}"] = (gates, n_in if layer == 0 else config.n_units)
             shapes[f"weight_hh_{end}"] = (gates, config.hidden_size)
             if config.bias:
                 shapes[f"bias_ih_{end}"] = shapes[f"bias_hh_{end}"] = (gates,)
     return shapes
+
+
+def count_weights(config: ModelConfig) -> int:
+    """Weights and biases of the recurrent part, each of which acts at every step; 0 without one."""
+    shapes = {} if config.recurrent is None else recurrent_shapes(config.recurrent, config.n_steps)
+    return sum(map(prod, shapes.values()))
+
+
+def count_gates(config: ModelConfig) -> tuple[int, ...]:
+    """Gates of the units of each recurrent layer; empty without one."""
+    recurrent = config.recurrent
+    return () if recurrent is None else (KINDS[recurrent.cell].n_gates * recurrent.n_units,) * recurrent.num_layers
+
+
+def acting_inputs(
+    module: nn.LSTM | nn.GRU, config: RecurrentConfig, units: Tensor, lookback: int, last: bool
+) -> Tensor:
+    """The inputs that act, by their weights alone, on any of the last layer's units that are set.
+
+    An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
+    one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads for
+    the last step, there is neither a unit of the step before nor anything to forget.
+
+    Args:
+        module: the module.
+        config: its config.
+        units: bool, (n_units,).
+        lookback: number of steps.
+        last: whether only the last step is read.
+
+    Returns:
+        Bool, (n_in,).
+    """
+    kind = KINDS[config.cell]
+    for layer in reversed(range(config.num_layers)):
+        reads = []
+        acting = units.view(-1, config.hidden_size)  # of each direction
+        for reverse, end in enumerate(_ends(config, layer)):
+            steps = 1 if reverse and last and layer == config.num_layers - 1 else lookback
+            weights = [weight for name, weight in module.named_parameters() if name.endswith(f"_{end}")]
+            gates = [torch.unflatten(weight, 0, (kind.n_gates, -1)) for weight in weights]  # by inputs, units; biases
+            alive = torch.stack([(gate[kind.candidate].view(len(gate[0]), -1) != 0).any(dim=1) for gate in gates]).any(
+                0
+            )
+            used = [gate for gate in range(kind.n_gates) if gate != kind.forget or steps > 1]
+            of_units = (gates[1] != 0).any(dim=0)
+            chosen = acting[reverse] & alive
+            for _ in range(min(steps - 1, config.hidden_size)):
+                chosen = chosen | ((of_units & chosen[:, None]).any(dim=0) & alive)
+            reads.append(((gates[0][used] != 0).any(dim=0) & chosen[:, None]).any(dim=0))
+        units = torch.stack(reads).any(dim=0)
+    return units
+
+
+def _ends(config: RecurrentConfig, layer: int) -> tuple[str, ...]:
+    """The ends of the names of a layer's weights, for each direction."""
+    return (f"l{layer}", f"l{layer}_reverse") if config.bidirectional else (f"l{layer}",)
 
 
 class RecurrentTrace(NamedTuple):
@@ -170,20 +222,20 @@ class RecurrentTrace(NamedTuple):
 class FrozenRecurrent:
     """The recurrent part without the checks that torch's module makes in every call, half of its time for one window.
 
-    Args:
-        module: the module; it is not changed.
-        config: its config.
-
     Attributes:
         config: its config.
         gate_weights: the weights of each layer's directions.
     """
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
-        self._weights = [weight for weight in module._flat_weights if weight is not None]
         self.config, self._kind = config, KINDS[config.cell]
+        self._weights = [weight for weight in module._flat_weights if weight is not None]
+        n = 4 if config.bias else 2  # of a direction
+        directions = [GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)]
         self._directions = 2 if config.bidirectional else 1
-        self.gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
+        self.gate_weights = [
+            directions[first : first + self._directions] for first in range(0, len(directions), self._directions)
+        ]
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
@@ -194,8 +246,10 @@ class FrozenRecurrent:
     def trace(self, steps: Tensor) -> RecurrentTrace:
         """Every layer's states at (batch, lookback, n_in), with gradients."""
         states: list[Tensor] = []
+        n_weights = len(self._weights) // self.config.num_layers
         for layer in range(self.config.num_layers):
-            states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
+            weights = self._weights[layer * n_weights :][:n_weights]
+            states.append(self._run(states[-1] if states else steps, weights, 1))
         return RecurrentTrace(steps, tuple(states))
 
     def gates(self, trace: RecurrentTrace) -> tuple[Tensor, ...]:
@@ -212,19 +266,15 @@ class FrozenRecurrent:
         return self._kind.affine
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
-        """Upper bounds of the moves of affine `gates`, |W| |move|.
-
-        Args:
-            moves: upper bounds of the moves of steps and states, not negative.
-        """
+        """Upper bounds |W| |move| of the moves of affine `gates`, from those of steps and states, not negative."""
         return self._gates(moves, self._gate_magnitudes)
 
     @torch.no_grad()
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
         """First-order moves of the last layer's states with the steps (Jacobian-vector products).
 
-        Takes one forward pass for each move; gradients would take one backward pass for each state. All moves are
-        computed in one product; torch's kernel has no forward mode.
+        Takes one forward pass for all moves; gradients would take one backward pass for each state. Torch's kernel has
+        no forward mode.
 
         Args:
             trace: the activations at the points.
@@ -265,21 +315,6 @@ class FrozenRecurrent:
                 moved = self._kind.gates(weights, inputs.flatten(0, 1), before.flatten(0, 1))
                 gates.append(moved.view(*inputs.shape[:2], -1))
         return tuple(gates)
-
-    def _weights_of(self, layer: int) -> list[Tensor]:
-        n_weights = len(self._weights) // self.config.num_layers
-        return self._weights[layer * n_weights :][:n_weights]
-
-    def _directions_of(self, layer: int) -> list[GateWeights]:
-        """The weights of each direction."""
-        weights = self._weights_of(layer)
-        n_weights = len(weights) // self._directions
-        directions = []
-        for first in range(0, len(weights), n_weights):
-            from_inputs, from_state, *biases = weights[first : first + n_weights]
-            bias, state_bias = biases or [torch.zeros_like(from_inputs[:, 0])] * 2
-            directions.append(GateWeights(from_inputs.T.contiguous(), from_state.T.contiguous(), bias, state_bias))
-        return directions
 
     def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
         config, kind = self.config, self._kind

@@ -16,9 +16,8 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from kanmodel.data import Scaling
-from kanmodel.network.chain import apply_output_function, reduce_steps
+from kanmodel.network.chain import FrozenLayers, FrozenNetwork, apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
-from kanmodel.network.frozen import FrozenLayers, FrozenNetwork
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
 from kanmodel.network.splines import PiecewisePolynomial
 from kanmodel.onnx.values import OPERATIONS, Graph, Traced, Value, concatenate, write, write_many

@@ -10,8 +10,8 @@ from models import large_model
 from table import Row, times_in_turn
 from torch import Tensor, nn
 
+from kanmodel.network.chain import FrozenLayers
 from kanmodel.network.config import plain_layers
-from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.layer import KANLayer
 from kanmodel.onnx import accelerate
 

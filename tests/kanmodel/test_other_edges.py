@@ -18,9 +18,8 @@ from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import Statement
 from kanmodel.importers.parts import Metadata
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import Network
+from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers
-from kanmodel.network.frozen import FrozenNetwork
 
 
 def fast_kan_model(file, library):

@@ -32,8 +32,7 @@ from kanmodel.data import Array
 from kanmodel.explain.paths.path import PassedNodes, PathSamples, concatenate, map_arrays, take
 from kanmodel.explain.paths.quadrature import clenshaw_curtis, interpolation
 from kanmodel.network.bounds import Intervals, NodeRanges
-from kanmodel.network.chain import Network
-from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.layer import InputTransform
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from kanmodel.data import Array
 from kanmodel.explain.paths.quadrature import NestedQuadrature
-from kanmodel.network.chain import Network, Trace
+from kanmodel.network.chain import FrozenNetwork, Network, Trace
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig
-from kanmodel.network.frozen import FrozenNetwork
-from kanmodel.network.recurrent import KINDS, RecurrentTrace
+from kanmodel.network.recurrent import RecurrentTrace, count_gates
 
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
@@ -70,10 +69,11 @@ class PassedNodes(NamedTuple):
     recurrent: RecurrentTrace | None
 
     @classmethod
-    def of(cls, trace: Trace, recurrent: RecurrentTrace | None, paths: Sequence[int]) -> PassedNodes:
+    def of(cls, trace: Trace, paths: Sequence[int]) -> PassedNodes:
         """The values of a trace of all points of paths, flattened over (n, n_points)."""
         front = tuple(by_path(layer.nodes, paths, -1) for layer in trace.front)
         head = tuple(by_path(layer.nodes, paths, -1) for layer in trace.head)
+        recurrent = trace.recurrent
         if recurrent is not None:
             steps, *states = (by_path(values, paths) for values in (recurrent.steps, *recurrent.states))
             recurrent = RecurrentTrace(steps, tuple(states))
@@ -136,8 +136,7 @@ class Contributions(NamedTuple):
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
     """How many paths are sampled per pass: about `PASS_BYTES` of features, edges and gates."""
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
-    if config.recurrent is not None:
-        values += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units * config.recurrent.num_layers
+    values += sum(count_gates(config))
     point: int = config.lookback * values * getattr(torch, config.dtype).itemsize
     return max(1, PASS_BYTES // (n_points * point))
 
@@ -157,7 +156,7 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
     """A forward and a backward pass for one output over all points of paths, which are as in `points_along`."""
     with torch.inference_mode(False), torch.enable_grad():
         batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
-        trace, recurrent = network.trace_with_states(batch)
+        trace = network.trace(batch)
         outputs = trace.outputs[:, output]
         layers = (*trace.front, *trace.head)
         of_points, of_readout, of_logits, *of_subnodes = torch.autograd.grad(
@@ -171,7 +170,7 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
         logits_gradient=by_path(of_logits, paths),
         edges=tuple(by_path(layer.edges, paths, -1) for layer in layers),
         subnodes_gradient=tuple(by_path(gradient, paths, -1) for gradient in of_subnodes),
-        passed=PassedNodes.of(trace, recurrent, paths),
+        passed=PassedNodes.of(trace, paths),
     )
 
 

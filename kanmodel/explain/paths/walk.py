@@ -44,7 +44,7 @@ from kanmodel.explain.paths.path import (
 )
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.bounds import NodeRanges
-from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.chain import FrozenNetwork
 
 
 class PathLedger(NamedTuple):
