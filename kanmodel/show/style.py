@@ -15,35 +15,26 @@ from kanmodel.explain.result import Theme
 N_COLORS = 6  # features with a colour of their own
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
-LIGHT = {
-    "ink": "#1f2328",
-    "paper": "#ffffff",
-    "muted": "#59636e",
-    "faint": "#d8dee4",
-    "wash": "#eff2f5",
-    "rest": "#b4bcc4",
-    "c1": "#0072b2",
-    "c2": "#e69f00",
-    "c3": "#009e73",
-    "c4": "#d55e00",
-    "c5": "#cc79a7",
-    "c6": "#56b4e9",
-    "up": "#0072b2",
-    "down": "#d55e00",
+COLORS = {  # in the themes light and dark
+    "ink": ("#1f2328", "#e6edf3"),
+    "paper": ("#ffffff", "#0d1117"),
+    "muted": ("#59636e", "#9198a1"),
+    "faint": ("#d8dee4", "#30363d"),
+    "wash": ("#eff2f5", "#161b22"),
+    "rest": ("#b4bcc4", "#6e7781"),
+    "c1": ("#0072b2", "#3a9bdc"),
+    "c2": ("#e69f00", "#e69f00"),
+    "c3": ("#009e73", "#009e73"),
+    "c4": ("#d55e00", "#d55e00"),
+    "c5": ("#cc79a7", "#cc79a7"),
+    "c6": ("#56b4e9", "#56b4e9"),
+    "up": ("#0072b2", "#3a9bdc"),
+    "down": ("#d55e00", "#e8793a"),
 }
-DARK = LIGHT | {
-    "ink": "#e6edf3",
-    "paper": "#0d1117",
-    "muted": "#9198a1",
-    "faint": "#30363d",
-    "wash": "#161b22",
-    "rest": "#6e7781",
-    "c1": "#3a9bdc",
-    "up": "#3a9bdc",
-    "down": "#e8793a",
-}
+LIGHT, DARK = ({name: pair[theme] for name, pair in COLORS.items()} for theme in (0, 1))
 PALETTES = {"light": LIGHT, "dark": DARK, "auto": LIGHT}
 
+ROUND = {"stroke-linejoin": "round", "stroke-linecap": "round"}
 # Class -> attributes; colours are names in the palettes. If two classes set the same attribute, the later one wins.
 LOOKS: dict[str, dict[str, str]] = {
     "kanscope": {"fill": "ink", "font-family": FONT, "font-size": "11"},
@@ -55,13 +46,7 @@ LOOKS: dict[str, dict[str, str]] = {
     "end": {"text-anchor": "end"},
     "link": {"fill": "none", "stroke": "ink"},
     "box": {"fill": "paper", "stroke": "ink", "stroke-width": "0.8"},
-    "curve": {
-        "fill": "none",
-        "stroke": "ink",
-        "stroke-width": "1.5",
-        "stroke-linejoin": "round",
-        "stroke-linecap": "round",
-    },
+    "curve": {"fill": "none", "stroke": "ink", "stroke-width": "1.5"} | ROUND,
     "chip": {"fill": "paper", "stroke": "ink"},
     "solid": {"fill": "ink"},
     "on-solid": {"fill": "paper", "font-weight": "600"},
@@ -111,8 +96,7 @@ def _write_dark() -> str:
     rules = []
     for name, look in LOOKS.items():
         colors = ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK)
-        if colors:
-            rules.append(f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}")
+        rules += [f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}"] if colors else []
     return "@media screen and (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
 
 

@@ -22,6 +22,8 @@ from kanmodel.training.samples import Parts, Samples
 Width = tuple[int | tuple[int, int], ...]
 
 ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
+LOWEST = {"lookback": 1, "horizon": 1, "hidden": 0, "batch": 2, "epochs": 0, "patience": 1}
+LOWEST |= {"validation_blocks": 1, "reference_windows": 2}
 LARGEST = 10**9  # of any option; larger ones overflow
 GRID_ROWS = 2048  # rows that a grid update uses
 GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on fixed grids
@@ -85,14 +87,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for lowest, names in (
-            (0, ("epochs", "hidden")),
-            (1, ("lookback", "horizon", "patience", "validation_blocks")),
-            (2, ("batch", "reference_windows")),
-        ):
-            for name in names:
-                if getattr(self, name) < lowest:
-                    raise DataError(f"{name} must be at least {lowest}, but is {getattr(self, name)}")
+        for name, lowest in LOWEST.items():
+            if getattr(self, name) < lowest:
+                raise DataError(f"{name} must be at least {lowest}, but is {getattr(self, name)}")
         for name in ("lamb", "grid_updates", "learning_rate", "weight_decay", "noise", "seed"):
             if not 0 <= getattr(self, name) <= LARGEST:
                 raise DataError(f"{name} must lie between 0 and {LARGEST}, but is {getattr(self, name)}")
@@ -142,8 +139,8 @@ class ProgressLine:
 
     def __init__(self, progress: Report = None) -> None:
         self._function = progress if callable(progress) else None
-        in_sight = progress is None and (sys.stdout.isatty() or "ipykernel" in sys.modules)
-        self._is_shown = progress is True or in_sight
+        is_seen = sys.stdout.isatty() or "ipykernel" in sys.modules
+        self._is_shown = progress is True or (progress is None and is_seen)
 
     def __call__(self, progress: Progress) -> None:
         """Calls the function, or overwrites the line with the current progress."""

@@ -8,6 +8,7 @@ value.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -141,14 +142,13 @@ def _leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) ->
     names = (*table.feature_names, *(f"{name} (target)" for name in table.target_names))
     reads = [(column, ends + 1 - lookback, lookback) for column in table.features.T]
     reads += [(column, ends + table.ahead, horizon) for column in table.targets.T]
-    incomplete, counts = np.zeros(len(ends), dtype=bool), {}
+    incomplete, counts = np.zeros(len(ends), dtype=bool), Counter[str]()
     for name, (column, first, length) in zip(names, reads, strict=True):
         before = np.concatenate([[0], np.cumsum(np.isnan(column))])  # missing values before each row
         lacks = before[first + length] > before[first]
         counts[name] = int(lacks.sum())
         incomplete |= lacks
-    ordered = sorted(((name, count) for name, count in counts.items() if count), key=lambda pair: -pair[1])
-    return ends[~incomplete], Missing(int(incomplete.sum()), dict(ordered))
+    return ends[~incomplete], Missing(int(incomplete.sum()), dict((+counts).most_common()))
 
 
 def _hold_out(ends: Ends, span: int, share: float, most_blocks: int) -> tuple[Ends, Ends]:
