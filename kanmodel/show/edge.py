@@ -25,29 +25,30 @@ N_FORMULAS = 5
 N_ALONG, N_UP = 66, 40  # most characters of a node's name along the x axis and the y axis
 
 
+@draw.register
 def draw_edge(
     curve: Edge,
-    name: str,
-    output: str,
-    unit: str | None,
-    formulas: Sequence[Candidate] = (),
     theme: Theme = "auto",
+    *,
+    output: str | None = None,
+    unit: str | None = None,
+    formulas: Sequence[Candidate] = (),
 ) -> bytes:
     """Draws the function on an edge as SVG.
 
     Args:
         curve: the sampled edge.
-        name: name of the model.
+        theme: colours.
         output: output to which it contributes.
         unit: of the contribution.
         formulas: formulas of the edge, best first.
-        theme: colours.
     """
     shown = formulas[:N_FORMULAS]
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
+    place = output or f"layer {curve.edge.layer} of the {curve.edge.stage}"
     heading, shape, worth = name_edge(curve.edge), describe_shape(curve), " · ".join(list_worth(curve.edge, unit))
     root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.", role="img")
-    root.add_heading(heading, f"{name}: {output}", 84, 108)
+    root.add_heading(heading, f"{curve.name}: {place}", 84, 108)
     root.add("text", shape, x=MARGIN, y=82.0)
     root.add("text", worth, x=MARGIN, y=82.0 + LINE)
     _add_plot(root, curve)
@@ -56,11 +57,6 @@ def draw_edge(
         root.add("text", shorten(candidate.expression, 80), x=LEFT, y=y)
         root.add("text", f"{fit}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")
     return root.serialise(theme)
-
-
-@draw.register
-def _draw_edge(result: Edge, theme: Theme) -> bytes:
-    return draw_edge(result, result.name, f"layer {result.edge.layer} of the {result.edge.stage}", None, theme=theme)
 
 
 def _add_plot(root: Part, curve: Edge) -> None:

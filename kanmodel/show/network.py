@@ -34,8 +34,7 @@ Color = Literal["score", "contribution"]
 
 N_POINTS = 25  # points of a curve, enough for its box
 N_CURVES = 300  # most curves of a picture
-N_LINKS = 5000  # most links of each kind; of more, only the strongest are drawn
-N_NOTEBOOK_LINKS = 1300  # the same for a notebook, which stays small
+N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
 LINE = 16.0  # height of a line of text
 HEADING = 8.6  # width of a character of the heading
@@ -64,39 +63,21 @@ CAPTIONS = {  # of a layer, and what its nodes are called
 }
 
 
-def select_part(topology: Topology, through: str | None, pruned: bool) -> Topology:
-    """The part of a network upstream of its output, or of that the part on the paths through a node.
-
-    Args:
-        topology: the network.
-        through: id of the node; None for all.
-        pruned: whether paths follow only kept edges.
-
-    Raises:
-        UnknownNameError: there is no such node.
-    """
-    part = topology.upstream()
-    return part if through is None else part.through(through, only_kept=pruned)
-
-
 def curved_edges(part: Topology) -> list[TopologyEdge]:
     """The edges whose functions are drawn: the kept ones, or none if there are more than `N_CURVES`."""
     kept = [edge for edge in part.kan_edges if edge.kept]
     return kept if len(kept) <= N_CURVES else []
 
 
-def count_links(part: Topology, pruned: bool) -> int:
+def count_links(part: Topology, pruned: bool, n_links: int) -> int:
     """How many edges of a part are drawn, of which `limit_links` chooses the strongest."""
-    return sum(min(count, N_LINKS) for count in _drawn_by_kind(part, pruned).values())
+    return sum(min(count, n_links) for count in _drawn_by_kind(part, pruned).values())
 
 
-def limit_links(part: Topology, pruned: bool, n_links: int = N_LINKS) -> Topology:
+def limit_links(part: Topology, pruned: bool, n_links: int) -> Topology:
     """A part of a network with at most `n_links` edges of each kind: kept ones first, by contribution or share.
 
-    Args:
-        part: the part.
-        pruned: whether only kept edges are drawn.
-        n_links: most edges of a kind.
+    If it is `pruned`, only kept edges are drawn, and counted.
     """
     counts = _drawn_by_kind(part, pruned)
     if all(count <= n_links for count in counts.values()):
@@ -111,38 +92,40 @@ def _drawn_by_kind(part: Topology, pruned: bool) -> Counter[str]:
     return Counter(edge.kind for edge in part.edges if edge.kept or not pruned)
 
 
+@draw.register
 def draw_topology(
     topology: Topology,
-    curves: Sequence[Edge],
-    name: str,
-    unit: str | None,
+    theme: Theme = "auto",
+    *,
+    curves: Sequence[Edge] | None = None,
     pruned: bool = True,
     color: Color = "score",
-    theme: Theme = "auto",
     through: str | None = None,
     n_links: int = N_LINKS,
 ) -> bytes:
-    """Draws a network as SVG.
+    """Draws the part of a network upstream of its output as SVG.
 
     Args:
         topology: the network.
-        curves: its `curved_edges`, sampled.
-        name: name of the model.
-        unit: of the contributions.
+        theme: colours.
+        curves: its `curved_edges`, sampled; by default the strongest `N_CURVES` kept edges.
         pruned: whether pruned nodes are folded into one counted group per layer; otherwise they are drawn faintly.
         color: what the strength of an edge shows: its score, by opacity, as in pykan; or its contribution, by width.
             Without scores it is the contribution.
-        theme: colours.
         through: id of a node; only the paths through it are drawn.
         n_links: most links of each kind that are drawn.
 
     Raises:
         UnknownNameError: there is no such node.
     """
-    whole = select_part(topology, through, pruned)
+    if curves is None:
+        kept = sorted((edge for edge in topology.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
+        curves = sample_edges(topology.loaded, kept[:N_CURVES], N_POINTS)
+    upstream = topology.upstream()
+    whole = upstream if through is None else upstream.through(through, only_kept=pruned)
     part = limit_links(whole, pruned, n_links)
-    scene = _Scene.of(part, curves, unit, pruned, color)
-    layout, heading, cost = scene.layout, f"{name}: {topology.output}", describe_cost(topology.upstream(), unit)
+    scene = _Scene.of(part, curves, pruned, color)
+    layout, heading, cost = scene.layout, f"{topology.name}: {topology.output}", describe_cost(upstream)
     if through is not None:
         heading += f", the paths through {scene.nodes[through].label}"
     root = new_picture(layout.width, layout.height, heading, cost)
@@ -156,14 +139,6 @@ def draw_topology(
     return root.serialise(theme)
 
 
-@draw.register
-def _draw_topology(result: Topology, theme: Theme) -> bytes:
-    """Of more than `N_CURVES` kept edges the strongest have a curve."""
-    kept = sorted((edge for edge in result.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
-    curves = sample_edges(result.loaded, kept[:N_CURVES], N_POINTS)
-    return draw_topology(result, curves, result.name, result.unit, theme=theme, n_links=N_NOTEBOOK_LINKS)
-
-
 @dataclass(frozen=True)
 class _Scene:
     """A network, ready to be drawn.
@@ -173,43 +148,36 @@ class _Scene:
         layout: positions of nodes and curves.
         nodes: its nodes by id.
         curves: its kept edges, sampled.
-        unit: of the contributions.
         colors: colour indices of the features that contribute most; the others share colour 0.
         by_score: whether a link's opacity shows its score; otherwise its width shows its contribution.
         fold: whether pruned parts are left out and counted.
         bundled: whether kept edges are drawn as links without curves, because there are too many.
-        has_front: whether there are layers per step between the features and the head's inputs.
     """
 
     topology: Topology
     layout: Layout
     nodes: Mapping[str, TopologyNode]
     curves: Mapping[EdgeKey, Edge]
-    unit: str | None
     colors: Mapping[str, int]
     by_score: bool
     fold: bool
     bundled: bool
-    has_front: bool
 
     @classmethod
-    def of(cls, topology: Topology, curves: Sequence[Edge], unit: str | None, fold: bool, color: Color) -> _Scene:
+    def of(cls, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color) -> _Scene:
         """Computes the layout and assigns colours."""
         bundled = not curves and any(edge.kept for edge in topology.kan_edges)
-        layout = lay_out(topology, fold, with_curves=not bundled)
         features = [node for node in topology.nodes if node.kind == "feature" and node.kept]
         features.sort(key=lambda node: -(node.contribution or 0.0))
         return cls(
             topology=topology,
-            layout=layout,
+            layout=lay_out(topology, fold, with_curves=not bundled),
             nodes={node.id: node for node in topology.nodes},
             curves={curve.edge.key: curve for curve in curves},
-            unit=unit,
             colors={node.label: number for number, node in enumerate(features[:N_COLORS], start=1)},
             by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
             fold=fold,
             bundled=bundled,
-            has_front=any(row.kind == "front" for row in layout.rows),
         )
 
     def is_chip(self, node: TopologyNode) -> bool:
@@ -218,10 +186,9 @@ class _Scene:
 
     def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:
         """The ends of an edge: the top of its source, and the bottom of its target."""
-        (x_source, y_source), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
-        above = CHIP / 2 if self.is_chip(self.nodes[edge.source]) else 0.0
-        below = CHIP / 2 if self.is_chip(self.nodes[edge.target]) else 0.0
-        return (x_source, y_source - above), (x_target, y_target + below)
+        (x, y), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
+        above, below = (CHIP / 2 if self.is_chip(self.nodes[end]) else 0.0 for end in (edge.source, edge.target))
+        return (x, y - above), (x_target, y_target + below)
 
     def worth(self, edge: TopologyEdge) -> float:
         """The value shown by the strength of a link without a curve."""
@@ -255,7 +222,8 @@ def _add_links(root: Part, scene: _Scene) -> None:
     def depth(edge: TopologyEdge) -> tuple[bool, bool, float]:
         return edge.kept, edge.kind != "input", scene.worth(edge) if scene.bundled and edge.kind == "edge" else 0.0
 
-    kept = [edge for edge in scene.topology.kan_edges if edge.kept]
+    kept, unit = [edge for edge in scene.topology.kan_edges if edge.kept], scene.topology.unit
+    has_front = any(row.kind == "front" for row in scene.layout.rows)
     largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
     strongest = max((scene.worth(edge) for edge in kept), default=0.0)
     for edge in sorted(scene.topology.edges, key=depth):
@@ -272,7 +240,7 @@ def _add_links(root: Part, scene: _Scene) -> None:
                 INPUT_THICK * (edge.share or 0.0),
                 f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}",
             )
-            opacity = BEHIND_OPACITY if scene.has_front else INPUT_OPACITY
+            opacity = BEHIND_OPACITY if has_front else INPUT_OPACITY
         elif scene.bundled and edge.kind == "edge":
             part = scene.worth(edge) / strongest if strongest else 0.0
             width, opacity = THIN + (THICK - THIN) * part, WEAKEST + (1 - WEAKEST) * part
@@ -281,7 +249,7 @@ def _add_links(root: Part, scene: _Scene) -> None:
         elif box is not None:
             width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
         group = root.add_group(
-            _describe_edge(edge, curve, scene.unit),
+            _describe_edge(edge, curve, unit),
             class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
             data_source=edge.source,
             data_target=edge.target,
@@ -350,7 +318,7 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
             continue
         x, y = layout.places[node.id]
         group = root.add_group(
-            _describe_node(node, scene.unit),
+            _describe_node(node, scene.topology.unit),
             class_=f"node {node.kind}" if node.kept else f"node {node.kind} pruned",
             data_node=node.id,
             data_kept=node.kept,
@@ -425,13 +393,13 @@ def _add_legend(root: Part, scene: _Scene, n_links: int | None) -> None:
         root.add("text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
 
 
-def describe_cost(topology: Topology, unit: str | None) -> str:
+def describe_cost(topology: Topology) -> str:
     """The number of kept edges, and the fidelity with these."""
     edges, cost = topology.kan_edges, topology.fidelity
     kept = f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f}"
     if cost.mae is None or cost.mae_full is None:
         return f"{kept} against the full model."
-    errors = f"the mean absolute error goes from {cost.mae_full:.3g} to {write_amount(cost.mae, unit)}"
+    errors = f"the mean absolute error goes from {cost.mae_full:.3g} to {write_amount(cost.mae, topology.unit)}"
     return f"{kept} against the full model; {errors}."
 
 

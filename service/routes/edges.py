@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -84,7 +85,8 @@ async def get_edge(
         formulas = served.model.edge_formulas(edge) if query.formulas else []
         if media_type == SVG:
             unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
-            return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas, query.theme))
+            named = replace(curve, name=served.name)
+            return answer_svg(draw_edge(named, query.theme, output=topology.output, unit=unit, formulas=formulas))
         return answer_json(describe_edge(served, topology, curve, formulas))
 
     cost = FORMULAS if query.formulas else estimate_curves(1, query.points)

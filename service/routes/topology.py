@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.topology import Topology
-from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology, select_part
+from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
@@ -31,6 +32,7 @@ from service.schemas.topology import (
 from service.work.estimates import estimate_description, estimate_graph
 
 router = APIRouter(tags=["topology"], route_class=PrecomputedRoute, dependencies=[READ])
+N_LINKS = 5000  # most links of each kind in a picture; of more, only the strongest are drawn
 _PICTURE = describe_picture("The network; with at most 300 kept edges, the curve of each.")
 
 
@@ -58,12 +60,16 @@ async def get_topology(
 
     def describe() -> Response:
         if media_type == SVG:
-            return answer_svg(_draw(served, topology, part, output, query))
+            return answer_svg(_draw(served, topology, part, query))
         return answer_json(describe_topology(served, topology, part, query.pruned))
 
     is_drawn = media_type == SVG
     n_nodes = sum(node.kept or not query.pruned for node in part.nodes)
-    n_edges = count_links(part, query.pruned) if is_drawn else sum(edge.kept or not query.pruned for edge in part.edges)
+    n_edges = (
+        count_links(part, query.pruned, N_LINKS)
+        if is_drawn
+        else sum(edge.kept or not query.pruned for edge in part.edges)
+    )
     cost = estimate_graph(n_nodes + n_edges, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
     return await parts.work.run(describe, "explanation", cost, deadline=deadline)
 
@@ -92,15 +98,20 @@ def _select(topology: Topology, query: TopologyQuery) -> Topology:
     Raises:
         DataError: it names a node that does not exist.
     """
+    part = topology.upstream()
     try:
-        return select_part(topology, query.through, query.pruned)
+        return part if query.through is None else part.through(query.through, only_kept=query.pruned)
     except UnknownNameError as error:
         raise unusable("through", f"must be the id of a node: {error}") from error
 
 
-def _draw(served: Served, topology: Topology, part: Topology, output: int, query: TopologyQuery) -> bytes:
-    curves = served.model.curves(curved_edges(part), N_POINTS)
-    unit = served.model.config.target_of(output).unit
+def _draw(served: Served, topology: Topology, part: Topology, query: TopologyQuery) -> bytes:
     return draw_topology(
-        topology, curves, served.name, unit, query.pruned, query.color, query.theme, through=query.through
+        replace(topology, name=served.name),
+        query.theme,
+        curves=served.model.curves(curved_edges(part), N_POINTS),
+        pruned=query.pruned,
+        color=query.color,
+        through=query.through,
+        n_links=N_LINKS,
     )

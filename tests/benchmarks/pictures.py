@@ -32,7 +32,7 @@ def rows() -> Iterator[Row]:
     edges = topology.kan_edges
 
     def draw() -> bytes:
-        return draw_topology(topology, sample_edges(model, edges, N_POINTS), "large", None)
+        return draw_topology(topology, curves=sample_edges(model, edges, N_POINTS), n_links=5000)
 
     draw()
     start = perf_counter()

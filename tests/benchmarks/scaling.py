@@ -126,7 +126,7 @@ def measure_topology(shape: Shape) -> tuple[float, float, float]:
     topology = build_topology(model, importance, PruningRule())
     built = process_time()
     kept = curved_edges(topology.upstream())
-    draw_topology(topology, sample_edges(model, kept, N_POINTS), "largest", None)
+    draw_topology(topology, curves=sample_edges(model, kept, N_POINTS), n_links=5000)
     return measured - start, built - measured, process_time() - built
 
 

@@ -103,13 +103,13 @@ def report(model, importance, topology):
 def draw_network(model, _, topology):
     kept = sample_edges(model, [edge for edge in topology.kan_edges if edge.kept], 5)
     for color in ("score", "contribution"):
-        draw_topology(topology, kept, "small", "K", color=color)
-    draw_topology(topology, sample_edges(model, topology.kan_edges, 5), "small", "K", pruned=False)
+        draw_topology(topology, curves=kept, color=color)
+    draw_topology(topology, curves=sample_edges(model, topology.kan_edges, 5), pruned=False)
 
 
 def draw_edges(model, _, topology):
     for curve in sample_edges(model, topology.kan_edges, 5, "reference"):
-        draw_edge(curve, "small", "y", "K")
+        draw_edge(curve, output="y", unit="K")
 
 
 OPERATIONS = {

@@ -33,7 +33,6 @@ from kanmodel.show.network import (
     describe_cost,
     draw_topology,
     limit_links,
-    select_part,
 )
 from kanmodel.show.style import DARK, LIGHT
 from kanmodel.show.svg import scale_over
@@ -86,7 +85,7 @@ def draw(model, rule=None, n_points=25, **options):
     """The picture of a network, drawn without a server."""
     topology = build_topology(model, measure_importance(model, 0), rule or PruningRule())
     curves = sample_edges(model, [edge for edge in topology.kan_edges if edge.kept], n_points)
-    return topology, ElementTree.fromstring(draw_topology(topology, curves, "m", "K", **options))
+    return topology, ElementTree.fromstring(draw_topology(topology, curves=curves, **options))
 
 
 def rename(model, names):
@@ -203,7 +202,9 @@ def test_names_with_markup_stay_text():
         SVG + tag for tag in ("svg", "title", "desc", "style", "g", "rect", "circle", "path", "polyline", "text")
     }
     (curve,) = sample_edges(model, [topology.edge("head", 1, 0, 0)])
-    title = ElementTree.fromstring(draw_edge(curve, "m", topology.output, "<b>\x00\x1b\ud800")).find(f"{SVG}title")
+    title = ElementTree.fromstring(draw_edge(curve, output=topology.output, unit="<b>\x00\x1b\ud800")).find(
+        f"{SVG}title"
+    )
     assert title.text == f"head 1:0 → {MARKUP[0]}+1"
 
 
@@ -228,7 +229,7 @@ def test_names_that_fit_are_not_shortened():
     layout = lay_out(topology, fold=True)
     assert layout.tilted and layout.places[f"feature:{names[0]}"][0] > 0.75 * 6.6 * len(names[0])
     (curve,) = sample_edges(model, [topology.edge("head", 1, 0, 0)])
-    edge = ElementTree.fromstring(draw_edge(curve, "m", topology.output, "K"))
+    edge = ElementTree.fromstring(draw_edge(curve, output=topology.output, unit="K"))
     assert f"{target}+1" in [title.text for title in edge.iterfind(f".//{SVG}text/{SVG}title")]
 
 
@@ -267,7 +268,7 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
     topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", 1.0))
     assert sum(edge.kept for edge in topology.kan_edges) > N_CURVES
     assert curved_edges(topology) == []
-    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", color="contribution"))
+    picture = ElementTree.fromstring(draw_topology(topology, curves=[], color="contribution"))
     assert parts(picture, "rect", "box") == [] and parts(picture, "polyline", "curve") == []
     worth = {(edge.source, edge.target): edge.contribution for edge in topology.kan_edges}
     drawn = [group for group in groups(picture, "data-source") if group.get("data-kind") == "edge"]
@@ -277,7 +278,7 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
     for name in ("stroke-width", "opacity"):
         values = [float(link.get(name)) for link in links]
         assert values == sorted(values) and values[-1] > 5 * values[0]
-    part = select_part(topology, "head:1:3", pruned=True)
+    part = topology.upstream().through("head:1:3")
     assert 0 < len(curved_edges(part)) <= 33
 
 
@@ -286,8 +287,8 @@ def test_of_too_many_links_the_strongest_are_drawn(fidelity, pruned):
     """Of each kind, kept edges before pruned ones; the legend says so, and the cost is that of the whole network."""
     model = make_model("lstm", n_features=4, hidden_size=16, n_hidden=6, lookback=2, n_reference=20)
     topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", fidelity))
-    part = limit_links(select_part(topology, None, pruned), pruned, 40)
-    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", pruned=pruned, n_links=40))
+    part = limit_links(topology.upstream(), pruned, 40)
+    picture = ElementTree.fromstring(draw_topology(topology, curves=[], pruned=pruned, n_links=40))
     drawn = Counter((group.get("data-source"), group.get("data-target")) for group in groups(picture, "data-source"))
     for kind in ("edge", "input"):
         ranked = [edge for edge in topology.edges if edge.kind == kind and (edge.kept or not pruned)]
@@ -300,7 +301,7 @@ def test_of_too_many_links_the_strongest_are_drawn(fidelity, pruned):
     assert drawn.total() == len(part.edges)
     text = "".join(picture.itertext())
     assert "Of more than 40 links only the strongest are drawn." in text
-    assert describe_cost(topology.upstream(), "K") in text
+    assert describe_cost(topology.upstream()) in text
 
 
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])
@@ -405,7 +406,7 @@ def test_each_part_of_an_edge_is_a_line_with_its_name():
     (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
     names = ["base", "spline", "nearest line", "function"]
     for edge, expected in ((curve, names), (replace(curve, symbolic=curve.base), ["symbolic", *names])):
-        picture = ElementTree.fromstring(draw_edge(edge, "m", "y", None))
+        picture = ElementTree.fromstring(draw_edge(edge))
         assert len(list(picture.iter(f"{SVG}polyline"))) == len(expected)
         written = [text.text for text in picture.iter(f"{SVG}text")]
         assert [name for name in written if name in ("symbolic", *names)] == expected
@@ -418,7 +419,7 @@ def test_data_outside_the_grid_is_shaded():
     (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
     bounds = curve.support.histogram_edges
     for core, n_shaded in (((-99.0, 99.0), 0), ((0.0, 99.0), 1), ((-0.5, 0.5), 2)):
-        picture = ElementTree.fromstring(draw_edge(replace(curve, core=core), "m", "y", None))
+        picture = ElementTree.fromstring(draw_edge(replace(curve, core=core)))
         shaded = [float(shade.get("width")) for shade in parts(picture, "rect", "shade")]
         assert len(shaded) == n_shaded
         beyond = [length for length in (core[0] - bounds[0], bounds[-1] - core[1]) if length > 0]
@@ -450,7 +451,7 @@ def test_a_result_that_is_not_finite_is_not_drawn():
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
     with pytest.raises(NonFiniteError, match="must be finite"):
-        draw_edge(replace(curve, y=curve.y * np.inf), "m", "y", None)
+        draw_edge(replace(curve, y=curve.y * np.inf))
 
 
 @given(st.lists(st.floats(0, 1000), max_size=20), st.floats(1, 40))

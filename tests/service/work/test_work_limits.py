@@ -27,6 +27,7 @@ from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.show.network import draw_topology
 from service.http.answers import answer_json, encode_json
 from service.models.loaded import Served
+from service.routes.topology import N_LINKS
 from service.schemas.edges import describe_edges
 from service.schemas.topology import describe_topology
 from service.work import estimates
@@ -156,7 +157,7 @@ def test_graphs_take_no_more_bytes_than_estimated(drawn):
     tracemalloc.start()
     try:
         if drawn:
-            body = draw_topology(topology, [], "m", None)
+            body = draw_topology(topology, curves=[], n_links=N_LINKS)
         else:
             body = answer_json(describe_topology(Served("m", model), topology, topology, False)).body
         _, peak = tracemalloc.get_traced_memory()
@@ -205,11 +206,11 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
     """After a disconnect a global result that nobody else awaits ends at its next pause."""
     begun, ended = threading.Event(), threading.Event()
 
-    def never_end(*arguments):
+    def never_end(*_):
         begun.set()
         try:
             while True:
-                arguments[-1]()
+                pause()
         finally:
             ended.set()
 
