@@ -9,14 +9,12 @@ from __future__ import annotations
 import codecs
 import io
 import re
-import struct
 import sys
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -40,27 +38,19 @@ LEGACY_PROTOCOL = 1001
 TAR_MARK, TAR_OFFSET = b"ustar", 257
 MAX_MEMBERS = 1 << 17
 DIRECTORY_ENTRY = b"PK\x01\x02"
-LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of APPNOTE.TXT, 4.3.7; its last two are the lengths of what follows
+PIECE = 1 << 20  # bytes of a member that are read at a time
 MAX_TENSORS = 1 << 16
 MAX_REPEATED = 1 << 20  # values of a tensor that repeats its storage, as expand does
 MAX_DIMENSIONS = 16
 TENSOR_NAMES = tuple(dir(torch.nn.Parameter))
 STORAGE_DTYPES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
+    **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
+    **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
+    **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
 }
 UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 DTYPES = {str(dtype): dtype for dtype in (*STORAGE_DTYPES.values(), torch.uint16, torch.uint32, torch.uint64)}
+Memory = TypeVar("Memory", bytearray, memoryview)
 PLAIN_NUMBERS = re.compile(r"[biu]1|[iuf][248]|c8|c16")  # of NumPy's type codes
 
 codecs.lookup("cp437")  # imports the codec of old member names now, so that no archive makes zipfile do so
@@ -99,12 +89,7 @@ class Storage:
 
 
 def make_storage(kind: object, n_values: object, limit: int) -> Storage:
-    """A storage of zeros.
-
-    Args:
-        kind: the class that a persistent id names, such as ``torch.FloatStorage``.
-        n_values: number of values.
-        limit: most bytes.
+    """A storage of zeros, of at most `limit` bytes; its class has a name such as ``torch.FloatStorage``.
 
     Raises:
         CheckpointError: its type is not supported, or it claims more than `limit`.
@@ -123,14 +108,44 @@ def make_storage(kind: object, n_values: object, limit: int) -> Storage:
 
 def tensor_functions() -> Mapping[str, Function]:
     """Implementations of the functions that torch and NumPy pickles call, and of plain containers, for one file."""
-    tensors = _Tensors()
+    n_tensors = iter(range(MAX_TENSORS))
+
+    def view(
+        storage: object, dtype: torch.dtype | None, offset: object, shape: object, stride: object, metadata: object
+    ) -> Tensor:
+        if not isinstance(storage, Storage) or dtype is None:
+            raise CheckpointError("has a tensor without a storage, or of a type that is not of plain numbers")
+        if next(n_tensors, None) is None:
+            raise CheckpointError(f"has more than {MAX_TENSORS} tensors")
+        if metadata:  # bits that change the values, such as conj
+            raise CheckpointError("has a tensor that is a lazy conjugate or negative")
+        return storage.view(dtype, offset, shape, stride)
+
+    def rebuild(storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
+        dtype = storage.dtype if isinstance(storage, Storage) else None
+        return view(storage, dtype, offset, shape, stride, any(rest[2:]))
+
+    def rebuild_typed(storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
+        """The variant for dtypes without a storage class, with the dtype after requires_grad and hooks."""
+        dtype = DTYPES.get(rest[2].name) if isinstance(rest[2], GlobalName) else None
+        return view(storage, dtype, offset, shape, stride, any(rest[3:]))
+
+    def rebuild_with_attributes(function: object, kind: object, arguments: object, state: object) -> object:
+        """A tensor with attributes or of a subclass."""
+        if not isinstance(arguments, tuple):
+            raise CheckpointError("has a tensor that is made of nothing")
+        if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
+            return Placeholder(_name_of(function), arguments)
+        refuse_hidden(state, TENSOR_NAMES, "tensor")
+        return rebuild(*arguments)
+
     known: dict[str, Function] = {
-        "torch._utils._rebuild_tensor": tensors.rebuild,
-        "torch._utils._rebuild_tensor_v2": tensors.rebuild,
-        "torch._utils._rebuild_tensor_v3": tensors.rebuild_typed,
+        "torch._utils._rebuild_tensor": rebuild,
+        "torch._utils._rebuild_tensor_v2": rebuild,
+        "torch._utils._rebuild_tensor_v3": rebuild_typed,
         "torch._utils._rebuild_parameter": _parameter,
         "torch._utils._rebuild_parameter_with_state": _parameter,
-        "torch._tensor._rebuild_from_type_v2": tensors.rebuild_with_attributes,
+        "torch._tensor._rebuild_from_type_v2": rebuild_with_attributes,
         "torch.Size": _tuple,
         "collections.OrderedDict": _dict,
         "collections.defaultdict": lambda *_: {},
@@ -149,46 +164,6 @@ def tensor_functions() -> Mapping[str, Function]:
         known[f"{core}.multiarray.scalar"] = _number
         known[f"{core}.numeric._frombuffer"] = _array
     return known
-
-
-class _Tensors:
-    """Makes the tensors of one file, and counts them."""
-
-    def __init__(self) -> None:
-        self.n_made = 0
-
-    def rebuild(self, storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-        if not isinstance(storage, Storage):
-            raise CheckpointError("has a tensor without a storage")
-        return self._view(storage, storage.dtype, offset, shape, stride, rest[2:])
-
-    def rebuild_typed(self, storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-        """The variant for dtypes without a storage class, with the dtype after requires_grad and hooks."""
-        dtype = rest[2]
-        found = DTYPES.get(dtype.name) if isinstance(dtype, GlobalName) else None
-        if not isinstance(storage, Storage) or found is None:
-            raise CheckpointError("has a tensor without a storage, or of a type that is not of plain numbers")
-        return self._view(storage, found, offset, shape, stride, rest[3:])
-
-    def rebuild_with_attributes(self, function: object, kind: object, arguments: object, state: object) -> object:
-        """A tensor with attributes or of a subclass."""
-        if not isinstance(arguments, tuple):
-            raise CheckpointError("has a tensor that is made of nothing")
-        if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
-            return Placeholder(_name_of(function), arguments)
-        refuse_hidden(state, TENSOR_NAMES, "tensor")
-        return self.rebuild(*arguments)
-
-    def _view(
-        self, storage: Storage, dtype: torch.dtype, offset: object, shape: object, stride: object,
-        metadata: Iterable[object],
-    ) -> Tensor:  # fmt: skip
-        self.n_made += 1
-        if self.n_made > MAX_TENSORS:
-            raise CheckpointError(f"has more than {MAX_TENSORS} tensors")
-        if any(metadata):  # bits that change the values, such as conj
-            raise CheckpointError("has a tensor that is a lazy conjugate or negative")
-        return storage.view(dtype, offset, shape, stride)
 
 
 def _parameter(data: object, requires_grad: object, hooks: object, state: object = None) -> object:
@@ -228,11 +203,8 @@ def _name_of(kind: object) -> str:
 
 def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
     """An object of protocols 0 and 1, with its items if its class derives from list or dict."""
-    if isinstance(content, dict):
-        return Placeholder(_name_of(kind), entries=content)
-    if isinstance(content, list):
-        return Placeholder(_name_of(kind), items=content)
-    return Placeholder(_name_of(kind))
+    items, entries = content if isinstance(content, list) else [], content if isinstance(content, dict) else {}
+    return Placeholder(_name_of(kind), items=items, entries=entries)
 
 
 def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> GlobalName:
@@ -304,77 +276,81 @@ def is_legacy(data: bytes) -> bool:
     return data.startswith(b"\x80") and LEGACY_MAGIC in data[:32]
 
 
-class _Archive:
-    """The members of a zip archive by name, as slices of its bytes, because torch.save does not compress."""
+def _open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
+    """An archive that is not larger unpacked, because torch.save does not compress, and the names of its members."""
+    if data.count(DIRECTORY_ENTRY) > MAX_MEMBERS:
+        raise CheckpointError(f"is an archive of more than {MAX_MEMBERS} members")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:  # zipfile raises whatever a damaged directory leads to
+        raise CheckpointError(f"is damaged: {str(error)[:120] or type(error).__name__}") from error
+    members = archive.infolist()
+    names = {member.filename for member in members}
+    if len(names) != len(members):
+        raise CheckpointError("is damaged: it has two members of the same name")
+    size = sum(member.file_size for member in members)
+    if size > len(data):
+        raise CheckpointError(f"would unpack to {size} bytes from {len(data)}, but torch.save does not compress")
+    return archive, names
 
-    def __init__(self, data: bytes) -> None:
-        self.data = memoryview(data)
-        if data.count(DIRECTORY_ENTRY) > MAX_MEMBERS:
-            raise CheckpointError(f"is an archive of more than {MAX_MEMBERS} members")
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                members = archive.infolist()
-        except Exception as error:  # zipfile raises whatever a damaged directory leads to
-            raise CheckpointError(f"is damaged: {str(error)[:120] or type(error).__name__}") from error
-        self.members = {member.filename: member for member in members}
-        if len(self.members) != len(members):
-            raise CheckpointError("is damaged: it has two members of the same name")
-        size = sum(member.file_size for member in members)
-        if size > len(data):
-            raise CheckpointError(f"would unpack to {size} bytes from {len(data)}, but torch.save does not compress")
 
-    def read(self, name: str) -> memoryview:
-        """The bytes of a member, without a copy."""
-        member = self.members.get(name)
-        if member is None:
-            raise CheckpointError(f"is damaged: it has no {name[:80]}")
-        start = member.header_offset
-        if not 0 <= start <= len(self.data) - LOCAL_HEADER.size or self.data[start : start + 4] != ZIP_START:
-            raise CheckpointError(f"is damaged: {name[:80]} is not where its directory says")
-        header = LOCAL_HEADER.unpack_from(self.data, start)
-        if header[3] != zipfile.ZIP_STORED or member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise CheckpointError(f"has {name[:80]} compressed or encrypted, but torch.save does neither")
-        start += LOCAL_HEADER.size + header[-2] + header[-1]
-        found = self.data[start : start + member.file_size]
-        if len(found) != member.file_size or zlib.crc32(found) != member.CRC:
-            raise CheckpointError(f"is damaged: the checksum of {name[:80]} does not fit")
-        return found
+def _read_member(archive: zipfile.ZipFile, name: str, allocate: Callable[[int], Memory]) -> Memory:
+    """Reads a member in pieces into memory that is allocated for its size."""
+    try:
+        member = archive.getinfo(name)
+    except KeyError:
+        raise CheckpointError(f"is damaged: it has no {name[:80]}") from None
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise CheckpointError(f"has {name[:80]} compressed or encrypted, but torch.save does neither")
+    memory = allocate(member.file_size)
+    try:
+        with archive.open(member) as stream:
+            for start in range(0, len(memory), PIECE):
+                memory[start : start + PIECE] = stream.read(PIECE)
+            stream.read(1)  # checks the checksum
+    except Exception as error:  # zipfile raises whatever a damaged member leads to
+        raise CheckpointError(f"is damaged at {name[:80]}: {str(error)[:120] or type(error).__name__}") from error
+    return memory
 
 
 def _read_zip(data: bytes) -> object:
-    archive = _Archive(data)
-    if any(name.split("/")[-1] == "constants.pkl" for name in archive.members):
+    archive, names = _open_zip(data)
+    if any(name.split("/")[-1] == "constants.pkl" for name in names):
         raise CheckpointError("is a TorchScript archive, which is code: save model.state_dict() alone")
-    pickles = [name for name in archive.members if name.split("/")[-1] == "data.pkl"]
+    pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError("is a zip archive, but not one of torch.save")
     folder = pickles[0].removesuffix("data.pkl")
-    order = bytes(archive.read(f"{folder}byteorder")) if f"{folder}byteorder" in archive.members else b"little"
+    order = b"little"
+    if f"{folder}byteorder" in names:
+        order = bytes(_read_member(archive, f"{folder}byteorder", bytearray))
     if order not in (b"little", b"big"):
         raise CheckpointError("is damaged: its byte order is neither little nor big")
     storages: dict[str, Storage] = {}
 
     def load(key: object) -> object:
-        kind, name, n_values = _parse_storage_id(key)[:3]
-        storage = storages.get(name)
-        if storage is None:
-            found = archive.read(f"{folder}data/{name}")
-            storage = storages[name] = make_storage(kind, n_values, len(found))
-            if len(storage.data) != len(found):
-                raise CheckpointError(f"is damaged: storage {name[:80]} has {len(found)} bytes for {n_values} values")
-            storage.data[:] = found
+        kind, name, n_values, _ = _parse_storage_id(key)
+        if name not in storages:
+
+            def allocate(size: int) -> memoryview:
+                storages[name] = make_storage(kind, n_values, size)
+                if len(storages[name].data) != size:
+                    raise CheckpointError(f"is damaged: storage {name[:80]} has {size} bytes for {n_values} values")
+                return storages[name].data
+
+            _read_member(archive, f"{folder}data/{name}", allocate)
             if order != sys.byteorder.encode():
-                _swap_bytes(storage)
-        return storage
+                _swap_bytes(storages[name])
+        return storages[name]
 
     known = Known(tensor_functions(), BUILDERS, load)
-    return read_pickle(io.BytesIO(archive.read(pickles[0])), known)
+    return read_pickle(io.BytesIO(_read_member(archive, pickles[0], bytearray)), known)
 
 
 def _read_legacy(data: bytes) -> object:
     """Reads five pickles (magic number, version, system, the object, the keys of its storages) and the storages."""
     stream = io.BytesIO(data)
-    plain = Known({}, {}, _refuse_storage)
+    plain = Known()
     _, protocol, _ = (read_pickle(stream, plain) for _ in range(3))
     if protocol != LEGACY_PROTOCOL:
         raise CheckpointError(f"is not of the protocol {LEGACY_PROTOCOL} of torch before 1.6")
@@ -438,7 +414,3 @@ def _swap_bytes(storage: Storage) -> None:
     itemsize = storage.dtype.itemsize // (2 if storage.dtype.is_complex else 1)
     if itemsize > 1 and len(storage.data):
         np.frombuffer(storage.data, f"u{itemsize}").byteswap(inplace=True)
-
-
-def _refuse_storage(key: object) -> object:
-    raise CheckpointError("is damaged: a pickle of plain values has a storage")

@@ -164,16 +164,9 @@ def is_table(name: str) -> bool:
 
 
 def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
-    """Reads one array.
+    """Reads one array in float64: a path in a folder, followed by a colon and the key or JSON pointer.
 
-    Args:
-        folder: folder that its path is relative to.
-        name: path, followed by a colon and the key or JSON pointer.
-        columns: names of a table's columns; not used for other arrays.
-        read_table: reads tables; None if there is no reader.
-
-    Returns:
-        The array in float64; (n_rows, len(columns)) for a table.
+    Of a table the named columns are read, (n_rows, len(columns)); `read_table` is None if there is no reader.
 
     Raises:
         CheckpointError: it does not exist, is not readable without running code, claims more than its file holds, or

@@ -113,14 +113,9 @@ def import_checkpoint(
 ) -> Imported:
     """Converts a file of weights and its manifest to a model.
 
-    The check determines what neither of them states: the reading of the file that gives its predictions.
-
-    Args:
-        file: the weights, as saved by torch.save or safetensors.
-        manifest: what the user states.
-        read_table: reads csv and parquet files that the manifest names.
-        progress: called with the number of readings tried and of all readings.
-        strict: whether to refuse a file if several functions fit the windows, instead of choosing the simplest.
+    The check determines what neither of them states: the reading of the file that gives its predictions. `progress` is
+    called with the numbers of readings tried and of all; `read_table` reads csv and parquet files; `strict` as in
+    `from_file`.
 
     Raises:
         CheckpointError: the file cannot be used, something is missing, or no reading passes the check; one sentence

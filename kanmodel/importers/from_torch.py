@@ -91,17 +91,17 @@ def from_torch(
             as before afterwards.
         windows: (n, lookback, n_features), original units, oldest step first; or (n, n_features) for a module that
             reads rows, such as a KAN alone. Up to 512 of them, evenly chosen, become the reference windows.
-        features: names of the inputs.
-        outputs: names of what is forecast; y, or y1, y2, … without.
+        features: names of the inputs; with `outputs`, `horizon`, `groups`, `integer` and `fixed` as in `from_file`.
+        outputs: likewise.
         targets: what was to be forecast for these windows, (n, n_outputs) or (n,), original units.
         predictions: forecasts for these windows by the way in which they are usually asked for, in the shape of
             `targets`, original units; the module must give the same, within 1e-5 of their standard deviation.
         scaling: ``mean`` and ``std`` of the features and, where the outputs are scaled, ``target_mean`` and
             ``target_std``; None where the module reads and gives original units.
-        horizon: forecast steps; as many as the module has outputs for each of `outputs` by default.
-        groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
-        integer: features whose values are whole numbers; a counterfactual changes them by whole numbers alone.
-        fixed: features that nobody can change, such as those of a calendar; a counterfactual leaves them as they are.
+        horizon: likewise.
+        groups: likewise.
+        integer: likewise.
+        fixed: likewise.
 
     Raises:
         UnreadableModelError: the module is no such chain; which part is not understood, or where the forecasts differ

@@ -76,26 +76,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Statement:
-    """What the user states about a model; None or empty for what is not stated.
+    """What the user states about a model, by the keys of a manifest; None or empty for what is not stated.
 
     Attributes:
-        features: input columns with units and scaling, in the order of a window's last axis.
-        targets: forecast columns with units and scaling.
-        lookback: steps of a window; by default those of the windows.
-        horizon: forecast steps; by default those of the predictions.
-        groups: features that belong together, by the name of their group.
+        features: input columns with units and scaling, in the order of a window's last axis; `targets` likewise.
         place: where it is stated, for errors.
-        library: library of the weights.
         prefixes: of ``lstm``, ``head`` and ``front``, as far as given; None for a part that does not exist.
-        readout: what the head reads of the steps.
-        base_activation: the activation added to the basis.
         activations: activations before parts, by the places of the parts; ``none`` for no activation.
-        output_function: function applied to the outputs; ``none`` for no function.
-        pykan_config: the ``*_config.yml`` that pykan wrote beside the weights.
-        denominator: of early FasterKAN.
-        mult_arity: number of factors of the head's product nodes.
-        input_id: inputs of the head that pykan's prune_input kept.
-        space: whether reference, its targets and check are scaled or in original units.
     """
 
     features: tuple[Feature, ...] = ()
@@ -130,15 +117,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Manifest(Statement):
-    """A statement in a file, which also names arrays: the reference windows, their targets, and a check.
-
-    Attributes:
-        folder: folder that the paths of arrays are relative to.
-        reference: name of the array of reference windows.
-        reference_targets: name of the array of reference targets.
-        check: predictions to compare with.
-        name: name of the model; None for that of the file.
-    """
+    """A statement in a file, which also names arrays, with paths relative to its `folder`, and the model."""
 
     folder: Path = Path()
     reference: str = ""
@@ -148,11 +127,7 @@ class Manifest(Statement):
 
 
 def read_manifest(path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
-    """Reads a manifest, yaml or json.
-
-    Args:
-        path: the file.
-        known: values for keys that it leaves out; their paths are absolute.
+    """Reads a manifest, yaml or json; `known` has values for keys that it leaves out, with absolute paths.
 
     Raises:
         CheckpointError: it cannot be read, or a key is unknown, missing, or has a wrong type.
@@ -317,11 +292,11 @@ def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
 def make_columns(
     features: Any, targets: Any, scaling: Any = None, integer: Any = (), fixed: Any = ()
 ) -> tuple[tuple[Feature, ...], tuple[Target, ...]]:
-    """The columns of a model, from names and the parameters of its scaler.
+    """The columns of a model: the targets are empty if neither they nor the scaling have names or values for them.
 
     Args:
         features: names, or mappings of name and unit; None for those of the scaling.
-        targets: likewise; empty in the result if neither has them and the scaling no targets.
+        targets: likewise.
         scaling: `SCALING_KEYS` and their values; None if the model takes and returns original units.
         integer: features with whole numbers.
         fixed: features that nobody can change.

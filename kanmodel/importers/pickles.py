@@ -101,12 +101,12 @@ class Known:
         functions: implementations of functions and classes, by the name that a pickle calls. Their time is at most
             proportional to the lengths of their arguments.
         builders: functions that replace a placeholder when its state is set, by its name.
-        load: resolves a persistent id.
+        load: resolves a persistent id; None where a pickle has none.
     """
 
-    functions: Mapping[str, Function]
-    builders: Mapping[str, Callable[[Placeholder], object]]
-    load: Callable[[object], object]
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    builders: Mapping[str, Callable[[Placeholder], object]] = field(default_factory=dict)
+    load: Callable[[object], object] | None = None
 
 
 class Machine:
@@ -214,6 +214,12 @@ class Machine:
         if (index := self.unfinished.pop(target, None)) is not None:
             self.memo[index] = built
         return built
+
+    def load(self, key: object) -> object:
+        """The object with a persistent id, such as a storage."""
+        if self.known.load is None:
+            raise CheckpointError("is damaged: a pickle of plain values has a storage")
+        return self.known.load(key)
 
     def append(self, target: object, values: list[Any]) -> object:
         """The list with further values."""
@@ -332,6 +338,6 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "INST": lambda machine, argument, values: machine.call(_name(argument), tuple(values)),
     "OBJ": lambda machine, _, values: machine.call(values[0], tuple(values[1:])),
     "BUILD": lambda machine, _, target, state: machine.build(target, state),
-    "PERSID": lambda machine, key: machine.known.load(key),
-    "BINPERSID": lambda machine, _, key: machine.known.load(key),
+    "PERSID": lambda machine, key: machine.load(key),
+    "BINPERSID": lambda machine, _, key: machine.load(key),
 }

@@ -106,10 +106,7 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
         base, arities = chosen["base"], options[chosen["mult_arity"]]
         if flat:
             return tuple(_flat_convert(found, number, layer, place, base) for number, layer in enumerate(layers))
-        items = [
-            _convert(found, number, layer, base, arities[number], symbolic[number])
-            for number, layer in enumerate(layers)
-        ]
+        items = [_convert(found, n, layer, base, arities[n], symbolic[n]) for n, layer in enumerate(layers)]
         return (_restore_inputs(items[0], kept, n_in) if kept is not None else items[0], *items[1:])
 
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]

@@ -38,10 +38,8 @@ class Comparison:
         absolute: the difference, in the unit of the predictions; inf if the computed one is not finite.
         relative: the same in standard deviations of that output over the check's windows, or relative to the output's
             magnitude if it does not vary.
-        window: index of the window.
-        output: index of the output.
-        expected: the known prediction.
-        computed: the prediction of the network.
+        window: index of the window; `output` of the output.
+        expected: the known prediction; `computed` is the network's.
         varies: whether that output varies by more than float32's rounding.
         matches: whether this difference, and so every other, is allowed.
     """

@@ -106,8 +106,7 @@ class Result:
     Attributes:
         matches: functions that give the predictions, the simplest first.
         nearest: the readings nearest to the predictions on a few windows.
-        tried: number of readings evaluated.
-        total: number of all readings.
+        tried: number of readings evaluated, of `total`.
         left_out: number of readings that may give the predictions too, but were not compared on all windows.
     """
 
@@ -189,13 +188,7 @@ def _assume(structure: Structure, samples: Samples) -> Result:
 
 
 def search(spaces: Sequence[Space], samples: Samples, progress: Progress = ignore) -> Result:
-    """Evaluates every reading, or the simplest ones up to a limit, and compares those that fit.
-
-    Args:
-        spaces: one for each order of the file's parts.
-        samples: windows and their predictions.
-        progress: called from time to time.
-    """
+    """Evaluates every reading of some spaces, or the simplest ones up to a limit, and compares those that fit."""
     total = sum(space.n_readings for space in spaces)
     screen, deepest = Screen(samples, monotonic() + MAX_SECONDS), max(len(space.choices) for space in spaces)
     rounds, likely = [deepest], list[Reading]()
@@ -213,36 +206,32 @@ def search(spaces: Sequence[Space], samples: Samples, progress: Progress = ignor
         least = most + 1
     survivors, closest = screen.simplest(MAX_SURVIVORS), [reading for _, reading in screen.nearest]
     likely = list(dict.fromkeys([*survivors, *likely, *closest]))
-    found = sorted(_verify(likely, samples), key=lambda pair: pair[0].departures)
+    found = sorted(_verify(likely, samples), key=lambda reading: reading.departures)
     if screen.tried < total:
-        close = dict.fromkeys(reading for match, _ in found[:N_NEAREST] for reading in match.changed_once())
+        close = dict.fromkeys(near for reading in found[:N_NEAREST] for near in reading.changed_once())
         found += _verify([reading for reading in close if reading not in likely], samples)
-        found.sort(key=lambda pair: pair[0].departures)
     nearest = dict.fromkeys([*likely[:N_NEAREST], *closest[:N_NEAREST]])
     left_out = len(screen.survivors) - len(survivors)
     return Result(_group(found, samples), tuple(nearest), screen.tried, total, left_out)
 
 
-def _verify(readings: Sequence[Reading], samples: Samples) -> Iterator[tuple[Reading, Comparison]]:
-    """Yields those that give the predictions for all windows."""
-    for reading in readings:
-        comparison = samples.compare(reading)
-        if comparison.matches:
-            yield reading, comparison
+def _verify(readings: Sequence[Reading], samples: Samples) -> list[Reading]:
+    """Those that give the predictions for all windows."""
+    return [reading for reading in readings if samples.compare(reading).matches]
 
 
-def _group(found: Sequence[tuple[Reading, Comparison]], samples: Samples) -> tuple[Match, ...]:
+def _group(found: Sequence[Reading], samples: Samples) -> tuple[Match, ...]:
     """Groups readings by function, the simplest first."""
     probes = _make_probes(np.concatenate([samples.inputs, samples.reference]))
     matches: list[Match] = []
-    for reading, comparison in found:
+    for reading in sorted(found, key=lambda reading: reading.departures):
         outputs = samples.predict(samples.build(reading, torch.float64), reading, probes)
         for number, match in enumerate(matches):
             if _are_same(match.probed, outputs, samples.bounds.unit):
                 matches[number] = replace(match, same=(*match.same, reading))
                 break
         else:
-            matches.append(Match(reading, comparison, outputs))
+            matches.append(Match(reading, samples.compare(reading), outputs))
     return tuple([*matches[:1], *(_compare(match, matches[0], samples) for match in matches[1:])])
 
 
@@ -286,14 +275,7 @@ def _are_same(one: Array, other: Array, unit: Array) -> bool:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the evaluation: one choice, or a function without a choice.
-
-    Attributes:
-        choice: index of the choice; None if there is none.
-        functions: one for each option.
-        part: the part that is computed, if it is one.
-        items: of that part.
-    """
+    """A step of the evaluation: the functions of a choice's options, or one that computes a part with its items."""
 
     choice: int | None
     functions: tuple[Function, ...]
@@ -303,17 +285,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Variants:
-    """Intermediate values of several readings.
+    """Intermediate values of several readings."""
 
-    Attributes:
-        values: (n_variants, n_windows, ...).
-        numbers: indices of the options chosen so far, (n_variants, n_choices); 0 for later choices.
-        departures: how many of them are not 0, (n_variants,).
-    """
-
-    values: Tensor
-    numbers: Tensor
-    departures: Tensor
+    values: Tensor  # (n_variants, n_windows, ...)
+    numbers: Tensor  # (n_variants, n_choices), indices of the options chosen so far; 0 for later choices
+    departures: Tensor  # (n_variants,), how many of them are not 0
 
     def __getitem__(self, part: slice | Tensor) -> Variants:
         return Variants(self.values[part], self.numbers[part], self.departures[part])
@@ -345,11 +321,7 @@ def walk(stages: Sequence[Stage], variants: Variants, most: int) -> Iterator[Var
 def stages_of(space: Space, kinds: Sequence[int], samples: Samples, windows: Numbers) -> tuple[list[Stage], Variants]:
     """The stages that evaluate a space's readings with given options of its kinds, up to the choice of `PREDICTIONS`.
 
-    Args:
-        space: the readings.
-        kinds: indices of the options of its kinds.
-        samples: the inputs.
-        windows: indices of those that are evaluated, in float32.
+    They start with some of the windows, in float32.
     """
     chosen = {name: options[number] for (name, options), number in zip(space.kinds.items(), kinds, strict=True)}
     start = torch.zeros(1, len(space.choices), dtype=torch.int16)
@@ -393,7 +365,6 @@ class Screen:
     """The screening pass: readings on a few windows in float32.
 
     Attributes:
-        samples: windows and predictions.
         deadline: time at which it stops.
         survivors: departures, distance in units of the allowed one, and reading of each that may be right.
         nearest: distance and reading of the nearest ones, right or not.

@@ -59,7 +59,7 @@ def find_orders(
         parts: all parts of the file except the recurrent one, in its order.
         recurrent: the LSTM or GRU; None if there is none.
         shapes: lookback, features and outputs.
-        allowed: whether a part may be before the readout, or after it.
+        allowed: whether a part may be before the readout (True), or after it.
 
     Raises:
         CheckpointError: there is no such order.
