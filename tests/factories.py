@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -198,3 +201,25 @@ def _random_walks(rng: np.random.Generator, shape: tuple[int, int, int]) -> Arra
     for step in range(1, shape[1]):
         walks[:, step] = 0.8 * walks[:, step - 1] + 0.6 * walks[:, step]
     return walks
+
+
+def saved(found: Any, **options: Any) -> bytes:
+    """The bytes of `torch.save`."""
+    stream = io.BytesIO()
+    torch.save(found, stream, **options)
+    return stream.getvalue()
+
+
+def repack(
+    data: bytes,
+    change: Callable[[str, bytes], bytes | dict[str, Any]] = lambda name, content: content,
+    compression: int = zipfile.ZIP_STORED,
+) -> bytes:
+    """A zip archive with each member in place of what `change` makes of it, content or members, and its checksum."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w", compression) as after:
+        for name in before.namelist():
+            made = change(name, before.read(name))
+            for changed, content in (made if isinstance(made, dict) else {name: made}).items():
+                after.writestr(changed, content)
+    return stream.getvalue()

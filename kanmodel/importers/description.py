@@ -15,7 +15,7 @@ from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest
 from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
 from kanmodel.importers.source import Source, open_source
-from kanmodel.importers.space import INPUTS, OUTPUT, PREDICTIONS, READOUT
+from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT
 
 MEANINGS = {
     "base": "base_activation: the activation added to the basis",

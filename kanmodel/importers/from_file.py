@@ -29,8 +29,7 @@ from kanmodel.importers.samples import (
 )
 from kanmodel.importers.search import Progress, Result, find_reading, ignore
 from kanmodel.importers.source import Source, open_source
-from kanmodel.importers.space import INPUTS, PREDICTIONS
-from kanmodel.importers.structure import Structure, find_structure
+from kanmodel.importers.structure import INPUTS, PREDICTIONS, Structure, find_structure
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
 

@@ -49,8 +49,7 @@ from kanmodel.importers.samples import (
 )
 from kanmodel.importers.search import search
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module, Source
-from kanmodel.importers.space import ACTIVATIONS, READOUT_WORDS
-from kanmodel.importers.structure import Structure, find_structure
+from kanmodel.importers.structure import ACTIVATIONS, READOUT_WORDS, Structure, find_structure
 from kanmodel.network.config import Groups
 
 TOLERANCE = 1e-5  # of the spread of the forecasts

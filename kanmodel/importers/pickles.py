@@ -221,30 +221,18 @@ class Machine:
             raise CheckpointError("is damaged: a pickle of plain values has a storage")
         return self.known.load(key)
 
-    def append(self, target: object, values: list[Any]) -> object:
-        """The list with further values."""
-        (target.items if isinstance(target, Placeholder) else _expect(target, list)).extend(values)
-        return target
-
-    def add(self, target: object, values: list[Any]) -> object:
-        """The set with further values."""
-        if isinstance(target, Placeholder):
-            target.items.extend(values)
+    def extend(self, target: Any, values: list[Any], kind: type) -> object:
+        """The list, set or dictionary with further values; those of a dictionary are alternating keys and values."""
+        is_placeholder = isinstance(target, Placeholder)
+        if not is_placeholder and not isinstance(target, kind):
+            raise ValueError(f"it adds to a {type(target).__name__}")
+        if kind is dict:
+            (target.entries if is_placeholder else target).update(self.to_dict(values))
+        elif isinstance(target, set):
+            target.update(map(self.check_key, values))
         else:
-            _expect(target, set).update(map(self.check_key, values))
+            (target.items if is_placeholder else target).extend(values)
         return target
-
-    def set_items(self, target: object, values: list[Any]) -> object:
-        """The dictionary with further alternating keys and values."""
-        entries = self.to_dict(values)
-        (target.entries if isinstance(target, Placeholder) else _expect(target, dict)).update(entries)
-        return target
-
-
-def _expect(target: object, kind: type) -> Any:
-    if not isinstance(target, kind):
-        raise ValueError(f"it adds to a {type(target).__name__}")
-    return target
 
 
 def read_pickle(stream: io.BytesIO, known: Known) -> object:
@@ -328,11 +316,11 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "BYTEARRAY8": lambda machine, data: bytes(data),
     "EMPTY_SET": lambda machine, _: set(),
     "FROZENSET": lambda machine, _, values: frozenset(map(machine.check_key, values)),
-    "APPEND": lambda machine, _, target, value: machine.append(target, [value]),
-    "APPENDS": lambda machine, _, target, values: machine.append(target, values),
-    "ADDITEMS": lambda machine, _, target, values: machine.add(target, values),
-    "SETITEM": lambda machine, _, target, key, value: machine.set_items(target, [key, value]),
-    "SETITEMS": lambda machine, _, target, values: machine.set_items(target, values),
+    "APPEND": lambda machine, _, target, value: machine.extend(target, [value], list),
+    "APPENDS": lambda machine, _, target, values: machine.extend(target, values, list),
+    "ADDITEMS": lambda machine, _, target, values: machine.extend(target, values, set),
+    "SETITEM": lambda machine, _, target, key, value: machine.extend(target, [key, value], dict),
+    "SETITEMS": lambda machine, _, target, values: machine.extend(target, values, dict),
     "GLOBAL": lambda machine, argument: _name(argument),
     "STACK_GLOBAL": lambda machine, _, module, name: name_reference(module, name),
     "INST": lambda machine, argument, values: machine.call(_name(argument), tuple(values)),

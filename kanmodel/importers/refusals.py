@@ -22,7 +22,7 @@ from kanmodel.importers.assembly import Function, items_function, make_layer
 from kanmodel.importers.parts import AnyPart, Item, Layer, Norm
 from kanmodel.importers.samples import Samples
 from kanmodel.importers.search import TINY, Numbers, Result, Stage, Variants, choose_windows, stages_of, walk
-from kanmodel.importers.space import INPUTS, PREDICTIONS, READOUT, Reading, Space
+from kanmodel.importers.structure import INPUTS, PREDICTIONS, READOUT, Reading, Space
 from kanmodel.network.bases import BSpline, Chebyshev
 
 FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units

@@ -20,7 +20,7 @@ from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TableReader, is_table, read_array
 from kanmodel.importers.manifest import DEFAULT_TOLERANCE, LACKS, Manifest, Statement, make_columns, unnamed_targets
-from kanmodel.importers.space import INPUTS, PREDICTIONS, Reading
+from kanmodel.importers.structure import INPUTS, PREDICTIONS, Reading
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig, plain_layers

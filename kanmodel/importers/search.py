@@ -22,7 +22,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import READ_OUT, Function, activation, items_function, recurrent_function
 from kanmodel.importers.parts import AnyPart, Item, RecurrentPart
 from kanmodel.importers.samples import Comparison, Samples
-from kanmodel.importers.space import (
+from kanmodel.importers.structure import (
     INPUTS,
     OUTPUT,
     PREDICTIONS,
@@ -30,10 +30,10 @@ from kanmodel.importers.space import (
     READOUT,
     Reading,
     Space,
+    Structure,
     activation_slot,
     number_between,
 )
-from kanmodel.importers.structure import Structure
 
 MAX_VALUES = 1 << 20  # values of one stack
 N_SCREENED = 8  # windows of the screening pass

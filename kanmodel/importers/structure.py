@@ -1,26 +1,110 @@
-"""The structure of a model: its parts, and what is known of how they are joined."""
+"""The structure of a model: its parts, and the ways in which they may be joined, as a search space of readings."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice, product
+from math import prod
+from typing import NamedTuple
 
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.layers import find_parts, find_recurrent
-from kanmodel.importers.manifest import LIBRARIES, NONE, Statement
+from kanmodel.importers.assembly import Chain, Element, step_of
+from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
+from kanmodel.importers.manifest import FLAT_READOUTS, LIBRARIES, NONE, READOUTS, Statement
 from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart, activation_of
 from kanmodel.importers.source import Module, Source
-from kanmodel.importers.space import Constraints, Space, activation_slot, find_orders
 from kanmodel.network.config import ModelConfig
 
+MAX_ORDERS = 64
+MAX_STEPS = 20_000  # of the depth-first search for orders
+ACTIVATIONS = (NONE, "relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
+RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
+INPUTS, PREDICTIONS, READOUT, OUTPUT = "inputs", "predictions", "readout", "output"
+UNITS = ("scaled", "original")
+READOUT_WORDS = {
+    "flatten": "all steps read, steps outermost",
+    "flatten_features": "all steps read, features outermost",
+    **{readout: f"readout {readout}" for readout in READOUTS},
+}
+Choices = Mapping[str, tuple[str, ...]]  # options by name of the choice, the usual one first
 FOREIGN = {
     "in_proj_weight": "attention, in which every step reads the others",
     "weight_ih": "a cell that its own loop runs",
 }  # names of tensors -> the unsupported module that has them
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 NEUTRAL = ("Dropout", "Dropout1d", "AlphaDropout", "Identity")
+
+
+class Order(NamedTuple):
+    """One order of all parts: those before and after the readout, and whether that is of all steps."""
+
+    front: tuple[Part, ...]
+    recurrent: RecurrentPart | None
+    head: tuple[Part, ...]
+    flat: bool
+
+    @property
+    def per_step(self) -> tuple[AnyPart, ...]:
+        """The parts before the readout, the recurrent one last."""
+        return (*self.front, self.recurrent) if self.recurrent else self.front
+
+
+def _precedes(one: str, two: str) -> bool:
+    """Whether two places are numbered in the same parent, the first with the smaller number."""
+    (parent, number), (other, later) = _numbered(one), _numbered(two)
+    return number is not None and later is not None and parent == other and number < later
+
+
+def number_between(one: str, two: str) -> str | None:
+    """The missing place between two with the same parent, such as ``fc.1``; None if none is missing."""
+    (parent, number), (other, later) = _numbered(one), _numbered(two)
+    if number is None or later is None or parent != other or later == number + 1:
+        return None
+    return f"{parent}{number + 1}"
+
+
+def _numbered(place: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"((?:.*\.)?)(\d{1,4})", place)
+    return (match[1], int(match[2])) if match else (place, None)
+
+
+def activation_slot(place: str) -> str:
+    """Name of the choice of the activation before a part."""
+    return f"before {place or 'the KAN'}"
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Constraints on choices, from modules, hyperparameters or a manifest.
+
+    Attributes:
+        options: the remaining options, by name of the choice.
+        more: further activations that occur in the model.
+        first: the option to regard as the usual one, by name of the choice.
+        plain: whether there are no activations except the known ones.
+    """
+
+    options: Choices = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+    first: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
+
+    def apply(self, choices: Choices) -> dict[str, tuple[str, ...]]:
+        """The choices with their remaining options, in the order in which they are tried."""
+        return {name: self._narrow(name, options) for name, options in choices.items()}
+
+    def _narrow(self, name: str, options: tuple[str, ...]) -> tuple[str, ...]:
+        stated, first = self.options.get(name, options), self.first.get(name)
+        if name == READOUT:  # of which an order allows only some
+            stated = tuple(option for option in stated if option in options)
+        if self.plain and NONE in stated:
+            return (first if first in stated else NONE,)
+        return (first, *(option for option in stated if option != first)) if first in stated else stated
 
 
 @dataclass(frozen=True)
@@ -60,19 +144,208 @@ class Structure:
         Raises:
             CheckpointError: the parts fit together in no order.
         """
-        head, front = self.stated.prefixes.get("head"), self.stated.prefixes.get("front")
-
-        def allowed(part: Part, is_front: bool) -> bool:
-            if head is not None and is_under(part.place, head):
-                return not is_front
-            return front is None or is_front or not is_under(part.place, front)
-
-        orders = find_orders(self.parts, self.recurrent, shapes, allowed)
+        orders = [*islice(self._find_orders(shapes), MAX_ORDERS)]
+        if not orders:
+            raise CheckpointError(self._describe_widths(shapes))
         spaces = [Space.of(order, self.constraints, len(shapes.outputs)) for order in orders]
         fitting = [space for space in spaces if space.n_readings]
         if not fitting:
             raise CheckpointError(f"has parts that fit no order with readout {self.stated.readout}")
         return fitting
+
+    def _find_orders(self, shapes: ModelConfig) -> Iterator[Order]:
+        """Yields all orders with matching widths, by depth-first search, the order of the file first.
+
+        Layers that are numbered in the same place, such as those of a Sequential, keep the order of their numbers.
+        """
+        recurrent, budget = self.recurrent, iter(range(MAX_STEPS))
+
+        def extend(front: tuple[Part, ...], head: tuple[Part, ...] | None, width: int, flat: bool) -> Iterator[Order]:
+            if next(budget, None) is None:
+                return
+            used = {part.place for part in (*front, *(head or ()))}
+            if head is None and (recurrent is None or recurrent.n_in == width):
+                n_values = width if recurrent is None else recurrent.n_out
+                # without a recurrent part all steps are tried first, because layers per step are rare then
+                for wide in (False,) if shapes.lookback == 1 else (recurrent is None, recurrent is not None):
+                    yield from extend(front, (), n_values * shapes.lookback if wide else n_values, wide)
+            elif head is not None and len(used) == len(self.parts):
+                if width == len(shapes.outputs):
+                    yield Order(front, recurrent, head, flat)
+                return
+            if head is None and recurrent is None and shapes.lookback == 1:
+                return  # one step: before and after the readout are the same
+            for part in self.parts:
+                if part.place in used or part.n_in != width or not self._may_be(part, head is None):
+                    continue
+                if any(_precedes(other.place, part.place) for other in self.parts if other.place not in used):
+                    continue
+                if head is None:
+                    yield from extend((*front, part), None, part.n_out, flat)
+                else:
+                    yield from extend(front, (*head, part), part.n_out, flat)
+
+        return extend((), None, len(shapes.features), False)
+
+    def _may_be(self, part: Part, is_front: bool) -> bool:
+        """Whether a part may be before the readout, or after it, by the stated prefixes."""
+        head, front = self.stated.prefixes.get("head"), self.stated.prefixes.get("front")
+        if head is not None and is_under(part.place, head):
+            return not is_front
+        return front is None or is_front or not is_under(part.place, front)
+
+    def _describe_widths(self, shapes: ModelConfig) -> str:
+        widths = ", ".join(
+            f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in self.every
+        )
+        message = (
+            f"has parts that do not follow each other from {len(shapes.features)} features at {shapes.lookback} steps "
+            f"to {len(shapes.outputs)} outputs: {widths or 'none'}"
+        )
+        reaching = self.recurrent.n_out if self.recurrent else len(shapes.features)
+        if any(part.library == "pykan" and part.n_in < reaching for part in self.parts):
+            message += "; if prune_input made a KAN narrower, give input_id, the kept ones, which are not in the file"
+        return message
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """All readings of one order.
+
+    Attributes:
+        order: of the parts.
+        kinds: the choices of libraries.
+        choices: all choices, `kinds` first, the others in the order of the computation.
+    """
+
+    order: Order
+    kinds: Choices
+    choices: Choices
+
+    @classmethod
+    def of(cls, order: Order, constraints: Constraints, n_outputs: int) -> Space:
+        """The space of an order, reduced by what is known."""
+        kinds: dict[str, tuple[str, ...]] = {}
+        for part in (*order.front, *order.head):
+            for name, options in part.open.items():
+                kinds.setdefault(name, constraints.options.get(name, options))
+        activations = (*ACTIVATIONS, *(name for name in constraints.more if name not in ACTIVATIONS))
+        before = [part.place for part in order.per_step[1:]]
+        after = [part.place for part in (order.head if order.per_step else order.head[1:])]
+        softmax = ("softmax",) if n_outputs > 1 else ()
+        choices = {
+            INPUTS: UNITS,
+            **dict.fromkeys(map(activation_slot, before), activations),
+            READOUT: FLAT_READOUTS if order.flat else READOUTS,
+            **dict.fromkeys(map(activation_slot, after), activations),
+            OUTPUT: (*(name for name in activations if "(" not in name), *softmax),
+            PREDICTIONS: UNITS,
+        }
+        return cls(order, kinds, kinds | constraints.apply(choices))
+
+    @property
+    def n_readings(self) -> int:
+        """Number of readings."""
+        return prod(map(len, self.choices.values()))
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Index of each choice, by its name."""
+        return {name: number for number, name in enumerate(self.choices)}
+
+    def read(self, chosen: Mapping[str, str]) -> Reading:
+        """The reading with some options, and the usual ones of the other choices."""
+        numbers = (options.index(chosen.get(name, options[0])) for name, options in self.choices.items())
+        return Reading(self, tuple(numbers))
+
+    def with_one_activation(self) -> Iterator[Space]:
+        """The same readings as several spaces, each with another activation as the usual one before every part."""
+        places = {name: options for name, options in self.choices.items() if name.startswith("before ")}
+        for activation in dict.fromkeys(option for options in places.values() for option in options[1:]):
+            constraints = Constraints(first=dict.fromkeys(places, activation))
+            yield replace(self, choices=constraints.apply(self.choices))
+
+    def each_kind(self) -> Iterator[tuple[int, ...]]:
+        """Yields all combinations of options of `kinds`, those with the fewest departures first."""
+        every = product(*(range(len(options)) for options in self.kinds.values()))
+        return iter(sorted(every, key=lambda options: (sum(map(bool, options)), options)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One interpretation of a file: a space, and the index of an option for each of its choices."""
+
+    space: Space
+    numbers: tuple[int, ...]
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The option of each choice."""
+        pairs = zip(self.space.choices.items(), self.numbers, strict=True)
+        return {name: options[number] for (name, options), number in pairs}
+
+    @property
+    def departures(self) -> int:
+        """Number of choices that differ from the usual option; fewer is simpler."""
+        return sum(map(bool, self.numbers))
+
+    def changed_once(self) -> Iterator[Reading]:
+        """Yields all readings that differ in one choice."""
+        for name, options in self.space.choices.items():
+            for option in options:
+                if option != self.chosen[name]:
+                    yield self.space.read({**self.chosen, name: option})
+
+    def differs_from(self, other: Reading) -> list[str]:
+        """Names of the choices in which it differs from another reading of the same space."""
+        return [name for name, option in self.chosen.items() if other.chosen.get(name) != option]
+
+    def chain(self) -> Chain:
+        """The computation of the reading."""
+        order, chosen = self.space.order, self.chosen
+
+        def activation(part: AnyPart) -> tuple[Element, ...]:
+            name = chosen.get(activation_slot(part.place), NONE)
+            return () if name == NONE else (step_of(name),)
+
+        def elements(parts: Sequence[Part]) -> tuple[Element, ...]:
+            return tuple(element for part in parts for element in (*activation(part), *part.items(chosen)))
+
+        return Chain(
+            front=(*elements(order.front), *(activation(order.recurrent) if order.recurrent else ())),
+            recurrent=order.recurrent,
+            readout=chosen[READOUT],
+            head=elements(order.head),
+            output_function=None if chosen[OUTPUT] == NONE else chosen[OUTPUT],
+        )
+
+    def describe(self) -> str:
+        """The choices that the file left open, in words."""
+        space, chosen = self.space, self.chosen
+        left_open = {name for name, options in space.choices.items() if len(options) > 1}
+        before = [name for name in chosen if name.startswith("before ") and chosen[name] != NONE]
+        found = [f"{chosen[name]} {name}" for name in before]
+        found += [f"{chosen[OUTPUT]} at the output"] if chosen[OUTPUT] != NONE else []
+        found += [READOUT_WORDS[chosen[READOUT]]] if READOUT in left_open else []
+        found += [_describe_kind(name, chosen[name]) for name in space.kinds]
+        for name in sorted(left_open & {INPUTS, PREDICTIONS}):
+            found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
+        return ", ".join(found)
+
+
+def _describe_kind(name: str, option: str) -> str:
+    match name:
+        case "library":
+            return RADIAL_LIBRARIES.get(option, option)
+        case "inv_denominator":
+            return INV_DENOMINATORS[option]
+        case "mult_arity":
+            return f"products of {option} factors"
+        case "denominator":
+            return f"denominator {option}"
+        case "base":
+            return "no base" if option == "zero" else f"base {option}"
+    return option
 
 
 def find_structure(source: Source, stated: Statement) -> Structure:

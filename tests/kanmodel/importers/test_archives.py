@@ -12,6 +12,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from factories import repack, saved
 from goldens import FOLDER
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -25,22 +26,6 @@ FILES = FOLDER / "import"
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 LEGACY = {"_use_new_zipfile_serialization": False}
 CONTAINERS = {"zip": {}, "legacy": LEGACY}
-
-
-def saved(found, **options):
-    stream = io.BytesIO()
-    torch.save(found, stream, **options)
-    return stream.getvalue()
-
-
-def repack(data, change):
-    """A zip archive with each member transformed by `change`."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
-        for name in before.namelist():
-            for changed, content in change(name, before.read(name)).items():
-                after.writestr(changed, content)
-    return stream.getvalue()
 
 
 def as_bytes(tensor):
@@ -223,7 +208,10 @@ def renamed(old, new):
 
 TENSOR = {"a": torch.arange(7.0)}
 DAMAGED = {
-    "compressed": (lambda: deflated(saved({"a": torch.randn(99)})), r"would unpack to|compressed or encrypted"),
+    "compressed": (
+        lambda: repack(saved({"a": torch.randn(99)}), compression=zipfile.ZIP_DEFLATED),
+        r"would unpack to|compressed or encrypted",
+    ),
     "no pickle": (lambda: repack(saved(TENSOR), renamed("data.pkl", "data.txt")), "not one of torch.save"),
     "two pickles": (
         lambda: repack(saved(TENSOR), lambda name, data: {name: data, f"x/{name}": data}),
@@ -251,17 +239,6 @@ DAMAGED = {
         "QInt8Storage type, which is not of plain numbers",
     ),
 }
-
-
-def deflated(data):
-    stream = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(data)) as before,
-        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as after,
-    ):
-        for name in before.namelist():
-            after.writestr(name, before.read(name))
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("name", DAMAGED)

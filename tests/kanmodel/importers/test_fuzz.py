@@ -17,7 +17,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import make_model, repack, saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
@@ -70,12 +70,6 @@ MANIFEST = {
     "reference_targets": "windows.npz:targets",
     "space": "scaled",
 }
-
-
-def saved(found, **options):
-    stream = io.BytesIO()
-    torch.save(found, stream, **options)
-    return stream.getvalue()
 
 
 def in_container(container, state_dict):
@@ -136,15 +130,6 @@ def refuse_or(kind, call, *arguments):
 
 def import_from(folder):
     return import_by(folder / "weights.pt", folder / "manifest.json")
-
-
-def repack(data, change):
-    """A zip archive with changed members and correct checksums."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
-        for name in before.namelist():
-            after.writestr(name, change(name, before.read(name)))
-    return stream.getvalue()
 
 
 def flip(data, draw):
@@ -405,15 +390,6 @@ def test_views_of_one_storage(folder):
 MIB = 1 << 20
 
 
-def deflated(state_dict):
-    stream = io.BytesIO()
-    packed = zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED)
-    with zipfile.ZipFile(io.BytesIO(saved(state_dict))) as before, packed as after:
-        for name in before.namelist():
-            after.writestr(name, before.read(name))
-    return stream.getvalue()
-
-
 def split_zip(data):
     """Members, directory and end record of an archive without comment."""
     size, start = struct.unpack("<II", data[-10:-2])
@@ -458,12 +434,12 @@ def write_hostile_weights(folder):
     """Files of a few hundred kilobytes at most that claim gigabytes or unbounded work."""
     tensor = {"a": torch.zeros(7)}
     legacy = saved(tensor, _use_new_zipfile_serialization=False)
-    bomb = deflated({"a": torch.zeros(75 * MIB)})
+    bomb = repack(saved({"a": torch.zeros(75 * MIB)}), compression=zipfile.ZIP_DEFLATED)
     header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}}).encode()
     huge = bytes([0x8A, 5]) + (1 << 36).to_bytes(5, "little")
     files = {
         "bomb": bomb,
-        "two_directories": two_directories(bomb, saved_plainly({"a": torch.zeros(7)})),
+        "two_directories": two_directories(bomb, repack(saved({"a": torch.zeros(7)}))),
         "expanded": saved({"a": torch.zeros(1).expand(1 << 40)}),
         "legacy_expanded": saved({"a": torch.zeros(1).expand(1 << 40)}, _use_new_zipfile_serialization=False),
         "legacy_claim": with_storage_size(legacy, 7, 1 << 36),
@@ -507,14 +483,9 @@ def many_tensors(count):
 
 def with_members(count):
     """An archive whose directory lists the same members many times."""
-    members, directory, end = split_zip(saved_plainly({"a": torch.zeros(7)}))
+    members, directory, end = split_zip(repack(saved({"a": torch.zeros(7)})))
     directory = bytes(directory) * (count // directory.count(b"PK\x01\x02"))
     return members + directory + bytes(end[:12]) + struct.pack("<II", len(directory), len(members)) + b"\0\0"
-
-
-def saved_plainly(state_dict):
-    """The archive of a state_dict as written by zipfile, without alignment and 64-bit fields."""
-    return repack(saved(state_dict), lambda _, data: data)
 
 
 def write_hostile_checkpoints(folder):
@@ -637,7 +608,10 @@ def test_hostile_files_take_neither_memory_nor_time(tmp_path):
 
 def test_two_directories_are_read_as_one(tmp_path):
     """torch gets the directory of an archive that was checked, not the other one."""
-    data = two_directories(deflated({"a": torch.zeros(100_000)}), saved_plainly({"a": torch.ones(7)}))
+    data = two_directories(
+        repack(saved({"a": torch.zeros(100_000)}), compression=zipfile.ZIP_DEFLATED),
+        repack(saved({"a": torch.ones(7)})),
+    )
     assert torch.load(io.BytesIO(data), weights_only=True)["a"].numel() == 100_000
     with suppress(CheckpointError):
         assert torch.equal(open_source(put(tmp_path / "two.pt", data)).tensors["a"], torch.ones(7))

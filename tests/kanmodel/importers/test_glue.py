@@ -15,7 +15,7 @@ from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.manifest import NONE
 from kanmodel.importers.samples import make_samples, state_call
 from kanmodel.importers.source import open_source
-from kanmodel.importers.space import activation_slot
+from kanmodel.importers.structure import activation_slot
 
 RECURRENT = ("lstm", "gru", "bilstm")
 EVERY = pytest.mark.parametrize("name", CASES)

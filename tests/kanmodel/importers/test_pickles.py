@@ -18,6 +18,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from factories import repack, saved
 from goldens import FOLDER
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,8 +193,7 @@ def mutated(count):
         if number % 3 == 0:
             yield damage(rng, rng.choice(files))
         else:
-            whole = rng.choice(zips)
-            yield with_pickle(whole, damage(rng, pickle_in(whole)))
+            yield repack(rng.choice(zips), lambda name, data: damage(rng, data) if name.endswith("data.pkl") else data)
 
 
 def damage(rng, data):
@@ -208,26 +208,6 @@ def damage(rng, data):
         else:
             data[at] = rng.randrange(256)
     return bytes(data)
-
-
-def saved(found, **options):
-    stream = io.BytesIO()
-    torch.save(found, stream, **options)
-    return stream.getvalue()
-
-
-def with_pickle(data, instructions):
-    """An archive with another pickle and its correct checksum."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
-        for name in before.namelist():
-            after.writestr(name, instructions if name.endswith("data.pkl") else before.read(name))
-    return stream.getvalue()
-
-
-def pickle_in(data):
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
 
 
 WATCHED = """

@@ -20,13 +20,20 @@ from kanmodel.importers import search as searching
 from kanmodel.importers.assembly import fold
 from kanmodel.importers.from_file import from_file, import_checkpoint
 from kanmodel.importers.layers import find_parts
-from kanmodel.importers.manifest import NONE, parse_manifest, read_manifest
+from kanmodel.importers.manifest import NONE, Statement, parse_manifest, read_manifest
 from kanmodel.importers.parts import Layer, Metadata, Norm
 from kanmodel.importers.samples import Samples, make_shapes
 from kanmodel.importers.search import search
 from kanmodel.importers.source import Source
-from kanmodel.importers.space import OUTPUT, READOUT, Reading, activation_slot, find_orders
-from kanmodel.importers.structure import find_structure
+from kanmodel.importers.structure import (
+    OUTPUT,
+    READOUT,
+    Constraints,
+    Reading,
+    Structure,
+    activation_slot,
+    find_structure,
+)
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform, plain_layers
 
@@ -307,7 +314,8 @@ def test_orders():
         columns = tuple(map(Feature, "abcd")), tuple(map(Target, "wxyz"[:n_outputs]))
         return ModelConfig(*columns, 6, 1, plain_layers([4, n_outputs], Line(), base="zero"))
 
-    orders = find_orders(parts, recurrent, shapes(4))
+    structure = Structure(tuple(parts), recurrent, Constraints(), Statement())
+    orders = [space.order for space in structure.spaces(shapes(4))]
     assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
     for order in orders:
         places = [part.place for part in (*order.front, *order.head)]
@@ -316,7 +324,7 @@ def test_orders():
         orders
     )
     with pytest.raises(CheckpointError, match=r"from 4 features at 6 steps to 3 outputs: lstm \(LSTM\) from 4 to 4, b"):
-        find_orders(parts, recurrent, shapes(3))
+        structure.spaces(shapes(3))
 
 
 def test_folding_keeps_the_function():

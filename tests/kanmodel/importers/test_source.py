@@ -1,10 +1,10 @@
 """Pickled whole modules: the tree that is read, compared with the live module."""
 
-import io
 from functools import partial
 
 import pytest
 import torch
+from factories import saved
 from goldens import FOLDER
 from torch import nn
 
@@ -14,12 +14,6 @@ from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.importers.source import MAX_DEPTH, is_module, open_source, read_module
 
 GLUE = FOLDER / "import" / "glue"
-
-
-def saved(found, **options):
-    stream = io.BytesIO()
-    torch.save(found, stream, **options)
-    return stream.getvalue()
 
 
 class Forecaster(nn.Module):
