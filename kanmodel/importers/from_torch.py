@@ -140,13 +140,15 @@ def from_torch(
         source = Source("the module", tree.state_dict(), tree)
         try:
             try:
-                structure, chain = _read(net, read, find_structure(source, stated), samples)
+                structure = find_structure(source, stated)
+                chain = _read(net, read, structure, samples)
             except (CheckpointError, ConfigError, UnreadableModelError):
                 unused = find_unused(net, read)
                 if not unused & source.tensors.keys():
                     raise
                 used = {key: tensor for key, tensor in source.tensors.items() if key not in unused}
-                structure, chain = _read(net, read, find_structure(replace(source, tensors=used), stated), samples)
+                structure = find_structure(replace(source, tensors=used), stated)
+                chain = _read(net, read, structure, samples)
                 structure = replace(structure, unused=tuple(key for key in source.tensors if key in unused))
             network = assemble(chain, shapes)
         except (CheckpointError, ConfigError) as error:
@@ -181,16 +183,13 @@ def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
         )
 
 
-def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples) -> tuple[Structure, Chain]:
-    """The structure of a module, and the chain that was traced.
-
-    Where the weights of a part are used without calling it, the chain is the one that is found by a search.
-    """
+def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples) -> Chain:
+    """The chain that is traced; where the weights of a part are used without calling it, one is searched for."""
     if structure.doubt:
         raise CheckpointError(structure.doubt)
     tracer = Tracer(net, windows, structure)
     try:
-        return structure, tracer.trace()
+        return tracer.trace()
     except UnreadableModelError:
         if {part.place for part, _, _ in tracer.calls} >= {part.place for part in structure.every}:
             raise
@@ -200,7 +199,7 @@ def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples
             matches = ()
         if not matches:
             raise
-        return structure, matches[0].reading.chain()
+        return matches[0].reading.chain()
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:

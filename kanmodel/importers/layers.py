@@ -42,15 +42,11 @@ INV_DENOMINATORS = {
     "cuda": "inv_denominator used and the inputs innermost in the columns, as cu_fasterkan does",
 }
 INVERSE = "rbf.inv_denominator"
-RADIAL_AXES = {  # of tensors that a layer may have
-    **{"layernorm.weight?": "in", "layernorm.bias?": "in", f"{INVERSE}?": ""},
-    **{"base_linear.weight?": "out in", "base_linear.bias?": "out"},
-}
-RADIAL_KEYS = {  # of a radial layer -> names in a `KANLayer`
-    "layernorm.weight": "before.0.weight",
-    "layernorm.bias": "before.0.bias",
-    "base_linear.weight": "scale_base",
-    "base_linear.bias": "subnode_bias",
+RADIAL_KEYS = {  # that a radial layer may have -> axes, and name in a `KANLayer`
+    "layernorm.weight": ("in", "before.0.weight"),
+    "layernorm.bias": ("in", "before.0.bias"),
+    "base_linear.weight": ("out in", "scale_base"),
+    "base_linear.bias": ("out", "subnode_bias"),
 }
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
@@ -90,7 +86,8 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         names = [name for name in (f"{part}.weight", f"{part}.bias") if name in found]
         if len(names) == 1:
             raise CheckpointError(f"has {start}{names[0]}, but of {part} only that")
-    fit(found, place, FAST, RADIAL_AXES, {"in": n_in, "out": n_out})
+    axes = {f"{INVERSE}?": "", **{f"{key}?": of_key for key, (of_key, _) in RADIAL_KEYS.items()}}
+    fit(found, place, FAST, axes, {"in": n_in, "out": n_out})
     normed, based, inverse = "layernorm.weight" in found, "base_linear.weight" in found, found.get(INVERSE)
     libraries, stated = _radial_libraries(found, place, metadata), metadata.denominator(place)
     choices = {"library": libraries}
@@ -117,10 +114,10 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
             "grid": found["rbf.grid"].expand(n_in, -1),
             "scale_spline": weight.new_ones(n_out, n_in),
         }
-        return Layer(config, tensors | {ours: found[key] for key, ours in RADIAL_KEYS.items() if key in found})
+        return Layer(config, tensors | {ours: found[key] for key, (_, ours) in RADIAL_KEYS.items() if key in found})
 
     title = " or ".join(RADIAL_LIBRARIES[library] for library in libraries)
-    keys = keys_of(place, ("rbf.grid", "spline_linear.weight", *RADIAL_AXES))
+    keys = keys_of(place, ("rbf.grid", "spline_linear.weight", *axes))
     described = f"{n_in} to {n_out}, {n_centres} centres"
     return Part(place, title, n_in, n_out, keys, lambda chosen: (read(chosen),), choices, described)
 

@@ -168,16 +168,16 @@ class Samples:
         """Builds the network of a reading, in the dtype of its weights or another."""
         return assemble(reading.chain(), self.shapes, dtype)
 
-    def predict(self, network: Network, reading: Reading, windows: Array) -> Array:
-        """Predictions of a network, in the units of the known predictions."""
-        chosen = reading.chosen
+    def predict(self, reading: Reading, windows: Array, dtype: torch.dtype | None = None) -> Array:
+        """Predictions of a reading, in the units of the known predictions."""
+        chosen, network = reading.chosen, self.build(reading, dtype)
         x = self.to_model(windows, chosen[INPUTS]).to(getattr(torch, network.config.dtype))
         with torch.inference_mode():
             return self.from_model(network(x), chosen[PREDICTIONS])
 
     def compare(self, reading: Reading) -> Comparison:
         """The largest difference between the known predictions and those of a reading."""
-        return self.bounds.compare(self.predictions, self.predict(self.build(reading), reading, self.inputs))
+        return self.bounds.compare(self.predictions, self.predict(reading, self.inputs))
 
 
 def state_call(

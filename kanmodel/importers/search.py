@@ -225,7 +225,7 @@ def _group(found: Sequence[Reading], samples: Samples) -> tuple[Match, ...]:
     probes = _make_probes(np.concatenate([samples.inputs, samples.reference]))
     matches: list[Match] = []
     for reading in sorted(found, key=lambda reading: reading.departures):
-        outputs = samples.predict(samples.build(reading, torch.float64), reading, probes)
+        outputs = samples.predict(reading, probes, torch.float64)
         for number, match in enumerate(matches):
             if _are_same(match.probed, outputs, samples.bounds.unit):
                 matches[number] = replace(match, same=(*match.same, reading))

@@ -31,6 +31,8 @@ READOUT_WORDS = {
     "flatten_features": "all steps read, features outermost",
     **{readout: f"readout {readout}" for readout in READOUTS},
 }
+KIND_WORDS = {"mult_arity": "products of {} factors", "denominator": "denominator {}", "base": "base {}"}
+OPTION_WORDS = {**RADIAL_LIBRARIES, **INV_DENOMINATORS, "zero": "no base"}
 Choices = Mapping[str, tuple[str, ...]]  # options by name of the choice, the usual one first
 FOREIGN = {
     "in_proj_weight": "attention, in which every step reads the others",
@@ -327,25 +329,11 @@ class Reading:
         found = [f"{chosen[name]} {name}" for name in before]
         found += [f"{chosen[OUTPUT]} at the output"] if chosen[OUTPUT] != NONE else []
         found += [READOUT_WORDS[chosen[READOUT]]] if READOUT in left_open else []
-        found += [_describe_kind(name, chosen[name]) for name in space.kinds]
+        for name in space.kinds:
+            found.append(OPTION_WORDS.get(chosen[name]) or KIND_WORDS.get(name, "{}").format(chosen[name]))
         for name in sorted(left_open & {INPUTS, PREDICTIONS}):
             found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
         return ", ".join(found)
-
-
-def _describe_kind(name: str, option: str) -> str:
-    match name:
-        case "library":
-            return RADIAL_LIBRARIES.get(option, option)
-        case "inv_denominator":
-            return INV_DENOMINATORS[option]
-        case "mult_arity":
-            return f"products of {option} factors"
-        case "denominator":
-            return f"denominator {option}"
-        case "base":
-            return "no base" if option == "zero" else f"base {option}"
-    return option
 
 
 def find_structure(source: Source, stated: Statement) -> Structure:

@@ -121,7 +121,7 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
         if any(choice not in space.index for choice in changed):
             continue  # applying Chebyshev polynomials without tanh, which Kanscope does not support
         reading = space.read(changed)
-        predictions = samples.predict(samples.build(reading), reading, samples.inputs)
+        predictions = samples.predict(reading, samples.inputs)
         apart = np.abs(predictions - samples.predictions) / samples.predictions.std(axis=0)
         assert 1e-3 < apart.max() < 1.5 * wrong["difference"] + 1e-3
         found = read_file(case, predictions=predictions)[0]

@@ -108,7 +108,7 @@ def pick(spaces, seed):
 
 def predict(reading, shapes, windows):
     samples = Samples(shapes, windows, None, windows, np.ones((len(windows), len(shapes.outputs))), 1e-4)
-    return samples.predict(samples.build(reading), reading, windows)
+    return samples.predict(reading, windows)
 
 
 @settings(max_examples=N_EXAMPLES, deadline=None)
