@@ -211,8 +211,9 @@ class LoadedModel:
 
     def with_config(self, config: ModelConfig) -> LoadedModel:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
-        network = Network(config)
-        network.load_state_dict(self.network.state_dict())
+        with torch.inference_mode(False):
+            network = Network(config)
+            network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 
     @cached_property
@@ -224,12 +225,8 @@ class LoadedModel:
     @cached_property
     def frozen_float64(self) -> FrozenNetwork:
         """`frozen` with the same weights in float64."""
-        if self.config.dtype == "float64":
-            return self.frozen
-        with torch.inference_mode(False):
-            network = Network(replace(self.config, dtype="float64"))
-            network.load_state_dict(self.network.state_dict())
-            return FrozenNetwork(network.eval().requires_grad_(False))
+        is_float64 = self.config.dtype == "float64"
+        return self.frozen if is_float64 else self.with_config(replace(self.config, dtype="float64")).frozen
 
     @cached_property
     def reference_outputs(self) -> Tensor:
@@ -240,10 +237,7 @@ class LoadedModel:
 
     @cached_property
     def output_std(self) -> Array:
-        """Unbiased standard deviation of each output on the reference windows, (n_outputs,), original units.
-
-        At least 1e-6 of the target's scale.
-        """
+        """Unbiased deviation of each output on the reference windows, (n_outputs,); at least 1e-6 of its scale."""
         outputs = self.reference_outputs.double()
         std = outputs.std(dim=0).numpy() if len(outputs) > 1 else np.zeros(outputs.shape[1])
         return read_only(np.maximum(std, MIN_STD) * self.scaling.output_scale)
@@ -259,23 +253,19 @@ class LoadedModel:
 
         Of an import, only the mean and standard deviation of its scaling are known, if it has one.
         """
-        windows = self.reference.windows
+        windows, coverage = self.reference.windows, []
         scaled_std, scaled_mean = torch.std_mean(windows, dim=(0, 1), correction=0)
         scaled = torch.stack([windows.amin(dim=(0, 1)), windows.amax(dim=(0, 1)), scaled_mean])
-        low, high, mean = self.scaling.features_to_original(scaled)
         std = scaled_std.double().numpy() * self.scaling.feature_scale
-        with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest float
-            return tuple(
-                Coverage(
-                    feature.name,
-                    float((high[number] - low[number]) / extent) if extent else None,
-                    float((mean[number] - feature.mean) / feature.std),
-                    float(std[number] / feature.std),
-                )
-                for number, feature in enumerate(self.config.features)
-                for extent in (None if feature.min is None or feature.max is None else feature.max - feature.min,)
-                if feature.std > 0 and ((feature.mean, feature.std) != NO_SCALING if extent is None else extent > 0)
-            )
+        values = zip(*self.scaling.features_to_original(scaled), std, strict=True)
+        for feature, (low, high, mean, spread) in zip(self.config.features, values, strict=True):
+            extent = None if feature.min is None or feature.max is None else feature.max - feature.min
+            if feature.std > 0 and ((feature.mean, feature.std) != NO_SCALING if extent is None else extent > 0):
+                with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest float
+                    share = None if extent is None else float((high - low) / extent)
+                    shift, ratio = float((mean - feature.mean) / feature.std), float(spread / feature.std)
+                coverage.append(Coverage(feature.name, share, shift, ratio))
+        return tuple(coverage)
 
     @cached_property
     def reference_span(self) -> ReferenceSpan:
@@ -307,14 +297,7 @@ class LoadedModel:
         return measure_ranges(self.network, self.reference.windows)
 
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
-        """Converts windows to model units.
-
-        Args:
-            windows: (n, lookback, n_features), original units, oldest step first.
-            path: name of the array in an error.
-
-        Returns:
-            (n, lookback, n_features), model units.
+        """Windows (n, lookback, n_features) in model units, from those in original units, which errors name `path`.
 
         Raises:
             DataError: another shape, or a value that is not finite after scaling to the network's dtype.
@@ -336,14 +319,7 @@ class LoadedModel:
         return model
 
     def predict(self, windows: Array, path: str = "windows") -> Array:
-        """Forecasts in original units.
-
-        Args:
-            windows: (n, lookback, n_features), original units, oldest step first.
-            path: name of the array in an error.
-
-        Returns:
-            (n, n_outputs), original units.
+        """Forecasts (n, n_outputs) for windows (n, lookback, n_features), oldest step first, both in original units.
 
         Raises:
             DataError: as `to_model_units`.
@@ -380,14 +356,7 @@ def refuse_non_finite_outputs(outputs: Array) -> None:
 
 
 def save_checkpoint(model: LoadedModel, path: Path) -> str:
-    """Writes a checkpoint; an existing file is replaced atomically.
-
-    Args:
-        model: the model to write.
-        path: the file, ``*.safetensors``.
-
-    Returns:
-        The SHA-256 of the file, in hexadecimal.
+    """Writes a checkpoint, and returns the SHA-256 of the file; an existing file is replaced atomically.
 
     Raises:
         CheckpointError: the file cannot be written there, or a value of the model is not finite, so that it could not

@@ -1,10 +1,4 @@
-"""Elementwise activations: base functions of edges, functions between layers, and output functions.
-
-The functions of symbolic edges, by pykan's names.
-
-Source: `SYMBOLIC_LIB` of pykan 0.2.8, without singularity avoidance: outside a function's domain the edge and the
-forecast are not finite, which is an error.
-"""
+"""Elementwise functions: activations of edges, between layers and of outputs; and symbolic functions of edges."""
 
 from __future__ import annotations
 
@@ -16,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# Symbolic functions by pykan's names, as in `SYMBOLIC_LIB` of pykan 0.2.8 without singularity avoidance: outside a
+# function's domain the edge and the forecast are not finite, which is an error.
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "0": torch.zeros_like,
     "x": lambda u: u,

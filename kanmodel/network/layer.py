@@ -40,10 +40,11 @@ class SymbolicFunctions:
 
     def edges(self, v: Tensor, n_subnodes: int) -> Tensor:
         """Their values, (batch, n_subnodes, n_in), zero for edges without a symbolic part."""
-        edges = v.new_zeros(len(v), n_subnodes, v.shape[1])
-        for function, i, j, (a, b, c, d) in self.groups:
-            edges[:, j, i] = c * function(a * v[:, i] + b) + d
-        return edges
+        return self._place(v, n_subnodes, lambda f, i, a, b, c, d: c * f(a * v[:, i] + b) + d)
+
+    def slopes(self, v: Tensor, n_subnodes: int) -> Tensor:
+        """First derivatives, as `edges`."""
+        return self._place(v, n_subnodes, lambda f, i, a, b, c, d: c * a * value_and_slope(f, a * v[:, i] + b)[1])
 
     def add_to(self, sums: Tensor, v: Tensor) -> Tensor:
         """Adds them to sums (batch, n_subnodes)."""
@@ -53,25 +54,23 @@ class SymbolicFunctions:
 
     def vary(self, low: Tensor, high: Tensor, n_subnodes: int) -> Tensor:
         """Upper bounds of their total variation between two inputs, as `edges`; infinite or NaN at poles."""
-        edges = low.new_zeros(len(low), n_subnodes, low.shape[1])
-        for function, i, j, (a, b, c, _) in self.groups:
+
+        def bound(f: Callable[[Tensor], Tensor], i: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
             ends = a * low[:, i] + b, a * high[:, i] + b
             below, above = torch.minimum(*ends), torch.maximum(*ends)
-            if function in (FUNCTIONS["sin"], FUNCTIONS["cos"]):
-                varied = above - below
-            elif function is FUNCTIONS["tan"]:
-                varied = torch.full_like(below, torch.inf)
-            else:  # monotone on both sides of 0
-                varied = vary(function, below, above)
-            edges[:, j, i] = c.abs() * varied
-        return edges
+            if f in (FUNCTIONS["sin"], FUNCTIONS["cos"]):
+                return c.abs() * (above - below)
+            if f is FUNCTIONS["tan"]:
+                return c.abs() * torch.full_like(below, torch.inf)
+            return c.abs() * vary(f, below, above)  # monotone on both sides of 0
 
-    def slopes(self, v: Tensor, n_subnodes: int) -> Tensor:
-        """First derivatives, as `edges`."""
-        slopes = v.new_zeros(len(v), n_subnodes, v.shape[1])
-        for function, i, j, (a, b, c, _) in self.groups:
-            slopes[:, j, i] = c * a * value_and_slope(function, a * v[:, i] + b)[1]
-        return slopes
+        return self._place(low, n_subnodes, bound)
+
+    def _place(self, v: Tensor, n_subnodes: int, of_group: Callable[..., Tensor]) -> Tensor:
+        placed = v.new_zeros(len(v), n_subnodes, v.shape[1])
+        for function, i, j, affine in self.groups:
+            placed[:, j, i] = of_group(function, i, *affine)
+        return placed
 
 
 @dataclass(frozen=True)

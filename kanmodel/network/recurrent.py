@@ -93,8 +93,6 @@ class Kind(NamedTuple):
     """A kind of cell.
 
     Attributes:
-        module: torch's module.
-        kernel: torch's kernel; its first output is the states of all steps.
         n_gates: blocks of rows in each weight.
         n_states: states passed from step to step.
         candidate: index of the block of the candidate: a unit whose candidate is always 0 stays 0.
@@ -106,8 +104,6 @@ class Kind(NamedTuple):
             steps, (batch, n_moves, lookback, hidden_size), or of the last alone.
     """
 
-    module: type[nn.LSTM] | type[nn.GRU]
-    kernel: Callable[..., tuple[Tensor, ...]]
     n_gates: int
     n_states: int
     candidate: int
@@ -118,8 +114,8 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(nn.LSTM, torch.lstm, 4, 2, 2, forget=1, gates=_lstm_gates, affine=True, tangents=_lstm_tangents),
-    "gru": Kind(nn.GRU, torch.gru, 3, 1, 2, forget=None, gates=_gru_gates, affine=False, tangents=_gru_tangents),
+    "lstm": Kind(4, 2, 2, forget=1, gates=_lstm_gates, affine=True, tangents=_lstm_tangents),
+    "gru": Kind(3, 1, 2, forget=None, gates=_gru_gates, affine=False, tangents=_gru_tangents),
 }
 
 
@@ -129,8 +125,9 @@ def make_recurrent(config: RecurrentConfig, n_in: int, generator: torch.Generato
     Its weights are drawn as torch draws them, but from the generator; None for torch's own.
     """
     options = {"num_layers": config.num_layers, "bias": config.bias, "bidirectional": config.bidirectional}
-    module = KINDS[config.cell].module(n_in, config.hidden_size, batch_first=True, device="meta", **options)
-    module = module.to_empty(device="cpu")  # a module on the meta device has drawn nothing
+    kind: type[nn.LSTM | nn.GRU] = getattr(nn, config.cell.upper())
+    module = kind(n_in, config.hidden_size, batch_first=True, device="meta", **options)  # draws nothing
+    module = module.to_empty(device="cpu")
     bound = 1 / sqrt(config.hidden_size)
     for weight in module.parameters():
         nn.init.uniform_(weight, -bound, bound, generator)
@@ -320,9 +317,8 @@ class FrozenRecurrent:
         config, kind = self.config, self._kind
         state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
         states = state if kind.n_states == 1 else (state,) * kind.n_states
-        out, *_ = kind.kernel(
-            steps, states, weights, config.bias, num_layers, 0.0, False, config.bidirectional, True
-        )  # (batch, lookback, n_units)
+        options = config.bias, num_layers, 0.0, False, config.bidirectional, True
+        out: Tensor = getattr(torch, config.cell)(steps, states, weights, *options)[0]  # (batch, lookback, n_units)
         return out
 
 

@@ -12,7 +12,6 @@ import torch
 from onnx import helper
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import ExportError
 from kanmodel.files import replacing
 from kanmodel.onnx.forward import write_forward
@@ -42,7 +41,7 @@ class OnnxExport:
 
 
 def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:
-    """Writes the forward pass of a model, scaling included; see `graph.forward.write_forward` for inputs and outputs.
+    """Writes the forward pass of a model, scaling included; see `forward.write_forward` for inputs and outputs.
 
     The file's metadata have the ``checkpoint``, ``features`` and ``outputs`` with units, ``lookback`` and ``horizon``.
 
@@ -56,7 +55,7 @@ def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:
     """
     if path.suffix != ".onnx":
         raise ExportError(f"{path} must end in .onnx")
-    graph = write_forward(model.frozen, model.scaling)
+    graph = write_forward(model)
     difference, relative = _verify(model, Session(graph))
     helper.set_model_props(graph, _describe(model))
     onnx.checker.check_model(graph, full_check=True)
@@ -74,13 +73,14 @@ def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
     Raises:
         ExportError: it is larger than `TOLERANCE` and the model's rounding errors allow.
     """
-    rounding, difference = np.zeros((2, len(model.config.outputs)))
+    largest = np.zeros((2, len(model.config.outputs)))  # NaN, which no tolerance allows, if a difference is NaN
     for batch in torch.split(model.reference.windows, BATCH):
         windows = model.scaling.features_to_original(batch)
         expected = model.predict(windows)
         exact = model.frozen_float64.forward(model.to_model_units(windows).double())
-        rounding = _larger(rounding, expected - model.scaling.outputs_to_original(exact))
-        difference = _larger(difference, session.predict(windows) - expected)
+        differences = [expected - model.scaling.outputs_to_original(exact), session.predict(windows) - expected]
+        largest = np.maximum(largest, np.abs(differences).max(axis=1))
+    rounding, difference = largest
     allowed = np.maximum(TOLERANCE[model.config.dtype] * model.output_std, ROUNDING * rounding)
     relative = difference / model.output_std
     worst = int(np.argmax(difference / allowed))
@@ -92,18 +92,11 @@ def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
     return float(difference[np.argmax(relative)]), float(relative.max())
 
 
-def _larger(largest: Array, differences: Array) -> Array:
-    """The larger of two differences; NaN, which no tolerance allows, if a difference is NaN."""
-    larger: Array = np.maximum(largest, np.abs(differences).max(axis=0))
-    return larger
-
-
 def _describe(model: LoadedModel) -> dict[str, str]:
     config = model.config
-    outputs = [{"name": name, "unit": config.target_of(number).unit} for number, name in enumerate(config.outputs)]
     described = {
         "features": [{"name": feature.name, "unit": feature.unit} for feature in config.features],
-        "outputs": outputs,
+        "outputs": [{"name": name, "unit": config.target_of(at).unit} for at, name in enumerate(config.outputs)],
         "lookback": config.lookback,
         "horizon": config.horizon,
     }

@@ -15,8 +15,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from kanmodel.data import Scaling
-from kanmodel.network.chain import FrozenLayers, FrozenNetwork, apply_output_function, reduce_steps
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.network.chain import FrozenLayers, apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
 from kanmodel.network.splines import PiecewisePolynomial
@@ -144,19 +144,14 @@ def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
             [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in outputs],
             graph.constants,
         )
-        zeros = write("Expand", torch.zeros(1, 1, dtype=graph.dtype), _shape_of_state(x, hidden))
+        batch = write("Gather", write("Shape", x), np.array([1]), axis=0)
+        zeros = write("Expand", torch.zeros(1, 1, dtype=graph.dtype), concatenate([batch, np.array([hidden])]))
         directed = {"scan_input_directions": [reverse], "scan_output_directions": [reverse]}
         *_, of_steps = write_many(
             "Scan", [*[zeros] * len(before), x], len(outputs), body=body, num_scan_inputs=1, **directed
         )
         states.append(of_steps)
     return states[0] if len(states) == 1 else concatenate(states, 2)
-
-
-def _shape_of_state(x: Value, hidden: int) -> Value:
-    """(batch, hidden) for (lookback, batch, n_in)."""
-    batch = write("Gather", write("Shape", x), np.array([1]), axis=0)
-    return concatenate([batch, np.array([hidden])])
 
 
 def _lstm_step(weights: GateWeights, x: Value, h: Value, c: Value) -> tuple[Value, ...]:
@@ -179,20 +174,16 @@ def _gru_step(weights: GateWeights, x: Value, h: Value) -> tuple[Value, ...]:
 OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
 
 
-def write_forward(frozen: FrozenNetwork, scaling: Scaling) -> onnx.ModelProto:
-    """Builds the graph of the forward pass, for any number of windows.
+def write_forward(model: LoadedModel) -> onnx.ModelProto:
+    """Builds the graph of a model's forward pass, for any number of windows.
 
     Its input is ``instances`` (n, lookback, n_features), float64, original units, oldest step first. Its outputs are
     ``predictions`` (n, n_outputs), float64, original units, and, if there is an output function, its inputs ``logits``.
 
-    Args:
-        frozen: the network.
-        scaling: original units <-> model units.
-
     Raises:
         ExportError: a layer has no ONNX form.
     """
-    config = frozen.config
+    frozen, scaling, config = model.frozen, model.scaling, model.config
     graph = Graph(scaling.dtype)
     steps: Traced
     windows = Value(graph, INPUT)
@@ -200,8 +191,8 @@ def write_forward(frozen: FrozenNetwork, scaling: Scaling) -> onnx.ModelProto:
         scaled = (windows - scaling.feature_mean) / scaling.feature_scale
         steps = write("Cast", scaled, to=helper.np_dtype_to_tensor_dtype(np.dtype(config.dtype)))
     if "front" in frozen.stages:
-        n_features = len(config.features)
-        rows = _pass(frozen.stages["front"], "front", write("Reshape", steps, np.array([-1, n_features])))
+        rows = write("Reshape", steps, np.array([-1, len(config.features)]))
+        rows = _pass(frozen.stages["front"], "front", rows)
         steps = write("Reshape", rows, np.array([-1, config.lookback, config.n_steps]))
     states = steps if frozen.recurrent is None else frozen.recurrent(steps)
     logits = _pass(frozen.stages["head"], "head", reduce_steps(config, states))

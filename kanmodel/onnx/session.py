@@ -80,7 +80,7 @@ def find_fast_predict(model: LoadedModel) -> Callable[[Array], Array | None] | N
         ExportError: a layer has no ONNX form.
         NonFiniteError: a forecast for the windows that are timed is not finite.
     """
-    session, max_windows = Session(write_forward(model.frozen, model.scaling)), 0
+    session, max_windows = Session(write_forward(model)), 0
     windows = model.scaling.features_to_original(model.reference.windows[: max(SIZES)])
     windows = np.resize(windows, (max(SIZES), *windows.shape[1:]))
     for size in SIZES:

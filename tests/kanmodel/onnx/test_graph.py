@@ -30,7 +30,7 @@ MISSING = "which ONNX Runtime cannot compute in its type"
 
 
 def open_session(model: LoadedModel) -> Session:
-    graph = write_forward(model.frozen, model.scaling)
+    graph = write_forward(model)
     onnx.checker.check_model(graph, full_check=True)
     return Session(graph)
 
