@@ -32,8 +32,7 @@ from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteEr
 from kanmodel.files import replacing
 from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network, tensor_shapes
-from kanmodel.network.config import ModelConfig
-from kanmodel.network.documents import config_from_dict, config_to_dict, read_record
+from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
 from kanmodel.text import list_some, printable, shorten
 
 FORMAT_VERSION = 2

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.network.chain import Network
-from kanmodel.network.config import DType
-from kanmodel.network.documents import config_from_dict
+from kanmodel.network.config import DType, config_from_dict
 
 FOLDER = Path(__file__).parent / "golden"
 PROVENANCE = Provenance("import", "pykan 0.2.8", "2026-11-25T00:00:00Z", verified=True)

@@ -12,8 +12,7 @@ from rich.table import Table
 from kanmodel import load
 from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.model import Model
-from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
-from kanmodel.network.documents import config_to_dict
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig, config_to_dict, width_of
 from service.commands.options import Checkpoint, OutputName, figure, make_console, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")

@@ -15,11 +15,12 @@ from kanmodel.network.config import (
     RecurrentConfig,
     SymbolicEdge,
     Transform,
+    config_from_dict,
+    config_to_dict,
     plain_layers,
     resolve_groups,
     width_of,
 )
-from kanmodel.network.documents import config_from_dict, config_to_dict
 
 FEATURES = (Feature("a"), Feature("b"))
 TARGETS = (Target("y"),)

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from kanmodel import Model
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.explain.attribution import complete_segments, explain_windows, resolve_segments, sum_groups, sum_segments
-from kanmodel.network.config import resolve_groups
-from kanmodel.network.documents import config_from_dict, config_to_dict
+from kanmodel.network.config import config_from_dict, config_to_dict, resolve_groups
 
 NAMES = ("a", "b", "c", "d", "e")
 
