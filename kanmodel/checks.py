@@ -63,6 +63,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def check_lowest(name: str, value: float, lowest: int) -> None:
+    """Raises `DataError` if a whole number is too small."""
+    if value < lowest:
+        raise DataError.at(name, f"must be a whole number from {lowest}, but is {quote(value)}")
+
+
 def check_fields(instance: object) -> None:
     """Checks the fields of a dataclass as `checked` does arguments.
 

@@ -107,6 +107,12 @@ class UnknownNameError(KanscopeError):
     """A name or index that does not exist; the message lists those that do."""
 
 
+def refuse_unknown(kind: str, name: object, known: Sequence[str]) -> None:
+    """Raises `UnknownNameError` for a name that is not among those that exist."""
+    if name not in known:
+        raise UnknownNameError(f"there is no {kind} {quote(name)}; the {kind}s are {', '.join(known)}")
+
+
 class IncompleteError(KanscopeError):
     """An explanation whose residual is larger than the change of the prediction that it explains, by window."""
 

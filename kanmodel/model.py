@@ -15,10 +15,10 @@ from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
-from kanmodel.checks import checked
+from kanmodel.checks import check_lowest, checked
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
-from kanmodel.errors import CheckpointError, DataError, Problem
+from kanmodel.errors import CheckpointError, DataError, Problem, refuse_unknown
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
 from kanmodel.explain.attribution import (
     Explanation,
@@ -58,7 +58,6 @@ from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_ed
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
-from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
 from kanmodel.text import list_some, with_unit
 
 if TYPE_CHECKING:
@@ -304,7 +303,7 @@ class Model(Result):
                 for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
         """
         number = self._number_of(output)
-        options = make_options(tolerance, path_nodes, halvings)
+        options = LedgerOptions(tolerance, path_nodes, halvings)
         groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
@@ -442,11 +441,11 @@ class Model(Result):
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
             match_outputs(self.loaded, against.loaded, number)
-            found = self._compare_models(number, against, make_rule(fidelity))
+            found = self._compare_models(number, against, PruningRule.of(fidelity))
             return replace(found, name=self.name, against_name=against.name)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
-        options = make_options(tolerance, LedgerOptions.path_nodes, LedgerOptions.halvings)
+        options = LedgerOptions(tolerance)
         match_outputs(self.loaded, against.loaded, number)
         mine = read_windows(self.loaded, windows)
         theirs = mine if against_windows is None else read_windows(against.loaded, against_windows, "against_windows")
@@ -548,7 +547,7 @@ class Model(Result):
         Raises:
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
-        number, rule = self._number_of(output), make_rule(None, metric, None, fill)
+        number, rule = self._number_of(output), PruningRule.of(None, metric, None, fill)
         return self._trace_fidelity(number, metric, rule.fill)
 
     def edge(self, *place: Any, stage: str = "head", points: int = 101, span: Span = "support") -> Edge:
@@ -562,7 +561,7 @@ class Model(Result):
             span: range of the samples: ``support``, 1st to 99th percentile of the reference inputs; ``reference``,
                 their smallest to largest; ``grid``, the core interval of the grid.
         """
-        check_count("points", points, 2)
+        check_lowest("points", points, 2)
         edge = find_edge(self.loaded.network, place[0] if len(place) == 1 else place, stage)
         return self.curves([edge], points, span)[0]
 
@@ -573,7 +572,7 @@ class Model(Result):
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
-        check_count("points", points, 2)
+        check_lowest("points", points, 2)
         return sample_edges(self.loaded, edges, points, span, self.name)
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
@@ -787,7 +786,7 @@ class Model(Result):
 
     def _rule(self, rule: RuleArguments) -> PruningRule:
         thresholds, fill, without = rule.get("thresholds"), rule.get("fill", "mean"), rule.get("without", ())
-        return make_rule(rule.get("fidelity"), rule.get("metric"), thresholds, fill, self.find_edges(without))
+        return PruningRule.of(rule.get("fidelity"), rule.get("metric"), thresholds, fill, self.find_edges(without))
 
     def _number_of(self, output: str | None) -> int:
         if output is None:

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.checks import check_lowest
 from kanmodel.computing import pause
 from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, IncompleteError, Problem, quote
@@ -81,7 +82,7 @@ class LedgerOptions:
             0, every path has just `path_nodes`.
 
     Raises:
-        DataError: another number of path nodes.
+        DataError: a number that cannot be used.
     """
 
     tolerance: float = 1e-3
@@ -89,6 +90,9 @@ class LedgerOptions:
     halvings: int = 20
 
     def __post_init__(self) -> None:
+        if self.tolerance <= 0:
+            raise DataError.at("tolerance", f"must be above 0, but is {quote(self.tolerance)}")
+        check_lowest("halvings", self.halvings, 0)
         if self.path_nodes < 5 or self.path_nodes % 4 != 1:
             message = f"must be a multiple of 4 and one, such as 17, but is {self.path_nodes}"
             raise DataError.at("path_nodes", message)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
-from kanmodel.errors import InsufficientReferenceError, NonFiniteError
+from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.scores import MIN_INPUTS, score_traces
 from kanmodel.explain.structure import EdgeKey, Kept, connected_nodes, edges_between, passing_edges
@@ -32,6 +32,9 @@ Fill = Literal["mean", "zero"]
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]  # mean |contribution|, or a score of pykan
 Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
 EVALUATIONS = 4e9  # budget of edge function evaluations per metric
+
+
+DEFAULT_FIDELITY = 0.99
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,39 @@ class PruningRule:
     """
 
     metric: Metric | None = None
-    fidelity: float | None = 0.99
+    fidelity: float | None = DEFAULT_FIDELITY
     thresholds: Thresholds | None = None
     fill: Fill = "mean"
     without: tuple[EdgeKey, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        fidelity: float | None = None,
+        metric: Metric | None = None,
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+        fill: Fill = "mean",
+        without: tuple[EdgeKey, ...] = (),
+    ) -> PruningRule:
+        """The rule of a call, with a fidelity of 0.99 if there is neither fidelity nor thresholds.
+
+        Raises:
+            DataError: fidelity and thresholds are both given, or a number is out of range.
+            UnknownNameError: a threshold that does not exist.
+        """
+        if thresholds is None:
+            kept = DEFAULT_FIDELITY if fidelity is None else float(fidelity)
+            if not 0 <= kept <= 1:
+                raise DataError.at("fidelity", f"must be a number from 0 to 1, but is {quote(fidelity)}")
+            return cls(metric, kept, None, fill, without)
+        if fidelity is not None:
+            raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
+        given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
+        for name, value in given.items():
+            refuse_unknown("threshold", name, ("node", "edge", "input"))
+            if value < 0:
+                raise DataError.at(f"thresholds.{name}", f"must be a number from 0, but is {quote(value)}")
+        return cls(metric, None, Thresholds(**given), fill, without)
 
 
 @dataclass(frozen=True)
