@@ -69,11 +69,7 @@ class Storage:
     data: memoryview
 
     def view(self, dtype: torch.dtype, offset: object, shape: object, stride: object) -> Tensor:
-        """A tensor that is a view of this storage.
-
-        Raises:
-            CheckpointError: it would reach beyond the storage, or repeat it too often.
-        """
+        """A view of this storage; raises `CheckpointError` if it would reach beyond it, or repeat it too often."""
         if not (_are_sizes(shape) and _are_sizes(stride) and len(shape) == len(stride)):
             raise CheckpointError("has a tensor whose shape or stride is not one")
         if not isinstance(offset, int) or offset < 0:
@@ -89,10 +85,9 @@ class Storage:
 
 
 def make_storage(kind: object, n_values: object, limit: int) -> Storage:
-    """A storage of zeros, of at most `limit` bytes; its class has a name such as ``torch.FloatStorage``.
+    """A storage of zeros, of a class such as ``torch.FloatStorage``.
 
-    Raises:
-        CheckpointError: its type is not supported, or it claims more than `limit`.
+    Raises `CheckpointError` if that is not supported, or it claims more than `limit` bytes.
     """
     name = kind.name if isinstance(kind, GlobalName) else ""
     short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")

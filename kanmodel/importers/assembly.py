@@ -103,10 +103,7 @@ class Chain:
 def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None) -> Network:
     """Builds the network of a chain, by default in the dtype of its weights.
 
-    `shapes` has the features, targets, lookback and horizon; the rest comes from the chain.
-
-    Raises:
-        ConfigError: the chain does not fit the shapes.
+    `shapes` has the features, targets, lookback and horizon. Raises `ConfigError` if the chain does not fit them.
     """
     dtype = dtype or chain.dtype
     n_features = len(shapes.features)

@@ -73,11 +73,7 @@ class Description:
 
 
 def describe_file(path: Path, imported: Imported | None = None, known: Manifest | None = None) -> Description:
-    """Describes a file of weights, and with the manifest and the result of its import also that.
-
-    Raises:
-        CheckpointError: as `open_source` and `find_parts`.
-    """
+    """Describes a file of weights, and the result of its import; raises as `open_source` and `find_parts`."""
     source, known = open_source(path), known or Manifest()
     try:
         parts, recurrents = find_parts(source.tensors, Metadata(known, source.module))

@@ -43,11 +43,7 @@ TableReader = Callable[[Path, Sequence[str]], Array]
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Reads a file of at most `limit` bytes.
-
-    Raises:
-        CheckpointError: it is missing, larger, or cannot be read; the message starts with a verb.
-    """
+    """Reads a file of at most `limit` bytes; raises `CheckpointError`, with a message that starts with a verb."""
     try:
         if not path.is_file():
             raise CheckpointError("is not there" if not path.exists() else "is not a file")

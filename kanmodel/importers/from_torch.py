@@ -205,10 +205,8 @@ def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
     """The tree of a live module, in the form that `source.read_module` gives a pickled one.
 
-    The module is at `path`, `depth` levels down; for `entering` see `count_entering`.
-
-    Raises:
-        UnreadableModelError: its modules are nested too deeply.
+    The module is at `path`, `depth` levels down; for `entering` see `count_entering`. Raises `UnreadableModelError` if
+    its modules are nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
@@ -382,11 +380,7 @@ class Tracer:
         return hook
 
     def trace(self) -> Chain:
-        """Reconstructs the chain of the module.
-
-        Raises:
-            UnreadableModelError: a part is not understood; the message names it.
-        """
+        """Reconstructs the chain; raises `UnreadableModelError`, which names the part that is not understood."""
         for place, count in Counter(part.place for part, _, _ in self.calls).items():
             if count > 1:
                 raise UnreadableModelError(

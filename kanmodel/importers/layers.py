@@ -1,6 +1,7 @@
 """Libraries of which each layer is a part: the KAN layers of six libraries, torch's own layers, LSTM and GRU.
 
-A function `read_…` reads the layer at one place. To add a library, write such a function, and name it in `READERS`.
+A function `read_…` reads the layer at one place; it raises `CheckpointError` if a tensor is missing, or if its shape or
+what is stated fits no layer of the library. To add a library, write such a function, and name it in `READERS`.
 """
 
 from __future__ import annotations
@@ -70,9 +71,6 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     FasterKAN use it, and so does `cu_fasterkan` in FasterKAN's repository, where the columns of W are g n_in + i; the
     file does not determine which of the three it is from (`INV_DENOMINATORS`). FasterKAN up to 14 May 2024 divides by
     a denominator, 0.33 by default, that is not in the file, and has the keys and shapes of fast-kan without base.
-
-    Raises:
-        CheckpointError: a tensor is missing or its shape fits no layer, or the manifest contradicts the file.
     """
     start = start_of(place)
     sizes = fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
@@ -159,9 +157,6 @@ def read_efficient_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     """A layer of efficient-kan (Blealtan 2024), whose keys imodelsX and neuralforecast share.
 
     Its tensors are (out, in), as here. `spline_scaler`, if there is one, scales the splines but not the base.
-
-    Raises:
-        CheckpointError: a tensor is missing, or its shape fits no layer.
     """
     axes = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
     sizes = fit(found, place, "efficient-kan", axes)
@@ -186,9 +181,6 @@ def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
 
     The buffer `arange`, if there is one, numbers the degrees. Other libraries have these keys and shapes but another
     function inside T_d; the check distinguishes them.
-
-    Raises:
-        CheckpointError: the shape of a tensor fits no layer.
     """
     sizes = fit(found, place, "ChebyKAN", {"cheby_coeffs": "in out degrees"})
     degree = sizes["degrees"] - 1
@@ -201,9 +193,6 @@ def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     """A layer of FourierKAN (GistNoesis 2024).
 
     out_o = bias_o + sum_i sum_k c[0, o, i, k-1] cos(k x_i) + c[1, o, i, k-1] sin(k x_i)
-
-    Raises:
-        CheckpointError: the shape of a tensor fits no layer.
     """
     axes = {"fouriercoeffs": "kinds out in frequencies", "bias?": "1 out"}
     sizes = fit(found, place, "FourierKAN", axes)
@@ -227,9 +216,6 @@ def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
         out_o = BatchNorm(sum_i wavelet_weights[o, i] psi((x_i - translation[o, i]) / scale[o, i]))
 
     Its `weight1` is trained and saved, but not used; in some copies it is the weight of a base function.
-
-    Raises:
-        CheckpointError: a tensor is missing or its shape fits no layer, or it has another wavelet.
     """
     kind = metadata.value(place, "wavelet_type")
     if isinstance(kind, str) and kind != "mexican_hat":
@@ -262,9 +248,6 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     """A Linear, LayerNorm or BatchNorm1d; None if the tensors there are of something else.
 
     A weight with one axis is a LayerNorm only if it has a bias: without one it may be a PReLU, RMSNorm or other.
-
-    Raises:
-        CheckpointError: the tensors of a BatchNorm do not fit each other.
     """
     weight, bias, eps = found.get("weight"), found.get("bias"), metadata.eps(place)
     if "running_mean" in found:

@@ -272,10 +272,8 @@ def keys_of(place: str, names: Iterable[str]) -> frozenset[str]:
 def spline_shape(place: str, n_coef: int, n_knots: int, extended: bool = True) -> tuple[int, int]:
     """Grid size G and order k of splines, from the numbers of their coefficients and knots.
 
-    A spline has G + k coefficients and G + 2k + 1 knots, or G + 1 without those beyond the core interval.
-
-    Raises:
-        CheckpointError: no spline has these numbers.
+    A spline has G + k coefficients and G + 2k + 1 knots, or G + 1 without those beyond the core interval; raises
+    `CheckpointError` for other numbers.
     """
     order = n_knots - n_coef - 1 if extended else n_coef - n_knots + 1
     if order < 0 or n_coef - order < 1:

@@ -75,11 +75,7 @@ class Placeholder:
 
 
 def name_reference(module: object, name: object) -> GlobalName:
-    """The reference to a name in a module.
-
-    Raises:
-        CheckpointError: they are not names, or too long.
-    """
+    """The reference to a name in a module; raises `CheckpointError` if they are not names, or too long."""
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
         raise CheckpointError("is a pickle with an invalid or too long name")
     return GlobalName(f"{RENAMED.get(module, module)}.{name}")

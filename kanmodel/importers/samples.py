@@ -230,10 +230,9 @@ def as_array(values: Any, name: str) -> np.ndarray:
 def make_samples(
     stated: Statement, windows: Array, targets: Array | None, predictions: Array, tolerance: float
 ) -> Samples:
-    """The samples of a call, whose windows are those of the check and the reference.
+    """The samples of a call, with the same windows as check and reference.
 
-    Raises:
-        CheckpointError: a value is not finite, or the arrays do not fit each other.
+    Raises `CheckpointError` if a value is not finite, or the arrays do not fit each other.
     """
     lookback = windows.shape[1] if windows.ndim == 3 else 1
     found = shape_windows(windows, lookback, len(stated.features), "windows")
@@ -247,11 +246,7 @@ def make_samples(
 
 
 def read_samples(manifest: Manifest, read_table: TableReader | None) -> Samples:
-    """Reads the arrays that a manifest names.
-
-    Raises:
-        CheckpointError: an array cannot be read, or its shape does not fit the others.
-    """
+    """Reads the arrays of a manifest; raises `CheckpointError` if one cannot be read, or does not fit the others."""
     names, check = tuple(feature.name for feature in manifest.features), manifest.check
 
     def read(name: str, columns: tuple[str, ...] = ()) -> Array:
@@ -282,10 +277,7 @@ def make_shapes(stated: Statement, lookback: int, predictions: Array | None, nam
     """A config of features, targets, lookback and horizon, with a placeholder for the layers.
 
     Predictions, (n, ...), determine the targets and the horizon as far as these are not stated; the default names are
-    y, or y1, y2, and so on.
-
-    Raises:
-        CheckpointError: they have no columns, or do not fit what is stated.
+    y, or y1, y2, and so on. Raises `CheckpointError` if they have no columns, or do not fit what is stated.
     """
     targets, horizon = stated.targets, stated.horizon
     if predictions is not None:
@@ -307,11 +299,7 @@ def make_shapes(stated: Statement, lookback: int, predictions: Array | None, nam
 
 
 def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Array:
-    """Reshapes windows or rows to (n, lookback, n_features).
-
-    Raises:
-        CheckpointError: they have another shape.
-    """
+    """Reshapes windows or rows to (n, lookback, n_features); raises `CheckpointError` for another shape."""
     if array.ndim == 2 and array.shape[1] == n_features:
         if lookback == 1:
             array = array[:, None]
@@ -329,8 +317,7 @@ def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Ar
 def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: str, horizon: int) -> Array:
     """Reshapes outputs to (n_windows, n_outputs), also from (n_windows,) or with separate axes of steps and targets.
 
-    Raises:
-        CheckpointError: they have another shape.
+    Raises `CheckpointError` for another shape.
     """
     fits = array.shape[:1] == (n_windows,) and prod(array.shape[1:]) == len(columns)
     if fits and (array.ndim == 1 or (array.ndim == 3 and array.shape[1] == horizon)):
@@ -346,12 +333,9 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
 
 
 def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> None:
-    """Refuses values of an integer feature that are not whole numbers, but for the rounding of a scaling in float32.
+    """Raises `CheckpointError` for values of an integer feature that are not whole, but for a scaling in float32.
 
     The windows are (n, lookback, n_features) in original units; `name` is for the error.
-
-    Raises:
-        CheckpointError: there is one; the message says where.
     """
     broken = np.abs(windows - np.rint(windows)) > WHOLE[0] + WHOLE[1] * np.abs(windows)
     broken &= np.array([feature.integer for feature in features])

@@ -233,11 +233,7 @@ def is_module(value: object) -> bool:
 
 
 def read_module(found: object) -> Module:
-    """The tree of a pickled module.
-
-    Raises:
-        CheckpointError: an entry is not a module or tensor, or a limit is exceeded; the message starts with a verb.
-    """
+    """The tree of a pickled module; raises `CheckpointError` if an entry is no module or tensor, or past a limit."""
     modules, values = iter(range(MAX_MODULES)), iter(range(MAX_VALUES))  # a module counts each time it is reached
 
     def named(entries: Mapping[object, object], path: str) -> Iterator[tuple[str, object]]:
@@ -283,11 +279,7 @@ def describe(value: object) -> str:
 
 
 def _simplify(value: object, budget: Iterator[int], depth: int = 0) -> Value:
-    """Converts a value that may contain itself to a finite tree: lists are tuples, and objects are placeholders.
-
-    Raises:
-        CheckpointError: it is nested too deeply, or there are more values than in the budget.
-    """
+    """Converts a value that may contain itself to a finite tree: lists are tuples, and objects are placeholders."""
     if next(budget, None) is None or depth > MAX_DEPTH:
         raise CheckpointError(f"has attributes of more than {MAX_VALUES} values, or nested deeper than {MAX_DEPTH}")
     if isinstance(value, (list, tuple)):

@@ -141,11 +141,7 @@ class Structure:
         return " and ".join(kans) or "torch"
 
     def spaces(self, shapes: ModelConfig) -> list[Space]:
-        """The search spaces of readings, one for each possible order of the parts.
-
-        Raises:
-            CheckpointError: the parts fit together in no order.
-        """
+        """The search spaces, one for each possible order of the parts; raises `CheckpointError` if there is none."""
         orders = [*islice(self._find_orders(shapes), MAX_ORDERS)]
         if not orders:
             raise CheckpointError(self._describe_widths(shapes))
@@ -337,11 +333,7 @@ class Reading:
 
 
 def find_structure(source: Source, stated: Statement) -> Structure:
-    """Finds the parts of a model.
-
-    Raises:
-        CheckpointError: a named part is missing or of another kind than stated.
-    """
+    """Finds the parts of a model; raises `CheckpointError` if one is missing or of another kind than stated."""
     tensors = source.tensors
     recurrents = find_recurrent(tensors) if stated.input_id else []
     n_entering = recurrents[0].n_out if recurrents else len(stated.features)
