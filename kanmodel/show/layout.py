@@ -8,8 +8,6 @@ from itertools import accumulate, pairwise
 from math import ceil
 from operator import sub
 
-import numpy as np
-
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.svg import MARGIN
@@ -249,11 +247,13 @@ def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> li
         low: smallest position.
         high: largest position; there must be enough space.
     """
-    from scipy.optimize import isotonic_regression  # here, because only pictures of networks need it
-
-    offsets = pitch * np.arange(len(wanted))
-    if not len(offsets):
-        return []
-    starts = isotonic_regression(np.array(wanted) - offsets).x
-    spread_out: list[float] = (np.clip(starts, low, high - offsets[-1]) + offsets).tolist()
-    return spread_out
+    blocks: list[tuple[float, int]] = []  # touching positions: mean wanted position of their first, count
+    for index, x in enumerate(wanted):
+        mean, count = x - index * pitch, 1
+        while blocks and blocks[-1][0] >= mean:
+            before, n_before = blocks.pop()
+            mean, count = (before * n_before + mean * count) / (n_before + count), n_before + count
+        blocks.append((mean, count))
+    starts = [mean for mean, count in blocks for _ in range(count)]
+    last = high - (len(wanted) - 1) * pitch
+    return [min(max(start, low), last) + index * pitch for index, start in enumerate(starts)]

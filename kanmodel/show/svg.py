@@ -32,6 +32,8 @@ class Part(Element):
         NonFiniteError: a number is not finite.
     """
 
+    __slots__ = ()  # a picture has thousands of them
+
     def __init__(self, tag: str, text: str | None = None, /, **attributes: object) -> None:
         super().__init__(tag, {_name(name): _write(value) for name, value in attributes.items() if value is not None})
         if text is not None:
