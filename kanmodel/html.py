@@ -48,12 +48,9 @@ _STYLE = """<style>
 
 
 def write_page(title: str, body: str, theme: str) -> str:
-    """A document for a file, in a theme's colours; it is XML as well.
+    """A document for a file from a title in plain text and markup, in a theme's colours; it is XML as well.
 
-    Args:
-        title: plain text.
-        body: markup.
-        theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
+    The theme ``auto`` follows the reader's settings.
     """
     colors = f"body{{{_COLORS[theme]}}}" if theme in _COLORS else _FOLLOWS
     return (

@@ -105,15 +105,9 @@ def _add_heat_map(
 ) -> float:
     """Draws a cell for each feature and step, or segment; returns the y coordinate of its end.
 
-    Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is lost.
-
-    Args:
-        root: the picture.
-        top: y coordinate above it.
-        names: of the features.
-        steps: contributions, (lookback, n_features), oldest step first.
-        segments: first and last step of each, by name; 0 is the newest.
-        unit: of the contributions.
+    The contributions `steps` are (lookback, n_features), oldest step first; `segments` have their first and last step,
+    0 the newest. Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is
+    lost.
     """
     named, rest = _split_features(np.abs(steps).sum(axis=0), N_ROWS)
     rows = np.array([*(steps[:, number] for number in named), *([steps[:, rest].sum(axis=1)] if rest else [])])

@@ -83,8 +83,7 @@ class Box:
     """The position of an edge's curve.
 
     Attributes:
-        x: of its centre.
-        y: of its centre.
+        x, y: its centre.
         line: its index in its column, from the bottom.
         lines: number of boxes in a column of its layer.
         side: width and height.
@@ -106,10 +105,8 @@ class Layout:
     """All positions, in pixels from the top left.
 
     Attributes:
-        width: of the picture.
-        height: of the picture.
-        left: left end of the layers.
-        right: right end of the layers.
+        width, height: of the picture.
+        left, right: ends of the layers.
         rows: the layers, from bottom to top.
         places: centre of each drawn node and sub-node, by id.
         boxes: boxes of the kept edges' curves.
@@ -129,13 +126,10 @@ class Layout:
 
 
 def lay_out(topology: Topology, fold: bool, with_curves: bool = True) -> Layout:
-    """Places the nodes and curves of a network.
+    """Places the nodes of a network, and `with_curves` a box for the curve of each kept edge.
 
-    Args:
-        topology: the network.
-        fold: whether pruned nodes are only counted beside their layer.
-        with_curves: whether there is a box for the curve of each kept edge; otherwise layers are further apart, so that
-            links can be distinguished.
+    Without curves layers are further apart, so that links can be distinguished. With `fold` pruned nodes are only
+    counted beside their layer.
     """
     rows = _group_by_layer(topology, fold, with_curves)
     width = min(MAX_WIDTH, max(MIN_WIDTH, *(row.wanted_width for row in rows)))
@@ -239,13 +233,9 @@ def _place_boxes(
 
 
 def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:
-    """Positions at least `pitch` apart, in the given order, and nearest to the wanted ones in least squares.
+    """Positions from `low` to `high` in the order of the wanted ones, at least `pitch` apart, nearest in least squares.
 
-    Args:
-        wanted: the wanted positions, in order.
-        pitch: smallest distance.
-        low: smallest position.
-        high: largest position; there must be enough space.
+    There must be enough space for them.
     """
     blocks: list[tuple[float, int]] = []  # touching positions: mean wanted position of their first, count
     for index, x in enumerate(wanted):

@@ -86,14 +86,9 @@ class Part(Element):
 def new_picture(
     width: float, height: float, title: str, description: str, role: str = "graphics-document document"
 ) -> Part:
-    """An empty picture with a background, which scales to the available space.
+    """An empty picture with a background, by default of this width and height in pixels; it scales to its space.
 
-    Args:
-        width: default width in pixels.
-        height: default height in pixels.
-        title: its title.
-        description: text alternative for screen readers.
-        role: its WAI-ARIA role; ``img`` would hide the parts from screen readers.
+    The description is for screen readers. The WAI-ARIA role ``img`` would hide the parts from them.
     """
     size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
     picture = Part("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
@@ -186,13 +181,9 @@ class Scale:
 
 
 def scale_over(values: Iterable[float], start: float, end: float, margin: float = 0.0) -> Scale:
-    """The scale from the smallest to the largest value; if they are equal, a scale around that value.
+    """The scale from the smallest value, at pixel `start`, to the largest; if they are equal, around that value.
 
-    Args:
-        values: the values to include.
-        start: pixel of the smallest.
-        end: pixel of the largest.
-        margin: added on either side, as a share of the length.
+    The margin is added on either side, as a share of the length.
 
     Raises:
         NonFiniteError: a value is not finite.

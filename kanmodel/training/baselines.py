@@ -66,15 +66,10 @@ def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period:
     row. Source: Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.2, seasonal naive
     method.
 
-    Args:
-        table: the rows.
-        ends: last rows of the windows.
-        horizon: forecast steps.
-        period: in seconds.
-
     Returns:
-        (len(ends), horizon * n_targets), original units; None if the table's clock has no such season, if
-        `TrainingTable.ahead` is 0, so that it is unknown which values are known, or if a window has no such value.
+        (len(ends), horizon * n_targets), original units; None if the table's clock has no such season, a period in
+        seconds, if `TrainingTable.ahead` is 0, so that it is unknown which values are known, or if a window has no such
+        value.
     """
     clock = table.clock
     if clock is None or clock.rows_per(period) is None or not table.ahead:

@@ -109,16 +109,10 @@ def refine_knots(grid: Tensor, order: int, grid_size: int) -> Tensor:
 
 
 def refit(grid: Tensor, coef: Tensor, finer: Tensor, order: int) -> Tensor:
-    """Coefficients of the splines on a finer grid that are nearest to the old ones between the outermost knots.
+    """Coefficients (n_out, n_in, G'+k) of the splines on finer knots (n_in, G'+2k+1), in the type of `coef`.
 
-    Args:
-        grid: the old knots, (n_in, G+2k+1).
-        coef: (n_out, n_in, G+k).
-        finer: the new knots, (n_in, G'+2k+1).
-        order: spline order k.
-
-    Returns:
-        (n_out, n_in, G'+k), in the type of `coef`.
+    They are nearest to those of `coef` (n_out, n_in, G+k) on `grid` (n_in, G+2k+1) between the outermost knots; k is
+    the order.
     """
     knots = torch.cat([grid, finer], dim=1).double().sort(dim=1).values
     fractions = (torch.arange(order + 2, dtype=torch.float64) + 0.5) / (order + 2)  # enough for a piece of order k

@@ -131,10 +131,8 @@ class TrainingTable(Roles):
 def make_table(frame: Any, columns: Columns) -> TrainingTable:
     """Converts a frame to a table for training.
 
-    Args:
-        frame: a data frame (anything with ``.columns`` whose columns have ``.to_numpy()``), or a mapping of name to
-            array; rows oldest first. None, NaN and masked values are missing.
-        columns: roles of its columns.
+    The frame is anything with ``.columns`` whose columns have ``.to_numpy()``, or a mapping of name to array; rows
+    oldest first. None, NaN and masked values are missing.
 
     Raises:
         DataError: columns differ in length, a value is neither a number nor missing, a time is invalid or not later
