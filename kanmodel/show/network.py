@@ -52,6 +52,7 @@ SMALL_DOT = 3.0  # radius of sub-nodes and pruned nodes
 BAR = 5.0  # height of a profile
 MIN_CHIP, CHIP_GAP = 46.0, 6.0  # usual width of a chip, and distance to the next
 CHIP_PADDING, CHIP_CHARACTER = 14.0, CHARACTER + 0.6  # padding of both sides together, and width of a character
+EDGE_DATA = ("source", "target", "kind", "stage", "layer", "i", "j", "kept")  # attributes of a link
 CAPTIONS = {  # of a layer, and what its nodes are called
     "feature": ("features", "feature"),
     "front": ("front layer {}", "node"),
@@ -236,11 +237,8 @@ def _add_links(root: Part, scene: _Scene) -> None:
             width, class_ = FAINT, "link pale-link"
             opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
         elif edge.kind == "input":
-            width, class_ = (
-                INPUT_THICK * (edge.share or 0.0),
-                f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}",
-            )
-            opacity = BEHIND_OPACITY if has_front else INPUT_OPACITY
+            width, opacity = INPUT_THICK * (edge.share or 0.0), BEHIND_OPACITY if has_front else INPUT_OPACITY
+            class_ = f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}"
         elif scene.bundled and edge.kind == "edge":
             part = scene.worth(edge) / strongest if strongest else 0.0
             width, opacity = THIN + (THICK - THIN) * part, WEAKEST + (1 - WEAKEST) * part
@@ -251,14 +249,7 @@ def _add_links(root: Part, scene: _Scene) -> None:
         group = root.add_group(
             _describe_edge(edge, curve, unit),
             class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
-            data_source=edge.source,
-            data_target=edge.target,
-            data_kind=edge.kind,
-            data_stage=edge.stage,
-            data_layer=edge.layer,
-            data_i=edge.i,
-            data_j=edge.j,
-            data_kept=edge.kept,
+            **{f"data_{name}": getattr(edge, name) for name in EDGE_DATA},
             tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
         )
         path = _join(*scene.ends(edge)) if box is None else _join_through(*scene.ends(edge), box)
@@ -278,12 +269,10 @@ def _join_through(source: Point, target: Point, box: Box) -> str:
     """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
     if box.lines == 1:
         return _join(source, (box.x, box.low)) + _join((box.x, box.high), target)
-    lane = BOX_GAP / 2 / (box.lines + 1)
-    left = box.x - box.side / 2 - lane * (box.line + 1)
-    right = box.x + box.side / 2 + lane * (box.lines - box.line)
-    inward = f"V{box.y:.1f}H{box.x - box.side / 2:.1f}"
-    outward = f"M{box.x + box.side / 2:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
-    return _join(source, (left, box.low)) + inward + outward + _join((right, box.high), target)
+    lane, start, end = BOX_GAP / 2 / (box.lines + 1), box.x - box.side / 2, box.x + box.side / 2
+    left, right = start - lane * (box.line + 1), end + lane * (box.lines - box.line)
+    through = f"V{box.y:.1f}H{start:.1f}M{end:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
+    return _join(source, (left, box.low)) + through + _join((right, box.high), target)
 
 
 def _add_curve(group: Part, box: Box, curve: Edge, opacity: float) -> None:

@@ -43,10 +43,9 @@ def fit(
     """
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
-    parts = _split(table, options)
-    data = _Data(table, parts, _configure(table, options, parts), options.reference_windows)
+    data = _Data(table, options)
     network = Network(data.config, torch.Generator().manual_seed(options.seed))
-    descend(network, data.samples, parts, options, report)
+    descend(network, data.samples, data.parts, options, report)
     return data.measure(LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True)))
 
 
@@ -86,24 +85,17 @@ def fine_tune(
     if move_grids:
         refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
-    parts = _split(table, options)
-    data = _Data(table, parts, config, options.reference_windows)
+    data = _Data(table, options, config)
     network = deepcopy(model.network) if grid_size is None else refine_grids(model.network, grid_size)
     before = data.measure(replace(model, reference=data.reference))
-    rows = np.linspace(0, len(parts.train) - 1, min(GRID_ROWS, len(parts.train))).round().astype(int)
-    windows = data.samples.windows(parts.train[rows])
+    windows = data.samples.windows(_choose_evenly(data.parts.train, GRID_ROWS))
     if move_grids:
         update_grids(network, windows)
-    descend(network.train().requires_grad_(True), data.samples, parts, options, report, trained=True)
+    descend(network.train().requires_grad_(True), data.samples, data.parts, options, report, trained=True)
     if move_grids and options.epochs:
         update_grids(network, windows)
     provenance = Provenance.now("train", verified=True, parent=model)
     return FineTuning(before, data.measure(LoadedModel(network, data.reference, {}, provenance)))
-
-
-def _split(table: TrainingTable, options: TrainingOptions) -> Parts:
-    blocks = options.validation_blocks
-    return split_samples(table, options.lookback, options.horizon, options.validation_share, blocks)
 
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
@@ -151,20 +143,28 @@ def _std(column: Array) -> float:
     return float(np.std(column)) if np.ptp(column) else 0.0
 
 
-@dataclass(frozen=True)
+def _choose_evenly(ends: Ends, most: int) -> Ends:
+    chosen: Ends = ends[np.linspace(0, len(ends) - 1, min(most, len(ends))).round().astype(int)]
+    return chosen
+
+
 class _Data:
     """A table that is split into parts, in the units of a model.
 
+    Args:
+        table: the rows.
+        options: of the split; those of the architecture for a new model.
+        config: that of a trained model; None for a new one.
+
     Raises:
-        DataError: an output is constant in the test part, so that its R2 is not defined.
+        DataError: too few rows, or an output that is constant in the test part, so that its R2 is not defined.
     """
 
-    table: TrainingTable
-    parts: Parts
-    config: ModelConfig
-    n_reference: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, table: TrainingTable, options: TrainingOptions, config: ModelConfig | None = None) -> None:
+        self.table, self.n_reference = table, options.reference_windows
+        share, blocks = options.validation_share, options.validation_blocks
+        self.parts = split_samples(table, options.lookback, options.horizon, share, blocks)
+        self.config = config or _configure(table, options, self.parts)
         for name, column in zip(self.config.outputs, self._targets(self.parts.test).T, strict=True):
             if np.ptp(column) == 0:
                 raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
@@ -177,9 +177,7 @@ class _Data:
     @cached_property
     def reference(self) -> Reference:
         """Evenly chosen windows of the validation part, in time order."""
-        rows, times = self.parts.validation, self.table.times
-        count = min(self.n_reference, len(rows))
-        ends = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+        ends, times = _choose_evenly(self.parts.validation, self.n_reference), self.table.times
         stamps = None if times is None else tuple(times[end] for end in ends)
         return Reference(self.samples.windows(ends), self._targets(ends), stamps)
 
