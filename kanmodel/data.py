@@ -112,10 +112,6 @@ class Scaling:
         original: Array = windows.double().numpy() * self.feature_scale + self.feature_mean
         return original
 
-    def outputs_to_model(self, outputs: Array) -> Tensor:
-        """(..., n_outputs) in original units -> the same shape in model units."""
-        return torch.from_numpy((outputs - self.output_mean) / self.output_scale).to(self.dtype)
-
     def outputs_to_original(self, outputs: Tensor) -> Array:
         """(..., n_outputs) in model units -> the same shape in original units."""
         with np.errstate(over="ignore"):

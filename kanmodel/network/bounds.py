@@ -17,7 +17,7 @@ from kanmodel.network.chain import Network, reduce_steps
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS, TURNS, activate
 from kanmodel.network.layer import Ends, InputTransform, KANLayer
-from kanmodel.network.recurrent import KINDS
+from kanmodel.network.recurrent import CANDIDATE, KINDS
 
 BATCH = 256  # windows of one pass
 MARGIN = 0.5  # distance outside an interval in which moves still count, in its widths
@@ -42,14 +42,12 @@ class Intervals:
     @classmethod
     def of(cls, nodes: Sequence[Sequence[Ends]]) -> Intervals:
         """The intervals of groups of nodes, with consecutive node indices; empty intervals are left out."""
-        numbers, lows, highs, first = [], [], [], 0
+        parts, first = [], 0
         for intervals in nodes:
-            for low, high in intervals:
-                numbers.append(torch.arange(first, first + len(low)))
-                lows.append(low)
-                highs.append(high)
-            first += len(intervals[0][0])
-        node, low, high = torch.cat(numbers), torch.cat(lows), torch.cat(highs)
+            n = len(intervals[0][0])
+            parts += [(torch.arange(first, first + n), low, high) for low, high in intervals]
+            first += n
+        node, low, high = (torch.cat(values) for values in zip(*parts, strict=True))
         varies = high > low
         node, low, high = node[varies], low[varies], high[varies]
         margin = MARGIN * (high - low)
@@ -128,9 +126,8 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
 
 def _gate_intervals(config: RecurrentConfig) -> Intervals:
     """Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent."""
-    kind = KINDS[config.cell]
-    high = torch.full((kind.n_gates, config.hidden_size), 2.0)
-    high[kind.candidate] = 1.0
+    high = torch.full((KINDS[config.cell].n_gates, config.hidden_size), 2.0)
+    high[CANDIDATE] = 1.0
     high = high.flatten()
     return Intervals(None, -high, high, 2 * high)
 

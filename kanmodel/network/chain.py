@@ -82,7 +82,7 @@ class Network(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""
-        return self.finish(self.logits(window))
+        return apply_output_function(self.config, self.logits(window))
 
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
@@ -112,10 +112,6 @@ class Network(nn.Module):
         if self.recurrent is None or config.recurrent is None:
             return read
         return acting_inputs(self.recurrent, config.recurrent, read, config.lookback, config.readout == "last")
-
-    def finish(self, logits: Tensor) -> Tensor:
-        """The output function, (batch, n_outputs) -> the same shape."""
-        return apply_output_function(self.config, logits)
 
 
 def trace_chain(config: ModelConfig, window: Tensor, through: PassLayer, read_out: Callable[[Tensor], Tensor]) -> Trace:

@@ -17,6 +17,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from kanmodel.network.config import Cell, ModelConfig, RecurrentConfig
 
+CANDIDATE = 2  # index of the block of the candidate among the gates: a unit whose candidate is always 0 stays 0
+
 
 class GateWeights(NamedTuple):
     """The weights of one layer and direction: transposed, (n_in or hidden_size, n_gates * hidden_size), and biases."""
@@ -95,7 +97,6 @@ class Kind(NamedTuple):
     Attributes:
         n_gates: blocks of rows in each weight.
         n_states: states passed from step to step.
-        candidate: index of the block of the candidate: a unit whose candidate is always 0 stays 0.
         forget: index of the block that has no effect at the first step; None without.
         gates: pre-activations of the gates, from weights, inputs and previous state, (n, n_gates * hidden_size).
         affine: whether they are an affine map of inputs and state.
@@ -106,7 +107,6 @@ class Kind(NamedTuple):
 
     n_gates: int
     n_states: int
-    candidate: int
     forget: int | None
     gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
     affine: bool
@@ -114,8 +114,8 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(4, 2, 2, forget=1, gates=_lstm_gates, affine=True, tangents=_lstm_tangents),
-    "gru": Kind(3, 1, 2, forget=None, gates=_gru_gates, affine=False, tangents=_gru_tangents),
+    "lstm": Kind(4, 2, forget=1, gates=_lstm_gates, affine=True, tangents=_lstm_tangents),
+    "gru": Kind(3, 1, forget=None, gates=_gru_gates, affine=False, tangents=_gru_tangents),
 }
 
 
@@ -186,9 +186,7 @@ def acting_inputs(
             steps = 1 if reverse and last and layer == config.num_layers - 1 else lookback
             weights = [weight for name, weight in module.named_parameters() if name.endswith(f"_{end}")]
             gates = [torch.unflatten(weight, 0, (kind.n_gates, -1)) for weight in weights]  # by inputs, units; biases
-            alive = torch.stack([(gate[kind.candidate].view(len(gate[0]), -1) != 0).any(dim=1) for gate in gates]).any(
-                0
-            )
+            alive = torch.stack([(gate[CANDIDATE].view(len(gate[0]), -1) != 0).any(dim=1) for gate in gates]).any(0)
             used = [gate for gate in range(kind.n_gates) if gate != kind.forget or steps > 1]
             of_units = (gates[1] != 0).any(dim=0)
             chosen = acting[reverse] & alive
