@@ -80,19 +80,14 @@ class Ablation(Result):
 
 @dataclass(frozen=True)
 class Size:
-    """Size of the KANs of a network.
-
-    Attributes:
-        edges: number of edges that are not masked.
-        nodes: number of nodes of hidden layers from which live edges lead to the end of their stage.
-    """
+    """Numbers of unmasked edges of a network, and of hidden nodes from which such edges lead to the end of a stage."""
 
     edges: int
     nodes: int
 
 
 def measure_size(network: Network) -> Size:
-    """Counts live edges, and hidden nodes with an effect."""
+    """The size of a network."""
     live = {key: layer.live for key, layer in network.layers.items()}
     _, leading = _leading(network, live)
     hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
@@ -102,20 +97,12 @@ def measure_size(network: Network) -> Size:
 def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], rule: PruningRule) -> LoadedModel:
     """The model with the union of the edges that the rule keeps for each output; all others are masked.
 
-    Layers keep their shape, so that every node and edge keeps its id; forecasts skip nodes without an effect anyway.
-
-    A rule with a fidelity holds for each of these outputs, up to rounding: if the edges kept for another output lower
-    the R2 of one, more edges are kept. Outputs that are not in `importances` are computed from the same edges, with no
-    guarantee. The edges of `rule.without` are removed last, whatever the fidelity.
+    A rule with a fidelity holds for each output of `importances`, up to rounding: if the edges kept for another lower
+    the R2 of one, more edges are kept. The edges of `rule.without` are removed last, whatever the fidelity.
 
     The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
     targets, if known) are measured on the reference windows, as means over all outputs. Other metrics of the full
     model get the prefix ``unpruned_``, since they do not hold for the smaller one.
-
-    Args:
-        model: the full model.
-        importances: those of the outputs to keep.
-        rule: the pruning rule.
 
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.

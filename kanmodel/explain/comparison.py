@@ -33,7 +33,7 @@ from kanmodel.text import with_unit
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two forecasts of one output, divided; everything in the target's unit.
+    """The difference of two forecasts of one output, divided; all in the target's unit.
 
     Attributes:
         output: name of the output.

@@ -1,12 +1,11 @@
 """`Edge`: the function on an edge sampled as a curve, with the distribution of its inputs on the reference windows.
 
-The support of an edge is the range from the 1st to the 99th percentile of these inputs. Edges of one layer are sampled
-together.
+The support of an edge is the range from the 1st to the 99th percentile of these inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.topology import TopologyEdge
+from kanmodel.network.chain import LayerKey
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, KANLayer, LayerTrace
 
@@ -158,133 +158,96 @@ def sample_edges(
     """
     with torch.no_grad():
         stages = model.network.trace(model.reference.windows).stages
-    inputs: dict[tuple[str, int], list[int]] = {}
-    for stage, layer, i in sorted({(edge.stage, edge.layer, edge.i) for edge in edges}):
-        inputs.setdefault((stage, layer), []).append(i)
-    leaving: dict[tuple[str, int, int], tuple[_Sampled, int]] = {}
-    for (stage, layer), numbers in inputs.items():
-        for start in range(0, len(numbers), N_TOGETHER):
-            part = numbers[start : start + N_TOGETHER]
-            sampled = _sample(model.network.stages[stage][layer], stages[stage][layer], part, points, span)
-            leaving |= {(stage, layer, i): (sampled, number) for number, i in enumerate(part)}
-    return [_describe(model, edge, *leaving[edge.stage, edge.layer, edge.i], name) for edge in edges]
+    leaving: dict[LayerKey, dict[int, list[TopologyEdge]]] = {}
+    for edge in edges:
+        leaving.setdefault((edge.stage, edge.layer), {}).setdefault(edge.i, []).append(edge)
+    found: dict[int, Edge] = {}
+    for (stage, layer), by_input in leaving.items():
+        for start in range(0, len(by_input), N_TOGETHER):
+            inputs = sorted(by_input)[start : start + N_TOGETHER]
+            some = [edge for i in inputs for edge in by_input[i]]
+            for curve in _sample(model, some, inputs, stages[stage][layer], points, span, name):
+                found[id(curve.edge)] = curve
+    return [found[id(edge)] for edge in edges]
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Where the basis of the edges that leave a node is, as positions of what the curve is a function of.
-
-    Attributes:
-        knots: ascending; those that no position within reach leads to are missing. Empty for a basis without any.
-        core: ends of the interval beyond which the basis fades to zero; None where it never does, or nothing within
-            reach lies inside.
-        outside: share of the reference inputs beyond it; None for a basis without one.
-    """
-
-    knots: Array
-    core: tuple[float, float] | None
-    outside: float | None
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """The functions of the edges that leave some inputs of a layer, as `Edge` has them: by input, then sub-node.
-
-    Curves are (inputs, n_subnodes, points); only the edges in `is_symbolic` have a symbolic part.
-    """
-
-    layer: KANLayer
-    x: Array
-    base: Array
-    spline: Array
-    symbolic: Array
-    slope: Array
-    is_symbolic: Array
-    flat: Array
-    grids: list[Grid]
-    supports: list[Support]
-    lines: list[list[LinearFit]]
-
-
-def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, span: Span) -> _Sampled:
-    functions = _Functions(layer, inputs)
+def _sample(
+    model: LoadedModel,
+    edges: Sequence[TopologyEdge],
+    inputs: list[int],
+    trace: LayerTrace,
+    points: int,
+    span: Span,
+    name: str,
+) -> Iterator[Edge]:
+    """Yields the functions on edges that leave these inputs of one layer. Arrays are by input, then sub-node."""
+    layer, scaling = model.network.stages[edges[0].stage][edges[0].layer], model.scaling
+    functions, mixes = _Functions(layer, inputs), layer.config.mixes
     with torch.no_grad():
         of_basis = layer.read(trace.inputs)[1][:, inputs]
-        seen = of_basis if layer.config.mixes else trace.inputs[:, inputs]
-        passed = functions.evaluate(seen)[0].total if layer.config.mixes else trace.edges[:, :, inputs]
+        seen = of_basis if mixes else trace.inputs[:, inputs]
+        passed = functions.evaluate(seen)[0].total if mixes else trace.edges[:, :, inputs]
         seen, passed = seen.T, passed.permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
         grids = functions.grids(seen, of_basis.T)
     supports = _measure_supports(_array(seen), grids)
+    lines = _fit_lines(_array(seen), _array(passed), supports)
     reached = torch.stack(torch.aminmax(seen, dim=1), dim=1).tolist()
     spans = {
         "support": [(support.p01, support.p99) for support in supports],
         "reference": reached,
-        "grid": [grid.core or ends for grid, ends in zip(grids, reached, strict=True)],
+        "grid": [core or ends for (_, core, _), ends in zip(grids, reached, strict=True)],
     }[span]
-    x = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
-    parts, slope = functions.evaluate(x.T)
-    sampled = (parts.base, parts.basis, parts.symbolic, slope)
-    base, spline, symbolic, slopes = (_array(values.permute(2, 1, 0)) for values in sampled)
-    spread, of_subnodes = passed.std(dim=2, correction=0), trace.subnodes.std(dim=0, correction=0)
-    return _Sampled(
-        layer=layer,
-        x=_array(x),
-        base=base,
-        spline=spline,
-        symbolic=symbolic,
-        slope=slopes,
-        is_symbolic=layer.is_symbolic[:, inputs].T.numpy(),
-        flat=(spread <= FLAT_SHARE * of_subnodes).numpy(),
-        grids=grids,
-        supports=supports,
-        lines=_fit_lines(_array(seen), _array(passed), supports),
+    positions = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
+    parts, slope = functions.evaluate(positions.T)
+    bases, splines, symbolics, slopes = (
+        _array(values.permute(2, 1, 0)) for values in (parts.base, parts.basis, parts.symbolic, slope)
     )
+    flat = (passed.std(dim=2, correction=0) <= FLAT_SHARE * trace.subnodes.std(dim=0, correction=0)).numpy()
+    xs, is_symbolic = _array(positions), layer.is_symbolic.numpy()
+    for edge in edges:
+        n, j = inputs.index(edge.i), edge.j
+        x, base, spline, symbolic = xs[n], bases[n, j], splines[n, j], symbolics[n, j]
+        y, (knots, core, _) = base + spline + symbolic, grids[n]
+        of_feature, y_original = edge.source.startswith("feature:") and not mixes, None
+        if edge.target.startswith("output:"):  # a sum node, with one sub-node
+            y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[j]
+        yield Edge(
+            edge=edge,
+            x=x,
+            y=y,
+            base=base,
+            spline=spline,
+            symbolic=symbolic if is_symbolic[j, edge.i] else None,
+            slope=slopes[n, j],
+            x_original=x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if of_feature else None,
+            y_original=y_original,
+            unit=model.config.features[edge.i].unit if of_feature else None,
+            grid=knots,
+            core=core,
+            support=supports[n],
+            line=lines[n][j],
+            shape=_shape_of(bool(flat[n, j]), supports[n], lines[n][j]),
+            function_of="normalised input" if mixes else "input",
+            name=name,
+            reference=model.reference_span,
+        )
 
 
-def _describe(model: LoadedModel, edge: TopologyEdge, sampled: _Sampled, number: int, name: str) -> Edge:
-    """The curve of an edge, which leaves input `number` of those that were sampled."""
-    layer, j, scaling = sampled.layer, edge.j, model.scaling
-    of_feature = edge.source.startswith("feature:") and not layer.config.mixes
-    base, spline, symbolic = sampled.base[number, j], sampled.spline[number, j], sampled.symbolic[number, j]
-    x, y = sampled.x[number], base + spline + symbolic
-    support, line, grid = sampled.supports[number], sampled.lines[number][j], sampled.grids[number]
-    shape: CurveShape = "linear" if line.r2 >= LINEAR_R2 else "curved"
-    if sampled.flat[number, j]:
-        shape = "flat"
-    elif support.outside_grid is not None and support.outside_grid > 0.5:
-        shape = "base_only"
-    y_original = None
-    if edge.target.startswith("output:"):  # whose node is a sum, with one sub-node
-        y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[j]
-    return Edge(
-        edge=edge,
-        x=x,
-        y=y,
-        base=base,
-        spline=spline,
-        symbolic=symbolic if sampled.is_symbolic[number, j] else None,
-        slope=sampled.slope[number, j],
-        x_original=x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if of_feature else None,
-        y_original=y_original,
-        unit=model.config.features[edge.i].unit if of_feature else None,
-        grid=grid.knots,
-        core=grid.core,
-        support=support,
-        line=line,
-        shape=shape,
-        function_of="normalised input" if layer.config.mixes else "input",
-        name=name,
-        reference=model.reference_span,
-    )
+def _shape_of(flat: bool, support: Support, line: LinearFit) -> CurveShape:
+    if flat:
+        return "flat"
+    if support.outside_grid is not None and support.outside_grid > 0.5:
+        return "base_only"
+    return "linear" if line.r2 >= LINEAR_R2 else "curved"
+
+
+# Of the edges that leave a node, as positions of `Edge.x`: knots, ascending, without those that no position within
+# reach leads to; `Edge.core`; and the share of the reference inputs outside that.
+_Grid = tuple[Array, tuple[float, float] | None, float | None]
 
 
 class _Functions:
-    """The functions of the edges that leave some inputs of a layer, each input at positions of its own.
-
-    Args:
-        layer: the layer.
-        inputs: their numbers.
-    """
+    """The functions of the edges that leave some inputs of a layer, each input at positions of its own."""
 
     def __init__(self, layer: KANLayer, inputs: list[int]) -> None:
         self._layer, self._inputs = layer, torch.tensor(inputs)
@@ -307,15 +270,15 @@ class _Functions:
         by_v, by_u = v_slope.unsqueeze(1), u_slope.unsqueeze(1)
         return parts, (slopes.base + slopes.symbolic) * by_v + slopes.basis * by_u
 
-    def grids(self, seen: Tensor, of_basis: Tensor) -> list[Grid]:
+    def grids(self, seen: Tensor, of_basis: Tensor) -> list[_Grid]:
         """Where the basis is for positions such as those `seen`, of which it reads `of_basis`, (inputs, n) each."""
         knots, core = getattr(self._layer, "grid", None), self._layer.core
         if knots is None or core is None:
-            return [Grid(np.empty(0), None, None) for _ in self._inputs]
+            return [(np.empty(0), None, None) for _ in self._inputs]
         knots, ends = knots[self._inputs], torch.stack(core, dim=1)[self._inputs]  # (inputs, n_knots), (inputs, 2)
         outside = ((of_basis < ends[:, :1]) | (of_basis > ends[:, 1:])).double().mean(dim=1).tolist()
         if self._layer.config.mixes or not self._layer.config.before:
-            return [Grid(_array(k), (c[0], c[1]), o) for k, c, o in zip(knots, ends.tolist(), outside, strict=True)]
+            return [(_array(k), (c[0], c[1]), o) for k, c, o in zip(knots, ends.tolist(), outside, strict=True)]
         low, high = torch.aminmax(seen, dim=1)
         reach = torch.linspace(-1, 2, N_REACH, dtype=seen.dtype)[:, None]
         x = low + (high - low) * reach  # (N_REACH, inputs)
@@ -326,46 +289,38 @@ class _Functions:
         return self._layer.read(x, self._inputs)
 
 
-def _lead_back(x: Array, read: Array, knots: Array, ends: Array, outside: float) -> Grid:
+def _lead_back(x: Array, read: Array, knots: Array, ends: Array, outside: float) -> _Grid:
     """The grid as positions x, at which the basis reads other values: where these cross the knots."""
     before, after = read[:-1, None] - knots, read[1:, None] - knots  # (N_REACH - 1, n_knots)
     step, knot = np.nonzero((before < 0) != (after < 0))
     share = before[step, knot] / (before[step, knot] - after[step, knot])
     inside = x[(read >= ends[0]) & (read <= ends[1])]
     core = (float(inside.min()), float(inside.max())) if len(inside) else None
-    return Grid(np.sort(x[step] + share * (x[step + 1] - x[step])), core, outside)
+    return (np.sort(x[step] + share * (x[step + 1] - x[step])), core, outside)
 
 
-def _measure_supports(inputs: Array, grids: Sequence[Grid]) -> list[Support]:
+def _measure_supports(inputs: Array, grids: Sequence[_Grid]) -> list[Support]:
     """The support of each input of some edges, from its values (n_in, n), model units, and the grid of its basis."""
     supports = []
     percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
-    for values, (p01, p50, p99), grid in zip(inputs, percentiles, grids, strict=True):
+    for values, (p01, p50, p99), (_, core, outside) in zip(inputs, percentiles, grids, strict=True):
         counts, edges = np.histogram(values, bins=N_BINS)
-        coverage = None
-        if grid.core is not None:
-            length = grid.core[1] - grid.core[0]
-            coverage = (p99 - p01) / length if length > 0 else float("inf")
-        supports.append(Support(p01, p50, p99, edges, counts.astype(np.float64), grid.outside, coverage))
+        length = None if core is None else core[1] - core[0]
+        coverage = None if length is None else (p99 - p01) / length if length > 0 else float("inf")
+        supports.append(Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage))
     return supports
 
 
 def _fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[LinearFit]]:
-    """The line of each edge, by input, then sub-node.
-
-    Args:
-        inputs: (n_in, n), model units.
-        outputs: what the edges make of them, (n_in, n_subnodes, n), model units.
-        supports: those of the inputs.
-    """
+    """The line of each edge, by input, then sub-node; inputs (n_in, n), outputs (n_in, n_subnodes, n), model units."""
     ends = np.array([(support.p01, support.p99) for support in supports])
     inside = (inputs >= ends[:, :1]) & (inputs <= ends[:, 1:])
     inside |= ~inside.any(axis=1, keepdims=True)  # of two values neither lies between the percentiles
     inputs, inside = inputs[:, None], inside[:, None]
     x_mean, y_mean = _mean(inputs, inside), _mean(outputs, inside)
     x, y = np.where(inside, inputs - x_mean, 0.0), np.where(inside, outputs - y_mean, 0.0)
-    slopes = _divide(_sum(x * y), _sum(x**2))
-    r2 = 1 - _divide(_sum((y - x * slopes) ** 2), _sum(y**2))
+    slopes = _divide_sums(x * y, x**2)
+    r2 = 1 - _divide_sums((y - x * slopes) ** 2, y**2)
     fitted = np.concatenate([slopes, y_mean - slopes * x_mean, r2], axis=2)
     return [[LinearFit(*line) for line in of_input] for of_input in fitted.tolist()]
 
@@ -378,13 +333,9 @@ def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:
     return mean
 
 
-def _sum(values: Array) -> Array:
-    total: Array = values.sum(axis=-1, keepdims=True)
-    return total
-
-
-def _divide(numerator: Array, denominator: Array) -> Array:
-    """0/0 counts as 0."""
+def _divide_sums(a: Array, b: Array) -> Array:
+    """The sum of a over the last axis divided by that of b; 0/0 counts as 0."""
+    numerator, denominator = (values.sum(axis=-1, keepdims=True) for values in (a, b))
     quotient: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
     return quotient
 

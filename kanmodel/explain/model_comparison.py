@@ -33,15 +33,7 @@ _OF_EDGES = ("source", "target", "state", "against_contribution", "contribution"
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """Difference of the shares of one feature in two models.
-
-    Attributes:
-        name: the feature.
-        share: its share of all features' mean |contribution|.
-        against_share: its share in the other model.
-        change: share - against_share.
-        interval: of the change, 95 %.
-    """
+    """A feature's share of all features' mean |contribution| in two models, and its change with a 95 % interval."""
 
     name: str
     share: float
@@ -52,15 +44,11 @@ class FeatureChange:
 
 @dataclass(frozen=True)
 class EdgeChange:
-    """Difference of the edges at one place of two networks. Separately trained models may use a place differently.
+    """Difference of the edges with one id in two networks. Separately trained models may use an edge differently.
+
+    Stage, layer, i, j, source and target are those of `kanmodel.explain.topology.TopologyEdge`.
 
     Attributes:
-        stage: front or head.
-        layer: layer of the node it leaves.
-        i: number of that node.
-        j: number of the sub-node it enters.
-        source: id of the node it leaves.
-        target: id of the node, or of a product node's sub-node, that it enters.
         kept: whether the topology of this model keeps it; None if this network has no such edge.
         against_kept: the same for the other model.
         contribution: mean |contribution|, the target's unit; None if this network has no such edge.

@@ -126,12 +126,10 @@ class Fidelity:
         full, pruned = full[:, output].double(), pruned[:, output].double()
         kept = r2(full, pruned)
         if not math.isfinite(kept):
-            n_lost = int((~torch.isfinite(pruned)).sum())
-            reason = (
-                f"not finite for {n_lost} of {len(pruned)} reference windows: a function of an edge has left its domain"
-            )
-            what = f"the pruned network's output {model.config.outputs[output]} is"
-            raise NonFiniteError(f"{what} {reason if n_lost else 'too large for an R2'}; keep more edges")
+            n_lost, name = int((~torch.isfinite(pruned)).sum()), model.config.outputs[output]
+            windows = f"{n_lost} of {len(pruned)} reference windows: a function of an edge has left its domain"
+            reason = f"not finite for {windows}" if n_lost else "too large for an R2"
+            raise NonFiniteError(f"the pruned network's output {name} is {reason}; keep more edges")
         if model.reference.targets is None:
             return cls(kept, None, None)
         targets = torch.from_numpy(model.reference.targets)[:, output]
@@ -161,14 +159,7 @@ def r2(full: Tensor, pruned: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Pruning:
-    """The edges and nodes that a rule keeps.
-
-    Attributes:
-        rule: the rule, its metric resolved.
-        edges: whether an edge is kept, by (stage, layer).
-        nodes: whether a node is kept, by (stage, layer).
-        fidelity: of the pruned network.
-    """
+    """The edges and nodes that a rule, its metric resolved, keeps, and the fidelity of the network with these."""
 
     rule: PruningRule
     edges: Kept
@@ -182,7 +173,7 @@ class Pruning:
 
     @property
     def kept(self) -> bytes:
-        """A cache key: equal for equal sets of edges and nodes."""
+        """A cache key, equal for equal sets of edges and nodes."""
         return b"".join(keep.numpy().tobytes() for kept in (self.edges, self.nodes) for keep in kept.values())
 
 
@@ -205,7 +196,6 @@ class MaskedForward:
     """Forward passes over the reference windows of a model in which masked edges are replaced by a constant.
 
     Attributes:
-        model: the model.
         live: the edges that the model itself has not masked.
         fills: what replaces each edge when it is masked, (n_subnodes, n_in) by (stage, layer).
     """
@@ -253,16 +243,10 @@ class MaskedForward:
 
 
 def score_network(model: LoadedModel, importance: Importance, trace: Trace, metric: Metric) -> tuple[Scores, Scores]:
-    """Scores of the edges, and of the nodes, the last layer of nodes included.
+    """Scores of the edges, and of the nodes, from contributions or from activations on the reference windows.
 
     The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest
     outgoing edge, and infinity in the last layer of a stage.
-
-    Args:
-        model: the model.
-        importance: its contributions to an output.
-        trace: activations on the reference windows, for pykan's scores.
-        metric: which score.
 
     Raises:
         InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
@@ -290,15 +274,12 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
     """Prunes a model by a rule, for the output of `importance`.
 
     By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`;
-    of edges with equal scores, the last by (stage, layer, i, j) goes first. Edges and nodes of a KAN that are then cut
-    off from its inputs or outputs are removed too. Large networks lose edges in groups (`count_at_once`) until a group
-    lowers the R2 too far, and then the edges of that group one at a time. A network with an output that is not finite
-    is below any fidelity.
+    of edges with equal scores, the last by (stage, layer, i, j) goes first. What is then cut off from the inputs or
+    outputs of its KAN goes too. Of a large network, the group that lowers the R2 too far is then removed edge by edge.
+    A network with an output that is not finite is below any fidelity.
 
     By thresholds: removes nodes, then edges, then inputs, as pykan's `prune_node`, `prune_edge` and `prune_input`.
-
-    The edges of `rule.without` are removed last, whatever the fidelity; see `remove_edges`. Calls `pause` between the
-    networks that are tried.
+    The edges of `rule.without` are removed last; see `remove_edges`. Pauses between the networks that are tried.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -327,10 +308,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
 
 
 def remove_edges(model: LoadedModel, output: int, pruning: Pruning, without: tuple[EdgeKey, ...]) -> Pruning:
-    """Removes more edges from a pruning.
-
-    Nodes that this disconnects from the inputs or the outputs of their KAN are removed with their edges. Nodes that
-    `pruning` keeps although they are not connected stay.
+    """Removes more edges from a pruning, and the nodes that this disconnects from the inputs or outputs of their KAN.
 
     Raises:
         NonFiniteError: the output is then not finite on the reference windows.
@@ -349,10 +327,9 @@ def remove_edges(model: LoadedModel, output: int, pruning: Pruning, without: tup
 def trace_fidelity(
     model: LoadedModel, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
 ) -> tuple[FidelityPoint, ...]:
-    """Fidelity against the number of kept edges, removed in the order of one metric, from all edges to none.
+    """Fidelity against the number of kept edges, removed in the order of one metric, with pauses between the points.
 
-    Large networks lose edges in groups of `count_at_once`. The curve ends before the first network whose output is not
-    finite, as pruning by fidelity does. Calls `pause` between the points.
+    From all edges to none, or to before the first network whose output is not finite.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -395,40 +372,32 @@ def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
 def _cut_at_thresholds(
     masked: MaskedForward, importance: Importance, metric: Metric, thresholds: Thresholds
 ) -> tuple[Kept, Kept]:
-    """The edges and nodes left when nodes, then edges, then inputs go, each scored on what the step before leaves.
+    """The edges and nodes left when nodes, then edges, then inputs go, each scored on what the step before leaves."""
 
-    As in pykan, the edge threshold does not apply to edges with a symbolic function.
-    """
-    model, network = masked.model, masked.model.network
-    _, scores = score_network(model, importance, masked.full, metric)
+    def score(trace: Trace, left: str) -> tuple[Scores, Scores]:
+        edges, nodes = score_network(masked.model, importance, trace, metric)
+        if left and any(bool(torch.isnan(values).any()) for values in (*edges.values(), *nodes.values())):
+            raise NonFiniteError(
+                f"the {left} that the thresholds keep leave a network that is not finite on the reference windows: a "
+                "function of an edge has left its domain; lower the thresholds"
+            )
+        return edges, nodes
+
+    network = masked.model.network
+    _, scores = score(masked.full, "")
     nodes = {key: values > thresholds.node for key, values in scores.items()}
     for stage, layers in network.stages.items():  # only hidden nodes are removed
         nodes |= {(stage, end): torch.ones_like(nodes[stage, end]) for end in (0, len(layers))}
     edges = edges_between(network, masked.live, nodes)
-
-    scores, _ = score_network(model, importance, masked.trace(edges), metric)
-    _refuse_nan(scores, "nodes")
-    for key, layer in network.layers.items():
+    scores, _ = score(masked.trace(edges), "nodes")
+    for key, layer in network.layers.items():  # as in pykan, the threshold is not for edges with a symbolic function
         edges[key] &= (scores[key] > thresholds.edge) | layer.is_symbolic
-
-    _, scores = score_network(model, importance, masked.trace(edges), metric)
-    _refuse_nan(scores, "edges")
+    _, scores = score(masked.trace(edges), "edges")
     nodes |= {(stage, 0): scores[stage, 0] > thresholds.input for stage in network.stages}
     return edges_between(network, edges, nodes), nodes
 
 
-def _refuse_nan(scores: Scores, left: str) -> None:
-    if any(bool(torch.isnan(values).any()) for values in scores.values()):
-        raise NonFiniteError(
-            f"the {left} that the thresholds keep leave a network that is not finite on the reference windows: a "
-            "function of an edge has left its domain; lower the thresholds"
-        )
-
-
-_Scored = tuple[float, EdgeKey]
-
-
-def _order_edges(masked: MaskedForward, scores: Scores) -> list[_Scored]:
+def _order_edges(masked: MaskedForward, scores: Scores) -> list[tuple[float, EdgeKey]]:
     """The live edges, weakest first; of edges with equal scores, the last by (stage, layer, i, j) first."""
     live = [(*key, i, j) for key in scores for i, j in masked.live[key].T.nonzero().tolist()]
     scored = [(float(scores[stage, layer][j, i]), (stage, layer, i, j)) for stage, layer, i, j in live]
@@ -436,15 +405,14 @@ def _order_edges(masked: MaskedForward, scores: Scores) -> list[_Scored]:
 
 
 def _remove_weakest(
-    masked: MaskedForward, output: int, weakest_first: Sequence[_Scored], at_once: int, start: int = 0
+    masked: MaskedForward, output: int, weakest_first: Sequence[tuple[float, EdgeKey]], at_once: int, start: int = 0
 ) -> Iterator[tuple[int, Kept]]:
     """Yields the number of edges removed by their score, and the edges that are then left, without those cut off.
 
     From the `start` weakest removed to all, `at_once` more each time; each set of edges once.
     """
-    network = masked.model.network
+    network, n_removed = masked.model.network, 0
     remaining, last = passing_edges(network, masked.live), None
-    n_removed = 0
     for end in (*range(start, len(weakest_first), at_once), len(weakest_first)):
         for _, (stage, layer, i, j) in weakest_first[n_removed:end]:
             remaining[stage, layer][j, i] = False

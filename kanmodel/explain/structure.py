@@ -83,16 +83,11 @@ def label_of(identity: str) -> str:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
-    edges = passing_edges(network, live_edges(network))
+    edges = passing_edges(network, {key: layer.varies for key, layer in network.layers.items()})
     read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
     if network.config.front:
         read = leading_nodes(network.stages["front"], "front", edges, read)[0]
     return [bool(feature) for feature in read]
-
-
-def live_edges(network: Network) -> Kept:
-    """The edges that vary: neither masked nor zero or constant by their weights."""
-    return {key: layer.varies for key, layer in network.layers.items()}
 
 
 def passing_edges(network: Network, edges: Kept) -> Kept:

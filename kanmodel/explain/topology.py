@@ -4,7 +4,7 @@ A product node has a sub-node for each factor, which an edge of kind ``product``
 ``input`` connect features with the units or cells that the head reads; edges of kind ``output`` connect the last
 layer's nodes with the output if the model has an output function.
 
-`find_edge` and `find_edge_key` look KAN edges up in a network by id, by the ids of their ends, or by their indices.
+KAN edges are found by id, by the ids of their ends, or by their indices: `find_edge` and `find_edge_key`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 EdgeKind = Literal["edge", "product", "input", "output"]
 OPACITY_BETA = 3.0  # the default `beta` of pykan's `plot`: opacity = tanh(beta * backward score)
+_SCORES = ("backward", "forward_n", "forward_u")
 _COLUMNS = ("source", "target", "contribution", "backward")
 
 
@@ -229,7 +230,7 @@ class Topology(GlobalResult, Pictured):
         for edge in sorted(self.kan_edges, key=lambda edge: -(edge.contribution or 0.0)):
             row = _without(edge, "scores", "interval", "kind", "share")
             low, high = edge.interval or (None, None)
-            scores = edge.scores or dict.fromkeys(("backward", "forward_n", "forward_u"))
+            scores = edge.scores or dict.fromkeys(_SCORES)
             rows.append(row | {"interval_low": low, "interval_high": high} | dict(scores))
         return rows
 
@@ -274,17 +275,11 @@ def make_graph(model: LoadedModel, importance: Importance, pruning: Pruning) -> 
     """The nodes and edges of the graph of a model, for the output of `importance` and a pruning."""
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows)
-    scores: dict[str, KANScores] = {}
-    if len(model.reference.windows) >= MIN_INPUTS:
-        stages = model.network.stages
-        scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
+    stages = model.network.stages if len(model.reference.windows) >= MIN_INPUTS else {}
+    scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
     nodes = tuple(_nodes(model, importance, pruning, scores))
-    kan_edges = _kan_edges(model, importance, pruning, trace, scores)
-    products, outputs = (
-        _product_edges(model.config, pruning),
-        _output_edges(nodes, model.config, importance.output_index),
-    )
-    return nodes, (*kan_edges, *products, *_input_edges(nodes), *outputs)
+    edges = _kan_edges(model, importance, pruning, trace, scores)
+    return nodes, (*edges, *_other_edges(nodes, model.config, pruning, importance.output_index))
 
 
 def _nodes(
@@ -293,9 +288,8 @@ def _nodes(
     config, output = model.config, importance.output_index
     if config.readout_stage is not None and not config.front:  # features are not the first nodes of a stage
         connected = connected_features(model.network, output)
-        yield from _nodes_of_layer(
-            config, importance, ("input", 0), [f"feature:{f}" for f in config.feature_names], connected
-        )
+        ids = [f"feature:{name}" for name in config.feature_names]
+        yield from _nodes_of_layer(config, importance, ("input", 0), ids, connected)
     for stage, layers in config.stages.items():
         for number in range(len(layers) + 1):
             key, kept = ledger_key(config, stage, number), pruning.nodes[stage, number].tolist()
@@ -321,13 +315,13 @@ def _nodes_of_layer(
 ) -> Iterator[TopologyNode]:
     """Yields the nodes of a layer, which a ledger lists at `key`, with their contributions and profiles."""
     profiles = importance.profiles.shares.get(key, importance.profiles.shares.get(("head", key[1])))
-    estimate = importance.nodes[key]
+    estimate, are_features = importance.nodes[key], key == ("input", 0)
     for index, identity in enumerate(ids):
-        profile = {}
-        if key != ("input", 0):
-            assert profiles is not None
-            shares = zip(config.feature_names, profiles[index].tolist(), strict=True)
-            profile = {name: share for name, share in sorted(shares, key=lambda pair: -pair[1]) if share > 0}
+        shares = (
+            []
+            if are_features or profiles is None
+            else sorted(zip(config.feature_names, profiles[index].tolist(), strict=True), key=lambda pair: -pair[1])
+        )
         yield TopologyNode(
             id=identity,
             kind=identity.split(":", 1)[0],  # type: ignore[arg-type]  # ids begin with their kind
@@ -338,7 +332,7 @@ def _nodes_of_layer(
             contribution=float(estimate.value[index]),
             interval=estimate.bounds(index),
             scores=None if scores is None else {"backward": scores[index]},
-            profile=profile,
+            profile={name: share for name, share in shares if share > 0},
         )
 
 
@@ -366,8 +360,7 @@ def _kan_edges(
         key, i, j = (edge.stage, edge.layer), edge.i, edge.j
         score = None
         if (of_stage := scores.get(edge.stage)) is not None:
-            by_metric = {name: getattr(of_stage, name)[edge.layer] for name in ("backward", "forward_n", "forward_u")}
-            score = {name: float(values[j, i]) for name, values in by_metric.items()}
+            score = {name: float(getattr(of_stage, name)[edge.layer][j, i]) for name in _SCORES}
         yield replace(
             edge,
             kept=bool(pruning.edges[key][j, i]),
@@ -379,11 +372,26 @@ def _kan_edges(
         )
 
 
-def _product_edges(config: ModelConfig, pruning: Pruning) -> Iterator[TopologyEdge]:
+def _other_edges(
+    nodes: Sequence[TopologyNode], config: ModelConfig, pruning: Pruning, output: int
+) -> Iterator[TopologyEdge]:
+    """Yields the edges into product nodes, into units or cells, and into the output from nodes that it is made of."""
     for (stage, layer), kept in pruning.nodes.items():
-        for subnode, node in _factors(config.stages[stage][layer - 1]) if layer else ():
-            source, target = subnode_id(config, stage, layer, subnode), node_id(config, stage, layer, node)
-            yield TopologyEdge(source, target, "product", stage, layer, subnode, node, bool(kept[node]))
+        for subnode, number in _factors(config.stages[stage][layer - 1]) if layer else ():
+            source, target = subnode_id(config, stage, layer, subnode), node_id(config, stage, layer, number)
+            yield TopologyEdge(source, target, "product", stage, layer, subnode, number, bool(kept[number]))
+    features = [node for node in nodes if node.kind == "feature"]
+    for unit, feature in product((node for node in nodes if node.kind in READOUT_KINDS), features):
+        share, i, j = unit.profile.get(feature.label, 0.0), feature.index, unit.index
+        if share or unit.kind != "cell":  # a cell is one value of one step, which most features do not reach
+            both = unit.kept and feature.kept
+            yield TopologyEdge(feature.id, unit.id, "input", unit.kind, 0, i, j, both, share=share)
+    depth, target = len(config.head), f"output:{config.outputs[output]}"
+    for node in nodes if config.output_function is not None else ():
+        is_read = config.output_function == "softmax" or node.index == output
+        if node.kind == "head" and node.layer == depth and is_read:
+            edge = TopologyEdge(node.id, target, "output", "output", depth, node.index, output, node.kept)
+            yield replace(edge, contribution=node.contribution, interval=node.interval)
 
 
 def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:
@@ -391,33 +399,11 @@ def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:
     return (pair for pair in enumerate(layer.node_of_subnode) if pair[1] >= layer.n_sum)
 
 
-def _input_edges(nodes: Sequence[TopologyNode]) -> Iterator[TopologyEdge]:
-    features = [node for node in nodes if node.kind == "feature"]
-    for unit, feature in product((node for node in nodes if node.kind in READOUT_KINDS), features):
-        share, kept = unit.profile.get(feature.label, 0.0), unit.kept and feature.kept
-        if share or unit.kind != "cell":  # a cell is one value of one step, which most features do not reach
-            yield TopologyEdge(
-                feature.id, unit.id, "input", unit.kind, 0, feature.index, unit.index, kept=kept, share=share
-            )
-
-
-def _output_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int) -> Iterator[TopologyEdge]:
-    """Yields edges from the last layer's nodes that the output function reads for an output to that output."""
-    depth = len(config.head)
-    for node in nodes if config.output_function is not None else ():
-        is_last = node.kind == "head" and node.layer == depth
-        if is_last and (config.output_function == "softmax" or node.index == output):
-            edge = TopologyEdge(
-                node.id, f"output:{config.outputs[output]}", "output", "output", depth, node.index, output, node.kept
-            )
-            yield replace(edge, contribution=node.contribution, interval=node.interval)
-
-
 _ID = re.compile("(front|head):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
 
 
 def find_edge(network: Network, edge: Any, stage: str = "head") -> TopologyEdge:
-    """The edge of a checkpoint that `find_edge_key` finds, as `network_edges` has it."""
+    """One of the `network_edges`, by any name; see `find_edge_key`."""
     key = find_edge_key(network, edge, stage)
     return next(one for one in network_edges(network) if one.key == key)
 
@@ -425,11 +411,8 @@ def find_edge(network: Network, edge: Any, stage: str = "head") -> TopologyEdge:
 def find_edge_key(network: Network, edge: Any, stage: str = "head") -> EdgeKey:
     """The (stage, layer, i, j) of an edge.
 
-    Args:
-        network: the network.
-        edge: its id, such as ``"head:0:7:3"``; the ids of its end nodes, such as ``("lstm:7", "head:1:3")``; or its
-            indices ``(layer, i, j)`` or ``(stage, layer, i, j)``.
-        stage: the stage of ``(layer, i, j)``.
+    An edge is given by its id, such as ``"head:0:7:3"``; the ids of its end nodes, such as ``("lstm:7", "head:1:3")``;
+    or its indices ``(layer, i, j)`` in `stage`, or ``(stage, layer, i, j)``.
 
     Raises:
         UnknownNameError: there is no such edge; the message lists some that are near, or the valid indices.

@@ -89,6 +89,14 @@ def test_edges_that_one_network_lacks_are_told_by_none():
     assert found.markdown().count("\n## ") == 0 and "| source |" in found.markdown()
 
 
+def test_units_of_every_step_are_compared():
+    """Where the head reads the units of an LSTM at all steps, their inputs have no unit of a feature."""
+    model = Model(make_model("lstm", readout="flatten", hidden_size=2, lookback=2, n_features=3))
+    found = model.compare(model)
+    assert found.edges[0].source == "cell:-1:0"
+    assert {edge.curve_difference for edge in found.edges} == {0}
+
+
 def test_models_that_read_other_features_are_refused():
     """As for two forecasts."""
     with pytest.raises(DataError, match="same features"):

@@ -11,7 +11,7 @@ from thorough import examples
 from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.structure import connected_features, live_edges
+from kanmodel.explain.structure import connected_features
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 
@@ -107,7 +107,7 @@ def test_live_edges(base_activation):
     expected[1, 0] = expected[0, 3] = False
     if base_activation == "zero":
         expected[0, 1] = expected[0, 2] = False
-    assert torch.equal(live_edges(model.network)["head", 0], expected)
+    assert torch.equal(model.network.head[0].varies, expected)
     acts = layer.edges(model.reference.windows[:, 0]).abs().amax(dim=0) > 0
     assert torch.equal(acts, expected)
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.errors import UnknownNameError
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
@@ -247,13 +246,6 @@ def test_flat_edges():
         assert curve.shape == "flat"
         assert (curve.line.slope, curve.line.r2) == (0, 1)
         assert np.isfinite(curve.slope).all()
-
-
-def test_an_edge_that_does_not_exist():
-    """The error lists the existing edges."""
-    model, topology = tiny("head")
-    with pytest.raises(UnknownNameError, match=r"no edge \(head, 0, 9, 0\); there are head layer 0: i 0 to 2"):
-        sample_edge(model, topology, "head", 0, 9, 0)
 
 
 @cache
