@@ -95,7 +95,7 @@ class Comparisons(Result):
         output: int,
         options: LedgerOptions | None = None,
     ) -> Comparisons:
-        """Divides the differences of forecasts, with a pause between them.
+        """Divides the differences of the forecasts of two models, with a pause between them.
 
         Antisymmetric to the last bit: exchanging the two sides negates contributions, baseline shift and totals. They
         are all 0 if both sides are the same model and window.
@@ -103,8 +103,8 @@ class Comparisons(Result):
         Args:
             model: the first model.
             windows: its windows, (n, lookback, n_features), original units, oldest step first.
-            against: the second model, with the same features, lookback and output, in the same units.
-            against_windows: its windows, as `windows`.
+            against: the second model, in the same units.
+            against_windows: as many windows of it.
             output: number of the output in `model`.
             options: tolerance and path nodes of each ledger.
 

@@ -146,15 +146,9 @@ class Edge(GlobalResult, Pictured):
 def sample_edges(
     model: LoadedModel, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support", name: str = ""
 ) -> list[Edge]:
-    """The functions on some edges; those of one layer are sampled together.
+    """The functions on KAN edges of a model; those of one layer are sampled together.
 
-    Args:
-        model: the model.
-        edges: KAN edges of its network, with scores and contributions where they are of a topology.
-        points: number of samples, evenly spaced.
-        span: from where to where: ``support``, 1st to 99th percentile of the reference; ``reference``, smallest to
-            largest; ``grid``, the core interval.
-        name: name of the model.
+    Samples are evenly spaced over the support, or the range of the reference inputs, or the core interval of the grid.
     """
     with torch.no_grad():
         stages = model.network.trace(model.reference.windows).stages

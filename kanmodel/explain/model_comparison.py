@@ -226,12 +226,7 @@ def _compare_features(
 
 
 class _Side:
-    """One of the two models: its edges, with their contributions, supports and curves on the windows.
-
-    Attributes:
-        edges: its KAN edges.
-        contributions: |contribution| of the edges, (n, n_subnodes, n_in) by (stage, layer).
-    """
+    """One of the two models: its KAN edges, and their |contribution|, (n, n_subnodes, n_in) by (stage, layer)."""
 
     def __init__(self, topology: Topology, ledger: Explanation, windows: Array) -> None:
         self.edges = {edge.key: edge for edge in topology.kan_edges}
@@ -240,7 +235,8 @@ class _Side:
         }
         self._model, self._layers = topology.loaded, topology.loaded.network.layers
         with torch.no_grad():
-            self._stages = self._model.network.trace(self._model.to_model_units(windows)).stages
+            stages = self._model.network.trace(self._model.to_model_units(windows)).stages
+        self._inputs = {(stage, n): trace.inputs for stage in stages for n, trace in enumerate(stages[stage])}
 
     def mean(self, edge: TopologyEdge | None) -> float | None:
         """Mean |contribution| of an edge; None of none."""
@@ -251,19 +247,16 @@ class _Side:
         if self._layers[key].config.mixes:
             return None
         mean, scale = self._units(key)
-        percentiles: Array = np.percentile(self._inputs(key).double().numpy(), (1, 99), axis=0)
+        percentiles: Array = np.percentile(self._inputs[key].double().numpy(), (1, 99), axis=0)
         return percentiles * scale + mean
 
     def curves(self, key: LayerKey, x: Array) -> Array:
         """Values of the edges of a layer at inputs x (points, n_in), (points, n_subnodes, n_in), model units."""
         mean, scale = self._units(key)
         with torch.no_grad():
-            edges = self._layers[key].edges(torch.from_numpy((x - mean) / scale).to(self._inputs(key).dtype))
+            edges = self._layers[key].edges(torch.from_numpy((x - mean) / scale).to(self._inputs[key].dtype))
         curves: Array = edges.double().numpy()
         return curves
-
-    def _inputs(self, key: LayerKey) -> torch.Tensor:
-        return self._stages[key[0]][key[1]].inputs
 
     def _units(self, key: LayerKey) -> tuple[Array | float, Array | float]:
         """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
