@@ -78,10 +78,9 @@ class Intervals:
 class NodeRanges:
     """Usual intervals of a network's values, model units.
 
-    Each node has the range of its values on the reference windows, over all steps if it has one value per step, and the
-    grid of the layer that reads it, because a spline has its shape there even if the values spread further. A recurrent
-    unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither open nor
-    closed.
+    Each node has the range of its values on the reference windows, over all steps if it has one value per step. A
+    recurrent unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither
+    open nor closed.
 
     Attributes:
         features: inputs of the network.
