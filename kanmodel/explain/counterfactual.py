@@ -45,7 +45,7 @@ class Neighbour:
 
 def measure_typical_distance(model: LoadedModel) -> float | None:
     """Median distance of the reference windows from the nearest other; None if there is only one."""
-    windows = _flatten(model)
+    windows = model.reference.windows.double().flatten(1).numpy()  # (n, lookback * n_features), model units
     if len(windows) < 2:
         return None
     nearest = [np.delete(((windows - window) ** 2).mean(axis=1), number).min() for number, window in enumerate(windows)]
@@ -53,23 +53,14 @@ def measure_typical_distance(model: LoadedModel) -> float | None:
 
 
 def find_neighbour(model: LoadedModel, window: Array, typical: float | None) -> Neighbour:
-    """The nearest reference window, the first of several at the same distance.
+    """The reference window nearest to a window (lookback, n_features), original units; the first of several.
 
-    Args:
-        model: the model.
-        window: (lookback, n_features), original units, oldest step first.
-        typical: from `measure_typical_distance`, which can be cached per model.
+    `typical` is that of `measure_typical_distance`, which can be cached per model.
     """
     changed = model.to_model_units(window[None]).double().flatten().numpy()
-    distances = ((_flatten(model) - changed) ** 2).mean(axis=1)
+    distances = ((model.reference.windows.double().flatten(1).numpy() - changed) ** 2).mean(axis=1)
     index = int(distances.argmin())
     return Neighbour(index, float(np.sqrt(distances[index])), typical)
-
-
-def _flatten(model: LoadedModel) -> Array:
-    """The reference windows, (n, lookback * n_features), model units."""
-    flat: Array = model.reference.windows.double().flatten(1).numpy()
-    return flat
 
 
 @dataclass(frozen=True)
@@ -117,15 +108,7 @@ class Counterfactual:
     def of(
         cls, model: LoadedModel, window: Array, output: int, goal: Goal, search: Search, typical: float | None = None
     ) -> Counterfactual:
-        """Searches the smallest change of one window.
-
-        Args:
-            model: the model.
-            window: (lookback, n_features), original units, oldest step first.
-            output: number of the output.
-            goal: the range that its forecast must reach.
-            search: what may change.
-            typical: as for `find_neighbour`.
+        """Searches the smallest change of one window, (lookback, n_features), original units, oldest step first.
 
         Raises:
             DataError: features, steps or values that cannot be used.

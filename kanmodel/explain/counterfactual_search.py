@@ -103,13 +103,9 @@ def _bisect(
 
 
 class FeatureSearch:
-    """The search over the shifts of one feature alone: its places, in training standard deviations.
+    """The search over the shifts of one feature alone: places, in training standard deviations.
 
-    Args:
-        shifts: the possible shifts of one window.
-        goal: the range that the forecast must reach.
-        margin: how far inside it, and how far outside it for a proof that it is not reached; the target's unit.
-        feature: number of the feature, which can change.
+    The forecast must reach the goal by a margin, and for a proof miss it by as much; both in the target's unit.
     """
 
     def __init__(self, shifts: Shifts, goal: Goal, margin: float, feature: int) -> None:
@@ -195,10 +191,7 @@ class FeatureSearch:
         return places, predictions
 
     def _prove(self, reaching: Array) -> tuple[Array, Array, bool]:
-        """Bounds the forecasts of all shifts smaller than the smallest that is known, interval by interval.
-
-        Args:
-            reaching: magnitudes of shifts that reach the goal.
+        """Bounds the forecasts of all shifts smaller than those that are known to reach the goal, by intervals.
 
         Returns:
             Shifts that were tried, their forecasts, and whether the intervals are all decided.
@@ -233,13 +226,7 @@ class FeatureSearch:
 
 
 class JointSearch:
-    """The search over shifts of several features together.
-
-    Args:
-        shifts: the possible shifts of one window.
-        goal: the range that the forecast must reach.
-        prediction: the forecast without a shift, outside the goal.
-    """
+    """The search over shifts of several features together, for a goal that the forecast without a shift misses."""
 
     def __init__(self, shifts: Shifts, goal: Goal, prediction: float) -> None:
         self._shifts, self._goal, self._prediction = shifts, goal, prediction
@@ -247,11 +234,9 @@ class JointSearch:
         self._border = goal.low if prediction < goal.low else goal.high
 
     def run(self, max_features: int, best_alone: Array) -> Array:
-        """The best shifts found, (n, n_features), polished; some may miss the goal.
+        """The best shifts found, (n, n_features), polished, of at most so many features; some may miss the goal.
 
-        Args:
-            max_features: largest number of features that change together.
-            best_alone: the forecast nearest to the goal that each movable feature reaches alone, (n_movable,).
+        `best_alone` is the forecast nearest to the goal that each movable feature reaches alone, (n_movable,).
         """
         starts, free = self._scan(self._choose_sets(max_features, self._towards * (best_alone - self._prediction)))
         found = np.concatenate([self._descend(starts, free), starts])
@@ -288,10 +273,8 @@ class JointSearch:
             pause()
         with np.errstate(divide="ignore"):
             factor = (self._border - self._prediction) / (np.concatenate(forecasts) - self._prediction)
+        factor = np.where(factor > 0, factor, np.inf)  # it is constant, or moves away from the goal
         factor = factor.reshape(n_tried, -1)
-        factor = np.where(
-            factor > 0, factor, np.inf
-        )  # infinite if the forecast is constant or moves away from the goal
         promised = np.where(factor <= STRETCH, np.abs(place).sum(axis=2) * factor, UNLIKELY * factor)
         best = np.argsort(promised.min(axis=0), kind="stable")[: max(1, N_STARTS // size)]
         n_each = max(1, N_STARTS // (size * len(best)))
@@ -308,11 +291,6 @@ class JointSearch:
         A step is accepted if it lowers |z| + penalty * (distance to the goal), an exact penalty function. The penalty
         is three times the largest shadow price of the constraint in the linear programs so far.
         """
-
-        def merit(place: Array, ahead: Array, penalty: Array) -> Array:
-            merits: Array = np.abs(place).sum(axis=1) + penalty * np.maximum(-ahead, 0.0)
-            return merits
-
         low, high = np.where(free, self._shifts.low, 0.0), np.where(free, self._shifts.high, 0.0)
         place = np.clip(starts, low, high)
         radius, penalty = np.full(len(place), RADIUS), np.zeros(len(place))
@@ -322,7 +300,9 @@ class JointSearch:
             penalty = np.maximum(penalty, 3 * price)
             tried = place + step
             tried_ahead, tried_slopes = self._look(tried)
-            better = merit(tried, tried_ahead, penalty) < merit(place, ahead, penalty)
+            distances, missed = np.abs([place, tried]).sum(axis=2), np.maximum(-np.stack([ahead, tried_ahead]), 0.0)
+            before, after = distances + penalty * missed
+            better = after < before
             radius = np.where(better, np.minimum(radius * 2, LARGEST), radius / 2)
             place, slopes = np.where(better[:, None], (tried, tried_slopes), (place, slopes))
             ahead = np.where(better, tried_ahead, ahead)
@@ -356,11 +336,8 @@ class JointSearch:
 def _solve(place: Array, ahead: Array, slopes: Array, radius: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """Solves linear programs: minimise |z + d| subject to ahead + slopes . d >= 0, |d| <= radius, low <= z + d <= high.
 
-    If no step within the bounds is enough, returns the one that gains most.
-
-    Returns:
-        d, (n, n_features), and the shadow price of the constraint, (n,): the change of |z + d| per unit of forecast, 0
-        where the constraint is not active.
+    Returns d, (n, n_features), or the step that gains most if none within the bounds is enough; and the shadow price of
+    the constraint, (n,): the change of |z + d| per unit of forecast, 0 where the constraint is not active.
     """
     reach = radius[:, None]
     back = np.clip(-place, -reach, reach)  # to 0 first; what that loses is regained along the steepest slopes

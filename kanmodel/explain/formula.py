@@ -12,11 +12,16 @@ head are the network's own, after the LSTM where there is one.
 
 from __future__ import annotations
 
+import builtins
+import keyword
+import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import chain, count, pairwise
+from textwrap import indent
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,24 +30,17 @@ from torch import Tensor
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pause
+from kanmodel.data import Array
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.head_formula import (
-    Edge,
-    HeadFormula,
-    Subnode,
-    TabulatedEdge,
-    find_used,
-    tabulate_edges,
-)
+from kanmodel.explain.head_formula import Edge, HeadFormula, Subnode, TabulatedEdge, find_used, tabulate_edges
+from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.pruning import r2
 from kanmodel.explain.result import GlobalResult, Table
+from kanmodel.explain.structure import ledger_key, node_id
 from kanmodel.explain.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
 from kanmodel.network.functions import ACTIVATIONS, activate
 from kanmodel.text import with_unit
-
-if TYPE_CHECKING:
-    from kanmodel.explain.written import Formula
 
 MAX_EDGES = 40  # in a formula of functions
 MAX_CALLS = 300  # of tables in the formula of the whole network; a larger network has none
@@ -51,6 +49,16 @@ PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose
 MIN_GAIN = 1e-4  # of R2 that more complexity must bring
 MIN_WINDOWS = 6  # of the reference
 MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs if there are to be several
+DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
+LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
+N_PROFILED = 3  # features of a variable's profile
+OUTPUT_FUNCTIONS = {
+    None: "x",
+    "relu": "Max(x, 0)",
+    "sigmoid": "1/(1 + exp(-x))",
+    "tanh": "tanh(x)",
+    "silu": "x/(1 + exp(-x))",
+}
 
 
 @dataclass(frozen=True)
@@ -109,16 +117,10 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
 
 
 def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> list[tuple[HeadFormula, float]]:
-    """The formulas of one output, simplest first, each nearer to the model than the one before; deterministic.
+    """The formulas of one output before the output function, simplest first; deterministic.
 
-    Args:
-        searched: the model with the reference windows on which formulas are searched.
-        choosing: the model with those that choose which formulas are on the front.
-        output: number of the output.
-
-    Returns:
-        Formulas of the inputs of the head, before the output function, and R2 against the model, through the whole
-        model, on the windows that choose.
+    They are searched on the reference windows of `searched`. Each is nearer to the model than the one before on those
+    of `choosing`, of which its R2 is returned beside it: against the model, through the whole model.
 
     Raises:
         NonFiniteError: the ledger of a window that is searched is not finite.
@@ -149,12 +151,7 @@ def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> lis
 
 
 class _Search:
-    """The data on which formulas of one output are searched.
-
-    Attributes:
-        inputs: of the head, (n, n_in), model units.
-        logits: of the output, before the output function, (n,).
-    """
+    """The search for formulas of one output: of inputs of the head (n, n_in) for its logits (n,), model units."""
 
     def __init__(self, model: LoadedModel, output: int) -> None:
         self._output, self._layers = output, model.network.stages["head"]
@@ -173,11 +170,10 @@ class _Search:
         }
         self._ranked = sorted(self._live, key=lambda edge: (-magnitudes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
         self._candidates: dict[Edge, list[Candidate]] = {}
-        for layer, i, j in self._ranked:
+        for n, i, j in self._ranked:
             pause()
-            exact = find_exact_formula(self._layers[layer], i, j)  # which is then the only one
-            found = suggest_formulas(*sample_edge(self._traces[layer], i, j)) if exact is None else [exact]
-            self._candidates[layer, i, j] = found
+            exact = find_exact_formula(self._layers[n], i, j)  # which is then the only one
+            self._candidates[n, i, j] = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
 
     def compose(self) -> Iterator[HeadFormula]:
         """Formulas of growing numbers of edges, at each price, without repetitions."""
@@ -193,13 +189,11 @@ class _Search:
     def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula:
         """The formula of some edges, each with the best function; what is left out is its mean."""
         edges: dict[Edge, Candidate] = {}
-        constants = {
-            (layer, j): float(of.sum()) for layer, means in enumerate(self._means) for j, of in enumerate(means)
-        }
-        for layer, i, j in kept:
-            chosen = max(self._candidates[layer, i, j], key=lambda one: one.r2 - price * one.complexity)
-            edges[layer, i, j] = replace(chosen, d=0.0)
-            constants[layer, j] += chosen.d - float(self._means[layer][j, i])
+        constants = {(n, j): float(of.sum()) for n, means in enumerate(self._means) for j, of in enumerate(means)}
+        for n, i, j in kept:
+            chosen = max(self._candidates[n, i, j], key=lambda one: one.r2 - price * one.complexity)
+            edges[n, i, j] = replace(chosen, d=0.0)
+            constants[n, j] += chosen.d - float(self._means[n][j, i])
         used, _ = find_used(self._layers, self._output, edges)
         return HeadFormula(self._layers, self._output, {edge: edges[edge] for edge in used}, constants)
 
@@ -211,15 +205,175 @@ class _Search:
         tables = tabulate_edges(self._layers, [trace.inputs.double().numpy() for trace in self._traces], used)
         edges: dict[Edge, Candidate | TabulatedEdge] = {}
         constants: dict[Subnode, float] = defaultdict(float)
-        for layer, i, j in self._live:
-            if (layer, i, j) not in tables:  # it comes from what is constant, or leads elsewhere
-                constants[layer, j] += float(self._means[layer][j, i])
-            elif (exact := find_exact_formula(self._layers[layer], i, j)) is not None:
-                edges[layer, i, j] = replace(exact, d=0.0)
-                constants[layer, j] += exact.d
+        for n, i, j in self._live:
+            if (n, i, j) not in tables:  # it comes from what is constant, or leads elsewhere
+                constants[n, j] += float(self._means[n][j, i])
+            elif (exact := find_exact_formula(self._layers[n], i, j)) is not None:
+                edges[n, i, j] = replace(exact, d=0.0)
+                constants[n, j] += exact.d
             else:
-                edges[layer, i, j] = tables[layer, i, j]
+                edges[n, i, j] = tables[n, i, j]
         return HeadFormula(self._layers, self._output, edges, constants)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A symbol of a formula and the input that it is.
+
+    Attributes:
+        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``.
+        profile: the features with the largest shares in its value; empty for a feature.
+    """
+
+    node: str
+    profile: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return ", ".join([self.node, *(f"{share:.0%} {name}" for name, share in self.profile.items())])
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One output as a formula of the head's inputs: LSTM units, which are dimensionless, or features in their units.
+
+    Attributes:
+        output: name of the output.
+        complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
+        r2: coefficient of determination of the written formula, with its rounded numbers, against the model, through
+            the whole model, on the third part of the reference windows, which neither the search nor the choice of
+            formulas has seen; None where it has no finite value for one of them, as the logarithm of a negative number.
+        mae: mean absolute error against the targets there; None where targets are unknown, or as for `r2`.
+        expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
+        python: a function of numpy arrays that needs nothing else, tables included.
+        latex: the same expression.
+        variables: what its symbols stand for, in the order of the function's arguments.
+    """
+
+    output: str
+    complexity: int
+    r2: float | None
+    mae: float | None
+    expression: str
+    python: str
+    latex: str
+    variables: Mapping[str, Variable]
+
+
+class Writer:
+    """Writes formulas of one output: digits are chosen on the windows of `searched`, errors measured on `judged`'s."""
+
+    def __init__(self, searched: LoadedModel, judged: LoadedModel, output: int) -> None:
+        import sympy  # here, since it is slow to import
+
+        config, scaling = searched.config, searched.scaling
+        self._config, self._scaling, self._output = config, scaling, output
+        nodes = [node_id(config, "head", 0, index) for index in range(config.head[0].n_in)]
+        self._symbols = [sympy.Symbol(name) for name in make_identifiers([_name_node(node) for node in nodes])]
+        self._in_model_units: Sequence[Any] = self._symbols
+        shares = profile_nodes(searched).shares.get(ledger_key(config, "head", 0), np.zeros((len(nodes), 0)))
+        ranked = zip(nodes, shares, np.argsort(-shares, axis=1, kind="stable")[:, :N_PROFILED], strict=True)
+        self._variables = [
+            Variable(node, {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0})
+            for node, of, order in ranked
+        ]
+        mean, scale = np.zeros(len(nodes)), np.ones(len(nodes))
+        if config.has_plain_steps and config.readout != "mean":  # inputs are features
+            n_steps = len(nodes) // len(config.features)
+            mean, scale = np.tile(scaling.feature_mean, n_steps), np.tile(scaling.feature_scale, n_steps)
+            columns = zip(self._symbols, mean.tolist(), scale.tolist(), strict=True)
+            self._in_model_units = [(symbol - its_mean) / its_scale for symbol, its_mean, its_scale in columns]
+        (self._inputs, self._full), (self._judged_inputs, self._judged_full) = (
+            (
+                model.network.encode(model.reference.windows).double().numpy() * scale + mean,
+                torch.from_numpy(scaling.outputs_to_original(model.reference_outputs)[:, output]),
+            )
+            for model in (searched, judged)
+        )
+        targets = judged.reference.targets
+        self._targets = None if targets is None else targets[:, output]
+
+    def write(self, formula: HeadFormula) -> Formula:
+        """The texts of a formula with as few digits as its R2 allows, and its errors."""
+        import sympy
+        from sympy.printing.numpy import NumPyPrinter
+
+        prefix = "phi"
+        while any(str(symbol).startswith(prefix) for symbol in self._symbols):
+            prefix += "_"
+        known = [{prefix + table.name: table.values for table in formula.tables}, "numpy"]
+
+        def evaluate(expression: Any, inputs: Array) -> Array:
+            with np.errstate(all="ignore"):
+                found = sympy.lambdify(self._symbols, expression, known)(*inputs.T)
+            return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
+
+        def fit(expression: Any) -> float:
+            return r2(self._full, torch.tensor(evaluate(expression, self._inputs)))
+
+        def round_to(digits: int) -> Any:
+            values = {number: float(f"{float(number):.{digits}g}") for number in exact.atoms(sympy.Float)}
+            return exact.xreplace(
+                {n: sympy.Integer(value) if value in (0, 1, -1) else sympy.Float(value) for n, value in values.items()}
+            )
+
+        node = formula.express(self._in_model_units, prefix)
+        output = sympy.sympify(OUTPUT_FUNCTIONS[self._config.output_function]).subs(sympy.Symbol("x"), node)
+        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
+        exact = float(scale) * output + float(mean)
+        least = fit(exact) - (LOSS_OF_TABLES if formula.tables else LOSS)
+        shorter = map(round_to, DIGITS)
+        expression = next((short for short in shorter if fit(short) >= least), exact)
+        found = evaluate(expression, self._judged_inputs)
+        is_finite = bool(np.isfinite(found).all())
+        name = self._config.outputs[self._output]
+        used = {
+            str(symbol): variable
+            for symbol, variable in zip(self._symbols, self._variables, strict=True)
+            if symbol in expression.free_symbols
+        }
+        printer = NumPyPrinter({"fully_qualified_modules": True, "allow_unknown_functions": True})
+        tables = [table.write(prefix) for table in formula.tables]
+        body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
+        return Formula(
+            output=name,
+            complexity=formula.complexity,
+            r2=r2(self._judged_full, torch.tensor(found)) if is_finite else None,
+            mae=float(np.abs(found - self._targets).mean()) if is_finite and self._targets is not None else None,
+            expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
+            python=f"import numpy\n\n\ndef {make_identifiers([name])[0]}({', '.join(used)}):\n{body}",
+            latex=sympy.latex(expression),
+            variables=used,
+        )
+
+
+def make_identifiers(names: Sequence[str]) -> list[str]:
+    """A different identifier for each name: the name itself where it is one, else the nearest that is free.
+
+    An identifier is of ASCII letters, digits and underscores, and neither a keyword nor a name that Python or sympy has
+    already, such as ``lambda``, ``abs``, ``E`` or ``sin``. Accents go, other characters become underscores, a leading
+    digit gets ``x`` before it, a reserved name an underscore after it, and one that is taken a number.
+    """
+    import sympy  # here, since it is slow to import
+
+    reserved = {"numpy", *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sympy.__all__}
+    kept = {name for name in names if name.isascii() and name.isidentifier() and name not in reserved}
+    taken, identifiers = reserved | kept, list(names)
+    for place, name in enumerate(names):
+        if name not in kept:
+            plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+            stem = re.sub(r"\W+", "_", plain, flags=re.ASCII).strip("_") or "x"
+            stem = f"x{stem}" if stem[0].isdigit() else stem
+            stem = f"{stem}_" if stem in reserved else stem
+            choices = chain([stem], (f"{stem}_{number}" for number in count(2)))
+            identifiers[place] = next(choice for choice in choices if choice not in taken)
+            taken.add(identifiers[place])
+    return identifiers
+
+
+def _name_node(node: str) -> str:
+    """``lstm:3`` -> ``u3``; ``feature:temp_c`` -> ``temp_c``."""
+    kind, *rest = node.split(":")
+    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
 
 
 @dataclass(frozen=True, repr=False)
@@ -252,8 +406,6 @@ class Formulas(GlobalResult):
             InsufficientReferenceError: there are fewer than 6 reference windows.
             NonFiniteError: a contribution is not finite on the reference windows.
         """
-        from kanmodel.explain.written import OUTPUT_FUNCTIONS, Writer  # here, since sympy is slow to import
-
         config = model.config
         if any(layer.mixes for layer in config.head):
             raise ConfigError(

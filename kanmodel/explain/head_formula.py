@@ -111,24 +111,20 @@ class HeadFormula:
 
     def values(self, inputs: Array) -> Array:
         """The node's values for inputs of the head (n, n_in), (n,); not finite beyond a function's domain."""
-        zero = np.zeros(len(inputs))
         with np.errstate(all="ignore"):
-            values: Array = zero + self._evaluate(
-                list(inputs.T), lambda edge, x: self.edges[edge].values(x), self.constants
-            )
+            values: Array = np.zeros(len(inputs)) + self._evaluate(inputs.T, lambda function, x: function.values(x))
         return values
 
     def express(self, symbols: Sequence[Any], prefix: str) -> Any:
         """The node as an expression of sympy's symbols of the inputs; names of tables begin with the prefix."""
         import sympy  # here, since it is slow to import
 
-        def apply(edge: Edge, x: Any) -> Any:
-            function = self.edges[edge]
+        def express(function: Candidate | TabulatedEdge, x: Any) -> Any:
             if isinstance(function, TabulatedEdge):
                 return sympy.Function(prefix + function.name)(x)
             return function.c * _parse(function.function).subs(sympy.Symbol("u"), function.a * x + function.b)
 
-        return sympy.sympify(self._evaluate(symbols, apply, self.constants))
+        return sympy.sympify(self._evaluate(symbols, express))
 
     def fit(self, inputs: Array, values: Array) -> HeadFormula:
         """The same functions with the numbers that come nearest to values (n,), by least squares; itself if none do.
@@ -137,33 +133,30 @@ class HeadFormula:
         """
         from scipy.optimize import least_squares  # here, since it is slow to import
 
-        used = {edge: function for edge, function in self.edges.items() if isinstance(function, Candidate)}
-        subnodes = sorted({(edge[0], edge[2]) for edge in used} or {(len(self.layers) - 1, self.node)})
+        subnodes = sorted({(edge[0], edge[2]) for edge in self.edges} or {(len(self.layers) - 1, self.node)})
+        fitted = {edge: function for edge, function in self.edges.items() if isinstance(function, Candidate)}
         start = np.array(
-            [number for function in used.values() for number in (function.a, function.b, function.c)]
+            [number for function in fitted.values() for number in (function.a, function.b, function.c)]
             + [self.constants.get(subnode, 0.0) for subnode in subnodes]
         )
-        if len(used) < len(self.edges) or len(start) > MAX_FITTED or len(start) > len(values):
+        if len(fitted) < len(self.edges) or len(start) > min(MAX_FITTED, len(values)):
             return self
 
-        def split(numbers: Array) -> tuple[dict[Edge, Array], dict[Subnode, Any]]:
-            """Numbers (k, ...) as a, b and c of each edge, (3, ...), and all constants, (...)."""
-            of_edges = dict(zip(used, numbers[: 3 * len(used)].reshape(-1, 3, *numbers.shape[1:]), strict=True))
-            return of_edges, {**self.constants, **dict(zip(subnodes, numbers[3 * len(used) :], strict=True))}
+        def with_numbers(numbers: Array) -> HeadFormula:
+            """The formula with a, b and c of each edge, and then the constants; numbers (k, ...)."""
+            of_edges = numbers[: 3 * len(fitted)].reshape(-1, 3, *numbers.shape[1:])
+            edges = {
+                edge: replace(function, a=a, b=b, c=c)
+                for (edge, function), (a, b, c) in zip(fitted.items(), of_edges, strict=True)
+            }
+            constants = dict(zip(subnodes, numbers[3 * len(fitted) :], strict=True))
+            return replace(self, edges=edges, constants={**self.constants, **constants})
 
         def residuals(numbers: Array) -> Array:
-            """For sets of numbers, (k,) -> (n,) or (k, m) -> (m, n)."""
-            of_edges, constants = split(numbers.reshape(len(start), -1, 1))
-
-            def apply(edge: Edge, x: Array) -> Array:
-                a, b, c = of_edges[edge]
-                found: Array = c * FUNCTIONS[used[edge].function].values(a * x + b)
-                return found
-
-            with np.errstate(all="ignore"):
-                lost = self._evaluate(list(inputs.T), apply, constants) - values
+            """For one set of numbers, (k,) -> (n,), or several, (k, m) -> (m, n)."""
+            lost = with_numbers(numbers[..., None]).values(inputs) - values
             kept = np.clip(np.nan_to_num(lost, nan=PENALTY, posinf=PENALTY, neginf=-PENALTY), -PENALTY, PENALTY)
-            return np.broadcast_to(kept, (numbers.size // len(start), len(inputs))).reshape(*numbers.shape[1:], -1)
+            return np.broadcast_to(kept, (*numbers.shape[1:], len(values)))
 
         def jacobian(numbers: Array) -> Array:
             moved = numbers + STEP * np.where(numbers < 0, -1, 1) * np.maximum(np.abs(numbers), 1)
@@ -175,26 +168,22 @@ class HeadFormula:
         found = least_squares(residuals, start, jacobian, x_scale=scale, max_nfev=N_STEPS, ftol=1e-5)
         if 2 * found.cost >= float((residuals(start) ** 2).sum()):
             return self
-        of_edges, constants = split(np.array(found.x.tolist(), dtype=object))  # Python's numbers, for sympy
-        edges = {edge: replace(used[edge], a=a, b=b, c=c) for edge, (a, b, c) in of_edges.items()}
-        return replace(self, edges=edges, constants=constants)
+        return with_numbers(np.array(found.x.tolist(), dtype=object))  # Python's numbers, for sympy
 
-    def _evaluate(
-        self, inputs: Sequence[Any], apply: Callable[[Edge, Any], Any], constants: Mapping[Subnode, Any]
-    ) -> Any:
+    def _evaluate(self, inputs: Iterable[Any], apply: Callable[[Candidate | TabulatedEdge, Any], Any]) -> Any:
         """The node from the inputs of the head, numbers or symbols; edges by `apply`."""
         values = list(inputs)
         for number, layer in enumerate(self.layers):
-            sums = [constants.get((number, j), 0.0) for j in range(len(layer.subnode_scale))]
-            for edge in self.edges:
-                if edge[0] == number:
-                    sums[edge[2]] = sums[edge[2]] + apply(edge, values[edge[1]])
-            affine = zip(layer.subnode_scale.tolist(), sums, layer.subnode_bias.tolist(), strict=True)
+            sums = [self.constants.get((number, j), 0.0) for j in range(len(layer.subnode_scale))]
+            for (of, i, j), function in self.edges.items():
+                if of == number:
+                    sums[j] = sums[j] + apply(function, values[i])
+            scales, biases = layer.subnode_scale.tolist(), layer.subnode_bias.tolist()
             factors: dict[int, list[Any]] = defaultdict(list)
-            for of, (scale, total, bias) in zip(layer.config.node_of_subnode, affine, strict=True):
-                factors[of].append(scale * total + bias)
-            affine = zip(layer.node_scale.tolist(), factors.values(), layer.node_bias.tolist(), strict=True)
-            values = [scale * prod(rest, start=first) + bias for scale, (first, *rest), bias in affine]
+            for j, node in enumerate(layer.config.node_of_subnode):
+                factors[node].append(scales[j] * sums[j] + biases[j])
+            nodes = zip(layer.node_scale.tolist(), factors.values(), layer.node_bias.tolist(), strict=True)
+            values = [scale * prod(rest, start=first) + bias for scale, (first, *rest), bias in nodes]
         return values[self.node]
 
 

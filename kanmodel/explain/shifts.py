@@ -135,13 +135,7 @@ class Search:
 
 
 class Shifts:
-    """The possible shifts of one window.
-
-    Args:
-        model: the model.
-        window: (lookback, n_features), original units, oldest step first.
-        output: number of the output.
-        search: what may change.
+    """The possible shifts of one window, (lookback, n_features), original units, and their forecasts of one output.
 
     Attributes:
         low: the smallest shift of each feature, (n_features,), at most 0; 0 for features that do not change.
@@ -149,6 +143,7 @@ class Shifts:
         columns: the features.
         std: training standard deviation of each feature, 1 for a constant one, original units.
         integer: whether a feature shifts by whole numbers of its unit only.
+        has_bounds: whether `bound` is possible: the network has no recurrent part.
 
     Raises:
         DataError: features or steps that cannot be used.
@@ -158,7 +153,7 @@ class Shifts:
     def __init__(self, model: LoadedModel, window: Array, output: int, search: Search) -> None:
         self.columns, rows = model.config.features, find_rows(model.config, search.steps)
         self._model, self._window, self._output, self._rows = model, window, output, rows
-        self.std = model.scaling.feature_scale
+        self.std, self.has_bounds = model.scaling.feature_scale, not model.config.mixes_steps
         self.integer: NDArray[np.bool_] = np.array([column.integer for column in self.columns])
         chosen = np.isin(np.arange(len(self.columns)), find_features(model.config, search.features))
         moves = chosen & np.array([column.std > 0 and not column.fixed for column in self.columns])
@@ -204,11 +199,6 @@ class Shifts:
         slopes: Array = gradient[:, self._rows].sum(dim=1).double().numpy() * scale  # a shift of 1 is one model unit
         return outputs.detach().double().numpy() * scale + mean, slopes
 
-    @property
-    def has_bounds(self) -> bool:
-        """Whether `bound` is possible: the network has no recurrent part."""
-        return not self._model.config.mixes_steps
-
     def bound(self, low: Array, high: Array) -> tuple[Array, Array]:
         """Bounds of the forecasts of all shifts between two, (n, n_features) each -> two of (n,), original units."""
         model = self._model
@@ -231,9 +221,7 @@ class Shifts:
                 for layer, of_layer in zip(model.network.stages[stage], traces, strict=True):
                     if (grid := getattr(layer, "grid", None)) is None:
                         continue
-                    values = of_layer.inputs
-                    for step in layer.before:
-                        values = step(values)
+                    _, values = layer.read(of_layer.inputs)
                     for x, knots in zip(values.double().T.numpy(), grid.double().numpy(), strict=True):
                         found.append(np.interp(x, knots, np.arange(len(knots))).reshape(len(batch), -1))
             positions.append(np.concatenate(found, axis=1))

@@ -56,26 +56,13 @@ class Function:
 
 POSITIVE = (0.0, inf)
 
-
-def _power(exponent: int) -> Callable[[Array], Array]:
-    """u to a positive integer by products, which are faster than `numpy.power`."""
-
-    def values(u: Array) -> Array:
-        result = u
-        for _ in range(exponent - 1):
-            result = result * u
-        return result
-
-    return values
-
-
-# What a search tries.
+# What a search tries. Powers are products, which are faster than `numpy.power`.
 LIBRARY: dict[str, Function] = {
     "x": Function(lambda u: u, "{}", 1, mirrored=True, homogeneous=True),
-    "x^2": Function(_power(2), "({})**2", 2, mirrored=True, homogeneous=True),
-    "x^3": Function(_power(3), "({})**3", 3, mirrored=True, homogeneous=True),
-    "x^4": Function(_power(4), "({})**4", 3, mirrored=True, homogeneous=True),
-    "x^5": Function(_power(5), "({})**5", 4, mirrored=True, homogeneous=True),
+    "x^2": Function(lambda u: u * u, "({})**2", 2, mirrored=True, homogeneous=True),
+    "x^3": Function(lambda u: u * u * u, "({})**3", 3, mirrored=True, homogeneous=True),
+    "x^4": Function(lambda u: u * u * u * u, "({})**4", 3, mirrored=True, homogeneous=True),
+    "x^5": Function(lambda u: u * u * u * u * u, "({})**5", 4, mirrored=True, homogeneous=True),
     "1/x": Function(lambda u: 1 / u, "1/({})", 2, POSITIVE, mirrored=True, homogeneous=True),
     "1/x^2": Function(lambda u: 1 / u**2, "1/({})**2", 2, POSITIVE, mirrored=True, homogeneous=True),
     "sqrt": Function(np.sqrt, "sqrt({})", 2, POSITIVE, homogeneous=True),
@@ -120,10 +107,8 @@ class Candidate:
 
     Attributes:
         function: name of f, in `FUNCTIONS`.
-        a: inner scale.
-        b: inner shift.
-        c: outer scale.
-        d: outer shift.
+        a, b: inner scale and shift.
+        c, d: outer scale and shift.
         r2: coefficient of determination on the samples.
     """
 
@@ -169,16 +154,9 @@ def suggest_edge_formulas(model: LoadedModel, edge: TopologyEdge) -> list[Candid
 
 
 def sample_edge(trace: LayerTrace, i: int, j: int, left_out: float = 0.0) -> tuple[Array, Array]:
-    """Inputs and outputs of an edge on some windows, evenly by rank of the input.
+    """At most `N_SAMPLES` inputs of the edge from node i to sub-node j, ascending, and its outputs; model units.
 
-    Args:
-        trace: what the windows send through the layer of the edge.
-        i: number of the node that the edge leaves.
-        j: number of the sub-node that it enters.
-        left_out: share of the smallest inputs, and of the largest, that are not sampled.
-
-    Returns:
-        Two arrays of at most `N_SAMPLES`, inputs ascending, model units.
+    They are taken evenly by rank; a share of the smallest inputs, and of the largest, is left out.
     """
     x, y = trace.inputs[:, i].double().numpy(), trace.edges[:, j, i].double().numpy()
     ranks = np.linspace(left_out, 1 - left_out, min(N_SAMPLES, len(x))) * (len(x) - 1)
@@ -210,15 +188,11 @@ def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
 
 
 def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRARY)) -> list[Candidate]:
-    """The best formula of each function, by R2 to four digits and then complexity; a straight line is among them.
+    """The best formula of each function of `LIBRARY` for finite values y at positions x, (n,) both.
 
-    No formula leaves the domain of its function, or has a pole, between the smallest and the largest position. For
-    values or positions within 1e-150 of each other the straight line is the only formula, of slope 0 for a constant.
-
-    Args:
-        x: positions, (n,), finite.
-        y: values there, (n,), finite.
-        functions: names from `LIBRARY`.
+    They are sorted by R2 to four digits and then complexity; a straight line is among them. None leaves the domain of
+    its function, or has a pole, between the smallest and the largest position. For values or positions within 1e-150 of
+    each other the straight line is the only formula, of slope 0 for a constant.
     """
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
@@ -313,8 +287,7 @@ class Search:
 
     Attributes:
         ends: from parameters, each (...), to the ends of the argument, each (...).
-        starts: from positions and values, each (n,), to groups of parameters, each (n_parameters, m); the best of each
-            group may be refined.
+        starts: from positions and values (n,) to groups of parameters (n_parameters, m), whose best may be refined.
         refined: whether the residuals are smooth in the parameters.
     """
 
@@ -324,15 +297,9 @@ class Search:
 
 
 def _search_argument(name: str, u: Array, y: Array) -> tuple[float, float] | None:
-    """The ends of the argument for which c f + d comes nearest to values.
+    """The ends of the argument for which c f + d comes nearest to values y (n,) of mean 0 and sum of squares 1.
 
-    Args:
-        name: of f, in `SEARCHES`.
-        u: positions, ascending from -1 to 1, (n,).
-        y: values there with mean 0 and sum of squares 1, (n,).
-
-    Returns:
-        None where f hardly varies, or is not finite, for every argument that was tried.
+    Positions u (n,) ascend from -1 to 1. None where f hardly varies, or is not finite, for all arguments tried.
     """
     from scipy.optimize import leastsq  # here, since it is slow to import, and few questions need it
 

@@ -44,22 +44,6 @@ class Curve:
     predictions: Array
     outside_training_range: NDArray[np.bool_]
 
-    @classmethod
-    def of(
-        cls, model: LoadedModel, window: Array, feature: int, rows: slice, added: Array | None, points: int
-    ) -> Curve:
-        """The curve of one window (lookback, n_features) and feature; see `WhatIf.of`."""
-        column, low, high = model.config.features[feature], model.feature_low[feature], model.feature_high[feature]
-        if added is None and not np.isfinite([low, high]).all():
-            raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
-        values = np.linspace(low, high, points) if added is None else added
-        changed = np.repeat(window[None], len(values), axis=0)
-        changed[:, rows, feature] = values[:, None] + (0.0 if added is None else window[rows, feature])
-        taken = changed[:, rows, feature]
-        outside = ((taken < low) | (taken > high)).any(axis=1)
-        kind: Literal["shift", "value"] = "value" if added is None else "shift"
-        return cls(column.name, column.unit, kind, values, model.predict(changed), outside)
-
 
 @dataclass(frozen=True, repr=False, eq=False)
 class WhatIf(Result):
@@ -93,14 +77,26 @@ class WhatIf(Result):
         if points < 2:
             raise DataError.at("points", f"must be a whole number from 2, but is {points}")
         chosen, rows = find_features(model.config, features), find_rows(model.config, steps)
-        added, curves = None if shift is None else _read_shift(shift), []
+        kind: Literal["shift", "value"] = "value" if shift is None else "shift"
+        curves: list[list[Curve]] = []
         for window in windows:
-            of_window = []
+            curves.append([])
             for feature in chosen:
-                of_window.append(Curve.of(model, window, feature, rows, added, points))
+                column, low, high = (
+                    model.config.features[feature],
+                    model.feature_low[feature],
+                    model.feature_high[feature],
+                )
+                if shift is None and not np.isfinite([low, high]).all():
+                    raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
+                values = np.linspace(low, high, points) if shift is None else _read_shift(shift)
+                changed = np.repeat(window[None], len(values), axis=0)
+                changed[:, rows, feature] = values[:, None] + (0.0 if shift is None else window[rows, feature])
+                taken = changed[:, rows, feature]
+                outside = ((taken < low) | (taken > high)).any(axis=1)
+                curves[-1].append(Curve(column.name, column.unit, kind, values, model.predict(changed), outside))
                 pause()
-            curves.append(tuple(of_window))
-        return cls(model.config.outputs, tuple(curves))
+        return cls(model.config.outputs, tuple(map(tuple, curves)))
 
     def __len__(self) -> int:
         return len(self.curves)
