@@ -21,7 +21,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "add_groups", "prune_by_rule", "assemble_topology", "write_report")
+FUNCTIONS = ("measure_importance", "add_groups", "prune_by_rule", "make_graph", "write_report")
 
 
 @pytest.fixture
