@@ -115,15 +115,12 @@ def read_numbers(values: Any, path: str) -> Array:
     try:
         array = np.asarray(values)
     except ValueError:
-        raise DataError(
-            f"{path} must be an array, but its rows differ in length", [Problem(path, "is ragged")]
-        ) from None
+        raise DataError.at(path, "must be an array, but its rows differ in length") from None
     if array.dtype.kind == "O":
         for place in np.ndindex(array.shape):
             if not (array[place] is None or isinstance(array[place], Real | np.bool_)):
                 where = path + "".join(f"[{index}]" for index in place)
-                message = f"must be a number, but is {quote(array[place])}"
-                raise DataError.at(where, message)
+                raise DataError.at(where, f"must be a number, but is {quote(array[place])}")
     elif array.dtype.kind not in "biuf":
         raise DataError(f"{path} must hold numbers, but holds {array.dtype.name}", [Problem(path, "must hold numbers")])
     try:
@@ -136,8 +133,7 @@ def read_numbers(values: Any, path: str) -> Array:
 
 def _read_count(value: object, path: str, lowest: int = 0) -> int:
     if not isinstance(value, Integral) or value < lowest:
-        message = f"must be a whole number from {lowest}, but is {quote(value)}"
-        raise DataError.at(path, message)
+        raise DataError.at(path, f"must be a whole number from {lowest}, but is {quote(value)}")
     return int(value)
 
 
@@ -151,14 +147,12 @@ def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
             raise DataError(f"{path} has {count[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
     rows = np.asarray(frame.to_numpy())
     if rows.ndim != 2 or len(rows) < lookback:
-        message = f"has {len(rows)} rows, but a window has {lookback} steps"
-        raise DataError.at(path, message)
+        raise DataError.at(path, f"has {len(rows)} rows, but a window has {lookback} steps")
     newest = _order_rows(model.config, frame, len(rows), path)[-lookback:]
     window = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in names]
     for name, column in zip(names, window, strict=True):
         for step in np.flatnonzero(~np.isfinite(column)):
-            place = f"{path}[{name!r}], row {newest[step]}"
-            raise DataError.at(place, "must be finite")
+            raise DataError.at(f"{path}[{name!r}], row {newest[step]}", "must be finite")
     return np.stack(window, axis=1)
 
 
@@ -172,26 +166,23 @@ def _order_rows(config: ModelConfig, frame: Any, n_rows: int, path: str) -> NDAr
         values = index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
     if time is None or values is None:
         return np.arange(n_rows)
+    column = f"{path}[{time.name!r}]"
     instants, dated = read_instants(values, time.name)
     if dated != time.dated:
-        raise DataError.at(
-            f"{path}[{time.name!r}]", f"must hold {'dates' if time.dated else 'numbers'}, as in training"
-        )
+        raise DataError.at(column, f"must hold {'dates' if time.dated else 'numbers'}, as in training")
     order = np.argsort(instants, kind="stable")
     steps = np.diff(instants[order[-config.lookback - 1 :]])  # with the row before the window, which may repeat a time
     if (steps == 0).any():
         row = order[len(order) - len(steps) + int(np.flatnonzero(steps == 0)[0])]
-        raise DataError.at(
-            f"{path}[{time.name!r}]", f"must not repeat a time, but has {times_as_text(values[[row]])[0]} twice"
-        )
+        raise DataError.at(column, f"must not repeat a time, but has {times_as_text(values[[row]])[0]} twice")
     within = steps[len(steps) - config.lookback + 1 :]
     if 2 * time.is_short(within).sum() > len(within):
         message = f"has mostly steps shorter than those of the training, {time.usual_step}: give rows at that distance"
-        raise DataError.at(f"{path}[{time.name!r}]", message)
+        raise DataError.at(column, message)
     for place in np.flatnonzero(time.is_gap(within)).tolist():
         before, after = times_as_text(values[order[len(order) - config.lookback + place :][:2]])
         message = f"must have no gap in the window's {config.lookback} rows, but goes from {before} to {after}"
-        raise DataError.at(f"{path}[{time.name!r}]", message)
+        raise DataError.at(column, message)
     return order
 
 
@@ -200,20 +191,17 @@ def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> 
     names, lookback = model.config.feature_names, model.config.lookback
     for name in mapping:
         if name not in names:
-            raise UnknownNameError(
-                f"{path} has {quote(name)}, which is not a feature; the features are {', '.join(names)}"
-            )
+            known = ", ".join(names)
+            raise UnknownNameError(f"{path} has {quote(name)}, which is not a feature; the features are {known}")
     _refuse_missing(names, list(mapping), f"{path} lacks feature")
     columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in names]
     shape = columns[0].shape
     for name, column in zip(names, columns, strict=True):
         place = f"{path}[{name!r}]"
         if column.ndim not in (1, 2) or column.shape[-1] != lookback:
-            message = f"must have shape (n, {lookback}) or ({lookback},), but has {column.shape}"
-            raise DataError.at(place, message)
+            raise DataError.at(place, f"must have shape (n, {lookback}) or ({lookback},), but has {column.shape}")
         if column.shape != shape:
-            message = f"must have shape {shape} as {names[0]!r} has, but has {column.shape}"
-            raise DataError.at(place, message)
+            raise DataError.at(place, f"must have shape {shape} as {names[0]!r} has, but has {column.shape}")
         refuse_non_finite(column, place)
     return np.stack(columns, axis=-1)
 

@@ -19,15 +19,9 @@ from kanmodel.checks import check_lowest, checked
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem, refuse_unknown
+from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
-from kanmodel.explain.attribution import (
-    Explanation,
-    LedgerOptions,
-    Segments,
-    complete_segments,
-    explain_windows,
-    resolve_segments,
-)
+from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
@@ -37,18 +31,7 @@ from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_basel
 from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import Importance, add_groups, measure_importance
 from kanmodel.explain.model_comparison import ModelComparison
-from kanmodel.explain.pruning import (
-    Fidelity,
-    FidelityPoint,
-    Fill,
-    Metric,
-    Pruning,
-    PruningRule,
-    Thresholds,
-    prune_by_rule,
-    remove_edges,
-    trace_fidelity,
-)
+from kanmodel.explain.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.result import Result, Table
 from kanmodel.explain.shifts import Goal, Search
@@ -144,8 +127,9 @@ class Model(Result):
     read, not changed. Long computations call `kanmodel.computing.pause` between slices of the work.
 
     An output is given by its name, and is the first by default. Methods raise `UnknownNameError` for an output, a
-    feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used, and
-    `NonFiniteError` if a result is not finite.
+    feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used (as
+    `InsufficientReferenceError` if a statistic needs more reference windows), and `NonFiniteError` if a result is not
+    finite.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -314,12 +298,7 @@ class Model(Result):
         return self._measure_effects(explained, number, scaled, start, effects == "steps")
 
     def _measure_effects(
-        self,
-        explained: Explanation,
-        number: int,
-        scaled: Tensor,
-        start: Baseline | ReferenceBaselines,
-        of_steps: bool,
+        self, explained: Explanation, number: int, scaled: Tensor, start: Baseline | ReferenceBaselines, of_steps: bool
     ) -> Explanation:
         """Adds the effects of features, groups, segments and, if wanted, steps to an explanation."""
 
@@ -329,7 +308,7 @@ class Model(Result):
         lookback, n_features = self.config.window_shape
         explained = replace(explained, effects=measure(each_feature(self.config), n_features))
         if explained.is_grouped:
-            rows = list(resolve_segments(explained.segments, lookback).values())
+            rows = list(attribution.resolve_segments(explained.segments, lookback).values())
             parts = [Part(members, steps) for members in explained.grouping.members for steps in rows or [slice(None)]]
             shape = (len(explained.group_names), *([len(rows)] if rows else []))
             explained = replace(explained, effects_by_group=measure(parts, *shape))
@@ -450,9 +429,8 @@ class Model(Result):
         mine = read_windows(self.loaded, windows)
         theirs = mine if against_windows is None else read_windows(against.loaded, against_windows, "against_windows")
         if len(theirs) != len(mine):
-            raise DataError.at(
-                "against_windows", f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
-            )
+            message = f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
+            raise DataError.at("against_windows", message)
         return Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
 
     def baseline(self, baseline: Any = "mean") -> Array:
@@ -460,10 +438,7 @@ class Model(Result):
         return baseline_windows(self.loaded, read_baseline(self.loaded, baseline))
 
     def importance(
-        self,
-        output: str | None = None,
-        *,
-        groups: Groups | Literal["checkpoint"] | None = "checkpoint",
+        self, output: str | None = None, *, groups: Groups | Literal["checkpoint"] | None = "checkpoint"
     ) -> Importance:
         """Global importance of features and groups over the reference windows, with bootstrap intervals and verdicts.
 
@@ -471,10 +446,8 @@ class Model(Result):
             output: its name; None for the first.
             groups: as in `explain`.
         """
-        number = self._number_of(output)
-        return self._attribute(
-            number, tuple((name, *members) for name, members in self.choose_groups(groups)[0].items())
-        )
+        key = tuple((name, *members) for name, members in self.choose_groups(groups)[0].items())
+        return self._attribute(self._number_of(output), key)
 
     def agreement(self, output: str | None = None) -> tuple[Agreement, ...]:
         """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair."""
@@ -484,11 +457,7 @@ class Model(Result):
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
         return measure_faithfulness(self.loaded, self._number_of(output))
 
-    def topology(
-        self,
-        output: str | None = None,
-        **rule: Unpack[RuleArguments],
-    ) -> Topology:
+    def topology(self, output: str | None = None, **rule: Unpack[RuleArguments]) -> Topology:
         """The graph of the network for one output, pruned.
 
         Args:
@@ -503,28 +472,17 @@ class Model(Result):
             fill: value of a pruned edge: its mean on the reference windows (mean ablation), or ``"zero"`` as in pykan.
             without: further edges to remove, in any form of `edge`: ``["head:0:7:3"]``, ``[("lstm:7", "head:1:3")]``.
                 Nodes that only they connected are removed too; `fidelity` holds before their removal.
-
-        Raises:
-            InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         number = self._number_of(output)
         return self._lay_out(number, self._rule(rule))
 
-    def ablate(
-        self,
-        windows: Windows,
-        output: str | None = None,
-        **rule: Unpack[RuleArguments],
-    ) -> Ablation:
+    def ablate(self, windows: Windows, output: str | None = None, **rule: Unpack[RuleArguments]) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
         Args:
             windows: in any form of `Windows`, original units.
             output: its name; the first without.
             **rule: as for `topology`.
-
-        Raises:
-            InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         number, chosen = self._number_of(output), self._rule(rule)
         read = read_windows(self.loaded, windows)
@@ -534,18 +492,11 @@ class Model(Result):
         return Ablation.of(topology, predictions, ablated)
 
     def fidelity_curve(
-        self,
-        output: str | None = None,
-        *,
-        metric: Metric = "contribution",
-        fill: Fill = "mean",
+        self, output: str | None = None, *, metric: Metric = "contribution", fill: Fill = "mean"
     ) -> tuple[FidelityPoint, ...]:
         """Fidelity against the number of kept edges, from all towards none, removing the weakest first.
 
         Edges that are cut off go at once, and those of a large network in groups, so that some numbers have no point.
-
-        Raises:
-            InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         number, rule = self._number_of(output), PruningRule.of(None, metric, None, fill)
         return self._trace_fidelity(number, metric, rule.fill)
@@ -599,19 +550,12 @@ class Model(Result):
         """Answers to common questions about the picture of a KAN, for one output."""
         return self._report(self._number_of(output))
 
-    def prune(
-        self,
-        outputs: Sequence[str] | str | None = None,
-        **rule: Unpack[RuleArguments],
-    ) -> Model:
+    def prune(self, outputs: Sequence[str] | str | None = None, **rule: Unpack[RuleArguments]) -> Model:
         """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
 
         Args:
             outputs: names of the outputs that keep the fidelity; None for all.
             **rule: as for `topology`.
-
-        Raises:
-            InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         """
         names = [outputs] if isinstance(outputs, str) else self.outputs if outputs is None else outputs
         numbers = sorted({self._number_of(name) for name in names})
@@ -702,8 +646,8 @@ class Model(Result):
         """The edges that a rule keeps. Rules that differ in `without` alone share one search."""
         if rule.without:
             rest = self._prune(output, replace(rule, without=()))
-            return remove_edges(self.loaded, output, rest, rule.without)
-        return prune_by_rule(self.loaded, self._measure(output), rule)
+            return pruning.remove_edges(self.loaded, output, rest, rule.without)
+        return pruning.prune_by_rule(self.loaded, self._measure(output), rule)
 
     def _lay_out(self, output: int, rule: PruningRule) -> Topology:
         """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
@@ -722,7 +666,7 @@ class Model(Result):
 
     @cached
     def _trace_fidelity(self, output: int, metric: Metric, fill: Fill) -> tuple[FidelityPoint, ...]:
-        return trace_fidelity(self.loaded, self._measure(output), metric, fill)
+        return pruning.trace_fidelity(self.loaded, self._measure(output), metric, fill)
 
     @cached
     def _formulas(self, output: int) -> Formulas:

@@ -214,7 +214,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
         finally:
             ended.set()
 
-    monkeypatch.setattr(core, "trace_fidelity", never_end)
+    monkeypatch.setattr(core.pruning, "trace_fidelity", never_end)
     with serve(models=folder / "head.safetensors", cached_results=1) as client:
         with connect(client) as connection:
             connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
@@ -283,7 +283,7 @@ def lines_of(headers):
 def test_long_computations_of_one_key_leave_the_others_their_places(serve, folder, monkeypatch):
     """While 64 endless comparisons of one key fill its share, another is answered as if they were not there."""
     begun, may_end = threading.Event(), threading.Event()
-    prune = core.prune_by_rule
+    prune = core.pruning.prune_by_rule
 
     def take_long(loaded, measured, rule):
         if 0.9 <= rule.fidelity < 0.91:
@@ -292,7 +292,7 @@ def test_long_computations_of_one_key_leave_the_others_their_places(serve, folde
                 pause()
         return prune(loaded, measured, rule)
 
-    monkeypatch.setattr(core, "prune_by_rule", take_long)
+    monkeypatch.setattr(core.pruning, "prune_by_rule", take_long)
     body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"
     with serve(models=folder / "two.safetensors", keys=KEY_LINES, max_explanations=64) as client:
         greedy = {**KEYS["a"], "X-Request-Timeout": "3600"}
