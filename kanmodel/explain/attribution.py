@@ -42,9 +42,16 @@ from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, IncompleteError, Problem, quote
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects
-from kanmodel.explain.paths.bisection import BATCH
-from kanmodel.explain.paths.path import LedgerLayer, concatenate, list_layers, map_arrays, take
-from kanmodel.explain.paths.walk import PathLedger, Walk
+from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
+from kanmodel.explain.paths.path import (
+    Contributions,
+    LedgerLayer,
+    concatenate,
+    list_layers,
+    map_arrays,
+    merge_rows,
+    take,
+)
 from kanmodel.explain.result import Pictured, Table, Theme
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
@@ -66,7 +73,8 @@ _BY_WINDOW = (
     *("standard_error", "effects", "effects_by_group", "step_effects"),
 )
 
-# By network and output; two threads that ask at once compute the same number.
+# The median error of paths to reference windows by every other node, in standard deviations, infinite where a node
+# jumps: by network and output. Two threads that ask at once compute the same number.
 _typical_errors: WeakKeyDictionary[FrozenNetwork, dict[int, float]] = WeakKeyDictionary()
 
 
@@ -196,26 +204,18 @@ class Explanation(Pictured):
         return replace(self, **of_chosen)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
-        """Raises if a residual is larger than F(x) - F(x0) and than the standard deviation of the output.
-
-        Args:
-            output_std: standard deviation of the output on the reference windows.
-            first: index of the first window, for the message.
+        """Raises if a residual is larger than F(x) - F(x0) and than the output's standard deviation on the reference.
 
         Raises:
-            IncompleteError: a window has such a residual.
+            IncompleteError: a window has such a residual; the message counts the windows from `first`.
         """
         change = np.abs(self.predictions - self.baseline_prediction)
         absurd = np.flatnonzero(self.residual > np.maximum(change, output_std))
-        if not len(absurd):
-            return
-        worst = absurd[0]
-        message = (
-            f"has values too far out to be explained: its contributions miss the change of {change[worst]:.3g} "
-            f"by {self.residual[worst]:.3g}"
-        )
-        places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
-        raise IncompleteError(f"{places[0].path} {message}", places)
+        if len(absurd):
+            missed = f"the change of {change[absurd[0]]:.3g} by {self.residual[absurd[0]]:.3g}"
+            message = f"has values too far out to be explained: its contributions miss {missed}"
+            places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
+            raise IncompleteError(f"{places[0].path} {message}", places)
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
         """A row for each window and feature, features in the model's order; values of the window are repeated.
@@ -248,14 +248,12 @@ class Explanation(Pictured):
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """The waterfall of one window, and below it the heat map of contributions by feature and step.
 
-        Top-level groups replace their features, and segments replace steps.
-
-        Args:
-            path: a file to write it to as well.
-            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
+        Top-level groups replace their features, and segments replace steps. Arguments are those of `html`.
 
         Raises:
             DataError: there are several windows, or none.
+            UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
         """
         if len(self) != 1:
             raise DataError(f"a waterfall shows one window, but there are {len(self)}: take one, as e[0]")
@@ -303,28 +301,21 @@ class Explanation(Pictured):
         """A row for each feature, by the mean magnitude of its contributions."""
         if not len(self):
             return []
-        magnitudes = np.abs(self.contributions).mean(axis=0)
-        means = [magnitudes, self.contributions.mean(axis=0)]
+        means = [np.abs(self.contributions).mean(axis=0), self.contributions.mean(axis=0)]
         if self.effects is not None:
             means += [np.abs(getattr(self.effects, name)).mean(axis=0) for name in _EFFECTS]
         return [
             {"feature": self.features[number]}
             | {column: float(values[number]) for column, values in zip(columns, means, strict=True)}
-            for number in np.argsort(-magnitudes, kind="stable").tolist()
+            for number in np.argsort(-means[0], kind="stable").tolist()
         ]
 
     def _windows(self) -> list[dict[str, Any]]:
         """A row for each window."""
-        largest = np.abs(self.contributions).argmax(axis=1)
-        values = (
-            range(len(self)),
-            self.predictions.tolist(),
-            (self.features[feature] for feature in largest.tolist()),
-            self.residual.tolist(),
-            self.error.tolist(),
-            self.converged.tolist(),
-        )
-        return [dict(zip(_OF_WINDOW, row, strict=True)) for row in zip(*values, strict=True)]
+        largest = [self.features[feature] for feature in np.abs(self.contributions).argmax(axis=1).tolist()]
+        figures = (values.tolist() for values in (self.residual, self.error, self.converged))
+        rows = zip(range(len(self)), self.predictions.tolist(), largest, *figures, strict=True)
+        return [dict(zip(_OF_WINDOW, row, strict=True)) for row in rows]
 
 
 def _largest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -397,15 +388,15 @@ def _explain_from(
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     first_nodes = _choose_first_nodes(model, output, options)
-    batches: list[PathLedger] = []
+    batches: list[Integrals[Contributions]] = []
     for batch in torch.split(windows, BATCH):
         if batches:
             pause()
         batches.append(_explain_batch(model, batch, scaled_start, output, options, first_nodes))
-    explained = concatenate(batches)
+    explained, output_std = concatenate(batches), float(model.output_std[output])
     residual, error = explained.residual * scale, explained.error * scale
-    contributions = map_arrays(lambda values: values * scale, explained.contributions)
-    predictions = (explained.contributions.start + explained.contributions.change) * scale + mean
+    contributions = map_arrays(lambda values: values * scale, explained.values)
+    predictions = (explained.values.start + explained.values.change) * scale + mean
     for values in (predictions, residual, error):
         refuse_non_finite_outputs(values)
     return Explanation(
@@ -413,85 +404,64 @@ def _explain_from(
         unit=model.config.target_of(output).unit,
         features=model.config.feature_names,
         predictions=predictions,
-        baseline_prediction=float(explained.contributions.start[0]) * scale + mean,
+        baseline_prediction=float(explained.values.start[0]) * scale + mean,
         baseline=start,
         contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
         layers=list_layers(model.network, output, contributions),
         error=error,
         residual=residual,
-        tolerance=options.tolerance * float(model.output_std[output]),
-        converged=explained.converged,
+        tolerance=options.tolerance * output_std,
+        converged=explained.within(options.tolerance * (output_std / scale)),
         path_nodes=explained.n_nodes,
     )
 
 
 def _explain_batch(
-    model: LoadedModel,
-    windows: Tensor,
-    start: Tensor,
-    output: int,
-    options: LedgerOptions,
-    first_nodes: int,
-) -> PathLedger:
+    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, first_nodes: int
+) -> Integrals[Contributions]:
     """Explains in the model's type, and in float64 what float32 cannot hold."""
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
-    tolerance = options.tolerance * spread
     last_nodes = 2 * options.path_nodes - 1 if options.halvings else options.path_nodes
 
-    def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> PathLedger:
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> Integrals[Contributions]:
         n_nodes = (options.path_nodes, first_nodes, last_nodes)
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *n_nodes)
-        return walk.explain(tolerance, halvings)
+        return walk.explain(options.tolerance * spread, halvings)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
-    again = _beyond_float32(model, windows, start)
-    found: list[PathLedger] = []
-    if not again.all():
-        near, halvings = take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS)
-        found.append(explain(model.frozen, near, halvings, first_nodes))
-        again[~again] = ~found[0].converged
-        if not again.any():
-            return found[0]
-        found[0] = take(found[0], found[0].converged)
-    of_again = take(windows, again).double()
-    found.append(explain(model.frozen_float64, of_again, options.halvings, options.path_nodes))
-    order = np.argsort(np.append(np.flatnonzero(~again), np.flatnonzero(again)))
-    return map_arrays(lambda values: values[order], concatenate(found))
-
-
-def _beyond_float32(model: LoadedModel, windows: Tensor, start: Tensor) -> NDArray[np.bool_]:
-    """Whether a path leads so far from the data that rounding its points to float32 moves gates and nodes, (n,).
-
-    No estimate sees this error: the rules agree on the rounded points, and sums hold there too.
-    """
+    # A path far from the data: rounding its points to float32 moves gates and nodes. No estimate sees this error, since
+    # the rules agree on the rounded points, and sums hold there too.
     largest = torch.maximum(windows.abs(), start.abs())
-    beyond: NDArray[np.bool_] = (largest > FLOAT32_REACH * model.reference_magnitude).flatten(1).any(dim=1).numpy()
-    return beyond
+    again = (largest > FLOAT32_REACH * model.reference_magnitude).flatten(1).any(dim=1).numpy()  # (n,)
+    if again.all():
+        return explain(model.frozen_float64, windows.double(), options.halvings, options.path_nodes)
+    near = explain(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS), first_nodes)
+    converged = near.within(options.tolerance * spread)
+    again[~again] = ~converged
+    if not again.any():
+        return near
+    far = explain(model.frozen_float64, take(windows, again).double(), options.halvings, options.path_nodes)
+    return merge_rows(again, far, take(near, converged))
 
 
 def _choose_first_nodes(model: LoadedModel, output: int, options: LedgerOptions) -> int:
-    """Every other of the usual path nodes where they mostly suffice on reference windows, else all."""
+    """Every other of the usual path nodes where they mostly suffice on reference windows, else all.
+
+    Every window is explained with the same nodes whatever stands beside it, so this may not be learnt from requests.
+    """
     if options.path_nodes != PATH_NODES or not options.halvings:
         return options.path_nodes
     half = (PATH_NODES + 1) // 2
     known = _typical_errors.setdefault(model.frozen, {})
     if output not in known:
-        known[output] = _typical_error(model, output, half)
+        spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+        windows, start = spread_windows(model, TYPICAL_WINDOWS), scaled_baselines(model)[0]
+        walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, half, half, half)
+        found = walk.explain(np.inf, halvings=0)
+        known[output] = float(np.median(np.where(found.within(np.inf), found.error, np.inf)) / spread)
     return half if known[output] <= options.tolerance else PATH_NODES
-
-
-def _typical_error(model: LoadedModel, output: int, n_nodes: int) -> float:
-    """The median error of paths to reference windows by one rule, in standard deviations; infinite where a node jumps.
-
-    Every window is explained with the same nodes whatever stands beside it, so this may not be learnt from requests.
-    """
-    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
-    windows, start = spread_windows(model, TYPICAL_WINDOWS), scaled_baselines(model)[0]
-    walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, n_nodes, n_nodes, n_nodes)
-    found = walk.explain(np.inf, halvings=0)
-    return float(np.median(np.where(found.converged, found.error, np.inf)) / spread)
 
 
 def sum_groups(contributions: Array, groups: Iterable[Sequence[int]]) -> Array:

@@ -12,7 +12,7 @@ block length over the number of windows. An interval keeps to the range of the r
 negative.
 
 How many of 100 intervals of 95 % hold the true mean of a Gaussian AR(1) series of 512 values, at these autocorrelations
-(``pytest -s tests/kanmodel/explain/importance/test_bootstrap.py -k coverage`` prints the table):
+(``pytest -s tests/kanmodel/explain/test_bootstrap.py -k coverage`` prints the table):
 
     autocorrelation   0     0.5   0.8   0.9
     coverage          94.8  93.2  92.1  89.8
@@ -39,13 +39,7 @@ LENGTHS = np.array([1, 2, *(m << k for k in range(20) for m in (3, 4))])  # 1, 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over the reference windows, with its interval.
-
-    Attributes:
-        value: any shape.
-        low: lower bound, the same shape.
-        high: upper bound, the same shape.
-    """
+    """Means over the reference windows, of any shape, with the bounds of their intervals."""
 
     value: Array
     low: Array
@@ -72,16 +66,12 @@ class Bootstrap:
     def weights(self, length: int) -> Array:
         """How often each window counts in each resample of blocks of this length, (resamples, n); rows sum to 1."""
         if length not in self._weights:
-            self._weights[length] = self._draw(length)
+            n, resamples = self._n, self._resamples
+            starts = np.random.default_rng(self._seed).integers(0, n, (resamples, -(-n // length)))
+            rows = (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :n] % n  # (resamples, n)
+            rows += n * np.arange(resamples)[:, None]
+            self._weights[length] = np.bincount(rows.ravel(), minlength=n * resamples).reshape(-1, n) / n
         return self._weights[length]
-
-    def _draw(self, length: int) -> Array:
-        n, n_blocks = self._n, -(-self._n // length)
-        starts = np.random.default_rng(self._seed).integers(0, n, (self._resamples, n_blocks))
-        rows = (starts[..., None] + np.arange(length)).reshape(self._resamples, -1)[:, :n] % n  # (resamples, n)
-        rows += n * np.arange(self._resamples)[:, None]
-        counts: Array = np.bincount(rows.ravel(), minlength=n * self._resamples).reshape(-1, n) / n
-        return counts
 
     def mean(self, values: Array) -> Estimate:
         """The mean of values (n, ...) over the windows."""
@@ -93,18 +83,16 @@ class Bootstrap:
     def share(self, sizes: Array, of: Array | None = None) -> Estimate:
         """The mean of each column of sizes (n, n_columns), none negative, as a share of all; 0 where all are 0.
 
-        Blocks are as long as the share's own linearisation needs: size - share * total, window by window.
-
-        Args:
-            sizes: the sizes.
-            of: what is all, (n, any number of columns); the sizes without.
+        `of` is what is all, (n, any number of columns), if not the sizes. Blocks are as long as the share's own
+        linearisation needs: size - share * total, window by window.
         """
         total = (sizes if of is None else of).sum(axis=1, keepdims=True)  # (n, 1)
         value = _ratio(sizes.mean(axis=0), total.mean(axis=0))
-        low, high = self._bounds(
-            sizes - value * total, lambda weights, columns: _ratio(weights @ sizes[:, columns], weights @ total)
-        )
-        return Estimate(value, low, high)
+
+        def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
+            return _ratio(weights @ sizes[:, columns], weights @ total)
+
+        return Estimate(value, *self._bounds(sizes - value * total, resample))
 
     def share_difference(self, sizes: Array, others: Array) -> Estimate:
         """`share` of some sizes less that of others, (n, n_columns) both, which are resampled together (paired)."""
@@ -119,15 +107,13 @@ class Bootstrap:
             one, other = (_ratio(weights @ sizes[:, columns], weights @ total) for sizes, total in pairs)
             return one - other
 
-        low, high = self._bounds(of_share[0] - of_share[1], resample)
-        return Estimate(shares[0] - shares[1], low, high)
+        return Estimate(shares[0] - shares[1], *self._bounds(of_share[0] - of_share[1], resample))
 
     def _bounds(self, series: Array, resample: Callable[[Array, NDArray[np.intp]], Array]) -> tuple[Array, Array]:
-        """Bounds of a statistic of each column of series (n, n_columns), whose dependence sets the block lengths.
+        """Bounds of a statistic of each column, to first order the mean of series (n, n_columns).
 
-        Args:
-            series: what the statistic is, to first order, the mean of.
-            resample: the statistics (resamples, chosen) of chosen columns under weights (resamples, n).
+        The dependence of the series sets the block lengths; `resample` gives the statistics (resamples, chosen) of
+        chosen columns under weights (resamples, n).
         """
         low, high = np.empty(series.shape[1]), np.empty(series.shape[1])
         for start in range(0, series.shape[1], COLUMNS):
@@ -141,17 +127,13 @@ class Bootstrap:
 
 
 def block_lengths(series: Array) -> Array:
-    """The block length that estimates the variance of a mean best, for each column.
+    """The block length that estimates the variance of a mean best, (n_columns,), for series (n, n_columns) in time.
 
     Politis and White 2004, section 3.2, for the circular bootstrap, as corrected in 2009: autocovariances are summed
     under a flat-top lag window that ends where neighbouring autocorrelations are insignificant.
 
-    Args:
-        series: (n, n_columns), in time order.
-
-    Returns:
-        (n_columns,), at most min(3 sqrt(n), n / 3) rounded up, and 0 for a constant column. The cube root of n, at most
-        n / 3, where there are too few windows for autocorrelations.
+    At most min(3 sqrt(n), n / 3) rounded up, and 0 for a constant column; the cube root of n, at most n / 3, where
+    there are too few windows for autocorrelations.
     """
     n, n_columns = series.shape
     run = max(5, int(np.log10(n)))  # neighbouring lags that must be insignificant
@@ -191,5 +173,4 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 def _tail(b: float) -> float:
     """Share of the resampled values beyond each bound, of blocks that hold a share b of the windows."""
     normal = NormalDist()
-    critical = normal.inv_cdf((1 + CONFIDENCE) / 2) + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3
-    return normal.cdf(-critical)
+    return normal.cdf(-(normal.inv_cdf((1 + CONFIDENCE) / 2) + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3))

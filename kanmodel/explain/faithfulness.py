@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
@@ -125,7 +124,10 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
         return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
 
     ledger = explain_windows(model, windows, output).contributions / (spread * model.scaling.output_scale[output])
-    gradient = _gradient(model, windows, output) / spread
+    with torch.enable_grad():
+        points = windows.clone().requires_grad_()
+        (slopes,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)
+    gradient = slopes.double().numpy() / spread
     by_gradient = (gradient * (windows - scaled_baselines(model)).double().numpy()).sum(axis=1)
     rows = [
         judge("ledger", np.abs(ledger), ledger),
@@ -135,12 +137,3 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
     if (score := score_features(model)) is not None:
         rows.append(judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
     return tuple(rows)
-
-
-def _gradient(model: LoadedModel, windows: Tensor, output: int) -> Array:
-    """Gradient of an output at each window, (n, lookback, n_features), model units."""
-    with torch.enable_grad():
-        points = windows.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)
-    values: Array = gradient.double().numpy()
-    return values

@@ -28,7 +28,7 @@ from kanmodel.explain.profiles import Profiles, profile_nodes
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
 from kanmodel.explain.structure import connected_features
-from kanmodel.network.config import Grouping, Groups, ModelConfig, resolve_groups
+from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.text import with_unit
 
@@ -207,20 +207,21 @@ def add_groups(model: LoadedModel, importance: Importance, groups: Groups) -> Im
 def _attribute(model: LoadedModel, output: int, explanation: Explanation, groups: Groups) -> tuple[Attribution, ...]:
     """The rows of groups and of the features that are in none, most important first."""
     names = model.config.feature_names
-    grouping = _sort(resolve_groups(groups, names))
-    distinct = list(dict.fromkeys(grouping.members))  # names of the same features share their figures: at most 2 n - 1
+    grouping = resolve_groups(groups, names)
+    distinct = sorted(set(grouping.members))  # names of the same features share their figures: at most 2 n - 1
     place = {members: number for number, members in enumerate(distinct)}
     contributions = sum_groups(explanation.contributions, distinct)  # (n, n_distinct)
     sizes, signed = np.abs(contributions), contributions.mean(axis=0)
-    whole = sizes[:, [place[grouping.members[number]] for number in grouping.whole]] if groups else sizes
+    whole = sizes[:, sorted(place[grouping.members[number]] for number in grouping.whole)] if groups else sizes
     bootstrap, growth = Bootstrap(len(sizes)), permute_features(model, output, SEED, distinct)
     magnitude, share = bootstrap.mean(sizes), bootstrap.share(sizes, of=whole)
     effect = None if growth is None else Bootstrap(len(growth)).mean(growth)
     live = connected_features(model.network, output)
     scores, partners = (None, None) if groups else (score_features(model), _partners(model))
-    order = np.argsort(-magnitude.value[[place[members] for members in grouping.members]], kind="stable")
+    order = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
+    order.sort(key=lambda number: -magnitude.value[place[grouping.members[number]]])
     rows = []
-    for rank, number in enumerate(order.tolist(), start=1):
+    for rank, number in enumerate(order, start=1):
         members = grouping.members[number]
         at, connected = place[members], any(live[feature] for feature in members)
         effect_interval = None if effect is None else effect.bounds(at)
@@ -251,7 +252,7 @@ def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tu
     Args:
         connected: whether a path leads from it to the output.
         share: interval of its share.
-        n_shares: the number of features or groups whose shares sum to 1; the even share is 1 / n_shares.
+        n_shares: the number of features or groups whose shares sum to 1.
         effect: interval of its permutation effect; None where targets are unknown.
     """
     if not connected:
@@ -260,17 +261,6 @@ def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tu
         return "important"
     no_effect = effect is None or effect[0] <= 0 <= effect[1]
     return "negligible" if share[1] < NEGLIGIBLE / n_shares and no_effect else "weak"
-
-
-def _sort(grouping: Grouping) -> Grouping:
-    """The same names by their first feature, so that sums over groups of one round as sums over features do."""
-    order: Sequence[int] = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
-    place = {number: place for place, number in enumerate(order)}
-    return Grouping(
-        tuple(grouping.names[number] for number in order),
-        tuple(grouping.members[number] for number in order),
-        tuple(sorted(place[number] for number in grouping.whole)),
-    )
 
 
 def _partners(model: LoadedModel) -> Sequence[tuple[Partner, ...]]:

@@ -17,17 +17,9 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.explain.baseline import scaled_baselines, spread_windows
-from kanmodel.explain.paths.bisection import (
-    Integrals,
-    Parts,
-    bisect,
-    largest_beyond,
-    largest_move,
-    measure_crossings,
-    part_ends,
-)
+from kanmodel.explain.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
 from kanmodel.explain.paths.path import PassedNodes, paths_per_pass, points_along
-from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.recurrent import count_weights
@@ -45,9 +37,9 @@ class Profiles:
 
     Attributes:
         shares: by (stage, layer), the outputs as the last layer of the head, unless an output function stands between:
-            (n_nodes, n_features), the mean
-            |contribution| of a feature to the node over the reference windows, as a share of all features'. A node that
-            no feature moves has 0 everywhere. A front node's value is its sum over the steps.
+            (n_nodes, n_features), the mean |contribution| of a feature to the node over the reference windows, as a
+            share of all features'. A node that no feature moves has 0 everywhere. A front node's value is its sum over
+            the steps.
         errors: likewise, (n_nodes,): the largest estimated error of a share of the node.
     """
 
@@ -56,18 +48,18 @@ class Profiles:
 
 
 def profile_nodes(model: LoadedModel) -> Profiles:
-    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
-
-    Args:
-        model: the model.
-    """
+    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows."""
     with torch.no_grad():
         values = _node_values(model.config, model.frozen.trace(model.reference.windows))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
-    parts, found = _contribute(
-        model, spread_windows(model, count_windows(model.config)), scaled_baselines(model)[0], scale
-    )
+    windows, start = spread_windows(model, count_windows(model.config)), scaled_baselines(model)[0]
+
+    def integrate(parts: Parts, _: Array) -> Integrals[Array]:
+        return _integrate(model, part_ends(parts, start, windows), scale)
+
+    batch = paths_per_pass(model.config, N_NODES)
+    parts, found = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
     whole = found.total(parts)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
@@ -91,43 +83,25 @@ def count_windows(config: ModelConfig) -> int:
     return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
 
 
-def _contribute(model: LoadedModel, windows: Tensor, start: Tensor, scale: Array) -> tuple[Parts, Integrals[Array]]:
+def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Array]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
-    rule = nested_clenshaw_curtis(N_NODES)
-
-    def integrate(parts: Parts, accepted: Array) -> Integrals[Array]:
-        return _integrate(model, *part_ends(parts, start, windows), rule, scale)
-
-    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS)
-
-
-def _integrate(
-    model: LoadedModel, starts: Tensor, ends: Tensor, change: Tensor, rule: NestedQuadrature, scale: Array
-) -> Integrals[Array]:
-    along = points_along(starts, ends, rule.nodes)
+    rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
+    along = points_along(ends.starts, ends.ends, rule.nodes)
     points = along.flatten(0, 1).requires_grad_()
-    n, n_points = len(ends), len(rule.nodes)
     with torch.enable_grad():
         trace = model.frozen.trace(points)
         values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
-        change = change.to(points.dtype).repeat_interleave(n_points, dim=0)
+        change = ends.change.to(points.dtype).repeat_interleave(N_NODES, dim=0)
         slopes = _slopes_along(model.frozen, trace, points, change)
-    slopes = slopes.double().view(n, n_points, -1)  # of all nodes, by feature
+    slopes = slopes.double().view(n, N_NODES, -1)  # of all nodes, by feature
     entries = (torch.from_numpy(rule.weights) @ slopes).view(n, 3, *scale.shape, -1).transpose(0, 1).numpy()
-    values = values.detach().double().view(n, n_points, -1)
+    values = values.detach().double().view(n, N_NODES, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
     errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
-    passed = PassedNodes.of(trace, (n, n_points))
-    move = largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed)
-    return Integrals(
-        entries[0],
-        errors=errors,
-        residual=residual[0],
-        move=np.maximum(move, largest_beyond(measure_crossings(model.network, along, passed))),
-        n_nodes=np.full(n, n_points),
-        divide_at=np.full(n, 0.5),
-    )
+    passed = PassedNodes.of(trace, (n, N_NODES))
+    move, _ = measure_moves(model.frozen, model.node_ranges, along, rule.nodes, passed)
+    return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), divide_at=np.full(n, 0.5))
 
 
 def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: Tensor) -> Tensor:
@@ -136,13 +110,12 @@ def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: 
     Only the front's nodes and the readout take a pass through the steps, one for each feature or one for each node,
     whichever are fewer; the head's take the chain rule.
     """
-    config = network.network.config
 
     def slopes(node: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
-    values, slopes_of = _node_values(config, trace), []
+    values, slopes_of = _node_values(network.network.config, trace), []
     readout = network.readout_slopes(trace, change)
     if readout is None:
         readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)

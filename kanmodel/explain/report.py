@@ -16,10 +16,9 @@ from kanmodel.errors import UnknownNameError
 from kanmodel.explain.baseline import Baseline, spread_windows
 from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.curves import CurveShape, sample_edges
-from kanmodel.explain.effects import each_feature, measure_effects
+from kanmodel.explain.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.explain.importance import REDUNDANT_CORRELATION, Importance, Verdict, rank_correlation
-from kanmodel.explain.interactions import measure_interactions
 from kanmodel.explain.result import GlobalResult
 from kanmodel.explain.structure import READOUT_KINDS
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge

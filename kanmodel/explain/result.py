@@ -143,16 +143,9 @@ class Pictured(Result):
     """A result that has a picture."""
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The picture, as SVG.
+        """The picture, as SVG; arguments and errors are those of `html`.
 
-        Args:
-            path: a file to write it to as well.
-            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings if the viewer supports it, and
-                is light otherwise.
-
-        Raises:
-            UnknownNameError: a theme that does not exist.
-            ExportError: the file cannot be written.
+        With the theme ``auto`` it is light where the viewer does not support the reader's settings.
         """
         return _give(draw(self, theme).decode(), path)
 

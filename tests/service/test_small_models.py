@@ -16,9 +16,9 @@ from kanmodel.explain.ablation import extract_subnetwork, measure_size
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.effects import measure_interactions
 from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
 from kanmodel.explain.importance import measure_importance, permute_features
-from kanmodel.explain.interactions import measure_interactions
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
 from kanmodel.explain.report import write_report

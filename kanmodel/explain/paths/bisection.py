@@ -15,6 +15,10 @@ bump of an edge's function may lie there: all values are the same with and witho
 and take one number each, so they are evaluated between the points as well, and what they do there counts as an error
 too. The position of a kink of an activation, such as relu's, is known as well: a part that crosses one is divided
 there, and a rule converges fast on both sides; others are divided in the middle.
+
+The rules are nested, so a path starts with few nodes, and the nodes between them are added where its error requires
+it. Most paths are smooth, and every doubling of the nodes gains several digits; a path, or a part of one, that doubling
+would not bring within the tolerance is bisected instead.
 """
 
 from __future__ import annotations
@@ -29,11 +33,26 @@ from torch import Tensor
 
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.paths.path import PassedNodes, PathSamples, concatenate, map_arrays, take
-from kanmodel.explain.paths.quadrature import clenshaw_curtis, interpolation
+from kanmodel.explain.paths.path import (
+    Contributions,
+    LedgerLayer,
+    PassedNodes,
+    PathSamples,
+    concatenate,
+    integrate,
+    list_layers,
+    map_arrays,
+    measure_residual,
+    merge_rows,
+    paths_per_pass,
+    points_along,
+    sample_path,
+    take,
+)
+from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, interpolation, nested_clenshaw_curtis
 from kanmodel.network.bounds import Intervals, NodeRanges
 from kanmodel.network.chain import FrozenNetwork, Network
-from kanmodel.network.layer import InputTransform
+from kanmodel.network.layer import InputTransform, KANLayer
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 BATCH = 64  # paths that are bisected together
@@ -44,16 +63,8 @@ MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of i
 AT_ONCE = 1_000_000  # values of edges between points
 FINER = 8  # intervals in each between two points at whose ends functions are evaluated
 # Arguments at which the slope of an activation jumps.
-KINKS = {
-    "relu": (0.0,),
-    "leaky_relu": (0.0,),
-    "elu": (0.0,),
-    "selu": (0.0,),
-    "relu6": (0.0, 6.0),
-    "hardtanh": (-1.0, 1.0),
-    "hardsigmoid": (-3.0, 3.0),
-    "hardswish": (-3.0, 3.0),
-}
+KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu"), (0.0,)), "relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0)}
+KINKS |= dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))
 
 Values = TypeVar("Values")
 
@@ -102,6 +113,11 @@ class Integrals(NamedTuple, Generic[Values]):
         error: Array = np.maximum(self.errors.max(axis=1), self.residual)
         return error
 
+    def within(self, tolerance: float | Array) -> NDArray[np.bool_]:
+        """Whether the error is within the tolerance and no move is too large, (n,)."""
+        within: NDArray[np.bool_] = (self.error <= tolerance) & (self.move <= MAX_MOVE)
+        return within
+
     def total(self, parts: Parts) -> Integrals[Values]:
         """Over whole paths: sums of values, of errors and residuals by magnitude, and the largest move."""
         n = int(parts.path.max()) + 1
@@ -110,18 +126,12 @@ class Integrals(NamedTuple, Generic[Values]):
         move, n_nodes = np.zeros(n), np.ones(n, dtype=np.int64)
         np.maximum.at(move, parts.path, self.move)
         np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # adjacent parts share a node
-        values = map_arrays(lambda value: add_parts(value, parts), self.values)
-        return Integrals(
-            values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes, np.full(n, 0.5)
-        )
+        added = map_arrays(lambda values: add_parts(values, parts), (self.values, self.errors, self.residual))
+        return Integrals(*added, move, n_nodes, divide_at=np.full(n, MIDDLE))
 
 
 def bisect(
-    n: int,
-    integrate: Callable[[Parts, Array], Integrals[Values]],
-    batch: int,
-    tolerance: float,
-    halvings: int,
+    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
 ) -> tuple[Parts, Integrals[Values]]:
     """Integrates along paths, bisecting parts until each path is within the tolerance or the limit is reached.
 
@@ -135,8 +145,18 @@ def bisect(
     Returns:
         The parts, at least one per path, and the integrals over each.
     """
+
+    def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
+        found: list[Integrals[Values]] = []
+        for first in range(0, len(parts.path), batch):
+            if found:
+                pause()
+            chosen = slice(first, first + batch)
+            found.append(integrate(take(parts, chosen), accepted[chosen]))
+        return concatenate(found)
+
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = _in_batches(integrate, batch, parts, np.full(n, tolerance))
+    found = integrate_all(parts, np.full(n, tolerance))
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
@@ -145,7 +165,7 @@ def bisect(
         halves = take(parts, coarse).divide(found.divide_at[coarse])
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
-        added = _in_batches(integrate, batch, halves, share)
+        added = integrate_all(halves, share)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
     return parts, found
 
@@ -188,32 +208,110 @@ def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> ND
     return chosen
 
 
-def _in_batches(
-    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array
-) -> Integrals[Values]:
-    found: list[Integrals[Values]] = []
-    for first in range(0, len(parts.path), batch):
-        if found:
-            pause()
-        chosen = slice(first, first + batch)
-        found.append(integrate(take(parts, chosen), accepted[chosen]))
-    return concatenate(found)
+class Walk(NamedTuple):
+    """The paths of a ledger, and the rules along them.
+
+    Attributes:
+        network: the network.
+        ranges: usual ranges of its nodes.
+        windows: the ends of the paths, (n, lookback, n_features), model units, in the network's type.
+        start: the start of all paths, (lookback, n_features).
+        output: index of the output.
+        spread: standard deviation of the output on the reference windows, model units.
+        n_nodes: nodes of the rule for each part.
+        first_nodes: nodes of the rule that a part starts with: as many, or those of a coarser rule inside it.
+        last_nodes: nodes of the finest rule, before a part is bisected.
+    """
+
+    network: FrozenNetwork
+    ranges: NodeRanges
+    windows: Tensor
+    start: Tensor
+    output: int
+    spread: float
+    n_nodes: int
+    first_nodes: int
+    last_nodes: int
+
+    def explain(self, tolerance: float, halvings: int) -> Integrals[Contributions]:
+        """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
+        network = self.network.network
+        batch = paths_per_pass(network.config, self.first_nodes)
+        parts, found = bisect(len(self.windows), self._integrate_parts, batch, tolerance, halvings)
+        whole, first, start = found.total(parts), parts.low == 0, np.zeros(len(self.windows))
+        start[parts.path[first]] = found.values.start[first]
+        contributions, residual = whole.values._replace(start=start), whole.residual
+        if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
+            residual = measure_residual(network, list_layers(network, self.output, contributions), contributions.change)
+        return whole._replace(values=contributions, errors=whole.errors.max(axis=1, keepdims=True), residual=residual)
+
+    @torch.inference_mode()
+    def _integrate_parts(self, parts: Parts, accepted: Array) -> Integrals[Contributions]:
+        ends = part_ends(parts, self.start, self.windows)
+        return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.first_nodes).nodes), accepted)
+
+    def _sample(self, ends: PartEnds, nodes: Array) -> PathSamples:
+        return sample_path(self.network, ends.starts, ends.ends, nodes, self.output)
+
+    def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
+        """Integrals over parts, with twice as many nodes if that is likely to reach the accepted error (n,) of each."""
+        n_nodes = samples.outputs.shape[1]
+        found, rate = self._integrate(ends, samples)
+        open_ = ~found.within(accepted)
+        if n_nodes >= self.n_nodes:
+            open_ &= (found.move <= MAX_MOVE) & (found.error * rate <= accepted)
+        if n_nodes >= self.last_nodes or not open_.any():
+            return found
+        some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
+        between = self._sample(some, finer.nodes[1::2])
+        refined = self._refine(some, take(samples, open_).interleave(between), accepted[open_])
+        return merge_rows(open_, refined, take(found, ~open_))
+
+    def _integrate(self, ends: PartEnds, samples: PathSamples) -> tuple[Integrals[Contributions], Array]:
+        """Integrals over n parts, and the factor by which doubling the nodes would change their errors, (n,)."""
+        n, n_nodes = samples.outputs.shape
+        rule, network = nested_clenshaw_curtis(n_nodes), self.network.network
+        nested = integrate(ends.change, samples, rule)
+        layers = list_layers(network, self.output, nested)
+        residual = measure_residual(network, layers, nested.change).reshape(3, n)
+        errors, rate = estimate_errors(_list_entries(nested.steps, layers).reshape(3, n, -1), residual)
+        points = points_along(ends.starts, ends.ends, rule.nodes)
+        move, crossings = measure_moves(self.network, self.ranges, points, rule.nodes, samples.passed)
+        slopes = [self.spread / edges for edges in self.ranges.edges]
+        hidden = measure_hidden(self.network, slopes, points, samples, crossings)
+        integrals = Integrals(
+            take(nested, slice(n)),
+            errors=np.append(errors, hidden[:, None], axis=1),
+            residual=residual[0],
+            move=move,
+            n_nodes=np.full(n, n_nodes),
+            divide_at=divide_at_kinks(network, samples.passed, rule.nodes),
+        )
+        return integrals, rate
 
 
-def largest_move(
+def _list_entries(steps: Array, layers: Sequence[LedgerLayer]) -> Array:
+    """Every contribution of a ledger, (n, n_entries)."""
+    arrays = [steps, *(values for layer in layers for values in (layer.nodes, layer.edges) if values is not None)]
+    return np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
+
+
+def measure_moves(
     network: FrozenNetwork, ranges: NodeRanges, points: Tensor, nodes: Array, passed: PassedNodes
-) -> Array:
-    """The largest move of any value between neighbouring points of each path, (n,).
+) -> tuple[Array, Tensor]:
+    """The largest move of any value between neighbouring points of each path, and what it skips of bumps on edges.
 
     Args:
         network: the network.
         ranges: usual ranges of its nodes.
-        points: points of the paths, (n, n_points, lookback, n_features).
+        points: of the paths, (n, n_points, lookback, n_features).
         nodes: their positions on the paths, (n_points,).
         passed: values of the nodes there.
 
     Returns:
-        In widths of the node's interval; up to `MAX_MOVE` it may be an upper bound.
+        The move, (n,), in widths of the value's usual interval, up to `MAX_MOVE` perhaps an upper bound; at least the
+        part of a bump that not even functions at `FINER` times as many points show. And the largest part of a bump on
+        an edge of each KAN layer that lies between two points, (n_layers, n).
     """
     gap = float(np.diff(nodes).max())
     whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
@@ -226,7 +324,20 @@ def largest_move(
         moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
     if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
         moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
-    return torch.stack(moves).amax(dim=0).double().numpy()
+    crossings = torch.stack(
+        [
+            _largest_crossing(*layer)
+            for layer in zip(network.network.layers.values(), _inputs(points, passed), strict=True)
+        ]
+    )
+    beyond = torch.where(crossings <= FINER * MAX_MOVE, 0, crossings).amax(dim=0).double().numpy()
+    return np.maximum(torch.stack(moves).amax(dim=0).double().numpy(), beyond), crossings
+
+
+def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
+    """The largest part of a bump between two points of inputs (n, n_points, rows, n_in), (n,)."""
+    moves = [_largest_steps(at).flatten(1).amax(dim=1) for at in layer.in_bumps(inputs)]
+    return torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs))
 
 
 def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
@@ -237,7 +348,13 @@ def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
 
 def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
     """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
-    steps, states = _largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states)
+    largest = [_largest_steps(values) for values in (trace.steps, *trace.states)]
+
+    def bound(moves: Sequence[Tensor]) -> Tensor:
+        """Upper bounds (n,), from those of steps and states, (n, n_steps, ...) each."""
+        steps, *states = moves
+        bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
+        return torch.stack([gates.bound_move(each) for each in bounds]).amax(dim=0)
 
     def exact(paths: Tensor) -> Tensor:
         steps, *states = (values[paths] for values in (trace.steps, *trace.states))
@@ -248,21 +365,13 @@ def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: Recu
     def bounded(paths: Tensor) -> Tensor:
         """By bounds per step, where those of the whole window are too loose."""
         chosen = paths.nonzero().squeeze(1)
-        bound = _bound_gates(recurrent, gates, [values[chosen] for values in (steps, *states)])
-        return _bounded(bound, lambda unsure: exact(chosen[unsure]))
+        return _bounded(bound([moves[chosen] for moves in largest]), lambda unsure: exact(chosen[unsure]))
 
     if not recurrent.has_affine_gates:
         return exact(torch.ones(len(trace.steps), dtype=torch.bool))
     # Two steps with the largest move of all: the first step has no state before it.
-    whole = [values.amax(dim=1, keepdim=True).expand(-1, 2, -1) for values in (steps, *states)]
-    return _bounded(_bound_gates(recurrent, gates, whole), bounded)
-
-
-def _bound_gates(recurrent: FrozenRecurrent, gates: Intervals, moves: Sequence[Tensor]) -> Tensor:
-    """Upper bounds (n,), from those of steps and states, (n, n_steps, ...) each."""
-    steps, *states = moves
-    bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
-    return torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0)
+    whole = [moves.amax(dim=1, keepdim=True).expand(-1, 2, -1) for moves in largest]
+    return _bounded(bound(whole), bounded)
 
 
 def _largest_steps(values: Tensor) -> Tensor:
@@ -278,41 +387,15 @@ def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
     return bound
 
 
-def measure_crossings(network: Network, points: Tensor, passed: PassedNodes) -> Tensor:
-    """The largest part of a bump on an edge of each KAN layer that lies between two points, (n_layers, n).
-
-    Args:
-        network: the network.
-        points: points of the paths, (n, n_points, lookback, n_features).
-        passed: values of the nodes there.
-    """
-    crossed = []
-    for layer, inputs in zip(network.layers.values(), _inputs(points, passed), strict=True):
-        moves = [at.diff(dim=1).abs_().flatten(1).amax(dim=1) for at in layer.in_bumps(inputs)]
-        crossed.append(torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs)))
-    return torch.stack(crossed)
-
-
-def largest_beyond(crossings: Tensor) -> Array:
-    """The largest crossing of each path that not even functions at `FINER` times as many points show, or 0, (n,)."""
-    return torch.where(crossings <= FINER * MAX_MOVE, 0, crossings).amax(dim=0).double().numpy()
-
-
 def measure_hidden(
     network: FrozenNetwork, slopes: Sequence[Tensor], points: Tensor, samples: PathSamples, crossings: Tensor
 ) -> Array:
     """The mean effect on the output of what the functions on edges do between the points, (n,).
 
     Where a large part of a bump may lie between two points, each function is evaluated at `FINER` times as many, and
-    compared with the polynomial through its values at the points, by which the rule replaces it.
-
-    Args:
-        network: the network.
-        slopes: the least gradients of the output by each layer's sub-nodes that are assumed, (n_subnodes,): it may be 0
-            at all points and not between them.
-        points: points of the paths, (n, n_points, lookback, n_features).
-        samples: the samples there.
-        crossings: from `measure_crossings`.
+    compared with the polynomial through its values at the points, by which the rule replaces it. `slopes` are the least
+    gradients of the output by each layer's sub-nodes that are assumed, (n_subnodes,): it may be 0 at all points and not
+    between them. `crossings` are from `measure_moves`.
     """
     effect = torch.zeros(len(points), dtype=torch.float64)
     doubtful = (crossings > MAX_MOVE) & (crossings <= FINER * MAX_MOVE)
@@ -320,16 +403,9 @@ def measure_hidden(
         return effect.numpy()
     between = torch.from_numpy(interpolation(points.shape[1], FINER))
     weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
-    layers = zip(
-        network.network.layers,
-        _inputs(points, samples.passed),
-        samples.edges,
-        samples.subnodes_gradient,
-        slopes,
-        doubtful,
-        strict=True,
-    )
-    for (stage, number), inputs, edges, gradient, least, chosen in layers:
+    inputs_of = _inputs(points, samples.passed)
+    layers = zip(network.network.layers, inputs_of, samples.edges, samples.subnodes_gradient, slopes, strict=True)
+    for ((stage, number), inputs, edges, gradient, least), chosen in zip(layers, doubtful, strict=True):
         size = max(1, AT_ONCE // (FINER * edges[0].numel()))
         for paths in chosen.nonzero().flatten().split(size) if bool(chosen.any()) else ():
             along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
@@ -348,15 +424,9 @@ def _inputs(points: Tensor, passed: PassedNodes) -> Sequence[Tensor]:
 
 
 def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
-    """Where to divide each part of a path: at the kink nearest to its middle, or else in the middle.
+    """Where to divide each part of a path, 0 to 1, (n,): at the kink nearest to its middle, or else in the middle.
 
-    Args:
-        network: the network.
-        passed: values of the nodes at the points.
-        nodes: their positions on the part, 0 to 1, (n_points,).
-
-    Returns:
-        (n,), between 0 and 1.
+    `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
     at = np.full(len(passed.readout), MIDDLE)
     farthest = np.full(len(at), MIDDLE - MARGIN)

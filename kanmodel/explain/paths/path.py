@@ -53,6 +53,14 @@ def concatenate(results: Sequence[Nested]) -> Nested:
     return results[0] if len(results) == 1 else map_arrays(lambda *arrays: np.concatenate(arrays), *results)
 
 
+def merge_rows(chosen: NDArray[np.bool_], of_chosen: Nested, others: Nested) -> Nested:
+    """The rows of two results in their order: those of the chosen and those of the others."""
+    if chosen.all():
+        return of_chosen
+    order = np.argsort(np.append(np.flatnonzero(chosen), np.flatnonzero(~chosen)))
+    return map_arrays(lambda *arrays: np.concatenate(arrays)[order], of_chosen, others)
+
+
 class PassedNodes(NamedTuple):
     """Values of the network's nodes at the points of paths.
 
@@ -71,9 +79,8 @@ class PassedNodes(NamedTuple):
     @classmethod
     def of(cls, trace: Trace, paths: Sequence[int]) -> PassedNodes:
         """The values of a trace of all points of paths, flattened over (n, n_points)."""
-        front = tuple(by_path(layer.nodes, paths, -1) for layer in trace.front)
-        head = tuple(by_path(layer.nodes, paths, -1) for layer in trace.head)
-        recurrent = trace.recurrent
+        recurrent, stages = trace.recurrent, (trace.front, trace.head)
+        front, head = (tuple(by_path(layer.nodes, paths, -1) for layer in stage) for stage in stages)
         if recurrent is not None:
             steps, *states = (by_path(values, paths) for values in (recurrent.steps, *recurrent.states))
             recurrent = RecurrentTrace(steps, tuple(states))
@@ -110,7 +117,13 @@ class PathSamples(NamedTuple):
 
     def interleave(self, between: PathSamples) -> PathSamples:
         """Merges the samples at the points between each two of these."""
-        return map_arrays(_interleave, self, between)
+
+        def merge(values: Tensor, others: Tensor) -> Tensor:
+            both = values.new_empty(len(values), values.shape[1] + others.shape[1], *values.shape[2:])
+            both[:, ::2], both[:, 1::2] = values, others
+            return both
+
+        return map_arrays(merge, self, between)
 
 
 class Contributions(NamedTuple):
@@ -142,12 +155,9 @@ def paths_per_pass(config: ModelConfig, n_points: int) -> int:
 
 
 def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
-    """Points of paths, (n, n_nodes, lookback, n_features).
+    """Points of paths, (n, n_nodes, lookback, n_features), at positions (n_nodes,) from 0 to 1 on each.
 
-    Args:
-        starts: where the paths begin, (n, lookback, n_features), or (1, ...) for all of them.
-        ends: where they end, (n, lookback, n_features).
-        nodes: positions on a path, (n_nodes,), 0 at its start and 1 at its end.
+    The paths lead from `starts`, (n, lookback, n_features), or (1, ...) for all of them, to `ends`.
     """
     return torch.lerp(starts[:, None], ends[:, None], torch.from_numpy(nodes).to(ends.dtype)[:, None, None])
 
@@ -176,15 +186,9 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
 def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> Contributions:
-    """Contributions to one output along n paths, by each of the three rules, in float64.
+    """Contributions of 3 n paths in float64: of all by the finest of the three rules, then by each coarser one.
 
-    Args:
-        change: end - start of each path, (n, lookback, n_features).
-        samples: the samples along the paths.
-        rule: the rule at whose nodes they were taken.
-
-    Returns:
-        Contributions of 3 n paths: all by the finest rule, then all by each coarser one.
+    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
     """
     n, outputs = len(change), _float64(samples.outputs)
     gradients = rule.weights @ _float64(samples.gradient.flatten(2))  # (n, 3, lookback * n_features)
@@ -232,13 +236,6 @@ def _float64(values: Tensor) -> Array:
     return array
 
 
-def _interleave(values: Tensor, between: Tensor) -> Tensor:
-    """(n, m, ...) and (n, m - 1, ...) -> (n, 2 m - 1, ...)."""
-    both = values.new_empty(len(values), values.shape[1] + between.shape[1], *values.shape[2:])
-    both[:, ::2], both[:, 1::2] = values, between
-    return both
-
-
 class LedgerLayer(NamedTuple):
     """Contributions of one layer.
 
@@ -260,11 +257,6 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
 
     Each node's contribution is the sum over its steps or over the edges into it, so the layers are linear in the
     contributions.
-
-    Args:
-        network: the network.
-        output: index of the output.
-        contributions: the contributions to it.
     """
     config, edges = network.config, contributions.edges
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
@@ -284,12 +276,8 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
     """The largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
 
-    After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes.
-
-    Args:
-        network: the network.
-        layers: from `list_layers`.
-        change: F(x) - F(x0), (n,).
+    After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes. `change` is
+    F(x) - F(x0), (n,).
     """
     residual: Array = np.zeros_like(change)
     stages = network.config.stages

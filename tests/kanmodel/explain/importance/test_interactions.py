@@ -12,8 +12,8 @@ from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.data import Feature, Target
+from kanmodel.explain.effects import measure_interactions
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.interactions import measure_interactions
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
