@@ -308,7 +308,7 @@ class Model(Result):
         lookback, n_features = self.config.window_shape
         explained = replace(explained, effects=measure(each_feature(self.config), n_features))
         if explained.is_grouped:
-            rows = list(attribution.resolve_segments(explained.segments, lookback).values())
+            rows = explained.segment_rows
             parts = [Part(members, steps) for members in explained.grouping.members for steps in rows or [slice(None)]]
             shape = (len(explained.group_names), *([len(rows)] if rows else []))
             explained = replace(explained, effects_by_group=measure(parts, *shape))

@@ -176,6 +176,11 @@ class Explanation(Pictured):
         """Whether there are groups or segments."""
         return bool(self.groups or self.segments)
 
+    @property
+    def segment_rows(self) -> list[slice]:
+        """The rows of a window, oldest first, of each segment."""
+        return [rows_of_steps(*ends, self.steps.shape[1]) for ends in self.segments.values()]
+
     @cached_property
     def contributions_by_group(self) -> Array:
         """Contributions of each group, (n, n_names), or with segments (n, n_names, n_segments).
@@ -184,8 +189,8 @@ class Explanation(Pictured):
         """
         if not self.segments:
             return sum_groups(self.contributions, self.grouping.members)
-        rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
-        return sum_groups(sum_segments(self.steps, rows), self.grouping.members).swapaxes(1, 2)
+        by_segment = np.stack([self.steps[:, rows].sum(axis=1) for rows in self.segment_rows], axis=1)
+        return sum_groups(by_segment, self.grouping.members).swapaxes(1, 2)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -422,12 +427,11 @@ def _explain_batch(
 ) -> Integrals[Contributions]:
     """Explains in the model's type, and in float64 what float32 cannot hold."""
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
-    last_nodes = 2 * options.path_nodes - 1 if options.halvings else options.path_nodes
 
     def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> Integrals[Contributions]:
-        n_nodes = (options.path_nodes, first_nodes, last_nodes)
-        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *n_nodes)
-        return walk.explain(options.tolerance * spread, halvings)
+        rule = (options.path_nodes, first_nodes, halvings)
+        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *rule)
+        return walk.explain(options.tolerance * spread)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
@@ -458,8 +462,8 @@ def _choose_first_nodes(model: LoadedModel, output: int, options: LedgerOptions)
     if output not in known:
         spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
         windows, start = spread_windows(model, TYPICAL_WINDOWS), scaled_baselines(model)[0]
-        walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, half, half, half)
-        found = walk.explain(np.inf, halvings=0)
+        walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, half, half, halvings=0)
+        found = walk.explain(np.inf)
         known[output] = float(np.median(np.where(found.within(np.inf), found.error, np.inf)) / spread)
     return half if known[output] <= options.tolerance else PATH_NODES
 
@@ -469,54 +473,37 @@ def sum_groups(contributions: Array, groups: Iterable[Sequence[int]]) -> Array:
     return np.stack([contributions[..., list(members)].sum(axis=-1) for members in groups], axis=-1)
 
 
-def sum_segments(steps: Array, segments: Sequence[slice]) -> Array:
-    """The contribution of each segment, (n, lookback, ...) -> (n, n_segments, ...)."""
-    return np.stack([steps[:, segment].sum(axis=1) for segment in segments], axis=1)
-
-
-def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
-    """The rows of a window, oldest first, of each segment.
-
-    Raises:
-        DataError: not a mapping of names to pairs, or a segment is not a range of steps, or overlaps with another.
-    """
-    if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
-        raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {quote(segments)}")
-    taken: dict[int, str] = {}
-    rows: dict[str, slice] = {}
-    for name, ends in segments.items():
-        place = f"segments.{name}"
-        match ends:
-            case [int() as first, int() as last] if 1 - lookback <= first <= last <= 0 and bool not in map(type, ends):
-                rows[name] = rows_of_steps(first, last, lookback)
-            case _:
-                message = f"must be two steps from {1 - lookback} to 0, first and last, but is {quote(ends)}"
-                raise DataError.at(place, message)
-        for step in range(first, last + 1):
-            if step in taken:
-                raise DataError.at(place, f"shares step {step} with {quote(taken[step])}")
-            taken[step] = name
-    return rows
-
-
-def complete_segments(segments: Segments, lookback: int) -> Segments:
+def complete_segments(segments: object, lookback: int) -> Segments:
     """The segments, and an entry for each run of steps that none of them holds, so that they sum to the whole window.
 
     Such a run is called ``other steps -47 to -6`` by its first and last. Without segments there are none.
 
     Raises:
-        DataError: as `resolve_segments`, or a segment has the name of such a run.
+        DataError: not a mapping of names to pairs; a segment is not a range of steps, overlaps with another, or has the
+            name of such a run.
     """
-    rows = resolve_segments(segments, lookback)
-    held = {row for steps in rows.values() for row in range(lookback)[steps]}
+    if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
+        raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {quote(segments)}")
+    taken: dict[int, str] = {}
+    for name, ends in segments.items():
+        place = f"segments.{name}"
+        match ends:
+            case [int() as first, int() as last] if 1 - lookback <= first <= last <= 0 and bool not in map(type, ends):
+                steps = range(first, last + 1)
+            case _:
+                message = f"must be two steps from {1 - lookback} to 0, first and last, but is {quote(ends)}"
+                raise DataError.at(place, message)
+        for step in steps:
+            if step in taken:
+                raise DataError.at(place, f"shares step {step} with {quote(taken[step])}")
+            taken[step] = name
     complete = dict(segments)
-    for is_held, run in groupby(range(lookback), held.__contains__):
-        if is_held or not rows:
-            continue
-        steps = [row + 1 - lookback for row in run]
-        first, last = steps[0], steps[-1]
+    for is_held, run in groupby(range(1 - lookback, 1) if segments else (), taken.__contains__):
+        others = list(run)
+        first, last = others[0], others[-1]
         name = f"other steps {first} to {last}" if first < last else f"other step {first}"
-        if name in segments:
+        if not is_held and name in segments:
             raise DataError.at(f"segments.{name}", "has the name of steps that no segment holds")
-        complete[name] = (first, last)
+        if not is_held:
+            complete[name] = (first, last)
     return complete

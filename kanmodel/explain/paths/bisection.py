@@ -220,7 +220,7 @@ class Walk(NamedTuple):
         spread: standard deviation of the output on the reference windows, model units.
         n_nodes: nodes of the rule for each part.
         first_nodes: nodes of the rule that a part starts with: as many, or those of a coarser rule inside it.
-        last_nodes: nodes of the finest rule, before a part is bisected.
+        halvings: most bisections of a part; before a part is bisected, twice as many nodes may be tried.
     """
 
     network: FrozenNetwork
@@ -231,13 +231,13 @@ class Walk(NamedTuple):
     spread: float
     n_nodes: int
     first_nodes: int
-    last_nodes: int
+    halvings: int
 
-    def explain(self, tolerance: float, halvings: int) -> Integrals[Contributions]:
+    def explain(self, tolerance: float) -> Integrals[Contributions]:
         """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
         network = self.network.network
         batch = paths_per_pass(network.config, self.first_nodes)
-        parts, found = bisect(len(self.windows), self._integrate_parts, batch, tolerance, halvings)
+        parts, found = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
         whole, first, start = found.total(parts), parts.low == 0, np.zeros(len(self.windows))
         start[parts.path[first]] = found.values.start[first]
         contributions, residual = whole.values._replace(start=start), whole.residual
@@ -260,7 +260,7 @@ class Walk(NamedTuple):
         open_ = ~found.within(accepted)
         if n_nodes >= self.n_nodes:
             open_ &= (found.move <= MAX_MOVE) & (found.error * rate <= accepted)
-        if n_nodes >= self.last_nodes or not open_.any():
+        if n_nodes >= (2 * self.n_nodes - 1 if self.halvings else self.n_nodes) or not open_.any():
             return found
         some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
         between = self._sample(some, finer.nodes[1::2])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kanmodel import Model
 from kanmodel.errors import ConfigError, DataError
-from kanmodel.explain.attribution import complete_segments, explain_windows, resolve_segments, sum_groups, sum_segments
+from kanmodel.explain.attribution import complete_segments, explain_windows, sum_groups
 from kanmodel.network.config import config_from_dict, config_to_dict, resolve_groups
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -97,10 +97,9 @@ def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
     """By group and segment, contributions sum to F(x) - F(x0) up to the residual."""
     model = make_model()
     ledger = explain_windows(model, model.to_model_units(make_windows(model, 3)), 0)
-    rows = resolve_segments({"late": (-2, 0), "early": (-5, -3)}, 6)
-    grouping = resolve_groups({"pair": ["f0", "f3"]}, model.config.feature_names)
-    summed = sum_groups(sum_segments(ledger.steps, list(rows.values())), grouping.members)
-    assert summed.shape == (3, 2, 3)
+    segments = {"late": (-2, 0), "early": (-5, -3)}
+    summed = replace(ledger, groups={"pair": ["f0", "f3"]}, segments=segments).contributions_by_group
+    assert summed.shape == (3, 3, 2)
     change = ledger.predictions - ledger.baseline_prediction
     assert (np.abs(summed.sum(axis=(1, 2)) - change) <= ledger.residual + 1e-9).all()
 
@@ -140,7 +139,7 @@ def test_invalid_groups_are_refused(groups, says):
 def test_invalid_segments_are_refused(segments, says):
     """The error names the segment."""
     with pytest.raises(DataError, match=says):
-        resolve_segments(segments, 6)
+        complete_segments(segments, 6)
 
 
 def test_a_checkpoint_carries_its_groups():
@@ -177,4 +176,4 @@ def test_groups_are_an_object_of_lists(groups):
 def test_ends_of_segments_are_whole_numbers(segments):
     """Other types are refused by name."""
     with pytest.raises(DataError, match=r"segments\.s must be two steps"):
-        resolve_segments(segments, 6)
+        complete_segments(segments, 6)
