@@ -49,12 +49,7 @@ _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "perm
 
 @dataclass(frozen=True)
 class Partner:
-    """A feature that is nearly collinear with another on the reference windows.
-
-    Attributes:
-        name: its name.
-        correlation: Pearson's, over all windows and steps; |correlation| >= 0.9.
-    """
+    """A feature with its Pearson correlation with another over all reference windows and steps."""
 
     name: str
     correlation: float
@@ -84,10 +79,8 @@ class Attribution:
         permutation_mae_increase: growth of the mean absolute error when its series are permuted between windows, of a
             large model on fewer of them; None where targets are unknown.
         permutation_interval: of that growth.
-        pykan_feature_score: pykan's `feature_score`, where the features themselves enter the head KAN; else None, since
-            it would be about LSTM units. None of a group.
-        redundant_with: features with |correlation| >= 0.9: the model may use either in the other's place. Empty of a
-            group.
+        pykan_feature_score: pykan's `feature_score` of a feature that enters the head KAN itself; else None.
+        redundant_with: features with |correlation| >= 0.9: the model may use either in the other's place.
         members: the features in a group, at any depth; a feature alone.
     """
 

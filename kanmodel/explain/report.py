@@ -135,11 +135,8 @@ def _sparsity(topology: Topology, unit: str) -> Finding:
         "unconnected": idle,
     }
     masked = f"{evidence['masked']} of {len(edges)} edges are masked in the checkpoint"
-    answer = (
-        f"Yes, in part: {masked}."
-        if evidence["masked"]
-        else f"No: {masked}; edges that a picture does not show are weak."
-    )
+    weak = f"No: {masked}; edges that a picture does not show are weak."
+    answer = f"Yes, in part: {masked}." if evidence["masked"] else weak
     answer += f" {evidence['kept']} suffice: with them alone the forecasts keep an R2 of {fidelity.r2:.3f} against the"
     answer += " full model"
     if fidelity.mae is not None:
@@ -332,19 +329,14 @@ def _disagreements(topology: Topology) -> list[dict[str, Any]]:
     """The edges that score and contribution rank most differently, 1 for the largest, equal ones in their order."""
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
     contributions = np.array([edge.contribution or 0.0 for edge in edges])
-    by_score, by_contribution = (
-        np.argsort(np.argsort(-values, kind="stable")) + 1 for values in (_backward(edges), contributions)
-    )
-    most = np.argsort(-np.abs(by_score - by_contribution), kind="stable")[:N_DISAGREEMENTS]
-    return [
-        {
-            "edge": _name_edge(edges[number]),
-            "rank_by_score": int(by_score[number]),
-            "rank_by_contribution": int(by_contribution[number]),
-        }
-        for number in most.tolist()
-        if by_score[number] != by_contribution[number]
+    ranks = [np.argsort(np.argsort(-values, kind="stable")) + 1 for values in (_backward(edges), contributions)]
+    rows = [
+        {"edge": _name_edge(edge), "rank_by_score": score, "rank_by_contribution": contribution}
+        for edge, score, contribution in zip(edges, *(rank.tolist() for rank in ranks), strict=True)
+        if score != contribution
     ]
+    rows.sort(key=lambda row: -abs(row["rank_by_score"] - row["rank_by_contribution"]))
+    return rows[:N_DISAGREEMENTS]
 
 
 def _backward(edges: Iterable[TopologyEdge]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

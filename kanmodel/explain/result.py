@@ -28,14 +28,9 @@ def draw(result: object, theme: Theme) -> bytes:
 
 @dataclass(frozen=True)
 class Table:
-    """Some columns of the rows of a result, to be shown.
+    """Some columns of the rows of a result, in order; in HTML it is folded below its title, if it has one.
 
-    Attributes:
-        rows: values by column name.
-        columns: those to show, in order.
-        title: in HTML the table is folded below it; None for a table that is open.
-        in_text: whether text shows it too.
-        in_html: whether HTML shows it too.
+    It is shown in text and in HTML, unless `in_text` or `in_html` is false.
     """
 
     rows: Sequence[Row]

@@ -348,29 +348,26 @@ def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
 
 def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
     """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
-    largest = [_largest_steps(values) for values in (trace.steps, *trace.states)]
+    largest = map_arrays(_largest_steps, trace)
 
-    def bound(moves: Sequence[Tensor]) -> Tensor:
-        """Upper bounds (n,), from those of steps and states, (n, n_steps, ...) each."""
-        steps, *states = moves
-        bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
-        return torch.stack([gates.bound_move(each) for each in bounds]).amax(dim=0)
+    def bound(moves: RecurrentTrace) -> Tensor:
+        return torch.stack([gates.bound_move(each) for each in recurrent.bound_gate_moves(moves)]).amax(dim=0)
 
     def exact(paths: Tensor) -> Tensor:
-        steps, *states = (values[paths] for values in (trace.steps, *trace.states))
-        rows = RecurrentTrace(steps.flatten(0, 1), tuple(values.flatten(0, 1) for values in states))
-        values = (gate.view(*steps.shape[:2], *gate.shape[1:]) for gate in recurrent.gates(rows))
+        rows = map_arrays(lambda values: values[paths].flatten(0, 1), trace)
+        values = (gate.view(-1, trace.steps.shape[1], *gate.shape[1:]) for gate in recurrent.gates(rows))
         return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
 
     def bounded(paths: Tensor) -> Tensor:
         """By bounds per step, where those of the whole window are too loose."""
         chosen = paths.nonzero().squeeze(1)
-        return _bounded(bound([moves[chosen] for moves in largest]), lambda unsure: exact(chosen[unsure]))
+        moves = map_arrays(lambda values: values[chosen], largest)
+        return _bounded(bound(moves), lambda unsure: exact(chosen[unsure]))
 
     if not recurrent.has_affine_gates:
         return exact(torch.ones(len(trace.steps), dtype=torch.bool))
     # Two steps with the largest move of all: the first step has no state before it.
-    whole = [moves.amax(dim=1, keepdim=True).expand(-1, 2, -1) for moves in largest]
+    whole = map_arrays(lambda values: values.amax(dim=1, keepdim=True).expand(-1, 2, -1), largest)
     return _bounded(bound(whole), bounded)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.data import Array
-from kanmodel.explain.paths.quadrature import NestedQuadrature
+from kanmodel.explain.paths.quadrature import Quadrature
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
@@ -79,11 +79,9 @@ class PassedNodes(NamedTuple):
     @classmethod
     def of(cls, trace: Trace, paths: Sequence[int]) -> PassedNodes:
         """The values of a trace of all points of paths, flattened over (n, n_points)."""
-        recurrent, stages = trace.recurrent, (trace.front, trace.head)
+        stages = (trace.front, trace.head)
         front, head = (tuple(by_path(layer.nodes, paths, -1) for layer in stage) for stage in stages)
-        if recurrent is not None:
-            steps, *states = (by_path(values, paths) for values in (recurrent.steps, *recurrent.states))
-            recurrent = RecurrentTrace(steps, tuple(states))
+        recurrent = map_arrays(lambda values: by_path(values, paths), trace.recurrent)
         return cls(front, by_path(trace.readout, paths), head, recurrent)
 
 
@@ -185,7 +183,7 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
-def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> Contributions:
+def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> Contributions:
     """Contributions of 3 n paths in float64: of all by the finest of the three rules, then by each coarser one.
 
     `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
@@ -208,7 +206,7 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     return Contributions._make(map_arrays(lambda values: values.swapaxes(0, 1).reshape(-1, *values.shape[2:]), by_rule))
 
 
-def _adjoints(rule: NestedQuadrature, gradients: Sequence[Tensor]) -> list[Array]:
+def _adjoints(rule: Quadrature, gradients: Sequence[Tensor]) -> list[Array]:
     """Turns gradients along the path into weights of the values themselves, (n, n_nodes, ...) -> (n, 3, n_nodes, ...).
 
     sum_k w_k g(a_k) h'(a_k) = sum_m (D^T w g)_m h(a_m), with D the differentiation matrix: by each of the rules.

@@ -11,7 +11,7 @@ adaptive quadrature", BIT 23, for the estimate from three nested rules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -23,32 +23,23 @@ LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the e
 
 @dataclass(frozen=True)
 class Quadrature:
-    """A rule of n nodes, exact for polynomials up to degree n - 1.
+    """A rule of n nodes, exact for polynomials up to degree n - 1; or several rules over some of these nodes.
 
     Attributes:
         nodes: (n,), ascending, the first 0 and the last 1.
-        weights: (n,), sum 1.
-        derivative: (n, n); times the values of a function at the nodes, its derivative there.
+        weights: (n,), sum 1; or of each rule, (n_rules, n), 0 at the nodes that it leaves out.
+        derivative: (n, n); times the values of a function at the nodes, its derivative there; or (n_rules, n, n).
     """
 
     nodes: Array
     weights: Array
     derivative: Array
 
-
-@dataclass(frozen=True)
-class NestedQuadrature:
-    """A rule of n nodes, the one over every other of them, and the one over every fourth.
-
-    Attributes:
-        nodes: (n,), ascending, the first 0 and the last 1.
-        weights: of each rule, (3, n), the finest first; 0 at the nodes that a rule leaves out.
-        products: of each rule, (3, n, n): u @ products @ v integrates u v', from the values of u and v at the nodes.
-    """
-
-    nodes: Array
-    weights: Array
-    products: Array
+    @cached_property
+    def products(self) -> Array:
+        """As `derivative`: u @ products @ v integrates u v', from the values of u and v at the nodes."""
+        products: Array = self.weights[..., None] * self.derivative
+        return products
 
 
 @lru_cache
@@ -75,14 +66,13 @@ def clenshaw_curtis(n: int) -> Quadrature:
 
 
 @lru_cache
-def nested_clenshaw_curtis(n: int) -> NestedQuadrature:
-    """The rule of `n` nodes, a multiple of 4 and one, with the two inside it."""
-    weights, products = np.zeros((3, n)), np.zeros((3, n, n))
+def nested_clenshaw_curtis(n: int) -> Quadrature:
+    """The rules of `n` nodes, a multiple of 4 and one, of every other of them, and of every fourth."""
+    weights, derivative = np.zeros((3, n)), np.zeros((3, n, n))
     for number, every in enumerate((1, 2, 4)):
         rule = clenshaw_curtis((n - 1) // every + 1)
-        weights[number, ::every] = rule.weights
-        products[number, ::every, ::every] = rule.weights[:, None] * rule.derivative
-    return NestedQuadrature(clenshaw_curtis(n).nodes, weights, products)
+        weights[number, ::every], derivative[number, ::every, ::every] = rule.weights, rule.derivative
+    return Quadrature(clenshaw_curtis(n).nodes, weights, derivative)
 
 
 @lru_cache
