@@ -19,7 +19,7 @@ from kanmodel.checks import check_lowest, checked
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem, refuse_unknown
-from kanmodel.explain import attribution, pruning
+from kanmodel.explain import pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
 from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows

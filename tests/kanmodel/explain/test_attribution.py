@@ -1,5 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,19 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
+from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
 from kanmodel.data import Feature, Target
-from kanmodel.errors import DataError, NonFiniteError
-from kanmodel.explain.attribution import LedgerOptions, explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_windows
+from kanmodel.errors import ConfigError, DataError, NonFiniteError
+from kanmodel.explain.attribution import LedgerOptions, complete_segments, explain_windows, sum_groups
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.explain.importance import rank_correlation
 from kanmodel.explain.paths.bisection import MAX_PARTS
 from kanmodel.explain.scores import score_layers
 from kanmodel.explain.structure import ledger_key
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers, resolve_groups
 
 MODELS = {
     "lstm": ("lstm", {}),
@@ -530,3 +533,282 @@ def test_splines_of_order_zero(shape):
     assert moved.max() > ledger.tolerance
     assert not ledger.steps.any()
     assert (ledger.residual >= moved - 1e-12).all()  # rounding, as a mean was added to the outputs
+
+
+SHAPES = ["lstm", "head", "front"]
+N = 400
+
+
+@cache
+def tiny(shape):
+    model = make_model(shape, n_features=3, lookback=3, n_reference=8, product=True)
+    return model, model.to_model_units(make_windows(model, 4))
+
+
+@cache
+def linear():
+    """y = 3 (2 x0 - x1) in model units, with standard normal reference windows."""
+    config = ModelConfig(
+        (Feature("x0"), Feature("x1")),
+        (Target("y", std=3.0),),
+        1,
+        1,
+        plain_layers([2, 1], base="identity"),
+        dtype="float64",
+    )
+    network = Network(config)
+    with torch.no_grad():
+        network.head[0].scale_base[:] = torch.tensor([[2.0, -1.0]])
+        network.head[0].scale_spline[:] = 0
+    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(N, 1, 2)))
+    return LoadedModel(network, Reference(windows), {}, PROVENANCE)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_it_is_the_mean_of_single_ledgers(shape, count):
+    """Every entry is the mean of the ledgers from the baselines of the seed, drawn without replacement."""
+    model, windows = tiny(shape)
+    found = explain_windows(model, windows, 0, ReferenceBaselines(count, seed=7))
+    chosen = np.random.default_rng(7).choice(8, count, replace=False)
+    assert len(set(chosen.tolist())) == count
+    instances = model.scaling.features_to_original(model.reference.windows)[chosen]
+    singles = [explain_windows(model, windows, 0, Baseline("instance", instance=instance)) for instance in instances]
+    np.testing.assert_allclose(found.steps, np.mean([single.steps for single in singles], axis=0))
+    np.testing.assert_allclose(found.baseline, instances.mean(axis=0))
+    for number, layer in enumerate(found.layers):
+        for kind in ("nodes", "edges"):
+            values = getattr(layer, kind)
+            if values is not None:
+                expected = np.mean([getattr(single.layers[number], kind) for single in singles], axis=0)
+                np.testing.assert_allclose(values, expected)
+    features = [single.contributions for single in singles]
+    np.testing.assert_allclose(found.standard_error, np.std(features, axis=0, ddof=1) / np.sqrt(count))
+    np.testing.assert_array_equal(found.residual, np.max([single.residual for single in singles], axis=0))
+    np.testing.assert_allclose(found.predictions, singles[0].predictions, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_layer_of_the_mean_adds_up(shape):
+    """In every layer contributions sum to the forecast minus the mean forecast of the baselines."""
+    model, windows = tiny(shape)
+    ledger = explain_windows(model, windows, 0, ReferenceBaselines(6))
+    change = ledger.predictions - ledger.baseline_prediction
+    assert (np.abs(ledger.contributions.sum(axis=1) - change) <= ledger.residual + 1e-9).all()
+    for layer in ledger.layers:
+        for values in (layer.nodes, layer.edges):
+            if values is not None:
+                total = values.reshape(len(values), -1).sum(axis=1)
+                assert (np.abs(total - change) <= ledger.residual + 1e-9).all()
+    assert (ledger.residual <= ledger.tolerance)[ledger.converged].all()
+
+
+@settings(max_examples=examples(20))
+@given(st.integers(2, 60), st.integers(0, 1000))
+def test_a_linear_model(count, seed):
+    """For y = w x contributions are w (x - mean x0), and their standard error is |w| std(x0) / sqrt(count)."""
+    model = linear()
+    windows = torch.tensor([[[1.0, 2.0]], [[0.0, -1.0]]], dtype=torch.float64)
+    ledger = explain_windows(model, windows, 0, ReferenceBaselines(count, seed))
+    chosen = np.random.default_rng(seed).choice(N, count, replace=False)
+    baselines = model.reference.windows[chosen.tolist(), 0].numpy()
+    weights = 3 * np.array([2.0, -1.0])
+    np.testing.assert_allclose(
+        ledger.contributions, weights * (windows[:, 0].numpy() - baselines.mean(axis=0)), atol=1e-9
+    )
+    expected = np.abs(weights) * baselines.std(axis=0, ddof=1) / np.sqrt(count)
+    np.testing.assert_allclose(ledger.standard_error, [expected, expected], atol=1e-9)
+
+
+def test_the_standard_error_is_the_error():
+    """Over many draws contributions vary by their standard error, which four times the baselines halve."""
+    model = linear()
+    window = torch.ones(1, 1, 2, dtype=torch.float64)
+    stated = {}
+    for count in (4, 16):
+        ledgers = [explain_windows(model, window, 0, ReferenceBaselines(count, seed)) for seed in range(60)]
+        stated[count] = np.sqrt(np.mean([ledger.standard_error[0] ** 2 for ledger in ledgers], axis=0))
+        scatter = np.std([ledger.contributions[0] for ledger in ledgers], axis=0)
+        np.testing.assert_allclose(scatter, stated[count], rtol=0.25)
+    np.testing.assert_allclose(stated[4] / stated[16], 2, rtol=0.1)
+
+
+def test_the_same_seed_gives_the_same():
+    """The seed determines the draw."""
+    model, windows = tiny("lstm")
+    first, second, other = (explain_windows(model, windows, 0, ReferenceBaselines(4, seed)).steps for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - other).max() > 0
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 9])
+def test_a_count_out_of_range(count):
+    """A count below 2, which has no standard error, or above the number of reference windows is refused."""
+    model, windows = tiny("head")
+    with pytest.raises(DataError) as caught:
+        explain_windows(model, windows, 0, ReferenceBaselines(count))
+    message = f"must lie between 2 and 8, the number of reference windows, but is {count}"
+    assert str(caught.value) == f"baseline.reference {message}"
+    assert [(problem.path, problem.message) for problem in caught.value.problems] == [("baseline.reference", message)]
+
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+@st.composite
+def forests(draw):
+    """Groups of features and of groups, each a member of at most one."""
+    free = list(draw(st.permutations(NAMES)))
+    groups = {}
+    for number in range(draw(st.integers(0, 4))):
+        if not free:
+            break
+        size = draw(st.integers(1, len(free)))
+        groups[f"g{number}"] = [free.pop() for _ in range(size)]
+        free.insert(draw(st.integers(0, len(free))), f"g{number}")
+    return groups
+
+
+@given(forests(), st.integers(0, 100))
+def test_groups_sum_at_every_level(groups, seed):
+    """A group is the sum of its members, and outermost names sum to the total."""
+    values = np.random.default_rng(seed).normal(size=(2, 3, 5))
+    grouping = resolve_groups(groups, NAMES)
+    summed = dict(zip(grouping.names, np.moveaxis(sum_groups(values, grouping.members), -1, 0), strict=True))
+    alone = {name: values[..., number] for number, name in enumerate(NAMES)}
+    for name, members in groups.items():
+        expected = sum(summed.get(member, alone.get(member)) for member in members)
+        np.testing.assert_allclose(summed[name], expected, atol=1e-12)
+    total = sum(summed[grouping.names[number]] for number in grouping.whole)
+    np.testing.assert_allclose(total, values.sum(axis=-1), atol=1e-12)
+
+
+@st.composite
+def some_segments(draw, lookback):
+    """Segments that may leave steps out, in any order."""
+    ends = draw(st.lists(st.integers(1 - lookback, 1), max_size=8, unique=True).map(sorted))
+    pairs = [(first, last - 1) for first, last in pairwise(ends) if draw(st.booleans())]
+    return {f"s{number}": pair for number, pair in enumerate(draw(st.permutations(pairs)))}
+
+
+@cache
+def explained():
+    model = Model(make_model(n_features=5, lookback=9))
+    return model.explain(make_windows(model.loaded, 2))
+
+
+@given(forests(), some_segments(9))
+def test_groups_and_segments_sum_to_the_total(groups, segments):
+    """Over top-level groups and segments contributions sum to the total, also if segments leave steps out."""
+    groups = {name: [f"f{NAMES.index(m)}" if m in NAMES else m for m in members] for name, members in groups.items()}
+    found = replace(explained(), groups=groups, segments=complete_segments(segments, 9))
+    total = found.contributions.sum(axis=1)
+    by_group = found.contributions_by_group.reshape(2, len(found.group_names), -1)
+    np.testing.assert_allclose(by_group[:, list(found.grouping.whole)].sum(axis=(1, 2)), total, atol=1e-12)
+    whole = {found.group_names[number] for number in found.grouping.whole}
+    rows = [row["contribution"] for row in found.table("group") if row["window"] == 0 and row["group"] in whole]
+    assert sum(rows) == pytest.approx(total[0], abs=1e-12)
+    assert {name: found.segments[name] for name in segments} == segments
+    assert complete_segments(found.segments, 9) == found.segments
+
+
+def test_steps_that_no_segment_holds_have_names():
+    """Each run of them is an entry after the given ones; its name cannot be that of a given segment."""
+    found = complete_segments({"new": (-1, 0), "old": (-4, -3)}, 9)
+    assert list(found.items())[2:] == [("other steps -8 to -5", (-8, -5)), ("other step -2", (-2, -2))]
+    assert complete_segments({}, 9) == {} and complete_segments({"all": (-8, 0)}, 9) == {"all": (-8, 0)}
+    with pytest.raises(DataError, match="other steps -8 to -2 has the name of steps that no segment holds"):
+        complete_segments({"other steps -8 to -2": (-1, 0)}, 9)
+
+
+def test_a_group_of_one_is_the_feature():
+    """A group with one member equals the member bitwise."""
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    grouping = resolve_groups({"alone": ["c"]}, NAMES)
+    assert (sum_groups(values, grouping.members)[:, 0] == values[:, 2]).all()
+
+
+def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
+    """By group and segment, contributions sum to F(x) - F(x0) up to the residual."""
+    model = make_model()
+    ledger = explain_windows(model, model.to_model_units(make_windows(model, 3)), 0)
+    segments = {"late": (-2, 0), "early": (-5, -3)}
+    summed = replace(ledger, groups={"pair": ["f0", "f3"]}, segments=segments).contributions_by_group
+    assert summed.shape == (3, 3, 2)
+    change = ledger.predictions - ledger.baseline_prediction
+    assert (np.abs(summed.sum(axis=(1, 2)) - change) <= ledger.residual + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"a": ["b"]}, "groups.a has the name of a feature"),
+        ({"g": []}, "groups.g must be a list"),
+        ({"g": "ab"}, "groups.g must be a list"),
+        ({"g": ["z"]}, "groups.g has no feature 'z'"),
+        ({"g": ["a"], "h": ["a"]}, "groups.h has 'a', which is in 'g' already"),
+        ({"g": ["a", "a"]}, "groups.g has 'a', which is in 'g' already"),
+        ({"g": ["h"], "h": ["g"]}, "groups.g is a member of itself"),
+        ({"g": ["g"]}, "groups.g is a member of itself"),
+    ],
+)
+def test_invalid_groups_are_refused(groups, says):
+    """The error names the group, also for a checkpoint."""
+    with pytest.raises(DataError, match=says):
+        resolve_groups(groups, NAMES)
+    config = make_model(n_features=5).config
+    features = tuple(replace(f, name=name) for f, name in zip(config.features, NAMES, strict=True))
+    with pytest.raises(ConfigError, match=says):
+        replace(config, features=features, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("segments", "says"),
+    [
+        ({"s": (-6, 0)}, "segments.s must be two steps from -5 to 0"),
+        ({"s": (0, -1)}, "segments.s must be two steps"),
+        ({"s": (0, 1)}, "segments.s must be two steps"),
+        ({"s": (-3, 0), "t": (-5, -3)}, "segments.t shares step -3 with 's'"),
+    ],
+)
+def test_invalid_segments_are_refused(segments, says):
+    """The error names the segment."""
+    with pytest.raises(DataError, match=says):
+        complete_segments(segments, 6)
+
+
+def test_a_checkpoint_carries_its_groups():
+    """Groups survive a round trip through the document of the config."""
+    config = replace(make_model().config, groups={"pair": ("f0", "f1"), "all": ("pair", "f2")})
+    document = config_to_dict(config)
+    assert config_from_dict(document).groups.keys() == {"pair", "all"}
+    assert resolve_groups(config_from_dict(document).groups, config.feature_names) == resolve_groups(
+        config.groups, config.feature_names
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 20_000])
+def test_a_deep_chain_of_groups_is_resolved(depth):
+    """A deep chain of groups does not exhaust the stack."""
+    groups = {f"g{n}": [f"g{n + 1}"] for n in range(depth)} | {f"g{depth}": ["c"]}
+    assert set(resolve_groups(groups, NAMES).members[: depth + 1]) == {(2,)}
+
+
+def test_a_circle_with_a_feature_is_refused():
+    """A group may not contain itself through others."""
+    with pytest.raises(DataError, match="is a member of itself"):
+        resolve_groups({"g": ["h", "a"], "h": ["g"]}, NAMES)
+
+
+@pytest.mark.parametrize("groups", [5, ["a"], {1: ["a"]}, {"": ["a"]}])
+def test_groups_are_an_object_of_lists(groups):
+    """Other types are refused by name."""
+    with pytest.raises(DataError, match="groups must be an object"):
+        resolve_groups(groups, NAMES)
+
+
+@pytest.mark.parametrize("segments", [{"s": 1}, {"s": (0,)}, {"s": ("a", "b")}, {"s": (True, True)}, {"s": (-1.0, 0)}])
+def test_ends_of_segments_are_whole_numbers(segments):
+    """Other types are refused by name."""
+    with pytest.raises(DataError, match=r"segments\.s must be two steps"):
+        complete_segments(segments, 6)

@@ -13,7 +13,9 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.faithfulness import measure_faithfulness
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines
+from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
+from kanmodel.explain.importance import measure_importance
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
 from service.models.repository import BUNDLED
@@ -100,3 +102,36 @@ def test_units_do_not_matter():
     for method, row in by_method(model).items():
         assert scaled[method].deletion == pytest.approx(row.deletion)
         assert scaled[method].infidelity == pytest.approx(row.infidelity)
+
+
+def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():
+    """The largest difference of shares and its feature are those of the ledgers of both baselines."""
+    model = make_model("lstm", n_reference=40)
+    windows = model.reference.windows
+    shares = {}
+    for kind, ledger in {
+        "mean": explain_windows(model, windows, 0),
+        "zero": explain_windows(model, windows, 0, Baseline("zero")),
+        "reference": explain_windows(model, windows, 0, ReferenceBaselines(16)),
+    }.items():
+        sizes = np.abs(ledger.contributions).mean(axis=0)
+        shares[kind] = sizes / sizes.sum()
+    agreements = compare_baselines(model, measure_importance(model, 0))
+    assert [agreement.baselines for agreement in agreements] == [
+        ("mean", "zero"),
+        ("mean", "reference"),
+        ("zero", "reference"),
+    ]
+    for agreement in agreements:
+        a, b = agreement.baselines
+        difference = np.abs(shares[a] - shares[b])
+        assert agreement.share_difference == pytest.approx(difference.max())
+        assert agreement.feature == model.config.feature_names[difference.argmax()]
+        order = [np.argsort(np.argsort(shares[kind])) for kind in agreement.baselines]
+        assert agreement.rank_correlation == pytest.approx(np.corrcoef(order)[0, 1])
+
+
+def test_all_reference_windows_are_baselines_where_there_are_few():
+    """A checkpoint with three reference windows is compared as well."""
+    model = make_model("head", n_reference=3)
+    assert len(compare_baselines(model, measure_importance(model, 0))) == 3
