@@ -275,12 +275,12 @@ class Explanation(Pictured):
         return ("" if len(self) == 1 else html.write_heading(self._title())) + super()._details()
 
     def _facts(self) -> dict[str, str]:
-        baseline = {"baseline": f"{self.baseline_prediction:.4g}"}
+        baseline = f"{self.baseline_prediction:.4g}"
         if len(self) != 1:
-            return baseline | {"converged": f"{int(self.converged.sum())} of {len(self)}"}
+            return {"baseline": baseline, "converged": f"{int(self.converged.sum())} of {len(self)}"}
         return {
             "prediction": f"{self.predictions[0]:.4g}",
-            **baseline,
+            "baseline": baseline,
             "residual": f"{self.residual[0]:.2g}, error {self.error[0]:.2g}, tolerance {self.tolerance:.2g}",
             "converged": "yes" if self.converged[0] else "no",
         }
@@ -293,14 +293,12 @@ class Explanation(Pictured):
                 Table(self._means(columns[1:]), columns, in_text=False),
                 Table(self._windows(), _OF_WINDOW, "Window by window"),
             ]
-        columns = ["contribution", *effects]
-        features = Table(
-            _largest_first(self.table()), ["feature", *columns], "All contributions", in_text=not self.is_grouped
-        )
-        if not self.is_grouped:
-            return [features]
-        named = ["group", "segment"] if self.segments else ["group"]
-        return [features, Table(_largest_first(self.table("group")), [*named, *columns], "Contributions by group")]
+        columns, rows, grouped = ["contribution", *effects], _largest_first(self.table()), self.is_grouped
+        tables = [Table(rows, ["feature", *columns], "All contributions", in_text=not grouped)]
+        if grouped:
+            named = ["group", "segment"] if self.segments else ["group"]
+            tables.append(Table(_largest_first(self.table("group")), [*named, *columns], "Contributions by group"))
+        return tables
 
     def _means(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """A row for each feature, by the mean magnitude of its contributions."""
@@ -365,24 +363,20 @@ def explain_windows(
 def _average(explanations: Sequence[Explanation]) -> Explanation:
     """Expected gradients, with the standard error of each feature's mean contribution."""
 
-    def mean(*arrays: Array) -> Array:
-        average: Array = np.mean(arrays, axis=0)
-        return average
+    def of(name: str) -> Array:
+        return np.array([getattr(each, name) for each in explanations])  # (n_baselines, ...)
 
-    features = np.stack([each.contributions for each in explanations])  # (count, n, n_features)
-    steps = mean(*(each.steps for each in explanations))
+    steps: Array = of("steps").mean(axis=0)
     return replace(
         explanations[0],
-        baseline=mean(*(each.baseline for each in explanations)),
-        baseline_prediction=float(np.mean([each.baseline_prediction for each in explanations])),
+        baseline=of("baseline").mean(axis=0),
+        baseline_prediction=float(of("baseline_prediction").mean()),
         contributions=steps.sum(axis=1),
         steps=steps,
-        layers=map_arrays(mean, *(each.layers for each in explanations)),
-        residual=np.max([each.residual for each in explanations], axis=0),
-        error=np.max([each.error for each in explanations], axis=0),
-        converged=np.all([each.converged for each in explanations], axis=0),
-        path_nodes=np.max([each.path_nodes for each in explanations], axis=0),
-        standard_error=features.std(axis=0, ddof=1) / np.sqrt(len(explanations)),
+        layers=map_arrays(lambda *arrays: np.mean(arrays, axis=0), *(each.layers for each in explanations)),
+        **{name: of(name).max(axis=0) for name in ("residual", "error", "path_nodes")},
+        converged=np.asarray(of("converged").all(axis=0)),
+        standard_error=of("contributions").std(axis=0, ddof=1) / np.sqrt(len(explanations)),
     )
 
 

@@ -96,18 +96,18 @@ class Bootstrap:
 
     def share_difference(self, sizes: Array, others: Array) -> Estimate:
         """`share` of some sizes less that of others, (n, n_columns) both, which are resampled together (paired)."""
-        pairs = [(one, one.sum(axis=1, keepdims=True)) for one in (sizes, others)]
+        totals = [one.sum(axis=1, keepdims=True) for one in (sizes, others)]
         shares = [share_of(one) for one in (sizes, others)]
-        of_share = [
+        series = [
             _ratio(one, total.mean(axis=0)) - share * _ratio(total, total.mean(axis=0))
-            for (one, total), share in zip(pairs, shares, strict=True)
+            for one, total, share in zip((sizes, others), totals, shares, strict=True)
         ]
 
         def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
-            one, other = (_ratio(weights @ sizes[:, columns], weights @ total) for sizes, total in pairs)
-            return one - other
+            share = _ratio(weights @ sizes[:, columns], weights @ totals[0])
+            return share - _ratio(weights @ others[:, columns], weights @ totals[1])
 
-        return Estimate(shares[0] - shares[1], *self._bounds(of_share[0] - of_share[1], resample))
+        return Estimate(shares[0] - shares[1], *self._bounds(series[0] - series[1], resample))
 
     def _bounds(self, series: Array, resample: Callable[[Array, NDArray[np.intp]], Array]) -> tuple[Array, Array]:
         """Bounds of a statistic of each column, to first order the mean of series (n, n_columns).

@@ -180,13 +180,7 @@ def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, par
 
 @dataclass(frozen=True)
 class Interaction:
-    """Two features.
-
-    Attributes:
-        features: their names, in the order of the model's features.
-        strength: mean magnitude of the second difference, the target's unit.
-        interval: of that mean, 95 %.
-    """
+    """Two features, in the model's order: the mean magnitude of their second difference, and its 95 % interval."""
 
     features: tuple[str, str]
     strength: float
@@ -198,7 +192,7 @@ class Interactions:
     """The strongest interactions that the screening found.
 
     Attributes:
-        pairs: at most 10, strongest first.
+        pairs: at most 10, strongest first, in the target's unit.
         n_features: number of features; where there are more than 24, each was screened against all others together.
         n_screened: number of pairs screened one by one.
         screening_windows: number of reference windows of the screening.

@@ -277,22 +277,23 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
     After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes. `change` is
     F(x) - F(x0), (n,).
     """
-    residual: Array = np.zeros_like(change)
-    stages = network.config.stages
+    stages, total = network.config.stages, change[:, None]
+    gaps: list[Array] = []  # (n, n_gaps) each
     reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
     entering = reaching  # contributions of the edges into the nodes of this layer
     for layer in layers:
         if layer.nodes is not None:
             reaching = layer.nodes
-            residual = np.maximum(residual, np.abs(reaching.sum(axis=1) - change))
+            gaps.append(reaching.sum(axis=1, keepdims=True) - total)
             if layer.stage in stages and layer.layer > 0:  # exact by construction, unless before an output function
-                residual = np.maximum(residual, np.abs(reaching - entering).max(axis=1))
+                gaps.append(reaching - entering)
         if layer.edges is not None:
             config = stages[layer.stage][layer.layer]
-            residual = np.maximum(residual, np.abs(layer.edges.sum(axis=(1, 2)) - change))
+            gaps.append(layer.edges.sum(axis=(1, 2))[:, None] - total)
             if not config.mixes:
-                residual = np.maximum(residual, np.abs(layer.edges.sum(axis=1) - reaching).max(axis=1))
+                gaps.append(layer.edges.sum(axis=1) - reaching)
             entering = _entering(config, layer.edges)
+    residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
     return residual
 
 
