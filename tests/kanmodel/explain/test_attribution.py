@@ -25,7 +25,16 @@ from kanmodel.explain.scores import score_layers
 from kanmodel.explain.structure import ledger_key
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers, resolve_groups
+from kanmodel.network.config import (
+    LayerConfig,
+    ModelConfig,
+    RecurrentConfig,
+    Transform,
+    config_from_dict,
+    config_to_dict,
+    plain_layers,
+    resolve_groups,
+)
 
 MODELS = {
     "lstm": ("lstm", {}),
