@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi, sqrt
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,33 +31,13 @@ HAT_REACH = 8  # in scales; beyond it, a Mexican hat is below 1e-11
 HAT_HEIGHT = 2 / (sqrt(3) * pi**0.25)
 
 
-class EdgeFunctions(Protocol):
-    """The functions of the edges between n_in inputs and n_sub sub-nodes, of values u, (batch, n_in)."""
-
-    def edges(self, u: Tensor) -> Tensor:
-        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
-
-    def sums(self, u: Tensor) -> Tensor:
-        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
-
-    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
-
-
 class Basis(ABC):
-    """A family of functions on edges, with its options; immutable.
+    """A family of functions on edges, with its options; immutable."""
 
-    Attributes:
-        kind: its name in a document.
-        scaled: whether each edge has a scale besides its coefficients, like pykan's splines.
-        is_line: whether an edge is its first coefficient times its input.
-        has_knots: whether it has knots that can be moved, see `refit`.
-    """
-
-    kind: ClassVar[str]
-    scaled: ClassVar[bool] = False
-    is_line: ClassVar[bool] = False
-    has_knots: ClassVar[bool] = False
+    kind: ClassVar[str]  # its name in a document
+    scaled: ClassVar[bool] = False  # whether each edge has a scale besides its coefficients, like pykan's splines
+    is_line: ClassVar[bool] = False  # whether an edge is its first coefficient times its input
+    has_knots: ClassVar[bool] = False  # whether it has knots that can be moved, see `refit`
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -72,16 +52,21 @@ class Basis(ABC):
 
     @abstractmethod
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Tensors of a new layer, before training: (n_sub, n_in, ...) per edge, (n_in, ...) per input.
+        """Tensors before training: (n_sub, n_in, ...) per edge, (n_in, ...) per input; None for torch's generator."""
 
-        Random ones are drawn from the generator; None for torch's own.
-        """
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """The basis functions, if all edges of an input share them, (batch, n_in) -> (batch, n_in, n_basis)."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Their first derivatives, of the same shape."""
+        raise NotImplementedError
+
     def functions(self, tensors: Tensors) -> EdgeFunctions:
-        """The functions with the given tensors."""
+        """The functions with the given tensors: weighted sums of the basis functions, unless each edge has its own."""
+        return EdgeFunctions(self, tensors)
 
-    def freeze(self, tensors: Tensors) -> EdgeFunctions:
+    def freeze(self, tensors: Tensors) -> EdgeFunctions | splines.PiecewisePolynomial:
         """The same as `functions`, prepared for many calls; its `sums` need not be differentiable."""
         return self.functions(tensors)
 
@@ -105,17 +90,32 @@ class Basis(ABC):
         return None
 
     def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
-        """Moves the knots to the values u, (batch, n_in).
+        """Moves the knots to the values u, (batch, n_in), and returns the tensors that change; none without knots.
 
-        Args:
-            u: the values.
-            tensors: of the basis, without masks and scales.
-            grid_eps: 0 for knots at quantiles of the values, 1 for uniform knots, a mixture between.
-
-        Returns:
-            The tensors that change; none if there are no knots.
+        `tensors` are without masks and scales. `grid_eps` mixes knots at quantiles of the values (0) and uniform ones
+        (1).
         """
         return {}
+
+
+class EdgeFunctions:
+    """The functions of the edges between n_in inputs and n_sub sub-nodes, of values u, (batch, n_in)."""
+
+    def __init__(self, basis: Basis, tensors: Tensors) -> None:
+        self._basis, self._tensors, self._coef = basis, tensors, tensors["coef"]
+
+    def edges(self, u: Tensor) -> Tensor:
+        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
+        return torch.einsum("big,oig->boi", self._basis.values(u, self._tensors), self._coef)
+
+    def sums(self, u: Tensor) -> Tensor:
+        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
+        return self._basis.values(u, self._tensors).flatten(1) @ self._coef.flatten(1).T
+
+    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
+        slopes = torch.einsum("big,oig->boi", self._basis.slopes(u, self._tensors), self._coef)
+        return self.edges(u), slopes
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Line(Basis):
         return tensors["coef"].squeeze(-1).abs() * (high - low).unsqueeze(1)
 
 
-class _Lines:
+class _Lines(EdgeFunctions):
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight  # (n_sub, n_in)
 
@@ -185,13 +185,10 @@ class MexicanHat(Basis):
         return varied
 
 
-class _Hats:
+class _Hats(EdgeFunctions):
     def __init__(self, tensors: Tensors) -> None:
-        self._coef, self._translation, self._scale = (
-            tensors["coef"].squeeze(-1),
-            tensors["translation"],
-            tensors["scale"],
-        )
+        self._coef = tensors["coef"].squeeze(-1)
+        self._translation, self._scale = tensors["translation"], tensors["scale"]
 
     def edges(self, u: Tensor) -> Tensor:
         return self._coef * _hat((u.unsqueeze(1) - self._translation) / self._scale)
@@ -210,51 +207,12 @@ def _hat(t: Tensor) -> Tensor:
     return hat
 
 
-class SharedBasis(Basis):
-    """A basis whose functions are shared by all edges of an input."""
-
-    @abstractmethod
-    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
-        """The basis functions, (batch, n_in) -> (batch, n_in, n_basis)."""
-
-    @abstractmethod
-    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
-        """Their first derivatives, of the same shape."""
-
-    def functions(self, tensors: Tensors) -> EdgeFunctions:
-        """Weighted sums of the basis functions."""
-        return _WeightedSums(self, tensors)
-
-
-class _WeightedSums:
-    def __init__(self, basis: SharedBasis, tensors: Tensors) -> None:
-        self._basis, self._tensors, self._coef = basis, tensors, tensors["coef"]
-
-    def edges(self, u: Tensor) -> Tensor:
-        return torch.einsum("big,oig->boi", self._basis.values(u, self._tensors), self._coef)
-
-    def sums(self, u: Tensor) -> Tensor:
-        return self._basis.values(u, self._tensors).flatten(1) @ self._coef.flatten(1).T
-
-    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        slopes = torch.einsum("big,oig->boi", self._basis.slopes(u, self._tensors), self._coef)
-        return self.edges(u), slopes
-
-
 @dataclass(frozen=True)
-class BSpline(SharedBasis):
-    """Splines on the knots in ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan.
+class BSpline(Basis):
+    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756)."""
 
-    Source: Liu et al. 2024, arXiv 2404.19756, section 2.
-
-    Attributes:
-        grid_size: intervals G of the core.
-        order: order k; 3: cubic.
-    """
-
-    grid_size: int = 5
-    order: Index = 3
-
+    grid_size: int = 5  # intervals G of the core
+    order: Index = 3  # order k; 3: cubic
     kind: ClassVar[str] = "bspline"
     scaled: ClassVar[bool] = True
     has_knots: ClassVar[bool] = True
@@ -282,16 +240,16 @@ class BSpline(SharedBasis):
         """Differences of a spline that rises: its coefficients sum the magnitudes of the curve's differences.
 
         A slope sums differences of neighbouring coefficients by functions that are not negative (de Boor 1978, X.12).
-        More knots, and coefficients as large as the last, let it go on beyond the curve's end.
         """
         grid, k = tensors["grid"], self.order
+        # more knots, and coefficients as large as the last, let it go on beyond the curve's end
         more = grid[:, -1:] + torch.arange(1, k + 2, dtype=grid.dtype)
         sums = pad(tensors["coef"], (1, 1)).diff().abs().cumsum(dim=2)
         sums = torch.cat([sums, sums[:, :, -1:].expand(-1, -1, k)], dim=2)
         ends = [splines.curve(x.minimum(grid[:, -1]), torch.cat([grid, more], dim=1), sums, k) for x in (low, high)]
         return ends[1] - ends[0]
 
-    def freeze(self, tensors: Tensors) -> EdgeFunctions:
+    def freeze(self, tensors: Tensors) -> splines.PiecewisePolynomial:
         return splines.PiecewisePolynomial(tensors["grid"], tensors["coef"], self.order)
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
@@ -320,17 +278,11 @@ class BSpline(SharedBasis):
 
 
 @dataclass(frozen=True)
-class _Radial(SharedBasis):
-    """Bumps of one width around the centres in ``grid``.
+class _Radial(Basis):
+    """Bumps around the centres in ``grid``."""
 
-    Attributes:
-        centres: number of centres.
-        denominator: width of every bump.
-    """
-
-    centres: int
-    denominator: Positive
-
+    centres: int  # number of centres
+    denominator: Positive  # width of every bump
     scaled: ClassVar[bool] = True
 
     def per_edge(self) -> Mapping[str, Shape]:
@@ -398,22 +350,18 @@ class Sech2(_Radial):
 
 
 @dataclass(frozen=True)
-class Chebyshev(SharedBasis):
-    """T_0 ... T_degree at tanh(u), by T_n = 2 s T_(n-1) - T_(n-2).
-
-    Source: ChebyKAN (SynodicMonth 2024); Sidharth 2024, arXiv 2405.07200, eq. 5.
-    """
+class Chebyshev(Basis):
+    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5)."""
 
     degree: Index
-
     kind: ClassVar[str] = "chebyshev"
 
     def per_edge(self) -> Mapping[str, Shape]:
         return {"coef": (self.degree + 1,)}
 
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        coef = torch.randn(n_sub, n_in, self.degree + 1, generator=generator)
-        return {"coef": coef / (n_in * (self.degree + 1))}
+        n = self.degree + 1
+        return {"coef": torch.randn(n_sub, n_in, n, generator=generator) / (n_in * n)}
 
     def varies(self, coef: Tensor) -> Tensor:
         return (coef[..., 1:] != 0).any(dim=2)  # T_0 is a constant
@@ -424,12 +372,11 @@ class Chebyshev(SharedBasis):
 
     def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
         angle = torch.acos(torch.tanh(low)) - torch.acos(torch.tanh(high))
-        steepest = tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype)  # by angle
-        return angle.unsqueeze(1) * steepest
+        return angle.unsqueeze(1) * (tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype))
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
-        values = [1 + 0 * s, s]  # a plain constant would have no gradient
+        values = [1 + 0 * s, s]  # T_n = 2 s T_(n-1) - T_(n-2); a plain constant would have no gradient
         while len(values) <= self.degree:
             values.append(2 * s * values[-1] - values[-2])
         return torch.stack(values[: self.degree + 1], dim=-1)
@@ -443,14 +390,10 @@ class Chebyshev(SharedBasis):
 
 
 @dataclass(frozen=True)
-class Fourier(SharedBasis):
-    """cos(k u) for k = 1 ... frequencies, then sin(k u).
-
-    Source: FourierKAN (GistNoesis 2024), whose bias is here that of the sub-nodes.
-    """
+class Fourier(Basis):
+    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes."""
 
     frequencies: int
-
     kind: ClassVar[str] = "fourier"
 
     def per_edge(self) -> Mapping[str, Shape]:

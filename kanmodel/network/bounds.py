@@ -1,8 +1,7 @@
-"""Usual ranges of all nodes' values, and bounds of the outputs over whole sets of windows.
+"""Usual ranges of all nodes' values, with which paths compare moves, and bounds of the outputs over sets of windows.
 
-Integration paths compare their moves with the ranges. The bounds, by interval arithmetic from layer to layer, hold for
-each window between two others, up to rounding. They are the wider, the farther these are apart, and tend to the outputs
-as they come together; where a function has a pole or is not defined, they are infinite or NaN.
+The bounds, by interval arithmetic, hold for each window between two others, up to rounding. They tend to the outputs as
+these come together; where a function has a pole or is not defined, they are infinite or NaN.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kanmodel.network.chain import Network, reduce_steps
-from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS, TURNS, activate
 from kanmodel.network.layer import Ends, InputTransform, KANLayer
 from kanmodel.network.recurrent import CANDIDATE, KINDS
@@ -25,19 +23,12 @@ MARGIN = 0.5  # distance outside an interval in which moves still count, in its 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals of nodes, possibly several per node; moves outside them do not count.
+    """Intervals of nodes, possibly several per node; moves outside them do not count. Tensors are (n_intervals,)."""
 
-    Attributes:
-        node: index of the node of each interval, (n_intervals,); None if each node has exactly one.
-        low: (n_intervals,).
-        high: (n_intervals,).
-        width: unit of moves, (n_intervals,).
-    """
-
-    node: Tensor | None
+    node: Tensor | None  # index of the node of each interval; None if each node has exactly one
     low: Tensor
     high: Tensor
-    width: Tensor
+    width: Tensor  # unit of moves
 
     @classmethod
     def of(cls, nodes: Sequence[Sequence[Ends]]) -> Intervals:
@@ -76,25 +67,17 @@ class Intervals:
 
 @dataclass(frozen=True)
 class NodeRanges:
-    """Usual intervals of a network's values, model units.
+    """Usual intervals of a network's values, model units: their range on the reference windows, over all steps.
 
-    Each node has the range of its values on the reference windows, over all steps if it has one value per step. A
-    recurrent unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither
-    open nor closed.
-
-    Attributes:
-        features: inputs of the network.
-        gates: pre-activations of the gates of each recurrent layer and direction; None without a recurrent part.
-        front: nodes of the front's layers; None without a front.
-        nodes: inputs of the head, and the nodes of its layers.
-        edges: the largest sum of the magnitudes of the edges into each sub-node, (n_subnodes,) of each layer, front
-            first; float64, infinite where it is 0.
+    A recurrent unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither
+    open nor closed. `edges` are the largest sums of the magnitudes of the edges into each sub-node, (n_subnodes,) of
+    each layer, front first; float64, infinite where it is 0.
     """
 
     features: Intervals
-    gates: Intervals | None
-    front: Intervals | None
-    nodes: Intervals
+    gates: Intervals | None  # pre-activations of the gates of each layer and direction; None without a recurrent part
+    front: Intervals | None  # nodes of the front's layers; None without a front
+    nodes: Intervals  # inputs of the head, and the nodes of its layers
     edges: tuple[Tensor, ...]
 
 
@@ -110,34 +93,28 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
             magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in layers])
     features, readout, *nodes = ([tuple(_hull(torch.cat(parts)))] for parts in zip(*hulls, strict=True))
     largest = [torch.stack(parts).amax(dim=0).double() for parts in zip(*magnitudes, strict=True)]
-    depth, recurrent = len(network.front), network.config.recurrent
+    depth, recurrent, gates = len(network.front), network.config.recurrent, None
     if recurrent is not None:
         unit = torch.ones_like(readout[0][0])
         readout.append((-unit, unit))
+        # Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent.
+        high = torch.full((KINDS[recurrent.cell].n_gates, recurrent.hidden_size), 2.0)
+        high[CANDIDATE] = 1.0
+        high = high.flatten()
+        gates = Intervals(None, -high, high, 2 * high)
     return NodeRanges(
         Intervals.of([features]),
-        None if recurrent is None else _gate_intervals(recurrent),
+        gates,
         Intervals.of(nodes[:depth]) if depth else None,
         Intervals.of([readout, *nodes[depth:]]),
         tuple(torch.where(magnitude > 0, magnitude, torch.inf) for magnitude in largest),
     )
 
 
-def _gate_intervals(config: RecurrentConfig) -> Intervals:
-    """Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent."""
-    high = torch.full((KINDS[config.cell].n_gates, config.hidden_size), 2.0)
-    high[CANDIDATE] = 1.0
-    high = high.flatten()
-    return Intervals(None, -high, high, 2 * high)
-
-
 def bound_outputs(network: Network, low: Tensor, high: Tensor) -> Ends:
-    """The bounds of a network without a recurrent part, two of (batch, n_outputs).
+    """The bounds of a network without a recurrent part, two of (batch, n_outputs), in model units.
 
-    Args:
-        network: the network.
-        low: smallest value of each cell, (batch, lookback, n_features), model units.
-        high: the largest.
+    `low` and `high` are the smallest and the largest value of each cell, (batch, lookback, n_features).
     """
     shape, ends = low.shape, torch.stack([low, high])
     if network.front:
@@ -163,7 +140,14 @@ def _hull(values: Tensor) -> Tensor:
 def _bound_layer(layer: KANLayer, ends: Tensor) -> Tensor:
     v = u = ends
     for number, transform in enumerate(layer.before):
-        u = _transform(transform, u)
+        assert isinstance(transform, InputTransform)
+        kind, parameter = transform.config.kind, transform.config.parameter
+        if transform.weight is None or transform.bias is None:
+            u = _activate(kind, parameter, u)
+        else:
+            u = _scale(
+                _normalise(u, parameter or 0.0) if transform.config.mixes else u, transform.weight, transform.bias
+            )
         v = u if number < layer.config.n_before_base else v
     moves = torch.stack([(end != low[:1]).any(dim=0) for low, high in (v, u) for end in (low, high)]).any(dim=0)
     moves[0] |= ~moves.any()
@@ -176,16 +160,6 @@ def _bound_layer(layer: KANLayer, ends: Tensor) -> Tensor:
         sums, *factors = torch.split(bounds, [layer.config.n_sum, *layer.config.mult_arity], dim=2)
         bounds = torch.cat([sums, *map(_multiply, factors)], dim=2)
     return _scale(bounds, layer.node_scale, layer.node_bias)
-
-
-def _transform(transform: nn.Module, ends: Tensor) -> Tensor:
-    assert isinstance(transform, InputTransform)
-    config = transform.config
-    if transform.weight is None or transform.bias is None:
-        return _activate(config.kind, config.parameter, ends)
-    if config.mixes:
-        ends = _normalise(ends, config.parameter or 0.0)
-    return _scale(ends, transform.weight, transform.bias)
 
 
 def _activate(kind: str, parameter: float | None, ends: Tensor) -> Tensor:
@@ -210,10 +184,9 @@ def _normalise(ends: Tensor, eps: float) -> Tensor:
     """A layer norm before its scale and bias."""
     low, high = ends
     n = low.shape[1]
-    low, high = (  # of the distances from the mean, which a node's own value is part of
-        low - (high.sum(dim=1, keepdim=True) - high + low) / n,
-        high - (low.sum(dim=1, keepdim=True) - low + high) / n,
-    )
+    # Distances from the mean, which a node's own value is part of.
+    least_mean, largest_mean = ((x.sum(dim=1, keepdim=True) - x + own) / n for x, own in ((low, high), (high, low)))
+    low, high = low - largest_mean, high - least_mean
     least, most = torch.maximum(low, -high).clamp_min(0), torch.maximum(-low, high)
     factors = [(distance.square().mean(dim=1, keepdim=True) + eps).rsqrt() for distance in (least, most)]
     return torch.stack([torch.minimum(*(low * by for by in factors)), torch.maximum(*(high * by for by in factors))])

@@ -6,7 +6,7 @@ nothing on the module, so threads can share a network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,21 +20,13 @@ from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_i
 
 @dataclass(frozen=True)
 class Trace:
-    """All activations of a forward pass, in model units.
+    """All activations of a forward pass, in model units."""
 
-    Attributes:
-        front: layers per step, with the batch axis (batch * lookback), steps innermost; empty if there is none.
-        readout: inputs of the head, (batch, n_readout).
-        head: layers after the readout.
-        outputs: the forecasts, (batch, n_outputs): the last layer's nodes after the output function.
-        recurrent: the recurrent part's own; None without one, or if it was not traced.
-    """
-
-    front: tuple[LayerTrace, ...]
-    readout: Tensor
-    head: tuple[LayerTrace, ...]
-    outputs: Tensor
-    recurrent: RecurrentTrace | None = None
+    front: tuple[LayerTrace, ...]  # layers per step, of (batch * lookback) rows, steps innermost; empty without
+    readout: Tensor  # inputs of the head, (batch, n_readout)
+    head: tuple[LayerTrace, ...]  # layers after the readout
+    outputs: Tensor  # the forecasts, (batch, n_outputs): the last layer's nodes after the output function
+    recurrent: RecurrentTrace | None = None  # None without a recurrent part, or if it was not traced
 
     @property
     def stages(self) -> dict[str, tuple[LayerTrace, ...]]:
@@ -54,8 +46,7 @@ PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -
 class Network(nn.Module):
     """The network of a `ModelConfig`, of windows and outputs in model units (scaled).
 
-    Its weights are random until it is trained or loaded, from the generator or a new one, so that torch's own is not
-    advanced.
+    Its initial weights are random, from the generator or a new one, so that torch's own is not advanced.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
@@ -70,10 +61,8 @@ class Network(nn.Module):
     @property
     def stages(self) -> Mapping[str, Sequence[KANLayer]]:
         """The layers by stage name, in the order of the data."""
-        stages: dict[str, Iterable[nn.Module]] = {"front": self.front, "head": self.head}
-        return {
-            stage: [layer for layer in stages[stage] if isinstance(layer, KANLayer)] for stage in self.config.stages
-        }
+        layers = {stage: getattr(self, stage) for stage in self.config.stages}
+        return {stage: [layer for layer in layers[stage] if isinstance(layer, KANLayer)] for stage in layers}
 
     @property
     def layers(self) -> dict[LayerKey, KANLayer]:
@@ -115,13 +104,9 @@ class Network(nn.Module):
 
 
 def trace_chain(config: ModelConfig, window: Tensor, through: PassLayer, read_out: Callable[[Tensor], Tensor]) -> Trace:
-    """All activations of a chain for windows (batch, lookback, n_features).
+    """All activations of a chain for windows (batch, lookback, n_features), oldest step first.
 
-    Args:
-        config: the chain.
-        window: oldest step first.
-        through: applies a layer to (rows, n_in).
-        read_out: as `Network.read_out`.
+    `through` applies a layer to (rows, n_in); `read_out` is as `Network.read_out`.
     """
 
     def trace_stage(stage: str, x: Tensor) -> tuple[LayerTrace, ...]:
@@ -138,13 +123,9 @@ def trace_chain(config: ModelConfig, window: Tensor, through: PassLayer, read_ou
 
 def reduce_steps(config: ModelConfig, steps: Tensor) -> Tensor:
     """The readout of (batch, lookback, n), oldest step first -> (batch, n_readout)."""
-    match config.readout:
-        case "last":
-            return steps[:, -1]
-        case "mean":
-            return steps.mean(dim=1)
-        case "flatten":
-            return steps.flatten(1)
+    if config.readout == "last":
+        return steps[:, -1]
+    return steps.mean(dim=1) if config.readout == "mean" else steps.flatten(1)
 
 
 def apply_output_function(config: ModelConfig, logits: Tensor) -> Tensor:
@@ -166,26 +147,16 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 class FrozenNetwork:
-    """A `Network` with constant weights, prepared for inference; equal to it up to rounding, also at knots.
+    """A `Network`, not changed, with constant weights for inference; equal to it up to rounding, also at knots.
 
     `forward` folds masks and affine maps into the tables of piecewise polynomials and removes nodes without effect;
     `trace` has the edges and nodes of the network, and is differentiable.
-
-    Attributes:
-        network: the network, which is not changed.
-        config: its config.
-        stages: its layers by stage name.
-        recurrent: its LSTM or GRU; None if there is none.
     """
 
     def __init__(self, network: Network) -> None:
-        self.network = network
-        self.config = network.config
-        self._layers = network.stages
+        self.network, self.config, self._layers = network, network.config, network.stages
         self.stages = {stage: FrozenLayers(layers) for stage, layers in self._layers.items()}
-        self._functions = {
-            stage: [layer.functions(frozen=True) for layer in layers] for stage, layers in self._layers.items()
-        }
+        self._functions = {name: [of.functions(frozen=True) for of in stage] for name, stage in self._layers.items()}
         self.recurrent = None
         if network.recurrent is not None and network.config.recurrent is not None:
             self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
@@ -218,12 +189,8 @@ class FrozenNetwork:
     def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor | None:
         """First-order moves of the readout with each feature alone, (batch, n_readout, n_features), by forward mode.
 
-        Args:
-            trace: the activations at the points.
-            change: moves of the features, (batch, lookback, n_features).
-
-        Returns:
-            None if there is no forward mode, or gradients of the readout take fewer passes.
+        `trace` is that of the points, `change` the features' moves, (batch, lookback, n_features). None if there is no
+        forward mode, or gradients of the readout take fewer passes.
         """
         n_features, recurrent = change.shape[2], self.recurrent
         if recurrent is None or trace.recurrent is None or self.config.front or n_features >= self.config.n_readout:
@@ -246,12 +213,7 @@ class FrozenNetwork:
 
 
 class FrozenLayers:
-    """Consecutive layers for inference, first to last, reduced to the nodes that the last layer depends on.
-
-    Attributes:
-        layers: frozen layers, each with only the nodes that the next one reads.
-        inputs: indices of the inputs that the first one reads; None for all.
-    """
+    """Consecutive layers for inference, each reduced to the nodes that the next one reads."""
 
     def __init__(self, layers: Sequence[KANLayer]) -> None:
         nodes = torch.arange(layers[-1].config.n_out)
@@ -259,7 +221,7 @@ class FrozenLayers:
         for layer in reversed(layers):
             self.layers.insert(0, FrozenLayer(layer, nodes))
             nodes = self.layers[0].inputs
-        self.inputs = nodes if len(nodes) < layers[0].config.n_in else None
+        self.inputs = nodes if len(nodes) < layers[0].config.n_in else None  # that the first reads; None for all
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_inputs) -> (batch, n_outputs)."""
@@ -271,10 +233,9 @@ class FrozenLayers:
 
 
 class FrozenLayer:
-    """A `KANLayer` reduced to some of its nodes, by their indices, ascending, and the inputs that act on them.
+    """A `KANLayer` reduced to some of its nodes and, without a layer norm, to the `inputs` that act on them.
 
-    Attributes:
-        inputs: indices of the inputs that `forward` takes, ascending; all if there is a layer norm.
+    Both are ascending indices.
     """
 
     def __init__(self, layer: KANLayer, nodes: Tensor) -> None:

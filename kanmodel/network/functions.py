@@ -29,40 +29,24 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "x^1.5": lambda u: torch.sqrt(u) ** 3,
     "1/sqrt(x)": lambda u: 1 / torch.sqrt(u),
     "1/x^0.5": lambda u: 1 / torch.sqrt(u),
-    "exp": torch.exp,
-    "log": torch.log,
-    "abs": torch.abs,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "tan": torch.tan,
-    "tanh": torch.tanh,
+    **{name: getattr(torch, name) for name in ("exp", "log", "abs", "sin", "cos", "tan", "tanh")},
     "sgn": torch.sign,
-    "arcsin": torch.arcsin,
-    "arccos": torch.arccos,
-    "arctan": torch.arctan,
-    "arctanh": torch.arctanh,
+    **{name: getattr(torch, name) for name in ("arcsin", "arccos", "arctan", "arctanh")},
     "gaussian": lambda u: torch.exp(-(u**2)),
 }
 
 # Of those with bumps: arguments as positions, see `Basis.in_bumps`.
 IN_BUMPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sin": lambda u: u / pi,
-    "cos": lambda u: u / pi,
-    "tan": lambda u: u / pi,
+    **dict.fromkeys(("sin", "cos", "tan"), lambda u: u / pi),
     "gaussian": lambda u: u.clamp(-2.5, 2.5) / 5,
 }
 
 
 class Activation(NamedTuple):
-    """A function of one number.
+    """A function of one number."""
 
-    Attributes:
-        function: takes values of any shape, and the parameter if there is one.
-        parameter: default of the parameter; None if the function has none.
-    """
-
-    function: Callable[..., Tensor]
-    parameter: float | None = None
+    function: Callable[..., Tensor]  # takes values of any shape, and the parameter if there is one
+    parameter: float | None = None  # its default; None if the function has none
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from kanmodel.network.bases import EdgeFunctions
 from kanmodel.network.config import LayerConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS, IN_BUMPS, TURNS, activate, value_and_slope, vary
+from kanmodel.network.splines import PiecewisePolynomial
 
 Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, of one shape
 
@@ -32,8 +33,7 @@ Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes
 class SymbolicFunctions:
     """The symbolic parts c f(a v + b) + d of edges between inputs v, (batch, n_in), and sub-nodes, by function.
 
-    Attributes:
-        groups: f; inputs and sub-nodes, (n,) each; and a to d, (4, n).
+    A group is f; inputs and sub-nodes, (n,) each; and a to d, (4, n).
     """
 
     groups: tuple[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], ...]
@@ -89,20 +89,12 @@ class EdgeParts:
 
 @dataclass(frozen=True)
 class Edges:
-    """The functions on edges, of the base's inputs v and the basis' inputs u, each (batch, n_in).
+    """The functions on edges, of the base's inputs v and the basis' inputs u, each (batch, n_in)."""
 
-    Attributes:
-        functions: the functions of the basis.
-        variation: upper bounds of their total variation, see `Basis.vary`.
-        base: name of the base function.
-        weights: the base's weight on each edge, (n_subnodes, n_in); None without a base.
-        symbolic: the symbolic parts; None if there are none.
-    """
-
-    functions: EdgeFunctions
-    variation: Callable[[Tensor, Tensor], Tensor]
+    functions: EdgeFunctions | PiecewisePolynomial  # of the basis
+    variation: Callable[[Tensor, Tensor], Tensor]  # upper bounds of their total variation, see `Basis.vary`
     base: str
-    weights: Tensor | None
+    weights: Tensor | None  # the base's weight on each edge, (n_subnodes, n_in); None without a base
     symbolic: SymbolicFunctions | None
 
     def edges(self, v: Tensor, u: Tensor) -> Tensor:
@@ -146,19 +138,12 @@ class Edges:
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """All activations of one KAN layer.
+    """All activations of one KAN layer."""
 
-    Attributes:
-        inputs: (batch, n_in), before the transforms of the layer.
-        edges: value of each edge, (batch, n_subnodes, n_in).
-        subnodes: sums of edges, before any affine map, (batch, n_subnodes).
-        nodes: outputs of the layer, (batch, n_out).
-    """
-
-    inputs: Tensor
-    edges: Tensor
-    subnodes: Tensor
-    nodes: Tensor
+    inputs: Tensor  # (batch, n_in), before the transforms of the layer
+    edges: Tensor  # value of each edge, (batch, n_subnodes, n_in)
+    subnodes: Tensor  # sums of edges, before any affine map, (batch, n_subnodes)
+    nodes: Tensor  # outputs of the layer, (batch, n_out)
 
 
 class InputTransform(nn.Module):
@@ -185,16 +170,15 @@ class InputTransform(nn.Module):
 
 
 class KANLayer(nn.Module):
-    """One layer of edges with the sum and product nodes they enter.
+    """One layer of edges with the sum and product nodes they enter; initialized like pykan's.
 
-    A new layer is initialized like pykan's, with the initial functions of its basis and random base scales, drawn from
-    the generator; None for torch's own.
+    The initial functions of its basis and its base scales are drawn from the generator; None for torch's own.
     """
 
     coef: Tensor
+    mask: Tensor
     scale_base: Tensor | None
     scale_spline: Tensor | None
-    mask: Tensor
     subnode_scale: Tensor
     subnode_bias: Tensor
     node_scale: Tensor
@@ -237,10 +221,7 @@ class KANLayer(nn.Module):
 
     @property
     def varies(self) -> Tensor:
-        """Edges that are not masked, and not zero or constant by their weights, (n_subnodes, n_in), bool.
-
-        A symbolic part c f(a x + b) + d varies unless a or c is 0.
-        """
+        """Edges that are not masked, and not zero or constant by their weights, (n_subnodes, n_in), bool."""
         varies = self.config.basis.varies(self.weights())
         if self.scale_base is not None:
             varies = varies | (self.mask * self.scale_base != 0)
@@ -273,9 +254,7 @@ class KANLayer(nn.Module):
     def read(self, x: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inputs of the base and of the basis for node values (batch, n_in): two of the same shape.
 
-        Args:
-            x: the values; if `inputs` is given, of those inputs only.
-            inputs: indices of some inputs; a layer with a layer norm needs all.
+        If `inputs` are given, x has only those; a layer with a layer norm needs all.
         """
         if not self.config.before:
             return x, x
@@ -293,13 +272,10 @@ class KANLayer(nn.Module):
         scale: Tensor | None = None,
         frozen: bool = False,
     ) -> Edges:
-        """The functions of the edges.
+        """The functions of the edges between some inputs and sub-nodes, by their indices; of all by default.
 
-        Args:
-            inputs: indices of their inputs; all by default.
-            subnodes: indices of their sub-nodes; all by default.
-            scale: a factor for the edges into each of these sub-nodes, (n_subnodes,).
-            frozen: whether to prepare them for many calls; sums are then not differentiable.
+        `scale` has a factor for the edges into each of these sub-nodes, (n_subnodes,). `frozen` ones are prepared for
+        many calls; their sums are not differentiable.
         """
 
         def choose(edges: Tensor) -> Tensor:
@@ -376,12 +352,7 @@ class KANLayer(nn.Module):
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
-        """Moves the knots to the inputs of the basis; a basis without knots does not change.
-
-        Args:
-            x: inputs of the layer, (batch, n_in).
-            grid_eps: see `Basis.refit`; pykan's by default.
-        """
+        """Moves the knots to the layer's inputs (batch, n_in), see `Basis.refit`; `grid_eps` is pykan's by default."""
         for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors(), grid_eps).items():
             getattr(self, name).copy_(tensor)
 
@@ -410,11 +381,8 @@ def own_shapes(config: LayerConfig) -> dict[str, tuple[int, ...]]:
     size, n_symbolic = (config.n_subnodes, config.n_in), len(config.symbolic)
     shapes: dict[str, tuple[int, ...]] = {name: size + rest for name, rest in config.basis.per_edge().items()}
     shapes |= {name: (config.n_in, *rest) for name, rest in config.basis.per_input().items()}
-    if config.base != "zero":
-        shapes["scale_base"] = size
-    if config.basis.scaled:
-        shapes["scale_spline"] = size
-    shapes["mask"] = size
+    has = {"scale_base": config.base != "zero", "scale_spline": config.basis.scaled, "mask": True}
+    shapes |= {name: size for name, present in has.items() if present}
     for name, n in (("subnode", config.n_subnodes), ("node", config.n_out)):
         shapes |= {f"{name}_scale": (n,), f"{name}_bias": (n,)}
     return shapes | ({"symbolic_mask": (n_symbolic,), "symbolic_affine": (n_symbolic, 4)} if n_symbolic else {})

@@ -1,7 +1,4 @@
-"""The recurrent part: torch's LSTM and GRU, their kernels, gates and forward-mode derivatives.
-
-All code that depends on the kind of cell is in this module, and its ONNX form.
-"""
+"""The recurrent part: torch's LSTM and GRU, their gates and forward-mode derivatives: what depends on the cell."""
 
 from __future__ import annotations
 
@@ -51,7 +48,11 @@ def _gru_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
 
 
 def _lstm_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Tensor, last: bool) -> Tensor:
-    """Forward-mode derivatives: every step is linear in the moves, with slopes computed for all steps at once."""
+    """Moves of the states with the inputs: each step is linear in the moves, with slopes computed for all at once.
+
+    From weights, pre-activations of the gates and previous states, (batch, lookback, ...), and the moves of the inputs,
+    (batch, n_moves, lookback, n_in): (batch, n_moves, lookback, hidden_size), or those of the last step alone.
+    """
     arguments = gates.chunk(4, dim=2)
     i, f, o = (arguments[number].sigmoid() for number in (0, 1, 3))
     g = arguments[2].tanh()
@@ -92,43 +93,31 @@ def _gru_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Te
 
 
 class Kind(NamedTuple):
-    """A kind of cell.
+    """A kind of cell: its gates are blocks of rows in each weight.
 
-    Attributes:
-        n_gates: blocks of rows in each weight.
-        n_states: states passed from step to step.
-        forget: index of the block that has no effect at the first step; None without.
-        gates: pre-activations of the gates, from weights, inputs and previous state, (n, n_gates * hidden_size).
-        affine: whether they are an affine map of inputs and state.
-        tangents: moves of the states with the inputs, from weights, pre-activations of the gates, previous states,
-            (batch, lookback, hidden_size) each, and moves of the inputs, (batch, n_moves, lookback, n_in); of all
-            steps, (batch, n_moves, lookback, hidden_size), or of the last alone.
+    `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size).
     """
 
     n_gates: int
-    n_states: int
-    forget: int | None
+    n_states: int  # passed from step to step
+    forget: int | None  # index of the gate that has no effect at the first step; None without
     gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
-    affine: bool
+    affine: bool  # whether `gates` are an affine map of inputs and state
     tangents: Callable[[GateWeights, Tensor, Tensor, Tensor, bool], Tensor]
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(4, 2, forget=1, gates=_lstm_gates, affine=True, tangents=_lstm_tangents),
-    "gru": Kind(3, 1, forget=None, gates=_gru_gates, affine=False, tangents=_gru_tangents),
+    "lstm": Kind(4, 2, 1, _lstm_gates, True, _lstm_tangents),
+    "gru": Kind(3, 1, None, _gru_gates, False, _gru_tangents),
 }
 
 
 def make_recurrent(config: RecurrentConfig, n_in: int, generator: torch.Generator | None = None) -> nn.LSTM | nn.GRU:
-    """The module, (batch, lookback, n_in) -> (batch, lookback, n_units) and its states.
-
-    Its weights are drawn as torch draws them, but from the generator; None for torch's own.
-    """
+    """The module, its weights drawn as torch draws them, but from the generator; None for torch's own."""
     options = {"num_layers": config.num_layers, "bias": config.bias, "bidirectional": config.bidirectional}
     kind: type[nn.LSTM | nn.GRU] = getattr(nn, config.cell.upper())
     module = kind(n_in, config.hidden_size, batch_first=True, device="meta", **options)  # draws nothing
-    module = module.to_empty(device="cpu")
-    bound = 1 / sqrt(config.hidden_size)
+    module, bound = module.to_empty(device="cpu"), 1 / sqrt(config.hidden_size)
     for weight in module.parameters():
         nn.init.uniform_(weight, -bound, bound, generator)
     return module
@@ -162,21 +151,11 @@ def count_gates(config: ModelConfig) -> tuple[int, ...]:
 def acting_inputs(
     module: nn.LSTM | nn.GRU, config: RecurrentConfig, units: Tensor, lookback: int, last: bool
 ) -> Tensor:
-    """The inputs that act, by their weights alone, on any of the last layer's units that are set.
+    """The inputs that act, by their weights alone, on some of the last layer's units, bool, (n_units,) -> (n_in,).
 
     An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
     one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads for
-    the last step, there is neither a unit of the step before nor anything to forget.
-
-    Args:
-        module: the module.
-        config: its config.
-        units: bool, (n_units,).
-        lookback: number of steps.
-        last: whether only the last step is read.
-
-    Returns:
-        Bool, (n_in,).
+    the `last` step (if only that is read), there is neither a unit of the step before nor anything to forget.
     """
     kind = KINDS[config.cell]
     for layer in reversed(range(config.num_layers)):
@@ -203,33 +182,26 @@ def _ends(config: RecurrentConfig, layer: int) -> tuple[str, ...]:
 
 
 class RecurrentTrace(NamedTuple):
-    """Activations of the recurrent layers.
+    """Activations of the recurrent layers."""
 
-    Attributes:
-        steps: inputs of the first layer, (batch, lookback, n_in).
-        states: hidden states of each layer, (batch, lookback, n_units).
-    """
-
-    steps: Tensor
-    states: tuple[Tensor, ...]
+    steps: Tensor  # inputs of the first layer, (batch, lookback, n_in)
+    states: tuple[Tensor, ...]  # hidden states of each layer, (batch, lookback, n_units)
 
 
 class FrozenRecurrent:
     """The recurrent part without the checks that torch's module makes in every call, half of its time for one window.
 
-    Attributes:
-        config: its config.
-        gate_weights: the weights of each layer's directions.
+    `gate_weights` are those of each layer's directions.
     """
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
         self.config, self._kind = config, KINDS[config.cell]
         self._weights = [weight for weight in module._flat_weights if weight is not None]
-        n = 4 if config.bias else 2  # of a direction
-        directions = [GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)]
         self._directions = 2 if config.bidirectional else 1
+        n = 4 if config.bias else 2  # weights of a direction
+        directions = [GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)]
         self.gate_weights = [
-            directions[first : first + self._directions] for first in range(0, len(directions), self._directions)
+            directions[at : at + self._directions] for at in range(0, len(directions), self._directions)
         ]
 
     def __call__(self, steps: Tensor) -> Tensor:
@@ -248,10 +220,9 @@ class FrozenRecurrent:
         return RecurrentTrace(steps, tuple(states))
 
     def gates(self, trace: RecurrentTrace) -> tuple[Tensor, ...]:
-        """Pre-activations of the gates: the arguments of their sigmoid or, for the candidate, hyperbolic tangent.
+        """Arguments of the gates' sigmoid or, for the candidate, hyperbolic tangent, for each layer and direction.
 
-        Returns:
-            (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
+        (batch, lookback, n_gates * hidden_size), gates in torch's order.
         """
         return self._gates(trace, self.gate_weights)
 
@@ -266,18 +237,11 @@ class FrozenRecurrent:
 
     @torch.no_grad()
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
-        """First-order moves of the last layer's states with the steps (Jacobian-vector products).
+        """First-order moves of the last layer's states with the steps (Jacobian-vector products), at a trace's points.
 
-        Takes one forward pass for all moves; gradients would take one backward pass for each state. Torch's kernel has
-        no forward mode.
-
-        Args:
-            trace: the activations at the points.
-            moves: of the steps, (batch, n_moves, lookback, n_in).
-            last: whether to return only the states of the last step.
-
-        Returns:
-            (batch, n_moves, lookback, n_units), or (batch, n_moves, 1, n_units).
+        `moves` are (batch, n_moves, lookback, n_in); the states are (batch, n_moves, lookback, n_units), or 1 step if
+        only the `last` is asked for. One forward pass serves all moves; gradients would take a backward pass for each
+        state. Torch's kernel has no forward mode.
         """
         gates = iter(self.gates(trace))
         for layer, (states, directions) in enumerate(zip(trace.states, self.gate_weights, strict=True)):

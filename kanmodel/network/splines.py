@@ -20,9 +20,7 @@ def extend_grid(core: Tensor, order: int) -> Tensor:
     """Adds `order` knots beyond each end of core knots (n_in, G+1), at their mean spacing; (n_in, G+2k+1)."""
     spacing = (core[:, -1:] - core[:, :1]) / (core.shape[1] - 1)  # (n_in, 1)
     steps = torch.arange(1, order + 1, dtype=core.dtype)  # (k,)
-    before = core[:, :1] - spacing * steps.flip(0)
-    after = core[:, -1:] + spacing * steps
-    return torch.cat([before, core, after], dim=1)
+    return torch.cat([core[:, :1] - spacing * steps.flip(0), core, core[:, -1:] + spacing * steps], dim=1)
 
 
 def count_intervals(x: Tensor, grid: Tensor) -> Tensor:
@@ -67,10 +65,9 @@ def curve(x: Tensor, grid: Tensor, coef: Tensor, order: int) -> Tensor:
 
 
 def fit_coefficients(x: Tensor, y: Tensor, grid: Tensor, order: int) -> Tensor:
-    """Least-squares coefficients of the splines nearest to values y, (batch, n_out, n_in), at x; of the type of y.
+    """Least-squares coefficients of the splines nearest to values y, (batch, n_out, n_in), at x; solved in float64.
 
-    They are solved in float64. If the samples do not determine a coefficient (an interval without data), this is the
-    minimum-norm solution.
+    If the samples do not determine a coefficient (an interval without data), this is the minimum-norm solution.
     """
     design = basis(x.double(), grid.double(), order).transpose(0, 1)  # (n_in, batch, G+k)
     values = y.double().permute(2, 0, 1)  # (n_in, batch, n_out)
@@ -83,16 +80,8 @@ class PiecewisePolynomial:
 
     Between two knots a spline of order k is a polynomial of degree k. A table holds its coefficients in
     u = (x - knot) / (next knot - knot) for every input, interval and curve, so a value needs one comparison with the
-    knots and k + 1 rows of the table, for any spacing of the knots; equal knots have no interval between them.
-
-    Attributes:
-        knots: (n_knots, 1, n_in).
-        first: row in the table of each input's first interval, (n_in,). Interval b is after b knots; before the first
-            knot and after the last the splines are zero.
-        start: knot at which each interval begins, (n_rows,).
-        inverse_width: of each interval, (n_rows,).
-        table: coefficients, the constant first, (n_rows, k+1, n_out).
-        order: spline order k.
+    knots and k + 1 rows of the table, for any spacing of the knots; equal knots have no interval between them. Interval
+    b is after b knots; before the first knot and after the last the splines are zero.
     """
 
     def __init__(self, grid: Tensor, coef: Tensor, order: int) -> None:
@@ -101,12 +90,12 @@ class PiecewisePolynomial:
             outer = torch.zeros_like(values[:, :1])
             return torch.cat([outer, values, outer], dim=1).flatten(0, 1).to(like.dtype)
 
-        self.knots, self.order = grid.T.unsqueeze(1).contiguous(), order
-        self.first = torch.arange(len(grid)) * (grid.shape[1] + 1)
+        self.knots, self.order = grid.T.unsqueeze(1).contiguous(), order  # (n_knots, 1, n_in)
+        self.first = torch.arange(len(grid)) * (grid.shape[1] + 1)  # row of each input's first interval, (n_in,)
         width = grid.double().diff(dim=1)
-        self.start = in_rows(grid.double()[:, :-1], grid)
-        self.inverse_width = in_rows(torch.where(width > 0, 1 / width, 0), grid)
-        self.table = in_rows(_polynomials(grid.double(), coef.double(), order), coef)
+        self.start = in_rows(grid.double()[:, :-1], grid)  # knot at which each interval begins, (n_rows,)
+        self.inverse_width = in_rows(torch.where(width > 0, 1 / width, 0), grid)  # (n_rows,)
+        self.table = in_rows(_polynomials(grid.double(), coef.double(), order), coef)  # (n_rows, k+1, n_out)
         self._rows = self.table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
         self._powers = torch.arange(order + 1)
 
@@ -159,9 +148,9 @@ class _Edges(torch.autograd.Function):
 
 
 def _polynomials(grid: Tensor, coef: Tensor, order: int) -> Tensor:
-    """Coefficients of every curve's polynomial on every interval, the constant first, (n_in, G+2k, k+1, n_out).
+    """Coefficients of each curve's polynomial on each interval, the constant first, (n_in, G+2k, k+1, n_out).
 
-    Each polynomial interpolates the curve at k + 1 Chebyshev points inside the interval.
+    Each interpolates the curve at k + 1 Chebyshev points inside the interval.
     """
     n_in, n_intervals = grid.shape[0], grid.shape[1] - 1
     points = (1 - torch.cos((torch.arange(order + 1, dtype=grid.dtype) + 0.5) * torch.pi / (order + 1))) / 2
