@@ -1,8 +1,7 @@
 """Checkpoints: a network with its reference windows, metrics and provenance, and the safetensors file that stores it.
 
 The file contains the tensors of the network and of the reference windows, and a JSON document in its metadata. It is
-read into memory once, hashed, and checked against its config before anything is allocated. It is written to a temporary
-file beside it, which is renamed when complete.
+read into memory once, hashed, and checked against its config before anything is allocated.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -51,17 +50,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Reference:
-    """The windows on which every global explanation is computed; from the validation part, in time order.
+    """The windows on which every global explanation is computed; from the validation part, in time order."""
 
-    Attributes:
-        windows: (n, lookback, n_features), model units.
-        targets: (n, n_outputs), original units; None if unknown.
-        times: time stamp of each window's last step; None if unknown.
-    """
-
-    windows: Tensor
-    targets: Array | None = None
-    times: tuple[str, ...] | None = None
+    windows: Tensor  # (n, lookback, n_features), model units
+    targets: Array | None = None  # (n, n_outputs), original units; None if unknown
+    times: tuple[str, ...] | None = None  # time stamp of each window's last step; None if unknown
 
     def __post_init__(self) -> None:
         for number, time in enumerate(self.times or ()):
@@ -70,52 +63,33 @@ class Reference:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the values of a feature in the reference windows compare with its values in the training rows.
-
-    Attributes:
-        feature: its name.
-        range: share of the range in training that they span; None if that is unknown.
-        shift: their mean minus that in training, in standard deviations of the latter.
-        spread: their standard deviation, as a multiple of that in training.
-    """
+    """How the values of a feature in the reference windows compare with its values in the training rows."""
 
     feature: str
-    range: float | None
-    shift: float
-    spread: float
+    range: float | None  # share of the range in training that they span; None if that is unknown
+    shift: float  # their mean minus that in training, in standard deviations of the latter
+    spread: float  # their standard deviation, as a multiple of that in training
 
     @property
-    def is_unlike(self) -> bool:
-        """Whether the range is below 0.8, the mean shifted by more than 0.5, or the spread not in 0.5 to 2."""
-        return bool(self._differences)
-
-    @property
-    def _differences(self) -> list[str]:
+    def differences(self) -> list[str]:
+        """What is unlike training: a range below 0.8, a mean shifted by more than 0.5, a spread not in 0.5 to 2."""
         facts = [f"{self.range:.0%} of its range"] if self.range is not None and self.range < MIN_RANGE else []
         facts += [f"mean shifted by {self.shift:+.2g} standard deviations"] if abs(self.shift) > MAX_SHIFT else []
         facts += [] if 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD else [f"{self.spread:.2g} times its spread"]
         return facts
 
     def __str__(self) -> str:
-        return f"{printable(shorten(self.feature))} ({', '.join(self._differences)})"
+        return f"{printable(shorten(self.feature))} ({', '.join(self.differences)})"
 
 
 @dataclass(frozen=True)
 class ReferenceSpan:
-    """The reference windows that a global result describes.
-
-    Attributes:
-        windows: their number.
-        first: time stamp of the first; None if unknown.
-        last: that of the last.
-        unlike_training: the features whose values in them are unlike those of the training rows: they span less than
-            0.8 of their range, or their mean or spread is far off.
-    """
+    """The reference windows that a global result describes: their number, and time stamps, None if unknown."""
 
     windows: int
     first: str | None
     last: str | None
-    unlike_training: tuple[Coverage, ...]
+    unlike_training: tuple[Coverage, ...]  # the features whose values in them are unlike those of the training rows
 
     def __str__(self) -> str:
         span = "" if self.first is None else f", {printable(self.first)} to {printable(str(self.last))}"
@@ -132,31 +106,22 @@ class ReferenceSpan:
 class Provenance:
     """The origin of a checkpoint.
 
-    Attributes:
-        source: the command that made it, such as ``train``, ``import`` or ``prune``.
-        library: name and version of the library that computed the weights.
-        created: UTC time, ISO 8601.
-        verified: whether its predictions were verified to equal those of the original model, on the given windows; true
-            for ``train``, which has no other, false for ``prune``, which changes the predictions and measures by how
-            much.
-        parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None if there is none.
-        difference: the largest difference from the predictions used to verify it, in their unit; None without these.
-        relative_difference: the same in standard deviations of that output, or relative to its magnitude if it does not
-            vary.
-        not_told_apart: other functions that the weights may represent: they give the same predictions on the given
-            windows, but not on all others. Empty if only one function fits.
-        unused: keys of the imported weights that have no effect on the forecasts, and are left out.
+    It is `verified` if its predictions equal those of the original model on the given windows; ``train`` has no other,
+    ``prune`` changes them and measures by how much. `difference` is the largest from the predictions used to verify it,
+    in their unit, and relative in standard deviations of that output, or to its magnitude if it does not vary.
+    `not_told_apart` are other functions that the weights may represent: they give the same predictions on the given
+    windows, but not on all others.
     """
 
-    source: str
-    library: str
-    created: str
+    source: str  # the command that made it, such as train, import or prune
+    library: str  # name and version of the library that computed the weights
+    created: str  # UTC time, ISO 8601
     verified: bool
-    parent: str | None = None
+    parent: str | None = None  # the checkpoint it was made from, "sha256:" and the hash of its file
     difference: float | None = None
     relative_difference: float | None = None
     not_told_apart: tuple[LongText, ...] = ()
-    unused: tuple[LongText, ...] = ()
+    unused: tuple[LongText, ...] = ()  # keys of the imported weights that have no effect on the forecasts
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -164,10 +129,9 @@ class Provenance:
     @classmethod
     def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
         """The provenance of a checkpoint made by this library now."""
-        try:
-            library = f"kanscope {version('kanscope')}"
-        except PackageNotFoundError:
-            library = "kanscope"
+        library = "kanscope"
+        with suppress(PackageNotFoundError):
+            library += f" {version('kanscope')}"
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return cls(source, library, created, verified, f"sha256:{parent.sha256}" if parent and parent.sha256 else None)
 
@@ -177,20 +141,13 @@ class LoadedModel:
     """A network, ready for predictions and explanations. It is immutable and can be shared by threads.
 
     Derived data, such as `frozen`, is computed on first use and cached.
-
-    Attributes:
-        network: the network, in evaluation mode, with weights that require no gradient.
-        reference: the reference windows.
-        metrics: metrics measured in training, such as ``test_r2``.
-        provenance: its origin.
-        sha256: hash of the checkpoint file; empty for a model that was never saved.
     """
 
-    network: Network
+    network: Network  # in evaluation mode, with weights that require no gradient
     reference: Reference
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float]  # measured in training, such as test_r2
     provenance: Provenance
-    sha256: str = ""
+    sha256: str = ""  # hash of the checkpoint file; empty for a model that was never saved
     _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -269,7 +226,7 @@ class LoadedModel:
     @cached_property
     def reference_span(self) -> ReferenceSpan:
         """Number and time span of the reference windows, and the features in which they are unlike training."""
-        times, unlike = self.reference.times, tuple(each for each in self.reference_coverage if each.is_unlike)
+        times, unlike = self.reference.times, tuple(each for each in self.reference_coverage if each.differences)
         first, last = (times[0], times[-1]) if times else (None, None)
         return ReferenceSpan(len(self.reference.windows), first, last, unlike)
 
@@ -281,14 +238,12 @@ class LoadedModel:
     @cached_property
     def feature_low(self) -> Array:
         """The smallest training value of each feature, (n_features,); -inf if unknown."""
-        return read_only(
-            np.array([-np.inf if feature.min is None else feature.min for feature in self.config.features])
-        )
+        return read_only(np.array([-np.inf if one.min is None else one.min for one in self.config.features]))
 
     @cached_property
     def feature_high(self) -> Array:
         """The largest training value of each feature, (n_features,); inf if unknown."""
-        return read_only(np.array([np.inf if feature.max is None else feature.max for feature in self.config.features]))
+        return read_only(np.array([np.inf if one.max is None else one.max for one in self.config.features]))
 
     @cached_property
     def node_ranges(self) -> NodeRanges:
@@ -301,12 +256,10 @@ class LoadedModel:
         Raises:
             DataError: another shape, or a value that is not finite after scaling to the network's dtype.
         """
-        expected = (self.config.lookback, len(self.config.features))
-        if windows.ndim != 3 or windows.shape[1:] != expected:
-            raise DataError(
-                f"{path} must have shape (n, {expected[0]}, {expected[1]}), but has {windows.shape}",
-                [Problem(path, f"must have shape (n, {expected[0]}, {expected[1]})")],
-            )
+        lookback, n_features = self.config.window_shape
+        if windows.ndim != 3 or windows.shape[1:] != (lookback, n_features):
+            problem = Problem(path, f"must have shape (n, {lookback}, {n_features})")
+            raise DataError(f"{problem}, but has {windows.shape}", [problem])
         scaled = self.scaling.features_to_model(windows)
         refuse_non_finite(scaled.numpy(), path)
         return scaled
@@ -343,11 +296,7 @@ class LoadedModel:
 
 
 def refuse_non_finite_outputs(outputs: Array) -> None:
-    """Raises if results are not finite, naming each as ``outputs[window][output]``.
-
-    Raises:
-        NonFiniteError: at least one result is not finite.
-    """
+    """Raises `NonFiniteError` unless all results are finite, naming others as ``outputs[window][output]``."""
     try:
         refuse_non_finite(outputs, "outputs")
     except DataError as error:
@@ -365,8 +314,9 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
     tensors["reference.windows"] = model.reference.windows.contiguous()
     if model.reference.targets is not None:
         tensors["reference.targets"] = torch.from_numpy(np.ascontiguousarray(model.reference.targets))
-    for name in _find_non_finite(tensors):
-        raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} is not finite")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} is not finite")
     document = {
         "format_version": FORMAT_VERSION,
         "config": config_to_dict(model.config),
@@ -394,11 +344,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
 
 
 def identify_checkpoint(path: Path) -> str:
-    """The SHA-256 of a checkpoint's file, in hexadecimal, without making tensors of it.
-
-    Raises:
-        CheckpointError: as `load_checkpoint`, as far as the header says.
-    """
+    """The SHA-256 of a file, in hexadecimal; raises `CheckpointError` unless its header is that of a checkpoint."""
 
     def identify(data: bytes) -> str:
         _parse_description(data)
@@ -408,7 +354,7 @@ def identify_checkpoint(path: Path) -> str:
 
 
 def _read(path: Path, parse: Callable[[bytes], T]) -> T:
-    """Reads a file of bounded size, and names it in errors."""
+    """Parses a file of bounded size, and names it in errors."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -423,18 +369,15 @@ def _read(path: Path, parse: Callable[[bytes], T]) -> T:
 
 
 def parse_checkpoint(data: bytes) -> LoadedModel:
-    """`load_checkpoint` for bytes in memory.
-
-    Raises:
-        CheckpointError: as there; the message starts with a verb.
-    """
+    """`load_checkpoint` for bytes in memory; raises the same `CheckpointError`, whose message starts with a verb."""
     config, provenance, metrics, times = _parse_description(data)
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise CheckpointError(f"is damaged: {error}") from error
-    for name in _find_non_finite(tensors):
-        raise CheckpointError(f"has a value that is not finite in tensor {name}")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"has a value that is not finite in tensor {name}")
     windows = tensors.pop("reference.windows")
     targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
     network = Network(config)
@@ -442,11 +385,6 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
     with _describing():
         reference = Reference(windows, targets, times)
         return LoadedModel(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
-
-
-def _find_non_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """The names of tensors with a value that is not finite."""
-    return (name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
 
 
 def _parse_description(data: bytes) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None]:
@@ -485,9 +423,7 @@ def _parse_header(data: bytes) -> tuple[dict[str, Any], Tensors]:
     try:
         entries = json.loads(data[8 : 8 + size])
         metadata = dict(entries.pop("__metadata__", {}))
-        tensors = {
-            str(name): (str(entry["dtype"]), tuple(int(n) for n in entry["shape"])) for name, entry in entries.items()
-        }
+        tensors = {str(name): (str(of["dtype"]), tuple(map(int, of["shape"]))) for name, of in entries.items()}
         ends = [int(entry["data_offsets"][1]) for entry in entries.values()]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointError("is not a safetensors file: its header is not readable") from error
@@ -499,13 +435,11 @@ def _parse_header(data: bytes) -> tuple[dict[str, Any], Tensors]:
 
 def _parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Parses the JSON document in a file's metadata, and checks its format version."""
-    text = metadata.get(DOCUMENT_KEY)
-    if text is None:
-        raise CheckpointError(
-            "is a safetensors file of something else: it has no Kanscope document (see `kanscope import`)"
-        )
+    if metadata.get(DOCUMENT_KEY) is None:
+        message = "is a safetensors file of something else: it has no Kanscope document (see `kanscope import`)"
+        raise CheckpointError(message)
     try:
-        document = dict(json.loads(text))
+        document = dict(json.loads(metadata[DOCUMENT_KEY]))
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError("has a Kanscope document that is not JSON") from error
     found = document.get("format_version")
@@ -515,11 +449,7 @@ def _parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compare_tensors(found: Tensors, config: ModelConfig) -> int:
-    """Raises for the first tensor whose name, shape or type differs from the config.
-
-    Returns:
-        The number of reference windows, at least 1.
-    """
+    """Raises for the first tensor that differs from the config; returns the number of reference windows, at least 1."""
     _, windows_shape = found.get("reference.windows", ("", ()))
     n_reference = windows_shape[0] if windows_shape else 0
     dtype = {"float32": "F32", "float64": "F64"}[config.dtype]
@@ -527,15 +457,12 @@ def _compare_tensors(found: Tensors, config: ModelConfig) -> int:
     expected["reference.windows"] = (dtype, (n_reference, config.lookback, len(config.features)))
     if "reference.targets" in found:
         expected["reference.targets"] = ("F64", (n_reference, len(config.outputs)))
-    for name, (want_dtype, want_shape) in expected.items():
+    for name, (want, shape) in expected.items():
         if name not in found:
             raise CheckpointError(f"lacks tensor {name}, which its config needs")
-        if found[name] != (want_dtype, want_shape):
-            got_dtype, got_shape = found[name]
-            raise CheckpointError(
-                f"has tensor {name} of type {got_dtype} and shape {list(got_shape)}, "
-                f"but its config implies {want_dtype} and {list(want_shape)}"
-            )
+        if found[name] != (want, shape):
+            message = f"has tensor {name} of type {found[name][0]} and shape {list(found[name][1])}"
+            raise CheckpointError(f"{message}, but its config implies {want} and {list(shape)}")
     for name in found:
         if name not in expected:
             raise CheckpointError(f"has tensor {name}, which its config does not know")

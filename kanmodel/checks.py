@@ -1,10 +1,8 @@
 """Checks of values against annotations: an error names the place, what must be there and what is.
 
-Arguments of the library are checked generously: a number is finite, True and False are no numbers, and text is no
-sequence; NumPy's scalars are numbers, and its arrays, lists and other ordered collections are sequences.
-
-Fields of configs are checked strictly in type and range, since they come from untrusted files: unless its annotation
-says more, a whole number is a count, a number is finite, and text is printable and short.
+Arguments are checked generously: a number is finite, True and False are no numbers, NumPy's scalars are, and its
+arrays, lists and other ordered collections are sequences, text is not. Fields of configs come from untrusted files:
+unless its annotation says more, a whole number is a count, a number is finite, and text is printable and short.
 """
 
 from __future__ import annotations
@@ -47,11 +45,7 @@ _SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which checks the arguments of its calls.
-
-    A call raises `UnknownNameError` for a word that is not one of those listed in the annotation, and `DataError` for
-    another wrong argument.
-    """
+    """The function, whose calls raise `DataError` for a wrong argument, or `UnknownNameError` for an unknown word."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -70,12 +64,7 @@ def check_lowest(name: str, value: float, lowest: int) -> None:
 
 
 def check_fields(instance: object) -> None:
-    """Checks the fields of a dataclass as `checked` does arguments.
-
-    Raises:
-        UnknownNameError: a word is not one of those listed in the annotation.
-        DataError: another field is wrong.
-    """
+    """Checks the fields of a dataclass as `checked` does arguments, and raises the same errors."""
     _check_values(vars(instance), get_type_hints(type(instance)))
 
 
@@ -147,10 +136,8 @@ def _describe(kind: Any) -> str:
 
 
 def _is_finite(value: Any) -> bool:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
     with suppress(OverflowError):  # a whole number beyond float64
-        return abs(float(value)) < inf
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < inf
     return False
 
 
@@ -196,19 +183,14 @@ def check_choice(value: object, place: str, choices: Collection[str]) -> None:
 Index = Annotated[int, partial(check_count, lowest=0)]
 """A whole number from 0."""
 Positive = Annotated[float, partial(check_number, positive=True)]
-_OF_CONFIGS: dict[Any, Callable[[Any, str], None]] = {
-    int: check_count,
-    float: check_number,
-    str: check_text,
-    bool: check_flag,
-}
+_OF_CONFIGS: dict[Any, Callable[[Any, str], None]]
+_OF_CONFIGS = {int: check_count, float: check_number, str: check_text, bool: check_flag}
 
 
 def check_config(config: Any) -> None:
-    """Checks the fields of a config; ``Annotated[type, check]`` calls ``check(value, place)`` instead of the usual.
+    """Raises `ConfigError`, which starts with the field's name, if one is wrong.
 
-    Raises:
-        ConfigError: a field is wrong; the message starts with its name.
+    ``Annotated[type, check]`` calls ``check(value, place)`` instead of the usual check.
     """
     for name, hint in field_types(config.__class__).items():
         _check_field(getattr(config, name), name, hint)

@@ -29,19 +29,12 @@ NO_TIME = "must be a time in ISO 8601, a date or a number, but is"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, with its scaling.
-
-    Attributes:
-        name: the column's name.
-        unit: its unit, for display; None if unknown.
-        mean: mean over the training rows, original units.
-        std: standard deviation over the training rows, original units; 0 for a constant column.
-    """
+    """One column of a table, with its scaling."""
 
     name: str
-    unit: str | None = None
-    mean: float = 0.0
-    std: float = 1.0
+    unit: str | None = None  # for display; None if unknown
+    mean: float = 0.0  # over the training rows, original units
+    std: float = 1.0  # standard deviation over the training rows, original units; 0 for a constant column
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -54,40 +47,24 @@ class Target(Column):
 
 @dataclass(frozen=True)
 class Feature(Column):
-    """One input column.
+    """One input column."""
 
-    Attributes:
-        min: smallest training value, original units.
-        max: largest training value, original units.
-        integer: whether its values are whole numbers, which a counterfactual keeps whole.
-        fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
-    """
-
-    min: float | None = None
-    max: float | None = None
-    integer: bool = field(default=False, kw_only=True)
-    fixed: bool = field(default=False, kw_only=True)
+    min: float | None = None  # smallest training value, original units
+    max: float | None = None  # the largest
+    integer: bool = field(default=False, kw_only=True)  # whether a counterfactual keeps its values whole numbers
+    fixed: bool = field(default=False, kw_only=True)  # whether nobody can change it, like the calendar
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """The affine maps between units, float64.
-
-    Attributes:
-        feature_mean: (n_features,).
-        feature_scale: (n_features,), never 0.
-        output_mean: (n_outputs,).
-        output_scale: (n_outputs,), never 0.
-        dtype: type of values in model units.
-        feature_limit: magnitude up to which values are guaranteed to be finite in model units, (n_features,).
-    """
+    """The affine maps between units, float64: those of features (n_features,), those of outputs (n_outputs,)."""
 
     feature_mean: Array
-    feature_scale: Array
+    feature_scale: Array  # not 0
     output_mean: Array
-    output_scale: Array
-    dtype: torch.dtype
-    feature_limit: Array = field(init=False)
+    output_scale: Array  # not 0
+    dtype: torch.dtype  # of values in model units
+    feature_limit: Array = field(init=False)  # magnitude up to which values are finite in model units
 
     def __post_init__(self) -> None:
         largest = torch.finfo(self.dtype).max / 2
@@ -97,7 +74,9 @@ class Scaling:
     @classmethod
     def of(cls, features: Sequence[Column], outputs: Sequence[Column], dtype: str) -> Scaling:
         """The scaling of columns; `dtype` is the name of a torch dtype."""
-        (mean, scale), (output_mean, output_scale) = map(_mean_and_scale, (features, outputs))
+        mean, output_mean = (np.array([c.mean for c in columns], np.float64) for columns in (features, outputs))
+        std, output_std = (np.array([c.std for c in columns], np.float64) for columns in (features, outputs))
+        scale, output_scale = (np.where(each > 0, each, 1.0) for each in (std, output_std))
         return cls(mean, scale, output_mean, output_scale, getattr(torch, dtype))
 
     def features_to_model(self, windows: Array) -> Tensor:
@@ -119,11 +98,6 @@ class Scaling:
         return original
 
 
-def _mean_and_scale(columns: Sequence[Column]) -> Array:
-    mean, std = np.array([[c.mean for c in columns], [c.std for c in columns]], dtype=np.float64)
-    return np.stack([mean, np.where(std > 0, std, 1.0)])
-
-
 def read_only(values: Array) -> Array:
     """The same array, which can no longer be changed: several callers share it."""
     values.setflags(write=False)
@@ -131,16 +105,10 @@ def read_only(values: Array) -> Array:
 
 
 def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
-    """Rows at which a window may end: those whose last `lookback` rows are in one run of every boundary column.
+    """Row numbers, ascending, at which a window may end: its `lookback` rows are in one run of each boundary column.
 
-    Args:
-        boundaries: columns (n_rows,) whose changes a window must not span, such as a segment number that changes at
-            each gap in time, or the name of the split.
-        n_rows: rows of the table, oldest first.
-        lookback: steps of a window.
-
-    Returns:
-        Row numbers, ascending.
+    `boundaries` are columns (n_rows,) whose changes a window must not span, such as a segment number that changes at
+    each gap in time, or the name of the split. Rows are ordered from oldest to newest.
     """
     breaks = np.zeros(n_rows, dtype=bool)  # whether a run begins at this row
     for column in boundaries:
@@ -152,13 +120,7 @@ def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback
 
 
 def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
-    """The windows whose last steps are some row numbers, (n, lookback, n_features), oldest step first.
-
-    Args:
-        rows: (n_rows, n_features), oldest first.
-        ends: the row numbers, (n,).
-        lookback: steps of a window.
-    """
+    """The windows that end at row numbers (n,), (n, lookback, n_features), of rows (n_rows, n_features) in order."""
     taken: Array = rows[ends[:, None] + np.arange(1 - lookback, 1)]
     return taken
 
@@ -174,37 +136,25 @@ def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
 
 
 def refuse_non_finite(values: Array, path: str) -> None:
-    """Checks an array of any shape; `path` is its name, which is prefixed to the indices of each bad value.
-
-    Raises:
-        DataError: at least one value is not finite.
-    """
+    """Raises `DataError` unless all values of an array are finite; `path` is its name, before the indices of each."""
     finite = np.isfinite(values)
     if finite.all():
         return
     places = np.argwhere(~finite)
-    problems = [
-        Problem(path + "".join(f"[{index}]" for index in place), "must be finite") for place in places[:N_LISTED]
-    ]
+    names = [path + "".join(f"[{index}]" for index in place) for place in places[:N_LISTED]]
+    problems = [Problem(name, "must be finite") for name in names]
     count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
     raise DataError(f"{problems[0].path} must be finite; {count}", problems)
 
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The time stamps of the rows that a forecaster was trained on.
-
-    Attributes:
-        name: the column's name.
-        step: usual time from row to row: seconds if the column has dates, else in its own unit.
-        max_step: longest step that is not a gap, in usual steps.
-        dated: whether the column has dates.
-    """
+    """The time stamps of the rows that a forecaster was trained on."""
 
     name: str
-    step: Positive
-    max_step: Positive
-    dated: bool
+    step: Positive  # usual time from row to row: seconds if the column has dates, else in its own unit
+    max_step: Positive  # longest step that is not a gap, in usual steps
+    dated: bool  # whether the column has dates
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -225,35 +175,22 @@ class TimeColumn:
 
 @dataclass(frozen=True)
 class Clock:
-    """The instants of a table's rows.
-
-    Attributes:
-        name: the column's name.
-        seconds: (n_rows,), since 1970, UTC; or in the unit of a numeric column. Ascending within a segment.
-        dated: whether the column has dates, so that a day is 86,400 seconds.
-        step: the usual step, the median between neighbouring rows of a segment; 0 if there are none.
-        max_step: longest step that is not a gap, in usual steps.
-        gaps: (n_rows,), whether there is a gap before the row.
-    """
+    """The instants of a table's rows."""
 
     name: str
-    seconds: Array
-    dated: bool
-    step: float
-    max_step: float
-    gaps: NDArray[np.bool_]
+    seconds: Array  # (n_rows,), since 1970, UTC; or in the unit of a numeric column; ascending within a segment
+    dated: bool  # whether the column has dates, so that a day is 86,400 seconds
+    step: float  # the usual step, the median between neighbouring rows of a segment; 0 if there are none
+    max_step: float  # longest step that is not a gap, in usual steps
+    gaps: NDArray[np.bool_]  # (n_rows,), whether there is a gap before the row
 
     @classmethod
     def of(
         cls, values: Any, segment: NDArray[np.generic] | None = None, max_step: float = MAX_STEP, name: str = "time"
     ) -> Clock:
-        """The clock of a time column.
+        """The clock of a time column (n_rows,): numbers, dates, or strings of either, dates in ISO 8601, else UTC.
 
-        Args:
-            values: (n_rows,): numbers, dates, or strings of either, dates in ISO 8601. A time without a zone is UTC.
-            segment: (n_rows,), changes where another series begins, whose times may start again.
-            max_step: in usual steps.
-            name: name of the column.
+        `segment`, (n_rows,), changes where another series begins, whose times may start again.
 
         Raises:
             DataError: a cell is not a time, a row is not later than the one above it, or `max_step` is below 1.
@@ -287,8 +224,7 @@ class Clock:
 def read_instants(values: Any, name: str) -> tuple[Array, bool]:
     """The instants of a time column in seconds, (n_rows,), and whether its values are dates; see `Clock.of`.
 
-    Raises:
-        DataError: a cell is not a time; the message names the row and the column.
+    Raises `DataError`, which names the row and the column, if a cell is not a time.
     """
     array = np.asarray(values)
     if array.dtype.kind == "M":

@@ -12,11 +12,7 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path, prefix: str) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside `path` for writing, and renames it to `path` once it is complete and on disk.
-
-    Args:
-        path: the file to create or replace.
-        prefix: prefix of the temporary file's name, which ends in ``.tmp``.
+    """Opens a temporary file beside `path`, ``{prefix}....tmp``, and renames it to `path` once it is on disk.
 
     Raises:
         OSError: it cannot be written; the old file is still there, and no temporary one.

@@ -1,11 +1,7 @@
-"""The architecture of a forecaster and the units of its columns, as frozen dataclasses.
+"""The architecture of a forecaster and the units of its columns, as frozen dataclasses, and their JSON.
 
-A network is a chain: [layers per step] -> [recurrent] -> readout -> layers -> [output function]. Every layer is a KAN
-layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read it, a BatchNorm in
-evaluation mode is an affine map of the nodes.
-
-Nothing here computes: a config describes a checkpoint, and raises a `ConfigError` of one sentence if it cannot exist.
-Its JSON has an object for each dataclass, whose annotations say what its members are.
+Every layer is a KAN layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read
+it, a BatchNorm in evaluation mode is an affine map of the nodes. A config that cannot exist raises a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -19,16 +15,8 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from kanmodel.checks import (
-    Index,
-    check_choice,
-    check_config,
-    check_count,
-    check_number,
-    check_text,
-    field_types,
-    optional,
-)
+from kanmodel import checks
+from kanmodel.checks import Index, check_choice, check_config, check_count
 from kanmodel.data import Feature, Scaling, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
@@ -63,7 +51,7 @@ class Transform:
         elif usual is None:
             raise ConfigError(f"parameter must be null, as {self.kind} has none, but is {quote(self.parameter)}")
         else:
-            check_number(self.parameter, "parameter", positive=self.kind in ("layer_norm", "softplus"))
+            checks.check_number(self.parameter, "parameter", positive=self.kind in ("layer_norm", "softplus"))
 
     @property
     def mixes(self) -> bool:
@@ -78,17 +66,11 @@ class Transform:
 
 @dataclass(frozen=True)
 class SymbolicEdge:
-    """An edge with an additional fixed function c f(a x + b) + d, as made by pykan's `fix_symbolic`.
+    """An edge with an additional fixed function c f(a x + b) + d, as made by pykan's `fix_symbolic`."""
 
-    Attributes:
-        i: index of its input.
-        j: index of its sub-node.
-        function: pykan's name of f.
-    """
-
-    i: Index
-    j: Index
-    function: Annotated[str, partial(check_choice, choices=FUNCTIONS)]
+    i: Index  # of its input
+    j: Index  # of its sub-node
+    function: Annotated[str, partial(check_choice, choices=FUNCTIONS)]  # pykan's name of f
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -128,10 +110,8 @@ class LayerConfig:
             check_count(self.base_after, "base_after", lowest=0, highest=len(self.before))
         for number, edge in enumerate(self.symbolic):
             if edge.i >= self.n_in or edge.j >= self.n_subnodes:
-                raise ConfigError(
-                    f"symbolic[{number}] is an edge from {edge.i} to {edge.j}, but there are {self.n_in} inputs and "
-                    f"{self.n_subnodes} sub-nodes"
-                )
+                there = f"{self.n_in} inputs and {self.n_subnodes} sub-nodes"
+                raise ConfigError(f"symbolic[{number}] is an edge from {edge.i} to {edge.j}, but there are {there}")
 
     @property
     def n_out(self) -> int:
@@ -164,15 +144,10 @@ Layers = tuple[LayerConfig, ...]
 
 
 def plain_layers(width: Sequence[int | tuple[int, int]], basis: Basis | None = None, **options: Any) -> Layers:
-    """Uniform layers from pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes.
+    """Uniform layers from pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes, of 2 factors.
 
-    Args:
-        width: nodes of each layer, or (sum nodes, product nodes of two factors).
-        basis: of all layers; B-splines of 5 intervals by default.
-        **options: of all layers, see `LayerConfig`.
-
-    Raises:
-        ConfigError: such layers cannot exist.
+    The basis (B-splines of 5 intervals by default) and the options, see `LayerConfig`, are those of all layers. Raises
+    `ConfigError` if such layers cannot exist.
     """
     nodes = [(n, 0) if isinstance(n, int) else n for n in width]
     if len(nodes) < 2:
@@ -198,21 +173,13 @@ DType = Literal["float32", "float64"]
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as in torch.
-
-    Attributes:
-        cell: lstm or gru.
-        hidden_size: units per direction.
-        num_layers: stacked layers.
-        bidirectional: whether a second direction reads the window backwards.
-        bias: whether the gates have biases.
-    """
+    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as in torch."""
 
     cell: Cell
-    hidden_size: int
+    hidden_size: int  # units per direction
     num_layers: int = 1
-    bidirectional: bool = False
-    bias: bool = True
+    bidirectional: bool = False  # whether a second direction reads the window backwards
+    bias: bool = True  # whether the gates have biases
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -372,25 +339,15 @@ Groups = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Grouping:
-    """All groups with their features, including those of nested groups, and the features without a group.
+    """All groups with their features, including those of nested groups, and the features without a group."""
 
-    Attributes:
-        names: the groups in the given order, then the features without a group.
-        members: indices of the features of each, ascending.
-        whole: indices of the names that are in no group: every feature is in exactly one of them.
-    """
-
-    names: tuple[str, ...]
-    members: tuple[tuple[int, ...], ...]
-    whole: tuple[int, ...]
+    names: tuple[str, ...]  # the groups in the given order, then the features without a group
+    members: tuple[tuple[int, ...], ...]  # indices of the features of each, ascending
+    whole: tuple[int, ...]  # indices of the names that are in no group: every feature is in exactly one of them
 
 
 def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
-    """The grouping of a model's features.
-
-    Args:
-        groups: `Groups`; a feature or a group is a member of at most one group.
-        features: their names.
+    """The grouping of a model's features, of given names; a feature or a group is a member of at most one group.
 
     Raises:
         DataError: it is not a mapping of printable names to lists; or a group has no members, one that does not exist,
@@ -403,7 +360,7 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
     for name, members in groups.items():
         place = f"groups.{name}"
         try:
-            check_text(name, "the name of a group")
+            checks.check_text(name, "the name of a group")
         except ConfigError as error:
             raise DataError.at("groups", f"cannot be used: {error}") from error
         if name in numbers:
@@ -430,12 +387,11 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     """The config as plain JSON values."""
-
-    def layer_to_dict(layer: LayerConfig) -> dict[str, Any]:
-        return {**asdict(layer), "basis": {"kind": layer.basis.kind, **vars(layer.basis)}}
-
-    stages = {stage: [layer_to_dict(layer) for layer in getattr(config, stage)] for stage in ("front", "head")}
-    return asdict(config) | stages
+    data = asdict(config)
+    for stage in ("front", "head"):
+        for layer, written in zip(getattr(config, stage), data[stage], strict=True):
+            written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}
+    return data
 
 
 def config_from_dict(data: object) -> ModelConfig:
@@ -455,7 +411,7 @@ def read_record(cls: type[T], data: object, place: str) -> T:
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{place} must be an object, but is {quote(data)}")
-    types = field_types(cls)  # type: ignore[arg-type]
+    types = checks.field_types(cls)  # type: ignore[arg-type]
     for key in data:
         if key not in types:
             raise ConfigError(f"{place} has the unknown key {quote(key)}")
@@ -470,7 +426,7 @@ def read_record(cls: type[T], data: object, place: str) -> T:
 
 def _read(hint: Any, data: Any, place: str) -> Any:
     """A value of JSON in the type of an annotation, as far as its shape allows."""
-    if (inner := optional(hint)) is not None:
+    if (inner := checks.optional(hint)) is not None:
         return None if data is None else _read(inner, data, place)
     if get_origin(hint) is tuple:
         if not isinstance(data, list | tuple):

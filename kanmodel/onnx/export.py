@@ -25,29 +25,19 @@ BATCH = 64  # windows that are compared at once
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """A written ONNX file, and its largest difference from the model on the reference windows.
-
-    Attributes:
-        path: the file.
-        windows: number of reference windows on which it was compared.
-        difference: the largest difference of a prediction, in the unit of its target.
-        relative_difference: the same in standard deviations of that output.
-    """
+    """A written ONNX file, and its largest difference from the model on the reference windows."""
 
     path: Path
-    windows: int
-    difference: float
-    relative_difference: float
+    windows: int  # number of reference windows on which it was compared
+    difference: float  # the largest difference of a prediction, in the unit of its target
+    relative_difference: float  # the same in standard deviations of that output
 
 
 def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:
-    """Writes the forward pass of a model, scaling included; see `forward.write_forward` for inputs and outputs.
+    """Writes the forward pass of a model, scaling included, to a file ``*.onnx``, which is replaced atomically.
 
-    The file's metadata have the ``checkpoint``, ``features`` and ``outputs`` with units, ``lookback`` and ``horizon``.
-
-    Args:
-        model: the model.
-        path: the file, ``*.onnx``; replaced atomically.
+    See `forward.write_forward` for inputs and outputs. The file's metadata have the ``checkpoint``, ``features`` and
+    ``outputs`` with units, ``lookback`` and ``horizon``.
 
     Raises:
         ExportError: a layer has no ONNX form, ONNX Runtime computes another prediction for a reference window, or the
@@ -85,10 +75,9 @@ def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
     relative = difference / model.output_std
     worst = int(np.argmax(difference / allowed))
     if not difference[worst] <= allowed[worst]:
-        raise ExportError(
-            f"the graph predicts {model.config.outputs[worst]} with a difference of {difference[worst]:.2g} "
-            f"({relative[worst]:.2g} standard deviations) on a reference window, where {allowed[worst]:.2g} is allowed"
-        )
+        far = f"{difference[worst]:.2g} ({relative[worst]:.2g} standard deviations)"
+        where = f"on a reference window, where {allowed[worst]:.2g} is allowed"
+        raise ExportError(f"the graph predicts {model.config.outputs[worst]} with a difference of {far} {where}")
     return float(difference[np.argmax(relative)]), float(relative.max())
 
 

@@ -51,12 +51,9 @@ OPERATIONS[PiecewisePolynomial.sums] = sum_splines
 
 
 class States:
-    """Hidden states of all steps, steps outermost, with the methods that the three readouts use.
+    """Hidden states of all steps, (lookback, batch, n_units), with the methods that the three readouts use.
 
-    Args:
-        by_step: (lookback, batch, n_units).
-        last: states of the last step, (batch, n_units), if they are computed separately.
-        added: added to every state, (batch, 1).
+    Those of the last step, (batch, n_units), may be computed separately; (batch, 1) are added to every state.
     """
 
     def __init__(self, by_step: Value, last: Value | None = None, added: Value | float = 0.0) -> None:
@@ -80,10 +77,9 @@ class States:
 
 
 def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
-    """`FrozenRecurrent` on (batch, lookback, n_in).
+    """`FrozenRecurrent` on (batch, lookback, n_in); NaN is added to the states of windows that are not finite.
 
-    ONNX Runtime's operators turn NaN into a finite state, which would hide missing values; so NaN is added to the
-    states of windows that are not finite.
+    ONNX Runtime's operators would turn it into a finite state, and hide missing values.
     """
     x = write("Transpose", steps, perm=[1, 0, 2])
     nothing = (0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0)).unsqueeze(1)
@@ -137,20 +133,15 @@ def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
         step = Value(graph, graph.name("x"))
         after = (_lstm_step if cell == "lstm" else _gru_step)(weights, step, *before)
         outputs = [*after, write("Identity", after[0])]
-        body = helper.make_graph(
-            graph.nodes,
-            graph.name("body"),
-            [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in (*before, step)],
-            [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in outputs],
-            graph.constants,
-        )
+        ends = (*before, step, *outputs)
+        infos = [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in ends]
+        n = len(before) + 1  # the states and the step are read
+        body = helper.make_graph(graph.nodes, graph.name("body"), infos[:n], infos[n:], graph.constants)
         batch = write("Gather", write("Shape", x), np.array([1]), axis=0)
         zeros = write("Expand", torch.zeros(1, 1, dtype=graph.dtype), concatenate([batch, np.array([hidden])]))
         directed = {"scan_input_directions": [reverse], "scan_output_directions": [reverse]}
-        *_, of_steps = write_many(
-            "Scan", [*[zeros] * len(before), x], len(outputs), body=body, num_scan_inputs=1, **directed
-        )
-        states.append(of_steps)
+        inputs = [*[zeros] * len(before), x]
+        states.append(write_many("Scan", inputs, len(outputs), body=body, num_scan_inputs=1, **directed)[-1])
     return states[0] if len(states) == 1 else concatenate(states, 2)
 
 
@@ -205,18 +196,12 @@ def write_forward(model: LoadedModel) -> onnx.ModelProto:
     for value, name in zip(outputs, names, strict=True):
         graph.nodes.append(helper.make_node("Identity", [value.name], [name], f"output/{name}"))
     graph.prune(names)
-    return helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "forward",
-            [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["n", *config.window_shape])],
-            [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", len(config.outputs)]) for name in names],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="kanscope",
-    )
+    shape: list[str | int] = ["n", len(config.outputs)]
+    read = [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["n", *config.window_shape])]
+    written = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in names]
+    whole = helper.make_graph(graph.nodes, "forward", read, written, graph.constants)
+    opsets = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="kanscope")
 
 
 def _pass(layers: FrozenLayers, stage: str, x: Traced) -> Traced:

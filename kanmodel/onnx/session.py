@@ -27,9 +27,6 @@ TOLERANCE = 1e-5  # in standard deviations of an output: if both differ by more,
 class Session:
     """Runs a graph of `forward.write_forward` on the caller's thread; threads may share it.
 
-    Args:
-        model: the graph.
-
     Raises:
         ExportError: ONNX Runtime cannot compute a layer of it.
     """
@@ -39,42 +36,33 @@ class Session:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = FATAL
         options.enable_cpu_mem_arena = False  # 3 MB less for each model, 5 % slower for one window
+        graph, providers = model.SerializeToString(), ["CPUExecutionProvider"]
         try:
-            self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
         except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
-            raise ExportError(_name_layer(str(error))) from error
+            # such as "… implementation for Erf(13) node with name 'head.0/Erf_9'"
+            found = re.search(r"implementation for (\w+)\(\d+\) node with name '(.*)/[^/]*'", str(error))
+            message = f"{found[2]} needs {found[1]}, which ONNX Runtime cannot compute in its type" if found else error
+            raise ExportError(str(message)) from error
 
     def predict(self, windows: Array) -> Array:
         """Predictions, (n, lookback, n_features) -> (n, n_outputs), original units, without any checks.
 
         n must not be 0: ONNX Runtime 1.32 aborts the process if an LSTM gets no window.
         """
-        return self._run(PREDICTIONS, windows)
+        return cast(Array, self._session.run([PREDICTIONS], {INPUT: windows})[0])
 
     def logits(self, windows: Array) -> Array:
         """Inputs of the output function, (n, n_outputs), if the graph has them."""
-        return self._run(LOGITS, windows)
-
-    def _run(self, output: str, windows: Array) -> Array:
-        return cast(Array, self._session.run([output], {INPUT: windows})[0])
-
-
-def _name_layer(message: str) -> str:
-    """Turns a message such as ``… implementation for Erf(13) node with name 'head.0/Erf_9'`` into a sentence."""
-    found = re.search(r"implementation for (\w+)\(\d+\) node with name '(.*)/[^/]*'", message)
-    return f"{found[2]} needs {found[1]}, which ONNX Runtime cannot compute in its type" if found else message
+        return cast(Array, self._session.run([LOGITS], {INPUT: windows})[0])
 
 
 def find_fast_predict(model: LoadedModel) -> Callable[[Array], Array | None] | None:
     """`LoadedModel.predict` for batches up to the size for which it is measured to be faster than torch.
 
-    It returns None if torch has to predict or raise an error: for larger and empty batches, for windows that may not be
-    finite in the network's dtype, and for predictions that are not finite.
-
-    Returns:
-        The function; None if torch is faster for a single window, or predicts otherwise.
+    The function returns None if torch has to predict or raise an error: for larger and empty batches, for windows that
+    may not be finite in the network's dtype, and for predictions that are not finite. There is none if torch is faster
+    for a single window, or predicts otherwise.
 
     Raises:
         ExportError: a layer has no ONNX form.

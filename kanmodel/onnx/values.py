@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import pi, sqrt
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,34 +23,24 @@ from torch import Tensor
 from kanmodel.errors import ExportError
 
 Operation = Callable[..., Any]
-Operand = Any
-"""A `Value`; or a tensor, an array or a number, which become constants (numbers in the network's type)."""
-Traced = Any
-"""A `Value`, which the network takes for a tensor."""
+Operand = Any  # a `Value`; or a tensor, an array or a number, which become constants (numbers in the network's type)
+Traced = Any  # a `Value`, which the network takes for a tensor
 
+# The ONNX form of each operation, with the arguments of torch: by torch's or numpy's name, or by the function itself if
+# it is one of this package.
 OPERATIONS: dict[object, Operation] = {}
-"""The ONNX form of each operation: by torch's or numpy's name, or by the function itself if it is one of this package.
-
-Arguments are those of torch."""
 
 SOFTPLUS_LINE = 20.0  # threshold above which torch's softplus is linear
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 class Graph:
-    """Nodes and constants, in the order in which they are computed.
-
-    Args:
-        dtype: dtype of the network.
-        prefix: prefix of all names, needed for subgraphs.
-    """
+    """Nodes and constants, in the order in which they are computed; subgraphs need a prefix of all names."""
 
     def __init__(self, dtype: torch.dtype, prefix: str = "") -> None:
-        self.dtype, self._prefix = dtype, prefix
+        self.dtype, self._prefix, self._scope, self._count = dtype, prefix, "", 0
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._scope = ""
-        self._count = 0
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -105,7 +95,7 @@ class Value(NDArrayOperatorsMixin):
     """A symbolic tensor: operations on it add nodes to its graph."""
 
     def __init__(self, graph: Graph, name: str) -> None:
-        self.graph, self.name = graph, name
+        self.graph, self.name, self.dtype = graph, name, graph.dtype
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,19 +104,13 @@ class Value(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, function: np.ufunc, method: str, *args: Operand) -> Value:
         """Called by numpy instead of the function of an operator."""
-        value: Value = _operation(function.__name__)(*args)
-        return value
+        return cast(Value, _operation(function.__name__)(*args))
 
     def __getattr__(self, name: str) -> Any:
         """Looks up a method of tensors."""
         if name.startswith("_"):
             raise AttributeError(name)
         return partial(_operation(name), self)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the network."""
-        return self.graph.dtype
 
     def __getitem__(self, key: tuple[Any, Any]) -> Value:
         """``x[:, index]``, for one index or several."""
@@ -183,18 +167,10 @@ def _softplus(x: Value, beta: float = 1.0, **_: Any) -> Value:
     return write("Where", write("Greater", scaled, SOFTPLUS_LINE), x, smooth / beta)
 
 
-def _hardsigmoid(x: Value, **_: Any) -> Traced:
-    return _clamp(x + 3, 0, 6) / 6
-
-
 def _zeros_like(x: Value) -> Value:
     """0, also for NaN."""
     zero = torch.zeros(1, dtype=x.dtype).numpy()
     return write("ConstantOfShape", write("Shape", x), value=numpy_helper.from_array(zero))
-
-
-def _layer_norm(x: Value, shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Value:
-    return write("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
 
 
 def _flatten(x: Value, start: int) -> Value:
@@ -246,10 +222,12 @@ OPERATIONS.update(
         "softsign": lambda x: x / (1 + write("Abs", x)),
         "relu6": lambda x, **_: _clamp(x, 0, 6),
         "hardtanh": lambda x, **_: _clamp(x, -1, 1),
-        "hardsigmoid": _hardsigmoid,
-        "hardswish": lambda x, **_: x * _hardsigmoid(x),
+        "hardsigmoid": lambda x, **_: _clamp(x + 3, 0, 6) / 6,
+        "hardswish": lambda x, **_: x * (_clamp(x + 3, 0, 6) / 6),
         "softmax": lambda x, dim: write("Softmax", x, axis=dim),
-        "layer_norm": _layer_norm,
+        "layer_norm": lambda x, _shape, weight, bias, eps: write(
+            "LayerNormalization", x, weight, bias, axis=-1, epsilon=eps
+        ),
         "addmm": lambda added, left, right: added + write("MatMul", left, right),
         "addcmul": lambda added, left, right: added + left * right,
         "flatten": _flatten,

@@ -142,7 +142,7 @@ def test_global_answers_state_the_reference_windows(service, path):
         answer = answer.get("graph", answer)
         span = {"windows": len(model.reference.windows), "first": model.reference.times[0]}
         assert span | {"last": model.reference.times[-1]} == {key: answer["reference"][key] for key in (*span, "last")}
-        unlike = [each.feature for each in model.reference_coverage if each.is_unlike]
+        unlike = [each.feature for each in model.reference_coverage if each.differences]
         assert [warning["features"] for warning in answer["warnings"]] == ([unlike] if unlike else [])
     (warning,) = service.get("/v1/models/nyc-weather/attributions").json()["warnings"]
     assert warning["code"] == "reference_unlike_training" and len(warning["features"]) == 7
