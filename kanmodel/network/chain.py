@@ -163,13 +163,17 @@ class FrozenNetwork:
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
-        with torch.inference_mode():
-            return apply_output_function(self.config, self._run(window))
+        return apply_output_function(self.config, self.logits(window))
 
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
         with torch.inference_mode():
-            return self._run(window)
+            steps = window
+            if "front" in self.stages:
+                steps = self.stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+            if self.recurrent is not None:
+                steps = self.recurrent(steps)
+            return self.stages["head"].forward(reduce_steps(self.config, steps))
 
     def trace(self, window: Tensor) -> Trace:
         """As `Network.trace`, with the activations of the recurrent part; differentiable."""
@@ -202,14 +206,6 @@ class FrozenNetwork:
     def edges(self, stage: str, number: int, x: Tensor) -> Tensor:
         """Values of all edges of a layer at its inputs, (rows, n_in) -> (rows, n_subnodes, n_in)."""
         return self._functions[stage][number].edges(*self._layers[stage][number].read(x))
-
-    def _run(self, window: Tensor) -> Tensor:
-        steps = window
-        if "front" in self.stages:
-            steps = self.stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
-        if self.recurrent is not None:
-            steps = self.recurrent(steps)
-        return self.stages["head"].forward(reduce_steps(self.config, steps))
 
 
 class FrozenLayers:

@@ -197,19 +197,13 @@ def _node(kind: str) -> Operation:
 
 
 SAME_NAME = ("add", "sub", "mul", "div", "sqrt", "exp", "log", "abs", "sin", "cos", "sign", "tanh", "sigmoid", "relu")
+OTHER_NAME = {"subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "negative": "Neg"}
+OTHER_NAME |= {"matmul": "MatMul", "arcsin": "Asin", "arccos": "Acos", "arctan": "Atan"}
+OPERATIONS.update({name: _node(kind) for name, kind in OTHER_NAME.items()})
 OPERATIONS.update({name: _node(name.capitalize()) for name in SAME_NAME})
 OPERATIONS.update(
     {
-        "subtract": _node("Sub"),
-        "multiply": _node("Mul"),
-        "divide": _node("Div"),
-        "power": _node("Pow"),
-        "negative": _node("Neg"),
-        "matmul": _node("MatMul"),
         "tan": lambda x: write("Sin", x) / write("Cos", x),
-        "arcsin": _node("Asin"),
-        "arccos": _node("Acos"),
-        "arctan": _node("Atan"),
         "arctanh": lambda x: 0.5 * write("Log", (1 + x) / (1 - x)),
         "zeros_like": _zeros_like,
         "leaky_relu": lambda x, negative_slope=0.01, **_: _relu(x) - negative_slope * _relu(-x),
