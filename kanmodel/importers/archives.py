@@ -1,7 +1,7 @@
 """Files of `torch.save`: zip archives, or the consecutive pickles of torch before 1.6, read without running code.
 
-The functions that torch and NumPy pickles call are implemented here: tensors and arrays are views of the file's bytes.
-The names are those that torch and NumPy write into their pickles; none is looked up in torch or NumPy.
+The functions that torch and NumPy pickles name are not looked up but implemented here: tensors and arrays are views of
+the file's bytes.
 """
 
 from __future__ import annotations
@@ -13,24 +13,16 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import TypeGuard, TypeVar
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.pickles import (
-    HASH_MODULUS,
-    Function,
-    GlobalName,
-    Known,
-    Placeholder,
-    name_reference,
-    read_pickle,
-    refuse_hidden,
-)
+from kanmodel.importers.pickles import HASH_MODULUS, GlobalName, Placeholder, name_reference, read_pickle, refuse_hidden
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a number, without its protocol and frame
@@ -50,7 +42,6 @@ STORAGE_DTYPES = {
 }
 UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 DTYPES = {str(dtype): dtype for dtype in (*STORAGE_DTYPES.values(), torch.uint16, torch.uint32, torch.uint64)}
-Memory = TypeVar("Memory", bytearray, memoryview)
 PLAIN_NUMBERS = re.compile(r"[biu]1|[iuf][248]|c8|c16")  # of NumPy's type codes
 
 codecs.lookup("cp437")  # imports the codec of old member names now, so that no archive makes zipfile do so
@@ -58,15 +49,10 @@ codecs.lookup("cp437")  # imports the codec of old member names now, so that no 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """The values that one or more tensors of a file are views of.
+    """The values that one or more tensors of a file are views of; they may be filled in after tensors were made."""
 
-    Attributes:
-        dtype: of its values; uint8 if each tensor states its own.
-        data: its bytes, in native byte order; they may be filled in after tensors were made.
-    """
-
-    dtype: torch.dtype
-    data: memoryview
+    dtype: torch.dtype  # uint8 if each tensor states its own
+    data: memoryview  # in native byte order
 
     def view(self, dtype: torch.dtype, offset: object, shape: object, stride: object) -> Tensor:
         """A view of this storage; raises `CheckpointError` if it would reach beyond it, or repeat it too often."""
@@ -85,10 +71,7 @@ class Storage:
 
 
 def make_storage(kind: object, n_values: object, limit: int) -> Storage:
-    """A storage of zeros, of a class such as ``torch.FloatStorage``.
-
-    Raises `CheckpointError` if that is not supported, or it claims more than `limit` bytes.
-    """
+    """Zeros, of a class such as ``torch.FloatStorage``; raises `CheckpointError` if that is none, or past a limit."""
     name = kind.name if isinstance(kind, GlobalName) else ""
     short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
     dtype = torch.uint8 if name in UNTYPED else STORAGE_DTYPES.get(short)
@@ -101,29 +84,24 @@ def make_storage(kind: object, n_values: object, limit: int) -> Storage:
     return Storage(dtype, memoryview(bytearray(n_values * dtype.itemsize)))
 
 
-def tensor_functions() -> Mapping[str, Function]:
+def tensor_functions() -> Mapping[str, Callable[..., object]]:
     """Implementations of the functions that torch and NumPy pickles call, and of plain containers, for one file."""
     n_tensors = iter(range(MAX_TENSORS))
 
-    def view(
-        storage: object, dtype: torch.dtype | None, offset: object, shape: object, stride: object, metadata: object
+    def rebuild(
+        storage: object, offset: object, shape: object, stride: object, *rest: object, typed: bool = False
     ) -> Tensor:
+        """A tensor; a `typed` one states its dtype, which has no storage class, after requires_grad and hooks."""
+        dtype = storage.dtype if isinstance(storage, Storage) else None
+        if typed:
+            dtype = DTYPES.get(rest[2].name) if isinstance(rest[2], GlobalName) else None
         if not isinstance(storage, Storage) or dtype is None:
             raise CheckpointError("has a tensor without a storage, or of a type that is not of plain numbers")
         if next(n_tensors, None) is None:
             raise CheckpointError(f"has more than {MAX_TENSORS} tensors")
-        if metadata:  # bits that change the values, such as conj
+        if any(rest[3 if typed else 2 :]):  # bits that change the values, such as conj
             raise CheckpointError("has a tensor that is a lazy conjugate or negative")
         return storage.view(dtype, offset, shape, stride)
-
-    def rebuild(storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-        dtype = storage.dtype if isinstance(storage, Storage) else None
-        return view(storage, dtype, offset, shape, stride, any(rest[2:]))
-
-    def rebuild_typed(storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-        """The variant for dtypes without a storage class, with the dtype after requires_grad and hooks."""
-        dtype = DTYPES.get(rest[2].name) if isinstance(rest[2], GlobalName) else None
-        return view(storage, dtype, offset, shape, stride, any(rest[3:]))
 
     def rebuild_with_attributes(function: object, kind: object, arguments: object, state: object) -> object:
         """A tensor with attributes or of a subclass."""
@@ -134,10 +112,10 @@ def tensor_functions() -> Mapping[str, Function]:
         refuse_hidden(state, TENSOR_NAMES, "tensor")
         return rebuild(*arguments)
 
-    known: dict[str, Function] = {
+    known: dict[str, Callable[..., object]] = {
         "torch._utils._rebuild_tensor": rebuild,
         "torch._utils._rebuild_tensor_v2": rebuild,
-        "torch._utils._rebuild_tensor_v3": rebuild_typed,
+        "torch._utils._rebuild_tensor_v3": partial(rebuild, typed=True),
         "torch._utils._rebuild_parameter": _parameter,
         "torch._utils._rebuild_parameter_with_state": _parameter,
         "torch._tensor._rebuild_from_type_v2": rebuild_with_attributes,
@@ -147,7 +125,7 @@ def tensor_functions() -> Mapping[str, Function]:
         "builtins.set": _set,
         "builtins.frozenset": _set,
         "builtins.dict": _dict,
-        "builtins.bytes": lambda *values: _encode(*values) if values else b"",
+        "builtins.bytes": lambda *values: _encode(*values) if values else b"",  # as protocol 2 writes bytes
         "_codecs.encode": _encode,
         "copyreg._reconstructor": _reconstruct,
         "copyreg.__newobj__": lambda kind, *arguments: Placeholder(_name_of(kind), arguments),
@@ -186,7 +164,6 @@ def _set(values: object = ()) -> object:
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """The bytes that protocol 2 writes as a string."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise CheckpointError("has bytes that are not written as pickle does")
     return text.encode("latin-1")
@@ -252,7 +229,7 @@ BUILDERS: Mapping[str, Callable[[Placeholder], object]] = {"numpy.dtype": _build
 
 
 def read_archive(data: bytes) -> object:
-    """Reads the object in a file of `torch.save`: plain values, tensors, and placeholders for everything else.
+    """The object in a file of `torch.save`: plain values, tensors, and placeholders for everything else.
 
     Raises:
         CheckpointError: the file has another format, is damaged, or exceeds a limit; the message starts with a verb.
@@ -261,7 +238,7 @@ def read_archive(data: bytes) -> object:
         return _read_zip(data)
     if is_legacy(data):
         return _read_legacy(data)
-    if data[TAR_OFFSET : TAR_OFFSET + len(TAR_MARK)] == TAR_MARK:
+    if data.startswith(TAR_MARK, TAR_OFFSET):
         raise CheckpointError("is a tar archive, as torch before 0.1.10 wrote it: save it with a newer torch")
     raise CheckpointError("is neither a file of torch.save nor of safetensors")
 
@@ -289,7 +266,9 @@ def _open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
     return archive, names
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, allocate: Callable[[int], Memory]) -> Memory:
+def _read_member(
+    archive: zipfile.ZipFile, name: str, allocate: Callable[[int], bytearray | memoryview]
+) -> bytearray | memoryview:
     """Reads a member in pieces into memory that is allocated for its size."""
     try:
         member = archive.getinfo(name)
@@ -316,9 +295,8 @@ def _read_zip(data: bytes) -> object:
     if len(pickles) != 1:
         raise CheckpointError("is a zip archive, but not one of torch.save")
     folder = pickles[0].removesuffix("data.pkl")
-    order = b"little"
-    if f"{folder}byteorder" in names:
-        order = bytes(_read_member(archive, f"{folder}byteorder", bytearray))
+    place = f"{folder}byteorder"
+    order = bytes(_read_member(archive, place, bytearray)) if place in names else b"little"
     if order not in (b"little", b"big"):
         raise CheckpointError("is damaged: its byte order is neither little nor big")
     storages: dict[str, Storage] = {}
@@ -338,15 +316,14 @@ def _read_zip(data: bytes) -> object:
                 _swap_bytes(storages[name])
         return storages[name]
 
-    known = Known(tensor_functions(), BUILDERS, load)
-    return read_pickle(io.BytesIO(_read_member(archive, pickles[0], bytearray)), known)
+    stream = io.BytesIO(_read_member(archive, pickles[0], bytearray))
+    return read_pickle(stream, tensor_functions(), BUILDERS, load)
 
 
 def _read_legacy(data: bytes) -> object:
     """Reads five pickles (magic number, version, system, the object, the keys of its storages) and the storages."""
     stream = io.BytesIO(data)
-    plain = Known()
-    _, protocol, _ = (read_pickle(stream, plain) for _ in range(3))
+    _, protocol, _ = (read_pickle(stream) for _ in range(3))
     if protocol != LEGACY_PROTOCOL:
         raise CheckpointError(f"is not of the protocol {LEGACY_PROTOCOL} of torch before 1.6")
     storages: dict[str, Storage] = {}
@@ -360,10 +337,16 @@ def _read_legacy(data: bytes) -> object:
         if name not in storages:
             storages[name] = make_storage(kind, n_values, left)
             left -= len(storages[name].data)
-        return storages[name] if view is None else _slice_storage(storages[name], *view)
+        if view is None:
+            return storages[name]
+        (offset, size), dtype, data = view, storages[name].dtype, storages[name].data
+        end = len(data) // dtype.itemsize
+        if not isinstance(offset, int) or not isinstance(size, int) or not 0 <= offset <= offset + size <= end:
+            raise CheckpointError("has the view of a storage that reaches beyond it")
+        return Storage(dtype, data[offset * dtype.itemsize : (offset + size) * dtype.itemsize])
 
-    found = read_pickle(stream, Known(tensor_functions(), BUILDERS, load))
-    keys = read_pickle(stream, plain)
+    found = read_pickle(stream, tensor_functions(), BUILDERS, load)
+    keys = read_pickle(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError("is damaged: the keys of its storages are not a list of names")
     if len(keys) != len(storages) or set(keys) != storages.keys():
@@ -394,14 +377,6 @@ def _parse_storage_id(key: object) -> tuple[object, str, object, tuple[object, o
     if not isinstance(view, tuple) or len(view) != 3:
         raise CheckpointError("is damaged: the view of a storage is not one")
     return key[1], key[2], key[4], (view[1], view[2])
-
-
-def _slice_storage(storage: Storage, offset: object, size: object) -> Storage:
-    n_values = len(storage.data) // storage.dtype.itemsize
-    if not isinstance(offset, int) or not isinstance(size, int) or not 0 <= offset <= offset + size <= n_values:
-        raise CheckpointError("has the view of a storage that reaches beyond it")
-    itemsize = storage.dtype.itemsize
-    return Storage(storage.dtype, storage.data[offset * itemsize : (offset + size) * itemsize])
 
 
 def _swap_bytes(storage: Storage) -> None:

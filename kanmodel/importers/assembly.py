@@ -76,20 +76,12 @@ def recurrent_function(part: RecurrentPart, dtype: torch.dtype) -> Function:
 
 @dataclass(frozen=True)
 class Chain:
-    """The computation of a model, in order.
+    """The computation of a model, in order; readout and output function are as in a `ModelConfig`."""
 
-    Attributes:
-        front: elements applied to the values of each step.
-        recurrent: the LSTM or GRU; None if there is none.
-        readout: as in a `ModelConfig`; also ``flatten_features``, steps innermost.
-        head: elements after the readout.
-        output_function: as in a `ModelConfig`.
-    """
-
-    front: tuple[Element, ...]
+    front: tuple[Element, ...]  # of the values of each step
     recurrent: RecurrentPart | None
-    readout: str
-    head: tuple[Element, ...]
+    readout: str  # also ``flatten_features``, steps innermost
+    head: tuple[Element, ...]  # after the readout
     output_function: str | None
 
     @property

@@ -41,35 +41,20 @@ class DescribedPart:
 
 @dataclass(frozen=True)
 class Description:
-    """The contents of a file of weights.
-
-    Attributes:
-        file: its name.
-        container: key of the training dictionary that contained the weights; None for a bare state_dict.
-        prefix: prefix that was removed from every key, such as ``module.``.
-        dtypes: types in the file.
-        n_tensors: number of tensors.
-        has_modules: whether the file is a whole model, whose modules determine more than weights do.
-        parts: the parts that were found, in the order of the file.
-        unknown: keys that belong to no part, for which the import would be refused.
-        missing: what the file leaves open, one sentence each.
-        found: what the check determined of that; None without a check.
-        undecided: other functions that fit the check, and which windows would distinguish them.
-        manifest: a manifest in yaml, with the known values and blanks for the rest.
-    """
+    """The contents of a file of weights."""
 
     file: str
-    container: str | None
-    prefix: str
+    container: str | None  # key of the training dictionary that contained the weights
+    prefix: str  # removed from every key, such as ``module.``
     dtypes: tuple[str, ...]
     n_tensors: int
-    has_modules: bool
-    parts: tuple[DescribedPart, ...]
-    unknown: tuple[str, ...]
-    missing: tuple[str, ...]
-    found: str | None
-    undecided: tuple[str, ...]
-    manifest: str
+    has_modules: bool  # whether the file is a whole model, whose modules determine more than weights do
+    parts: tuple[DescribedPart, ...]  # in the order of the file
+    unknown: tuple[str, ...]  # keys that belong to no part, for which the import would be refused
+    missing: tuple[str, ...]  # what the file leaves open, one sentence each
+    found: str | None  # what the check determined of that; None without a check
+    undecided: tuple[str, ...]  # other functions that fit the check, and which windows would distinguish them
+    manifest: str  # in yaml, with the known values and blanks for the rest
 
 
 def describe_file(path: Path, imported: Imported | None = None, known: Manifest | None = None) -> Description:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import json
 import re
-import reprlib
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -57,31 +56,28 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Puts a file's name before the errors of reading it."""
+def naming(name: str) -> Iterator[None]:
+    """Puts the name of a file before the errors of reading it."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path.name} is not text in UTF-8") from error
+        raise CheckpointError(f"{name} is not text in UTF-8") from error
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name} {error}") from error
+        raise CheckpointError(printable(f"{name} {error}")) from error
 
 
 class _PlainLoader(yaml.SafeLoader):
     """yaml's safe loader, but it refuses merges and repeated keys, which hide values, and reads 1e-5 as a number."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuses merge keys."""
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 raise CheckpointError(f"merges mappings in line {key.start_mark.line + 1}, which is not read")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Constructs a mapping; refuses repeated keys."""
         mapping = super().construct_mapping(node, deep=deep)
         if len(mapping) != len(node.value):
-            keys = [key.value for key, _ in node.value]
-            raise _repeated(map(str, keys), str(keys[0]))
+            raise _repeated(key.value for key, _ in node.value)
         return mapping
 
 
@@ -90,8 +86,8 @@ _PlainLoader.add_implicit_resolver(
 )
 
 
-def _repeated(keys: Iterator[str], default: str) -> CheckpointError:
-    repeated = next((key for key, count in Counter(keys).items() if count > 1), default)
+def _repeated(keys: Iterable[object]) -> CheckpointError:
+    ((repeated, _),) = Counter(map(str, keys)).most_common(1)  # the first, if they are equal only as values
     return CheckpointError(f"has the key {repeated[:80]!r} more than once")
 
 
@@ -101,7 +97,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, has Python objects or repeated keys, or is not a mapping.
     """
-    with _naming(path):
+    with naming(path.name):
         text = read_bounded(path, MAX_DOCUMENT_BYTES).decode("utf-8")
         document = _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -113,7 +109,7 @@ def _parse_json(text: str) -> Any:
     def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
         if len(mapping) != len(pairs):
-            raise _repeated((key for key, _ in pairs), "")
+            raise _repeated(key for key, _ in pairs)
         return mapping
 
     try:
@@ -126,12 +122,10 @@ def _parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a restricted SafeLoader
     except yaml.constructor.ConstructorError as error:
-        tag = re.search(rf"'{PYTHON_TAG}[^:']*:?([^']*)'", error.problem or "")
-        if tag:
-            raise CheckpointError(
-                f"holds the Python object {tag[1][:80]}, which needs code to be run: give what is wanted of it in the "
-                "manifest instead (base_activation, mult_arity, input_id)"
-            ) from error
+        if tag := re.search(rf"'{PYTHON_TAG}[^:']*:?([^']*)'", error.problem or ""):
+            wanted = "give what is wanted of it in the manifest instead (base_activation, mult_arity, input_id)"
+            what = f"holds the Python object {tag[1][:80]}, which needs code to be run"
+            raise CheckpointError(f"{what}: {wanted}") from error
         raise CheckpointError(f"is not yaml of plain values: {error.problem}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -139,19 +133,6 @@ def _parse_yaml(text: str) -> Any:
         raise CheckpointError(f"is not yaml{place}: {getattr(error, 'problem', None) or 'unreadable'}") from error
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"is not yaml of plain values: {type(error).__name__}") from error
-
-
-def refuse_unknown(document: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    """Raises for the first unknown key, listing the known ones."""
-    for key in document:
-        if key not in known:
-            raise CheckpointError(f"{place} has the unknown key {str(key)[:80]!r}; there are {', '.join(known)}")
-
-
-def check_mapping(value: object, place: str) -> None:
-    """Checks that a value is a mapping."""
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{place} must be a mapping, but is {reprlib.repr(value)}")
 
 
 def is_table(name: str) -> bool:
@@ -169,27 +150,22 @@ def read_array(folder: Path, name: str, columns: Sequence[str], read_table: Tabl
             is not an array of finite numbers.
     """
     try:
-        array = _read(folder, name, columns, read_table)
+        with naming(name):
+            if is_table(name):
+                if read_table is None:
+                    raise CheckpointError("is a table, which only the command line reads: give .npy, .npz or .json")
+                array = read_table(folder / name, columns)
+            elif name.endswith(".npy"):
+                array = _parse_npy(read_bounded(folder / name, MAX_BYTES))
+            elif found := re.fullmatch(r"(.*?\.(npz|json)):(.*)", name, re.DOTALL):
+                array = (_read_npz if found[2] == "npz" else _read_json)(folder / found[1], found[3])
+            else:
+                forms = "array.npy, file.npz:key, file.json:/json/pointer, or a table"
+                raise CheckpointError(f"is not the name of an array: {forms}")
         refuse_non_finite(array, name)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    except CheckpointError as error:
-        raise CheckpointError(printable(f"{name} {error}")) from error
     return array
-
-
-def _read(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
-    if is_table(name):
-        if read_table is None:
-            raise CheckpointError("is a table, which only the command line reads: give .npy, .npz or .json")
-        return read_table(folder / name, columns)
-    if name.endswith(".npy"):
-        return _parse_npy(read_bounded(folder / name, MAX_BYTES))
-    for suffix, read in ((".npz", _read_npz), (".json", _read_json)):
-        path, colon, key = name.partition(f"{suffix}:")
-        if colon:
-            return read(folder / f"{path}{suffix}", key)
-    raise CheckpointError("is not the name of an array: array.npy, file.npz:key, file.json:/json/pointer, or a table")
 
 
 def _read_npz(path: Path, key: str) -> Array:
@@ -256,7 +232,7 @@ def read_windows_file(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is not a .npz, or lacks windows or predictions; the message lists the accepted names.
     """
-    with _naming(path):
+    with naming(path.name):
         data = read_bounded(path, MAX_BYTES)
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -272,10 +248,8 @@ def read_windows_file(path: Path) -> dict[str, Any]:
         (PREDICTIONS, "the model's own forecasts for these windows, (n, n_outputs)"),
     ):
         if find(wanted) is None:
-            raise CheckpointError(
-                f"{path.name} lacks {wanted[0]}: {meaning} (or as {', '.join(wanted[1:])}); it has "
-                f"{', '.join(names)[:200] or 'nothing'}"
-            )
+            lacks = f"lacks {wanted[0]}: {meaning} (or as {', '.join(wanted[1:])})"
+            raise CheckpointError(f"{path.name} {lacks}; it has {', '.join(names)[:200] or 'nothing'}")
     at, inputs, reference = f"{path.resolve()}:", find(INPUTS), find(REFERENCE)
     targets = find(REFERENCE_TARGETS if reference else TARGETS)
     check = {"inputs": f"{at}{inputs}", "outputs": f"{at}{find(PREDICTIONS)}", "tolerance": TOLERANCE}
@@ -289,7 +263,7 @@ def read_names(path: Path) -> list[Any]:
     Raises:
         CheckpointError: it cannot be read, or has no name.
     """
-    with _naming(path):
+    with naming(path.name):
         lines = map(str.strip, read_bounded(path, MAX_NAMES_BYTES).decode("utf-8").splitlines())
         columns: list[Any] = []
         for line in lines:

@@ -90,17 +90,11 @@ def from_file(
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported model.
-
-    Attributes:
-        model: ready to save, predict and explain.
-        name: its name in the manifest, or that of the file.
-        result: the reading of the file that was found, and other functions that fit all given windows as well.
-    """
+    """An imported model, ready to save, predict and explain."""
 
     model: LoadedModel
-    name: str
-    result: Result
+    name: str  # in the manifest, or that of the file
+    result: Result  # the reading of the file that was found, and other functions that fit all given windows as well
 
 
 def import_checkpoint(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from kanmodel.checks import MAX_SIZE, check_choice, check_count, check_flag, check_number, check_text
 from kanmodel.data import Column, Feature, Target
 from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers.documents import check_mapping, read_document, refuse_unknown
+from kanmodel.importers.documents import read_document
 from kanmodel.network.config import BASE_FUNCTIONS, Groups
 from kanmodel.network.functions import ACTIVATIONS
 
@@ -46,23 +45,14 @@ Arities = tuple[tuple[int, ...], ...] | int
 
 @dataclass(frozen=True)
 class PykanConfig:
-    """What a state_dict of pykan does not contain.
+    """What a state_dict of pykan does not contain."""
 
-    Attributes:
-        name: the file's name, for errors.
-        width: nodes per layer, each (n_sum, n_product).
-        mult_arity: number of factors of the product nodes.
-        base_activation: silu, identity or zero.
-        symbolic_enabled: whether symbolic edges are evaluated at all.
-        function_names: names of the symbolic edges' functions, [layer][sub-node][input].
-    """
-
-    name: str
-    width: tuple[tuple[int, int], ...]
+    name: str  # the file's, for errors
+    width: tuple[tuple[int, int], ...]  # nodes per layer, each (n_sum, n_product)
     mult_arity: Arities
-    base_activation: str
-    symbolic_enabled: bool
-    function_names: tuple[tuple[tuple[str, ...], ...], ...]
+    base_activation: str  # silu, identity or zero
+    symbolic_enabled: bool  # whether symbolic edges are evaluated at all
+    function_names: tuple[tuple[tuple[str, ...], ...], ...]  # of the symbolic edges, [layer][sub-node][input]
 
 
 @dataclass(frozen=True)
@@ -76,26 +66,19 @@ class Check:
 
 @dataclass(frozen=True)
 class Statement:
-    """What the user states about a model, by the keys of a manifest; None or empty for what is not stated.
+    """What the user states about a model, by the keys of a manifest; None or empty for what is not stated."""
 
-    Attributes:
-        features: input columns with units and scaling, in the order of a window's last axis; `targets` likewise.
-        place: where it is stated, for errors.
-        prefixes: of ``lstm``, ``head`` and ``front``, as far as given; None for a part that does not exist.
-        activations: activations before parts, by the places of the parts; ``none`` for no activation.
-    """
-
-    features: tuple[Feature, ...] = ()
+    features: tuple[Feature, ...] = ()  # with units and scaling, in the order of a window's last axis
     targets: tuple[Target, ...] = ()
     lookback: int | None = None
     horizon: int | None = None
     groups: Groups = field(default_factory=dict)
-    place: str = "the call"
+    place: str = "the call"  # where it is stated, for errors
     library: str | None = None
-    prefixes: Mapping[str, str | None] = field(default_factory=dict)
+    prefixes: Mapping[str, str | None] = field(default_factory=dict)  # of `STAGES`; None for one that does not exist
     readout: str | None = None
     base_activation: str | None = None
-    activations: Mapping[str, str] = field(default_factory=dict)
+    activations: Mapping[str, str] = field(default_factory=dict)  # before parts, by the places of the parts
     output_function: str | None = None
     pykan_config: PykanConfig | None = None
     denominator: float | None = None
@@ -127,53 +110,53 @@ class Manifest(Statement):
 
 
 def read_manifest(path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
-    """Reads a manifest, yaml or json; `known` has values for keys that it leaves out, with absolute paths.
-
-    Raises:
-        CheckpointError: it cannot be read, or a key is unknown, missing, or has a wrong type.
-    """
+    """Reads a manifest, yaml or json, as `parse_manifest`; raises `CheckpointError` also if it cannot be read."""
     return parse_manifest(read_document(path), path, known)
 
 
 def parse_manifest(document: Mapping[str, Any], path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
-    """`read_manifest` of a parsed document; `path` names it in errors, and paths are relative to its folder."""
-    stated = {key: value for key, value in document.items() if value is not None or key in STAGES}
+    """The manifest of a parsed document; `known` has values for keys that it leaves out, with absolute paths.
+
+    `path` names it in errors, and its paths are relative to that folder. Raises `CheckpointError` if a key is unknown,
+    missing, or has a wrong type.
+    """
     try:
-        refuse_unknown(document, KEYS, "it")
-        return _parse({**(known or {}), **stated}, path)
+        _check_mapping(document, "it", KEYS)
+        given = {**(known or {}), **{key: value for key, value in document.items() if value is not None}}
+        prefixes: dict[str, str | None] = {}
+        for part in STAGES:
+            if part in document:
+                prefix = given.pop(part, None)
+                if prefix is not None and not isinstance(prefix, str):
+                    raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(prefix)}")
+                prefixes[part] = prefix and prefix.removesuffix(".")
+        parsed = {key: parse(given[key], key) for key, parse in PARSERS.items() if key in given}
+        parsed.pop("batch_first", None)  # the layout of the trainer's windows; the weights do not depend on it
+        if "pykan_config" in parsed:
+            config = path.parent / parsed["pykan_config"]
+            parsed["pykan_config"] = parse_pykan_config(read_document(config), config.name)
+        scaling = given.get("scaling")
+        if isinstance(scaling, str):
+            if not scaling.endswith((".json", ".yaml", ".yml")):
+                why = "but only .json and .yaml are read, since a pickle (.joblib, .pkl) can run any code"
+                raise CheckpointError(f"scaling is {scaling!r}, {why}: write {', '.join(SCALING_KEYS)} as JSON")
+            scaling = read_document(path.parent / scaling)
+        columns = (given.get("features"), given.get("targets"), scaling)
+        features, targets = make_columns(*columns, given.get("integer", []), given.get("fixed", []))
+        if "reference" not in given:
+            raise CheckpointError("lacks reference: windows on which every explanation is computed, 128 or more")
+        return Manifest(features, targets, place=path.name, folder=path.parent, prefixes=prefixes, **parsed)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 
 
-def _parse(document: dict[str, Any], path: Path) -> Manifest:
-    prefixes = {part: _parse_prefix(document.pop(part), part) for part in STAGES if part in document}
-    stated = {key: value for key, value in document.items() if value is not None}
-    parsed = {key: parse(stated[key], key) for key, parse in PARSERS.items() if key in stated}
-    parsed.pop("batch_first", None)  # the layout of the trainer's windows; the weights do not depend on it
-    if "pykan_config" in parsed:
-        config = path.parent / parsed["pykan_config"]
-        parsed["pykan_config"] = parse_pykan_config(read_document(config), config.name)
-    scaling = stated.get("scaling")
-    if isinstance(scaling, str):
-        if not scaling.endswith((".json", ".yaml", ".yml")):
-            raise CheckpointError(
-                f"scaling is {scaling!r}, but only .json and .yaml are read, since a pickle (.joblib, .pkl) can run "
-                f"any code: write {', '.join(SCALING_KEYS)} as JSON"
-            )
-        scaling = read_document(path.parent / scaling)
-    features, targets = make_columns(
-        stated.get("features"), stated.get("targets"), scaling, stated.get("integer", []), stated.get("fixed", [])
-    )
-    if "reference" not in stated:
-        raise CheckpointError("lacks reference: windows on which every explanation is computed, 128 or more")
-    return Manifest(features, targets, place=path.name, folder=path.parent, prefixes=prefixes, **parsed)
-
-
-def _parse_prefix(value: Any, part: str) -> str | None:
-    """A prefix without its final dot; "" for a part whose keys have no prefix."""
-    if value is not None and not isinstance(value, str):
-        raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
-    return None if value is None else value.removesuffix(".")
+def _check_mapping(value: object, place: str, keys: Sequence[str] | None = None) -> None:
+    """Raises `CheckpointError` if a value is no mapping, or has another key than these."""
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{place} must be a mapping, but is {reprlib.repr(value)}")
+    for key in value:
+        if keys is not None and key not in keys:
+            raise CheckpointError(f"{place} has the unknown key {str(key)[:80]!r}; there are {', '.join(keys)}")
 
 
 def _parse_text(value: Any, place: str) -> Any:
@@ -185,7 +168,7 @@ def _parse_text(value: Any, place: str) -> Any:
 
 def _parse_activations(value: Any, place: str) -> dict[str, str]:
     """Activations by the place of the part that they precede, such as ``{fc.0: relu}``."""
-    check_mapping(value, place)
+    _check_mapping(value, place)
     for part, name in value.items():
         check_choice(name, f"{place}.{part}", (NONE, *ACTIVATIONS))
     return {str(part): name for part, name in value.items()}
@@ -198,10 +181,8 @@ def _parse_arities(value: Any, place: str) -> Arities:
     lists = isinstance(value, list) and all(isinstance(layer, list) for layer in value)
     if lists and all(_is_count(arity) and arity >= 2 for layer in value for arity in layer):
         return tuple(tuple(layer) for layer in value)
-    raise CheckpointError(
-        f"{place} has a mult_arity that is neither a number from 2 nor a list with a list of them for every entry of "
-        "the width"
-    )
+    kinds = "a number from 2 nor a list with a list of them for every entry of the width"
+    raise CheckpointError(f"{place} has a mult_arity that is neither {kinds}")
 
 
 def _is_count(value: object) -> bool:
@@ -218,37 +199,37 @@ def _parse_input_id(value: Any, place: str) -> tuple[int, ...]:
 
 
 def _parse_check(value: Any, place: str) -> Check:
-    check_mapping(value, place)
-    refuse_unknown(value, ("inputs", "outputs", "tolerance"), place)
+    _check_mapping(value, place, ("inputs", "outputs", "tolerance"))
     inputs, outputs = (_parse_text(value.get(key), f"{place}.{key}") for key in ("inputs", "outputs"))
     tolerance = value.get("tolerance", DEFAULT_TOLERANCE)
     check_number(tolerance, f"{place}.tolerance", positive=True)
     return Check(inputs, outputs, tolerance)
 
 
-def _parse_plain(value: Any, place: str, check: Callable[..., None], **options: Any) -> Any:
-    check(value, place, **options)
-    return value
+def _parser(check: Callable[..., None], **options: Any) -> Callable[[Any, str], Any]:
+    """A parser that returns the values that pass a check."""
 
+    def parse(value: Any, place: str) -> Any:
+        check(value, place, **options)
+        return value
 
-def _parse_choice(choices: Any) -> Callable[[Any, str], Any]:
-    return partial(_parse_plain, check=check_choice, choices=choices)
+    return parse
 
 
 PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("name", "reference", "reference_targets", "pykan_config"), _parse_text),
-    **dict.fromkeys(("lookback", "horizon"), partial(_parse_plain, check=check_count)),
-    "groups": partial(_parse_plain, check=check_mapping),
+    **dict.fromkeys(("lookback", "horizon"), _parser(check_count)),
+    "groups": _parser(_check_mapping),
     "activations": _parse_activations,
     "check": _parse_check,
-    "denominator": lambda value, place: float(_parse_plain(value, place, check_number, positive=True)),
-    "batch_first": partial(_parse_plain, check=check_flag),
-    "library": _parse_choice(LIBRARIES),
-    "readout": _parse_choice((*READOUTS, *FLAT_READOUTS)),
-    "base_activation": _parse_choice(BASE_FUNCTIONS),
-    "output_function": _parse_choice((NONE, "softmax", *ACTIVATIONS)),
-    "space": _parse_choice(get_args(Units)),
-    "mult_arity": lambda value, place: _parse_arities(value, "it"),
+    "denominator": lambda value, place: float(_parser(check_number, positive=True)(value, place)),
+    "batch_first": _parser(check_flag),
+    "library": _parser(check_choice, choices=LIBRARIES),
+    "readout": _parser(check_choice, choices=(*READOUTS, *FLAT_READOUTS)),
+    "base_activation": _parser(check_choice, choices=BASE_FUNCTIONS),
+    "output_function": _parser(check_choice, choices=(NONE, "softmax", *ACTIVATIONS)),
+    "space": _parser(check_choice, choices=get_args(Units)),
+    "mult_arity": lambda value, _: _parse_arities(value, "it"),
     "input_id": _parse_input_id,
 }
 
@@ -256,8 +237,7 @@ PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
 def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
     """Those keys of a ``*_config.yml``, which pykan's saveckpt writes beside the weights, that change the function.
 
-    Raises:
-        CheckpointError: a key is missing or has another type; the message starts with `name`.
+    Raises `CheckpointError`, starting with `name`, if one is missing or has another type.
     """
 
     def listed(key: str) -> list[Any]:
@@ -294,25 +274,18 @@ def make_columns(
 ) -> tuple[tuple[Feature, ...], tuple[Target, ...]]:
     """The columns of a model: the targets are empty if neither they nor the scaling have names or values for them.
 
-    Args:
-        features: names, or mappings of name and unit; None for those of the scaling.
-        targets: likewise.
-        scaling: `SCALING_KEYS` and their values; None if the model takes and returns original units.
-        integer: features with whole numbers.
-        fixed: features that nobody can change.
-
-    Raises:
-        CheckpointError, ConfigError: a value has a wrong type, or they do not fit each other.
+    Features and targets are names, or mappings of name and unit; None for those of the `scaling`, which has values of
+    `SCALING_KEYS` (None if the model takes and returns original units). The `integer` features have whole numbers;
+    nobody can change those that are `fixed`. Raises `CheckpointError` or `ConfigError` for a wrong type or misfit.
     """
     if scaling is not None:
-        check_mapping(scaling, "scaling")
-        refuse_unknown(scaling, SCALING_KEYS, "scaling")
-        for pair in (("mean", "std"), ("target_mean", "target_std")):
-            if (pair[0] in scaling) != (pair[1] in scaling):
-                raise CheckpointError(f"scaling must have both {pair[0]} and {pair[1]}, or neither")
+        _check_mapping(scaling, "scaling", SCALING_KEYS)
+        for mean, std in (("mean", "std"), ("target_mean", "target_std")):
+            if (mean in scaling) != (std in scaling):
+                raise CheckpointError(f"scaling must have both {mean} and {std}, or neither")
         if "mean" not in scaling:
             raise CheckpointError("scaling lacks mean and std of the features")
-    scaling = {} if scaling is None else scaling
+    scaling = scaling or {}
     columns = _make_names(features, scaling, "features", "feature_names")
     names = [name for name, _ in columns]
     for key, listed in (("integer", integer), ("fixed", fixed)):
@@ -347,12 +320,12 @@ def _make_names(listed: Any, scaling: Mapping[str, Any], key: str, scaling_key: 
         if not isinstance(item, dict):
             columns.append((_parse_text(item, place), None))
             continue
-        refuse_unknown(item, ("name", "unit"), place)
+        _check_mapping(item, place, ("name", "unit"))
         name, unit = _parse_text(item.get("name"), f"{place}.name"), item.get("unit")
         columns.append((name, None if unit is None else _parse_text(unit, f"{place}.unit")))
     names = [name for name, _ in columns]
-    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
-    if repeated is not None:
+    ((repeated, count),) = Counter(names).most_common(1)
+    if count > 1:
         raise CheckpointError(f"{key} has {repeated!r} more than once")
     if known is not None and known != names:
         raise CheckpointError(f"{key} are not those of the scaling's {scaling_key}, in the same order")
@@ -365,9 +338,8 @@ def _scale(columns: list[C], scaling: Mapping[str, Any], mean: str, std: str) ->
         return tuple(columns)
     for key in (mean, std):
         if not isinstance(scaling[key], list) or len(scaling[key]) != len(columns):
-            raise CheckpointError(
-                f"scaling.{key} must be a list of {len(columns)} numbers, but is {reprlib.repr(scaling[key])}"
-            )
+            found = reprlib.repr(scaling[key])
+            raise CheckpointError(f"scaling.{key} must be a list of {len(columns)} numbers, but is {found}")
         for position, value in enumerate(scaling[key]):
             check_number(value, f"scaling.{key}[{position}]")
     negative = next((c.name for c, value in zip(columns, scaling[std], strict=True) if value < 0), None)

@@ -1,13 +1,11 @@
 """A safe reader of pickles, which never imports, looks up or calls anything that a pickle names.
 
-A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`, which also says what
-each takes from the stack and leaves there). Python's own machine imports what GLOBAL names and calls it on REDUCE,
-NEWOBJ and BUILD. This one creates numbers, strings and containers, a `GlobalName` for every name and a `Placeholder`
-for every call, except for a few functions that the caller implements, such as those that make tensors. Time and memory
-are proportional to the length of the pickle: copies count against a budget, and the number of keys whose hashes a file
-can choose is limited. A `pickle.Unpickler` with another `find_class` gives neither: it hashes the keys of plain
-dictionaries without asking, so that keys with equal hashes take quadratic time and a deeply nested tuple as a key
-crashes the process, its memo is allocated by index, and BUILD calls the `__setstate__` of tensors and arrays.
+A pickle is a program for a stack machine (Python's `pickletools` documents its opcodes and their operands). Python's
+machine imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one creates numbers, strings and
+containers, a `GlobalName` for every name and a `Placeholder` for every call, except of functions that the caller
+implements. Its time and memory are proportional to the length of the pickle. A `pickle.Unpickler` with another
+`find_class` bounds neither: keys with equal hashes take quadratic time, a deeply nested tuple as a key crashes the
+process, its memo is allocated by index, and BUILD calls the `__setstate__` of tensors and arrays.
 """
 
 from __future__ import annotations
@@ -41,34 +39,21 @@ codecs.lookup("raw-unicode-escape")  # imports the codec of the opcode UNICODE n
 
 @dataclass(frozen=True, slots=True)
 class GlobalName:
-    """A class or function that a pickle names; it has not been looked up.
-
-    Attributes:
-        name: qualified, such as ``torch.nn.modules.activation.GELU``.
-    """
+    """A class or function that a pickle names, such as ``torch.nn.modules.activation.GELU``; it is not looked up."""
 
     name: str
 
 
 @dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
-    """An instance or the result of a call that was not created.
+    """An instance or the result of a call that was not created."""
 
-    Attributes:
-        name: qualified name of the class or function.
-        arguments: of the call, or of ``__new__``.
-        keywords: likewise.
-        state: argument of ``__setstate__``, or attributes; None without one.
-        items: items to append or add to it.
-        entries: items to set in it by key.
-    """
-
-    name: str
-    arguments: tuple[object, ...] = ()
+    name: str  # qualified, of the class or function
+    arguments: tuple[object, ...] = ()  # of the call, or of ``__new__``
     keywords: Mapping[object, object] = field(default_factory=dict)
-    state: object = None
-    items: list[object] = field(default_factory=list)
-    entries: dict[Any, object] = field(default_factory=dict)
+    state: object = None  # argument of ``__setstate__``, or attributes
+    items: list[object] = field(default_factory=list)  # to append or add to it
+    entries: dict[Any, object] = field(default_factory=dict)  # to set in it by key
 
     def __repr__(self) -> str:
         return f"<{self.name}>"  # without its contents, which may contain itself
@@ -89,33 +74,19 @@ def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:
                 raise CheckpointError(f"has an attribute {name!r} that would hide that of every {what}")
 
 
-@dataclass(frozen=True)
-class Known:
-    """Functions that the machine may call.
-
-    Attributes:
-        functions: implementations of functions and classes, by the name that a pickle calls. Their time is at most
-            proportional to the lengths of their arguments.
-        builders: functions that replace a placeholder when its state is set, by its name.
-        load: resolves a persistent id; None where a pickle has none.
-    """
-
-    functions: Mapping[str, Function] = field(default_factory=dict)
-    builders: Mapping[str, Callable[[Placeholder], object]] = field(default_factory=dict)
-    load: Callable[[object], object] | None = None
-
-
+@dataclass(eq=False)
 class Machine:
-    """The state of the machine: the stack, the positions of its open marks, and the memo."""
+    """The state of the machine: the stack, the positions of its open marks, and the memo; see `read_pickle`."""
 
-    def __init__(self, known: Known, n_bytes: int) -> None:
-        self.known = known
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.unfinished: dict[Placeholder, int] = {}  # memo indices of placeholders that a builder may replace
-        self.budget = 4 * n_bytes
-        self.chosen_keys = 0
+    functions: Mapping[str, Function]
+    builders: Mapping[str, Callable[[Placeholder], object]]
+    load: Callable[[object], object]
+    budget: int  # of values that calls copy
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+    unfinished: dict[Placeholder, int] = field(default_factory=dict)  # memo indices of those that builders may replace
+    chosen_keys: int = 0
 
     def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         """Executes one instruction: its operation gets the operands from the stack, those above a mark as one list."""
@@ -127,7 +98,11 @@ class Machine:
             self.marks.pop()
         else:
             n_operands, marked = OPERANDS[opcode.name]
-            operands = [self.pop_mark()] if marked else []
+            operands = []
+            if marked:
+                start = self.marks.pop()
+                operands = [self.stack[start:]]
+                del self.stack[start:]
             for _ in range(n_operands):
                 operands.insert(0, self.pop())
             result = OPERATIONS[opcode.name](self, argument, *operands)
@@ -140,23 +115,12 @@ class Machine:
             raise ValueError("it pops from an empty stack")
         return self.stack.pop()
 
-    def pop_mark(self) -> list[Any]:
-        """Pops everything above the last mark."""
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def put(self, index: int) -> None:
-        """Stores the top of the stack in the memo."""
-        self.stack.append(self.memoize(index, self.pop()))
-
     def memoize(self, index: int, value: Any) -> Any:
         """Stores a value in the memo, and returns it."""
         if not 0 <= index < MAX_MEMO:
             raise CheckpointError(f"is a pickle with a memo of more than {MAX_MEMO} entries")
         self.memo[index] = value
-        if isinstance(value, Placeholder) and value.name in self.known.builders:
+        if isinstance(value, Placeholder) and value.name in self.builders:
             self.unfinished[value] = index
         return value
 
@@ -187,7 +151,7 @@ class Machine:
         """
         if not isinstance(function, (GlobalName, Placeholder)) or not isinstance(arguments, tuple):
             raise ValueError(f"it calls a {type(function).__name__} with a {type(arguments).__name__}")
-        known = self.known.functions.get(function.name)
+        known = self.functions.get(function.name)
         if known is None or keywords or isinstance(function, Placeholder):
             return Placeholder(function.name, arguments, keywords if isinstance(keywords, dict) else {})
         copied = (value for value in arguments if isinstance(value, (str, bytes, list, tuple, dict, set)))
@@ -204,18 +168,12 @@ class Machine:
         if not isinstance(target, Placeholder) or target.state is not None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
         target.state = state
-        if (build := self.known.builders.get(target.name)) is None:
+        if (build := self.builders.get(target.name)) is None:
             return target
         built = build(target)
         if (index := self.unfinished.pop(target, None)) is not None:
             self.memo[index] = built
         return built
-
-    def load(self, key: object) -> object:
-        """The object with a persistent id, such as a storage."""
-        if self.known.load is None:
-            raise CheckpointError("is damaged: a pickle of plain values has a storage")
-        return self.known.load(key)
 
     def extend(self, target: Any, values: list[Any], kind: type) -> object:
         """The list, set or dictionary with further values; those of a dictionary are alternating keys and values."""
@@ -231,14 +189,30 @@ class Machine:
         return target
 
 
-def read_pickle(stream: io.BytesIO, known: Known) -> object:
+def _refuse_storage(key: object) -> object:
+    raise CheckpointError("is damaged: a pickle of plain values has a storage")
+
+
+def read_pickle(
+    stream: io.BytesIO,
+    functions: Mapping[str, Function] | None = None,
+    builders: Mapping[str, Callable[[Placeholder], object]] | None = None,
+    load: Callable[[object], object] = _refuse_storage,
+) -> object:
     """Reads one pickle, and leaves the stream after it.
+
+    Args:
+        stream: at the start of the pickle.
+        functions: implementations of functions and classes, by the name that a pickle calls. Their time is at most
+            proportional to the lengths of their arguments.
+        builders: functions that replace a placeholder when its state is set, by its name.
+        load: resolves a persistent id, such as that of a storage.
 
     Raises:
         CheckpointError: the pickle is damaged or exceeds a limit; the message starts with a verb.
     """
     start, n_objects = stream.tell(), 0
-    machine = Machine(known, stream.seek(0, io.SEEK_END) - start)
+    machine = Machine(functions or {}, builders or {}, load, budget=4 * (stream.seek(0, io.SEEK_END) - start))
     stream.seek(start)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -254,9 +228,8 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
         raise
     except Exception as error:  # pickletools raises whatever the bytes lead to, and values may have any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise CheckpointError(
-            f"is damaged: its pickle cannot be read at byte {stream.tell() - start} ({reason})"
-        ) from error
+        where = f"at byte {stream.tell() - start} ({reason})"
+        raise CheckpointError(f"is damaged: its pickle cannot be read {where}") from error
     raise CheckpointError("is damaged: its pickle has no end")
 
 
@@ -265,22 +238,15 @@ def _check_protocol(machine: Machine, protocol: int) -> None:
         raise CheckpointError(f"is a pickle of protocol {protocol}, newer than {HIGHEST_PROTOCOL}")
 
 
-def _name(argument: str) -> GlobalName:
-    return name_reference(*argument.split(" ", 1))
-
-
 def _refuse_buffer(machine: Machine, _: None, *operands: object) -> None:
     raise CheckpointError("is a pickle whose buffers are in another file")
 
 
-def _find_operands(opcode: pickletools.OpcodeInfo) -> tuple[int, bool]:
-    """The number of operands below the mark, or of all, and whether there is a mark."""
-    before = opcode.stack_before
-    marked = pickletools.markobject in before
-    return before.index(pickletools.markobject) if marked else len(before), marked
-
-
-OPERANDS = {opcode.name: _find_operands(opcode) for opcode in pickletools.opcodes}
+MARK = pickletools.markobject
+OPERANDS = {  # how many there are below the mark, or in all, and whether there is a mark
+    opcode.name: ([*opcode.stack_before, MARK].index(MARK), MARK in opcode.stack_before)
+    for opcode in pickletools.opcodes
+}
 MAKERS = {  # opcodes that make a container, or call something
     *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT", "FROZENSET"),
     *("REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"),
@@ -292,7 +258,10 @@ LITERALS = [  # opcodes that push their argument
 ]
 OPERATIONS: Mapping[str, Callable[..., object]] = {
     **dict.fromkeys(LITERALS, lambda machine, value: value),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put),
+    **dict.fromkeys(
+        ("PUT", "BINPUT", "LONG_BINPUT"),
+        lambda machine, index: machine.stack.append(machine.memoize(index, machine.pop())),
+    ),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.memo[index]),
     # an object by its code in the extension registry of the process that wrote the file
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda machine, code: GlobalName(f"copyreg.extension_{code}")),
@@ -317,9 +286,9 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "ADDITEMS": lambda machine, _, target, values: machine.extend(target, values, set),
     "SETITEM": lambda machine, _, target, key, value: machine.extend(target, [key, value], dict),
     "SETITEMS": lambda machine, _, target, values: machine.extend(target, values, dict),
-    "GLOBAL": lambda machine, argument: _name(argument),
+    "GLOBAL": lambda machine, argument: name_reference(*argument.split(" ", 1)),
     "STACK_GLOBAL": lambda machine, _, module, name: name_reference(module, name),
-    "INST": lambda machine, argument, values: machine.call(_name(argument), tuple(values)),
+    "INST": lambda machine, argument, values: machine.call(name_reference(*argument.split(" ", 1)), tuple(values)),
     "OBJ": lambda machine, _, values: machine.call(values[0], tuple(values[1:])),
     "BUILD": lambda machine, _, target, state: machine.build(target, state),
     "PERSID": lambda machine, key: machine.load(key),

@@ -1,7 +1,6 @@
 """What a file of weights contains: its tensors, and its tree of modules if it has one, read without running any code.
 
-A file of `torch.save` contains a pickle, and a pickle is a program. `archives` reads it without running it; everything
-but tensors and plain values is a placeholder here.
+In a file of `torch.save`, which contains a pickle, everything but tensors and plain values becomes a placeholder.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from torch import Tensor
 from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
-from kanmodel.importers.documents import read_bounded
+from kanmodel.importers.documents import naming, read_bounded
 from kanmodel.importers.pickles import GlobalName, Placeholder
-from kanmodel.text import printable
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
@@ -47,20 +45,15 @@ Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Te
 class Module:
     """A module of a pickled model.
 
-    Attributes:
-        class_name: qualified, such as ``torch.nn.modules.rnn.LSTM``.
-        values: its attributes, such as ``hidden_size`` and ``batch_first`` of an LSTM. Lists are tuples, functions
-            are `GlobalName`, and other objects are `Placeholder`.
-        parameters: by name, without those that are None.
-        buffers: those that belong to the state_dict, likewise.
-        children: by name, in order of definition.
+    In its values, such as ``hidden_size`` of an LSTM, lists are tuples, functions are `GlobalName`, and other objects
+    are `Placeholder`. Parameters that are None, and buffers outside the state_dict, are left out.
     """
 
-    class_name: str
+    class_name: str  # qualified, such as ``torch.nn.modules.rnn.LSTM``
     values: Mapping[str, Value]
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
-    children: Mapping[str, Module]
+    children: Mapping[str, Module]  # in order of definition
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Module]]:
         """This module and its descendants with dotted paths, like `nn.Module.named_modules` but with repetitions."""
@@ -70,11 +63,8 @@ class Module:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors by dotted name, in the order of `nn.Module.state_dict`."""
-        return {
-            _join(path, name): tensor
-            for path, module in self.walk()
-            for name, tensor in {**module.parameters, **module.buffers}.items()
-        }
+        owned = ((path, {**module.parameters, **module.buffers}) for path, module in self.walk())
+        return {_join(path, name): tensor for path, tensors in owned for name, tensor in tensors.items()}
 
     def find(self, path: str) -> Module | None:
         """The module at a dotted path; None if there is none."""
@@ -92,48 +82,34 @@ def _join(path: str, name: str) -> str:
 class Source:
     """The weights of a file, or of a live module.
 
-    Attributes:
-        name: the file's name.
-        tensors: by key without a common prefix of wrappers, contiguous and finite: float32 or float64 first, then
-            integers and booleans.
-        module: the module tree, if the file contains a whole model; its dotted names are the keys of the tensors.
-        hyper_parameters: the model's arguments that Lightning saved; empty if there are none.
-        container: key of the training dictionary that contained them; None for a bare state_dict.
-        prefix: prefix that was removed from every key, such as ``module.``.
-        dtypes: the types in the file, such as ``float16``.
+    The tensors, by key without the prefix, are contiguous and finite: float32 or float64 first, then integers and
+    booleans.
     """
 
-    name: str
+    name: str  # of the file
     tensors: Mapping[str, Tensor]
-    module: Module | None = None
-    hyper_parameters: Mapping[str, Value] = field(default_factory=dict)
-    container: str | None = None
-    prefix: str = ""
-    dtypes: tuple[str, ...] = ()
+    module: Module | None = None  # of a file with a whole model; its dotted names are the keys of the tensors
+    hyper_parameters: Mapping[str, Value] = field(default_factory=dict)  # the model's arguments that Lightning saved
+    container: str | None = None  # key of the training dictionary that contained the weights
+    prefix: str = ""  # of wrappers, removed from all keys, such as ``module.``
+    dtypes: tuple[str, ...] = ()  # in the file, such as ``float16``
 
 
 def open_source(path: Path) -> Source:
-    """Reads the weights of a file of `torch.save` or safetensors.
-
-    It has a state_dict, a whole model, or a training dictionary that contains one of them.
+    """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
 
     Raises:
         CheckpointError: the file is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
-    try:
-        return _find_weights(path.name, _read_object(read_bounded(path, MAX_BYTES)))
-    except CheckpointError as error:
-        raise CheckpointError(printable(f"{path.name} {error}")) from error
-
-
-def _read_object(data: bytes) -> object:
-    if data[8:9] == b"{" and not data.startswith(ZIP_START) and not is_legacy(data):
-        return _read_safetensors(data)
-    if data.startswith(b"\x80") and not is_legacy(data):
-        raise CheckpointError(
-            "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone"
-        )
-    return read_archive(data)
+    with naming(path.name):
+        data = read_bounded(path, MAX_BYTES)
+        is_archive = is_legacy(data) or data.startswith(ZIP_START)
+        if data[8:9] == b"{" and not is_archive:
+            return _find_weights(path.name, _read_safetensors(data))
+        if data.startswith(b"\x80") and not is_archive:
+            what = "is a pickle, which can run any code, and not a file of torch.save"
+            raise CheckpointError(f"{what}: save model.state_dict() alone")
+        return _find_weights(path.name, read_archive(data))
 
 
 def _read_safetensors(data: bytes) -> dict[str, Tensor]:
@@ -162,15 +138,13 @@ def _find_weights(name: str, found: object) -> Source:
     simple = {key: _simplify(value, budget) for key, value in hyper_parameters.items() if isinstance(key, str)}
     weights = entries[container] if nested else found
     module = read_module(weights) if is_module(weights) else None
-    tensors = _check_state_dict((_entries_of(weights) or {}) if module is None else module.state_dict())
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    tensors = _compact(tensors)
+    tensors, dtypes = _read_tensors((_entries_of(weights) or {}) if module is None else module.state_dict())
     prefix = ""
     while common := [c for c in COMMON_PREFIXES if all(key.startswith(prefix + c) for key in tensors)]:
         prefix += common[0]
     keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
     tensors = {key.removeprefix(prefix): tensors[key] for key in keys}
-    return Source(name, tensors, module and module.find(prefix), simple, container, prefix, tuple(dtypes))
+    return Source(name, tensors, module and module.find(prefix), simple, container, prefix, dtypes)
 
 
 def _entries_of(found: object) -> Mapping[Any, object] | None:
@@ -180,7 +154,12 @@ def _entries_of(found: object) -> Mapping[Any, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _check_state_dict(entries: Mapping[Any, object]) -> dict[str, Tensor]:
+def _read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a state_dict, half precision widened, and their types in the file.
+
+    They are copied if their storages contain other values too: pykan's coefficients are views into the workspace of
+    its least squares, which is 27 times as large.
+    """
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"holds no state_dict: neither itself nor its {', '.join(NESTED_KEYS)} is one")
@@ -190,7 +169,21 @@ def _check_state_dict(entries: Mapping[Any, object]) -> dict[str, Tensor]:
             raise CheckpointError(f"has {_describe_foreign(value)} at {place} of its state_dict, not a tensor")
         if len(key) > MAX_KEY or not key.isprintable():
             raise CheckpointError(f"has a tensor whose key is not a name: {key[:80]!r}")
-    return tensors
+    dtypes = {key: str(tensor.dtype).removeprefix("torch.") for key, tensor in tensors.items()}
+    widened = {key: WIDENED.get(tensor.dtype, tensor.dtype) for key, tensor in tensors.items()}
+    for key, dtype in widened.items():
+        if dtype not in (*FLOATS, *INTEGERS):
+            raise CheckpointError(f"has tensor {key} of type {dtypes[key]}, which is neither of floats nor of integers")
+    size = sum(tensor.numel() * widened[key].itemsize for key, tensor in tensors.items())
+    if size > MAX_TENSOR_BYTES:
+        raise CheckpointError(f"has weights of {size} bytes, more than {MAX_TENSOR_BYTES}")
+    for key, tensor in tensors.items():
+        alone = tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
+        if not alone or tensor.dtype != widened[key]:
+            tensors[key] = torch.empty(tensor.shape, dtype=widened[key]).copy_(tensor)
+        if not bool(torch.isfinite(tensors[key]).all()):
+            raise CheckpointError(f"has a value that is not finite in tensor {key}")
+    return tensors, tuple(sorted(set(dtypes.values())))
 
 
 def _describe_foreign(value: object) -> str:
@@ -198,30 +191,6 @@ def _describe_foreign(value: object) -> str:
     if isinstance(value, (Placeholder, GlobalName)):
         return f"an object that needs code to be run, {value.name[:MAX_KEY]},"
     return describe(value)
-
-
-def _compact(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies tensors so that their storages contain only their own values; widens half precision.
-
-    pykan's coefficients are views into the workspace of its least squares, which is 27 times as large.
-    """
-    size = 0
-    for key, tensor in entries.items():
-        if tensor.dtype not in (*FLOATS, *INTEGERS):
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(f"has tensor {key} of type {kind}, which is neither of floats nor of integers")
-        size += tensor.numel() * WIDENED.get(tensor.dtype, tensor.dtype).itemsize
-    if size > MAX_TENSOR_BYTES:
-        raise CheckpointError(f"has weights of {size} bytes, more than {MAX_TENSOR_BYTES}")
-    compact = {}
-    for key, tensor in entries.items():
-        dtype = WIDENED.get(tensor.dtype, tensor.dtype)
-        alone = tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
-        copied = not alone or tensor.dtype != dtype
-        compact[key] = torch.empty(tensor.shape, dtype=dtype).copy_(tensor) if copied else tensor
-        if not bool(torch.isfinite(compact[key]).all()):
-            raise CheckpointError(f"has a value that is not finite in tensor {key}")
-    return compact
 
 
 def is_module(value: object) -> bool:

@@ -26,7 +26,7 @@ from thorough import examples
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import BUILDERS, read_archive, tensor_functions
-from kanmodel.importers.pickles import MAX_CHOSEN_KEYS, GlobalName, Known, Placeholder, read_pickle
+from kanmodel.importers.pickles import MAX_CHOSEN_KEYS, GlobalName, Placeholder, read_pickle
 
 FILES = FOLDER / "import"
 N_MUTATED = examples(400)
@@ -34,7 +34,7 @@ N_MUTATED = examples(400)
 
 def read(data):
     """Reads a pickle outside an archive, with persistent ids as values."""
-    return read_pickle(io.BytesIO(data), Known(tensor_functions(), BUILDERS, lambda key: key))
+    return read_pickle(io.BytesIO(data), tensor_functions(), BUILDERS, lambda key: key)
 
 
 hashable = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
