@@ -70,8 +70,8 @@ class Storage:
         return torch.frombuffer(self.data, dtype=dtype).as_strided(shape, stride, offset)
 
 
-def make_storage(kind: object, n_values: object, limit: int) -> Storage:
-    """Zeros, of a class such as ``torch.FloatStorage``; raises `CheckpointError` if that is none, or past a limit."""
+def _check_storage(kind: object, n_values: object, limit: int) -> tuple[torch.dtype, int]:
+    """The dtype and the bytes of a storage of a class such as ``torch.FloatStorage``; refuses more than `limit`."""
     name = kind.name if isinstance(kind, GlobalName) else ""
     short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
     dtype = torch.uint8 if name in UNTYPED else STORAGE_DTYPES.get(short)
@@ -81,7 +81,7 @@ def make_storage(kind: object, n_values: object, limit: int) -> Storage:
         raise CheckpointError("is damaged: a storage of its pickle has no size")
     if n_values * dtype.itemsize > limit:
         raise CheckpointError(f"claims a storage of {n_values} values, more than are in the file")
-    return Storage(dtype, memoryview(bytearray(n_values * dtype.itemsize)))
+    return dtype, n_values * dtype.itemsize
 
 
 def tensor_functions() -> Mapping[str, Callable[..., object]]:
@@ -104,7 +104,6 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
         return storage.view(dtype, offset, shape, stride)
 
     def rebuild_with_attributes(function: object, kind: object, arguments: object, state: object) -> object:
-        """A tensor with attributes or of a subclass."""
         if not isinstance(arguments, tuple):
             raise CheckpointError("has a tensor that is made of nothing")
         if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
@@ -231,8 +230,7 @@ BUILDERS: Mapping[str, Callable[[Placeholder], object]] = {"numpy.dtype": _build
 def read_archive(data: bytes) -> object:
     """The object in a file of `torch.save`: plain values, tensors, and placeholders for everything else.
 
-    Raises:
-        CheckpointError: the file has another format, is damaged, or exceeds a limit; the message starts with a verb.
+    Raises `CheckpointError`, starting with a verb, if it has another format, is damaged, or exceeds a limit.
     """
     if data.startswith(ZIP_START):
         return _read_zip(data)
@@ -266,17 +264,14 @@ def _open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
     return archive, names
 
 
-def _read_member(
-    archive: zipfile.ZipFile, name: str, allocate: Callable[[int], bytearray | memoryview]
-) -> bytearray | memoryview:
-    """Reads a member in pieces into memory that is allocated for its size."""
+def _read_member(archive: zipfile.ZipFile, name: str) -> memoryview:
     try:
         member = archive.getinfo(name)
     except KeyError:
         raise CheckpointError(f"is damaged: it has no {name[:80]}") from None
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise CheckpointError(f"has {name[:80]} compressed or encrypted, but torch.save does neither")
-    memory = allocate(member.file_size)
+    memory = memoryview(bytearray(member.file_size))
     try:
         with archive.open(member) as stream:
             for start in range(0, len(memory), PIECE):
@@ -296,7 +291,7 @@ def _read_zip(data: bytes) -> object:
         raise CheckpointError("is a zip archive, but not one of torch.save")
     folder = pickles[0].removesuffix("data.pkl")
     place = f"{folder}byteorder"
-    order = bytes(_read_member(archive, place, bytearray)) if place in names else b"little"
+    order = bytes(_read_member(archive, place)) if place in names else b"little"
     if order not in (b"little", b"big"):
         raise CheckpointError("is damaged: its byte order is neither little nor big")
     storages: dict[str, Storage] = {}
@@ -304,19 +299,16 @@ def _read_zip(data: bytes) -> object:
     def load(key: object) -> object:
         kind, name, n_values, _ = _parse_storage_id(key)
         if name not in storages:
-
-            def allocate(size: int) -> memoryview:
-                storages[name] = make_storage(kind, n_values, size)
-                if len(storages[name].data) != size:
-                    raise CheckpointError(f"is damaged: storage {name[:80]} has {size} bytes for {n_values} values")
-                return storages[name].data
-
-            _read_member(archive, f"{folder}data/{name}", allocate)
+            memory = _read_member(archive, f"{folder}data/{name}")
+            dtype, n_bytes = _check_storage(kind, n_values, len(memory))
+            if n_bytes != len(memory):
+                raise CheckpointError(f"is damaged: storage {name[:80]} has {len(memory)} bytes for {n_values} values")
+            storages[name] = Storage(dtype, memory)
             if order != sys.byteorder.encode():
                 _swap_bytes(storages[name])
         return storages[name]
 
-    stream = io.BytesIO(_read_member(archive, pickles[0], bytearray))
+    stream = io.BytesIO(_read_member(archive, pickles[0]))
     return read_pickle(stream, tensor_functions(), BUILDERS, load)
 
 
@@ -335,8 +327,9 @@ def _read_legacy(data: bytes) -> object:
             return key[1]  # a class, and after it its source code
         kind, name, n_values, view = _parse_storage_id(key)
         if name not in storages:
-            storages[name] = make_storage(kind, n_values, left)
-            left -= len(storages[name].data)
+            dtype, n_bytes = _check_storage(kind, n_values, left)
+            storages[name] = Storage(dtype, memoryview(bytearray(n_bytes)))
+            left -= n_bytes
         if view is None:
             return storages[name]
         (offset, size), dtype, data = view, storages[name].dtype, storages[name].data

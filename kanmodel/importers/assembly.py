@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -100,9 +100,7 @@ def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None
     dtype = dtype or chain.dtype
     n_features = len(shapes.features)
     front = fold(chain.front, n_features) if chain.front else []
-    n_values = front[-1].config.n_out if front else n_features
-    if chain.recurrent is not None:
-        n_values = chain.recurrent.n_out
+    n_values = chain.recurrent.n_out if chain.recurrent else front[-1].config.n_out if front else n_features
     flat = chain.readout.startswith("flatten")
     n_readout = n_values * shapes.lookback if flat else n_values
     head = fold(chain.head, n_readout)
@@ -120,16 +118,16 @@ def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None
     network = Network(config).requires_grad_(False).eval()
     for stage, layers in (("front", front), ("head", head)):
         for number, layer in enumerate(layers):
-            _load(network.get_submodule(f"{stage}.{number}"), layer.tensors)
+            network.get_submodule(f"{stage}.{number}").load_state_dict(layer.tensors, strict=False)
     if network.recurrent is not None and chain.recurrent is not None:
-        _load(network.recurrent, chain.recurrent.tensors)
+        network.recurrent.load_state_dict(chain.recurrent.tensors)
     return network
 
 
 def make_layer(layer: Layer, dtype: torch.dtype) -> KANLayer:
-    """Builds the module of one layer."""
+    """Builds the module of one layer; tensors that it lacks keep their neutral values."""
     module = KANLayer(layer.config).to(dtype).requires_grad_(False).eval()
-    _load(module, layer.tensors)
+    module.load_state_dict(layer.tensors, strict=False)
     return module
 
 
@@ -182,10 +180,3 @@ def _permute_inputs(layer: Layer, order: Tensor) -> Layer:
     place = {int(old): new for new, old in enumerate(order)}
     symbolic = tuple(replace(edge, i=place[edge.i]) for edge in config.symbolic)
     return Layer(replace(config, symbolic=symbolic), tensors)
-
-
-def _load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copies tensors into a module; the others keep their neutral values."""
-    for name, tensor in module.state_dict().items():
-        if name in tensors:
-            tensor.copy_(tensors[name])

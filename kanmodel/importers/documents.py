@@ -92,11 +92,7 @@ def _repeated(keys: Iterable[object]) -> CheckpointError:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Reads the mapping in a ``.yaml``, ``.yml`` or ``.json`` file.
-
-    Raises:
-        CheckpointError: it cannot be read, has Python objects or repeated keys, or is not a mapping.
-    """
+    """The mapping in a ``.yaml``, ``.yml`` or ``.json`` file; raises `CheckpointError` for other or unsafe content."""
     with naming(path.name):
         text = read_bounded(path, MAX_DOCUMENT_BYTES).decode("utf-8")
         document = _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
@@ -143,11 +139,8 @@ def is_table(name: str) -> bool:
 def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
     """Reads one array in float64: a path in a folder, followed by a colon and the key or JSON pointer.
 
-    Of a table the named columns are read, (n_rows, len(columns)); `read_table` is None if there is no reader.
-
-    Raises:
-        CheckpointError: it does not exist, is not readable without running code, claims more than its file holds, or
-            is not an array of finite numbers.
+    Of a table the named columns are read, (n_rows, len(columns)); `read_table` is None if there is no reader. Raises
+    `CheckpointError` if it does not exist, needs code to be run, claims more than its file holds, or is not finite.
     """
     try:
         with naming(name):
@@ -227,10 +220,9 @@ def _read_json(path: Path, pointer: str) -> Array:
 
 
 def read_windows_file(path: Path) -> dict[str, Any]:
-    """The keys of a manifest that name arrays, from the arrays' names in the file; paths are absolute.
+    """The keys of a manifest that name arrays, from the arrays' names in a .npz; paths are absolute.
 
-    Raises:
-        CheckpointError: it is not a .npz, or lacks windows or predictions; the message lists the accepted names.
+    Raises `CheckpointError` if it lacks windows or predictions, with the names that are accepted.
     """
     with naming(path.name):
         data = read_bounded(path, MAX_BYTES)
@@ -260,8 +252,7 @@ def read_windows_file(path: Path) -> dict[str, Any]:
 def read_names(path: Path) -> list[Any]:
     """Names of columns, one per line, with the unit after a comma; blank lines and those starting with # are skipped.
 
-    Raises:
-        CheckpointError: it cannot be read, or has no name.
+    Raises `CheckpointError` if the file cannot be read, or has no name.
     """
     with naming(path.name):
         lines = map(str.strip, read_bounded(path, MAX_NAMES_BYTES).decode("utf-8").splitlines())

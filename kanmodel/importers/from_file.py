@@ -1,9 +1,13 @@
-"""Import of a file of weights, verified by the original model's predictions: ``from_file``, or with a manifest."""
+"""Import of a file of weights, verified by the original model's predictions: ``from_file``, or with a manifest.
+
+``describe_file``: the contents of the file, and a manifest filled in as far as they determine it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,27 +18,30 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.checks import checked
+from kanmodel.data import Column
 from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers.documents import TableReader
-from kanmodel.importers.manifest import Manifest, Statement
+from kanmodel.importers.documents import TOLERANCE, TableReader, naming
+from kanmodel.importers.layers import find_parts
+from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, Statement
+from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
 from kanmodel.importers.refusals import describe_mismatch, refuse_ambiguous, refuse_mixed_units
-from kanmodel.importers.samples import (
-    Samples,
-    as_array,
-    make_samples,
-    read_samples,
-    refuse_fractions,
-    refuse_weak,
-    state_call,
-)
+from kanmodel.importers.samples import Samples, make_samples, read_samples, refuse_fractions, refuse_weak, state_call
 from kanmodel.importers.search import Progress, Result, find_reading, ignore
 from kanmodel.importers.source import Source, open_source
-from kanmodel.importers.structure import INPUTS, PREDICTIONS, Structure, find_structure
-from kanmodel.network.chain import Network
+from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, find_structure
 from kanmodel.network.config import Groups
 
 N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
-SEARCH_TOLERANCE = 1e-4  # standard deviations
+MEANINGS = {
+    "base": "base_activation: the activation added to the basis",
+    "library": "library: the keys fit fast-kan and FasterKAN",
+    "mult_arity": "mult_arity: the number of factors of its product nodes",
+    "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
+    "inv_denominator": "what its inv_denominator does",
+    "waves": "whether cosines or sines come first",
+    "hats": "the sign of its wavelets",
+    "weight1": "whether its weight1 is used",
+}  # of the choices that a part leaves open
 
 
 @checked
@@ -51,7 +58,7 @@ def from_file(
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
-    tolerance: float = SEARCH_TOLERANCE,
+    tolerance: float = TOLERANCE,
     strict: bool = False,
 ) -> LoadedModel:
     """Converts a file of torch.save or safetensors to a model, using the original model's predictions.
@@ -82,9 +89,7 @@ def from_file(
             message states the smallest difference.
     """
     stated = state_call(features, outputs, scaling, horizon, groups, integer, fixed)
-    found, computed = as_array(windows, "windows"), as_array(predictions, "predictions")
-    known = None if targets is None else as_array(targets, "targets")
-    samples = make_samples(stated, found, known, computed, tolerance)
+    samples = make_samples(stated, windows, targets, predictions, tolerance)
     return import_weights(open_source(Path(path)), stated, samples, strict=strict).model
 
 
@@ -108,11 +113,7 @@ def import_checkpoint(
 
     The check determines what neither of them states: the reading of the file that gives its predictions. `progress` is
     called with the numbers of readings tried and of all; `read_table` reads csv and parquet files; `strict` as in
-    `from_file`.
-
-    Raises:
-        CheckpointError: the file cannot be used, something is missing, or no reading passes the check; one sentence
-            that names the place.
+    `from_file`. Raises `CheckpointError`, naming the place, if the file cannot be used or no reading passes the check.
     """
     samples = read_samples(manifest, read_table)
     imported = import_weights(open_source(file), manifest, samples, progress, strict)
@@ -124,15 +125,20 @@ def import_weights(
 ) -> Imported:
     """`import_checkpoint` with the file and the samples in memory."""
     refuse_weak(samples, stated.place)
-    try:
+    with naming(source.name):
         structure = find_structure(source, stated)
-        result, network = _find_network(structure, samples, progress)
+        try:
+            result = find_reading(structure, samples, progress)
+            if not result.matches:
+                raise CheckpointError(describe_mismatch(samples, structure.spaces(samples.shapes), result))
+            network = samples.build(result.found)
+        except (CheckpointError, ConfigError) as error:  # a doubt about keys is the first reason of a refusal
+            raise CheckpointError(structure.doubt or str(error)) from error
         if samples.has_check:
             refuse_ambiguous(samples, result, strict)
         refuse_mixed_units(samples, result.found)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.name} {error}") from error
-    if result.found.chosen[INPUTS] == "original" or not stated.is_scaled:
+    chosen = result.found.chosen
+    if chosen[INPUTS] == "original" or not stated.is_scaled:
         refuse_fractions(samples.reference, samples.shapes.features, samples.reference_name)
     described, comparison = result.found.describe(), result.comparison
     provenance = replace(
@@ -143,38 +149,148 @@ def import_weights(
         not_told_apart=tuple(match.reading.describe() for match in result.undecided),
         unused=structure.unused,
     )
-    model = LoadedModel(network, _make_reference(samples, result, network), {}, provenance)
-    if not bool(torch.isfinite(model.reference_outputs).all()):
-        raise CheckpointError(
-            f"{source.name} has a forecast that is not finite for a window of {samples.reference_name}"
-        )
-    return Imported(model, Path(source.name).stem, result)
-
-
-def _find_network(structure: Structure, samples: Samples, progress: Progress) -> tuple[Result, Network]:
-    """The reading that gives the predictions, and its network; a doubt about keys is the first reason of a refusal."""
-    try:
-        result = find_reading(structure, samples, progress)
-        if not result.matches:
-            raise CheckpointError(
-                structure.doubt or describe_mismatch(samples, structure.spaces(samples.shapes), result)
-            )
-        return result, samples.build(result.found)
-    except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(structure.doubt or str(error)) from error
-
-
-def _make_reference(samples: Samples, result: Result, network: Network) -> Reference:
-    """The reference windows, evenly chosen if in-memory ones are more than `N_REFERENCE`."""
-    chosen = result.found.chosen
     kept = choose_evenly(len(samples.reference)) if samples.reference_name == "windows" else slice(None)
     windows = samples.to_model(samples.reference[kept], chosen[INPUTS]).to(getattr(torch, network.config.dtype))
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and chosen[PREDICTIONS] == "scaled":
         targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
-    return Reference(windows, targets)
+    model = LoadedModel(network, Reference(windows, targets), {}, provenance)
+    if not bool(torch.isfinite(model.reference_outputs).all()):
+        place = f"a window of {samples.reference_name}"
+        raise CheckpointError(f"{source.name} has a forecast that is not finite for {place}")
+    return Imported(model, Path(source.name).stem, result)
 
 
 def choose_evenly(n: int) -> NDArray[np.intp]:
     """Indices of at most `N_REFERENCE` of n windows, evenly chosen."""
     return np.arange(n) if n <= N_REFERENCE else np.linspace(0, n - 1, N_REFERENCE).round().astype(np.intp)
+
+
+@dataclass(frozen=True)
+class DescribedPart:
+    """A part that was found: prefix of its keys, library, sizes in words, and what its weights leave open."""
+
+    place: str
+    library: str
+    sizes: str
+    open: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """The contents of a file of weights."""
+
+    file: str
+    container: str | None  # key of the training dictionary that contained the weights
+    prefix: str  # removed from every key, such as ``module.``
+    dtypes: tuple[str, ...]
+    n_tensors: int
+    has_modules: bool  # whether the file is a whole model, whose modules determine more than weights do
+    parts: tuple[DescribedPart, ...]  # in the order of the file
+    unknown: tuple[str, ...]  # keys that belong to no part, for which the import would be refused
+    missing: tuple[str, ...]  # what the file leaves open, one sentence each
+    found: str | None  # what the check determined of that; None without a check
+    undecided: tuple[str, ...]  # other functions that fit the check, and which windows would distinguish them
+    manifest: str  # in yaml, with the known values and blanks for the rest
+
+
+def describe_file(path: Path, imported: Imported | None = None, known: Manifest | None = None) -> Description:
+    """Describes a file of weights, and the result of its import; raises as `open_source` and `find_parts`."""
+    source, known = open_source(path), known or Manifest()
+    with naming(source.name):
+        parts, recurrents = find_parts(source.tensors, Metadata(known, source.module))
+    every: list[AnyPart] = [*recurrents, *parts]
+    used = {key for part in every for key in part.keys}
+    missing = ["features, targets and reference windows"]
+    missing += ["readout: what the head reads of the steps, the last or their mean"] if recurrents else []
+    missing.append("activations: between its parts, and at the output")
+    for name in dict.fromkeys(name for part in parts for name in part.open):
+        places = ", ".join(repr(part.place) for part in parts if name in part.open)
+        missing.append(f"{MEANINGS[name]} ({places})")
+    missing += [f"pykan_config: it {part.problem}" for part in parts if part.problem]
+    return Description(
+        file=source.name,
+        container=source.container,
+        prefix=source.prefix,
+        dtypes=source.dtypes,
+        n_tensors=len(source.tensors),
+        has_modules=source.module is not None,
+        parts=tuple(DescribedPart(part.place, part.library, part.description, part.open) for part in every),
+        unknown=tuple(key for key in source.tensors if key not in used),
+        missing=tuple(missing),
+        found=imported.result.found.describe() if imported else None,
+        undecided=imported.result.describe_undecided() if imported else (),
+        manifest=_found_manifest(imported, known, parts) if imported else _blank_manifest(source, parts, recurrents),
+    )
+
+
+def _library(parts: Sequence[Part]) -> str | None:
+    """The only library in a manifest that the parts may be of; None if there are several, or none."""
+    found = {name for part in parts for name, titles in LIBRARIES.items() if part.library in titles}
+    return found.pop() if len(found) == 1 else None
+
+
+def _blank_manifest(source: Source, parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> str:
+    """A manifest in which what the file leaves open is to be filled in, or a comment; keys in the README's order."""
+    n_inputs, library = recurrents[0].n_in if recurrents else parts[0].n_in if parts else 0, _library(parts)
+    lines = [
+        f"name: {json.dumps(Path(source.name).stem)}",
+        f"library: {library}" if library else "",
+        f"features:  # {n_inputs} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
+        f"targets:  # {parts[-1].n_out if parts else 'outputs'} / horizon names, or {{name, unit}}",
+        "# lookback: 24  # steps of a window; those of the windows by default",
+        "horizon: 1",
+        "# readout, activations, base_activation and space are found by the check, or may be given:",
+        "# readout: last",
+        "# base_activation: silu",
+        "# activations: {fc.0: relu}  # before the part at fc.0",
+        "# output_function: none",
+        "mult_arity:" if any("mult_arity" in part.open for part in parts) else "",
+        "pykan_config:  # the *_config.yml of saveckpt" if any(part.problem for part in parts) else "",
+        "# input_id: [0, 2, 3]  # inputs that prune_input kept"
+        if any(part.library == "pykan" for part in parts)
+        else "",
+        "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
+        "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
+        "# reference_targets: windows.npz:reference_target",
+        "# the tolerance is in standard deviations of each output; without a check nothing is found or verified",
+        "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-4}",
+    ]
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+def _found_manifest(imported: Imported, known: Manifest, parts: Sequence[Part]) -> str:
+    """The manifest that states what an import found; keys in the README's order."""
+    config, chosen = imported.model.config, imported.result.found.chosen
+    before = {name.removeprefix("before "): chosen[name] for name in chosen if name.startswith("before ")}
+    activations = {place: option for place, option in before.items() if option != NONE}
+    entries: dict[str, Any] = {
+        "name": json.dumps(imported.name),
+        "library": chosen.get("library") or _library(parts),
+        "features": _list(config.features),
+        "targets": _list(config.targets),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "readout": chosen[READOUT],
+        "base_activation": chosen.get("base"),
+        "activations": json.dumps(activations) if activations else None,
+        "output_function": chosen[OUTPUT],
+        "mult_arity": chosen.get("mult_arity"),
+    }
+    if known.is_scaled:
+        scaling = {
+            "mean": [column.mean for column in config.features],
+            "std": [column.std for column in config.features],
+            "target_mean": [column.mean for column in config.targets],
+            "target_std": [column.std for column in config.targets],
+        }
+        entries["scaling"] = json.dumps(scaling)
+        entries["space"] = chosen[INPUTS] if chosen[INPUTS] == chosen[PREDICTIONS] else None
+    entries["reference"] = json.dumps(known.reference)
+    entries["reference_targets"] = json.dumps(known.reference_targets) if known.reference_targets else None
+    entries["check"] = json.dumps(asdict(known.check)) if known.check else None
+    return "".join(f"{key}: {value}\n" for key, value in entries.items() if value is not None)
+
+
+def _list(columns: Sequence[Column]) -> str:
+    return json.dumps([{"name": c.name, "unit": c.unit} if c.unit else c.name for c in columns], ensure_ascii=False)

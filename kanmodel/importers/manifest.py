@@ -87,11 +87,6 @@ class Statement:
     space: Units | None = None
 
     @property
-    def says_how(self) -> bool:
-        """Whether it states how the parts are put together, or the base activation."""
-        return any(said is not None for said in (self.readout, self.base_activation, self.pykan_config))
-
-    @property
     def is_scaled(self) -> bool:
         """Whether any column has a mean or a standard deviation, so that scaled and original units differ."""
         columns: list[Column] = [*self.features, *self.targets]
@@ -286,21 +281,21 @@ def make_columns(
         if "mean" not in scaling:
             raise CheckpointError("scaling lacks mean and std of the features")
     scaling = scaling or {}
-    columns = _make_names(features, scaling, "features", "feature_names")
-    names = [name for name, _ in columns]
+    inputs = _make_columns(Feature, features, scaling)
+    names = [feature.name for feature in inputs]
     for key, listed in (("integer", integer), ("fixed", fixed)):
         if not isinstance(listed, (list, tuple)):
             raise CheckpointError(f"{key} must be a list of features, but is {reprlib.repr(listed)}")
         for name in listed:
             if name not in names:
                 raise CheckpointError(f"{key} has no feature {name!r}; the features are {', '.join(names)}")
-    made = [Feature(name, unit, integer=name in integer, fixed=name in fixed) for name, unit in columns]
-    forecast: list[Target] = []
-    if targets is not None or "target_names" in scaling:
-        forecast = [Target(*pair) for pair in _make_names(targets, scaling, "targets", "target_names")]
-    elif isinstance(scaling.get("target_mean"), list):
-        forecast = [*unnamed_targets(len(scaling["target_mean"]))]
-    return _scale(made, scaling, "mean", "std"), _scale(forecast, scaling, "target_mean", "target_std")
+    inputs = tuple(replace(column, integer=column.name in integer, fixed=column.name in fixed) for column in inputs)
+    if targets is None and "target_names" not in scaling:
+        means = scaling.get("target_mean", [])
+        if means == []:
+            return inputs, ()
+        targets = [target.name for target in unnamed_targets(len(means) if isinstance(means, list) else 1)]
+    return inputs, _make_columns(Target, targets, scaling)
 
 
 def unnamed_targets(n: int) -> tuple[Target, ...]:
@@ -308,42 +303,34 @@ def unnamed_targets(n: int) -> tuple[Target, ...]:
     return (Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))
 
 
-def _make_names(listed: Any, scaling: Mapping[str, Any], key: str, scaling_key: str) -> list[tuple[str, str | None]]:
-    """Names and units of the features or targets, which may also come from the scaler."""
-    known = scaling.get(scaling_key)
+def _make_columns(kind: type[C], listed: Any, scaling: Mapping[str, Any]) -> tuple[C, ...]:
+    """Features or targets, with names, means and standard deviations of the scaler, as far as it has them."""
+    what, prefix = ("features", "") if kind is Feature else ("targets", "target_")
+    known = scaling.get(f"{what[:-1]}_names")
     listed = known if listed is None else listed
     if not isinstance(listed, list) or not listed:
-        raise CheckpointError(LACKS.format(key))
-    columns: list[tuple[str, str | None]] = []
+        raise CheckpointError(LACKS.format(what))
+    columns: list[C] = []
     for position, item in enumerate(listed):
-        place = f"{key}[{position}]"
-        if not isinstance(item, dict):
-            columns.append((_parse_text(item, place), None))
-            continue
-        _check_mapping(item, place, ("name", "unit"))
-        name, unit = _parse_text(item.get("name"), f"{place}.name"), item.get("unit")
-        columns.append((name, None if unit is None else _parse_text(unit, f"{place}.unit")))
-    names = [name for name, _ in columns]
+        place, unit = f"{what}[{position}]", None
+        if isinstance(item, dict):
+            _check_mapping(item, place, ("name", "unit"))
+            unit = None if item.get("unit") is None else _parse_text(item["unit"], f"{place}.unit")
+            item, place = item.get("name"), f"{place}.name"
+        columns.append(kind(_parse_text(item, place), unit))
+    names = [column.name for column in columns]
     ((repeated, count),) = Counter(names).most_common(1)
     if count > 1:
-        raise CheckpointError(f"{key} has {repeated!r} more than once")
+        raise CheckpointError(f"{what} has {repeated!r} more than once")
     if known is not None and known != names:
-        raise CheckpointError(f"{key} are not those of the scaling's {scaling_key}, in the same order")
-    return columns
-
-
-def _scale(columns: list[C], scaling: Mapping[str, Any], mean: str, std: str) -> tuple[C, ...]:
-    """The columns with mean and standard deviation of the scaler, if there is one."""
-    if mean not in scaling:
-        return tuple(columns)
-    for key in (mean, std):
-        if not isinstance(scaling[key], list) or len(scaling[key]) != len(columns):
-            found = reprlib.repr(scaling[key])
-            raise CheckpointError(f"scaling.{key} must be a list of {len(columns)} numbers, but is {found}")
-        for position, value in enumerate(scaling[key]):
-            check_number(value, f"scaling.{key}[{position}]")
-    negative = next((c.name for c, value in zip(columns, scaling[std], strict=True) if value < 0), None)
-    if negative is not None:
-        raise CheckpointError(f"scaling.{std} of {negative} is negative")
-    pairs = zip(columns, scaling[mean], scaling[std], strict=True)
-    return tuple(replace(column, mean=float(m), std=float(s)) for column, m, s in pairs)
+        raise CheckpointError(f"{what} are not those of the scaling's {what[:-1]}_names, in the same order")
+    for name in ("mean", "std") if f"{prefix}mean" in scaling else ():
+        place, values = f"scaling.{prefix}{name}", scaling[f"{prefix}{name}"]
+        if not isinstance(values, list) or len(values) != len(columns):
+            raise CheckpointError(f"{place} must be a list of {len(columns)} numbers, but is {reprlib.repr(values)}")
+        for position, value in enumerate(values):
+            check_number(value, f"{place}[{position}]")
+            if name == "std" and value < 0:
+                raise CheckpointError(f"{place} of {names[position]} is negative")
+            columns[position] = replace(columns[position], **{name: float(value)})  # type: ignore[arg-type]
+    return tuple(columns)

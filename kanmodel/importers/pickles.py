@@ -32,8 +32,6 @@ DICT_NAMES = tuple(dir(OrderedDict))
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules by their names in Python 2
 HIGHEST_PROTOCOL = 5
 
-Function = Callable[..., object]
-
 codecs.lookup("raw-unicode-escape")  # imports the codec of the opcode UNICODE now, so that no pickle makes Python do so
 
 
@@ -75,12 +73,12 @@ def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:
 
 
 @dataclass(eq=False)
-class Machine:
+class _Machine:
     """The state of the machine: the stack, the positions of its open marks, and the memo; see `read_pickle`."""
 
-    functions: Mapping[str, Function]
+    functions: Mapping[str, Callable[..., object]]
     builders: Mapping[str, Callable[[Placeholder], object]]
-    load: Callable[[object], object]
+    load: Callable[[object], object] | None
     budget: int  # of values that calls copy
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
@@ -90,6 +88,12 @@ class Machine:
 
     def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         """Executes one instruction: its operation gets the operands from the stack, those above a mark as one list."""
+        if opcode.name == "PROTO" and argument > HIGHEST_PROTOCOL:
+            raise CheckpointError(f"is a pickle of protocol {argument}, newer than {HIGHEST_PROTOCOL}")
+        if opcode.name in ("NEXT_BUFFER", "READONLY_BUFFER"):
+            raise CheckpointError("is a pickle whose buffers are in another file")
+        if opcode.name in ("PERSID", "BINPERSID") and self.load is None:
+            raise CheckpointError("is damaged: a pickle of plain values has a storage")
         if opcode.name == "MARK":
             if len(self.marks) == MAX_MARKS:
                 raise CheckpointError(f"is a pickle nested deeper than {MAX_MARKS} levels")
@@ -116,7 +120,6 @@ class Machine:
         return self.stack.pop()
 
     def memoize(self, index: int, value: Any) -> Any:
-        """Stores a value in the memo, and returns it."""
         if not 0 <= index < MAX_MEMO:
             raise CheckpointError(f"is a pickle with a memo of more than {MAX_MEMO} entries")
         self.memo[index] = value
@@ -131,9 +134,8 @@ class Machine:
         if isinstance(key, int) and abs(key) < HASH_MODULUS:
             return key
         parts = key if isinstance(key, tuple) else (key,)
-        if len(parts) > MAX_KEY_PARTS or not all(
-            part is None or isinstance(part, (str, bytes, int, float, complex, GlobalName)) for part in parts
-        ):
+        plain = (type(None), str, bytes, int, float, complex, GlobalName)
+        if len(parts) > MAX_KEY_PARTS or not all(isinstance(part, plain) for part in parts):
             raise CheckpointError(f"has a {type(key).__name__} as a key, which is no number, text or short tuple")
         self.chosen_keys += 1
         if self.chosen_keys > MAX_CHOSEN_KEYS:
@@ -161,7 +163,6 @@ class Machine:
         return known(*arguments)
 
     def build(self, target: object, state: object) -> object:
-        """The object with its state."""
         if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
             refuse_hidden(state, DICT_NAMES, "dictionary")
             return target
@@ -189,30 +190,21 @@ class Machine:
         return target
 
 
-def _refuse_storage(key: object) -> object:
-    raise CheckpointError("is damaged: a pickle of plain values has a storage")
-
-
 def read_pickle(
     stream: io.BytesIO,
-    functions: Mapping[str, Function] | None = None,
+    functions: Mapping[str, Callable[..., object]] | None = None,
     builders: Mapping[str, Callable[[Placeholder], object]] | None = None,
-    load: Callable[[object], object] = _refuse_storage,
+    load: Callable[[object], object] | None = None,
 ) -> object:
     """Reads one pickle, and leaves the stream after it.
 
-    Args:
-        stream: at the start of the pickle.
-        functions: implementations of functions and classes, by the name that a pickle calls. Their time is at most
-            proportional to the lengths of their arguments.
-        builders: functions that replace a placeholder when its state is set, by its name.
-        load: resolves a persistent id, such as that of a storage.
-
-    Raises:
-        CheckpointError: the pickle is damaged or exceeds a limit; the message starts with a verb.
+    The `functions` implement functions and classes by the name that a pickle calls, in time at most proportional to the
+    lengths of their arguments; `builders` replace a placeholder of that name when its state is set; `load` resolves a
+    persistent id, such as that of a storage. Raises `CheckpointError`, starting with a verb, if the pickle is damaged
+    or exceeds a limit.
     """
     start, n_objects = stream.tell(), 0
-    machine = Machine(functions or {}, builders or {}, load, budget=4 * (stream.seek(0, io.SEEK_END) - start))
+    machine = _Machine(functions or {}, builders or {}, load, budget=4 * (stream.seek(0, io.SEEK_END) - start))
     stream.seek(start)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -231,15 +223,6 @@ def read_pickle(
         where = f"at byte {stream.tell() - start} ({reason})"
         raise CheckpointError(f"is damaged: its pickle cannot be read {where}") from error
     raise CheckpointError("is damaged: its pickle has no end")
-
-
-def _check_protocol(machine: Machine, protocol: int) -> None:
-    if protocol > HIGHEST_PROTOCOL:
-        raise CheckpointError(f"is a pickle of protocol {protocol}, newer than {HIGHEST_PROTOCOL}")
-
-
-def _refuse_buffer(machine: Machine, _: None, *operands: object) -> None:
-    raise CheckpointError("is a pickle whose buffers are in another file")
 
 
 MARK = pickletools.markobject
@@ -265,14 +248,12 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.memo[index]),
     # an object by its code in the extension registry of the process that wrote the file
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda machine, code: GlobalName(f"copyreg.extension_{code}")),
-    **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), _refuse_buffer),
     **dict.fromkeys(("EMPTY_LIST", "LIST"), lambda machine, _, values=(): [*values]),
     **dict.fromkeys(("EMPTY_DICT", "DICT"), lambda machine, _, values=(): machine.to_dict(values)),
     **dict.fromkeys(("EMPTY_TUPLE", "TUPLE"), lambda machine, _, values=(): tuple(values)),
     **dict.fromkeys(("TUPLE1", "TUPLE2", "TUPLE3"), lambda machine, _, *values: values),
-    **dict.fromkeys(("POP", "POP_MARK", "FRAME"), lambda machine, *_: None),
+    **dict.fromkeys(("POP", "POP_MARK", "FRAME", "PROTO"), lambda machine, *_: None),
     **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX"), lambda machine, _, *operands: machine.call(*operands)),
-    "PROTO": _check_protocol,
     "DUP": lambda machine, _, value: machine.stack.append(value) or value,
     "MEMOIZE": lambda machine, _, value: machine.memoize(len(machine.memo), value),
     "NONE": lambda machine, _: None,

@@ -227,13 +227,13 @@ def as_array(values: Any, name: str) -> np.ndarray:
         raise DataError.at(name, f"must be an array of numbers: {error}") from error
 
 
-def make_samples(
-    stated: Statement, windows: Array, targets: Array | None, predictions: Array, tolerance: float
-) -> Samples:
-    """The samples of a call, with the same windows as check and reference.
+def make_samples(stated: Statement, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
+    """The samples of a call, with the same windows as check and reference; arrays as `as_array` takes them.
 
     Raises `CheckpointError` if a value is not finite, or the arrays do not fit each other.
     """
+    windows, predictions = as_array(windows, "windows"), as_array(predictions, "predictions")
+    targets = None if targets is None else as_array(targets, "targets")
     lookback = windows.shape[1] if windows.ndim == 3 else 1
     found = shape_windows(windows, lookback, len(stated.features), "windows")
     shapes = make_shapes(stated, lookback, predictions, "predictions")

@@ -150,7 +150,9 @@ def find_reading(structure: Structure, samples: Samples, progress: Progress = ig
     known = structure.constraints
     if not samples.has_check:
         return _assume(structure, samples)
-    usual = [replace(known, plain=True), known] if structure.stated.says_how else [known]
+    stated = structure.stated
+    says_how = stated.readout is not None or stated.base_activation is not None or stated.pykan_config is not None
+    usual = [replace(known, plain=True), known] if says_how else [known]
     results: list[Result] = []
     for constraints in (*usual, replace(known, more=(*known.more, *RARE))):
         if results and results[-1].tried < results[-1].total:

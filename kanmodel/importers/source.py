@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ N_ENTERING = "n_entering"  # of a traced live module: its number of inputs
 BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
     *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
 }  # attributes that every module has, in any version of torch
+
+MEMBERS = ("_parameters", "_buffers", "_modules")  # of the state of a pickled module
 
 Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Tensor, array, or a container of these
 
@@ -98,8 +101,7 @@ class Source:
 def open_source(path: Path) -> Source:
     """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
 
-    Raises:
-        CheckpointError: the file is damaged, claims more than it contains, or has no weights that are finite tensors.
+    Raises `CheckpointError` if it is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
     with naming(path.name):
         data = read_bounded(path, MAX_BYTES)
@@ -193,48 +195,39 @@ def _describe_foreign(value: object) -> str:
     return describe(value)
 
 
-def is_module(value: object) -> bool:
+def is_module(value: object) -> TypeGuard[Placeholder]:
     """Whether a pickled value is an `nn.Module`."""
-    return isinstance(value, Placeholder) and all(
-        isinstance(value.state, dict) and isinstance(value.state.get(name), dict)
-        for name in ("_parameters", "_buffers", "_modules")
-    )
+    state = value.state if isinstance(value, Placeholder) else None
+    return isinstance(state, dict) and all(isinstance(state.get(name), dict) for name in MEMBERS)
 
 
 def read_module(found: object) -> Module:
     """The tree of a pickled module; raises `CheckpointError` if an entry is no module or tensor, or past a limit."""
     modules, values = iter(range(MAX_MODULES)), iter(range(MAX_VALUES))  # a module counts each time it is reached
 
-    def named(entries: Mapping[object, object], path: str) -> Iterator[tuple[str, object]]:
-        for name, value in entries.items():
-            if not isinstance(name, str) or "." in name:
-                raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
-            yield name, value
-
-    def tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
-        found = {name: value for name, value in named(entries, path) if value is not None}
-        for name, value in found.items():
-            if not isinstance(value, Tensor):
-                place = _join(path, name)[-80:]
-                raise CheckpointError(f"has {describe(value)} at {place!r}, where its model has a tensor")
-        return found  # type: ignore[return-value]
-
     def read(found: object, path: str, depth: int) -> Module:
         if next(modules, None) is None or depth > MAX_DEPTH or len(path) > MAX_PATH:
             raise CheckpointError(f"has more than {MAX_MODULES} modules, or modules nested deeper than {MAX_DEPTH}")
         if not is_module(found):
             raise CheckpointError(f"has {describe(found)} at {path[-80:]!r}, where its model has a module")
-        assert isinstance(found, Placeholder) and isinstance(found.state, dict)
-        state = found.state
+        state: Any = found.state
+        for name in chain(state, *(state[members] for members in MEMBERS)):
+            if not isinstance(name, str) or "." in name:
+                raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
+        tensors, buffers, children = (
+            {name: value for name, value in state[members].items() if value is not None} for members in MEMBERS
+        )
+        for name, value in chain(tensors.items(), buffers.items()):
+            if not isinstance(value, Tensor):
+                place = _join(path, name)[-80:]
+                raise CheckpointError(f"has {describe(value)} at {place!r}, where its model has a tensor")
         skipped = state.get("_non_persistent_buffers_set")
         skipped = skipped if isinstance(skipped, (set, frozenset)) else ()
-        children = {name: child for name, child in named(state["_modules"], path) if child is not None}
-        attributes = {name: value for name, value in named(state, path) if name not in BOOKKEEPING}
         return Module(
             found.name,
-            {name: _simplify(value, values) for name, value in attributes.items()},
-            tensors(state["_parameters"], path),
-            {name: value for name, value in tensors(state["_buffers"], path).items() if name not in skipped},
+            {name: _simplify(value, values) for name, value in state.items() if name not in BOOKKEEPING},
+            tensors,
+            {name: buffer for name, buffer in buffers.items() if name not in skipped},
             {name: read(child, _join(path, name), depth + 1) for name, child in children.items()},
         )
 

@@ -15,9 +15,8 @@ from rich.table import Table
 
 from kanmodel import Model
 from kanmodel.explain.scores import MIN_INPUTS
-from kanmodel.importers.description import Description, describe_file
 from kanmodel.importers.documents import read_names, read_windows_file
-from kanmodel.importers.from_file import Imported, import_checkpoint
+from kanmodel.importers.from_file import Description, Imported, describe_file, import_checkpoint
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.search import Result
 from service.commands.options import make_console, refuse_unwritable

@@ -15,8 +15,7 @@ from scipy.interpolate import BSpline
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.scores import score_layers
-from kanmodel.importers.description import describe_file
-from kanmodel.importers.from_file import import_checkpoint
+from kanmodel.importers.from_file import describe_file, import_checkpoint
 from kanmodel.importers.manifest import read_manifest
 from kanmodel.importers.source import open_source
 from kanmodel.network.bases import BSpline as SplineBasis

@@ -25,8 +25,7 @@ from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError
-from kanmodel.importers.description import describe_file
-from kanmodel.importers.from_file import Imported, import_checkpoint
+from kanmodel.importers.from_file import Imported, describe_file, import_checkpoint
 from kanmodel.importers.manifest import read_manifest
 from kanmodel.importers.source import Source, open_source
 
