@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -118,7 +118,9 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
         "torch._utils._rebuild_parameter": _parameter,
         "torch._utils._rebuild_parameter_with_state": _parameter,
         "torch._tensor._rebuild_from_type_v2": rebuild_with_attributes,
-        "torch.Size": _tuple,
+        "torch.Size": lambda values: (
+            tuple(values) if isinstance(values, (list, tuple)) else Placeholder("builtins.tuple", (values,))
+        ),
         "collections.OrderedDict": _dict,
         "collections.defaultdict": lambda *_: {},
         "builtins.set": _set,
@@ -141,10 +143,6 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
 def _parameter(data: object, requires_grad: object, hooks: object, state: object = None) -> object:
     refuse_hidden(state, TENSOR_NAMES, "tensor")
     return data
-
-
-def _tuple(values: object) -> object:
-    return tuple(values) if isinstance(values, (list, tuple)) else Placeholder("builtins.tuple", (values,))
 
 
 def _dict(pairs: object = ()) -> object:
@@ -356,20 +354,17 @@ def _read_legacy(data: bytes) -> object:
     return found
 
 
-def _parse_storage_id(key: object) -> tuple[object, str, object, tuple[object, object] | None]:
+def _parse_storage_id(key: object) -> tuple[object, str, object, tuple[Any, Any] | None]:
     """Type, key and number of values of a storage, and before torch 0.4 offset and size of a view of it.
 
-    A persistent id of torch is ("storage", type, key, device, number of values), and in the old format a sixth: None,
-    or (key of the view, offset, size).
+    An id is ("storage", type, key, device, number of values), and of old in addition None or (key, offset, size).
     """
     if not isinstance(key, tuple) or len(key) not in (5, 6) or key[0] != "storage" or not isinstance(key[2], str):
         raise CheckpointError("has a persistent id that is not one of a storage of torch")
     view = key[5] if len(key) == 6 else None
-    if view is None:
-        return key[1], key[2], key[4], None
-    if not isinstance(view, tuple) or len(view) != 3:
+    if view is not None and (not isinstance(view, tuple) or len(view) != 3):
         raise CheckpointError("is damaged: the view of a storage is not one")
-    return key[1], key[2], key[4], (view[1], view[2])
+    return key[1], key[2], key[4], view and view[1:]
 
 
 def _swap_bytes(storage: Storage) -> None:

@@ -28,7 +28,6 @@ from kanmodel.text import printable
 MAX_DOCUMENT_BYTES = 1 << 22
 MAX_JSON_BYTES = 1 << 28
 MAX_NAMES_BYTES = 1 << 20
-PYTHON_TAG = "tag:yaml.org,2002:python/"
 TABLES = (".csv", ".csv.gz", ".parquet")
 TOLERANCE = 1e-4  # of the check, in standard deviations of each output
 INPUTS = ("eval", "windows", "inputs", "x", "X")
@@ -118,7 +117,7 @@ def _parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a restricted SafeLoader
     except yaml.constructor.ConstructorError as error:
-        if tag := re.search(rf"'{PYTHON_TAG}[^:']*:?([^']*)'", error.problem or ""):
+        if tag := re.search(r"'tag:yaml.org,2002:python/[^:']*:?([^']*)'", error.problem or ""):
             wanted = "give what is wanted of it in the manifest instead (base_activation, mult_arity, input_id)"
             what = f"holds the Python object {tag[1][:80]}, which needs code to be run"
             raise CheckpointError(f"{what}: {wanted}") from error

@@ -181,7 +181,6 @@ def _parse_arities(value: Any, place: str) -> Arities:
 
 
 def _is_count(value: object) -> bool:
-    """Whether a value is a plausible number of nodes or factors."""
     return type(value) is int and 0 <= value <= MAX_SIZE
 
 

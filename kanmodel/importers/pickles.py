@@ -1,11 +1,11 @@
 """A safe reader of pickles, which never imports, looks up or calls anything that a pickle names.
 
-A pickle is a program for a stack machine (Python's `pickletools` documents its opcodes and their operands). Python's
-machine imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one creates numbers, strings and
-containers, a `GlobalName` for every name and a `Placeholder` for every call, except of functions that the caller
-implements. Its time and memory are proportional to the length of the pickle. A `pickle.Unpickler` with another
-`find_class` bounds neither: keys with equal hashes take quadratic time, a deeply nested tuple as a key crashes the
-process, its memo is allocated by index, and BUILD calls the `__setstate__` of tensors and arrays.
+A pickle is a program for a stack machine (see Python's `pickletools`). Python's own imports what GLOBAL names and calls
+it on REDUCE, NEWOBJ and BUILD. This one creates numbers, strings and containers, a `GlobalName` for every name and a
+`Placeholder` for every call, except of functions that the caller implements, in time and memory proportional to the
+length of the pickle. A `pickle.Unpickler` with another `find_class` bounds neither: keys with equal hashes take
+quadratic time, a deeply nested tuple as a key crashes the process, its memo is allocated by index, and BUILD calls the
+`__setstate__` of tensors and arrays.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def open_source(path: Path) -> Source:
         if data[8:9] == b"{" and not is_archive:
             return _find_weights(path.name, _read_safetensors(data))
         if data.startswith(b"\x80") and not is_archive:
-            what = "is a pickle, which can run any code, and not a file of torch.save"
-            raise CheckpointError(f"{what}: save model.state_dict() alone")
+            what = "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone"
+            raise CheckpointError(what)
         return _find_weights(path.name, read_archive(data))
 
 
