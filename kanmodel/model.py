@@ -19,14 +19,13 @@ from kanmodel.checks import check_lowest, checked
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem, refuse_unknown
-from kanmodel.explain import pruning
+from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
 from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.explain.baseline import baseline_windows
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
 from kanmodel.explain.curves import Edge, Span, sample_edges
-from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import Importance, add_groups, measure_importance
@@ -295,26 +294,7 @@ class Model(Result):
         explained = replace(explained, groups=groups, segments=segments)
         if not effects:
             return explained
-        return self._measure_effects(explained, number, scaled, start, effects == "steps")
-
-    def _measure_effects(
-        self, explained: Explanation, number: int, scaled: Tensor, start: Baseline | ReferenceBaselines, of_steps: bool
-    ) -> Explanation:
-        """Adds the effects of features, groups, segments and, if wanted, steps to an explanation."""
-
-        def measure(parts: Sequence[Part], *shape: int) -> Effects:
-            return measure_effects(self.loaded, scaled, number, start, parts).reshape(len(scaled), *shape)
-
-        lookback, n_features = self.config.window_shape
-        explained = replace(explained, effects=measure(each_feature(self.config), n_features))
-        if explained.is_grouped:
-            rows = explained.segment_rows
-            parts = [Part(members, steps) for members in explained.grouping.members for steps in rows or [slice(None)]]
-            shape = (len(explained.group_names), *([len(rows)] if rows else []))
-            explained = replace(explained, effects_by_group=measure(parts, *shape))
-        if of_steps:
-            explained = replace(explained, step_effects=measure(each_cell(self.config), lookback, n_features))
-        return explained
+        return attribution.add_effects(explained, self.loaded, scaled, number, start, of_steps=effects == "steps")
 
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None

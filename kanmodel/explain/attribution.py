@@ -13,10 +13,8 @@ values h of all nodes and edges of the network, and the gradients of F.
 The derivatives along the path come from the rule's differentiation matrix. All of it together is the ledger: each of
 its layers sums to F(x) - F(x0) (completeness); how far it does not, and how far what enters a KAN node is not what
 leaves it, is its `residual` (convergence delta). Errors of opposite sign cancel in sums, so each contribution also has
-an error of its own, from the coarser rules inside the one; the largest is its `error`.
-
-Averaged over several reference windows as baselines, these are expected gradients (Erion et al. 2019, arXiv
-1906.10670).
+an error of its own, from the coarser rules inside the one; the largest is its `error`. Averaged over several reference
+windows as baselines, these are expected gradients (Erion et al. 2019, arXiv 1906.10670).
 """
 
 from __future__ import annotations
@@ -37,21 +35,13 @@ from torch import Tensor
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.checks import check_lowest
-from kanmodel.computing import pause
 from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, IncompleteError, Problem, quote
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
-from kanmodel.explain.effects import Effects
+from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
+from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
-from kanmodel.explain.paths.path import (
-    Contributions,
-    LedgerLayer,
-    concatenate,
-    list_layers,
-    map_arrays,
-    merge_rows,
-    take,
-)
+from kanmodel.explain.paths.path import Contributions, LedgerLayer, concatenate, map_arrays, paused, take
 from kanmodel.explain.result import Pictured, Table, Theme
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
@@ -84,10 +74,10 @@ class LedgerOptions:
 
     Attributes:
         tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
-        path_nodes: nodes of the path, and of each part of it, at least: a multiple of 4, and one. Of the usual 17 only
-            every other is taken where 9 reach the tolerance, if they mostly do for this model.
-        halvings: how often a part of a path may be halved where the residual or the error is above the tolerance; with
-            0, every path has just `path_nodes`.
+        path_nodes: least nodes of the path, and of each part: a multiple of 4, and one. Of the usual 17 only every
+            other is taken where 9 reach the tolerance, if they mostly do for this model.
+        halvings: how often a part may be halved where the residual or the error is above the tolerance; with 0, every
+            path has just `path_nodes`.
 
     Raises:
         DataError: a number that cannot be used.
@@ -115,13 +105,11 @@ class Explanation(Pictured):
     does alone. If the three differ, the feature interacts with others.
 
     Attributes:
-        output: name of the output.
+        output, features: their names.
         unit: of predictions and contributions; None if unknown.
-        features: names of the features.
         predictions: F(x), (n,).
         baseline_prediction: F(x0); for ``reference`` the mean over the baselines.
-        baseline: what the windows were compared with, (lookback, n_features), original units; for ``reference`` the
-            mean of the baselines.
+        baseline: x0, (lookback, n_features), original units; for ``reference`` the mean of the baselines.
         contributions: (n, n_features), the signed sum over the steps.
         steps: (n, lookback, n_features), oldest step first.
         layers: contributions of all nodes and edges, in the order input, front, lstm (or gru, or cell), head, output; a
@@ -133,8 +121,7 @@ class Explanation(Pictured):
         path_nodes: nodes of the integration path, (n,).
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
         groups: features that are summed, by the name of their group; empty if there are none.
-        segments: first and last step of those that are summed, by name, 0 the newest, each step of the window in one;
-            empty if there are none.
+        segments: first and last step of those that are summed, by name, each step in one; empty if there are none.
         effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
         effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
         step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
@@ -200,12 +187,10 @@ class Explanation(Pictured):
 
     def __getitem__(self, window: int | slice) -> Explanation:
         """One window as an explanation of length 1, or a slice of windows."""
-        if isinstance(window, slice):
-            chosen = window
-        else:
+        if not isinstance(window, slice):
             number = range(len(self))[window]  # raises IndexError, and supports negative indices
-            chosen = slice(number, number + 1)
-        of_chosen: dict[str, Any] = {name: take(getattr(self, name), chosen) for name in _BY_WINDOW}
+            window = slice(number, number + 1)
+        of_chosen: dict[str, Any] = {name: take(getattr(self, name), window) for name in _BY_WINDOW}
         return replace(self, **of_chosen)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
@@ -289,10 +274,8 @@ class Explanation(Pictured):
         effects = _EFFECTS if self.effects is not None else ()
         if len(self) != 1:
             columns = ["feature", "mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in effects)]
-            return [
-                Table(self._means(columns[1:]), columns, in_text=False),
-                Table(self._windows(), _OF_WINDOW, "Window by window"),
-            ]
+            by_feature = Table(self._means(columns[1:]), columns, in_text=False)
+            return [by_feature, Table(self._windows(), _OF_WINDOW, "Window by window")]
         columns, rows, grouped = ["contribution", *effects], _largest_first(self.table()), self.is_grouped
         tables = [Table(rows, ["feature", *columns], "All contributions", in_text=not grouped)]
         if grouped:
@@ -332,7 +315,7 @@ def explain_windows(
     baseline: Baseline | ReferenceBaselines | None = None,
     options: LedgerOptions | None = None,
 ) -> Explanation:
-    """Explains one output for windows.
+    """Explains one output for windows, in the target's unit, without groups and effects.
 
     Args:
         model: the model.
@@ -342,9 +325,6 @@ def explain_windows(
             baselines, `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
         options: tolerance and path nodes, of each baseline.
 
-    Returns:
-        Contributions in the target's unit, without groups and effects.
-
     Raises:
         DataError: there is no window, or the baseline cannot be used.
         UnknownNameError: the baseline names a feature that does not exist.
@@ -352,12 +332,33 @@ def explain_windows(
     """
     if not len(windows):
         raise DataError("windows is empty")
-    found: list[Explanation] = []
-    for start in baseline_windows(model, baseline or Baseline()):
-        if found:
-            pause()
-        found.append(_explain_from(model, windows, output, start, options or LedgerOptions()))
+    starts, options = baseline_windows(model, baseline or Baseline()), options or LedgerOptions()
+    found = [_explain_from(model, windows, output, start, options) for start in paused(starts)]
     return _average(found) if isinstance(baseline, ReferenceBaselines) else found[0]
+
+
+def add_effects(
+    explained: Explanation,
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | ReferenceBaselines,
+    of_steps: bool = False,
+) -> Explanation:
+    """Adds the effects of features, groups and segments, and of steps if wanted, to what `explain_windows` returned."""
+
+    def measure(parts: Sequence[Part], *shape: int) -> Effects:
+        return measure_effects(model, windows, output, baseline, parts).reshape(len(windows), *shape)
+
+    by_group = of_step = None
+    if explained.is_grouped:
+        rows = explained.segment_rows or [slice(None)]
+        parts = [Part(members, steps) for members in explained.grouping.members for steps in rows]
+        by_group = measure(parts, *explained.contributions_by_group.shape[1:])
+    if of_steps:
+        of_step = measure(each_cell(model.config), *model.config.window_shape)
+    effects = measure_effects(model, windows, output, baseline, each_feature(model.config))
+    return replace(explained, effects=effects, effects_by_group=by_group, step_effects=of_step)
 
 
 def _average(explanations: Sequence[Explanation]) -> Explanation:
@@ -387,12 +388,11 @@ def _explain_from(
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     first_nodes = _choose_first_nodes(model, output, options)
-    batches: list[Integrals[Contributions]] = []
-    for batch in torch.split(windows, BATCH):
-        if batches:
-            pause()
-        batches.append(_explain_batch(model, batch, scaled_start, output, options, first_nodes))
-    explained, output_std = concatenate(batches), float(model.output_std[output])
+    batches = paused(torch.split(windows, BATCH))
+    explained = concatenate(
+        [_explain_batch(model, batch, scaled_start, output, options, first_nodes) for batch in batches]
+    )
+    output_std = float(model.output_std[output])
     residual, error = explained.residual * scale, explained.error * scale
     contributions = map_arrays(lambda values: values * scale, explained.values)
     predictions = (explained.values.start + explained.values.change) * scale + mean
@@ -407,7 +407,7 @@ def _explain_from(
         baseline=start,
         contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
-        layers=list_layers(model.network, output, contributions),
+        layers=path.list_layers(model.network, output, contributions),
         error=error,
         residual=residual,
         tolerance=options.tolerance * output_std,
@@ -441,13 +441,13 @@ def _explain_batch(
     if not again.any():
         return near
     far = explain(model.frozen_float64, take(windows, again).double(), options.halvings, options.path_nodes)
-    return merge_rows(again, far, take(near, converged))
+    return path.merge_rows(again, far, take(near, converged))
 
 
 def _choose_first_nodes(model: LoadedModel, output: int, options: LedgerOptions) -> int:
     """Every other of the usual path nodes where they mostly suffice on reference windows, else all.
 
-    Every window is explained with the same nodes whatever stands beside it, so this may not be learnt from requests.
+    This may not be learnt from requests: a window is explained with the same nodes whatever stands beside it.
     """
     if options.path_nodes != PATH_NODES or not options.halvings:
         return options.path_nodes
@@ -480,21 +480,19 @@ def complete_segments(segments: object, lookback: int) -> Segments:
         raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {quote(segments)}")
     taken: dict[int, str] = {}
     for name, ends in segments.items():
-        place = f"segments.{name}"
         match ends:
             case [int() as first, int() as last] if 1 - lookback <= first <= last <= 0 and bool not in map(type, ends):
                 steps = range(first, last + 1)
             case _:
                 message = f"must be two steps from {1 - lookback} to 0, first and last, but is {quote(ends)}"
-                raise DataError.at(place, message)
+                raise DataError.at(f"segments.{name}", message)
         for step in steps:
             if step in taken:
-                raise DataError.at(place, f"shares step {step} with {quote(taken[step])}")
+                raise DataError.at(f"segments.{name}", f"shares step {step} with {quote(taken[step])}")
             taken[step] = name
     complete = dict(segments)
     for is_held, run in groupby(range(1 - lookback, 1) if segments else (), taken.__contains__):
-        others = list(run)
-        first, last = others[0], others[-1]
+        first, *_, last = [*run] * 2
         name = f"other steps {first} to {last}" if first < last else f"other step {first}"
         if not is_held and name in segments:
             raise DataError.at(f"segments.{name}", "has the name of steps that no segment holds")

@@ -35,12 +35,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class ReferenceBaselines:
-    """Reference windows as baselines, over which explanations are averaged (expected gradients).
-
-    Attributes:
-        count: number of windows drawn without replacement, from 2 to the number of reference windows.
-        seed: of the draw.
-    """
+    """`count` reference windows, from 2 to all, drawn without replacement, over which explanations are averaged."""
 
     count: int = DEFAULT_COUNT
     seed: int = 0
@@ -66,8 +61,7 @@ def baseline_windows(model: LoadedModel, baseline: Baseline | ReferenceBaselines
     elif baseline.kind == "instance":
         window = np.asarray(baseline.instance, dtype=np.float64)
         if window.shape != shape:
-            message = f"must have shape {list(shape)}, but has {list(window.shape)}"
-            raise DataError.at("baseline.instance", message)
+            raise DataError.at("baseline.instance", f"must have shape {list(shape)}, but has {list(window.shape)}")
     else:
         values = model.reference_mean if baseline.kind == "mean" else model.scaling.feature_mean
         window = np.broadcast_to(values, shape).copy()

@@ -51,13 +51,7 @@ class Estimate:
 
 
 class Bootstrap:
-    """Resamples of n windows in time order.
-
-    Args:
-        n: number of windows.
-        resamples: number of resamples.
-        seed: of the draws; the same seed gives the same intervals.
-    """
+    """Resamples of n windows in time order; the same seed of the draws gives the same intervals."""
 
     def __init__(self, n: int, resamples: int = N_RESAMPLES, seed: int = SEED) -> None:
         self._n, self._resamples, self._seed = n, resamples, seed
@@ -120,8 +114,9 @@ class Bootstrap:
             lengths = LENGTHS[np.searchsorted(LENGTHS, block_lengths(series[:, start : start + COLUMNS]))]
             for length in np.unique(lengths).tolist():
                 columns = start + np.flatnonzero(lengths == length)
-                tail = _tail(length / self._n)
-                resampled = resample(self.weights(length), columns)
+                b, normal = length / self._n, NormalDist()  # the fixed-b critical value of the module's docstring
+                critical = normal.inv_cdf((1 + CONFIDENCE) / 2) + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3
+                tail, resampled = normal.cdf(-critical), resample(self.weights(length), columns)
                 low[columns], high[columns] = np.quantile(resampled, (tail, 1 - tail), axis=0)
         return low, high
 
@@ -130,10 +125,8 @@ def block_lengths(series: Array) -> Array:
     """The block length that estimates the variance of a mean best, (n_columns,), for series (n, n_columns) in time.
 
     Politis and White 2004, section 3.2, for the circular bootstrap, as corrected in 2009: autocovariances are summed
-    under a flat-top lag window that ends where neighbouring autocorrelations are insignificant.
-
-    At most min(3 sqrt(n), n / 3) rounded up, and 0 for a constant column; the cube root of n, at most n / 3, where
-    there are too few windows for autocorrelations.
+    under a flat-top lag window that ends where neighbouring autocorrelations are insignificant. At most min(3 sqrt(n),
+    n / 3) rounded up, 0 for a constant column; the cube root of n, at most n / 3, if n is too small for correlations.
     """
     n, n_columns = series.shape
     run = max(5, int(np.log10(n)))  # neighbouring lags that must be insignificant
@@ -168,9 +161,3 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
     ratio: Array = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
     return ratio
-
-
-def _tail(b: float) -> float:
-    """Share of the resampled values beyond each bound, of blocks that hold a share b of the windows."""
-    normal = NormalDist()
-    return normal.cdf(-(normal.inv_cdf((1 + CONFIDENCE) / 2) + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3))

@@ -6,9 +6,9 @@ values. For a window x, a baseline x0, one output F and the cells S of a part:
     removed   F(x) - F(x with x0 in S)      effect of removing the part, with everything else present
     alone     F(x0 with x in S) - F(x0)     effect of the part with everything else at the baseline
 
-Both are differences of forecasts, with no approximation. For a part that does not interact with the rest, both equal
-its contribution up to the tolerance of the ledger; else `removed - alone` is the interaction. Neither sums to F(x) -
-F(x0): the interaction of two parts counts in `removed` of both and in `alone` of neither.
+For a part that does not interact with the rest, both equal its contribution up to the tolerance of the ledger; else
+`removed - alone` is the interaction. Neither sums to F(x) - F(x0): the interaction of two parts counts in `removed` of
+both and in `alone` of neither.
 
 The interaction of two features in the model, as opposed to their correlation in the data, is the mean |f(x) - f(x
 without i) - f(x without j) + f(x without both)| over the reference windows: the magnitude of a local second difference,
@@ -63,15 +63,10 @@ class Part:
 
 
 class Effects(NamedTuple):
-    """Effects of parts of n windows on the forecast of one output, in the target's unit.
+    """Effects of parts of n windows on the forecast of one output, in the target's unit, (n, ...) each."""
 
-    Attributes:
-        removed: F(x) minus the forecast with the part at the baseline, (n, ...).
-        alone: the forecast with only the part at the window's values, minus F(x0), the same shape.
-    """
-
-    removed: Array
-    alone: Array
+    removed: Array  # F(x) minus the forecast with the part at the baseline
+    alone: Array  # the forecast with only the part at the window's values, minus F(x0)
 
     @property
     def together(self) -> Array:
@@ -102,7 +97,7 @@ def measure_effects(
     baseline: Baseline | ReferenceBaselines,
     parts: Sequence[Part],
 ) -> Effects:
-    """Effects of parts on forecasts: at most 2 forecasts per window, baseline and part, besides those without removal.
+    """Effects of parts on forecasts, (n, n_parts): at most 2 forecasts per window, baseline and part, and one without.
 
     Args:
         model: the model.
@@ -110,9 +105,6 @@ def measure_effects(
         output: index of the output.
         baseline: the values of a removed part; with several baselines the effects are averaged.
         parts: the parts; their effects are exactly 0 where they equal the baseline or do not reach the output.
-
-    Returns:
-        The effects, (n, n_parts).
 
     Raises:
         DataError: the baseline cannot be used.
@@ -132,11 +124,7 @@ def measure_effects(
 def forecast_without(model: LoadedModel, windows: Tensor, output: int, gone: NDArray[np.bool_]) -> Array:
     """An output with features replaced by their means over the reference windows (mean ablation), (n,), model units.
 
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), model units.
-        output: index of the output.
-        gone: whether each feature is replaced, (n_features,), or (n, n_features).
+    `windows` are (n, lookback, n_features), model units; `gone` features are replaced, (n_features,) or by window.
     """
     pause()
     with torch.inference_mode():
@@ -189,19 +177,12 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Interactions:
-    """The strongest interactions that the screening found.
+    """The strongest interactions that the screening found, in the target's unit."""
 
-    Attributes:
-        pairs: at most 10, strongest first, in the target's unit.
-        n_features: number of features; where there are more than 24, each was screened against all others together.
-        n_screened: number of pairs screened one by one.
-        screening_windows: number of reference windows of the screening.
-    """
-
-    pairs: tuple[Interaction, ...]
-    n_features: int
-    n_screened: int
-    screening_windows: int
+    pairs: tuple[Interaction, ...]  # at most 10, strongest first
+    n_features: int  # of which, if more than 24, each was screened against all others together
+    n_screened: int  # pairs screened one by one
+    screening_windows: int  # number of reference windows of the screening
 
 
 def measure_interactions(model: LoadedModel, output: int) -> Interactions:
@@ -216,11 +197,8 @@ def measure_interactions(model: LoadedModel, output: int) -> Interactions:
     candidates = list(combinations(chosen, 2))
     differences = [difference(frozenset({i}), frozenset({j})) for i, j in candidates]
 
-    difference, bootstrap = (
-        _second_difference(model, output, model.reference.windows),
-        Bootstrap(len(model.reference.windows)),
-    )
-    found = []
+    difference = _second_difference(model, output, model.reference.windows)
+    bootstrap, found = Bootstrap(len(model.reference.windows)), []
     for i, j in (candidates[pair] for pair in _largest(differences, N_PAIRS)):
         estimate = bootstrap.mean(difference(frozenset({i}), frozenset({j})))
         found.append(Interaction((names[i], names[j]), float(estimate.value), estimate.bounds()))

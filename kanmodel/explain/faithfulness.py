@@ -30,19 +30,12 @@ N_SUBSETS = 16  # of the features, for infidelity
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two baselines agree on the features, over the reference windows.
-
-    Attributes:
-        baselines: their kinds.
-        rank_correlation: Spearman's, of the features' mean |contribution|.
-        share_difference: largest difference between a feature's shares of all mean |contribution|.
-        feature: the feature with that difference.
-    """
+    """How far two baselines agree on the features' mean |contribution| over the reference windows."""
 
     baselines: tuple[ComparedBaseline, ComparedBaseline]
-    rank_correlation: float
-    share_difference: float
-    feature: str
+    rank_correlation: float  # Spearman's
+    share_difference: float  # the largest between a feature's shares of all
+    feature: str  # with that difference
 
 
 def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agreement, ...]:
@@ -95,13 +88,7 @@ class Faithfulness:
 
 
 def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tuple[Faithfulness, ...]:
-    """The ledger beside other ways of weighing features.
-
-    Args:
-        model: the model.
-        output: index of the output.
-        seed: of the random order and of the sets of features.
-    """
+    """The ledger beside other ways of weighing features; the seed is of the random order and of sets of features."""
     generator = np.random.default_rng(seed)
     windows = spread_windows(model, N_WINDOWS)
     subsets = generator.random((N_SUBSETS, windows.shape[2])) < 0.5

@@ -1,7 +1,5 @@
 """Global importance: mean |contribution| over the reference windows, with bootstrap intervals and verdicts.
 
-Computed once per checkpoint and output: it takes as long as explaining every reference window.
-
 Permutation importance (Breiman 2001, "Random Forests", section 10; Fisher et al. 2019, arXiv 1801.01489) is how much
 the error grows when a feature's series are permuted among windows, its whole series moved together, or the series of
 all features of a group. It depends on the targets as well as on the model: a feature that the model uses without
@@ -62,7 +60,7 @@ class Attribution:
     A group's contribution is the signed sum of its features', and its series are permuted together.
 
     Attributes:
-        name: the feature or group.
+        name, members: the feature or group, and its features, at any depth.
         rank: 1 for the largest mean |contribution|.
         verdict: the first that holds, where the even share is 1 / number of features, or of names that no group holds:
             ``disconnected``, no path of live edges and nonzero weights leads to the output, and its contribution is
@@ -71,17 +69,13 @@ class Attribution:
             0.2 even shares, and the interval of its permutation effect includes 0 where targets are known; else
             ``weak``.
         connected: whether such a path exists.
-        mean_abs_contribution: mean magnitude of its contribution, summed over steps.
-        interval: of that mean.
+        mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
         mean_contribution: signed mean.
-        share: of all features' mean |contribution|, or of that of all names that no group holds.
-        share_interval: of the share.
-        permutation_mae_increase: growth of the mean absolute error when its series are permuted between windows, of a
-            large model on fewer of them; None where targets are unknown.
-        permutation_interval: of that growth.
+        share, share_interval: of all features' mean |contribution|, or of that of all names that no group holds.
+        permutation_mae_increase, permutation_interval: growth of the mean absolute error when its series are permuted
+            between windows, of a large model on fewer of them; None where targets are unknown.
         pykan_feature_score: pykan's `feature_score` of a feature that enters the head KAN itself; else None.
         redundant_with: features with |correlation| >= 0.9: the model may use either in the other's place.
-        members: the features in a group, at any depth; a feature alone.
     """
 
     name: str
@@ -109,15 +103,12 @@ class Importance(GlobalResult, Pictured):
     the steps too.
 
     Attributes:
-        output: name of the output.
-        output_index: its index.
-        unit: of the contributions; None if unknown.
+        output, output_index, unit: name, index and unit of the output; None for an unknown unit.
         features: a row for each feature, most important first.
         groups: a row for each group and each feature without a group, most important first; empty without groups.
         explanation: of the reference windows.
         steps: (lookback,), oldest first.
-        nodes: by (stage, layer) as in `Explanation.layers`, (n_nodes,).
-        edges: by (stage, layer), (n_subnodes, n_in).
+        nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in).
         profiles: what each node stands for.
     """
 
@@ -240,14 +231,7 @@ def _attribute(model: LoadedModel, output: int, explanation: Explanation, groups
 
 
 def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tuple[float, float] | None) -> Verdict:
-    """The verdict on a feature or group, as `Attribution` has it.
-
-    Args:
-        connected: whether a path leads from it to the output.
-        share: interval of its share.
-        n_shares: the number of features or groups whose shares sum to 1.
-        effect: interval of its permutation effect; None where targets are unknown.
-    """
+    """The verdict of `Attribution`, from the intervals of a share, of which n_shares sum to 1, and of an effect."""
     if not connected:
         return "disconnected"
     if share[0] >= IMPORTANT / n_shares and (effect is None or effect[0] > 0):
@@ -265,14 +249,12 @@ def _partners(model: LoadedModel) -> Sequence[tuple[Partner, ...]]:
     scaled = np.divide(centred, size, out=np.zeros_like(centred), where=varies)
     correlation = scaled.T @ scaled
     names = model.config.feature_names
-    return [
-        tuple(
-            Partner(names[other], float(correlation[feature, other]))
-            for other in np.argsort(-np.abs(correlation[feature]), kind="stable").tolist()
-            if other != feature and abs(correlation[feature, other]) >= REDUNDANT_CORRELATION
-        )
-        for feature in range(len(names))
-    ]
+    found = []
+    for feature, row in enumerate(correlation):
+        order = [other for other in np.argsort(-np.abs(row), kind="stable").tolist() if other != feature]
+        close = [other for other in order if abs(row[other]) >= REDUNDANT_CORRELATION]
+        found.append(tuple(Partner(names[other], float(row[other])) for other in close))
+    return found
 
 
 def score_features(model: LoadedModel) -> Array | None:
@@ -287,17 +269,10 @@ def score_features(model: LoadedModel) -> Array | None:
 def permute_features(
     model: LoadedModel, output: int, seed: int, groups: Sequence[Sequence[int]] | None = None
 ) -> Array | None:
-    """Growth of the absolute error when one feature, or group of them, comes from other windows.
+    """Growth of the absolute error when one feature, or group of them, comes from other windows, (n, n_groups).
 
-    Args:
-        model: the model.
-        output: index of the output.
-        seed: of the permutations, which depend on it and on the first feature of a group alone.
-        groups: indices of features that come from the same window; each feature alone without.
-
-    Returns:
-        (n, n_groups), the target's unit, the mean of up to three permutations, for each reference window in time order,
-        or for fewer of a large model; None where targets are unknown.
+    In the target's unit, the mean of up to three permutations, which depend on the seed and on the first feature of a
+    group alone, for each reference window in time order, or for fewer of a large model; None where targets are unknown.
     """
     if model.reference.targets is None:
         return None
@@ -327,23 +302,14 @@ def permute_features(
 
 
 def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]:
-    """Three permutations of all windows; of a large model fewer, and then of fewer windows, taken evenly.
-
-    Returns:
-        The number of permutations, and the indices of the windows.
-    """
-    of_windows = len(config.features) * _multiply_adds(config) * n_windows
+    """The number of permutations, three or fewer, and the indices of the windows, all or fewer, taken evenly."""
+    of_step = sum(layer.n_in * layer.n_subnodes for layer in config.front) + count_weights(config)
+    of_forecast = config.lookback * of_step + sum(layer.n_in * layer.n_subnodes for layer in config.head)
+    of_windows = len(config.features) * of_forecast * n_windows  # multiply-adds, without those of the bases
     permutations = min(N_PERMUTATIONS, max(1, int(MULTIPLY_ADDS / of_windows)))
     affordable = int(MULTIPLY_ADDS / of_windows * n_windows)  # by one permutation
     n = min(n_windows, max(affordable, MIN_WINDOWS)) if permutations == 1 else n_windows
     return permutations, torch.linspace(0, n_windows - 1, n, dtype=torch.float64).round().long()
-
-
-def _multiply_adds(config: ModelConfig) -> int:
-    """Of one forecast, without those of the bases."""
-    of_step = sum(layer.n_in * layer.n_subnodes for layer in config.front)
-    of_step += count_weights(config)
-    return config.lookback * of_step + sum(layer.n_in * layer.n_subnodes for layer in config.head)
 
 
 def _bytes_of_window(config: ModelConfig) -> int:
@@ -351,8 +317,7 @@ def _bytes_of_window(config: ModelConfig) -> int:
     of_step = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     of_step += max(count_gates(config), default=0)
     values = config.lookback * of_step + max(layer.n_in * layer.n_subnodes for layer in config.head)
-    itemsize: int = getattr(torch, config.dtype).itemsize
-    return values * itemsize
+    return int(values * getattr(torch, config.dtype).itemsize)
 
 
 def rank_correlation(a: Array, b: Array) -> float:

@@ -33,18 +33,14 @@ HALVINGS = 10
 
 @dataclass(frozen=True)
 class Profiles:
-    """The features that move each node.
+    """The mean |contribution| of features to nodes over reference windows, as a share of all features'.
 
-    Attributes:
-        shares: by (stage, layer), the outputs as the last layer of the head, unless an output function stands between:
-            (n_nodes, n_features), the mean |contribution| of a feature to the node over the reference windows, as a
-            share of all features'. A node that no feature moves has 0 everywhere. A front node's value is its sum over
-            the steps.
-        errors: likewise, (n_nodes,): the largest estimated error of a share of the node.
+    By (stage, layer), the outputs as the last layer of the head, unless an output function stands between. A node that
+    no feature moves has 0 everywhere. A front node's value is its sum over the steps.
     """
 
-    shares: Mapping[tuple[str, int], Array]
-    errors: Mapping[tuple[str, int], Array]
+    shares: Mapping[tuple[str, int], Array]  # (n_nodes, n_features)
+    errors: Mapping[tuple[str, int], Array]  # (n_nodes,): the largest estimated error of a share of the node
 
 
 def profile_nodes(model: LoadedModel) -> Profiles:
@@ -68,9 +64,7 @@ def profile_nodes(model: LoadedModel) -> Profiles:
     moved = error + shares * error.sum(axis=1, keepdims=True)  # of the share's numerator, and of its denominator
     off = np.divide(moved, total, out=np.zeros_like(moved), where=total > 0).max(axis=1)
     ends = np.cumsum([nodes.shape[1] for nodes in values.values()])[:-1]
-    return Profiles(
-        dict(zip(values, np.split(shares, ends), strict=True)), dict(zip(values, np.split(off, ends), strict=True))
-    )
+    return Profiles(*(dict(zip(values, np.split(figures, ends), strict=True)) for figures in (shares, off)))
 
 
 def count_windows(config: ModelConfig) -> int:

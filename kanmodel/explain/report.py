@@ -36,29 +36,17 @@ FindingId = Literal["sparsity", "features", "independence", "opacity", "depth", 
 
 @dataclass(frozen=True)
 class Finding:
-    """A question of the report and its answer.
-
-    Attributes:
-        id: sparsity, features, independence, opacity, depth, shapes or trust.
-        question: the question.
-        answer: the answer, as Markdown with names in backticks.
-        evidence: every number of the answer, and those behind it, by name; JSON values.
-    """
+    """A question of the report and its answer."""
 
     id: FindingId
     question: str
-    answer: str
-    evidence: Mapping[str, Any]
+    answer: str  # as Markdown with names in backticks
+    evidence: Mapping[str, Any]  # the numbers of the answer, and those behind it, by name; JSON values
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report(GlobalResult):
-    """Answers to common questions about the picture of a KAN.
-
-    Attributes:
-        output: name of the output.
-        findings: questions with their answers and evidence.
-    """
+    """Answers to common questions about the picture of a KAN, for one output by its name."""
 
     output: str
     findings: tuple[Finding, ...]
@@ -101,23 +89,11 @@ class Report(GlobalResult):
 
 
 def write_report(model: LoadedModel, importance: Importance, topology: Topology) -> Report:
-    """The report on one output of a model.
-
-    Args:
-        model: the model.
-        importance: for this output, with its groups.
-        topology: for this output, pruned by fidelity.
-    """
+    """The report on one output, from its importance with groups and its topology, pruned by fidelity."""
     unit = importance.unit or "target units"
-    findings = (
-        _sparsity(topology, unit),
-        _features(model, importance),
-        _independence(model, importance, unit),
-        _opacity(topology),
-        _depth(topology),
-        _shapes(model, topology),
-        _trust(model, importance, topology, unit),
-    )
+    of_features = (_features(model, importance), _independence(model, importance, unit))
+    of_picture = (_opacity(topology), _depth(topology), _shapes(model, topology))
+    findings = (_sparsity(topology, unit), *of_features, *of_picture, _trust(model, importance, topology, unit))
     return Report(importance.output, findings, reference=model.reference_span)
 
 
@@ -154,9 +130,7 @@ def _features(model: LoadedModel, importance: Importance) -> Finding:
         "verdicts": {verdict: verdicts[verdict] for verdict in get_args(Verdict)},
         "shares": shares,
         "disconnected": disconnected,
-        "groups": {
-            row.name: {"features": list(row.members), "share": row.share, "verdict": row.verdict} for row in groups
-        },
+        "groups": {g.name: {"features": list(g.members), "share": g.share, "verdict": g.verdict} for g in groups},
     }
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in get_args(Verdict))
     named = ", ".join(f"`{name}` ({_percent(share)})" for name, share in list(shares.items())[:N_NAMED])
@@ -165,11 +139,8 @@ def _features(model: LoadedModel, importance: Importance) -> Finding:
         act = "act" if len(row.members) > 1 else "acts"
         answer += f" {_name(row.members)} {act} as one, `{row.name}`, with {_percent(row.share)} of all contributions"
         answer += f" once groups are summed ({row.verdict})."
-    if disconnected:
-        answer += f" No path leads from {_name(disconnected)} to the output, so there the contribution is"
-        answer += " exactly 0."
-    else:
-        answer += " No feature is cut off from the output."
+    cut_off = f" No path leads from {_name(disconnected)} to the output, so there the contribution is exactly 0."
+    answer += cut_off if disconnected else " No feature is cut off from the output."
     if mixer := model.config.mixer:
         answer += f" After {mixer} the inputs of the KAN are hidden units, each a mixture of all features: a unit"
         answer += " without connections says nothing about any one feature."
@@ -248,18 +219,15 @@ def _opacity(topology: Topology) -> Finding:
 def _depth(topology: Topology) -> Finding:
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
-    nodes = [
-        f"`{node.id}` is "
-        + ", ".join(f"{_percent(share)} `{name}`" for name, share in list(node.profile.items())[:N_NAMED])
-        for node in inner[:N_NAMED]
-    ]
+    profiles = {node.id: dict(node.profile) for node in inner}
+    nodes = []
+    for node, profile in list(profiles.items())[:N_NAMED]:
+        shares = [f"{_percent(share)} `{name}`" for name, share in list(profile.items())[:N_NAMED]]
+        nodes.append(f"`{node}` is {', '.join(shares)}")
     answer = f"By the share of each feature in a node's own value: {'; '.join(nodes)}."
-    return Finding(
-        "depth",
-        "How are layers read whose inputs are already transformed?",
-        answer if inner else "There is no inner node: the edges act on features.",
-        {"profiles": {node.id: dict(node.profile) for node in inner}},
-    )
+    answer = answer if inner else "There is no inner node: the edges act on features."
+    question = "How are layers read whose inputs are already transformed?"
+    return Finding("depth", question, answer, {"profiles": profiles})
 
 
 def _shapes(model: LoadedModel, topology: Topology) -> Finding:
@@ -317,9 +285,8 @@ def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit:
     if span.first is not None:
         answer += f" The reference windows go from `{span.first}` to `{span.last}`."
     if unlike:
-        answer += " Features that differ in them from the training rows in range, mean or spread:"
-        answer += f" {len(unlike)}, first of all {_name(unlike[:N_NAMED])}; for other windows these numbers may be"
-        answer += " different."
+        answer += f" Features that differ in them from the training rows in range, mean or spread: {len(unlike)},"
+        answer += f" first of all {_name(unlike[:N_NAMED])}; for other windows these numbers may be different."
     answer += " All of this describes this model, not the data: another training on the same data may give other shares"
     answer += " and verdicts."
     return Finding("trust", "How far can these numbers be trusted?", answer, evidence)

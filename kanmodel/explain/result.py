@@ -14,7 +14,6 @@ from kanmodel import html, text
 from kanmodel.checkpoint import ReferenceSpan
 from kanmodel.checks import checked
 from kanmodel.errors import ExportError
-from kanmodel.html import image_of, inline_picture, write_page, write_piece, write_prose
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
@@ -70,12 +69,12 @@ class Result(ABC):
             ExportError: the file cannot be written.
         """
         picture = self._picture(theme)
-        shown = inline_picture(picture) if picture else ""
-        return _give(write_page(self._title(), shown + self._details() + self._note(), theme), path)
+        shown = html.inline_picture(picture) if picture else ""
+        return _give(html.write_page(self._title(), shown + self._details() + self._note(), theme), path)
 
     def _repr_html_(self) -> str:
         picture = self._picture("auto")
-        return write_piece((image_of(picture) if picture else "") + self._details() + self._note())
+        return html.write_piece((html.image_of(picture) if picture else "") + self._details() + self._note())
 
     def __repr__(self) -> str:
         parts = [printable(self._title())]
@@ -102,12 +101,9 @@ class Result(ABC):
 
     def _details(self) -> str:
         """Markup below the picture: the title if there is no picture, facts and tables."""
-        facts = self._facts()
-        return (
-            ("" if isinstance(self, Pictured) else html.write_heading(self._title()))
-            + (html.write_facts(facts) if facts else "")
-            + "".join(table.markup() for table in self._tables() if table.in_html)
-        )
+        heading = "" if isinstance(self, Pictured) else html.write_heading(self._title())
+        tables = "".join(table.markup() for table in self._tables() if table.in_html)
+        return heading + (html.write_facts(facts) if (facts := self._facts()) else "") + tables
 
     def _note(self) -> str:
         """Markup at the end."""
@@ -116,16 +112,12 @@ class Result(ABC):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class GlobalResult(Result):
-    """A result on the reference windows, which states them at its end.
-
-    Attributes:
-        reference: these windows.
-    """
+    """A result on the reference windows, which it states at its end."""
 
     reference: ReferenceSpan = field(kw_only=True)
 
     def _note(self) -> str:
-        return write_prose(f"Reference: {self.reference}")
+        return html.write_prose(f"Reference: {self.reference}")
 
     def _text(self) -> str:
         return super().__repr__()

@@ -4,11 +4,9 @@ Along most paths a network is smooth, and one rule of 17 nodes is enough. But an
 another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections. Contributions are
 integrals: those of the parts of a path add up to its own.
 
-Three measures are compared with their limits, and a part of a path where one is too large is divided:
-
-    residual   deviation of layers from completeness, and of nodes from conservation
-    error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, but not here
-    move       the largest move of a feature, gate or node between neighbouring points, relative to its usual range
+A part of a path is divided where one of three measures is too large: the residual, which is the deviation of layers
+from completeness, and of nodes from conservation; the largest estimated error of any entry, since errors of opposite
+sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring points.
 
 An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. A
 bump of an edge's function may lie there: all values are the same with and without it. But these functions are known,
@@ -24,7 +22,7 @@ would not bring within the tolerance is bisected instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,22 +31,8 @@ from torch import Tensor
 
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.paths.path import (
-    Contributions,
-    LedgerLayer,
-    PassedNodes,
-    PathSamples,
-    concatenate,
-    integrate,
-    list_layers,
-    map_arrays,
-    measure_residual,
-    merge_rows,
-    paths_per_pass,
-    points_along,
-    sample_path,
-    take,
-)
+from kanmodel.explain.paths import path
+from kanmodel.explain.paths.path import Contributions, PassedNodes, PathSamples, concatenate, map_arrays, paused, take
 from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, interpolation, nested_clenshaw_curtis
 from kanmodel.network.bounds import Intervals, NodeRanges
 from kanmodel.network.chain import FrozenNetwork, Network
@@ -70,17 +54,11 @@ Values = TypeVar("Values")
 
 
 class Parts(NamedTuple):
-    """Parts of paths, in any order.
+    """Parts of paths, in any order."""
 
-    Attributes:
-        path: indices of the paths, (n_parts,).
-        low: where each begins, 0 at the baseline, (n_parts,).
-        high: where it ends, 1 at the window, (n_parts,).
-    """
-
-    path: NDArray[np.int64]
-    low: Array
-    high: Array
+    path: NDArray[np.int64]  # indices of the paths, (n_parts,)
+    low: Array  # where each begins, 0 at the baseline, (n_parts,)
+    high: Array  # where it ends, 1 at the window, (n_parts,)
 
     def divide(self, at: Array) -> Parts:
         """The lower part of each, then the upper ones, divided at positions from 0 to 1 on each, (n_parts,)."""
@@ -89,34 +67,23 @@ class Parts(NamedTuple):
 
 
 class Integrals(NamedTuple, Generic[Values]):
-    """Integrals over n parts of paths.
+    """Integrals over n parts of paths."""
 
-    Attributes:
-        values: what adds up over the parts of a path, arrays (n, ...) in tuples.
-        errors: of every entry, from `estimate_errors`, (n, n_entries).
-        residual: largest deviation of the sums, (n,).
-        move: the largest move of any node between neighbouring points, in widths of its usual interval, (n,).
-        n_nodes: nodes of the rule, (n,).
-        divide_at: where to divide each part if necessary, from 0 to 1, (n,).
-    """
-
-    values: Values
-    errors: Array
-    residual: Array
-    move: Array
-    n_nodes: NDArray[np.int64]
-    divide_at: Array
+    values: Values  # what adds up over the parts of a path, arrays (n, ...) in tuples
+    errors: Array  # of every entry, from `estimate_errors`, (n, n_entries)
+    residual: Array  # largest deviation of the sums, (n,)
+    move: Array  # the largest of any node between neighbouring points, in widths of its usual interval, (n,)
+    n_nodes: NDArray[np.int64]  # of the rule, (n,)
+    divide_at: Array  # where to divide each part if necessary, from 0 to 1, (n,)
 
     @property
     def error(self) -> Array:
         """The largest error of any entry, (n,); not below the residual, which is itself an error of entries."""
-        error: Array = np.maximum(self.errors.max(axis=1), self.residual)
-        return error
+        return cast(Array, np.maximum(self.errors.max(axis=1), self.residual))
 
     def within(self, tolerance: float | Array) -> NDArray[np.bool_]:
         """Whether the error is within the tolerance and no move is too large, (n,)."""
-        within: NDArray[np.bool_] = (self.error <= tolerance) & (self.move <= MAX_MOVE)
-        return within
+        return (self.error <= tolerance) & (self.move <= MAX_MOVE)
 
     def total(self, parts: Parts) -> Integrals[Values]:
         """Over whole paths: sums of values, of errors and residuals by magnitude, and the largest move."""
@@ -133,7 +100,7 @@ class Integrals(NamedTuple, Generic[Values]):
 def bisect(
     n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
 ) -> tuple[Parts, Integrals[Values]]:
-    """Integrates along paths, bisecting parts until each path is within the tolerance or the limit is reached.
+    """Integrates along n paths, bisecting parts until each path is within the tolerance or the limit is reached.
 
     Args:
         n: number of paths.
@@ -147,13 +114,8 @@ def bisect(
     """
 
     def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
-        found: list[Integrals[Values]] = []
-        for first in range(0, len(parts.path), batch):
-            if found:
-                pause()
-            chosen = slice(first, first + batch)
-            found.append(integrate(take(parts, chosen), accepted[chosen]))
-        return concatenate(found)
+        slices = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
+        return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in paused(slices)])
 
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
     found = integrate_all(parts, np.full(n, tolerance))
@@ -204,45 +166,33 @@ def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> ND
         above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
         coarse &= above[parts.path]
     coarse |= found.move > MAX_MOVE
-    chosen: NDArray[np.bool_] = coarse & (n_parts < MAX_PARTS)[parts.path]
-    return chosen
+    return coarse & (n_parts < MAX_PARTS)[parts.path]
 
 
 class Walk(NamedTuple):
-    """The paths of a ledger, and the rules along them.
-
-    Attributes:
-        network: the network.
-        ranges: usual ranges of its nodes.
-        windows: the ends of the paths, (n, lookback, n_features), model units, in the network's type.
-        start: the start of all paths, (lookback, n_features).
-        output: index of the output.
-        spread: standard deviation of the output on the reference windows, model units.
-        n_nodes: nodes of the rule for each part.
-        first_nodes: nodes of the rule that a part starts with: as many, or those of a coarser rule inside it.
-        halvings: most bisections of a part; before a part is bisected, twice as many nodes may be tried.
-    """
+    """The paths of a ledger, and the rules along them."""
 
     network: FrozenNetwork
-    ranges: NodeRanges
-    windows: Tensor
-    start: Tensor
+    ranges: NodeRanges  # usual ranges of its nodes
+    windows: Tensor  # the ends of the paths, (n, lookback, n_features), model units, in the network's type
+    start: Tensor  # the start of all paths, (lookback, n_features)
     output: int
-    spread: float
-    n_nodes: int
-    first_nodes: int
-    halvings: int
+    spread: float  # standard deviation of the output on the reference windows, model units
+    n_nodes: int  # of the rule for each part
+    first_nodes: int  # of the rule that a part starts with: as many, or those of a coarser rule inside it
+    halvings: int  # most bisections of a part; before a part is bisected, twice as many nodes may be tried
 
     def explain(self, tolerance: float) -> Integrals[Contributions]:
         """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
         network = self.network.network
-        batch = paths_per_pass(network.config, self.first_nodes)
+        batch = path.paths_per_pass(network.config, self.first_nodes)
         parts, found = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
         whole, first, start = found.total(parts), parts.low == 0, np.zeros(len(self.windows))
         start[parts.path[first]] = found.values.start[first]
         contributions, residual = whole.values._replace(start=start), whole.residual
         if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
-            residual = measure_residual(network, list_layers(network, self.output, contributions), contributions.change)
+            layers = path.list_layers(network, self.output, contributions)
+            residual = path.measure_residual(network, layers, contributions.change)
         return whole._replace(values=contributions, errors=whole.errors.max(axis=1, keepdims=True), residual=residual)
 
     @torch.inference_mode()
@@ -251,7 +201,7 @@ class Walk(NamedTuple):
         return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.first_nodes).nodes), accepted)
 
     def _sample(self, ends: PartEnds, nodes: Array) -> PathSamples:
-        return sample_path(self.network, ends.starts, ends.ends, nodes, self.output)
+        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.output)
 
     def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
         """Integrals over parts, with twice as many nodes if that is likely to reach the accepted error (n,) of each."""
@@ -265,35 +215,25 @@ class Walk(NamedTuple):
         some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
         between = self._sample(some, finer.nodes[1::2])
         refined = self._refine(some, take(samples, open_).interleave(between), accepted[open_])
-        return merge_rows(open_, refined, take(found, ~open_))
+        return path.merge_rows(open_, refined, take(found, ~open_))
 
     def _integrate(self, ends: PartEnds, samples: PathSamples) -> tuple[Integrals[Contributions], Array]:
         """Integrals over n parts, and the factor by which doubling the nodes would change their errors, (n,)."""
         n, n_nodes = samples.outputs.shape
         rule, network = nested_clenshaw_curtis(n_nodes), self.network.network
-        nested = integrate(ends.change, samples, rule)
-        layers = list_layers(network, self.output, nested)
-        residual = measure_residual(network, layers, nested.change).reshape(3, n)
-        errors, rate = estimate_errors(_list_entries(nested.steps, layers).reshape(3, n, -1), residual)
-        points = points_along(ends.starts, ends.ends, rule.nodes)
+        nested = path.integrate(ends.change, samples, rule)
+        layers = path.list_layers(network, self.output, nested)
+        residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
+        arrays = [nested.steps, *(values for layer in layers for values in layer[2:] if values is not None)]
+        entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
+        errors, rate = estimate_errors(entries, residual)
+        points = path.points_along(ends.starts, ends.ends, rule.nodes)
         move, crossings = measure_moves(self.network, self.ranges, points, rule.nodes, samples.passed)
         slopes = [self.spread / edges for edges in self.ranges.edges]
         hidden = measure_hidden(self.network, slopes, points, samples, crossings)
-        integrals = Integrals(
-            take(nested, slice(n)),
-            errors=np.append(errors, hidden[:, None], axis=1),
-            residual=residual[0],
-            move=move,
-            n_nodes=np.full(n, n_nodes),
-            divide_at=divide_at_kinks(network, samples.passed, rule.nodes),
-        )
-        return integrals, rate
-
-
-def _list_entries(steps: Array, layers: Sequence[LedgerLayer]) -> Array:
-    """Every contribution of a ledger, (n, n_entries)."""
-    arrays = [steps, *(values for layer in layers for values in (layer.nodes, layer.edges) if values is not None)]
-    return np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
+        errors, n_of_rule = np.append(errors, hidden[:, None], axis=1), np.full(n, n_nodes)
+        kinks = divide_at_kinks(network, samples.passed, rule.nodes)
+        return Integrals(take(nested, slice(n)), errors, residual[0], move, n_of_rule, kinks), rate
 
 
 def measure_moves(
@@ -306,7 +246,7 @@ def measure_moves(
         ranges: usual ranges of its nodes.
         points: of the paths, (n, n_points, lookback, n_features).
         nodes: their positions on the paths, (n_points,).
-        passed: values of the nodes there.
+        passed: values of the network's nodes at the points.
 
     Returns:
         The move, (n,), in widths of the value's usual interval, up to `MAX_MOVE` perhaps an upper bound; at least the
@@ -324,12 +264,8 @@ def measure_moves(
         moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
     if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
         moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
-    crossings = torch.stack(
-        [
-            _largest_crossing(*layer)
-            for layer in zip(network.network.layers.values(), _inputs(points, passed), strict=True)
-        ]
-    )
+    layers = zip(network.network.layers.values(), _inputs(points, passed), strict=True)
+    crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
     beyond = torch.where(crossings <= FINER * MAX_MOVE, 0, crossings).amax(dim=0).double().numpy()
     return np.maximum(torch.stack(moves).amax(dim=0).double().numpy(), beyond), crossings
 
@@ -425,8 +361,7 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 
     `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
-    at = np.full(len(passed.readout), MIDDLE)
-    farthest = np.full(len(at), MIDDLE - MARGIN)
+    at, farthest = np.full(len(passed.readout), MIDDLE), np.full(len(passed.readout), MIDDLE - MARGIN)
     low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
     for values in _arguments_of_kinks(network, passed):
         before, after = values[:, :-1], values[:, 1:]

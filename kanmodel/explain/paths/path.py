@@ -1,23 +1,19 @@
 """Contributions of all parts of a network along the straight paths from a baseline to windows, in model units.
 
-    sample_path        forward and backward passes at some points of paths
-    integrate          contributions from the samples, by a rule and by the two coarser ones inside it
-    list_layers        contributions layer by layer
-    measure_residual   how far they are from completeness (convergence delta) and conservation
-
 Computations come in slices of one pass each, a few milliseconds, and pause between them; see `kanmodel.computing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.explain.paths.quadrature import Quadrature
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
@@ -31,14 +27,13 @@ Nested = TypeVar("Nested")
 
 def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
     """Maps a function of one array of each argument over equally nested tuples; what is no array is the first's."""
-    first: Any = nested[0]
-    if isinstance(first, tuple):
+    result: Any = nested[0]
+    if isinstance(result, tuple):
         parts = [map_arrays(function, *each) for each in zip(*nested, strict=True)]
-        first = first._make(parts) if hasattr(first, "_make") else tuple(parts)
-    elif isinstance(first, np.ndarray | Tensor):
-        first = function(*nested)
-    result: Nested = first
-    return result
+        result = result._make(parts) if hasattr(result, "_make") else tuple(parts)
+    elif isinstance(result, np.ndarray | Tensor):
+        result = function(*nested)
+    return cast(Nested, result)
 
 
 def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
@@ -61,20 +56,21 @@ def merge_rows(chosen: NDArray[np.bool_], of_chosen: Nested, others: Nested) -> 
     return map_arrays(lambda *arrays: np.concatenate(arrays)[order], of_chosen, others)
 
 
+def paused(slices: Iterable[Nested]) -> Iterator[Nested]:
+    """The slices of a computation, with a pause before each but the first."""
+    for number, each in enumerate(slices):
+        if number:
+            pause()
+        yield each
+
+
 class PassedNodes(NamedTuple):
-    """Values of the network's nodes at the points of paths.
+    """Values of the network's nodes at the points of paths."""
 
-    Attributes:
-        front: after each layer of the front, (n, n_points, lookback, n_out).
-        readout: the input of the head, (n, n_points, n_units).
-        head: after each layer of the head, (n, n_points, 1, n_out).
-        recurrent: steps and states, (n, n_points, lookback, ...); None without a recurrent part.
-    """
-
-    front: tuple[Tensor, ...]
-    readout: Tensor
-    head: tuple[Tensor, ...]
-    recurrent: RecurrentTrace | None
+    front: tuple[Tensor, ...]  # after each layer of the front, (n, n_points, lookback, n_out)
+    readout: Tensor  # the input of the head, (n, n_points, n_units)
+    head: tuple[Tensor, ...]  # after each layer of the head, (n, n_points, 1, n_out)
+    recurrent: RecurrentTrace | None  # steps and states, (n, n_points, lookback, ...)
 
     @classmethod
     def of(cls, trace: Trace, paths: Sequence[int]) -> PassedNodes:
@@ -91,26 +87,14 @@ def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
 
 
 class PathSamples(NamedTuple):
-    """Values of the network along n paths, and the gradients of one output there.
+    """Values along n paths, and gradients of one output; rows are the steps in the front, elsewhere there is one."""
 
-    Rows are the steps in a layer of the front; elsewhere there is one.
-
-    Attributes:
-        outputs: the output, (n, n_points).
-        gradient: by the features, (n, n_points, lookback, n_features).
-        readout_gradient: by what the head sees, (n, n_points, n_units).
-        logits_gradient: by the last layer's nodes, (n, n_points, n_outputs).
-        edges: what each edge of a KAN layer adds, front first, (n, n_points, rows, n_subnodes, n_in).
-        subnodes_gradient: by the sub-nodes of each layer, (n, n_points, rows, n_subnodes).
-        passed: values of nodes.
-    """
-
-    outputs: Tensor
-    gradient: Tensor
-    readout_gradient: Tensor
-    logits_gradient: Tensor
-    edges: tuple[Tensor, ...]
-    subnodes_gradient: tuple[Tensor, ...]
+    outputs: Tensor  # the output, (n, n_points)
+    gradient: Tensor  # by the features, (n, n_points, lookback, n_features)
+    readout_gradient: Tensor  # by what the head sees, (n, n_points, n_units)
+    logits_gradient: Tensor  # by the last layer's nodes, (n, n_points, n_outputs)
+    edges: tuple[Tensor, ...]  # what each edge of a KAN layer adds, front first, (n, n_points, rows, n_subnodes, n_in)
+    subnodes_gradient: tuple[Tensor, ...]  # by the sub-nodes of each layer, (n, n_points, rows, n_subnodes)
     passed: PassedNodes
 
     def interleave(self, between: PathSamples) -> PathSamples:
@@ -125,23 +109,14 @@ class PathSamples(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts.
+    """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts."""
 
-    Attributes:
-        start: F(start), (n,).
-        change: F(end) - F(start), (n,).
-        steps: of each feature at each step, (n, lookback, n_features).
-        readout: of the input of the head, (n, n_units).
-        logits: of the last layer's nodes, before an output function, (n, n_outputs).
-        edges: of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in).
-    """
-
-    start: Array
-    change: Array
-    steps: Array
-    readout: Array
-    logits: Array
-    edges: tuple[Array, ...]
+    start: Array  # F(start), (n,)
+    change: Array  # F(end) - F(start), (n,)
+    steps: Array  # of each feature at each step, (n, lookback, n_features)
+    readout: Array  # of the input of the head, (n, n_units)
+    logits: Array  # of the last layer's nodes, before an output function, (n, n_outputs)
+    edges: tuple[Array, ...]  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
 
 
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
@@ -155,7 +130,7 @@ def paths_per_pass(config: ModelConfig, n_points: int) -> int:
 def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
     """Points of paths, (n, n_nodes, lookback, n_features), at positions (n_nodes,) from 0 to 1 on each.
 
-    The paths lead from `starts`, (n, lookback, n_features), or (1, ...) for all of them, to `ends`.
+    They lead from `starts`, (n, lookback, n_features), or (1, ...) for all of them, to `ends`.
     """
     return torch.lerp(starts[:, None], ends[:, None], torch.from_numpy(nodes).to(ends.dtype)[:, None, None])
 
@@ -167,19 +142,14 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
         trace = network.trace(batch)
         outputs = trace.outputs[:, output]
         layers = (*trace.front, *trace.head)
-        of_points, of_readout, of_logits, *of_subnodes = torch.autograd.grad(
-            outputs.sum(), [batch, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
-        )
+        sources = [batch, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
+        gradients = torch.autograd.grad(outputs.sum(), sources)
     paths = (len(ends), len(nodes))
-    return PathSamples(
-        outputs=by_path(outputs, paths),
-        gradient=by_path(of_points, paths),
-        readout_gradient=by_path(of_readout, paths),
-        logits_gradient=by_path(of_logits, paths),
-        edges=tuple(by_path(layer.edges, paths, -1) for layer in layers),
-        subnodes_gradient=tuple(by_path(gradient, paths, -1) for gradient in of_subnodes),
-        passed=PassedNodes.of(trace, paths),
-    )
+    of_points, of_readout, of_logits = (by_path(each, paths) for each in gradients[:3])
+    edges = tuple(by_path(layer.edges, paths, -1) for layer in layers)
+    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients[3:])
+    passed = PassedNodes.of(trace, paths)
+    return PathSamples(by_path(outputs, paths), of_points, of_readout, of_logits, edges, of_subnodes, passed)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
@@ -192,9 +162,8 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> Contrib
     gradients = rule.weights @ _float64(samples.gradient.flatten(2))  # (n, 3, lookback * n_features)
     steps = _float64(change)[:, None] * gradients.reshape(n, 3, *change.shape[1:])
     readout, logits = _float64(samples.passed.readout), _float64(samples.passed.head[-1].squeeze(2))
-    of_readout, of_logits, *of_subnodes = _adjoints(
-        rule, [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
-    )
+    of_nodes = [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
+    of_readout, of_logits, *of_subnodes = _adjoints(rule, of_nodes)
     by_rule = (
         np.repeat(outputs[:, :1], 3, axis=1),  # by any rule
         np.repeat(outputs[:, -1:] - outputs[:, :1], 3, axis=1),
@@ -235,26 +204,18 @@ def _float64(values: Tensor) -> Array:
 
 
 class LedgerLayer(NamedTuple):
-    """Contributions of one layer.
+    """Contributions of one layer: of its nodes, and of the edges from them."""
 
-    Attributes:
-        stage: input, front, lstm, gru, cell, head or output.
-        layer: index of the layer within its stage.
-        nodes: contributions of its nodes, (n, n_nodes); None if another stage lists the same nodes.
-        edges: contributions of the edges from them, (n, n_subnodes, n_nodes); None if there are none.
-    """
-
-    stage: str
-    layer: int
-    nodes: Array | None
-    edges: Array | None
+    stage: str  # input, front, lstm, gru, cell, head or output
+    layer: int  # index within its stage
+    nodes: Array | None  # (n, n_nodes); None if another stage lists the same nodes
+    edges: Array | None  # (n, n_subnodes, n_nodes); None if there are none
 
 
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
-    """The layers in the order input, front, readout (lstm, gru or cell), head, output.
+    """The layers in the order input, front, readout (lstm, gru or cell), head, output, linear in the contributions.
 
-    Each node's contribution is the sum over its steps or over the edges into it, so the layers are linear in the
-    contributions.
+    Each node's contribution is the sum over its steps or over the edges into it.
     """
     config, edges = network.config, contributions.edges
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]

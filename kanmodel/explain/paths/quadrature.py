@@ -1,11 +1,8 @@
 """Clenshaw-Curtis quadrature on [0, 1], with the differentiation matrix of its nodes and the coarser rules inside.
 
-Both ends are nodes, so one batch of evaluations gives the integral, the values at the ends, and the derivative of
-whatever was evaluated. Every other node is a node of the rule of half as many intervals, so the same evaluations also
-give the results of coarser rules, and from their differences an estimate of the error.
-
-Source: Trefethen 2000, "Spectral Methods in MATLAB", chapters 6 and 12; Laurie 1983, "Sharper error estimates in
-adaptive quadrature", BIT 23, for the estimate from three nested rules.
+Every other node is a node of the rule of half as many intervals, so the same evaluations also give the results of
+coarser rules, and from their differences an estimate of the error. Sources: Trefethen 2000, "Spectral Methods in
+MATLAB", chapters 6 and 12; for the estimate, Laurie 1983, "Sharper error estimates in adaptive quadrature", BIT 23.
 """
 
 from __future__ import annotations
@@ -23,17 +20,11 @@ LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the e
 
 @dataclass(frozen=True)
 class Quadrature:
-    """A rule of n nodes, exact for polynomials up to degree n - 1; or several rules over some of these nodes.
+    """A rule of n nodes, exact for polynomials up to degree n - 1; or several rules over some of these nodes."""
 
-    Attributes:
-        nodes: (n,), ascending, the first 0 and the last 1.
-        weights: (n,), sum 1; or of each rule, (n_rules, n), 0 at the nodes that it leaves out.
-        derivative: (n, n); times the values of a function at the nodes, its derivative there; or (n_rules, n, n).
-    """
-
-    nodes: Array
-    weights: Array
-    derivative: Array
+    nodes: Array  # (n,), ascending, the first 0 and the last 1
+    weights: Array  # (n,), sum 1; or of each rule, (n_rules, n), 0 at the nodes that it leaves out
+    derivative: Array  # (n, n); times a function's values at the nodes, its derivative there; or (n_rules, n, n)
 
     @cached_property
     def products(self) -> Array:
@@ -92,11 +83,11 @@ def interpolation(n: int, factor: int) -> Array:
 
 
 def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
-    """Errors of the finest of three nested rules.
+    """Errors of the finest of three nested rules, (n, n_entries), and the rate of convergence, (n,).
 
-    |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate of convergence,
-    which is measured twice: by the decrease of the differences between the rules, and by that of the residual, which is
-    known for each rule. The slower rate counts.
+    |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate, by which
+    halving the intervals would reduce it once more, `LEAST_RATE` to 1. It is measured by the decrease of the rules'
+    differences, and by that of the residual; the slower counts, and 1 where the coarser rules do not differ.
 
     Two rules may agree by chance while both are wrong, where a steep part lies just so between their nodes. So the
     error of the fine rule is at least a small share of the difference between the two coarser ones.
@@ -104,10 +95,6 @@ def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
     Args:
         entries: results of each rule, (3, n, n_entries), the finest first.
         residual: the known error of a sum of entries, for each rule, (3, n).
-
-    Returns:
-        The errors, (n, n_entries), not negative; and the rate, by which halving the intervals would reduce them once
-        more, `LEAST_RATE` to 1, (n,); 1 where the coarser rules do not differ.
     """
     differences = np.abs(entries[:-1] - entries[1:])
     after, before = np.stack([differences.max(axis=2), residual[:2]], axis=1)  # (2, n) each
