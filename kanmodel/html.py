@@ -21,11 +21,9 @@ _FOR_PAGES = re.compile(r' (?:data-[a-z-]+|tabindex|aria-label)="[^"]*"')
 _TITLE = re.compile(r"<title>[^<]*</title>")
 _NAMES = re.compile(r"<title>([^<]*)</title><desc>([^<]*)</desc>")
 
-_COLORS = {
-    "light": "color-scheme:light;background:#fff;color:#1f2328",
-    "dark": "color-scheme:dark;background:#0d1117;color:#e6edf3",
-}
-_FOLLOWS = f"body{{{_COLORS['light']}}}@media (prefers-color-scheme:dark){{body{{{_COLORS['dark']}}}}}"
+_LIGHT = "body{color-scheme:light;background:#fff;color:#1f2328}"
+_DARK = "body{color-scheme:dark;background:#0d1117;color:#e6edf3}"
+_COLORS = {"light": _LIGHT, "dark": _DARK, "auto": f"{_LIGHT}@media (prefers-color-scheme:dark){{{_DARK}}}"}
 _PAGE_STYLE = (
     'body{margin:16px;font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}'
     "h1{font-size:20px}"
@@ -48,15 +46,11 @@ _STYLE = """<style>
 
 
 def write_page(title: str, body: str, theme: str) -> str:
-    """A document for a file from a title in plain text and markup, in a theme's colours; it is XML as well.
-
-    The theme ``auto`` follows the reader's settings.
-    """
-    colors = f"body{{{_COLORS[theme]}}}" if theme in _COLORS else _FOLLOWS
+    """A document for a file from a plain title and markup, in a theme's colours or the reader's; it is XML as well."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         f'<meta name="viewport" content="width=device-width"/><title>{text(title)}</title>'
-        f"<style>{_PAGE_STYLE}{colors}</style></head><body>{write_piece(body)}</body></html>\n"
+        f"<style>{_PAGE_STYLE}{_COLORS[theme]}</style></head><body>{write_piece(body)}</body></html>\n"
     )
 
 
@@ -66,10 +60,7 @@ def write_piece(body: str) -> str:
 
 
 def inline_picture(svg: str) -> str:
-    """A picture without the attributes for scripts of a page.
-
-    The title of a group is kept, as its tooltip and for screen readers.
-    """
+    """A picture without the attributes for scripts of a page, but with titles, for tooltips and screen readers."""
     plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
     return f'<div class="kanscope-figure">{plain}</div>'
 
@@ -98,9 +89,8 @@ def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 def write_facts(facts: Mapping[str, str]) -> str:
     """Names and values, one pair per line."""
-    line = '<tr><th scope="row">{}</th><td>{}</td></tr>'
-    lines = "".join(line.format(text(name), isolate(value)) for name, value in facts.items())
-    return f"<table><tbody>{lines}</tbody></table>"
+    lines = (f'<tr><th scope="row">{text(name)}</th><td>{isolate(value)}</td></tr>' for name, value in facts.items())
+    return f"<table><tbody>{''.join(lines)}</tbody></table>"
 
 
 def fold(summary: str, body: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -23,11 +23,7 @@ from kanmodel.training.tables import Columns, describe_left_out, make_table
 
 @checked
 def load(path: str | Path) -> Model:
-    """Loads a checkpoint file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or foreign; the message names the first difference.
-    """
+    """Loads a checkpoint file; raises CheckpointError if it is missing, truncated or foreign."""
     path = Path(path)
     return Model(load_checkpoint(path), path.stem)
 
@@ -115,21 +111,10 @@ def train(
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
     """
-    columns = Columns(
-        targets=(target,) if isinstance(target, str) else tuple(target),
-        features=None if features is None else tuple(features),
-        ahead=ahead,
-        split=split,
-        segment=segment,
-        time=time,
-        max_step=max_step,
-        units=units or {},
-        last_value=last_value or {},
-        groups=groups or {},
-        integer=tuple(integer),
-        fixed=tuple(fixed),
-    )
-    table = make_table(frame, columns)
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    columns = Columns(targets, None if features is None else tuple(features), split, segment, time, max_step)
+    columns = replace(columns, ahead=ahead, units=units or {}, last_value=last_value or {}, groups=groups or {})
+    table = make_table(frame, replace(columns, integer=tuple(integer), fixed=tuple(fixed)))
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
     line = ProgressLine(progress)
@@ -167,39 +152,28 @@ def fine_tune(
         split: likewise.
         max_step: likewise.
         last_value: likewise.
+        progress: likewise.
         grid_size: intervals of a finer grid for every spline, set before training as by `Model.refine_grid`; None to
             keep the grids.
         move_grids: whether all knots are moved to the data before training, and again after it, because the inputs of
             the inner layers have changed by then.
-        progress: likewise.
         **options: as in `train`, except those of the architecture; `grid_updates` is 0 by default.
 
     Raises:
-        DataError: as `train`.
-        UnknownNameError: as `train`.
+        DataError, UnknownNameError, NonFiniteError: as `train`.
         ConfigError: `grid_size` or `move_grids` for a model without B-splines, a grid that is not finer, or an option
             of the architecture.
-        NonFiniteError: the training diverged.
     """
     for option in ("lookback", "horizon", *ARCHITECTURE):
         if option in options:
             more = "; grid_size sets a finer one" if option == "grid" else ""
             raise ConfigError(f"{option} cannot be given, because it is taken from the model{more}")
     config = model.loaded.config
-    columns = Columns(
-        targets=tuple(target.name for target in config.targets),
-        features=config.feature_names,
-        ahead=config.ahead,
-        split=split,
-        segment=segment,
-        time=time,
-        max_step=max_step,
-        last_value=last_value or {},
-    )
-    table, line = make_table(frame, columns), ProgressLine(progress)
-    tuning = training.fine_tune(
-        model.loaded, table, _read_options({"grid_updates": 0} | options), line, move_grids, grid_size
-    )
+    targets = tuple(target.name for target in config.targets)
+    columns = Columns(targets, config.feature_names, split, segment, time, max_step, ahead=config.ahead)
+    table, line = make_table(frame, replace(columns, last_value=last_value or {})), ProgressLine(progress)
+    chosen = _read_options({"grid_updates": 0} | options)
+    tuning = training.fine_tune(model.loaded, table, chosen, line, move_grids, grid_size)
     line.finish(tuning.after.metrics)
     return Model(tuning.after, model.name)
 

@@ -23,16 +23,19 @@ def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     are_numbers, cells, more = format_cells(rows, columns, N_ROWS)
     lines = [list(columns), *([shorten(cell) for cell in line] for line in cells)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    texts = ["  ".join(map(_pad, line, widths, are_numbers)).rstrip() for line in lines]
+
+    def pad(text: str, width: int, right: bool) -> str:
+        space = " " * (width - _width(text))
+        return space + text if right else text + space
+
+    texts = ["  ".join(map(pad, line, widths, are_numbers)).rstrip() for line in lines]
     return "\n".join([*texts, more] if more else texts)
 
 
 def format_cells(rows: Sequence[Row], columns: Sequence[str], most: int) -> tuple[list[bool], list[list[str]], str]:
     """Which columns are numeric, and so right-aligned; the cells of the first rows; the number of the others."""
-    are_numbers = [
-        all(isinstance(row[column], int | float | None) and not isinstance(row[column], bool) for row in rows)
-        for column in columns
-    ]
+    kinds = int | float | None
+    are_numbers = [all(isinstance(row[c], kinds) and not isinstance(row[c], bool) for row in rows) for c in columns]
     cells = [[write_value(row[column]) for column in columns] for row in rows[:most]]
     return are_numbers, cells, f"… {len(rows) - most} more" if len(rows) > most else ""
 
@@ -69,11 +72,6 @@ def list_some(names: Sequence[str], most: int = N_NAMED) -> str:
 def printable(text: str) -> str:
     """The text with characters replaced that would affect the text around it."""
     return text if text.isprintable() else UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(text))
-    return space + text if right else text + space
 
 
 def _width(text: str) -> int:

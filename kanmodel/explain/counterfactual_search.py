@@ -65,14 +65,12 @@ class SingleFeature:
     Its range is sampled. Without a recurrent part, bounds of the forecasts then say what lies between the samples.
 
     Attributes:
-        feature: its name.
-        unit: its unit; None if unknown.
+        feature: its name; `unit` is None if unknown.
         shift: the smallest shift that reaches the goal, in that unit; None if no sample does.
         shift_in_std: the same in training standard deviations.
         proven: true if bounds prove that no shift reaches the goal whose `shift_in_std` is nearer to 0 by more than
-            0.001, or none within the range if `shift` is None; up to the rounding of forecasts. False if only samples
-            stand behind it, between which the goal may be reached unseen: the network has a recurrent part, or 4,096
-            intervals of the range were not enough.
+            0.001, or none within the range if `shift` is None; up to the rounding of forecasts. False if the goal may
+            be reached unseen between samples: the network is recurrent, or 4,096 intervals were not enough.
         best_prediction: the sampled forecast nearest to the goal.
         searched: number of samples over its range.
     """
@@ -193,8 +191,7 @@ class FeatureSearch:
     def _prove(self, reaching: Array) -> tuple[Array, Array, bool]:
         """Bounds the forecasts of all shifts smaller than those that are known to reach the goal, by intervals.
 
-        Returns:
-            Shifts that were tried, their forecasts, and whether the intervals are all decided.
+        Returns the shifts that were tried, their forecasts, and whether the intervals are all decided.
         """
         smallest, n_bounded = reaching.min(initial=np.inf), 0
         tried, forecasts = [np.empty(0)], [np.empty(0)]

@@ -52,25 +52,16 @@ MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs i
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
 LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
 N_PROFILED = 3  # features of a variable's profile
-OUTPUT_FUNCTIONS = {
-    None: "x",
-    "relu": "Max(x, 0)",
-    "sigmoid": "1/(1 + exp(-x))",
-    "tanh": "tanh(x)",
-    "silu": "x/(1 + exp(-x))",
-}
+OUTPUT_FUNCTIONS = {None: "x", "relu": "Max(x, 0)", "tanh": "tanh(x)"}
+OUTPUT_FUNCTIONS |= {"sigmoid": "1/(1 + exp(-x))", "silu": "x/(1 + exp(-x))"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """The reference windows of one purpose.
+    """The number of reference windows of one purpose, and the time stamps of the first and the last.
 
-    Attributes:
-        windows: their number, in all blocks.
-        first: time stamp of the first; None if unknown.
-        last: that of the last; blocks of the other parts may lie between.
-        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left
-            out, but not more than half.
+    `separate`: none shares a step with another part. Windows at the beginning of a block that do are left out, but not
+    more than half. Blocks of other parts may lie between the first and the last window.
     """
 
     windows: int
@@ -87,16 +78,13 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
     """The model with each part of its reference windows: up to 12 blocks in time order, which go to the parts in turn.
 
     A block begins after the windows that share a step with the block before: their oldest row is in its last window.
-
-    Raises:
-        InsufficientReferenceError: there are fewer than 6 windows.
+    Raises InsufficientReferenceError if there are fewer than 6 windows.
     """
     windows, targets, times = model.reference.windows, model.reference.targets, model.reference.times
     n_windows = len(windows)
     if n_windows < MIN_WINDOWS:
-        raise InsufficientReferenceError(
-            f"formulas need {MIN_WINDOWS} reference windows, to search, choose and judge, but there are {n_windows}"
-        )
+        needed = f"{MIN_WINDOWS} reference windows, to search, choose and judge"
+        raise InsufficientReferenceError(f"formulas need {needed}, but there are {n_windows}")
     n_blocks = 3 * min(MAX_BLOCKS, max(1, n_windows // (3 * BLOCK)))
     rows: list[list[int]] = [[], [], []]
     separate = [True, True, True]
@@ -119,11 +107,9 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
 def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> list[tuple[HeadFormula, float]]:
     """The formulas of one output before the output function, simplest first; deterministic.
 
-    They are searched on the reference windows of `searched`. Each is nearer to the model than the one before on those
-    of `choosing`, of which its R2 is returned beside it: against the model, through the whole model.
-
-    Raises:
-        NonFiniteError: the ledger of a window that is searched is not finite.
+    They are searched on the reference windows of `searched`, whose contributions must be finite (NonFiniteError). Each
+    is nearer to the model than the one before on those of `choosing`, of which its R2 is returned beside it: against
+    the model, through the whole model.
     """
     function, scaling = choosing.config.output_function, choosing.scaling
     with torch.no_grad():
@@ -218,11 +204,9 @@ class _Search:
 
 @dataclass(frozen=True)
 class Variable:
-    """A symbol of a formula and the input that it is.
+    """The input that a symbol is: the id of its node, such as ``lstm:7`` or ``feature:temp_c``.
 
-    Attributes:
-        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``.
-        profile: the features with the largest shares in its value; empty for a feature.
+    The profile has the features with the largest shares in its value; it is empty for a feature.
     """
 
     node: str
@@ -268,7 +252,9 @@ class Writer:
         config, scaling = searched.config, searched.scaling
         self._config, self._scaling, self._output = config, scaling, output
         nodes = [node_id(config, "head", 0, index) for index in range(config.head[0].n_in)]
-        self._symbols = [sympy.Symbol(name) for name in make_identifiers([_name_node(node) for node in nodes])]
+        parts, letters = [node.split(":") for node in nodes], {"lstm": "u", "gru": "u", "front": "n"}
+        names = [letters.get(kind, "") + "_".join(rest) for kind, *rest in parts]  # lstm:3 -> u3
+        self._symbols = [sympy.Symbol(name) for name in make_identifiers(names)]
         self._in_model_units: Sequence[Any] = self._symbols
         shares = profile_nodes(searched).shares.get(ledger_key(config, "head", 0), np.zeros((len(nodes), 0)))
         ranked = zip(nodes, shares, np.argsort(-shares, axis=1, kind="stable")[:, :N_PROFILED], strict=True)
@@ -326,11 +312,8 @@ class Writer:
         found = evaluate(expression, self._judged_inputs)
         is_finite = bool(np.isfinite(found).all())
         name = self._config.outputs[self._output]
-        used = {
-            str(symbol): variable
-            for symbol, variable in zip(self._symbols, self._variables, strict=True)
-            if symbol in expression.free_symbols
-        }
+        named = zip(self._symbols, self._variables, strict=True)
+        used = {str(symbol): variable for symbol, variable in named if symbol in expression.free_symbols}
         printer = NumPyPrinter({"fully_qualified_modules": True, "allow_unknown_functions": True})
         tables = [table.write(prefix) for table in formula.tables]
         body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
@@ -370,12 +353,6 @@ def make_identifiers(names: Sequence[str]) -> list[str]:
     return identifiers
 
 
-def _name_node(node: str) -> str:
-    """``lstm:3`` -> ``u3``; ``feature:temp_c`` -> ``temp_c``."""
-    kind, *rest = node.split(":")
-    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
-
-
 @dataclass(frozen=True, repr=False)
 class Formulas(GlobalResult):
     """Formulas of one output in the head's inputs: the Pareto front of complexity and error.
@@ -385,8 +362,8 @@ class Formulas(GlobalResult):
         unit: of the output; None if unknown.
         formulas: simplest first, each nearer to the model than the one before on the windows that choose.
         searched: the reference windows that formulas are searched on.
-        chosen: later ones, which choose the formulas of the front.
-        judged: the last ones, on which R2 and error are measured.
+        chosen: those that choose the formulas of the front.
+        judged: those on which R2 and error are measured.
     """
 
     output: str

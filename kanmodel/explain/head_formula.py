@@ -35,21 +35,13 @@ PENALTY = 1e6  # a residual where a formula has no value
 
 @dataclass(frozen=True)
 class TabulatedEdge:
-    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last.
+    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last."""
 
-    Attributes:
-        name: of the function in a formula, after a prefix.
-        low: the first position.
-        high: the last one.
-        points: the values.
-        complexity: the number of coefficients that the edge has in the network.
-    """
-
-    name: str
-    low: float
+    name: str  # of the function in a formula, after a prefix
+    low: float  # the first position
     high: float
-    points: tuple[float, ...]
-    complexity: int
+    points: tuple[float, ...]  # the values
+    complexity: int  # the number of coefficients that the edge has in the network
 
     def values(self, x: Array) -> Array:
         """The function at positions, (n,)."""
@@ -85,19 +77,12 @@ def tabulate_edges(
 
 @dataclass(frozen=True)
 class HeadFormula:
-    """The formula of one node of the last layer, of the inputs of the head, in model units.
+    """The formula of one node of the last layer, of the inputs of the head, in model units."""
 
-    Attributes:
-        layers: of the head, first to last.
-        node: number of the node of the last layer.
-        edges: c f(a x + b) of each edge that the node depends on, without d, or its table.
-        constants: of each sub-node, by (layer, sub-node); 0 where there is none.
-    """
-
-    layers: Sequence[KANLayer]
+    layers: Sequence[KANLayer]  # of the head, first to last
     node: int
-    edges: Mapping[Edge, Candidate | TabulatedEdge]
-    constants: Mapping[Subnode, float]
+    edges: Mapping[Edge, Candidate | TabulatedEdge]  # on which the node depends: c f(a x + b) without d, or a table
+    constants: Mapping[Subnode, float]  # 0 where there is none
 
     @property
     def complexity(self) -> int:
@@ -119,10 +104,12 @@ class HeadFormula:
         """The node as an expression of sympy's symbols of the inputs; names of tables begin with the prefix."""
         import sympy  # here, since it is slow to import
 
+        parse = cache(lambda name: sympy.sympify(FUNCTIONS[name].pattern.format("u")))
+
         def express(function: Candidate | TabulatedEdge, x: Any) -> Any:
             if isinstance(function, TabulatedEdge):
                 return sympy.Function(prefix + function.name)(x)
-            return function.c * _parse(function.function).subs(sympy.Symbol("u"), function.a * x + function.b)
+            return function.c * parse(function.function).subs(sympy.Symbol("u"), function.a * x + function.b)
 
         return sympy.sympify(self._evaluate(symbols, express))
 
@@ -187,19 +174,10 @@ class HeadFormula:
         return values[self.node]
 
 
-@cache
-def _parse(function: str) -> Any:
-    """A function of `FUNCTIONS` as an expression of sympy's u."""
-    import sympy
-
-    return sympy.sympify(FUNCTIONS[function].pattern.format("u"))
-
-
 def find_used(layers: Sequence[KANLayer], node: int, edges: Iterable[Edge]) -> tuple[list[Edge], int]:
-    """The edges by which a node of the last layer depends on the inputs, in order; others of the head are zero.
+    """The edges by which a node of the last layer depends on the inputs, in order, and their number in a formula.
 
-    Returns:
-        Also how many edges a formula has of them, as a node is written out wherever it is read.
+    Other edges of the head are zero. A formula has some repeatedly, as a node is written out wherever it is read.
     """
     enters = [layer.config.node_of_subnode for layer in layers]
     reached, reaching = {(0, i) for i in range(layers[0].config.n_in)}, []  # nodes that depend on an input

@@ -28,9 +28,7 @@ FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:
     """Numbers of features, in the given order; of all features if `names` is None.
 
-    Raises:
-        DataError: there is no name, or one is repeated.
-        UnknownNameError: there is no such feature.
+    Raises DataError if there is no name or one is repeated, UnknownNameError if there is no such feature.
     """
     known = config.feature_names
     chosen = known if names is None else [names] if isinstance(names, str) else list(names)
@@ -45,30 +43,20 @@ def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> lis
 
 
 def find_rows(config: ModelConfig, steps: Sequence[int] | None) -> slice:
-    """The rows of a window from a first to a last step, inclusive, 0 the newest; all rows if `steps` is None.
-
-    Raises:
-        DataError: `steps` is not two such numbers.
-    """
+    """The rows of a window from a first to a last step, inclusive, 0 the newest, or else DataError; all for None."""
     oldest = 1 - config.lookback
     steps = (oldest, 0) if steps is None else steps
     if len(steps) != 2 or not oldest <= steps[0] <= steps[1] <= 0:
-        raise DataError.at(
-            "steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {quote(list(steps))}"
-        )
+        range_ = f"a first and a last step from {oldest}, the oldest, to 0"
+        raise DataError.at("steps", f"must be {range_}, but is {quote(list(steps))}")
     return rows_of_steps(steps[0], steps[1], config.lookback)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The range that a forecast must reach, in the target's unit.
+    """The range that a forecast must reach, in the target's unit; infinite at an end without a bound.
 
-    Attributes:
-        low: lower bound; -inf for none.
-        high: upper bound; inf for none.
-
-    Raises:
-        DataError: neither bound is finite, a bound is NaN, or the range is empty.
+    Raises DataError if neither bound is finite, a bound is NaN, or the range is empty.
     """
 
     low: float = -np.inf
@@ -84,8 +72,7 @@ class Goal:
     def of(cls, at_least: float | None, at_most: float | None, between: Sequence[float] | None) -> Goal:
         """The goal from exactly one of a lower bound, an upper bound and both.
 
-        Raises:
-            DataError: none or several are given, `between` is not two numbers, or there is no such range.
+        Raises DataError if none or several are given, `between` is not two numbers, or there is no such range.
         """
         bounds = {"at_least": at_least, "at_most": at_most, "between": between}
         given = [name for name, bound in bounds.items() if bound is not None]
@@ -115,13 +102,10 @@ class Search:
     Attributes:
         features: names of the features; None for all. Fixed and constant features do not change even if named.
         steps: the first and the last step, 0 the newest; None for all.
-        max_features: largest number of features that change together, from 1.
+        max_features: largest number of features that change together, from 1, or else DataError.
         within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
             is already outside may stay, but does not move further out. A feature shifts by at most 10 training standard
             deviations in any case.
-
-    Raises:
-        DataError: `max_features` is below 1.
     """
 
     features: Sequence[str] | str | None = None
@@ -138,16 +122,11 @@ class Shifts:
     """The possible shifts of one window, (lookback, n_features), original units, and their forecasts of one output.
 
     Attributes:
-        low: the smallest shift of each feature, (n_features,), at most 0; 0 for features that do not change.
-        high: the largest shift, at least 0.
-        columns: the features.
+        low, high: smallest shift of each feature, (n_features,), at most 0, and largest; 0 if it does not change.
+        columns: the features; features or steps that cannot be used raise as `find_features` and `find_rows`.
         std: training standard deviation of each feature, 1 for a constant one, original units.
-        integer: whether a feature shifts by whole numbers of its unit only.
+        integer: whether a feature shifts by whole numbers of its unit only; `movable` are those that can change.
         has_bounds: whether `bound` is possible: the network has no recurrent part.
-
-    Raises:
-        DataError: features or steps that cannot be used.
-        UnknownNameError: there is no such feature.
     """
 
     def __init__(self, model: LoadedModel, window: Array, output: int, search: Search) -> None:
@@ -164,11 +143,7 @@ class Shifts:
         low, high = np.where(moves, np.minimum(low, 0.0), 0.0), np.where(moves, np.maximum(high, 0.0), 0.0)
         self.low = np.where(self.integer, np.ceil(low * self.std) / self.std, low)
         self.high = np.where(self.integer, np.floor(high * self.std) / self.std, high)
-
-    @property
-    def movable(self) -> NDArray[np.int64]:
-        """Numbers of the features that can change."""
-        return np.flatnonzero((self.low < 0) | (self.high > 0))
+        self.movable: NDArray[np.int64] = np.flatnonzero((self.low < 0) | (self.high > 0))
 
     def change(self, shifts: Array) -> Array:
         """The changed windows, (n, lookback, n_features), for shifts (n, n_features)."""

@@ -24,25 +24,14 @@ from kanmodel.network.layer import KANLayer, LayerTrace
 
 @dataclass(frozen=True)
 class Function:
-    """One f.
+    """One f. If it is mirrored, its domain holds for the argument or its negative."""
 
-    Attributes:
-        values: f itself, elementwise, float64.
-        pattern: f in Python's notation, with numpy's names, where ``{}`` stands for the argument.
-        complexity: pykan's price.
-        domain: from where to where f is defined without a pole.
-        mirrored: whether f(-u) is f(u) or -f(u), so that the sign of the argument is part of c; the domain then holds
-            for the argument or its negative.
-        homogeneous: whether f(a u) is a straight line of f(u) for positive a, so that the scale of the argument is
-            part of c and d.
-    """
-
-    values: Callable[[Array], Array]
-    pattern: str
-    complexity: int
-    domain: tuple[float, float] = (-inf, inf)
-    mirrored: bool = False
-    homogeneous: bool = False
+    values: Callable[[Array], Array]  # f itself, elementwise, float64
+    pattern: str  # in Python's notation, with numpy's names, where {} stands for the argument
+    complexity: int  # pykan's price
+    domain: tuple[float, float] = (-inf, inf)  # from where to where f is defined without a pole
+    mirrored: bool = False  # f(-u) is f(u) or -f(u), so that the sign of the argument is part of c
+    homogeneous: bool = False  # f(a u) is a straight line of f(u) for a > 0, so that a is part of c and d
 
     def is_defined_between(self, first: float, last: float) -> bool:
         """Whether the domain holds every argument from one to another, both finite in f."""
@@ -103,14 +92,7 @@ N_SAMPLES = 128  # of an edge
 
 @dataclass(frozen=True)
 class Candidate:
-    """A formula c f(a x + b) + d for sampled values.
-
-    Attributes:
-        function: name of f, in `FUNCTIONS`.
-        a, b: inner scale and shift.
-        c, d: outer scale and shift.
-        r2: coefficient of determination on the samples.
-    """
+    """A formula c f(a x + b) + d for sampled values, with its R2 there; `function` is the name of f in `FUNCTIONS`."""
 
     function: str
     a: float
@@ -265,10 +247,8 @@ def _write_line(scale: float, inner: str, shift: float) -> str:
 
 
 # The search for the argument. Positions u run from -1 to 1, the argument from one end to another; its ends are mapped
-# from parameters without bounds. Scans reach arguments that run over `REACH`: 128 even samples of a sine are then about
-# four a period.
-
-REACH = 60 * np.pi
+# from parameters without bounds.
+REACH = 60 * np.pi  # that the scanned arguments run over: 128 even samples of a sine are then about four a period
 LARGEST_LOG_RATIO = 18.0  # so that rounding leaves both ends on the same side of 0
 N_STARTS = 3
 LEAST_SPREAD = 0.003  # standard deviation of f beside its root mean square: below it, c f and d nearly cancel
@@ -283,17 +263,13 @@ Ends = tuple[Array, Array]  # the argument at u = -1 and at u = 1
 
 @dataclass(frozen=True)
 class Search:
-    """How the argument of one f is searched.
+    """How the argument of one f is searched."""
 
-    Attributes:
-        ends: from parameters, each (...), to the ends of the argument, each (...).
-        starts: from positions and values (n,) to groups of parameters (n_parameters, m), whose best may be refined.
-        refined: whether the residuals are smooth in the parameters.
-    """
-
-    ends: Callable[..., Ends]
-    starts: Callable[[Array, Array], Iterable[Array]]
-    refined: bool = True
+    ends: Callable[..., Ends]  # from parameters, each (...), to the ends of the argument, each (...)
+    starts: Callable[
+        [Array, Array], Iterable[Array]
+    ]  # positions, values (n,) to groups of parameters (n_parameters, m)
+    refined: bool = True  # the best of each group; if the residuals are smooth in the parameters
 
 
 def _search_argument(name: str, u: Array, y: Array) -> tuple[float, float] | None:
@@ -393,11 +369,10 @@ def _within(bound: Callable[[Array], Array], parameters: Array) -> Search:
     return Search(lambda first, last: (bound(first) * ALMOST, bound(last) * ALMOST), lambda u, y: [pairs])
 
 
-def _around(zero: Array) -> Ends:
-    return -1 - zero, 1 - zero
-
-
-_POWERS = Search(_around, lambda u, y: [np.linspace(-1, 1, 41)[None], *_either_sign(1 + np.geomspace(1e-3, 1e3, 25))])
+_POWERS = Search(
+    lambda zero: (-1 - zero, 1 - zero),
+    lambda u, y: [np.linspace(-1, 1, 41)[None], *_either_sign(1 + np.geomspace(1e-3, 1e3, 25))],
+)
 _ROOTS = Search(  # the logarithm of the ratio of the ends, both of which are positive
     lambda ratio: (np.ones_like(ratio), np.exp(np.clip(ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))),
     lambda u, y: _either_sign(np.geomspace(0.01, LARGEST_LOG_RATIO, 40)),
@@ -405,8 +380,8 @@ _ROOTS = Search(  # the logarithm of the ratio of the ends, both of which are po
 _SHAPES = Search(lambda first, last: (first, last), _start_shapes)
 SEARCHES: dict[str, Search] = {
     **dict.fromkeys(("x^2", "x^3", "x^4", "x^5"), _POWERS),  # where the argument is 0
-    "abs": Search(_around, _start_between_samples(6)),
-    "sgn": Search(_around, _start_between_samples(1), refined=False),
+    "abs": Search(_POWERS.ends, _start_between_samples(6)),
+    "sgn": Search(_POWERS.ends, _start_between_samples(1), refined=False),
     **dict.fromkeys(("1/x", "1/x^2", "sqrt", "x^1.5", "1/sqrt(x)", "log"), _ROOTS),
     "exp": Search(  # how far the argument runs; it runs up to 0, so that nothing overflows
         lambda run: (-np.maximum(run, 0), np.minimum(run, 0)),

@@ -29,8 +29,7 @@ class Curve:
     """Forecasts of one window over the values or shifts of one feature.
 
     Attributes:
-        feature: its name.
-        unit: its unit; None if unknown.
+        feature: its name; `unit` is None if unknown.
         kind: ``shift``, values that are added to the feature; ``value``, values that replace it.
         values: (points,), in the feature's unit.
         predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
@@ -47,12 +46,7 @@ class Curve:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class WhatIf(Result):
-    """Response curves for each window and feature.
-
-    Attributes:
-        outputs: names of the outputs.
-        curves: by window, then by feature in the requested order.
-    """
+    """Response curves for each window, and for each feature in the requested order."""
 
     outputs: tuple[str, ...]
     curves: tuple[tuple[Curve, ...], ...]
@@ -82,11 +76,8 @@ class WhatIf(Result):
         for window in windows:
             curves.append([])
             for feature in chosen:
-                column, low, high = (
-                    model.config.features[feature],
-                    model.feature_low[feature],
-                    model.feature_high[feature],
-                )
+                column = model.config.features[feature]
+                low, high = model.feature_low[feature], model.feature_high[feature]
                 if shift is None and not np.isfinite([low, high]).all():
                     raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
                 values = np.linspace(low, high, points) if shift is None else _read_shift(shift)
@@ -109,27 +100,20 @@ class WhatIf(Result):
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each window, feature and value, with a column for each output."""
-        return [
-            {
-                "window": window,
-                "feature": curve.feature,
-                curve.kind: value,
-                "outside_training_range": outside,
-                **dict(zip(self.outputs, predictions, strict=True)),
-            }
-            for window, curves in enumerate(self.curves)
-            for curve in curves
-            for value, outside, predictions in zip(
-                curve.values.tolist(),
-                curve.outside_training_range.tolist(),
-                curve.predictions.tolist(),
-                strict=True,
-            )
-        ]
+        rows = []
+        for window, curve in ((window, curve) for window, curves in enumerate(self) for curve in curves):
+            points = curve.values.tolist(), curve.outside_training_range.tolist(), curve.predictions.tolist()
+            for value, outside, predictions in zip(*points, strict=True):
+                row = {"window": window, "feature": curve.feature, curve.kind: value, "outside_training_range": outside}
+                rows.append(row | dict(zip(self.outputs, predictions, strict=True)))
+        return rows
 
-    def _summary(self) -> list[dict[str, Any]]:
-        """A row for each curve and output, with its range."""
-        return [
+    def _title(self) -> str:
+        return "What if"
+
+    def _tables(self) -> list[Table]:
+        """The range of each curve and output, and every value."""
+        summary = [
             {
                 "window": window,
                 "feature": with_unit(curve.feature, curve.unit),
@@ -146,12 +130,7 @@ class WhatIf(Result):
             for curve in curves
             for output, predictions in zip(self.outputs, curve.predictions.T, strict=True)
         ]
-
-    def _title(self) -> str:
-        return "What if"
-
-    def _tables(self) -> list[Table]:
-        summary, rows = self._summary(), self.table()
+        rows = self.table()
         return [Table(summary, list(summary[0])), Table(rows, list(rows[0]), "Every value", in_text=False)]
 
 

@@ -31,27 +31,17 @@ Point = tuple[float, float]
 
 @dataclass
 class Row:
-    """A layer; `lay_out` sets `y` of its nodes' centres, and `pitch` from one kept node to the next.
-
-    Attributes:
-        kind: of its nodes.
-        layer: its index within its stage.
-        kept: kept nodes, in the order of the data.
-        pruned: pruned nodes.
-        edges: the edges that leave its nodes and have a box.
-        has_factors: whether some of its nodes are products, with their factors below them.
-        pruned_width: width that the pruned nodes take; 0 if they are folded.
-    """
+    """A layer of nodes of one kind; `layer` is its index within its stage."""
 
     kind: str
     layer: int
-    kept: Sequence[TopologyNode]
+    kept: Sequence[TopologyNode]  # in the order of the data
     pruned: Sequence[TopologyNode]
-    edges: Sequence[TopologyEdge]
-    has_factors: bool
-    pruned_width: float
-    y: float = 0.0
-    pitch: float = 0.0
+    edges: Sequence[TopologyEdge]  # that leave its nodes and have a box
+    has_factors: bool  # whether some of its nodes are products, with their factors below them
+    pruned_width: float  # that the pruned nodes take; 0 if they are folded
+    y: float = 0.0  # of its nodes' centres, set by `lay_out`
+    pitch: float = 0.0  # from one kept node to the next, likewise
 
     @property
     def side(self) -> float:
@@ -62,12 +52,6 @@ class Row:
     def boxes_width(self) -> float:
         """Width of all boxes in one line."""
         return len(self.edges) * (self.side + BOX_GAP)
-
-    @property
-    def wanted_width(self) -> float:
-        """Width of the nodes, or of the boxes in one line."""
-        pitch = FEATURE_PITCH if self.kind == "feature" else NODE_PITCH
-        return max(len(self.kept) * pitch + self.pruned_width, self.boxes_width)
 
     def lines(self, width: float) -> int:
         """Number of lines of boxes."""
@@ -80,49 +64,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Box:
-    """The position of an edge's curve.
-
-    Attributes:
-        x, y: its centre.
-        line: its index in its column, from the bottom.
-        lines: number of boxes in a column of its layer.
-        side: width and height.
-        low: y coordinate of the lower end of its layer's columns.
-        high: y coordinate of their upper end.
-    """
+    """The position of an edge's curve: its centre, and where it is in a column of boxes."""
 
     x: float
     y: float
-    line: int
-    lines: int
-    side: float
-    low: float
-    high: float
+    line: int  # its index in its column, from the bottom
+    lines: int  # number of boxes in a column of its layer
+    side: float  # width and height
+    low: float  # y coordinate of the lower end of its layer's columns
+    high: float  # of their upper end
 
 
 @dataclass(frozen=True)
 class Layout:
-    """All positions, in pixels from the top left.
-
-    Attributes:
-        width, height: of the picture.
-        left, right: ends of the layers.
-        rows: the layers, from bottom to top.
-        places: centre of each drawn node and sub-node, by id.
-        boxes: boxes of the kept edges' curves.
-        tilted: whether names of features are tilted, because they are too many or too long.
-        name_length: most characters of the name of a feature.
-    """
+    """All positions, in pixels from the top left."""
 
     width: float
     height: float
-    left: float
+    left: float  # end of the layers
     right: float
-    rows: Sequence[Row]
-    places: Mapping[str, Point]
-    boxes: Mapping[EdgeKey, Box]
-    tilted: bool
-    name_length: int
+    rows: Sequence[Row]  # from bottom to top
+    places: Mapping[str, Point]  # centre of each drawn node and sub-node, by id
+    boxes: Mapping[EdgeKey, Box]  # of the kept edges' curves
+    tilted: bool  # whether names of features are tilted, because they are too many or too long
+    name_length: int  # most characters of the name of a feature
 
 
 def lay_out(topology: Topology, fold: bool, with_curves: bool = True) -> Layout:
@@ -131,8 +96,11 @@ def lay_out(topology: Topology, fold: bool, with_curves: bool = True) -> Layout:
     Without curves layers are further apart, so that links can be distinguished. With `fold` pruned nodes are only
     counted beside their layer.
     """
-    rows = _group_by_layer(topology, fold, with_curves)
-    width = min(MAX_WIDTH, max(MIN_WIDTH, *(row.wanted_width for row in rows)))
+    rows, wanted = _group_by_layer(topology, fold, with_curves), [MIN_WIDTH]
+    for row in rows:
+        pitch = FEATURE_PITCH if row.kind == "feature" else NODE_PITCH
+        wanted.append(max(len(row.kept) * pitch + row.pruned_width, row.boxes_width))
+    width = min(MAX_WIDTH, max(wanted))
     left, right = MARGIN + CAPTIONS, MARGIN + CAPTIONS + width
     for row in rows:
         row.pitch = min(MAX_PITCH, (width - row.pruned_width) / max(1, len(row.kept)))
@@ -168,18 +136,10 @@ def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> list[R
     products = {edge.target for edge in topology.edges if edge.kind == "product"}
     rows = []
     for (kind, layer), members in nodes.items():
-        pruned = [node for node in members if not node.kept]
-        rows.append(
-            Row(
-                kind=kind,
-                layer=layer,
-                kept=[node for node in members if node.kept],
-                pruned=pruned,
-                edges=[edge for node in members for edge in leaving.get(node.id, ())],
-                has_factors=any(node.id in products for node in members),
-                pruned_width=0.0 if fold else len(pruned) * PRUNED_PITCH,
-            )
-        )
+        kept, pruned = ([node for node in members if node.kept == is_kept] for is_kept in (True, False))
+        edges = [edge for node in members for edge in leaving.get(node.id, ())]
+        has_factors = any(node.id in products for node in members)
+        rows.append(Row(kind, layer, kept, pruned, edges, has_factors, 0.0 if fold else len(pruned) * PRUNED_PITCH))
     return rows
 
 
@@ -208,12 +168,11 @@ def _place_factors(topology: Topology, places: Mapping[str, Point]) -> dict[str,
     for edge in topology.edges:
         if edge.kind == "product" and edge.target in places:
             factors.setdefault(edge.target, []).append(edge.source)
-    found = {}
-    for product, members in factors.items():
-        x, y = places[product]
-        for index, member in enumerate(members):
-            found[member] = (x + (index - (len(members) - 1) / 2) * FACTOR_PITCH, y + CHIP / 2 + FACTORS - 6)
-    return found
+    return {
+        member: (x + (index - (len(members) - 1) / 2) * FACTOR_PITCH, y + CHIP / 2 + FACTORS - 6)
+        for (x, y), members in ((places[product], members) for product, members in factors.items())
+        for index, member in enumerate(members)
+    }
 
 
 def _place_boxes(
@@ -233,10 +192,7 @@ def _place_boxes(
 
 
 def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:
-    """Positions from `low` to `high` in the order of the wanted ones, at least `pitch` apart, nearest in least squares.
-
-    There must be enough space for them.
-    """
+    """Positions between two, in the order wanted and at least `pitch` apart, nearest in least squares; if they fit."""
     blocks: list[tuple[float, int]] = []  # touching positions: mean wanted position of their first, count
     for index, x in enumerate(wanted):
         mean, count = x - index * pitch, 1

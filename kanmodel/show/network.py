@@ -16,17 +16,7 @@ from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
-from kanmodel.show.layout import (
-    BOX_GAP,
-    CHARACTER,
-    CHIP,
-    FOLDED,
-    STEP_GAP,
-    Box,
-    Layout,
-    Point,
-    lay_out,
-)
+from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, FOLDED, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, shorten, write_amount, write_points
 
@@ -111,13 +101,10 @@ def draw_topology(
         theme: colours.
         curves: its `curved_edges`, sampled; by default the strongest `N_CURVES` kept edges.
         pruned: whether pruned nodes are folded into one counted group per layer; otherwise they are drawn faintly.
-        color: what the strength of an edge shows: its score, by opacity, as in pykan; or its contribution, by width.
-            Without scores it is the contribution.
-        through: id of a node; only the paths through it are drawn.
+        color: what the strength of an edge shows: its score, by opacity, as in pykan; or its contribution, by width,
+            which also replaces scores that are unknown.
+        through: id of a node; only the paths through it are drawn, or UnknownNameError is raised.
         n_links: most links of each kind that are drawn.
-
-    Raises:
-        UnknownNameError: there is no such node.
     """
     if curves is None:
         kept = sorted((edge for edge in topology.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
@@ -142,27 +129,16 @@ def draw_topology(
 
 @dataclass(frozen=True)
 class _Scene:
-    """A network, ready to be drawn.
-
-    Attributes:
-        topology: the network.
-        layout: positions of nodes and curves.
-        nodes: its nodes by id.
-        curves: its kept edges, sampled.
-        colors: colour indices of the features that contribute most; the others share colour 0.
-        by_score: whether a link's opacity shows its score; otherwise its width shows its contribution.
-        fold: whether pruned parts are left out and counted.
-        bundled: whether kept edges are drawn as links without curves, because there are too many.
-    """
+    """A network, ready to be drawn."""
 
     topology: Topology
     layout: Layout
-    nodes: Mapping[str, TopologyNode]
-    curves: Mapping[EdgeKey, Edge]
-    colors: Mapping[str, int]
-    by_score: bool
-    fold: bool
-    bundled: bool
+    nodes: Mapping[str, TopologyNode]  # by id
+    curves: Mapping[EdgeKey, Edge]  # its kept edges, sampled
+    colors: Mapping[str, int]  # indices for the features that contribute most; the others share colour 0
+    by_score: bool  # whether a link's opacity shows its score; otherwise its width shows its contribution
+    fold: bool  # whether pruned parts are left out and counted
+    bundled: bool  # whether kept edges are drawn as links without curves, because there are too many
 
     @classmethod
     def of(cls, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color) -> _Scene:
@@ -246,8 +222,10 @@ def _add_links(root: Part, scene: _Scene) -> None:
             opacity = 1.0 if edge.opacity is None else edge.opacity
         elif box is not None:
             width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
+        share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
+        lines = (name_edge(edge), share, *list_worth(edge, unit), describe_shape(curve) if curve else "")
         group = root.add_group(
-            _describe_edge(edge, curve, unit),
+            "\n".join(filter(None, lines)),
             class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
             **{f"data_{name}": getattr(edge, name) for name in EDGE_DATA},
             tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
@@ -277,19 +255,18 @@ def _join_through(source: Point, target: Point, box: Box) -> str:
 
 def _add_curve(group: Part, box: Box, curve: Edge, opacity: float) -> None:
     """The function of an edge, fitted into its box."""
+
+    def fit(values: Array) -> Array:
+        """Values scaled to 0 to 1; 0.5 if they are all equal."""
+        span = float(np.ptp(values))
+        return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
+
     side, inner = box.side, box.side - 2 * PADDING
     x, y = box.x - side / 2, box.y - side / 2
     group.add("rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
-    xs = x + PADDING + _fit(curve.x) * inner
-    ys = y + side - PADDING - _fit(curve.y) * inner
+    xs, ys = x + PADDING + fit(curve.x) * inner, y + side - PADDING - fit(curve.y) * inner
     opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
     group.add("polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
-
-
-def _fit(values: Array) -> Array:
-    """Values scaled to 0 to 1; 0.5 if they are all equal."""
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
 
 
 def _add_nodes(root: Part, scene: _Scene) -> None:
@@ -306,27 +283,22 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
         if scene.fold and not node.kept:
             continue
         x, y = layout.places[node.id]
-        group = root.add_group(
-            _describe_node(node, scene.topology.unit),
-            class_=f"node {node.kind}" if node.kept else f"node {node.kind} pruned",
-            data_node=node.id,
-            data_kept=node.kept,
-            tabindex=0,
-        )
+        profile = ", ".join(f"{share:.0%} {name}" for name, share in list(node.profile.items())[:N_SHARES])
+        label = "\n".join(filter(None, (node.label, *list_worth(node, scene.topology.unit), profile)))
+        class_ = f"node {node.kind}" if node.kept else f"node {node.kind} pruned"
+        group = root.add_group(label, class_=class_, data_node=node.id, data_kept=node.kept, tabindex=0)
         if scene.is_chip(node):
             _add_chip(group, node, (x, y), rooms[node.id], node.id in products, scene.colors)
             continue
-        is_feature, radius, class_ = node.kept and node.kind == "feature", SMALL_DOT, "dot" if node.kept else "dot pale"
-        if is_feature:
-            radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
-            class_ = f"f{scene.colors.get(node.label, 0)}"
         group.add("circle", class_="hit", cx=x, cy=y, r=DOT + 2)  # larger, for pointers
-        group.add("circle", class_=class_, cx=x, cy=y, r=radius)
-        if is_feature and layout.tilted:
-            turned = f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"
-            group.add("text", shorten(node.label, layout.name_length), class_="end", transform=turned)
-        elif is_feature:
-            group.add("text", shorten(node.label, layout.name_length), class_="middle", x=x, y=y + 24)
+        if not node.kept or node.kind != "feature":
+            group.add("circle", class_="dot" if node.kept else "dot pale", cx=x, cy=y, r=SMALL_DOT)
+            continue
+        radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
+        group.add("circle", class_=f"f{scene.colors.get(node.label, 0)}", cx=x, cy=y, r=radius)
+        turned = f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"
+        place = {"class_": "end", "transform": turned} if layout.tilted else {"class_": "middle", "x": x, "y": y + 24}
+        group.add("text", shorten(node.label, layout.name_length), **place)
 
 
 def _add_chip(
@@ -341,16 +313,14 @@ def _add_chip(
         name = shorten(node.label.rsplit(" ", 1)[-1])  # its numbers
     width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
     chip, text = ("chip solid", "middle on-solid") if is_output else ("chip", "middle")
-    has_bar = bool(node.profile) and not is_output
+    shares = [(number, node.profile.get(name, 0.0)) for name, number in colors.items()]
+    shares = [*shares, (0, 1 - sum(share for _, share in shares))] if node.profile and not is_output else []
     group.add("rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
-    group.add("text", name, class_=text, x=x, y=y + (1 if has_bar else 4))
-    if has_bar:
-        shares = [(number, node.profile.get(name, 0.0)) for name, number in colors.items()]
-        shares.append((0, 1 - sum(share for _, share in shares)))
-        left, top, length = x - width / 2 + 5, y + CHIP / 2 - BAR - 3, width - 10
-        for number, share in shares:
-            group.add("rect", class_=f"f{number}", x=left, y=top, width=max(0.0, share * length), height=BAR)
-            left += share * length
+    group.add("text", name, class_=text, x=x, y=y + (1 if shares else 4))
+    left, top, length = x - width / 2 + 5, y + CHIP / 2 - BAR - 3, width - 10
+    for number, share in shares:
+        group.add("rect", class_=f"f{number}", x=left, y=top, width=max(0.0, share * length), height=BAR)
+        left += share * length
 
 
 def _add_folded(root: Part, layout: Layout) -> None:
@@ -368,12 +338,11 @@ def _add_folded(root: Part, layout: Layout) -> None:
 
 def _add_legend(root: Part, scene: _Scene, n_links: int | None) -> None:
     """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
+    value = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
+    text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
     if scene.bundled:
         value = "pykan's score" if scene.by_score else "the mean |contribution|"
         text = f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."
-    else:
-        value = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
-        text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
     lines = [text + (f" Of more than {n_links} links only the strongest are drawn." if n_links is not None else "")]
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
@@ -390,16 +359,3 @@ def describe_cost(topology: Topology) -> str:
         return f"{kept} against the full model."
     errors = f"the mean absolute error goes from {cost.mae_full:.3g} to {write_amount(cost.mae, topology.unit)}"
     return f"{kept} against the full model; {errors}."
-
-
-def _describe_edge(edge: TopologyEdge, curve: Edge | None, unit: str | None) -> str:
-    """Ends, contribution and shape of an edge, one per line."""
-    share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
-    lines = (name_edge(edge), share, *list_worth(edge, unit), describe_shape(curve) if curve else "")
-    return "\n".join(filter(None, lines))
-
-
-def _describe_node(node: TopologyNode, unit: str | None) -> str:
-    """Name, contribution and profile of a node, one per line."""
-    profile = ", ".join(f"{share:.0%} {name}" for name, share in list(node.profile.items())[:N_SHARES])
-    return "\n".join(filter(None, (node.label, *list_worth(node, unit), profile)))

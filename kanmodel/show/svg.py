@@ -21,15 +21,10 @@ TINY = 1e-300  # shorter scales have no ticks
 
 
 class Part(Element):
-    """An element of a picture.
+    """An element of a picture, with its tag, text and attributes.
 
-    Args:
-        tag: its name.
-        text: its text.
-        **attributes: ``data_node`` becomes ``data-node``, and ``class_`` ``class``; None is left out.
-
-    Raises:
-        NonFiniteError: a number is not finite.
+    The attribute ``data_node`` becomes ``data-node``, and ``class_`` ``class``; None is left out. Raises NonFiniteError
+    if a number is not finite.
     """
 
     __slots__ = ()  # a picture has thousands of them
@@ -51,17 +46,13 @@ class Part(Element):
         group.add("title", label)
         return group
 
-    def add_name(self, name: str, length: int, **attributes: object) -> Part:
-        """Adds a text of at most `length` characters; a longer name has the full name as its title."""
-        text = self.add("text", shorten(name, length), **attributes)
-        if len(name) > length:
-            text.add("title", name)
-        return text
-
     def add_heading(self, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200) -> Part:
-        """Adds a heading and a caption below it, of at most so many characters; returns the caption."""
-        self.add_name(heading, n_heading, x=MARGIN, y=36.0, class_="heading")
-        return self.add_name(caption, n_caption, x=MARGIN, y=57.0, class_="muted")
+        """Adds a heading and a caption below it, of at most so many characters, with the whole text as title."""
+        for name, length, y, class_ in ((heading, n_heading, 36.0, "heading"), (caption, n_caption, 57.0, "muted")):
+            text = self.add("text", shorten(name, length), x=MARGIN, y=y, class_=class_)
+            if len(name) > length:
+                text.add("title", name)
+        return text
 
     def add_rules(self, x: Scale, top: float, bottom: float, unit: str | None) -> None:
         """Adds the x axis of a bar chart: a vertical rule for each tick, and the unit."""
@@ -107,11 +98,7 @@ def shorten(text: str, length: int = MAX_LABEL) -> str:
 
 
 def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
-    """Formats positions for the attribute ``points``.
-
-    Raises:
-        NonFiniteError: a position is not finite.
-    """
+    """Formats positions for the attribute ``points``; raises as `require_finite`."""
     require_finite(sum(xs) + sum(ys))
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in zip(xs, ys, strict=True))
 
@@ -127,11 +114,7 @@ def write_change(value: float, unit: str | None) -> str:
 
 
 def require_finite(value: float) -> None:
-    """Ensures that a picture contains no NaN or infinity.
-
-    Raises:
-        NonFiniteError: the value is not finite.
-    """
+    """Raises NonFiniteError for NaN and infinity, so that a picture contains none."""
     if not isfinite(value):
         raise NonFiniteError("the picture must be finite, but a result of the model is not")
 
@@ -183,10 +166,7 @@ class Scale:
 def scale_over(values: Iterable[float], start: float, end: float, margin: float = 0.0) -> Scale:
     """The scale from the smallest value, at pixel `start`, to the largest; if they are equal, around that value.
 
-    The margin is added on either side, as a share of the length.
-
-    Raises:
-        NonFiniteError: a value is not finite.
+    The margin is added on either side, as a share of the length. Raises as `require_finite`.
     """
     known = [float(value) for value in values]
     require_finite(sum(known))

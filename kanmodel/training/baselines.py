@@ -26,14 +26,11 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
 
 
 def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
-    """The persistence forecast: each target keeps the last value that is known at the window's last row.
+    """The persistence forecast, (len(ends), horizon * n_targets), original units; None if a window has no such value.
 
-    That is the feature that `TrainingTable.last_value` names; otherwise, if `TrainingTable.ahead` is not 0, the last
-    value of the target's column up to that row, within the segment. A target's column that is already shifted contains
-    future values, so without such a feature there is no forecast.
-
-    Returns:
-        (len(ends), horizon * n_targets), original units; None if a window has no such value.
+    Each target keeps the last value known at the window's last row: of the feature that `TrainingTable.last_value`
+    names, or else of the target's column in the segment. A column that is already shifted (`ahead` 0) has future values
+    and gives none.
     """
     columns = []
     for number, name in enumerate(table.target_names):
@@ -41,7 +38,12 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
         if source is None:
             if not table.ahead:
                 return None
-            columns.append(_last_known(table, number)[ends])
+            known = np.empty(table.n_rows)
+            for first, last in table.segments:
+                column = table.targets[first:last, number]
+                at = np.maximum.accumulate(np.where(np.isnan(column), 0, np.arange(last - first)))
+                known[first:last] = column[at]  # NaN before the first value
+            columns.append(known[ends])
         elif source == 0:
             columns.append(np.zeros(len(ends)))
         else:
@@ -50,26 +52,12 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
     return None if np.isnan(forecasts).any() else forecasts
 
 
-def _last_known(table: TrainingTable, target: int) -> Array:
-    """The last value of a target at or before each row in its segment, (n_rows,); NaN if there is none."""
-    known = np.empty(table.n_rows)
-    for first, last in table.segments:
-        column = table.targets[first:last, target]
-        known[first:last] = column[np.maximum.accumulate(np.where(np.isnan(column), 0, np.arange(last - first)))]
-    return known
-
-
 def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period: float) -> Array | None:
-    """The seasonal naive forecast: each period repeats the one before, such as the same hour of the day before.
+    """The seasonal naive forecast, (len(ends), horizon * n_targets), original units; `period` is in seconds.
 
     Each output is the latest value of its target a whole number of periods before it that is known at the window's last
-    row. Source: Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.2, seasonal naive
-    method.
-
-    Returns:
-        (len(ends), horizon * n_targets), original units; None if the table's clock has no such season, a period in
-        seconds, if `TrainingTable.ahead` is 0, so that it is unknown which values are known, or if a window has no such
-        value.
+    row (Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.2). None if the clock has no
+    such season, `ahead` is 0, so that it is unknown which values are known, or a window has no such value.
     """
     clock = table.clock
     if clock is None or clock.rows_per(period) is None or not table.ahead:

@@ -18,13 +18,10 @@ PROVED = 1e-4  # of an output's standard deviation: models that differ by less f
 
 
 def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
-    """The same model on finer grids, see `refine_grids`.
+    """The same model on finer grids, as `refine_grids`, whose errors it raises.
 
     Its provenance states the largest difference between the predictions of both for the reference windows. The metrics
     are kept if that is below 1e-4 of the output's standard deviation; otherwise there are none.
-
-    Raises:
-        ConfigError: as `refine_grids`.
     """
     network = refine_grids(model.network, grid_size)
     with torch.no_grad():
@@ -40,16 +37,12 @@ def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
 
 
 def refine_grids(network: Network, grid_size: int) -> Network:
-    """Grid extension: a network whose B-splines have more intervals and are as near as possible to the old ones.
+    """Grid extension: a new network whose B-splines have `grid_size` intervals and are nearest to the old ones.
 
     The new knots are between the old ones, evenly by index as in pykan; those beyond the core interval do not move. If
     the new number of intervals is a multiple of the old one, all old knots are among the new ones, so that no function
     changes anywhere, up to rounding (Boehm 1980, knot insertion). Otherwise each spline is fitted by least squares.
     Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, eq. 2.16.
-
-    Args:
-        network: not changed.
-        grid_size: intervals of the new grids.
 
     Raises:
         ConfigError: there is no B-spline, or one already has as many intervals.
@@ -68,11 +61,7 @@ def refine_grids(network: Network, grid_size: int) -> Network:
 
 
 def refine_config(config: ModelConfig, grid_size: int) -> ModelConfig:
-    """The architecture with `grid_size` intervals in every B-spline.
-
-    Raises:
-        ConfigError: as `refine_grids`.
-    """
+    """The architecture with `grid_size` intervals in every B-spline; raises the errors of `refine_grids`."""
 
     def refine(layer: LayerConfig) -> LayerConfig:
         basis = layer.basis
@@ -87,11 +76,7 @@ def refine_config(config: ModelConfig, grid_size: int) -> ModelConfig:
 
 
 def refuse_without_knots(config: ModelConfig) -> None:
-    """Checks that a model has knots.
-
-    Raises:
-        ConfigError: no layer of the model has a B-spline basis.
-    """
+    """Raises ConfigError if no layer of the model has a B-spline basis."""
     layers = (*config.front, *config.head)
     if not any(layer.basis.has_knots for layer in layers):
         bases = " and ".join(dict.fromkeys(layer.basis.kind for layer in layers))
@@ -109,10 +94,9 @@ def refine_knots(grid: Tensor, order: int, grid_size: int) -> Tensor:
 
 
 def refit(grid: Tensor, coef: Tensor, finer: Tensor, order: int) -> Tensor:
-    """Coefficients (n_out, n_in, G'+k) of the splines on finer knots (n_in, G'+2k+1), in the type of `coef`.
+    """Coefficients (n_out, n_in, G'+k) on finer knots (n_in, G'+2k+1) of the splines nearest to the old ones.
 
-    They are nearest to those of `coef` (n_out, n_in, G+k) on `grid` (n_in, G+2k+1) between the outermost knots; k is
-    the order.
+    Those are `coef` (n_out, n_in, G+k) on `grid` (n_in, G+2k+1), k the order; nearest between the outermost knots.
     """
     knots = torch.cat([grid, finer], dim=1).double().sort(dim=1).values
     fractions = (torch.arange(order + 2, dtype=torch.float64) + 0.5) / (order + 2)  # enough for a piece of order k

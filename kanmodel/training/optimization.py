@@ -57,9 +57,8 @@ class TrainingOptions:
         validation_share: share of the training windows held out if the split has no validation rows.
         validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
         reference_windows: windows of the validation part stored in the model, evenly chosen.
-        seed: of the generators that all random numbers are drawn from, which are the training's own. The same seed
-            gives the same model, in any thread; another number of torch's threads, or another processor, may round
-            differently.
+        seed: of the training's own generators. The same seed gives the same model, in any thread; another number of
+            torch's threads, or another processor, may round differently.
     """
 
     lookback: int = 24
@@ -128,8 +127,7 @@ MEASURED |= {"persistence_week_r2": "a week before", "ridge_r2": "ridge"}
 class ProgressLine:
     """Reports each epoch to a function, or as a line of text on stdout that ends with the metrics.
 
-    Args:
-        progress: the function, or whether to write; None to write only in a terminal or a notebook.
+    `progress` is the function, or whether to write; None to write only in a terminal or a notebook.
     """
 
     def __init__(self, progress: Report = None) -> None:
@@ -166,10 +164,7 @@ def descend(
     """Trains a network in place, and restores the weights of the epoch with the lowest validation error.
 
     If it is `trained` already, the penalty is added to that error, and the initial weights are compared too. `report`
-    is called after each epoch.
-
-    Raises:
-        NonFiniteError: the training diverged.
+    is called after each epoch. Raises NonFiniteError if the training diverges.
     """
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
@@ -179,11 +174,14 @@ def descend(
     grid_updates = {int(update * spacing) for update in range(options.grid_updates)}  # epochs before which knots move
     held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
 
+    def penalty(trace: Trace) -> Tensor:
+        return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
+
     def judge() -> tuple[float, float]:
         """The validation error, and the value by which epochs are compared."""
         with torch.no_grad():
             error = mse_loss(network(held_out[0]), held_out[1]).item()
-            return error, error + (options.lamb * float(_penalty(network.trace(held_out[0]))) if trained else 0.0)
+            return error, error + (options.lamb * float(penalty(network.trace(held_out[0]))) if trained else 0.0)
 
     best, best_epoch = deepcopy(network.state_dict()), 0
     best_error, best_score = judge() if trained else (float("inf"), float("inf"))
@@ -198,7 +196,7 @@ def descend(
             trace = network.trace(windows)
             error = mse_loss(trace.outputs, samples.outputs(batch))
             optimizer.zero_grad()
-            (error + options.lamb * _penalty(trace)).backward()  # type: ignore[no-untyped-call]
+            (error + options.lamb * penalty(trace)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             errors.append(error.item())
@@ -214,18 +212,12 @@ def descend(
     network.load_state_dict(best)
 
 
-def _penalty(trace: Trace) -> Tensor:
-    """The sparsity penalty of all KANs."""
-    return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
-
-
 def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
-    """L1 norm and entropy of the edges' scales, as pykan's ``edge_forward_spline_n``.
+    """L1 norm and entropy of the edges' scales, as pykan's ``edge_forward_spline_n``: the sum over a KAN's layers.
 
-    An edge's scale is the standard deviation of its output, divided by that of its input plus 0.1. The entropy, over
-    the edges into each sub-node and over those out of each input, is low if few of them matter. Source: Liu et al.
-    2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8. The scalar is the sum over the layers of
-    a KAN, traced on one batch of at least 2.
+    An edge's scale is the standard deviation of its output, divided by that of its input plus 0.1, in one batch of at
+    least 2. The entropy, over the edges into each sub-node and over those out of each input, is low if few of them
+    matter. Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8.
     """
     total = traces[0].edges.new_zeros(())
     for trace in traces:
@@ -239,17 +231,15 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
 
 
 def update_grids(network: Network, windows: Tensor) -> None:
-    """Moves the knots of all layers in place to the inputs that windows (n, lookback, n_features), model units, give.
+    """Moves knots in place to the inputs of each layer, as `KANLayer.update_grid`.
 
-    See `KANLayer.update_grid`.
+    The inputs are those of windows (n, lookback, n_features), model units.
     """
     with torch.no_grad():
         for stage, layers in network.stages.items():
+            x = windows.flatten(0, 1) if stage == "front" else network.encode(windows)
             if stage == "front":
-                steps = windows.flatten(0, 1)
-                x = steps[:: max(1, len(steps) // GRID_ROWS)]
-            else:
-                x = network.encode(windows)
+                x = x[:: max(1, len(x) // GRID_ROWS)]
             for layer in layers:
                 layer.update_grid(x)
                 x = layer(x)

@@ -57,21 +57,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Samples:
-    """Windows and targets in model units, cut from the rows on demand.
+    """Windows and targets in model units, cut from the rows on demand."""
 
-    Attributes:
-        rows: features, (n_rows, n_features), model units.
-        targets: (n_rows, n_targets), model units.
-        lookback: steps of a window.
-        horizon: forecast steps.
-        ahead: rows from a window's last row to its first target.
-    """
-
-    rows: Tensor
-    targets: Tensor
-    lookback: int
-    horizon: int
-    ahead: int = 0
+    rows: Tensor  # features, (n_rows, n_features), model units
+    targets: Tensor  # (n_rows, n_targets), model units
+    lookback: int  # steps of a window
+    horizon: int  # forecast steps
+    ahead: int = 0  # rows from a window's last row to its first target
 
     @classmethod
     def of(cls, table: TrainingTable, scaling: Scaling, lookback: int, horizon: int) -> Samples:
@@ -97,11 +89,8 @@ def split_samples(
 
     If the split has no validation rows, `validation_share` of the training samples are held out, in blocks that are
     evenly spread over all rows of training, so that they cover its seasons: `validation_blocks`, or fewer if each would
-    be shorter than one sample with its targets. Training samples that share a row with one of them are left out.
-
-    Raises:
-        DataError: a part has too few samples; the message states its longest run of rows, and the windows left out for
-            missing values.
+    be shorter than one sample with its targets. Training samples that share a row with one of them are left out. Raises
+    DataError if a part has too few samples, with its longest run of rows, and the windows left out for missing values.
     """
     is_test = np.arange(table.n_rows) >= round((1 - TEST_SHARE) * table.n_rows)
     labels = np.where(is_test, "test", "train") if table.split is None else table.split

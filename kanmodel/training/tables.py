@@ -58,19 +58,7 @@ class Columns(Roles):
 
 @dataclass(frozen=True)
 class TrainingTable(Roles):
-    """The columns of a table, as arrays; rows oldest first.
-
-    Attributes:
-        features: (n_rows, n_features), original units; NaN where a value is missing.
-        targets: (n_rows, n_targets), original units; NaN where a value is missing.
-        feature_names: names of the columns of `features`.
-        target_names: names of the columns of `targets`.
-        split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None if the
-            newest 15 % are for the test.
-        segment: (n_rows,), changes where another series begins; None if there is only one.
-        clock: the instant of each row; None if unknown. No window spans one of its gaps.
-        times: each row's time stamp; None if unknown.
-        left_out: why a column is not a feature, by its name, where features were not named.
+    """The columns of a table, as arrays; rows oldest first, NaN where a value is missing.
 
     Raises:
         DataError: a value is infinite, or not whole in an integer feature; `ahead`, the split or a group is invalid, or
@@ -78,15 +66,15 @@ class TrainingTable(Roles):
         UnknownNameError: a name is not one of the columns.
     """
 
-    features: Array
-    targets: Array
+    features: Array  # (n_rows, n_features), original units
+    targets: Array  # (n_rows, n_targets), original units
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
-    split: Labels | None = None
-    segment: Labels | None = None
-    clock: Clock | None = None
-    times: tuple[str, ...] | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    split: Labels | None = None  # (n_rows,), one of `PARTS`; None if the newest 15 % are for the test
+    segment: Labels | None = None  # (n_rows,), changes where another series begins; None if there is only one
+    clock: Clock | None = None  # the instant of each row, if known; no window spans one of its gaps
+    times: tuple[str, ...] | None = None  # each row's time stamp, if known
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why a column is not a feature, if none were named
 
     def __post_init__(self) -> None:
         for path, values in (("features", self.features), ("targets", self.targets)):
@@ -132,12 +120,8 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
     """Converts a frame to a table for training.
 
     The frame is anything with ``.columns`` whose columns have ``.to_numpy()``, or a mapping of name to array; rows
-    oldest first. None, NaN and masked values are missing.
-
-    Raises:
-        DataError: columns differ in length, a value is neither a number nor missing, a time is invalid or not later
-            than the one above it, or as `TrainingTable`.
-        UnknownNameError: a column does not exist.
+    oldest first. None, NaN and masked values are missing. Raises as `TrainingTable`, and DataError if columns differ in
+    length, a value is neither a number nor missing, or a time is invalid or not later than the one above it.
     """
     if not columns.targets:
         raise DataError.at("target", "must name at least one column")
@@ -219,10 +203,11 @@ def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
     if values.dtype.kind in "biuf":
         numbers = values.astype(np.float64)
     else:
-        cells = values.tolist()
-        numbers = np.array(
-            [np.nan if _is_missing(cell) else float(cell) if _is_number(cell) else np.inf for cell in cells]
-        )
+
+        def read(cell: Any) -> float:
+            return np.nan if _is_missing(cell) else float(cell) if _is_number(cell) else np.inf
+
+        numbers = np.array([read(cell) for cell in values.tolist()])
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
         raise DataError.at(_place(row, name), f"must be a finite number or empty, but is {values.tolist()[row]!r}")
     return numbers
@@ -232,11 +217,10 @@ def _labels(data: Mapping[str, np.ndarray[Any, Any]], name: str | None) -> Label
     """A column of labels as text."""
     if name is None:
         return None
-    cells = data[name].tolist()
-    for row, cell in enumerate(cells):
+    labels: Labels = np.array([str(cell) for cell in data[name].tolist()])
+    for row, cell in enumerate(labels.tolist()):
         if _is_missing(cell):
             raise DataError(f"{_place(row, name)} is empty")
-    labels: Labels = np.array([str(cell) for cell in cells])
     return labels
 
 

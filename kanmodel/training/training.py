@@ -36,8 +36,7 @@ def fit(
     counts windows left out for missing values, in total and by column.
 
     Raises:
-        DataError: too few rows, a target that is constant in training or an output that is constant in the test part,
-            or no epochs.
+        DataError: too few rows, a target constant in training or an output constant in the test part, or no epochs.
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
     """
@@ -68,8 +67,7 @@ def fine_tune(
     """Continues training a model, as `kanmodel.fine_tune` describes; options of the architecture are ignored.
 
     Raises:
-        DataError: other columns than the model's or another `ahead`, too few rows, or an output that is constant in
-            the test part.
+        DataError: other columns or `ahead` than the model's, too few rows, or an output constant in the test part.
         ConfigError: `move_grids` or `grid_size` for a model without B-splines, or a grid that is not finer.
         NonFiniteError: the training diverged.
     """
@@ -111,18 +109,13 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         n_units = recurrent.n_units
     elif options.lookback != 1:
         raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
-    basis, clock = BSpline(options.grid, options.order), table.clock
+    basis, clock, features = BSpline(options.grid, options.order), table.clock, []
+    for name, column in zip(table.feature_names, rows.T, strict=True):
+        figures = [float(f(column)) for f in (np.mean, _std, np.min, np.max)]
+        roles = {"integer": name in table.integer, "fixed": name in table.fixed}
+        features.append(Feature(name, table.units.get(name), *figures, **roles))
     return ModelConfig(
-        features=tuple(
-            Feature(
-                name,
-                table.units.get(name),
-                *(float(f(column)) for f in (np.mean, _std, np.min, np.max)),
-                integer=name in table.integer,
-                fixed=name in table.fixed,
-            )
-            for name, column in zip(table.feature_names, rows.T, strict=True)
-        ),
+        features=tuple(features),
         targets=tuple(
             Target(name, table.units.get(name), float(np.mean(column)), _std(column))
             for name, column in zip(table.target_names, targets.T, strict=True)
@@ -149,42 +142,26 @@ def _choose_evenly(ends: Ends, most: int) -> Ends:
 
 
 class _Data:
-    """A table that is split into parts, in the units of a model.
+    """A table that is split into parts, in the units of a model: a trained one's config, or a new one by the options.
 
-    Args:
-        table: the rows.
-        options: of the split; those of the architecture for a new model.
-        config: that of a trained model; None for a new one.
-
-    Raises:
-        DataError: too few rows, or an output that is constant in the test part, so that its R2 is not defined.
+    Raises DataError for too few rows, or an output that is constant in the test part, so that its R2 is not defined.
     """
 
     def __init__(self, table: TrainingTable, options: TrainingOptions, config: ModelConfig | None = None) -> None:
-        self.table, self.n_reference = table, options.reference_windows
-        share, blocks = options.validation_share, options.validation_blocks
+        share, blocks, self.table = options.validation_share, options.validation_blocks, table
         self.parts = split_samples(table, options.lookback, options.horizon, share, blocks)
         self.config = config or _configure(table, options, self.parts)
         for name, column in zip(self.config.outputs, self._targets(self.parts.test).T, strict=True):
             if np.ptp(column) == 0:
                 raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
-
-    @cached_property
-    def samples(self) -> Samples:
-        """Windows and targets in model units."""
-        return Samples.of(self.table, self.config.scaling, self.config.lookback, self.config.horizon)
-
-    @cached_property
-    def reference(self) -> Reference:
-        """Evenly chosen windows of the validation part, in time order."""
-        ends, times = _choose_evenly(self.parts.validation, self.n_reference), self.table.times
-        stamps = None if times is None else tuple(times[end] for end in ends)
-        return Reference(self.samples.windows(ends), self._targets(ends), stamps)
+        self.samples = Samples.of(table, self.config.scaling, self.config.lookback, self.config.horizon)
+        ends = _choose_evenly(self.parts.validation, options.reference_windows)  # of the reference, in time order
+        stamps = None if table.times is None else tuple(table.times[end] for end in ends)
+        self.reference = Reference(self.samples.windows(ends), self._targets(ends), stamps)
 
     def measure(self, model: LoadedModel) -> LoadedModel:
         """The model with its errors on the test part, and those of the baselines."""
-        outputs = self.config.outputs
-        targets = self._targets(self.parts.test)
+        outputs, targets = self.config.outputs, self._targets(self.parts.test)
         with torch.no_grad():
             forecasts = model.scaling.outputs_to_original(model.network(self.samples.windows(self.parts.test)))
         r2, mae = baselines.r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
@@ -203,11 +180,8 @@ class _Data:
         ridge = baselines.ridge(self.samples, parts.train, parts.validation, parts.test)
         forecasts["ridge"] = ridge * scaling.output_scale + scaling.output_mean
         targets = self._targets(parts.test)
-        metrics = {
-            f"{name}_r2": float(baselines.r2_scores(targets, forecast).mean())
-            for name, forecast in forecasts.items()
-            if forecast is not None
-        }
+        known = {name: forecast for name, forecast in forecasts.items() if forecast is not None}
+        metrics = {f"{name}_r2": float(baselines.r2_scores(targets, of).mean()) for name, of in known.items()}
         metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in PARTS}
         if parts.missing.windows:
             metrics["left_out_windows"] = float(parts.missing.windows)
