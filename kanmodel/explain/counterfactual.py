@@ -4,9 +4,8 @@ After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a 
 chosen steps; its distance is the L1 norm in training standard deviations. It is searched by
 `kanmodel.explain.counterfactual_search`, and checked by a forecast of the changed window.
 
-How plausible the changed window is shows its distance from the nearest reference window (nearest neighbour): the root
-mean square difference of their cells in training standard deviations, 1 if every cell differs by one. A window that is
-much farther from its nearest neighbour than reference windows are from theirs is probably out of distribution.
+A changed window that is much farther from its nearest neighbour among the reference windows (root mean square
+difference of the cells, training standard deviations) than these are from theirs is probably out of distribution.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in an
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The reference window nearest to a window: its number from 0, its distance, and that of reference windows.
+    """The reference window nearest to a window: its number from 0, and distance; `typical`: those of reference windows.
 
-    The distance is the root mean square difference of the cells, training standard deviations. `typical` is that of
-    `measure_typical_distance`.
+    Distances are root mean square differences of the cells, in training standard deviations.
     """
 
     index: int
@@ -123,13 +121,15 @@ class Counterfactual:
         new_prediction = float(shifts.predict(tried[best])[0])
         (shift,), (changed,) = shifts.in_original_units(tried[best]), shifts.change(tried[best])
         in_std = shift / shifts.std
-        order = [f for f in np.argsort(-np.abs(in_std), kind="stable") if shift[f]]
+        changes = [
+            Change(shifts.columns[f].name, shifts.columns[f].unit, float(shift[f]), float(in_std[f]))
+            for f in np.argsort(-np.abs(in_std), kind="stable")
+            if shift[f]
+        ]
         return cls(
             prediction=prediction,
             reached=goal.low <= new_prediction <= goal.high,
-            changes=tuple(
-                Change(shifts.columns[f].name, shifts.columns[f].unit, float(shift[f]), float(in_std[f])) for f in order
-            ),
+            changes=tuple(changes),
             new_prediction=new_prediction,
             distance=float(distance[best][0]),
             nearest_reference=find_neighbour(model, changed, typical),

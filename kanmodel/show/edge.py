@@ -34,15 +34,7 @@ def draw_edge(
     unit: str | None = None,
     formulas: Sequence[Candidate] = (),
 ) -> bytes:
-    """Draws the function on an edge as SVG.
-
-    Args:
-        curve: the sampled edge.
-        theme: colours.
-        output: output to which it contributes.
-        unit: of the contribution.
-        formulas: formulas of the edge, best first.
-    """
+    """Draws the function on an edge as SVG, with the output to which it contributes, and formulas, best first."""
     shown = formulas[:N_FORMULAS]
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
     place = output or f"layer {curve.edge.layer} of the {curve.edge.stage}"
@@ -87,11 +79,17 @@ def _add_plot(root: Part, curve: Edge) -> None:
         if x.low <= knot <= x.high:
             tick = root.add("path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
             tick.add("title", f"knot at {knot:.3g}")
+
+    def add_key(place: int, name: str, class_: str, path: str) -> None:
+        """An entry of the legend: a sample of a line, and its name."""
+        root.add("path", class_=class_, d=f"M{LEFT + place * KEY} {TOP - 18}{path}")
+        root.add("text", name, x=LEFT + place * KEY + 30, y=TOP - 14)
+
     for index, (name, class_, xs, ys) in enumerate(drawn):
         root.add("polyline", class_=class_, points=write_points(x.all_at(xs), y.all_at(ys)))
-        _add_key(root, index, name, class_, "h24")
+        add_key(index, name, class_, "h24")
     if len(curve.grid):
-        _add_key(root, len(drawn), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
+        add_key(len(drawn), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
 
 
 def _shade_outside(root: Part, curve: Edge, x: Scale) -> None:
@@ -113,11 +111,10 @@ def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
         at = y.at(value)
         root.add("path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
         root.add("text", f"{value:g}", x=LEFT - 8, y=at + 4, class_="end muted")
-    original, slope = curve.x_original, 0.0
+    original, length = curve.x_original, curve.x[-1] - curve.x[0]
     if original is not None and np.allclose(curve.x, original):
         original = None
-    if original is not None and curve.x[-1] > curve.x[0]:
-        slope = (original[-1] - original[0]) / (curve.x[-1] - curve.x[0])
+    slope = (original[-1] - original[0]) / length if original is not None and length > 0 else 0.0
     for value in x.ticks():
         at = x.at(value)
         root.add("path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
@@ -135,13 +132,6 @@ def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
     root.add("text", up, class_="middle", transform=turned).add("title", target)
     root.add("text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")
-
-
-def _add_key(root: Part, place: int, name: str, class_: str, path: str) -> None:
-    """An entry of the legend: a sample of a line, and its name."""
-    x = LEFT + place * KEY
-    root.add("path", class_=class_, d=f"M{x} {TOP - 18}{path}")
-    root.add("text", name, x=x + 30, y=TOP - 14)
 
 
 def name_edge(edge: TopologyEdge) -> str:

@@ -126,7 +126,13 @@ def _add_heat_map(
     largest = float(np.abs(values).max())
     require_finite(largest)
     root.add("text", title, x=MARGIN, y=top + 12, class_="strong")
-    _add_legend(root, top, largest, unit)
+    left = RIGHT - KEY * N_KEYS  # of the legend: the most negative to the most positive contribution
+    root.add("text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
+    root.add("text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")
+    root.add("rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
+    for number, share in enumerate(np.linspace(-1, 1, N_KEYS).tolist()):
+        patch = {"x": left + KEY * number, "y": top + 2, "width": KEY, "height": KEY}
+        root.add("rect", class_=_color(share), **patch, fill_opacity=f"{abs(share):.3f}")
 
     top += 28
     pitch, bottom = (RIGHT - LEFT) / len(columns), top + CELL * len(rows)
@@ -148,17 +154,6 @@ def _add_heat_map(
     if not segments:
         root.add("text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
     return bottom + STEP_AXIS
-
-
-def _add_legend(root: Part, top: float, largest: float, unit: str | None) -> None:
-    """The colours from the most negative to the most positive contribution, aligned with the heat map."""
-    left = RIGHT - KEY * N_KEYS
-    root.add("text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
-    root.add("text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")
-    root.add("rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
-    for number, share in enumerate(np.linspace(-1, 1, N_KEYS).tolist()):
-        patch = {"x": left + KEY * number, "y": top + 2, "width": KEY, "height": KEY}
-        root.add("rect", class_=_color(share), **patch, fill_opacity=f"{abs(share):.3f}")
 
 
 def _color(amount: float) -> str:

@@ -84,21 +84,13 @@ _HOVER = """
 def attributes_of(classes: str, theme: Theme) -> dict[str, str]:
     """The presentation attributes of an element with these classes."""
     chosen, palette = set(classes.split()), PALETTES[theme]
-    return {
-        attribute: palette.get(value, value)
-        for name, look in LOOKS.items()
-        if name in chosen
-        for attribute, value in look.items()
-    }
+    looks = (look.items() for name, look in LOOKS.items() if name in chosen)
+    return {attribute: palette.get(value, value) for look in looks for attribute, value in look}
 
 
-def _write_dark() -> str:
-    rules = []
-    for name, look in LOOKS.items():
-        colors = ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK)
-        rules += [f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}"] if colors else []
-    return "@media screen and (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
-
-
-STYLE = _HOVER + _write_dark()
-"""The style element of a picture with the theme `auto`."""
+_DARK_RULES = "\n".join(
+    f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}"
+    for name, look in LOOKS.items()
+    if (colors := ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK))
+)
+STYLE = f"{_HOVER}@media screen and (prefers-color-scheme:dark){{\n{_DARK_RULES}\n}}\n"  # of the theme `auto`
