@@ -26,7 +26,7 @@ from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, Statement
 from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
 from kanmodel.importers.refusals import describe_mismatch, refuse_ambiguous, refuse_mixed_units
 from kanmodel.importers.samples import Samples, make_samples, read_samples, refuse_fractions, refuse_weak, state_call
-from kanmodel.importers.search import Progress, Result, find_reading, ignore
+from kanmodel.importers.search import Progress, Result, find_reading
 from kanmodel.importers.source import Source, open_source
 from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, find_structure
 from kanmodel.network.config import Groups
@@ -106,7 +106,7 @@ def import_checkpoint(
     file: Path,
     manifest: Manifest,
     read_table: TableReader | None = None,
-    progress: Progress = ignore,
+    progress: Progress | None = None,
     strict: bool = False,
 ) -> Imported:
     """Converts a file of weights and its manifest to a model.
@@ -121,7 +121,7 @@ def import_checkpoint(
 
 
 def import_weights(
-    source: Source, stated: Statement, samples: Samples, progress: Progress = ignore, strict: bool = False
+    source: Source, stated: Statement, samples: Samples, progress: Progress | None = None, strict: bool = False
 ) -> Imported:
     """`import_checkpoint` with the file and the samples in memory."""
     refuse_weak(samples, stated.place)

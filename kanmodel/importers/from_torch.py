@@ -1,15 +1,14 @@
 """Import of a live module: ``from_torch``.
 
 Forward hooks record the inputs and outputs of each of its parts, which gives their order. Each part is compared with
-the function of its weights, and the operation between two parts is the function from the output of the one to the input
-of the other. Nothing has to be searched for, and an error names the part that is not understood.
+the function of its weights; between two parts stands the function from the output of the one to the input of the other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -23,30 +22,12 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.checks import checked
 from kanmodel.data import Array, Scaling
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
-from kanmodel.importers.assembly import (
-    READ_OUT,
-    Chain,
-    Element,
-    activation,
-    assemble,
-    items_function,
-    recurrent_function,
-    step_of,
-)
+from kanmodel.importers import assembly, samples
+from kanmodel.importers.assembly import READ_OUT, Chain, Element
 from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.manifest import NONE
 from kanmodel.importers.parts import AnyPart, Part, RecurrentPart
 from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.samples import (
-    Bounds,
-    Samples,
-    as_array,
-    make_shapes,
-    refuse_fractions,
-    shape_outputs,
-    shape_windows,
-    state_call,
-)
 from kanmodel.importers.search import search
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module, Source
 from kanmodel.importers.structure import ACTIVATIONS, READOUT_WORDS, Structure, find_structure
@@ -107,29 +88,29 @@ def from_torch(
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
-    stated = state_call(features, outputs, scaling, horizon, groups, integer, fixed)
-    x = as_array(windows, "windows")
+    stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed)
+    x = samples.as_array(windows, "windows")
     reads_rows, lookback = x.ndim == 2, x.shape[1] if x.ndim == 3 else 1
-    x = shape_windows(x, lookback, len(stated.features), "windows")
+    x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
     of_features = Scaling.of(stated.features, (), "float64")
     _refuse_scaled(x, of_features)
-    refuse_fractions(x, stated.features, "windows")
+    samples.refuse_fractions(x, stated.features, "windows")
     scaled = of_features.features_to_model(x).numpy()
     read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
-        expected = forecast(net, read)
-        shapes = make_shapes(stated, lookback, expected, "the forecasts of the module")
+        expected, name = forecast(net, read), "the forecasts of the module"
+        shapes = samples.make_shapes(stated, lookback, expected, name)
 
         def shape(values: Any, name: str) -> Array:
-            return shape_outputs(as_array(values, name), len(x), shapes.outputs, name, shapes.horizon)
+            return samples.shape_outputs(samples.as_array(values, name), len(x), shapes.outputs, name, shapes.horizon)
 
-        samples = Samples(shapes, scaled, None, scaled, shape(expected, "the forecasts of the module"), TOLERANCE)
+        known = samples.Samples(shapes, scaled, None, scaled, shape(expected, name), TOLERANCE)
         if predictions is not None:
             given = shape(predictions, "predictions")
-            own = samples.from_model(torch.from_numpy(expected), "original")
-            found = Bounds.of(given, TOLERANCE).compare(given, own)
+            own = known.from_model(torch.from_numpy(expected), "original")
+            found = samples.Bounds.of(given, TOLERANCE).compare(given, own)
             if not found.matches:
                 raise UnreadableModelError(
                     f"the module forecasts {found.computed:.7g} for output {shapes.outputs[found.output]} at window "
@@ -141,20 +122,20 @@ def from_torch(
         try:
             try:
                 structure = find_structure(source, stated)
-                chain = _read(net, read, structure, samples)
+                chain = _read(net, read, structure, known)
             except (CheckpointError, ConfigError, UnreadableModelError):
                 unused = find_unused(net, read)
                 if not unused & source.tensors.keys():
                     raise
                 used = {key: tensor for key, tensor in source.tensors.items() if key not in unused}
                 structure = find_structure(replace(source, tensors=used), stated)
-                chain = _read(net, read, structure, samples)
+                chain = _read(net, read, structure, known)
                 structure = replace(structure, unused=tuple(key for key in source.tensors if key in unused))
-            network = assemble(chain, shapes)
+            network = assembly.assemble(chain, shapes)
         except (CheckpointError, ConfigError) as error:
             raise UnreadableModelError(f"the module {error}") from error
     with torch.inference_mode():
-        found = samples.bounds.compare(expected, network(torch.from_numpy(scaled).to(chain.dtype)).double().numpy())
+        found = known.bounds.compare(expected, network(torch.from_numpy(scaled).to(chain.dtype)).double().numpy())
     if not found.matches:
         raise UnreadableModelError(
             f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
@@ -164,26 +145,22 @@ def from_torch(
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
-        library=f"{structure.library}, read by kanscope {version('kanscope')}",
-        difference=found.absolute,
-        relative_difference=found.relative,
-        unused=structure.unused,
-    )
+        library=f"{structure.library}, read by kanscope {version('kanscope')}", unused=structure.unused,
+        difference=found.absolute, relative_difference=found.relative,
+    )  # fmt: skip
     return LoadedModel(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
 
 
 def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
     """Refuses windows that were scaled already, by a scaling that would be applied once more."""
-    found_mean, found_std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
-    far = np.abs(found_mean - scaling.feature_mean) > 5 * scaling.feature_scale
-    looks_scaled = (np.abs(found_mean) < 2).all() and ((found_std < 3) | (found_std == 0)).all()
-    if bool(far.any()) and bool(looks_scaled):
-        raise CheckpointError(
-            "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
-        )
+    mean, std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
+    is_far = (np.abs(mean - scaling.feature_mean) > 5 * scaling.feature_scale).any()
+    if is_far and (np.abs(mean) < 2).all() and (std < 3).all():
+        problem = "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
+        raise CheckpointError(problem)
 
 
-def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples) -> Chain:
+def _read(net: nn.Module, windows: Array, structure: Structure, known: samples.Samples) -> Chain:
     """The chain that is traced; where the weights of a part are used without calling it, one is searched for."""
     if structure.doubt:
         raise CheckpointError(structure.doubt)
@@ -193,20 +170,16 @@ def _read(net: nn.Module, windows: Array, structure: Structure, samples: Samples
     except UnreadableModelError:
         if {part.place for part, _, _ in tracer.calls} >= {part.place for part in structure.every}:
             raise
-        try:
-            matches = search(structure.spaces(samples.shapes), samples).matches
-        except CheckpointError:
-            matches = ()
-        if not matches:
-            raise
-        return matches[0].reading.chain()
+        with suppress(CheckpointError):
+            for match in search(structure.spaces(known.shapes), known).matches:
+                return match.reading.chain()
+        raise
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
-    """The tree of a live module, in the form that `source.read_module` gives a pickled one.
+    """The tree of a module at `path`, `depth` levels down, in the form that `source.read_module` gives a pickled one.
 
-    The module is at `path`, `depth` levels down; for `entering` see `count_entering`. Raises `UnreadableModelError` if
-    its modules are nested too deeply.
+    For `entering` see `count_entering`. Raises `UnreadableModelError` if its modules are nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
@@ -264,13 +237,10 @@ def unchanged(net: nn.Module) -> Iterator[None]:
 def forecast(net: nn.Module, windows: Array) -> Array:
     """Outputs of a module in eval mode for windows, or rows, (n, n_outputs).
 
-    Raises:
-        UnreadableModelError: it does not return a forecast for each window, or is not deterministic.
+    Raises `UnreadableModelError` if it does not return a forecast for each window, or is not deterministic.
     """
-    outputs = [
-        _forward(net, torch.from_numpy(windows[start : start + BATCH])) for start in range(0, len(windows), BATCH)
-    ]
-    again = _forward(net, torch.from_numpy(windows[:BATCH]))
+    batches = [torch.from_numpy(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+    outputs, again = [_forward(net, batch) for batch in batches], _forward(net, batches[0])
     if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
         raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
     found: Array = torch.cat(outputs).numpy()
@@ -343,22 +313,17 @@ def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
 
 
 class Tracer:
-    """Follows the calls of a module, from the output of each part to the input of the next.
-
-    Attributes:
-        outputs: of the module, (n, n_outputs), float64.
-        calls: of the parts, in order: the part, and its input and output, float64, windows first.
-    """
+    """Follows the calls of a module, from the output of each part to the input of the next."""
 
     def __init__(self, net: nn.Module, windows: Array, structure: Structure) -> None:
         self.recurrent = structure.recurrent
         self.activations = tuple(dict.fromkeys((*ACTIVATIONS, *structure.constraints.more)))
         n_steps = windows.shape[1] if windows.ndim == 3 else 1  # rows are windows of one step
         few = windows[: N_RECORDED if n_steps != min(len(windows), N_RECORDED) else N_RECORDED - 1]
-        self.calls: list[tuple[AnyPart, Tensor, Tensor]] = []
+        self.calls: list[tuple[AnyPart, Tensor, Tensor]] = []  # in order: part, input, output; float64, windows first
         for part in structure.every:
             net.get_submodule(part.place).register_forward_hook(self._record(part), with_kwargs=True)
-        self.outputs = _forward(net, torch.from_numpy(few))
+        self.outputs = _forward(net, torch.from_numpy(few))  # (n, n_outputs), float64
         self.values, self.last = torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), "the windows"
         self.readout: str | None = None
         self.passed_recurrent = False
@@ -383,9 +348,8 @@ class Tracer:
         """Reconstructs the chain; raises `UnreadableModelError`, which names the part that is not understood."""
         for place, count in Counter(part.place for part, _, _ in self.calls).items():
             if count > 1:
-                raise UnreadableModelError(
-                    f"{place!r} is called {count} times in one forward pass, but once in a chain"
-                )
+                problem = f"{place!r} is called {count} times in one forward pass, but once in a chain"
+                raise UnreadableModelError(problem)
         for part, entered, left in self.calls:
             if isinstance(part, RecurrentPart):
                 self._pass_recurrent(part, entered, left)
@@ -398,21 +362,17 @@ class Tracer:
         function = None if name == NONE else name
         return Chain(tuple(self.front), recurrent, self.readout or "last", tuple(self.head), function)
 
-    @property
-    def _per_step(self) -> bool:
-        return self.values.ndim == 3
-
     def _pass(self, part: Part, entered: Tensor, left: Tensor) -> None:
         place = repr(part.place or "the module")
         name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
         elements = self.front if self.readout is None and not self.passed_recurrent else self.head
         if name != NONE:
-            elements.append(step_of(name))
+            elements.append(assembly.step_of(name))
         if self.values.shape[-1] != part.n_in:
             raise UnreadableModelError(f"{place} has {part.n_in} inputs, but {self.values.shape[-1]} values reach it")
         for kinds in product(*part.open.values()):
             items = part.items(dict(zip(part.open, kinds, strict=True)))
-            computed = items_function(items, torch.float64)(self.values)
+            computed = assembly.items_function(items, torch.float64)(self.values)
             if left.numel() == computed.numel() and _close(computed, left.reshape(computed.shape)):
                 elements += items
                 self.values, self.last = left.reshape(computed.shape), part.place
@@ -437,8 +397,8 @@ class Tracer:
             )
         name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
         if name != NONE:
-            self.front.append(step_of(name))
-        if not _close(recurrent_function(part, torch.float64)(self.values), left):
+            self.front.append(assembly.step_of(name))
+        if not _close(assembly.recurrent_function(part, torch.float64)(self.values), left):
             raise UnreadableModelError(
                 f"{place} does not compute what torch's {part.library} computes of its weights from a state of zeros"
             )
@@ -450,7 +410,7 @@ class Tracer:
         """Finds the activation, and if necessary the readout, before a part, and continues with its inputs."""
         for readout, values in candidates:
             for name in activations:
-                computed = activation(name)(values)
+                computed = assembly.activation(name)(values)
                 if _close(computed, entered.reshape(computed.shape)):
                     self.readout, self.values = readout or self.readout, computed
                     return name
@@ -458,11 +418,12 @@ class Tracer:
 
     def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
         """The values unchanged, or after each readout that gives the right number of inputs."""
-        if self._per_step and self.values.shape[1] == 1 and not self.front:
+        per_step = self.values.ndim == 3
+        if per_step and self.values.shape[1] == 1 and not self.front:
             yield "last", self.values[:, 0]
         if self.values.numel() == entered.numel() and self.values.shape[-1] == entered.shape[-1]:
             yield None, self.values
-        if self._per_step:
+        if per_step:
             late = self.passed_recurrent and self.head  # with layers on every step, only the last step can be read out
             for readout in ("last",) if late else tuple(READ_OUT):
                 values = READ_OUT[readout](self.values)
@@ -474,7 +435,7 @@ class Tracer:
             return "the windows hold: something that is not understood stands before it"
         through = f" ({READOUT_WORDS[self.readout]})" if self.readout else ""
         reason = f"leaves {self.last!r}{through}"
-        if self._per_step and self.recurrent is not None and self.recurrent.config.bidirectional:
+        if self.values.ndim == 3 and self.recurrent is not None and self.recurrent.config.bidirectional:
             reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
         return f"{reason}: a residual connection, attention, a constant or another function, which is no chain"
 

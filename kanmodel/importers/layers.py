@@ -1,4 +1,4 @@
-"""Libraries of which each layer is a part: the KAN layers of six libraries, torch's own layers, LSTM and GRU.
+"""The layers of five KAN libraries and of torch.
 
 A function `read_…` reads the layer at one place; it raises `CheckpointError` if a tensor is missing, or if its shape or
 what is stated fits no layer of the library. To add a library, write such a function, and name it in `READERS`.
@@ -15,20 +15,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.parts import (
-    Chosen,
-    Layer,
-    Metadata,
-    Norm,
-    Part,
-    RecurrentPart,
-    Tensors,
-    fit,
-    keys_of,
-    keys_under,
-    spline_shape,
-    start_of,
-)
+from kanmodel.importers import parts
+from kanmodel.importers.parts import Chosen, Layer, Metadata, Norm, Part, RecurrentPart, Tensors
 from kanmodel.importers.pykan import read_pykan
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Transform
@@ -52,9 +40,7 @@ RADIAL_KEYS = {  # that a radial layer may have -> axes, and name in a `KANLayer
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
 WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "weight1 of a silu base": "silu"}
-RECURRENT_KEY = re.compile(
-    r"(?:(.*)\.)?(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d{1,4})(_reverse)?", re.DOTALL
-)
+RECURRENT_KEY = re.compile(r"(?:(.*)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l(\d{1,4})(?:_reverse)?", re.DOTALL)
 GATES: dict[int, Cell] = {4: "lstm", 3: "gru"}
 
 
@@ -72,8 +58,8 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     file does not determine which of the three it is from (`INV_DENOMINATORS`). FasterKAN up to 14 May 2024 divides by
     a denominator, 0.33 by default, that is not in the file, and has the keys and shapes of fast-kan without base.
     """
-    start = start_of(place)
-    sizes = fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
+    start = parts.start_of(place)
+    sizes = parts.fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
     n_centres, n_out, (n_in, left) = sizes["centres"], sizes["out"], divmod(sizes["columns"], sizes["centres"])
     if left:
         raise CheckpointError(
@@ -85,26 +71,24 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         if len(names) == 1:
             raise CheckpointError(f"has {start}{names[0]}, but of {part} only that")
     axes = {f"{INVERSE}?": "", **{f"{key}?": of_key for key, (of_key, _) in RADIAL_KEYS.items()}}
-    fit(found, place, FAST, axes, {"in": n_in, "out": n_out})
+    parts.fit(found, place, FAST, axes, {"in": n_in, "out": n_out})
     normed, based, inverse = "layernorm.weight" in found, "base_linear.weight" in found, found.get(INVERSE)
     libraries, stated = _radial_libraries(found, place, metadata), metadata.denominator(place)
-    choices = {"library": libraries}
-    if based:
-        choices["base"] = metadata.bases(place)
-    if "faster_kan" in libraries and inverse is None and stated is None:
-        choices["denominator"] = EARLY_DENOMINATORS
+    choices = {"library": libraries} | ({"base": metadata.bases(place)} if based else {})
     if inverse is not None:
         usable = abs(float(inverse)) > 0 and isfinite(1 / abs(float(inverse)))
         choices["inv_denominator"] = tuple(INV_DENOMINATORS) if usable else ("ignored",)
+    elif "faster_kan" in libraries and stated is None:
+        choices["denominator"] = EARLY_DENOMINATORS
     before = (Transform("layer_norm", metadata.eps(f"{start}layernorm")),) if normed else ()
     weight = found["spline_linear.weight"]
 
     def read(chosen: Chosen) -> Layer:
-        library, meaning = chosen["library"], chosen.get("inv_denominator", "ignored")
-        early = float(chosen["denominator"]) if library == "faster_kan" and "denominator" in chosen else None
+        is_fast, meaning = chosen["library"] == "fast_kan", chosen.get("inv_denominator", "ignored")
+        early = float(chosen["denominator"]) if not is_fast and "denominator" in chosen else None
         width = _radial_denominator(found, place, meaning, stated or early)
-        basis: Basis = (Gaussian if library == "fast_kan" else Sech2)(n_centres, width)
-        base = chosen["base"] if based else "zero"
+        basis: Basis = (Gaussian if is_fast else Sech2)(n_centres, width)
+        base = chosen.get("base", "zero")
         config = LayerConfig(n_in, n_out, basis, base=base, before=before, base_after=0 if normed else None)
         innermost = weight.reshape(n_out, n_centres, n_in).transpose(1, 2)
         tensors = {
@@ -115,7 +99,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         return Layer(config, tensors | {ours: found[key] for key, (_, ours) in RADIAL_KEYS.items() if key in found})
 
     title = " or ".join(RADIAL_LIBRARIES[library] for library in libraries)
-    keys = keys_of(place, ("rbf.grid", "spline_linear.weight", *axes))
+    keys = parts.keys_of(place, ("rbf.grid", "spline_linear.weight", *axes))
     described = f"{n_in} to {n_out}, {n_centres} centres"
     return Part(place, title, n_in, n_out, keys, lambda chosen: (read(chosen),), choices, described)
 
@@ -128,15 +112,14 @@ def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[s
         raise CheckpointError(f"has a base and an inv_denominator at {place!r}, which neither {FAST} nor {FASTER} has")
     if stated is not None and stated not in fits:
         titles = " and ".join(RADIAL_LIBRARIES[library] for library in fits)
-        raise CheckpointError(
-            f"has a KAN at {place!r} whose keys fit {titles}, not {RADIAL_LIBRARIES.get(stated, stated)}"
-        )
+        own = RADIAL_LIBRARIES.get(stated, stated)
+        raise CheckpointError(f"has a KAN at {place!r} whose keys fit {titles}, not {own}")
     return tuple(fits) if stated is None else (stated,)
 
 
 def _radial_denominator(found: Tensors, place: str, meaning: str, stated: float | None) -> float:
     """Width of a layer's bumps: the stated one, or the library's default."""
-    start = start_of(place)
+    start = parts.start_of(place)
     if INVERSE in found:
         if stated is not None:
             raise CheckpointError(
@@ -159,8 +142,8 @@ def read_efficient_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     Its tensors are (out, in), as here. `spline_scaler`, if there is one, scales the splines but not the base.
     """
     axes = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
-    sizes = fit(found, place, "efficient-kan", axes)
-    basis = BSpline(*spline_shape(place, sizes["coef"], sizes["knots"]))
+    sizes = parts.fit(found, place, "efficient-kan", axes)
+    basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"]))
     tensors = {
         "coef": found["spline_weight"],
         "grid": found["grid"],
@@ -179,14 +162,12 @@ def read_efficient_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
 def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     """A layer of ChebyKAN (SynodicMonth 2024): out_o = sum_i sum_d cheby_coeffs[i, o, d] T_d(tanh x_i).
 
-    The buffer `arange`, if there is one, numbers the degrees. Other libraries have these keys and shapes but another
-    function inside T_d; the check distinguishes them.
+    Other libraries have these keys and shapes but another function inside T_d; the check distinguishes them.
     """
-    sizes = fit(found, place, "ChebyKAN", {"cheby_coeffs": "in out degrees"})
-    degree = sizes["degrees"] - 1
-    config = LayerConfig(sizes["in"], sizes["out"], Chebyshev(degree), base="zero")
+    n_in, n_out, n_degrees = parts.fit(found, place, "ChebyKAN", {"cheby_coeffs": "in out degrees"}).values()
+    config = LayerConfig(n_in, n_out, Chebyshev(n_degrees - 1), base="zero")
     layer = Layer(config, {"coef": found["cheby_coeffs"].transpose(0, 1)})
-    return Part.of("ChebyKAN", place, layer, ("cheby_coeffs", "arange"), f", degree {degree}")
+    return Part.of("ChebyKAN", place, layer, ("cheby_coeffs", "arange"), f", degree {n_degrees - 1}")
 
 
 def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -195,7 +176,7 @@ def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     out_o = bias_o + sum_i sum_k c[0, o, i, k-1] cos(k x_i) + c[1, o, i, k-1] sin(k x_i)
     """
     axes = {"fouriercoeffs": "kinds out in frequencies", "bias?": "1 out"}
-    sizes = fit(found, place, "FourierKAN", axes)
+    sizes = parts.fit(found, place, "FourierKAN", axes)
     if sizes["kinds"] != 2:
         raise CheckpointError(f"has {sizes['kinds']} kinds of waves in {place}.fouriercoeffs, not cosines and sines")
     tensors = {"subnode_bias": found["bias"][0]} if "bias" in found else {}
@@ -225,11 +206,11 @@ def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     if normed:
         axes |= dict.fromkeys(("bn.running_mean", "bn.running_var", "bn.weight", "bn.bias"), "out")
         axes["bn.num_batches_tracked?"] = ""
-    sizes = fit(found, place, "Wav-KAN", axes)
+    sizes = parts.fit(found, place, "Wav-KAN", axes)
     tensors = {"scale": found["scale"], "translation": found["translation"]}
     if normed:
-        eps = metadata.eps(f"{start_of(place)}bn")
-        tensors["node_scale"], tensors["node_bias"] = _affine_of(keys_under(found, "bn"), eps)
+        eps = metadata.eps(f"{parts.start_of(place)}bn")
+        tensors["node_scale"], tensors["node_bias"] = _affine_of(parts.keys_under(found, "bn"), eps)
     config = LayerConfig(sizes["in"], sizes["out"], MexicanHat(), base="zero")
 
     def read(chosen: Chosen) -> Layer:
@@ -252,7 +233,7 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     weight, bias, eps = found.get("weight"), found.get("bias"), metadata.eps(place)
     if "running_mean" in found:
         axes = dict.fromkeys(("running_mean", "running_var", "weight?", "bias?"), "n") | {"num_batches_tracked?": ""}
-        fit(found, place, "BatchNorm", axes)
+        parts.fit(found, place, "BatchNorm", axes)
         statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
         return Part.of("BatchNorm", place, Norm(Transform("affine"), *_affine_of(found, eps), statistics), axes)
     if weight is None or not weight.numel() or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
@@ -292,55 +273,50 @@ READERS: Mapping[str, Callable[[Mapping[str, Tensor], str, Metadata], Part | Non
 def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Part], list[RecurrentPart]]:
     """Finds all supported parts of a file, in its order; each key belongs to at most one part.
 
-    Raises:
-        CheckpointError: the tensors of a part do not fit each other, or it is a known but unsupported variant.
+    Raises `CheckpointError` if the tensors of a part do not fit each other, or it is an unsupported variant.
     """
-    recurrents = find_recurrent(tensors)
+    recurrents, found = find_recurrent(tensors), list[Part]()
     taken = {key for recurrent in recurrents for key in recurrent.keys}
-    parts: list[Part] = []
     for name, read in READERS.items():
         left = {key: tensor for key, tensor in tensors.items() if key not in taken}
         for key in left:
             if key == name or key.endswith(f".{name}"):
                 place = key.removesuffix(name).removesuffix(".")
-                part = read(keys_under(left, place), place, metadata)
+                part = read(parts.keys_under(left, place), place, metadata)
                 if part is not None:
-                    parts.append(part)
+                    found.append(part)
                     taken |= part.keys
-    return sorted(parts, key=lambda part: next(n for n, key in enumerate(tensors) if key in part.keys)), recurrents
+    return sorted(found, key=lambda part: next(n for n, key in enumerate(tensors) if key in part.keys)), recurrents
 
 
 def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
     """Finds torch's LSTMs and GRUs, whose keys and order of gates the recurrent module here shares.
 
-    Raises:
-        CheckpointError: a part is neither an LSTM nor a GRU, or its shapes do not fit.
+    Raises `CheckpointError` if a part is neither an LSTM nor a GRU, or its shapes do not fit.
     """
     places = dict.fromkeys(match[1] or "" for key in tensors if (match := RECURRENT_KEY.fullmatch(key)))
     return [_read_recurrent(tensors, place) for place in places]
 
 
 def _read_recurrent(tensors: Tensors, place: str) -> RecurrentPart:
-    found = {key: t for key, t in keys_under(tensors, place).items() if RECURRENT_KEY.fullmatch(key) and "." not in key}
-    sizes = fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
-    rows, hidden_size = sizes["rows"], sizes["hidden"]
+    found = {
+        key: t for key, t in parts.keys_under(tensors, place).items() if RECURRENT_KEY.fullmatch(key) and "." not in key
+    }
+    sizes = parts.fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
+    rows, size = sizes["rows"], sizes["hidden"]
     if "weight_hr_l0" in found:
         raise CheckpointError(
-            f"has an LSTM with a projection ({place}.weight_hr_l0: proj_size {hidden_size}), which is not read"
+            f"has an LSTM with a projection ({place}.weight_hr_l0: proj_size {size}), which is not read"
         )
-    cell = GATES.get(rows // hidden_size if rows % hidden_size == 0 else 0)
+    cell = GATES.get(rows // size if rows % size == 0 else 0)
     if cell is None:
-        kind = "an RNN without gates" if rows == hidden_size else "neither an LSTM nor a GRU"
+        kind = "an RNN without gates" if rows == size else "neither an LSTM nor a GRU"
         raise CheckpointError(
-            f"has a recurrent network at {place!r} that is {kind} ({rows} rows of gates for {hidden_size} units)"
+            f"has a recurrent network at {place!r} that is {kind} ({rows} rows of gates for {size} units)"
         )
-    config = RecurrentConfig(
-        cell,
-        hidden_size,
-        num_layers=1 + max(int(match[2]) for key in found if (match := RECURRENT_KEY.fullmatch(key))),
-        bidirectional=any(key.endswith("_reverse") for key in found),
-        bias=any(key.startswith("bias") for key in found),
-    )
+    n_layers = 1 + max(int(match[2]) for key in found if (match := RECURRENT_KEY.fullmatch(key)))
+    two_ways, bias = (any(word in key for key in found) for word in ("_reverse", "bias"))
+    config = RecurrentConfig(cell, size, n_layers, bidirectional=two_ways, bias=bias)
     axes = {key: " ".join(map(str, shape)) for key, shape in recurrent_shapes(config, sizes["in"]).items()}
-    fit(found, place, f"torch's {cell.upper()}", axes)
-    return RecurrentPart(place, config, sizes["in"], {name: found[name] for name in axes}, keys_of(place, axes))
+    parts.fit(found, place, f"torch's {cell.upper()}", axes)
+    return RecurrentPart(place, config, sizes["in"], {name: found[name] for name in axes}, parts.keys_of(place, axes))

@@ -1,11 +1,11 @@
-"""The parts of a model: modules whose weights determine their layers, except for choices that are left open.
+"""The parts of a model: a Linear, a KAN layer, a whole pykan KAN, an LSTM.
 
-A part is one module of the original model: a Linear, a KAN layer, a whole pykan KAN, an LSTM. Its shapes are in the
-file. What the file leaves open are its choices, each with the library's default first.
+The weights of a part determine its layers, except for choices that the file leaves open.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from kanmodel.network.functions import ACTIVATIONS
 
 Tensors = Mapping[str, Tensor]
 Chosen = Mapping[str, str]  # choice -> option
+Choices = Mapping[str, tuple[str, ...]]  # choice -> options, the usual one first
 BASES = ("silu", "identity", "zero", "gelu", "relu")  # common base functions; others must be stated by the module
 CLASSES = {
     **{"ReLU": "relu", "LeakyReLU": "leaky_relu", "ELU": "elu", "SELU": "selu", "GELU": "gelu", "SiLU": "silu"},
@@ -41,19 +42,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation between layers, with a scale and a bias for each node.
-
-    Attributes:
-        step: the kind of normalisation.
-        weight: the scale.
-        bias: the bias.
-        statistics: training mean and standard deviation that scale and bias contain; None if there are none.
-    """
+    """A normalisation between layers, with a scale and a bias for each node."""
 
     step: Transform
     weight: Tensor
     bias: Tensor
-    statistics: tuple[Tensor, Tensor] | None = None
+    statistics: tuple[Tensor, Tensor] | None = None  # training mean and standard deviation that the two contain
 
 
 Item = Layer | Norm
@@ -61,54 +55,41 @@ Item = Layer | Norm
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive layers that form one module of the file.
+    """Consecutive layers that form one module of the file."""
 
-    Attributes:
-        place: prefix of its keys, without the dot.
-        library: display name of its library.
-        n_in: number of inputs.
-        n_out: number of outputs.
-        keys: keys of its tensors.
-        read: returns its items, given an option for each choice.
-        choices: options by name of the choice, the library's default first, or the only one. A choice is shared by all
-            parts of a file that have it.
-        description: its size, in words.
-        problem: why it cannot be read without further information, starting with a verb; None if it can.
-    """
-
-    place: str
-    library: str
+    place: str  # prefix of its keys, without the dot
+    library: str  # its display name
     n_in: int
     n_out: int
-    keys: frozenset[str]
-    read: Callable[[Chosen], tuple[Item, ...]]
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    description: str = ""
-    problem: str | None = None
+    keys: frozenset[str]  # of its tensors
+    read: Callable[[Chosen], tuple[Item, ...]]  # its items, given an option for each choice
+    choices: Choices = field(default_factory=dict)  # the library's default first; parts share choices of one name
+    description: str = ""  # its size, in words
+    problem: str | None = None  # why it cannot be read without further information, starting with a verb
 
     @classmethod
     def of(
         cls, library: str, place: str, item: Item, names: Iterable[str], sizes: str = "",
-        choices: Mapping[str, tuple[str, ...]] | None = None, read: Callable[[Chosen], Item] | None = None,
+        choices: Choices | None = None, read: Callable[[Chosen], Item] | None = None,
     ) -> Part:  # fmt: skip
         """A part of one item, which may depend on choices, with the tensors `names`; `sizes` follow its widths."""
-        n_in = item.config.n_in if isinstance(item, Layer) else len(item.weight)
-        n_out = item.config.n_out if isinstance(item, Layer) else n_in
-        widths = f"{n_in} to {n_out}" if isinstance(item, Layer) else f"of {n_in}"
-        keys = keys_of(place, names)
-        return cls(
-            place, library, n_in, n_out, keys, lambda chosen: (read(chosen) if read else item,), choices or {},
-            widths + sizes,
-        )  # fmt: skip
+        n_in = n_out = len(item.weight) if isinstance(item, Norm) else item.config.n_in
+        widths = f"of {n_in}"
+        if isinstance(item, Layer):
+            n_out = item.config.n_out
+            widths = f"{n_in} to {n_out}"
+        keys, make = keys_of(place, names), read or (lambda chosen: item)
+        return cls(place, library, n_in, n_out, keys, lambda chosen: (make(chosen),), choices or {}, widths + sizes)
 
     def items(self, chosen: Chosen) -> tuple[Item, ...]:
         """Its items for the given options; an option that it does not have is replaced by its first."""
-        return self.read(
-            {
-                name: chosen[name] if chosen.get(name) in options else options[0]
-                for name, options in self.choices.items()
-            }
-        )
+        pairs = ((name, options, chosen.get(name)) for name, options in self.choices.items())
+        return self.read({name: option if option in options else options[0] for name, options, option in pairs})
+
+    def precedes(self, other: Part) -> bool:
+        """Whether both are numbered in the same module, this one with the smaller number."""
+        (parent, number), (its_parent, later) = _numbered(self.place), _numbered(other.place)
+        return number is not None and later is not None and parent == its_parent and number < later
 
     @property
     def open(self) -> dict[str, tuple[str, ...]]:
@@ -125,7 +106,7 @@ class RecurrentPart:
     n_in: int
     tensors: Tensors
     keys: frozenset[str]
-    open: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    open: Choices = field(default_factory=dict)
 
     @property
     def n_out(self) -> int:
@@ -141,9 +122,8 @@ class RecurrentPart:
     def description(self) -> str:
         """Its size, in words."""
         layers = "1 layer" if self.config.num_layers == 1 else f"{self.config.num_layers} layers"
-        direction = ", bidirectional" if self.config.bidirectional else ""
-        bias = "" if self.config.bias else ", without bias"
-        return f"{self.n_in} inputs, {self.config.hidden_size} units, {layers}{direction}{bias}"
+        more = (", bidirectional" if self.config.bidirectional else "") + ("" if self.config.bias else ", without bias")
+        return f"{self.n_in} inputs, {self.config.hidden_size} units, {layers}{more}"
 
 
 AnyPart = Part | RecurrentPart
@@ -151,24 +131,17 @@ AnyPart = Part | RecurrentPart
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of a file's parts besides their tensors: what the user states, else what its modules have.
-
-    Attributes:
-        stated: the user's statement.
-        module: the module tree; None if the file has none.
-        n_entering: number of values that enter the KAN that the stated `input_id` is about.
-    """
+    """What is known of a file's parts besides their tensors: what the user states, else what its modules have."""
 
     stated: Statement = field(default_factory=Statement)
     module: Module | None = None
-    n_entering: int = 1 << 16
+    n_entering: int = 1 << 16  # values that enter the KAN that the stated `input_id` is about
 
     def bases(self, place: str) -> tuple[str, ...]:
         """The options of a part's base function: the known one, or the common ones."""
-        config = self.stated.pykan_config
-        stated = self.stated.base_activation or (config and config.base_activation)
-        if stated:
-            return (stated,)
+        for stated in (self.stated, self.stated.pykan_config):
+            if stated is not None and stated.base_activation:
+                return (stated.base_activation,)
         for at in (place, f"{start_of(place)}act_fun.0"):
             name = self.value(at, "base_fun_name")
             if isinstance(name, str) and name in ("silu", "identity", "zero"):
@@ -229,37 +202,27 @@ def keys_under(tensors: Tensors, place: str) -> dict[str, Tensor]:
 def fit(
     found: Tensors, place: str, library: str, axes: Mapping[str, str], known: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """The sizes of the named axes of tensors at a place.
+    """The sizes of the named axes of tensors at a place, some of which may be `known`.
 
-    Args:
-        found: tensors by the rest of their keys.
-        place: prefix of the keys, for errors.
-        library: name of the library that has these tensors, for errors.
-        axes: names of the axes by the name of the tensor, such as ``{"coef": "out in 4", "bias?": "out"}``; a number
-            is the size of an axis, and a tensor whose name ends with ? may be missing.
-        known: sizes of axes that are known already.
-
-    Raises:
-        CheckpointError: a tensor is missing, has another number of axes, an empty axis, or does not fit the others.
+    The `axes` are named for each tensor, such as ``{"coef": "out in 4", "bias?": "out"}``; a number is the size of an
+    axis, and a tensor whose name ends with ? may be missing. Raises `CheckpointError` if another is missing, or one has
+    another number of axes, an empty axis, or does not fit the others.
     """
     sizes = dict(known or {})
     for name, named in axes.items():
         key, expected = name.removesuffix("?"), [int(a) if a.isdigit() else sizes.get(a) for a in named.split()]
+        full = start_of(place) + key
         if key not in found:
             if key == name:
-                raise CheckpointError(f"lacks {start_of(place)}{key}, which {library} has")
+                raise CheckpointError(f"lacks {full}, which {library} has")
             continue
         shape = list(found[key].shape)
         if None in expected:
             if len(shape) != len(expected) or 0 in shape:
-                raise CheckpointError(
-                    f"has {start_of(place)}{key} of shape {shape}, which should have {len(expected)} axes"
-                )
+                raise CheckpointError(f"has {full} of shape {shape}, which should have {len(expected)} axes")
             expected = [n if size is None else size for n, size in zip(shape, expected, strict=True)]
         if shape != expected:
-            raise CheckpointError(
-                f"has {start_of(place)}{key} of shape {shape}, but the other tensors imply {expected}"
-            )
+            raise CheckpointError(f"has {full} of shape {shape}, but the other tensors imply {expected}")
         sizes |= dict(zip(named.split(), shape, strict=True))
     return sizes
 
@@ -279,3 +242,21 @@ def spline_shape(place: str, n_coef: int, n_knots: int, extended: bool = True) -
     if order < 0 or n_coef - order < 1:
         raise CheckpointError(f"has {n_coef} coefficients on {n_knots} knots in {place}, which fit no spline")
     return n_coef - order, order
+
+
+def activation_slot(place: str) -> str:
+    """Name of the choice of the activation before a part."""
+    return f"before {place or 'the KAN'}"
+
+
+def number_between(one: str, two: str) -> str | None:
+    """The place after `one`, such as ``fc.1``, if `two` has the same parent and another number; else None."""
+    (parent, number), (other, later) = _numbered(one), _numbered(two)
+    if number is None or later is None or parent != other or later == number + 1:
+        return None
+    return f"{parent}{number + 1}"
+
+
+def _numbered(place: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"((?:.*\.)?)(\d{1,4})", place)
+    return (match[1], int(match[2])) if match else (place, None)

@@ -10,27 +10,17 @@ the core interval, which are added when it is evaluated. `biases` are added to t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
-from typing import Any
 
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
+from kanmodel.importers import parts
 from kanmodel.importers.manifest import Arities, PykanConfig, parse_pykan_config
-from kanmodel.importers.parts import (
-    Chosen,
-    Layer,
-    Metadata,
-    Part,
-    Tensors,
-    fit,
-    keys_of,
-    keys_under,
-    spline_shape,
-    start_of,
-)
+from kanmodel.importers.parts import Chosen, Layer, Metadata, Part, Tensors
 from kanmodel.importers.source import N_ENTERING
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
@@ -38,20 +28,15 @@ from kanmodel.network.config import LayerConfig, SymbolicEdge
 from kanmodel.network.functions import FUNCTIONS
 
 AXES = {
-    "act_fun.{}.coef": "in subnodes coef",
-    "act_fun.{}.grid": "in knots",
+    **{"act_fun.{}.coef": "in subnodes coef", "act_fun.{}.grid": "in knots"},
     **{f"act_fun.{{}}.{name}": "in subnodes" for name in ("mask", "scale_base", "scale_sp")},
-    "symbolic_fun.{}.mask": "subnodes in",
-    "symbolic_fun.{}.affine": "subnodes in 4",
+    **{"symbolic_fun.{}.mask": "subnodes in", "symbolic_fun.{}.affine": "subnodes in 4"},
     **{f"subnode_{name}_{{}}": "subnodes" for name in ("scale", "bias")},
     **{f"node_{name}_{{}}": "nodes" for name in ("scale", "bias")},
 }  # of the tensors of a layer, by their names with its number
 FLAT_AXES = {
-    "symbolic_fun.{}.mask": "nodes in",
-    "symbolic_fun.{}.affine": "nodes in 4",
-    "biases.{}.weight": "1 nodes",
-    "act_fun.{}.coef": "edges coef",
-    "act_fun.{}.grid": "edges knots",
+    **{"symbolic_fun.{}.mask": "nodes in", "symbolic_fun.{}.affine": "nodes in 4", "biases.{}.weight": "1 nodes"},
+    **{"act_fun.{}.coef": "edges coef", "act_fun.{}.grid": "edges knots"},
     **{f"act_fun.{{}}.{name}": "edges" for name in ("mask", "scale_base", "scale_sp")},
 }  # of version 0.0
 
@@ -60,6 +45,7 @@ FLAT_AXES = {
 class Outline:
     """The properties of a layer that its shapes determine, and the keys of its tensors."""
 
+    flat: bool  # of version 0.0
     n_in: int
     n_subnodes: int
     n_nodes: int
@@ -70,9 +56,8 @@ class Outline:
 def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
     """A KAN of pykan; None if its coefficients are of no version.
 
-    Raises:
-        CheckpointError: a tensor is missing or its shape fits no layer; the arity of product nodes is not known, or the
-            grids of edges from one input differ.
+    Raises `CheckpointError` if a tensor is missing or its shape fits no layer, or the arity of product nodes is not
+    known; reading it does if the grids of edges from one input differ.
     """
     n_axes = found["act_fun.0.coef"].ndim
     if n_axes not in (2, 3):
@@ -82,11 +67,9 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
     layers = [_outline(found, place, number, flat) for number in range(n_layers)]
     for number, (before, layer) in enumerate(pairwise(layers), start=1):
         if before.n_nodes != layer.n_in:
-            start = f"{start_of(place)}act_fun."
-            raise CheckpointError(
-                f"has {layer.n_in} inputs in {start}{number}, but {before.n_nodes} outputs in {start}{number - 1} "
-                "before it"
-            )
+            here, there = (f"{parts.start_of(place)}act_fun.{n}" for n in (number, number - 1))
+            ends = before.n_nodes
+            raise CheckpointError(f"has {layer.n_in} inputs in {here}, but {ends} outputs in {there} before it")
     config = None if flat else _find_config(metadata, place)
     options = {"none": [()] * n_layers} if flat else _arities(layers, metadata.stated.mult_arity, config)
     symbolic: list[tuple[SymbolicEdge, ...]] = [()] * n_layers
@@ -104,26 +87,17 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
 
     def read(chosen: Chosen) -> tuple[Layer, ...]:
         base, arities = chosen["base"], options[chosen["mult_arity"]]
-        if flat:
-            return tuple(_flat_convert(found, number, layer, place, base) for number, layer in enumerate(layers))
-        items = [_convert(found, n, layer, base, arities[n], symbolic[n]) for n, layer in enumerate(layers)]
-        return (_restore_inputs(items[0], kept, n_in) if kept is not None else items[0], *items[1:])
+        items = [_convert(found, n, place, layer, base, arities[n], symbolic[n]) for n, layer in enumerate(layers)]
+        return (items[0] if kept is None else _restore_inputs(items[0], kept, n_in), *items[1:])
 
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]
     products = ", some of them products" if any(layer.n_subnodes != layer.n_nodes for layer in layers) else ""
     grids = ", ".join(str(layer.basis.grid_size) for layer in layers)
     orders = ", ".join(map(str, sorted({layer.basis.order for layer in layers})))
-    return Part(
-        place,
-        "pykan 0.0" if flat else "pykan",
-        n_in,
-        layers[-1].n_nodes,
-        keys_of(place, (key for layer in layers for key in layer.keys)),
-        read,
-        {"base": metadata.bases(place), "mult_arity": tuple(options)},
-        f"nodes {nodes}{products}, grid {grids}, spline order {orders}",
-        problem,
-    )
+    description = f"nodes {nodes}{products}, grid {grids}, spline order {orders}"
+    library, choices = "pykan 0.0" if flat else "pykan", {"base": metadata.bases(place), "mult_arity": tuple(options)}
+    keys = parts.keys_of(place, (key for layer in layers for key in layer.keys))
+    return Part(place, library, n_in, layers[-1].n_nodes, keys, read, choices, description, problem)
 
 
 def _outline(found: Tensors, place: str, number: int, flat: bool) -> Outline:
@@ -131,11 +105,13 @@ def _outline(found: Tensors, place: str, number: int, flat: bool) -> Outline:
     axes = {name.format(number): axes for name, axes in (FLAT_AXES if flat else AXES).items()}
     if flat:
         mask = f"symbolic_fun.{number}.mask"
-        known = fit(found, place, title, {mask: axes[mask]})
+        known = parts.fit(found, place, title, {mask: axes[mask]})
         known["edges"] = known["nodes"] * known["in"]
-    sizes = fit(found, place, title, axes, known)
-    basis = BSpline(*spline_shape(f"{start_of(place)}act_fun.{number}", sizes["coef"], sizes["knots"], not flat))
-    return Outline(sizes["in"], sizes["nodes" if flat else "subnodes"], sizes["nodes"], basis, tuple(axes))
+    sizes = parts.fit(found, place, title, axes, known)
+    basis = BSpline(
+        *parts.spline_shape(f"{parts.start_of(place)}act_fun.{number}", sizes["coef"], sizes["knots"], not flat)
+    )
+    return Outline(flat, sizes["in"], sizes["nodes" if flat else "subnodes"], sizes["nodes"], basis, tuple(axes))
 
 
 def _find_config(metadata: Metadata, place: str) -> PykanConfig | None:
@@ -143,21 +119,14 @@ def _find_config(metadata: Metadata, place: str) -> PykanConfig | None:
     stated, module = metadata.stated.pykan_config, metadata.module and metadata.module.find(place)
     if stated is not None or module is None or "symbolic_fun" not in module.children:
         return stated
-    document = {key: module.values.get(key) for key in ("width", "mult_arity", "base_fun_name", "symbolic_enabled")}
-    document = {key: value for key, value in document.items() if key in module.values}
+    known = ("width", "mult_arity", "base_fun_name", "symbolic_enabled")
+    document = {key: module.values[key] for key in known if key in module.values}
     for number, layer in module.children["symbolic_fun"].children.items():
         document[f"symbolic.funs_name.{number}"] = layer.values.get("funs_name")
-    try:
-        return parse_pykan_config(_as_lists(document), "its module")
-    except CheckpointError:
+    try:  # tuples become lists, as in a document
+        return parse_pykan_config(json.loads(json.dumps(document, default=lambda value: None)), "its module")
+    except (CheckpointError, TypeError, ValueError):
         return None
-
-
-def _as_lists(value: object) -> Any:
-    """The value with tuples converted to lists, as in a document."""
-    if isinstance(value, dict):
-        return {key: _as_lists(part) for key, part in value.items()}
-    return [_as_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _kept_inputs(metadata: Metadata, place: str) -> tuple[tuple[int, ...], int] | None:
@@ -187,13 +156,9 @@ def _arities(
         return {str(stated): arities}
     if not any(surplus):
         return {"none": [()] * len(layers)}
-    uniform = [
-        arity
-        for arity in range(2, max(surplus) + 2)
-        if all(
-            n % (arity - 1) == 0 and n // (arity - 1) <= layer.n_nodes for n, layer in zip(surplus, layers, strict=True)
-        )
-    ]
+    uniform = list(range(2, max(surplus) + 2))
+    for n, layer in zip(surplus, layers, strict=True):
+        uniform = [a for a in uniform if n % (a - 1) == 0 and n // (a - 1) <= layer.n_nodes]
     if not uniform or min(surplus) < 0:
         raise CheckpointError(
             f"has {layers[0].n_subnodes} sub-nodes for {layers[0].n_nodes} nodes in layer 1, so some multiply, and how "
@@ -227,7 +192,7 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
         return ()
     edges = []
     for j, i in found[f"symbolic_fun.{number}.mask"].nonzero().tolist():
-        where = f"{start_of(place)}symbolic_fun.{number}, edge ({number}, {i}, {j})"
+        where = f"{parts.start_of(place)}symbolic_fun.{number}, edge ({number}, {i}, {j})"
         if config is None:
             raise CheckpointError(
                 f"has a symbolic function in {where}, and which one is not in the file: give pykan_config, the "
@@ -244,25 +209,35 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
 
 
 def _convert(
-    found: Tensors, number: int, layer: Outline, base: str, arities: tuple[int, ...], symbolic: Sequence[SymbolicEdge]
-) -> Layer:
-    act = keys_under(found, f"act_fun.{number}")
-    tensors: dict[str, Tensor] = {
-        "coef": act["coef"].transpose(0, 1),
-        "scale_base": act["scale_base"].T,
-        "scale_spline": act["scale_sp"].T,
-        "mask": act["mask"].T,
-        "grid": act["grid"],
-    }
-    for name in ("subnode_scale", "subnode_bias", "node_scale", "node_bias"):
-        tensors[name] = found[f"{name}_{number}"]
+    found: Tensors, number: int, place: str, layer: Outline, base: str, arities: tuple[int, ...],
+    symbolic: tuple[SymbolicEdge, ...],
+) -> Layer:  # fmt: skip
+    act = parts.keys_under(found, f"act_fun.{number}")
+
+    def edges(name: str) -> Tensor:
+        """A tensor over edges, (out, in, ...)."""
+        tensor = act[name]
+        return tensor.view(layer.n_nodes, layer.n_in, *tensor.shape[1:]) if layer.flat else tensor.transpose(0, 1)
+
+    tensors = {"coef": edges("coef"), "mask": edges("mask")}
+    tensors |= {"scale_base": edges("scale_base"), "scale_spline": edges("scale_sp")}
+    if layer.flat:
+        grids = edges("grid")
+        differs = (grids != grids[:1]).any(dim=2).any(dim=0).nonzero()
+        if len(differs):
+            where = f"input {int(differs[0])} in {parts.start_of(place)}act_fun.{number}"
+            raise CheckpointError(f"has different grids on the edges from {where}, and Kanscope has one grid per input")
+        tensors["grid"] = splines.extend_grid(grids[0], layer.basis.order)
+        tensors["node_bias"] = found[f"biases.{number}.weight"][0]
+    else:
+        names = ("subnode_scale", "subnode_bias", "node_scale", "node_bias")
+        tensors |= {"grid": act["grid"]} | {name: found[f"{name}_{number}"] for name in names}
     if symbolic:
         j, i = [edge.j for edge in symbolic], [edge.i for edge in symbolic]
         tensors["symbolic_mask"] = found[f"symbolic_fun.{number}.mask"][j, i]
         tensors["symbolic_affine"] = found[f"symbolic_fun.{number}.affine"][j, i]
     n_sum = layer.n_nodes - len(arities)
-    config = LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arities, symbolic=tuple(symbolic))
-    return Layer(config, tensors)
+    return Layer(LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arities, symbolic=symbolic), tensors)
 
 
 def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer:
@@ -276,24 +251,3 @@ def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer
     tensors["grid"][list(kept)] = layer.tensors["grid"]
     symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layer.config.symbolic)
     return Layer(replace(layer.config, n_in=n_inputs, symbolic=symbolic), tensors)
-
-
-def _flat_convert(found: Tensors, number: int, layer: Outline, place: str, base: str) -> Layer:
-    act = keys_under(found, f"act_fun.{number}")
-    per_edge = (layer.n_nodes, layer.n_in)
-    grids = act["grid"].view(*per_edge, -1)
-    differs = (grids != grids[:1]).any(dim=2).any(dim=0).nonzero()
-    if len(differs):
-        raise CheckpointError(
-            f"has different grids on the edges from input {int(differs[0])} in {start_of(place)}act_fun.{number}, and "
-            "Kanscope has one grid per input"
-        )
-    tensors = {
-        "coef": act["coef"].view(*per_edge, -1),
-        "scale_base": act["scale_base"].view(per_edge),
-        "scale_spline": act["scale_sp"].view(per_edge),
-        "mask": act["mask"].view(per_edge),
-        "grid": splines.extend_grid(grids[0], layer.basis.order),
-        "node_bias": found[f"biases.{number}.weight"][0],
-    }
-    return Layer(LayerConfig(layer.n_in, layer.n_nodes, layer.basis, base=base), tensors)

@@ -1,7 +1,6 @@
 """Why an import is refused: no reading gives the predictions, or several different functions do.
 
-If none does, computations that no reading expresses are tried in place of stages; one that gives the predictions is the
-reason.
+If none does, computations that no reading expresses are tried; one that gives the predictions is the reason.
 """
 
 from __future__ import annotations
@@ -16,20 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.data import Array
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import Function, items_function, make_layer
 from kanmodel.importers.parts import AnyPart, Item, Layer, Norm
 from kanmodel.importers.samples import Samples
 from kanmodel.importers.search import TINY, Numbers, Result, Stage, Variants, choose_windows, stages_of, walk
-from kanmodel.importers.structure import INPUTS, PREDICTIONS, READOUT, Reading, Space
+from kanmodel.importers.structure import INPUTS, PREDICTIONS, READOUT, UNIT_WORDS, Reading, Space
 from kanmodel.network.bases import BSpline, Chebyshev
 
 FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units
 MAX_DEPARTURES = 2  # choices that differ from the usual reading, besides the unsupported computation
 MAX_WINDOWS = 512  # windows tried as one batch
 MAX_SECONDS = 15.0
-WORDS = {"scaled": "scaled", "original": "in original units"}
 
 
 def refuse_mixed_units(samples: Samples, found: Reading) -> None:
@@ -52,29 +49,27 @@ def refuse_mixed_units(samples: Samples, found: Reading) -> None:
     same = distance(units)
     if same > FAR and distance(other) < same / FAR:
         raise CheckpointError(
-            f"was found by windows of the check that are {WORDS[units]}, but {samples.reference_name} seems to be "
-            f"{WORDS[other]}: give both in the same units"
+            f"was found by windows of the check that are {UNIT_WORDS[units]}, but {samples.reference_name} seems to be "
+            f"{UNIT_WORDS[other]}: give both in the same units"
         )
 
 
 def refuse_ambiguous(samples: Samples, result: Result, strict: bool) -> None:
     """Raises `CheckpointError` if several functions fit that differ on a known window, or, if strict, anywhere."""
     first = result.found.describe()
+    they = f"functions that all give {samples.predictions_name}: "
+    ask = "to the check, or say in the manifest which it is"
     if strict and (result.undecided or result.left_out):
-        others = "; ".join(result.describe_undecided()[:5])
-        raise CheckpointError(
-            f"can be read as {len(result.undecided) + 1 + result.left_out} functions that all give "
-            f"{samples.predictions_name}: {first}; {others or 'and more'}: add such windows to the check, or say in "
-            "the manifest which it is"
-        )
+        others = "; ".join(result.describe_undecided()[:5]) or "and more"
+        n_functions = len(result.undecided) + 1 + result.left_out
+        raise CheckpointError(f"can be read as {n_functions} {they}{first}; {others}: add such windows {ask}")
     match = next((match for match in result.matches if match.is_material), None)
     if match is not None:
         fitting = "; ".join(match.reading.describe() for match in result.matches[:5])
         raise CheckpointError(
-            f"can be read as {len(result.matches)} functions that all give {samples.predictions_name}: {fitting}; the "
-            f"first and [{match.reading.describe()}] differ by {match.difference:.2g} standard deviations at window "
-            f"{match.window} of {samples.reference_name}: add the model's prediction for it to the check, or say in "
-            "the manifest which it is"
+            f"can be read as {len(result.matches)} {they}{fitting}; the first and [{match.reading.describe()}] differ "
+            f"by {match.difference:.2g} standard deviations at window {match.window} of {samples.reference_name}: add the "
+            f"model's prediction for it {ask}"
         )
 
 
@@ -148,11 +143,9 @@ def _gives(stages: list[Stage], first: Variants, space: Space, samples: Samples,
     return False
 
 
-def _scaled_outputs(
-    stages: list[Stage], first: Variants, space: Space, samples: Samples, windows: Numbers
-) -> str | None:
+def _scaled_outputs(stages: list[Stage], first: Variants, space: Space, samples: Samples, few: Numbers) -> str | None:
     """Fits a factor and an offset per output; None if these do not reproduce the predictions."""
-    expected = samples.predictions[windows]
+    expected = samples.predictions[few]
     if len(expected) < 4:
         return None
     wanted = expected - expected.mean(axis=0)
@@ -165,17 +158,13 @@ def _scaled_outputs(
             left = np.abs(factors[:, None] * centred - wanted) / np.maximum(samples.bounds.allowed, TINY)
             other = (np.abs(factors - 1) > 1e-3) | (np.abs(added) > 1e-2 * samples.bounds.unit)
             found = np.flatnonzero((left.max(axis=(1, 2)) <= 1) & other.any(axis=1))
-            if len(found):
+            for best in found:
+                factor, offset = (", ".join(f"{x:.4g}" for x in values[best][:4]) for values in (factors, added))
                 return (
-                    f"its outputs are multiplied by {_numbers(factors[found[0]])} and {_numbers(added[found[0]])} is "
-                    "added (by a constant in forward, or by a scaling of the targets that is not given: "
-                    "scaling.target_mean and target_std)"
+                    f"its outputs are multiplied by {factor} and {offset} is added (by a constant in forward, or by a "
+                    "scaling of the targets that is not given: scaling.target_mean and target_std)"
                 )
     return None
-
-
-def _numbers(values: Array) -> str:
-    return ", ".join(f"{value:.4g}" for value in values[:4])
 
 
 def _unsupported_computations(space: Space) -> Iterator[Unsupported]:
@@ -186,38 +175,29 @@ def _unsupported_computations(space: Space) -> Iterator[Unsupported]:
         return lambda stage: tuple(map(wrap, stage.functions)) if stage.part is part else None
 
     if recurrent is not None:
-        yield Unsupported(
+        reason = (
             "its recurrent part runs across the windows of a batch instead of their steps (batch_first does not fit "
-            "the layout of the windows)",
-            around(recurrent, lambda f: lambda x: f(x.transpose(1, 2)).transpose(1, 2)),
-            of_batch=True,
+            "the layout of the windows)"
         )
-        yield Unsupported(
-            "the steps of its windows are read newest first", around(recurrent, lambda f: lambda x: f(x.flip(-2)))
-        )
+        transposed = around(recurrent, lambda f: lambda x: f(x.transpose(1, 2)).transpose(1, 2))
+        yield Unsupported(reason, transposed, of_batch=True)
+        reversed_steps = around(recurrent, lambda f: lambda x: f(x.flip(-2)))
+        yield Unsupported("the steps of its windows are read newest first", reversed_steps)
         if recurrent.config.bidirectional:
-            yield Unsupported(
-                "its head reads the final states of both directions (h_n) instead of the last step",
-                lambda stage: (_final_states,) if stage.choice == space.index[READOUT] else None,
-            )
-    yield Unsupported(
-        "its batch norms use the statistics of the batch (the model was not in eval mode)",
-        partial(_change_items, change=_of_batch),
-        of_batch=True,
-    )
+            reason = "its head reads the final states of both directions (h_n) instead of the last step"
+            readout = space.index[READOUT]
+            yield Unsupported(reason, lambda stage: (_final_states,) if stage.choice == readout else None)
+    reason = "its batch norms use the statistics of the batch (the model was not in eval mode)"
+    yield Unsupported(reason, partial(_change_items, change=_of_batch), of_batch=True)
     every: list[AnyPart] = [*order.front, *order.head]
     for part in every if recurrent is None else [*every, recurrent]:
         if part.n_in == part.n_out:
-            yield Unsupported(
-                f"a residual connection adds the input of {part.place or 'the KAN'} to its output",
-                around(part, lambda f: lambda x: x + f(x)),
-            )
+            reason = f"a residual connection adds the input of {part.place or 'the KAN'} to its output"
+            yield Unsupported(reason, around(part, lambda f: lambda x: x + f(x)))
     yield Unsupported("its splines clip their inputs to the grid", partial(_change_items, change=_clipped))
     for what, squash in SQUASHES.items():
-        yield Unsupported(
-            f"its Chebyshev polynomials are of {what} instead of tanh",
-            partial(_change_items, change=partial(_squashed, squash=squash)),
-        )
+        reason = f"its Chebyshev polynomials are of {what} instead of tanh"
+        yield Unsupported(reason, partial(_change_items, change=partial(_squashed, squash=squash)))
 
 
 def _final_states(values: Tensor) -> Tensor:
@@ -278,13 +258,10 @@ def _squashed(item: Item, squash: Function) -> Function | None:
     return lambda values: function(torch.atanh(squash(values)))
 
 
-def _min_max(x: Tensor) -> Tensor:
-    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
-    return 2 * (x - low) / (high - low) - 1
-
-
 SQUASHES: dict[str, Function] = {
     "the inputs themselves": lambda x: x,
     "sigmoid": torch.sigmoid,
-    "inputs scaled from the smallest to the largest": _min_max,
+    "inputs scaled from the smallest to the largest": lambda x: (
+        2 * (x - x.amin(-1, keepdim=True)) / (x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True)) - 1
+    ),
 }

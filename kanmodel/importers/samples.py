@@ -32,26 +32,16 @@ ROUNDING = 8 * float(np.finfo(np.float32).eps)  # allowed for float32, relative 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference of two sets of predictions, relative to the allowed difference.
+    """The largest difference of two sets of predictions, relative to the allowed difference."""
 
-    Attributes:
-        absolute: the difference, in the unit of the predictions; inf if the computed one is not finite.
-        relative: the same in standard deviations of that output over the check's windows, or relative to the output's
-            magnitude if it does not vary.
-        window: index of the window; `output` of the output.
-        expected: the known prediction; `computed` is the network's.
-        varies: whether that output varies by more than float32's rounding.
-        matches: whether this difference, and so every other, is allowed.
-    """
-
-    absolute: float
-    relative: float
+    absolute: float  # in the unit of the predictions; inf if the computed one is not finite
+    relative: float  # in standard deviations of that output over the check's windows, or as `Bounds.unit`
     window: int
     output: int
-    expected: float
-    computed: float
-    varies: bool
-    matches: bool
+    expected: float  # the known prediction
+    computed: float  # the network's
+    varies: bool  # whether that output varies by more than float32's rounding
+    matches: bool  # whether this difference, and so every other, is allowed
 
     def describe_relative(self) -> str:
         """The relative difference, in words."""
@@ -61,18 +51,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The allowed differences, one for each output.
+    """The allowed differences, one for each output."""
 
-    Attributes:
-        unit: unit of `Comparison.relative`: the standard deviation, or the largest magnitude of an output that does
-            not vary.
-        varies: whether the output varies by more than float32's rounding.
-        allowed: the largest allowed difference.
-    """
-
-    unit: Array
-    varies: NDArray[np.bool_]
-    allowed: Array
+    unit: Array  # of `Comparison.relative`: the standard deviation; the magnitude of an output that does not vary
+    varies: NDArray[np.bool_]  # whether the output varies by more than float32's rounding
+    allowed: Array  # the largest allowed difference
 
     @classmethod
     def of(cls, expected: Array, tolerance: float) -> Bounds:
@@ -94,17 +77,13 @@ class Bounds:
         """The largest difference relative to the allowed one; both arguments (n, n_outputs)."""
         differences = np.where(np.isfinite(computed), np.abs(computed - expected), np.inf)
         excess = _ratio(differences, self.allowed)
-        window, output = (int(n) for n in np.unravel_index(int(excess.argmax()), excess.shape))
+        at = np.unravel_index(int(excess.argmax()), excess.shape)
+        window, output = map(int, at)
+        of_unit, matches = _ratio(differences, self.unit)[at], bool(excess[at] <= 1)
         return Comparison(
-            absolute=float(differences[window, output]),
-            relative=float(_ratio(differences, self.unit)[window, output]),
-            window=window,
-            output=output,
-            expected=float(expected[window, output]),
-            computed=float(computed[window, output]),
-            varies=bool(self.varies[output]),
-            matches=bool(excess[window, output] <= 1),
-        )
+            float(differences[at]), float(of_unit), window, output,
+            float(expected[at]), float(computed[at]), bool(self.varies[output]), matches,
+        )  # fmt: skip
 
 
 def _ratio(differences: Array, units: Array) -> Array:
@@ -116,26 +95,15 @@ def _ratio(differences: Array, units: Array) -> Array:
 
 @dataclass(frozen=True)
 class Samples:
-    """The arrays of an import, as they were given; a reading must give the known predictions.
+    """The arrays of an import, as they were given; a reading must give the known predictions."""
 
-    Attributes:
-        shapes: features and targets with their scaling, lookback and horizon; its layers are placeholders.
-        reference: reference windows, (n, lookback, n_features).
-        targets: their true values, (n, n_outputs); None if unknown.
-        inputs: windows of the check, (n_checked, lookback, n_features); none without a check.
-        predictions: of the original model for them, (n_checked, n_outputs).
-        tolerance: in standard deviations of each output.
-        reference_name: name of the reference windows in errors.
-        predictions_name: name of the predictions in errors.
-    """
-
-    shapes: ModelConfig
-    reference: Array
-    targets: Array | None
-    inputs: Array
-    predictions: Array
-    tolerance: float
-    reference_name: str = "windows"
+    shapes: ModelConfig  # features and targets with their scaling, lookback and horizon; layers are placeholders
+    reference: Array  # windows, (n, lookback, n_features)
+    targets: Array | None  # their true values, (n, n_outputs)
+    inputs: Array  # windows of the check, (n_checked, lookback, n_features); none without a check
+    predictions: Array  # of the original model for them, (n_checked, n_outputs)
+    tolerance: float  # in standard deviations of each output
+    reference_name: str = "windows"  # in errors
     predictions_name: str = "predictions"
 
     @property
@@ -181,26 +149,21 @@ class Samples:
 
 
 def state_call(
-    features: Sequence[str],
-    outputs: Sequence[str] | None,
-    scaling: Any,
-    horizon: int | None,
-    groups: Groups | None,
-    integer: Sequence[str],
-    fixed: Sequence[str],
-) -> Statement:
+    features: Sequence[str], outputs: Sequence[str] | None, scaling: Any, horizon: int | None, groups: Groups | None,
+    integer: Sequence[str], fixed: Sequence[str],
+) -> Statement:  # fmt: skip
     """What the arguments of `from_file` or `from_torch` state."""
     names = None if outputs is None else list(outputs)
     try:
         if horizon is not None:
             check_count(horizon, "horizon")
-        columns = make_columns(list(features), names, plain_scaling(scaling), list(integer), list(fixed))
+        columns = make_columns(list(features), names, _plain_scaling(scaling), list(integer), list(fixed))
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{Statement.place}: {error}") from error
     return Statement(*columns, horizon=horizon, groups=dict(groups or {}))
 
 
-def plain_scaling(scaling: Any) -> dict[str, Any] | None:
+def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
     """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
     if scaling is None:
         return None
@@ -209,11 +172,10 @@ def plain_scaling(scaling: Any) -> dict[str, Any] | None:
             raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
         scaling = {"mean": scaling.mean_, "std": scaling.scale_}
     plain: dict[str, Any] = {}
-    for name, values in scaling.items():
-        if str(name).endswith("names") and values is not None:
-            plain[str(name)] = list(values) if isinstance(values, Collection) else values
-        elif values is not None:
-            plain[str(name)] = np.atleast_1d(as_array(values, f"scaling.{name}")).tolist()
+    for name, values in ((str(name), values) for name, values in scaling.items() if values is not None):
+        if not name.endswith("names"):
+            values = np.atleast_1d(as_array(values, f"scaling.{name}")).tolist()
+        plain[name] = list(values) if isinstance(values, Collection) else values
     return plain
 
 

@@ -1,8 +1,7 @@
 """The search for the readings of a file that give the known predictions, and which of them are the same function.
 
-Many readings are evaluated together, and screened on a few windows in float32, which rules out nearly all. The options
-of a choice are stacked along a leading axis of variants, and a layer is applied to all of them at once, so that common
-prefixes are computed once. Above a memory limit the stack is split, and each half continues separately.
+Readings are screened on a few windows in float32, which rules out nearly all. The options of a choice are stacked along
+a leading axis of variants, so that common prefixes are computed once; a stack above a memory limit is split.
 """
 
 from __future__ import annotations
@@ -20,20 +19,9 @@ from torch import Tensor
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import READ_OUT, Function, activation, items_function, recurrent_function
-from kanmodel.importers.parts import AnyPart, Item, RecurrentPart
+from kanmodel.importers.parts import AnyPart, Item, RecurrentPart, activation_slot, number_between
 from kanmodel.importers.samples import Comparison, Samples
-from kanmodel.importers.structure import (
-    INPUTS,
-    OUTPUT,
-    PREDICTIONS,
-    RARE,
-    READOUT,
-    Reading,
-    Space,
-    Structure,
-    activation_slot,
-    number_between,
-)
+from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, RARE, READOUT, Reading, Space, Structure
 
 MAX_VALUES = 1 << 20  # values of one stack
 N_SCREENED = 8  # windows of the screening pass
@@ -62,59 +50,32 @@ Numbers = NDArray[np.intp]  # of windows
 Progress = Callable[[int, int], None]  # of readings tried, and of all
 
 
-def ignore(tried: int, total: int) -> None:
-    """A progress callback that does nothing."""
-
-
 @dataclass(frozen=True)
 class Match:
-    """A function that gives the predictions, with all readings that compute it, and how it differs from the simplest.
+    """A function that gives the predictions, all readings that compute it, and how it differs from the first match.
 
-    Attributes:
-        reading: the simplest reading.
-        comparison: its largest difference from the predictions; None without a check.
-        probed: its outputs for the probes, (n_probes, n_outputs).
-        same: other readings of the same function.
-        window: index of the reference window, without a prediction, on which it differs most from the first match.
-        difference: their difference there, in standard deviations of the output.
-        is_material: whether it is more than the check allows.
-        stretch: how many times as far from the mean as the given ones windows must be for the two to differ by more
-            than the check allows; None if they do not at any of `STRETCHES`.
+    The difference is given where it is largest on a reference window without a prediction.
     """
 
-    reading: Reading
-    comparison: Comparison | None
-    probed: Array
-    same: tuple[Reading, ...] = ()
-    window: int = 0
-    difference: float = 0.0
-    is_material: bool = False
-    stretch: float | None = None
-
-    def describe_apart(self, first: Match) -> str:
-        """Describes this function, and the windows that would distinguish it from the first."""
-        described, spread = self.reading.describe(), f"{self.stretch:g} times as far from their mean"
-        if set(self.reading.differs_from(first.reading)) == {OUTPUT}:
-            return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
-        return f"{described}, which windows with values {'mixed anew' if self.stretch == 1 else spread} would tell"
+    reading: Reading  # the simplest
+    comparison: Comparison | None  # its largest difference from the predictions; None without a check
+    probed: Array  # its outputs for the probes, (n_probes, n_outputs)
+    same: tuple[Reading, ...] = ()  # other readings of the same function
+    window: int = 0  # index of that window
+    difference: float = 0.0  # in standard deviations of the output
+    is_material: bool = False  # whether it is more than the check allows
+    stretch: float | None = None  # the first of `STRETCHES` at which the two differ by more than the check allows
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a search.
+    """The result of a search."""
 
-    Attributes:
-        matches: functions that give the predictions, the simplest first.
-        nearest: the readings nearest to the predictions on a few windows.
-        tried: number of readings evaluated, of `total`.
-        left_out: number of readings that may give the predictions too, but were not compared on all windows.
-    """
-
-    matches: tuple[Match, ...]
-    nearest: tuple[Reading, ...] = ()
-    tried: int = 0
+    matches: tuple[Match, ...]  # functions that give the predictions, the simplest first
+    nearest: tuple[Reading, ...] = ()  # the readings nearest to the predictions on a few windows
+    tried: int = 0  # number of readings evaluated, of `total`
     total: int = 1
-    left_out: int = 0
+    left_out: int = 0  # readings that may give the predictions too, but were not compared on all windows
 
     @property
     def found(self) -> Reading:
@@ -132,20 +93,21 @@ class Result:
         return [match for match in self.matches if match.stretch is not None]
 
     def describe_undecided(self) -> tuple[str, ...]:
-        """The undecided functions, and the windows that would distinguish them."""
-        return tuple(match.describe_apart(self.matches[0]) for match in self.undecided)
+        """The undecided functions, and the windows that would distinguish them from the first."""
+        return tuple(map(self._describe_apart, self.undecided))
+
+    def _describe_apart(self, match: Match) -> str:
+        described, spread = match.reading.describe(), f"{match.stretch:g} times as far from their mean"
+        if set(match.reading.differs_from(self.found)) == {OUTPUT}:
+            return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
+        return f"{described}, which windows with values {'mixed anew' if match.stretch == 1 else spread} would tell"
 
 
-def find_reading(structure: Structure, samples: Samples, progress: Progress = ignore) -> Result:
+def find_reading(structure: Structure, samples: Samples, progress: Progress | None = None) -> Result:
     """Searches the readings that give the predictions, in growing spaces; without a check, takes the usual one.
 
-    If the user states how the model is put together, readings without further activations are tried first.
-
-    Returns:
-        The matches, or the nearest readings if there is none.
-
-    Raises:
-        CheckpointError: the parts fit together in no order; or there is no check, and the file leaves something open.
+    If the user states how the model is put together, readings without further activations are tried first. Raises
+    `CheckpointError` if the parts fit together in no order, or there is no check and the file leaves something open.
     """
     known = structure.constraints
     if not samples.has_check:
@@ -166,22 +128,20 @@ def find_reading(structure: Structure, samples: Samples, progress: Progress = ig
 
 def _assume(structure: Structure, samples: Samples) -> Result:
     """The usual reading, for an import without a check."""
-    spaces = structure.spaces(samples.shapes)
-    space = spaces[0]
+    space, *others = structure.spaces(samples.shapes)
     if structure.doubt:
         raise CheckpointError(structure.doubt)
-    if len(spaces) > 1:
+    if others:
         raise CheckpointError(
             "has parts that fit together in several orders, and only a check can determine which: give one"
         )
-    for name, options in space.choices.items():
-        matters = name != READOUT or space.order.per_step
-        if name in NEEDED and len(options) > 1 and matters:
+    left_open = {name for name, options in space.choices.items() if len(options) > 1}
+    for name in space.choices:
+        if name in left_open and name in NEEDED and (name != READOUT or space.order.per_step):
             needed = NEEDED[name].format(structure.stated.place)
             raise CheckpointError(f"has no check to be compared with, and {needed}")
     for before, part in pairwise(space.order.head):
-        left_out = number_between(before.place, part.place)
-        is_open = len(space.choices[activation_slot(part.place)]) > 1
+        left_out, is_open = number_between(before.place, part.place), activation_slot(part.place) in left_open
         if left_out is not None and is_open and part.place not in structure.stated.activations:
             raise CheckpointError(
                 f"has no {left_out}, so what stands there between its layers is unknown: give a check, or activations"
@@ -189,7 +149,7 @@ def _assume(structure: Structure, samples: Samples) -> Result:
     return Result((Match(space.read({}), None, samples.predictions),))
 
 
-def search(spaces: Sequence[Space], samples: Samples, progress: Progress = ignore) -> Result:
+def search(spaces: Sequence[Space], samples: Samples, progress: Progress | None = None) -> Result:
     """Evaluates every reading of some spaces, or the simplest ones up to a limit, and compares those that fit."""
     total = sum(space.n_readings for space in spaces)
     screen, deepest = Screen(samples, monotonic() + MAX_SECONDS), max(len(space.choices) for space in spaces)
@@ -203,23 +163,18 @@ def search(spaces: Sequence[Space], samples: Samples, progress: Progress = ignor
                 likely += [space.read(reading.chosen) for reading in partial.simplest(20)]
     least = 0
     for most in rounds:
-        if not screen.evaluate(spaces, least, most, lambda tried: progress(tried, total)):
+        if not screen.evaluate(spaces, least, most, progress and (lambda tried: progress(tried, total))):
             break
         least = most + 1
     survivors, closest = screen.simplest(MAX_SURVIVORS), [reading for _, reading in screen.nearest]
     likely = list(dict.fromkeys([*survivors, *likely, *closest]))
-    found = sorted(_verify(likely, samples), key=lambda reading: reading.departures)
+    found = sorted((r for r in likely if samples.compare(r).matches), key=lambda reading: reading.departures)
     if screen.tried < total:
         close = dict.fromkeys(near for reading in found[:N_NEAREST] for near in reading.changed_once())
-        found += _verify([reading for reading in close if reading not in likely], samples)
+        found += [reading for reading in close if reading not in likely and samples.compare(reading).matches]
     nearest = dict.fromkeys([*likely[:N_NEAREST], *closest[:N_NEAREST]])
     left_out = len(screen.survivors) - len(survivors)
     return Result(_group(found, samples), tuple(nearest), screen.tried, total, left_out)
-
-
-def _verify(readings: Sequence[Reading], samples: Samples) -> list[Reading]:
-    """Those that give the predictions for all windows."""
-    return [reading for reading in readings if samples.compare(reading).matches]
 
 
 def _group(found: Sequence[Reading], samples: Samples) -> tuple[Match, ...]:
@@ -243,26 +198,20 @@ def _compare(match: Match, first: Match, samples: Samples) -> Match:
     excess = np.nan_to_num(differences / np.maximum(samples.bounds.allowed, TINY), nan=np.inf).max(axis=1)
     far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
     n_checked = len(samples.inputs)
-    place = n_checked + int(excess[n_checked : n_checked + len(samples.reference)].argmax())
-    return replace(
-        match,
-        window=place - n_checked,
-        difference=float((differences[place] / np.maximum(samples.bounds.unit, TINY)).max()),
-        is_material=bool(excess[place] > 1),
-        stretch=STRETCHES[int(far.argmax())] if far.any() else None,
-    )
+    window = int(excess[n_checked : n_checked + len(samples.reference)].argmax())
+    place = n_checked + window
+    difference = float((differences[place] / np.maximum(samples.bounds.unit, TINY)).max())
+    stretch, is_material = STRETCHES[int(far.argmax())] if far.any() else None, bool(excess[place] > 1)
+    return replace(match, window=window, difference=difference, is_material=is_material, stretch=stretch)
 
 
 def _make_probes(windows: Array) -> Array:
     """Windows on which functions are compared: the given ones and mixtures of their values, near and far from the mean.
 
     In a mixture each value comes from a random window, so that units reach states that they have for no window.
-    Mixtures are the same in every run.
     """
-    random = np.random.default_rng(0)
-    mean = windows.mean(axis=(0, 1))
-    numbers = random.integers(len(windows), size=(N_MIXED, *windows.shape[1:]))
-    mixed = np.take_along_axis(windows, numbers, axis=0)
+    random, mean = np.random.default_rng(0), windows.mean(axis=(0, 1))
+    mixed = np.take_along_axis(windows, random.integers(len(windows), size=(N_MIXED, *windows.shape[1:])), axis=0)
     # the same at every step, which drives recurrent units to extreme states
     constant = np.broadcast_to(mixed[:, :1], mixed.shape)
     around = np.concatenate([windows, mixed, constant]) - mean
@@ -328,63 +277,51 @@ def stages_of(space: Space, kinds: Sequence[int], samples: Samples, windows: Num
     chosen = {name: options[number] for (name, options), number in zip(space.kinds.items(), kinds, strict=True)}
     start = torch.zeros(1, len(space.choices), dtype=torch.int16)
     start[0, : len(kinds)] = torch.tensor(kinds, dtype=torch.int16)
-    inputs = {
-        units: samples.to_model(samples.inputs[windows], units).float().unsqueeze(0) for units in space.choices[INPUTS]
-    }
-    first = Variants(inputs[space.choices[INPUTS][0]], start, torch.tensor([sum(map(bool, kinds))]))
+    x, units = samples.inputs[windows], space.choices[INPUTS]
+    inputs = {unit: samples.to_model(x, unit).float().unsqueeze(0) for unit in units}
+    first = Variants(inputs[units[0]], start, torch.tensor([sum(map(bool, kinds))]))
 
     def at(name: str, function: Callable[[str], Function]) -> Stage:
         return Stage(space.index[name], tuple(map(function, space.choices[name])))
 
     def through(part: AnyPart) -> Iterator[Stage]:
-        if activation_slot(part.place) in space.index:
-            yield at(activation_slot(part.place), activation)
+        if (slot := activation_slot(part.place)) in space.index:
+            yield at(slot, activation)
         if isinstance(part, RecurrentPart):
             yield Stage(None, (recurrent_function(part, torch.float32),), part)
         else:
             items = part.items(chosen)
             yield Stage(None, (items_function(items, torch.float32),), part, items)
 
-    stages = [at(INPUTS, lambda units: lambda values: inputs[units])]
-    for part in space.order.per_step:
-        stages += through(part)
-    stages.append(at(READOUT, READ_OUT.__getitem__))
-    for part in space.order.head:
-        stages += through(part)
-    return [*stages, at(OUTPUT, activation)], first
+    both = space.order.per_step, space.order.head
+    front, head = ([stage for part in parts for stage in through(part)] for parts in both)
+    start_at, read_out = at(INPUTS, lambda units: lambda values: inputs[units]), at(READOUT, READ_OUT.__getitem__)
+    return [start_at, *front, read_out, *head, at(OUTPUT, activation)], first
 
 
 def choose_windows(samples: Samples) -> Numbers:
     """Indices of a few informative windows: with the smallest, the largest and evenly ranked predictions."""
     order = np.argsort(samples.predictions[:, 0], kind="stable")
-    ranks = np.unique(np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int))
-    chosen: Numbers = order[ranks]
-    return chosen
+    ranks = np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int)
+    return np.take(order, np.unique(ranks))
 
 
 @dataclass
 class Screen:
-    """The screening pass: readings on a few windows in float32.
-
-    Attributes:
-        deadline: time at which it stops.
-        survivors: departures, distance in units of the allowed one, and reading of each that may be right.
-        nearest: distance and reading of the nearest ones, right or not.
-        tried: number of readings evaluated.
-    """
+    """The screening pass: readings on a few windows in float32."""
 
     samples: Samples
-    deadline: float
-    survivors: list[tuple[int, float, Reading]] = field(default_factory=list)
-    nearest: list[tuple[float, Reading]] = field(default_factory=list)
-    tried: int = 0
+    deadline: float  # time at which it stops
+    survivors: list[tuple[int, float, Reading]] = field(default_factory=list)  # that may be right: departures, distance
+    nearest: list[tuple[float, Reading]] = field(default_factory=list)  # right or not; distance in the allowed one
+    tried: int = 0  # number of readings evaluated
 
     def simplest(self, most: int) -> list[Reading]:
         """The survivors with the fewest departures, the nearest of them first."""
         return [reading for *_, reading in sorted(self.survivors, key=lambda survivor: survivor[:2])[:most]]
 
     def evaluate(
-        self, spaces: Sequence[Space], least: int, most: int, progress: Callable[[int], None] = lambda tried: None
+        self, spaces: Sequence[Space], least: int, most: int, progress: Callable[[int], None] | None = None
     ) -> bool:
         """Evaluates all readings with `least` to `most` departures; False if it stopped at the limit."""
         windows = choose_windows(self.samples)
@@ -402,13 +339,14 @@ class Screen:
                                 differences = (last.values - wanted).abs().nan_to_num(torch.inf, torch.inf)
                                 may_be = (differences <= slack).all(dim=2).all(dim=1)
                                 self._take(space, last, (differences / allowed).amax(dim=(1, 2)), may_be, least)
-                        progress(self.tried)
+                        if progress:
+                            progress(self.tried)
                         if self.tried > MAX_READINGS or monotonic() > self.deadline:
                             return False
         return True
 
     def _take(self, space: Space, variants: Variants, distances: Tensor, may_be: Tensor, least: int) -> None:
-        """Adds those variants that may be right and have at least `least` departures; simpler ones were added before.
+        """Adds those variants that may be right and have `least` departures or more; simpler ones were added before.
 
         The distances are in units of the allowed one, (n_variants,); inf if not finite.
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import Chain, Element, step_of
 from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
 from kanmodel.importers.manifest import FLAT_READOUTS, LIBRARIES, NONE, READOUTS, Statement
-from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart, activation_of
+from kanmodel.importers.parts import AnyPart, Choices, Metadata, Part, RecurrentPart, activation_of, activation_slot
 from kanmodel.importers.source import Module, Source
 from kanmodel.network.config import ModelConfig
 
@@ -25,7 +24,8 @@ MAX_STEPS = 20_000  # of the depth-first search for orders
 ACTIVATIONS = (NONE, "relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
 RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
 INPUTS, PREDICTIONS, READOUT, OUTPUT = "inputs", "predictions", "readout", "output"
-UNITS = ("scaled", "original")
+UNIT_WORDS = {"scaled": "scaled", "original": "in original units"}
+UNITS = tuple(UNIT_WORDS)
 READOUT_WORDS = {
     "flatten": "all steps read, steps outermost",
     "flatten_features": "all steps read, features outermost",
@@ -33,7 +33,6 @@ READOUT_WORDS = {
 }
 KIND_WORDS = {"mult_arity": "products of {} factors", "denominator": "denominator {}", "base": "base {}"}
 OPTION_WORDS = {**RADIAL_LIBRARIES, **INV_DENOMINATORS, "zero": "no base"}
-Choices = Mapping[str, tuple[str, ...]]  # options by name of the choice, the usual one first
 FOREIGN = {
     "in_proj_weight": "attention, in which every step reads the others",
     "weight_ih": "a cell that its own loop runs",
@@ -56,78 +55,40 @@ class Order(NamedTuple):
         return (*self.front, self.recurrent) if self.recurrent else self.front
 
 
-def _precedes(one: str, two: str) -> bool:
-    """Whether two places are numbered in the same parent, the first with the smaller number."""
-    (parent, number), (other, later) = _numbered(one), _numbered(two)
-    return number is not None and later is not None and parent == other and number < later
-
-
-def number_between(one: str, two: str) -> str | None:
-    """The missing place between two with the same parent, such as ``fc.1``; None if none is missing."""
-    (parent, number), (other, later) = _numbered(one), _numbered(two)
-    if number is None or later is None or parent != other or later == number + 1:
-        return None
-    return f"{parent}{number + 1}"
-
-
-def _numbered(place: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"((?:.*\.)?)(\d{1,4})", place)
-    return (match[1], int(match[2])) if match else (place, None)
-
-
-def activation_slot(place: str) -> str:
-    """Name of the choice of the activation before a part."""
-    return f"before {place or 'the KAN'}"
-
-
 @dataclass(frozen=True)
 class Constraints:
-    """Constraints on choices, from modules, hyperparameters or a manifest.
+    """Constraints on choices, from modules, hyperparameters or a manifest, by name of the choice."""
 
-    Attributes:
-        options: the remaining options, by name of the choice.
-        more: further activations that occur in the model.
-        first: the option to regard as the usual one, by name of the choice.
-        plain: whether there are no activations except the known ones.
-    """
-
-    options: Choices = field(default_factory=dict)
-    more: tuple[str, ...] = ()
-    first: Mapping[str, str] = field(default_factory=dict)
-    plain: bool = False
+    options: Choices = field(default_factory=dict)  # the remaining ones
+    more: tuple[str, ...] = ()  # further activations that occur in the model
+    first: Mapping[str, str] = field(default_factory=dict)  # the option to regard as the usual one
+    plain: bool = False  # whether there are no activations except the known ones
 
     def apply(self, choices: Choices) -> dict[str, tuple[str, ...]]:
         """The choices with their remaining options, in the order in which they are tried."""
-        return {name: self._narrow(name, options) for name, options in choices.items()}
-
-    def _narrow(self, name: str, options: tuple[str, ...]) -> tuple[str, ...]:
-        stated, first = self.options.get(name, options), self.first.get(name)
-        if name == READOUT:  # of which an order allows only some
-            stated = tuple(option for option in stated if option in options)
-        if self.plain and NONE in stated:
-            return (first if first in stated else NONE,)
-        return (first, *(option for option in stated if option != first)) if first in stated else stated
+        narrowed = {}
+        for name, options in choices.items():
+            stated, first = self.options.get(name, options), self.first.get(name)
+            if name == READOUT:  # of which an order allows only some
+                stated = tuple(option for option in stated if option in options)
+            if self.plain and NONE in stated:
+                stated = (first if first in stated else NONE,)
+            elif first in stated:
+                stated = (first, *(option for option in stated if option != first))
+            narrowed[name] = stated
+        return narrowed
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The parts of a model.
+    """The parts of a model."""
 
-    Attributes:
-        parts: all parts except the recurrent one, in the order of the file.
-        recurrent: the LSTM or GRU; None if there is none.
-        constraints: what is known about how the parts are put together.
-        stated: the user's statement.
-        unused: keys that belong to no part, which must be proved to have no effect on the forecasts.
-        doubt: why they may have one, starting with a verb; empty if there is no such key, or that was proved.
-    """
-
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...]  # except the recurrent one, in the order of the file
     recurrent: RecurrentPart | None
-    constraints: Constraints
+    constraints: Constraints  # what is known about how the parts are put together
     stated: Statement
-    unused: tuple[str, ...] = ()
-    doubt: str = ""
+    unused: tuple[str, ...] = ()  # keys that belong to no part, which must be proved to have no effect on the forecasts
+    doubt: str = ""  # why they may have one, starting with a verb; empty if there is no such key, or that was proved
 
     @property
     def every(self) -> tuple[AnyPart, ...]:
@@ -146,10 +107,10 @@ class Structure:
         if not orders:
             raise CheckpointError(self._describe_widths(shapes))
         spaces = [Space.of(order, self.constraints, len(shapes.outputs)) for order in orders]
-        fitting = [space for space in spaces if space.n_readings]
-        if not fitting:
+        spaces = [space for space in spaces if space.n_readings]
+        if not spaces:
             raise CheckpointError(f"has parts that fit no order with readout {self.stated.readout}")
-        return fitting
+        return spaces
 
     def _find_orders(self, shapes: ModelConfig) -> Iterator[Order]:
         """Yields all orders with matching widths, by depth-first search, the order of the file first.
@@ -176,7 +137,7 @@ class Structure:
             for part in self.parts:
                 if part.place in used or part.n_in != width or not self._may_be(part, head is None):
                     continue
-                if any(_precedes(other.place, part.place) for other in self.parts if other.place not in used):
+                if any(other.precedes(part) for other in self.parts if other.place not in used):
                     continue
                 if head is None:
                     yield from extend((*front, part), None, part.n_out, flat)
@@ -193,12 +154,11 @@ class Structure:
         return front is None or is_front or not is_under(part.place, front)
 
     def _describe_widths(self, shapes: ModelConfig) -> str:
-        widths = ", ".join(
-            f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in self.every
-        )
+        every = ((part.place or "the file", part) for part in self.every)
+        widths = [f"{place} ({part.library}) from {part.n_in} to {part.n_out}" for place, part in every]
         message = (
             f"has parts that do not follow each other from {len(shapes.features)} features at {shapes.lookback} steps "
-            f"to {len(shapes.outputs)} outputs: {widths or 'none'}"
+            f"to {len(shapes.outputs)} outputs: {', '.join(widths) or 'none'}"
         )
         reaching = self.recurrent.n_out if self.recurrent else len(shapes.features)
         if any(part.library == "pykan" and part.n_in < reaching for part in self.parts):
@@ -208,17 +168,11 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """All readings of one order.
-
-    Attributes:
-        order: of the parts.
-        kinds: the choices of libraries.
-        choices: all choices, `kinds` first, the others in the order of the computation.
-    """
+    """All readings of one order."""
 
     order: Order
-    kinds: Choices
-    choices: Choices
+    kinds: Choices  # of libraries
+    choices: Choices  # all, `kinds` first, the others in the order of the computation
 
     @classmethod
     def of(cls, order: Order, constraints: Constraints, n_outputs: int) -> Space:
@@ -309,26 +263,20 @@ class Reading:
         def elements(parts: Sequence[Part]) -> tuple[Element, ...]:
             return tuple(element for part in parts for element in (*activation(part), *part.items(chosen)))
 
-        return Chain(
-            front=(*elements(order.front), *(activation(order.recurrent) if order.recurrent else ())),
-            recurrent=order.recurrent,
-            readout=chosen[READOUT],
-            head=elements(order.head),
-            output_function=None if chosen[OUTPUT] == NONE else chosen[OUTPUT],
-        )
+        front = (*elements(order.front), *(activation(order.recurrent) if order.recurrent else ()))
+        at_output = None if chosen[OUTPUT] == NONE else chosen[OUTPUT]
+        return Chain(front, order.recurrent, chosen[READOUT], elements(order.head), at_output)
 
     def describe(self) -> str:
         """The choices that the file left open, in words."""
         space, chosen = self.space, self.chosen
         left_open = {name for name, options in space.choices.items() if len(options) > 1}
-        before = [name for name in chosen if name.startswith("before ") and chosen[name] != NONE]
-        found = [f"{chosen[name]} {name}" for name in before]
+        found = [f"{chosen[name]} {name}" for name in chosen if name.startswith("before ") and chosen[name] != NONE]
         found += [f"{chosen[OUTPUT]} at the output"] if chosen[OUTPUT] != NONE else []
         found += [READOUT_WORDS[chosen[READOUT]]] if READOUT in left_open else []
-        for name in space.kinds:
-            found.append(OPTION_WORDS.get(chosen[name]) or KIND_WORDS.get(name, "{}").format(chosen[name]))
-        for name in sorted(left_open & {INPUTS, PREDICTIONS}):
-            found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
+        kinds = {name: chosen[name] for name in space.kinds}
+        found += [OPTION_WORDS.get(kind) or KIND_WORDS.get(name, "{}").format(kind) for name, kind in kinds.items()]
+        found += [f"{name} {UNIT_WORDS[chosen[name]]}" for name in (INPUTS, PREDICTIONS) if name in left_open]
         return ", ".join(found)
 
 
@@ -376,16 +324,12 @@ def is_under(place: str, prefix: str) -> bool:
 
 def _find_constraints(source: Source, stated: Statement, parts: Sequence[Part]) -> Constraints:
     """The constraints on the choices of a search: the remaining options, and those to try first."""
-    options = {activation_slot(place): (activation,) for place, activation in stated.activations.items()}
-    if stated.readout is not None:
-        options["readout"] = (stated.readout,)
-    if stated.output_function is not None:
-        options["output"] = (stated.output_function,)
     space = stated.space if stated.is_scaled else "scaled"
-    if space is not None:
-        options["inputs"] = options["predictions"] = (space,)
-    elif all((column.mean, column.std) == (0.0, 1.0) for column in stated.targets):
-        options["predictions"] = ("scaled",)
+    plain = all((column.mean, column.std) == (0.0, 1.0) for column in stated.targets)
+    said = {READOUT: stated.readout, OUTPUT: stated.output_function, INPUTS: space}
+    said[PREDICTIONS] = space or ("scaled" if plain else None)
+    said |= {activation_slot(place): activation for place, activation in stated.activations.items()}
+    options = {name: (option,) for name, option in said.items() if option is not None}
     modules = [] if source.module is None else [*source.module.walk()]
     values = [value for _, child in modules for value in child.values.values()]
     known = map(activation_of, [*(child for _, child in modules), *values, *source.hyper_parameters.values()])

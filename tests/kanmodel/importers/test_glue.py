@@ -13,9 +13,9 @@ from kanmodel.explain.attribution import explain_windows
 from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.manifest import NONE
+from kanmodel.importers.parts import activation_slot
 from kanmodel.importers.samples import make_samples, state_call
 from kanmodel.importers.source import open_source
-from kanmodel.importers.structure import activation_slot
 
 RECURRENT = ("lstm", "gru", "bilstm")
 EVERY = pytest.mark.parametrize("name", CASES)

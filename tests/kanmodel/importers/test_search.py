@@ -21,19 +21,11 @@ from kanmodel.importers.assembly import fold
 from kanmodel.importers.from_file import from_file, import_checkpoint
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import NONE, Statement, parse_manifest, read_manifest
-from kanmodel.importers.parts import Layer, Metadata, Norm
+from kanmodel.importers.parts import Layer, Metadata, Norm, activation_slot
 from kanmodel.importers.samples import Samples, make_shapes
 from kanmodel.importers.search import search
 from kanmodel.importers.source import Source
-from kanmodel.importers.structure import (
-    OUTPUT,
-    READOUT,
-    Constraints,
-    Reading,
-    Structure,
-    activation_slot,
-    find_structure,
-)
+from kanmodel.importers.structure import OUTPUT, READOUT, Constraints, Reading, Structure, find_structure
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform, plain_layers
 
