@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from typing import Any
@@ -322,7 +323,7 @@ class Tracer:
         few = windows[: N_RECORDED if n_steps != min(len(windows), N_RECORDED) else N_RECORDED - 1]
         self.calls: list[tuple[AnyPart, Tensor, Tensor]] = []  # in order: part, input, output; float64, windows first
         for part in structure.every:
-            net.get_submodule(part.place).register_forward_hook(self._record(part), with_kwargs=True)
+            net.get_submodule(part.place).register_forward_hook(partial(self._record, part), with_kwargs=True)
         self.outputs = _forward(net, torch.from_numpy(few))  # (n, n_outputs), float64
         self.values, self.last = torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), "the windows"
         self.readout: str | None = None
@@ -330,19 +331,17 @@ class Tracer:
         self.front: list[Element] = []
         self.head: list[Element] = []
 
-    def _record(self, part: AnyPart) -> Any:
+    def _record(
+        self, part: AnyPart, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> None:
         """The hook that records the calls of a part."""
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-            entered = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            while isinstance(output, (tuple, list)) and output:
-                output = output[0]
-            if entered is not None and isinstance(output, Tensor):
-                first = getattr(module, "batch_first", True) or entered.ndim != 3
-                read, left = (value.detach().cpu().double() for value in (entered, output))
-                self.calls.append((part, read, left) if first else (part, read.transpose(0, 1), left.transpose(0, 1)))
-
-        return hook
+        entered = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        while isinstance(output, (tuple, list)) and output:
+            output = output[0]
+        if entered is not None and isinstance(output, Tensor):
+            first = getattr(module, "batch_first", True) or entered.ndim != 3
+            read, left = (value.detach().cpu().double() for value in (entered, output))
+            self.calls.append((part, read, left) if first else (part, read.transpose(0, 1), left.transpose(0, 1)))
 
     def trace(self) -> Chain:
         """Reconstructs the chain; raises `UnreadableModelError`, which names the part that is not understood."""
@@ -392,9 +391,8 @@ class Tracer:
                 "batch_first does not fit the layout of the windows"
             )
         if not _close(self.values, entered) and _close(self.values.flip(1), entered):
-            raise UnreadableModelError(
-                f"{place} reads the steps of its windows newest first, which is no chain's order"
-            )
+            reason = "reads the steps of its windows newest first, which is no chain's order"
+            raise UnreadableModelError(f"{place} {reason}")
         name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
         if name != NONE:
             self.front.append(assembly.step_of(name))
@@ -414,7 +412,13 @@ class Tracer:
                 if _close(computed, entered.reshape(computed.shape)):
                     self.readout, self.values = readout or self.readout, computed
                     return name
-        raise UnreadableModelError(f"{reader} none of the known functions of what {self._left()}")
+        reason = f"leaves {self.last!r}{f' ({READOUT_WORDS[self.readout]})' if self.readout else ''}"
+        if self.values.ndim == 3 and self.recurrent is not None and self.recurrent.config.bidirectional:
+            reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
+        reason += ": a residual connection, attention, a constant or another function, which is no chain"
+        if self.last == "the windows":
+            reason = "the windows hold: something that is not understood stands before it"
+        raise UnreadableModelError(f"{reader} none of the known functions of what {reason}")
 
     def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
         """The values unchanged, or after each readout that gives the right number of inputs."""
@@ -429,15 +433,6 @@ class Tracer:
                 values = READ_OUT[readout](self.values)
                 if values.numel() == entered.numel():
                     yield readout, values
-
-    def _left(self) -> str:
-        if self.last == "the windows":
-            return "the windows hold: something that is not understood stands before it"
-        through = f" ({READOUT_WORDS[self.readout]})" if self.readout else ""
-        reason = f"leaves {self.last!r}{through}"
-        if self.values.ndim == 3 and self.recurrent is not None and self.recurrent.config.bidirectional:
-            reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
-        return f"{reason}: a residual connection, attention, a constant or another function, which is no chain"
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

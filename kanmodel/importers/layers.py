@@ -40,7 +40,7 @@ RADIAL_KEYS = {  # that a radial layer may have -> axes, and name in a `KANLayer
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
 WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "weight1 of a silu base": "silu"}
-RECURRENT_KEY = re.compile(r"(?:(.*)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l(\d{1,4})(?:_reverse)?", re.DOTALL)
+RECURRENT_KEY = re.compile(r"(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l(\d{1,4})(?:_reverse)?", re.DOTALL)
 GATES: dict[int, Cell] = {4: "lstm", 3: "gru"}
 
 
@@ -143,20 +143,18 @@ def read_efficient_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     """
     axes = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
     sizes = parts.fit(found, place, "efficient-kan", axes)
-    basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"]))
-    tensors = {
-        "coef": found["spline_weight"],
-        "grid": found["grid"],
-        "scale_base": found["base_weight"],
-        "scale_spline": found.get("spline_scaler", torch.ones_like(found["base_weight"])),
-    }
-    layer = Layer(LayerConfig(sizes["in"], sizes["out"], basis), tensors)
-    described = f", grid {basis.grid_size}, spline order {basis.order}"
+    n_out, n_in, n_coef, n_knots = sizes.values()
+    basis = BSpline(*parts.spline_shape(place, n_coef, n_knots))
+    base, scaler = found["base_weight"], found.get("spline_scaler")
+    tensors = {"coef": found["spline_weight"], "grid": found["grid"], "scale_base": base}
+    tensors["scale_spline"] = torch.ones_like(base) if scaler is None else scaler
 
     def read(chosen: Chosen) -> Layer:
-        return replace(layer, config=replace(layer.config, base=chosen["base"]))
+        return Layer(LayerConfig(n_in, n_out, basis, base=chosen["base"]), tensors)
 
-    return Part.of("efficient-kan", place, layer, axes, described, {"base": metadata.bases(place)}, read)
+    bases = metadata.bases(place)
+    described = f", grid {basis.grid_size}, spline order {basis.order}"
+    return Part.of("efficient-kan", place, read({"base": bases[0]}), axes, described, {"base": bases}, read)
 
 
 def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -294,29 +292,30 @@ def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
 
     Raises `CheckpointError` if a part is neither an LSTM nor a GRU, or its shapes do not fit.
     """
-    places = dict.fromkeys(match[1] or "" for key in tensors if (match := RECURRENT_KEY.fullmatch(key)))
-    return [_read_recurrent(tensors, place) for place in places]
+    places: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if (match := RECURRENT_KEY.fullmatch(key)) is not None:
+            places.setdefault(match[1] or "", {})[key.rpartition(".")[2]] = tensor
+    return [_read_recurrent(found, place) for place, found in places.items()]
 
 
-def _read_recurrent(tensors: Tensors, place: str) -> RecurrentPart:
-    found = {
-        key: t for key, t in parts.keys_under(tensors, place).items() if RECURRENT_KEY.fullmatch(key) and "." not in key
-    }
+def _read_recurrent(found: Tensors, place: str) -> RecurrentPart:
     sizes = parts.fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
-    rows, size = sizes["rows"], sizes["hidden"]
+    rows, n_in, size = sizes.values()
     if "weight_hr_l0" in found:
-        raise CheckpointError(
-            f"has an LSTM with a projection ({place}.weight_hr_l0: proj_size {size}), which is not read"
-        )
+        problem = f"has an LSTM with a projection ({place}.weight_hr_l0: proj_size {size}), which is not read"
+        raise CheckpointError(problem)
     cell = GATES.get(rows // size if rows % size == 0 else 0)
     if cell is None:
         kind = "an RNN without gates" if rows == size else "neither an LSTM nor a GRU"
-        raise CheckpointError(
-            f"has a recurrent network at {place!r} that is {kind} ({rows} rows of gates for {size} units)"
-        )
+        kind += f" ({rows} rows of gates for {size} units)"
+        raise CheckpointError(f"has a recurrent network at {place!r} that is {kind}")
     n_layers = 1 + max(int(match[2]) for key in found if (match := RECURRENT_KEY.fullmatch(key)))
     two_ways, bias = (any(word in key for key in found) for word in ("_reverse", "bias"))
     config = RecurrentConfig(cell, size, n_layers, bidirectional=two_ways, bias=bias)
-    axes = {key: " ".join(map(str, shape)) for key, shape in recurrent_shapes(config, sizes["in"]).items()}
+    axes = {key: " ".join(map(str, shape)) for key, shape in recurrent_shapes(config, n_in).items()}
     parts.fit(found, place, f"torch's {cell.upper()}", axes)
-    return RecurrentPart(place, config, sizes["in"], {name: found[name] for name in axes}, parts.keys_of(place, axes))
+    keys, used = parts.keys_of(place, axes), {name: found[name] for name in axes}
+    more = ("s" if n_layers > 1 else "") + (", bidirectional" if two_ways else "") + ("" if bias else ", without bias")
+    described = f"{n_in} inputs, {size} units, {n_layers} layer{more}"
+    return RecurrentPart(place, cell.upper(), n_in, config.n_units, keys, config, used, described)

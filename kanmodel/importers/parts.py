@@ -102,28 +102,14 @@ class RecurrentPart:
     """An LSTM or a GRU: its tensors by torch's names, and otherwise as a `Part`."""
 
     place: str
-    config: RecurrentConfig
+    library: str
     n_in: int
-    tensors: Tensors
+    n_out: int  # per step
     keys: frozenset[str]
+    config: RecurrentConfig
+    tensors: Tensors
+    description: str
     open: Choices = field(default_factory=dict)
-
-    @property
-    def n_out(self) -> int:
-        """Number of outputs per step."""
-        return self.config.n_units
-
-    @property
-    def library(self) -> str:
-        """LSTM or GRU."""
-        return self.config.cell.upper()
-
-    @property
-    def description(self) -> str:
-        """Its size, in words."""
-        layers = "1 layer" if self.config.num_layers == 1 else f"{self.config.num_layers} layers"
-        more = (", bidirectional" if self.config.bidirectional else "") + ("" if self.config.bias else ", without bias")
-        return f"{self.n_in} inputs, {self.config.hidden_size} units, {layers}{more}"
 
 
 AnyPart = Part | RecurrentPart

@@ -147,13 +147,26 @@ def _arities(
     if stated is None and config is not None:
         stated = config.mult_arity
     if stated is not None:
-        arities = [_layer_arities(layers, number, stated) for number in range(len(layers))]
-        pairs = zip(layers, arities, strict=True)
-        width = ((layers[0].n_in, 0), *((layer.n_nodes - len(factors), len(factors)) for layer, factors in pairs))
+        if isinstance(stated, int):
+            factors = [(stated,) * (n // (stated - 1)) if n > 0 else () for n in surplus]
+        elif len(stated) != len(layers) + 1:
+            raise CheckpointError(f"has {len(layers) + 1} layers of nodes, but mult_arity has {len(stated)}")
+        elif stated[0]:
+            raise CheckpointError("has inputs that multiply, by mult_arity")
+        else:
+            factors = list(stated[1:])
+        for number, (layer, arities, n) in enumerate(zip(layers, factors, surplus, strict=True), start=1):
+            if sum(arities) - len(arities) != n or len(arities) > layer.n_nodes:
+                raise CheckpointError(
+                    f"has {layer.n_subnodes} sub-nodes for {layer.n_nodes} nodes in layer {number}, which do not fit "
+                    f"mult_arity {stated if isinstance(stated, int) else list(arities)}"
+                )
+        pairs = zip(layers, factors, strict=True)
+        width = ((layers[0].n_in, 0), *((layer.n_nodes - len(arities), len(arities)) for layer, arities in pairs))
         if config is not None and config.width != width:
             in_file, in_config = ([n if not m else [n, m] for n, m in w] for w in (width, config.width))
             raise CheckpointError(f"has the width {in_file}, but {config.name} says {in_config}")
-        return {str(stated): arities}
+        return {str(stated): factors}
     if not any(surplus):
         return {"none": [()] * len(layers)}
     uniform = list(range(2, max(surplus) + 2))
@@ -165,25 +178,6 @@ def _arities(
             "many factors each has is not in the file: give mult_arity (pykan's default is 2) or pykan_config"
         )
     return {str(arity): [(arity,) * (n // (arity - 1)) for n in surplus] for arity in uniform}
-
-
-def _layer_arities(layers: Sequence[Outline], number: int, stated: Arities) -> tuple[int, ...]:
-    layer = layers[number]
-    surplus = layer.n_subnodes - layer.n_nodes
-    if isinstance(stated, int):
-        arities = (stated,) * (surplus // (stated - 1)) if surplus > 0 else ()
-    elif len(stated) != len(layers) + 1:
-        raise CheckpointError(f"has {len(layers) + 1} layers of nodes, but mult_arity has {len(stated)}")
-    elif stated[0]:
-        raise CheckpointError("has inputs that multiply, by mult_arity")
-    else:
-        arities = stated[number + 1]
-    if sum(arities) - len(arities) != surplus or len(arities) > layer.n_nodes:
-        raise CheckpointError(
-            f"has {layer.n_subnodes} sub-nodes for {layer.n_nodes} nodes in layer {number + 1}, which do not fit "
-            f"mult_arity {stated if isinstance(stated, int) else list(arities)}"
-        )
-    return arities
 
 
 def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig | None) -> tuple[SymbolicEdge, ...]:

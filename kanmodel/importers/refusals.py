@@ -65,11 +65,11 @@ def refuse_ambiguous(samples: Samples, result: Result, strict: bool) -> None:
         raise CheckpointError(f"can be read as {n_functions} {they}{first}; {others}: add such windows {ask}")
     match = next((match for match in result.matches if match.is_material), None)
     if match is not None:
-        fitting = "; ".join(match.reading.describe() for match in result.matches[:5])
+        fitting, other = "; ".join(m.reading.describe() for m in result.matches[:5]), match.reading.describe()
+        known = f"window {match.window} of {samples.reference_name}"
         raise CheckpointError(
-            f"can be read as {len(result.matches)} {they}{fitting}; the first and [{match.reading.describe()}] differ "
-            f"by {match.difference:.2g} standard deviations at window {match.window} of {samples.reference_name}: add the "
-            f"model's prediction for it {ask}"
+            f"can be read as {len(result.matches)} {they}{fitting}; the first and [{other}] differ by "
+            f"{match.difference:.2g} standard deviations at {known}: add the model's prediction for it {ask}"
         )
 
 
@@ -185,8 +185,9 @@ def _unsupported_computations(space: Space) -> Iterator[Unsupported]:
         yield Unsupported("the steps of its windows are read newest first", reversed_steps)
         if recurrent.config.bidirectional:
             reason = "its head reads the final states of both directions (h_n) instead of the last step"
-            readout = space.index[READOUT]
-            yield Unsupported(reason, lambda stage: (_final_states,) if stage.choice == readout else None)
+            h, readout = recurrent.n_out // 2, space.index[READOUT]
+            states = (lambda x: torch.cat([x[..., -1, :h], x[..., 0, h:]], dim=-1),)  # of (..., lookback, 2 h)
+            yield Unsupported(reason, lambda stage: states if stage.choice == readout else None)
     reason = "its batch norms use the statistics of the batch (the model was not in eval mode)"
     yield Unsupported(reason, partial(_change_items, change=_of_batch), of_batch=True)
     every: list[AnyPart] = [*order.front, *order.head]
@@ -198,12 +199,6 @@ def _unsupported_computations(space: Space) -> Iterator[Unsupported]:
     for what, squash in SQUASHES.items():
         reason = f"its Chebyshev polynomials are of {what} instead of tanh"
         yield Unsupported(reason, partial(_change_items, change=partial(_squashed, squash=squash)))
-
-
-def _final_states(values: Tensor) -> Tensor:
-    """The last state of each direction of (..., lookback, 2 h)."""
-    h = values.shape[-1] // 2
-    return torch.cat([values[..., -1, :h], values[..., 0, h:]], dim=-1)
 
 
 def _change_items(stage: Stage, change: Callable[[Item], Function | None]) -> tuple[Function, ...] | None:

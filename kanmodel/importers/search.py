@@ -327,13 +327,13 @@ class Screen:
         windows = choose_windows(self.samples)
         with torch.inference_mode():
             for space in spaces:
-                expected = {units: self._expect(units, windows) for units in space.choices[PREDICTIONS]}
+                expected = [self._expect(units, windows) for units in space.choices[PREDICTIONS]]
                 for kinds in space.each_kind():
                     if sum(map(bool, kinds)) > most:
                         continue
                     stages, first = stages_of(space, kinds, self.samples, windows)
                     for variants in walk(stages, first, most):
-                        for number, (wanted, allowed, slack) in enumerate(expected.values()):
+                        for number, (wanted, allowed, slack) in enumerate(expected):
                             last = variants.choose(space.index[PREDICTIONS], number, lambda values: values, most)
                             if len(last.numbers):
                                 differences = (last.values - wanted).abs().nan_to_num(torch.inf, torch.inf)

@@ -9,8 +9,6 @@ from itertools import islice, product
 from math import prod
 from typing import NamedTuple
 
-from torch import Tensor
-
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import Chain, Element, step_of
 from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
@@ -117,7 +115,11 @@ class Structure:
 
         Layers that are numbered in the same place, such as those of a Sequential, keep the order of their numbers.
         """
-        recurrent, budget = self.recurrent, iter(range(MAX_STEPS))
+        recurrent, budget, stated = self.recurrent, iter(range(MAX_STEPS)), self.stated.prefixes
+        in_head, in_front = (
+            {part.place for part in self.parts if (at := stated.get(name)) is not None and is_under(part.place, at)}
+            for name in ("head", "front")
+        )
 
         def extend(front: tuple[Part, ...], head: tuple[Part, ...] | None, width: int, flat: bool) -> Iterator[Order]:
             if next(budget, None) is None:
@@ -135,7 +137,9 @@ class Structure:
             if head is None and recurrent is None and shapes.lookback == 1:
                 return  # one step: before and after the readout are the same
             for part in self.parts:
-                if part.place in used or part.n_in != width or not self._may_be(part, head is None):
+                if part.place in used or part.n_in != width:
+                    continue
+                if part.place in in_head if head is None else part.place in in_front - in_head:
                     continue
                 if any(other.precedes(part) for other in self.parts if other.place not in used):
                     continue
@@ -145,13 +149,6 @@ class Structure:
                     yield from extend(front, (*head, part), part.n_out, flat)
 
         return extend((), None, len(shapes.features), False)
-
-    def _may_be(self, part: Part, is_front: bool) -> bool:
-        """Whether a part may be before the readout, or after it, by the stated prefixes."""
-        head, front = self.stated.prefixes.get("head"), self.stated.prefixes.get("front")
-        if head is not None and is_under(part.place, head):
-            return not is_front
-        return front is None or is_front or not is_under(part.place, front)
 
     def _describe_widths(self, shapes: ModelConfig) -> str:
         every = ((part.place or "the file", part) for part in self.every)
@@ -310,7 +307,16 @@ def find_structure(source: Source, stated: Statement) -> Structure:
             raise CheckpointError(part.problem)
     structure = Structure(tuple(parts), recurrent, _find_constraints(source, stated, parts), stated)
     left = {key: tensor for key, tensor in tensors.items() if not any(key in part.keys for part in structure.every)}
-    return replace(structure, unused=tuple(left), doubt=_doubt(left)) if left else structure
+    if not left:
+        return structure
+    first, tensor = next(iter(left.items()))
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    what = FOREIGN.get(first.rpartition(".")[2])
+    if what is None and tensor.ndim >= 3 and first.endswith("weight"):
+        what = "a convolution"
+    reason = f"it is of {what}, which is no layer of a chain" if what else "it belongs to no part that is known"
+    doubt = f"has key {first}{more}, which is not understood: {reason}, and to drop it could change the forecast"
+    return replace(structure, unused=tuple(left), doubt=doubt)
 
 
 def _places(parts: Sequence[AnyPart]) -> str:
@@ -355,14 +361,3 @@ def _in_sequential(path: str, module: Module, places: set[str]) -> Iterator[tupl
             between = []
         else:
             between = None
-
-
-def _doubt(left: Mapping[str, Tensor]) -> str:
-    """Names the first key that belongs to no part: to drop it could change the forecast."""
-    first = next(iter(left))
-    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    what = FOREIGN.get(first.rpartition(".")[2])
-    if what is None and left[first].ndim >= 3 and first.endswith("weight"):
-        what = "a convolution"
-    reason = f"it is of {what}, which is no layer of a chain" if what else "it belongs to no part that is known"
-    return f"has key {first}{more}, which is not understood: {reason}, and to drop it could change the forecast"
