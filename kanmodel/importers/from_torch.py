@@ -27,7 +27,7 @@ from kanmodel.importers import assembly, samples
 from kanmodel.importers.assembly import READ_OUT, Chain, Element
 from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.manifest import NONE
-from kanmodel.importers.parts import AnyPart, Part, RecurrentPart
+from kanmodel.importers.parts import AnyPart, RecurrentPart
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.search import search
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module, Source
@@ -189,13 +189,11 @@ def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = 
         values[N_ENTERING] = entering[module]
     hidden = module._non_persistent_buffers_set
     children = {name: child for name, child in module._modules.items() if child is not None}
-    return Module(
-        f"{type(module).__module__}.{type(module).__qualname__}",
-        values,
-        {name: _copy(value) for name, value in module._parameters.items() if value is not None},
-        {name: _copy(value) for name, value in module._buffers.items() if value is not None and name not in hidden},
-        {name: read_live(child, entering, f"{path}.{name}", depth + 1) for name, child in children.items()},
-    )
+    class_name = f"{type(module).__module__}.{type(module).__qualname__}"
+    parameters = {name: _copy(value) for name, value in module._parameters.items() if value is not None}
+    buffers = {name: _copy(b) for name, b in module._buffers.items() if b is not None and name not in hidden}
+    below = {name: read_live(child, entering, f"{path}.{name}", depth + 1) for name, child in children.items()}
+    return Module(class_name, values, parameters, buffers, below)
 
 
 def _simplify(value: object) -> object:
@@ -350,23 +348,29 @@ class Tracer:
                 problem = f"{place!r} is called {count} times in one forward pass, but once in a chain"
                 raise UnreadableModelError(problem)
         for part, entered, left in self.calls:
-            if isinstance(part, RecurrentPart):
-                self._pass_recurrent(part, entered, left)
-            else:
-                self._pass(part, entered, left)
+            self._pass(part, repr(part.place or "the module"), entered, left)
+            self.last = part.place
         at_output = (*(name for name in self.activations if "(" not in name), "softmax")
         candidates = [(readout, values) for readout, values in self._candidates(self.outputs) if values.ndim != 3]
         name = self._enter(candidates, self.outputs, at_output, "the forecasts are")
-        recurrent = self.recurrent if self.passed_recurrent else None
-        function = None if name == NONE else name
+        recurrent, function = self.recurrent if self.passed_recurrent else None, None if name == NONE else name
         return Chain(tuple(self.front), recurrent, self.readout or "last", tuple(self.head), function)
 
-    def _pass(self, part: Part, entered: Tensor, left: Tensor) -> None:
-        place = repr(part.place or "the module")
-        name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
+    def _pass(self, part: AnyPart, place: str, entered: Tensor, left: Tensor) -> None:
+        candidates = self._candidates(entered)
+        if isinstance(part, RecurrentPart):
+            self._check_steps(place, entered)
+            candidates = ((readout, values) for readout, values in candidates if readout is None)
+        name = self._enter(candidates, entered, self.activations, f"{place} reads")
         elements = self.front if self.readout is None and not self.passed_recurrent else self.head
         if name != NONE:
             elements.append(assembly.step_of(name))
+        if isinstance(part, RecurrentPart):
+            if not _close(assembly.recurrent_function(part, torch.float64)(self.values), left):
+                problem = f"does not compute what torch's {part.library} computes of its weights from a state of zeros"
+                raise UnreadableModelError(f"{place} {problem}")
+            self.values, self.passed_recurrent = left, True
+            return
         if self.values.shape[-1] != part.n_in:
             raise UnreadableModelError(f"{place} has {part.n_in} inputs, but {self.values.shape[-1]} values reach it")
         for kinds in product(*part.open.values()):
@@ -374,33 +378,24 @@ class Tracer:
             computed = assembly.items_function(items, torch.float64)(self.values)
             if left.numel() == computed.numel() and _close(computed, left.reshape(computed.shape)):
                 elements += items
-                self.values, self.last = left.reshape(computed.shape), part.place
+                self.values = left.reshape(computed.shape)
                 return
-        raise UnreadableModelError(
-            f"{place} has the weights of {part.library}, but does not compute what {part.library} computes of them"
-        )
+        problem = f"has the weights of {part.library}, but does not compute what {part.library} computes of them"
+        raise UnreadableModelError(f"{place} {problem}")
 
-    def _pass_recurrent(self, part: RecurrentPart, entered: Tensor, left: Tensor) -> None:
-        place = repr(part.place or "the module")
+    def _check_steps(self, place: str, entered: Tensor) -> None:
+        """Raises `UnreadableModelError` if a recurrent part does not read the steps of each window, oldest first."""
         if self.readout is not None:
             raise UnreadableModelError(f"{place} comes after the readout of the steps, but before it in a chain")
-        if entered.shape[:2] != self.values.shape[:2]:
-            n_windows, n_steps = self.values.shape[:2]
+        (n_windows, n_steps), shape = self.values.shape[:2], list(entered.shape[:2])
+        if shape != [n_windows, n_steps]:
             raise UnreadableModelError(
-                f"{place} reads {list(entered.shape[:2])} windows and steps in place of {[n_windows, n_steps]}: its "
-                "batch_first does not fit the layout of the windows"
+                f"{place} reads {shape} windows and steps in place of {[n_windows, n_steps]}: its batch_first does not "
+                "fit the layout of the windows"
             )
         if not _close(self.values, entered) and _close(self.values.flip(1), entered):
             reason = "reads the steps of its windows newest first, which is no chain's order"
             raise UnreadableModelError(f"{place} {reason}")
-        name = self._enter(self._candidates(entered), entered, self.activations, f"{place} reads")
-        if name != NONE:
-            self.front.append(assembly.step_of(name))
-        if not _close(assembly.recurrent_function(part, torch.float64)(self.values), left):
-            raise UnreadableModelError(
-                f"{place} does not compute what torch's {part.library} computes of its weights from a state of zeros"
-            )
-        self.values, self.last, self.passed_recurrent = left, part.place, True
 
     def _enter(
         self, candidates: Iterable[tuple[str | None, Tensor]], entered: Tensor, activations: Sequence[str], reader: str

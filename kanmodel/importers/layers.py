@@ -62,10 +62,8 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     sizes = parts.fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
     n_centres, n_out, (n_in, left) = sizes["centres"], sizes["out"], divmod(sizes["columns"], sizes["centres"])
     if left:
-        raise CheckpointError(
-            f"has {sizes['columns']} columns in {start}spline_linear.weight, which {n_centres} centres of "
-            f"{start}rbf.grid do not divide"
-        )
+        centres = f"which {n_centres} centres of {start}rbf.grid do not divide"
+        raise CheckpointError(f"has {sizes['columns']} columns in {start}spline_linear.weight, {centres}")
     for part in ("layernorm", "base_linear"):
         names = [name for name in (f"{part}.weight", f"{part}.bias") if name in found]
         if len(names) == 1:

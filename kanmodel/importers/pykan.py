@@ -80,10 +80,8 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
         problem = str(error)
     kept, n_in = (None if flat else _kept_inputs(metadata, place)) or (None, layers[0].n_in)
     if kept is not None and (len(kept) != layers[0].n_in or len(set(kept)) != len(kept) or max(kept) >= n_in):
-        raise CheckpointError(
-            f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be as many different numbers below "
-            f"{n_in}, but is {list(kept[:20])}"
-        )
+        numbers = f"as many different numbers below {n_in}, but is {list(kept[:20])}"
+        raise CheckpointError(f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be {numbers}")
 
     def read(chosen: Chosen) -> tuple[Layer, ...]:
         base, arities = chosen["base"], options[chosen["mult_arity"]]
@@ -188,10 +186,8 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
     for j, i in found[f"symbolic_fun.{number}.mask"].nonzero().tolist():
         where = f"{parts.start_of(place)}symbolic_fun.{number}, edge ({number}, {i}, {j})"
         if config is None:
-            raise CheckpointError(
-                f"has a symbolic function in {where}, and which one is not in the file: give pykan_config, the "
-                "*_config.yml of saveckpt"
-            )
+            problem = "which one is not in the file: give pykan_config, the *_config.yml of saveckpt"
+            raise CheckpointError(f"has a symbolic function in {where}, and {problem}")
         try:
             name = config.function_names[number][j][i]
         except IndexError:

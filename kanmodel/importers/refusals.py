@@ -175,10 +175,8 @@ def _unsupported_computations(space: Space) -> Iterator[Unsupported]:
         return lambda stage: tuple(map(wrap, stage.functions)) if stage.part is part else None
 
     if recurrent is not None:
-        reason = (
-            "its recurrent part runs across the windows of a batch instead of their steps (batch_first does not fit "
-            "the layout of the windows)"
-        )
+        reason = "its recurrent part runs across the windows of a batch instead of their steps "
+        reason += "(batch_first does not fit the layout of the windows)"
         transposed = around(recurrent, lambda f: lambda x: f(x.transpose(1, 2)).transpose(1, 2))
         yield Unsupported(reason, transposed, of_batch=True)
         reversed_steps = around(recurrent, lambda f: lambda x: f(x.flip(-2)))

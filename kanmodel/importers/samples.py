@@ -269,10 +269,8 @@ def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Ar
             array = take_windows(array, np.arange(lookback - 1, len(array)), lookback)
     if array.ndim != 3 or array.shape[1:] != (lookback, n_features) or not len(array):
         rows = " or (n, n_features)" if lookback == 1 else ""
-        raise CheckpointError(
-            f"{name} must have the shape (n, lookback, n_features){rows}, here (n, {lookback}, {n_features}), but has "
-            f"{array.shape}"
-        )
+        shape = f"(n, lookback, n_features){rows}, here (n, {lookback}, {n_features})"
+        raise CheckpointError(f"{name} must have the shape {shape}, but has {array.shape}")
     return array
 
 
@@ -287,10 +285,8 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
     if n_windows == 1 and array.shape == (len(columns),):
         array = array[None]
     if array.shape != (n_windows, len(columns)):
-        raise CheckpointError(
-            f"{name} must have the shape ({n_windows}, {len(columns)}), a row for each window and a column for each of "
-            f"{', '.join(columns)}, but has {array.shape}"
-        )
+        shape = f"({n_windows}, {len(columns)}), a row for each window and a column for each of {', '.join(columns)}"
+        raise CheckpointError(f"{name} must have the shape {shape}, but has {array.shape}")
     return array
 
 
@@ -304,26 +300,21 @@ def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> 
     if broken.any():
         place = np.unravel_index(broken.argmax(), broken.shape)
         window, step, feature = map(int, place)
-        raise CheckpointError(
-            f"{name} must have whole numbers of {features[feature].name}, but [{window}][{step}][{feature}] is "
-            f"{windows[place]:g}"
-        )
+        found = f"but [{window}][{step}][{feature}] is {windows[place]:g}"
+        raise CheckpointError(f"{name} must have whole numbers of {features[feature].name}, {found}")
 
 
 def refuse_weak(samples: Samples, place: str) -> None:
     """Raises `CheckpointError` for a check that a wrong model could pass, because of its tolerance or its outputs."""
     if samples.tolerance > MAX_TOLERANCE:
-        raise CheckpointError(
-            f"{place}: check.tolerance is {samples.tolerance} standard deviations of the outputs, above "
-            f"{MAX_TOLERANCE}, which proves nothing"
-        )
+        proof = f"{samples.tolerance} standard deviations of the outputs, above {MAX_TOLERANCE}, which proves nothing"
+        raise CheckpointError(f"{place}: check.tolerance is {proof}")
     if not samples.has_check:
         return
     bounds = samples.bounds
-    weak = np.flatnonzero(bounds.varies & (bounds.allowed > MAX_TOLERANCE * bounds.unit))
-    if len(weak):
+    for weak in np.flatnonzero(bounds.varies & (bounds.allowed > MAX_TOLERANCE * bounds.unit)):
         raise CheckpointError(
-            f"{place}: {samples.shapes.outputs[weak[0]]} has a standard deviation of {bounds.unit[weak[0]]:.3g} in "
+            f"{place}: {samples.shapes.outputs[weak]} has a standard deviation of {bounds.unit[weak]:.3g} in "
             f"{samples.predictions_name}, too little at its magnitude for float32 to prove anything by a tolerance of "
             f"{samples.tolerance:g}: subtract its mean"
         )

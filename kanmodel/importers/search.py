@@ -132,9 +132,8 @@ def _assume(structure: Structure, samples: Samples) -> Result:
     if structure.doubt:
         raise CheckpointError(structure.doubt)
     if others:
-        raise CheckpointError(
-            "has parts that fit together in several orders, and only a check can determine which: give one"
-        )
+        problem = "has parts that fit together in several orders, and only a check can determine which: give one"
+        raise CheckpointError(problem)
     left_open = {name for name, options in space.choices.items() if len(options) > 1}
     for name in space.choices:
         if name in left_open and name in NEEDED and (name != READOUT or space.order.per_step):
@@ -143,9 +142,8 @@ def _assume(structure: Structure, samples: Samples) -> Result:
     for before, part in pairwise(space.order.head):
         left_out, is_open = number_between(before.place, part.place), activation_slot(part.place) in left_open
         if left_out is not None and is_open and part.place not in structure.stated.activations:
-            raise CheckpointError(
-                f"has no {left_out}, so what stands there between its layers is unknown: give a check, or activations"
-            )
+            problem = "so what stands there between its layers is unknown: give a check, or activations"
+            raise CheckpointError(f"has no {left_out}, {problem}")
     return Result((Match(space.read({}), None, samples.predictions),))
 
 

@@ -112,3 +112,19 @@ def test_reference_windows_of_an_import_are_compared_with_its_scaling():
     assert str(found).startswith(f"{FEATURES[1]} (mean shifted by +")
     unscaled = kanmodel.from_torch(CASE.module(), windows=3 + CASE.windows, features=FEATURES)
     assert unscaled.loaded.reference_coverage == ()
+
+
+def test_a_recurrent_part_reads_windows_of_one_step():
+    """An LSTM over a lookback of 1 is read as the recurrent part that it is."""
+
+    class OneStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.fc = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.fc(self.lstm(x)[0][:, -1])
+
+    windows = np.random.default_rng(0).normal(size=(40, 1, 2))
+    model = from_torch(OneStep(), windows=windows, features=["a", "b"])
+    assert model.config.recurrent is not None and model.config.recurrent.cell == "lstm"
