@@ -20,7 +20,7 @@ from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem, refuse_unknown
 from kanmodel.explain import attribution, pruning
-from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, fidelity_between, measure_size
+from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
 from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows
 from kanmodel.explain.baseline import baseline_windows
 from kanmodel.explain.comparison import Comparisons, match_outputs
@@ -546,7 +546,8 @@ class Model(Result):
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:
         """Fidelity of a pruned model's forecasts to those of the full model."""
-        return fidelity_between(full.loaded, self.loaded, self._number_of(output))
+        forecasts = (full.loaded.reference_outputs, self.loaded.reference_outputs)
+        return Fidelity.of(full.loaded, self._number_of(output), *forecasts)
 
     def refine_grid(self, grid_size: int) -> Model:
         """A new model with its functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.

@@ -33,12 +33,10 @@ class Ablation(Result):
     """Forecasts of one output by the whole network, and by the edges that a rule keeps.
 
     Attributes:
-        output: name of the output.
-        unit: of its forecasts; None where unknown.
-        rule: the pruning rule, its metric resolved.
+        unit: of the forecasts; None where unknown.
+        rule: its metric is resolved.
         fidelity: what it costs on the reference windows.
-        n_kept: edges that hold functions and are left.
-        n_edges: edges that lead to the output, removed ones too.
+        n_kept: edges that hold functions and are left, of the `n_edges` that lead to the output.
         predictions: of the whole network, (n,), as `Model.predict` gives them.
         ablated_predictions: of the kept edges, (n,); the same numbers if no edge is removed.
     """
@@ -100,14 +98,12 @@ def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], ru
     A rule with a fidelity holds for each output of `importances`, up to rounding: if the edges kept for another lower
     the R2 of one, more edges are kept. The edges of `rule.without` are removed last, whatever the fidelity.
 
-    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
-    targets, if known) are measured on the reference windows, as means over all outputs. Other metrics of the full
-    model get the prefix ``unpruned_``, since they do not hold for the smaller one.
+    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (against the targets, if known) are
+    means over all outputs, on the reference windows. Other metrics of the full model get the prefix ``unpruned_``.
 
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
-        NonFiniteError: thresholds, or the edges of `without`, leave a network with an output that is not finite on the
-            reference windows.
+        NonFiniteError: thresholds or `without` leave an output that is not finite on the reference windows.
     """
     of_output = {importance.output_index: importance for importance in importances}
     rules = dict.fromkeys(of_output, replace(rule, without=()))
@@ -140,15 +136,6 @@ def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, 
     return [output for output in outputs if not r2(full[:, output], pruned[:, output]) >= needed]
 
 
-def fidelity_between(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
-    """Fidelity of a smaller model with the same reference windows, for one output.
-
-    Raises:
-        NonFiniteError: an output of the smaller model is not finite.
-    """
-    return Fidelity.of(full, output, full.reference_outputs, smaller.reference_outputs)
-
-
 def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
     """The model with the union of the edges of some prunings, which must have the same fill."""
     union = {key: torch.stack([p.edges[key] for p in prunings]).any(dim=0) for key in prunings[0].edges}
@@ -166,8 +153,8 @@ def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
 
 
 def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
-    outputs = full.config.outputs
-    fidelities = [fidelity_between(full, smaller, output) for output in range(len(outputs))]
+    outputs, forecasts = full.config.outputs, (full.reference_outputs, smaller.reference_outputs)
+    fidelities = [Fidelity.of(full, output, *forecasts) for output in range(len(outputs))]
     found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
     if full.reference.targets is not None:
         found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]

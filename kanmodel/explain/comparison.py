@@ -30,20 +30,18 @@ from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.result import Result, Table
 from kanmodel.text import with_unit
 
+_TOTALS = ("window", "prediction", "against", "difference", "data", "model", "baseline_shift", "converged")
+
 
 @dataclass(frozen=True)
 class Comparison:
     """The difference of two forecasts of one output, divided; all in the target's unit.
 
     Attributes:
-        output: name of the output.
-        prediction: F(x), of the first model.
-        against_prediction: G(y), of the second.
-        data: contribution of each feature to the data part, (n_features,).
-        model: contribution of each feature to the model part, (n_features,).
+        prediction: F(x), of the first model; `against_prediction` is G(y), of the second.
+        data: contribution of each feature to the data part, `data_total`, (n_features,).
+        model: the same for the model part, `model_total`.
         baseline_shift: F(b) - G(b), the difference of the models at the baseline.
-        data_total: the data part.
-        model_total: the model part.
         residual: bound on how far the sums are from these totals: half the sum of the ledgers' residuals.
         error: estimated largest error of a contribution: half the sum of the ledgers' errors.
         tolerance: the larger of the two models' ledgers.
@@ -74,9 +72,8 @@ class Comparisons(Result):
     """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
 
     Attributes:
-        output: name of the output.
-        unit: of its forecasts; None if unknown.
-        features: names of the features, in the order of the contributions.
+        unit: of the forecasts; None if unknown.
+        features: their names, in the order of the contributions.
         comparisons: in the order of the windows.
     """
 
@@ -105,8 +102,8 @@ class Comparisons(Result):
             windows: its windows, (n, lookback, n_features), original units, oldest step first.
             against: the second model, in the same units.
             against_windows: as many windows of it.
-            output: number of the output in `model`.
-            options: tolerance and path nodes of each ledger.
+            output: its number in `model`.
+            options: of each ledger.
 
         Raises:
             DataError: the models differ in their features, lookback or output, or a window does not fit.
@@ -114,8 +111,8 @@ class Comparisons(Result):
         """
         outputs, config = (output, match_outputs(model, against, output)), model.config
         found = []
-        for window, against_window in zip(windows, against_windows, strict=True):
-            found.append(_compare((model, against), outputs, window, against_window, options))
+        for x, y in zip(windows, against_windows, strict=True):
+            found.append(_compare((model, against), outputs, x, y, options))
             pause()
         return cls(config.outputs[output], config.target_of(output).unit, config.feature_names, tuple(found))
 
@@ -137,19 +134,12 @@ class Comparisons(Result):
         ]
 
     def _totals(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "window": window,
-                "prediction": one.prediction,
-                "against": one.against_prediction,
-                "difference": one.difference,
-                "data": one.data_total,
-                "model": one.model_total,
-                "baseline_shift": one.baseline_shift,
-                "converged": one.converged,
-            }
-            for window, one in enumerate(self)
-        ]
+        rows = []
+        for window, one in enumerate(self):
+            parts = (one.data_total, one.model_total, one.baseline_shift, one.converged)
+            values = (window, one.prediction, one.against_prediction, one.difference, *parts)
+            rows.append(dict(zip(_TOTALS, values, strict=True)))
+        return rows
 
     def _title(self) -> str:
         return f"Why {with_unit(self.output, self.unit)} differs"
@@ -162,7 +152,7 @@ class Comparisons(Result):
     def _tables(self) -> list[Table]:
         several, totals = len(self) > 1, self._totals()
         return [
-            Table(totals, list(totals[0]), in_text=several, in_html=several),
+            Table(totals, _TOTALS, in_text=several, in_html=several),
             Table(self.table(), ["window", "feature", "data", "model"][not several :], in_text=not several),
         ]
 
@@ -171,8 +161,7 @@ def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
     """The number of the output with the same name in another model.
 
     Raises:
-        DataError: the models differ in their features, their lookback or the unit of the output, or the other has no
-            such output.
+        DataError: features, lookback or the unit of the output differ, or the other model has no such output.
     """
     mine, theirs = model.config, against.config
     features, others = ([f"{f.name} ({f.unit})" for f in config.features] for config in (mine, theirs))
@@ -190,17 +179,13 @@ def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
 
 
 def _compare(
-    models: tuple[LoadedModel, LoadedModel],
-    outputs: tuple[int, int],
-    window: Array,
-    against_window: Array,
-    options: LedgerOptions | None,
+    models: tuple[LoadedModel, LoadedModel], outputs: tuple[int, int], x: Array, y: Array, options: LedgerOptions | None
 ) -> Comparison:
-    """One window of each model compared; see `Comparisons.of`."""
+    """A window x of the first model compared with a window y of the second; see `Comparisons.of`."""
     model, against = models
     # Both orders integrate along the same path, from the lesser window to the greater, so that rounding is the same.
-    low, high = sorted((window, against_window), key=lambda values: values.tobytes())
-    forward = 1.0 if high is window else -1.0
+    low, high = sorted((x, y), key=lambda values: values.tobytes())
+    forward = 1.0 if high is x else -1.0
 
     def explain(windows: Array, baseline: Array) -> tuple[Explanation, Explanation]:
         start = Baseline("instance", instance=baseline)
@@ -221,8 +206,8 @@ def _compare(
     ledgers = (*of_data, *of_model)
     return Comparison(
         output=model.config.outputs[outputs[0]],
-        prediction=f_high if high is window else f_low,
-        against_prediction=g_low if high is window else g_high,
+        prediction=f_high if high is x else f_low,
+        against_prediction=g_low if high is x else g_high,
         data=forward * (of_data[0].contributions[0] + of_data[1].contributions[0]) / 2 + 0.0,  # turns -0 into 0
         model=(apart[0] + apart[1]) / 2,
         baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,

@@ -20,7 +20,7 @@ from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.topology import TopologyEdge
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.functions import value_and_slope
-from kanmodel.network.layer import EdgeParts, KANLayer, LayerTrace
+from kanmodel.network.layer import EdgeParts, Edges, KANLayer, LayerTrace
 
 Span = Literal["support", "reference", "grid"]
 CurveShape = Literal["flat", "base_only", "linear", "curved"]
@@ -34,14 +34,10 @@ _COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_or
 
 @dataclass(frozen=True)
 class Support:
-    """The values of an edge's input on the reference windows, model units.
+    """Percentiles and histogram of the values of an edge's input on the reference windows, model units.
 
     Attributes:
-        p01: 1st percentile.
-        p50: median.
-        p99: 99th percentile.
-        histogram_edges: (21,), from the smallest to the largest value.
-        histogram_counts: (20,).
+        histogram_edges: (21,), from the smallest to the largest value, with the 20 `histogram_counts` between.
         outside_grid: share of the values beyond the core interval of the grid, where the basis fades to zero; None for
             a basis without one.
         coverage: length from p01 to p99, as a share of the core interval's; infinite for a grid of no length, None
@@ -59,12 +55,9 @@ class Support:
 
 @dataclass(frozen=True)
 class LinearFit:
-    """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares).
+    """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares), model units.
 
-    Attributes:
-        slope: model units.
-        intercept: model units.
-        r2: coefficient of determination there; 1 for a constant edge.
+    `r2` is the coefficient of determination there; 1 for a constant edge.
     """
 
     slope: float
@@ -84,17 +77,14 @@ class Edge(GlobalResult, Pictured):
         spline: the part of the basis, splines or others.
         symbolic: the fixed function; None where the edge has none.
         slope: dy/dx.
-        x_original: x in the feature's unit, where the edge leaves a feature; else None.
+        x_original: x in the feature's `unit`, where the edge leaves a feature; else None.
         y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
-        unit: unit of `x_original`.
         grid: knots or centres of the basis, as positions of `x`; empty for a basis without any.
         core: ends of the interval beyond which the basis fades to zero; None without one.
-        support: what passes through it.
-        line: the line it nearly is.
         shape: ``flat`` where it adds less than 1 % of the spread of its sub-node; ``base_only`` where most of what
             passes lies outside the grid, so that only the base acts; ``linear`` from an R2 of 0.98; else ``curved``.
-        function_of: ``input``, or ``normalised input`` where the layer has a norm.
-        name: name of the model, for the picture.
+        function_of: ``normalised input`` where the layer has a norm.
+        name: of the model, for the picture.
     """
 
     edge: TopologyEdge
@@ -158,31 +148,25 @@ def sample_edges(
     found: dict[int, Edge] = {}
     for (stage, layer), by_input in leaving.items():
         for start in range(0, len(by_input), N_TOGETHER):
-            inputs = sorted(by_input)[start : start + N_TOGETHER]
-            some = [edge for i in inputs for edge in by_input[i]]
-            for curve in _sample(model, some, inputs, stages[stage][layer], points, span, name):
+            some = [edge for i in sorted(by_input)[start : start + N_TOGETHER] for edge in by_input[i]]
+            for curve in _sample(model, some, stages[stage][layer], points, span, name):
                 found[id(curve.edge)] = curve
     return [found[id(edge)] for edge in edges]
 
 
 def _sample(
-    model: LoadedModel,
-    edges: Sequence[TopologyEdge],
-    inputs: list[int],
-    trace: LayerTrace,
-    points: int,
-    span: Span,
-    name: str,
+    model: LoadedModel, edges: Sequence[TopologyEdge], trace: LayerTrace, points: int, span: Span, name: str
 ) -> Iterator[Edge]:
-    """Yields the functions on edges that leave these inputs of one layer. Arrays are by input, then sub-node."""
+    """Yields the functions on edges that leave some inputs of one layer. Arrays are by input, then sub-node."""
     layer, scaling = model.network.stages[edges[0].stage][edges[0].layer], model.scaling
-    functions, mixes = _Functions(layer, inputs), layer.config.mixes
+    inputs = sorted({edge.i for edge in edges})
+    functions, mixes = layer.functions(torch.tensor(inputs)), layer.config.mixes
     with torch.no_grad():
         of_basis = layer.read(trace.inputs)[1][:, inputs]
         seen = of_basis if mixes else trace.inputs[:, inputs]
-        passed = functions.evaluate(seen)[0].total if mixes else trace.edges[:, :, inputs]
+        passed = _evaluate(layer, functions, inputs, seen)[0].total if mixes else trace.edges[:, :, inputs]
         seen, passed = seen.T, passed.permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
-        grids = functions.grids(seen, of_basis.T)
+        grids = _find_grids(layer, inputs, seen, of_basis.T)
     supports = _measure_supports(_array(seen), grids)
     lines = _fit_lines(_array(seen), _array(passed), supports)
     reached = torch.stack(torch.aminmax(seen, dim=1), dim=1).tolist()
@@ -192,10 +176,9 @@ def _sample(
         "grid": [core or ends for (_, core, _), ends in zip(grids, reached, strict=True)],
     }[span]
     positions = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
-    parts, slope = functions.evaluate(positions.T)
-    bases, splines, symbolics, slopes = (
-        _array(values.permute(2, 1, 0)) for values in (parts.base, parts.basis, parts.symbolic, slope)
-    )
+    parts, slope = _evaluate(layer, functions, inputs, positions.T)
+    sampled = (parts.base, parts.basis, parts.symbolic, slope)
+    bases, splines, symbolics, slopes = (_array(values.permute(2, 1, 0)) for values in sampled)
     flat = (passed.std(dim=2, correction=0) <= FLAT_SHARE * trace.subnodes.std(dim=0, correction=0)).numpy()
     xs, is_symbolic = _array(positions), layer.is_symbolic.numpy()
     for edge in edges:
@@ -220,16 +203,14 @@ def _sample(
             core=core,
             support=supports[n],
             line=lines[n][j],
-            shape=_shape_of(bool(flat[n, j]), supports[n], lines[n][j]),
+            shape="flat" if flat[n, j] else _shape_of(supports[n], lines[n][j]),
             function_of="normalised input" if mixes else "input",
             name=name,
             reference=model.reference_span,
         )
 
 
-def _shape_of(flat: bool, support: Support, line: LinearFit) -> CurveShape:
-    if flat:
-        return "flat"
+def _shape_of(support: Support, line: LinearFit) -> CurveShape:
     if support.outside_grid is not None and support.outside_grid > 0.5:
         return "base_only"
     return "linear" if line.r2 >= LINEAR_R2 else "curved"
@@ -240,47 +221,40 @@ def _shape_of(flat: bool, support: Support, line: LinearFit) -> CurveShape:
 _Grid = tuple[Array, tuple[float, float] | None, float | None]
 
 
-class _Functions:
-    """The functions of the edges that leave some inputs of a layer, each input at positions of its own."""
+@torch.no_grad()
+def _evaluate(layer: KANLayer, edges: Edges, inputs: list[int], x: Tensor) -> tuple[EdgeParts, Tensor]:
+    """Parts of the edges that leave inputs of a layer, and their slopes, (points, n_subnodes, inputs).
 
-    def __init__(self, layer: KANLayer, inputs: list[int]) -> None:
-        self._layer, self._inputs = layer, torch.tensor(inputs)
-        self._edges = layer.functions(self._inputs)
-        # Of a layer that mixes, positions are those of what the basis reads; the base may read something else.
-        self._base_is_apart = layer.config.mixes and layer.config.n_before_base < len(layer.config.before)
+    Positions x are (points, inputs); of a layer that mixes, they are those of what the basis reads.
+    """
+    config, chosen = layer.config, torch.tensor(inputs)
+    if config.mixes:
+        parts, slopes = edges.parts(x, x)
+        if config.n_before_base == len(config.before):
+            return parts, slopes.total
+        nothing = torch.zeros_like(parts.base)  # the base reads something else
+        return EdgeParts(nothing, parts.basis, nothing), slopes.basis
+    v, v_slope = value_and_slope(lambda x: layer.read(x, chosen)[0], x)
+    u, u_slope = value_and_slope(lambda x: layer.read(x, chosen)[1], x)
+    parts, slopes = edges.parts(v, u)
+    by_v, by_u = v_slope.unsqueeze(1), u_slope.unsqueeze(1)
+    return parts, (slopes.base + slopes.symbolic) * by_v + slopes.basis * by_u
 
-    @torch.no_grad()
-    def evaluate(self, x: Tensor) -> tuple[EdgeParts, Tensor]:
-        """Parts of the edges at positions (points, inputs), and slopes of the edges, (points, n_subnodes, inputs)."""
-        if self._layer.config.mixes:
-            parts, slopes = self._edges.parts(x, x)
-            if not self._base_is_apart:
-                return parts, slopes.total
-            nothing = torch.zeros_like(parts.base)
-            return EdgeParts(nothing, parts.basis, nothing), slopes.basis
-        v, v_slope = value_and_slope(lambda x: self._read(x)[0], x)
-        u, u_slope = value_and_slope(lambda x: self._read(x)[1], x)
-        parts, slopes = self._edges.parts(v, u)
-        by_v, by_u = v_slope.unsqueeze(1), u_slope.unsqueeze(1)
-        return parts, (slopes.base + slopes.symbolic) * by_v + slopes.basis * by_u
 
-    def grids(self, seen: Tensor, of_basis: Tensor) -> list[_Grid]:
-        """Where the basis is for positions such as those `seen`, of which it reads `of_basis`, (inputs, n) each."""
-        knots, core = getattr(self._layer, "grid", None), self._layer.core
-        if knots is None or core is None:
-            return [(np.empty(0), None, None) for _ in self._inputs]
-        knots, ends = knots[self._inputs], torch.stack(core, dim=1)[self._inputs]  # (inputs, n_knots), (inputs, 2)
-        outside = ((of_basis < ends[:, :1]) | (of_basis > ends[:, 1:])).double().mean(dim=1).tolist()
-        if self._layer.config.mixes or not self._layer.config.before:
-            return [(_array(k), (c[0], c[1]), o) for k, c, o in zip(knots, ends.tolist(), outside, strict=True)]
-        low, high = torch.aminmax(seen, dim=1)
-        reach = torch.linspace(-1, 2, N_REACH, dtype=seen.dtype)[:, None]
-        x = low + (high - low) * reach  # (N_REACH, inputs)
-        columns = zip(_array(x.T), _array(self._read(x)[1].T), _array(knots), _array(ends), outside, strict=True)
-        return [_lead_back(*column) for column in columns]
-
-    def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._layer.read(x, self._inputs)
+def _find_grids(layer: KANLayer, inputs: list[int], seen: Tensor, of_basis: Tensor) -> list[_Grid]:
+    """Where the basis is for positions such as those `seen`, of which it reads `of_basis`, (inputs, n) each."""
+    knots, core = getattr(layer, "grid", None), layer.core
+    if knots is None or core is None:
+        return [(np.empty(0), None, None) for _ in inputs]
+    knots, ends = knots[inputs], torch.stack(core, dim=1)[inputs]  # (inputs, n_knots), (inputs, 2)
+    outside = ((of_basis < ends[:, :1]) | (of_basis > ends[:, 1:])).double().mean(dim=1).tolist()
+    if layer.config.mixes or not layer.config.before:
+        return [(_array(k), (c[0], c[1]), o) for k, c, o in zip(knots, ends.tolist(), outside, strict=True)]
+    low, high = torch.aminmax(seen, dim=1)
+    x = low + (high - low) * torch.linspace(-1, 2, N_REACH, dtype=seen.dtype)[:, None]  # (N_REACH, inputs)
+    read = layer.read(x, torch.tensor(inputs))[1]
+    columns = zip(_array(x.T), _array(read.T), _array(knots), _array(ends), outside, strict=True)
+    return [_lead_back(*column) for column in columns]
 
 
 def _lead_back(x: Array, read: Array, knots: Array, ends: Array, outside: float) -> _Grid:

@@ -46,19 +46,17 @@ class FeatureChange:
 class EdgeChange:
     """Difference of the edges with one id in two networks. Separately trained models may use an edge differently.
 
-    Stage, layer, i, j, source and target are those of `kanmodel.explain.topology.TopologyEdge`.
+    Stage, layer, i, j, source and target are those of `kanmodel.explain.topology.TopologyEdge`. What needs an edge that
+    this network, the other or either does not have is None.
 
     Attributes:
-        kept: whether the topology of this model keeps it; None if this network has no such edge.
-        against_kept: the same for the other model.
-        contribution: mean |contribution|, the target's unit; None if this network has no such edge.
-        against_contribution: the same for the other model.
-        change: contribution - against_contribution; None if either network has no such edge.
+        kept: whether the topology of this model keeps it; `against_kept`, whether the other's does.
+        contribution: mean |contribution| in this model, `against_contribution` in the other, the target's unit.
+        change: contribution - against_contribution.
         interval: of the change, 95 %.
         curve_difference: the largest |difference| of the two curves over the intersection of their supports, model
             units. A support is the 1st to the 99th percentile of the edge's inputs on the windows, in the feature's
-            unit if the edge leaves a feature. None if the supports do not intersect, if either layer has a layer norm,
-            or if either network has no such edge.
+            unit if the edge leaves a feature. None also if supports do not intersect or a layer has a layer norm.
     """
 
     stage: str
@@ -88,15 +86,12 @@ class ModelComparison(GlobalResult):
     """The changes from another model to this one, on this model's reference windows.
 
     Attributes:
-        output: name of the output.
-        unit: of its forecasts; None if unknown.
+        unit: of the forecasts; None if unknown.
         fidelity: the R2 to which both models are pruned.
-        name: name of this model.
-        against_name: name of the other.
+        name: of this model; `against_name` is the other's.
         windows: number of reference windows.
         difference: root mean square difference of the forecasts, the target's unit.
-        mae: mean absolute error of this model there; None if targets are unknown.
-        against_mae: the other's.
+        mae: mean absolute error of this model there, `against_mae` the other's; None if targets are unknown.
         features: the largest change of share first, with 95 % intervals.
         edges: the edges of either network, sorted by stage, layer, i and j.
     """
@@ -115,12 +110,9 @@ class ModelComparison(GlobalResult):
 
     @classmethod
     def of(cls, measured: Importance, topology: Topology, against: Topology) -> ModelComparison:
-        """Compares two models. Compared with the same object, all differences are exactly 0.
+        """Compares two models by their topologies for outputs of one name, and the importance of this one.
 
-        Args:
-            measured: importance of this model for one output.
-            topology: of this model, pruned by fidelity, for that output.
-            against: the other model's, for the output of the same name.
+        Both are pruned by fidelity. Compared with the same object, all differences are exactly 0.
 
         Raises:
             DataError: the models differ in their features, lookback or output.
@@ -135,23 +127,14 @@ class ModelComparison(GlobalResult):
             ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
         targets = None if model.reference.targets is None else model.reference.targets[:, measured.output_index]
         forecasts = [ledger.predictions for ledger in ledgers]
-        errors = [None if targets is None else float(np.abs(values - targets).mean()) for values in forecasts]
+        difference = float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean()))
+        mae, against_mae = (None if targets is None else float(np.abs(f - targets).mean()) for f in forecasts)
         bootstrap = Bootstrap(len(windows))
+        features = _compare_features(model.config.feature_names, bootstrap, *ledgers)
         sides = [_Side(each, ledger, windows) for each, ledger in zip((topology, against), ledgers, strict=True)]
-        return cls(
-            output=topology.output,
-            unit=topology.unit,
-            fidelity=topology.rule.fidelity or 0.0,
-            name=topology.name,
-            against_name=against.name,
-            windows=len(windows),
-            difference=float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean())),
-            mae=errors[0],
-            against_mae=errors[1],
-            features=_compare_features(model.config.feature_names, bootstrap, *ledgers),
-            edges=tuple(_compare_edges(bootstrap, *sides)),
-            reference=topology.reference,
-        )
+        edges = tuple(_compare_edges(bootstrap, *sides))
+        compared = (topology.output, topology.unit, topology.rule.fidelity or 0.0, topology.name, against.name)
+        return cls(*compared, len(windows), difference, mae, against_mae, features, edges, reference=topology.reference)
 
     @property
     def came(self) -> tuple[EdgeChange, ...]:
@@ -174,8 +157,9 @@ class ModelComparison(GlobalResult):
     def markdown(self) -> str:
         """The comparison as Markdown, for a pull request with a new model."""
         facts = [f"- {name}: {_escape(value)}" for name, value in self._facts().items()]
-        moved = self._moved()
-        changed = sorted((row for row in self.edge_table() if row["change"]), key=lambda row: -abs(row["change"]))
+        edges = self.edge_table()
+        moved = [row for row in edges if row["state"] in ("came", "went")]
+        changed = sorted((row for row in edges if row["change"]), key=lambda row: -abs(row["change"]))
         return "\n".join(
             [
                 f"## {_escape(self._title())}\n",
@@ -191,9 +175,6 @@ class ModelComparison(GlobalResult):
             ]
         )
 
-    def _moved(self) -> list[dict[str, Any]]:
-        return [row for row in self.edge_table() if row["state"] in ("came", "went")]
-
     def _title(self) -> str:
         return f"{self.against_name} -> {self.name}, {with_unit(self.output, self.unit)}"
 
@@ -208,9 +189,10 @@ class ModelComparison(GlobalResult):
         }
 
     def _tables(self) -> list[Table]:
-        moved, features = self._moved(), Table(self.table(), _OF_FEATURES)
-        edges = [Table(self.edge_table(), _OF_EDGES, "Edges", in_text=False)] if self.edges else []
-        return [features, *edges, *([Table(moved, _OF_EDGES, in_html=False)] if moved else [])]
+        edges = self.edge_table()
+        moved = [row for row in edges if row["state"] in ("came", "went")]
+        tables = [Table(edges, _OF_EDGES, "Edges", in_text=False), Table(moved, _OF_EDGES, in_html=False)]
+        return [Table(self.table(), _OF_FEATURES), *(table for table in tables if table.rows)]
 
 
 def _compare_features(
@@ -276,24 +258,17 @@ def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[E
         changes[both] = bootstrap.mean(a[:, :n_sub, :n_in] - b[:, :n_sub, :n_in])
         differences[both] = _compare_curves(one, other, both, n_sub, n_in)
     for key in sorted({*one.edges, *other.edges}):
-        stage, layer, i, j = key
+        _, _, i, j = key
         edge, against = one.edges.get(key), other.edges.get(key)
         known: TopologyEdge | None = edge or against
         assert known is not None, "keys are of either network"
-        change = changes[stage, layer] if edge and against else None
-        curve = float(differences[stage, layer][j, i]) if edge and against else np.nan
-        yield EdgeChange(
-            *key,
-            source=known.source,
-            target=known.target,
-            kept=edge.kept if edge else None,
-            against_kept=against.kept if against else None,
-            contribution=one.mean(edge),
-            against_contribution=other.mean(against),
-            change=float(change.value[j, i]) if change else None,
-            interval=change.bounds(j, i) if change else None,
-            curve_difference=None if np.isnan(curve) else curve,
-        )
+        kept = (edge.kept if edge else None, against.kept if against else None)
+        change, interval, curve = None, None, np.nan
+        if edge and against:
+            change, interval = float(changes[key[:2]].value[j, i]), changes[key[:2]].bounds(j, i)
+            curve = float(differences[key[:2]][j, i])
+        means, curve_difference = (one.mean(edge), other.mean(against)), None if np.isnan(curve) else curve
+        yield EdgeChange(*key, known.source, known.target, *kept, *means, change, interval, curve_difference)
 
 
 def _compare_curves(one: _Side, other: _Side, layer: LayerKey, n_sub: int, n_in: int) -> Array:

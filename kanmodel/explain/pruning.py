@@ -2,9 +2,6 @@
 
 A pruned edge is replaced by its mean over the reference windows in the full model (``fill="mean"``, mean ablation), or
 by zero as in pykan. Mean ablation usually needs fewer edges for the same fidelity, since it removes only the variation.
-
-By fidelity the weakest edges go first. Removing edges one at a time takes one forward pass per edge, so the time grows
-with the square of their number. Large networks therefore lose edges in groups of equal size; see `count_at_once`.
 """
 
 from __future__ import annotations
@@ -32,8 +29,6 @@ Fill = Literal["mean", "zero"]
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]  # mean |contribution|, or a score of pykan
 Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
 EVALUATIONS = 4e9  # budget of edge function evaluations per metric
-
-
 DEFAULT_FIDELITY = 0.99
 
 
@@ -42,8 +37,7 @@ class Thresholds:
     """Scores at or below which a part is removed, model units; the defaults are pykan's for the backward score.
 
     Attributes:
-        node: for nodes of hidden layers. With a metric other than backward, the score of a node is that of its
-            strongest outgoing edge.
+        node: for hidden nodes; `score_network` scores them.
         edge: for edges, scored again without the removed nodes.
         input: for the input nodes of a KAN, scored again without the removed edges.
     """
@@ -60,8 +54,7 @@ class PruningRule:
     Attributes:
         metric: the order of edges; None stands for the metric that keeps the fewest edges at the fidelity, and for
             backward with thresholds.
-        fidelity: the smallest accepted R2 against the full model on the reference windows.
-        thresholds: scores at or below which parts are removed; if given, `fidelity` is ignored.
+        fidelity: the smallest accepted R2 against the full model on the reference windows; ignored with thresholds.
         fill: what replaces a pruned edge: its mean over the reference windows, or zero.
         without: edges to remove in any case, after the rest of the rule; sorted, without duplicates.
     """
@@ -109,7 +102,7 @@ class Fidelity:
     Attributes:
         r2: coefficient of determination of the pruned outputs against the full model's.
         mae: mean absolute error of the pruned outputs against the targets, the target's unit; None where unknown.
-        mae_full: the same of the full model.
+            `mae_full` is that of the full model.
     """
 
     r2: float
@@ -179,12 +172,9 @@ class Pruning:
 
 @dataclass(frozen=True)
 class FidelityPoint:
-    """One point of the curve of fidelity against the number of edges.
+    """The fidelity of a network with a number of its edges.
 
-    Attributes:
-        edges: number of edges that are kept.
-        threshold: the highest score of an edge that was removed by its score, model units; 0 if none was.
-        fidelity: of the network with these edges.
+    `threshold` is the highest score of an edge that was removed by its score, model units; 0 if none was.
     """
 
     edges: int
@@ -256,9 +246,8 @@ def score_network(model: LoadedModel, importance: Importance, trace: Trace, metr
         scale = float(model.scaling.output_scale[importance.output_index])
         edges = {key: torch.from_numpy(importance.edges[key].value / scale) for key in network.layers}
     elif n_windows < MIN_INPUTS:
-        raise InsufficientReferenceError(
-            f"metric {metric} needs at least {MIN_INPUTS} reference windows, but the checkpoint holds {n_windows}"
-        )
+        needed = f"metric {metric} needs at least {MIN_INPUTS} reference windows"
+        raise InsufficientReferenceError(f"{needed}, but the checkpoint holds {n_windows}")
     else:
         scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in network.stages.items()}
         edges = {(stage, n): values for stage in scores for n, values in enumerate(getattr(scores[stage], metric))}
@@ -271,20 +260,17 @@ def score_network(model: LoadedModel, importance: Importance, trace: Trace, metr
 
 
 def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule) -> Pruning:
-    """Prunes a model by a rule, for the output of `importance`.
+    """Prunes a model by a rule, for the output of `importance`; pauses between the networks that are tried.
 
-    By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`;
-    of edges with equal scores, the last by (stage, layer, i, j) goes first. What is then cut off from the inputs or
-    outputs of its KAN goes too. Of a large network, the group that lowers the R2 too far is then removed edge by edge.
-    A network with an output that is not finite is below any fidelity.
-
-    By thresholds: removes nodes, then edges, then inputs, as pykan's `prune_node`, `prune_edge` and `prune_input`.
-    The edges of `rule.without` are removed last; see `remove_edges`. Pauses between the networks that are tried.
+    By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`,
+    and what is then cut off from the inputs or outputs of its KAN. Large networks lose edges in groups of equal size;
+    the group that lowers the R2 too far is then removed edge by edge. An output that is not finite is below any
+    fidelity. By thresholds: removes nodes, then edges, then inputs, as pykan's `prune_node`, `prune_edge` and
+    `prune_input`. The edges of `rule.without` are removed last; see `remove_edges`.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
-        NonFiniteError: the thresholds, or the edges of `without`, leave a network whose output is not finite on the
-            reference windows.
+        NonFiniteError: thresholds or `without` leave a network whose output is not finite on the reference windows.
     """
     if rule.without:
         pruning = prune_by_rule(model, importance, replace(rule, without=()))
@@ -350,7 +336,8 @@ def trace_fidelity(
 def count_at_once(model: LoadedModel) -> int:
     """The number of edges removed per step, so that all steps together take about `EVALUATIONS` at most.
 
-    One up to about 2,800 edges of a head without a front over 512 reference windows.
+    A step is one forward pass, so one by one the time would grow with the square of the number of edges. It is one up
+    to about 2,800 edges of a head without a front over 512 reference windows.
     """
     config = model.config
     front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
@@ -377,9 +364,9 @@ def _cut_at_thresholds(
     def score(trace: Trace, left: str) -> tuple[Scores, Scores]:
         edges, nodes = score_network(masked.model, importance, trace, metric)
         if left and any(bool(torch.isnan(values).any()) for values in (*edges.values(), *nodes.values())):
+            reason = "is not finite on the reference windows: a function of an edge has left its domain"
             raise NonFiniteError(
-                f"the {left} that the thresholds keep leave a network that is not finite on the reference windows: a "
-                "function of an edge has left its domain; lower the thresholds"
+                f"the {left} that the thresholds keep leave a network that {reason}; lower the thresholds"
             )
         return edges, nodes
 
@@ -424,10 +411,7 @@ def _remove_weakest(
 
 
 def _cut_by_fidelity(masked: MaskedForward, output: int, scores: Scores, fidelity: float) -> Kept:
-    """The smallest set along the order of `scores` such that it and every larger set tried keep the fidelity.
-
-    Tries every set if `count_at_once` is 1.
-    """
+    """The smallest set along the order of `scores` such that it and every larger set tried keep the fidelity."""
     weakest_first, full = _order_edges(masked, scores), masked.full.outputs[:, output].double()
     # Edges that are cut off already may have an effect: a node without inputs is a constant.
     best, n_best = masked.live, 0

@@ -1,8 +1,8 @@
 """pykan's scores of edges and nodes, on a batch of inputs.
 
-They are magnitudes: unsigned, not percentages, blind to cancellation, and about the inputs of layers in a row, which
-after an LSTM are its units. Equal to pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores`
-and `node_scores` (backward). Source: Liu et al. 2024, arXiv 2408.10205, section 4.1.
+They are magnitudes: unsigned, not percentages, blind to cancellation, and about the inputs of layers in a row. Equal to
+pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores` and `node_scores` (backward). Source:
+Liu et al. 2024, arXiv 2408.10205, section 4.1.
 """
 
 from __future__ import annotations
@@ -58,25 +58,14 @@ def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KA
     forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
     every_output = torch.eye(layers[-1].config.n_out, dtype=forward_u[0].dtype)
     edges, nodes = _pass_back(layers, traces, forward_u, every_output)
-    return KANScores(
-        forward_u=forward_u,
-        forward_n=tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True)),
-        backward=tuple(edges),
-        nodes=tuple(nodes),
-    )
+    forward_n = tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True))
+    return KANScores(forward_u, forward_n, tuple(edges), tuple(nodes))
 
 
 def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node: int) -> Tensor:
-    """How much of the spread of one node comes from each input: pykan's `attribute(l, i)`.
+    """How much of the spread of one node, of a layer from 1, comes from each input: pykan's `attribute(l, i)`.
 
-    Args:
-        layers: first to last.
-        inputs: of the first, (batch, n_in), model units.
-        layer: layer of the node, from 1.
-        node: its number in its layer.
-
-    Returns:
-        (n_in,), in proportion to the node's own backward score.
+    Of inputs (batch, n_in), model units; (n_in,), in proportion to the node's own backward score.
 
     Raises:
         InsufficientReferenceError: there are fewer than 128 rows.
@@ -109,8 +98,7 @@ def _pass_back(
 
     A sub-node hands on its node's score, shared in proportion to the edges' spread over its own.
     """
-    edges: list[Tensor] = []
-    nodes: list[Tensor] = [score.mean(dim=0)]
+    edges, nodes = list[Tensor](), [score.mean(dim=0)]
     for layer, trace, of_edge in zip(reversed(layers), reversed(traces), reversed(edge_std), strict=True):
         of_subnodes = score[:, list(layer.config.node_of_subnode)]  # (n_starts, n_subnodes)
         shares = of_edge / (trace.subnodes.std(dim=0) + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)

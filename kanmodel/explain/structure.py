@@ -7,9 +7,8 @@ or nodes of the front. The last layer of the head is the outputs, unless an outp
 factors of a product node are ``{id}.{m}``. The edge from node i of a layer of a KAN to sub-node j of the next is
 ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 
-Connectivity follows from masks and zero weights alone, whatever the data. What has no connection with an output has no
-effect on it, for any values for which all that passes through the network is finite (0 times infinity is not 0). The
-converse does not hold: nonzero weights may cancel.
+Connectivity follows from masks and zero weights alone. What has no connection with an output has no effect on it, for
+any data that stay finite on their way (0 times infinity is not 0). The converse fails: nonzero weights may cancel.
 """
 
 from __future__ import annotations
@@ -67,11 +66,6 @@ def subnode_id(config: ModelConfig, stage: str, layer: int, subnode: int) -> str
     return f"{stage}:{layer}:{node}.{subnode - members.index(node)}"
 
 
-def edge_id(stage: str, layer: int, i: int, j: int) -> str:
-    """Id of the edge from node i of a layer of a stage to sub-node j of the next."""
-    return f"{stage}:{layer}:{i}:{j}"
-
-
 def label_of(identity: str) -> str:
     """``lstm:3`` -> ``lstm 3``; ``feature:temp_c`` -> ``temp_c``; ``cell:-3:temp_c`` -> ``temp_c at -3``."""
     kind, rest = identity.split(":", 1)
@@ -109,12 +103,11 @@ def passing_edges(network: Network, edges: Kept) -> Kept:
 
 def edges_between(network: Network, edges: Kept, nodes: Kept) -> Kept:
     """The edges whose source and target are both among the nodes."""
-    return {
-        (stage, number): edges[stage, number]
-        & nodes[stage, number + 1][list(layer.config.node_of_subnode)][:, None]
-        & nodes[stage, number]
-        for (stage, number), layer in network.layers.items()
-    }
+    between: Kept = {}
+    for (stage, number), layer in network.layers.items():
+        targets = nodes[stage, number + 1][list(layer.config.node_of_subnode)]  # (n_subnodes,)
+        between[stage, number] = edges[stage, number] & targets[:, None] & nodes[stage, number]
+    return between
 
 
 def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
@@ -135,9 +128,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
             reached = _any_subnode(layer.config, (edges[stage, number] & forward[stage, number]).any(dim=1))
         forward[stage, len(layers)] = reached
     connected: Kept = {}
-    onward = torch.arange(len(config.outputs)) == output
-    if config.output_function == "softmax":
-        onward = torch.ones_like(onward)
+    onward = (torch.arange(len(config.outputs)) == output) | (config.output_function == "softmax")
     for stage in reversed(list(network.stages)):
         leading = leading_nodes(network.stages[stage], stage, edges, onward)
         connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}

@@ -1,10 +1,7 @@
 """`Topology`: the network as a graph, with the contributions, scores and profiles of its parts, and what pruning keeps.
 
-A product node has a sub-node for each factor, which an edge of kind ``product`` connects with it. Edges of kind
-``input`` connect features with the units or cells that the head reads; edges of kind ``output`` connect the last
-layer's nodes with the output if the model has an output function.
-
-KAN edges are found by id, by the ids of their ends, or by their indices: `find_edge` and `find_edge_key`.
+A product node has a sub-node for each factor, which an edge of kind ``product`` connects with it. KAN edges are found
+by id, by the ids of their ends, or by their indices: `find_edge` and `find_edge_key`.
 """
 
 from __future__ import annotations
@@ -21,27 +18,18 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import UnknownNameError, quote
+from kanmodel.explain import structure
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_traces
-from kanmodel.explain.structure import (
-    READOUT_KINDS,
-    EdgeKey,
-    NodeKind,
-    connected_features,
-    label_of,
-    ledger_key,
-    node_id,
-    subnode_id,
-)
+from kanmodel.explain.structure import EdgeKey, NodeKind, node_id, subnode_id
 from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.text import list_some, with_unit
 
 if TYPE_CHECKING:
     from networkx import DiGraph
-
 
 EdgeKind = Literal["edge", "product", "input", "output"]
 OPACITY_BETA = 3.0  # the default `beta` of pykan's `plot`: opacity = tanh(beta * backward score)
@@ -51,16 +39,10 @@ _COLUMNS = ("source", "target", "contribution", "backward")
 
 @dataclass(frozen=True)
 class TopologyNode:
-    """A node of the graph.
+    """A node of the graph, number `index` of a layer of its stage; `kanmodel.explain.structure` describes ids.
 
     Attributes:
-        id: as `kanmodel.explain.structure` describes.
-        kind: feature, front, lstm, gru, cell, head, output or subnode.
-        layer: its layer within its stage.
-        index: its number within its layer.
-        label: display name.
-        kept: whether the rule keeps it; for a feature that is not an input of a KAN, whether it is connected with the
-            output.
+        kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
         interval: of that mean, 95 %.
         scores: pykan's backward score, model units; None if not available.
@@ -81,27 +63,21 @@ class TopologyNode:
 
 @dataclass(frozen=True)
 class TopologyEdge:
-    """An edge of the graph.
+    """An edge of the graph, from (sub-)node `source`, number i of `layer`, to (sub-)node `target`, number j.
 
     Attributes:
-        source: id of the node it leaves.
-        target: id of the node, or of a product node's sub-node, that it enters.
-        kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node; ``input``, from a feature to a
-            unit or a cell; ``output``, from a node of the last layer to the output, through the output function.
+        kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node in the same layer; ``input``, from
+            a feature to a unit or a cell that the head reads; ``output``, from a node of the last layer to the output,
+            through the output function.
         stage: front, lstm, gru, cell, head or output.
-        layer: layer of the node it leaves; for ``product`` the layer of the node.
-        i: index of the node, or sub-node, it leaves.
-        j: index of the sub-node, or node, it enters.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
-        contribution: mean |contribution| over the reference windows, the target's unit; only for ``edge`` and
-            ``output``.
+        contribution: mean |contribution| over the reference windows, the target's unit; for ``edge`` and ``output``.
         interval: of that mean, 95 %.
         share: of the feature in the profile of the unit or cell; only for ``input``.
         scores: backward, forward_n and forward_u, model units; None if not available.
         opacity: tanh(3 * backward score), as pykan draws it; None without scores.
-        outside_grid: share of its inputs on the reference windows outside the core interval of its grid; None if its
-            basis has no grid.
+        outside_grid: share of its reference inputs outside the core interval of its grid; None for a basis without one.
     """
 
     source: str
@@ -134,13 +110,12 @@ class Topology(GlobalResult, Pictured):
     """The graph of a model for one output, with the kept edges and nodes, and the fidelity of the pruned model.
 
     Attributes:
-        output: name of the output.
         unit: of the contributions; None if unknown.
         rule: the pruning rule, its metric resolved.
         fidelity: of the pruned network.
-        nodes: all nodes, from the features to the outputs.
-        edges: all edges, KAN edges first.
-        name: name of the model, for the picture.
+        nodes: from the features to the outputs.
+        edges: KAN edges first.
+        name: of the model, for the picture.
         loaded: the model, whose edges are sampled for the picture.
     """
 
@@ -174,18 +149,11 @@ class Topology(GlobalResult, Pictured):
         """The subgraph upstream of the output, along all edges; features, front nodes, units and cells stay."""
         before_head = [node.id for node in self.nodes if node.kind not in ("head", "subnode", "output")]
         found = _reach([f"output:{self.output}", *before_head], ((edge.target, edge.source) for edge in self.edges))
-        return replace(
-            self,
-            nodes=tuple(node for node in self.nodes if node.id in found),
-            edges=tuple(edge for edge in self.edges if edge.target in found),
-        )
+        nodes = tuple(node for node in self.nodes if node.id in found)
+        return replace(self, nodes=nodes, edges=tuple(edge for edge in self.edges if edge.target in found))
 
     def through(self, node: str, only_kept: bool = True) -> Self:
-        """The subgraph upstream and downstream of a node.
-
-        Args:
-            node: its id. The node itself is included even if it has no edges.
-            only_kept: whether to leave out pruned edges.
+        """The subgraph of a node, by its id, and what is upstream and downstream of it, along kept or all edges.
 
         Raises:
             UnknownNameError: there is no such node.
@@ -195,13 +163,9 @@ class Topology(GlobalResult, Pictured):
         edges = [edge for edge in self.edges if edge.kept or not only_kept]
         above = _reach([node], ((edge.source, edge.target) for edge in edges))
         below = _reach([node], ((edge.target, edge.source) for edge in edges))
-        return replace(
-            self,
-            nodes=tuple(one for one in self.nodes if one.id in above | below),
-            edges=tuple(
-                edge for edge in edges if {edge.source, edge.target} <= above or {edge.source, edge.target} <= below
-            ),
-        )
+        nodes = tuple(one for one in self.nodes if one.id in above | below)
+        within = (edge for edge in edges if any({edge.source, edge.target} <= part for part in (above, below)))
+        return replace(self, nodes=nodes, edges=tuple(within))
 
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
         """The KAN edge from node i of `layer` to sub-node j of the next.
@@ -287,53 +251,42 @@ def _nodes(
 ) -> Iterator[TopologyNode]:
     config, output = model.config, importance.output_index
     if config.readout_stage is not None and not config.front:  # features are not the first nodes of a stage
-        connected = connected_features(model.network, output)
-        ids = [f"feature:{name}" for name in config.feature_names]
-        yield from _nodes_of_layer(config, importance, ("input", 0), ids, connected)
+        connected = structure.connected_features(model.network, output)
+        features = {f"feature:{name}": keep for name, keep in zip(config.feature_names, connected, strict=True)}
+        yield from _nodes_of_layer(config, importance, ("input", 0), features)
     for stage, layers in config.stages.items():
         for number in range(len(layers) + 1):
-            key, kept = ledger_key(config, stage, number), pruning.nodes[stage, number].tolist()
+            key, kept = structure.ledger_key(config, stage, number), pruning.nodes[stage, number].tolist()
             if number or key[0] != "front":  # with a front, the head's input nodes may be the front's outputs
-                ids = [node_id(config, stage, number, index) for index in range(len(kept))]
-                of_nodes = scores[stage].nodes[number].tolist() if stage in scores else None
-                yield from _nodes_of_layer(config, importance, key, ids, kept, of_nodes)
+                by_id = {node_id(config, stage, number, index): keep for index, keep in enumerate(kept)}
+                of_nodes = scores[stage].nodes[number].tolist() if stage in scores else ()
+                yield from _nodes_of_layer(config, importance, key, by_id, of_nodes)
             for subnode, node in _factors(layers[number - 1]) if number else ():
                 identity = subnode_id(config, stage, number, subnode)
-                yield TopologyNode(identity, "subnode", number, subnode, label_of(identity), kept[node])
+                yield TopologyNode(identity, "subnode", number, subnode, structure.label_of(identity), kept[node])
     if config.output_function is not None:
-        ids, kept = [f"output:{name}" for name in config.outputs], [n == output for n in range(len(config.outputs))]
-        yield from _nodes_of_layer(config, importance, ("output", len(config.head)), ids, kept)
+        outputs = {f"output:{name}": number == output for number, name in enumerate(config.outputs)}
+        yield from _nodes_of_layer(config, importance, ("output", len(config.head)), outputs)
 
 
 def _nodes_of_layer(
-    config: ModelConfig,
-    importance: Importance,
-    key: LayerKey,
-    ids: Sequence[str],
-    kept: Sequence[bool],
-    scores: Sequence[float] | None = None,
+    config: ModelConfig, importance: Importance, key: LayerKey, kept: dict[str, bool], scores: Sequence[float] = ()
 ) -> Iterator[TopologyNode]:
-    """Yields the nodes of a layer, which a ledger lists at `key`, with their contributions and profiles."""
+    """Yields the nodes of a layer, which a ledger lists at `key`, by the ids of `kept`."""
     profiles = importance.profiles.shares.get(key, importance.profiles.shares.get(("head", key[1])))
-    estimate, are_features = importance.nodes[key], key == ("input", 0)
-    for index, identity in enumerate(ids):
-        shares = (
-            []
-            if are_features or profiles is None
-            else sorted(zip(config.feature_names, profiles[index].tolist(), strict=True), key=lambda pair: -pair[1])
-        )
-        yield TopologyNode(
-            id=identity,
-            kind=identity.split(":", 1)[0],  # type: ignore[arg-type]  # ids begin with their kind
-            layer=key[1],
-            index=index,
-            label=label_of(identity),
-            kept=kept[index],
-            contribution=float(estimate.value[index]),
-            interval=estimate.bounds(index),
-            scores=None if scores is None else {"backward": scores[index]},
-            profile={name: share for name, share in shares if share > 0},
-        )
+    estimate = importance.nodes[key]
+    for index, (identity, keep) in enumerate(kept.items()):
+        shares = dict[str, float]()
+        if key != ("input", 0) and profiles is not None:
+            shares = dict(zip(config.feature_names, profiles[index].tolist(), strict=True))
+        profile = {
+            name: shares[name] for name in sorted(shares, key=shares.__getitem__, reverse=True) if shares[name] > 0
+        }
+        kind: Any = identity.split(":", 1)[0]  # ids begin with their kind
+        node = TopologyNode(identity, kind, key[1], index, structure.label_of(identity), keep)
+        value, interval = float(estimate.value[index]), estimate.bounds(index)
+        of_node = {"backward": scores[index]} if scores else None
+        yield replace(node, contribution=value, interval=interval, scores=of_node, profile=profile)
 
 
 def network_edges(network: Network) -> Iterator[TopologyEdge]:
@@ -358,14 +311,14 @@ def _kan_edges(
             outside[stage, number] = ((of_basis < core[0]) | (of_basis > core[1])).double().mean(dim=0).tolist()
     for edge in network_edges(model.network):
         key, i, j = (edge.stage, edge.layer), edge.i, edge.j
-        score = None
-        if (of_stage := scores.get(edge.stage)) is not None:
+        estimate, of_stage, score = importance.edges[key], scores.get(edge.stage), None
+        if of_stage is not None:
             score = {name: float(getattr(of_stage, name)[edge.layer][j, i]) for name in _SCORES}
         yield replace(
             edge,
             kept=bool(pruning.edges[key][j, i]),
-            contribution=float(importance.edges[key].value[j, i]),
-            interval=importance.edges[key].bounds(j, i),
+            contribution=float(estimate.value[j, i]),
+            interval=estimate.bounds(j, i),
             scores=score,
             opacity=tanh(OPACITY_BETA * score["backward"]) if score else None,
             outside_grid=outside[key][i] if key in outside else None,
@@ -381,7 +334,7 @@ def _other_edges(
             source, target = subnode_id(config, stage, layer, subnode), node_id(config, stage, layer, number)
             yield TopologyEdge(source, target, "product", stage, layer, subnode, number, bool(kept[number]))
     features = [node for node in nodes if node.kind == "feature"]
-    for unit, feature in product((node for node in nodes if node.kind in READOUT_KINDS), features):
+    for unit, feature in product((node for node in nodes if node.kind in structure.READOUT_KINDS), features):
         share, i, j = unit.profile.get(feature.label, 0.0), feature.index, unit.index
         if share or unit.kind != "cell":  # a cell is one value of one step, which most features do not reach
             both = unit.kept and feature.kept
@@ -429,10 +382,8 @@ def find_edge_key(network: Network, edge: Any, stage: str = "head") -> EdgeKey:
         case [str() as stage, Integral(), Integral(), Integral()]:
             numbers = edge[1:]
         case _:
-            raise UnknownNameError(
-                "an edge is an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j, but "
-                f"{quote(edge)} is not"
-            )
+            valid = "an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j"
+            raise UnknownNameError(f"an edge is {valid}, but {quote(edge)} is not")
     layer, i, j = (int(number) for number in numbers)
     sizes = {key: (each.config.n_in, each.config.n_subnodes) for key, each in network.layers.items()}
     n_in, n_subnodes = sizes.get((stage, layer), (0, 0))
@@ -449,9 +400,7 @@ def _find_between(network: Network, source: str, target: str) -> EdgeKey:
     if target in leaving:
         return leaving[target]
     if leaving:
-        raise UnknownNameError(
-            f"there is no edge from {quote(source)} to {quote(target)}; from {quote(source)} edges lead to "
-            f"{list_some(list(leaving))}"
-        )
+        found = f"from {quote(source)} edges lead to {list_some(list(leaving))}"
+        raise UnknownNameError(f"there is no edge from {quote(source)} to {quote(target)}; {found}")
     sources = list_some(list(dict.fromkeys(edge.source for edge in edges)))
     raise UnknownNameError(f"there is no edge from {quote(source)}; edges leave {sources}")

@@ -10,7 +10,6 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain import pruning
 from kanmodel.explain.pruning import PruningRule, Thresholds
-from kanmodel.explain.structure import edge_id
 from kanmodel.model import Model
 from service.http.errors import unusable
 from service.schemas.closed import Closed, OutputQuery
@@ -121,5 +120,5 @@ def describe_rule(rule: PruningRule) -> Rule:
     elif rule.fidelity is not None:
         described["fidelity"] = rule.fidelity
     if rule.without:
-        described["without"] = [edge_id(*edge) for edge in rule.without]
+        described["without"] = [":".join(map(str, edge)) for edge in rule.without]
     return described

@@ -15,9 +15,9 @@ from thorough import examples
 
 from kanmodel import Model, NonFiniteError
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.ablation import Size, extract_subnetwork, fidelity_between, measure_size
+from kanmodel.explain.ablation import Size, extract_subnetwork, measure_size
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import MaskedForward, PruningRule, Thresholds, prune_by_rule, prune_network, r2
+from kanmodel.explain.pruning import Fidelity, MaskedForward, PruningRule, Thresholds, prune_by_rule, prune_network, r2
 from kanmodel.explain.topology import network_edges
 
 
@@ -26,6 +26,10 @@ def tiny(shape, seed=0, **options):
     small = {"n_features": 3, "lookback": 2, "hidden_size": 3, "n_hidden": 3, "n_reference": 128}
     model = make_model(shape, seed, **small | options)
     return model, tuple(measure_importance(model, output) for output in range(len(model.config.outputs)))
+
+
+def fidelity_between(full, smaller, output):
+    return Fidelity.of(full, output, full.reference_outputs, smaller.reference_outputs)
 
 
 @settings(max_examples=examples(8))
