@@ -110,7 +110,7 @@ def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], ru
     for _ in range(TRIES):
         prunings = {output: prune_by_rule(model, importance, rules[output]) for output, importance in of_output.items()}
         smaller = extract_pruned(model, list(prunings.values()))
-        missed = _outputs_below(model, smaller, rule, list(rules))
+        missed = [] if rule.thresholds else _outputs_below(model, smaller, rule, list(rules))
         if not missed:
             break
         for output in missed:
@@ -127,8 +127,6 @@ def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], ru
 
 def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
     """The outputs whose R2 is below the fidelity; all of them if any prediction of the smaller model is not finite."""
-    if rule.thresholds is not None:
-        return []
     if not torch.isfinite(smaller.reference_outputs).all():
         return outputs
     needed = (rule.fidelity or 0.0) - ROUNDING

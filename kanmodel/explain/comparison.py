@@ -92,18 +92,11 @@ class Comparisons(Result):
         output: int,
         options: LedgerOptions | None = None,
     ) -> Comparisons:
-        """Divides the differences of the forecasts of two models, with a pause between them.
+        """Divides the differences of the forecasts of two models for an output, by its number in the first.
 
         Antisymmetric to the last bit: exchanging the two sides negates contributions, baseline shift and totals. They
-        are all 0 if both sides are the same model and window.
-
-        Args:
-            model: the first model.
-            windows: its windows, (n, lookback, n_features), original units, oldest step first.
-            against: the second model, in the same units.
-            against_windows: as many windows of it.
-            output: its number in `model`.
-            options: of each ledger.
+        are all 0 if both sides are the same model and window. Each model has n windows, (n, lookback, n_features),
+        original units, oldest step first. `options` are those of each ledger. Pauses between the windows.
 
         Raises:
             DataError: the models differ in their features, lookback or output, or a window does not fit.

@@ -185,35 +185,21 @@ def _sample(
         n, j = inputs.index(edge.i), edge.j
         x, base, spline, symbolic = xs[n], bases[n, j], splines[n, j], symbolics[n, j]
         y, (knots, core, _) = base + spline + symbolic, grids[n]
-        of_feature, y_original = edge.source.startswith("feature:") and not mixes, None
+        curve = (x, y, base, spline, symbolic if is_symbolic[j, edge.i] else None, slopes[n, j])
+        x_original, y_original, unit = None, None, None
+        if edge.source.startswith("feature:") and not mixes:
+            x_original = x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i]
+            unit = model.config.features[edge.i].unit
         if edge.target.startswith("output:"):  # a sum node, with one sub-node
             y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[j]
-        yield Edge(
-            edge=edge,
-            x=x,
-            y=y,
-            base=base,
-            spline=spline,
-            symbolic=symbolic if is_symbolic[j, edge.i] else None,
-            slope=slopes[n, j],
-            x_original=x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if of_feature else None,
-            y_original=y_original,
-            unit=model.config.features[edge.i].unit if of_feature else None,
-            grid=knots,
-            core=core,
-            support=supports[n],
-            line=lines[n][j],
-            shape="flat" if flat[n, j] else _shape_of(supports[n], lines[n][j]),
-            function_of="normalised input" if mixes else "input",
-            name=name,
-            reference=model.reference_span,
-        )
-
-
-def _shape_of(support: Support, line: LinearFit) -> CurveShape:
-    if support.outside_grid is not None and support.outside_grid > 0.5:
-        return "base_only"
-    return "linear" if line.r2 >= LINEAR_R2 else "curved"
+        support, line = supports[n], lines[n][j]
+        shape: CurveShape = "linear" if line.r2 >= LINEAR_R2 else "curved"
+        if support.outside_grid is not None and support.outside_grid > 0.5:
+            shape = "base_only"
+        shape = "flat" if flat[n, j] else shape
+        read: Literal["input", "normalised input"] = "normalised input" if mixes else "input"
+        original, fitted = (x_original, y_original, unit), (support, line)
+        yield Edge(edge, *curve, *original, knots, core, *fitted, shape, read, name, reference=model.reference_span)
 
 
 # Of the edges that leave a node, as positions of `Edge.x`: knots, ascending, without those that no position within
@@ -297,17 +283,14 @@ def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:
     """Of those inside, along the last axis. That of equal values is one of them, not what rounding makes of a sum."""
     lowest = values.min(axis=-1, where=inside, initial=np.inf, keepdims=True)
     highest = values.max(axis=-1, where=inside, initial=-np.inf, keepdims=True)
-    mean: Array = np.where(lowest < highest, values.mean(axis=-1, where=inside, keepdims=True), lowest)
-    return mean
+    return np.asarray(np.where(lowest < highest, values.mean(axis=-1, where=inside, keepdims=True), lowest))
 
 
 def _divide_sums(a: Array, b: Array) -> Array:
     """The sum of a over the last axis divided by that of b; 0/0 counts as 0."""
     numerator, denominator = (values.sum(axis=-1, keepdims=True) for values in (a, b))
-    quotient: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-    return quotient
+    return np.asarray(np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0))
 
 
 def _array(values: Tensor) -> Array:
-    array: Array = values.detach().double().contiguous().numpy()
-    return array
+    return np.asarray(values.detach().double().contiguous().numpy())

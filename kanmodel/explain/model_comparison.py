@@ -229,16 +229,14 @@ class _Side:
         if self._layers[key].config.mixes:
             return None
         mean, scale = self._units(key)
-        percentiles: Array = np.percentile(self._inputs[key].double().numpy(), (1, 99), axis=0)
-        return percentiles * scale + mean
+        return np.asarray(np.percentile(self._inputs[key].double().numpy(), (1, 99), axis=0) * scale + mean)
 
     def curves(self, key: LayerKey, x: Array) -> Array:
         """Values of the edges of a layer at inputs x (points, n_in), (points, n_subnodes, n_in), model units."""
         mean, scale = self._units(key)
         with torch.no_grad():
             edges = self._layers[key].edges(torch.from_numpy((x - mean) / scale).to(self._inputs[key].dtype))
-        curves: Array = edges.double().numpy()
-        return curves
+        return np.asarray(edges.double().numpy())
 
     def _units(self, key: LayerKey) -> tuple[Array | float, Array | float]:
         """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""

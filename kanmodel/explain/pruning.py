@@ -36,10 +36,7 @@ DEFAULT_FIDELITY = 0.99
 class Thresholds:
     """Scores at or below which a part is removed, model units; the defaults are pykan's for the backward score.
 
-    Attributes:
-        node: for hidden nodes; `score_network` scores them.
-        edge: for edges, scored again without the removed nodes.
-        input: for the input nodes of a KAN, scored again without the removed edges.
+    Hidden nodes go first, then edges, then the input nodes of a KAN, each scored again without what has gone before.
     """
 
     node: float = 0.01
@@ -99,10 +96,8 @@ class PruningRule:
 class Fidelity:
     """How well a pruned network forecasts, on the reference windows.
 
-    Attributes:
-        r2: coefficient of determination of the pruned outputs against the full model's.
-        mae: mean absolute error of the pruned outputs against the targets, the target's unit; None where unknown.
-            `mae_full` is that of the full model.
+    `r2` is the coefficient of determination against the full model's outputs. `mae` and `mae_full` are the mean
+    absolute errors of the pruned and the full model against the targets, the target's unit; None where unknown.
     """
 
     r2: float
@@ -172,10 +167,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class FidelityPoint:
-    """The fidelity of a network with a number of its edges.
-
-    `threshold` is the highest score of an edge that was removed by its score, model units; 0 if none was.
-    """
+    """The fidelity with some of the edges; `threshold` is the highest score removed as such, model units; 0 if none."""
 
     edges: int
     threshold: float
@@ -213,9 +205,8 @@ class MaskedForward:
             subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
             return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
 
-        def read_out(steps: Tensor) -> Tensor:
-            return self._unmasked.readout if self._first == ("head", 0) else self.model.network.read_out(steps)
-
+        no_front = self._first == ("head", 0)
+        read_out = (lambda _: self._unmasked.readout) if no_front else self.model.network.read_out
         return trace_chain(self.model.config, self.model.reference.windows, through, read_out)
 
     @cached_property
@@ -224,11 +215,7 @@ class MaskedForward:
         return self.trace(self.live)
 
     def fidelity(self, output: int, edges: Kept) -> Fidelity:
-        """The fidelity of one output with these edges alone.
-
-        Raises:
-            NonFiniteError: the output without the other edges is not finite.
-        """
+        """The fidelity of one output with these edges alone. Raises as `Fidelity.of`."""
         return Fidelity.of(self.model, output, self.full.outputs, self.trace(edges).outputs)
 
 
@@ -296,8 +283,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
 def remove_edges(model: LoadedModel, output: int, pruning: Pruning, without: tuple[EdgeKey, ...]) -> Pruning:
     """Removes more edges from a pruning, and the nodes that this disconnects from the inputs or outputs of their KAN.
 
-    Raises:
-        NonFiniteError: the output is then not finite on the reference windows.
+    Raises as `Fidelity.of`.
     """
     network, edges = model.network, {key: keep.clone() for key, keep in pruning.edges.items()}
     for stage, layer, i, j in without:
@@ -315,10 +301,7 @@ def trace_fidelity(
 ) -> tuple[FidelityPoint, ...]:
     """Fidelity against the number of kept edges, removed in the order of one metric, with pauses between the points.
 
-    From all edges to none, or to before the first network whose output is not finite.
-
-    Raises:
-        InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
+    From all edges to none, or to before the first network whose output is not finite. Raises as `score_network`.
     """
     masked, output = MaskedForward(model, fill), importance.output_index
     weakest_first = _order_edges(masked, score_network(model, importance, masked.full, metric)[0])

@@ -42,16 +42,12 @@ class KANScores:
 
 
 def score_layers(layers: Sequence[KANLayer], inputs: Tensor) -> KANScores:
-    """Scores of layers, first to last, for inputs of the first, (batch, n_in), model units.
-
-    Raises:
-        InsufficientReferenceError: there are fewer than 128 rows.
-    """
+    """Scores of layers, first to last, for inputs (batch, n_in) of the first, model units. Raises as `score_traces`."""
     return score_traces(layers, _trace(layers, inputs))
 
 
 def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KANScores:
-    """`score_layers` for inputs that have passed already."""
+    """Scores of layers for inputs that have passed already; `InsufficientReferenceError` if they are less than 128."""
     n_inputs = len(traces[0].inputs)
     if n_inputs < MIN_INPUTS:
         raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")

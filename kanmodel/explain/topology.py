@@ -112,11 +112,9 @@ class Topology(GlobalResult, Pictured):
     Attributes:
         unit: of the contributions; None if unknown.
         rule: the pruning rule, its metric resolved.
-        fidelity: of the pruned network.
         nodes: from the features to the outputs.
         edges: KAN edges first.
-        name: of the model, for the picture.
-        loaded: the model, whose edges are sampled for the picture.
+        loaded: the model, called `name`, whose edges are sampled for the picture.
     """
 
     output: str
@@ -168,11 +166,7 @@ class Topology(GlobalResult, Pictured):
         return replace(self, nodes=nodes, edges=tuple(within))
 
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
-        """The KAN edge from node i of `layer` to sub-node j of the next.
-
-        Raises:
-            UnknownNameError: there is none.
-        """
+        """The KAN edge from node i of `layer` to sub-node j of the next; raises `UnknownNameError` if there is none."""
         key = find_edge_key(self.loaded.network, (stage, layer, i, j))
         for edge in self.kan_edges:
             if edge.key == key:
@@ -274,14 +268,10 @@ def _nodes_of_layer(
 ) -> Iterator[TopologyNode]:
     """Yields the nodes of a layer, which a ledger lists at `key`, by the ids of `kept`."""
     profiles = importance.profiles.shares.get(key, importance.profiles.shares.get(("head", key[1])))
-    estimate = importance.nodes[key]
+    estimate, names = importance.nodes[key], config.feature_names
     for index, (identity, keep) in enumerate(kept.items()):
-        shares = dict[str, float]()
-        if key != ("input", 0) and profiles is not None:
-            shares = dict(zip(config.feature_names, profiles[index].tolist(), strict=True))
-        profile = {
-            name: shares[name] for name in sorted(shares, key=shares.__getitem__, reverse=True) if shares[name] > 0
-        }
+        shares = [] if key == ("input", 0) or profiles is None else zip(profiles[index].tolist(), names, strict=True)
+        profile = {name: share for share, name in sorted(shares, key=lambda pair: -pair[0]) if share > 0}
         kind: Any = identity.split(":", 1)[0]  # ids begin with their kind
         node = TopologyNode(identity, kind, key[1], index, structure.label_of(identity), keep)
         value, interval = float(estimate.value[index]), estimate.bounds(index)
@@ -296,9 +286,8 @@ def network_edges(network: Network) -> Iterator[TopologyEdge]:
         live = layer.live.tolist()
         sources = [node_id(config, stage, number, i) for i in range(layer.config.n_in)]
         targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
-        for i, j in product(range(len(sources)), range(len(targets))):
-            kept = live[j][i]
-            yield TopologyEdge(sources[i], targets[j], "edge", stage, number, i, j, kept=kept, masked=not kept)
+        for (i, source), (j, target) in product(enumerate(sources), enumerate(targets)):
+            yield TopologyEdge(source, target, "edge", stage, number, i, j, kept=live[j][i], masked=not live[j][i])
 
 
 def _kan_edges(
@@ -311,17 +300,14 @@ def _kan_edges(
             outside[stage, number] = ((of_basis < core[0]) | (of_basis > core[1])).double().mean(dim=0).tolist()
     for edge in network_edges(model.network):
         key, i, j = (edge.stage, edge.layer), edge.i, edge.j
-        estimate, of_stage, score = importance.edges[key], scores.get(edge.stage), None
-        if of_stage is not None:
+        score, opacity = None, None
+        if (of_stage := scores.get(edge.stage)) is not None:
             score = {name: float(getattr(of_stage, name)[edge.layer][j, i]) for name in _SCORES}
+            opacity = tanh(OPACITY_BETA * score["backward"])
+        kept, beyond = bool(pruning.edges[key][j, i]), outside[key][i] if key in outside else None
+        value, interval = float(importance.edges[key].value[j, i]), importance.edges[key].bounds(j, i)
         yield replace(
-            edge,
-            kept=bool(pruning.edges[key][j, i]),
-            contribution=float(estimate.value[j, i]),
-            interval=estimate.bounds(j, i),
-            scores=score,
-            opacity=tanh(OPACITY_BETA * score["backward"]) if score else None,
-            outside_grid=outside[key][i] if key in outside else None,
+            edge, kept=kept, contribution=value, interval=interval, scores=score, opacity=opacity, outside_grid=beyond
         )
 
 
