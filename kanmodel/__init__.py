@@ -4,93 +4,40 @@
     model.explain(windows)
 
 `kanmodel/README.md` has more. Names are imported lazily, so that one module of the core can be imported without the
-others.
+others; `__init__.pyi` has them for type checkers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from kanmodel.errors import (
-        CheckpointError,
-        ConfigError,
-        DataError,
-        ExportError,
-        InsufficientReferenceError,
-        KanscopeError,
-        NonFiniteError,
-        UnknownNameError,
-        UnreadableModelError,
-    )
-    from kanmodel.explain.ablation import Ablation
-    from kanmodel.explain.attribution import Explanation
-    from kanmodel.explain.comparison import Comparisons
-    from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals
-    from kanmodel.explain.curves import Edge
-    from kanmodel.explain.formula import Formulas
-    from kanmodel.explain.importance import Importance
-    from kanmodel.explain.model_comparison import ModelComparison
-    from kanmodel.explain.report import Report
-    from kanmodel.explain.topology import Topology
-    from kanmodel.explain.what_if import Curve, WhatIf
-    from kanmodel.model import Model
-    from kanmodel.origins import fine_tune, from_file, from_torch, load, train
-
-__all__ = [
-    "Ablation",
-    "CheckpointError",
-    "Comparisons",
-    "ConfigError",
-    "Counterfactual",
-    "Counterfactuals",
-    "Curve",
-    "DataError",
-    "Edge",
-    "Explanation",
-    "ExportError",
-    "Formulas",
-    "Importance",
-    "InsufficientReferenceError",
-    "KanscopeError",
-    "Model",
-    "ModelComparison",
-    "NonFiniteError",
-    "Report",
-    "Topology",
-    "UnknownNameError",
-    "UnreadableModelError",
-    "WhatIf",
-    "fine_tune",
-    "from_file",
-    "from_torch",
-    "load",
-    "train",
-]
-
-_HOMES = {
-    "Ablation": "explain.ablation",
-    "Comparisons": "explain.comparison",
-    **dict.fromkeys(("Counterfactual", "Counterfactuals"), "explain.counterfactual"),
-    "Edge": "explain.curves",
-    "Explanation": "explain.attribution",
-    "Formulas": "explain.formula",
-    "Importance": "explain.importance",
-    "ModelComparison": "explain.model_comparison",
-    "Report": "explain.report",
-    "Topology": "explain.topology",
-    **dict.fromkeys(("Curve", "WhatIf"), "explain.what_if"),
-    "Model": "model",
-    **dict.fromkeys(("fine_tune", "from_file", "from_torch", "load", "train"), "origins"),
-}  # others are errors
+_NAMES = {  # by module
+    "errors": "CheckpointError ConfigError DataError ExportError InsufficientReferenceError "
+    "KanscopeError NonFiniteError UnknownNameError UnreadableModelError",
+    "explain.ablation": "Ablation",
+    "explain.attribution": "Explanation",
+    "explain.comparison": "Comparisons",
+    "explain.counterfactual": "Counterfactual Counterfactuals",
+    "explain.curves": "Edge",
+    "explain.formula": "Formulas",
+    "explain.importance": "Importance",
+    "explain.model_comparison": "ModelComparison",
+    "explain.report": "Report",
+    "explain.topology": "Topology",
+    "explain.what_if": "Curve WhatIf",
+    "model": "Model",
+    "origins": "fine_tune from_file from_torch load train",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'kanmodel' has no attribute {name!r}")
-    return getattr(import_module(f"kanmodel.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(import_module(f"kanmodel.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

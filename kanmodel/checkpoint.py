@@ -25,9 +25,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from kanmodel.checks import check_config, check_number, check_text
 from kanmodel.data import Array, Scaling, read_only, refuse_non_finite
-from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem
+from kanmodel.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    Problem,
+    check_config,
+    check_number,
+    check_text,
+)
 from kanmodel.files import replacing
 from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network, tensor_shapes

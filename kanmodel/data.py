@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.checks import Positive, check_config
-from kanmodel.errors import DataError, Problem
+from kanmodel.errors import DataError, Positive, Problem, check_config
 
 Array = NDArray[np.float64]
 N_LISTED = 20  # bad values named in one error; the message counts them all

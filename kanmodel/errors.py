@@ -1,4 +1,4 @@
-"""The exceptions of the model core, as one tree.
+"""The exceptions of the model core, as one tree, and the checks of arguments and fields that raise them.
 
     KanscopeError
     ├── ConfigError            an architecture that cannot exist
@@ -13,14 +13,32 @@
 
 A message is one sentence that names the place. No class knows an HTTP status; `service.http.errors` maps classes
 to statuses.
+
+Values are checked against annotations: an error names the place, what must be there and what is. Arguments are checked
+generously: a number is finite, True and False are no numbers, NumPy's scalars are, and its arrays, lists and other
+ordered collections are sequences, text is not. Fields of configs come from untrusted files: unless its annotation says
+more, a whole number is a count, a number is finite, and text is printable and short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import cache, partial, wraps
+from inspect import Parameter, Signature, signature
+from math import inf, isfinite
+from numbers import Integral, Real
+from pathlib import Path
 from reprlib import Repr
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+# Control characters, which a terminal may act on; line separators; bidirectional controls; surrogates; no characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 MAX_QUOTED = 100  # characters of a value in a message
 MAX_PATH = 300  # and of the path of a bad value
 MAX_MESSAGE = 1000
@@ -123,3 +141,208 @@ class NonFiniteError(KanscopeError):
 
 class ExportError(KanscopeError):
     """A file cannot be written, or a model has no equal ONNX graph; the message names the path, layer or difference."""
+
+
+LARGEST = 2**63 - 1  # of whole numbers
+MAX_TEXT = 200  # characters of a name
+MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhaust the memory
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    NoneType: ("None", lambda value: value is None),
+    bool: ("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    float: ("a finite number", lambda value: _is_finite(value)),
+    str: ("text", lambda value: isinstance(value, str)),
+    Path: ("a path", lambda value: isinstance(value, Path)),
+    Callable: ("a function", callable),
+    np.ndarray: ("an array of numbers", lambda value: isinstance(value, np.ndarray) and value.dtype.kind in "biuf"),
+    Mapping: ("a mapping", lambda value: isinstance(value, Mapping)),
+    Sequence: ("a list", lambda value: _is_sequence(value)),
+    tuple: ("a tuple", lambda value: _is_sequence(value)),
+}
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose calls raise `DataError` for a wrong argument, or `UnknownNameError` for an unknown word."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        parameters, hints = _parameters(function)
+        if hints:
+            _check_values(parameters.bind(*args, **kwargs).arguments, hints)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def check_lowest(name: str, value: float, lowest: int) -> None:
+    """Raises `DataError` if a whole number is too small."""
+    if value < lowest:
+        raise DataError.at(name, f"must be a whole number from {lowest}, but is {quote(value)}")
+
+
+def check_fields(instance: object) -> None:
+    """Checks the fields of a dataclass as `checked` does arguments, and raises the same errors."""
+    _check_values(vars(instance), get_type_hints(type(instance)))
+
+
+def _check_values(values: Mapping[str, object], hints: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if name in hints:
+            _check_value(name, value, hints[name])
+
+
+@cache
+def _parameters(function: Callable[..., object]) -> tuple[Signature, dict[str, Any]]:
+    """The parameters of a function and their annotations, those that a TypedDict unpacks as if they were its own."""
+    given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    hints = get_type_hints(SimpleNamespace(__annotations__=given), getattr(function, "__globals__", {}))
+    parameters = signature(function)
+    for name, hint in [*hints.items()]:
+        if get_origin(hint) is Unpack:
+            unpacked = get_type_hints(get_args(hint)[0])
+            own = [one for one in parameters.parameters.values() if one.name != name]
+            added = [Parameter(each, Parameter.KEYWORD_ONLY, default=...) for each in unpacked]
+            parameters, hints = parameters.replace(parameters=own + added), hints | unpacked
+    return parameters, {name: hint for name, hint in hints.items() if hint is not Any}
+
+
+def _check_value(place: str, value: Any, hint: Any) -> None:
+    kinds = get_args(hint) if _is_union(hint) else (hint,)
+    fitting = [kind for kind in kinds if _fits(value, kind)]
+    if int in fitting and abs(value) > LARGEST:
+        raise DataError.at(place, f"must be below 2^63, but is {quote(value)}")
+    if not fitting:
+        message = f"must be {' or '.join(map(_describe, kinds))}, but is {quote(value)}"
+        if isinstance(value, str) and all(kind is NoneType or get_origin(kind) is Literal for kind in kinds):
+            raise UnknownNameError(f"{place} {message}")
+        raise DataError.at(place, message)
+    for inner, item, kind in _items(place, value, fitting[0]):
+        _check_value(inner, item, kind)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind, its items aside."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is tuple and inner and inner[-1] is not ...:
+        return _is_sequence(value) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin in _SIMPLE:
+        return _SIMPLE[origin][1](value)
+    return origin is Any or not isinstance(origin, type) or isinstance(value, origin)
+
+
+def _items(place: str, value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Mapping:
+        for name, item in value.items():
+            if not _fits(name, inner[0]):
+                raise DataError.at(place, f"must have names of {_describe(inner[0])}, but has {quote(name)}")
+            yield f"{place}.{name}", item, inner[1]
+    elif origin is Sequence or (origin is tuple and inner[-1] is ...):
+        yield from ((f"{place}[{number}]", item, inner[0]) for number, item in enumerate(value))
+
+
+def _describe(kind: Any) -> str:
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(inner)}" if len(inner) > 1 else f'"{inner[0]}"'
+    if origin is tuple and inner and inner[-1] is not ...:
+        return f"{len(inner)} values, each {_describe(inner[0])}"
+    return _SIMPLE[origin][0] if origin in _SIMPLE else f"a {getattr(origin, '__name__', origin)}"
+
+
+def _is_finite(value: Any) -> bool:
+    with suppress(OverflowError):  # a whole number beyond float64
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < inf
+    return False
+
+
+def _is_sequence(value: object) -> bool:
+    known = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
+    return known and getattr(value, "ndim", 1) == 1
+
+
+def _is_union(hint: Any) -> bool:
+    return isinstance(hint, UnionType) or get_origin(hint) is Union
+
+
+def check_count(value: object, place: str, lowest: int = 1, highest: int = MAX_SIZE) -> None:
+    """Raises `ConfigError` unless a value is a whole number in a range."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ConfigError(f"{place} must be a whole number from {lowest} to {highest}, but is {quote(value)}")
+
+
+def check_number(value: object, place: str, positive: bool = False) -> None:
+    """Raises `ConfigError` unless a value is a finite number."""
+    if type(value) not in (int, float) or not isfinite(value) or (positive and value <= 0):  # type: ignore[arg-type, operator]
+        raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {quote(value)}")
+
+
+def check_text(value: object, place: str, longest: int = MAX_TEXT) -> None:
+    """Raises `ConfigError` unless a value is text for any label of metrics, picture, log and terminal."""
+    if type(value) is not str or len(value) > longest or UNPRINTABLE.search(value):
+        raise ConfigError(f"{place} must be printable text of at most {longest} characters, but is {quote(value)}")
+
+
+def check_flag(value: object, place: str) -> None:
+    """Raises `ConfigError` unless a value is true or false."""
+    if type(value) is not bool:
+        raise ConfigError(f"{place} must be true or false, but is {quote(value)}")
+
+
+def check_choice(value: object, place: str, choices: Collection[str]) -> None:
+    """Raises `ConfigError` unless a value is one of some words."""
+    if type(value) is not str or value not in choices:
+        raise ConfigError(f"{place} must be one of {', '.join(choices)}, but is {quote(value)}")
+
+
+Index = Annotated[int, partial(check_count, lowest=0)]
+"""A whole number from 0."""
+Positive = Annotated[float, partial(check_number, positive=True)]
+_OF_CONFIGS: dict[Any, Callable[[Any, str], None]]
+_OF_CONFIGS = {int: check_count, float: check_number, str: check_text, bool: check_flag}
+
+
+def check_config(config: Any) -> None:
+    """Raises `ConfigError`, which starts with the field's name, if one is wrong.
+
+    ``Annotated[type, check]`` calls ``check(value, place)`` instead of the usual check.
+    """
+    for name, hint in field_types(config.__class__).items():
+        _check_field(getattr(config, name), name, hint)
+
+
+@cache
+def field_types(cls: Any) -> dict[str, Any]:
+    """The annotation of each field of a dataclass."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def optional(hint: Any) -> Any:
+    """T of ``T | None``; None of another annotation."""
+    return get_args(hint)[0] if _is_union(hint) else None
+
+
+def _check_field(value: Any, place: str, hint: Any) -> None:
+    kind = get_origin(hint)
+    if kind is tuple:
+        if type(value) is not tuple:
+            raise ConfigError(f"{place} must be a list, but is {quote(value)}")
+        for number, item in enumerate(value):
+            _check_field(item, f"{place}[{number}]", get_args(hint)[0])
+    elif _is_union(hint):
+        if value is not None:
+            _check_field(value, place, optional(hint))
+    elif kind is Annotated:
+        hint.__metadata__[0](value, place)
+    elif kind is Literal:
+        check_choice(value, place, get_args(hint))
+    elif hint in _OF_CONFIGS:
+        _OF_CONFIGS[hint](value, place)
+    elif isinstance(hint, type) and not isinstance(value, hint):
+        raise ConfigError(f"{place} must be a {hint.__name__}, but is {quote(value)}")

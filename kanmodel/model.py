@@ -15,10 +15,9 @@ from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
-from kanmodel.checks import check_lowest, checked
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
-from kanmodel.errors import CheckpointError, DataError, Problem, refuse_unknown
+from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
 from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
 from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows

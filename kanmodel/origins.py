@@ -11,9 +11,8 @@ from warnings import warn
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.checks import checked
 from kanmodel.data import MAX_STEP
-from kanmodel.errors import ConfigError, UnknownNameError
+from kanmodel.errors import ConfigError, UnknownNameError, checked
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from kanmodel.training import training

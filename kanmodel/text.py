@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from unicodedata import combining, east_asian_width
+
+from kanmodel.errors import UNPRINTABLE
 
 N_ROWS = 12  # the rest are counted
 PRECISION = 4  # significant digits
@@ -13,9 +14,6 @@ MAX_CELL = 60  # characters of a text in a table
 N_NAMED = 8  # names that a text lists
 
 Row = Mapping[str, Any]
-
-# Control characters, which a terminal may act on; line separators; bidirectional controls; surrogates; no characters.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:

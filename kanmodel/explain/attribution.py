@@ -34,9 +34,8 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
-from kanmodel.checks import check_lowest
 from kanmodel.data import N_LISTED, Array, rows_of_steps
-from kanmodel.errors import DataError, IncompleteError, Problem, quote
+from kanmodel.errors import DataError, IncompleteError, Problem, check_lowest, quote
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths import path

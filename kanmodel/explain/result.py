@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from kanmodel import html, text
 from kanmodel.checkpoint import ReferenceSpan
-from kanmodel.checks import checked
-from kanmodel.errors import ExportError
+from kanmodel.errors import ExportError, checked
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
@@ -47,7 +46,7 @@ class Table:
 class Result(ABC):
     """A result that notebooks display, and that can be written as an HTML page.
 
-    The arguments of its public methods are checked, see `kanmodel.checks`.
+    The arguments of its public methods are checked, see `kanmodel.errors`.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:

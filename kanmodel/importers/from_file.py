@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.checks import checked
 from kanmodel.data import Column
-from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, Statement

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.checks import checked
 from kanmodel.data import Array, Scaling
-from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
+from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.importers import assembly, samples
 from kanmodel.importers.assembly import READ_OUT, Chain, Element
 from kanmodel.importers.from_file import choose_evenly

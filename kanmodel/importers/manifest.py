@@ -9,9 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from kanmodel.checks import MAX_SIZE, check_choice, check_count, check_flag, check_number, check_text
 from kanmodel.data import Column, Feature, Target
-from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.errors import (
+    MAX_SIZE,
+    CheckpointError,
+    ConfigError,
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_text,
+)
 from kanmodel.importers.documents import read_document
 from kanmodel.network.config import BASE_FUNCTIONS, Groups
 from kanmodel.network.functions import ACTIVATIONS

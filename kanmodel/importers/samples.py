@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.checks import check_count
 from kanmodel.data import Array, Feature, Scaling, take_windows
-from kanmodel.errors import CheckpointError, ConfigError, DataError
+from kanmodel.errors import CheckpointError, ConfigError, DataError, check_count
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TableReader, is_table, read_array
 from kanmodel.importers.manifest import DEFAULT_TOLERANCE, LACKS, Manifest, Statement, make_columns, unnamed_targets

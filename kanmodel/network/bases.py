@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kanmodel.checks import Index, Positive, check_config
+from kanmodel.errors import Index, Positive, check_config
 from kanmodel.network import splines
 from kanmodel.network.functions import vary
 

@@ -15,10 +15,9 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from kanmodel import checks
-from kanmodel.checks import Index, check_choice, check_config, check_count
+from kanmodel import errors as checks
 from kanmodel.data import Feature, Scaling, Target, TimeColumn
-from kanmodel.errors import ConfigError, DataError, quote
+from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from kanmodel.checks import check_fields
-from kanmodel.errors import DataError, NonFiniteError
+from kanmodel.errors import DataError, NonFiniteError, check_fields
 from kanmodel.network.chain import Network, Trace
 from kanmodel.network.config import Cell
 from kanmodel.network.layer import LayerTrace

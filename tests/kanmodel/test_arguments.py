@@ -14,7 +14,7 @@ from torch import nn
 
 import kanmodel
 from kanmodel import DataError, ExportError, KanscopeError, Model, UnknownNameError
-from kanmodel.checks import _parameters, checked
+from kanmodel.errors import _parameters, checked
 from kanmodel.explain.result import Result
 
 WRONG = (

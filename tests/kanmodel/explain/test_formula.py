@@ -21,14 +21,13 @@ from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
-from kanmodel.errors import ConfigError, InsufficientReferenceError
+from kanmodel.errors import UNPRINTABLE, ConfigError, InsufficientReferenceError
 from kanmodel.explain import formula as formula_module
 from kanmodel.explain.formula import Formulas, Writer, find_front, make_identifiers, split_reference
 from kanmodel.explain.head_formula import find_used
 from kanmodel.explain.symbolic import suggest_formulas
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.network.layer import KANLayer
-from kanmodel.text import UNPRINTABLE
 
 HOSTILE = (
     "phi_0_0_0",
