@@ -145,9 +145,11 @@ def from_torch(
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
-        library=f"{structure.library}, read by kanscope {version('kanscope')}", unused=structure.unused,
-        difference=found.absolute, relative_difference=found.relative,
-    )  # fmt: skip
+        library=f"{structure.library}, read by kanscope {version('kanscope')}",
+        unused=structure.unused,
+        difference=found.absolute,
+        relative_difference=found.relative,
+    )
     return LoadedModel(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
 
 

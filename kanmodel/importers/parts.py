@@ -69,9 +69,15 @@ class Part:
 
     @classmethod
     def of(
-        cls, library: str, place: str, item: Item, names: Iterable[str], sizes: str = "",
-        choices: Choices | None = None, read: Callable[[Chosen], Item] | None = None,
-    ) -> Part:  # fmt: skip
+        cls,
+        library: str,
+        place: str,
+        item: Item,
+        names: Iterable[str],
+        sizes: str = "",
+        choices: Choices | None = None,
+        read: Callable[[Chosen], Item] | None = None,
+    ) -> Part:
         """A part of one item, which may depend on choices, with the tensors `names`; `sizes` follow its widths."""
         n_in = n_out = len(item.weight) if isinstance(item, Norm) else item.config.n_in
         widths = f"of {n_in}"

@@ -199,9 +199,14 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
 
 
 def _convert(
-    found: Tensors, number: int, place: str, layer: Outline, base: str, arities: tuple[int, ...],
+    found: Tensors,
+    number: int,
+    place: str,
+    layer: Outline,
+    base: str,
+    arities: tuple[int, ...],
     symbolic: tuple[SymbolicEdge, ...],
-) -> Layer:  # fmt: skip
+) -> Layer:
     act = parts.keys_under(found, f"act_fun.{number}")
 
     def edges(name: str) -> Tensor:

@@ -80,9 +80,15 @@ class Bounds:
         window, output = map(int, at)
         of_unit, matches = _ratio(differences, self.unit)[at], bool(excess[at] <= 1)
         return Comparison(
-            float(differences[at]), float(of_unit), window, output,
-            float(expected[at]), float(computed[at]), bool(self.varies[output]), matches,
-        )  # fmt: skip
+            float(differences[at]),
+            float(of_unit),
+            window,
+            output,
+            float(expected[at]),
+            float(computed[at]),
+            bool(self.varies[output]),
+            matches,
+        )
 
 
 def _ratio(differences: Array, units: Array) -> Array:
@@ -148,9 +154,14 @@ class Samples:
 
 
 def state_call(
-    features: Sequence[str], outputs: Sequence[str] | None, scaling: Any, horizon: int | None, groups: Groups | None,
-    integer: Sequence[str], fixed: Sequence[str],
-) -> Statement:  # fmt: skip
+    features: Sequence[str],
+    outputs: Sequence[str] | None,
+    scaling: Any,
+    horizon: int | None,
+    groups: Groups | None,
+    integer: Sequence[str],
+    fixed: Sequence[str],
+) -> Statement:
     """What the arguments of `from_file` or `from_torch` state."""
     names = None if outputs is None else list(outputs)
     try:
