@@ -58,11 +58,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Reference:
-    """The windows on which every global explanation is computed; from the validation part, in time order."""
+    """The windows on which every global explanation is computed; from the validation part, in time order.
 
-    windows: Tensor  # (n, lookback, n_features), model units
-    targets: Array | None = None  # (n, n_outputs), original units; None if unknown
-    times: tuple[str, ...] | None = None  # time stamp of each window's last step; None if unknown
+    Attributes:
+        windows: (n, lookback, n_features), model units.
+        targets: (n, n_outputs), original units; None if unknown.
+        times: time stamp of each window's last step; None if unknown.
+    """
+
+    windows: Tensor
+    targets: Array | None = None
+    times: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for number, time in enumerate(self.times or ()):
@@ -71,12 +77,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the values of a feature in the reference windows compare with its values in the training rows."""
+    """How the values of a feature in the reference windows compare with its values in the training rows.
+
+    Attributes:
+        feature: its name.
+        range: share of the range in training that they span; None if that is unknown.
+        shift: their mean minus that in training, in standard deviations of the latter.
+        spread: their standard deviation, as a multiple of that in training.
+    """
 
     feature: str
-    range: float | None  # share of the range in training that they span; None if that is unknown
-    shift: float  # their mean minus that in training, in standard deviations of the latter
-    spread: float  # their standard deviation, as a multiple of that in training
+    range: float | None
+    shift: float
+    spread: float
 
     @property
     def differences(self) -> list[str]:
@@ -92,12 +105,19 @@ class Coverage:
 
 @dataclass(frozen=True)
 class ReferenceSpan:
-    """The reference windows that a global result describes: their number, and time stamps, None if unknown."""
+    """The reference windows that a global result describes.
+
+    Attributes:
+        windows: their number.
+        first: time stamp of the first; None if unknown.
+        last: that of the last; None if unknown.
+        unlike_training: the features whose values in them are unlike those of the training rows.
+    """
 
     windows: int
     first: str | None
     last: str | None
-    unlike_training: tuple[Coverage, ...]  # the features whose values in them are unlike those of the training rows
+    unlike_training: tuple[Coverage, ...]
 
     def __str__(self) -> str:
         span = "" if self.first is None else f", {printable(self.first)} to {printable(str(self.last))}"
@@ -114,22 +134,30 @@ class ReferenceSpan:
 class Provenance:
     """The origin of a checkpoint.
 
-    It is `verified` if its predictions equal those of the original model on the given windows; ``train`` has no other,
-    ``prune`` changes them and measures by how much. `difference` is the largest from the predictions used to verify it,
-    in their unit, and relative in standard deviations of that output, or to its magnitude if it does not vary.
-    `not_told_apart` are other functions that the weights may represent: they give the same predictions on the given
-    windows, but not on all others.
+    Attributes:
+        source: the command that made it, such as ``train``, ``import`` or ``prune``.
+        library: name and version of the library that computed the weights.
+        created: UTC time, ISO 8601.
+        verified: whether its predictions equal those of the original model on the given windows; true for ``train``,
+            which has no other, false for ``prune``, which changes them and measures by how much.
+        parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None if there is none.
+        difference: the largest from the predictions used to verify it, in their unit; None without these.
+        relative_difference: the same in standard deviations of that output, or relative to its magnitude if it does not
+            vary.
+        not_told_apart: other functions that the weights may represent: they give the same predictions on the given
+            windows, but not on all others.
+        unused: keys of the imported weights that have no effect on the forecasts.
     """
 
-    source: str  # the command that made it, such as train, import or prune
-    library: str  # name and version of the library that computed the weights
-    created: str  # UTC time, ISO 8601
+    source: str
+    library: str
+    created: str
     verified: bool
-    parent: str | None = None  # the checkpoint it was made from, "sha256:" and the hash of its file
+    parent: str | None = None
     difference: float | None = None
     relative_difference: float | None = None
     not_told_apart: tuple[LongText, ...] = ()
-    unused: tuple[LongText, ...] = ()  # keys of the imported weights that have no effect on the forecasts
+    unused: tuple[LongText, ...] = ()
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -149,13 +177,20 @@ class LoadedModel:
     """A network, ready for predictions and explanations. It is immutable and can be shared by threads.
 
     Derived data, such as `frozen`, is computed on first use and cached.
+
+    Attributes:
+        network: in evaluation mode, with weights that require no gradient.
+        reference: the reference windows.
+        metrics: measured in training, such as ``test_r2``.
+        provenance: its origin.
+        sha256: hash of the checkpoint file; empty for a model that was never saved.
     """
 
-    network: Network  # in evaluation mode, with weights that require no gradient
+    network: Network
     reference: Reference
-    metrics: Mapping[str, float]  # measured in training, such as test_r2
+    metrics: Mapping[str, float]
     provenance: Provenance
-    sha256: str = ""  # hash of the checkpoint file; empty for a model that was never saved
+    sha256: str = ""
     _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

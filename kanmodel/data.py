@@ -28,12 +28,19 @@ NO_TIME = "must be a time in ISO 8601, a date or a number, but is"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, with its scaling."""
+    """One column of a table, with its scaling.
+
+    Attributes:
+        name: the column's name.
+        unit: for display; None if unknown.
+        mean: over the training rows, original units.
+        std: standard deviation over the training rows, original units; 0 for a constant column.
+    """
 
     name: str
-    unit: str | None = None  # for display; None if unknown
-    mean: float = 0.0  # over the training rows, original units
-    std: float = 1.0  # standard deviation over the training rows, original units; 0 for a constant column
+    unit: str | None = None
+    mean: float = 0.0
+    std: float = 1.0
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -41,29 +48,45 @@ class Column:
 
 @dataclass(frozen=True)
 class Target(Column):
-    """One forecast column, or one class."""
+    """One forecast column, or one class; its name, unit, mean and std are those of a `Column`."""
 
 
 @dataclass(frozen=True)
 class Feature(Column):
-    """One input column."""
+    """One input column; its name, unit, mean and std are those of a `Column`.
 
-    min: float | None = None  # smallest training value, original units
-    max: float | None = None  # the largest
-    integer: bool = field(default=False, kw_only=True)  # whether a counterfactual keeps its values whole numbers
-    fixed: bool = field(default=False, kw_only=True)  # whether nobody can change it, like the calendar
+    Attributes:
+        min: smallest training value, original units; None if unknown.
+        max: the largest.
+        integer: whether its values are whole numbers, which a counterfactual keeps whole.
+        fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    integer: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """The affine maps between units, float64: those of features (n_features,), those of outputs (n_outputs,)."""
+    """The affine maps between model units and original units, float64.
+
+    Attributes:
+        feature_mean: (n_features,).
+        feature_scale: (n_features,), not 0.
+        output_mean: (n_outputs,).
+        output_scale: (n_outputs,), not 0.
+        dtype: type of values in model units.
+        feature_limit: magnitude up to which values are finite in model units, (n_features,).
+    """
 
     feature_mean: Array
-    feature_scale: Array  # not 0
+    feature_scale: Array
     output_mean: Array
-    output_scale: Array  # not 0
-    dtype: torch.dtype  # of values in model units
-    feature_limit: Array = field(init=False)  # magnitude up to which values are finite in model units
+    output_scale: Array
+    dtype: torch.dtype
+    feature_limit: Array = field(init=False)
 
     def __post_init__(self) -> None:
         largest = torch.finfo(self.dtype).max / 2
@@ -148,12 +171,19 @@ def refuse_non_finite(values: Array, path: str) -> None:
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The time stamps of the rows that a forecaster was trained on."""
+    """The time stamps of the rows that a forecaster was trained on.
+
+    Attributes:
+        name: the column's name.
+        step: usual time from row to row: seconds if the column has dates, else in its own unit.
+        max_step: longest step that is not a gap, in usual steps.
+        dated: whether the column has dates.
+    """
 
     name: str
-    step: Positive  # usual time from row to row: seconds if the column has dates, else in its own unit
-    max_step: Positive  # longest step that is not a gap, in usual steps
-    dated: bool  # whether the column has dates
+    step: Positive
+    max_step: Positive
+    dated: bool
 
     def __post_init__(self) -> None:
         check_config(self)

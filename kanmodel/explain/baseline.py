@@ -35,7 +35,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class ReferenceBaselines:
-    """`count` reference windows, from 2 to all, drawn without replacement, over which explanations are averaged."""
+    """Reference windows over which explanations are averaged, drawn without replacement.
+
+    Attributes:
+        count: their number, from 2 to all.
+        seed: of the draw.
+    """
 
     count: int = DEFAULT_COUNT
     seed: int = 0

@@ -29,9 +29,14 @@ MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in an
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The reference window nearest to a window: its number from 0, and distance; `typical`: those of reference windows.
+    """The reference window nearest to a window.
 
     Distances are root mean square differences of the cells, in training standard deviations.
+
+    Attributes:
+        index: its number, from 0.
+        distance: from the window.
+        typical: median distance of the reference windows from the nearest other; None if there is only one.
     """
 
     index: int
@@ -61,7 +66,14 @@ def find_neighbour(model: LoadedModel, window: Array, typical: float | None) -> 
 
 @dataclass(frozen=True)
 class Change:
-    """A constant added to a feature at the chosen steps, in its unit and in training standard deviations."""
+    """A constant added to a feature at the chosen steps.
+
+    Attributes:
+        feature: its name.
+        unit: its unit; None if unknown.
+        shift: the constant, in that unit.
+        shift_in_std: the same in training standard deviations.
+    """
 
     feature: str
     unit: str | None
@@ -140,7 +152,14 @@ class Counterfactual:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Counterfactuals(Result):
-    """A counterfactual of one output for each window; `steps` are the first and the last that change, 0 the newest."""
+    """A counterfactual of one output for each window.
+
+    Attributes:
+        output: name of the output.
+        unit: of its forecasts; None if unknown.
+        steps: the first and the last step that change; 0 is the newest.
+        counterfactuals: in the order of the windows.
+    """
 
     output: str
     unit: str | None

@@ -57,7 +57,10 @@ class Support:
 class LinearFit:
     """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares), model units.
 
-    `r2` is the coefficient of determination there; 1 for a constant edge.
+    Attributes:
+        slope: of the edge's value over its input.
+        intercept: value of the line at 0.
+        r2: coefficient of determination there; 1 for a constant edge.
     """
 
     slope: float

@@ -63,10 +63,15 @@ class Part:
 
 
 class Effects(NamedTuple):
-    """Effects of parts of n windows on the forecast of one output, in the target's unit, (n, ...) each."""
+    """Effects of parts of n windows on the forecast of one output, in the target's unit, (n, ...) each.
 
-    removed: Array  # F(x) minus the forecast with the part at the baseline
-    alone: Array  # the forecast with only the part at the window's values, minus F(x0)
+    Attributes:
+        removed: F(x) minus the forecast with the part at the baseline.
+        alone: the forecast with only the part at the window's values, minus F(x0).
+    """
+
+    removed: Array
+    alone: Array
 
     @property
     def together(self) -> Array:
@@ -168,7 +173,13 @@ def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, par
 
 @dataclass(frozen=True)
 class Interaction:
-    """Two features, in the model's order: the mean magnitude of their second difference, and its 95 % interval."""
+    """The interaction of two features over the reference windows.
+
+    Attributes:
+        features: their names, in the order of the model's features.
+        strength: mean magnitude of the second difference, the target's unit.
+        interval: of that mean, 95 %.
+    """
 
     features: tuple[str, str]
     strength: float
@@ -177,12 +188,19 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Interactions:
-    """The strongest interactions that the screening found, in the target's unit."""
+    """The strongest interactions that the screening found, in the target's unit.
 
-    pairs: tuple[Interaction, ...]  # at most 10, strongest first
-    n_features: int  # of which, if more than 24, each was screened against all others together
-    n_screened: int  # pairs screened one by one
-    screening_windows: int  # number of reference windows of the screening
+    Attributes:
+        pairs: at most 10, strongest first.
+        n_features: number of features; where there are more than 24, each was screened against all others together.
+        n_screened: number of pairs screened one by one.
+        screening_windows: number of reference windows of the screening.
+    """
+
+    pairs: tuple[Interaction, ...]
+    n_features: int
+    n_screened: int
+    screening_windows: int
 
 
 def measure_interactions(model: LoadedModel, output: int) -> Interactions:

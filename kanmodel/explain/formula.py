@@ -58,10 +58,14 @@ OUTPUT_FUNCTIONS |= {"sigmoid": "1/(1 + exp(-x))", "silu": "x/(1 + exp(-x))"}
 
 @dataclass(frozen=True)
 class Part:
-    """The number of reference windows of one purpose, and the time stamps of the first and the last.
+    """The reference windows of one purpose.
 
-    `separate`: none shares a step with another part. Windows at the beginning of a block that do are left out, but not
-    more than half. Blocks of other parts may lie between the first and the last window.
+    Attributes:
+        windows: their number, in all blocks.
+        first: time stamp of the first; None if unknown.
+        last: that of the last; blocks of other parts may lie between.
+        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left
+            out, but not more than half.
     """
 
     windows: int
@@ -204,9 +208,11 @@ class _Search:
 
 @dataclass(frozen=True)
 class Variable:
-    """The input that a symbol is: the id of its node, such as ``lstm:7`` or ``feature:temp_c``.
+    """The input that a symbol is.
 
-    The profile has the features with the largest shares in its value; it is empty for a feature.
+    Attributes:
+        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``.
+        profile: the features with the largest shares in its value; empty for a feature.
     """
 
     node: str

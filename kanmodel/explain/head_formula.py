@@ -35,13 +35,21 @@ PENALTY = 1e6  # a residual where a formula has no value
 
 @dataclass(frozen=True)
 class TabulatedEdge:
-    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last."""
+    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last.
 
-    name: str  # of the function in a formula, after a prefix
-    low: float  # the first position
+    Attributes:
+        name: of the function in a formula, after a prefix.
+        low: the first position.
+        high: the last one.
+        points: the values.
+        complexity: the number of coefficients that the edge has in the network.
+    """
+
+    name: str
+    low: float
     high: float
-    points: tuple[float, ...]  # the values
-    complexity: int  # the number of coefficients that the edge has in the network
+    points: tuple[float, ...]
+    complexity: int
 
     def values(self, x: Array) -> Array:
         """The function at positions, (n,)."""
@@ -77,12 +85,19 @@ def tabulate_edges(
 
 @dataclass(frozen=True)
 class HeadFormula:
-    """The formula of one node of the last layer, of the inputs of the head, in model units."""
+    """The formula of one node of the last layer, of the inputs of the head, in model units.
 
-    layers: Sequence[KANLayer]  # of the head, first to last
+    Attributes:
+        layers: of the head, first to last.
+        node: number of the node of the last layer.
+        edges: c f(a x + b) of each edge that the node depends on, without d, or its table.
+        constants: of each sub-node, by (layer, sub-node); 0 where there is none.
+    """
+
+    layers: Sequence[KANLayer]
     node: int
-    edges: Mapping[Edge, Candidate | TabulatedEdge]  # on which the node depends: c f(a x + b) without d, or a table
-    constants: Mapping[Subnode, float]  # 0 where there is none
+    edges: Mapping[Edge, Candidate | TabulatedEdge]
+    constants: Mapping[Subnode, float]
 
     @property
     def complexity(self) -> int:

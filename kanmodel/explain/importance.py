@@ -47,7 +47,12 @@ _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "perm
 
 @dataclass(frozen=True)
 class Partner:
-    """A feature with its Pearson correlation with another over all reference windows and steps."""
+    """Another feature that is correlated with a feature.
+
+    Attributes:
+        name: its name.
+        correlation: Pearson's, over all reference windows and steps.
+    """
 
     name: str
     correlation: float

@@ -33,7 +33,15 @@ _OF_EDGES = ("source", "target", "state", "against_contribution", "contribution"
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """A feature's share of all features' mean |contribution| in two models, and its change with a 95 % interval."""
+    """The importance of a feature in two models.
+
+    Attributes:
+        name: the feature.
+        share: its share of all features' mean |contribution|.
+        against_share: its share in the other model.
+        change: share - against_share.
+        interval: of the change, 95 %.
+    """
 
     name: str
     share: float

@@ -37,6 +37,12 @@ class Thresholds:
     """Scores at or below which a part is removed, model units; the defaults are pykan's for the backward score.
 
     Hidden nodes go first, then edges, then the input nodes of a KAN, each scored again without what has gone before.
+
+    Attributes:
+        node: for nodes of hidden layers. With a metric other than backward, the score of a node is that of its
+            strongest outgoing edge.
+        edge: for edges, scored again without the removed nodes.
+        input: for the input nodes of a KAN, scored again without the removed edges.
     """
 
     node: float = 0.01
@@ -96,8 +102,10 @@ class PruningRule:
 class Fidelity:
     """How well a pruned network forecasts, on the reference windows.
 
-    `r2` is the coefficient of determination against the full model's outputs. `mae` and `mae_full` are the mean
-    absolute errors of the pruned and the full model against the targets, the target's unit; None where unknown.
+    Attributes:
+        r2: coefficient of determination of the pruned outputs against the full model's.
+        mae: mean absolute error of the pruned outputs against the targets, the target's unit; None where unknown.
+        mae_full: the same of the full model.
     """
 
     r2: float
@@ -147,7 +155,14 @@ def r2(full: Tensor, pruned: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Pruning:
-    """The edges and nodes that a rule, its metric resolved, keeps, and the fidelity of the network with these."""
+    """What a rule keeps of a network.
+
+    Attributes:
+        rule: the rule, its metric resolved.
+        edges: whether an edge is kept, by (stage, layer).
+        nodes: whether a node is kept, by (stage, layer).
+        fidelity: of the pruned network.
+    """
 
     rule: PruningRule
     edges: Kept
@@ -167,7 +182,13 @@ class Pruning:
 
 @dataclass(frozen=True)
 class FidelityPoint:
-    """The fidelity with some of the edges; `threshold` is the highest score removed as such, model units; 0 if none."""
+    """The fidelity with some of the edges.
+
+    Attributes:
+        edges: number of edges that are kept.
+        threshold: the highest score of an edge that was removed by its score, model units; 0 if none was.
+        fidelity: of the network with these edges.
+    """
 
     edges: int
     threshold: float

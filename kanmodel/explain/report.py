@@ -36,17 +36,29 @@ FindingId = Literal["sparsity", "features", "independence", "opacity", "depth", 
 
 @dataclass(frozen=True)
 class Finding:
-    """A question of the report and its answer."""
+    """A question of the report and its answer.
+
+    Attributes:
+        id: which question.
+        question: in words.
+        answer: as Markdown with names in backticks.
+        evidence: the numbers of the answer, and those behind it, by name; JSON values.
+    """
 
     id: FindingId
     question: str
-    answer: str  # as Markdown with names in backticks
-    evidence: Mapping[str, Any]  # the numbers of the answer, and those behind it, by name; JSON values
+    answer: str
+    evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report(GlobalResult):
-    """Answers to common questions about the picture of a KAN, for one output by its name."""
+    """Answers to common questions about the picture of a KAN, for one output.
+
+    Attributes:
+        output: name of the output.
+        findings: questions with their answers and evidence.
+    """
 
     output: str
     findings: tuple[Finding, ...]

@@ -111,7 +111,11 @@ class Result(ABC):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class GlobalResult(Result):
-    """A result on the reference windows, which it states at its end."""
+    """A result on the reference windows, which it states at its end.
+
+    Attributes:
+        reference: number and time span of these windows.
+    """
 
     reference: ReferenceSpan = field(kw_only=True)
 

@@ -54,9 +54,14 @@ def find_rows(config: ModelConfig, steps: Sequence[int] | None) -> slice:
 
 @dataclass(frozen=True)
 class Goal:
-    """The range that a forecast must reach, in the target's unit; infinite at an end without a bound.
+    """The range that a forecast must reach, in the target's unit.
 
-    Raises DataError if neither bound is finite, a bound is NaN, or the range is empty.
+    Attributes:
+        low: lower bound; -inf for none.
+        high: upper bound; inf for none.
+
+    Raises:
+        DataError: neither bound is finite, a bound is NaN, or the range is empty.
     """
 
     low: float = -np.inf

@@ -92,7 +92,16 @@ N_SAMPLES = 128  # of an edge
 
 @dataclass(frozen=True)
 class Candidate:
-    """A formula c f(a x + b) + d for sampled values, with its R2 there; `function` is the name of f in `FUNCTIONS`."""
+    """A formula c f(a x + b) + d for sampled values.
+
+    Attributes:
+        function: name of f, in `FUNCTIONS`.
+        a: inner scale.
+        b: inner shift.
+        c: outer scale.
+        d: outer shift.
+        r2: coefficient of determination on the samples.
+    """
 
     function: str
     a: float

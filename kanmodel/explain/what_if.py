@@ -46,7 +46,12 @@ class Curve:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class WhatIf(Result):
-    """Response curves for each window, and for each feature in the requested order."""
+    """Response curves for each window.
+
+    Attributes:
+        outputs: names of the outputs.
+        curves: by window, then by feature in the requested order.
+    """
 
     outputs: tuple[str, ...]
     curves: tuple[tuple[Curve, ...], ...]

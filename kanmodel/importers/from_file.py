@@ -94,11 +94,17 @@ def from_file(
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported model, ready to save, predict and explain."""
+    """An imported model, ready to save, predict and explain.
+
+    Attributes:
+        model: ready to save, predict and explain.
+        name: its name in the manifest, or that of the file.
+        result: the reading of the file that was found, and other functions that fit all given windows as well.
+    """
 
     model: LoadedModel
-    name: str  # in the manifest, or that of the file
-    result: Result  # the reading of the file that was found, and other functions that fit all given windows as well
+    name: str
+    result: Result
 
 
 def import_checkpoint(
@@ -167,7 +173,14 @@ def choose_evenly(n: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class DescribedPart:
-    """A part that was found: prefix of its keys, library, sizes in words, and what its weights leave open."""
+    """A part that was found.
+
+    Attributes:
+        place: prefix of its keys.
+        library: the library of its layers.
+        sizes: in words.
+        open: choices that its weights leave open, options by name.
+    """
 
     place: str
     library: str
@@ -177,20 +190,35 @@ class DescribedPart:
 
 @dataclass(frozen=True)
 class Description:
-    """The contents of a file of weights."""
+    """The contents of a file of weights.
+
+    Attributes:
+        file: its name.
+        container: key of the training dictionary that contained the weights; None for a bare state_dict.
+        prefix: removed from every key, such as ``module.``.
+        dtypes: types in the file.
+        n_tensors: number of tensors.
+        has_modules: whether the file is a whole model, whose modules determine more than weights do.
+        parts: in the order of the file.
+        unknown: keys that belong to no part, for which the import would be refused.
+        missing: what the file leaves open, one sentence each.
+        found: what the check determined of that; None without a check.
+        undecided: other functions that fit the check, and which windows would distinguish them.
+        manifest: in yaml, with the known values and blanks for the rest.
+    """
 
     file: str
-    container: str | None  # key of the training dictionary that contained the weights
-    prefix: str  # removed from every key, such as ``module.``
+    container: str | None
+    prefix: str
     dtypes: tuple[str, ...]
     n_tensors: int
-    has_modules: bool  # whether the file is a whole model, whose modules determine more than weights do
-    parts: tuple[DescribedPart, ...]  # in the order of the file
-    unknown: tuple[str, ...]  # keys that belong to no part, for which the import would be refused
-    missing: tuple[str, ...]  # what the file leaves open, one sentence each
-    found: str | None  # what the check determined of that; None without a check
-    undecided: tuple[str, ...]  # other functions that fit the check, and which windows would distinguish them
-    manifest: str  # in yaml, with the known values and blanks for the rest
+    has_modules: bool
+    parts: tuple[DescribedPart, ...]
+    unknown: tuple[str, ...]
+    missing: tuple[str, ...]
+    found: str | None
+    undecided: tuple[str, ...]
+    manifest: str
 
 
 def describe_file(path: Path, imported: Imported | None = None, known: Manifest | None = None) -> Description:

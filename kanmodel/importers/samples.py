@@ -31,16 +31,27 @@ ROUNDING = 8 * float(np.finfo(np.float32).eps)  # allowed for float32, relative 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference of two sets of predictions, relative to the allowed difference."""
+    """The largest difference of two sets of predictions, relative to the allowed difference.
 
-    absolute: float  # in the unit of the predictions; inf if the computed one is not finite
-    relative: float  # in standard deviations of that output over the check's windows, or as `Bounds.unit`
+    Attributes:
+        absolute: the difference, in the unit of the predictions; inf if the computed one is not finite.
+        relative: the same in standard deviations of that output over the check's windows, or as `Bounds.unit`.
+        window: index of the window.
+        output: index of the output.
+        expected: the known prediction.
+        computed: the network's.
+        varies: whether that output varies by more than float32's rounding.
+        matches: whether this difference, and so every other, is allowed.
+    """
+
+    absolute: float
+    relative: float
     window: int
     output: int
-    expected: float  # the known prediction
-    computed: float  # the network's
-    varies: bool  # whether that output varies by more than float32's rounding
-    matches: bool  # whether this difference, and so every other, is allowed
+    expected: float
+    computed: float
+    varies: bool
+    matches: bool
 
     def describe_relative(self) -> str:
         """The relative difference, in words."""

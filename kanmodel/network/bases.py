@@ -209,10 +209,15 @@ def _hat(t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BSpline(Basis):
-    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756)."""
+    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756).
 
-    grid_size: int = 5  # intervals G of the core
-    order: Index = 3  # order k; 3: cubic
+    Attributes:
+        grid_size: intervals G of the core.
+        order: order k; 3: cubic.
+    """
+
+    grid_size: int = 5
+    order: Index = 3
     kind: ClassVar[str] = "bspline"
     scaled: ClassVar[bool] = True
     has_knots: ClassVar[bool] = True
@@ -351,7 +356,11 @@ class Sech2(_Radial):
 
 @dataclass(frozen=True)
 class Chebyshev(Basis):
-    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5)."""
+    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5).
+
+    Attributes:
+        degree: the highest degree.
+    """
 
     degree: Index
     kind: ClassVar[str] = "chebyshev"
@@ -391,7 +400,11 @@ class Chebyshev(Basis):
 
 @dataclass(frozen=True)
 class Fourier(Basis):
-    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes."""
+    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes.
+
+    Attributes:
+        frequencies: number of frequencies.
+    """
 
     frequencies: int
     kind: ClassVar[str] = "fourier"

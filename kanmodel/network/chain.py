@@ -20,13 +20,21 @@ from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_i
 
 @dataclass(frozen=True)
 class Trace:
-    """All activations of a forward pass, in model units."""
+    """All activations of a forward pass, in model units.
 
-    front: tuple[LayerTrace, ...]  # layers per step, of (batch * lookback) rows, steps innermost; empty without
-    readout: Tensor  # inputs of the head, (batch, n_readout)
-    head: tuple[LayerTrace, ...]  # layers after the readout
-    outputs: Tensor  # the forecasts, (batch, n_outputs): the last layer's nodes after the output function
-    recurrent: RecurrentTrace | None = None  # None without a recurrent part, or if it was not traced
+    Attributes:
+        front: layers per step, of (batch * lookback) rows, steps innermost; empty without.
+        readout: inputs of the head, (batch, n_readout).
+        head: layers after the readout.
+        outputs: the forecasts, (batch, n_outputs): the last layer's nodes after the output function.
+        recurrent: None without a recurrent part, or if it was not traced.
+    """
+
+    front: tuple[LayerTrace, ...]
+    readout: Tensor
+    head: tuple[LayerTrace, ...]
+    outputs: Tensor
+    recurrent: RecurrentTrace | None = None
 
     @property
     def stages(self) -> dict[str, tuple[LayerTrace, ...]]:

@@ -65,11 +65,17 @@ class Transform:
 
 @dataclass(frozen=True)
 class SymbolicEdge:
-    """An edge with an additional fixed function c f(a x + b) + d, as made by pykan's `fix_symbolic`."""
+    """An edge with an additional fixed function c f(a x + b) + d, as made by pykan's `fix_symbolic`.
 
-    i: Index  # of its input
-    j: Index  # of its sub-node
-    function: Annotated[str, partial(check_choice, choices=FUNCTIONS)]  # pykan's name of f
+    Attributes:
+        i: index of its input.
+        j: index of its sub-node.
+        function: pykan's name of f.
+    """
+
+    i: Index
+    j: Index
+    function: Annotated[str, partial(check_choice, choices=FUNCTIONS)]
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -172,13 +178,21 @@ DType = Literal["float32", "float64"]
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as in torch."""
+    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as in torch.
+
+    Attributes:
+        cell: lstm or gru.
+        hidden_size: units per direction.
+        num_layers: stacked layers.
+        bidirectional: whether a second direction reads the window backwards.
+        bias: whether the gates have biases.
+    """
 
     cell: Cell
-    hidden_size: int  # units per direction
+    hidden_size: int
     num_layers: int = 1
-    bidirectional: bool = False  # whether a second direction reads the window backwards
-    bias: bool = True  # whether the gates have biases
+    bidirectional: bool = False
+    bias: bool = True
 
     def __post_init__(self) -> None:
         check_config(self)

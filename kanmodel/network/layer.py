@@ -138,12 +138,19 @@ class Edges:
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """All activations of one KAN layer."""
+    """All activations of one KAN layer.
 
-    inputs: Tensor  # (batch, n_in), before the transforms of the layer
-    edges: Tensor  # value of each edge, (batch, n_subnodes, n_in)
-    subnodes: Tensor  # sums of edges, before any affine map, (batch, n_subnodes)
-    nodes: Tensor  # outputs of the layer, (batch, n_out)
+    Attributes:
+        inputs: (batch, n_in), before the transforms of the layer.
+        edges: value of each edge, (batch, n_subnodes, n_in).
+        subnodes: sums of edges, before any affine map, (batch, n_subnodes).
+        nodes: outputs of the layer, (batch, n_out).
+    """
+
+    inputs: Tensor
+    edges: Tensor
+    subnodes: Tensor
+    nodes: Tensor
 
 
 class InputTransform(nn.Module):

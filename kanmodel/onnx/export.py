@@ -25,12 +25,19 @@ BATCH = 64  # windows that are compared at once
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """A written ONNX file, and its largest difference from the model on the reference windows."""
+    """A written ONNX file, and its largest difference from the model on the reference windows.
+
+    Attributes:
+        path: the file.
+        windows: number of reference windows on which it was compared.
+        difference: the largest difference of a prediction, in the unit of its target.
+        relative_difference: the same in standard deviations of that output.
+    """
 
     path: Path
-    windows: int  # number of reference windows on which it was compared
-    difference: float  # the largest difference of a prediction, in the unit of its target
-    relative_difference: float  # the same in standard deviations of that output
+    windows: int
+    difference: float
+    relative_difference: float
 
 
 def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:

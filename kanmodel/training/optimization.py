@@ -32,33 +32,56 @@ GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on fixed grid
 class TrainingOptions:
     """Options of architecture and training.
 
-    The same seed gives the same model, in any thread; another number of torch's threads, or another processor, may
-    round differently. A width is in pykan's notation, such as ``(12, 5, 1)``, with product nodes ``(12, (5, 2), 1)``.
-    Knots are moved to the data before the first epoch, then evenly over the first two thirds; radial bases have none.
+    Attributes:
+        lookback: steps of a window.
+        horizon: forecast steps.
+        hidden: units of the recurrent part per direction; 0 for a head KAN alone, which needs lookback 1.
+        cell: lstm or gru.
+        num_layers: recurrent layers.
+        bidirectional: whether a second direction reads the window backwards.
+        width: the head's width in pykan's notation, such as ``(12, 5, 1)``, with product nodes ``(12, (5, 2), 1)``;
+            None for one hidden layer of 5 nodes.
+        front: width of a KAN on the features of each step before the recurrent part; None for none.
+        grid: intervals of every edge.
+        order: of the splines.
+        lamb: weight of the sparsity penalty, see `sparsity_penalty`.
+        grid_updates: how often knots are moved to the data: before the first epoch, then evenly over the first two
+            thirds. Radial bases have no knots.
+        learning_rate: initial rate of AdamW, decaying to 0 along a cosine.
+        weight_decay: of AdamW.
+        noise: standard deviation of the noise added to training windows, model units.
+        batch: windows per step.
+        epochs: most passes over the training windows; 0 only for a trained model.
+        patience: epochs without a better validation error before training stops.
+        validation_share: of the training windows, held out if the split has no validation rows.
+        validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
+        reference_windows: of the validation part, stored in the model, evenly chosen.
+        seed: of the training's own generators. The same seed gives the same model, in any thread; another number of
+            torch's threads, or another processor, may round differently.
     """
 
-    lookback: int = 24  # steps of a window
-    horizon: int = 1  # forecast steps
-    hidden: int = 12  # units of the recurrent part per direction; 0 for a head KAN alone, which needs lookback 1
+    lookback: int = 24
+    horizon: int = 1
+    hidden: int = 12
     cell: Cell = "lstm"
-    num_layers: int = 1  # recurrent layers
-    bidirectional: bool = False  # whether a second direction reads the window backwards
-    width: Width | None = None  # of the head; None for one hidden layer of 5 nodes
-    front: Width | None = None  # of a KAN on the features of each step before the recurrent part; None for none
-    grid: int = 5  # intervals of every edge
-    order: int = 3  # of the splines
-    lamb: float = 0.003  # weight of the sparsity penalty, see `sparsity_penalty`
-    grid_updates: int = 5  # how often knots are moved
-    learning_rate: float = 0.01  # initial rate of AdamW, decaying to 0 along a cosine
-    weight_decay: float = 0.01  # of AdamW
-    noise: float = 0.1  # standard deviation of the noise added to training windows, model units
-    batch: int = 256  # windows per step
-    epochs: int = 60  # most passes over the training windows; 0 only for a trained model
-    patience: int = 20  # epochs without a better validation error before training stops
-    validation_share: float = 0.15  # of the training windows, held out if the split has no validation rows
-    validation_blocks: int = 12  # most blocks in which they are held out, evenly spread over the rows of training
-    reference_windows: int = 512  # of the validation part, stored in the model, evenly chosen
-    seed: int = 0  # of the training's own generators
+    num_layers: int = 1
+    bidirectional: bool = False
+    width: Width | None = None
+    front: Width | None = None
+    grid: int = 5
+    order: int = 3
+    lamb: float = 0.003
+    grid_updates: int = 5
+    learning_rate: float = 0.01
+    weight_decay: float = 0.01
+    noise: float = 0.1
+    batch: int = 256
+    epochs: int = 60
+    patience: int = 20
+    validation_share: float = 0.15
+    validation_blocks: int = 12
+    reference_windows: int = 512
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,13 +101,21 @@ ARCHITECTURE = ("hidden", "cell", "num_layers", "bidirectional", "width", "front
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a training after an epoch; errors are mean squared errors in units of the target's variance."""
+    """Progress of a training after an epoch; errors are mean squared errors in units of the target's variance.
 
-    epoch: int  # its number, from 1
-    epochs: int  # most epochs
-    train_error: float  # on the epoch's training batches, noise included
-    validation_error: float  # on the validation part
-    best_error: float  # validation error of the best epoch so far
+    Attributes:
+        epoch: its number, from 1.
+        epochs: most epochs.
+        train_error: on the epoch's training batches, noise included.
+        validation_error: on the validation part.
+        best_error: validation error of the best epoch so far.
+    """
+
+    epoch: int
+    epochs: int
+    train_error: float
+    validation_error: float
+    best_error: float
 
 
 Report = bool | Callable[[Progress], None] | None

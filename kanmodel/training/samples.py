@@ -30,7 +30,12 @@ N_NAMED = 5  # columns that a message names
 
 @dataclass(frozen=True)
 class Missing:
-    """Number of windows left out for a missing value or target, in total and for each such column, the most first."""
+    """Windows left out for a missing value or target.
+
+    Attributes:
+        windows: their number.
+        by_column: number of those with a missing value in each such column, the most first.
+    """
 
     windows: int
     by_column: Mapping[str, int]

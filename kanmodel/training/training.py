@@ -50,7 +50,12 @@ def fit(
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A model before and after fine-tuning, with reference windows and metrics of the same table."""
+    """A model before and after fine-tuning, with reference windows and metrics of the same table.
+
+    Attributes:
+        before: the model with the old weights.
+        after: the model with the new weights.
+    """
 
     before: LoadedModel
     after: LoadedModel
