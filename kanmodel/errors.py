@@ -35,8 +35,6 @@ from reprlib import Repr
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 # Control characters, which a terminal may act on; line separators; bidirectional controls; surrogates; no characters.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 MAX_QUOTED = 100  # characters of a value in a message
@@ -149,19 +147,25 @@ MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhau
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    NoneType: ("None", lambda value: value is None),
-    bool: ("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
-    float: ("a finite number", lambda value: _is_finite(value)),
-    str: ("text", lambda value: isinstance(value, str)),
-    Path: ("a path", lambda value: isinstance(value, Path)),
-    Callable: ("a function", callable),
-    np.ndarray: ("an array of numbers", lambda value: isinstance(value, np.ndarray) and value.dtype.kind in "biuf"),
-    Mapping: ("a mapping", lambda value: isinstance(value, Mapping)),
-    Sequence: ("a list", lambda value: _is_sequence(value)),
-    tuple: ("a tuple", lambda value: _is_sequence(value)),
-}
+
+@cache
+def _simple_kinds() -> dict[Any, tuple[str, Callable[[Any], bool]]]:
+    """What a kind is called, and whether a value is of it."""
+    import numpy as np  # here, as the command line imports the errors before it sets the threads of numpy
+
+    return {
+        NoneType: ("None", lambda value: value is None),
+        bool: ("True or False", lambda value: isinstance(value, bool | np.bool_)),
+        int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+        float: ("a finite number", lambda value: _is_finite(value)),
+        str: ("text", lambda value: isinstance(value, str)),
+        Path: ("a path", lambda value: isinstance(value, Path)),
+        Callable: ("a function", callable),
+        np.ndarray: ("an array of numbers", lambda value: isinstance(value, np.ndarray) and value.dtype.kind in "biuf"),
+        Mapping: ("a mapping", lambda value: isinstance(value, Mapping)),
+        Sequence: ("a list", lambda value: _is_sequence(value)),
+        tuple: ("a tuple", lambda value: _is_sequence(value)),
+    }
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -230,8 +234,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in inner
     if origin is tuple and inner and inner[-1] is not ...:
         return _is_sequence(value) and len(value) == len(inner) and all(map(_fits, value, inner))
-    if origin in _SIMPLE:
-        return _SIMPLE[origin][1](value)
+    if origin in _simple_kinds():
+        return _simple_kinds()[origin][1](value)
     return origin is Any or not isinstance(origin, type) or isinstance(value, origin)
 
 
@@ -252,7 +256,7 @@ def _describe(kind: Any) -> str:
         return f"one of {', '.join(inner)}" if len(inner) > 1 else f'"{inner[0]}"'
     if origin is tuple and inner and inner[-1] is not ...:
         return f"{len(inner)} values, each {_describe(inner[0])}"
-    return _SIMPLE[origin][0] if origin in _SIMPLE else f"a {getattr(origin, '__name__', origin)}"
+    return _simple_kinds()[origin][0] if origin in _simple_kinds() else f"a {getattr(origin, '__name__', origin)}"
 
 
 def _is_finite(value: Any) -> bool:

@@ -16,11 +16,16 @@ import resource
 import secrets
 from collections.abc import Generator
 
+import anyio
 import pytest
 import torch
 from hypothesis import settings
 from thorough import THOROUGH, examples
 from xdist.scheduler import LoadScopeScheduling
+
+# anyio imports its modules late: in the thread of a test's server, where pytest's rewriting of them has crashed.
+for _name in dir(anyio):
+    getattr(anyio, _name)
 
 PEAKS: list[int] = []  # peak memory of the workers that have ended, MB
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"

@@ -62,17 +62,17 @@ class Partner:
 class Attribution:
     """The row of a feature or a group; contributions, intervals and errors in the target's unit, intervals of 95 %.
 
-    A group's contribution is the signed sum of its features', and its series are permuted together.
+    A group's contribution is the signed sum of its features', and its series are permuted together; in its verdict
+    n_features counts the names that no group holds.
 
     Attributes:
         name, members: the feature or group, and its features, at any depth.
         rank: 1 for the largest mean |contribution|.
-        verdict: the first that holds, where the even share is 1 / number of features, or of names that no group holds:
-            ``disconnected``, no path of live edges and nonzero weights leads to the output, and its contribution is
-            exactly 0; ``important``, the lower bound of its share is at least 0.5 even shares, and that of its
-            permutation effect above 0 where targets are known; ``negligible``, the upper bound of its share is below
-            0.2 even shares, and the interval of its permutation effect includes 0 where targets are known; else
-            ``weak``.
+        verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
+            and nonzero weights leads to the output, and its contribution is exactly 0; ``important``, the lower bound
+            of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets are
+            known; ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its
+            permutation effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
         mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
         mean_contribution: signed mean.

@@ -177,7 +177,8 @@ def test_explanations_are_those_of_the_ledger(service, model, windows):
     }
     for detail, answer in answers.items():
         tensors = read(answer)
-        expected = np.stack([getattr(ledger, detail) for ledger in ledgers], axis=1)
+        name = "contributions" if detail == "features" else detail
+        expected = np.stack([getattr(ledger, name) for ledger in ledgers], axis=1)
         np.testing.assert_allclose(tensors["contributions"], expected, rtol=0, atol=1e-9)
         residuals = np.stack([ledger.residual for ledger in ledgers], axis=1)
         np.testing.assert_allclose(tensors["residual"], residuals, rtol=0, atol=1e-9)
