@@ -181,9 +181,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def check_lowest(name: str, value: float, lowest: int) -> None:
-    """Raises `DataError` if a whole number is too small."""
-    if value < lowest:
+def check_lowest(name: str, value: object, lowest: int) -> None:
+    """Raises `DataError` if a value is not a whole number, or too small."""
+    if not isinstance(value, Integral) or value < lowest:
         raise DataError.at(name, f"must be a whole number from {lowest}, but is {quote(value)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array, read_instants, refuse_non_finite, times_as_text
-from kanmodel.errors import DataError, Problem, UnknownNameError, quote
+from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import ModelConfig
 
@@ -85,9 +85,10 @@ def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBase
         case str() if baseline == "reference":
             return ReferenceBaselines(min(DEFAULT_COUNT, len(model.reference.windows)))
         case {"reference": count, **rest} if set(rest) <= {"seed"}:
-            return ReferenceBaselines(
-                _read_count(count, "baseline.reference", lowest=2), _read_count(rest.get("seed", 0), "baseline.seed")
-            )
+            seed: Any = rest.get("seed", 0)
+            check_lowest("baseline.reference", count, 2)
+            check_lowest("baseline.seed", seed, 0)
+            return ReferenceBaselines(int(count), int(seed))
         case {"values": Mapping() as values, **rest} if not rest:
             read = {name: read_numbers(value, f"baseline.values.{name}") for name, value in values.items()}
             for name, value in read.items():
@@ -129,12 +130,6 @@ def read_numbers(values: Any, path: str) -> Array:
     except OverflowError:  # a whole number without limit
         raise DataError.at(path, "must hold numbers that float64 has") from None
     return numbers
-
-
-def _read_count(value: object, path: str, lowest: int = 0) -> int:
-    if not isinstance(value, Integral) or value < lowest:
-        raise DataError.at(path, f"must be a whole number from {lowest}, but is {quote(value)}")
-    return int(value)
 
 
 def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:

@@ -631,18 +631,18 @@ class Model(Result):
 
     def _lay_out(self, output: int, rule: PruningRule) -> Topology:
         """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
-        pruning = self._prune(output, rule)
-        key = self._key(output, "graph", pruning.kept, rule.fill)
-        parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruning))
-        return Topology.of(self.loaded, output, pruning, parts, self.name)
+        pruned = self._prune(output, rule)
+        key = self._key(output, "graph", pruned.kept, rule.fill)
+        parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruned))
+        return Topology.of(self.loaded, output, pruned, parts, self.name)
 
     def _ablate(self, output: int, rule: PruningRule) -> LoadedModel:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
-        pruning = self._prune(output, rule)
-        if all(torch.equal(pruning.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
+        pruned = self._prune(output, rule)
+        if all(torch.equal(pruned.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
             return self.loaded
-        key = self._key(output, "ablated", pruning.kept, rule.fill)
-        return self.results.get(key, lambda: extract_pruned(self.loaded, [pruning]))
+        key = self._key(output, "ablated", pruned.kept, rule.fill)
+        return self.results.get(key, lambda: extract_pruned(self.loaded, [pruned]))
 
     @cached
     def _trace_fidelity(self, output: int, metric: Metric, fill: Fill) -> tuple[FidelityPoint, ...]:

@@ -195,6 +195,15 @@ def randomise(network: Network) -> None:
                 torch.nn.init.normal_(weight, std=0.7)
 
 
+def disconnect(network: Network, feature: int) -> None:
+    """Leaves no path from a feature to the outputs: masks its edges, or zeroes its weights at the gates."""
+    with torch.no_grad():
+        if network.front or network.recurrent is None:
+            (network.front or network.head)[0].mask[:, feature] = 0
+        else:
+            network.recurrent.weight_ih_l0[:, feature] = 0
+
+
 def _random_walks(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
     """Windows of autocorrelated values with mean about 0 and standard deviation about 1, model units."""
     walks = rng.normal(size=shape)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array, rows_of_steps
-from kanmodel.errors import DataError, UnknownNameError, quote
+from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
 from kanmodel.network.bounds import bound_outputs
 from kanmodel.network.config import ModelConfig
 
@@ -35,8 +35,7 @@ def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> lis
     if not chosen:
         raise DataError.at("features", "must name at least one feature")
     for number, name in enumerate(chosen):
-        if name not in known:
-            raise UnknownNameError(f"there is no feature {quote(name)}; the features are {', '.join(known)}")
+        refuse_unknown("feature", name, known)
         if name in chosen[:number]:
             raise DataError.at(f"features[{number}]", "is given twice")
     return [known.index(name) for name in chosen]
@@ -119,8 +118,7 @@ class Search:
     within_training_range: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_features < 1:
-            raise DataError.at("max_features", f"must be a whole number from 1, but is {self.max_features}")
+        check_lowest("max_features", self.max_features, 1)
 
 
 class Shifts:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.errors import DataError, quote
+from kanmodel.errors import DataError, check_lowest, quote
 from kanmodel.explain.result import Result, Table
 from kanmodel.explain.shifts import find_features, find_rows
 from kanmodel.text import with_unit
@@ -73,8 +73,7 @@ class WhatIf(Result):
             UnknownNameError: there is no such feature.
             NonFiniteError: a forecast is not finite.
         """
-        if points < 2:
-            raise DataError.at("points", f"must be a whole number from 2, but is {points}")
+        check_lowest("points", points, 2)
         chosen, rows = find_features(model.config, features), find_rows(model.config, steps)
         kind: Literal["shift", "value"] = "value" if shift is None else "shift"
         curves: list[list[Curve]] = []

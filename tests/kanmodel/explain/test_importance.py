@@ -4,7 +4,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import PROVENANCE, make_model
+from factories import PROVENANCE, disconnect, make_model
 from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,18 +291,14 @@ def test_disconnected_features(shape):
     """A feature without a path to the output is disconnected, ranked last and exactly 0; a weak one is not."""
     model = make_model(shape, n_features=3, lookback=3)
     network = model.network
+    disconnect(network, 1)
     with torch.no_grad():
-        if network.front:
-            network.front[0].mask[:, 1] = 0
-            network.front[0].scale_base[:, 2] *= 1e-9
-            network.front[0].scale_spline[:, 2] *= 1e-9
-        elif network.recurrent is not None:
-            network.recurrent.weight_ih_l0[:, 1] = 0
-            network.recurrent.weight_ih_l0[:, 2] *= 1e-9
+        if network.front or network.recurrent is None:
+            first = (network.front or network.head)[0]
+            first.scale_base[:, 2] *= 1e-9
+            first.scale_spline[:, 2] *= 1e-9
         else:
-            network.head[0].mask[:, 1] = 0
-            network.head[0].scale_base[:, 2] *= 1e-9
-            network.head[0].scale_spline[:, 2] *= 1e-9
+            network.recurrent.weight_ih_l0[:, 2] *= 1e-9
     rows = rows_of(replace(model, reference=model.reference))
     gone, weak = rows["f1"], rows["f2"]
     assert (gone.rank, gone.verdict, gone.connected) == (3, "disconnected", False)

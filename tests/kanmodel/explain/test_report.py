@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import disconnect, make_model
 from goldens import load_case
 
 import kanmodel
@@ -176,14 +176,7 @@ def test_unknown_targets_are_described(shape):
 def test_a_disconnected_feature_is_named(shape):
     """A feature without a path to the output is named, with a contribution of exactly 0."""
     model = make_model(shape, n_features=3, lookback=3)
-    network = model.network
-    with torch.no_grad():
-        if network.front:
-            network.front[0].mask[:, 1] = 0
-        elif network.recurrent is not None:
-            network.recurrent.weight_ih_l0[:, 1] = 0
-        else:
-            network.head[0].mask[:, 1] = 0
+    disconnect(model.network, 1)
     findings = report_of(replace(model, reference=model.reference))
     check_numbers(findings)
     features = by_id(findings)["features"]

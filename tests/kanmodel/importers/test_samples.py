@@ -22,6 +22,14 @@ from kanmodel.importers.samples import ROUNDING, Bounds
 
 FILES = FOLDER / "import"
 LAST_LAYER = {"fc_kan.layers.1.base_weight", "fc_kan.layers.1.spline_weight"}
+MANIFEST = {  # of the models in these tests
+    "features": [f"f{column}" for column in range(20)],
+    "targets": ["y"],
+    "lookback": 24,
+    "readout": "last",
+    "reference": "windows.npz:reference",
+}
+CHECK = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"}
 FACTORS = st.floats(-3, 6).map(lambda exponent: 10**exponent)
 
 
@@ -45,17 +53,13 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
     if space == "scaled":
         state = {key: tensor * factor if key in LAST_LAYER else tensor for key, tensor in state.items()}
     scaling = {"mean": [0] * 20, "std": [1] * 20, "target_mean": [offset * factor], "target_std": [factor]}
-    document = {
-        "features": [f"f{column}" for column in range(20)],
-        "targets": ["y"],
-        "lookback": 24,
-        "readout": "last",
+    document = MANIFEST | {
         "base_activation": "silu",
         "scaling": scaling if space == "original" else None,
         "space": space,
-        "reference": "windows.npz:reference",
-        "check": {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"},
-    } | changes
+        "check": CHECK,
+        **changes,
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reference = arrays["efficient/reference"]
@@ -179,15 +183,7 @@ def import_fasterkan(folder, reading, inverse=0.5, check=True, error=0.0):
     predictions[0] += error
     np.savez(folder / "windows.npz", eval=arrays["eval"], reference=arrays["reference"], predictions=predictions)
     torch.save(tensors, folder / "forecaster.pt")
-    document = {
-        "features": [f"f{column}" for column in range(20)],
-        "targets": ["y"],
-        "lookback": 24,
-        "readout": "last",
-        "reference": "windows.npz:reference",
-    }
-    if check:
-        document["check"] = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"}
+    document = MANIFEST | ({"check": CHECK} if check else {})
     (folder / "manifest.json").write_text(json.dumps(document))
     return import_checkpoint(folder / "forecaster.pt", read_manifest(folder / "manifest.json"))
 
