@@ -25,9 +25,8 @@ from service.http.error_answers import install_error_handlers
 from service.http.head_requests import HeadRequests
 from service.http.keys import load_keys
 from service.http.security import Access, load_hosts, load_origins
-from service.memory import share_memory
 from service.models.registry import Registry
-from service.models.watching import Watch
+from service.models.watching import Watch, share_memory
 from service.routes import (
     alternatives,
     attributions,

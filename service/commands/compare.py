@@ -11,7 +11,7 @@ import typer
 from kanmodel import load
 from kanmodel.errors import DataError, Problem
 from service.commands.options import AsJson, OutputName, print_json
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.comparisons import describe_model_comparison
 
 

@@ -20,7 +20,7 @@ from kanmodel.model import Model
 from service.commands.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
 from service.commands.saved_answers import SavedAnswer, answer_question, ask_again, read_answer
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.models.repository import list_checkpoints
 from service.schemas.explanations import InputHash, Receipt
 from service.settings import choose_settings

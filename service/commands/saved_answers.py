@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import LedgerOptions
 from service.http.errors import problem_of
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.explanations import read_question
 from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import ExplainResponse, Receipt

@@ -1,29 +1,96 @@
-"""The model registry: all versions of all models with their states, and how they are loaded, replaced and unloaded."""
+"""The model registry: all versions of all models with their states, and how they are loaded, replaced and dropped."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import weakref
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from threading import Event, Lock
-from typing import Literal, TypeVar
+from threading import Event, Lock, RLock
+from typing import Literal
+
+import numpy as np
 
 from kanmodel import load
+from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from kanmodel.model import Model
 from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
-from service.models.loaded import Loaded, Served, Source
-from service.models.repository import BUNDLED, CheckpointFile, Key, list_checkpoints, sign_file
+from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 State = Literal["loading", "ready", "failed", "unloaded"]
-_RETRY_AFTER = {"loading": "1", "failed": "60", "unloaded": "60"}  # seconds
-_PREFERENCE = {"ready": 0, "loading": 1, "failed": 2, "unloaded": 2}
 _CODES: dict[State, ErrorCode] = {"failed": "model_failed", "unloaded": "model_unloaded"}
+_OVERHEAD = 1 << 20  # bytes of a model besides its file: its ONNX Runtime session and its modules
+_PREPARED = 3  # how often the bytes of its file are held: as they are, and in original units in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A loaded model with its name in the paths of the API and its version; a request keeps the one it started with."""
+
+    name: str
+    model: Model
+    version: str = FIRST_VERSION
+
+    @cached_property
+    def checkpoint(self) -> str:
+        """The hash of its file, as stated in every answer."""
+        return str(self.model.checkpoint)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs."""
+        return tuple(self.model.config.outputs)
+
+    @cached_property
+    def usual_values(self) -> tuple[Array, Array]:
+        """Lower and upper bounds of values that are inside the training ranges and finite for the network.
+
+        Each is (lookback, n_features), because numpy compares long rows faster than short ones.
+        """
+        limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
+        low, high = self.model.feature_range
+        low, high = np.maximum(low, -limit), np.minimum(high, limit)
+        return np.broadcast_to(low, shape).copy(), np.broadcast_to(high, shape).copy()
+
+
+@dataclass(eq=False)
+class Source:
+    """A checkpoint file, with its model while that is in memory.
+
+    Attributes:
+        file: the file.
+        checkpoint: its hash; None until it is read.
+        served: the model; None while it is not in memory. Only `Registry` sets it.
+        reading: held by the thread that reads the file (single flight).
+    """
+
+    file: CheckpointFile
+    checkpoint: str | None = None
+    served: Served | None = None
+    reading: Lock = field(default_factory=Lock)
+
+    @property
+    def n_bytes(self) -> int:
+        """Estimated memory of the model."""
+        return _OVERHEAD + _PREPARED * (self.file.signature[1] if self.file.signature else 0)
+
+
+def _release(source: Source) -> bool:
+    """Releases a model, and returns whether its memory is free; if something still refers to it, it is held again."""
+    served, source.served = source.served, None
+    assert served is not None
+    name, version, title, model = served.name, served.version, served.model.name, weakref.ref(served.model.loaded)
+    del served
+    if (loaded := model()) is not None:
+        source.served = Served(name, Model(loaded, title), version)
+    return loaded is None
 
 
 @dataclass(frozen=True)
@@ -36,6 +103,7 @@ class Entry:
         state: loading, ready, failed, or unloaded on request. A model that is ready need not be in memory.
         reason: why the file cannot be loaded; the model that was ready before is then still served.
         may_pass: whether the failure may be temporary, such as a disk error, so that loading is retried.
+        kept: that model. Its file is gone; it stays in memory because the entry refers to it.
     """
 
     file: CheckpointFile
@@ -43,11 +111,7 @@ class Entry:
     state: State = "loading"
     reason: str | None = None
     may_pass: bool = False
-
-    @classmethod
-    def of(cls, file: CheckpointFile, state: State = "loading") -> Entry:
-        """The entry of a file that has not been read."""
-        return cls(file, Source(file), state)
+    kept: Served | None = None
 
     @property
     def name(self) -> str:
@@ -70,21 +134,16 @@ class Entry:
         return self.source.checkpoint if self.is_ready else None
 
     @property
-    def served(self) -> Served | None:
-        """The model, while it is in memory."""
-        return self.source.served
-
-    @property
     def condition(self) -> str:
         """The state, as the predicate of a sentence."""
         return f"failed: {self.reason}" if self.state == "failed" else f"is {self.state}"
 
 
 class Registry:
-    """The models of a folder: `load` reads them, `poll` applies changes of their files.
+    """The models of a folder: `load` reads them, `poll` applies changes of their files. Threads may share it.
 
     All files are read and checked, and models are loaded as far as the budget goes. The others are loaded by the first
-    request that needs them, and the least recently used make room for them.
+    request that needs them; the least recently used that no request uses make room for them.
 
     Readers need no lock: the index is an immutable mapping that is replaced as a whole. `load`, `poll` and
     `load_model` return the hashes of the models in memory that have become the default version of their name.
@@ -92,22 +151,23 @@ class Registry:
     Args:
         path: a folder of checkpoints or one file; None for the bundled model. If the folder is empty at the start, the
             bundled model is served until a model of the folder is ready.
-        budget: bytes of the models in memory, see `Loaded`.
+        budget: bytes of the models in memory, by estimate. Those in use may be more, and so may a single one.
 
     Raises:
         CheckpointError: there is nothing at `path`.
     """
 
     def __init__(self, path: Path | None, budget: int = 1 << 30) -> None:
-        self._path = path
+        self._path, self._budget = path, budget
         self._stands_in = not list_checkpoints(path, stand_in=False)  # the bundled model, until one of them is ready
         self._stopping = Event()
         self._listing = self._list()  # of the last scan
-        self._models = _group(map(Entry.of, self._listing.values()))
+        names = groupby(self._listing.values(), key=lambda file: file.name)
+        self._models = {name: tuple(Entry(file, Source(file)) for file in files) for name, files in names}
+        self._loaded: OrderedDict[Source, None] = OrderedDict()  # the least recently used first
         self._unloaded: frozenset[str] = frozenset()  # names that are not loaded again by a scan
-        self._loaded = Loaded(budget)
         self._scanning = Lock()
-        self._replacing = Lock()  # of the index
+        self._changing = RLock()  # the index and what is in memory
 
     def index(self) -> Mapping[str, tuple[Entry, ...]]:
         """All versions of all models by name, highest version first."""
@@ -126,72 +186,62 @@ class Registry:
     @property
     def n_bytes(self) -> int:
         """Estimated memory of the models."""
-        return self._loaded.n_bytes
+        with self._changing:
+            return sum(source.n_bytes for source in self._loaded)
 
     def defaults(self) -> dict[str, Served | None]:
         """The default version of each model that is ready, by its hash; None if it is not in memory."""
         defaults = map(choose_default, self._models.values())
-        return {entry.checkpoint: entry.served for entry in defaults if entry.checkpoint is not None}
+        return {entry.checkpoint: entry.source.served for entry in defaults if entry.checkpoint is not None}
 
-    def choose(self, name: str, version: str | None = None) -> Entry:
+    def choose(self, name: str, version: str | None = None, or_loading: bool = False) -> Entry:
         """Returns a version that is ready.
 
         Args:
             name: the name of the model.
             version: the version; None for the highest that is ready.
+            or_loading: whether it may still be loading.
 
         Raises:
             UnknownModelError: there is no model of that name; the message lists those that exist.
             UnknownVersionError: it has no such version; likewise.
             NotReadyError: it is loading, unloaded, or failed; the message states the reason.
         """
-        entry = self._choose(name, version)
-        if not entry.is_ready:
-            raise _not_ready(entry, entry.condition, version is not None)
-        return entry
-
-    def _choose(self, name: str, version: str | None) -> Entry:
-        """As `choose`, but also a version that is still loading."""
         models = self._models
         if name not in models:
             raise _unknown_model(name, models)
-        entry = choose_default(models[name]) if version is None else _choose_version(models[name], version)
-        if entry.state in _CODES:
+        versions = {entry.version: entry for entry in models[name]}
+        if version is not None and version not in versions:
+            known = ", ".join(versions)
+            raise UnknownVersionError(f"model {name!r} has no version {quote(version)}; the versions are {known}")
+        entry = choose_default(models[name]) if version is None else versions[version]
+        if not (entry.is_ready or (or_loading and entry.state == "loading")):
             raise _not_ready(entry, entry.condition, version is not None)
         return entry
 
     def find(self, name: str, version: str | None = None) -> Served | None:
         """As `get`, but None if the model is not in memory."""
-        return self._loaded.get(self._choose(name, version).source)
+        return self._use(self.choose(name, version, or_loading=True).source)
 
     def get(self, name: str, version: str | None = None) -> Served:
         """Returns a model; if it is not in memory, it is loaded on this thread, once for all threads.
 
-        Args:
-            name: its name.
-            version: its version; None for the highest that is ready.
-
         Raises:
             UnknownModelError: as `choose`, and so are the others.
+            UnknownVersionError: as `choose`.
             NotReadyError: also if its file was replaced or deleted since the last scan.
         """
-        while True:
-            entry = self._choose(name, version)
-            served = self._loaded.get(entry.source) or self._load(entry)
-            if served is not None:
-                return served
+        served = None
+        while served is None:  # its entry was replaced meanwhile
+            entry = self.choose(name, version, or_loading=True)
+            served = self._use(entry.source) or self._load(entry)
+        return served
 
     def load(self, until_ready: bool = False) -> tuple[str, ...]:
         """Reads the files in turn, perhaps until one is ready; one that fails does not affect the others."""
         with self._scanning:
-            before = set(self.defaults())
-            for entry in self.entries:
-                if self._stopping.is_set() or (until_ready and self.ready):
-                    break
-                with entry.source.reading:
-                    if entry.state == "loading" and self._is_current(entry):  # not read for a request meanwhile
-                        self._change(entry.file.key, self._read(entry.source, entry, is_needed=False))
-            return self._find_new(before)
+            unread = [entry.source for entry in self.entries if entry.state == "loading"]
+            return self._follow(unread, until_ready=until_ready)
 
     def poll(self) -> tuple[str, ...]:
         """Scans the folder and applies each change that two scans in a row have seen.
@@ -203,13 +253,12 @@ class Registry:
             CheckpointError: there is nothing at the path; nothing changes.
         """
         with self._scanning:
-            self._loaded.trim()
+            self._trim()
             before, self._listing = self._listing, self._list()
-            known = {entry.file for entry in self.entries}
             done = {entry.file for entry in self.entries if not entry.may_pass}
             changed = [f for key, f in self._listing.items() if f == before.get(key) and f not in done]
-            gone = {file.key for file in known} - self._listing.keys() - before.keys()
-            return self._follow(changed, gone)
+            gone = {entry.file.key for entry in self.entries} - self._listing.keys() - before.keys()
+            return self._follow(map(Source, changed), gone)
 
     def load_model(self, name: str) -> tuple[str, ...]:
         """Loads the versions of a model that are not served as they are on disk: at once, and failed ones again.
@@ -225,7 +274,7 @@ class Registry:
                 raise _unknown_model(name, dict.fromkeys(file.name for file in listing))
             self._unloaded -= {name}
             current = {entry.file for entry in self.entries if entry.is_ready and entry.reason is None}
-            return self._follow([file for file in files if file not in current], are_needed=True)
+            return self._follow([Source(file) for file in files if file not in current], are_needed=True)
 
     def unload_model(self, name: str) -> None:
         """Unloads all versions of a model until `load_model` loads it again.
@@ -238,7 +287,7 @@ class Registry:
                 raise _unknown_model(name, self._models)
             self._unloaded |= {name}
             for entry in self._models[name]:
-                self._change(entry.file.key, Entry.of(entry.file, "unloaded"))
+                self._change(entry.file.key, Entry(entry.file, Source(entry.file), "unloaded"))
             logger.info("model %s is unloaded", name)
 
     def stop(self) -> None:
@@ -250,17 +299,24 @@ class Registry:
         listing = list_checkpoints(self._path, stand_in=False)
         return {**list_checkpoints(None), **listing} if self._stands_in else listing
 
+    def _find(self, key: Key) -> Entry | None:
+        return next((entry for entry in self._models.get(key[0], ()) if entry.version == key[1]), None)
+
     def _follow(
-        self, changed: Iterable[CheckpointFile], gone: Collection[Key] = (), are_needed: bool = False
+        self, sources: Iterable[Source], gone: Collection[Key] = (), until_ready: bool = False, are_needed: bool = False
     ) -> tuple[str, ...]:
-        """Adds each changed file as soon as it is read, then drops the files that are gone."""
+        """Adds each file as soon as it is read, then drops the versions that are gone; returns the new defaults."""
         before = set(self.defaults())
-        for file in changed:
-            if self._stopping.is_set():
+        for source in sources:
+            if self._stopping.is_set() or (until_ready and self.ready):
                 break
-            old = next((entry for entry in self._models.get(file.name, ()) if entry.version == file.version), None)
-            is_needed = are_needed or (old is not None and old.served is not None)
-            self._change(file.key, self._read(Source(file), old, is_needed))
+            with source.reading:
+                old = self._find(source.file.key)
+                if (
+                    old is None or old.source is not source or old.state == "loading"
+                ):  # not read for a request meanwhile
+                    is_needed = are_needed or (old is not None and old.source.served is not None)
+                    self._change(source.file.key, self._read(source, old, is_needed))
         if self._stands_in and any(map(_is_own, self.entries)):
             self._stands_in = False
             gone = {*gone, *(entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED)}
@@ -268,37 +324,26 @@ class Registry:
             self._change(key, None)
         if gone:
             logger.info("gone: %s", ", ".join(f"model {name}, version {version}" for name, version in sorted(gone)))
-        return self._find_new(before)
-
-    def _find_new(self, before: Collection[str]) -> tuple[str, ...]:
         return tuple(one for one, served in self.defaults().items() if served is not None and one not in before)
 
-    def _is_current(self, entry: Entry) -> bool:
-        return entry in self._models.get(entry.name, ())
-
     def _change(self, key: Key, new: Entry | None, only: Entry | None = None) -> bool:
-        """Replaces, adds or removes the entry of a version in the index.
-
-        Args:
-            key: name and version.
-            new: the new entry; None for none.
-            only: the entry that it replaces; nothing changes if another thread has replaced that one.
+        """Replaces, adds or removes an entry; nothing if another thread has replaced the `only` one that it replaces.
 
         Returns:
-            Whether the index has changed.
+            Whether the new entry is in the index.
         """
-        name, version = key
-        with self._replacing:
-            old = next((entry for entry in self._models.get(name, ()) if entry.version == version), None)
+        with self._changing:
+            name, old = key[0], self._find(key)
             if only not in (None, old):
                 return False
-            entries = [entry for entry in self._models.get(name, ()) if entry is not old]
-            models = {**self._models, **_group(entries if new is None else [*entries, new])}
-            if new is None and not entries:
-                del models[name]
-            self._models = models if name in self._models else dict(sorted(models.items()))
-            if old is not None and (new is None or new.source is not old.source):
-                self._loaded.drop(old.source)
+            if new != old:
+                entries = [entry for entry in (*self._models.get(name, ()), new) if entry not in (None, old)]
+                models = {**self._models, name: tuple(sorted(entries, key=lambda entry: entry.file.order))}
+                if not entries:
+                    del models[name]
+                self._models = models if name in self._models else dict(sorted(models.items()))
+                if old is not None and (new is None or new.source is not old.source):
+                    self._drop(old.source)
             return True
 
     def _load(self, entry: Entry) -> Served | None:
@@ -309,48 +354,84 @@ class Registry:
         """
         source, file = entry.source, entry.source.file
         with source.reading:
-            served = self._loaded.get(source)
-            if served is not None or not self._is_current(entry):
+            served = self._use(source)
+            if served is not None or self._find(entry.file.key) != entry:
                 return served
             read = self._read(source, entry, is_needed=True)
-            served = read.served
             if entry.is_ready and not read.is_ready and (read.may_pass or sign_file(file.path) != file.signature):
                 raise _not_ready(entry, f"cannot be loaded: {read.reason}")
-            if not (self._is_current(entry) if read == entry else self._change(file.key, read, only=entry)):
-                self._loaded.drop(source)
+            served = read.source.served
+            if not self._change(file.key, read, only=entry):
+                self._drop(source)
             return served
 
     def _read(self, source: Source, before: Entry | None, is_needed: bool) -> Entry:
         """Reads a file into an entry; if it cannot be loaded, the previous model of this version is still served.
 
-        Args:
-            source: the file.
-            before: the entry of this version.
-            is_needed: whether to load the model even if others must be dropped for it; otherwise, if there is no room,
-                the file is only checked.
+        Unless it `is_needed`, a model for which others must be dropped is not loaded, but its file is checked.
         """
         file, is_new = source.file, source.checkpoint is None
         if file.name in self._unloaded:
-            return Entry.of(file, "unloaded")
+            return Entry(file, Source(file), "unloaded")
         try:
-            if is_needed or self._loaded.has_room(source):
-                self._loaded.put(source, Served(file.name, _load(file), file.version))
-            else:
-                source.checkpoint = _open(file, Model.identify)
+            if file.refusal is not None:
+                raise CheckpointError(file.refusal)
+            has_room = not self._loaded or self.n_bytes + source.n_bytes <= self._budget
+            model = _load(file.path) if is_needed or has_room else None
+            checkpoint = Model.identify(file.path) if model is None else model.checkpoint
+            if sign_file(file.path) != file.signature:
+                raise CheckpointError(f"{file.path.name} changed while it was read")
         except KanscopeError as error:
             reason, may_pass = str(error), isinstance(error.__cause__, OSError)
         except Exception:  # no file may keep the others from being served
             logger.exception("model %s, version %s cannot be loaded", file.name, file.version)
             reason, may_pass = f"{file.path.name} cannot be loaded; the log says why", False
         else:
+            source.checkpoint = checkpoint
+            if model is not None:
+                self._hold(source, Served(file.name, model, file.version))
             if is_new:
-                logger.info("model %s, version %s serves %s", file.name, file.version, source.checkpoint)
+                logger.info("model %s, version %s serves %s", file.name, file.version, checkpoint)
             return Entry(file, source, "ready")
         if before is None or reason != before.reason:
             logger.warning("model %s, version %s failed: %s", file.name, file.version, reason)
-        if before is not None and before.source is not source and self._loaded.keep(before.source):
-            return replace(before, file=file, reason=reason, may_pass=may_pass)
+        if before is not None and before.source is not source and (kept := self._use(before.source)) is not None:
+            return replace(before, file=file, reason=reason, may_pass=may_pass, kept=kept)
         return Entry(file, source, "failed", reason, may_pass)
+
+    def _use(self, source: Source) -> Served | None:
+        """The model of a file, marked as most recently used; None if it is not in memory."""
+        with self._changing:
+            if source.served is not None:
+                self._loaded.move_to_end(source)
+            return source.served
+
+    def _hold(self, source: Source, served: Served) -> None:
+        """Holds a model in memory, and drops others beyond the budget."""
+        with self._changing:
+            source.served = served
+            self._loaded[source] = None
+            self._trim()
+
+    def _trim(self) -> None:
+        """Drops models beyond the budget, except those in use and the latest."""
+        with self._changing:
+            excess = self.n_bytes - self._budget
+            for oldest in [*self._loaded][:-1]:
+                if excess > 0 and _release(oldest):
+                    del self._loaded[oldest]
+                    excess -= oldest.n_bytes
+
+    def _drop(self, source: Source) -> None:
+        """Drops a model that is no longer served; requests that use it finish."""
+        with self._changing:
+            source.served = None
+            self._loaded.pop(source, None)
+
+
+def choose_default(entries: Sequence[Entry]) -> Entry:
+    """The version of a model that answers if a request names none: the highest that is ready, or still to be read."""
+    return min(entries, key=lambda entry: (not entry.is_ready, entry.state != "loading"))
 
 
 def _is_own(entry: Entry) -> bool:
@@ -358,57 +439,25 @@ def _is_own(entry: Entry) -> bool:
     return entry.is_ready and entry.reason is None and entry.file.path.parent != BUNDLED
 
 
-def choose_default(entries: Sequence[Entry]) -> Entry:
-    """The version of a model that answers if a request names none: the highest that is ready, or still to be read."""
-    return min(entries, key=lambda entry: _PREFERENCE[entry.state])
-
-
-def _choose_version(entries: Sequence[Entry], version: str) -> Entry:
-    by_version = {entry.version: entry for entry in entries}
-    if version not in by_version:
-        name, versions = entries[0].name, ", ".join(by_version)
-        raise UnknownVersionError(f"model {name!r} has no version {quote(version)}; the versions are {versions}")
-    return by_version[version]
-
-
-def _group(entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:
-    ordered = sorted(entries, key=lambda entry: entry.file.order)
-    return {name: tuple(versions) for name, versions in groupby(ordered, key=lambda entry: entry.name)}
-
-
-def _open(file: CheckpointFile, read: Callable[[Path], Result]) -> Result:
-    """Reads a file.
-
-    Raises:
-        CheckpointError: the file is refused, is not a checkpoint, or has changed since it was listed.
-    """
-    if file.refusal is not None:
-        raise CheckpointError(file.refusal)
-    result = read(file.path)
-    if sign_file(file.path) != file.signature:
-        raise CheckpointError(f"{file.path.name} changed while it was read")
-    return result
-
-
-def _load(file: CheckpointFile) -> Model:
+def _load(path: Path) -> Model:
     """Loads a file, and warms the model up with a forecast and an explanation of one of its reference windows.
 
     Raises:
-        CheckpointError: as `_open`, or its answers are not finite.
+        CheckpointError: the file is not a checkpoint, or its answers are not finite.
     """
-    model = _open(file, load).accelerate()
+    model = load(path).accelerate()
     window = model.scaling.features_to_original(model.loaded.reference.windows[:1])  # `reference` would convert all
     try:
         model.predict(window)
         model.explain(window)
     except NonFiniteError as error:
-        raise CheckpointError(f"{file.path.name} has no answer for its own reference window: {error}") from error
+        raise CheckpointError(f"{path.name} has no answer for its own reference window: {error}") from error
     return model
 
 
 def _not_ready(entry: Entry, condition: str, of_version: bool = True) -> NotReadyError:
     what = f"version {entry.version} of model {entry.name!r}" if of_version else f"model {entry.name!r}"
-    headers = {"Retry-After": _RETRY_AFTER.get(entry.state, "1")}
+    headers = {"Retry-After": "60"} if entry.state in _CODES else None
     return NotReadyError(f"{what} {condition}", headers=headers, code=_CODES.get(entry.state))
 
 

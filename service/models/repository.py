@@ -1,4 +1,4 @@
-"""The model repository: lists a folder of checkpoints as models and versions, and refuses unsafe files.
+"""The model repository: a folder of checkpoints as models and versions; unsafe files are refused.
 
 ``name.safetensors`` is version 1 of a model, ``name/version.safetensors`` any version of it. Names in requests are
 looked up in this listing, and never become paths.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,14 +63,11 @@ def list_checkpoints(path: Path | None, stand_in: bool = True) -> dict[Key, Chec
     Raises:
         CheckpointError: there is nothing at `path`.
     """
-    if path is None:
-        return _list_folder(BUNDLED)
-    if not path.exists():
+    if path is not None and not path.exists():
         raise CheckpointError(f"there is no file or folder {path}")
-    if path.is_dir():
-        return _list_folder(path) or (_list_folder(BUNDLED) if stand_in else {})
-    file = _describe_file(path.stem, FIRST_VERSION, path)
-    return {file.key: file}
+    if path is not None and not path.is_dir():
+        return {(file := _describe(path.stem, FIRST_VERSION, path)).key: file}
+    return (_list_folder(path) if path else {}) or (_list_folder(BUNDLED) if stand_in else {})
 
 
 def sign_file(path: Path) -> tuple[int, ...]:
@@ -83,7 +82,7 @@ def sign_file(path: Path) -> tuple[int, ...]:
 def _list_folder(folder: Path) -> dict[Key, CheckpointFile]:
     listing: dict[Key, CheckpointFile] = {}
     for name, version, path in _find_files(folder):
-        file = _describe_file(name, version, path, folder)
+        file = _describe(name, version, path, folder)
         if file.key in listing:
             both = " and ".join(_printable(str(one.path.relative_to(folder))) for one in (listing[file.key], file))
             file = replace(file, refusal=f"{both} are both version {version} of the model")
@@ -91,41 +90,32 @@ def _list_folder(folder: Path) -> dict[Key, CheckpointFile]:
     return {file.key: file for file in sorted(listing.values(), key=lambda file: file.order)}
 
 
-def _find_files(folder: Path) -> list[tuple[str, str, Path]]:
-    """Name, version and path of each file, unchecked."""
-    found = []
+def _find_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Yields name, version and path of each file, unchecked."""
     for path in _list_visible(folder):
         if path.suffix == SUFFIX:
-            found.append((path.stem, FIRST_VERSION, path))
+            yield path.stem, FIRST_VERSION, path
         elif os.path.isdir(path):
-            try:
-                inside = _list_visible(path)
-            except (PermissionError, FileNotFoundError):  # such as lost+found, or deleted a moment ago
-                continue
-            found += [(path.name, file.stem, file) for file in inside if file.suffix == SUFFIX]
-    return found
+            with suppress(PermissionError, FileNotFoundError):  # such as lost+found, or deleted a moment ago
+                yield from ((path.name, file.stem, file) for file in _list_visible(path) if file.suffix == SUFFIX)
 
 
 def _list_visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _describe_file(name: str, version: str, path: Path, folder: Path | None = None) -> CheckpointFile:
-    refusal = _refuse(name, version, path, folder)
-    return CheckpointFile(_printable(name), _printable(version), path, sign_file(path), refusal)
-
-
-def _refuse(name: str, version: str, path: Path, folder: Path | None) -> str | None:
-    """Why a file must not be opened: an invalid name, a link out of the folder, a pipe that would block."""
+def _describe(name: str, version: str, path: Path, folder: Path | None = None) -> CheckpointFile:
+    """Describes a file; it must not be opened with an invalid name, as a link out of the folder, or as a pipe."""
+    refusal = None
     if not _NAME.fullmatch(name):
-        return f"the name of a model must match {_NAME.pattern}, but is {name!r}"
-    if not _VERSION.fullmatch(version):
-        return f"a version must be a whole number from 1 without leading zeros, but is {version!r}"
-    if folder is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        return f"{path.name} is a link that leaves the folder"
-    if os.path.exists(path) and not os.path.isfile(path):
-        return f"{path.name} is not a regular file"
-    return None
+        refusal = f"the name of a model must match {_NAME.pattern}, but is {name!r}"
+    elif not _VERSION.fullmatch(version):
+        refusal = f"a version must be a whole number from 1 without leading zeros, but is {version!r}"
+    elif folder is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        refusal = f"{path.name} is a link that leaves the folder"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        refusal = f"{path.name} is not a regular file"
+    return CheckpointFile(_printable(name), _printable(version), path, sign_file(path), refusal)
 
 
 def _printable(name: str) -> str:

@@ -10,8 +10,7 @@ from kanmodel.errors import quote
 from kanmodel.explain.what_if import DEFAULT_POINTS
 from kanmodel.network.config import ModelConfig
 from service.http.errors import unusable
-from service.models.loaded import Served
-from service.models.registry import Registry
+from service.models.registry import Registry, Served
 from service.requests.arrays import Axis, read_array
 from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.outputs import read_output

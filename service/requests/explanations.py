@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kanmodel.explain.attribution import LedgerOptions
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.baselines import read_baseline
 from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.groups import read_groups

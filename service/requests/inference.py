@@ -10,7 +10,7 @@ from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions, Segments
 from kanmodel.network.config import Groups
 from service.http.errors import unusable
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.baselines import read_baseline
 from service.requests.bodies import Limits, find_limits, parse_object, validate_request
 from service.requests.groups import parse_groups, read_groups

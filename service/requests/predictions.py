@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kanmodel.data import Array
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.windows import refuse_infinite_windows, take_windows
 from service.schemas.predictions import PredictRequest

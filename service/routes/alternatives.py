@@ -14,7 +14,7 @@ from service.document.operations import describe_body
 from service.http.answers import JSON
 from service.http.negotiation import accept_json
 from service.http.security import EXPLAIN
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.alternatives import read_ablate, read_compare, read_counterfactual, read_what_if
 from service.requests.bodies import read_body
 from service.routes.connections import while_connected

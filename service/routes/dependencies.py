@@ -12,8 +12,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from service.http.errors import unusable
 from service.http.headers import find_header
-from service.models.loaded import Served
-from service.models.registry import Registry
+from service.models.registry import Registry, Served
 from service.schemas.closed import VERSION
 from service.schemas.predictions import RangeWarnings
 from service.settings import Settings

@@ -15,7 +15,7 @@ from service.http.answers import SVG, answer_json, answer_svg
 from service.http.errors import unusable
 from service.http.negotiation import choose_format, refuse_other_than_json
 from service.http.security import READ
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute

@@ -12,7 +12,7 @@ from service.document.operations import describe_body
 from service.http.answers import answer_json
 from service.http.negotiation import accept_json
 from service.http.security import READ
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.bodies import most_windows, read_body
 from service.requests.predictions import read_prediction
 from service.routes.dependencies import (

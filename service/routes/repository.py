@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,7 +16,7 @@ from service.http.answers import JSON, answer_json
 from service.http.errors import BadRequestError, ForbiddenError, UnsupportedError
 from service.http.negotiation import accept_json
 from service.http.security import ADMIN
-from service.models.registry import Entry
+from service.models.registry import Entry, Registry
 from service.models.watching import Watch
 from service.requests.bodies import Limits, parse_object, read_body, validate_request
 from service.routes.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
@@ -58,7 +59,7 @@ async def load_model(request: Request) -> Response:
     continues if the deadline passes first.
     """
     try:
-        entries = await _change(request, LoadRequest, Watch.load_model)
+        entries = await _change(request, LoadRequest, Registry.load_model)
     except (CheckpointError, OSError) as error:
         raise BadRequestError(f"the models cannot be read: {error}", code="load_failed") from error
     for entry in entries[:1]:
@@ -81,7 +82,7 @@ async def unload_model(request: Request) -> Response:
 
     Requests in flight finish.
     """
-    entries = await _change(request, UnloadRequest, Watch.unload_model)
+    entries = await _change(request, UnloadRequest, Registry.unload_model)
     return answer_json(list(map(describe_entry, entries)))
 
 
@@ -94,7 +95,7 @@ def _admit(request: Request) -> Parts:
 
 
 async def _change(
-    request: Request, cls: type[Closed], change: Callable[[Watch, str], Awaitable[None]]
+    request: Request, cls: type[Closed], change: Callable[[Registry, str], tuple[str, ...] | None]
 ) -> Sequence[Entry]:
     """Loads or unloads the model of the path, waits until the deadline, and returns its versions.
 
@@ -109,7 +110,9 @@ async def _change(
     deadline = find_deadline(request)
     await _read(request, cls)
     name = request.path_params["model"]
-    await deadline.wait(asyncio.shield(asyncio.ensure_future(change(request.app.state.watch, name))))
+    watch: Watch = request.app.state.watch
+    changing = asyncio.ensure_future(watch.apply(partial(change, parts.registry, name)))
+    await deadline.wait(asyncio.shield(changing))
     request.state.model = name
     return parts.registry.index().get(name, ())
 

@@ -12,7 +12,7 @@ from kanmodel.explain.counterfactual import Counterfactual as Found
 from kanmodel.explain.counterfactual import Counterfactuals, Neighbour
 from kanmodel.explain.shifts import Search
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.predictions import (

@@ -12,7 +12,7 @@ from kanmodel.explain import faithfulness, importance
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Attribution, Importance
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter

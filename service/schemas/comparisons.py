@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.comparison import Comparison, Comparisons
 from kanmodel.explain.model_comparison import EdgeChange, ModelComparison
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.alternatives import Output, Shared
 from service.schemas.closed import Closed, OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version

@@ -12,7 +12,7 @@ from kanmodel.explain import curves
 from kanmodel.explain.curves import Edge, Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
 from service.schemas.reference import OnReference, describe_span

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.formula import Formulas
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.reference import OnReference, describe_span

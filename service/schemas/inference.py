@@ -10,8 +10,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.data import Array
-from service.models.loaded import Served
-from service.models.registry import Entry
+from service.models.registry import Entry, Served
 from service.schemas.baselines import BaselineName
 from service.schemas.closed import Closed
 from service.schemas.explanations import Explanation

@@ -12,8 +12,7 @@ from kanmodel.data import Feature
 from kanmodel.network.bases import BASES, BSpline
 from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
-from service.models.loaded import Served
-from service.models.registry import Entry, State, choose_default
+from service.models.registry import Entry, Served, State, choose_default
 
 Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
 Checkpoint = Annotated[
@@ -315,7 +314,7 @@ def _summarise_version(entry: Entry) -> VersionSummary:
         "version": entry.version,
         "state": entry.state,
         "ready": entry.is_ready,
-        "loaded": entry.served is not None,
+        "loaded": entry.source.served is not None,
         "checkpoint": entry.checkpoint,
     }
     if entry.reason is not None:

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.model import Model
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
 

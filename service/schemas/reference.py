@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Name, Version
 

@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import report
 from kanmodel.explain.report import Report
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.reference import OnReference, describe_span
 

@@ -12,7 +12,7 @@ from kanmodel.explain.pruning import Fidelity, FidelityPoint
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.structure import NodeKind
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import Color, FormatParameter, ThemeParameter

@@ -12,7 +12,7 @@ from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecast
 from kanmodel.explain.pruning import PruningRule
 from service.http.answers import encode_json
 from service.http.errors import unusable
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.alternatives import describe_ablation, describe_counterfactuals, describe_curves, describe_shared
 from service.schemas.comparisons import describe_against, describe_comparisons
 from service.schemas.predictions import RangeWarnings, warn_of_range

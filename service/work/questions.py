@@ -11,7 +11,7 @@ from kanmodel.explain.attribution import LedgerOptions, Segments
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.network.config import Groups
 from service.http.errors import unusable
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.schemas.explanations import Detail
 
 

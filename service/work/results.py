@@ -21,7 +21,7 @@ from kanmodel.explain.topology import Topology
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from service.http.errors import NotReadyError, unusable
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.work.executor import Executor
 from service.work.jobs import UNKNOWN, Cost, Kind
 

@@ -21,8 +21,7 @@ import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import UnknownNameError
 from service.http.errors import NotReadyError
-from service.models.loaded import Source
-from service.models.registry import Registry
+from service.models.registry import Registry, Source
 from service.models.repository import list_checkpoints
 
 N_MODELS, N_FIT = 60, 5
@@ -59,7 +58,7 @@ def few(tmp_path):
 
 
 def in_memory(registry):
-    return {entry.name for entry in registry.entries if entry.served is not None}
+    return {entry.name for entry in registry.entries if entry.source.served is not None}
 
 
 def metric(client, name):
@@ -354,7 +353,9 @@ def test_threads_that_race_for_models_account_for_each_once(tmp_path):
         thread.join()
     assert failures == []
     assert all(entry.is_ready for entry in registry.entries)
-    assert registry.n_bytes == sum(entry.source.n_bytes for entry in registry.entries if entry.served is not None)
+    assert registry.n_bytes == sum(
+        entry.source.n_bytes for entry in registry.entries if entry.source.served is not None
+    )
 
 
 def _record(failures, function, *arguments):

@@ -15,7 +15,7 @@ from waiting import poll
 from kanmodel import Model, load
 from kanmodel.checkpoint import save_checkpoint
 from service.app import create_app
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.requests.explanations import read_question
 from service.settings import Settings
 

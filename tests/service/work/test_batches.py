@@ -14,8 +14,7 @@ from virtual import VirtualWorker, run_virtually
 from kanmodel import Model
 from kanmodel.computing import pause
 from service.http.owners import OWNER
-from service.models.loaded import Served
-from service.models.registry import Registry
+from service.models.registry import Registry, Served
 from service.requests.explanations import read_question
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

@@ -13,8 +13,7 @@ from kanmodel import Model, NonFiniteError
 from kanmodel import model as core
 from kanmodel.checkpoint import Reference, load_checkpoint, save_checkpoint
 from kanmodel.explain.pruning import PruningRule, Thresholds
-from service.models.loaded import Served
-from service.models.registry import Registry
+from service.models.registry import Registry, Served
 from service.models.repository import BUNDLED
 from service.telemetry.metrics import Metrics
 from service.work.budget import Bounds

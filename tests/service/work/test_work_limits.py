@@ -26,7 +26,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.show.network import draw_topology
 from service.http.answers import answer_json, encode_json
-from service.models.loaded import Served
+from service.models.registry import Served
 from service.routes.topology import N_LINKS
 from service.schemas.edges import describe_edges
 from service.schemas.topology import describe_topology

@@ -3,7 +3,7 @@ import sys
 
 SCRIPT = """
 import ctypes, sys, threading
-from service.memory import share_memory
+from service.models.watching import share_memory
 
 if sys.argv[1] == "shared":
     share_memory()
