@@ -51,8 +51,7 @@ from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
-from service.telemetry.observation import OTHER, Observation, record_request
-from service.telemetry.traces import switch_on
+from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
 from service.work.answers import Answers
 from service.work.budget import Bounds
 from service.work.executor import Executor
@@ -95,7 +94,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         ConfigError: the API keys cannot be used, or there must be some; or tracing is on, and OpenTelemetry is missing.
     """
     if settings.tracing:
-        switch_on()
+        start_tracing()
     registry = Registry(settings.models, settings.model_bytes)
     counted = Metrics(registry, replica)
     bounds = Bounds(
@@ -113,7 +112,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         Answers(settings.cached_answers, registry.index),
         counted,
     )
-    counted.watch_preparation(lambda: parts.results.unprepared)
+    counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
         version=version("kanscope"),

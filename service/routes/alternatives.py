@@ -39,7 +39,7 @@ from service.schemas.alternatives import (
 )
 from service.schemas.comparisons import CompareRequest, CompareResponse
 from service.settings import Settings
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.alternatives import Ablate, Alternative, Compare, answer_alternative
 from service.work.estimates import estimate_parsing
 

@@ -34,7 +34,7 @@ from service.routes.dependencies import (
 from service.routes.direct import DirectRoute
 from service.schemas.explanations import ExplainRequest, ExplainResponse
 from service.schemas.predictions import RangeWarnings, warn_of_range
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.estimates import estimate_describing, estimate_explanations, estimate_joining, estimate_parsing
 from service.work.explanations import Advance, compute_explanations, describe_question
 from service.work.questions import Question

@@ -32,7 +32,7 @@ from service.routes.direct import ProtocolRoute
 from service.schemas.explanations import Explanation
 from service.schemas.inference import InferRequest, InferResponse, describe_inference
 from service.schemas.predictions import warn_of_range
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.estimates import estimate_describing, estimate_explanations, estimate_parsing
 from service.work.explanations import Advance, compute_explanations
 from service.work.jobs import Kind

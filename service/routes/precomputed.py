@@ -14,7 +14,7 @@ from service.http.answer_cache import Answer
 from service.http.security import require_scope, scopes_of
 from service.routes.connections import while_connected
 from service.routes.dependencies import find_deadline, find_parts
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.estimates import estimate_compression
 
 

@@ -34,7 +34,7 @@ from service.schemas.predictions import (
     warn_of_range,
 )
 from service.settings import Settings
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.estimates import estimate_describing, estimate_parsing
 from service.work.forecasts import Answering
 

@@ -34,8 +34,8 @@ class RequestLog:
     def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._is_wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
-        self._stated = {"event": "request", "level": "info", **_stated_process(settings)}
-        self._dump = _dump_line if _is_json(settings, self._stream) else _dump_for_people
+        self._shared = {"event": "request", "level": "info", **_name_process(settings)}
+        self._dump = _dump_json if _is_json(settings, self._stream) else _dump_for_people
         self._lines: list[bytes] = []
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
@@ -50,72 +50,54 @@ class RequestLog:
         """
         if not self._is_wanted:
             return
-        line = {
-            **self._stated,
-            "timestamp": datetime.now(UTC),
-            "id": state["request_id"],
-            "method": method,
-            "route": route,
-            "status": status,
-            "seconds": round(seconds, 6),
-        }
-        for name in STATED:
-            if name in state:
-                line[name] = state[name]
+        line = {**self._shared, "timestamp": datetime.now(UTC), "id": state["request_id"], "method": method}
+        line |= {"route": route, "status": status, "seconds": round(seconds, 6)}
+        line |= {name: state[name] for name in STATED if name in state}
         if not self._lines:
             asyncio.get_running_loop().call_soon(self.flush)
         self._lines.append(self._dump(line))
 
     def flush(self) -> None:
-        """Writes the lines that were added."""
-        lines, self._lines = self._lines, []
-        text = bytearray()
-        for line in lines:
-            if len(text) + len(line) > PIPE_BUF:
-                self._write(text)
-                text.clear()
-            text += line
-        self._write(text)
-
-    def _write(self, text: bytes | bytearray) -> None:
-        self._stream.buffer.write(text)
-        self._stream.buffer.flush()
+        """Writes the lines that were added, in pieces of at most `PIPE_BUF` where no line is longer."""
+        pieces = [bytearray()]
+        for line in self._lines:
+            if len(pieces[-1]) + len(line) > PIPE_BUF:
+                pieces.append(bytearray())
+            pieces[-1] += line
+        self._lines = []
+        for piece in pieces:
+            self._stream.buffer.write(piece)
+            self._stream.buffer.flush()
 
 
 def configure_logging(settings: Settings) -> None:
     """Formats the records of the standard library's logging like the access log."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines(settings) if _is_json(settings, sys.stderr) else logging.Formatter(PEOPLE, CLOCK))
+    is_json = _is_json(settings, sys.stderr)
+    handler.setFormatter(_JsonFormatter(_name_process(settings)) if is_json else logging.Formatter(PEOPLE, CLOCK))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     logging.captureWarnings(True)
 
 
-class _JsonLines(logging.Formatter):
-    """Formats a record as one line of JSON, with a traceback without values of variables.
+class _JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON with the members shared by all lines; a traceback shows no variables."""
 
-    Args:
-        settings: determine whether lines state their process.
-    """
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, shared: dict[str, int]) -> None:
         super().__init__()
-        self._stated = _stated_process(settings)
+        self._shared = shared
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        line = {
-            **self._stated,
-            "event": _as_unicode(record.getMessage()),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "timestamp": datetime.fromtimestamp(record.created, UTC),
-        }
+        """The line, without its end."""
+        texts = {"event": record.getMessage(), "level": record.levelname.lower(), "logger": record.name}
         if record.exc_info:
-            line["exception"] = _as_unicode(self.formatException(record.exc_info))
-        return orjson.dumps(line, option=orjson.OPT_UTC_Z).decode()
+            texts["exception"] = self.formatException(record.exc_info)
+        # JSON has no lone surrogates, as of a file name that is not valid UTF-8.
+        line = {name: text.encode(errors="replace").decode() for name, text in texts.items()}
+        time = datetime.fromtimestamp(record.created, UTC)
+        return _dump_json({**self._shared, **line, "timestamp": time}).decode().removesuffix("\n")
 
 
-def _dump_line(line: dict[str, Any]) -> bytes:
+def _dump_json(line: dict[str, Any]) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -126,12 +108,7 @@ def _dump_for_people(line: dict[str, Any]) -> bytes:
     return f"{clock} {level} {event} {members}\n".encode()
 
 
-def _as_unicode(text: str) -> str:
-    """The text without lone surrogates, as in a file name that is not valid UTF-8."""
-    return text.encode(errors="replace").decode()
-
-
-def _stated_process(settings: Settings) -> dict[str, int]:
+def _name_process(settings: Settings) -> dict[str, int]:
     """The process id for each line, if there are several processes."""
     return {"process": os.getpid()} if settings.is_shared else {}
 

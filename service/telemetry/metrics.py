@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -26,7 +27,7 @@ _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
 
 
 class Metrics:
-    """The metrics of one app; each app in a process has its own.
+    """The metrics of one app; each app in a process has its own. Their help texts document them.
 
     Args:
         models: the models, counted by state at each scrape.
@@ -34,86 +35,45 @@ class Metrics:
     """
 
     def __init__(self, models: Registry, replica: str = "") -> None:
-        registry = _OfReplica(replica) if replica else CollectorRegistry()
-        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
-        self._requests = Counter(
-            "kanscope_requests", "Requests by route and status.", ["route", "status"], registry=registry
+        registry = _ReplicaRegistry(replica) if replica else CollectorRegistry()
+        counter = partial(Counter, namespace="kanscope", registry=registry)
+        gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
+        histogram = partial(Histogram, namespace="kanscope", registry=registry)
+        timed = partial(histogram, buckets=_SECONDS)
+        requests = counter("requests", "Requests by route and status.", ["route", "status"])
+        seconds = timed(
+            "request_seconds", "Seconds from the arrival of a request to the end of its response.", ["route"]
         )
-        self._request_seconds = Histogram(
-            "kanscope_request_seconds",
-            "Seconds from the arrival of a request to the end of its response.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.in_flight = gauge("requests_in_flight", "Requests being answered.")
+        self.queue_depth = gauge(
+            "queue_depth", "Requests that wait for the models or are being computed.", ["priority"]
         )
-        self._of_requests: dict[
-            tuple[str, int], tuple[Counter, Histogram]
-        ] = {}  # a cache: finding a metric by its labels is slow
-        self._in_flight = Gauge(
-            "kanscope_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
+        self.pending_bytes = gauge(
+            "pending_bytes", "Bytes that requests hold while they are read, computed and answered.", ["priority"]
         )
-        self._queue_depth = Gauge(
-            "kanscope_queue_depth",
-            "Requests that wait for the models or are being computed.",
-            ["priority"],
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self._pending_bytes = Gauge(
-            "kanscope_pending_bytes",
-            "Bytes that requests hold while they are read, computed and answered.",
-            ["priority"],
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self._batch_windows = Histogram(
-            "kanscope_batch_windows", "Windows forecast together.", buckets=_SIZES, registry=registry
-        )
-        self._slice_seconds = Histogram(
-            "kanscope_slice_seconds",
-            "Seconds of one slice of explanations.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._residuals = Histogram(
-            "kanscope_explanation_residual",
+        self.batch_windows = histogram("batch_windows", "Windows forecast together.", buckets=_SIZES)
+        self.slice_seconds = timed("slice_seconds", "Seconds of one slice of explanations.")
+        self._residuals = histogram(
+            "explanation_residual",
             "Residuals of explanations, in standard deviations of the output.",
             ["model"],
             buckets=_DEVIATIONS,
-            registry=registry,
         )
-        self._unconverged = Counter(
-            "kanscope_explanations_unconverged",
-            "Explanations that did not converge.",
-            ["model"],
-            registry=registry,
+        self._unconverged = counter("explanations_unconverged", "Explanations that did not converge.", ["model"])
+        self._outside_range = counter(
+            "inputs_outside_range", "Windows with a feature outside its training range.", ["model", "feature"]
         )
-        self._outside_range = Counter(
-            "kanscope_inputs_outside_range",
-            "Windows with a feature outside its training range.",
-            ["model", "feature"],
-            registry=registry,
+        self.unprepared = gauge(
+            "unprepared_outputs", "Model outputs whose global results are still to be computed in advance."
         )
-        self._unprepared = Gauge(
-            "kanscope_unprepared_outputs",
-            "Model outputs whose global results are still to be computed in advance.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        by_state = Gauge(
-            "kanscope_models", "Models by state.", ["state"], registry=registry, multiprocess_mode="livemax"
-        )
-        for state in get_args(State):
-            self._watch(by_state.labels(state), partial(_count, models, state))
-        in_memory = Gauge(
-            "kanscope_model_bytes",
-            "Estimated bytes of the models in memory.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self._watch(in_memory, lambda: models.n_bytes)
+        self._by_state = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
+        self._model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
         build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
+        self._models = models
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        # Finding a metric by its labels is slow.
+        self._of_route = cache(lambda route, status: (requests.labels(route, status), seconds.labels(route)))
         folder = os.environ.get(SHARED)
         self._exposed = registry if folder is None else CollectorRegistry()
         self._exposed.register(build)
@@ -130,60 +90,27 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         return encode(self._exposed), media_type
 
+    def watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
+        """Sets a gauge to a number at each refresh."""
+        self._watched.append((gauge, number))
+
     def refresh(self) -> None:
-        """Sets the watched gauges to their current values, so that other processes see them."""
+        """Sets the watched gauges, and those of the models, so that other processes see their current values."""
         for gauge, number in self._watched:
             gauge.set(number())
-
-    def watch_queue(self, priority: str, depth: Callable[[], int]) -> None:
-        """Reports the queue depth of one priority, as of the last refresh."""
-        self._watch(self._queue_depth.labels(priority), depth)
-
-    def watch_pending_bytes(self, priority: str, n_bytes: Callable[[], int]) -> None:
-        """Reports how many bytes requests of one priority hold, as of the last refresh."""
-        self._watch(self._pending_bytes.labels(priority), n_bytes)
-
-    def watch_preparation(self, count: Callable[[], int]) -> None:
-        """Reports how many outputs wait for their global results, as of the last refresh."""
-        self._watch(self._unprepared, count)
-
-    def begin_request(self) -> None:
-        """Counts a request in flight."""
-        self._in_flight.inc()
-
-    def end_request(self) -> None:
-        """Ends the count of a request in flight."""
-        self._in_flight.dec()
-
-    def _watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
-        self._watched.append((gauge, number))
+        tally = Tally(entry.state for entry in self._models.entries)
+        for state in get_args(State):
+            self._by_state.labels(state).set(tally[state])
+        self._model_bytes.set(self._models.n_bytes)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Records an answered request."""
-        counted = self._of_requests.get((route, status))
-        if counted is None:
-            counted = self._requests.labels(route, status), self._request_seconds.labels(route)
-            self._of_requests[route, status] = counted
-        number, duration = counted
+        number, duration = self._of_route(route, status)
         number.inc()
         duration.observe(seconds)
 
-    def observe_batch(self, n_windows: int) -> None:
-        """Records a batch of forecasts."""
-        self._batch_windows.observe(n_windows)
-
-    def observe_slice(self, seconds: float) -> None:
-        """Records a slice of explanations."""
-        self._slice_seconds.observe(seconds)
-
     def observe_explanation(self, model: str, residual: float, converged: bool) -> None:
-        """Records an explanation.
-
-        Args:
-            model: name of the model.
-            residual: its residual (convergence delta), in standard deviations of the output.
-            converged: whether it has converged.
-        """
+        """Records an explanation of a model: its residual in standard deviations of the output, and its convergence."""
         self._residuals.labels(model).observe(residual)
         if not converged:
             self._unconverged.labels(model).inc()
@@ -194,30 +121,22 @@ class Metrics:
             self._outside_range.labels(model, feature).inc(n)
 
 
-class _OfReplica(CollectorRegistry):
-    """A registry that labels every sample with its replica, because each scrape reaches one of several.
-
-    Args:
-        replica: its id.
-    """
+class _ReplicaRegistry(CollectorRegistry):
+    """A registry that labels every sample with its replica and process, because each scrape reaches one of several."""
 
     def __init__(self, replica: str) -> None:
         super().__init__()
         self._labels = {"pid": str(os.getpid()), "replica": replica}
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics, each sample labelled with replica and process."""
+        """Yields the metrics, each sample labelled."""
         for metric in super().collect():
             metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
             yield metric
 
 
 class _Processes(Collector):
-    """The usual ``process_*`` metrics of each process that shares its metrics through a folder.
-
-    Args:
-        folder: the folder.
-    """
+    """The usual ``process_*`` metrics of each process that shares its metrics through a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -231,7 +150,3 @@ class _Processes(Collector):
                 family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
                 family.samples += [sample._replace(labels={"pid": pid}) for sample in metric.samples]
         yield from families.values()
-
-
-def _count(models: Registry, state: State) -> int:
-    return sum(entry.state == state for entry in models.entries)

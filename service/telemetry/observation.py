@@ -1,26 +1,38 @@
-"""The outermost middleware: request ids, access log and metrics for every response."""
+"""The outermost middleware: request ids, access log, metrics and spans for every response.
+
+OpenTelemetry's spans of a request's parts are children of FastAPI's own span, which continues the trace of the client's
+``traceparent`` (W3C Trace Context) and is exported as OpenTelemetry's environment variables say.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
+from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kanmodel.errors import ConfigError
 from service.http.error_answers import answer_failure, send_error
 from service.http.errors import unusable
 from service.http.headers import address_of
 from service.http.ids import HEADER, choose_request_id
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
-from service.telemetry.traces import describe_request
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
-_ID = HEADER.lower().encode()
 MAX_PARAMETERS = 1000  # of a query: to parse more takes long
 OTHER = "other"  # label of requests that match no route template, such as static files
+NAME = "kanscope"
+Part = Literal["parse", "wait", "forecast", "slice", "encode"]
+_NOTHING = nullcontext()
+_ID = HEADER.lower().encode()
+
+_is_tracing = False  # asking OpenTelemetry takes longer than many of the operations that a span would time
 
 
 class Observation:
@@ -55,47 +67,72 @@ class Observation:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                describe_request(scope["method"], find_route(scope), state)  # before the span ends with the response
+                _describe_request(scope, state)  # before the span ends with the response
                 message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
             await send(message)
 
-        self._metrics.begin_request()
+        self._metrics.in_flight.inc()
         try:
-            await self._answer(scope, receive, send_with_id)
+            if (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
+                reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
+                await send_error(unusable("query", reason, "limit_exceeded"), scope, receive, send_with_id)
+            else:
+                await self._app(scope, receive, send_with_id)
         except Exception as error:
             if status:  # the response has started: the server closes the connection
                 raise
             response = await answer_failure(Request(scope), error)
             await response(scope, receive, send_with_id)
         finally:
-            self._metrics.end_request()
-            seconds = perf_counter() - start
-            route = find_route(scope) or OTHER
+            self._metrics.in_flight.dec()
+            seconds, route = perf_counter() - start, _find_route(scope) or OTHER
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
-            reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
-            await send_error(unusable("query", reason, "limit_exceeded"), scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-def find_route(scope: Scope) -> str | None:
-    """The route template of a request; None if it matched none, or has not been routed."""
-    route: str | None = getattr(scope.get("route"), "path_format", None)
-    return route
 
 
 def record_request(
-    metrics: Metrics,
-    log: RequestLog,
-    route: str,
-    state: Mapping[str, Any],
-    method: str,
-    status: int,
-    seconds: float,
+    metrics: Metrics, log: RequestLog, route: str, state: Mapping[str, Any], method: str, status: int, seconds: float
 ) -> None:
-    """Records a finished request in the metrics and the access log; see `RequestLog`."""
+    """Records a finished request in the metrics and the access log; see `RequestLog.write`."""
     metrics.observe_request(route, status, seconds)
     log.write(state, method, route, status, seconds)
+
+
+def start_tracing() -> None:
+    """Records spans of the apps in this process from now on.
+
+    Raises:
+        ConfigError: OpenTelemetry's SDK is not installed; its API alone discards all spans.
+    """
+    if find_spec("opentelemetry.sdk") is None:
+        raise ConfigError("tracing needs OpenTelemetry: pip install 'kanscope[otel]'")
+    global _is_tracing
+    _is_tracing = True
+
+
+def span(part: Part, **attributes: int) -> AbstractContextManager[object]:
+    """Opens a child span for a part of the current request; does nothing if the request is not recorded.
+
+    Args:
+        part: name of the span.
+        attributes: amounts, such as ``windows=32``; never a client's data.
+    """
+    if not _is_tracing or not trace.get_current_span().is_recording():
+        return _NOTHING
+    return trace.get_tracer(NAME).start_as_current_span(part, attributes=attributes)
+
+
+def _describe_request(scope: Scope, state: Mapping[str, Any]) -> None:
+    """Sets what FastAPI does not know on the request's span: id, model, and the route of a cached answer."""
+    if _is_tracing and (current := trace.get_current_span()).is_recording():
+        for name in ("request_id", "client", "model", "checkpoint", "windows"):
+            if name in state:
+                current.set_attribute(f"{NAME}.{name}", state[name])
+        if (route := _find_route(scope)) is not None:
+            current.update_name(f"{scope['method']} {route}")
+            current.set_attribute("http.route", route)
+
+
+def _find_route(scope: Scope) -> str | None:
+    """The route template of a request; None if it matched none, or has not been routed."""
+    route: str | None = getattr(scope.get("route"), "path_format", None)
+    return route

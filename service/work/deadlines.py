@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.http.errors import DeadlineError
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 
 Result = TypeVar("Result")
 

@@ -25,7 +25,7 @@ from kanmodel.model import Model
 from service.http.errors import NotReadyError
 from service.http.owners import OWNER, Owner
 from service.telemetry.metrics import Metrics
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.batches import Batches
 from service.work.budget import Bounds, Budget
 from service.work.deadlines import Deadline
@@ -58,7 +58,7 @@ class Executor:
         self._metrics = metrics
         self._budget = Budget(bounds)
         self.claim = self._budget.claim
-        self._forecasts = Forecasts(self._budget, metrics.observe_batch)
+        self._forecasts = Forecasts(self._budget, metrics.batch_windows.observe)
         self._batches = Batches(self.run_in_turns)
         self._make_worker: Callable[[str, bool], Worker] = Worker
         self._idle: list[Worker] = []
@@ -69,8 +69,8 @@ class Executor:
         self._by_key: dict[Hashable, Job] = {}
         self._closed = False
         for kind in URGENCY:
-            metrics.watch_queue(kind, partial(getattr, self._budget.places[kind], "taken"))
-            metrics.watch_pending_bytes(kind, partial(getattr, self._budget.pools[kind], "taken"))
+            metrics.watch(metrics.queue_depth.labels(kind), partial(getattr, self._budget.places[kind], "taken"))
+            metrics.watch(metrics.pending_bytes.labels(kind), partial(getattr, self._budget.pools[kind], "taken"))
 
     def start(self, make_worker: Callable[[str, bool], Worker] = Worker) -> None:
         """Starts the threads."""
@@ -388,7 +388,7 @@ class Executor:
             with span("slice"):
                 yield
         finally:
-            self._metrics.observe_slice(perf_counter() - start)
+            self._metrics.slice_seconds.observe(perf_counter() - start)
 
     def _refuse_closed(self) -> None:
         if self._closed:

@@ -18,7 +18,7 @@ from service.schemas.baselines import UsedBaseline, describe_baseline, describe_
 from service.schemas.explanations import ExplainHeader, Explanation, describe_explanation
 from service.schemas.predictions import RangeWarnings
 from service.telemetry.metrics import Metrics
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.deadlines import Deadline
 from service.work.estimates import PART
 from service.work.executor import Executor

@@ -21,7 +21,7 @@ import numpy as np
 from kanmodel.data import Array
 from kanmodel.model import Model
 from service.http.owners import OWNER, Owner
-from service.telemetry.traces import span
+from service.telemetry.observation import span
 from service.work.budget import Budget
 from service.work.deadlines import Deadline
 from service.work.jobs import Cost

@@ -99,11 +99,11 @@ def test_models_are_counted_by_state(local_service):
 
 def test_work_on_models_is_observed(metrics):
     """Measurements of the executor and of explanations have their metrics."""
-    metrics.watch_queue("predict", lambda: 3)
-    metrics.watch_pending_bytes("predict", lambda: 5)
-    metrics.watch_preparation(lambda: 2)
-    metrics.observe_batch(5)
-    metrics.observe_slice(0.004)
+    metrics.watch(metrics.queue_depth.labels("predict"), lambda: 3)
+    metrics.watch(metrics.pending_bytes.labels("predict"), lambda: 5)
+    metrics.watch(metrics.unprepared, lambda: 2)
+    metrics.batch_windows.observe(5)
+    metrics.slice_seconds.observe(0.004)
     metrics.observe_explanation("two", 3e-4, converged=True)
     metrics.observe_explanation("two", 0.3, converged=False)
     known = expose(metrics)
@@ -119,7 +119,7 @@ def test_work_on_models_is_observed(metrics):
 
 def test_two_apps_share_nothing(metrics, folder):
     """Each app has its own metrics, even in one process."""
-    metrics.observe_batch(5)
+    metrics.batch_windows.observe(5)
     assert expose(metrics)[("kanscope_batch_windows_count",)] == 1
     assert expose(Metrics(Registry(folder)))[("kanscope_batch_windows_count",)] == 0
 

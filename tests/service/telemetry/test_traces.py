@@ -18,8 +18,8 @@ from waiting import poll
 from kanmodel.errors import ConfigError
 from service.app import create_app
 from service.settings import Settings
-from service.telemetry import traces
-from service.telemetry.traces import span
+from service.telemetry import observation
+from service.telemetry.observation import span
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -123,7 +123,7 @@ def test_without_tracing_nothing_is_recorded(exporter, serve, folder):
 
 def test_tracing_without_the_sdk_is_refused_at_the_start(monkeypatch):
     """The API alone would discard every span."""
-    monkeypatch.setattr(traces, "find_spec", lambda name: None)
+    monkeypatch.setattr(observation, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'kanscope\[otel\]'"):
         create_app(Settings(tracing=True))
 
