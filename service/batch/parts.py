@@ -1,57 +1,35 @@
-"""Parts of the result: each is one explained chunk as a parquet file, with provenance and checksum."""
+"""The result of a table: a folder of parts, each an explained chunk as a parquet file, and the manifest of the run."""
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
 
-from kanmodel.data import Array
+from kanmodel.data import Array, take_windows
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.paths.bisection import BATCH
-from kanmodel.model import Model
-from service.batch.chunks import Chunk
-from service.batch.plan import Plan, describe_plan
+from kanmodel.files import replacing
+from service.batch.chunks import Chunk, Plan, Summary
 from service.batch.tables import first_line
 
 KEY = "kanscope"  # key of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # prefix of a feature's or group's name, like the two below
-EFFECTS = ("removed", "alone")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Counts of one part, or of all parts.
-
-    Attributes:
-        windows: explained windows.
-        lost: windows that are not explained, because of bad rows or because their results are not finite.
-        rejected: entries in the list of rejected rows.
-        unconverged: windows whose ledgers have not converged.
-        across_gaps: windows that are left out because they cross a gap in time.
-        gap: the times around one such gap; empty if there is none.
-    """
-
-    windows: int = 0
-    lost: int = 0
-    rejected: int = 0
-    unconverged: int = 0
-    across_gaps: int = 0
-    gap: str = ""
-
-    def __add__(self, other: Summary) -> Summary:
-        counts = {name: count + getattr(other, name) for name, count in vars(self).items() if name != "gap"}
-        return Summary(**counts, gap=self.gap or other.gap)
+MANIFEST, REJECTED = "_manifest.json", "_rejected.csv"  # readers of parquet folders skip a leading _
+TEMPORARY = ".writing-"
+NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -60,38 +38,24 @@ class Part:
 
     Attributes:
         number: number of its chunk.
+        digest: hash of its chunk.
         summary: its counts.
         read: bytes of the table up to the end of its chunk, roughly.
-        data: content of the file.
+        data: content of the file; empty if it is in the folder.
     """
 
     number: int
+    digest: str
     summary: Summary
     read: int
-    data: bytes
+    data: bytes = b""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """The record in the metadata of a part in the folder.
-
-    Attributes:
-        input: digest of its chunk.
-        summary: its counts.
-        read: bytes of the table up to the end of its chunk, roughly.
-    """
-
-    input: str
-    summary: Summary
-    read: int
-
-
-def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda: False) -> Part:
+def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda: False) -> Part:
     """Explains a chunk.
 
     Args:
-        model: the model.
-        plan: the options.
+        plan: the model and the options.
         chunk: the windows.
         is_stopped: called between batches; whether to stop.
 
@@ -99,27 +63,36 @@ def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], b
         CancelledError: `is_stopped` returned True.
         DataError: a result is not finite, and the plan is strict.
     """
-    explained: list[pl.DataFrame] = []
+    groups, features = tuple(plan.model.config.groups), plan.model.config.feature_names
+    prefixes = ("contribution", "removed", "alone") if plan.effects else ("contribution",)
+    entries = [f"{prefix}_{name}" for prefix in prefixes for name in (*features, *groups)]
+    numbers = ("prediction", "baseline", *entries, "residual", "error")
+    explained = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]
     kept: list[int] = []
     rejected = chunk.rejected.rows()
-    for first in range(0, len(chunk), BATCH):
+    for first in range(0, len(chunk.ends), BATCH):
         if is_stopped():
             raise CancelledError
-        windows = chunk.take(first, first + BATCH, plan.lookback)
-        for number, result in _explain(model, plan, windows):
+        windows = take_windows(chunk.values, chunk.ends[first : first + BATCH], plan.model.config.lookback)
+        for number, result in _explain(plan, windows, first):
             if isinstance(result, Explanation):
-                explained.append(_tabulate(result, plan))
-                kept += range(first + number, first + number + len(result.predictions))
-            else:
-                file, row = chunk.places.row(first + number)
-                rejected.append((file, row, f"the window that ends here cannot be explained: {result}"))
-                if plan.strict:
-                    raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
-    frame = pl.concat([_places(chunk, kept), pl.concat(explained or [_empty(plan)])], how="horizontal")
-    lost = chunk.lost + len(chunk) - len(kept)
-    unconverged = len(frame) - int(frame["converged"].sum())
-    summary = Summary(len(frame), lost, len(rejected), unconverged, chunk.across_gaps, chunk.gap)
-    about = describe_plan(plan, model) | {
+                values = _tabulate(result, len(groups))
+                explained.append(pl.DataFrame(values, schema=numbers).with_columns(converged=result.converged))
+                kept += range(number, number + len(values))
+                continue
+            _, *_, file, row = chunk.windows.row(number)
+            rejected.append((file, row, f"the window that ends here cannot be explained: {result}"))
+            if plan.strict:
+                raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
+    frame = pl.concat([chunk.windows.drop("file", "row")[kept], pl.concat(explained)], how="horizontal")
+    left_out = chunk.left_out
+    summary = left_out + Summary(
+        windows=len(kept),
+        lost=len(chunk.ends) - len(kept),
+        rejected=len(rejected),
+        unconverged=len(kept) - int(frame["converged"].sum()),
+    )
+    about = plan.describe() | {
         "input": chunk.digest,
         "content": _hash(frame),
         "summary": asdict(summary),
@@ -128,94 +101,135 @@ def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], b
     }
     file_ = io.BytesIO()
     frame.write_parquet(file_, metadata={KEY: json.dumps(about)})
-    return Part(chunk.number, summary, chunk.read, file_.getvalue())
+    return Part(chunk.number, chunk.digest, summary, chunk.read, file_.getvalue())
 
 
-def read_part(path: Path) -> Finished:
-    """Reads the record of a part, and verifies the part against its checksum.
+def _explain(plan: Plan, windows: Array, first: int) -> Iterator[tuple[int, Explanation | KanscopeError]]:
+    """Explains all windows together, or one by one if that fails; with the number of the first window of each result.
 
-    Raises:
-        DataError: the part is damaged.
+    `first` is the number of the first window.
     """
-    with _naming(path):
-        about = _read_about(path)
-        if _hash(pl.read_parquet(path)) != about["content"]:
-            raise ValueError("its values do not match its checksum")
-        return Finished(about["input"], Summary(**about["summary"]), about["read"])
-
-
-def read_rejected(path: Path) -> list[tuple[str, int, str]]:
-    """``file``, ``row`` and ``reason`` of each window that a part could not explain.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    with _naming(path):
-        return [(file, row, reason) for file, row, reason in _read_about(path)["rejected"]]
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
     try:
-        yield
-    except (pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}): delete it to have it made again") from error
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[KEY])
-    return about
-
-
-def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explanation | KanscopeError]]:
-    """Explains all windows together, or one by one if that fails; with the index of the first window of each result."""
-    try:
-        return [(0, model.explain(windows, model.outputs[plan.output], effects=plan.effects))]
+        result: Explanation | KanscopeError = plan.model.explain(
+            windows, plan.model.outputs[plan.output], effects=plan.effects
+        )
     except (DataError, NonFiniteError) as error:
-        if len(windows) == 1:
-            return [(0, error)]
-    return [(number, _explain(model, plan, windows[number : number + 1])[0][1]) for number in range(len(windows))]
+        if len(windows) > 1:
+            for number in range(len(windows)):
+                yield from _explain(plan, windows[number : number + 1], first + number)
+            return
+        result = error
+    yield first, result
 
 
-def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
-    n_groups = len(plan.groups)  # the rest are features without a group
-    values = [explained.contributions, explained.contributions_by_group[:, :n_groups]]
-    if explained.effects is not None:
-        by_group = explained.effects_by_group
-        for name in EFFECTS:
-            values.append(getattr(explained.effects, name))
-            if by_group is not None:
-                values.append(getattr(by_group, name)[:, :n_groups])
-    columns = zip(_columns(plan), np.hstack(values).T, strict=True)
-    return pl.DataFrame(
-        {
-            "prediction": explained.predictions,
-            "baseline": np.full(len(explained.predictions), explained.baseline_prediction),
-            **{name: np.ascontiguousarray(values) for name, values in columns},
-            "residual": explained.residual,
-            "error": explained.error,
-            "converged": explained.converged,
-        }
-    )
-
-
-def _empty(plan: Plan) -> pl.DataFrame:
-    numbers = ("prediction", "baseline", *_columns(plan), "residual", "error")
-    return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
-
-
-def _columns(plan: Plan) -> list[str]:
-    prefixes = [CONTRIBUTION, *(f"{name}_" for name in EFFECTS if plan.effects)]
-    return [f"{prefix}{name}" for prefix in prefixes for name in (*plan.features, *plan.groups)]
-
-
-def _places(chunk: Chunk, kept: list[int]) -> pl.DataFrame:
-    """Numbers and, with a time column, times of the explained windows."""
-    frame = pl.DataFrame({"window": chunk.windows})
-    if chunk.times is not None:
-        frame = frame.with_columns(chunk.times.alias("time"))
-    return frame[kept]
+def _tabulate(explained: Explanation, n_groups: int) -> Array:
+    """(n, n_columns), the numbers of each window."""
+    entries = [explained.contributions, explained.contributions_by_group[:, :n_groups]]  # without ungrouped features
+    for name in ("removed", "alone"):
+        for effects in (explained.effects, explained.effects_by_group):
+            if effects is not None:
+                n_entries = n_groups if effects is explained.effects_by_group else None
+                entries.append(getattr(effects, name)[:, :n_entries])
+    baseline = np.full(len(explained.predictions), explained.baseline_prediction)
+    return np.column_stack([explained.predictions, baseline, *entries, explained.residual, explained.error])
 
 
 def _hash(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.write_csv().encode()).hexdigest()
+
+
+class Folder:
+    """A folder of parts, in which no file is ever partially written.
+
+    Args:
+        path: the folder; created if it does not exist.
+        described: everything that determines the results, from `Plan.describe`.
+
+    Raises:
+        DataError: it contains other files or the parts of another run, or cannot be written to.
+    """
+
+    def __init__(self, path: Path, described: Mapping[str, Any]) -> None:
+        self.path = path
+        self._described = dict(described)
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            for left in path.glob(f"{TEMPORARY}*"):  # from a killed run
+                left.unlink()
+            manifest = path / MANIFEST
+            if manifest.exists():
+                self._refuse_other(manifest)
+            elif any(path.iterdir()):
+                raise DataError(f"{path} contains other files: give a new folder")
+            else:
+                self._write_manifest({})
+
+    def _refuse_other(self, manifest: Path) -> None:
+        try:
+            known = json.loads(manifest.read_text())["run"]
+            differing = [name for name, value in self._described.items() if known[name] != value]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{manifest} is damaged: give a new folder") from error
+        for name in differing:
+            made = f"was made with {name} {known[name]}, not {self._described[name]}"
+            raise DataError(f"{self.path} {made}: give a new folder")
+
+    def finished(self) -> Iterator[Part]:
+        """Yields each finished part without its content; raises DataError if one is damaged."""
+        for number, path in self._parts():
+            with _reading(path) as about:
+                if _hash(pl.read_parquet(path)) != about["content"]:
+                    raise ValueError("its values do not match its checksum")
+                part = Part(number, about["input"], Summary(**about["summary"]), about["read"])
+            yield part
+
+    def add(self, part: Part) -> None:
+        """Writes a part; raises DataError if it cannot be written."""
+        with self._replacing(f"part-{part.number:05d}.parquet") as file:
+            file.write(part.data)
+
+    def complete(self, summary: Summary) -> None:
+        """Writes the list of rejected rows, and marks the run as complete in the manifest.
+
+        Raises:
+            DataError: it cannot be written, or a part is damaged.
+        """
+        with self._replacing(REJECTED) as file:
+            lines = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
+            lines.writerow(("file", "row", "reason"))
+            for _, path in self._parts():
+                with _reading(path) as about:
+                    lines.writerows((file, row, reason) for file, row, reason in about["rejected"])
+        self._write_manifest({"complete": asdict(summary)})
+
+    def _parts(self) -> list[tuple[int, Path]]:
+        named = ((NAME.fullmatch(path.name), path) for path in self.path.iterdir())
+        return sorted((int(match[1]), path) for match, path in named if match)
+
+    def _write_manifest(self, members: Mapping[str, Any]) -> None:
+        with self._replacing(MANIFEST) as file:
+            file.write(json.dumps({"run": self._described, **members}, ensure_ascii=False, indent=1).encode())
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[IO[bytes]]:
+        """A file that is renamed to its name when it is complete."""
+        path = self.path / name
+        with _writing(path), replacing(path, prefix=TEMPORARY) as file:
+            yield file
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    """The document in the metadata of a part; any error while it is read means that the part is damaged."""
+    try:
+        yield json.loads(pl.read_parquet_metadata(path)[KEY])
+    except (pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}): delete it to have it made again") from error

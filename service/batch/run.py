@@ -1,57 +1,84 @@
-"""A batch run: resumes from the finished parts, and has the engine compute the rest."""
+"""A run: reads the chunks of a table, has an engine explain those that are missing, and writes the parts."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from threading import Event
 
-from kanmodel.model import Model
-from service.batch.folder import Folder
-from service.batch.parts import Part, Summary
-from service.batch.plan import Plan, describe_plan
-from service.batch.rows import hold_windows
+from kanmodel.errors import KanscopeError
+from service.batch.chunks import Chunk, Plan, Summary, hold_windows, read_chunks
+from service.batch.parts import Folder, Part, make_part
 
-Engine = Callable[[Model, Plan, Mapping[int, str], int | None], Iterator[Part]]
-
-
-@dataclass(frozen=True)
-class Advance:
-    """Progress of a run.
-
-    Attributes:
-        summary: counts of all parts in the folder.
-        read: bytes of the table that they cover, roughly.
-    """
-
-    summary: Summary
-    read: int
+Start = Callable[[Chunk], Future[Part]]
+Engine = Callable[[Plan, int | None], AbstractContextManager[tuple[Start, int]]]
+"""What explains chunks, given a plan and a number of workers, None for one per core; as a context it is the function
+that starts to explain a chunk, and how many chunks are in progress at most."""
+AHEAD = 2  # chunks per thread in progress
 
 
-def explain_table(model: Model, plan: Plan, output: Path, engine: Engine, workers: int | None) -> Iterator[Advance]:
-    """Explains the missing parts of a table; yields the progress at the start and after each part.
+def explain_table(plan: Plan, output: Path, engine: Engine, workers: int | None) -> Iterator[tuple[Summary, int]]:
+    """Explains the missing parts of a table.
 
     Args:
-        model: the model.
         plan: the table.
         output: the folder of the result.
         engine: computes the parts.
-        workers: threads or actors of the engine; None for one per core.
+        workers: threads or processes of the engine; None for one per core.
+
+    Yields:
+        At the start and after each part, the counts of all parts in the folder, and the bytes of the table that they
+        cover, roughly.
 
     Raises:
         DataError: the table cannot be read, or the folder belongs to another run or cannot be written to.
         UnknownNameError: a column does not exist.
     """
     hold_windows(plan)  # before anything is written
-    folder = Folder(output, describe_plan(plan, model))
-    finished: dict[int, str] = {}
+    folder = Folder(output, plan.describe())
+    digests: dict[int, str] = {}
     summary, read = Summary(), 0
-    for number, part in folder.finished():
-        finished[number] = part.input
+    for part in folder.finished():
+        digests[part.number] = part.digest
         summary, read = summary + part.summary, max(read, part.read)
-    yield Advance(summary, read)
-    for made in engine(model, plan, finished, workers):
-        folder.add(made)
-        summary, read = summary + made.summary, max(read, made.read)
-        yield Advance(summary, read)
+    yield summary, read
+    for part in _make_parts(plan, digests, engine, workers):
+        folder.add(part)
+        summary, read = summary + part.summary, max(read, part.read)
+        yield summary, read
     folder.complete(summary)
+
+
+def _make_parts(plan: Plan, finished: Mapping[int, str], engine: Engine, workers: int | None) -> Iterator[Part]:
+    """Yields the missing parts in any order; an error is raised after those in progress."""
+    failure: KanscopeError | None = None
+    waiting: set[Future[Part]] = set()
+    with engine(plan, workers) as (start, at_most):
+        try:
+            for chunk in read_chunks(plan, finished):
+                waiting.add(start(chunk))
+                if len(waiting) == at_most:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from [part.result() for part in done]
+        except KanscopeError as error:
+            failure = error
+        for part in waiting:
+            yield part.result()
+        if failure is not None:
+            raise failure
+
+
+@contextmanager
+def use_threads(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
+    """Explains in threads of this process, which run in parallel because torch releases the GIL while it computes."""
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    stopped = Event()
+    with ThreadPoolExecutor(workers, thread_name_prefix="explain") as pool:
+        try:
+            yield lambda chunk: pool.submit(make_part, plan, chunk, stopped.is_set), AHEAD * workers
+        finally:
+            stopped.set()

@@ -1,4 +1,4 @@
-"""Reads a whole csv or parquet file into arrays; errors name the row and column of a bad cell.
+"""csv and parquet files as frames, and whole files as arrays; errors name the row and column of a bad cell.
 
 Rows are counted as in a spreadsheet: the header of a csv is row 1. A parquet file has no header, so its first row of
 data is row 1.
@@ -6,10 +6,14 @@ data is row 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
@@ -19,112 +23,135 @@ from kanmodel.data import Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
 from kanmodel.training.tables import MISSING, PARTS, Columns, Labels
 
+ENDINGS = (".csv", ".csv.gz", ".parquet")
+BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together, and a row more
+MAX_ROW_BYTES = 4 * BLOCK_BYTES
+SLICE_VALUES = 1 << 20  # values of a parquet file that are read together
 N_LISTED = 20  # bad cells that one error names; the message counts all of them
 BOOLEANS = {"false": 0.0, "true": 1.0}  # text, case-insensitive
 DISORDER = "is earlier than the row above it, but rows must be ordered from oldest to newest"
 
 
 @dataclass(frozen=True)
-class File:
-    """A table, not yet parsed.
+class Frame:
+    """Some rows of one file.
 
     Attributes:
-        frame: its columns; text if the file is a csv.
-        first_row: number of the first row of data, counted as in a spreadsheet.
+        cells: the requested columns; text if the file is a csv.
+        first_row: number of the first row in the file.
+        read: bytes of the file up to the last row, roughly.
     """
 
-    frame: pl.DataFrame
+    cells: pl.DataFrame
     first_row: int
+    read: int
 
 
-def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
-    """Reads columns by name, in the form that `kanmodel.train` takes; missing numbers are NaN.
+def find_files(table: Path) -> list[Path]:
+    """The file, or the files of a folder in the order of their names; raises DataError if there are none."""
+    if not table.exists():
+        raise DataError(f"cannot read {table}: it does not exist")
+    if not table.is_dir():
+        return [table]
+    files = sorted(path for path in table.iterdir() if path.name.endswith(ENDINGS) and path.name[0] not in "._")
+    if not files:
+        raise DataError(f"{table} has no file that ends in {', '.join(ENDINGS)}")
+    return files
+
+
+def read_schema(path: Path, columns: Iterable[str] = ()) -> dict[str, pl.DataType]:
+    """Names and types of all columns of a file; in a csv all are text.
+
+    Raises:
+        DataError: it cannot be read.
+        UnknownNameError: it lacks one of `columns`.
+    """
+    if not path.name.endswith(ENDINGS):
+        raise DataError(f"{path.name} must end in .csv, .csv.gz or .parquet")
+    with _naming(path):
+        if path.suffix == ".parquet":
+            schema = dict(pl.read_parquet_schema(path))
+        else:
+            with _open_csv(path) as (_, _, header):
+                names = [name or "" for name in pl.read_csv(header, infer_schema=False, has_header=False).row(0)]
+            schema = dict.fromkeys(names, pl.String())
+            for name in schema:
+                if names.count(name) > 1:
+                    raise DataError(f"{path.name} has more than one column {name!r}")
+    for name in columns:
+        if name not in schema:
+            raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(schema)}")
+    return schema
+
+
+def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Frame]:
+    """Yields the rows of a file, a bounded number at a time.
 
     Args:
-        path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
-        columns: roles of the columns.
-
-    Returns:
-        The columns that have a role; if no features are named, all: those without a number as they are.
+        path: the file.
+        columns: the columns to read.
+        width: values per row, which determines the number of rows per frame.
 
     Raises:
-        DataError: the file cannot be read, is empty, or has a bad cell, which the message names.
-        UnknownNameError: a column does not exist.
+        DataError: the file cannot be read; frames that were read before the error have been yielded.
     """
-    file = read_file(path)
-    for name in (*columns.targets, *(columns.features or ()), *columns.special):
-        if name not in file.frame.columns:
-            raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(file.frame.columns)}")
-    frame: dict[str, Any] = {}
-    features = columns.features or [name for name in file.frame.columns if name not in columns.no_features]
-    if (
-        not columns.features
-    ):  # a column that has words besides numbers is read as numbers, so that the words are reported
-        frame = {name: np.fromiter(file.frame[name].to_list(), dtype=object) for name in features}
-        features = [name for name in features if parse_numbers(file.frame[name]).is_not_nan().any()]
-    names = list(dict.fromkeys((*features, *columns.targets)))
-    if names:
-        frame |= dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True))
-    segment = _labels(file, columns.segment)
-    if columns.segment is not None:
-        frame[columns.segment] = segment
-    if columns.split is not None:
-        frame[columns.split] = _split(file, columns.split)
-    if columns.time is not None:
-        _text(file, columns.time)
-        _refuse_disorder(file, columns.time, segment)
-        frame[columns.time] = file.frame[columns.time].to_numpy()
-    return frame
-
-
-def read_columns(path: Path, names: Sequence[str]) -> Array:
-    """Reads numeric columns of a file, (n_rows, len(names)).
-
-    Raises:
-        DataError: as `read_training_frame`, or a cell is empty.
-        UnknownNameError: a column does not exist.
-    """
-    file = read_file(path)
-    for name in names:
-        if name not in file.frame.columns:
-            raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(file.frame.columns)}")
-    return _numbers(file, names)
-
-
-def read_file(path: Path) -> File:
-    """Reads a file without parsing its cells.
-
-    Raises:
-        DataError: it cannot be read as csv or parquet, has no rows, or has two columns with the same name.
-    """
-    try:
+    with _naming(path):
         if path.suffix == ".parquet":
-            file = File(pl.read_parquet(path), first_row=1)
-        elif path.name.endswith((".csv", ".csv.gz")):
-            _refuse_repeated_names(path)
-            file = File(pl.read_csv(path, infer_schema=False), first_row=2)
-        else:
-            raise DataError(f"{path.name} must end in .csv, .csv.gz or .parquet")
-    except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path.name} is empty") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
+            table = pl.scan_parquet(path).select(columns)
+            size, n_rows, step = path.stat().st_size, table.select(pl.len()).collect().item(), 1 + SLICE_VALUES // width
+            for first in range(0, n_rows, step):
+                end = min(first + step, n_rows)
+                yield Frame(table.slice(first, step).collect(), first + 1, size * end // n_rows)
+            return
+        row = 2
+        with _open_csv(path) as (raw, file, header):
+            for block in _cut_blocks(file, path):
+                cells = pl.read_csv(header + block, infer_schema=False).select(columns)
+                yield Frame(cells, row, raw.tell())
+                row += len(cells)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns errors of reading into a DataError that names the file."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path.name}: {first_line(error)}") from error
-    if file.frame.is_empty():
-        raise DataError(f"{path.name} has a header, but no rows")
-    return file
-
-
-def _refuse_repeated_names(path: Path) -> None:
-    header = pl.read_csv(path, infer_schema=False, has_header=False, n_rows=1).row(0)
-    repeated = sorted({str(name) for name in header if header.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path.name} has more than one column {repeated[0]!r}")
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error of polars or the operating system."""
     text = getattr(error, "strerror", None) or str(error).split("\n")[0]
     return text.split(" (os error")[0].rstrip(".")
+
+
+@contextmanager
+def _open_csv(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes], bytes]]:
+    """The file as it is on disk, its decompressed content after the header, and the header."""
+    with path.open("rb") as raw:
+        file = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
+        header = file.readline(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+        if not header.strip():
+            raise DataError(f"{path.name} is empty")
+        yield raw, file, header
+
+
+def _cut_blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Splits the text at ends of rows: at line breaks outside quotes."""
+    block = bytearray()
+    is_quoted = False
+    while line := file.readline(MAX_ROW_BYTES):
+        block += line
+        is_quoted ^= line.count(b'"') % 2 == 1
+        if len(block) > BLOCK_BYTES and line.endswith(b"\n") and not is_quoted:
+            yield bytes(block)
+            block.clear()
+        elif len(block) > BLOCK_BYTES + MAX_ROW_BYTES:
+            what = f"a row has more than {MAX_ROW_BYTES} bytes, or its quotes do not close"
+            raise DataError(f"cannot read {path.name}: {what}")
+    if block:
+        yield bytes(block)
 
 
 def parse_numbers(column: pl.Series) -> pl.Series:
@@ -141,74 +168,15 @@ def parse_numbers(column: pl.Series) -> pl.Series:
     return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
 
 
-def _numbers(file: File, names: Sequence[str], may_lack: bool = False) -> Array:
-    """(n_rows, len(names)); raises if a cell is not a finite number, unless `may_lack` and it is missing."""
-    parsed = [parse_numbers(file.frame[name]).to_numpy().astype(np.float64) for name in names]
-    values: Array = np.stack(parsed, axis=1)
-    wrong = ~np.isfinite(values)
-    if may_lack:
-        wrong &= ~np.stack([_is_missing(file.frame[name]) for name in names], axis=1)
-    bad = np.argwhere(wrong)
-    if len(bad):
-        problems = [
-            Problem(_place(file, row, names[column]), describe_cell(file.frame[names[column]][int(row)]))
-            for row, column in bad[:N_LISTED]
-        ]
-        more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
-        raise DataError(f"{problems[0].path} {problems[0].message}{more}", problems)
+def parse_columns(columns: Iterable[pl.Series]) -> Array:
+    """(n_rows, n_columns), NaN where a cell is not a number."""
+    values: Array = pl.DataFrame([parse_numbers(column) for column in columns]).to_numpy(order="c")
     return values
-
-
-def _is_missing(column: pl.Series) -> NDArray[np.bool_]:
-    """Whether each cell is empty, or a word for a missing value."""
-    missing = column.is_null()
-    if column.dtype == pl.String:
-        missing |= column.str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
-    elif column.dtype.is_float():
-        missing |= column.is_nan().fill_null(True)
-    return missing.to_numpy()
-
-
-def _place(file: File, row: int, column: str) -> str:
-    return f"row {row + file.first_row}, column {column}"
 
 
 def describe_cell(cell: object) -> str:
     """Why a cell is not a finite number."""
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
-
-
-def _text(file: File, name: str) -> pl.Series:
-    """A column as text; raises if a cell is empty or not a single value."""
-    if file.frame[name].dtype.is_nested():
-        raise DataError(f"column {name} holds {file.frame[name].dtype}, not text")
-    column = file.frame[name].cast(pl.String)
-    empty = column.is_null().arg_max()
-    if column.has_nulls() and empty is not None:
-        raise DataError(f"{_place(file, empty, name)} is empty")
-    return column
-
-
-def _labels(file: File, name: str | None) -> Labels | None:
-    return None if name is None else _text(file, name).to_numpy().astype(str)
-
-
-def _split(file: File, name: str | None) -> Labels | None:
-    labels = _labels(file, name)
-    if name is None or labels is None:
-        return None
-    unknown = np.flatnonzero(~np.isin(labels, PARTS))
-    if len(unknown):
-        row = int(unknown[0])
-        raise DataError(f"{_place(file, row, name)} must be one of {', '.join(PARTS)}, but is {str(labels[row])!r}")
-    return labels
-
-
-def _refuse_disorder(file: File, name: str, segment: Labels | None) -> None:
-    """Raises unless the rows of each segment are oldest first, if times are numbers, dates or ISO 8601."""
-    row = find_disorder(file.frame[name], segment)
-    if row is not None:
-        raise DataError(f"{_place(file, row, name)} {DISORDER}")
 
 
 def find_disorder(times: pl.Series, segment: Labels | None) -> int | None:
@@ -223,3 +191,101 @@ def find_disorder(times: pl.Series, segment: Labels | None) -> int | None:
         back &= segment[1:] == segment[:-1]
     rows = np.flatnonzero(back)
     return int(rows[0]) + 1 if len(rows) else None
+
+
+def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
+    """Reads columns by name, in the form that `kanmodel.train` takes; missing numbers are NaN.
+
+    Args:
+        path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
+        columns: roles of the columns.
+
+    Returns:
+        The columns that have a role; if no features are named, all: those without a number as they are.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or has a bad cell, which the message names.
+        UnknownNameError: a column does not exist.
+    """
+    file = _read_file(path, (*columns.targets, *(columns.features or ()), *columns.special))
+    cells, frame = file.cells, {}
+    features = columns.features or [name for name in cells.columns if name not in columns.no_features]
+    if not columns.features:
+        frame = {name: np.fromiter(cells[name].to_list(), dtype=object) for name in features}
+        # a column that has words besides numbers is read as numbers, so that the words are reported
+        features = [name for name in features if parse_numbers(cells[name]).is_not_nan().any()]
+    names = list(dict.fromkeys((*features, *columns.targets)))
+    frame |= dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True)) if names else {}
+    labels = {name: _labels(file, name) for name in columns.special}
+    frame |= labels
+    if columns.split is not None:
+        unknown = np.flatnonzero(~np.isin(labels[columns.split], PARTS))
+        if len(unknown):
+            found = f"must be one of {', '.join(PARTS)}, but is {str(labels[columns.split][unknown[0]])!r}"
+            raise DataError(f"{_place(file, unknown[0], columns.split)} {found}")
+    if columns.time is not None:
+        row = find_disorder(cells[columns.time], None if columns.segment is None else labels[columns.segment])
+        if row is not None:
+            raise DataError(f"{_place(file, row, columns.time)} {DISORDER}")
+        frame[columns.time] = cells[columns.time].to_numpy()
+    return frame
+
+
+def read_columns(path: Path, names: Sequence[str]) -> Array:
+    """Reads numeric columns of a file, (n_rows, len(names)).
+
+    Raises:
+        DataError: as `read_training_frame`, or a cell is empty.
+        UnknownNameError: a column does not exist.
+    """
+    return _numbers(_read_file(path, names), names)
+
+
+def _read_file(path: Path, columns: Iterable[str]) -> Frame:
+    """All rows and columns of a file, of which it must have some; not parsed."""
+    names = list(read_schema(path, columns))
+    frames = list(read_frames(path, names, len(names)))
+    if not frames:
+        raise DataError(f"{path.name} has a header, but no rows")
+    return Frame(pl.concat([frame.cells for frame in frames]), frames[0].first_row, frames[-1].read)
+
+
+def _numbers(file: Frame, names: Sequence[str], may_lack: bool = False) -> Array:
+    """(n_rows, len(names)); raises if a cell is not a finite number, unless `may_lack` and it is missing."""
+    values = parse_columns(file.cells[name] for name in names)
+    wrong = ~np.isfinite(values)
+    if may_lack:
+        wrong &= ~np.stack([_is_missing(file.cells[name]) for name in names], axis=1)
+    bad = np.argwhere(wrong).tolist()
+    if bad:
+        problems = [
+            Problem(_place(file, row, names[column]), describe_cell(file.cells[names[column]][row]))
+            for row, column in bad[:N_LISTED]
+        ]
+        more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
+        raise DataError(f"{problems[0]}{more}", problems)
+    return values
+
+
+def _is_missing(column: pl.Series) -> NDArray[np.bool_]:
+    """Whether each cell is empty, or a word for a missing value."""
+    missing = column.is_null()
+    if column.dtype == pl.String:
+        missing |= column.str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
+    elif column.dtype.is_float():
+        missing |= column.is_nan().fill_null(True)
+    return missing.to_numpy()
+
+
+def _place(file: Frame, row: int, column: str) -> str:
+    return f"row {row + file.first_row}, column {column}"
+
+
+def _labels(file: Frame, name: str) -> Labels:
+    """A column as text; raises if a cell is empty or not a single value."""
+    if file.cells[name].dtype.is_nested():
+        raise DataError(f"column {name} holds {file.cells[name].dtype}, not text")
+    column = file.cells[name].cast(pl.String)
+    if column.has_nulls():
+        raise DataError(f"{_place(file, cast(int, column.is_null().arg_max()), name)} is empty")
+    return column.to_numpy().astype(str)

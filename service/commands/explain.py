@@ -17,7 +17,7 @@ from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.model import Model
-from service.batch.plan import PART_WINDOWS, EngineName, Plan
+from service.batch import PART_WINDOWS, EngineName
 from service.commands.options import (
     AsJson,
     OptionalCheckpoint,
@@ -136,26 +136,15 @@ def explain(
     model = load(file)
     output = find_output(model.config, output_name)
     if data is not None and folder is not None:
-        from service.batch.sources import has_column
+        from service.batch.chunks import Plan
+        from service.batch.tables import find_files, read_schema
         from service.commands.tables import explain_to_folder  # here, since the other commands start without polars
 
         clock = model.config.time
-        if time_column is None and clock is not None and has_column(data, clock.name):
+        if time_column is None and clock is not None and clock.name in read_schema(find_files(data)[0]):
             time_column = clock.name
-        plan = Plan(
-            table=data,
-            features=model.config.feature_names,
-            lookback=model.config.lookback,
-            output=output,
-            time=time_column,
-            segment=segment_column,
-            clock=clock if time_column else None,
-            groups=tuple(model.config.groups),
-            part_windows=part_windows,
-            strict=strict,
-            effects=effects,
-        )
-        explain_to_folder(model, plan, folder, engine, workers, as_json)
+        plan = Plan(model, data, output, time_column, segment_column, part_windows, strict, effects)
+        explain_to_folder(plan, folder, engine, workers, as_json)
         return
     if faithfulness:
         rows = model.faithfulness(model.outputs[output])

@@ -12,25 +12,20 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kanmodel.errors import DataError, KanscopeError
-from kanmodel.model import Model
-from service.batch.folder import REJECTED
-from service.batch.parts import Summary
-from service.batch.plan import EngineName, Plan
-from service.batch.run import Advance, Engine, explain_table
-from service.batch.sources import find_files
-from service.batch.threads import explain_with_threads
+from service.batch import EngineName
+from service.batch.chunks import Plan, Summary
+from service.batch.parts import REJECTED
+from service.batch.run import Engine, explain_table, use_threads
+from service.batch.tables import find_files
 from service.commands.options import make_console, print_json
 
 EXIT_INTERRUPTED = 130  # the convention of shells for SIGINT: 128 + 2
 
 
-def explain_to_folder(
-    model: Model, plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool
-) -> None:
+def explain_to_folder(plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool) -> None:
     """Explains a table with a progress bar, and prints a summary.
 
     Args:
-        model: the model.
         plan: the table.
         output: the folder of the result.
         engine: name of the engine that explains it.
@@ -45,9 +40,8 @@ def explain_to_folder(
     total = Summary()
     try:
         with _progress(plan) as show:
-            for advance in explain_table(model, plan, output, find_engine(engine), workers):
-                total = advance.summary
-                show(advance)
+            for total, read in explain_table(plan, output, find_engine(engine), workers):
+                show(total, read)
     except KeyboardInterrupt:
         typer.echo(f"kanscope: interrupted; {_kept(total)}; run the same command again to resume", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -70,16 +64,16 @@ def find_engine(name: EngineName) -> Engine:
         DataError: it is not installed.
     """
     if name == "threads":
-        return explain_with_threads
+        return use_threads
     try:
-        from service.batch.cluster import explain_with_ray  # here, since ray is an extra, and takes seconds to import
+        from service.batch.cluster import use_ray  # here, since ray is an extra, and takes seconds to import
     except ModuleNotFoundError as error:
         raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
-    return explain_with_ray
+    return use_ray
 
 
 @contextmanager
-def _progress(plan: Plan) -> Iterator[Callable[[Advance], None]]:
+def _progress(plan: Plan) -> Iterator[Callable[[Summary, int], None]]:
     """A progress bar on stderr, by bytes of the table; yields the function that advances it."""
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
@@ -87,12 +81,11 @@ def _progress(plan: Plan) -> Iterator[Callable[[Advance], None]]:
         task = bar.add_task("explain", total=size, done="", rate="")
         start, before = monotonic(), None
 
-        def show(advance: Advance) -> None:
+        def show(total: Summary, read: int) -> None:
             nonlocal before
-            windows = advance.summary.windows
-            before = windows if before is None else before
-            rate = (windows - before) / max(monotonic() - start, 1e-9)
-            bar.update(task, completed=advance.read, done=f"{windows:,} windows", rate=f"{rate:,.0f}/s")
+            before = total.windows if before is None else before
+            rate = (total.windows - before) / max(monotonic() - start, 1e-9)
+            bar.update(task, completed=read, done=f"{total.windows:,} windows", rate=f"{rate:,.0f}/s")
 
         yield show
 

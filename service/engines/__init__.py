@@ -1,4 +1,28 @@
-"""Engines that run the app in more than one process: uvicorn workers on one machine, and replicas on Ray Serve.
+"""Engines that run the app in more than one process: uvicorn workers on one machine, and replicas on Ray Serve."""
 
-Ray is imported only in this package and in ``service.batch.cluster``.
-"""
+from __future__ import annotations
+
+import os
+from typing import Any
+
+LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the address that other machines reach, but keeps this one
+
+
+def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
+    """Joins the Ray cluster at ``RAY_ADDRESS``, or starts one on the loopback address if that is not set.
+
+    Args:
+        num_cpus: cores of a started cluster; None for all.
+        options: other arguments of `ray.init`.
+
+    Returns:
+        Whether the cluster was started, and ends with the process.
+    """
+    import ray  # here, since it is an extra, which only the modules `ray` and `batch.cluster` need
+
+    address = os.environ.get("RAY_ADDRESS") or "local"  # Ray's name for a cluster that ends with the process
+    if address == "local":
+        ray.init(address, num_cpus=num_cpus, include_dashboard=False, _node_ip_address=LOOPBACK, **options)
+    else:
+        ray.init(address, **options)
+    return address == "local"

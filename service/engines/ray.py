@@ -20,7 +20,7 @@ from ray.serve.schema import LoggingConfig
 
 from kanmodel.errors import ConfigError
 from service.app import create_app
-from service.engines.clusters import join_cluster
+from service.engines import join_cluster
 from service.engines.proxies import proxy_variables
 from service.http.errors import NotReadyError
 from service.settings import Settings, choose_settings

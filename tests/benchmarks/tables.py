@@ -17,7 +17,6 @@ from time import perf_counter, sleep
 
 import numpy as np
 import polars as pl
-import ray
 import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
@@ -31,11 +30,10 @@ from kanmodel.data import Feature, Target
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
-from service.batch.cluster import explain_with_ray
-from service.batch.plan import PART_WINDOWS, Plan
-from service.batch.run import explain_table
-from service.batch.threads import explain_with_threads
-from service.engines.clusters import join_cluster
+from service.batch import PART_WINDOWS
+from service.batch.chunks import Plan
+from service.batch.cluster import use_ray
+from service.batch.run import explain_table, use_threads
 from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"
@@ -86,8 +84,8 @@ def _table_rate(model: LoadedModel) -> float:
         folder = Path(place)
         plan = _plan(model, _copies(folder), PART_WINDOWS)
         start = perf_counter()
-        *_, last = explain_table(Model(model), plan, folder / "out", explain_with_threads, None)
-        return last.summary.windows / (perf_counter() - start)
+        *_, (total, _) = explain_table(plan, folder / "out", use_threads, None)
+        return total.windows / (perf_counter() - start)
 
 
 def _copies(folder: Path) -> Path:
@@ -179,14 +177,10 @@ def _peak(folder: Path, ending: str, n: int) -> float:
 
 
 def _workers(model: LoadedModel) -> Iterator[Row]:
-    join_cluster(2, log_to_driver=False)
-    try:
-        rates = {workers: [] for workers in (1, 2)}
-        for _ in range(ROUNDS):
-            for workers, measured in rates.items():
-                measured.append(_steady_rate(model, workers))
-    finally:
-        ray.shutdown()
+    rates = {workers: [] for workers in (1, 2)}
+    for _ in range(ROUNDS):
+        for workers, measured in rates.items():
+            measured.append(_steady_rate(model, workers))
     one, two = (float(np.median(measured)) for measured in rates.values())
     yield Row(
         "kanscope explain of a table, 2 Ray workers, once they run",
@@ -197,20 +191,17 @@ def _workers(model: LoadedModel) -> Iterator[Row]:
 
 
 def _steady_rate(model: LoadedModel, workers: int) -> float:
-    """Windows per second between the first part and the last, once Ray has started its actors."""
+    """Windows per second between the first part and the last, once Ray has started its workers."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        advances = explain_table(
-            Model(model), _plan(model, _copies(folder), RAY_PART), folder / "out", explain_with_ray, workers
-        )
-        stamps = [(perf_counter(), advance.summary.windows) for advance in advances]
+        counts = explain_table(_plan(model, _copies(folder), RAY_PART), folder / "out", use_ray, workers)
+        stamps = [(perf_counter(), total.windows) for total, _ in counts]
     (start, before), (end, after) = stamps[1], stamps[-1]
     return (after - before) / (end - start)
 
 
 def _plan(model: LoadedModel, table: Path, part_windows: int) -> Plan:
-    config = model.config
-    return Plan(table, config.feature_names, config.lookback, 0, segment="segment", part_windows=part_windows)
+    return Plan(Model(model), table, segment="segment", part_windows=part_windows)
 
 
 if __name__ == "__main__":

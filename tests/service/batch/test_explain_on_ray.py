@@ -29,7 +29,7 @@ NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}  # or the command runs outside of it
 CLUSTER = """
 import ray
-from service.engines.clusters import join_cluster
+from service.engines import join_cluster
 join_cluster(2, log_to_driver=False)
 print(ray.get_runtime_context().gcs_address, flush=True)
 input()
@@ -104,12 +104,12 @@ def descendants(pid: int) -> Iterator[int]:
         yield from descendants(child)
 
 
-def find_actors() -> set[int]:
-    """The processes of the actors that hold the model."""
+def find_workers() -> set[int]:
+    """The processes that explain a chunk."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"_Explainer" in path.read_bytes():
+            if b"_explain_chunk" in path.read_bytes():
                 found.add(int(path.parent.name))
         except OSError:
             continue
@@ -132,15 +132,14 @@ def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
 
 
 def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
-    """Killing an actor with SIGKILL midway does not change the result."""
+    """Killing a worker process with SIGKILL midway does not change the result."""
     out = tmp_path / "out"
     process = start(cluster, words(place, out), "--workers", "2")
-    poll(lambda: len(list(out.glob("part-*"))) >= 2)
-    actors = find_actors()
-    os.kill(next(iter(actors)), signal.SIGKILL)
+    poll(lambda: len(list(out.glob("part-*"))) >= 2 and len(find_workers()) == 2)
+    os.kill(next(iter(find_workers())), signal.SIGKILL)
     begun_with = len(list(out.glob("part-*")))
     succeed(process)
-    assert len(actors) == 2 and begun_with < N_ROWS // 50
+    assert begun_with < N_ROWS // 50
     assert contents(out) == wanted
 
 

@@ -33,9 +33,8 @@ from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.data import TimeColumn, take_windows
 from kanmodel.explain.attribution import explain_windows
-from service.batch.plan import Plan
-from service.batch.run import explain_table
-from service.batch.threads import explain_with_threads
+from service.batch.chunks import Plan
+from service.batch.run import explain_table, use_threads
 from service.models.repository import BUNDLED
 
 N_ROWS = 90
@@ -206,10 +205,10 @@ def test_files_chunks_and_interruptions_change_nothing(data):
         kind = data.draw(st.sampled_from([".csv", ".csv.gz", ".parquet"]), label="kind")
         table = write_files(rows, Path(place) / "table", cuts, kind, data.draw(st.integers(1, N_ROWS), label="group"))
         size = data.draw(st.integers(1, N_ROWS + 10), label="part_windows")
-        plan = Plan(table, NAMES, LOOKBACK, 0, time="time", part_windows=size)
+        plan = Plan(Model(MODEL), table, time="time", part_windows=size)
         ends = data.draw(st.lists(st.integers(0, 5), max_size=2), label="parts before each interruption")
         for number in [*ends, None]:
-            advances = explain_table(Model(MODEL), plan, Path(place) / "out", explain_with_threads, 2)
+            advances = explain_table(plan, Path(place) / "out", use_threads, 2)
             for done, _ in enumerate(advances):
                 if done == number:
                     break
@@ -482,7 +481,7 @@ def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(run, file
 
 MISTAKES = {
     "no such file": (lambda place: "none.csv", "cannot read none.csv: it does not exist"),
-    "another ending": (lambda place: write(place / "model.txt", ""), "model.txt must end in .csv, .csv.gz, .parquet"),
+    "another ending": (lambda place: write(place / "model.txt", ""), "model.txt must end in .csv, .csv.gz or .parquet"),
     "an empty folder": (lambda place: place, "has no file that ends in .csv, .csv.gz, .parquet"),
     "an empty file": (lambda place: write(place / "a.csv", ""), "a.csv is empty"),
     "a column too few": (
