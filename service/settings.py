@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,102 +18,76 @@ PREFIX = "KANSCOPE_"
 SERVICE_LINK = re.compile(r"KANSCOPE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.+)?)?)")
 
 
-class Settings(BaseSettings):
-    """The settings, each by argument or by an environment variable ``KANSCOPE_{NAME}``.
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
 
-    Attributes:
-        host: address to listen on.
-        port: port to listen on.
-        root_path: path under which a proxy serves the app, such as ``/kanscope``.
-        models: a folder of checkpoints or one file; the bundled model if it is absent, and for a folder that is empty
-            at the start until one of its models is ready.
-        poll_seconds: seconds between two scans for new, changed and deleted checkpoints; 0: never.
-        model_bytes: estimated memory of the models; beyond it the least recently used are loaded again when a request
-            needs them.
-        workers: processes that answer, each with its own copy of the models.
-        engine: ``process`` answers from this machine, ``ray`` from the replicas of a Ray cluster.
-        min_replicas: smallest number of replicas on Ray.
-        max_replicas: largest number of replicas on Ray.
-        replica_requests: target of concurrent requests per replica; Ray adds a replica above it.
-        replica_cpus: cores that Ray reserves for a replica.
-        torch_threads: threads of one tensor operation; more than one only helps very large models.
-        keys_file: file of API keys, a line for each: ``name scope[,scope] key [requests/minute]``; read again when it
-            changes.
-        keys: API keys in the same form, separated by ``;`` or new lines.
-        no_auth: serve without keys on an address that others reach.
-        reference_windows: whether reference windows, which are training data, can be listed and read.
-        allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
-        allowed_origins: origins whose scripts may read answers (CORS), such as ``https://example.org``, separated by
-            commas.
-        repository_api: whether /v2/repository lists, loads and unloads models, with a key of the scope admin.
-        max_body_bytes: largest request body.
-        max_json_depth: deepest nesting of lists and objects in a body.
-        max_header_bytes: largest request target and headers.
-        max_windows: most windows of one request.
-        max_path_nodes: most path nodes of one request to explain, windows x outputs x baselines x 17, and as many more
-            as `effects` take forecasts; or most forecasts of changed windows.
-        max_points: most points of one edge's curve.
-        max_concurrent: most concurrent requests; more are 503. Health and metrics have places of their own.
-        max_queue: most requests that wait for a forecast.
-        max_explanations: most explanations, global results and large answers that wait or are computed.
-        max_work_bytes: memory that pending requests may hold; explanations half of it.
-        header_timeout: seconds in which the headers of a request must arrive.
-        body_timeout: seconds in which the body of a request must arrive.
-        send_timeout: seconds in which a client must read 64 KiB of its answer, or the rest of it.
-        request_timeout: seconds that a request waits for its result, unless its header says otherwise.
-        max_request_timeout: most seconds that a request waits for its result, whatever its header says.
-        shutdown_timeout: seconds in which accepted requests are finished after SIGTERM; a worker that hangs is killed
-            5 seconds later.
-        cached_results: most global results (importance, topologies, reports) that are cached.
-        cached_answers: size of the cache of answers in bytes, keys included.
-        tracing: whether spans are sent to the OpenTelemetry collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-        log_format: ``json``, ``console`` for people, or ``auto``: console on a terminal.
-        log_level: lowest level that is logged: ``debug``, ``info``, ``warning`` or ``error``.
-    """
+
+class Settings(BaseSettings):
+    """The settings, each by argument or by an environment variable ``KANSCOPE_{NAME}``."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    root_path: str = ""
+    host: str = "127.0.0.1"  # address to listen on
+    port: int = Field(default=8000, ge=0, le=65535)  # port to listen on
+    root_path: str = ""  # path under which a proxy serves the app, such as /kanscope
+
+    # A folder of checkpoints or one file; the bundled model if it is absent, and until a model of a folder that was
+    # empty at the start is ready.
     models: Path | None = None
-    poll_seconds: float = Field(default=10.0, ge=0, le=86400)
-    model_bytes: int = Field(default=1 << 30, ge=1)
-    workers: int = Field(default=1, ge=1, le=256)
+    poll_seconds: float = Field(default=10.0, ge=0, le=86400)  # between two scans for changed checkpoints; 0: never
+    # Estimated memory of the models; beyond it the least recently used are loaded again when a request needs them.
+    model_bytes: Count = 1 << 30
+
+    workers: int = Field(default=1, ge=1, le=256)  # processes that answer, each with its own copy of the models
+    # Answers come from processes on this machine, or from the replicas of a Ray cluster.
     engine: Literal["process", "ray"] = "process"
-    min_replicas: int = Field(default=1, ge=1)
-    max_replicas: int = Field(default=4, ge=1)
-    replica_requests: float = Field(default=8.0, gt=0)
-    replica_cpus: float = Field(default=1.0, ge=0)
-    torch_threads: int = Field(default=1, ge=1)
+    min_replicas: Count = 1  # smallest number of replicas on Ray
+    max_replicas: Count = 4  # largest number of replicas on Ray
+    replica_requests: float = Field(
+        default=8.0, gt=0
+    )  # target of concurrent requests per replica; Ray adds a replica above it
+    replica_cpus: float = Field(default=1.0, ge=0)  # cores that Ray reserves for a replica
+    torch_threads: Count = 1  # threads of one tensor operation; more than one only helps very large models
+
+    # API keys, a line for each, `name scope[,scope] key [requests/minute]`: in a file, which is read again when it
+    # changes, or here, separated by `;` or new lines.
     keys_file: Path | None = None
     keys: SecretStr | None = None
-    no_auth: bool = False
-    reference_windows: bool = True
-    allowed_hosts: str = ""
+    no_auth: bool = False  # serve without keys on an address that others reach
+    reference_windows: bool = True  # whether reference windows, which are training data, can be listed and read
+    allowed_hosts: str = ""  # names, by commas, that the Host header may hold on a loopback address, beside its own
+    # Origins whose scripts may read answers (CORS), such as https://example.org, separated by commas.
     allowed_origins: str = ""
-    repository_api: bool = False
-    max_body_bytes: int = Field(default=8 << 20, ge=1)
-    max_json_depth: int = Field(default=64, ge=1)
-    max_header_bytes: int = Field(default=64 << 10, ge=1024)
-    max_windows: int = Field(default=4096, ge=1)
-    max_path_nodes: int = Field(default=2_000_000, ge=1)
-    max_points: int = Field(default=2001, ge=2)
-    max_concurrent: int = Field(default=512, ge=1)
-    max_queue: int = Field(default=256, ge=1)
-    max_explanations: int = Field(default=104, ge=1)
+    repository_api: bool = False  # whether /v2/repository lists, loads and unloads models, with a key of scope admin
+
+    max_body_bytes: Count = 8 << 20  # largest request body
+    max_json_depth: Count = 64  # deepest nesting of lists and objects in a body
+    max_header_bytes: int = Field(default=64 << 10, ge=1024)  # largest request target and headers
+    max_windows: Count = 4096  # most windows of one request
+    # Most path nodes of one request to explain, windows x outputs x baselines x 17, and as many more as `effects` take
+    # forecasts; or most forecasts of changed windows.
+    max_path_nodes: Count = 2_000_000
+    max_points: int = Field(default=2001, ge=2)  # most points of one edge's curve
+    max_concurrent: Count = 512  # most concurrent requests; more are 503. Health and metrics have places of their own
+    max_queue: Count = 256  # most requests that wait for a forecast
+    max_explanations: Count = 104  # most explanations, global results and large answers that wait or are computed
+    # Memory that pending requests may hold; explanations half of it.
     max_work_bytes: int = Field(default=384 << 20, ge=1 << 20)
-    header_timeout: float = Field(default=10.0, gt=0)
-    body_timeout: float = Field(default=30.0, gt=0)
-    send_timeout: float = Field(default=30.0, gt=0)
+
+    header_timeout: Seconds = 10.0  # in which the headers of a request must arrive
+    body_timeout: Seconds = 30.0  # in which the body of a request must arrive
+    send_timeout: Seconds = 30.0  # in which a client must read 64 KiB of its answer, or the rest of it
+    # That a request waits for its result, unless its header says otherwise; and at most, whatever its header says.
     request_timeout: float = Field(default=30.0, gt=0, le=3600)
     max_request_timeout: float = Field(default=600.0, gt=0, le=86400)
+    # In which accepted requests are finished after SIGTERM; a worker that hangs is killed 5 seconds later.
     shutdown_timeout: int = Field(default=25, ge=0)
-    cached_results: int = Field(default=64, ge=1)
-    cached_answers: int = Field(default=64 << 20, ge=0)
-    tracing: bool = False
-    log_format: Literal["auto", "json", "console"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    cached_results: Count = 64  # most global results (importance, topologies, reports) that are cached
+    cached_answers: int = Field(default=64 << 20, ge=0)  # size of the cache of answers in bytes, keys included
+    tracing: bool = False  # whether spans are sent to the OpenTelemetry collector of OTEL_EXPORTER_OTLP_ENDPOINT
+    log_format: Literal["auto", "json", "console"] = "auto"  # console is for people; auto: console on a terminal
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # the lowest that is logged
 
     @property
     def is_shared(self) -> bool:
@@ -139,11 +113,7 @@ def choose_settings(**given: object) -> Settings:
 
 
 def check_variables(names: Iterable[str]) -> Iterator[str]:
-    """Warnings about environment variables that begin like settings but are none, such as a misspelt one.
-
-    Args:
-        names: names of environment variables.
-    """
+    """Yields a warning for each environment variable that begins like a setting but is none, such as a misspelt one."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
         if name.upper() not in known and not SERVICE_LINK.fullmatch(name):

@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -61,57 +61,30 @@ class Served:
 
 
 @dataclass(eq=False)
-class Source:
-    """A checkpoint file, with its model while that is in memory.
+class Entry:
+    """One version of a model, with its model while that is in memory. Only `Registry` changes it.
 
     Attributes:
-        file: the file.
-        checkpoint: its hash; None until it is read.
-        served: the model; None while it is not in memory. Only `Registry` sets it.
+        file: its file, as of the last read.
+        state: loading, ready, failed, or unloaded on request. A model that is ready need not be in memory.
+        reason: why the file cannot be loaded; if it is ready, the model that was in memory before is still served.
+        may_pass: whether the failure may be temporary, such as a disk error, so that loading is retried.
+        checkpoint: the hash of what answers requests; None unless it is ready.
+        served: the model; None while it is not in memory.
         reading: held by the thread that reads the file (single flight).
+        n_bytes: estimated memory of the model.
     """
 
     file: CheckpointFile
+    state: State = "loading"
+    reason: str | None = None
+    may_pass: bool = False
     checkpoint: str | None = None
     served: Served | None = None
     reading: Lock = field(default_factory=Lock)
 
-    @property
-    def n_bytes(self) -> int:
-        """Estimated memory of the model."""
-        return _OVERHEAD + _PREPARED * (self.file.signature[1] if self.file.signature else 0)
-
-
-def _release(source: Source) -> bool:
-    """Releases a model, and returns whether its memory is free; if something still refers to it, it is held again."""
-    served, source.served = source.served, None
-    assert served is not None
-    name, version, title, model = served.name, served.version, served.model.name, weakref.ref(served.model.loaded)
-    del served
-    if (loaded := model()) is not None:
-        source.served = Served(name, Model(loaded, title), version)
-    return loaded is None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One version of a model, and the state of its file.
-
-    Attributes:
-        file: the file, as of the last read.
-        source: what the model is loaded from: the file, or, if that cannot be loaded, what was served before it.
-        state: loading, ready, failed, or unloaded on request. A model that is ready need not be in memory.
-        reason: why the file cannot be loaded; the model that was ready before is then still served.
-        may_pass: whether the failure may be temporary, such as a disk error, so that loading is retried.
-        kept: that model. Its file is gone; it stays in memory because the entry refers to it.
-    """
-
-    file: CheckpointFile
-    source: Source
-    state: State = "loading"
-    reason: str | None = None
-    may_pass: bool = False
-    kept: Served | None = None
+    def __post_init__(self) -> None:
+        self.n_bytes = _OVERHEAD + _PREPARED * (self.file.signature[1] if self.file.signature else 0)
 
     @property
     def name(self) -> str:
@@ -127,11 +100,6 @@ class Entry:
     def is_ready(self) -> bool:
         """Whether it answers requests."""
         return self.state == "ready"
-
-    @property
-    def checkpoint(self) -> str | None:
-        """The hash of the file that answers requests, if it does."""
-        return self.source.checkpoint if self.is_ready else None
 
     @property
     def condition(self) -> str:
@@ -163,8 +131,8 @@ class Registry:
         self._stopping = Event()
         self._listing = self._list()  # of the last scan
         names = groupby(self._listing.values(), key=lambda file: file.name)
-        self._models = {name: tuple(Entry(file, Source(file)) for file in files) for name, files in names}
-        self._loaded: OrderedDict[Source, None] = OrderedDict()  # the least recently used first
+        self._models = {name: tuple(map(Entry, files)) for name, files in names}
+        self._loaded: OrderedDict[Entry, None] = OrderedDict()  # the least recently used first
         self._unloaded: frozenset[str] = frozenset()  # names that are not loaded again by a scan
         self._scanning = Lock()
         self._changing = RLock()  # the index and what is in memory
@@ -187,12 +155,12 @@ class Registry:
     def n_bytes(self) -> int:
         """Estimated memory of the models."""
         with self._changing:
-            return sum(source.n_bytes for source in self._loaded)
+            return sum(entry.n_bytes for entry in self._loaded)
 
     def defaults(self) -> dict[str, Served | None]:
         """The default version of each model that is ready, by its hash; None if it is not in memory."""
         defaults = map(choose_default, self._models.values())
-        return {entry.checkpoint: entry.source.served for entry in defaults if entry.checkpoint is not None}
+        return {entry.checkpoint: entry.served for entry in defaults if entry.checkpoint is not None}
 
     def choose(self, name: str, version: str | None = None, or_loading: bool = False) -> Entry:
         """Returns a version that is ready.
@@ -221,7 +189,7 @@ class Registry:
 
     def find(self, name: str, version: str | None = None) -> Served | None:
         """As `get`, but None if the model is not in memory."""
-        return self._use(self.choose(name, version, or_loading=True).source)
+        return self._use(self.choose(name, version, or_loading=True))
 
     def get(self, name: str, version: str | None = None) -> Served:
         """Returns a model; if it is not in memory, it is loaded on this thread, once for all threads.
@@ -234,14 +202,13 @@ class Registry:
         served = None
         while served is None:  # its entry was replaced meanwhile
             entry = self.choose(name, version, or_loading=True)
-            served = self._use(entry.source) or self._load(entry)
+            served = self._use(entry) or self._load(entry)
         return served
 
     def load(self, until_ready: bool = False) -> tuple[str, ...]:
         """Reads the files in turn, perhaps until one is ready; one that fails does not affect the others."""
         with self._scanning:
-            unread = [entry.source for entry in self.entries if entry.state == "loading"]
-            return self._follow(unread, until_ready=until_ready)
+            return self._follow((entry for entry in self.entries if entry.state == "loading"), until_ready=until_ready)
 
     def poll(self) -> tuple[str, ...]:
         """Scans the folder and applies each change that two scans in a row have seen.
@@ -258,7 +225,8 @@ class Registry:
             done = {entry.file for entry in self.entries if not entry.may_pass}
             changed = [f for key, f in self._listing.items() if f == before.get(key) and f not in done]
             gone = {entry.file.key for entry in self.entries} - self._listing.keys() - before.keys()
-            return self._follow(map(Source, changed), gone)
+            new = [Entry(file, "unloaded" if file.name in self._unloaded else "loading") for file in changed]
+            return self._follow(new, gone)
 
     def load_model(self, name: str) -> tuple[str, ...]:
         """Loads the versions of a model that are not served as they are on disk: at once, and failed ones again.
@@ -274,7 +242,7 @@ class Registry:
                 raise _unknown_model(name, dict.fromkeys(file.name for file in listing))
             self._unloaded -= {name}
             current = {entry.file for entry in self.entries if entry.is_ready and entry.reason is None}
-            return self._follow([Source(file) for file in files if file not in current], are_needed=True)
+            return self._follow((Entry(file) for file in files if file not in current), are_needed=True)
 
     def unload_model(self, name: str) -> None:
         """Unloads all versions of a model until `load_model` loads it again.
@@ -287,7 +255,7 @@ class Registry:
                 raise _unknown_model(name, self._models)
             self._unloaded |= {name}
             for entry in self._models[name]:
-                self._change(entry.file.key, Entry(entry.file, Source(entry.file), "unloaded"))
+                self._replace(entry.file.key, Entry(entry.file, "unloaded"))
             logger.info("model %s is unloaded", name)
 
     def stop(self) -> None:
@@ -303,48 +271,41 @@ class Registry:
         return next((entry for entry in self._models.get(key[0], ()) if entry.version == key[1]), None)
 
     def _follow(
-        self, sources: Iterable[Source], gone: Collection[Key] = (), until_ready: bool = False, are_needed: bool = False
+        self, entries: Iterable[Entry], gone: Collection[Key] = (), until_ready: bool = False, are_needed: bool = False
     ) -> tuple[str, ...]:
-        """Adds each file as soon as it is read, then drops the versions that are gone; returns the new defaults."""
+        """Adds each entry as soon as its file is read, then drops the versions that are gone; returns new defaults."""
         before = set(self.defaults())
-        for source in sources:
+        for entry in entries:
             if self._stopping.is_set() or (until_ready and self.ready):
                 break
-            with source.reading:
-                old = self._find(source.file.key)
-                if (
-                    old is None or old.source is not source or old.state == "loading"
-                ):  # not read for a request meanwhile
-                    is_needed = are_needed or (old is not None and old.source.served is not None)
-                    self._change(source.file.key, self._read(source, old, is_needed))
+            with entry.reading:
+                if entry.state == "loading":  # not read for a request meanwhile
+                    old = self._find(entry.file.key)
+                    self._read(entry, are_needed or (old is not None and old.served is not None))
+                self._replace(entry.file.key, entry)
         if self._stands_in and any(map(_is_own, self.entries)):
             self._stands_in = False
             gone = {*gone, *(entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED)}
         for key in gone:
-            self._change(key, None)
+            self._replace(key, None)
         if gone:
             logger.info("gone: %s", ", ".join(f"model {name}, version {version}" for name, version in sorted(gone)))
         return tuple(one for one, served in self.defaults().items() if served is not None and one not in before)
 
-    def _change(self, key: Key, new: Entry | None, only: Entry | None = None) -> bool:
-        """Replaces, adds or removes an entry; nothing if another thread has replaced the `only` one that it replaces.
-
-        Returns:
-            Whether the new entry is in the index.
-        """
+    def _replace(self, key: Key, new: Entry | None) -> None:
+        """Replaces, adds or removes an entry of the index."""
         with self._changing:
-            name, old = key[0], self._find(key)
-            if only not in (None, old):
-                return False
-            if new != old:
-                entries = [entry for entry in (*self._models.get(name, ()), new) if entry not in (None, old)]
-                models = {**self._models, name: tuple(sorted(entries, key=lambda entry: entry.file.order))}
-                if not entries:
-                    del models[name]
-                self._models = models if name in self._models else dict(sorted(models.items()))
-                if old is not None and (new is None or new.source is not old.source):
-                    self._drop(old.source)
-            return True
+            old, name = self._find(key), key[0]
+            if new and old and new.state == "failed" and old is not new and old.served is not None:
+                old.file, old.reason, old.may_pass = new.file, new.reason, new.may_pass  # what was loaded still serves
+                new = old
+            entries = [entry for entry in self._models.get(name, ()) if entry is not old] + ([new] if new else [])
+            models = {**self._models, name: tuple(sorted(entries, key=lambda entry: entry.file.order))}
+            if not entries:
+                del models[name]
+            self._models = models if name in self._models else dict(sorted(models.items()))
+            if old is not None and old is not new:
+                self._drop(old)
 
     def _load(self, entry: Entry) -> Served | None:
         """Loads a model for a request; None if that fails, or if the entry was replaced meanwhile.
@@ -352,31 +313,33 @@ class Registry:
         Raises:
             NotReadyError: its file was replaced or deleted since the last scan, or cannot be read for now.
         """
-        source, file = entry.source, entry.source.file
-        with source.reading:
-            served = self._use(source)
-            if served is not None or self._find(entry.file.key) != entry:
-                return served
-            read = self._read(source, entry, is_needed=True)
-            if entry.is_ready and not read.is_ready and (read.may_pass or sign_file(file.path) != file.signature):
-                raise _not_ready(entry, f"cannot be loaded: {read.reason}")
-            served = read.source.served
-            if not self._change(file.key, read, only=entry):
-                self._drop(source)
+        with entry.reading:
+            if entry.served is not None or self._find(entry.file.key) is not entry:
+                return entry.served
+            state = entry.state
+            self._read(entry, is_needed=True)
+            served = entry.served
+            with self._changing:
+                if self._find(entry.file.key) is not entry:
+                    self._drop(entry)
+                elif entry.state != state:
+                    self._models = dict(self._models)  # another index, because something in it has changed
             return served
 
-    def _read(self, source: Source, before: Entry | None, is_needed: bool) -> Entry:
-        """Reads a file into an entry; if it cannot be loaded, the previous model of this version is still served.
+    def _read(self, entry: Entry, is_needed: bool) -> None:
+        """Reads the file of an entry, which is then ready or failed.
 
         Unless it `is_needed`, a model for which others must be dropped is not loaded, but its file is checked.
+
+        Raises:
+            NotReadyError: it was ready, and its file was replaced or deleted since the last scan, or cannot be read for
+                now; nothing changes.
         """
-        file, is_new = source.file, source.checkpoint is None
-        if file.name in self._unloaded:
-            return Entry(file, Source(file), "unloaded")
+        file, before = entry.file, self._find(entry.file.key)
         try:
             if file.refusal is not None:
                 raise CheckpointError(file.refusal)
-            has_room = not self._loaded or self.n_bytes + source.n_bytes <= self._budget
+            has_room = not self._loaded or self.n_bytes + entry.n_bytes <= self._budget
             model = _load(file.path) if is_needed or has_room else None
             checkpoint = Model.identify(file.path) if model is None else model.checkpoint
             if sign_file(file.path) != file.signature:
@@ -387,46 +350,53 @@ class Registry:
             logger.exception("model %s, version %s cannot be loaded", file.name, file.version)
             reason, may_pass = f"{file.path.name} cannot be loaded; the log says why", False
         else:
-            source.checkpoint = checkpoint
-            if model is not None:
-                self._hold(source, Served(file.name, model, file.version))
-            if is_new:
+            if not entry.is_ready:
                 logger.info("model %s, version %s serves %s", file.name, file.version, checkpoint)
-            return Entry(file, source, "ready")
+            entry.checkpoint, entry.state = checkpoint, "ready"
+            if model is not None:
+                with self._changing:
+                    entry.served = Served(file.name, model, file.version)
+                    self._loaded[entry] = None
+                    self._trim()
+            return
         if before is None or reason != before.reason:
             logger.warning("model %s, version %s failed: %s", file.name, file.version, reason)
-        if before is not None and before.source is not source and (kept := self._use(before.source)) is not None:
-            return replace(before, file=file, reason=reason, may_pass=may_pass, kept=kept)
-        return Entry(file, source, "failed", reason, may_pass)
+        if entry.is_ready and (may_pass or sign_file(file.path) != file.signature):
+            raise _not_ready(entry, f"cannot be loaded: {reason}")
+        entry.checkpoint, entry.reason, entry.may_pass, entry.state = None, reason, may_pass, "failed"
 
-    def _use(self, source: Source) -> Served | None:
-        """The model of a file, marked as most recently used; None if it is not in memory."""
+    def _use(self, entry: Entry) -> Served | None:
+        """The model of an entry, marked as most recently used; None if it is not in memory."""
         with self._changing:
-            if source.served is not None:
-                self._loaded.move_to_end(source)
-            return source.served
-
-    def _hold(self, source: Source, served: Served) -> None:
-        """Holds a model in memory, and drops others beyond the budget."""
-        with self._changing:
-            source.served = served
-            self._loaded[source] = None
-            self._trim()
+            if entry.served is not None:
+                self._loaded.move_to_end(entry)
+            return entry.served
 
     def _trim(self) -> None:
-        """Drops models beyond the budget, except those in use and the latest."""
+        """Drops models beyond the budget, except the latest, those in use, and those whose file is gone."""
         with self._changing:
             excess = self.n_bytes - self._budget
             for oldest in [*self._loaded][:-1]:
-                if excess > 0 and _release(oldest):
+                if excess > 0 and oldest.reason is None and _release(oldest):
                     del self._loaded[oldest]
                     excess -= oldest.n_bytes
 
-    def _drop(self, source: Source) -> None:
+    def _drop(self, entry: Entry) -> None:
         """Drops a model that is no longer served; requests that use it finish."""
         with self._changing:
-            source.served = None
-            self._loaded.pop(source, None)
+            entry.served = None
+            self._loaded.pop(entry, None)
+
+
+def _release(entry: Entry) -> bool:
+    """Releases a model, and returns whether its memory is free; if a request still refers to it, it is held again."""
+    served, entry.served = entry.served, None
+    assert served is not None
+    title, network = served.model.name, weakref.ref(served.model.loaded)
+    del served
+    if (loaded := network()) is not None:
+        entry.served = Served(entry.name, Model(loaded, title), entry.version)
+    return loaded is None
 
 
 def choose_default(entries: Sequence[Entry]) -> Entry:

@@ -314,7 +314,7 @@ def _summarise_version(entry: Entry) -> VersionSummary:
         "version": entry.version,
         "state": entry.state,
         "ready": entry.is_ready,
-        "loaded": entry.source.served is not None,
+        "loaded": entry.served is not None,
         "checkpoint": entry.checkpoint,
     }
     if entry.reason is not None:

@@ -21,7 +21,7 @@ import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import UnknownNameError
 from service.http.errors import NotReadyError
-from service.models.registry import Registry, Source
+from service.models.registry import Entry, Registry
 from service.models.repository import list_checkpoints
 
 N_MODELS, N_FIT = 60, 5
@@ -35,7 +35,7 @@ def write(path, seed):
 
 def budget_for(n, folder):
     """Memory for n models of a folder."""
-    sizes = sorted(Source(file).n_bytes for file in list_checkpoints(folder).values())
+    sizes = sorted(Entry(file).n_bytes for file in list_checkpoints(folder).values())
     return n * sizes[-1]
 
 
@@ -58,7 +58,7 @@ def few(tmp_path):
 
 
 def in_memory(registry):
-    return {entry.name for entry in registry.entries if entry.source.served is not None}
+    return {entry.name for entry in registry.entries if entry.served is not None}
 
 
 def metric(client, name):
@@ -180,7 +180,7 @@ def test_a_model_in_use_is_not_dropped(few):
     assert few.get("m0").model.loaded is used.loaded
     others = [few.get("m1"), few.get("m2")]
     assert in_memory(few) == {"m0", "m1", "m2"}
-    assert few.n_bytes == sum(entry.source.n_bytes for entry in few.entries)
+    assert few.n_bytes == sum(entry.n_bytes for entry in few.entries)
     del used, others
     few.unload_model("m2")
     few.load_model("m2")
@@ -353,9 +353,7 @@ def test_threads_that_race_for_models_account_for_each_once(tmp_path):
         thread.join()
     assert failures == []
     assert all(entry.is_ready for entry in registry.entries)
-    assert registry.n_bytes == sum(
-        entry.source.n_bytes for entry in registry.entries if entry.source.served is not None
-    )
+    assert registry.n_bytes == sum(entry.n_bytes for entry in registry.entries if entry.served is not None)
 
 
 def _record(failures, function, *arguments):
