@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import typer
@@ -16,17 +17,16 @@ from typer.main import get_command
 from kanmodel.errors import KanscopeError
 
 EXIT_BAD_INPUT = 2
-
-COMMANDS = {  # name: (module, function)
-    "serve": ("serve", "serve"),
-    "train": ("train", "train"),
-    "import": ("import_", "import_"),
-    "inspect": ("inspect", "inspect"),
-    "explain": ("explain", "explain"),
-    "formula": ("formula", "formula"),
-    "compare": ("compare", "compare"),
-    "prune": ("prune", "prune"),
-    "export": ("export", "export"),
+COMMANDS = {
+    "serve": "serve:serve",
+    "train": "train:train",
+    "import": "import_:import_",
+    "inspect": "inspect:inspect",
+    "explain": "explain:explain",
+    "formula": "inspect:formula",
+    "compare": "inspect:compare",
+    "prune": "derive:prune",
+    "export": "derive:export",
 }
 
 
@@ -45,9 +45,8 @@ class _Commands(TyperGroup):
         """The command of that name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module, function = COMMANDS[cmd_name]
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(cmd_name)(getattr(import_module(f"service.commands.{module}"), function))
+        alone.command(cmd_name)(resolve_name(f"service.commands.{COMMANDS[cmd_name]}"))
         return get_command(alone)
 
 
@@ -66,9 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command-line arguments; None for those of the process.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once; as torch below
-    if "torch" not in sys.modules:
-        _import_torch()
-    import torch  # here: --help and completion do not need it
+    if "torch" not in sys.modules:  # what it creates is left out of searches for garbage: an eighth of the start
+        gc.disable()
+        import_module("torch")
+        gc.freeze()
+        gc.enable()
+    import torch  # here: completion does not need it
 
     torch.set_num_threads(1)  # models of this size run slower on several threads, much slower under load
     try:
@@ -76,14 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KanscopeError as error:
         print(f"kanscope: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-
-
-def _import_torch() -> None:
-    """Imports torch, and leaves what that creates out of all searches for garbage: they took an eighth of the start."""
-    gc.disable()
-    import_module("torch")
-    gc.freeze()
-    gc.enable()
 
 
 if __name__ == "__main__":

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kanmodel import Model
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.documents import read_names, read_windows_file
 from kanmodel.importers.from_file import Description, Imported, describe_file, import_checkpoint
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
-from kanmodel.importers.search import Result
-from service.commands.options import make_console, refuse_unwritable
+from service.commands.options import AsJson, make_console, print_json, print_table, refuse_unwritable
+
+N_SHOWN = 5  # other functions that fit
 
 
 def import_(
@@ -46,7 +44,7 @@ def import_(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a file if several functions fit the windows.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert saved weights to a checkpoint, and verify that it predicts the same.
 
@@ -64,17 +62,25 @@ def import_(
         refuse_unwritable(output)
     from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
-    with _progress(as_json) as progress:
-        imported = import_checkpoint(file, known, read_columns, progress, strict)
+    console = make_console(stderr=True)
+    with console.status("reading") if console.is_terminal and not as_json else nullcontext() as status:
+
+        def report(tried: int, total: int) -> None:
+            if status is not None:
+                status.update(f"{tried:,} of {total:,} readings tried")
+
+        imported = import_checkpoint(file, known, read_columns, report, strict)
     if describe:
         _print_description(describe_file(file, imported, known), as_json)
         return
     assert output is not None
     checkpoint = str(Model(imported.model).save(output).checkpoint)
     if as_json:
-        typer.echo(json.dumps(_summary(imported, output, checkpoint), ensure_ascii=False, allow_nan=False))
-    else:
-        _print_summary(imported, output, checkpoint)
+        print_json({"name": imported.name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
+        return
+    typer.echo(f"{imported.name}: wrote {output}  {checkpoint[:19]}…")
+    for line in _write_lines(imported):
+        typer.echo(line)
 
 
 def _read_known(
@@ -82,35 +88,17 @@ def _read_known(
 ) -> Manifest | None:
     """What options or a manifest state beside the file, the manifest first; None if neither is given."""
     given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
-    for key, names in (("features", features), ("targets", targets)):
-        if names is not None:
-            given[key] = read_names(names)
+    given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
     if scaling is not None:
         given["scaling"] = str(scaling.resolve())
     if manifest is not None:
         return read_manifest(manifest, given)
-    if not given:
-        return None
-    return parse_manifest({}, windows or Path("the command"), given)
+    return parse_manifest({}, windows or Path("the command"), given) if given else None
 
 
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Shows the number of readings tried, on a terminal."""
-    console = make_console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda tried, total: None
-        return
-    with console.status("reading") as status:
-        yield lambda tried, total: status.update(f"{tried:,} of {total:,} readings tried")
-
-
-def _summary(imported: Imported, output: Path, checkpoint: str) -> dict[str, Any]:
+def _describe(imported: Imported) -> dict[str, Any]:
     result = imported.result
     return {
-        "name": imported.name,
-        "file": str(output),
-        "checkpoint": checkpoint,
         "provenance": vars(imported.model.provenance),
         "largest_difference": result.comparison.absolute if result.comparison else None,
         "relative_difference": result.comparison.relative if result.comparison else None,
@@ -124,70 +112,50 @@ def _summary(imported: Imported, output: Path, checkpoint: str) -> dict[str, Any
     }
 
 
-def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
-    console, result = make_console(soft_wrap=True), imported.result
-    n_reference = len(imported.model.reference.windows)
-    console.print(f"{imported.name}: wrote {output}  {checkpoint[:19]}…")
+def _write_lines(imported: Imported) -> Iterator[str]:
+    """How far the model is verified, which other functions fit, and what its reference windows lack."""
+    result, n_reference = imported.result, len(imported.model.reference.windows)
+    reading, others = result.found.describe(), result.describe_undecided()
     if result.comparison is None:
-        console.print("not verified: the manifest has no check, so the forecasts were compared with nothing")
+        yield "not verified: the manifest has no check, so the forecasts were compared with nothing"
+        if reading:
+            yield f"assumed: {reading}"
     else:
-        console.print(
-            f"verified: the largest difference from the check is {result.comparison.absolute:.2g}, "
-            f"{result.comparison.describe_relative()}"
-        )
-    if reading := result.found.describe():
-        found = "found" if result.comparison else "assumed"
-        tried = f" ({result.tried:,} of {result.total:,} readings tried)" if result.comparison else ""
-        console.print(f"{found}: {reading}{tried}")
-    _print_undecided(console, result)
+        difference = f"{result.comparison.absolute:.2g}, {result.comparison.describe_relative()}"
+        yield f"verified: the largest difference from the check is {difference}"
+        if reading:
+            yield f"found: {reading} ({result.tried:,} of {result.total:,} readings tried)"
+    for other in others[:N_SHOWN]:
+        yield f"warning: these windows fit as well: {other}"
+    if len(others) > N_SHOWN:
+        yield f"warning: and {len(others) - N_SHOWN} more"
+    if result.left_out:
+        yield f"warning: {result.left_out} more readings may fit, too many to compare"
+    if others or result.left_out:
+        yield "the simplest was chosen: state the right one in the manifest, or use --strict to refuse such files"
     if n_reference < MIN_INPUTS:
-        console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null")
+        yield f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null"
     span = imported.model.reference_span
     if span.unlike_training:
-        console.print(f"The reference windows are not like the training rows: {span}.")
-
-
-def _print_undecided(console: Console, result: Result) -> None:
-    """Warns of other functions that reproduce the predictions."""
-    others = result.describe_undecided()
-    for other in others[:5]:
-        console.print(f"warning: these windows fit as well: {other}")
-    if len(others) > 5:
-        console.print(f"warning: and {len(others) - 5} more")
-    if result.left_out:
-        console.print(f"warning: {result.left_out} more readings may fit, too many to compare")
-    if others or result.left_out:
-        console.print(
-            "the simplest was chosen: state the right one in the manifest, or use --strict to refuse such files"
-        )
+        yield f"The reference windows are not like the training rows: {span}."
 
 
 def _print_description(description: Description, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(asdict(description), ensure_ascii=False))
+        print_json(asdict(description))
         return
-    console = make_console()
-    console.print(_description_table(description))
-    if description.found is not None:
-        console.print(f"found: {description.found}", soft_wrap=True)
-        for other in description.undecided:
-            console.print(f"warning: these windows fit as well: {other}", soft_wrap=True)
-    else:
-        console.print("not in the file:")
-        for missing in description.missing:
-            console.print(f"  {missing}", soft_wrap=True)
-    console.print("\nmanifest:\n")
-    typer.echo(description.manifest, nl=False)
-
-
-def _description_table(description: Description) -> Table:
-    table = Table("", "found", title=description.file)
     where = f"{description.container}, " if description.container else ""
     prefix = f", without the prefix {description.prefix}" if description.prefix else ""
     types = ", ".join(description.dtypes)
-    table.add_row("weights", f"{where}{description.n_tensors} tensors of {types}{prefix}")
-    for part in description.parts:
-        table.add_row(part.library, f"{part.place!r}: {part.sizes}")
+    rows = [("weights", f"{where}{description.n_tensors} tensors of {types}{prefix}")]
+    rows += [(part.library, f"{part.place!r}: {part.sizes}") for part in description.parts]
     if description.unknown:
-        table.add_row("not understood", ", ".join(description.unknown[:10]))
-    return table
+        rows.append(("not understood", ", ".join(description.unknown[:10])))
+    print_table(description.file, ["", "found"], rows, n_left=2)
+    if description.found is not None:
+        typer.echo(f"found: {description.found}")
+        for other in description.undecided:
+            typer.echo(f"warning: these windows fit as well: {other}")
+    else:
+        typer.echo("\n".join(["not in the file:", *(f"  {missing}" for missing in description.missing)]))
+    typer.echo(f"\nmanifest:\n\n{description.manifest}", nl=False)

@@ -1,21 +1,27 @@
-"""``kanscope inspect``: prints a checkpoint as tables, as JSON, or as a report."""
+"""``kanscope inspect``, ``formula`` and ``compare``: print what is in a checkpoint, as tables, text or JSON.
+
+Their JSON has the members of the HTTP answer. It is described by modules that import FastAPI, which the other forms of
+output start faster without.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from kanmodel import load
-from kanmodel.explain.topology import Topology, TopologyEdge
+from kanmodel.errors import DataError, Problem
 from kanmodel.model import Model
-from kanmodel.network.config import LayerConfig, Layers, ModelConfig, config_to_dict, width_of
-from service.commands.options import Checkpoint, OutputName, figure, make_console, print_json
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
+from service.commands.options import AsJson, Checkpoint, OutputName, print_json, print_table
+from service.models.registry import Served
 
-SCORES = ("contribution", "backward", "forward_n", "forward_u")
+OF_EDGES = ("i", "j", "contribution", "backward", "forward_n", "forward_u")
 
 
 def inspect(
@@ -39,156 +45,146 @@ def inspect(
     if report:
         answered = model.report(output_name)
         if as_json:
-            findings = [asdict(finding) for finding in answered.findings]
-            print_json(_describe_file(model, file) | {"output": answered.output, "findings": findings})
+            from service.schemas.reports import describe_report
+
+            print_json({"file": str(file), **describe_report(Served(model.name, model), answered)})
         else:
             typer.echo(answered.markdown(), nl=False)
         return
     topology = model.topology(output_name)
     if as_json:
-        print_json(describe(model, file, topology))
+        from service.schemas.models import describe_model
+        from service.schemas.topology import describe_topology
+
+        served = Served(model.name, model)
+        graph = describe_topology(served, topology, topology, pruned=False)
+        print_json({"file": str(file), **describe_model(served, []), "topology": graph})
         return
-    console = make_console()
-    console.print(architecture_table(model, file))
-    console.print(features_table(model))
-    console.print(metrics_table(model))
-    console.print(edges_table(topology, edges))
+    features = ((f.name, f.unit, f.mean, f.std, f.min, f.max) for f in model.features)
+    targets = ((f"{t.name} (target)", t.unit, t.mean, t.std, None, None) for t in model.config.targets)
+    listed = topology.table()
+    print_table(f"{file.name}  {(model.checkpoint or '')[:19]}…", ["", "architecture"], _describe(model), n_left=2)
+    print_table("features and targets", ["feature", "unit", "mean", "std", "min", "max"], features, targets, n_left=2)
+    print_metrics(model)
+    title = f"{min(edges, len(listed))} of {len(listed)} edges by contribution to {topology.output}"
+    kept = f"pruned to {sum(edge['kept'] for edge in listed)} edges"
+    caption = f"{kept}, the forecasts have R2 {topology.fidelity.r2:.4f} against the full model"
+    rows = (
+        (f"{edge['stage']} {edge['layer']}", *itemgetter(*OF_EDGES)(edge), "yes" if edge["kept"] else "")
+        for edge in listed[:edges]
+    )
+    print_table(title, ["layer", *OF_EDGES, "kept"], rows, caption=caption)
 
 
-def _describe_file(model: Model, file: Path) -> dict[str, Any]:
-    return {"file": str(file), "checkpoint": model.checkpoint}
+def print_metrics(model: Model) -> None:
+    """Prints the metrics measured in training."""
+    print_table("metrics", ["metric", "value"], model.metrics.items())
 
 
-def describe(model: Model, file: Path, topology: Topology) -> dict[str, Any]:
-    """Everything that the tables show, as JSON members; edges are strongest first."""
-    config, recurrent = config_to_dict(model.config), model.config.recurrent
-    cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
-    return _describe_file(model, file) | {
-        "features": config["features"],
-        "targets": config["targets"],
-        "outputs": model.config.outputs,
-        "lookback": model.config.lookback,
-        "horizon": model.config.horizon,
-        "architecture": cells | {key: config[key] for key in ("front", "readout", "head", "output_function", "dtype")},
-        "reference_windows": len(model.reference),
-        "metrics": dict(model.metrics),
-        "provenance": vars(model.provenance),
-        "topology": _describe_topology(topology),
-    }
-
-
-def _describe_topology(topology: Topology) -> dict[str, Any]:
-    edges = _by_contribution(topology)
-    return {
-        "output": topology.output,
-        "fidelity": vars(topology.fidelity),
-        "kept": sum(edge.kept for edge in edges),
-        "total": len(edges),
-        "edges": [
-            {name: getattr(edge, name) for name in ("stage", "layer", "i", "j", "source", "target", "kept")}
-            | _scores(edge)
-            for edge in edges
-        ],
-    }
-
-
-def architecture_table(model: Model, file: Path) -> Table:
-    """Shapes and provenance of the model."""
+def _describe(model: Model) -> Iterator[tuple[str, str]]:
+    """Names and values of shapes and provenance."""
     config, provenance = model.config, model.provenance
-    table = Table("", "architecture", title=f"{file.name}  {(model.checkpoint or '')[:19]}…")
-    table.add_row("lookback", str(config.lookback))
-    table.add_row("outputs", ", ".join(config.outputs))
+    yield "lookback", str(config.lookback)
+    yield "outputs", ", ".join(config.outputs)
     if config.front:
-        table.add_row("front", describe_layers(config.front))
-    table.add_row(config.recurrent.cell.upper() if config.recurrent else "recurrent", describe_recurrent(config))
-    table.add_row("head", describe_layers(config.head))
+        yield "front", _describe_layers(config.front)
+    yield config.recurrent.cell.upper() if config.recurrent else "recurrent", _describe_recurrent(config)
+    yield "head", _describe_layers(config.head)
     if config.output_function is not None:
-        table.add_row("output function", config.output_function)
-    table.add_row("reference", str(model.reference))
-    table.add_row("made by", f"{provenance.source}, {provenance.library}, {provenance.created}")
+        yield "output function", config.output_function
+    yield "reference", str(model.reference)
+    yield "made by", f"{provenance.source}, {provenance.library}, {provenance.created}"
     if provenance.difference is not None:
         relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
-        table.add_row("verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}")
+        yield "verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}"
     for reading in provenance.not_told_apart:
-        table.add_row("not told apart", f"the windows of the check fit as well: {reading}")
+        yield "not told apart", f"the windows of the check fit as well: {reading}"
     if provenance.unused:
-        table.add_row("left out", f"without effect on the forecasts: {', '.join(provenance.unused)}")
+        yield "left out", f"without effect on the forecasts: {', '.join(provenance.unused)}"
     if provenance.parent is not None:
-        table.add_row("made from", f"{provenance.parent[:19]}…")
-    return table
+        yield "made from", f"{provenance.parent[:19]}…"
 
 
-def describe_layers(layers: Layers) -> str:
+def _describe_layers(layers: Layers) -> str:
     """Layers in one line, their width as pykan writes it: ``[12, 5, 1]``, with product nodes ``[12, [5, 2], 1]``."""
-    kinds = list(dict.fromkeys(_describe_layer(layer) for layer in layers))
-    return f"width {width_of(layers)}, {'; '.join(kinds)}"
+    return f"width {width_of(layers)}, {'; '.join(dict.fromkeys(map(_describe_layer, layers)))}"
 
 
 def _describe_layer(layer: LayerConfig) -> str:
     options = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in vars(layer.basis).items())
-    basis = f"{layer.basis.kind} ({options})" if options else layer.basis.kind
     steps = "".join(f"{step.kind.replace('_', ' ')} before, " for step in layer.before)
-    return f"{steps}{basis}" + ("" if layer.base == "zero" else f", base {layer.base}")
+    base = "" if layer.base == "zero" else f", base {layer.base}"
+    return f"{steps}{layer.basis.kind}{f' ({options})' if options else ''}{base}"
 
 
-def describe_recurrent(config: ModelConfig) -> str:
-    """The LSTM or GRU and the readout of its steps, in one line."""
+def _describe_recurrent(config: ModelConfig) -> str:
     recurrent = config.recurrent
     if recurrent is None:
         return f"none, readout {config.readout}"
-    direction = ", bidirectional" if recurrent.bidirectional else ""
     layers = "1 layer" if recurrent.num_layers == 1 else f"{recurrent.num_layers} layers"
+    direction = ", bidirectional" if recurrent.bidirectional else ""
     return f"{recurrent.hidden_size} units, {layers}{direction}, readout {config.readout}"
 
 
-def features_table(model: Model) -> Table:
-    """Features and targets, with their units and scaling."""
-    table = Table("feature", "unit", title="features and targets")
-    for heading in ("mean", "std", "min", "max"):
-        table.add_column(heading, justify="right")
-    for feature in model.config.features:
-        figures = (feature.mean, feature.std, feature.min, feature.max)
-        table.add_row(feature.name, feature.unit or "", *map(figure, figures))
-    table.add_section()
-    for target in model.config.targets:
-        table.add_row(f"{target.name} (target)", target.unit or "", figure(target.mean), figure(target.std), "", "")
-    return table
+def formula(
+    file: Checkpoint,
+    output_name: OutputName = None,
+    complexity: Annotated[
+        int | None, typer.Option(min=1, help="Print only the best formula of at most this complexity, as Python.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
+
+    Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
+    measured through the whole model on a third of the reference windows, which neither the search nor the choice among
+    the formulas has used.
+    """
+    model = load(file)
+    found = model.formula(output_name)
+    chosen = [each for each in found if complexity is None or each.complexity <= complexity]
+    if complexity is not None:
+        chosen = chosen[-1:]
+    if as_json:
+        from service.schemas.formulas import describe_formulas
+
+        print_json({"file": str(file), **describe_formulas(Served(model.name, model), found, chosen)})
+    elif complexity is None:
+        typer.echo(repr(found))
+    else:
+        (one,) = chosen
+        r2 = "no R2, as it is not finite" if one.r2 is None else f"R2 {one.r2:.4f} against the model"
+        typer.echo(f"# complexity {one.complexity}, {r2} on held-out windows")
+        for symbol, variable in one.variables.items():
+            typer.echo(f"# {symbol} is {variable.node}")
+        typer.echo(one.python.rstrip())
 
 
-def metrics_table(model: Model) -> Table:
-    """The metrics measured in training."""
-    table = Table("metric", title="metrics")
-    table.add_column("value", justify="right")
-    for name, value in model.metrics.items():
-        table.add_row(name, figure(value))
-    return table
+def compare(
+    file: Checkpoint,
+    against: Annotated[Path, typer.Argument(help="Checkpoint to compare it with, such as the last version.")],
+    output_name: OutputName = None,
+    fidelity: Annotated[
+        float, typer.Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
+    ] = 0.99,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for a pull request with a new model.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a model with another on its reference windows: importance of features, edges, their curves, and errors.
 
+    Differences are the first model minus the second: the changes from the second to the first. Both models explain the
+    same windows, so the intervals are those of paired differences.
+    """
+    if as_markdown and as_json:
+        conflict = Problem("--markdown", "cannot be combined with --json")
+        raise DataError("--markdown and --json are both given: give one", [conflict])
+    model, other = (replace(load(path), name=str(path)) for path in (file, against))
+    found = model.compare(other, output=output_name, fidelity=fidelity)
+    if as_json:
+        from service.schemas.comparisons import describe_model_comparison
 
-def edges_table(topology: Topology, count: int) -> Table:
-    """The edges that contribute most, and whether pruning keeps them."""
-    edges = _by_contribution(topology)
-    kept = sum(edge.kept for edge in edges)
-    title = f"{min(count, len(edges))} of {len(edges)} edges by contribution to {topology.output}"
-    caption = f"pruned to {kept} edges, the forecasts have R2 {topology.fidelity.r2:.4f} against the full model"
-    table = Table("layer", title=title, caption=caption)
-    for heading in ("i", "j", *SCORES):
-        table.add_column(heading, justify="right")
-    table.add_column("kept")
-    for edge in edges[:count]:
-        figures = map(figure, _scores(edge).values())
-        place = (f"{edge.stage} {edge.layer}", str(edge.i), str(edge.j))
-        table.add_row(*place, *figures, "yes" if edge.kept else "")
-    return table
-
-
-def _by_contribution(topology: Topology) -> list[TopologyEdge]:
-    """The edges of the KANs, strongest first."""
-    return sorted(
-        topology.kan_edges,
-        key=lambda edge: (-(edge.contribution or 0.0), edge.stage, edge.layer, edge.i, edge.j),
-    )
-
-
-def _scores(edge: TopologyEdge) -> dict[str, float | None]:
-    scores = edge.scores or {}
-    return {"contribution": edge.contribution} | {name: scores.get(name) for name in SCORES[1:]}
+        print_json(describe_model_comparison(Served(model.name, model), Served(other.name, other), found))
+    else:
+        typer.echo(found.markdown().rstrip() if as_markdown else repr(found))

@@ -1,40 +1,24 @@
-"""Options that several commands share, and the printing of JSON and figures."""
+"""What commands share: options, the check of a path before the work, tables, and JSON."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from kanmodel.errors import CheckpointError, UnknownNameError
+from kanmodel.errors import CheckpointError
 from kanmodel.model import Model
-from kanmodel.network.config import ModelConfig
+from kanmodel.text import write_value
 
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
-OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
-OutputName = Annotated[
-    str | None, typer.Option(help="Output to use, such as load+1. Default: the first.", show_default=False)
-]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.")]
+OutputName = Annotated[str | None, typer.Option(help="Output to use, such as load+1. Default: the first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Written = Annotated[
-    Path, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.", show_default=False)
-]
-
-
-def find_output(config: ModelConfig, name: str | None) -> int:
-    """Index of the named output; 0 if `name` is None.
-
-    Raises:
-        UnknownNameError: there is no such output.
-    """
-    if name is None:
-        return 0
-    if name not in config.outputs:
-        raise UnknownNameError(f"there is no output {name!r}; the outputs are {', '.join(config.outputs)}")
-    return config.outputs.index(name)
+Written = Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
 
 
 def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
@@ -47,22 +31,30 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
         raise CheckpointError(f"cannot write {output}: it is a folder")
 
 
-def make_console(stderr: bool = False, soft_wrap: bool = False) -> Console:
+def make_console(stderr: bool = False) -> Console:
     """A console that prints every text as it is: names may hold brackets, such as ``wind [m/s]``, or colons."""
-    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_table(
+    title: str, columns: Sequence[str], *sections: Iterable[Sequence[Any]], n_left: int = 1, caption: str | None = None
+) -> None:
+    """Prints a table, with a line between two sections; the first `n_left` columns are left-aligned."""
+    table = Table(title=title, caption=caption)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < n_left else "right")
+    for section in sections:
+        for row in section:
+            table.add_row(*("" if value is None else write_value(value) for value in row))
+        table.add_section()
+    make_console().print(table)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
     """Prints one line of JSON on stdout."""
     typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
 def print_written(output: Path, model: Model) -> None:
     """Prints path, size and hash of a written checkpoint."""
-    size = output.stat().st_size / 1e6
-    make_console().print(f"{output} ({size:.2f} MB, {(model.checkpoint or '')[:19]}…)", soft_wrap=True)
-
-
-def figure(value: float | None) -> str:
-    """A number, formatted to be read."""
-    return "" if value is None else f"{value:.4g}"
+    typer.echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB, {(model.checkpoint or '')[:19]}…)")

@@ -28,8 +28,7 @@ def serve(
         str | None, typer.Option(help="Address to listen on. Default: KANSCOPE_HOST, or 127.0.0.1.")
     ] = None,
     port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000."),
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")

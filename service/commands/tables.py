@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -23,7 +21,7 @@ EXIT_INTERRUPTED = 130  # the convention of shells for SIGINT: 128 + 2
 
 
 def explain_to_folder(plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool) -> None:
-    """Explains a table with a progress bar, and prints a summary.
+    """Explains a table with a progress bar on stderr, by bytes of the table, and prints a summary.
 
     Args:
         plan: the table.
@@ -37,32 +35,42 @@ def explain_to_folder(plan: Plan, output: Path, engine: EngineName, workers: int
             explained.
         typer.Exit: it was interrupted.
     """
-    total = Summary()
+    columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
+    total, before, start = Summary(), None, monotonic()
     try:
-        with _progress(plan) as show:
+        with Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
+            n_bytes = sum(path.stat().st_size for path in find_files(plan.table))
+            task = bar.add_task("explain", total=n_bytes, done="", rate="")
             for total, read in explain_table(plan, output, find_engine(engine), workers):
-                show(total, read)
+                before = total.windows if before is None else before  # those of an earlier run
+                rate = (total.windows - before) / max(monotonic() - start, 1e-9)
+                bar.update(task, completed=read, done=f"{total.windows:,} windows", rate=f"{rate:,.0f}/s")
     except KeyboardInterrupt:
-        typer.echo(f"kanscope: interrupted; {_kept(total)}; run the same command again to resume", err=True)
+        typer.echo(f"kanscope: interrupted; {_count(total)}; run the same command again to resume", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except KanscopeError as error:
         if not total.windows + total.lost:
             raise
-        raise DataError(f"{error} ({_kept(total)}; run the same command again to resume)") from error
+        raise DataError(f"{error} ({_count(total)}; run the same command again to resume)") from error
     if as_json:
         print_json({"output": str(output), **asdict(total)})
     else:
-        _print(total, output)
+        typer.echo(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
+        if total.rejected:
+            lost = f"{total.lost:,} windows left out because of them"
+            typer.echo(f"{total.rejected:,} bad rows; {lost}: {output / REJECTED}")
+        if total.across_gaps:
+            typer.echo(f"{total.across_gaps:,} windows left out that cross a gap in time, such as {total.gap}")
     if not total.windows:
         raise DataError(f"no window of {plan.table.name} is explained; {output / REJECTED} has the reasons")
 
 
-def find_engine(name: EngineName) -> Engine:
-    """Imports an engine by its name.
+def _count(summary: Summary) -> str:
+    return f"{summary.windows:,} explained windows are saved"
 
-    Raises:
-        DataError: it is not installed.
-    """
+
+def find_engine(name: EngineName) -> Engine:
+    """Imports an engine by its name; raises `DataError` if it is not installed."""
     if name == "threads":
         return use_threads
     try:
@@ -70,35 +78,3 @@ def find_engine(name: EngineName) -> Engine:
     except ModuleNotFoundError as error:
         raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
     return use_ray
-
-
-@contextmanager
-def _progress(plan: Plan) -> Iterator[Callable[[Summary, int], None]]:
-    """A progress bar on stderr, by bytes of the table; yields the function that advances it."""
-    columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
-        size = sum(path.stat().st_size for path in find_files(plan.table))
-        task = bar.add_task("explain", total=size, done="", rate="")
-        start, before = monotonic(), None
-
-        def show(total: Summary, read: int) -> None:
-            nonlocal before
-            before = total.windows if before is None else before
-            rate = (total.windows - before) / max(monotonic() - start, 1e-9)
-            bar.update(task, completed=read, done=f"{total.windows:,} windows", rate=f"{rate:,.0f}/s")
-
-        yield show
-
-
-def _kept(summary: Summary) -> str:
-    return f"{summary.windows:,} explained windows are saved"
-
-
-def _print(total: Summary, output: Path) -> None:
-    console = make_console(soft_wrap=True)
-    console.print(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
-    if total.rejected:
-        rows = f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them"
-        console.print(f"{rows}: {output / REJECTED}")
-    if total.across_gaps:
-        console.print(f"{total.across_gaps:,} windows left out that cross a gap in time, such as {total.gap}")

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel import load
+from kanmodel import Model, load
 from kanmodel.data import MAX_STEP
 from kanmodel.errors import ConfigError
-from kanmodel.network.config import Cell
+from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.network.config import Cell, ModelConfig
 from kanmodel.training.grids import refine_config, refuse_without_knots
-from kanmodel.training.optimization import DEFAULTS, TrainingOptions, Width
-from kanmodel.training.tables import Columns
-from service.commands.fine_tuning import refuse_differing, refuse_stated
-from service.commands.options import Written, refuse_unwritable
-from service.commands.training import train_new, train_on
+from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, TrainingOptions, Width
+from kanmodel.training.optimization import Progress as Epoch
+from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, make_table
+from kanmodel.training.training import fine_tune, fit
+from service.commands.inspect import print_metrics
+from service.commands.options import Written, make_console, print_table, print_written, refuse_unwritable
+
+# Options that a checkpoint determines; --grid may still refine the grid.
+OF_CHECKPOINT = [*(name for name in ARCHITECTURE if name != "grid"), "unit", "group", "integer", "fixed"]
 
 
-def parse_width(text: str) -> Width:
+def parse_width(text: str | None) -> Width | None:
     """Parses a width in pykan's notation: ``12,5,1``, with product nodes ``12,[5,2],1``."""
+    if text is None:
+        return None
     try:
         layers = json.loads(f"[{text}]")
         if len(layers) == 1 and isinstance(layers[0], list):
@@ -47,16 +57,10 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 def train(
     context: typer.Context,
-    data: Annotated[
-        Path, typer.Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.", show_default=False)
-    ],
+    data: Annotated[Path, typer.Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.")],
     output: Written,
     target: Annotated[
-        list[str],
-        typer.Option(
-            help="Column to forecast; repeat for several. With --from: the checkpoint's.",
-            show_default=False,
-        ),
+        list[str], typer.Option(help="Column to forecast; repeat for several. With --from: the checkpoint's.")
     ] = [],  # noqa: B006  (typer copies it)
     ahead: Annotated[
         int,
@@ -73,7 +77,6 @@ def train(
             help="Checkpoint to fine-tune, for example to make a model sparse whose edges all matter. Columns, "
             "architecture, units and scaling are taken from it, and masked edges stay masked. Prints test R2, edges "
             "needed and inputs outside their grids, before and after.",
-            show_default=False,
         ),
     ] = None,
     update_grid: Annotated[
@@ -125,12 +128,10 @@ def train(
         ),
     ] = [],  # noqa: B006
     integer: Annotated[
-        str | None,
-        typer.Option(help="Features with whole numbers, as a,b: counterfactuals keep them whole."),
+        str | None, typer.Option(help="Features with whole numbers, as a,b: counterfactuals keep them whole.")
     ] = None,
     fixed: Annotated[
-        str | None,
-        typer.Option(help="Features that nobody can change, as a,b: counterfactuals leave them unchanged."),
+        str | None, typer.Option(help="Features that nobody can change, as a,b: counterfactuals leave them unchanged.")
     ] = None,
     lookback: Annotated[int, typer.Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[
@@ -171,8 +172,7 @@ def train(
     grid_updates: Annotated[
         int,
         typer.Option(
-            min=0,
-            help="How often the knots are moved to the data; with --from only if this or --update-grid is given.",
+            min=0, help="How often the knots are moved to the data; with --from only if this or --update-grid is given."
         ),
     ] = DEFAULTS.grid_updates,
     learning_rate: Annotated[
@@ -209,32 +209,8 @@ def train(
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """
-    given = given_options(context)
-    options = TrainingOptions(
-        lookback=lookback,
-        horizon=horizon,
-        hidden=hidden,
-        cell=cell,
-        num_layers=num_layers,
-        bidirectional=bidirectional,
-        width=None if width is None else parse_width(width),
-        front=None if front is None else parse_width(front),
-        grid=grid,
-        order=order,
-        lamb=lamb,
-        grid_updates=grid_updates,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        noise=noise,
-        batch=batch,
-        epochs=epochs,
-        patience=patience,
-        validation_share=validation_share,
-        validation_blocks=validation_blocks,
-        reference_windows=reference_windows,
-        seed=seed,
-    )
-    last_values = parse_pairs(last_value, "--last-value")
+    values = {option.name: context.params[option.name] for option in fields(TrainingOptions)}
+    options = TrainingOptions(**values | {"width": parse_width(width), "front": parse_width(front)})
     columns = Columns(
         targets=tuple(target),
         features=split_names(features),
@@ -244,7 +220,7 @@ def train(
         time=time_column,
         max_step=max_step,
         units=parse_pairs(unit, "--unit"),
-        last_value={name: 0 if value == "0" else value for name, value in last_values.items()},
+        last_value={name: 0 if of == "0" else of for name, of in parse_pairs(last_value, "--last-value").items()},
         groups={name: split_names(names) or () for name, names in parse_pairs(group, "--group").items()},
         integer=split_names(integer) or (),
         fixed=split_names(fixed) or (),
@@ -255,24 +231,99 @@ def train(
             raise ConfigError("--target is missing: the column to forecast, or --from with a checkpoint that names it")
         if update_grid:
             raise ConfigError("--update-grid needs --from: the grids of a new model are fitted to the data anyway")
-        train_new(data, columns, options, output)
+        table = _read_table(data, columns)
+        with _progress(options.epochs) as report:
+            trained = fit(table, options, report)
+        _print_trained(Model(trained).save(output), output)
         return
-    refuse_stated(given, origin)
+    given = {name for name in context.params if _is_given(context, name)}
+    old = load(origin)
+    taken = _take_columns(old.config, columns, options, given, origin)
     if "grid_updates" not in given and not update_grid:
         options = replace(options, grid_updates=0)
-    model = load(origin)
-    wanted = {"target": columns.targets, "features": columns.features, "ahead": ahead}
-    wanted |= {"lookback": lookback, "horizon": horizon}
-    refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
-    grid_size = grid if "grid" in given else None
     if update_grid or options.grid_updates:
-        refuse_without_knots(model.config)
+        refuse_without_knots(old.config)
+    grid_size = grid if "grid" in given else None
     if grid_size is not None:
-        refine_config(model.config, grid_size)  # raises before the table is read
-    train_on(model, data, columns, options, output, update_grid, grid_size)
+        refine_config(old.config, grid_size)  # raises before the table is read
+    table = _read_table(data, taken)
+    with _progress(options.epochs) as report:
+        tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
+    tuned = Model(tuning.after).save(output)
+    names = ("test R2", "edges needed for R2 0.99", "inputs outside their grids")
+    rows = zip(names, _measure(Model(tuning.before)), _measure(tuned), strict=True)
+    caption = f"edges and inputs: on the {len(tuned.reference)} reference windows"
+    print_table("before and after", ["", "before", "after"], rows, caption=caption)
+    _print_trained(tuned, output)
 
 
-def given_options(context: typer.Context) -> set[str]:
-    """Names of the options that are given on the command line."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _take_columns(
+    config: ModelConfig, columns: Columns, options: TrainingOptions, given: Collection[str], file: Path
+) -> Columns:
+    """The columns with those of a checkpoint; refuses `given` options that it determines, or that differ from it."""
+    for name in OF_CHECKPOINT:
+        if name in given:
+            option = f"--{name.replace('_', '-')} cannot be given with --from"
+            raise ConfigError(f"{option}: architecture, units and groups come from {file.name}")
+    targets = tuple(target.name for target in config.targets)
+    for name, value, of_file in (
+        ("target", columns.targets, targets),
+        ("features", columns.features, config.feature_names),
+        ("ahead", columns.ahead, config.ahead),
+        ("lookback", options.lookback, config.lookback),
+        ("horizon", options.horizon, config.horizon),
+    ):
+        if name in given and value != of_file:
+            shown, has = (",".join(each) if isinstance(each, tuple) else each for each in (value, of_file))
+            raise ConfigError(f"--{name} is {shown}, but {file.name} has {has}")
+    return replace(columns, targets=targets, features=config.feature_names, ahead=config.ahead)
+
+
+def _read_table(data: Path, columns: Columns) -> TrainingTable:
+    from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
+
+    table = make_table(read_training_frame(data, columns), columns)
+    if table.left_out:
+        typer.echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
+    return table
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
+    """A progress bar on stderr; yields the function that advances it after an epoch."""
+    columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[errors]}"), console=make_console(stderr=True)) as bar:
+        task = bar.add_task("train", total=epochs, errors="")
+
+        def report(epoch: Epoch) -> None:
+            errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
+            bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
+
+        yield report
+
+
+def _measure(model: Model) -> tuple[str, str, str]:
+    """Test R2; edges that keep R2 0.99 for every output; the share of an edge's inputs outside its grid, on average."""
+    edges = model.topology().kan_edges
+    outside = sum(edge.outside_grid or 0.0 for edge in edges) / len(edges)
+    needed = f"{model.prune().size.edges} of {model.size.edges}"
+    return f"{model.metrics['test_r2']:.4f}", needed, f"{100 * outside:.2f} %"
+
+
+def _print_trained(model: Model, output: Path) -> None:
+    """Prints the metrics, what limits explanations, and path, size and hash of the checkpoint."""
+    print_metrics(model)
+    if "persistence_r2" not in model.metrics:
+        unknown = "because the last value of an already shifted target is not known: use --ahead or --last-value."
+        typer.echo(f"Persistence is not measured, {unknown}")
+    n_reference = len(model.reference)
+    if n_reference < MIN_INPUTS:
+        typer.echo(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
+    if model.reference.unlike_training:
+        typer.echo(f"The reference windows are not like the training rows: {model.reference}.")
+    print_written(output, model)

@@ -204,9 +204,11 @@ def test_tables_have_columns_of_groups(folder, run, tmp_path):
 
 
 def test_one_window_is_printed_with_its_groups(folder, run):
-    """As a table and as JSON."""
+    """As a table, whose actual value is that of the window, and as JSON."""
     code, out, _ = run("explain", folder / "grouped.safetensors")
     assert code == 0 and "pair: f0, f3 together" in out
+    (actual,) = (line for line in out.splitlines() if "actual value" in line)
+    assert f"{load(folder / 'grouped.safetensors').reference.targets[-1, 0]:+.4f}" in actual
     code, out, _ = run("explain", folder / "grouped.safetensors", "--json")
     assert list(json.loads(out)["contributions_by_group"]) == ["pair", "three", "f2"]
 

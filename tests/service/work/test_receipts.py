@@ -19,9 +19,7 @@ from thorough import examples
 
 from kanmodel import KanscopeError, Model
 from kanmodel.checkpoint import save_checkpoint
-from service.commands.agreement import AGREEMENT
-from service.commands.receipts import repeat_answer
-from service.commands.saved_answers import read_answer
+from service.commands.repeat import AGREEMENT, read_answer, repeat_answer
 
 NAMES = ("nyc-weather", "two", "front", "head")
 NDJSON = {"Accept": "application/x-ndjson"}

@@ -1,0 +1,301 @@
+"""``kanscope explain --receipt``: asks the question of a saved answer again, and compares the two answers.
+
+Numbers agree within `AGREEMENT`; what follows from the request alone must be equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from operator import itemgetter
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import orjson
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from kanmodel import load
+from kanmodel.errors import CheckpointError, DataError, KanscopeError
+from kanmodel.explain.attribution import LedgerOptions
+from kanmodel.model import Model
+from service.commands.options import print_json
+from service.http.errors import problem_of
+from service.models.registry import Served
+from service.models.repository import list_checkpoints
+from service.requests.explanations import read_question
+from service.schemas.explanations import ExplainResponse, Receipt
+from service.schemas.predictions import warn_of_range
+from service.settings import Settings, choose_settings
+from service.work.explanations import describe_question, explain_all
+from service.work.questions import Question
+from service.work.receipts import find_versions, hash_windows
+
+EXIT_DISAGREES = 1
+AGREEMENT = 1e-6  # tolerance, in standard deviations
+# May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
+NAMES = (("model_name",), ("version",), ("receipt", "versions"))
+BASELINES = {"reference": ("reference", "seed"), "values": ("values",), "instance": ("instance",)}  # members by kind
+_ANSWER = TypeAdapter(ExplainResponse)
+_ABSENT = object()  # stands for a value that one of the answers lacks
+Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
+
+
+@dataclass(frozen=True)
+class SavedAnswer:
+    """An answer of ``:explain`` as a client saved it.
+
+    Attributes:
+        receipt: its receipt.
+        content: all its members; NDJSON lines are merged to the same form as a single JSON object.
+        failure: the error that ended it early; None if it is complete.
+    """
+
+    receipt: Receipt
+    content: Mapping[str, Any]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The result of a recomputation.
+
+    Attributes:
+        agrees: whether all values agree.
+        reasons: why they do not.
+        warnings: differences that do not matter by themselves, such as library versions.
+        compared: number of compared values; 0 if the answer could not be recomputed.
+        largest_difference: in standard deviations; None if something other than a number differs.
+    """
+
+    agrees: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    compared: int
+    largest_difference: float | None
+
+
+def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> None:
+    """Recomputes a saved answer, prints the comparison, and exits with code 1 if the numbers differ.
+
+    Args:
+        receipt: the saved answer.
+        windows: the body of its request.
+        models: the checkpoint, or a folder that holds it; None for the models that would be served.
+        as_json: whether to print JSON.
+
+    Raises:
+        DataError: a file cannot be read or has the wrong content, or the windows do not fit the model.
+        CheckpointError: none of several checkpoints has the hash of the receipt, or it cannot be read.
+    """
+    answer = read_answer(_read(receipt), receipt.name)
+    try:
+        request = orjson.loads(_read(windows))
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{windows.name} must be JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise DataError(f"{windows.name} must be a JSON object with instances or columns")
+    result = repeat_answer(answer, request, find_model(models, answer.receipt["checkpoint"]))
+    if as_json:
+        print_json(asdict(result))
+    else:
+        for warning in result.warnings:
+            typer.echo(f"warning: {warning}")
+        largest = f"the largest difference of {result.compared} values is {result.largest_difference or 0:.2g}"
+        typer.echo(f"agrees: {largest} standard deviations" if result.agrees else "does not agree")
+        for reason in result.reasons:
+            typer.echo(f"  {reason}")
+    if not result.agrees:
+        raise typer.Exit(EXIT_DISAGREES)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path.name}: {error.strerror}") from error
+
+
+def read_answer(data: bytes, name: str) -> SavedAnswer:
+    """Parses an answer, saved as one JSON object or as NDJSON; `name` is that of its file, for errors.
+
+    Raises:
+        DataError: it is not an answer of ``:explain``, or has no receipt.
+    """
+    try:
+        try:
+            documents = [orjson.loads(data)]
+        except orjson.JSONDecodeError:
+            documents = [orjson.loads(line) for line in data.splitlines() if line.strip()]
+        if not documents or not all(isinstance(document, dict) for document in documents):
+            raise ValueError("expected JSON objects")
+    except ValueError as error:
+        raise DataError(f"{name} is neither JSON nor NDJSON: {error}") from error
+    header, *lines = documents
+    failure = str(lines.pop()["error"]) if lines and "status" in lines[-1] else None  # explanations have an error too
+    if lines or failure:
+        header.setdefault("explanations", []).extend(line for line in lines if line.keys() != {"progress"})
+    try:
+        content = _ANSWER.validate_python(header)
+    except ValidationError as error:
+        problem = problem_of(error.errors()[0])
+        raise DataError(f"{name} is not an answer of :explain: {problem.path} {problem.message}") from error
+    if "receipt" not in content:
+        raise DataError(f'{name} has no receipt: a request gets one with "receipt": true')
+    return SavedAnswer(content["receipt"], header, failure)
+
+
+def find_model(path: Path | None, checkpoint: str) -> Model:
+    """The checkpoint of a receipt, found by its hash; if there is only one file, that one.
+
+    Raises:
+        CheckpointError: there are several and none has the hash, or the file cannot be read.
+    """
+    files = list_checkpoints(choose_settings(models=path).models).values()
+    paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
+    if len(paths) != 1:
+        paths = [path for path in paths if _hash_file(path) == checkpoint]
+    if not paths:
+        raise CheckpointError(f"none of {len(files)} checkpoints has the receipt's hash, {checkpoint}")
+    return load(paths[0])
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError:
+        return ""
+
+
+def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model) -> Repeat:
+    """Recomputes an answer in this thread, and compares it with the saved one.
+
+    Args:
+        answer: the saved answer.
+        request: provides ``instances`` or ``columns``; all else comes from the receipt.
+        model: the model that explains them.
+
+    Raises:
+        KanscopeError: the windows do not fit the model, although it is the receipt's.
+    """
+    receipt, checkpoint = answer.receipt, str(model.checkpoint)
+    reasons = [f"the answer is incomplete: it ended with {answer.failure!r}"] if answer.failure else []
+    if checkpoint != receipt["checkpoint"]:
+        reasons.append(f"the checkpoint is {checkpoint}, not {receipt['checkpoint']}")
+    found: list[tuple[float, Place, Any, Any]] = []
+    try:
+        question = ask_again(receipt, request, Served(answer.content["model_name"], model))
+        reasons += _compare_question(receipt, question)
+        found += compare_answers(answer.content, answer_question(question), model)
+    except KanscopeError as error:
+        if checkpoint == receipt["checkpoint"]:
+            raise
+        reasons.append(f"the answer cannot be recomputed with that checkpoint: {error}")
+    largest, place, *values = max(found, key=itemgetter(0), default=(inf, (), None, None))
+    if n_differing := sum(deviations > AGREEMENT for deviations, *_ in found):
+        was, now = ("absent" if value is _ABSENT else shorten(str(value), 60, placeholder=" …") for value in values)
+        reasons.append(
+            f"{n_differing} of {len(found)} values differ by more than {AGREEMENT:g} standard deviations, the most in "
+            f"{_write_place(place)}: it was {was} and is now {now}"
+            + (f" ({largest:.2g} standard deviations)" if largest < inf else "")
+        )
+    then = receipt["versions"]
+    warnings = [
+        f"computed with {library} {then[library]}, recomputed with {version}"  # type: ignore[literal-required]
+        for library, version in find_versions().items()
+        if then[library] != version  # type: ignore[literal-required]
+    ]
+    return Repeat(not reasons, tuple(reasons), tuple(warnings), len(found), largest if largest < inf else None)
+
+
+def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Question:
+    """The question that a receipt belongs to, with the windows of a request.
+
+    Raises:
+        DataError: the windows or the receipt do not fit the model; the error names each place.
+        UnknownNameError: the model has no such output.
+    """
+    used: Mapping[str, Any] = receipt["baseline"]
+    members = BASELINES.get(used["kind"])
+    asked = {name: receipt.get(name) for name in ("output", "detail", "groups", "segments", "tolerance")}
+    asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
+    asked["effects"] = receipt.get("effects", False)
+    asked |= {name: request[name] for name in ("instances", "columns") if name in request}
+    unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
+    options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
+    return replace(read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
+
+
+def _compare_question(receipt: Receipt, question: Question) -> Iterator[str]:
+    """How the windows differ from those of the receipt, and its options of integration from those of its version."""
+    wanted, found = receipt["input"], hash_windows(question.windows)
+    if found["shape"] != wanted["shape"]:
+        yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
+    elif found["sha256"] != wanted["sha256"]:
+        yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
+    if receipt["versions"]["kanscope"] == find_versions()["kanscope"]:
+        usual = LedgerOptions()
+        if usual.path_nodes != receipt["path_nodes"]:
+            yield f"path_nodes is {usual.path_nodes} in this version, not {receipt['path_nodes']}"
+        if usual.halvings != receipt["halvings"]:
+            yield f"halvings is {usual.halvings} in this version, not {receipt['halvings']}"
+
+
+def answer_question(question: Question) -> Mapping[str, Any]:
+    """The answer to a question, computed in this thread; raises `NonFiniteError` if it is not finite."""
+    model, windows = question.served.model, question.windows
+    header = describe_question(question, model.predict(windows), warn_of_range(model, windows))
+    return {**header, "explanations": explain_all(question)}
+
+
+def compare_answers(
+    saved: Mapping[str, Any], repeated: Mapping[str, Any], model: Model
+) -> Iterator[tuple[float, Place, Any, Any]]:
+    """Yields every value of two answers, except `NAMES`, with its place and how far the two are apart.
+
+    The distance is in standard deviations of the output on the reference windows; for the baseline, in the smallest
+    standard deviation of a feature. It is infinite for values that differ and are not numbers, or are in one answer
+    alone.
+    """
+    std, smallest = model.output_std.tolist(), float(model.scaling.feature_scale.min())
+    for place, one, other in _pair(saved, repeated):
+        scale = None
+        match place:
+            case ("baseline" | "receipt", *_):
+                scale = smallest
+            case ("predictions", _, int(column)):
+                scale = std[column]
+            case ("explanations", int(number), *_):
+                scale = std[model.outputs.index(repeated["explanations"][number]["output"])]
+        if scale is not None and isinstance(other, float) and type(one) in (int, float):
+            distance = abs(one - other) / scale
+        else:
+            distance = 0.0 if one == other and isinstance(one, bool) == isinstance(other, bool) else inf
+        yield distance, place, one, other
+
+
+def _pair(saved: Any, repeated: Any, place: Place = ()) -> Iterator[tuple[Place, Any, Any]]:
+    """Yields the values of both answers at each place, and the lengths of lists."""
+    if place in NAMES:
+        return
+    if isinstance(saved, dict) and isinstance(repeated, dict):
+        for name in dict.fromkeys((*saved, *repeated)):
+            yield from _pair(saved.get(name, _ABSENT), repeated.get(name, _ABSENT), (*place, name))
+    elif isinstance(saved, list) and isinstance(repeated, list):
+        if len(saved) != len(repeated):
+            yield ("the length of", *place), len(saved), len(repeated)
+        for number, (one, other) in enumerate(zip(saved, repeated, strict=False)):
+            yield from _pair(one, other, (*place, number))
+    else:
+        yield place, saved, repeated
+
+
+def _write_place(place: Place) -> str:
+    """A place as in errors, such as ``explanations[0].contributions.temp_c``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    return text.replace("the length of.", "the length of ", 1)
