@@ -12,8 +12,6 @@ from service.http.errors import ErrorCode
 from service.http.ids import HEADER, choose_request_id
 from service.settings import Settings
 
-READY_SECONDS = "60"  # as long as `serve.start` waits; Ray's default of 5 is too short on busy cores
-_HEADER = HEADER.lower()
 _MESSAGES = {
     404: "the service is starting or stopping",  # every path is routed to the replicas once they run
     500: "the replica that had the request is gone",
@@ -24,7 +22,8 @@ _MESSAGES = {
 def proxy_variables(settings: Settings) -> dict[str, str]:
     """Environment variables that make Serve's proxies use `make_middlewares`."""
     return {
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": READY_SECONDS,
+        # as long as `serve.start` waits; Ray's default of 5 is too short on busy cores
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:make_middlewares",
         "KANSCOPE_MAX_HEADER_BYTES": str(settings.max_header_bytes),
     }
@@ -40,51 +39,42 @@ class ProxyErrorMiddleware:
 
     The app in the replica chooses the same id from the same headers and sets it in its response, to which the proxy
     adds another: a response with only one id comes from the proxy itself.
-
-    Args:
-        app: the proxy.
-        max_header_bytes: limit for the bytes of request target, header names and header values.
     """
 
     def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:
         self._app = app
-        self._max_header_bytes = max_header_bytes
+        self._max_header_bytes = max_header_bytes  # of request target, header names and header values
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        n_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        n_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
         request_id = choose_request_id(scope["headers"])
-        MutableHeaders(scope=scope)[_HEADER] = request_id
+        MutableHeaders(scope=scope)[HEADER] = request_id
         started = replaced = False
 
         async def refuse(status: int, code: ErrorCode, message: str) -> None:
-            retry = {"Retry-After": "1"} if status == 503 else {}
-            body = error_body(status, code, message, request_id)
-            answer = answer_json(body, status, {**retry, _HEADER: request_id})
-            await answer(scope, receive, send)
+            headers = {HEADER: request_id} | ({"Retry-After": "1"} if status == 503 else {})
+            await answer_json(error_body(status, code, message, request_id), status, headers)(scope, receive, send)
 
         async def send_in_shape(message: Message) -> None:
             nonlocal started, replaced
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                if len(headers.getlist(_HEADER)) == 1 and message["status"] in _MESSAGES:
-                    replaced = True
+                replaced = len(headers.getlist(HEADER)) == 1 and message["status"] in _MESSAGES
+                if replaced:
                     await refuse(503, "replica_unavailable", _MESSAGES[message["status"]])
-                    return
-                headers[_HEADER] = request_id  # in place of both
+                headers[HEADER] = request_id  # in place of both
             if not replaced:
                 await send(message)
 
-        head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
-        if head_bytes + sum(len(name) + len(value) for name, value in scope["headers"]) > self._max_header_bytes:
-            await refuse(
-                431,
-                "headers_too_large",
-                f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)",
-            )
+        if n_bytes > self._max_header_bytes:
+            limit = f"{self._max_header_bytes} bytes (max_header_bytes)"
+            await refuse(431, "headers_too_large", f"the headers are larger than {limit}")
             return
         await self._app(scope, receive, send_in_shape)
         if not started:  # for example because the replica died

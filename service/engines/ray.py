@@ -29,20 +29,12 @@ from service.telemetry.logs import configure_logging
 logger = logging.getLogger(__name__)
 
 NAME = "kanscope"
-UPSCALE_SECONDS = 10.0  # a replica takes some seconds to start, so a shorter burst ends before it would help
-LOOK_BACK_SECONDS = 15.0  # over which requests are averaged; Ray needs more than its sampling interval of 10
-SURGE_PERCENT = 25  # replicas that a new deployment starts, at least one, before it stops as many old ones
 LOOK_SECONDS = 5.0  # between two checks whether the cluster is alive
 GRACE = 10.0  # seconds that replicas get to stop, after the time limit of their requests
-ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Replica:
-    """One replica: the app with its own models, and a health check for Ray.
-
-    Args:
-        settings: every setting.
-    """
+    """One replica: the app with its own models, and a health check for Ray."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -55,11 +47,7 @@ class Replica:
         return self._app
 
     async def check_health(self) -> None:
-        """Passes while the replica has a model that is ready.
-
-        Raises:
-            NotReadyError: no model is ready; Ray then replaces the replica.
-        """
+        """Raises NotReadyError if no model is ready; Ray then replaces the replica."""
         assert self._app is not None
         registry = self._app.state.parts.registry
         if not registry.ready:
@@ -88,50 +76,41 @@ def deploy(settings: Settings) -> serve.Application:
     """The app as a deployment that Ray scales by the number of running and waiting requests.
 
     A replica itself refuses more than `max_concurrent` requests, with the service's errors; Ray's limits are higher,
-    as backpressure for requests that arrive faster than a replica can refuse them.
-
-    Args:
-        settings: every setting; relative paths must mean the same on every node.
-
-    Raises:
-        ConfigError: the settings contradict each other.
+    as backpressure for requests that arrive faster than a replica can refuse them. Relative paths must mean the same on
+    every node. Raises ConfigError if the settings contradict each other.
     """
     if settings.workers > 1:
         raise ConfigError("workers is a setting of the engine process; the engine ray has max_replicas instead")
     if settings.max_replicas < settings.min_replicas:
         raise ConfigError(f"max_replicas is {settings.max_replicas}, less than min_replicas, {settings.min_replicas}")
-    scaling = AutoscalingConfig(
-        min_replicas=settings.min_replicas,
-        max_replicas=settings.max_replicas,
-        target_ongoing_requests=settings.replica_requests,
-        upscale_delay_s=UPSCALE_SECONDS,
-        look_back_period_s=LOOK_BACK_SECONDS,
-    )
     configure = serve.deployment(
         name=NAME,
-        autoscaling_config=scaling,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=settings.min_replicas,
+            max_replicas=settings.max_replicas,
+            target_ongoing_requests=settings.replica_requests,
+            upscale_delay_s=10.0,  # a replica takes some seconds to start, so a shorter burst ends before it would help
+            look_back_period_s=15.0,  # over which requests are averaged; more than Ray's sampling interval of 10
+        ),
         max_ongoing_requests=2 * settings.max_concurrent,
         max_queued_requests=settings.max_concurrent,
         graceful_shutdown_timeout_s=settings.shutdown_timeout,
         graceful_shutdown_wait_loop_s=0.5,
-        max_surge_percent=SURGE_PERCENT,
+        max_surge_percent=25,  # replicas that a new deployment starts, at least one, before it stops as many old ones
         ray_actor_options={"num_cpus": settings.replica_cpus},
         logging_config=LoggingConfig(enable_access_log=False),  # the app writes its own
     )
-    here = {
-        name: path.absolute() for name in ("models", "keys_file") if isinstance(path := getattr(settings, name), Path)
-    }
-    application: serve.Application = configure(serve.ingress()(Replica)).bind(settings.model_copy(update=here))
+    paths = {name: getattr(settings, name) for name in ("models", "keys_file")}
+    absolute = {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
+    application: serve.Application = configure(serve.ingress()(Replica)).bind(settings.model_copy(update=absolute))
     return application
 
 
 def serve_on_ray(settings: Settings) -> None:
     """Serves from replicas until SIGTERM or SIGINT, then drains them like a single process.
 
-    It joins the cluster at RAY_ADDRESS, or starts one on the loopback address if that is not set.
-
-    Args:
-        settings: every setting.
+    It joins the cluster at RAY_ADDRESS, or starts one on the loopback address if that is not set. Every node that has a
+    replica has a proxy.
 
     Raises:
         ConfigError: the settings contradict each other, Serve already runs in the cluster, or proxies or replicas do
@@ -146,51 +125,33 @@ def serve_on_ray(settings: Settings) -> None:
     try:
         if serve.status().proxies:
             raise ConfigError("Ray Serve already runs in this cluster: deploy service.engines.ray:app there")
-        start_proxies(settings)
+        options = {"host": settings.host, "port": settings.port, "root_path": settings.root_path}
+        variables = {"env_vars": proxy_variables(settings)}
+        try:
+            serve.start(http_options=options, controller_options={"runtime_env": variables})
+        except (RayError, TimeoutError) as error:
+            raise ConfigError(f"the proxies do not start: {_last_line(str(error))}") from error
         try:
             serve.run(deployment, name=NAME)
         except RuntimeError as error:
-            raise ConfigError(f"the replicas do not start: {_last_complaint()}") from error
-        for number in ENDS:
+            failed = serve.status().applications[NAME].deployments[NAME].message
+            raise ConfigError(f"the replicas do not start: {_last_line(failed)}") from error
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
         while not ended.wait(LOOK_SECONDS):
             if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
                 logger.error("no node of the cluster is alive")
                 sys.exit(1)
-        _end_replicas(settings)
+        ending = Thread(target=serve.delete, args=(NAME,), daemon=True)  # the cluster may stop in the meantime
+        ending.start()
+        ending.join(settings.shutdown_timeout + GRACE)
+        if ending.is_alive():
+            logger.error("the replicas did not stop in time")
         if not ours:
             serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
-
-
-def start_proxies(settings: Settings) -> None:
-    """Starts Serve, with a proxy on every node that has a replica, on host and port of the settings.
-
-    Raises:
-        ConfigError: a proxy cannot listen there, or none has started within a minute.
-    """
-    options = {"host": settings.host, "port": settings.port, "root_path": settings.root_path}
-    variables = {"env_vars": proxy_variables(settings)}
-    try:
-        serve.start(http_options=options, controller_options={"runtime_env": variables})
-    except (RayError, TimeoutError) as error:
-        raise ConfigError(f"the proxies do not start: {_last_line(str(error))}") from error
-
-
-def _end_replicas(settings: Settings) -> None:
-    """Drains the replicas; with a time limit, because the cluster may stop in the meantime."""
-    ending = Thread(target=serve.delete, args=(NAME,), daemon=True)
-    ending.start()
-    ending.join(settings.shutdown_timeout + GRACE)
-    if ending.is_alive():
-        logger.error("the replicas did not stop in time")
-
-
-def _last_complaint() -> str:
-    """The error that a replica failed with."""
-    return _last_line(serve.status().applications[NAME].deployments[NAME].message)
 
 
 def _last_line(text: str) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic
 
 import uvicorn
@@ -61,62 +61,53 @@ class Worker(multiprocess.Process):
         self._end = monotonic() + (self.config.timeout_graceful_shutdown or 0) + GRACE
 
     def join(self) -> None:
-        """Waits for its end; a process that takes longer than it may is killed."""
+        """Waits for its end, kills it if that takes longer than it may, and takes it out of the gauges."""
         if self._end is not None:
             self.process.join(max(0.0, self._end - monotonic()))
             if self.process.is_alive():
                 logger.error("process %s did not end in time and is killed", self.pid)
                 self.process.kill()
         super().join()
+        mark_process_dead(self.pid)  # type: ignore[no-untyped-call]  # or its requests are in flight for ever
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, which also clears the gauges of a dead worker, and closes the socket when it stops.
+    """uvicorn's supervisor, which is told to end by a signal also while it restarts its workers one by one.
 
-    Otherwise the dead worker's requests would be in flight for ever, and connections would be accepted but not
-    answered.
+    uvicorn handles signals between restarts, each of which may take `PATIENCE` seconds.
     """
 
-    def keep_subprocess_alive(self) -> None:
-        before = {worker.pid for worker in self.processes}
-        super().keep_subprocess_alive()
-        for pid in before - {worker.pid for worker in self.processes}:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config, [config.bind_socket()])
+        signals = self.signal_queue
+
+        class Ending(Event):
+            def is_set(self) -> bool:
+                return super().is_set() or not {signal.SIGTERM, signal.SIGINT}.isdisjoint(signals)
+
+        self.should_exit = Ending()
 
     def terminate_all(self) -> None:
-        for listening in self.sockets:
+        for listening in self.sockets:  # connections would be accepted but not answered
             listening.close()
         super().terminate_all()
 
 
 def serve_workers(settings: Settings) -> None:
-    """Serves with several processes until SIGTERM or SIGINT; one that dies is replaced.
+    """Serves with several processes until SIGTERM or SIGINT; one that dies is replaced. SIGHUP replaces them in turn.
 
     Each accepts connections on the shared socket, has its own copy of the models, and drains like a single process; one
     that has not ended `GRACE` seconds after `shutdown_timeout` is killed.
-
-    Args:
-        settings: every setting, passed to the workers unchanged.
 
     Raises:
         SystemExit: the address is not available, or a worker failed before it was ready.
     """
     with TemporaryDirectory(prefix="kanscope-") as folder:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
-        _supervise(settings)
-
-
-def _supervise(settings: Settings) -> None:
-    config = uvicorn.Config(
-        partial(create_worker, settings),
-        factory=True,
-        workers=settings.workers,
-        timeout_worker_healthcheck=PATIENCE,
-        **server_options(settings),
-    )
-    multiprocess.Process = Worker  # type: ignore[misc]  # by this name the supervisor makes each
-    supervisor = _Supervisor(config, [config.bind_socket()])
-    supervisor.run()
+        options = server_options(settings) | {"workers": settings.workers, "timeout_worker_healthcheck": PATIENCE}
+        multiprocess.Process = Worker  # type: ignore[misc]  # by this name the supervisor makes each
+        supervisor = _Supervisor(uvicorn.Config(partial(create_worker, settings), factory=True, **options))
+        supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
         sys.exit(STARTUP_FAILURE)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -21,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
 
 from service.engines.workers import GRACE, PATIENCE, Worker
+from service.telemetry.metrics import SHARED
 
 NUMBERS = count()
 COUNTED = "kanscope_batch_windows_count"
@@ -173,6 +175,43 @@ def test_one_that_is_killed_is_replaced(workers):
     assert other in answered and killed not in answered
 
 
+def test_sighup_replaces_the_processes_in_turn(start_workers):
+    """Each request is answered meanwhile, and the gauges are those of the new processes."""
+    with start_workers() as process:
+        before = find_processes(process)
+        process.popen.send_signal(signal.SIGHUP)
+        poll(
+            lambda: (
+                ask(process, "POST", "/v1/models/two:predict", json=json.loads(BODY))[0].status_code == 200
+                and not any(map(is_running, before))
+            )
+        )
+        after = find_processes(process)
+        poll(lambda: memory_of(process) == after)
+        assert not after & before
+
+
+def test_sigterm_ends_a_restart(start_workers):
+    """SIGTERM while a process does not become ready ends the command, as at any other time."""
+    with start_workers(KANSCOPE_SHUTDOWN_TIMEOUT="1") as process:
+        find_processes(process)
+        before = children_of(process.popen.pid)
+        process.popen.send_signal(signal.SIGHUP)
+        poll(lambda: children_of(process.popen.pid) - before)
+        (new,) = children_of(process.popen.pid) - before
+        os.kill(new, signal.SIGSTOP)
+        begun = time.monotonic()
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(100) == 0
+        assert time.monotonic() - begun < PATIENCE / 2
+        assert not is_running(new)
+
+
+def children_of(pid):
+    """The child processes of a process."""
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
 class Silent(Worker):
     """A worker that does not answer health checks."""
 
@@ -181,7 +220,8 @@ class Silent(Worker):
 
 
 @pytest.fixture
-def silent():
+def silent(monkeypatch, tmp_path):
+    monkeypatch.setenv(SHARED, str(tmp_path))
     worker = Silent(uvicorn.Config("none", timeout_graceful_shutdown=0), [])
     worker.start()
     yield worker
