@@ -11,7 +11,7 @@
     ├── NonFiniteError         a computation whose result is not finite
     └── ExportError            a file that cannot be written, or a model without an equal ONNX form
 
-A message is one sentence that names the place. No class knows an HTTP status; `service.http.errors` maps classes
+A message is one sentence that names the place. No class knows an HTTP status; `service.wire.errors` maps classes
 to statuses.
 
 Values are checked against annotations: an error names the place, what must be there and what is. Arguments are checked

@@ -17,43 +17,41 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from starlette.routing import Route
 
 from service.document.description import describe_api
-from service.document.errors import describe_errors
-from service.http.answer_cache import Precomputed
-from service.http.error_answers import install_error_handlers
-from service.http.head_requests import HeadRequests
-from service.http.keys import load_keys
-from service.http.security import Access, load_hosts, load_origins
 from service.models.registry import Registry
 from service.models.watching import Watch, share_memory
-from service.routes import (
-    alternatives,
+from service.operations import (
+    ablate,
     attributions,
-    comparisons,
+    compare,
+    comparison,
+    counterfactual,
     edges,
-    explanations,
-    formulas,
+    explain,
+    formula,
     health,
-    inference,
-    metrics,
+    infer,
     models,
-    predictions,
-    protocol,
+    predict,
     reference,
-    reports,
+    report,
     repository,
     topology,
+    what_if,
 )
-from service.routes.dependencies import Parts
-from service.routes.direct import DirectRoutes
-from service.routes.explorer import ExplorerFiles, redirect_to_explorer
+from service.operations.explorer import ExplorerFiles, redirect_to_explorer
+from service.operations.route import Parts, routes_of
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
-from service.work.answers import Answers
+from service.wire.errors import install_error_handlers
+from service.wire.keys import load_keys
+from service.wire.security import Access, load_hosts, load_origins
 from service.work.budget import Bounds
+from service.work.cache import Answers
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
@@ -64,21 +62,24 @@ DESCRIPTION = (
 CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", "X-Request-Id", "X-Request-Timeout")
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-_RESOURCES = (
-    predictions,
-    explanations,
-    alternatives,
+OPERATIONS = (  # in the order in which requests are routed, and documented
+    predict,
+    explain,
+    what_if,
+    counterfactual,
+    ablate,
+    compare,
     models,
     reference,
     attributions,
     topology,
     edges,
-    reports,
-    comparisons,
-    formulas,
-    protocol,
-    inference,
+    report,
+    comparison,
+    formula,
+    infer,
     repository,
+    health,
 )
 
 
@@ -133,9 +134,6 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     )
     app.state.parts = parts
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
-    app.add_middleware(Precomputed, parts.answers.get)
-    app.add_middleware(HeadRequests)
-    app.add_middleware(DirectRoutes, [route for resource in _RESOURCES for route in resource.router.routes])
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
     app.add_middleware(Access, work.claim, keys, load_hosts(settings), frozenset(origins))
@@ -145,10 +143,10 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log)
     install_error_handlers(app)
-    for resource in _RESOURCES:
-        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 429, 503))
-    app.include_router(health.router, responses=describe_errors(421))
-    app.include_router(metrics.router)
+    for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
+        if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
+            route.methods.add("HEAD")
+    app.router.routes += [route for module in OPERATIONS for route in routes_of(module)]
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
     app.add_route("/explorer", redirect_to_explorer, include_in_schema=False)
     app.mount("/explorer", ExplorerFiles())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from threading import Semaphore, Thread
 from typing import Any, TypeVar
 
-from service.work.threads import Done
+from service.work.jobs import Done
 
 Result = TypeVar("Result")
 

@@ -149,7 +149,7 @@ def explain(
     time = None if times is None else times[number]
     target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])
     if as_json:
-        from service.schemas.explanations import describe_explanation  # here, since the tables need no pydantic
+        from service.operations.explanations import describe_explanation  # here, since the tables need no pydantic
 
         described = next(describe_explanation(explained, "features", number))
         print_json({**about, "unit": explained.unit, "window": number, "time": time, "target": target, **described})

@@ -53,7 +53,7 @@ def inspect(
         return
     topology = model.topology(output_name)
     if as_json:
-        from service.schemas.models import describe_model
+        from service.operations.models import describe_model
         from service.schemas.topology import describe_topology
 
         served = Served(model.name, model)
@@ -183,7 +183,7 @@ def compare(
     model, other = (replace(load(path), name=str(path)) for path in (file, against))
     found = model.compare(other, output=output_name, fidelity=fidelity)
     if as_json:
-        from service.schemas.comparisons import describe_model_comparison
+        from service.operations.comparison import describe_model_comparison
 
         print_json(describe_model_comparison(Served(model.name, model), Served(other.name, other), found))
     else:

@@ -24,16 +24,21 @@ from kanmodel.errors import CheckpointError, DataError, KanscopeError
 from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.model import Model
 from service.commands.options import print_json
-from service.http.errors import problem_of
 from service.models.registry import Served
 from service.models.repository import list_checkpoints
-from service.requests.explanations import read_question
-from service.schemas.explanations import ExplainResponse, Receipt
-from service.schemas.predictions import warn_of_range
+from service.operations.explain import read_question
+from service.operations.explanations import (
+    ExplainResponse,
+    Question,
+    Receipt,
+    describe_question,
+    explain_all,
+    find_versions,
+    hash_windows,
+)
+from service.operations.windows import warn_of_range
 from service.settings import Settings, choose_settings
-from service.work.explanations import describe_question, explain_all
-from service.work.questions import Question
-from service.work.receipts import find_versions, hash_windows
+from service.wire.errors import problem_of
 
 EXIT_DISAGREES = 1
 AGREEMENT = 1e-6  # tolerance, in standard deviations

@@ -50,8 +50,8 @@ def serve(
     # Imported here: the other commands start faster without FastAPI.
     from service.app import create_app
     from service.engines.workers import serve_workers
-    from service.http.server import server_options
     from service.telemetry.logs import configure_logging
+    from service.wire.connections import server_options
 
     settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process

@@ -15,15 +15,8 @@ from pydantic.json_schema import models_json_schema
 
 from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, shared_responses
 from service.document.links import links_of
-from service.http.error_answers import ErrorResponse
-from service.http.security import SCHEME
-from service.schemas.alternatives import AblateRequest, CounterfactualRequest, WhatIfRequest
-from service.schemas.comparisons import CompareRequest
-from service.schemas.explanations import ExplainRequest
-from service.schemas.health import UnreadyResponse
-from service.schemas.inference import InferRequest
-from service.schemas.predictions import PredictRequest
-from service.schemas.repository import IndexRequest, LoadRequest, UnloadRequest
+from service.wire.errors import ErrorResponse
+from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
 TAGS = {
@@ -40,20 +33,6 @@ TAGS = {
     "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",
     "health": "Whether the process lives, and whether it can answer.",
 }
-# Bodies that handlers read themselves, see `describe_body`, and errors, see `share_responses`.
-_BODIES = (
-    PredictRequest,
-    ExplainRequest,
-    WhatIfRequest,
-    CounterfactualRequest,
-    AblateRequest,
-    CompareRequest,
-    InferRequest,
-    IndexRequest,
-    LoadRequest,
-    UnloadRequest,
-)
-_ERRORS = (ErrorResponse, UnreadyResponse)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -68,7 +47,8 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
             tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         )
         components = document["components"]
-        components["schemas"] |= _describe_schemas()
+        components["schemas"] |= _describe_schemas(app)
+        components["securitySchemes"] = {"key": SCHEME}
         components |= {"headers": dict(HEADERS), "responses": shared_responses()}
         examples = orjson.loads(EXAMPLES.read_bytes())
         for operation in _operations(document):
@@ -78,23 +58,23 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
             _add_examples(operation, examples[operation["operationId"]])
             _describe_answer(operation)
             share_responses(operation["responses"])
-            _describe_scope(operation)
         for name in ("HTTPValidationError", "ValidationError"):
             components["schemas"].pop(name, None)
         _tidy(components)
         _tidy(document["paths"])
-        document["security"] = [{SCHEME.scheme_name: []}, {}]  # the service may want no key
+        document["security"] = [{"key": []}, {}]  # the service may want no key
         components["parameters"] = _share_parameters(document)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _describe_schemas() -> dict[str, Any]:
+def _describe_schemas(app: FastAPI) -> dict[str, Any]:
     """The schemas that FastAPI does not see."""
-    _, bodies = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
-    inputs = [(cls, "serialization", TypeAdapter(cls)) for cls in _ERRORS]
-    _, errors = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)  # type: ignore[arg-type]
-    return {**bodies["$defs"], **errors["$defs"]}
+    bodies: set[Any] = {getattr(route, "body", None) for route in app.routes} - {None}
+    stated = [(body, "validation") for body in sorted(bodies, key=lambda body: body.__name__)]
+    _, schemas = models_json_schema(stated, ref_template=_REFERENCE)  # type: ignore[arg-type]
+    error = TypeAdapter(ErrorResponse).json_schema(mode="serialization", ref_template=_REFERENCE)
+    return {**schemas["$defs"], **error.pop("$defs"), ErrorResponse.__name__: error}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -137,18 +117,6 @@ def _describe_answer(operation: dict[str, Any]) -> None:
     answer["headers"] = {**REQUEST_ID, **(ETAG if is_kept else {}), **answer.get("headers", {})}
     if links := links_of(operation["operationId"]):
         answer["links"] = links
-
-
-def _describe_scope(operation: dict[str, Any]) -> None:
-    """The scope that its key needs, beside the security of the whole document.
-
-    Not as that of the operation: openapi-python-client would take a key for needed where it is optional.
-    """
-    security = operation.pop("security", None)
-    if security is None:
-        operation["security"] = []
-    else:
-        (operation["x-required-scope"],) = security[0][SCHEME.scheme_name]
 
 
 def _share_parameters(document: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.http.error_answers import error_body, title_of
-from service.http.errors import ErrorCode
+from service.wire.errors import ErrorCode, error_body, title_of
 
 REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
 ETAG = {"ETag": {"$ref": "#/components/headers/ETag"}}
@@ -86,6 +85,11 @@ _ERRORS: Mapping[int, tuple[str, ErrorCode, str]] = {
         "The API key has asked as often as it may in a minute.",
         "rate_limited",
         "the key dashboard is limited to 600 requests per minute",
+    ),
+    431: (
+        "The request target or the headers are larger than the service accepts.",
+        "headers_too_large",
+        "the headers are larger than 65536 bytes (max_header_bytes)",
     ),
     500: ("Something failed inside; `request_id` finds it in the log.", "internal_error", "internal error"),
     501: (

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from service.http.answers import SVG
-from service.schemas.closed import Closed
+from service.wire.json import SVG
 
 
-def describe_body(cls: type[Closed], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
-    """The OpenAPI description of a body that the handler reads itself; see `service.document.description`.
-
-    Args:
-        cls: the model of its JSON.
-        others: descriptions of what it may be instead, by media type.
-        required: whether there must be one.
-    """
-    schema = {"$ref": f"#/components/schemas/{cls.__name__}"}
-    return {
-        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}, **(others or {})}}
-    }
+def describe_text(media_type: str, text: str) -> dict[str, Any]:
+    """The OpenAPI description of text beside the JSON of an answer."""
+    return {"content": {media_type: {"schema": {"type": "string", "description": text}}}}
 
 
 def describe_picture(text: str) -> dict[str, Any]:
     """The OpenAPI description of a picture beside the JSON of an answer."""
-    return {"content": {SVG: {"schema": {"type": "string", "description": text}}}}
+    return describe_text(SVG, text)

@@ -6,11 +6,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.answers import answer_json
-from service.http.error_answers import error_body
-from service.http.errors import ErrorCode
-from service.http.ids import HEADER, choose_request_id
 from service.settings import Settings
+from service.wire.errors import ErrorCode, error_body
+from service.wire.headers import HEADER, choose_request_id
+from service.wire.json import answer_json
 
 _MESSAGES = {
     404: "the service is starting or stopping",  # every path is routed to the replicas once they run

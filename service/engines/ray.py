@@ -22,9 +22,9 @@ from kanmodel.errors import ConfigError
 from service.app import create_app
 from service.engines import join_cluster
 from service.engines.proxies import proxy_variables
-from service.http.errors import NotReadyError
 from service.settings import Settings, choose_settings
 from service.telemetry.logs import configure_logging
+from service.wire.errors import NotReadyError
 
 logger = logging.getLogger(__name__)
 

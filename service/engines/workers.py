@@ -20,10 +20,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from service.app import create_app
-from service.http.server import server_options
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
 from service.telemetry.metrics import SHARED
+from service.wire.connections import server_options
 
 logger = logging.getLogger(__name__)
 PATIENCE = 60  # seconds for a health check of a worker, which cannot answer while it imports torch on a busy machine

@@ -19,8 +19,8 @@ from kanmodel import load
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from kanmodel.model import Model
-from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
+from service.wire.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
 
 logger = logging.getLogger(__name__)
 

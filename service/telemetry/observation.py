@@ -17,12 +17,10 @@ from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
-from service.http.error_answers import answer_failure, send_error
-from service.http.errors import unusable
-from service.http.headers import address_of
-from service.http.ids import HEADER, choose_request_id
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
+from service.wire.errors import answer_failure, send_error, unusable
+from service.wire.headers import HEADER, address_of, choose_request_id
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
 MAX_PARAMETERS = 1000  # of a query: to parse more takes long

@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import Any
 
 from kanmodel.computing import pause, pausing
-from service.http.owners import OWNER, Owner
-from service.work.shares import Turns
+from service.wire.security import OWNER, Owner
+from service.work.budget import Turns
 
 TOGETHER = 32  # largest batch
 N_SLICES = 16  # after which the next batch may begin, so that a long batch blocks nothing

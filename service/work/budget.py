@@ -1,14 +1,176 @@
-"""Admission control (backpressure): how many requests and bytes a process takes on, by class of work and by owner."""
+"""Admission control (backpressure): how many requests and bytes a process takes on, by class of work and by owner.
+
+How owners of requests share what is limited: places and bytes (`Share`, `Claim`) and time (`Turns`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
-from service.http.errors import BusyError, OverloadedError, RetryError
-from service.http.owners import OWNER, Owner
+from service.wire.errors import BusyError, OverloadedError, RetryError, unusable
+from service.wire.security import OWNER, Owner
 from service.work.jobs import Kind
-from service.work.shares import BYTES, Claim, Share
+
+PLACES = 3  # eighths of a limit of places that are reserved for small holders
+BYTES = 2  # of a limit of bytes: one request may need more of them
+N_KNOWN = 1000  # owners whose use is remembered
+
+
+class Owned(Protocol):
+    """What belongs to an owner."""
+
+    owner: Owner
+
+
+Item = TypeVar("Item", bound=Owned)
+
+
+class Share:
+    """A limit of places or bytes that owners share, so that none of them can use all of it.
+
+    Some eighths are reserved for small holders: owners that hold at most an eighth with what they take. The others are
+    open to everyone. So while at most as many other owners hold something as eighths are reserved, an owner has an
+    eighth. For of `n` others, when one last takes something that makes it hold more than an eighth, all hold at most
+    what is open; after that it can take nothing, and the others `n - 1` eighths.
+
+    Args:
+        limit: the most that all owners may hold together; below 8, nothing is reserved.
+        reserved: eighths that are reserved.
+
+    Attributes:
+        limit: as given.
+        largest: the most that one owner may hold.
+        small: what a small holder may hold: an eighth.
+        taken: what all owners hold.
+    """
+
+    def __init__(self, limit: int, reserved: int = PLACES) -> None:
+        self.limit = limit
+        self.small = limit // 8
+        self.largest = limit - reserved * self.small
+        self.taken = 0
+        self._held: dict[Owner, int] = {}
+
+    def held_by(self, owner: Owner) -> int:
+        """What an owner holds."""
+        return self._held.get(owner, 0)
+
+    def has_room(self, owner: Owner, amount: int = 1) -> bool:
+        """Whether an owner may take an amount now."""
+        taken = self.taken + amount
+        return taken <= self.largest or (taken <= self.limit and self.held_by(owner) + amount <= self.small)
+
+    def take(self, owner: Owner, amount: int = 1) -> None:
+        """Takes an amount, for which there must be room; a negative amount is given back."""
+        self.taken += amount
+        held = self._held.get(owner, 0) + amount
+        if held:
+            self._held[owner] = held
+        else:
+            self._held.pop(owner, None)
+
+
+class Claim:
+    """What one request holds: a place or none, and bytes. It is a context, released at its end.
+
+    Args:
+        owner: who is charged.
+        place: the limit of which it holds a place; None if it holds bytes only.
+        pools: the limits on its bytes.
+    """
+
+    __slots__ = ("_n_bytes", "_owner", "_place", "_pools")
+
+    def __init__(self, owner: Owner, place: Share | None, pools: tuple[Share, ...]) -> None:
+        self._owner, self._place, self._pools = owner, place, pools
+        self._n_bytes = 0
+        if place is not None:
+            place.take(owner)
+
+    def grow(self, n_bytes: int) -> None:
+        """Takes more bytes.
+
+        Raises:
+            DataError: they exceed what one owner may hold even without other requests.
+            OverloadedError: not enough bytes are free for the owner at the moment.
+        """
+        for pool in self._pools:
+            if n_bytes > pool.largest:
+                asked, most = _megabytes(n_bytes), _megabytes(pool.largest)
+                message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
+                raise unusable("request", message, "limit_exceeded")
+        for pool in self._pools:
+            if not pool.has_room(self._owner, n_bytes):
+                held, own = _megabytes(pool.taken), _megabytes(pool.held_by(self._owner))
+                message = f"requests hold {held} MB already, those of this client {own} MB (max_work_bytes)"
+                raise OverloadedError(f"{message}; retry later")
+        for pool in self._pools:
+            pool.take(self._owner, n_bytes)
+        self._n_bytes += n_bytes
+
+    def release(self) -> None:
+        """Gives everything back."""
+        if self._place is not None:
+            self._place.take(self._owner, -1)
+        if self._n_bytes:
+            for pool in self._pools:
+                pool.take(self._owner, -self._n_bytes)
+        self._place, self._n_bytes = None, 0
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Turns:
+    """Whose turn it is: start-time fair queueing (Goyal, Vin and Cheng 1996, SIGCOMM), with owners as flows.
+
+    Each owner has a virtual time, which advances by what it uses; the least is next. One that was away begins at the
+    time of who was last served: it is next soon, and has saved nothing up.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._times: dict[Owner, float] = {}
+
+    def next(self, owners: Iterable[Owner]) -> Owner:
+        """The owner whose turn it is; of several the first."""
+        owner = min(owners, key=self._time_of)
+        self._now = self._time_of(owner)
+        if len(self._times) > N_KNOWN:
+            self.forget()
+        self._times[owner] = self._now
+        return owner
+
+    def charge(self, owner: Owner, amount: float) -> None:
+        """Counts what an owner has used since its turn began."""
+        self._times[owner] = self._times.get(owner, self._now) + amount
+
+    def forget(self) -> None:
+        """Lets everyone begin anew, as when nobody waits any more."""
+        self._times.clear()
+
+    def order(self, items: Iterable[Item], size: Callable[[Item], float]) -> list[Item]:
+        """Items in the order of their owners' turns, if each uses its size."""
+        times: dict[Owner, float] = {}
+        starts: list[tuple[float, Item]] = []
+        for item in items:
+            start = times.get(item.owner, self._time_of(item.owner))
+            times[item.owner] = start + size(item)
+            starts.append((start, item))
+        return [item for _, item in sorted(starts, key=lambda one: one[0])]
+
+    def _time_of(self, owner: Owner) -> float:
+        return max(self._times.get(owner, 0.0), self._now)
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f}" if n_bytes < 1e7 else f"{n_bytes / 1e6:.0f}"
+
 
 Place = Kind | Literal["request", "probe"]
 EXPLAINING_SHARE = 0.5  # of the bytes, the most that explanations may hold, so that forecasts always have the rest

@@ -7,8 +7,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from service.http.errors import DeadlineError
 from service.telemetry.observation import span
+from service.wire.errors import DeadlineError
 
 Result = TypeVar("Result")
 

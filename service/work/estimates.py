@@ -6,11 +6,8 @@ long.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from kanmodel.data import Array
 from service.work.jobs import Cost
-from service.work.questions import Question
 
 PART = 32  # windows that are explained, and sent, together
 NUMBER = 24  # most bytes of a number in JSON
@@ -66,42 +63,3 @@ def estimate_graph(n_parts: int, n_curves: int, points: int, drawn: bool) -> Cos
     """Describing or drawing the nodes and edges of a graph, some of them with curves."""
     curves = estimate_curves(n_curves, points)
     return Cost(_DRAWING * n_parts + curves.seconds, (DRAWN if drawn else LISTED) * n_parts + curves.n_bytes)
-
-
-def estimate_explanations(question: Question, kept: Literal["lines", "json", "objects"]) -> int:
-    """The memory that explanations will take.
-
-    Args:
-        question: the question.
-        kept: what is held until all are computed: ``lines``, one part at a time; ``json``, all of them encoded, twice
-            while they are joined; ``objects``, all of them as Python objects.
-    """
-    part = min(len(question.windows), PART) * len(question.outputs)
-    held = {"lines": 0, "json": 2, "objects": OBJECTS}[kept] * question.total
-    return question.windows.nbytes + (part * (OBJECTS + 1) + held) * _estimate_json(question)
-
-
-def _estimate_json(question: Question) -> int:
-    """Upper bound of the bytes of one explanation in JSON, apart from long names."""
-    model = question.served.model
-    lookback, n_features = model.config.window_shape
-    names = sum(map(len, model.config.feature_names))
-    n_bytes = 500 + 2 * (names + n_features * (NUMBER + 6))
-    if question.groups or question.segments:
-        n_named = len(question.groups) + n_features
-        of_each = sum(len(name) + NUMBER + 6 for name in question.segments) or NUMBER
-        named = names + sum(map(len, question.groups)) + n_named * (of_each + 8)
-        n_bytes += named * (2 if question.effects else 1)
-    if question.effects:
-        n_bytes += names
-    n_bytes += question.n_parts * (2 * NUMBER + len('"":{"removed":,"alone":},'))
-    if question.detail != "features":
-        n_bytes += lookback * n_features * NUMBER
-    if question.detail == "flow":
-        n_bytes += NUMBER * (n_features + model.config.n_readout + len(model.config.outputs))
-        edge = len('{"i":100,"j":100,"contribution":},') + NUMBER
-        for stage in model.config.stages.values():
-            n_bytes += sum(
-                layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER + 100 for layer in stage
-            )
-    return n_bytes

@@ -22,17 +22,15 @@ from typing import Any, TypeVar, cast
 from kanmodel.computing import pause, pausing
 from kanmodel.data import Array
 from kanmodel.model import Model
-from service.http.errors import NotReadyError
-from service.http.owners import OWNER, Owner
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
+from service.wire.errors import NotReadyError
+from service.wire.security import OWNER, Owner
 from service.work.batches import Batches
-from service.work.budget import Bounds, Budget
+from service.work.budget import Bounds, Budget, Claim, Turns
 from service.work.deadlines import Deadline
 from service.work.forecasts import TOGETHER, Answering, Forecasts
-from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind
-from service.work.shares import Claim, Turns
-from service.work.threads import StoppedError, Worker
+from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind, StoppedError, Worker
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")

@@ -20,13 +20,11 @@ import numpy as np
 
 from kanmodel.data import Array
 from kanmodel.model import Model
-from service.http.owners import OWNER, Owner
 from service.telemetry.observation import span
-from service.work.budget import Budget
+from service.wire.security import OWNER, Owner
+from service.work.budget import Budget, Turns
 from service.work.deadlines import Deadline
-from service.work.jobs import Cost
-from service.work.shares import Turns
-from service.work.threads import Worker
+from service.work.jobs import Cost, Worker
 
 Result = TypeVar("Result")
 IN_PLACE = 1e-3  # seconds for which forecasts may block the event loop

@@ -20,8 +20,8 @@ from kanmodel.explain.report import Report
 from kanmodel.explain.topology import Topology
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
-from service.http.errors import NotReadyError, unusable
 from service.models.registry import Served
+from service.wire.errors import NotReadyError, unusable
 from service.work.executor import Executor
 from service.work.jobs import UNKNOWN, Cost, Kind
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.document.openapi import DOCUMENT
-from service.routes.explorer import FOLDER
+from service.operations.explorer import FOLDER
 
 HERE = Path(__file__).parent
 MODULES = Path(sys.prefix) / "clients" / "node_modules"  # `make test` sets it up

@@ -23,9 +23,9 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.onnx import accelerate
 from service.app import create_app
 from service.cli import main
-from service.http.server import server_options
 from service.models.repository import BUNDLED
 from service.settings import Settings
+from service.wire.connections import server_options
 
 NAMES = ("front", "head", "nyc-weather", "two")
 PATIENCE = 300  # seconds that a request may take on a machine that is busy with other things

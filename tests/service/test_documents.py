@@ -15,10 +15,10 @@ from readmes import EVERYTHING, README, READMES, ROOT
 from typer.main import get_command
 
 from service.cli import app
-from service.http.errors import CAUSES, ErrorCode
 from service.settings import Settings
+from service.wire.errors import CAUSES, ErrorCode
 
-OF_HTTP = READMES[ROOT / "service" / "http" / "README.md"]
+OF_HTTP = READMES[ROOT / "service" / "wire" / "README.md"]
 MODEL = "/v1/models/{model}"
 # The curl command and the answer beside it, by name.
 ANSWERS = {

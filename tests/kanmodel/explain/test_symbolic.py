@@ -306,7 +306,7 @@ def test_expressions_are_short(y, expression):
 def test_scipy_is_imported_where_a_search_needs_it():
     """Importing formulas or the service's routes does not import scipy; the first search does."""
     program = (
-        "import sys, numpy, kanmodel.explain.symbolic, service.routes.edges\n"
+        "import sys, numpy, kanmodel.explain.symbolic, service.operations.edges\n"
         "from kanmodel.explain.symbolic import suggest_formulas\n"
         "before = 'scipy' in sys.modules\n"
         "suggest_formulas(numpy.arange(9.0), numpy.arange(9.0) ** 2)\n"

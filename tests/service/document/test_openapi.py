@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from kanmodel.explain.importance import Attribution
 from service.document import openapi
 from service.document.description import EXAMPLES
-from service.http.security import HEALTH
+from service.wire.security import HEALTH
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
 OPERATIONS = {
@@ -155,7 +155,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
         assert ("version" in names) == path.startswith("/v1/models/{model}")
-    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 7200
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 7300
 
 
 def test_every_tag_is_described():

@@ -20,9 +20,9 @@ from waiting import poll
 import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import UnknownNameError
-from service.http.errors import NotReadyError
 from service.models.registry import Entry, Registry
 from service.models.repository import list_checkpoints
+from service.wire.errors import NotReadyError
 
 N_MODELS, N_FIT = 60, 5
 WINDOWS = make_windows(make_model("head"), 2)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, UnknownNameError
-from service.http.errors import NotReadyError
 from service.models.registry import Registry
+from service.wire.errors import NotReadyError
 
 
 @pytest.fixture

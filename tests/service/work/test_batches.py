@@ -13,12 +13,12 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model
 from kanmodel.computing import pause
-from service.http.owners import OWNER
 from service.models.registry import Registry, Served
-from service.requests.explanations import read_question
+from service.operations import explanations
+from service.operations.explain import read_question
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.work import explanations
+from service.wire.security import OWNER
 from service.work.batches import N_SLICES, TOGETHER
 from service.work.budget import Bounds
 from service.work.executor import Executor

@@ -20,15 +20,14 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError, Model, NonFiniteError
 from kanmodel.computing import pause
-from service.http.errors import DeadlineError, NotReadyError, OverloadedError
-from service.http.owners import OWNER
 from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
+from service.wire.errors import DeadlineError, NotReadyError, OverloadedError
+from service.wire.security import OWNER
 from service.work.budget import EXPLAINING_SHARE, Bounds
 from service.work.deadlines import Deadline
 from service.work.executor import N_RUNNING, PATIENCE, Executor
-from service.work.jobs import UNKNOWN, Cost
-from service.work.threads import NICE
+from service.work.jobs import NICE, UNKNOWN, Cost
 
 MB = 1_000_000
 QUICK = Cost(0.02)

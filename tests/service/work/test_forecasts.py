@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
-from service.http.errors import DeadlineError
-from service.http.owners import OWNER
+from service.wire.errors import DeadlineError
+from service.wire.security import OWNER
 from service.work import forecasts
 from service.work.budget import Bounds, Budget
 from service.work.deadlines import Deadline
 from service.work.forecasts import IN_PLACE, TOGETHER, Answering, Forecasts
-from service.work.jobs import Cost
-from service.work.threads import Worker
+from service.work.jobs import Cost, Worker
 
 MODEL = Model(replace(make_model("head"), sha256="a"))
 OTHER = Model(replace(make_model("head", seed=1), sha256="b"))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http.owners import owner_of
-from service.work.shares import BYTES, N_KNOWN, PLACES, Share, Turns
+from service.wire.security import owner_of
+from service.work.budget import BYTES, N_KNOWN, PLACES, Share, Turns
 
 limits = st.integers(1, 600)
 takes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.booleans()), max_size=200)

@@ -15,7 +15,7 @@ from kanmodel import computing
 from kanmodel import model as core
 from kanmodel.computing import pause
 from kanmodel.explain.attribution import explain_windows
-from service.work import explanations
+from service.operations import explanations
 
 EXPLAIN = "/v1/models/two:explain"
 NDJSON = {"Accept": "application/x-ndjson"}

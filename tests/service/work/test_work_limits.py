@@ -25,14 +25,13 @@ from kanmodel.explain.curves import sample_edges
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.show.network import draw_topology
-from service.http.answers import answer_json, encode_json
 from service.models.registry import Served
-from service.routes.topology import N_LINKS
-from service.schemas.edges import describe_edges
-from service.schemas.topology import describe_topology
-from service.work import estimates
-from service.work.estimates import estimate_curves, estimate_explanations, estimate_graph
-from service.work.explanations import explain_all
+from service.operations import explanations
+from service.operations.edges import describe_edges
+from service.operations.explanations import estimate_explanations, explain_all
+from service.operations.topology import N_LINKS, describe_topology
+from service.wire.json import answer_json, encode_json
+from service.work.estimates import estimate_curves, estimate_graph
 
 NDJSON = {"Accept": "application/x-ndjson"}
 FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
@@ -115,7 +114,7 @@ def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, fold
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
 def test_explanations_take_no_more_bytes_than_estimated(local_service, name, detail):
     """The JSON and the objects of one part stay within the estimate."""
-    from service.requests.explanations import read_question
+    from service.operations.explain import read_question
     from service.settings import Settings
 
     model = local_service.models[name]
@@ -131,7 +130,7 @@ def test_explanations_take_no_more_bytes_than_estimated(local_service, name, det
     lines = sum(len(encode_json(one)) for one in described)
     assert 2 * lines <= estimate_explanations(question, "json") - estimate_explanations(question, "lines")
     assert held <= estimate_explanations(question, "lines") + 200_000  # of what is made only once
-    assert lines * 20 >= estimates._estimate_json(question) * question.total  # not much above the real size
+    assert lines * 20 >= explanations._estimate_json(question) * question.total  # not much above the real size
 
 
 def test_curves_take_no_more_bytes_than_estimated(local_service):

@@ -1,0 +1,268 @@
+"""The importance of each feature over the reference windows.
+
+GET /v1/models/{model}/attributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NotRequired
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain import faithfulness, importance
+from kanmodel.explain.bootstrap import CONFIDENCE, SEED
+from kanmodel.explain.faithfulness import Agreement
+from kanmodel.explain.importance import Attribution, Importance
+from service.document.operations import describe_picture
+from service.models.registry import Served
+from service.operations.members import Checkpoint, FormatParameter, Interval, Name, OutputQuery, ThemeParameter, Version
+from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span
+from service.operations.route import MODEL, Call, operation
+from service.wire.bodies import find_limits
+from service.wire.json import JSON, SVG, answer_json, answer_svg
+from service.wire.windows import parse_groups, read_groups
+
+Verdict = TypeAliasType("Verdict", importance.Verdict)
+ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
+
+
+class AttributionsQuery(OutputQuery):
+    """The output, and optional parts of the table."""
+
+    baselines: Annotated[
+        bool,
+        Field(
+            description="Whether to include the agreement of the baselines `mean`, `zero` and `reference`; it takes "
+            "longer."
+        ),
+    ] = False
+    groups: Annotated[
+        str | None,
+        Field(
+            description="`groups` of `ExplainRequest` as a string of JSON, such as "
+            '`{"hour": ["hour_sin", "hour_cos"]}` or `null`; by default those of the checkpoint.',
+        ),
+    ] = None
+    format: FormatParameter = None
+    theme: ThemeParameter = "auto"
+
+
+class ReferenceInfo(ReferenceSpan):
+    """The data and seeds behind the table."""
+
+    seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
+    confidence: Annotated[
+        float,
+        Field(
+            description="Confidence of the intervals (circular block bootstrap, block lengths chosen from the data)."
+        ),
+    ]
+
+
+class RedundantFeature(TypedDict):
+    """A feature that is strongly correlated on the reference windows."""
+
+    name: Annotated[str, Field(description="Name of the feature.")]
+    correlation: Annotated[float, Field(description="Pearson correlation over all windows and steps.")]
+
+
+class FeatureAttribution(TypedDict):
+    """One feature; contributions and errors in the target's unit."""
+
+    name: Annotated[str, Field(description="Name of the feature.")]
+    rank: Annotated[int, Field(description="1 for the largest mean |contribution|.")]
+    verdict: Annotated[
+        Verdict,
+        Field(
+            description="The first that holds, where the even share is 1 / n_features: `disconnected`, no path of live "
+            "edges and nonzero weights leads to the output, and its contribution is exactly 0; `important`, the lower "
+            "bound of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets "
+            "are known; `negligible`, the upper bound of its share is below 0.2 even shares, and the interval of its "
+            "permutation effect includes 0 where targets are known; else `weak`."
+        ),
+    ]
+    connected: Annotated[
+        bool, Field(description="Whether a path of live edges and nonzero weights leads to the output.")
+    ]
+    mean_abs_contribution: Annotated[
+        float, Field(description="Mean magnitude of its contribution, summed over steps; baseline `mean`.")
+    ]
+    interval: Annotated[Interval, Field(description="95 % interval of that mean.")]
+    mean_contribution: Annotated[float, Field(description="Signed mean of its contribution.")]
+    share: Annotated[float, Field(description="Share of all features' mean |contribution|; the shares sum to 1.")]
+    share_interval: Annotated[Interval, Field(description="95 % interval of the share.")]
+    permutation_mae_increase: Annotated[
+        float | None,
+        Field(
+            description="Growth of the mean absolute error when its series are permuted between windows: three times "
+            "between all reference windows, or, of a large model, fewer times and between fewer, taken evenly; null "
+            "without targets."
+        ),
+    ]
+    permutation_interval: Annotated[
+        Interval | None, Field(description="95 % interval of the growth; null without targets.")
+    ]
+    pykan_feature_score: Annotated[
+        float | None,
+        Field(
+            description="pykan's `feature_score`, model units; null after an LSTM, where it would be about units, and "
+            "with too few reference windows."
+        ),
+    ]
+    redundant_with: Annotated[
+        list[RedundantFeature],
+        Field(description="Features with |correlation| >= 0.9, which the model may use in place of this one."),
+    ]
+
+
+class GroupedAttribution(FeatureAttribution):
+    """One group of features, or a feature that is in none: the group's contribution is the sum of its features'.
+
+    Its series are permuted together, and the even share is 1 / number of names that no group holds, of which the shares
+    sum to 1. `pykan_feature_score` is null and `redundant_with` empty.
+    """
+
+    members: Annotated[list[str], Field(description="Names of the features in it, at any depth.")]
+
+
+class StepImportance(TypedDict):
+    """One step of the windows, in the target's unit."""
+
+    mean_abs_contribution: Annotated[
+        float, Field(description="Mean magnitude of its contribution, summed over features.")
+    ]
+    interval: Annotated[Interval, Field(description="95 % interval of that mean.")]
+
+
+class BaselineAgreement(TypedDict):
+    """Agreement of two baselines on the importance of features."""
+
+    baselines: Annotated[
+        list[ComparedBaseline],
+        Field(
+            description=f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows.",
+            min_length=2,
+            max_length=2,
+        ),
+    ]
+    rank_correlation: Annotated[float, Field(description="Spearman correlation of the features' mean |contribution|.")]
+    share_difference: Annotated[float, Field(description="Largest difference between the shares of a feature.")]
+    feature: Annotated[str, Field(description="Name of the feature with that difference.")]
+
+
+class AttributionsResponse(TypedDict):
+    """The features and steps of a model, by their contribution to one output."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    unit: Annotated[str | None, Field(description="Unit of the target; null if unknown.")]
+    reference: ReferenceInfo
+    warnings: ReferenceWarnings
+    features: Annotated[list[FeatureAttribution], Field(description="Most important first.")]
+    groups: Annotated[
+        list[GroupedAttribution],
+        Field(
+            description="The groups, of the request or the checkpoint, and the features that are in none, most "
+            "important first; empty where there are no groups."
+        ),
+    ]
+    steps: Annotated[list[StepImportance], Field(description="Oldest first.")]
+    baselines: NotRequired[
+        Annotated[list[BaselineAgreement], Field(description="One entry per pair of baselines; only if requested.")]
+    ]
+
+
+def describe_attributions(
+    served: Served,
+    importance: Importance,
+    agreements: Sequence[Agreement] | None = None,
+) -> AttributionsResponse:
+    """The table.
+
+    Args:
+        served: the model.
+        importance: the importance for one output.
+        agreements: agreement of the baselines; None if not requested.
+    """
+    steps, on_reference = importance.steps, describe_span(served)
+    described: AttributionsResponse = {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        "output": importance.output,
+        "unit": importance.unit,
+        "reference": {**on_reference["reference"], "seed": SEED, "confidence": CONFIDENCE},
+        "warnings": on_reference["warnings"],
+        "features": [_describe_feature(row) for row in importance.features],
+        "groups": [{**_describe_feature(row), "members": list(row.members)} for row in importance.groups],
+        "steps": [
+            {"mean_abs_contribution": value, "interval": list(steps.bounds(step))}
+            for step, value in enumerate(steps.value.tolist())
+        ],
+    }
+    if agreements is not None:
+        described["baselines"] = [
+            {
+                "baselines": list(agreement.baselines),
+                "rank_correlation": agreement.rank_correlation,
+                "share_difference": agreement.share_difference,
+                "feature": agreement.feature,
+            }
+            for agreement in agreements
+        ]
+    return described
+
+
+def _describe_feature(row: Attribution) -> FeatureAttribution:
+    return {
+        "name": row.name,
+        "rank": row.rank,
+        "verdict": row.verdict,
+        "connected": row.connected,
+        "mean_abs_contribution": row.mean_abs_contribution,
+        "interval": list(row.interval),
+        "mean_contribution": row.mean_contribution,
+        "share": row.share,
+        "share_interval": list(row.share_interval),
+        "permutation_mae_increase": row.permutation_mae_increase,
+        "permutation_interval": None if row.permutation_interval is None else list(row.permutation_interval),
+        "pykan_feature_score": row.pykan_feature_score,
+        "redundant_with": [
+            {"name": partner.name, "correlation": partner.correlation} for partner in row.redundant_with
+        ],
+    }
+
+
+@operation(
+    "GET",
+    f"{MODEL}/attributions",
+    "attributions",
+    "read",
+    AttributionsResponse,
+    query=AttributionsQuery,
+    media_types=(JSON, SVG),
+    is_cached=True,
+    responses={200: describe_picture("The features as bars with their intervals, shares and verdicts.")},
+)
+async def get_attributions(call: Call) -> Response:
+    """Ranks the features, and groups of them, by their mean contribution over the reference windows.
+
+    Each has intervals and a verdict.
+
+    A small share means that this model does not use a feature, not that it is independent of others or useless.
+    With `Accept: image/svg+xml` as a picture, without `baselines`.
+    """
+    served, results, query = call.served, call.parts.results, call.query
+    output = call.output
+    parsed = parse_groups({"groups": query.groups}, find_limits(served.model, call.parts.settings))
+    groups, _ = read_groups(parsed, served.model)
+    importance = await call.deadline.wait(results.group_importance(served, output, groups))
+    if call.media_type == SVG:
+        return answer_svg(importance.svg(theme=query.theme).encode())
+    agreements = await call.deadline.wait(results.agreements(served, output)) if query.baselines else None
+    return answer_json(describe_attributions(served, importance, agreements))

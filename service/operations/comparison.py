@@ -1,0 +1,163 @@
+"""Schemas of `:compare` and `comparison`: differences of forecasts, and of models.
+
+GET /v1/models/{model}/comparison.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kanmodel.explain.bootstrap import CONFIDENCE
+from kanmodel.explain.model_comparison import EdgeChange, ModelComparison
+from service.models.registry import Served
+from service.operations.compare import ComparedModel, describe_against
+from service.operations.members import Checkpoint, Interval, Name, OutputQuery, Version
+from service.operations.reference import OnReference, describe_span
+from service.operations.route import MODEL, Call, operation
+from service.wire.json import answer_json
+
+Share = Annotated[float, Field(description="Share of all features' mean |contribution|.")]
+
+
+class ComparisonQuery(OutputQuery):
+    """Selects an output, and the model to compare with."""
+
+    against_version: Annotated[
+        str | None,
+        Field(description="Version of the other model; absent: that of the request, or the highest of another model."),
+    ] = None
+    against_model: Annotated[
+        str | None,
+        Field(description="Name of another model with the same features and lookback; absent: the same model."),
+    ] = None
+    fidelity: Annotated[float, Field(description="R2 of the topologies that are compared.", ge=0, le=1)] = 0.99
+
+
+class FeatureChangeInfo(TypedDict):
+    """Change of the importance of a feature."""
+
+    name: Annotated[str, Field(description="Name of the feature.")]
+    share: Share
+    against_share: Annotated[float, Field(description="The same for the other model.")]
+    change: Annotated[float, Field(description="The first minus the second.")]
+    interval: Annotated[Interval, Field(description="Interval of the change, by resampling windows jointly.")]
+
+
+class EdgeChangeInfo(TypedDict):
+    """One edge, matched by its place in both networks; members of a missing edge are null."""
+
+    stage: Annotated[str, Field(description="`front` or `head`.")]
+    layer: Annotated[int, Field(description="Layer of the source node.")]
+    i: Annotated[int, Field(description="Index of the source node.")]
+    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
+    source: Annotated[str, Field(description="Id of the source node.")]
+    target: Annotated[str, Field(description="Id of the target node.")]
+    kept: Annotated[bool | None, Field(description="Whether the topology of this model keeps it.")]
+    against_kept: Annotated[bool | None, Field(description="The same for the other.")]
+    contribution: Annotated[float | None, Field(description="Mean |contribution|, in the target's unit.")]
+    against_contribution: Annotated[float | None, Field(description="The same for the other model.")]
+    change: Annotated[float | None, Field(description="The first minus the second.")]
+    interval: Annotated[Interval | None, Field(description="Interval of the change.")]
+    curve_difference: Annotated[
+        float | None,
+        Field(
+            description="Largest difference of the two curves over the joint support, model units; null if the "
+            "supports do not overlap, and after a layer norm."
+        ),
+    ]
+
+
+class ComparisonResponse(OnReference):
+    """Comparison of this model with another one, on the reference windows of this one."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    unit: Annotated[str | None, Field(description="Unit of its forecasts; null if unknown.")]
+    against: ComparedModel
+    fidelity: Annotated[float, Field(description="R2 of the topologies.")]
+    reference_windows: Annotated[int, Field(description="Number of reference windows.")]
+    confidence: Annotated[float, Field(description="Confidence of the intervals.")]
+    difference: Annotated[
+        float, Field(description="Root mean square difference of the forecasts, in the target's unit.")
+    ]
+    mae: Annotated[float | None, Field(description="Mean absolute error; null if targets are unknown.")]
+    against_mae: Annotated[float | None, Field(description="The same for the other model.")]
+    features: Annotated[list[FeatureChangeInfo], Field(description="Largest change first.")]
+    edges: Annotated[list[EdgeChangeInfo], Field(description="Edges of either network, by stage, layer, i and j.")]
+
+
+def describe_model_comparison(served: Served, other: Served, found: ModelComparison) -> ComparisonResponse:
+    """Describes a comparison of models."""
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        **describe_span(served),
+        "output": found.output,
+        "unit": found.unit,
+        "against": describe_against(other),
+        "fidelity": found.fidelity,
+        "reference_windows": found.windows,
+        "confidence": CONFIDENCE,
+        "difference": found.difference,
+        "mae": found.mae,
+        "against_mae": found.against_mae,
+        "features": [
+            {
+                "name": feature.name,
+                "share": feature.share,
+                "against_share": feature.against_share,
+                "change": feature.change,
+                "interval": list(feature.interval),
+            }
+            for feature in found.features
+        ],
+        "edges": [_describe_edge(edge) for edge in found.edges],
+    }
+
+
+def _describe_edge(edge: EdgeChange) -> EdgeChangeInfo:
+    return {
+        "stage": edge.stage,
+        "layer": edge.layer,
+        "i": edge.i,
+        "j": edge.j,
+        "source": edge.source,
+        "target": edge.target,
+        "kept": edge.kept,
+        "against_kept": edge.against_kept,
+        "contribution": edge.contribution,
+        "against_contribution": edge.against_contribution,
+        "change": edge.change,
+        "interval": None if edge.interval is None else list(edge.interval),
+        "curve_difference": edge.curve_difference,
+    }
+
+
+@operation(
+    "GET",
+    f"{MODEL}/comparison",
+    "alternatives",
+    "read",
+    ComparisonResponse,
+    query=ComparisonQuery,
+    is_cached=True,
+)
+async def get_comparison(call: Call) -> Response:
+    """Compares a model with another version or model: shares of features, edges and their curves, and errors.
+
+    Both explain the reference windows of this model, so intervals are those of paired differences.
+    """
+    served, query = call.served, call.query
+    output, other = call.output, served
+    if query.against_model is not None or query.against_version is not None:
+        name = served.name if query.against_model is None else query.against_model
+        other = await call.load(name, query.against_version)
+    found = await call.deadline.wait(call.parts.results.comparison(served, output, other, query.fidelity))
+    return answer_json(describe_model_comparison(served, other, found))

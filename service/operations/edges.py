@@ -1,0 +1,338 @@
+"""The functions on the edges of a KAN.
+
+GET /v1/models/{model}/edges and GET /v1/models/{model}/edges/{layer}/{i}/{j}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, NotRequired
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain import curves
+from kanmodel.explain.curves import Edge, Support
+from kanmodel.explain.symbolic import Candidate
+from kanmodel.explain.topology import Topology
+from kanmodel.show.edge import draw_edge
+from service.document.operations import describe_picture
+from service.models.registry import Served
+from service.operations.members import Checkpoint, Closed, FormatParameter, Name, ThemeParameter, Version
+from service.operations.reference import OnReference, describe_span
+from service.operations.route import MODEL, Call, operation
+from service.operations.topology import Rule, RuleQuery, Scores, Stage, describe_rule
+from service.wire.errors import unusable
+from service.wire.json import JSON, SVG, answer_json, answer_svg
+from service.work.estimates import FORMULAS, estimate_curves
+
+Range = TypeAliasType("Range", curves.Span)
+Shape = TypeAliasType("Shape", curves.CurveShape)
+N_FORMULAS = 5
+
+
+class CurvesQuery(RuleQuery):
+    """How edges are sampled, and by which rule they are pruned."""
+
+    points: Annotated[int, Field(description="Samples of a curve, evenly spaced.", ge=2)] = 101
+    range: Annotated[
+        Range,
+        Field(
+            description="Interval: `support`, 1st to 99th percentile on the reference windows; `reference`, their "
+            "minimum to maximum; `grid`, the core interval of the knots.",
+        ),
+    ] = "support"
+
+
+class CurveQuery(CurvesQuery):
+    """How one edge is sampled."""
+
+    stage: Annotated[Stage, Field(description="The KAN of the edge.")] = "head"
+    formulas: Annotated[bool, Field(description="Whether to search for formulas of the edge.")] = False
+    format: FormatParameter = None
+    theme: ThemeParameter = "auto"
+
+
+class Histogram(TypedDict):
+    """Histogram of the edge's inputs on the reference windows."""
+
+    edges: Annotated[list[float], Field(description="Edges of the bins, one more than `counts`, model units.")]
+    counts: Annotated[list[int], Field(description="Number of values in each bin.")]
+
+
+class SupportInfo(TypedDict):
+    """Distribution of the edge's inputs on the reference windows, model units."""
+
+    p01: Annotated[float, Field(description="1st percentile.")]
+    p50: Annotated[float, Field(description="Median.")]
+    p99: Annotated[float, Field(description="99th percentile.")]
+    histogram: Histogram
+    outside_grid: Annotated[
+        float | None,
+        Field(description="Share of the values outside the core interval of the grid; null for a basis without one."),
+    ]
+
+
+class LineInfo(TypedDict):
+    """Linear fit to the edge on its support, model units."""
+
+    slope: Annotated[float, Field(description="Its slope.")]
+    intercept: Annotated[float, Field(description="Its value at x = 0.")]
+    r2: Annotated[float, Field(description="R2 of the line; 1 for a constant.")]
+
+
+class Formula(TypedDict):
+    """A formula c f(a x + b) + d of an edge, model units."""
+
+    expression: Annotated[
+        str,
+        Field(description="A Python expression of x with NumPy's names, with as few digits as keep its R2."),
+    ]
+    r2: Annotated[
+        float,
+        Field(description="Coefficient of determination between `p01` and `p99`; 1 where it is the edge's function."),
+    ]
+    complexity: Annotated[int, Field(description="pykan's price of f; 1 for a straight line.")]
+
+
+class EdgeFunction(TypedDict):
+    """One edge, sampled; masks and scales included."""
+
+    stage: Annotated[Stage, Field(description="The KAN of the edge.")]
+    layer: Annotated[int, Field(description="Layer of the source node.")]
+    i: Annotated[int, Field(description="Index of the source node.")]
+    j: Annotated[int, Field(description="Index of the target sub-node.")]
+    source: Annotated[str, Field(description="Id of the source node.")]
+    target: Annotated[str, Field(description="Id of the target node or sub-node.")]
+    space: Annotated[Literal["model"], Field(description="Positions, values, knots and scores are in model units.")]
+    x: Annotated[list[float], Field(description="Positions, ascending, model units.")]
+    function_of: Annotated[
+        Literal["input", "normalised input"],
+        Field(
+            description="What x is. After a layer norm it is the normalised input, which depends on all inputs of the "
+            "layer. Where the base reads the input itself, as in fast-kan, `y` is then the spline part alone, and "
+            "`base` 0."
+        ),
+    ]
+    y: Annotated[list[float], Field(description="Values, base + spline (+ symbolic), model units.")]
+    base: Annotated[list[float], Field(description="The base part.")]
+    spline: Annotated[list[float], Field(description="The spline part.")]
+    symbolic: NotRequired[Annotated[list[float], Field(description="The fixed function; only for a symbolic edge.")]]
+    slope: Annotated[list[float], Field(description="dy/dx.")]
+    x_original: NotRequired[
+        Annotated[list[float], Field(description="x in the feature's unit; only if the source is a feature.")]
+    ]
+    y_original: NotRequired[
+        Annotated[
+            list[float],
+            Field(description="y in the target's unit, as it adds to the forecast; only if the edge enters an output."),
+        ]
+    ]
+    unit: Annotated[str | None, Field(description="Unit of `x_original`; null if there is none or it is unknown.")]
+    grid: Annotated[list[float], Field(description="Knots, extended ones included, model units.")]
+    support: SupportInfo
+    line: LineInfo
+    shape: Annotated[
+        Shape,
+        Field(
+            description="`linear`, `curved`, `flat` if it is nearly constant, or `base_only` if its inputs lie outside "
+            "the grid.",
+        ),
+    ]
+    scores: NotRequired[Scores]
+    contribution: Annotated[
+        float | None, Field(description="Mean |contribution| over the reference windows, target's unit.")
+    ]
+    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+    formulas: NotRequired[
+        Annotated[
+            list[Formula],
+            Field(
+                description=f"At most {N_FORMULAS}, best first, a straight line among them; only if requested, and "
+                "not after a layer norm, where an edge is not a function of one number.",
+                max_length=N_FORMULAS,
+            ),
+        ]
+    ]
+
+
+class EdgeContext(OnReference):
+    """Members that all answers about edges share."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output that contributions and `kept` are about.")]
+    rule: Rule
+
+
+class EdgeResponse(EdgeContext, EdgeFunction):
+    """One edge."""
+
+
+class EdgeList(EdgeContext):
+    """The edges that the rule keeps."""
+
+    edges: list[EdgeFunction]
+
+
+def describe_edge(
+    served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate] = ()
+) -> EdgeResponse:
+    """Describes one edge.
+
+    Args:
+        served: the model.
+        topology: its graph.
+        curve: the edge.
+        candidates: its formulas, best first; empty if not requested.
+    """
+    function = _describe_curve(curve)
+    if candidates:
+        function["formulas"] = _describe_formulas(candidates)
+    return {**_describe_context(served, topology), **function}
+
+
+def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> EdgeList:
+    """Describes several edges."""
+    return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
+
+
+def _describe_context(served: Served, topology: Topology) -> EdgeContext:
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        **describe_span(served),
+        "output": topology.output,
+        "rule": describe_rule(topology.rule),
+    }
+
+
+def _describe_curve(curve: Edge) -> EdgeFunction:
+    edge = curve.edge
+    described: EdgeFunction = {
+        "stage": edge.stage,  # type: ignore[typeddict-item]
+        "layer": edge.layer,
+        "i": edge.i,
+        "j": edge.j,
+        "source": edge.source,
+        "target": edge.target,
+        "space": "model",
+        "x": curve.x.tolist(),
+        "function_of": curve.function_of,
+        "y": curve.y.tolist(),
+        "base": curve.base.tolist(),
+        "spline": curve.spline.tolist(),
+        "slope": curve.slope.tolist(),
+        "unit": curve.unit,
+        "grid": curve.grid.tolist(),
+        "support": _describe_support(curve.support),
+        "line": {"slope": curve.line.slope, "intercept": curve.line.intercept, "r2": curve.line.r2},
+        "shape": curve.shape,
+        "contribution": edge.contribution,
+        "kept": edge.kept,
+    }
+    if curve.symbolic is not None:
+        described["symbolic"] = curve.symbolic.tolist()
+    if curve.x_original is not None:
+        described["x_original"] = curve.x_original.tolist()
+    if curve.y_original is not None:
+        described["y_original"] = curve.y_original.tolist()
+    if edge.scores is not None:
+        described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
+    return described
+
+
+def _describe_formulas(candidates: Sequence[Candidate]) -> list[Formula]:
+    """The first few; the last one is replaced by a straight line if there is none among them."""
+    best = list(candidates[:N_FORMULAS])
+    if all(candidate.function != "x" for candidate in best):
+        best[-1] = next(candidate for candidate in candidates if candidate.function == "x")
+    return [
+        {"expression": candidate.expression, "r2": candidate.r2, "complexity": candidate.complexity}
+        for candidate in best
+    ]
+
+
+def _describe_support(support: Support) -> SupportInfo:
+    return {
+        "p01": support.p01,
+        "p50": support.p50,
+        "p99": support.p99,
+        "histogram": {
+            "edges": support.histogram_edges.tolist(),
+            "counts": [int(count) for count in support.histogram_counts],
+        },
+        "outside_grid": support.outside_grid,
+    }
+
+
+class EdgePath(Closed):
+    """Which edge."""
+
+    layer: Annotated[int, Field(description="Layer of the edge's source node.")]
+    i: Annotated[int, Field(description="Index of that node.")]
+    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
+
+
+@operation("GET", f"{MODEL}/edges", "edges", "read", EdgeList, query=CurvesQuery, is_cached=True)
+async def list_edges(call: Call) -> Response:
+    """Samples the functions on all edges that the rule keeps."""
+    served, query = call.served, call.query
+    topology = await _get_topology(call)
+    kept = [edge for edge in topology.kan_edges if edge.kept]
+
+    def sample() -> Response:
+        return answer_json(describe_edges(served, topology, served.model.curves(kept, query.points, query.range)))
+
+    cost = estimate_curves(len(kept), query.points)
+    return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
+
+
+@operation(
+    "GET",
+    f"{MODEL}/edges/{{layer}}/{{i}}/{{j}}",
+    "edges",
+    "read",
+    EdgeResponse,
+    query=CurveQuery,
+    place=EdgePath,
+    media_types=(JSON, SVG),
+    is_cached=True,
+    responses={
+        200: describe_picture(
+            "The curve of the edge over its grid, with a histogram of its inputs on the reference windows."
+        )
+    },
+)
+async def get_edge(call: Call) -> Response:
+    """Samples the function on one edge, with the distribution of its inputs on the reference windows.
+
+    With `Accept: image/svg+xml` as a picture.
+    """
+    served, query = call.served, call.query
+    topology = await _get_topology(call)
+    edge = topology.edge(query.stage, call.place.layer, call.place.i, call.place.j)
+
+    def sample() -> Response:
+        (curve,) = served.model.curves([edge], query.points, query.range)
+        formulas = served.model.edge_formulas(edge) if query.formulas else []
+        if call.media_type == SVG:
+            unit = served.model.config.target_of(call.output).unit
+            named = replace(curve, name=served.name)
+            return answer_svg(draw_edge(named, query.theme, output=topology.output, unit=unit, formulas=formulas))
+        return answer_json(describe_edge(served, topology, curve, formulas))
+
+    cost = FORMULAS if query.formulas else estimate_curves(1, query.points)
+    return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
+
+
+async def _get_topology(call: Call) -> Topology:
+    query, most = call.query, call.parts.settings.max_points
+    if query.points > most:
+        raise unusable("points", f"must be at most {most} (max_points), but is {query.points}", "limit_exceeded")
+    found = call.parts.results.topology(call.served, call.output, query.rule(call.served.model))
+    return await call.deadline.wait(found)

@@ -1,0 +1,163 @@
+"""The head as formulas.
+
+GET /v1/models/{model}/formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain.formula import Formulas
+from service.document.operations import describe_text
+from service.models.registry import Served
+from service.operations.members import Checkpoint, Name, OutputQuery, Version
+from service.operations.reference import OnReference, describe_span
+from service.operations.route import MODEL, Call, operation
+from service.wire.headers import choose_media_type, find_header
+from service.wire.json import JSON, TEXT, answer_json
+
+FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
+
+
+class FormulaQuery(OutputQuery):
+    """Selects an output, and the form of its formulas."""
+
+    complexity: Annotated[
+        int | None,
+        Field(description="Only the formula nearest to the model of at most this complexity.", ge=1),
+    ] = None
+    format: Annotated[
+        FormulaFormat,
+        Field(
+            description="`json`: all formulas, or the one of `complexity`; `python` and `latex`: that one as text, of "
+            "any complexity where that is absent."
+        ),
+    ] = "json"
+
+
+class VariableInfo(TypedDict):
+    """The meaning of a symbol in a formula."""
+
+    node: Annotated[str, Field(description="Id of the node, such as `lstm:7` or `feature:temp_c`.")]
+    profile: Annotated[
+        dict[str, float], Field(description="Features with the largest shares in its value; empty for a feature.")
+    ]
+
+
+class FormulaInfo(TypedDict):
+    """One formula. R2 and error are through the whole model, on the reference windows `judged`."""
+
+    complexity: Annotated[int, Field(description="Sum of pykan's complexities of its functions, plus one.")]
+    r2: Annotated[
+        float | None,
+        Field(description="R2 against the model; null if the formula has no finite value on one of these windows."),
+    ]
+    mae: Annotated[
+        float | None,
+        Field(description="Mean absolute error against the targets; null if they are unknown, or as for `r2`."),
+    ]
+    expression: Annotated[str, Field(description="A Python expression, in original units.")]
+    python: Annotated[str, Field(description="A self-contained Python function of NumPy arrays.")]
+    latex: Annotated[str, Field(description="The same expression in LaTeX.")]
+    variables: Annotated[
+        dict[str, VariableInfo], Field(description="The meaning of its symbols, in the order of the arguments.")
+    ]
+
+
+class PartInfo(TypedDict):
+    """The reference windows of one purpose."""
+
+    windows: Annotated[int, Field(description="Their number.")]
+    first: Annotated[str | None, Field(description="Time stamp of the first; null if unknown.")]
+    last: Annotated[str | None, Field(description="That of the last.")]
+    separate: Annotated[bool, Field(description="Whether none shares a step with a window of another part.")]
+
+
+class FormulaWindows(TypedDict):
+    """The three parts of the reference windows: blocks of them in turn."""
+
+    searched: Annotated[PartInfo, Field(description="On which formulas are searched and fitted.")]
+    chosen: Annotated[PartInfo, Field(description="Which choose the formulas of the front.")]
+    judged: Annotated[PartInfo, Field(description="On which R2 and error are measured.")]
+
+
+class FormulaResponse(OnReference):
+    """A Pareto front of formulas by complexity and error."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    unit: Annotated[str | None, Field(description="Its unit; null if unknown.")]
+    windows: FormulaWindows
+    formulas: Annotated[
+        list[FormulaInfo],
+        Field(description="Simplest first, each nearer to the model than the last on `chosen` windows."),
+    ]
+
+
+def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:
+    """Describes the chosen formulas."""
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        **describe_span(served),
+        "output": found.output,
+        "unit": found.unit,
+        "windows": {
+            "searched": _describe_part(found.searched),
+            "chosen": _describe_part(found.chosen),
+            "judged": _describe_part(found.judged),
+        },
+        "formulas": [
+            {
+                "complexity": one.complexity,
+                "r2": one.r2,
+                "mae": one.mae,
+                "expression": one.expression,
+                "python": one.python,
+                "latex": one.latex,
+                "variables": {
+                    symbol: {"node": variable.node, "profile": dict(variable.profile)}
+                    for symbol, variable in one.variables.items()
+                },
+            }
+            for one in chosen
+        ],
+    }
+
+
+def _describe_part(part: Any) -> PartInfo:
+    return {"windows": part.windows, "first": part.first, "last": part.last, "separate": part.separate}
+
+
+@operation(
+    "GET",
+    f"{MODEL}/formula",
+    "formula",
+    "read",
+    FormulaResponse,
+    query=FormulaQuery,
+    media_types=(JSON, TEXT),
+    is_cached=True,
+    responses={200: describe_text(TEXT, "One formula as Python or LaTeX.")},
+)
+async def get_formula(call: Call) -> Response:
+    """Writes the head as formulas of its inputs, from a constant to the whole network, each with its error.
+
+    Inputs are LSTM units, or features if there is no LSTM; everything is in original units.
+    """
+    served, query = call.served, call.query
+    media_type = JSON if query.format == "json" else TEXT
+    choose_media_type(find_header(call.scope, b"accept"), (media_type,))
+    found = await call.deadline.wait(call.parts.results.formulas(served, call.output))
+    chosen = [one for one in found if query.complexity is None or one.complexity <= query.complexity]
+    if media_type == JSON:
+        return answer_json(describe_formulas(served, found, chosen if query.complexity is None else chosen[-1:]))
+    return Response(getattr(chosen[-1], query.format), media_type=TEXT)

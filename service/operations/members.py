@@ -1,0 +1,104 @@
+"""Base classes of requests and queries, which refuse unknown names.
+
+Queries of answers that are also pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from kanmodel.explain import result
+from kanmodel.show import network
+
+
+class Closed(BaseModel):
+    """A request or query that refuses unknown names and lists the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, data: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for name in data if isinstance(data, dict) else ():
+            if name not in known:
+                names = ", ".join(known)
+                raise PydanticCustomError(
+                    "unknown_name", "is unknown; expected one of {names}", {"name": name, "names": names}
+                )
+        return data
+
+
+VERSION = "Version of the model, such as `1`; absent: the highest that is ready."
+
+
+class VersionQuery(Closed):
+    """Selects a version."""
+
+    version: Annotated[str | None, Field(description=VERSION)] = None
+
+
+class OutputQuery(VersionQuery):
+    """Selects an output."""
+
+    output: Annotated[str | None, Field(description="Name of an output; optional if the model has one.")] = None
+
+
+Format = TypeAliasType("Format", Literal["json", "svg"])
+Color = TypeAliasType("Color", network.Color)
+Theme = TypeAliasType("Theme", result.Theme)
+FormatParameter = Annotated[
+    Format | None,
+    Field(description="`json`, or `svg` for the picture; takes precedence over the header `Accept`."),
+]
+ThemeParameter = Annotated[
+    Theme,
+    Field(
+        description="Colours of the picture: `light`, `dark`, or `auto`, which follows the viewer's colour "
+        "scheme, and is light in programs without media queries."
+    ),
+]
+
+
+Output = Annotated[str | None, Field(description="Name of an output; optional if the model has one.")]
+
+
+Features = Annotated[
+    list[str] | None,
+    Field(description="Names of the features that may change; absent: all.", min_length=1, fail_fast=True),
+]
+
+
+Steps = Annotated[
+    list[StrictInt] | None,
+    Field(
+        description="First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all.",
+        min_length=2,
+        max_length=2,
+    ),
+]
+
+
+UnitOf = Annotated[str | None, Field(description="Its unit; null if unknown.")]
+
+
+Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
+
+
+Checkpoint = Annotated[
+    str,
+    Field(
+        description="Identity of the checkpoint: `sha256:` and the hash of its file.",
+        pattern="^sha256:[0-9a-f]{64}$",
+    ),
+]
+
+
+Version = Annotated[str, Field(description="Version of the model.")]
+
+
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %

@@ -1,0 +1,389 @@
+"""Models, their versions and their architecture.
+
+GET /v1/models, and the description and readiness of one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, NotRequired
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kanmodel.data import Feature
+from kanmodel.network.bases import BASES, BSpline
+from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
+from kanmodel.network.functions import ACTIVATIONS
+from service.models.registry import Entry, Served, State, choose_default
+from service.operations.members import Checkpoint, Name, Version
+from service.operations.route import MODEL, Call, operation
+from service.wire.json import answer_json
+
+
+class VersionSummary(TypedDict):
+    """A version of a model and its state."""
+
+    version: Version
+    state: Annotated[State, Field(description="`loading`, `ready`, `failed`, or `unloaded` by command.")]
+    ready: Annotated[bool, Field(description="Whether it is ready.")]
+    loaded: Annotated[
+        bool, Field(description="Whether it is in memory; otherwise the next request that needs it waits for that.")
+    ]
+    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null if none is ready.")]
+    reason: NotRequired[
+        Annotated[
+            str,
+            Field(
+                description="Why its file cannot be loaded; where it was replaced while it served, what served before "
+                "goes on."
+            ),
+        ]
+    ]
+
+
+Versions = Annotated[list[VersionSummary], Field(description="All versions, highest first.")]
+
+
+class ModelSummary(VersionSummary):
+    """A model, described by its default version: the highest that is ready."""
+
+    name: Name
+    versions: Versions
+
+
+class ModelList(TypedDict):
+    """All models of the folder, failed ones included."""
+
+    models: Annotated[list[str], Field(description="Names of the models.")]
+    details: Annotated[list[ModelSummary], Field(description="A summary of each, in the same order.")]
+
+
+class FeatureInfo(TypedDict):
+    """One input column, with statistics of its training values, in its own unit."""
+
+    name: Annotated[str, Field(description="Name of the column.")]
+    unit: Annotated[str | None, Field(description="Its unit, for display; null if unknown.")]
+    mean: Annotated[float, Field(description="Mean over the training rows.")]
+    std: Annotated[float, Field(description="Standard deviation over the training rows; 0 for a constant column.")]
+    min: Annotated[float | None, Field(description="Smallest training value; null if unknown.")]
+    max: Annotated[float | None, Field(description="Largest training value; null if unknown.")]
+    integer: Annotated[bool, Field(description="Whether its values are integers.")]
+    fixed: Annotated[bool, Field(description="Whether it cannot be changed, such as a calendar feature.")]
+
+
+class TargetInfo(TypedDict):
+    """One forecast column, or one class."""
+
+    name: Annotated[str, Field(description="Name of the column.")]
+    unit: Annotated[str | None, Field(description="Unit of predictions and contributions; null if unknown.")]
+
+
+class BasisInfo(TypedDict):
+    """The basis of the functions on a layer's edges, with its options."""
+
+    kind: Annotated[str, Field(description="Name of the basis.", json_schema_extra={"enum": list(BASES)})]
+    grid_size: NotRequired[Annotated[int, Field(description="Grid intervals; of `bspline`.")]]
+    order: NotRequired[Annotated[int, Field(description="Order of the splines; 3 is cubic; of `bspline`.")]]
+    centres: NotRequired[Annotated[int, Field(description="Number of radial functions; of `gaussian` and `sech2`.")]]
+    denominator: NotRequired[
+        Annotated[float, Field(description="Width of a radial function; of `gaussian` and `sech2`.")]
+    ]
+    degree: NotRequired[Annotated[int, Field(description="Highest degree of the polynomials; of `chebyshev`.")]]
+    frequencies: NotRequired[Annotated[int, Field(description="Number of frequencies; of `fourier`.")]]
+
+
+class LayerInfo(TypedDict):
+    """One layer; a Linear layer is one whose basis is `line`."""
+
+    basis: BasisInfo
+    base_activation: Annotated[
+        str,
+        Field(
+            description="Activation added to the basis; `zero` for none.",
+            json_schema_extra={"enum": list(BASE_FUNCTIONS)},
+        ),
+    ]
+    before: Annotated[
+        list[str],
+        Field(
+            description="Operations on the nodes' values before the edges, in order.",
+            json_schema_extra={"items": {"type": "string", "enum": ["affine", "layer_norm", *ACTIVATIONS]}},
+        ),
+    ]
+
+
+class LayersInfo(TypedDict):
+    """Layers in a row, each a Kolmogorov-Arnold layer."""
+
+    width: Annotated[
+        list[int | list[int]],
+        Field(description="Nodes per layer, inputs first; `[n_sum, n_product]` where there are product nodes."),
+    ]
+    layers: Annotated[list[LayerInfo], Field(description="Each layer of edges, first to last.")]
+    grid_size: NotRequired[
+        Annotated[
+            int | list[int],
+            Field(
+                description="Grid intervals; one number per layer of edges if they differ; only if all layers are "
+                "B-splines."
+            ),
+        ]
+    ]
+    spline_order: NotRequired[
+        Annotated[int, Field(description="Order of the splines; only if all layers have the same.")]
+    ]
+    base_activation: NotRequired[
+        Annotated[str, Field(description="Activation added to the basis; only if all layers have the same.")]
+    ]
+    mult_arity: NotRequired[
+        Annotated[
+            list[list[int]],
+            Field(description="Factors of each product node, by layer; only if there are any."),
+        ]
+    ]
+
+
+class RecurrentInfo(TypedDict):
+    """The LSTM or GRU before the head."""
+
+    hidden_size: Annotated[int, Field(description="Units per direction.")]
+    num_layers: Annotated[int, Field(description="Stacked layers.")]
+    bidirectional: Annotated[bool, Field(description="Whether a second direction reads the window backwards.")]
+    readout: Annotated[
+        Readout,
+        Field(description="Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."),
+    ]
+
+
+class Architecture(TypedDict):
+    """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function]."""
+
+    front: Annotated[
+        LayersInfo | None, Field(description="Layers on the features of each step; null if there are none.")
+    ]
+    lstm: Annotated[RecurrentInfo | None, Field(description="The LSTM; null without one.")]
+    gru: Annotated[RecurrentInfo | None, Field(description="The GRU; null without one.")]
+    readout: Annotated[
+        Readout,
+        Field(description="Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."),
+    ]
+    head: Annotated[LayersInfo, Field(description="The layers that compute the forecasts.")]
+    output_function: Annotated[
+        str | None,
+        Field(
+            description="Function of the last layer's nodes; null for none.",
+            json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]},
+        ),
+    ]
+
+
+class ProvenanceInfo(TypedDict):
+    """Where the checkpoint comes from."""
+
+    source: Annotated[str, Field(description="The command that made it.")]
+    library: Annotated[str, Field(description="Name and version of what computed the weights.")]
+    created: Annotated[str, Field(description="UTC time, ISO 8601.")]
+    verified: Annotated[
+        bool,
+        Field(
+            description="Whether its predictions were proved equal to those of the model it was made from, on the "
+            "windows that were given."
+        ),
+    ]
+    parent: Annotated[
+        Checkpoint | None, Field(description="The checkpoint from which it was made; null if there is none.")
+    ]
+    difference: Annotated[
+        float | None,
+        Field(
+            description="Largest difference from the predictions that an import was checked against, in their unit; "
+            "null without such a check."
+        ),
+    ]
+    relative_difference: Annotated[
+        float | None,
+        Field(
+            description="The same in standard deviations of that output over the check's windows, or relative to its "
+            "magnitude if it does not vary."
+        ),
+    ]
+    not_told_apart: Annotated[
+        list[str],
+        Field(
+            description="Other functions that the imported weights may be: they give the same predictions on the "
+            "windows of the check, but not on all others. Empty where only one function fits."
+        ),
+    ]
+    unused: Annotated[
+        list[str], Field(description="Keys of the imported weights that have no effect on the forecasts.")
+    ]
+
+
+class ModelInfo(TypedDict):
+    """Everything that a client needs for requests to a model."""
+
+    name: Name
+    state: Annotated[Literal["ready"], Field(description="Always `ready`: otherwise the answer is 503.")]
+    ready: Annotated[bool, Field(description="Always true.")]
+    checkpoint: Checkpoint
+    version: Version
+    versions: Versions
+    features: Annotated[list[FeatureInfo], Field(description="Input columns, in the order of an instance's last axis.")]
+    groups: Annotated[
+        dict[str, list[str]],
+        Field(description="Features by the name of their group, whose contributions `:explain` sums by default."),
+    ]
+    targets: Annotated[list[TargetInfo], Field(description="Forecast columns.")]
+    outputs: Annotated[
+        list[str], Field(description="Names of the outputs, `{target}+{step}`, in the order of a prediction.")
+    ]
+    lookback: Annotated[int, Field(description="Number of steps of an instance.")]
+    horizon: Annotated[int, Field(description="Forecast steps.")]
+    architecture: Architecture
+    reference_windows: Annotated[int, Field(description="Number of windows on which global explanations are computed.")]
+    metrics: Annotated[dict[str, float], Field(description="Training metrics, such as `test_r2`.")]
+    provenance: ProvenanceInfo
+
+
+class ModelReadiness(TypedDict):
+    """A model that is ready."""
+
+    name: Name
+    ready: Annotated[Literal[True], Field(description="Always true: otherwise the answer is 503.")]
+
+
+def describe_readiness(name: str) -> ModelReadiness:
+    """Describes a model that is ready."""
+    return {"name": name, "ready": True}
+
+
+def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
+    """Summarises the versions of a model for the list of models."""
+    default = choose_default(entries)
+    return {"name": default.name, **_summarise_version(default), "versions": list(map(_summarise_version, entries))}
+
+
+def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
+    """Describes a model's architecture, units and metrics, and the state of all its versions."""
+    model, config = served.model, served.model.config
+    return {
+        "name": served.name,
+        "state": "ready",
+        "ready": True,
+        "checkpoint": served.checkpoint,
+        "version": served.version,
+        "versions": list(map(_summarise_version, entries)),
+        "features": [_describe_feature(feature) for feature in config.features],
+        "groups": {name: list(members) for name, members in config.groups.items()},
+        "targets": [{"name": target.name, "unit": target.unit} for target in config.targets],
+        "outputs": list(config.outputs),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "architecture": {
+            "front": _describe_layers(config.front) if config.front else None,
+            "lstm": _describe_recurrent(config, "lstm"),
+            "gru": _describe_recurrent(config, "gru"),
+            "readout": config.readout,
+            "head": _describe_layers(config.head),
+            "output_function": config.output_function,
+        },
+        "reference_windows": len(model.reference),
+        "metrics": dict(model.metrics),
+        "provenance": {
+            "source": model.provenance.source,
+            "library": model.provenance.library,
+            "created": model.provenance.created,
+            "verified": model.provenance.verified,
+            "parent": model.provenance.parent,
+            "difference": model.provenance.difference,
+            "relative_difference": model.provenance.relative_difference,
+            "not_told_apart": list(model.provenance.not_told_apart),
+            "unused": list(model.provenance.unused),
+        },
+    }
+
+
+def _summarise_version(entry: Entry) -> VersionSummary:
+    summary: VersionSummary = {
+        "version": entry.version,
+        "state": entry.state,
+        "ready": entry.is_ready,
+        "loaded": entry.served is not None,
+        "checkpoint": entry.checkpoint,
+    }
+    if entry.reason is not None:
+        summary["reason"] = entry.reason
+    return summary
+
+
+def _describe_feature(feature: Feature) -> FeatureInfo:
+    return {
+        "name": feature.name,
+        "unit": feature.unit,
+        "mean": feature.mean,
+        "std": feature.std,
+        "min": feature.min,
+        "max": feature.max,
+        "integer": feature.integer,
+        "fixed": feature.fixed,
+    }
+
+
+def _describe_layers(layers: Layers) -> LayersInfo:
+    info: LayersInfo = {"width": width_of(layers), "layers": [_describe_layer(layer) for layer in layers]}
+    splines = [layer.basis for layer in layers if isinstance(layer.basis, BSpline)]
+    if len(splines) == len(layers):
+        grid_sizes = [basis.grid_size for basis in splines]
+        info["grid_size"] = grid_sizes[0] if len(set(grid_sizes)) == 1 else grid_sizes
+        if len({basis.order for basis in splines}) == 1:
+            info["spline_order"] = splines[0].order
+    if len({layer.base for layer in layers}) == 1:
+        info["base_activation"] = layers[0].base
+    if any(layer.mult_arity for layer in layers):
+        info["mult_arity"] = [[], *(list(layer.mult_arity) for layer in layers)]
+    return info
+
+
+def _describe_layer(layer: LayerConfig) -> LayerInfo:
+    return {
+        "basis": {"kind": layer.basis.kind, **vars(layer.basis)},  # type: ignore[typeddict-item]
+        "base_activation": layer.base,
+        "before": [step.kind for step in layer.before],
+    }
+
+
+def _describe_recurrent(config: ModelConfig, cell: Cell) -> RecurrentInfo | None:
+    recurrent = config.recurrent
+    if recurrent is None or recurrent.cell != cell:
+        return None
+    return {
+        "hidden_size": recurrent.hidden_size,
+        "num_layers": recurrent.num_layers,
+        "bidirectional": recurrent.bidirectional,
+        "readout": config.readout,
+    }
+
+
+@operation("GET", "/v1/models", "models", "read", ModelList)
+async def list_models(call: Call) -> Response:
+    """Lists the models and their versions, with the state of each and the reason of a failure."""
+    index = call.parts.registry.index()
+    models: ModelList = {
+        "models": list(index),
+        "details": [summarise_model(entries) for entries in index.values()],
+    }
+    return answer_json(models)
+
+
+@operation("GET", MODEL, "models", "read", ModelInfo)
+async def get_model(call: Call) -> Response:
+    """Describes a model: features with units and ranges, outputs, architecture, training metrics."""
+    return answer_json(describe_model(call.served, call.parts.registry.index().get(call.served.name, ())))
+
+
+@operation("GET", f"{MODEL}/ready", "models", "read", ModelReadiness, loads=False)
+async def get_model_readiness(call: Call) -> Response:
+    """Readiness of a model; one that is not ready answers 503."""
+    return answer_json(describe_readiness(call.state.model))

@@ -1,0 +1,102 @@
+"""The report: answers to the questions that people ask about the plot of a KAN.
+
+GET /v1/models/{model}/report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain import report
+from kanmodel.explain.report import Report
+from service.document.operations import describe_text
+from service.models.registry import Served
+from service.operations.members import Checkpoint, Name, OutputQuery, Version
+from service.operations.reference import OnReference, describe_span
+from service.operations.route import MODEL, Call, operation
+from service.wire.json import JSON, MARKDOWN, answer_json
+
+FindingId = TypeAliasType("FindingId", report.FindingId)
+
+
+class FindingInfo(TypedDict):
+    """One question, answered."""
+
+    id: Annotated[FindingId, Field(description="Stable id of the question.")]
+    question: Annotated[str, Field(description="The question as people ask it.")]
+    answer: Annotated[str, Field(description="The answer in words, with names in backticks.")]
+    evidence: Annotated[
+        dict[str, Any],
+        Field(
+            description="Every number of the answer, and those behind it; each question has members of its own. The "
+            "`interactions` of `independence` are mean magnitudes of local second differences, target's unit: the ten "
+            "largest of `screened_pairs` pairs of all features, which were screened on `screening_windows` reference "
+            "windows (of more than 24 features, first each against all others together)."
+        ),
+    ]
+
+
+class ReportResponse(OnReference):
+    """The report on one output of a model."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    findings: Annotated[list[FindingInfo], Field(description="One per question.")]
+
+
+def describe_report(served: Served, report: Report) -> ReportResponse:
+    """The report."""
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        **describe_span(served),
+        "output": report.output,
+        "findings": [
+            {
+                "id": answer.id,
+                "question": answer.question,
+                "answer": answer.answer,
+                "evidence": _as_json(answer.evidence),
+            }
+            for answer in report.findings
+        ],
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """Converts mappings and sequences to dicts and lists, which the check for finite numbers needs."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return value
+
+
+@operation(
+    "GET",
+    f"{MODEL}/report",
+    "report",
+    "read",
+    ReportResponse,
+    query=OutputQuery,
+    media_types=(JSON, MARKDOWN),
+    is_cached=True,
+    responses={200: describe_text(MARKDOWN, "The questions and answers as prose.")},
+)
+async def get_report(call: Call) -> Response:
+    """Answers the questions that people ask about the plot of a KAN, in words and with the numbers behind them.
+
+    With `Accept: text/markdown` as prose.
+    """
+    report = await call.deadline.wait(call.parts.results.report(call.served, call.output))
+    if call.media_type == JSON:
+        return answer_json(describe_report(call.served, report))
+    return Response(report.markdown(), media_type=MARKDOWN)

@@ -1,0 +1,196 @@
+"""Schemas of the model repository extension of the Open Inference Protocol.
+
+The model repository extension of the Open Inference Protocol: index, load and unload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Literal, TypeVar
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.errors import CheckpointError
+from service.models.registry import Entry, Registry, State
+from service.models.watching import Watch
+from service.operations.members import Closed, Name, Version
+from service.operations.route import OF_A_MODEL, Call, operation
+from service.wire.bodies import Limits, parse_object, read_body, validate_request
+from service.wire.errors import BadRequestError, ForbiddenError, UnsupportedError
+from service.wire.json import JSON, answer_json
+from service.work.estimates import estimate_parsing
+
+RepositoryState = TypeAliasType("RepositoryState", Literal["LOADING", "READY", "UNAVAILABLE"])
+_STATES: dict[State, RepositoryState] = {
+    "loading": "LOADING",
+    "ready": "READY",
+    "failed": "UNAVAILABLE",
+    "unloaded": "UNAVAILABLE",
+}
+
+
+class IndexRequest(Closed):
+    """Which models to list."""
+
+    ready: Annotated[bool, Field(description="Whether to list only ready ones.", strict=True)] = False
+
+
+class LoadParameters(Closed):
+    """Parameters of loading: none, since the file defines the model."""
+
+
+class LoadRequest(Closed):
+    """A request to load."""
+
+    parameters: LoadParameters | None = None
+
+
+class UnloadParameters(Closed):
+    """Parameters of unloading."""
+
+    unload_dependents: Annotated[
+        bool, Field(description="Sent by Triton's client; ignored, since no model depends on another.", strict=True)
+    ] = False
+
+
+class UnloadRequest(Closed):
+    """A request to unload."""
+
+    parameters: UnloadParameters | None = None
+
+
+class RepositoryEntry(TypedDict):
+    """A version of a model in the repository."""
+
+    name: Name
+    version: Version
+    state: Annotated[RepositoryState, Field(description="Whether it answers.")]
+    reason: Annotated[
+        str,
+        Field(description="Why it is not ready, or why its changed file cannot be loaded; empty if all is well."),
+    ]
+
+
+def describe_entry(entry: Entry) -> RepositoryEntry:
+    """Describes a version of a model in the repository."""
+    unloaded = "unloaded by command" if entry.state == "unloaded" else ""
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "state": _STATES[entry.state],
+        "reason": entry.reason or unloaded,
+    }
+
+
+Body = TypeVar("Body", bound=Closed)
+
+
+OF_REPOSITORY = "/v2/repository" + OF_A_MODEL
+
+
+@operation(
+    "POST",
+    "/v2/repository/index",
+    "repository",
+    "admin",
+    list[RepositoryEntry],
+    body=IndexRequest,
+    is_body_required=False,
+)
+async def list_repository(call: Call) -> Response:
+    """Lists every version of every model, with its state and the reason of a failure."""
+    _refuse_off(call)
+    asked = await _read(call, IndexRequest)
+    entries = call.parts.registry.entries
+    return answer_json([describe_entry(entry) for entry in entries if entry.is_ready or not asked.ready])
+
+
+@operation(
+    "POST",
+    f"{OF_REPOSITORY}/load",
+    "repository",
+    "admin",
+    list[RepositoryEntry],
+    body=LoadRequest,
+    is_body_required=False,
+    loads=False,
+    statuses=(501,),
+)
+async def load_model(call: Call) -> Response:
+    """Loads new and changed files of a model, also after unload, and answers once they are served.
+
+    If the highest version cannot be loaded, the version served before stays, and the error has the reason. Loading
+    continues if the deadline passes first.
+    """
+    try:
+        entries = await _change(call, LoadRequest, Registry.load_model)
+    except (CheckpointError, OSError) as error:
+        raise BadRequestError(f"the models cannot be read: {error}", code="load_failed") from error
+    for entry in entries[:1]:
+        if entry.reason is not None:
+            message = f"model {entry.name!r}, version {entry.version}, cannot be loaded: {entry.reason}"
+            raise BadRequestError(message, code="load_failed")
+    return answer_json(list(map(describe_entry, entries)))
+
+
+@operation(
+    "POST",
+    f"{OF_REPOSITORY}/unload",
+    "repository",
+    "admin",
+    list[RepositoryEntry],
+    body=UnloadRequest,
+    is_body_required=False,
+    loads=False,
+    statuses=(501,),
+)
+async def unload_model(call: Call) -> Response:
+    """Takes every version of a model out of service until it is loaded again; its files stay.
+
+    Requests in flight finish.
+    """
+    return answer_json(list(map(describe_entry, await _change(call, UnloadRequest, Registry.unload_model))))
+
+
+def _refuse_off(call: Call) -> None:
+    if not call.parts.settings.repository_api:
+        raise ForbiddenError("the repository API is off; the setting repository_api turns it on")
+
+
+async def _change(
+    call: Call, cls: type[Closed], change: Callable[[Registry, str], tuple[str, ...] | None]
+) -> Sequence[Entry]:
+    """Loads or unloads the model of the path, waits until the deadline, and returns its versions.
+
+    Each process has its own models, and a request reaches only one process, so there must be only one.
+    """
+    _refuse_off(call)
+    if call.parts.settings.is_shared:
+        raise UnsupportedError(
+            "with several processes (workers, or the engine ray) models cannot be loaded or unloaded over HTTP: change "
+            "the folder, which each process scans (poll_seconds)"
+        )
+    await _read(call, cls)
+    name = call.path_params["model"]
+    watch: Watch = call.app.state.watch
+    changing = asyncio.ensure_future(watch.apply(partial(change, call.parts.registry, name)))
+    await call.deadline.wait(asyncio.shield(changing))
+    call.state.model = name
+    return call.parts.registry.index().get(name, ())
+
+
+async def _read(call: Call, cls: type[Body]) -> Body:
+    """The body, if there is one; Triton's client sends no Content-Type."""
+    parts = call.parts
+    with parts.work.claim("explanation", place=False) as held:
+        body = await read_body(call, parts.settings, held, (JSON, ""))
+        limits = Limits(parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
+
+        def read() -> Body:
+            return validate_request(cls, parse_object(body, limits) if body else {}, unread=())
+
+        return await parts.work.run(read, "explanation", estimate_parsing(body))

@@ -1,0 +1,364 @@
+"""One way in: what an operation states, the route that runs it, and the call that its handler takes.
+
+FastAPI documents these routes. It resolves nothing around their handlers, since that takes longer than a forecast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import Parameter, Signature
+from math import inf
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from fastapi import Depends, Header, Path, Query, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+
+from service.document.errors import describe_errors, describe_unchanged
+from service.models.registry import Registry, Served
+from service.operations.members import Closed, VersionQuery
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.observation import span
+from service.wire.connections import while_connected
+from service.wire.errors import answer_exception, unusable, unusable_members
+from service.wire.headers import choose_media_type, find_header
+from service.wire.json import JSON, SVG
+from service.wire.keys import KeyScope
+from service.wire.security import require_scope
+from service.wire.windows import read_output
+from service.work.cache import Answer, Answers
+from service.work.deadlines import Deadline
+from service.work.estimates import estimate_compression
+from service.work.executor import Executor
+from service.work.jobs import SLICE
+from service.work.results import GlobalResults
+
+if TYPE_CHECKING:
+    from service.operations.windows import RangeWarnings
+
+
+class ModelName(Convertor[str]):
+    """A path segment up to a colon, so that ``GET …:predict`` is a wrong method and not an unknown model."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        """The name, unchanged; the registry knows whether it exists."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name, unchanged."""
+        return value
+
+
+register_url_convertor("name", ModelName())
+OF_A_MODEL = "/models/{model:name}"
+MODEL = "/v1" + OF_A_MODEL
+MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
+VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
+TIMEOUT_HEADER = "X-Request-Timeout"
+_TIMEOUT = TIMEOUT_HEADER.lower().encode()
+_Name = Annotated[str, Path(description="Name of the model.")]
+_Timeout = Annotated[
+    float | None,
+    Header(
+        alias=TIMEOUT_HEADER,
+        description="Seconds to wait for a result, at most the setting `max_request_timeout`; then the answer is 503. "
+        "Absent: the setting `request_timeout`.",
+        gt=0,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components of a running service, built once by `create_app`.
+
+    Attributes:
+        settings: the settings.
+        registry: the models.
+        results: global results of the models.
+        work: the executor.
+        answers: the cache of answers.
+        metrics: the Prometheus metrics.
+    """
+
+    settings: Settings
+    registry: Registry
+    results: GlobalResults
+    work: Executor
+    answers: Answers
+    metrics: Metrics
+
+
+class Call(Request):
+    """A request to an operation, with what its route has read for the handler.
+
+    Attributes:
+        deadline: when it stops waiting.
+        query: its query, as the operation's model of it.
+        place: the rest of its path, likewise.
+        media_type: of the answer.
+        served: the model of its path, in the version asked for or the highest that is ready.
+    """
+
+    deadline: Deadline
+    query: Any
+    place: Any
+    media_type: str
+    served: Served
+
+    @property
+    def parts(self) -> Parts:
+        """The components of the service."""
+        return cast(Parts, self.app.state.parts)
+
+    @property
+    def output(self) -> int:
+        """The index of the output that the query names.
+
+        Raises:
+            DataError: it names none, and the model has several.
+            UnknownValueError: there is no such output.
+        """
+        return read_output(self.query.output, self.served.model.config)
+
+    async def load(self, name: str, version: str | None) -> Served:
+        """A model; if it is not in memory, it is loaded off the event loop. See `Registry.get`.
+
+        Raises:
+            DeadlineError: it is still being loaded at the deadline; loading continues.
+        """
+        served = self.parts.registry.find(name, version)
+        if served is None:
+            get = partial(self.parts.registry.get, name, version)
+            served = await self.parts.work.run(get, "forecast", SLICE, ("load", name, version), self.deadline)
+        return served
+
+    def count_warnings(self, warnings: RangeWarnings) -> None:
+        """Counts windows with values outside the training range, by feature."""
+        if warnings.counts:
+            self.parts.metrics.observe_outside_range(self.served.name, warnings.counts)
+
+
+Handler = Callable[[Call], Coroutine[Any, Any, Response]]
+
+
+class OperationRoute(APIRoute):
+    """An operation as it is routed, run and documented; `operation` has the arguments."""
+
+    also: OperationRoute | None = None
+
+    def __init__(
+        self,
+        handler: Handler,
+        method: Literal["GET", "POST"],
+        path: str,
+        tag: str,
+        scope: KeyScope | None,
+        answer: Any,
+        *,
+        body: type[BaseModel] | None = None,
+        body_types: Mapping[str, Any] | None = None,
+        is_body_required: bool = True,
+        query: type[Closed] | None = None,
+        place: type[Closed] | None = None,
+        media_types: tuple[str, ...] = (JSON,),
+        is_cached: bool = False,
+        loads: bool = True,
+        statuses: tuple[int, ...] = (),
+        responses: Mapping[int | str, Any] | None = None,
+        parameters: Sequence[Mapping[str, Any]] = (),
+        is_documented: bool = True,
+    ) -> None:
+        self.handler, self.scope, self._method = handler, scope, method
+        self.body, self._media_types, self._is_cached = body, media_types, is_cached
+        self.is_v2, self._of_model = path.startswith("/v2"), "{model" in path
+        self._loads, self._place = loads and self._of_model, place
+        self._query = query or (VersionQuery if self._of_model and not self.is_v2 else Closed)
+        invalid = 400 if self.is_v2 else 422
+        errors = {406, 421, 431, 503, invalid, *statuses}
+        errors |= {401, 403, 429} if scope else set()
+        errors |= {404} if self._of_model else set()
+        errors |= {408, 413, 415} if body else set()
+        extra: dict[str, Any] = {"x-required-scope": scope} if scope else {"security": []}
+        if body is not None:
+            schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+            content = {JSON: {"schema": schema}, **(body_types or {})}
+            extra["requestBody"] = {"required": is_body_required, "content": content}
+        if parameters:
+            extra["parameters"] = list(parameters)
+        unchanged = describe_unchanged() if is_cached else {}
+        super().__init__(
+            path,
+            handler,
+            methods=[method],
+            operation_id=handler.__name__,
+            tags=[tag],
+            response_model=answer,
+            responses={**describe_errors(*sorted(errors)), **unchanged, **(responses or {})},
+            dependencies=[Depends(self._describe_parameters())],
+            openapi_extra=extra,
+            include_in_schema=is_documented,
+        )
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Starlette's; HEAD is GET (RFC 9110, section 9.3.2), whose body the server leaves out."""
+        match, child = super().matches(scope)
+        return Match.FULL if match is Match.PARTIAL and self._takes(scope["method"]) else match, child
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or refuses it."""
+        if not self._takes(scope["method"]):
+            await super().handle(scope, receive, send)  # 405
+            return
+        call = Call(scope, receive)
+        try:
+            response = await self._answer(call)
+        except Exception as error:
+            response = await answer_exception(call, error)
+        await response(scope, receive, send)
+
+    def _takes(self, method: str) -> bool:
+        return method == self._method or (method == "HEAD" and self._method == "GET")
+
+    async def _answer(self, call: Call) -> Response:
+        """The answer, from the cache where it is there: it then depends on the checkpoint and the query alone."""
+        if self.scope is not None:
+            require_scope(call.scope["state"], self.scope)
+        call.deadline = _read_deadline(call)
+        if not self._is_cached:
+            return await self._compute(call)
+        parts = call.parts
+        known = parts.answers.get(call.scope)
+        if known is None:
+            index = parts.registry.index()  # before the computation, during which the models may change
+            response = await while_connected(call, self._compute(call))
+            cost = estimate_compression(len(response.body))
+            with span("encode"):
+                known = await parts.work.run(partial(Answer.of, response), "explanation", cost, deadline=call.deadline)
+            parts.answers.keep(call.scope, known, index)
+        status, headers, body = known.choose(dict(call.scope["headers"]))
+        response = Response(body, status)
+        response.raw_headers = headers
+        return response
+
+    async def _compute(self, call: Call) -> Response:
+        """Reads everything but the body, and calls the handler."""
+        call.query = _validate(self._query, self._list_query(call) if call.scope["query_string"] else {})
+        if self._place is not None:
+            names = self._place.model_fields
+            call.place = _validate(self._place, {name: call.path_params[name] for name in names})
+        version = call.path_params.get("version") if self.is_v2 else getattr(call.query, "version", None)
+        if self._loads:
+            served = call.served = await call.load(call.path_params["model"], version)
+            call.state.model, call.state.checkpoint = served.name, served.checkpoint
+        elif self._of_model and self.scope != "admin":
+            entry = call.parts.registry.choose(call.path_params["model"], version)
+            call.state.model, call.state.checkpoint = entry.name, entry.checkpoint
+        format = getattr(call.query, "format", None)
+        if format in ("json", "svg"):
+            call.media_type = {"json": JSON, "svg": SVG}[format]
+        elif self._media_types:
+            call.media_type = choose_media_type(find_header(call.scope, b"accept"), self._media_types)
+        return await self.handler(call)
+
+    def _list_query(self, call: Call) -> dict[str, Any]:
+        """The members of a query: a list where the model has one, else the last of that name."""
+        query, fields = call.query_params, self._query.model_fields
+        lists = {name for name, field in fields.items() if "list[" in str(field.annotation)}
+        return {name: query.getlist(name) if name in lists else query[name] for name in query}
+
+    def _describe_parameters(self) -> Callable[..., None]:
+        """A function whose signature documents path, query and header."""
+        described: dict[str, Any] = {}
+        if self._of_model:
+            described["model"] = _Name
+        for name, field in self._place.model_fields.items() if self._place else ():
+            described[name] = Annotated[field.annotation, Path(description=field.description)]
+        if self._query.model_fields:
+            described["query"] = Annotated[self._query, Query()]
+        if self._loads or (self.scope == "admin" and self._of_model):
+            described["timeout"] = _Timeout
+
+        def parameters(**_: Any) -> None:
+            """Documents; it does not run."""
+
+        defaults = {"timeout": None}
+        members = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name, Parameter.empty))
+            for name, kind in described.items()
+        ]
+        parameters.__signature__ = Signature(members)  # type: ignore[attr-defined]
+        return parameters
+
+
+def operation(
+    method: Literal["GET", "POST"],
+    path: str,
+    tag: str,
+    scope: KeyScope | None,
+    answer: Any,
+    also: str | None = None,
+    **stated: Any,
+) -> Callable[[Handler], OperationRoute]:
+    """Declares an operation, whose id is the name of its handler.
+
+    The document, the router, scopes, labels and the cache of answers read it from here.
+
+    Args:
+        method: its HTTP method; HEAD comes with GET.
+        path: its path; a model in it is found, and loaded unless `loads` is False.
+        tag: its group in the document.
+        scope: the scope that a key needs; None where no key is needed.
+        answer: the type of its JSON.
+        also: a second path, which the document leaves out.
+        **stated: of `OperationRoute`: the model of its body, of its query (by default a version where it has a model),
+            of the rest of its path; media types among which the client chooses; whether its answer depends on the
+            checkpoint and the query alone, and is cached; errors beside the usual ones; additions to the document.
+    """
+
+    def declare(handler: Handler) -> OperationRoute:
+        route = OperationRoute(handler, method, path, tag, scope, answer, **stated)
+        if also is not None:
+            route.also = OperationRoute(handler, method, also, tag, scope, answer, **stated, is_documented=False)
+        return route
+
+    return declare
+
+
+def routes_of(module: ModuleType) -> list[OperationRoute]:
+    """The routes of the operations that a module declares."""
+    declared = [one for one in vars(module).values() if isinstance(one, OperationRoute)]
+    return [route for one in declared for route in (one, one.also) if route is not None]
+
+
+def _validate(cls: type[Closed], given: Mapping[str, Any]) -> Closed:
+    try:
+        return cls.model_validate(given)
+    except ValidationError as error:
+        raise unusable_members(error.errors(include_url=False, include_input=False)) from None
+
+
+def _read_deadline(call: Call) -> Deadline:
+    """The deadline of a request, by its header or else the setting, and at most `max_request_timeout`."""
+    given, settings = find_header(call.scope, _TIMEOUT), call.parts.settings
+    seconds = settings.request_timeout if given is None else _read_seconds(given)
+    return Deadline.after(min(seconds, settings.max_request_timeout))
+
+
+def _read_seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < inf:
+        raise unusable(TIMEOUT_HEADER, "must be a number of seconds above 0")
+    return seconds

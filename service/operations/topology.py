@@ -1,0 +1,547 @@
+"""The network as a graph, in the node-link form that networkx reads.
+
+The pruning rule, in queries and in answers.
+
+GET /v1/models/{model}/topology and GET /v1/models/{model}/topology/fidelity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Literal, NotRequired
+
+from fastapi import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.errors import UnknownNameError
+from kanmodel.explain import pruning
+from kanmodel.explain.pruning import Fidelity, FidelityPoint, PruningRule, Thresholds
+from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.explain.structure import NodeKind
+from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
+from kanmodel.model import Model
+from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
+from service.document.operations import describe_picture
+from service.models.registry import Served
+from service.operations.members import (
+    Checkpoint,
+    Closed,
+    Color,
+    FormatParameter,
+    Interval,
+    Name,
+    OutputQuery,
+    ThemeParameter,
+    Version,
+)
+from service.operations.reference import OnReference, describe_span
+from service.operations.route import MODEL, Call, operation
+from service.wire.errors import unusable
+from service.wire.json import JSON, SVG, answer_json, answer_svg
+from service.work.estimates import estimate_description, estimate_graph
+
+# Named, so that generated clients have one type for each.
+Stage = TypeAliasType("Stage", Literal["front", "head"])
+Metric = TypeAliasType("Metric", pruning.Metric)
+Fill = TypeAliasType("Fill", pruning.Fill)
+Threshold = Annotated[float | None, Field(ge=0)]
+MAX_WITHOUT = 500  # edges that a request names
+
+
+class RuleMembers(Closed):
+    """A pruning rule."""
+
+    metric: Annotated[
+        Metric | None,
+        Field(
+            description="The metric that ranks edges. Absent with `fidelity`: the one that keeps the fewest edges; "
+            "absent with thresholds: backward.",
+        ),
+    ] = None
+    fidelity: Annotated[
+        float | None,
+        Field(description="Smallest R2 against the full model; 0.99 if no threshold is given.", ge=0, le=1),
+    ] = None
+    node_threshold: Annotated[
+        Threshold,
+        Field(description="Score that a hidden node must exceed, model units; 0.01 if another is given."),
+    ] = None
+    edge_threshold: Annotated[
+        Threshold, Field(description="Score that an edge must exceed, model units; 0.03 if another is given.")
+    ] = None
+    input_threshold: Annotated[
+        Threshold,
+        Field(description="Score that an input must exceed, model units; 0.01 if another is given."),
+    ] = None
+    fill: Annotated[
+        Fill,
+        Field(
+            description="Replacement of a pruned edge: its `mean` on the reference windows (mean ablation), or `zero`."
+        ),
+    ] = "mean"
+    without: Annotated[
+        list[str] | None,
+        Field(
+            description="Ids of edges that go in any case, `{stage}:{layer}:{i}:{j}`, such as `head:0:7:3`; what they "
+            "alone connected goes with them. The fidelity that is asked for holds before that.",
+            max_length=MAX_WITHOUT,
+            fail_fast=True,
+        ),
+    ] = None
+
+    def rule(self, model: Model) -> PruningRule:
+        """The pruning rule, for a model.
+
+        Raises:
+            DataError: both a fidelity and a threshold are given, or an edge does not exist.
+        """
+        without = _find_edges(model, self.without or [])
+        thresholds = {"node": self.node_threshold, "edge": self.edge_threshold, "input": self.input_threshold}
+        given = {name: value for name, value in thresholds.items() if value is not None}
+        if given and self.fidelity is not None:
+            raise unusable("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
+        if given:
+            return PruningRule(self.metric, None, Thresholds(**given), self.fill, without)
+        fidelity = 0.99 if self.fidelity is None else self.fidelity
+        return PruningRule(self.metric, fidelity, None, self.fill, without)
+
+
+class RuleQuery(RuleMembers, OutputQuery):
+    """Selects an output and a pruning rule."""
+
+
+class Rule(TypedDict):
+    """The applied pruning rule, in the form of the query."""
+
+    metric: Annotated[Metric, Field(description="The metric that ranked the edges.")]
+    fidelity: NotRequired[Annotated[float, Field(description="Smallest R2; absent with thresholds.")]]
+    node_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
+    edge_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
+    input_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
+    fill: Annotated[Fill, Field(description="Replacement of a pruned edge.")]
+    without: NotRequired[
+        Annotated[list[str], Field(description="Ids of the edges that go in any case; absent without such.")]
+    ]
+
+
+def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, int], ...]:
+    """The edges of these names, sorted, each once; an error says which name is none."""
+    found: set[tuple[str, int, int, int]] = set()
+    for number, name in enumerate(names):
+        try:
+            found.update(model.find_edges([name]))
+        except UnknownNameError as error:
+            raise unusable(f"without[{number}]", f"must be the id of an edge, but {error}") from error
+    return tuple(sorted(found))
+
+
+def describe_rule(rule: PruningRule) -> Rule:
+    """Describes a rule whose metric is known."""
+    assert rule.metric is not None, "the rule of a topology has its metric"
+    described: Rule = {"metric": rule.metric, "fill": rule.fill}
+    if rule.thresholds is not None:
+        described["node_threshold"] = rule.thresholds.node
+        described["edge_threshold"] = rule.thresholds.edge
+        described["input_threshold"] = rule.thresholds.input
+    elif rule.fidelity is not None:
+        described["fidelity"] = rule.fidelity
+    if rule.without:
+        described["without"] = [":".join(map(str, edge)) for edge in rule.without]
+    return described
+
+
+class TopologyQuery(RuleQuery):
+    """What the graph shows."""
+
+    pruned: Annotated[
+        bool,
+        Field(description="`true` lists what is kept; `false` lists everything that leads to the output, with `kept`."),
+    ] = True
+    through: Annotated[
+        str | None,
+        Field(
+            description="Id of a node: only what leads to it and what it leads to is listed and drawn, by kept edges "
+            "where `pruned` is `true`. The counts and the cost stay those of the whole network."
+        ),
+    ] = None
+    format: FormatParameter = None
+    theme: ThemeParameter = "auto"
+    color: Annotated[
+        Color,
+        Field(
+            description="What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, or a "
+            "large `contribution`, in width."
+        ),
+    ] = "score"
+
+
+class FidelityQuery(OutputQuery):
+    """Which curve of cost against size."""
+
+    metric: Annotated[Metric, Field(description="What the edges are ranked by; the weakest go first.")] = "contribution"
+    fill: Annotated[
+        Fill,
+        Field(description="What stands for a pruned edge: its `mean` on the reference windows, or `zero`."),
+    ] = "mean"
+
+
+class FidelityInfo(TypedDict):
+    """What pruning costs, on the reference windows."""
+
+    r2: Annotated[float, Field(description="R2 of the pruned outputs against the full model's.")]
+    mae: Annotated[
+        float | None,
+        Field(description="Mean absolute error of the pruned model, target's unit; null without targets."),
+    ]
+    mae_full: Annotated[
+        float | None,
+        Field(description="Mean absolute error of the full model, target's unit; null without targets."),
+    ]
+
+
+class Count(TypedDict):
+    """How many are kept, of how many."""
+
+    kept: Annotated[int, Field(description="How many the rule keeps.")]
+    total: Annotated[int, Field(description="How many lead to the output, pruned ones too.")]
+
+
+class GraphInfo(OnReference):
+    """What the graph is of."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    rule: Rule
+    fidelity: FidelityInfo
+    nodes: Annotated[Count, Field(description="Nodes, sub-nodes not counted.")]
+    edges: Annotated[Count, Field(description="Edges that hold functions (kind `edge`).")]
+    reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
+    scores_missing: NotRequired[
+        Annotated[str, Field(description="Why nodes and edges have no scores; absent where they have.")]
+    ]
+
+
+class Scores(TypedDict):
+    """pykan's scores: magnitudes in model units, unsigned, not percentages."""
+
+    backward: Annotated[float, Field(description="pykan's default score.")]
+    forward_n: NotRequired[Annotated[float, Field(description="Output over input spread; of edges only.")]]
+    forward_u: NotRequired[Annotated[float, Field(description="Output spread; of edges only.")]]
+
+
+class GraphNode(TypedDict):
+    """A node: a feature, a unit of an LSTM or GRU, a cell of the window, a node or sub-node, or an output."""
+
+    id: Annotated[
+        str,
+        Field(
+            description="`feature:{name}`, `front:{l}:{j}`, `lstm:{u}` or `gru:{u}`, `cell:{step}:{name}` where the "
+            "head reads all steps, step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor "
+            "`head:{l}:{j}.{m}`."
+        ),
+    ]
+    kind: Annotated[NodeKind, Field(description="What it is.")]
+    layer: Annotated[int, Field(description="Its layer within its stage.")]
+    index: Annotated[int, Field(description="Its number within its layer.")]
+    label: Annotated[str, Field(description="A name for people.")]
+    contribution: Annotated[
+        float | None,
+        Field(description="Mean |contribution| over the reference windows, target's unit; null for a sub-node."),
+    ]
+    interval: NotRequired[Annotated[Interval, Field(description="Of that mean, 95 %; absent for a sub-node.")]]
+    scores: NotRequired[Scores]
+    profile: NotRequired[
+        Annotated[
+            dict[str, float],
+            Field(description="Share of each feature in the node's own value, largest first; absent for features."),
+        ]
+    ]
+    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+
+
+class GraphEdge(TypedDict):
+    """An edge: a function, or a way from a sub-node to its product node, from a feature to a unit, to an output."""
+
+    source: Annotated[str, Field(description="Id of the node it leaves.")]
+    target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
+    kind: Annotated[
+        EdgeKind,
+        Field(
+            description="`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to "
+            "a unit or a cell; `output` joins a node of the last layer to the output, where an output function stands "
+            "between them."
+        ),
+    ]
+    stage: Annotated[
+        Literal["front", "lstm", "gru", "cell", "head", "output"],
+        Field(description="Which part of the network it is of."),
+    ]
+    layer: Annotated[int, Field(description="Layer of the node it leaves.")]
+    i: Annotated[int, Field(description="Number of the node it leaves.")]
+    j: Annotated[int, Field(description="Number of the sub-node it enters.")]
+    space: Annotated[Literal["model"], Field(description="Scores and opacity are in model units.")]
+    contribution: Annotated[
+        float | None,
+        Field(
+            description="Mean |contribution| over the reference windows, target's unit; null but for kinds `edge` and "
+            "`output`."
+        ),
+    ]
+    interval: NotRequired[
+        Annotated[Interval, Field(description="Of that mean, 95 %; only for kinds `edge` and `output`.")]
+    ]
+    share: NotRequired[
+        Annotated[float, Field(description="Share of the feature in the unit's profile; only for kind `input`.")]
+    ]
+    scores: NotRequired[Scores]
+    opacity: NotRequired[Annotated[float, Field(description="tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
+    outside_grid: NotRequired[
+        Annotated[
+            float,
+            Field(description="Share of its reference inputs outside the core of its grid; only where it has one."),
+        ]
+    ]
+    masked: NotRequired[
+        Annotated[bool, Field(description="Whether the checkpoint itself masks it; only for kind `edge`.")]
+    ]
+    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+
+
+class TopologyResponse(TypedDict):
+    """Node-link form: `networkx.node_link_graph(answer, edges="edges")` reads it."""
+
+    directed: Annotated[Literal[True], Field(description="Edges have a direction.")]
+    multigraph: Annotated[Literal[False], Field(description="No two edges join the same nodes.")]
+    graph: GraphInfo
+    nodes: Annotated[list[GraphNode], Field(description="In the order of the data, features first.")]
+    edges: Annotated[list[GraphEdge], Field(description="Those of kind `edge` first.")]
+
+
+class FidelityPointInfo(TypedDict):
+    """What one number of edges costs, on the reference windows."""
+
+    edges: Annotated[int, Field(description="Edges that are kept; what is cut off from either side has gone too.")]
+    r2: Annotated[float, Field(description="R2 of the pruned outputs against the full model's.")]
+    mae: Annotated[
+        float | None,
+        Field(description="Mean absolute error of the pruned model, target's unit; null without targets."),
+    ]
+    threshold: Annotated[float, Field(description="Score, model units, at or below which edges went.")]
+
+
+class FidelityCurve(OnReference):
+    """Cost against size: where the curve bends is the size that pays."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
+    fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
+    reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
+    curve: Annotated[
+        list[FidelityPointInfo],
+        Field(
+            description="From all edges that are not masked to none, or to where an output is not finite; of a large "
+            "network not every number of edges, as they go in groups."
+        ),
+    ]
+
+
+def describe_fidelity(fidelity: Fidelity) -> FidelityInfo:
+    """What pruning costs."""
+    return {"r2": fidelity.r2, "mae": fidelity.mae, "mae_full": fidelity.mae_full}
+
+
+def describe_fidelity_curve(
+    served: Served, output: int, query: FidelityQuery, points: Iterable[FidelityPoint]
+) -> FidelityCurve:
+    """The curve that a query asks for."""
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        **describe_span(served),
+        "output": served.model.config.outputs[output],
+        "metric": query.metric,
+        "fill": query.fill,
+        "reference_windows": len(served.model.reference),
+        "curve": [
+            {
+                "edges": point.edges,
+                "r2": point.fidelity.r2,
+                "mae": point.fidelity.mae,
+                "threshold": point.threshold,
+            }
+            for point in points
+        ],
+    }
+
+
+def describe_topology(served: Served, topology: Topology, part: Topology, pruned: bool) -> TopologyResponse:
+    """The graph of a part of what leads to the output; `pruned` leaves out what the rule does not keep."""
+    return {
+        "directed": True,
+        "multigraph": False,
+        "graph": _describe_graph(served, topology.upstream()),
+        "nodes": [_describe_node(node) for node in part.nodes if node.kept or not pruned],
+        "edges": [_describe_edge(edge) for edge in part.edges if edge.kept or not pruned],
+    }
+
+
+def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
+    described: GraphInfo = {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        **describe_span(served),  # type: ignore[typeddict-item]  # not required
+        "output": topology.output,
+        "rule": describe_rule(topology.rule),
+        "fidelity": describe_fidelity(topology.fidelity),
+        "nodes": _count(node for node in topology.nodes if node.kind != "subnode"),
+        "edges": _count(topology.kan_edges),
+        "reference_windows": topology.reference_windows,
+    }
+    if topology.reference_windows < MIN_INPUTS:
+        described["scores_missing"] = f"scores need {MIN_INPUTS} reference windows, and there are fewer"
+    return described
+
+
+def _count(parts: Iterable[TopologyNode | TopologyEdge]) -> Count:
+    kept = [part.kept for part in parts]
+    return {"kept": sum(kept), "total": len(kept)}
+
+
+def _describe_node(node: TopologyNode) -> GraphNode:
+    described: GraphNode = {
+        "id": node.id,
+        "kind": node.kind,
+        "layer": node.layer,
+        "index": node.index,
+        "label": node.label,
+        "contribution": node.contribution,
+        "kept": node.kept,
+    }
+    if node.interval is not None:
+        described["interval"] = list(node.interval)
+    if node.scores is not None:
+        described["scores"] = Scores(**node.scores)  # type: ignore[typeddict-item]
+    if node.profile:
+        described["profile"] = dict(node.profile)
+    return described
+
+
+def _describe_edge(edge: TopologyEdge) -> GraphEdge:
+    described: GraphEdge = {
+        "source": edge.source,
+        "target": edge.target,
+        "kind": edge.kind,
+        "stage": edge.stage,  # type: ignore[typeddict-item]
+        "layer": edge.layer,
+        "i": edge.i,
+        "j": edge.j,
+        "space": "model",
+        "contribution": edge.contribution,
+        "kept": edge.kept,
+    }
+    if edge.kind == "edge":
+        described["masked"] = edge.masked
+    if edge.interval is not None:
+        described["interval"] = list(edge.interval)
+    if edge.outside_grid is not None:
+        described["outside_grid"] = edge.outside_grid
+    if edge.share is not None:
+        described["share"] = edge.share
+    if edge.scores is not None:
+        described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
+    if edge.opacity is not None:
+        described["opacity"] = edge.opacity
+    return described
+
+
+N_LINKS = 5000  # most links of each kind in a picture; of more, only the strongest are drawn
+
+
+@operation(
+    "GET",
+    f"{MODEL}/topology",
+    "topology",
+    "read",
+    TopologyResponse,
+    query=TopologyQuery,
+    media_types=(JSON, SVG),
+    is_cached=True,
+    responses={200: describe_picture("The network; with at most 300 kept edges, the curve of each.")},
+)
+async def get_topology(call: Call) -> Response:
+    """Returns the pruned network as a graph with its fidelity; as a picture with `Accept: image/svg+xml`.
+
+    Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
+    """
+    served, query, is_drawn = call.served, call.query, call.media_type == SVG
+    topology = await call.deadline.wait(call.parts.results.topology(served, call.output, query.rule(served.model)))
+    part = _select(topology, query)
+
+    def describe() -> Response:
+        if is_drawn:
+            return answer_svg(_draw(served, topology, part, query))
+        return answer_json(describe_topology(served, topology, part, query.pruned))
+
+    n_nodes = sum(node.kept or not query.pruned for node in part.nodes)
+    n_edges = (
+        count_links(part, query.pruned, N_LINKS)
+        if is_drawn
+        else sum(edge.kept or not query.pruned for edge in part.edges)
+    )
+    cost = estimate_graph(n_nodes + n_edges, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
+    return await call.parts.work.run(describe, "explanation", cost, deadline=call.deadline)
+
+
+@operation(
+    "GET",
+    f"{MODEL}/topology/fidelity",
+    "topology",
+    "read",
+    FidelityCurve,
+    query=FidelityQuery,
+    is_cached=True,
+)
+async def get_fidelity_curve(call: Call) -> Response:
+    """Returns the fidelity against the number of edges, from all towards none, removing the weakest first."""
+    served, query, output = call.served, call.query, call.output
+    points = await call.deadline.wait(call.parts.results.fidelity_curve(served, output, query.metric, query.fill))
+
+    def describe() -> Response:
+        return answer_json(describe_fidelity_curve(served, output, query, points))
+
+    cost = estimate_description(len(points))
+    return await call.parts.work.run(describe, "explanation", cost, deadline=call.deadline)
+
+
+def _select(topology: Topology, query: TopologyQuery) -> Topology:
+    """What the query wants to see of a network.
+
+    Raises:
+        DataError: it names a node that does not exist.
+    """
+    part = topology.upstream()
+    try:
+        return part if query.through is None else part.through(query.through, only_kept=query.pruned)
+    except UnknownNameError as error:
+        raise unusable("through", f"must be the id of a node: {error}") from error
+
+
+def _draw(served: Served, topology: Topology, part: Topology, query: TopologyQuery) -> bytes:
+    return draw_topology(
+        replace(topology, name=served.name),
+        query.theme,
+        curves=served.model.curves(curved_edges(part), N_POINTS),
+        pruned=query.pruned,
+        color=query.color,
+        through=query.through,
+        n_links=N_LINKS,
+    )

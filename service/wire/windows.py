@@ -1,0 +1,267 @@
+"""Reads the windows of a request, given as ``instances`` or as ``columns``.
+
+Nested JSON lists to numpy arrays, with the path of each value that does not fit.
+
+Reads the ``output`` of a request.
+
+Reads the ``groups`` of features and ``segments`` of steps over which contributions are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from kanmodel.data import N_LISTED, Array, refuse_non_finite
+from kanmodel.errors import DataError, Problem, quote
+from kanmodel.explain.attribution import Segments
+from kanmodel.model import Model
+from kanmodel.network.config import Groups, ModelConfig
+from service.wire.bodies import Limits, parse_json
+from service.wire.errors import UnknownValueError, unusable, unusable_values
+
+_KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One level of nesting.
+
+    Attributes:
+        size: how many items it must have; None for any number.
+        items: what the items are called.
+    """
+
+    size: int | None
+    items: str
+
+    def __str__(self) -> str:
+        return self.items if self.size is None else f"{self.size} {self.items}"
+
+
+def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array:
+    """An array of numbers with the given axes.
+
+    Args:
+        value: parsed JSON.
+        axes: from the outermost list to the innermost; only the first may have any size. Empty for a single number.
+        path: name of the value.
+
+    Raises:
+        DataError: at one level of nesting, the outermost first, lists are missing or have other sizes; or values are
+            not numbers.
+    """
+    items = [value]
+    for depth, axis in enumerate(axes):
+        wrong = [n for n, item in enumerate(items) if type(item) is not list or axis.size not in (None, len(item))]
+        if wrong:
+            raise _refuse(items, wrong, axes, depth, path)
+        items = list(chain.from_iterable(items))
+    if not {*map(type, items)} <= {int, float}:
+        raise _refuse(
+            items, [n for n, item in enumerate(items) if type(item) not in (int, float)], axes, len(axes), path
+        )
+    return np.array(items, dtype=np.float64).reshape([-1 if axis.size is None else axis.size for axis in axes])
+
+
+def _refuse(items: list[Any], wrong: list[int], axes: Sequence[Axis], depth: int, path: str) -> DataError:
+    """The error of some of the items at one depth."""
+    axis = axes[depth] if depth < len(axes) else None
+    problems = []
+    for n in wrong[:N_LISTED]:
+        kind = _KINDS.get(type(items[n]), "a number")
+        if axis is None:
+            message = f"must be a number, but is {kind}"
+        elif kind != "a list":
+            message = f"must be a list of {axis}, but is {kind}"
+        else:
+            message = f"must have {axis}, but has {len(items[n])}"
+        problems.append(Problem(path + _write_index(n, axes[:depth]), message))
+    return unusable_values(problems, len(wrong))
+
+
+def _write_index(n: int, axes: Sequence[Axis]) -> str:
+    """The indices of the item that is number `n` of the flattened lists, such as ``[0][3]``."""
+    index = ""
+    for axis in reversed(axes):
+        n, last = (0, n) if axis.size is None else divmod(n, axis.size)
+        index = f"[{last}]{index}"
+    return index
+
+
+def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
+    """The index of an output; None means the only one.
+
+    A ``+`` that a query does not escape arrives as a space: ``temp 1`` is taken for ``temp+1``.
+
+    Raises:
+        DataError: not a string, or absent although the model has several outputs.
+        UnknownValueError: there is no such output.
+    """
+    names = config.outputs
+    if value is None:
+        if len(names) > 1:
+            raise unusable(path, f"is missing; the outputs are {', '.join(names)}")
+        return 0
+    if not isinstance(value, str):
+        raise unusable(path, f"must be the name of an output: {', '.join(names)}")
+    name = value if value in names else "+".join(value.rsplit(" ", 1))
+    if name not in names:
+        raise UnknownValueError(path, f"does not exist: {quote(value)}; the outputs are {', '.join(names)}")
+    return names.index(name)
+
+
+def read_outputs(value: Any, config: ModelConfig) -> list[int]:
+    """The indices of one output or a list of outputs, in the order of the request.
+
+    Raises:
+        DataError: as `read_output`, or the list is empty or names an output twice.
+        UnknownValueError: there is no such output.
+    """
+    if not isinstance(value, list):
+        return [read_output(value, config)]
+    if not value:
+        raise unusable("output", f"must name at least one output: {', '.join(config.outputs)}")
+    numbers: dict[int, None] = {}
+    for index, name in enumerate(value):
+        number = read_output("" if name is None else name, config, f"output[{index}]")
+        if number in numbers:
+            raise unusable(f"output[{index}]", "is given twice")
+        numbers[number] = None
+    return [*numbers]
+
+
+def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segments]:
+    """The groups and segments of a request; absent groups are those of the checkpoint, null is none.
+
+    Raises:
+        DataError: invalid groups or segments; the error names each, as ``groups.hour``.
+    """
+    segments = document.get("segments")
+    if "groups" not in document:
+        return model.choose_groups(segments=segments)
+    groups = document["groups"]
+    if isinstance(groups, str):  # kanmodel also accepts other forms
+        raise unusable("groups", "must be an object of group names to lists of members, or null")
+    return model.choose_groups(groups, segments)
+
+
+def parse_groups(parameters: Mapping[str, str | None], limits: Limits, place: str = "") -> dict[str, Any]:
+    """Decodes groups and segments that are given as strings of JSON.
+
+    Args:
+        parameters: those that may be given.
+        limits: those of the body in which they could stand.
+        place: what stands before their names in an error.
+
+    Raises:
+        DataError: a string is not JSON, or what would be refused in a body.
+    """
+    parsed = {}
+    for name, text in parameters.items():
+        if text is not None:
+            try:
+                parsed[name] = parse_json(text.encode(), limits)
+            except DataError as error:
+                reason = str(error).removeprefix("body must be JSON: ")
+                raise unusable(f"{place}{name}", f"must be a string of JSON: {reason}") from None
+    return parsed
+
+
+def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
+    """The windows of a request in either form.
+
+    Args:
+        members: those of the request; ``instances`` may already be an array, see `parse_windows`.
+        model: the model that they must fit.
+        max_windows: the limit on windows.
+
+    Returns:
+        (n, lookback, n_features), original units, oldest step first.
+
+    Raises:
+        DataError: both forms or none, a value or length that does not fit, an unknown or missing feature, or a value
+            that is not finite after scaling; the error names each place.
+    """
+    windows, paths = take_windows(members, model, max_windows)
+    refuse_infinite_windows(windows, model, paths)
+    return windows
+
+
+def take_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, str | list[str]]:
+    """As `read_windows`, but without the check for finite values, for which it also returns the paths."""
+    given = [form for form in ("instances", "columns") if members.get(form) is not None]
+    if len(given) != 1:
+        reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
+        raise unusable("instances", reason)
+    if given == ["instances"]:
+        return _read_instances(members["instances"], model, max_windows), "instances"
+    windows = _read_columns(members["columns"], model, max_windows)
+    return windows, [f"columns.{name}" for name in model.config.feature_names]
+
+
+def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
+    """Refuses values that are not finite after scaling, naming each.
+
+    Args:
+        windows: (n, lookback, n_features), original units.
+        model: the model whose scaling is applied.
+        paths: path of the windows as a whole, or of the values of each feature.
+
+    Raises:
+        DataError: there are any.
+    """
+    representable = model.find_representable(windows)
+    if representable.all():
+        return
+    finite = np.where(representable, windows, np.nan)
+    if isinstance(paths, str):
+        refuse_non_finite(finite, paths)
+        return
+    for number, path in enumerate(paths):
+        refuse_non_finite(finite[..., number], path)
+
+
+def window_axes(model: Model) -> tuple[Axis, Axis]:
+    """The axes of one window: its steps and its features."""
+    return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
+
+
+def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> None:
+    """Refuses a mapping with an unknown or a missing feature."""
+    names = dict.fromkeys(model.config.feature_names)
+    message = f"is unknown; the features are {', '.join(names)}"
+    wrong = [(name, message) for name in given if name not in names]
+    wrong += [(name, "is missing") for name in names if name not in given]
+    if wrong:
+        problems = [Problem(f"{path}.{name}", message) for name, message in wrong[:N_LISTED]]
+        raise unusable_values(problems, len(wrong))
+
+
+def _read_instances(value: Any, model: Model, max_windows: int) -> Array:
+    _refuse_number_of_windows(value, max_windows, "instances")
+    if isinstance(value, np.ndarray):
+        return value
+    return read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances")
+
+
+def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
+    """One list of instances per feature, stacked to (n, lookback, n_features)."""
+    if not isinstance(value, dict):
+        raise unusable("columns", "must be an object with a list of instances for each feature")
+    refuse_other_names(value, model, "columns")
+    names = model.config.feature_names
+    _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
+    n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
+    axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
+    return np.stack([read_array(value[name], axes, f"columns.{name}") for name in names], axis=-1)
+
+
+def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
+    if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
+        message = f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}"
+        raise unusable(path, message, "limit_exceeded" if len(value) else "invalid_value")

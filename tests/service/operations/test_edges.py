@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
+from kanmodel.explain.topology import build_topology
+from service.operations.edges import _describe_formulas
+
+
+def test_the_answer_is_the_curve(service):
+    """Every number of an edge is that of the model core, with what identifies it."""
+    model = service.models["front"]
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    (curve,) = sample_edges(model, [topology.edge("front", 0, 2, 1)], points=7, span="grid")
+    path = "/v1/models/front/edges/0/2/1?stage=front&points=7&range=grid"
+    answer = service.get(path).json()
+    for name in ("x", "y", "base", "spline", "slope", "grid", "x_original"):
+        assert answer[name] == getattr(curve, name).tolist()
+    assert (answer["model_name"], answer["output"], answer["unit"]) == ("front", "y+1", curve.unit)
+    assert answer["rule"]["fidelity"] == 0.99
+    assert (answer["stage"], answer["layer"], answer["i"], answer["j"]) == ("front", 0, 2, 1)
+    assert (answer["source"], answer["target"], answer["space"]) == ("feature:f2", "front:1:1", "model")
+    assert (answer["shape"], answer["kept"]) == (curve.shape, curve.edge.kept)
+    assert answer["line"] == vars(curve.line)
+    assert answer["scores"] == dict(curve.edge.scores)
+    assert answer["support"]["p01"] == curve.support.p01
+    assert sum(answer["support"]["histogram"]["counts"]) == model.reference.windows[..., 0].numel()
+
+
+def test_base_and_spline_add_up_to_the_curve(service):
+    """y = base + spline at each of 101 positions, by default."""
+    answer = service.get("/v1/models/nyc-weather/edges/0/0/0").json()
+    assert len(answer["x"]) == 101
+    assert np.add(answer["base"], answer["spline"]) == pytest.approx(answer["y"])
+    assert answer["x"] == sorted(answer["x"])
+
+
+def test_original_units_are_given_where_there_are_any(service):
+    """x_original is given if the edge leaves a feature, y_original if it enters an output."""
+    first = service.get("/v1/models/head/edges/0/1/0").json()
+    last = service.get("/v1/models/head/edges/1/0/0").json()
+    assert ("x_original" in first, "y_original" in first) == (True, False)
+    assert ("x_original" in last, "y_original" in last) == (False, True)
+    assert first["unit"] == "hPa"
+    assert last["unit"] is None
+
+
+def test_lists_the_kept_edges_each_as_it_is_alone(service):
+    """The list has the edges that the topology of the same rule keeps, in its order."""
+    query = {"fidelity": 0.9, "points": 5}
+    answer = service.get("/v1/models/front/edges", params=query).json()
+    graph = service.get("/v1/models/front/topology", params={"fidelity": 0.9}).json()
+    places = [(edge["stage"], edge["layer"], edge["i"], edge["j"]) for edge in graph["edges"] if edge["kind"] == "edge"]
+    assert [(edge["stage"], edge["layer"], edge["i"], edge["j"]) for edge in answer["edges"]] == places
+    shared = {name: answer[name] for name in answer if name != "edges"}
+    assert shared["rule"] == graph["graph"]["rule"]
+    stage, layer, i, j = places[0]
+    alone = service.get(f"/v1/models/front/edges/{layer}/{i}/{j}", params={**query, "stage": stage}).json()
+    assert alone == {**shared, **answer["edges"][0]}
+
+
+@pytest.mark.parametrize(("name", "stage"), [("nyc-weather", "head"), ("front", "front"), ("head", "head")])
+def test_formulas_are_given_where_asked_for(service, name, stage):
+    """At most five, best first, one of them a straight line, with the model core's numbers; absent by default."""
+    model = service.models[name]
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    for i, j in ((1, 0), (2, 1), (3, 2)):
+        path = f"/v1/models/{name}/edges/0/{i}/{j}?stage={stage}&points=2"
+        answer = service.get(f"{path}&formulas=true").json()
+        candidates = suggest_edge_formulas(model, topology.edge(stage, 0, i, j))
+        known = {candidate.expression: (candidate.r2, candidate.complexity) for candidate in candidates}
+        formulas = answer.pop("formulas")
+        assert len(formulas) == 5
+        assert all(known[formula["expression"]] == (formula["r2"], formula["complexity"]) for formula in formulas)
+        assert formulas[0]["expression"] == candidates[0].expression
+        order = [round(formula["r2"], 6) for formula in formulas]
+        assert order == sorted(order, reverse=True)
+        assert [formula["complexity"] for formula in formulas].count(1) == 1
+        assert answer == service.get(path).json()
+
+
+def test_a_straight_line_is_listed_once():
+    """A line among the best keeps its rank; otherwise it takes the last."""
+    line, *others = [
+        Candidate(function, 1.0, 0.0, 1.0, 0.0, r2)
+        for function, r2 in (("x", 0.5), ("sin", 0.9), ("exp", 0.8), ("tanh", 0.7), ("abs", 0.6), ("log", 0.55))
+    ]
+    for candidates, lines in (([*others[:2], line, *others[2:]], 2), ([*others, line], 4)):
+        described = [formula["complexity"] for formula in _describe_formulas(candidates)]
+        assert described.index(1) == lines
+        assert described.count(1) == 1

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from kanmodel.network.bases import BASES
+from service.operations.models import BasisInfo
+
+
+@pytest.mark.smoke
+def test_lists_every_model_with_the_reason_of_a_failure(service):
+    """Failed models are listed with their reason, the others as ready."""
+    answer = service.get("/v1/models").json()
+    assert answer["models"] == ["broken", "front", "head", "nyc-weather", "two"]
+    details = {detail["name"]: detail for detail in answer["details"]}
+    assert details["broken"]["state"] == "failed"
+    assert details["broken"]["reason"].startswith("broken.safetensors is truncated")
+    assert (details["broken"]["ready"], details["broken"]["checkpoint"]) == (False, None)
+    for name, model in service.models.items():
+        version = {"version": "1", "state": "ready", "ready": True, "loaded": True}
+        version["checkpoint"] = f"sha256:{model.sha256}"
+        assert details[name] == {"name": name, **version, "versions": [version]}
+
+
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
+def test_describes_inputs_and_outputs(service, name):
+    """A model's features, outputs and shapes are those of its checkpoint."""
+    config = service.models[name].config
+    answer = service.get(f"/v1/models/{name}").json()
+    assert [feature["name"] for feature in answer["features"]] == list(config.feature_names)
+    assert answer["features"][0] == vars(config.features[0])
+    assert answer["outputs"] == list(config.outputs)
+    assert (answer["lookback"], answer["horizon"]) == (config.lookback, config.horizon)
+    assert answer["checkpoint"] == f"sha256:{service.models[name].sha256}"
+    assert answer["metrics"] == dict(service.models[name].metrics)
+    provenance = vars(service.models[name].provenance)
+    lists = {key: list(provenance[key]) for key in ("not_told_apart", "unused")}
+    assert answer["provenance"] == provenance | lists
+
+
+def test_describes_an_architecture_in_the_names_of_pykan(service):
+    """Width has numbers for sum nodes and pairs for layers with products; an absent stage is null."""
+    front = service.get("/v1/models/front").json()["architecture"]
+    assert front["front"]["width"] == [4, [3, 2], 5]
+    assert front["front"]["mult_arity"] == [[], [2, 3], []]
+    assert front["front"]["grid_size"] == [4, 5]
+    assert front["lstm"] == {"hidden_size": 5, "num_layers": 1, "bidirectional": False, "readout": "last"}
+    head = service.get("/v1/models/head").json()["architecture"]
+    assert (head["front"], head["lstm"]) == (None, None)
+    assert "mult_arity" not in head["head"]
+
+
+def test_every_option_of_a_basis_is_described():
+    """The document describes exactly the options that the bases of layers have."""
+    options = {field.name for basis in BASES.values() for field in fields(basis)}
+    assert set(BasisInfo.__annotations__) == {"kind", *options}
+
+
+def test_the_bundled_model_is_served_where_no_models_are_given(serve, tmp_path: Path):
+    """The bundled model is served without a folder and with an empty one."""
+    for models in (None, tmp_path):
+        with serve(models=models) as client:
+            assert client.get("/v1/models").json()["models"] == ["nyc-weather"]
+            answer = client.get("/v1/models/nyc-weather").json()
+            assert answer["metrics"]["test_r2"] >= 0.70
