@@ -45,7 +45,7 @@ def inspect(
     if report:
         answered = model.report(output_name)
         if as_json:
-            from service.schemas.reports import describe_report
+            from service.operations.report import describe_report
 
             print_json({"file": str(file), **describe_report(Served(model.name, model), answered)})
         else:
@@ -54,7 +54,7 @@ def inspect(
     topology = model.topology(output_name)
     if as_json:
         from service.operations.models import describe_model
-        from service.schemas.topology import describe_topology
+        from service.operations.topology import describe_topology
 
         served = Served(model.name, model)
         graph = describe_topology(served, topology, topology, pruned=False)
@@ -146,7 +146,7 @@ def formula(
     if complexity is not None:
         chosen = chosen[-1:]
     if as_json:
-        from service.schemas.formulas import describe_formulas
+        from service.operations.formula import describe_formulas
 
         print_json({"file": str(file), **describe_formulas(Served(model.name, model), found, chosen)})
     elif complexity is None:
