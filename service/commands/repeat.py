@@ -160,7 +160,7 @@ def find_model(path: Path | None, checkpoint: str) -> Model:
     Raises:
         CheckpointError: there are several and none has the hash, or the file cannot be read.
     """
-    files = list_checkpoints(choose_settings(models=path).models).values()
+    files = (list_checkpoints(choose_settings(models=path).models) or list_checkpoints(None)).values()
     paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
     if len(paths) != 1:
         paths = [path for path in paths if _hash_file(path) == checkpoint]

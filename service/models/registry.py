@@ -44,11 +44,6 @@ class Served:
         return str(self.model.checkpoint)
 
     @cached_property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the model's outputs."""
-        return tuple(self.model.config.outputs)
-
-    @cached_property
     def usual_values(self) -> tuple[Array, Array]:
         """Lower and upper bounds of values that are inside the training ranges and finite for the network.
 
@@ -72,6 +67,7 @@ class Entry:
         checkpoint: the hash of what answers requests; None unless it is ready.
         served: the model; None while it is not in memory.
         reading: held by the thread that reads the file (single flight).
+        name, version: those of the file.
         n_bytes: estimated memory of the model.
     """
 
@@ -84,17 +80,8 @@ class Entry:
     reading: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
+        self.name, self.version = self.file.name, self.file.version
         self.n_bytes = _OVERHEAD + _PREPARED * (self.file.signature[1] if self.file.signature else 0)
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return self.file.name
-
-    @property
-    def version(self) -> str:
-        """Its version."""
-        return self.file.version
 
     @property
     def is_ready(self) -> bool:
@@ -127,7 +114,7 @@ class Registry:
 
     def __init__(self, path: Path | None, budget: int = 1 << 30) -> None:
         self._path, self._budget = path, budget
-        self._stands_in = not list_checkpoints(path, stand_in=False)  # the bundled model, until one of them is ready
+        self._stands_in = not list_checkpoints(path)  # the bundled model, until one of them is ready
         self._stopping = Event()
         self._listing = self._list()  # of the last scan
         names = groupby(self._listing.values(), key=lambda file: file.name)
@@ -199,11 +186,20 @@ class Registry:
             UnknownVersionError: as `choose`.
             NotReadyError: also if its file was replaced or deleted since the last scan.
         """
-        served = None
-        while served is None:  # its entry was replaced meanwhile
+        while True:
             entry = self.choose(name, version, or_loading=True)
-            served = self._use(entry) or self._load(entry)
-        return served
+            with entry.reading:
+                served, state = self._use(entry), entry.state
+                if served is None and self._find(entry.file.key) is entry:  # not replaced meanwhile
+                    self._read(entry, is_needed=True)
+                    served = entry.served
+                    with self._changing:
+                        if self._find(entry.file.key) is not entry:
+                            self._drop(entry)
+                        elif entry.state != state:
+                            self._models = dict(self._models)  # another index, because something in it has changed
+            if served is not None:
+                return served
 
     def load(self, until_ready: bool = False) -> tuple[str, ...]:
         """Reads the files in turn, perhaps until one is ready; one that fails does not affect the others."""
@@ -264,7 +260,7 @@ class Registry:
 
     def _list(self) -> dict[Key, CheckpointFile]:
         """The checkpoint files, with the bundled one while it stands in."""
-        listing = list_checkpoints(self._path, stand_in=False)
+        listing = list_checkpoints(self._path)
         return {**list_checkpoints(None), **listing} if self._stands_in else listing
 
     def _find(self, key: Key) -> Entry | None:
@@ -283,9 +279,9 @@ class Registry:
                     old = self._find(entry.file.key)
                     self._read(entry, are_needed or (old is not None and old.served is not None))
                 self._replace(entry.file.key, entry)
-        if self._stands_in and any(map(_is_own, self.entries)):
-            self._stands_in = False
-            gone = {*gone, *(entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED)}
+        bundled = {entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED}
+        if self._stands_in and any(e.is_ready and e.reason is None and e.file.key not in bundled for e in self.entries):
+            self._stands_in, gone = False, {*gone, *bundled}
         for key in gone:
             self._replace(key, None)
         if gone:
@@ -306,25 +302,6 @@ class Registry:
             self._models = models if name in self._models else dict(sorted(models.items()))
             if old is not None and old is not new:
                 self._drop(old)
-
-    def _load(self, entry: Entry) -> Served | None:
-        """Loads a model for a request; None if that fails, or if the entry was replaced meanwhile.
-
-        Raises:
-            NotReadyError: its file was replaced or deleted since the last scan, or cannot be read for now.
-        """
-        with entry.reading:
-            if entry.served is not None or self._find(entry.file.key) is not entry:
-                return entry.served
-            state = entry.state
-            self._read(entry, is_needed=True)
-            served = entry.served
-            with self._changing:
-                if self._find(entry.file.key) is not entry:
-                    self._drop(entry)
-                elif entry.state != state:
-                    self._models = dict(self._models)  # another index, because something in it has changed
-            return served
 
     def _read(self, entry: Entry, is_needed: bool) -> None:
         """Reads the file of an entry, which is then ready or failed.
@@ -402,11 +379,6 @@ def _release(entry: Entry) -> bool:
 def choose_default(entries: Sequence[Entry]) -> Entry:
     """The version of a model that answers if a request names none: the highest that is ready, or still to be read."""
     return min(entries, key=lambda entry: (not entry.is_ready, entry.state != "loading"))
-
-
-def _is_own(entry: Entry) -> bool:
-    """Whether it serves a file of the folder, rather than the bundled model or what was served before."""
-    return entry.is_ready and entry.reason is None and entry.file.path.parent != BUNDLED
 
 
 def _load(path: Path) -> Model:

@@ -53,21 +53,21 @@ class CheckpointFile:
         return self.name, -int(self.version) if _VERSION.fullmatch(self.version) else 0
 
 
-def list_checkpoints(path: Path | None, stand_in: bool = True) -> dict[Key, CheckpointFile]:
-    """Lists the checkpoints at a path by name, highest version first; hidden files and folders are skipped.
+def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
+    """Lists the checkpoints of a folder, by name and highest version first, or one file; None for the bundled model.
 
-    Args:
-        path: a folder or one file; None for the bundled model.
-        stand_in: whether to list the bundled model for a folder without checkpoints.
+    Hidden files and folders are skipped.
 
     Raises:
         CheckpointError: there is nothing at `path`.
     """
-    if path is not None and not path.exists():
+    path = path or BUNDLED
+    if not path.exists():
         raise CheckpointError(f"there is no file or folder {path}")
-    if path is not None and not path.is_dir():
-        return {(file := _describe(path.stem, FIRST_VERSION, path)).key: file}
-    return (_list_folder(path) if path else {}) or (_list_folder(BUNDLED) if stand_in else {})
+    if path.is_dir():
+        return _list_folder(path)
+    file = _describe(path.stem, FIRST_VERSION, path)
+    return {file.key: file}
 
 
 def sign_file(path: Path) -> tuple[int, ...]:

@@ -84,7 +84,7 @@ def describe_predictions(
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
-        "outputs": list(served.outputs),
+        "outputs": list(served.model.outputs),
         "predictions": predictions.tolist(),
         "warnings": warnings.listed,
     }
@@ -126,7 +126,7 @@ async def predict(call: Call) -> Response:
             read=asked.read,
             describe=asked.describe,
             reading=estimate_parsing(body),
-            describing=partial(estimate_describing, n_outputs=len(served.outputs)),
+            describing=partial(estimate_describing, n_outputs=len(served.model.outputs)),
             most_windows=most_windows(body, served.model),
         )
         answer, n_windows, warnings = await parts.work.answer(served.model, answering, call.deadline)

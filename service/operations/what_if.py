@@ -123,7 +123,7 @@ class WhatIf(Alternative):
     @property
     def n_bytes(self) -> int:
         """The curves as objects and as JSON, and the changed windows of one of them."""
-        n_outputs = len(self.served.outputs)
+        n_outputs = len(self.served.model.outputs)
         curves = self.forecasts * (_OF_CURVE * NUMBER * (1 + OBJECTS) + 8 * n_outputs)
         return curves + 3 * self.points * int(self.windows[0].nbytes)
 

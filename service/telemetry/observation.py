@@ -37,17 +37,10 @@ class Observation:
     """Middleware that assigns request ids, and records each request in the access log and metrics.
 
     It also turns unexpected exceptions into error responses, so that these are recorded too.
-
-    Args:
-        app: the wrapped app.
-        metrics: counts the requests.
-        log: the access log.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._log = log
+        self._app, self._metrics, self._log = app, metrics, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""

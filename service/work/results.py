@@ -82,14 +82,14 @@ class GlobalResults:
                 self.unprepared -= len(prepared) - number
                 return
             except Exception:  # a request for it gets the error
-                name = served.outputs[output] if served else output
+                name = served.model.outputs[output] if served else output
                 logger.warning("the results of model %s, output %s, fail", served and served.name, name, exc_info=True)
             self.unprepared -= 1
 
     def _list_outputs(self, checkpoints: Iterable[str]) -> Iterator[tuple[str, int]]:
         for checkpoint in checkpoints:
             served = self._find_served().get(checkpoint)
-            yield from ((checkpoint, output) for output in range(len(served.outputs) if served else 0))
+            yield from ((checkpoint, output) for output in range(len(served.model.outputs) if served else 0))
 
     async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
         """Importance over the reference windows for one output, with the groups of the checkpoint."""
@@ -143,8 +143,8 @@ class GlobalResults:
         """Comparison with another model, for one output."""
         rule, name = PruningRule(fidelity=fidelity), served.model.outputs[output]
         await self.topology(served, output, rule)
-        if name in other.outputs:  # otherwise the comparison is refused
-            await self.topology(other, other.outputs.index(name), rule)
+        if name in other.model.outputs:  # otherwise the comparison is refused
+            await self.topology(other, other.model.outputs.index(name), rule)
 
         def ask(model: Model, name: str) -> ModelComparison:
             against = model if other.model is served.model else replace(other.model, results=model.results)

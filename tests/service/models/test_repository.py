@@ -52,13 +52,11 @@ def test_other_files_hidden_ones_and_deeper_folders_do_not_count(write, tmp_path
     assert refusals(tmp_path) == {("good", "1"): None}
 
 
-@pytest.mark.parametrize("path", [None, "empty"])
-def test_the_bundled_model_is_the_default(tmp_path, path):
-    """Without a folder, and with one that has no checkpoint, the bundled model is listed."""
+def test_the_bundled_model_is_the_default(tmp_path):
+    """Without a folder the bundled model is listed, and with one that has no checkpoint nothing."""
     (tmp_path / "empty" / "nothing").mkdir(parents=True)
-    listing = list_checkpoints(path and tmp_path / path)
-    assert [file.path.parent for file in listing.values()] == [BUNDLED]
-    assert list_checkpoints(tmp_path / "empty", stand_in=False) == {}
+    assert [file.path.parent for file in list_checkpoints(None).values()] == [BUNDLED]
+    assert list_checkpoints(tmp_path / "empty") == {}
 
 
 def test_a_path_to_nothing_is_an_error(tmp_path):
