@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
+from typing_extensions import get_original_bases, is_typeddict
 
 from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, shared_responses
 from service.document.links import links_of
@@ -48,12 +54,17 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
         )
         components = document["components"]
         components["schemas"] |= _describe_schemas(app)
+        _describe_members(components["schemas"])
         components["securitySchemes"] = {"key": SCHEME}
         components |= {"headers": dict(HEADERS), "responses": shared_responses()}
+        routes: list[Any] = app.routes
+        queries = {route.operation_id: _read_docstrings(route.query) for route in routes if hasattr(route, "query")}
         examples = orjson.loads(EXAMPLES.read_bytes())
         for operation in _operations(document):
             for parameter in operation.get("parameters", ()):
                 _leave_out_null(parameter["schema"])
+                if text := queries[operation["operationId"]].get(parameter["name"]):
+                    parameter["description"] = parameter["schema"]["description"] = text
             _leave_out_default_422(operation)
             _add_examples(operation, examples[operation["operationId"]])
             _describe_answer(operation)
@@ -75,6 +86,33 @@ def _describe_schemas(app: FastAPI) -> dict[str, Any]:
     _, schemas = models_json_schema(stated, ref_template=_REFERENCE)  # type: ignore[arg-type]
     error = TypeAdapter(ErrorResponse).json_schema(mode="serialization", ref_template=_REFERENCE)
     return {**schemas["$defs"], **error.pop("$defs"), ErrorResponse.__name__: error}
+
+
+def _describe_members(schemas: dict[str, Any]) -> None:
+    """Adds the texts that stand below the members of classes: for pydantic to read them would slow down the start."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("service.operations.")]
+    for cls in (one for module in modules for one in vars(module).values() if _has_members(one)):
+        members = schemas.get(cls.__name__, {}).get("properties", {})
+        for name, text in _read_docstrings(cls).items():
+            members.get(name, {}).setdefault("description", text)
+
+
+def _has_members(cls: object) -> TypeGuard[type]:
+    return is_typeddict(cls) or (isinstance(cls, type) and issubclass(cls, BaseModel) and cls is not BaseModel)
+
+
+@cache
+def _read_docstrings(cls: type) -> Mapping[str, str]:
+    """The texts of a class's members, inherited ones too, by name."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    bases = [base for base in get_original_bases(cls) if _has_members(base)]
+    texts = {name: text for base in bases for name, text in _read_docstrings(base).items()}
+    for member, below in pairwise(tree.body):
+        match member, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Response
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from kanmodel.explain.ablation import Ablation
 from kanmodel.explain.pruning import PruningRule
 from service.models.registry import Served
 from service.operations.alternative import _WINDOWS, Alternative, Shared, answer, refuse_costly
-from service.operations.members import Output
+from service.operations.members import Output, about
 from service.operations.route import MODEL, Call, Parts, operation
 from service.operations.topology import Count, FidelityInfo, Rule, RuleMembers, describe_fidelity, describe_rule
 from service.operations.windows import ONE_FORM, Columns, Instances
@@ -36,10 +36,8 @@ class AblateRequest(RuleMembers):
 class AblationInfo(TypedDict):
     """The forecast of one instance with and without the removed edges."""
 
-    prediction: Annotated[float, Field(description="Of the full network, as `:predict` returns it.")]
-    ablated_prediction: Annotated[
-        float, Field(description="Of the pruned network; equal to `prediction` if nothing is removed.")
-    ]
+    prediction: Annotated[float, about("Of the full network, as `:predict` returns it.")]
+    ablated_prediction: Annotated[float, about("Of the pruned network; equal to `prediction` if nothing is removed.")]
 
 
 class AblateResponse(Shared):
@@ -47,8 +45,8 @@ class AblateResponse(Shared):
 
     rule: Rule
     fidelity: FidelityInfo
-    edges: Annotated[Count, Field(description="Edges that hold functions.")]
-    ablations: Annotated[list[AblationInfo], Field(description="One per instance.")]
+    edges: Annotated[Count, about("Edges that hold functions.")]
+    ablations: Annotated[list[AblationInfo], about("One per instance.")]
 
 
 def describe_ablation(found: Ablation) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Annotated, Any, NotRequired, TypeVar
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.errors import quote
 from kanmodel.network.config import ModelConfig
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Name, Version
+from service.operations.members import Checkpoint, Name, Version, about
 from service.operations.route import Call, Parts
 from service.operations.windows import RangeWarnings, Warnings, WarningsOmitted, warn_of_range
 from service.settings import Settings
@@ -34,8 +33,8 @@ class Shared(TypedDict):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Unit of its forecasts; null if unknown.")]
+    output: Annotated[str, about("Name of the output.")]
+    unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
     warnings: Warnings
     warnings_omitted: NotRequired[WarningsOmitted]
 

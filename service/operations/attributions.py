@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Annotated, NotRequired
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import faithfulness, importance
@@ -18,7 +17,16 @@ from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Attribution, Importance
 from service.document.operations import describe_picture
 from service.models.registry import Served
-from service.operations.members import Checkpoint, FormatParameter, Interval, Name, OutputQuery, ThemeParameter, Version
+from service.operations.members import (
+    Checkpoint,
+    FormatParameter,
+    Interval,
+    Name,
+    OutputQuery,
+    ThemeParameter,
+    Version,
+    about,
+)
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.bodies import find_limits
@@ -32,20 +40,11 @@ ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseli
 class AttributionsQuery(OutputQuery):
     """The output, and optional parts of the table."""
 
-    baselines: Annotated[
-        bool,
-        Field(
-            description="Whether to include the agreement of the baselines `mean`, `zero` and `reference`; it takes "
-            "longer."
-        ),
-    ] = False
-    groups: Annotated[
-        str | None,
-        Field(
-            description="`groups` of `ExplainRequest` as a string of JSON, such as "
-            '`{"hour": ["hour_sin", "hour_cos"]}` or `null`; by default those of the checkpoint.',
-        ),
-    ] = None
+    baselines: bool = False
+    """Whether to include the agreement of the baselines `mean`, `zero` and `reference`; it takes longer."""
+    groups: str | None = None
+    """`groups` of `ExplainRequest` as a string of JSON, such as `{"hour": ["hour_sin", "hour_cos"]}` or `null`; by
+    default those of the checkpoint."""
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
 
@@ -53,69 +52,45 @@ class AttributionsQuery(OutputQuery):
 class ReferenceInfo(ReferenceSpan):
     """The data and seeds behind the table."""
 
-    seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
-    confidence: Annotated[
-        float,
-        Field(
-            description="Confidence of the intervals (circular block bootstrap, block lengths chosen from the data)."
-        ),
-    ]
+    seed: Annotated[int, about("Seed of the bootstrap and of the permutations.")]
+    confidence: float
+    """Confidence of the intervals (circular block bootstrap, block lengths chosen from the data)."""
 
 
 class RedundantFeature(TypedDict):
     """A feature that is strongly correlated on the reference windows."""
 
-    name: Annotated[str, Field(description="Name of the feature.")]
-    correlation: Annotated[float, Field(description="Pearson correlation over all windows and steps.")]
+    name: Annotated[str, about("Name of the feature.")]
+    correlation: Annotated[float, about("Pearson correlation over all windows and steps.")]
 
 
 class FeatureAttribution(TypedDict):
     """One feature; contributions and errors in the target's unit."""
 
-    name: Annotated[str, Field(description="Name of the feature.")]
-    rank: Annotated[int, Field(description="1 for the largest mean |contribution|.")]
-    verdict: Annotated[
-        Verdict,
-        Field(
-            description="The first that holds, where the even share is 1 / n_features: `disconnected`, no path of live "
-            "edges and nonzero weights leads to the output, and its contribution is exactly 0; `important`, the lower "
-            "bound of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets "
-            "are known; `negligible`, the upper bound of its share is below 0.2 even shares, and the interval of its "
-            "permutation effect includes 0 where targets are known; else `weak`."
-        ),
-    ]
-    connected: Annotated[
-        bool, Field(description="Whether a path of live edges and nonzero weights leads to the output.")
-    ]
-    mean_abs_contribution: Annotated[
-        float, Field(description="Mean magnitude of its contribution, summed over steps; baseline `mean`.")
-    ]
-    interval: Annotated[Interval, Field(description="95 % interval of that mean.")]
-    mean_contribution: Annotated[float, Field(description="Signed mean of its contribution.")]
-    share: Annotated[float, Field(description="Share of all features' mean |contribution|; the shares sum to 1.")]
-    share_interval: Annotated[Interval, Field(description="95 % interval of the share.")]
-    permutation_mae_increase: Annotated[
-        float | None,
-        Field(
-            description="Growth of the mean absolute error when its series are permuted between windows: three times "
-            "between all reference windows, or, of a large model, fewer times and between fewer, taken evenly; null "
-            "without targets."
-        ),
-    ]
-    permutation_interval: Annotated[
-        Interval | None, Field(description="95 % interval of the growth; null without targets.")
-    ]
-    pykan_feature_score: Annotated[
-        float | None,
-        Field(
-            description="pykan's `feature_score`, model units; null after an LSTM, where it would be about units, and "
-            "with too few reference windows."
-        ),
-    ]
-    redundant_with: Annotated[
-        list[RedundantFeature],
-        Field(description="Features with |correlation| >= 0.9, which the model may use in place of this one."),
-    ]
+    name: Annotated[str, about("Name of the feature.")]
+    rank: Annotated[int, about("1 for the largest mean |contribution|.")]
+    verdict: Verdict
+    """The first that holds, where the even share is 1 / n_features: `disconnected`, no path of live edges and nonzero
+    weights leads to the output, and its contribution is exactly 0; `important`, the lower bound of its share is at
+    least 0.5 even shares, and that of its permutation effect above 0 where targets are known; `negligible`, the upper
+    bound of its share is below 0.2 even shares, and the interval of its permutation effect includes 0 where targets are
+    known; else `weak`."""
+    connected: Annotated[bool, about("Whether a path of live edges and nonzero weights leads to the output.")]
+    mean_abs_contribution: float
+    """Mean magnitude of its contribution, summed over steps; baseline `mean`."""
+    interval: Annotated[Interval, about("95 % interval of that mean.")]
+    mean_contribution: Annotated[float, about("Signed mean of its contribution.")]
+    share: Annotated[float, about("Share of all features' mean |contribution|; the shares sum to 1.")]
+    share_interval: Annotated[Interval, about("95 % interval of the share.")]
+    permutation_mae_increase: float | None
+    """Growth of the mean absolute error when its series are permuted between windows: three times between all reference
+    windows, or, of a large model, fewer times and between fewer, taken evenly; null without targets."""
+    permutation_interval: Annotated[Interval | None, about("95 % interval of the growth; null without targets.")]
+    pykan_feature_score: float | None
+    """pykan's `feature_score`, model units; null after an LSTM, where it would be about units, and with too few
+    reference windows."""
+    redundant_with: list[RedundantFeature]
+    """Features with |correlation| >= 0.9, which the model may use in place of this one."""
 
 
 class GroupedAttribution(FeatureAttribution):
@@ -125,16 +100,14 @@ class GroupedAttribution(FeatureAttribution):
     sum to 1. `pykan_feature_score` is null and `redundant_with` empty.
     """
 
-    members: Annotated[list[str], Field(description="Names of the features in it, at any depth.")]
+    members: Annotated[list[str], about("Names of the features in it, at any depth.")]
 
 
 class StepImportance(TypedDict):
     """One step of the windows, in the target's unit."""
 
-    mean_abs_contribution: Annotated[
-        float, Field(description="Mean magnitude of its contribution, summed over features.")
-    ]
-    interval: Annotated[Interval, Field(description="95 % interval of that mean.")]
+    mean_abs_contribution: Annotated[float, about("Mean magnitude of its contribution, summed over features.")]
+    interval: Annotated[Interval, about("95 % interval of that mean.")]
 
 
 class BaselineAgreement(TypedDict):
@@ -142,15 +115,15 @@ class BaselineAgreement(TypedDict):
 
     baselines: Annotated[
         list[ComparedBaseline],
-        Field(
-            description=f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows.",
+        about(
+            f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows.",
             min_length=2,
             max_length=2,
         ),
     ]
-    rank_correlation: Annotated[float, Field(description="Spearman correlation of the features' mean |contribution|.")]
-    share_difference: Annotated[float, Field(description="Largest difference between the shares of a feature.")]
-    feature: Annotated[str, Field(description="Name of the feature with that difference.")]
+    rank_correlation: Annotated[float, about("Spearman correlation of the features' mean |contribution|.")]
+    share_difference: Annotated[float, about("Largest difference between the shares of a feature.")]
+    feature: Annotated[str, about("Name of the feature with that difference.")]
 
 
 class AttributionsResponse(TypedDict):
@@ -159,22 +132,17 @@ class AttributionsResponse(TypedDict):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Unit of the target; null if unknown.")]
+    output: Annotated[str, about("Name of the output.")]
+    unit: Annotated[str | None, about("Unit of the target; null if unknown.")]
     reference: ReferenceInfo
     warnings: ReferenceWarnings
-    features: Annotated[list[FeatureAttribution], Field(description="Most important first.")]
-    groups: Annotated[
-        list[GroupedAttribution],
-        Field(
-            description="The groups, of the request or the checkpoint, and the features that are in none, most "
-            "important first; empty where there are no groups."
-        ),
-    ]
-    steps: Annotated[list[StepImportance], Field(description="Oldest first.")]
-    baselines: NotRequired[
-        Annotated[list[BaselineAgreement], Field(description="One entry per pair of baselines; only if requested.")]
-    ]
+    features: Annotated[list[FeatureAttribution], about("Most important first.")]
+    groups: list[GroupedAttribution]
+    """The groups, of the request or the checkpoint, and the features that are in none, most important first; empty
+    where there are no groups."""
+    steps: Annotated[list[StepImportance], about("Oldest first.")]
+    baselines: NotRequired[list[BaselineAgreement]]
+    """One entry per pair of baselines; only if requested."""
 
 
 def describe_attributions(

@@ -9,67 +9,50 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
-from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.data import Array, refuse_non_finite
 from kanmodel.errors import quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.model import Model
-from service.operations.members import Closed
+from service.operations.members import Closed, about
 from service.wire.errors import unusable
 from service.wire.windows import Axis, read_array, refuse_other_names, window_axes
 
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
-BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, in original units.")]
+BaselineValue = Annotated[float | list[float], about("A number, or one per step, in original units.")]
 
 
 class BaselineValues(Closed):
     """A baseline of given values."""
 
-    values: Annotated[
-        dict[str, BaselineValue],
-        Field(
-            description="For every feature of the model a number or one per step, in original units, oldest step first."
-        ),
-    ]
+    values: dict[str, BaselineValue]
+    """For every feature of the model a number or one per step, in original units, oldest step first."""
 
 
 class BaselineInstance(Closed):
     """Another window as baseline: why has the forecast changed?"""
 
-    instance: Annotated[
-        list[list[float]], Field(description="lookback x n_features, original units, oldest step first.")
-    ]
+    instance: Annotated[list[list[float]], about("lookback x n_features, original units, oldest step first.")]
 
 
 class BaselineReference(Closed):
     """Reference windows as baselines; the explanation is the mean over them."""
 
-    reference: Annotated[int, Field(description="Number of reference windows to draw.", ge=2)]
-    seed: Annotated[int, Field(description="Seed of the draw.", ge=0)] = 0
+    reference: Annotated[int, about("Number of reference windows to draw.", ge=2)]
+    seed: Annotated[int, about("Seed of the draw.", ge=0)] = 0
 
 
 class UsedBaseline(TypedDict):
     """The baseline of an explanation, in original units."""
 
-    kind: Annotated[BaselineKind, Field(description="Kind of the baseline.")]
-    values: NotRequired[
-        Annotated[
-            dict[str, BaselineValue],
-            Field(
-                description="Value per feature; for `reference` the mean over windows and steps; absent for `instance`."
-            ),
-        ]
-    ]
-    reference: NotRequired[
-        Annotated[int, Field(description="Number of reference windows drawn; only for kind `reference`.")]
-    ]
-    seed: NotRequired[Annotated[int, Field(description="Seed of the draw; only for kind `reference`.")]]
-    instance: NotRequired[
-        Annotated[list[list[float]], Field(description="lookback x n_features; only for kind `instance`.")]
-    ]
+    kind: Annotated[BaselineKind, about("Kind of the baseline.")]
+    values: NotRequired[dict[str, BaselineValue]]
+    """Value per feature; for `reference` the mean over windows and steps; absent for `instance`."""
+    reference: NotRequired[Annotated[int, about("Number of reference windows drawn; only for kind `reference`.")]]
+    seed: NotRequired[Annotated[int, about("Seed of the draw; only for kind `reference`.")]]
+    instance: NotRequired[Annotated[list[list[float]], about("lookback x n_features; only for kind `instance`.")]]
 
 
 def describe_baseline(baseline: Baseline, features: Sequence[str], window: Array) -> UsedBaseline:

@@ -21,6 +21,7 @@ from service.operations.members import (
     Name,
     Output,
     Version,
+    about,
 )
 from service.operations.route import MODEL, Call, operation
 from service.operations.windows import ONE_FORM, Columns, Instances
@@ -29,24 +30,18 @@ from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.windows import Axis, read_array, read_output, read_windows, refuse_infinite_windows, window_axes
 from service.work.estimates import NUMBER, OBJECTS
 
-Contributions = Annotated[dict[str, float], Field(description="Contribution of each feature, in the target's unit.")]
+Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
 
 
 class Against(Closed):
     """The other side of a comparison: other windows, another version or another model, or several of these."""
 
-    instances: Annotated[
-        list[list[list[float]]] | None,
-        Field(description="As many windows as in the request; absent: the same windows."),
-    ] = None
-    version: Annotated[
-        str | None,
-        Field(description="Version of the other model; absent: that of the request, or the highest of another model."),
-    ] = None
-    model: Annotated[
-        str | None,
-        Field(description="Name of another model with the same features and lookback; absent: the same model."),
-    ] = None
+    instances: list[list[list[float]]] | None = None
+    """As many windows as in the request; absent: the same windows."""
+    version: str | None = None
+    """Version of the other model; absent: that of the request, or the highest of another model."""
+    model: str | None = None
+    """Name of another model with the same features and lookback; absent: the same model."""
 
 
 class CompareRequest(Closed):
@@ -57,16 +52,10 @@ class CompareRequest(Closed):
     instances: Instances = None
     columns: Columns = None
     output: Output = None
-    against: Annotated[Against, Field(description="The other side.")]
-    tolerance: Annotated[
-        float,
-        Field(
-            description="Largest accepted residual and error of each ledger, in standard deviations of the output on "
-            "the reference windows.",
-            gt=0,
-            strict=True,
-        ),
-    ] = 1e-3
+    against: Annotated[Against, about("The other side.")]
+    tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
+    """Largest accepted residual and error of each ledger, in standard deviations of the output on the reference
+    windows."""
 
 
 class ComparedModel(TypedDict):
@@ -80,41 +69,37 @@ class ComparedModel(TypedDict):
 class DataPart(TypedDict):
     """The part of the difference that is due to the windows."""
 
-    total: Annotated[float, Field(description="The data part, in the target's unit.")]
+    total: Annotated[float, about("The data part, in the target's unit.")]
     contributions: Contributions
 
 
 class ModelPart(TypedDict):
     """The part of the difference that is due to the models."""
 
-    total: Annotated[float, Field(description="The model part, in the target's unit.")]
+    total: Annotated[float, about("The model part, in the target's unit.")]
     contributions: Contributions
-    baseline_shift: Annotated[
-        float, Field(description="Difference of the models at their common baseline: the rest of the total.")
-    ]
+    baseline_shift: Annotated[float, about("Difference of the models at their common baseline: the rest of the total.")]
 
 
 class ComparisonInfo(TypedDict):
     """The difference of two forecasts: data + model = difference."""
 
-    prediction: Annotated[float, Field(description="The forecast.")]
-    against_prediction: Annotated[float, Field(description="The forecast that it is compared with.")]
-    difference: Annotated[float, Field(description="The first minus the second.")]
+    prediction: Annotated[float, about("The forecast.")]
+    against_prediction: Annotated[float, about("The forecast that it is compared with.")]
+    difference: Annotated[float, about("The first minus the second.")]
     data: DataPart
     model: ModelPart
-    residual: Annotated[float, Field(description="Largest gap between the contributions and the totals.")]
-    error: Annotated[float, Field(description="Largest estimated error of a contribution.")]
-    tolerance: Annotated[
-        float, Field(description="Tolerance of residual and error of each ledger, in the target's unit.")
-    ]
-    converged: Annotated[bool, Field(description="Whether every ledger has converged.")]
+    residual: Annotated[float, about("Largest gap between the contributions and the totals.")]
+    error: Annotated[float, about("Largest estimated error of a contribution.")]
+    tolerance: Annotated[float, about("Tolerance of residual and error of each ledger, in the target's unit.")]
+    converged: Annotated[bool, about("Whether every ledger has converged.")]
 
 
 class CompareResponse(Shared):
     """Why the forecasts differ."""
 
     against: ComparedModel
-    comparisons: Annotated[list[ComparisonInfo], Field(description="One per instance.")]
+    comparisons: Annotated[list[ComparisonInfo], about("One per instance.")]
 
 
 def describe_against(other: Served) -> ComparedModel:

@@ -8,67 +8,58 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.model_comparison import EdgeChange, ModelComparison
 from service.models.registry import Served
 from service.operations.compare import ComparedModel, describe_against
-from service.operations.members import Checkpoint, Interval, Name, OutputQuery, Version
+from service.operations.members import Checkpoint, Interval, Name, OutputQuery, Version, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import answer_json
 
-Share = Annotated[float, Field(description="Share of all features' mean |contribution|.")]
+Share = Annotated[float, about("Share of all features' mean |contribution|.")]
 
 
 class ComparisonQuery(OutputQuery):
     """Selects an output, and the model to compare with."""
 
-    against_version: Annotated[
-        str | None,
-        Field(description="Version of the other model; absent: that of the request, or the highest of another model."),
-    ] = None
-    against_model: Annotated[
-        str | None,
-        Field(description="Name of another model with the same features and lookback; absent: the same model."),
-    ] = None
-    fidelity: Annotated[float, Field(description="R2 of the topologies that are compared.", ge=0, le=1)] = 0.99
+    against_version: str | None = None
+    """Version of the other model; absent: that of the request, or the highest of another model."""
+    against_model: str | None = None
+    """Name of another model with the same features and lookback; absent: the same model."""
+    fidelity: Annotated[float, about("R2 of the topologies that are compared.", ge=0, le=1)] = 0.99
 
 
 class FeatureChangeInfo(TypedDict):
     """Change of the importance of a feature."""
 
-    name: Annotated[str, Field(description="Name of the feature.")]
+    name: Annotated[str, about("Name of the feature.")]
     share: Share
-    against_share: Annotated[float, Field(description="The same for the other model.")]
-    change: Annotated[float, Field(description="The first minus the second.")]
-    interval: Annotated[Interval, Field(description="Interval of the change, by resampling windows jointly.")]
+    against_share: Annotated[float, about("The same for the other model.")]
+    change: Annotated[float, about("The first minus the second.")]
+    interval: Annotated[Interval, about("Interval of the change, by resampling windows jointly.")]
 
 
 class EdgeChangeInfo(TypedDict):
     """One edge, matched by its place in both networks; members of a missing edge are null."""
 
-    stage: Annotated[str, Field(description="`front` or `head`.")]
-    layer: Annotated[int, Field(description="Layer of the source node.")]
-    i: Annotated[int, Field(description="Index of the source node.")]
-    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
-    source: Annotated[str, Field(description="Id of the source node.")]
-    target: Annotated[str, Field(description="Id of the target node.")]
-    kept: Annotated[bool | None, Field(description="Whether the topology of this model keeps it.")]
-    against_kept: Annotated[bool | None, Field(description="The same for the other.")]
-    contribution: Annotated[float | None, Field(description="Mean |contribution|, in the target's unit.")]
-    against_contribution: Annotated[float | None, Field(description="The same for the other model.")]
-    change: Annotated[float | None, Field(description="The first minus the second.")]
-    interval: Annotated[Interval | None, Field(description="Interval of the change.")]
-    curve_difference: Annotated[
-        float | None,
-        Field(
-            description="Largest difference of the two curves over the joint support, model units; null if the "
-            "supports do not overlap, and after a layer norm."
-        ),
-    ]
+    stage: Annotated[str, about("`front` or `head`.")]
+    layer: Annotated[int, about("Layer of the source node.")]
+    i: Annotated[int, about("Index of the source node.")]
+    j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
+    source: Annotated[str, about("Id of the source node.")]
+    target: Annotated[str, about("Id of the target node.")]
+    kept: Annotated[bool | None, about("Whether the topology of this model keeps it.")]
+    against_kept: Annotated[bool | None, about("The same for the other.")]
+    contribution: Annotated[float | None, about("Mean |contribution|, in the target's unit.")]
+    against_contribution: Annotated[float | None, about("The same for the other model.")]
+    change: Annotated[float | None, about("The first minus the second.")]
+    interval: Annotated[Interval | None, about("Interval of the change.")]
+    curve_difference: float | None
+    """Largest difference of the two curves over the joint support, model units; null if the supports do not overlap,
+    and after a layer norm."""
 
 
 class ComparisonResponse(OnReference):
@@ -77,19 +68,17 @@ class ComparisonResponse(OnReference):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Unit of its forecasts; null if unknown.")]
+    output: Annotated[str, about("Name of the output.")]
+    unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
     against: ComparedModel
-    fidelity: Annotated[float, Field(description="R2 of the topologies.")]
-    reference_windows: Annotated[int, Field(description="Number of reference windows.")]
-    confidence: Annotated[float, Field(description="Confidence of the intervals.")]
-    difference: Annotated[
-        float, Field(description="Root mean square difference of the forecasts, in the target's unit.")
-    ]
-    mae: Annotated[float | None, Field(description="Mean absolute error; null if targets are unknown.")]
-    against_mae: Annotated[float | None, Field(description="The same for the other model.")]
-    features: Annotated[list[FeatureChangeInfo], Field(description="Largest change first.")]
-    edges: Annotated[list[EdgeChangeInfo], Field(description="Edges of either network, by stage, layer, i and j.")]
+    fidelity: Annotated[float, about("R2 of the topologies.")]
+    reference_windows: Annotated[int, about("Number of reference windows.")]
+    confidence: Annotated[float, about("Confidence of the intervals.")]
+    difference: Annotated[float, about("Root mean square difference of the forecasts, in the target's unit.")]
+    mae: Annotated[float | None, about("Mean absolute error; null if targets are unknown.")]
+    against_mae: Annotated[float | None, about("The same for the other model.")]
+    features: Annotated[list[FeatureChangeInfo], about("Largest change first.")]
+    edges: Annotated[list[EdgeChangeInfo], about("Edges of either network, by stage, layer, i and j.")]
 
 
 def describe_model_comparison(served: Served, other: Served, found: ModelComparison) -> ComparisonResponse:

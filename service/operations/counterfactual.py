@@ -23,7 +23,7 @@ from service.operations.alternative import (
     answer,
     refuse_costly,
 )
-from service.operations.members import Closed, Features, Output, Steps, UnitOf
+from service.operations.members import Closed, Features, Output, Steps, UnitOf, about
 from service.operations.route import MODEL, Call, operation
 from service.operations.windows import ONE_FORM, Columns, Instances
 from service.settings import Settings
@@ -43,12 +43,9 @@ class Target(Closed):
         }
     )
 
-    at_least: Annotated[StrictFloat | None, Field(description="Lower bound.")] = None
-    at_most: Annotated[StrictFloat | None, Field(description="Upper bound.")] = None
-    between: Annotated[
-        list[StrictFloat] | None,
-        Field(description="Lower and upper bound.", min_length=2, max_length=2),
-    ] = None
+    at_least: Annotated[StrictFloat | None, about("Lower bound.")] = None
+    at_most: Annotated[StrictFloat | None, about("Upper bound.")] = None
+    between: Annotated[list[StrictFloat] | None, about("Lower and upper bound.", min_length=2, max_length=2)] = None
 
 
 class CounterfactualRequest(Closed):
@@ -62,48 +59,36 @@ class CounterfactualRequest(Closed):
     target: Target
     features: Features = None
     steps: Steps = None
-    max_features: Annotated[int, Field(description="Most features that change together.", ge=1, strict=True)] = (
-        Search.max_features
-    )
-    within_training_range: Annotated[
-        bool,
-        Field(
-            description="Whether changed values must stay in the feature's training range. A feature shifts by at most "
-            "10 standard deviations in any case.",
-            strict=True,
-        ),
-    ] = True
+    max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = Search.max_features
+    within_training_range: Annotated[bool, Field(strict=True)] = True
+    """Whether changed values must stay in the feature's training range. A feature shifts by at most 10 standard
+    deviations in any case."""
 
 
 class ChangeInfo(TypedDict):
     """A constant added to one feature."""
 
-    feature: Annotated[str, Field(description="Name of the feature.")]
+    feature: Annotated[str, about("Name of the feature.")]
     unit: UnitOf
-    steps: Annotated[list[int], Field(description="First and last step that change; 0 is the newest.")]
-    shift: Annotated[float, Field(description="The constant added at each of these steps, in the feature's unit.")]
-    shift_in_std: Annotated[float, Field(description="The same in training standard deviations.")]
+    steps: Annotated[list[int], about("First and last step that change; 0 is the newest.")]
+    shift: Annotated[float, about("The constant added at each of these steps, in the feature's unit.")]
+    shift_in_std: Annotated[float, about("The same in training standard deviations.")]
 
 
 class SingleFeatureInfo(TypedDict):
     """The effect of changing one feature alone, by sampling its range, and by bounds if there is no recurrent part."""
 
-    feature: Annotated[str, Field(description="Name of the feature.")]
+    feature: Annotated[str, about("Name of the feature.")]
     unit: UnitOf
-    shift: Annotated[float | None, Field(description="The smallest shift found that reaches the target; null if none.")]
-    shift_in_std: Annotated[float | None, Field(description="The same in training standard deviations.")]
-    proven: Annotated[
-        bool,
-        Field(
-            description="True if bounds of the forecasts prove that no shift with a `shift_in_std` nearer to 0 by more "
-            "than 0.001 reaches the target, or none over its range if `shift` is null. False if only samples stand "
-            "behind it: the model has a recurrent part, or 4,096 intervals of the range were not enough."
-        ),
-    ]
-    best_prediction: Annotated[float, Field(description="The sampled forecast nearest to the target.")]
-    searched: Annotated[
-        int, Field(description="Samples over its range. Unless `proven`, the target may be reached unseen between two.")
-    ]
+    shift: Annotated[float | None, about("The smallest shift found that reaches the target; null if none.")]
+    shift_in_std: Annotated[float | None, about("The same in training standard deviations.")]
+    proven: bool
+    """True if bounds of the forecasts prove that no shift with a `shift_in_std` nearer to 0 by more than 0.001 reaches
+    the target, or none over its range if `shift` is null. False if only samples stand behind it: the model has a
+    recurrent part, or 4,096 intervals of the range were not enough."""
+    best_prediction: Annotated[float, about("The sampled forecast nearest to the target.")]
+    searched: int
+    """Samples over its range. Unless `proven`, the target may be reached unseen between two."""
 
 
 class NearestReference(TypedDict):
@@ -112,38 +97,30 @@ class NearestReference(TypedDict):
     Distances are root mean square differences over all cells, in training standard deviations.
     """
 
-    index: Annotated[int, Field(description="Index of the reference window.")]
-    distance: Annotated[float, Field(description="Its distance from the changed window.")]
-    typical: Annotated[
-        float | None,
-        Field(
-            description="Median distance between a reference window and its nearest other; null if there is only one."
-        ),
-    ]
+    index: Annotated[int, about("Index of the reference window.")]
+    distance: Annotated[float, about("Its distance from the changed window.")]
+    typical: float | None
+    """Median distance between a reference window and its nearest other; null if there is only one."""
 
 
 class CounterfactualInfo(TypedDict):
     """The smallest change found; if the target is not reached, the change that comes nearest to it."""
 
-    prediction: Annotated[float, Field(description="The forecast of the instance as given.")]
-    reached: Annotated[bool, Field(description="Whether the target is reached.")]
-    changes: Annotated[
-        list[ChangeInfo],
-        Field(description="Largest first; empty if the forecast already reaches the target."),
-    ]
-    new_prediction: Annotated[float, Field(description="The forecast of `instance`, as `:predict` returns it.")]
-    distance: Annotated[float, Field(description="Sum of the magnitudes of `shift_in_std`.")]
+    prediction: Annotated[float, about("The forecast of the instance as given.")]
+    reached: Annotated[bool, about("Whether the target is reached.")]
+    changes: Annotated[list[ChangeInfo], about("Largest first; empty if the forecast already reaches the target.")]
+    new_prediction: Annotated[float, about("The forecast of `instance`, as `:predict` returns it.")]
+    distance: Annotated[float, about("Sum of the magnitudes of `shift_in_std`.")]
     nearest_reference: NearestReference
-    instance: Annotated[list[list[float]], Field(description="The changed window, lookback x n_features.")]
-    single_features: Annotated[
-        list[SingleFeatureInfo], Field(description="One entry per feature that may change, in the order of the model.")
-    ]
+    instance: Annotated[list[list[float]], about("The changed window, lookback x n_features.")]
+    single_features: list[SingleFeatureInfo]
+    """One entry per feature that may change, in the order of the model."""
 
 
 class CounterfactualResponse(Shared):
     """The smallest changes that reach the target."""
 
-    counterfactuals: Annotated[list[CounterfactualInfo], Field(description="One per instance.")]
+    counterfactuals: Annotated[list[CounterfactualInfo], about("One per instance.")]
 
 
 def describe_counterfactuals(found: Counterfactuals) -> list[CounterfactualInfo]:

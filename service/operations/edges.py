@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import curves
@@ -20,7 +19,7 @@ from kanmodel.explain.topology import Topology
 from kanmodel.show.edge import draw_edge
 from service.document.operations import describe_picture
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Closed, FormatParameter, Name, ThemeParameter, Version
+from service.operations.members import Checkpoint, Closed, FormatParameter, Name, ThemeParameter, Version, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.operations.topology import Rule, RuleQuery, Scores, Stage, describe_rule
@@ -36,21 +35,17 @@ N_FORMULAS = 5
 class CurvesQuery(RuleQuery):
     """How edges are sampled, and by which rule they are pruned."""
 
-    points: Annotated[int, Field(description="Samples of a curve, evenly spaced.", ge=2)] = 101
-    range: Annotated[
-        Range,
-        Field(
-            description="Interval: `support`, 1st to 99th percentile on the reference windows; `reference`, their "
-            "minimum to maximum; `grid`, the core interval of the knots.",
-        ),
-    ] = "support"
+    points: Annotated[int, about("Samples of a curve, evenly spaced.", ge=2)] = 101
+    range: Range = "support"
+    """Interval: `support`, 1st to 99th percentile on the reference windows; `reference`, their minimum to maximum;
+    `grid`, the core interval of the knots."""
 
 
 class CurveQuery(CurvesQuery):
     """How one edge is sampled."""
 
-    stage: Annotated[Stage, Field(description="The KAN of the edge.")] = "head"
-    formulas: Annotated[bool, Field(description="Whether to search for formulas of the edge.")] = False
+    stage: Annotated[Stage, about("The KAN of the edge.")] = "head"
+    formulas: Annotated[bool, about("Whether to search for formulas of the edge.")] = False
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
 
@@ -58,99 +53,74 @@ class CurveQuery(CurvesQuery):
 class Histogram(TypedDict):
     """Histogram of the edge's inputs on the reference windows."""
 
-    edges: Annotated[list[float], Field(description="Edges of the bins, one more than `counts`, model units.")]
-    counts: Annotated[list[int], Field(description="Number of values in each bin.")]
+    edges: Annotated[list[float], about("Edges of the bins, one more than `counts`, model units.")]
+    counts: Annotated[list[int], about("Number of values in each bin.")]
 
 
 class SupportInfo(TypedDict):
     """Distribution of the edge's inputs on the reference windows, model units."""
 
-    p01: Annotated[float, Field(description="1st percentile.")]
-    p50: Annotated[float, Field(description="Median.")]
-    p99: Annotated[float, Field(description="99th percentile.")]
+    p01: Annotated[float, about("1st percentile.")]
+    p50: Annotated[float, about("Median.")]
+    p99: Annotated[float, about("99th percentile.")]
     histogram: Histogram
-    outside_grid: Annotated[
-        float | None,
-        Field(description="Share of the values outside the core interval of the grid; null for a basis without one."),
-    ]
+    outside_grid: float | None
+    """Share of the values outside the core interval of the grid; null for a basis without one."""
 
 
 class LineInfo(TypedDict):
     """Linear fit to the edge on its support, model units."""
 
-    slope: Annotated[float, Field(description="Its slope.")]
-    intercept: Annotated[float, Field(description="Its value at x = 0.")]
-    r2: Annotated[float, Field(description="R2 of the line; 1 for a constant.")]
+    slope: Annotated[float, about("Its slope.")]
+    intercept: Annotated[float, about("Its value at x = 0.")]
+    r2: Annotated[float, about("R2 of the line; 1 for a constant.")]
 
 
 class Formula(TypedDict):
     """A formula c f(a x + b) + d of an edge, model units."""
 
-    expression: Annotated[
-        str,
-        Field(description="A Python expression of x with NumPy's names, with as few digits as keep its R2."),
-    ]
-    r2: Annotated[
-        float,
-        Field(description="Coefficient of determination between `p01` and `p99`; 1 where it is the edge's function."),
-    ]
-    complexity: Annotated[int, Field(description="pykan's price of f; 1 for a straight line.")]
+    expression: Annotated[str, about("A Python expression of x with NumPy's names, with as few digits as keep its R2.")]
+    r2: float
+    """Coefficient of determination between `p01` and `p99`; 1 where it is the edge's function."""
+    complexity: Annotated[int, about("pykan's price of f; 1 for a straight line.")]
 
 
 class EdgeFunction(TypedDict):
     """One edge, sampled; masks and scales included."""
 
-    stage: Annotated[Stage, Field(description="The KAN of the edge.")]
-    layer: Annotated[int, Field(description="Layer of the source node.")]
-    i: Annotated[int, Field(description="Index of the source node.")]
-    j: Annotated[int, Field(description="Index of the target sub-node.")]
-    source: Annotated[str, Field(description="Id of the source node.")]
-    target: Annotated[str, Field(description="Id of the target node or sub-node.")]
-    space: Annotated[Literal["model"], Field(description="Positions, values, knots and scores are in model units.")]
-    x: Annotated[list[float], Field(description="Positions, ascending, model units.")]
-    function_of: Annotated[
-        Literal["input", "normalised input"],
-        Field(
-            description="What x is. After a layer norm it is the normalised input, which depends on all inputs of the "
-            "layer. Where the base reads the input itself, as in fast-kan, `y` is then the spline part alone, and "
-            "`base` 0."
-        ),
-    ]
-    y: Annotated[list[float], Field(description="Values, base + spline (+ symbolic), model units.")]
-    base: Annotated[list[float], Field(description="The base part.")]
-    spline: Annotated[list[float], Field(description="The spline part.")]
-    symbolic: NotRequired[Annotated[list[float], Field(description="The fixed function; only for a symbolic edge.")]]
-    slope: Annotated[list[float], Field(description="dy/dx.")]
-    x_original: NotRequired[
-        Annotated[list[float], Field(description="x in the feature's unit; only if the source is a feature.")]
-    ]
-    y_original: NotRequired[
-        Annotated[
-            list[float],
-            Field(description="y in the target's unit, as it adds to the forecast; only if the edge enters an output."),
-        ]
-    ]
-    unit: Annotated[str | None, Field(description="Unit of `x_original`; null if there is none or it is unknown.")]
-    grid: Annotated[list[float], Field(description="Knots, extended ones included, model units.")]
+    stage: Annotated[Stage, about("The KAN of the edge.")]
+    layer: Annotated[int, about("Layer of the source node.")]
+    i: Annotated[int, about("Index of the source node.")]
+    j: Annotated[int, about("Index of the target sub-node.")]
+    source: Annotated[str, about("Id of the source node.")]
+    target: Annotated[str, about("Id of the target node or sub-node.")]
+    space: Annotated[Literal["model"], about("Positions, values, knots and scores are in model units.")]
+    x: Annotated[list[float], about("Positions, ascending, model units.")]
+    function_of: Literal["input", "normalised input"]
+    """What x is. After a layer norm it is the normalised input, which depends on all inputs of the layer. Where the
+    base reads the input itself, as in fast-kan, `y` is then the spline part alone, and `base` 0."""
+    y: Annotated[list[float], about("Values, base + spline (+ symbolic), model units.")]
+    base: Annotated[list[float], about("The base part.")]
+    spline: Annotated[list[float], about("The spline part.")]
+    symbolic: NotRequired[Annotated[list[float], about("The fixed function; only for a symbolic edge.")]]
+    slope: Annotated[list[float], about("dy/dx.")]
+    x_original: NotRequired[Annotated[list[float], about("x in the feature's unit; only if the source is a feature.")]]
+    y_original: NotRequired[list[float]]
+    """y in the target's unit, as it adds to the forecast; only if the edge enters an output."""
+    unit: Annotated[str | None, about("Unit of `x_original`; null if there is none or it is unknown.")]
+    grid: Annotated[list[float], about("Knots, extended ones included, model units.")]
     support: SupportInfo
     line: LineInfo
-    shape: Annotated[
-        Shape,
-        Field(
-            description="`linear`, `curved`, `flat` if it is nearly constant, or `base_only` if its inputs lie outside "
-            "the grid.",
-        ),
-    ]
+    shape: Shape
+    """`linear`, `curved`, `flat` if it is nearly constant, or `base_only` if its inputs lie outside the grid."""
     scores: NotRequired[Scores]
-    contribution: Annotated[
-        float | None, Field(description="Mean |contribution| over the reference windows, target's unit.")
-    ]
-    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+    contribution: Annotated[float | None, about("Mean |contribution| over the reference windows, target's unit.")]
+    kept: Annotated[bool, about("Whether the rule keeps it.")]
     formulas: NotRequired[
         Annotated[
             list[Formula],
-            Field(
-                description=f"At most {N_FORMULAS}, best first, a straight line among them; only if requested, and "
+            about(
+                f"At most {N_FORMULAS}, best first, a straight line among them; only if requested, and "
                 "not after a layer norm, where an edge is not a function of one number.",
                 max_length=N_FORMULAS,
             ),
@@ -164,7 +134,7 @@ class EdgeContext(OnReference):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output that contributions and `kept` are about.")]
+    output: Annotated[str, about("Name of the output that contributions and `kept` are about.")]
     rule: Rule
 
 
@@ -273,9 +243,9 @@ def _describe_support(support: Support) -> SupportInfo:
 class EdgePath(Closed):
     """Which edge."""
 
-    layer: Annotated[int, Field(description="Layer of the edge's source node.")]
-    i: Annotated[int, Field(description="Index of that node.")]
-    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
+    layer: Annotated[int, about("Layer of the edge's source node.")]
+    i: Annotated[int, about("Index of that node.")]
+    j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
 
 
 @operation("GET", f"{MODEL}/edges", "edges", "read", EdgeList, query=CurvesQuery, is_cached=True)

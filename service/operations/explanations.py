@@ -43,7 +43,7 @@ from service.operations.baselines import (
     describe_baseline,
     describe_reference_baselines,
 )
-from service.operations.members import Checkpoint, Closed, Name, Version
+from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.predict import Predictions
 from service.operations.windows import ONE_FORM, Columns, Instances, RangeWarnings, Warnings, WarningsOmitted
 from service.telemetry.metrics import Metrics
@@ -59,7 +59,7 @@ Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 _Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 _Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
-ExplainedOutput = Annotated[str | list[str], Field(description="The explained output; a list if the request has one.")]
+ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one.")]
 
 
 class ExplainRequest(Closed):
@@ -69,105 +69,55 @@ class ExplainRequest(Closed):
 
     instances: Instances = None
     columns: Columns = None
-    output: Annotated[
-        str | list[str] | None,
-        Field(description="Name of an output, or a list of names; optional if the model has one."),
-    ] = None
-    detail: Annotated[
-        Detail,
-        Field(
-            description="`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes "
-            "and edges as well.",
-        ),
-    ] = "features"
+    output: str | list[str] | None = None
+    """Name of an output, or a list of names; optional if the model has one."""
+    detail: Detail = "features"
+    """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
     baseline: Annotated[
         BaselineName | BaselineReference | BaselineValues | BaselineInstance | None,
-        Field(
-            description="The baseline of the path: `mean`, each feature's mean over the reference windows; `zero`, its "
+        about(
+            "The baseline of the path: `mean`, each feature's mean over the reference windows; `zero`, its "
             f"training mean; `reference`, the average over {DEFAULT_COUNT} reference windows, or as many as given "
-            "(expected gradients); given values; or another window.",
+            "(expected gradients); given values; or another window."
         ),
     ] = "mean"
-    groups: Annotated[
-        _Groups | None,
-        Field(
-            description="Features that mean one thing, whose contributions are summed in `contributions_by_group`: "
-            '`{"hour": ["hour_sin", "hour_cos"]}`. A member may be another group; each is in one at most. Absent: '
-            "those of the checkpoint; null: none.",
-        ),
-    ] = None
-    segments: Annotated[
-        _Segments | None,
-        Field(
-            description="Steps whose contributions are summed, by their first and last, 0 the newest: "
-            '`{"last six hours": [-5, 0]}`. They may not overlap. Steps that are in none are entries of their own, '
-            "such as `other steps -23 to -6`.",
-        ),
-    ] = None
-    tolerance: Annotated[
-        float,
-        Field(
-            description="Largest accepted residual and error, in standard deviations of the output on the reference "
-            "windows.",
-            gt=0,
-            strict=True,
-        ),
-    ] = 1e-3
-    effects: Annotated[
-        bool,
-        Field(
-            description="Whether each explanation has `effects` too: what the forecast loses without each feature, and "
-            "what each does alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, "
-            "output, baseline and feature, or cell, which count as path nodes in `max_path_nodes`.",
-            strict=True,
-        ),
-    ] = False
-    receipt: Annotated[
-        bool,
-        Field(
-            description="Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer.",
-            strict=True,
-        ),
-    ] = False
-    progress: Annotated[
-        bool,
-        Field(
-            description='Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the '
-            "explanations, one after each slice of work: how many explanations are computed, of how many, and how many "
-            "slices that took. Only with `Accept: application/x-ndjson`.",
-            strict=True,
-        ),
-    ] = False
+    groups: _Groups | None = None
+    """Features that mean one thing, whose contributions are summed in `contributions_by_group`: `{"hour": ["hour_sin",
+    "hour_cos"]}`. A member may be another group; each is in one at most. Absent: those of the checkpoint; null:
+    none."""
+    segments: _Segments | None = None
+    """Steps whose contributions are summed, by their first and last, 0 the newest: `{"last six hours": [-5, 0]}`. They
+    may not overlap. Steps that are in none are entries of their own, such as `other steps -23 to -6`."""
+    tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
+    """Largest accepted residual and error, in standard deviations of the output on the reference windows."""
+    effects: Annotated[bool, Field(strict=True)] = False
+    """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
+    alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, output, baseline and
+    feature, or cell, which count as path nodes in `max_path_nodes`."""
+    receipt: Annotated[bool, Field(strict=True)] = False
+    """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
+    progress: Annotated[bool, Field(strict=True)] = False
+    """Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the explanations, one
+    after each slice of work: how many explanations are computed, of how many, and how many slices that took. Only with
+    `Accept: application/x-ndjson`."""
 
 
 class EdgeContribution(TypedDict):
     """The contribution of one edge."""
 
-    i: Annotated[int, Field(description="Index of the source node.")]
-    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
-    contribution: Annotated[float, Field(description="Its contribution, in the target's unit.")]
+    i: Annotated[int, about("Index of the source node.")]
+    j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
+    contribution: Annotated[float, about("Its contribution, in the target's unit.")]
 
 
 class LayerContributions(TypedDict):
     """Contributions of one layer; they sum to prediction - baseline_prediction."""
 
-    stage: Annotated[
-        Literal["input", "front", "lstm", "gru", "cell", "head", "output"],
-        Field(description="Part of the network."),
-    ]
-    layer: Annotated[int, Field(description="Index of the layer within its stage.")]
-    nodes: NotRequired[
-        Annotated[
-            list[float],
-            Field(description="Contribution of each node; absent if another stage lists them."),
-        ]
-    ]
-    edges: NotRequired[
-        Annotated[
-            list[EdgeContribution],
-            Field(description="Contributions of the edges from this layer, by i, then j; absent if there are none."),
-        ]
-    ]
+    stage: Annotated[Literal["input", "front", "lstm", "gru", "cell", "head", "output"], about("Part of the network.")]
+    layer: Annotated[int, about("Index of the layer within its stage.")]
+    nodes: NotRequired[Annotated[list[float], about("Contribution of each node; absent if another stage lists them.")]]
+    edges: NotRequired[list[EdgeContribution]]
+    """Contributions of the edges from this layer, by i, then j; absent if there are none."""
 
 
 class Effect(TypedDict):
@@ -177,108 +127,69 @@ class Effect(TypedDict):
     with others. Neither sums to F(x) - F(x0).
     """
 
-    removed: Annotated[float, Field(description="The loss by removal: F(x) - F(x with the feature at x0).")]
-    alone: Annotated[float, Field(description="The effect alone: F(x0 with the feature at x) - F(x0).")]
+    removed: Annotated[float, about("The loss by removal: F(x) - F(x with the feature at x0).")]
+    alone: Annotated[float, about("The effect alone: F(x0 with the feature at x) - F(x0).")]
 
 
 class StepEffects(TypedDict):
     """The same for each step of each feature, lookback x n_features, oldest step first."""
 
-    removed: Annotated[list[list[float]], Field(description="F(x) - F(x with that cell at x0).")]
-    alone: Annotated[list[list[float]], Field(description="F(x0 with that cell at x) - F(x0).")]
+    removed: Annotated[list[list[float]], about("F(x) - F(x with that cell at x0).")]
+    alone: Annotated[list[list[float]], about("F(x0 with that cell at x) - F(x0).")]
 
 
 class Explanation(TypedDict):
     """The ledger of one instance and one output, in the target's unit."""
 
-    instance: Annotated[int, Field(description="Index of the instance.")]
-    output: Annotated[str, Field(description="Name of the output.")]
-    prediction: Annotated[float, Field(description="The forecast F(x).")]
-    baseline_prediction: Annotated[
-        float, Field(description="The forecast of the baseline, F(x0); the mean over several baselines.")
-    ]
-    contributions: Annotated[
-        dict[str, float],
-        Field(description="Contribution of each feature, over all steps; they sum to F(x) - F(x0) (completeness)."),
-    ]
-    contributions_by_group: NotRequired[
-        Annotated[
-            dict[str, float | dict[str, float]],
-            Field(
-                description="Of each group, and of each feature that is in none; of each segment where there are "
-                "`segments`. Only where there are groups or segments."
-            ),
-        ]
-    ]
-    steps: NotRequired[
-        Annotated[
-            list[list[float]],
-            Field(description="lookback x n_features, oldest step first; only for detail `steps` and `flow`."),
-        ]
-    ]
-    effects: NotRequired[Annotated[dict[str, Effect], Field(description="Of each feature; only where asked for.")]]
-    effects_by_group: NotRequired[
-        Annotated[
-            dict[str, Effect | dict[str, Effect]],
-            Field(description="Of what `contributions_by_group` is of, in the same form; with `effects`."),
-        ]
-    ]
-    step_effects: NotRequired[
-        Annotated[StepEffects, Field(description="Of each cell; with `effects` and detail `steps` or `flow`.")]
-    ]
-    layers: NotRequired[
-        Annotated[
-            list[LayerContributions],
-            Field(description="In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."),
-        ]
-    ]
-    residual: Annotated[
-        float,
-        Field(
-            description="Largest deviation of a layer's sum from F(x) - F(x0), or of a KAN node from in = out (Captum: "
-            "convergence delta)."
-        ),
-    ]
-    error: Annotated[
-        float,
-        Field(description="Largest estimated error of any contribution of this explanation; not below the residual."),
-    ]
-    tolerance: Annotated[float, Field(description="The bound on residual and error, in the target's unit.")]
-    converged: Annotated[
-        bool,
-        Field(
-            description="Whether both are within the tolerance, and no node of the network jumps between two "
-            "neighbouring points of the path."
-        ),
-    ]
-    path_nodes: Annotated[int, Field(description="Number of nodes of the integration path.")]
-    standard_error: Annotated[
-        dict[str, float] | None,
-        Field(description="Standard error of each feature's contribution, for baseline `reference`; otherwise null."),
-    ]
+    instance: Annotated[int, about("Index of the instance.")]
+    output: Annotated[str, about("Name of the output.")]
+    prediction: Annotated[float, about("The forecast F(x).")]
+    baseline_prediction: float
+    """The forecast of the baseline, F(x0); the mean over several baselines."""
+    contributions: dict[str, float]
+    """Contribution of each feature, over all steps; they sum to F(x) - F(x0) (completeness)."""
+    contributions_by_group: NotRequired[dict[str, float | dict[str, float]]]
+    """Of each group, and of each feature that is in none; of each segment where there are `segments`. Only where there
+    are groups or segments."""
+    steps: NotRequired[list[list[float]]]
+    """lookback x n_features, oldest step first; only for detail `steps` and `flow`."""
+    effects: NotRequired[Annotated[dict[str, Effect], about("Of each feature; only where asked for.")]]
+    effects_by_group: NotRequired[dict[str, Effect | dict[str, Effect]]]
+    """Of what `contributions_by_group` is of, in the same form; with `effects`."""
+    step_effects: NotRequired[StepEffects]
+    """Of each cell; with `effects` and detail `steps` or `flow`."""
+    layers: NotRequired[list[LayerContributions]]
+    """In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."""
+    residual: float
+    """Largest deviation of a layer's sum from F(x) - F(x0), or of a KAN node from in = out (Captum: convergence
+    delta)."""
+    error: float
+    """Largest estimated error of any contribution of this explanation; not below the residual."""
+    tolerance: Annotated[float, about("The bound on residual and error, in the target's unit.")]
+    converged: bool
+    """Whether both are within the tolerance, and no node of the network jumps between two neighbouring points of the
+    path."""
+    path_nodes: Annotated[int, about("Number of nodes of the integration path.")]
+    standard_error: dict[str, float] | None
+    """Standard error of each feature's contribution, for baseline `reference`; otherwise null."""
 
 
 class Versions(TypedDict):
     """Versions of the software that computed the numbers."""
 
-    kanscope: Annotated[str, Field(description="This service.")]
-    torch: Annotated[str, Field(description="PyTorch, with its build.")]
-    numpy: Annotated[str, Field(description="NumPy.")]
-    python: Annotated[str, Field(description="Python.")]
+    kanscope: Annotated[str, about("This service.")]
+    torch: Annotated[str, about("PyTorch, with its build.")]
+    numpy: Annotated[str, about("NumPy.")]
+    python: Annotated[str, about("Python.")]
 
 
 class InputHash(TypedDict):
     """A hash of the explained windows."""
 
-    sha256: Annotated[
-        str,
-        Field(
-            description="SHA-256 of the windows in original units as little-endian float64, row by row: in Python "
-            '`hashlib.sha256(numpy.asarray(instances, "<f8").tobytes())`.',
-            pattern="^[0-9a-f]{64}$",
-        ),
-    ]
-    shape: Annotated[list[int], Field(description="[n, lookback, n_features].", min_length=3, max_length=3)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the windows in original units as little-endian float64, row by row: in Python
+    `hashlib.sha256(numpy.asarray(instances, "<f8").tobytes())`."""
+    shape: Annotated[list[int], about("[n, lookback, n_features].", min_length=3, max_length=3)]
 
 
 class Receipt(TypedDict):
@@ -287,40 +198,20 @@ class Receipt(TypedDict):
     checkpoint: Checkpoint
     versions: Versions
     input: InputHash
-    method: Annotated[
-        Method,
-        Field(
-            description="`integrated_gradients` along the straight path from one baseline, or `expected_gradients`, "
-            "their mean over several; units, nodes and edges by conductance along the same path."
-        ),
-    ]
+    method: Method
+    """`integrated_gradients` along the straight path from one baseline, or `expected_gradients`, their mean over
+    several; units, nodes and edges by conductance along the same path."""
     output: ExplainedOutput
-    detail: Annotated[Detail, Field(description="Level of detail.")]
-    effects: NotRequired[Annotated[bool, Field(description="True if effects were requested.")]]
-    baseline: Annotated[UsedBaseline, Field(description="The baseline, with the seed of a draw.")]
-    groups: Annotated[_Groups, Field(description="Groups of features whose contributions are summed; may be empty.")]
-    segments: Annotated[
-        _Segments,
-        Field(
-            description="Segments of steps whose contributions are summed, with those of steps that no given one "
-            "holds; may be empty."
-        ),
-    ]
-    tolerance: Annotated[
-        float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
-    ]
-    path_nodes: Annotated[
-        int,
-        Field(
-            description="Nodes of the path to begin with, positions of a Clenshaw-Curtis rule: a multiple of 4, and "
-            "one.",
-            ge=5,
-        ),
-    ]
-    halvings: Annotated[
-        int,
-        Field(description="Most bisections of any part of a path.", ge=0),
-    ]
+    detail: Annotated[Detail, about("Level of detail.")]
+    effects: NotRequired[Annotated[bool, about("True if effects were requested.")]]
+    baseline: Annotated[UsedBaseline, about("The baseline, with the seed of a draw.")]
+    groups: Annotated[_Groups, about("Groups of features whose contributions are summed; may be empty.")]
+    segments: _Segments
+    """Segments of steps whose contributions are summed, with those of steps that no given one holds; may be empty."""
+    tolerance: Annotated[float, about("Largest accepted residual and error, in standard deviations of the output.")]
+    path_nodes: Annotated[int, Field(ge=5)]
+    """Nodes of the path to begin with, positions of a Clenshaw-Curtis rule: a multiple of 4, and one."""
+    halvings: Annotated[int, about("Most bisections of any part of a path.", ge=0)]
 
 
 class ExplainHeader(TypedDict):
@@ -330,24 +221,20 @@ class ExplainHeader(TypedDict):
     version: Version
     checkpoint: Checkpoint
     output: ExplainedOutput
-    unit: Annotated[
-        str | list[str | None] | None,
-        Field(description="Unit of the target, null if unknown; a list if `output` is one."),
-    ]
+    unit: str | list[str | None] | None
+    """Unit of the target, null if unknown; a list if `output` is one."""
     baseline: UsedBaseline
     predictions: Predictions
     warnings: Warnings
     warnings_omitted: NotRequired[WarningsOmitted]
-    receipt: NotRequired[Annotated[Receipt, Field(description="Only if requested.")]]
+    receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
 
 
 class ExplainResponse(ExplainHeader):
     """The explanations of a request."""
 
-    explanations: Annotated[
-        list[Explanation],
-        Field(description="One per instance; with several outputs, one per instance and output."),
-    ]
+    explanations: list[Explanation]
+    """One per instance; with several outputs, one per instance and output."""
 
 
 def describe_explanation(explained: Explained, detail: Detail, first: int) -> Iterator[Explanation]:

@@ -15,7 +15,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.explain.formula import Formulas
 from service.document.operations import describe_text
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Name, OutputQuery, Version
+from service.operations.members import Checkpoint, Name, OutputQuery, Version, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.headers import choose_media_type, find_header
@@ -27,63 +27,49 @@ FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"
 class FormulaQuery(OutputQuery):
     """Selects an output, and the form of its formulas."""
 
-    complexity: Annotated[
-        int | None,
-        Field(description="Only the formula nearest to the model of at most this complexity.", ge=1),
-    ] = None
-    format: Annotated[
-        FormulaFormat,
-        Field(
-            description="`json`: all formulas, or the one of `complexity`; `python` and `latex`: that one as text, of "
-            "any complexity where that is absent."
-        ),
-    ] = "json"
+    complexity: Annotated[int | None, Field(ge=1)] = None
+    """Only the formula nearest to the model of at most this complexity."""
+    format: FormulaFormat = "json"
+    """`json`: all formulas, or the one of `complexity`; `python` and `latex`: that one as text, of any complexity where
+    that is absent."""
 
 
 class VariableInfo(TypedDict):
     """The meaning of a symbol in a formula."""
 
-    node: Annotated[str, Field(description="Id of the node, such as `lstm:7` or `feature:temp_c`.")]
-    profile: Annotated[
-        dict[str, float], Field(description="Features with the largest shares in its value; empty for a feature.")
-    ]
+    node: Annotated[str, about("Id of the node, such as `lstm:7` or `feature:temp_c`.")]
+    profile: Annotated[dict[str, float], about("Features with the largest shares in its value; empty for a feature.")]
 
 
 class FormulaInfo(TypedDict):
     """One formula. R2 and error are through the whole model, on the reference windows `judged`."""
 
-    complexity: Annotated[int, Field(description="Sum of pykan's complexities of its functions, plus one.")]
-    r2: Annotated[
-        float | None,
-        Field(description="R2 against the model; null if the formula has no finite value on one of these windows."),
-    ]
-    mae: Annotated[
-        float | None,
-        Field(description="Mean absolute error against the targets; null if they are unknown, or as for `r2`."),
-    ]
-    expression: Annotated[str, Field(description="A Python expression, in original units.")]
-    python: Annotated[str, Field(description="A self-contained Python function of NumPy arrays.")]
-    latex: Annotated[str, Field(description="The same expression in LaTeX.")]
-    variables: Annotated[
-        dict[str, VariableInfo], Field(description="The meaning of its symbols, in the order of the arguments.")
-    ]
+    complexity: Annotated[int, about("Sum of pykan's complexities of its functions, plus one.")]
+    r2: float | None
+    """R2 against the model; null if the formula has no finite value on one of these windows."""
+    mae: float | None
+    """Mean absolute error against the targets; null if they are unknown, or as for `r2`."""
+    expression: Annotated[str, about("A Python expression, in original units.")]
+    python: Annotated[str, about("A self-contained Python function of NumPy arrays.")]
+    latex: Annotated[str, about("The same expression in LaTeX.")]
+    variables: Annotated[dict[str, VariableInfo], about("The meaning of its symbols, in the order of the arguments.")]
 
 
 class PartInfo(TypedDict):
     """The reference windows of one purpose."""
 
-    windows: Annotated[int, Field(description="Their number.")]
-    first: Annotated[str | None, Field(description="Time stamp of the first; null if unknown.")]
-    last: Annotated[str | None, Field(description="That of the last.")]
-    separate: Annotated[bool, Field(description="Whether none shares a step with a window of another part.")]
+    windows: Annotated[int, about("Their number.")]
+    first: Annotated[str | None, about("Time stamp of the first; null if unknown.")]
+    last: Annotated[str | None, about("That of the last.")]
+    separate: Annotated[bool, about("Whether none shares a step with a window of another part.")]
 
 
 class FormulaWindows(TypedDict):
     """The three parts of the reference windows: blocks of them in turn."""
 
-    searched: Annotated[PartInfo, Field(description="On which formulas are searched and fitted.")]
-    chosen: Annotated[PartInfo, Field(description="Which choose the formulas of the front.")]
-    judged: Annotated[PartInfo, Field(description="On which R2 and error are measured.")]
+    searched: Annotated[PartInfo, about("On which formulas are searched and fitted.")]
+    chosen: Annotated[PartInfo, about("Which choose the formulas of the front.")]
+    judged: Annotated[PartInfo, about("On which R2 and error are measured.")]
 
 
 class FormulaResponse(OnReference):
@@ -92,13 +78,11 @@ class FormulaResponse(OnReference):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Its unit; null if unknown.")]
+    output: Annotated[str, about("Name of the output.")]
+    unit: Annotated[str | None, about("Its unit; null if unknown.")]
     windows: FormulaWindows
-    formulas: Annotated[
-        list[FormulaInfo],
-        Field(description="Simplest first, each nearer to the model than the last on `chosen` windows."),
-    ]
+    formulas: list[FormulaInfo]
+    """Simplest first, each nearer to the model than the last on `chosen` windows."""
 
 
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:

@@ -11,12 +11,12 @@ import asyncio
 from typing import Annotated, Literal
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
 from service.document.errors import describe_unreadiness
 from service.models.registry import Registry
+from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model
 from service.operations.route import Call, operation
 from service.wire.errors import ErrorResponse, NotReadyError, describe_error
@@ -27,28 +27,28 @@ from service.wire.json import answer_json
 class Health(TypedDict):
     """The process is alive."""
 
-    status: Annotated[Literal["ok"], Field(description="Always `ok`.")]
+    status: Annotated[Literal["ok"], about("Always `ok`.")]
 
 
 class Readiness(TypedDict):
     """At least one model answers."""
 
-    ready: Annotated[Literal[True], Field(description="Always true: until then the answer is a 503.")]
-    models: Annotated[list[ModelSummary], Field(description="Every model of the folder, with the reason of a failure.")]
+    ready: Annotated[Literal[True], about("Always true: until then the answer is a 503.")]
+    models: Annotated[list[ModelSummary], about("Every model of the folder, with the reason of a failure.")]
 
 
 class ServerHealth(TypedDict):
     """Liveness and readiness."""
 
-    live: Annotated[Literal[True], Field(description="Always true.")]
-    ready: Annotated[bool, Field(description="Whether a model answers.")]
+    live: Annotated[Literal[True], about("Always true.")]
+    ready: Annotated[bool, about("Whether a model answers.")]
 
 
 class UnreadyResponse(ErrorResponse):
     """The error of a service that is not ready."""
 
-    live: Annotated[Literal[True], Field(description="Always true.")]
-    ready: Annotated[Literal[False], Field(description="Always false.")]
+    live: Annotated[Literal[True], about("Always true.")]
+    ready: Annotated[Literal[False], about("Always false.")]
 
 
 @operation("GET", "/healthz", "health", None, Health)

@@ -31,7 +31,7 @@ from kanmodel.network.config import Groups
 from service.models.registry import Entry, Served
 from service.operations.baselines import BaselineName, read_baseline
 from service.operations.explanations import Advance, Explanation, Question, compute_explanations, estimate_explanations
-from service.operations.members import Checkpoint, Closed, Name, Version
+from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness, describe_readiness
 from service.operations.route import MODEL_V2, VERSION_V2, Call, operation
 from service.operations.windows import warn_of_range
@@ -54,23 +54,23 @@ Datatype = TypeAliasType(
 OutputName = TypeAliasType(
     "OutputName", Literal["predictions", "contributions", "contributions_by_group", "residual", "error"]
 )
-OutputDatatype = Annotated[Literal["FP64"], Field(description="Datatype of the values.")]
-TensorShape = Annotated[list[int], Field(description="Its shape; -1 for any size.")]
+OutputDatatype = Annotated[Literal["FP64"], about("Datatype of the values.")]
+TensorShape = Annotated[list[int], about("Its shape; -1 for any size.")]
 
 
 class ServerMetadata(TypedDict):
     """What answers."""
 
-    name: Annotated[str, Field(description="Name of the service.")]
-    version: Annotated[str, Field(description="Its version.")]
-    extensions: Annotated[list[str], Field(description="Protocol extensions that it supports.")]
+    name: Annotated[str, about("Name of the service.")]
+    version: Annotated[str, about("Its version.")]
+    extensions: Annotated[list[str], about("Protocol extensions that it supports.")]
 
 
 class TensorMetadata(TypedDict):
     """A tensor of requests or answers."""
 
-    name: Annotated[str, Field(description="Its name.")]
-    datatype: Annotated[Datatype, Field(description="Its datatype.")]
+    name: Annotated[str, about("Its name.")]
+    datatype: Annotated[Datatype, about("Its datatype.")]
     shape: TensorShape
 
 
@@ -78,178 +78,116 @@ class ModelMetadataParameters(TypedDict):
     """The names along the axes of the tensors."""
 
     checkpoint: Checkpoint
-    features: Annotated[
-        list[str],
-        Field(description="Names along the last axis of the input; one tensor per feature may be sent instead."),
-    ]
-    outputs: Annotated[list[str], Field(description="Names along the last axis of `predictions`.")]
-    groups: Annotated[
-        list[str],
-        Field(
-            description="Names along the third axis of `contributions_by_group` for a request without groups; empty if "
-            "the checkpoint has none."
-        ),
-    ]
+    features: list[str]
+    """Names along the last axis of the input; one tensor per feature may be sent instead."""
+    outputs: Annotated[list[str], about("Names along the last axis of `predictions`.")]
+    groups: list[str]
+    """Names along the third axis of `contributions_by_group` for a request without groups; empty if the checkpoint has
+    none."""
 
 
 class ModelMetadata(TypedDict):
     """The tensors of a model."""
 
     name: Name
-    versions: Annotated[list[str], Field(description="Versions that are ready, highest first.")]
-    platform: Annotated[Literal["kanscope"], Field(description="Always `kanscope`.")]
-    inputs: Annotated[list[TensorMetadata], Field(description="Tensors of a request.")]
-    outputs: Annotated[list[TensorMetadata], Field(description="Tensors of an answer by default.")]
+    versions: Annotated[list[str], about("Versions that are ready, highest first.")]
+    platform: Annotated[Literal["kanscope"], about("Always `kanscope`.")]
+    inputs: Annotated[list[TensorMetadata], about("Tensors of a request.")]
+    outputs: Annotated[list[TensorMetadata], about("Tensors of an answer by default.")]
     parameters: ModelMetadataParameters
 
 
 class InferInputParameters(Closed):
     """Parameters of an input."""
 
-    binary_data_size: Annotated[
-        int | None,
-        Field(
-            description="Length of its values in the binary part, which has them in the order of the inputs.",
-            ge=0,
-            strict=True,
-        ),
-    ] = None
+    binary_data_size: Annotated[int | None, Field(ge=0, strict=True)] = None
+    """Length of its values in the binary part, which has them in the order of the inputs."""
 
 
 class InferInput(Closed):
     """An input tensor."""
 
-    name: Annotated[
-        str,
-        Field(
-            description="`instances` for all features, n x lookback x n_features; or the name of a feature, n x "
-            "lookback, one tensor for each. Original units, oldest step first.",
-            strict=True,
-        ),
-    ]
-    shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(description="Its shape.", max_length=8)]
-    datatype: Annotated[Datatype, Field(description="Its datatype; values are read as numbers of any datatype.")]
+    name: Annotated[str, Field(strict=True)]
+    """`instances` for all features, n x lookback x n_features; or the name of a feature, n x lookback, one tensor for
+    each. Original units, oldest step first."""
+    shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], about("Its shape.", max_length=8)]
+    datatype: Annotated[Datatype, about("Its datatype; values are read as numbers of any datatype.")]
     parameters: InferInputParameters | None = None
-    data: Annotated[
-        Any,
-        Field(description="Its values, nested like the shape or flat in row-major order; absent if they are binary."),
-    ] = None
+    data: Any = None
+    """Its values, nested like the shape or flat in row-major order; absent if they are binary."""
 
 
 class InferOutputParameters(Closed):
     """Parameters of a requested output."""
 
-    binary_data: Annotated[
-        bool | None, Field(description="Whether its values are returned as binary data after the JSON.", strict=True)
-    ] = None
+    binary_data: Annotated[bool | None, Field(strict=True)] = None
+    """Whether its values are returned as binary data after the JSON."""
 
 
 class InferOutputRequest(Closed):
     """A requested output tensor."""
 
-    name: Annotated[OutputName, Field(description="Its name.")]
+    name: Annotated[OutputName, about("Its name.")]
     parameters: InferOutputParameters | None = None
 
 
 class InferParameters(Closed):
     """Parameters of a request."""
 
-    explain: Annotated[
-        bool,
-        Field(
-            description="Whether to explain the forecasts, in the tensors `contributions`, `residual` and `error`. "
-            "Needs an API key with the scope explain, if keys are needed.",
-            strict=True,
-        ),
-    ] = False
-    detail: Annotated[
-        Literal["features", "steps"],
-        Field(description="Whether `contributions` are of features, or of steps and features."),
-    ] = "features"
-    baseline: Annotated[BaselineName, Field(description="The baseline, as in `ExplainRequest`.")] = "mean"
-    groups: Annotated[
-        str | None,
-        Field(
-            description="`groups` of `ExplainRequest` as a string of JSON, such as "
-            '`{"hour": ["hour_sin", "hour_cos"]}` or `null`; by default those of the checkpoint.',
-            strict=True,
-        ),
-    ] = None
-    segments: Annotated[
-        str | None,
-        Field(
-            description='`segments` of `ExplainRequest` as a string of JSON, such as `{"last six hours": [-5, 0]}`.',
-            strict=True,
-        ),
-    ] = None
-    binary_data_output: Annotated[bool, Field(description="Default of `binary_data` for all outputs.", strict=True)] = (
-        False
-    )
+    explain: Annotated[bool, Field(strict=True)] = False
+    """Whether to explain the forecasts, in the tensors `contributions`, `residual` and `error`. Needs an API key with
+    the scope explain, if keys are needed."""
+    detail: Literal["features", "steps"] = "features"
+    """Whether `contributions` are of features, or of steps and features."""
+    baseline: Annotated[BaselineName, about("The baseline, as in `ExplainRequest`.")] = "mean"
+    groups: Annotated[str | None, Field(strict=True)] = None
+    """`groups` of `ExplainRequest` as a string of JSON, such as `{"hour": ["hour_sin", "hour_cos"]}` or `null`; by
+    default those of the checkpoint."""
+    segments: Annotated[str | None, Field(strict=True)] = None
+    """`segments` of `ExplainRequest` as a string of JSON, such as `{"last six hours": [-5, 0]}`."""
+    binary_data_output: Annotated[bool, about("Default of `binary_data` for all outputs.", strict=True)] = False
 
 
 class InferRequest(Closed):
     """Windows to forecast, as tensors."""
 
-    id: Annotated[
-        str | None,
-        Field(description="Id of the request, repeated in the answer.", max_length=128, strict=True),
-    ] = None
-    model_name: Annotated[
-        str | None, Field(description="Sent by KServe's client besides the path; ignored.", strict=True)
-    ] = None
+    id: Annotated[str | None, about("Id of the request, repeated in the answer.", max_length=128, strict=True)] = None
+    model_name: Annotated[str | None, about("Sent by KServe's client besides the path; ignored.", strict=True)] = None
     parameters: InferParameters | None = None
-    inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1, fail_fast=True)]
-    outputs: Annotated[
-        list[InferOutputRequest] | None,
-        Field(description="The requested outputs; absent or empty: all.", max_length=5),
-    ] = None
+    inputs: Annotated[list[InferInput], about("The input tensors.", min_length=1, fail_fast=True)]
+    outputs: Annotated[list[InferOutputRequest] | None, Field(max_length=5)] = None
+    """The requested outputs; absent or empty: all."""
 
 
 class InferResponseParameters(TypedDict):
     """Parameters of an answer."""
 
     checkpoint: Checkpoint
-    outside_range: Annotated[
-        int, Field(description="Number of pairs of a window and a feature outside the training range.", ge=0)
-    ]
-    converged: NotRequired[
-        Annotated[bool, Field(description="Whether every explanation has converged; only with explanations.")]
-    ]
-    groups: NotRequired[
-        Annotated[
-            list[str],
-            Field(
-                description="Names along the third axis of `contributions_by_group`: the groups, then the features "
-                "that are in none; only with groups or segments."
-            ),
-        ]
-    ]
-    segments: NotRequired[Annotated[list[str], Field(description="Names along its fourth axis; only with segments.")]]
+    outside_range: Annotated[int, about("Number of pairs of a window and a feature outside the training range.", ge=0)]
+    converged: NotRequired[Annotated[bool, about("Whether every explanation has converged; only with explanations.")]]
+    groups: NotRequired[list[str]]
+    """Names along the third axis of `contributions_by_group`: the groups, then the features that are in none; only with
+    groups or segments."""
+    segments: NotRequired[Annotated[list[str], about("Names along its fourth axis; only with segments.")]]
 
 
 class InferOutputSize(TypedDict):
     """Parameters of an output in an answer."""
 
-    binary_data_size: Annotated[int, Field(description="Length of its values in the binary part.")]
+    binary_data_size: Annotated[int, about("Length of its values in the binary part.")]
 
 
 class InferOutput(TypedDict):
     """An output tensor."""
 
-    name: Annotated[
-        OutputName,
-        Field(
-            description="`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x "
-            "n_outputs x lookback x n_features; `contributions_by_group`, n x n_outputs x n_names or, by segments, n x "
-            "n_outputs x n_names x n_segments; `residual` and `error`, n x n_outputs. In the unit of the target."
-        ),
-    ]
-    shape: Annotated[list[int], Field(description="Its shape.")]
+    name: OutputName
+    """`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x n_outputs x lookback
+    x n_features; `contributions_by_group`, n x n_outputs x n_names or, by segments, n x n_outputs x n_names x
+    n_segments; `residual` and `error`, n x n_outputs. In the unit of the target."""
+    shape: Annotated[list[int], about("Its shape.")]
     datatype: OutputDatatype
     parameters: NotRequired[InferOutputSize]
-    data: NotRequired[
-        Annotated[list[float], Field(description="Its values, flat in row-major order; absent if they are binary.")]
-    ]
+    data: NotRequired[Annotated[list[float], about("Its values, flat in row-major order; absent if they are binary.")]]
 
 
 class InferResponse(TypedDict):
@@ -257,9 +195,9 @@ class InferResponse(TypedDict):
 
     model_name: Name
     model_version: Version
-    id: Annotated[str, Field(description="Id of the request: its own, or that of `X-Request-Id`.")]
+    id: Annotated[str, about("Id of the request: its own, or that of `X-Request-Id`.")]
     parameters: InferResponseParameters
-    outputs: Annotated[list[InferOutput], Field(description="The output tensors, in the order of the request.")]
+    outputs: Annotated[list[InferOutput], about("The output tensors, in the order of the request.")]
 
 
 def describe_tensors(served: Served, entries: Sequence[Entry]) -> ModelMetadata:

@@ -15,6 +15,11 @@ from kanmodel.explain import result
 from kanmodel.show import network
 
 
+def about(text: str, **constraints: Any) -> Any:
+    """What a member is, where that fits on its line; longer texts stand as docstrings below their members."""
+    return Field(description=text, **constraints)
+
+
 class Closed(BaseModel):
     """A request or query that refuses unknown names and lists the known ones."""
 
@@ -39,13 +44,13 @@ VERSION = "Version of the model, such as `1`; absent: the highest that is ready.
 class VersionQuery(Closed):
     """Selects a version."""
 
-    version: Annotated[str | None, Field(description=VERSION)] = None
+    version: Annotated[str | None, about(VERSION)] = None
 
 
 class OutputQuery(VersionQuery):
     """Selects an output."""
 
-    output: Annotated[str | None, Field(description="Name of an output; optional if the model has one.")] = None
+    output: Annotated[str | None, about("Name of an output; optional if the model has one.")] = None
 
 
 Format = TypeAliasType("Format", Literal["json", "svg"])
@@ -64,7 +69,7 @@ ThemeParameter = Annotated[
 ]
 
 
-Output = Annotated[str | None, Field(description="Name of an output; optional if the model has one.")]
+Output = Annotated[str | None, about("Name of an output; optional if the model has one.")]
 
 
 Features = Annotated[
@@ -83,10 +88,10 @@ Steps = Annotated[
 ]
 
 
-UnitOf = Annotated[str | None, Field(description="Its unit; null if unknown.")]
+UnitOf = Annotated[str | None, about("Its unit; null if unknown.")]
 
 
-Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
+Name = Annotated[str, about("Name of the model: that of its file or folder.")]
 
 
 Checkpoint = Annotated[
@@ -98,7 +103,7 @@ Checkpoint = Annotated[
 ]
 
 
-Version = Annotated[str, Field(description="Version of the model.")]
+Version = Annotated[str, about("Version of the model.")]
 
 
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %

@@ -17,7 +17,7 @@ from kanmodel.network.bases import BASES, BSpline
 from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
 from service.models.registry import Entry, Served, State, choose_default
-from service.operations.members import Checkpoint, Name, Version
+from service.operations.members import Checkpoint, Name, Version, about
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import answer_json
 
@@ -26,24 +26,15 @@ class VersionSummary(TypedDict):
     """A version of a model and its state."""
 
     version: Version
-    state: Annotated[State, Field(description="`loading`, `ready`, `failed`, or `unloaded` by command.")]
-    ready: Annotated[bool, Field(description="Whether it is ready.")]
-    loaded: Annotated[
-        bool, Field(description="Whether it is in memory; otherwise the next request that needs it waits for that.")
-    ]
-    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null if none is ready.")]
-    reason: NotRequired[
-        Annotated[
-            str,
-            Field(
-                description="Why its file cannot be loaded; where it was replaced while it served, what served before "
-                "goes on."
-            ),
-        ]
-    ]
+    state: Annotated[State, about("`loading`, `ready`, `failed`, or `unloaded` by command.")]
+    ready: Annotated[bool, about("Whether it is ready.")]
+    loaded: Annotated[bool, about("Whether it is in memory; otherwise the next request that needs it waits for that.")]
+    checkpoint: Annotated[Checkpoint | None, about("Identity of the checkpoint; null if none is ready.")]
+    reason: NotRequired[str]
+    """Why its file cannot be loaded; where it was replaced while it served, what served before goes on."""
 
 
-Versions = Annotated[list[VersionSummary], Field(description="All versions, highest first.")]
+Versions = Annotated[list[VersionSummary], about("All versions, highest first.")]
 
 
 class ModelSummary(VersionSummary):
@@ -56,194 +47,137 @@ class ModelSummary(VersionSummary):
 class ModelList(TypedDict):
     """All models of the folder, failed ones included."""
 
-    models: Annotated[list[str], Field(description="Names of the models.")]
-    details: Annotated[list[ModelSummary], Field(description="A summary of each, in the same order.")]
+    models: Annotated[list[str], about("Names of the models.")]
+    details: Annotated[list[ModelSummary], about("A summary of each, in the same order.")]
 
 
 class FeatureInfo(TypedDict):
     """One input column, with statistics of its training values, in its own unit."""
 
-    name: Annotated[str, Field(description="Name of the column.")]
-    unit: Annotated[str | None, Field(description="Its unit, for display; null if unknown.")]
-    mean: Annotated[float, Field(description="Mean over the training rows.")]
-    std: Annotated[float, Field(description="Standard deviation over the training rows; 0 for a constant column.")]
-    min: Annotated[float | None, Field(description="Smallest training value; null if unknown.")]
-    max: Annotated[float | None, Field(description="Largest training value; null if unknown.")]
-    integer: Annotated[bool, Field(description="Whether its values are integers.")]
-    fixed: Annotated[bool, Field(description="Whether it cannot be changed, such as a calendar feature.")]
+    name: Annotated[str, about("Name of the column.")]
+    unit: Annotated[str | None, about("Its unit, for display; null if unknown.")]
+    mean: Annotated[float, about("Mean over the training rows.")]
+    std: Annotated[float, about("Standard deviation over the training rows; 0 for a constant column.")]
+    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
+    max: Annotated[float | None, about("Largest training value; null if unknown.")]
+    integer: Annotated[bool, about("Whether its values are integers.")]
+    fixed: Annotated[bool, about("Whether it cannot be changed, such as a calendar feature.")]
 
 
 class TargetInfo(TypedDict):
     """One forecast column, or one class."""
 
-    name: Annotated[str, Field(description="Name of the column.")]
-    unit: Annotated[str | None, Field(description="Unit of predictions and contributions; null if unknown.")]
+    name: Annotated[str, about("Name of the column.")]
+    unit: Annotated[str | None, about("Unit of predictions and contributions; null if unknown.")]
 
 
 class BasisInfo(TypedDict):
     """The basis of the functions on a layer's edges, with its options."""
 
-    kind: Annotated[str, Field(description="Name of the basis.", json_schema_extra={"enum": list(BASES)})]
-    grid_size: NotRequired[Annotated[int, Field(description="Grid intervals; of `bspline`.")]]
-    order: NotRequired[Annotated[int, Field(description="Order of the splines; 3 is cubic; of `bspline`.")]]
-    centres: NotRequired[Annotated[int, Field(description="Number of radial functions; of `gaussian` and `sech2`.")]]
-    denominator: NotRequired[
-        Annotated[float, Field(description="Width of a radial function; of `gaussian` and `sech2`.")]
-    ]
-    degree: NotRequired[Annotated[int, Field(description="Highest degree of the polynomials; of `chebyshev`.")]]
-    frequencies: NotRequired[Annotated[int, Field(description="Number of frequencies; of `fourier`.")]]
+    kind: Annotated[str, about("Name of the basis.", json_schema_extra={"enum": list(BASES)})]
+    grid_size: NotRequired[Annotated[int, about("Grid intervals; of `bspline`.")]]
+    order: NotRequired[Annotated[int, about("Order of the splines; 3 is cubic; of `bspline`.")]]
+    centres: NotRequired[Annotated[int, about("Number of radial functions; of `gaussian` and `sech2`.")]]
+    denominator: NotRequired[Annotated[float, about("Width of a radial function; of `gaussian` and `sech2`.")]]
+    degree: NotRequired[Annotated[int, about("Highest degree of the polynomials; of `chebyshev`.")]]
+    frequencies: NotRequired[Annotated[int, about("Number of frequencies; of `fourier`.")]]
 
 
 class LayerInfo(TypedDict):
     """One layer; a Linear layer is one whose basis is `line`."""
 
     basis: BasisInfo
-    base_activation: Annotated[
-        str,
-        Field(
-            description="Activation added to the basis; `zero` for none.",
-            json_schema_extra={"enum": list(BASE_FUNCTIONS)},
-        ),
-    ]
+    base_activation: Annotated[str, Field(json_schema_extra={"enum": list(BASE_FUNCTIONS)})]
+    """Activation added to the basis; `zero` for none."""
     before: Annotated[
         list[str],
-        Field(
-            description="Operations on the nodes' values before the edges, in order.",
-            json_schema_extra={"items": {"type": "string", "enum": ["affine", "layer_norm", *ACTIVATIONS]}},
-        ),
+        Field(json_schema_extra={"items": {"type": "string", "enum": ["affine", "layer_norm", *ACTIVATIONS]}}),
     ]
+    """Operations on the nodes' values before the edges, in order."""
 
 
 class LayersInfo(TypedDict):
     """Layers in a row, each a Kolmogorov-Arnold layer."""
 
-    width: Annotated[
-        list[int | list[int]],
-        Field(description="Nodes per layer, inputs first; `[n_sum, n_product]` where there are product nodes."),
-    ]
-    layers: Annotated[list[LayerInfo], Field(description="Each layer of edges, first to last.")]
-    grid_size: NotRequired[
-        Annotated[
-            int | list[int],
-            Field(
-                description="Grid intervals; one number per layer of edges if they differ; only if all layers are "
-                "B-splines."
-            ),
-        ]
-    ]
-    spline_order: NotRequired[
-        Annotated[int, Field(description="Order of the splines; only if all layers have the same.")]
-    ]
-    base_activation: NotRequired[
-        Annotated[str, Field(description="Activation added to the basis; only if all layers have the same.")]
-    ]
-    mult_arity: NotRequired[
-        Annotated[
-            list[list[int]],
-            Field(description="Factors of each product node, by layer; only if there are any."),
-        ]
-    ]
+    width: list[int | list[int]]
+    """Nodes per layer, inputs first; `[n_sum, n_product]` where there are product nodes."""
+    layers: Annotated[list[LayerInfo], about("Each layer of edges, first to last.")]
+    grid_size: NotRequired[int | list[int]]
+    """Grid intervals; one number per layer of edges if they differ; only if all layers are B-splines."""
+    spline_order: NotRequired[Annotated[int, about("Order of the splines; only if all layers have the same.")]]
+    base_activation: NotRequired[str]
+    """Activation added to the basis; only if all layers have the same."""
+    mult_arity: NotRequired[list[list[int]]]
+    """Factors of each product node, by layer; only if there are any."""
 
 
 class RecurrentInfo(TypedDict):
     """The LSTM or GRU before the head."""
 
-    hidden_size: Annotated[int, Field(description="Units per direction.")]
-    num_layers: Annotated[int, Field(description="Stacked layers.")]
-    bidirectional: Annotated[bool, Field(description="Whether a second direction reads the window backwards.")]
-    readout: Annotated[
-        Readout,
-        Field(description="Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."),
-    ]
+    hidden_size: Annotated[int, about("Units per direction.")]
+    num_layers: Annotated[int, about("Stacked layers.")]
+    bidirectional: Annotated[bool, about("Whether a second direction reads the window backwards.")]
+    readout: Readout
+    """Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."""
 
 
 class Architecture(TypedDict):
     """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function]."""
 
-    front: Annotated[
-        LayersInfo | None, Field(description="Layers on the features of each step; null if there are none.")
-    ]
-    lstm: Annotated[RecurrentInfo | None, Field(description="The LSTM; null without one.")]
-    gru: Annotated[RecurrentInfo | None, Field(description="The GRU; null without one.")]
-    readout: Annotated[
-        Readout,
-        Field(description="Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."),
-    ]
-    head: Annotated[LayersInfo, Field(description="The layers that compute the forecasts.")]
+    front: Annotated[LayersInfo | None, about("Layers on the features of each step; null if there are none.")]
+    lstm: Annotated[RecurrentInfo | None, about("The LSTM; null without one.")]
+    gru: Annotated[RecurrentInfo | None, about("The GRU; null without one.")]
+    readout: Readout
+    """Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."""
+    head: Annotated[LayersInfo, about("The layers that compute the forecasts.")]
     output_function: Annotated[
         str | None,
-        Field(
-            description="Function of the last layer's nodes; null for none.",
-            json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]},
-        ),
+        Field(json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]}),
     ]
+    """Function of the last layer's nodes; null for none."""
 
 
 class ProvenanceInfo(TypedDict):
     """Where the checkpoint comes from."""
 
-    source: Annotated[str, Field(description="The command that made it.")]
-    library: Annotated[str, Field(description="Name and version of what computed the weights.")]
-    created: Annotated[str, Field(description="UTC time, ISO 8601.")]
-    verified: Annotated[
-        bool,
-        Field(
-            description="Whether its predictions were proved equal to those of the model it was made from, on the "
-            "windows that were given."
-        ),
-    ]
-    parent: Annotated[
-        Checkpoint | None, Field(description="The checkpoint from which it was made; null if there is none.")
-    ]
-    difference: Annotated[
-        float | None,
-        Field(
-            description="Largest difference from the predictions that an import was checked against, in their unit; "
-            "null without such a check."
-        ),
-    ]
-    relative_difference: Annotated[
-        float | None,
-        Field(
-            description="The same in standard deviations of that output over the check's windows, or relative to its "
-            "magnitude if it does not vary."
-        ),
-    ]
-    not_told_apart: Annotated[
-        list[str],
-        Field(
-            description="Other functions that the imported weights may be: they give the same predictions on the "
-            "windows of the check, but not on all others. Empty where only one function fits."
-        ),
-    ]
-    unused: Annotated[
-        list[str], Field(description="Keys of the imported weights that have no effect on the forecasts.")
-    ]
+    source: Annotated[str, about("The command that made it.")]
+    library: Annotated[str, about("Name and version of what computed the weights.")]
+    created: Annotated[str, about("UTC time, ISO 8601.")]
+    verified: bool
+    """Whether its predictions were proved equal to those of the model it was made from, on the windows that were
+    given."""
+    parent: Annotated[Checkpoint | None, about("The checkpoint from which it was made; null if there is none.")]
+    difference: float | None
+    """Largest difference from the predictions that an import was checked against, in their unit; null without such a
+    check."""
+    relative_difference: float | None
+    """The same in standard deviations of that output over the check's windows, or relative to its magnitude if it does
+    not vary."""
+    not_told_apart: list[str]
+    """Other functions that the imported weights may be: they give the same predictions on the windows of the check, but
+    not on all others. Empty where only one function fits."""
+    unused: Annotated[list[str], about("Keys of the imported weights that have no effect on the forecasts.")]
 
 
 class ModelInfo(TypedDict):
     """Everything that a client needs for requests to a model."""
 
     name: Name
-    state: Annotated[Literal["ready"], Field(description="Always `ready`: otherwise the answer is 503.")]
-    ready: Annotated[bool, Field(description="Always true.")]
+    state: Annotated[Literal["ready"], about("Always `ready`: otherwise the answer is 503.")]
+    ready: Annotated[bool, about("Always true.")]
     checkpoint: Checkpoint
     version: Version
     versions: Versions
-    features: Annotated[list[FeatureInfo], Field(description="Input columns, in the order of an instance's last axis.")]
-    groups: Annotated[
-        dict[str, list[str]],
-        Field(description="Features by the name of their group, whose contributions `:explain` sums by default."),
-    ]
-    targets: Annotated[list[TargetInfo], Field(description="Forecast columns.")]
-    outputs: Annotated[
-        list[str], Field(description="Names of the outputs, `{target}+{step}`, in the order of a prediction.")
-    ]
-    lookback: Annotated[int, Field(description="Number of steps of an instance.")]
-    horizon: Annotated[int, Field(description="Forecast steps.")]
+    features: Annotated[list[FeatureInfo], about("Input columns, in the order of an instance's last axis.")]
+    groups: dict[str, list[str]]
+    """Features by the name of their group, whose contributions `:explain` sums by default."""
+    targets: Annotated[list[TargetInfo], about("Forecast columns.")]
+    outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`, in the order of a prediction.")]
+    lookback: Annotated[int, about("Number of steps of an instance.")]
+    horizon: Annotated[int, about("Forecast steps.")]
     architecture: Architecture
-    reference_windows: Annotated[int, Field(description="Number of windows on which global explanations are computed.")]
-    metrics: Annotated[dict[str, float], Field(description="Training metrics, such as `test_r2`.")]
+    reference_windows: Annotated[int, about("Number of windows on which global explanations are computed.")]
+    metrics: Annotated[dict[str, float], about("Training metrics, such as `test_r2`.")]
     provenance: ProvenanceInfo
 
 
@@ -251,7 +185,7 @@ class ModelReadiness(TypedDict):
     """A model that is ready."""
 
     name: Name
-    ready: Annotated[Literal[True], Field(description="Always true: otherwise the answer is 503.")]
+    ready: Annotated[Literal[True], about("Always true: otherwise the answer is 503.")]
 
 
 def describe_readiness(name: str) -> ModelReadiness:

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Closed, Name, Version
+from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.route import MODEL, Call, operation
 from service.operations.windows import (
     NO_WARNINGS,
@@ -57,14 +57,9 @@ class PredictResponse(TypedDict):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    outputs: Annotated[list[str], Field(description="Names of the outputs, `{target}+{step}`.")]
+    outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`.")]
     predictions: Predictions
-    logits: NotRequired[
-        Annotated[
-            list[list[float]],
-            Field(description="Logits of a classifier, n x n_outputs; absent otherwise."),
-        ]
-    ]
+    logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
     warnings: Warnings
     warnings_omitted: NotRequired[WarningsOmitted]
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Closed, Name, OutputQuery, Version
+from service.operations.members import Checkpoint, Closed, Name, OutputQuery, Version, about
 from service.operations.route import MODEL, Call, operation
 from service.wire.errors import ForbiddenError, UnknownValueError
 from service.wire.json import answer_json
@@ -21,8 +21,8 @@ from service.wire.windows import read_output
 from service.work.estimates import estimate_description
 
 MAX_LISTED = 1000  # windows of one answer
-Index = Annotated[int, Field(description="Number of the window, from 0, in the order of time.")]
-Time = Annotated[str | None, Field(description="Time stamp of the last step; null where unknown.")]
+Index = Annotated[int, about("Number of the window, from 0, in the order of time.")]
+Time = Annotated[str | None, about("Time stamp of the last step; null where unknown.")]
 Observed = Annotated[
     list[float] | None,
     Field(description="What was to be forecast, in the order of the model's `outputs`; null where unknown."),
@@ -32,23 +32,19 @@ Observed = Annotated[
 class ReferenceSpan(TypedDict):
     """The reference windows that an answer describes."""
 
-    windows: Annotated[int, Field(description="Number of reference windows.")]
-    first: Annotated[str | None, Field(description="Time stamp of the first; null if unknown.")]
-    last: Annotated[str | None, Field(description="That of the last.")]
+    windows: Annotated[int, about("Number of reference windows.")]
+    first: Annotated[str | None, about("Time stamp of the first; null if unknown.")]
+    last: Annotated[str | None, about("That of the last.")]
 
 
 class ReferenceWarning(TypedDict):
     """The reference windows are unlike the training rows, so the answer may not hold for other windows."""
 
-    code: Annotated[Literal["reference_unlike_training"], Field(description="Stable code, for programs.")]
-    features: Annotated[
-        list[str],
-        Field(
-            description="Features that span less than 0.8 of their range in training, or whose mean is shifted by more "
-            "than half their standard deviation, or whose spread is less than half or more than twice as large."
-        ),
-    ]
-    message: Annotated[str, Field(description="The warning as a sentence.")]
+    code: Annotated[Literal["reference_unlike_training"], about("Stable code, for programs.")]
+    features: list[str]
+    """Features that span less than 0.8 of their range in training, or whose mean is shifted by more than half their
+    standard deviation, or whose spread is less than half or more than twice as large."""
+    message: Annotated[str, about("The warning as a sentence.")]
 
 
 ReferenceWarnings = Annotated[
@@ -66,12 +62,10 @@ class OnReference(TypedDict):
 class ReferencesQuery(OutputQuery):
     """Which windows are listed, and with what."""
 
-    offset: Annotated[int, Field(description="Number of the first window.", ge=0)] = 0
-    limit: Annotated[int, Field(description="How many windows are listed at most.", ge=1, le=MAX_LISTED)] = MAX_LISTED
-    contributions: Annotated[
-        bool,
-        Field(description="Whether to list each window's contributions to `output`, beside its newest values."),
-    ] = False
+    offset: Annotated[int, about("Number of the first window.", ge=0)] = 0
+    limit: Annotated[int, about("How many windows are listed at most.", ge=1, le=MAX_LISTED)] = MAX_LISTED
+    contributions: bool = False
+    """Whether to list each window's contributions to `output`, beside its newest values."""
 
 
 class ReferenceRow(TypedDict):
@@ -80,22 +74,11 @@ class ReferenceRow(TypedDict):
     index: Index
     time: Time
     target: Observed
-    prediction: Annotated[list[float], Field(description="Its forecast, in the order of the model's `outputs`.")]
-    contributions: NotRequired[
-        Annotated[
-            list[float],
-            Field(
-                description="Of each feature, in the order of the model's `features`, as `:explain` gives with the "
-                "baseline `mean`; where the query asks for them."
-            ),
-        ]
-    ]
-    newest: NotRequired[
-        Annotated[
-            list[float],
-            Field(description="Values of the features at the newest step, likewise."),
-        ]
-    ]
+    prediction: Annotated[list[float], about("Its forecast, in the order of the model's `outputs`.")]
+    contributions: NotRequired[list[float]]
+    """Of each feature, in the order of the model's `features`, as `:explain` gives with the baseline `mean`; where the
+    query asks for them."""
+    newest: NotRequired[Annotated[list[float], about("Values of the features at the newest step, likewise.")]]
 
 
 class ReferenceList(TypedDict):
@@ -104,9 +87,9 @@ class ReferenceList(TypedDict):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    reference_windows: Annotated[int, Field(description="How many there are.")]
-    offset: Annotated[int, Field(description="Number of the first window listed.")]
-    windows: Annotated[list[ReferenceRow], Field(description="None where `offset` is beyond the last.")]
+    reference_windows: Annotated[int, about("How many there are.")]
+    offset: Annotated[int, about("Number of the first window listed.")]
+    windows: Annotated[list[ReferenceRow], about("None where `offset` is beyond the last.")]
 
 
 class ReferenceWindow(TypedDict):
@@ -116,11 +99,9 @@ class ReferenceWindow(TypedDict):
     version: Version
     checkpoint: Checkpoint
     index: Index
-    reference_windows: Annotated[int, Field(description="How many there are.")]
-    instance: Annotated[
-        list[list[float]],
-        Field(description="lookback x n_features, oldest step first; can be sent to :predict and :explain."),
-    ]
+    reference_windows: Annotated[int, about("How many there are.")]
+    instance: list[list[float]]
+    """lookback x n_features, oldest step first; can be sent to :predict and :explain."""
     target: Observed
     time: Time
 
@@ -205,7 +186,7 @@ def _time_of(served: Served, index: int) -> str | None:
 class ReferencePath(Closed):
     """Which window."""
 
-    index: Annotated[int, Field(description="Index of the window, from 0.")]
+    index: Annotated[int, about("Index of the window, from 0.")]
 
 
 @operation(

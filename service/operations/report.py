@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import report
 from kanmodel.explain.report import Report
 from service.document.operations import describe_text
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Name, OutputQuery, Version
+from service.operations.members import Checkpoint, Name, OutputQuery, Version, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import JSON, MARKDOWN, answer_json
@@ -27,18 +26,14 @@ FindingId = TypeAliasType("FindingId", report.FindingId)
 class FindingInfo(TypedDict):
     """One question, answered."""
 
-    id: Annotated[FindingId, Field(description="Stable id of the question.")]
-    question: Annotated[str, Field(description="The question as people ask it.")]
-    answer: Annotated[str, Field(description="The answer in words, with names in backticks.")]
-    evidence: Annotated[
-        dict[str, Any],
-        Field(
-            description="Every number of the answer, and those behind it; each question has members of its own. The "
-            "`interactions` of `independence` are mean magnitudes of local second differences, target's unit: the ten "
-            "largest of `screened_pairs` pairs of all features, which were screened on `screening_windows` reference "
-            "windows (of more than 24 features, first each against all others together)."
-        ),
-    ]
+    id: Annotated[FindingId, about("Stable id of the question.")]
+    question: Annotated[str, about("The question as people ask it.")]
+    answer: Annotated[str, about("The answer in words, with names in backticks.")]
+    evidence: dict[str, Any]
+    """Every number of the answer, and those behind it; each question has members of its own. The `interactions` of
+    `independence` are mean magnitudes of local second differences, target's unit: the ten largest of `screened_pairs`
+    pairs of all features, which were screened on `screening_windows` reference windows (of more than 24 features, first
+    each against all others together)."""
 
 
 class ReportResponse(OnReference):
@@ -47,8 +42,8 @@ class ReportResponse(OnReference):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
-    findings: Annotated[list[FindingInfo], Field(description="One per question.")]
+    output: Annotated[str, about("Name of the output.")]
+    findings: Annotated[list[FindingInfo], about("One per question.")]
 
 
 def describe_report(served: Served, report: Report) -> ReportResponse:

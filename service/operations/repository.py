@@ -17,7 +17,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.errors import CheckpointError
 from service.models.registry import Entry, Registry, State
 from service.models.watching import Watch
-from service.operations.members import Closed, Name, Version
+from service.operations.members import Closed, Name, Version, about
 from service.operations.route import OF_A_MODEL, Call, operation
 from service.wire.bodies import Limits, parse_object, read_body, validate_request
 from service.wire.errors import BadRequestError, ForbiddenError, UnsupportedError
@@ -36,7 +36,7 @@ _STATES: dict[State, RepositoryState] = {
 class IndexRequest(Closed):
     """Which models to list."""
 
-    ready: Annotated[bool, Field(description="Whether to list only ready ones.", strict=True)] = False
+    ready: Annotated[bool, about("Whether to list only ready ones.", strict=True)] = False
 
 
 class LoadParameters(Closed):
@@ -52,9 +52,8 @@ class LoadRequest(Closed):
 class UnloadParameters(Closed):
     """Parameters of unloading."""
 
-    unload_dependents: Annotated[
-        bool, Field(description="Sent by Triton's client; ignored, since no model depends on another.", strict=True)
-    ] = False
+    unload_dependents: Annotated[bool, Field(strict=True)] = False
+    """Sent by Triton's client; ignored, since no model depends on another."""
 
 
 class UnloadRequest(Closed):
@@ -68,11 +67,9 @@ class RepositoryEntry(TypedDict):
 
     name: Name
     version: Version
-    state: Annotated[RepositoryState, Field(description="Whether it answers.")]
-    reason: Annotated[
-        str,
-        Field(description="Why it is not ready, or why its changed file cannot be loaded; empty if all is well."),
-    ]
+    state: Annotated[RepositoryState, about("Whether it answers.")]
+    reason: str
+    """Why it is not ready, or why its changed file cannot be loaded; empty if all is well."""
 
 
 def describe_entry(entry: Entry) -> RepositoryEntry:

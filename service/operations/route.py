@@ -182,7 +182,7 @@ class OperationRoute(APIRoute):
         self.body, self._media_types, self._is_cached = body, media_types, is_cached
         self.is_v2, self._of_model = path.startswith("/v2"), "{model" in path
         self._loads, self._place = loads and self._of_model, place
-        self._query = query or (VersionQuery if self._of_model and not self.is_v2 else Closed)
+        self.query = query or (VersionQuery if self._of_model and not self.is_v2 else Closed)
         invalid = 400 if self.is_v2 else 422
         errors = {406, 421, 431, 503, invalid, *statuses}
         errors |= {401, 403, 429} if scope else set()
@@ -252,7 +252,7 @@ class OperationRoute(APIRoute):
 
     async def _compute(self, call: Call) -> Response:
         """Reads everything but the body, and calls the handler."""
-        call.query = _validate(self._query, self._list_query(call) if call.scope["query_string"] else {})
+        call.query = _validate(self.query, self._list_query(call) if call.scope["query_string"] else {})
         if self._place is not None:
             names = self._place.model_fields
             call.place = _validate(self._place, {name: call.path_params[name] for name in names})
@@ -272,7 +272,7 @@ class OperationRoute(APIRoute):
 
     def _list_query(self, call: Call) -> dict[str, Any]:
         """The members of a query: a list where the model has one, else the last of that name."""
-        query, fields = call.query_params, self._query.model_fields
+        query, fields = call.query_params, self.query.model_fields
         lists = {name for name, field in fields.items() if "list[" in str(field.annotation)}
         return {name: query.getlist(name) if name in lists else query[name] for name in query}
 
@@ -283,8 +283,8 @@ class OperationRoute(APIRoute):
             described["model"] = _Name
         for name, field in self._place.model_fields.items() if self._place else ():
             described[name] = Annotated[field.annotation, Path(description=field.description)]
-        if self._query.model_fields:
-            described["query"] = Annotated[self._query, Query()]
+        if self.query.model_fields:
+            described["query"] = Annotated[self.query, Query()]
         if self._loads or (self.scope == "admin" and self._of_model):
             described["timeout"] = _Timeout
 

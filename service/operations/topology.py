@@ -35,6 +35,7 @@ from service.operations.members import (
     OutputQuery,
     ThemeParameter,
     Version,
+    about,
 )
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
@@ -53,43 +54,22 @@ MAX_WITHOUT = 500  # edges that a request names
 class RuleMembers(Closed):
     """A pruning rule."""
 
-    metric: Annotated[
-        Metric | None,
-        Field(
-            description="The metric that ranks edges. Absent with `fidelity`: the one that keeps the fewest edges; "
-            "absent with thresholds: backward.",
-        ),
-    ] = None
-    fidelity: Annotated[
-        float | None,
-        Field(description="Smallest R2 against the full model; 0.99 if no threshold is given.", ge=0, le=1),
-    ] = None
-    node_threshold: Annotated[
-        Threshold,
-        Field(description="Score that a hidden node must exceed, model units; 0.01 if another is given."),
-    ] = None
-    edge_threshold: Annotated[
-        Threshold, Field(description="Score that an edge must exceed, model units; 0.03 if another is given.")
-    ] = None
-    input_threshold: Annotated[
-        Threshold,
-        Field(description="Score that an input must exceed, model units; 0.01 if another is given."),
-    ] = None
-    fill: Annotated[
-        Fill,
-        Field(
-            description="Replacement of a pruned edge: its `mean` on the reference windows (mean ablation), or `zero`."
-        ),
-    ] = "mean"
-    without: Annotated[
-        list[str] | None,
-        Field(
-            description="Ids of edges that go in any case, `{stage}:{layer}:{i}:{j}`, such as `head:0:7:3`; what they "
-            "alone connected goes with them. The fidelity that is asked for holds before that.",
-            max_length=MAX_WITHOUT,
-            fail_fast=True,
-        ),
-    ] = None
+    metric: Metric | None = None
+    """The metric that ranks edges. Absent with `fidelity`: the one that keeps the fewest edges; absent with thresholds:
+    backward."""
+    fidelity: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Smallest R2 against the full model; 0.99 if no threshold is given."""
+    node_threshold: Threshold = None
+    """Score that a hidden node must exceed, model units; 0.01 if another is given."""
+    edge_threshold: Threshold = None
+    """Score that an edge must exceed, model units; 0.03 if another is given."""
+    input_threshold: Threshold = None
+    """Score that an input must exceed, model units; 0.01 if another is given."""
+    fill: Fill = "mean"
+    """Replacement of a pruned edge: its `mean` on the reference windows (mean ablation), or `zero`."""
+    without: Annotated[list[str] | None, Field(max_length=MAX_WITHOUT, fail_fast=True)] = None
+    """Ids of edges that go in any case, `{stage}:{layer}:{i}:{j}`, such as `head:0:7:3`; what they alone connected goes
+    with them. The fidelity that is asked for holds before that."""
 
     def rule(self, model: Model) -> PruningRule:
         """The pruning rule, for a model.
@@ -115,15 +95,13 @@ class RuleQuery(RuleMembers, OutputQuery):
 class Rule(TypedDict):
     """The applied pruning rule, in the form of the query."""
 
-    metric: Annotated[Metric, Field(description="The metric that ranked the edges.")]
-    fidelity: NotRequired[Annotated[float, Field(description="Smallest R2; absent with thresholds.")]]
-    node_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
-    edge_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
-    input_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
-    fill: Annotated[Fill, Field(description="Replacement of a pruned edge.")]
-    without: NotRequired[
-        Annotated[list[str], Field(description="Ids of the edges that go in any case; absent without such.")]
-    ]
+    metric: Annotated[Metric, about("The metric that ranked the edges.")]
+    fidelity: NotRequired[Annotated[float, about("Smallest R2; absent with thresholds.")]]
+    node_threshold: NotRequired[Annotated[float, about("Model units; absent with `fidelity`.")]]
+    edge_threshold: NotRequired[Annotated[float, about("Model units; absent with `fidelity`.")]]
+    input_threshold: NotRequired[Annotated[float, about("Model units; absent with `fidelity`.")]]
+    fill: Annotated[Fill, about("Replacement of a pruned edge.")]
+    without: NotRequired[Annotated[list[str], about("Ids of the edges that go in any case; absent without such.")]]
 
 
 def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, int], ...]:
@@ -155,57 +133,40 @@ def describe_rule(rule: PruningRule) -> Rule:
 class TopologyQuery(RuleQuery):
     """What the graph shows."""
 
-    pruned: Annotated[
-        bool,
-        Field(description="`true` lists what is kept; `false` lists everything that leads to the output, with `kept`."),
-    ] = True
-    through: Annotated[
-        str | None,
-        Field(
-            description="Id of a node: only what leads to it and what it leads to is listed and drawn, by kept edges "
-            "where `pruned` is `true`. The counts and the cost stay those of the whole network."
-        ),
-    ] = None
+    pruned: bool = True
+    """`true` lists what is kept; `false` lists everything that leads to the output, with `kept`."""
+    through: str | None = None
+    """Id of a node: only what leads to it and what it leads to is listed and drawn, by kept edges where `pruned` is
+    `true`. The counts and the cost stay those of the whole network."""
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
-    color: Annotated[
-        Color,
-        Field(
-            description="What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, or a "
-            "large `contribution`, in width."
-        ),
-    ] = "score"
+    color: Color = "score"
+    """What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, or a large
+    `contribution`, in width."""
 
 
 class FidelityQuery(OutputQuery):
     """Which curve of cost against size."""
 
-    metric: Annotated[Metric, Field(description="What the edges are ranked by; the weakest go first.")] = "contribution"
-    fill: Annotated[
-        Fill,
-        Field(description="What stands for a pruned edge: its `mean` on the reference windows, or `zero`."),
-    ] = "mean"
+    metric: Annotated[Metric, about("What the edges are ranked by; the weakest go first.")] = "contribution"
+    fill: Fill = "mean"
+    """What stands for a pruned edge: its `mean` on the reference windows, or `zero`."""
 
 
 class FidelityInfo(TypedDict):
     """What pruning costs, on the reference windows."""
 
-    r2: Annotated[float, Field(description="R2 of the pruned outputs against the full model's.")]
-    mae: Annotated[
-        float | None,
-        Field(description="Mean absolute error of the pruned model, target's unit; null without targets."),
-    ]
-    mae_full: Annotated[
-        float | None,
-        Field(description="Mean absolute error of the full model, target's unit; null without targets."),
-    ]
+    r2: Annotated[float, about("R2 of the pruned outputs against the full model's.")]
+    mae: Annotated[float | None, about("Mean absolute error of the pruned model, target's unit; null without targets.")]
+    mae_full: float | None
+    """Mean absolute error of the full model, target's unit; null without targets."""
 
 
 class Count(TypedDict):
     """How many are kept, of how many."""
 
-    kept: Annotated[int, Field(description="How many the rule keeps.")]
-    total: Annotated[int, Field(description="How many lead to the output, pruned ones too.")]
+    kept: Annotated[int, about("How many the rule keeps.")]
+    total: Annotated[int, about("How many lead to the output, pruned ones too.")]
 
 
 class GraphInfo(OnReference):
@@ -214,123 +175,85 @@ class GraphInfo(OnReference):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
+    output: Annotated[str, about("Name of the output.")]
     rule: Rule
     fidelity: FidelityInfo
-    nodes: Annotated[Count, Field(description="Nodes, sub-nodes not counted.")]
-    edges: Annotated[Count, Field(description="Edges that hold functions (kind `edge`).")]
-    reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
-    scores_missing: NotRequired[
-        Annotated[str, Field(description="Why nodes and edges have no scores; absent where they have.")]
-    ]
+    nodes: Annotated[Count, about("Nodes, sub-nodes not counted.")]
+    edges: Annotated[Count, about("Edges that hold functions (kind `edge`).")]
+    reference_windows: Annotated[int, about("Windows that everything was measured on.")]
+    scores_missing: NotRequired[Annotated[str, about("Why nodes and edges have no scores; absent where they have.")]]
 
 
 class Scores(TypedDict):
     """pykan's scores: magnitudes in model units, unsigned, not percentages."""
 
-    backward: Annotated[float, Field(description="pykan's default score.")]
-    forward_n: NotRequired[Annotated[float, Field(description="Output over input spread; of edges only.")]]
-    forward_u: NotRequired[Annotated[float, Field(description="Output spread; of edges only.")]]
+    backward: Annotated[float, about("pykan's default score.")]
+    forward_n: NotRequired[Annotated[float, about("Output over input spread; of edges only.")]]
+    forward_u: NotRequired[Annotated[float, about("Output spread; of edges only.")]]
 
 
 class GraphNode(TypedDict):
     """A node: a feature, a unit of an LSTM or GRU, a cell of the window, a node or sub-node, or an output."""
 
-    id: Annotated[
-        str,
-        Field(
-            description="`feature:{name}`, `front:{l}:{j}`, `lstm:{u}` or `gru:{u}`, `cell:{step}:{name}` where the "
-            "head reads all steps, step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor "
-            "`head:{l}:{j}.{m}`."
-        ),
-    ]
-    kind: Annotated[NodeKind, Field(description="What it is.")]
-    layer: Annotated[int, Field(description="Its layer within its stage.")]
-    index: Annotated[int, Field(description="Its number within its layer.")]
-    label: Annotated[str, Field(description="A name for people.")]
-    contribution: Annotated[
-        float | None,
-        Field(description="Mean |contribution| over the reference windows, target's unit; null for a sub-node."),
-    ]
-    interval: NotRequired[Annotated[Interval, Field(description="Of that mean, 95 %; absent for a sub-node.")]]
+    id: str
+    """`feature:{name}`, `front:{l}:{j}`, `lstm:{u}` or `gru:{u}`, `cell:{step}:{name}` where the head reads all steps,
+    step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor `head:{l}:{j}.{m}`."""
+    kind: Annotated[NodeKind, about("What it is.")]
+    layer: Annotated[int, about("Its layer within its stage.")]
+    index: Annotated[int, about("Its number within its layer.")]
+    label: Annotated[str, about("A name for people.")]
+    contribution: float | None
+    """Mean |contribution| over the reference windows, target's unit; null for a sub-node."""
+    interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; absent for a sub-node.")]]
     scores: NotRequired[Scores]
-    profile: NotRequired[
-        Annotated[
-            dict[str, float],
-            Field(description="Share of each feature in the node's own value, largest first; absent for features."),
-        ]
-    ]
-    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+    profile: NotRequired[dict[str, float]]
+    """Share of each feature in the node's own value, largest first; absent for features."""
+    kept: Annotated[bool, about("Whether the rule keeps it.")]
 
 
 class GraphEdge(TypedDict):
     """An edge: a function, or a way from a sub-node to its product node, from a feature to a unit, to an output."""
 
-    source: Annotated[str, Field(description="Id of the node it leaves.")]
-    target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
-    kind: Annotated[
-        EdgeKind,
-        Field(
-            description="`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to "
-            "a unit or a cell; `output` joins a node of the last layer to the output, where an output function stands "
-            "between them."
-        ),
-    ]
-    stage: Annotated[
-        Literal["front", "lstm", "gru", "cell", "head", "output"],
-        Field(description="Which part of the network it is of."),
-    ]
-    layer: Annotated[int, Field(description="Layer of the node it leaves.")]
-    i: Annotated[int, Field(description="Number of the node it leaves.")]
-    j: Annotated[int, Field(description="Number of the sub-node it enters.")]
-    space: Annotated[Literal["model"], Field(description="Scores and opacity are in model units.")]
-    contribution: Annotated[
-        float | None,
-        Field(
-            description="Mean |contribution| over the reference windows, target's unit; null but for kinds `edge` and "
-            "`output`."
-        ),
-    ]
-    interval: NotRequired[
-        Annotated[Interval, Field(description="Of that mean, 95 %; only for kinds `edge` and `output`.")]
-    ]
-    share: NotRequired[
-        Annotated[float, Field(description="Share of the feature in the unit's profile; only for kind `input`.")]
-    ]
+    source: Annotated[str, about("Id of the node it leaves.")]
+    target: Annotated[str, about("Id of the node or sub-node it enters.")]
+    kind: EdgeKind
+    """`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to a unit or a cell;
+    `output` joins a node of the last layer to the output, where an output function stands between them."""
+    stage: Literal["front", "lstm", "gru", "cell", "head", "output"]
+    """Which part of the network it is of."""
+    layer: Annotated[int, about("Layer of the node it leaves.")]
+    i: Annotated[int, about("Number of the node it leaves.")]
+    j: Annotated[int, about("Number of the sub-node it enters.")]
+    space: Annotated[Literal["model"], about("Scores and opacity are in model units.")]
+    contribution: float | None
+    """Mean |contribution| over the reference windows, target's unit; null but for kinds `edge` and `output`."""
+    interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; only for kinds `edge` and `output`.")]]
+    share: NotRequired[Annotated[float, about("Share of the feature in the unit's profile; only for kind `input`.")]]
     scores: NotRequired[Scores]
-    opacity: NotRequired[Annotated[float, Field(description="tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
-    outside_grid: NotRequired[
-        Annotated[
-            float,
-            Field(description="Share of its reference inputs outside the core of its grid; only where it has one."),
-        ]
-    ]
-    masked: NotRequired[
-        Annotated[bool, Field(description="Whether the checkpoint itself masks it; only for kind `edge`.")]
-    ]
-    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+    opacity: NotRequired[Annotated[float, about("tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
+    outside_grid: NotRequired[float]
+    """Share of its reference inputs outside the core of its grid; only where it has one."""
+    masked: NotRequired[Annotated[bool, about("Whether the checkpoint itself masks it; only for kind `edge`.")]]
+    kept: Annotated[bool, about("Whether the rule keeps it.")]
 
 
 class TopologyResponse(TypedDict):
     """Node-link form: `networkx.node_link_graph(answer, edges="edges")` reads it."""
 
-    directed: Annotated[Literal[True], Field(description="Edges have a direction.")]
-    multigraph: Annotated[Literal[False], Field(description="No two edges join the same nodes.")]
+    directed: Annotated[Literal[True], about("Edges have a direction.")]
+    multigraph: Annotated[Literal[False], about("No two edges join the same nodes.")]
     graph: GraphInfo
-    nodes: Annotated[list[GraphNode], Field(description="In the order of the data, features first.")]
-    edges: Annotated[list[GraphEdge], Field(description="Those of kind `edge` first.")]
+    nodes: Annotated[list[GraphNode], about("In the order of the data, features first.")]
+    edges: Annotated[list[GraphEdge], about("Those of kind `edge` first.")]
 
 
 class FidelityPointInfo(TypedDict):
     """What one number of edges costs, on the reference windows."""
 
-    edges: Annotated[int, Field(description="Edges that are kept; what is cut off from either side has gone too.")]
-    r2: Annotated[float, Field(description="R2 of the pruned outputs against the full model's.")]
-    mae: Annotated[
-        float | None,
-        Field(description="Mean absolute error of the pruned model, target's unit; null without targets."),
-    ]
-    threshold: Annotated[float, Field(description="Score, model units, at or below which edges went.")]
+    edges: Annotated[int, about("Edges that are kept; what is cut off from either side has gone too.")]
+    r2: Annotated[float, about("R2 of the pruned outputs against the full model's.")]
+    mae: Annotated[float | None, about("Mean absolute error of the pruned model, target's unit; null without targets.")]
+    threshold: Annotated[float, about("Score, model units, at or below which edges went.")]
 
 
 class FidelityCurve(OnReference):
@@ -339,17 +262,13 @@ class FidelityCurve(OnReference):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    output: Annotated[str, Field(description="Name of the output.")]
-    metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
-    fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
-    reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
-    curve: Annotated[
-        list[FidelityPointInfo],
-        Field(
-            description="From all edges that are not masked to none, or to where an output is not finite; of a large "
-            "network not every number of edges, as they go in groups."
-        ),
-    ]
+    output: Annotated[str, about("Name of the output.")]
+    metric: Annotated[Metric, about("What the edges are ranked by.")]
+    fill: Annotated[Fill, about("What stands for a pruned edge.")]
+    reference_windows: Annotated[int, about("Windows that everything was measured on.")]
+    curve: list[FidelityPointInfo]
+    """From all edges that are not masked to none, or to where an output is not finite; of a large network not every
+    number of edges, as they go in groups."""
 
 
 def describe_fidelity(fidelity: Fidelity) -> FidelityInfo:

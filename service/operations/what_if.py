@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.what_if import DEFAULT_POINTS
@@ -21,7 +21,7 @@ from service.operations.alternative import (
     answer,
     refuse_costly,
 )
-from service.operations.members import Closed, Features, Output, Steps, UnitOf
+from service.operations.members import Closed, Features, Output, Steps, UnitOf, about
 from service.operations.route import MODEL, Call, operation
 from service.operations.windows import ONE_FORM, Columns, Instances
 from service.settings import Settings
@@ -36,11 +36,9 @@ WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value"])
 class Shift(Closed):
     """Evenly spaced constants that are added to a feature, in its own unit."""
 
-    from_: Annotated[float, Field(alias="from", description="The first.", strict=True)]
-    to: Annotated[float, Field(description="The last.", strict=True)]
-    points: Annotated[int, Field(description="Number of constants, at most `max_points`.", ge=2, strict=True)] = (
-        DEFAULT_POINTS
-    )
+    from_: Annotated[float, about("The first.", alias="from", strict=True)]
+    to: Annotated[float, about("The last.", strict=True)]
+    points: Annotated[int, about("Number of constants, at most `max_points`.", ge=2, strict=True)] = DEFAULT_POINTS
 
 
 class WhatIfRequest(Closed):
@@ -55,8 +53,8 @@ class WhatIfRequest(Closed):
     steps: Steps = None
     shift: Annotated[
         Shift | None,
-        Field(
-            description="Constants to add. Absent: each feature is set to constant values from its training minimum to "
+        about(
+            "Constants to add. Absent: each feature is set to constant values from its training minimum to "
             f"its maximum, {DEFAULT_POINTS} of them."
         ),
     ] = None
@@ -65,24 +63,19 @@ class WhatIfRequest(Closed):
 class ResponseCurve(TypedDict):
     """Forecasts of one instance with one feature changed."""
 
-    feature: Annotated[str, Field(description="Name of the feature.")]
+    feature: Annotated[str, about("Name of the feature.")]
     unit: UnitOf
-    kind: Annotated[
-        WhatIfKind, Field(description="`shift`: the values are added to the feature; `value`: they replace it.")
-    ]
-    values: Annotated[list[float], Field(description="Shifts or values, in the feature's unit.")]
-    predictions: Annotated[list[float], Field(description="The forecast for each, as `:predict` returns it.")]
-    outside_training_range: Annotated[
-        list[bool], Field(description="For each, whether a changed value is outside the feature's training range.")
-    ]
+    kind: Annotated[WhatIfKind, about("`shift`: the values are added to the feature; `value`: they replace it.")]
+    values: Annotated[list[float], about("Shifts or values, in the feature's unit.")]
+    predictions: Annotated[list[float], about("The forecast for each, as `:predict` returns it.")]
+    outside_training_range: list[bool]
+    """For each, whether a changed value is outside the feature's training range."""
 
 
 class WhatIfResponse(Shared):
     """Forecasts of changed windows."""
 
-    curves: Annotated[
-        list[list[ResponseCurve]], Field(description="By instance, then by feature in the order of the request.")
-    ]
+    curves: Annotated[list[list[ResponseCurve]], about("By instance, then by feature in the order of the request.")]
 
 
 def describe_curves(found: Curves, output: int) -> list[list[ResponseCurve]]:

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.model import Model
+from service.operations.members import about
 
 MAX_WARNINGS = 100
 
@@ -47,14 +48,14 @@ ONE_FORM: JsonDict = {"allOf": [{"oneOf": [{"required": ["instances"]}, {"requir
 class RangeWarning(TypedDict):
     """A value outside the training range; of several steps, the most extreme one."""
 
-    code: Annotated[Literal["outside_training_range"], Field(description="Stable code, for programs.")]
-    instance: Annotated[int, Field(description="Index of the instance.")]
-    feature: Annotated[str, Field(description="Name of the feature.")]
-    step: Annotated[int, Field(description="The step: 0 is the newest, -1 the one before it.")]
-    value: Annotated[float, Field(description="The value, in the feature's unit.")]
-    min: Annotated[float | None, Field(description="Smallest training value; null if unknown.")]
-    max: Annotated[float | None, Field(description="Largest training value; null if unknown.")]
-    message: Annotated[str, Field(description="The warning as a sentence.")]
+    code: Annotated[Literal["outside_training_range"], about("Stable code, for programs.")]
+    instance: Annotated[int, about("Index of the instance.")]
+    feature: Annotated[str, about("Name of the feature.")]
+    step: Annotated[int, about("The step: 0 is the newest, -1 the one before it.")]
+    value: Annotated[float, about("The value, in the feature's unit.")]
+    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
+    max: Annotated[float | None, about("Largest training value; null if unknown.")]
+    message: Annotated[str, about("The warning as a sentence.")]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ Warnings = Annotated[
 ]
 
 
-WarningsOmitted = Annotated[int, Field(description="Number of further warnings; absent if there are none.")]
+WarningsOmitted = Annotated[int, about("Number of further warnings; absent if there are none.")]
 
 
 def warn_of_range(model: Model, windows: Array) -> RangeWarnings:
