@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypedDict
 
 from kanmodel.explain.counterfactual import Counterfactual as Found
-from kanmodel.explain.counterfactual import Counterfactuals, Neighbour
+from kanmodel.explain.counterfactual import Counterfactuals
 from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
 from kanmodel.explain.shifts import Search
 from service.models.registry import Served
@@ -23,7 +23,7 @@ from service.operations.alternative import (
     answer,
     refuse_costly,
 )
-from service.operations.members import Closed, Features, Output, Steps, UnitOf, about
+from service.operations.members import Closed, Features, Output, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
 from service.operations.windows import ONE_FORM, Columns, Instances
 from service.settings import Settings
@@ -129,40 +129,14 @@ def describe_counterfactuals(found: Counterfactuals) -> list[CounterfactualInfo]
 
 
 def _describe_counterfactual(found: Found, steps: list[int]) -> CounterfactualInfo:
-    return {
-        "prediction": found.prediction,
-        "reached": found.reached,
-        "changes": [
-            {
-                "feature": change.feature,
-                "unit": change.unit,
-                "steps": steps,
-                "shift": change.shift,
-                "shift_in_std": change.shift_in_std,
-            }
-            for change in found.changes
-        ],
-        "new_prediction": found.new_prediction,
-        "distance": found.distance,
-        "nearest_reference": _describe_neighbour(found.nearest_reference),
-        "instance": found.window.tolist(),
-        "single_features": [
-            {
-                "feature": single.feature,
-                "unit": single.unit,
-                "shift": single.shift,
-                "shift_in_std": single.shift_in_std,
-                "proven": single.proven,
-                "best_prediction": single.best_prediction,
-                "searched": single.searched,
-            }
-            for single in found.single_features
-        ],
-    }
-
-
-def _describe_neighbour(nearest: Neighbour) -> NearestReference:
-    return {"index": nearest.index, "distance": nearest.distance, "typical": nearest.typical}
+    return describe(
+        CounterfactualInfo,
+        found,
+        changes=[describe(ChangeInfo, change, steps=steps) for change in found.changes],
+        nearest_reference=describe(NearestReference, found.nearest_reference),
+        instance=found.window.tolist(),
+        single_features=[describe(SingleFeatureInfo, single) for single in found.single_features],
+    )
 
 
 @dataclass(frozen=True)

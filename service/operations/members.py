@@ -1,23 +1,27 @@
-"""Base classes of requests and queries, which refuse unknown names.
-
-Queries of answers that are also pictures.
-"""
+"""What requests and answers of several operations share."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_origin, get_type_hints
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypeAliasType
+from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import result
 from kanmodel.show import network
+from service.models.registry import Served
 
 
 def about(text: str, **constraints: Any) -> Any:
     """What a member is, where that fits on its line; longer texts stand as docstrings below their members."""
     return Field(description=text, **constraints)
+
+
+Described = TypeVar("Described")
 
 
 class Closed(BaseModel):
@@ -107,3 +111,37 @@ Version = Annotated[str, about("Version of the model.")]
 
 
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %
+
+
+class Answer(TypedDict):
+    """What every answer about a model says first."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+
+
+def head_of(served: Served) -> Answer:
+    """The first members of an answer about a model."""
+    return {"model_name": served.name, "version": served.version, "checkpoint": served.checkpoint}
+
+
+def describe(cls: Callable[..., Described], source: object, **given: Any) -> Described:
+    """A typed dict of a class: its members are given, or the attributes of the same names.
+
+    Arrays and tuples become lists; a member that is not required is left out where it is None.
+    """
+    described = {}
+    for name, is_required in _list_members(cls).items():
+        value = given[name] if name in given else getattr(source, name)
+        if is_required or value is not None:
+            value = value.tolist() if isinstance(value, np.ndarray) else value
+            described[name] = list(value) if isinstance(value, tuple) else value
+    return cast(Described, described)
+
+
+@cache
+def _list_members(cls: Any) -> dict[str, bool]:
+    """The members of a typed dict, and whether each is required."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: get_origin(hint) is not NotRequired for name, hint in hints.items()}
