@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-ray check format openapi vendor bench image image-test lock clean
+.PHONY: help serve test test-all check format openapi vendor bench image image-test lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -20,28 +20,22 @@ help: # list the targets
 serve: .venv/runtime # install and serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-# The tests of one folder with ONLY=kanmodel (or service, explorer, clients, image, faithfulness), ten times the generated cases with
-# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. They are new for each part, so that
-# none grows beyond 800 MB. What needs both cores to itself runs last.
+# Three workers keep two cores busy, since what starts servers waits much. `make test` leaves out the tests marked
+# `thorough`, and four of five generated cases.
 ONLY ?=
-PACKAGES := $(or $(ONLY),kanmodel service explorer clients image faithfulness)
-ALONE = $(shell grep -rl --include='*.py' 'pytest\.mark\.alone' $(PACKAGES:%=tests/%))
-run-tests = $(if $(strip $(1)),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
-run-parallel = $(call run-tests,$(1),-n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)" $(2:%=--ignore=%))
-of = $(if $(filter $(1),$(PACKAGES)),$(2))
-LEDGERS := tests/kanmodel/explain
-BATCHES := tests/service/batch tests/service/commands
-WORK := tests/service/work
-test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready) # install and test; ONLY=kanmodel for one package, THOROUGH=1 for more cases
-	$(call run-parallel,$(call of,kanmodel,tests/kanmodel),$(LEDGERS))
-	$(call run-parallel,$(call of,kanmodel,$(LEDGERS)) $(patsubst %,tests/%,$(filter-out kanmodel service,$(PACKAGES))))
-	$(call run-parallel,$(call of,service,$(BATCHES)))
-	$(call run-parallel,$(call of,service,$(WORK)))
-	$(call run-parallel,$(call of,service,tests/service),$(BATCHES) $(WORK))
-	$(call run-tests,$(ALONE),-m alone)
+pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
+parallel := $(pytest) -n 3 --no-loadscope-reorder
+test: .venv/dev .venv/clients/ready # install, and run the tests of five minutes; ONLY=kanmodel for those of one folder
+	$(parallel) -m "not thorough and not alone and (smoke or not ray)" $(addprefix tests/,$(ONLY))
 
-test-ray: .venv/dev # run every end-to-end test on Ray replicas
-	$(BIN)/python -m pytest -m ray tests/service
+# Every part has new workers, so that none grows beyond 800 MB. What needs both cores runs last, with nothing beside it.
+test-all: export THOROUGH := 1
+test-all: .venv/dev .venv/clients/ready # install, and run all tests
+	$(parallel) --ignore=tests/kanmodel --ignore=tests/service
+	$(parallel) tests/kanmodel --ignore=tests/kanmodel/explain
+	$(parallel) tests/kanmodel/explain
+	$(parallel) -m "not alone" tests/service
+	$(pytest) -m alone tests/service
 
 check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security
 	$(BIN)/ruff format --check .

@@ -1,7 +1,8 @@
 """Settings for all tests: one torch thread, hypothesis without deadlines, no skips with `REQUIRE_ALL=1`.
 
-Markers, by which `make test` and `make test-ray` select:
+Markers, by which `make test` and `make test-all` select:
 
+    thorough("why")  run only by `make test-all`
     ray      also run against replicas on Ray; `make test` does so only with `smoke`
     smoke    one test for each kind of response, for Ray
     alone    needs both cores to itself, since it loads them or compares times
@@ -13,14 +14,13 @@ import ctypes
 import gc
 import os
 import resource
-import secrets
 from collections.abc import Generator
 
 import anyio
 import pytest
 import torch
 from hypothesis import settings
-from thorough import THOROUGH, examples
+from thorough import examples, require_reason
 from xdist.scheduler import LoadScopeScheduling
 
 # anyio imports its modules late: in the thread of a test's server, where pytest's rewriting of them has crashed.
@@ -32,10 +32,6 @@ REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 
 # Tiny models are slower on several threads, and sums then depend on the machine.
 torch.set_num_threads(1)
-
-# The usual run has the same cases everywhere, so that a failure comes from the change; a thorough one draws new cases.
-settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=not THOROUGH)
-settings.load_profile("kanscope")
 
 
 FIRST = ("ray", "explorer", "process")  # the longest scopes, which start first
@@ -55,17 +51,16 @@ def scope_of(nodeid: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Draws the seed of a thorough run, unless ``--hypothesis-seed`` names one; all workers have the same."""
-    if THOROUGH and config.option.hypothesisseed is None:
-        config.option.hypothesisseed = str(secrets.randbelow(2**32))
-
-
-def pytest_report_header(config: pytest.Config) -> str | None:
-    return f"--hypothesis-seed={config.option.hypothesisseed}" if THOROUGH else None
+    """Every run has the same cases, so that a failure comes from the change; ``--hypothesis-seed=N`` draws others."""
+    same = config.getoption("--hypothesis-seed") is None
+    settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=same)
+    settings.load_profile("kanscope")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Orders the tests so that the longest scopes start first."""
+    for item in items:
+        require_reason(item)
     items.sort(key=lambda item: scope_of(item.nodeid) not in FIRST)
 
 

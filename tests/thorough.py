@@ -1,12 +1,31 @@
-"""The number of generated cases per property, ten times as many with ``THOROUGH=1``."""
+"""What `make test` leaves to `make test-all`: tests marked ``thorough``, and most generated cases."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Iterable
 
-THOROUGH = os.environ.get("THOROUGH") == "1"
+import pytest
+from _pytest.mark import ParameterSet
+
+THOROUGH = os.environ.get("THOROUGH") == "1"  # set by `make test-all`
+FEWER = 5
 
 
 def examples(count: int) -> int:
-    """The number of cases, `count` by default."""
-    return 10 * count if THOROUGH else count
+    """The number of generated cases: `count` by `make test-all`, else a fifth of it."""
+    return count if THOROUGH else -(-count // FEWER)
+
+
+def few_of(cases: Iterable[str], quick: Container[str], why: str) -> list[ParameterSet]:
+    """The cases as parameters of a test, all but the `quick` ones marked ``thorough``."""
+    mark = pytest.mark.thorough(why)
+    return [pytest.param(case, marks=() if case in quick else mark) for case in cases]
+
+
+def require_reason(item: pytest.Item) -> None:
+    """Refuses the mark ``thorough`` without a reason."""
+    for mark in item.iter_markers("thorough"):
+        reasons = [why for why in mark.args if isinstance(why, str) and why.strip()]
+        if len(reasons) != 1 or len(mark.args) != 1 or mark.kwargs not in ({}, {"alone": True}):
+            raise pytest.UsageError(f'{item.nodeid}: say why it is thorough, as @pytest.mark.thorough("takes 9 s")')

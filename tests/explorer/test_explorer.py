@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from playwright.sync_api import expect
-from thorough import THOROUGH
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "screenshots"
@@ -59,7 +58,7 @@ def test_every_view_loads_without_an_error(server, open_tab, view, look):
     page.screenshot(path=SCREENSHOTS / f"{view}-{look}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     assert tab.problems == []
-    if look == "phone" and not THOROUGH:  # the same document as on a desktop
+    if look == "phone":  # the same document as on a desktop
         return
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run()")["violations"]

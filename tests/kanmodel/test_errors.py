@@ -6,7 +6,7 @@ from factories import make_model, make_windows
 from kanmodel import Model
 from kanmodel.errors import MAX_MESSAGE, MAX_PATH, MAX_QUOTED, KanscopeError, Problem, quote
 
-LONG = "x" * 1_000_000
+LONG = "x" * 100_000
 MODEL = Model(make_model())
 WINDOWS = make_windows(MODEL.loaded, 1)
 
@@ -41,9 +41,9 @@ def test_a_problem_is_short():
         lambda: MODEL.explain(WINDOWS, tolerance=LONG),
         lambda: MODEL.predict({LONG: [0]}),
         lambda: MODEL.what_if(WINDOWS, [LONG]),
-        lambda: MODEL.what_if(WINDOWS, steps=[0] * 1_000_000),
-        lambda: MODEL.what_if(WINDOWS, shift=[0] * 1_000_000),
-        lambda: MODEL.counterfactual(WINDOWS, between=[0] * 1_000_000),
+        lambda: MODEL.what_if(WINDOWS, steps=[0] * 100_000),
+        lambda: MODEL.what_if(WINDOWS, shift=[0] * 100_000),
+        lambda: MODEL.counterfactual(WINDOWS, between=[0] * 100_000),
         lambda: MODEL.prune(without=[LONG]),
         lambda: MODEL.edge(LONG),
         lambda: MODEL.topology().through(LONG),

@@ -53,6 +53,7 @@ def forms_of(notebook):
     ]
 
 
+@pytest.mark.thorough("trains a model in a kernel of its own")
 def test_the_notebook_runs(executed):
     """Every cell runs; the forecaster beats persistence, and the service's explanation equals the notebook's."""
     outputs = outputs_of(executed)

@@ -10,7 +10,7 @@ from factories import PROVENANCE, make_chain, make_model, make_windows
 from goldens import load_arrays, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Reference
@@ -63,13 +63,27 @@ def fixed(path_nodes):
     return LedgerOptions(path_nodes=path_nodes, halvings=0)
 
 
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize(
+    "name",
+    few_of(
+        MODELS,
+        ("head", "products", "two layers, both directions, mean", "float32"),
+        "the same statement of further models",
+    ),
+)
 
 
+@cache
 def model_and_windows(name, n=6):
     shape, options = MODELS[name]
     model = make_model(shape, seed=3, **options)
     return model, model.to_model_units(make_windows(model, n))
+
+
+@cache
+def ledger_of(name, output=0, baseline="mean"):
+    model, windows = model_and_windows(name)
+    return explain_windows(model, windows, output, BASELINES[baseline](model))
 
 
 def measure_residual(model, ledger):
@@ -161,10 +175,9 @@ def test_shapley_values(name, baseline, least_correlation, largest_difference):
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_every_layer_adds_up(name, baseline):
     """For every output each layer sums to F(x) - F(x0) and each node conserves it, within the stated residual."""
-    model, windows = model_and_windows(name)
-    chosen = BASELINES[baseline](model)
+    model, _ = model_and_windows(name)
     for output, target in enumerate(model.config.outputs):
-        ledger = explain_windows(model, windows, output, chosen)
+        ledger = ledger_of(name, output, baseline)
         np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=1e-9)
         assert (ledger.residual <= ledger.error).all()
         assert (measure_residual(model, ledger)[ledger.converged] <= ledger.tolerance).all()
@@ -178,7 +191,7 @@ def test_the_ledger_has_both_predictions(name):
     tolerance = 1e-9 if model.config.dtype == "float64" else 1e-5
     originals = model.scaling.features_to_original(windows)
     for output in range(len(model.config.outputs)):
-        ledger = explain_windows(model, windows, output)
+        ledger = ledger_of(name, output)
         start = baseline_windows(model, Baseline())[0]
         np.testing.assert_array_equal(ledger.baseline, start)
         np.testing.assert_allclose(ledger.predictions, model.predict(originals)[:, output], atol=tolerance)
@@ -203,13 +216,14 @@ def test_entries_of_many_nodes(name):
     """A converged ledger has the entries of a far finer one, so a small residual is no coincidence."""
     model, windows = model_and_windows(name)
     for output in range(len(model.config.outputs)):
-        ledger = explain_windows(model, windows, output)
-        exact = explain_windows(model, windows, output, options=LedgerOptions(tolerance=1e-6, path_nodes=65))
+        ledger = ledger_of(name, output)
+        exact = explain_windows(model, windows, output, options=LedgerOptions(tolerance=1e-5, path_nodes=33))
         difference = np.abs(all_entries(ledger) - all_entries(exact)).max(axis=1)
         assert ledger.converged.any()
         assert (difference[ledger.converged] <= 5 * ledger.tolerance).all()
 
 
+@pytest.mark.thorough("integrates along 257 nodes of every window")
 @pytest.mark.parametrize("name", ["pykan_head", "tiny", "synthetic_gt"])
 def test_trained_models_converge(name):
     """A trained model converges on every window with default options, to the entries of 257 nodes."""
@@ -306,9 +320,8 @@ def test_bisection_ends():
 @every_model
 def test_layers_run_from_input_to_output(name):
     """Layers run from input to output; nodes and edges, (sub-nodes, inputs), have the expected shapes."""
-    model, windows = model_and_windows(name)
-    config = model.config
-    ledger = explain_windows(model, windows, 0)
+    config = model_and_windows(name)[0].config
+    ledger = ledger_of(name)
     assert ledger.steps.shape == (6, config.lookback, len(config.features))
     np.testing.assert_allclose(ledger.contributions, ledger.steps.sum(axis=1))
     expected = [("input", 0)]
@@ -629,6 +642,7 @@ def test_a_linear_model(count, seed):
     np.testing.assert_allclose(ledger.standard_error, [expected, expected], atol=1e-9)
 
 
+@pytest.mark.thorough("a statistic of 120 ledgers")
 def test_the_standard_error_is_the_error():
     """Over many draws contributions vary by their standard error, which four times the baselines halve."""
     model = linear()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thorough import examples
 
 from kanmodel.explain import bootstrap
 from kanmodel.explain.bootstrap import Bootstrap, block_lengths
@@ -168,6 +167,7 @@ STATED = re.search(r"autocorrelation +(.+)\n +coverage +(.+)\n", bootstrap.__doc
 COVERAGE = dict(zip(map(float, STATED[1].split()), map(float, STATED[2].split()), strict=True))
 
 
+@pytest.mark.thorough("a statistic of 4,000 series")
 @pytest.mark.parametrize("correlation", COVERAGE)
 def test_coverage(correlation):
     """95 % intervals contain the known mean in the stated share of 4,000 autocorrelated series."""
@@ -179,10 +179,11 @@ def test_coverage(correlation):
     assert correlation > 0.8 or covered >= 90
 
 
+@pytest.mark.thorough("a statistic of 150 series")
 @pytest.mark.parametrize("correlation", [0, 0.8])
 def test_coverage_of_shares(correlation):
     """This also holds for the share of one of two autocorrelated magnitudes, which is a half."""
-    n = examples(150)
+    n = 150
     sizes = np.abs(np.stack([autoregressive(512, correlation, n, seed) for seed in (0, 1)], axis=2))
     of_windows = Bootstrap(512)
     estimates = [of_windows.share(sizes[:, series]) for series in range(n)]

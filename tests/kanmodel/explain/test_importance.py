@@ -217,6 +217,7 @@ def check_interp4(model):
     assert rows["x2"].verdict == "weak"
 
 
+@pytest.mark.thorough("trains three models; the one that pykan trained has the same shares")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_interp4_trained_here(seed):
     """A KAN trained on x0² + 0.3 x1 + 0.1 x2³ + 0 x3 has its exact shares, for several seeds."""
@@ -255,6 +256,7 @@ def test_cancellation():
     assert rows["f1"].pykan_feature_score > 2 * rows["f0"].pykan_feature_score
 
 
+@pytest.mark.thorough("trains three models")
 def test_duplicates_share_their_credit():
     """A feature and its copy are both redundant; the sum of their shares is stable across seeds, the split is not."""
     rng = np.random.default_rng(3)

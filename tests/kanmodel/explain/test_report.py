@@ -94,6 +94,7 @@ def test_a_number_from_nowhere_is_noticed():
             check_numbers([replace(sparsity, answer=answer)])
 
 
+@pytest.mark.thorough("the same rules for four more models")
 @pytest.mark.parametrize("name", ["proxy20", "mult", "constant_input", "pykan_head"])
 def test_trained_models(name):
     """This also holds for models trained by pykan."""

@@ -11,6 +11,7 @@ import torch
 import yaml
 from goldens import FOLDER, load_arrays, load_case
 from scipy.interpolate import BSpline
+from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
@@ -387,7 +388,14 @@ def test_description_has_a_manifest_to_fill_in(name, tmp_path):
 DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arity", "lookback", "targets")
 
 
-@pytest.mark.parametrize("name", [name for name in READ if "pruned_" not in name and name != "float16"])
+@pytest.mark.parametrize(
+    "name",
+    few_of(
+        [name for name in READ if "pruned_" not in name and name != "float16"],
+        ("lightning", "bidirectional", "mult_nodes", "plain_symbolic", "efficient"),
+        "the same search for the options of further files",
+    ),
+)
 def test_the_check_replaces_options(name, tmp_path):
     """Without readout, base, library, prefixes, arity and names, each file gives the same network."""
     file = READ[name]

@@ -578,6 +578,7 @@ CHILD = """
 """
 
 
+@pytest.mark.thorough("writes and reads files that claim gigabytes")
 def test_hostile_files_take_neither_memory_nor_time(tmp_path):
     """Files that claim gigabytes or unbounded work are refused within seconds and 200 MiB."""
     writers = (write_hostile_weights, write_hostile_checkpoints, write_hostile_documents)

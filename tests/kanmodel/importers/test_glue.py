@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
-from thorough import examples
+from thorough import few_of
 
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.attribution import explain_windows
@@ -18,7 +18,9 @@ from kanmodel.importers.samples import make_samples, state_call
 from kanmodel.importers.source import open_source
 
 RECURRENT = ("lstm", "gru", "bilstm")
-EVERY = pytest.mark.parametrize("name", CASES)
+FEW = ("gru_kan", "bilstm_kan_linear", "lstm_cheby", "multi_step")
+FURTHER = "the same search for the readings of further forecasters"
+EVERY = pytest.mark.parametrize("name", few_of(CASES, FEW, FURTHER))
 
 
 def read_file(case, file="state_dict.pt", predictions=None):
@@ -47,7 +49,10 @@ def expected_choices(case):
     return chosen
 
 
-@pytest.mark.parametrize(("name", "file"), FILES)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [pytest.param(*each, marks=() if each[0] in FEW else pytest.mark.thorough(FURTHER)) for each in FILES],
+)
 def test_every_file_is_found_out(name, file):
     """Each file gets its true reading among all, and predicts the same to 1e-5 of the spread."""
     case = load_glue(name)
@@ -106,7 +111,7 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
     space, true = imported.result.found.space, imported.result.found.chosen
     order, tried = case.truth["order"], 0
     for wrong in DOCUMENT["cases"][name]["misread"]:  # nearest first
-        if tried == examples(2):
+        if tried == 2:
             break
         changed = dict(true)
         for choice, option in wrong.items():

@@ -380,6 +380,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.thorough("exhausts its budgets of time and memory on purpose")
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(name):
     """A pickle that would exhaust time or memory is read in linear size or refused, within seconds."""

@@ -10,7 +10,6 @@ import torch
 from goldens import FOLDER, load_arrays
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from thorough import examples
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -69,7 +68,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
         return import_checkpoint(folder / "forecaster.pt", read_manifest(folder / "manifest.json"))
 
 
-@settings(max_examples=examples(1))
+@settings(max_examples=1)
 @given(FACTORS, st.sampled_from(["scaled", "original"]))
 @example(1e-3, "scaled")
 @example(1e6, "original")

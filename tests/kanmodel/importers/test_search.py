@@ -129,6 +129,7 @@ def test_a_planted_chain_is_found(case):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.nanstd(predictions))
 
 
+@pytest.mark.thorough("compares every reading on all windows")
 @settings(max_examples=max(N_EXAMPLES // 4, 5), deadline=None)
 @given(planted())
 def test_the_screen_loses_nothing(case):

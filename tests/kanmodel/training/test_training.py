@@ -123,6 +123,7 @@ def test_the_weights_are_those_of_the_best_epoch():
     assert [report.best_error for report in reports] == np.minimum.accumulate(errors).tolist()
 
 
+@pytest.mark.thorough("trains several models")
 def test_the_penalty_reduces_the_variation_of_edges():
     """With a penalty most edges vary far less than without."""
     table = make_table(500)

@@ -181,11 +181,12 @@ def jumping_models():
     return [load_case(name, "float64").model for name in JUMPING]
 
 
+@pytest.mark.thorough("a statistic of twelve paths")
 def test_windows_that_jump():
     """From 3 to 1000 times the distance between two windows, each converged entry of a trained model is right."""
     rng = np.random.default_rng(7)
     converged = 0
-    n = examples(12)
+    n = 12
     for number in range(n):
         model = jumping_models()[number % len(JUMPING)]
         start, other = model.reference.windows[rng.choice(len(model.reference.windows), 2, replace=False)].numpy()
@@ -240,6 +241,7 @@ def test_a_bias_that_float32_cannot_hold():
     )
 
 
+@pytest.mark.thorough("integrates along 20,000 nodes of an LSTM")
 def test_a_jump_too_far_for_float32():
     """At 540 times the distance between two windows, every step of the bundled model is right.
 
@@ -260,6 +262,7 @@ def test_a_jump_too_far_for_float32():
     assert np.abs(ledger.steps - exact).max() <= max(ledger.tolerance, 3 * ledger.error[0])
 
 
+@pytest.mark.thorough("integrates along 12,000 nodes of an LSTM")
 def test_a_jump_that_a_fixed_rule_misses():
     """One feature at 104 times the distance between two windows: each step is right where a fixed rule is not.
 
@@ -386,11 +389,12 @@ def test_a_bump_between_two_nodes(basis):
         assert off <= 2 * ledger.tolerance, (peak, off / ledger.tolerance)
 
 
+@pytest.mark.thorough("climbs for minutes of integrals")
 def test_no_product_of_bumps_is_found_wrong():
     """Climbing from random products of bumps finds no converged one that is off by more than 3 tolerances."""
     rng = np.random.default_rng(3)
     worst = 0.0
-    for _ in range(examples(6)):
+    for _ in range(6):
         basis = FINE[rng.integers(len(FINE))]
         model = product_of_bumps((basis, (None, basis)[rng.integers(2)]), rng.uniform(0.1, 0.9, size=2))
         tops = [rng.uniform(-1, 1, size=(2, 1, 2)) * np.exp(rng.uniform(0, 3)) for _ in range(4)]
