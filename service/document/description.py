@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, made exact for client generators."""
+"""The OpenAPI document: FastAPI's, made exact for client generators, with examples, links and what answers share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +19,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 from typing_extensions import get_original_bases, is_typeddict
 
-from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, shared_responses
-from service.document.links import links_of
-from service.wire.errors import ErrorResponse
+from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
+from service.wire.json import SVG
 from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
@@ -39,44 +38,192 @@ TAGS = {
     "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",
     "health": "Whether the process lives, and whether it can answer.",
 }
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "Id of the request: its own `X-Request-Id`, else the trace id of its `traceparent`, else a "
+        "new one.",
+        "schema": {"type": "string"},
+    },
+    "ETag": {
+        "description": "Name of this answer, by its bytes. Sent back as `If-None-Match`, it gets 304 while it is "
+        "the same.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request may be answered.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+_DESCRIPTIONS = {
+    304: "The answer is the one that `If-None-Match` names.",
+    400: "A value is missing, unknown, of another shape, size or kind, out of range or not finite; or the result is "
+    "not finite, or a model cannot be loaded.",
+    401: "The service wants an API key, and there is none or an unknown one.",
+    403: "The API key lacks the scope, a setting forbids it, or a page of another site asks for what changes models.",
+    404: "There is no such model, version, output or edge; the message lists what there is.",
+    406: "The operation has none of the media types in `Accept`.",
+    408: "The body did not arrive in time.",
+    413: "The body is larger than the service accepts.",
+    415: "The body is of another media type than the operation takes, or it is compressed.",
+    421: "The header `Host` names another host than this service.",
+    422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
+    "finite.",
+    429: "The API key has asked as often as it may in a minute.",
+    431: "The request target or the headers are larger than the service accepts.",
+    500: "Something failed inside; `request_id` finds it in the log.",
+    501: "Not available in this configuration.",
+    503: "The model, the service or the result is not ready, or there are too many requests: `code` says which.",
+}
+_ERROR_EXAMPLES: Mapping[int, tuple[ErrorCode, str]] = {
+    400: ("invalid_value", "inputs[0].shape must be [n, 24, 20], but is [1, 20]"),
+    401: ("key_missing", "an API key is needed: send Authorization: Bearer KEY"),
+    403: ("scope_missing", "this needs an API key with the scope explain"),
+    404: ("model_not_found", "there is no model 'nyc'; the models are nyc-weather"),
+    406: ("not_acceptable", "the response is application/json, which Accept excludes"),
+    408: ("body_timeout", "the body did not arrive within 30 seconds (body_timeout)"),
+    413: ("body_too_large", "the body is larger than 8388608 bytes (max_body_bytes)"),
+    415: ("unsupported_media_type", "Content-Type must be application/json"),
+    421: ("host_not_allowed", "the Host header must name this machine, or a host of the setting allowed_hosts"),
+    422: ("not_finite", "instances[0][3][2] must be finite"),
+    429: ("rate_limited", "the key dashboard is limited to 600 requests per minute"),
+    431: ("headers_too_large", "the headers are larger than 65536 bytes (max_header_bytes)"),
+    500: ("internal_error", "internal error"),
+    501: (
+        "not_supported",
+        "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+        "folder, which each process looks at by itself (poll_seconds)",
+    ),
+    503: ("not_ready", "model 'nyc-weather' is loading"),
+}
 _REFERENCE = "#/components/schemas/{model}"
+
+_MODEL = {"model": "$request.path.model"}
+_OUTPUT = {"model": "$response.body#/name", "output": "$response.body#/outputs/0"}
+_FIRST_EDGE = {name: f"$response.body#/edges/0/{name}" for name in ("stage", "layer", "i", "j")}
+
+# By operation id: the operations that follow, each with the parameters it takes from the answer.
+_LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "list_models": {"get_model": {"model": "$response.body#/models/0"}},
+    "get_model": {
+        "predict": {"model": "$response.body#/name"},
+        "explain": {"model": "$response.body#/name"},
+        "get_attributions": _OUTPUT,
+        "get_topology": _OUTPUT,
+        "get_fidelity_curve": _OUTPUT,
+        "get_report": _OUTPUT,
+        "list_edges": _OUTPUT,
+    },
+    "predict": {"explain": _MODEL},
+    "get_model_metadata": {"infer": {"model": "$response.body#/name"}},
+    "list_repository": {"load_model": {"model": "$response.body#/0/name"}},
+    "load_model": {"unload_model": _MODEL},
+    "unload_model": {"load_model": _MODEL},
+    "get_topology": {"get_edge": {**_MODEL, "output": "$response.body#/graph/output", **_FIRST_EDGE}},
+    "list_edges": {"get_edge": {**_MODEL, "output": "$response.body#/output", **_FIRST_EDGE}},
+}
+_LINKED_BODIES = {("predict", "explain"): {"requestBody": "$request.body"}}
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of an operation; every operation also has 500. `describe_api` fills in what they are."""
+    return {status: {"description": _DESCRIPTIONS[status]} for status in (*statuses, 500)}
+
+
+def describe_unreadiness() -> dict[str, Any]:
+    """The error of a service that is not ready."""
+    return _describe_error(503, "UnreadyResponse", {"live": True, "ready": False})
+
+
+def describe_unchanged() -> dict[int | str, dict[str, Any]]:
+    """The answer to a client that has this one already."""
+    return {304: {"description": _DESCRIPTIONS[304]}}
+
+
+def describe_text(media_type: str, text: str) -> dict[str, Any]:
+    """Text beside the JSON of an answer."""
+    return {"content": {media_type: {"schema": {"type": "string", "description": text}}}}
+
+
+def describe_picture(text: str) -> dict[str, Any]:
+    """A picture beside the JSON of an answer."""
+    return describe_text(SVG, text)
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:
     """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
     if app.openapi_schema is None:
+        tags = [{"name": name, "description": text} for name, text in TAGS.items()]
         document = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-            tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=tags
         )
-        components = document["components"]
-        components["schemas"] |= _describe_schemas(app)
-        _describe_members(components["schemas"])
-        components["securitySchemes"] = {"key": SCHEME}
-        components |= {"headers": dict(HEADERS), "responses": shared_responses()}
+        components, examples = document["components"], orjson.loads(EXAMPLES.read_bytes())
+        operations = [operation for path in document["paths"].values() for operation in path.values()]
         routes: list[Any] = app.routes
         queries = {route.operation_id: _read_docstrings(route.query) for route in routes if hasattr(route, "query")}
-        examples = orjson.loads(EXAMPLES.read_bytes())
-        for operation in _operations(document):
-            for parameter in operation.get("parameters", ()):
-                _leave_out_null(parameter["schema"])
-                if text := queries[operation["operationId"]].get(parameter["name"]):
-                    parameter["description"] = parameter["schema"]["description"] = text
-            _leave_out_default_422(operation)
-            _add_examples(operation, examples[operation["operationId"]])
-            _describe_answer(operation)
-            share_responses(operation["responses"])
+        for operation in operations:
+            _complete(operation, examples[operation["operationId"]], queries[operation["operationId"]])
+        components["schemas"] |= _describe_schemas(app)
+        _describe_members(components["schemas"])
         for name in ("HTTPValidationError", "ValidationError"):
             components["schemas"].pop(name, None)
+        components["securitySchemes"] = {"key": SCHEME}
+        unchanged = {**describe_unchanged()[304], "headers": _refer("X-Request-Id", "ETag")}
+        errors = {_component_of(status): _describe_error(status) for status in _ERROR_EXAMPLES}
+        components |= {"headers": _HEADERS, "responses": {_component_of(304): unchanged, **errors}}
+        document["security"] = [{"key": []}, {}]  # the service may want no key
         _tidy(components)
         _tidy(document["paths"])
-        document["security"] = [{"key": []}, {}]  # the service may want no key
-        components["parameters"] = _share_parameters(document)
+        components["parameters"] = _share_parameters(operations)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _complete(operation: dict[str, Any], example: dict[str, Any], query: Mapping[str, str]) -> None:
+    """Adds to an operation what its query means, a request that the bundled model answers, the answer, and links."""
+    parameters, values = operation.get("parameters", ()), example.get("parameters", {})
+    for parameter in parameters:
+        _leave_out_null(parameter["schema"])
+        if parameter["name"] in query:
+            parameter["description"] = parameter["schema"]["description"] = query[parameter["name"]]
+        if parameter["name"] in values:
+            parameter["example"] = values[parameter["name"]]
+    if "request" in example:
+        operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
+    responses, name = operation["responses"], operation["operationId"]
+    if "HTTPValidationError" in str(responses.get("422")):  # FastAPI's own, whose shape is not ours
+        del responses["422"]
+    answer = responses["200"]
+    answer["content"]["application/json"]["example"] = example["response"]
+    tag = _refer("ETag") if "304" in responses else {}
+    answer["headers"] = {**_refer("X-Request-Id"), **tag, **answer.get("headers", {})}
+    if name in _LINKS:
+        answer["links"] = {
+            following: {"operationId": following, "parameters": taken, **_LINKED_BODIES.get((name, following), {})}
+            for following, taken in _LINKS[name].items()
+        }
+    for status, response in responses.items():
+        if status != "200" and "content" not in response:
+            responses[status] = {"$ref": f"#/components/responses/{_component_of(int(status))}"}
+
+
+def _refer(*headers: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+
+
+def _component_of(status: int) -> str:
+    """``404`` -> ``NotFound``."""
+    return title_of(status).replace(" ", "")
+
+
+def _describe_error(
+    status: int, schema: str = "ErrorResponse", more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """An error answer, whose example has more members in the schema of some operation."""
+    code, message = _ERROR_EXAMPLES[status]
+    example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **(more or {})}
+    content = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
+    headers = _refer("X-Request-Id", "Retry-After") if status in (429, 503) else _refer("X-Request-Id")
+    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": {"application/json": content}}
 
 
 def _describe_schemas(app: FastAPI) -> dict[str, Any]:
@@ -115,11 +262,6 @@ def _read_docstrings(cls: type) -> Mapping[str, str]:
     return texts
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document["paths"].values():
-        yield from path.values()
-
-
 def _leave_out_null(schema: dict[str, Any]) -> None:
     """Takes out that a parameter may be null: it means absent, and a query has no way to say it."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
@@ -130,51 +272,16 @@ def _leave_out_null(schema: dict[str, Any]) -> None:
         schema["anyOf"] = choices
 
 
-def _leave_out_default_422(operation: dict[str, Any]) -> None:
-    """Takes out the 422 that FastAPI adds to every operation with a parameter: its shape is not ours."""
-    schema = operation["responses"].get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    if schema.get("$ref", "").endswith("/HTTPValidationError"):
-        del operation["responses"]["422"]
-
-
-def _add_examples(operation: dict[str, Any], example: dict[str, Any]) -> None:
-    """A request that the bundled model answers, and the answer."""
-    values = example.get("parameters", {})
-    for parameter in operation.get("parameters", ()):
-        if parameter["name"] in values:
-            parameter["example"] = values[parameter["name"]]
-    if "request" in example:
-        operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
-    operation["responses"]["200"]["content"]["application/json"]["example"] = example["response"]
-
-
-def _describe_answer(operation: dict[str, Any]) -> None:
-    """The headers of what is answered, and the operations that follow."""
-    answer = operation["responses"]["200"]
-    is_kept = "304" in operation["responses"]
-    answer["headers"] = {**REQUEST_ID, **(ETAG if is_kept else {}), **answer.get("headers", {})}
-    if links := links_of(operation["operationId"]):
-        answer["links"] = links
-
-
-def _share_parameters(document: dict[str, Any]) -> dict[str, Any]:
+def _share_parameters(operations: list[dict[str, Any]]) -> dict[str, Any]:
     """The parameters that several operations have, as components, in whose place these then refer to them."""
-    described = [parameter for operation in _operations(document) for parameter in operation.get("parameters", ())]
-    counts = Counter(orjson.dumps(parameter) for parameter in described)
+    counts = Counter(orjson.dumps(parameter) for one in operations for parameter in one.get("parameters", ()))
     shared: dict[str, Any] = {}
-    for data, count in counts.most_common():
-        if count > 1:
-            parameter = orjson.loads(data)
-            shared.setdefault(parameter["name"], parameter)
-    for operation in _operations(document):
-        operation["parameters"] = [
-            {"$ref": f"#/components/parameters/{parameter['name']}"}
-            if shared.get(parameter["name"]) == parameter
-            else parameter
-            for parameter in operation.get("parameters", ())
-        ]
-        if not operation["parameters"]:
-            del operation["parameters"]
+    for parameter in (orjson.loads(data) for data, count in counts.most_common() if count > 1):
+        shared.setdefault(parameter["name"], parameter)
+    for operation in operations:
+        for number, parameter in enumerate(operation.get("parameters", ())):
+            if shared.get(parameter["name"]) == parameter:
+                operation["parameters"][number] = {"$ref": f"#/components/parameters/{parameter['name']}"}
     return shared
 
 

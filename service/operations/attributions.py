@@ -15,7 +15,7 @@ from kanmodel.explain import faithfulness, importance
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Attribution, Importance
-from service.document.operations import describe_picture
+from service.document.description import describe_picture
 from service.models.registry import Served
 from service.operations.members import (
     Checkpoint,

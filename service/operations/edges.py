@@ -17,7 +17,7 @@ from kanmodel.explain.curves import Edge, Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from kanmodel.show.edge import draw_edge
-from service.document.operations import describe_picture
+from service.document.description import describe_picture
 from service.models.registry import Served
 from service.operations.members import Checkpoint, Closed, FormatParameter, Name, ThemeParameter, Version, about
 from service.operations.reference import OnReference, describe_span

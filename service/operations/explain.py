@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions
-from service.document.operations import describe_text
+from service.document.description import describe_text
 from service.models.registry import Served
 from service.operations.baselines import read_baseline
 from service.operations.explanations import (

@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.formula import Formulas
-from service.document.operations import describe_text
+from service.document.description import describe_text
 from service.models.registry import Served
 from service.operations.members import Checkpoint, Name, OutputQuery, Version, about
 from service.operations.reference import OnReference, describe_span

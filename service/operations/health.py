@@ -14,7 +14,7 @@ from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
-from service.document.errors import describe_unreadiness
+from service.document.description import describe_unreadiness
 from service.models.registry import Registry
 from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model

@@ -20,7 +20,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.document.errors import describe_errors, describe_unchanged
+from service.document.description import describe_errors, describe_unchanged
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
 from service.settings import Settings

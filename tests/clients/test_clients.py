@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.document.openapi import DOCUMENT
+from service.document.__main__ import DOCUMENT
 
 HERE = Path(__file__).parent
 TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.document.openapi import DOCUMENT
+from service.document.__main__ import DOCUMENT
 from service.operations.explorer import FOLDER
 
 HERE = Path(__file__).parent

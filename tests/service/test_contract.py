@@ -6,7 +6,7 @@ from pathlib import Path
 
 from thorough import examples
 
-from service.document.openapi import DOCUMENT
+from service.document.__main__ import DOCUMENT
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 N_EXAMPLES = examples(4)  # requests per operation, besides examples and edge cases

@@ -11,7 +11,7 @@ from factories import make_tensors, make_windows
 from jsonschema import Draft202012Validator
 
 from kanmodel.explain.importance import Attribution
-from service.document import openapi
+from service.document import __main__ as openapi
 from service.document.description import EXAMPLES
 from service.wire.security import HEALTH
 
