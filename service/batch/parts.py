@@ -34,21 +34,13 @@ NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 @dataclass(frozen=True)
 class Part:
-    """One file of the result.
+    """One file of the result."""
 
-    Attributes:
-        number: number of its chunk.
-        digest: hash of its chunk.
-        summary: its counts.
-        read: bytes of the table up to the end of its chunk, roughly.
-        data: content of the file; empty if it is in the folder.
-    """
-
-    number: int
-    digest: str
+    number: int  # number of its chunk
+    digest: str  # hash of its chunk
     summary: Summary
-    read: int
-    data: bytes = b""
+    read: int  # bytes of the table up to the end of its chunk, roughly
+    data: bytes = b""  # content of the file, until it is written
 
 
 def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda: False) -> Part:
@@ -63,11 +55,11 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
         CancelledError: `is_stopped` returned True.
         DataError: a result is not finite, and the plan is strict.
     """
-    groups, features = tuple(plan.model.config.groups), plan.model.config.feature_names
+    names = (*plan.model.config.feature_names, *plan.model.config.groups)
     prefixes = ("contribution", "removed", "alone") if plan.effects else ("contribution",)
-    entries = [f"{prefix}_{name}" for prefix in prefixes for name in (*features, *groups)]
+    entries = [f"{prefix}_{name}" for prefix in prefixes for name in names]
     numbers = ("prediction", "baseline", *entries, "residual", "error")
-    explained = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]
+    tables = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]
     kept: list[int] = []
     rejected = chunk.rejected.rows()
     for first in range(0, len(chunk.ends), BATCH):
@@ -76,60 +68,44 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
         windows = take_windows(chunk.values, chunk.ends[first : first + BATCH], plan.model.config.lookback)
         for number, result in _explain(plan, windows, first):
             if isinstance(result, Explanation):
-                values = _tabulate(result, len(groups))
-                explained.append(pl.DataFrame(values, schema=numbers).with_columns(converged=result.converged))
+                values = _tabulate(result, len(plan.model.config.groups))
+                tables.append(pl.DataFrame(values, schema=numbers).with_columns(converged=result.converged))
                 kept += range(number, number + len(values))
                 continue
-            _, *_, file, row = chunk.windows.row(number)
+            file, row = chunk.windows.row(number)[-2:]
             rejected.append((file, row, f"the window that ends here cannot be explained: {result}"))
             if plan.strict:
                 raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
-    frame = pl.concat([chunk.windows.drop("file", "row")[kept], pl.concat(explained)], how="horizontal")
-    left_out = chunk.left_out
-    summary = left_out + Summary(
-        windows=len(kept),
-        lost=len(chunk.ends) - len(kept),
-        rejected=len(rejected),
-        unconverged=len(kept) - int(frame["converged"].sum()),
-    )
-    about = plan.describe() | {
-        "input": chunk.digest,
-        "content": _hash(frame),
-        "summary": asdict(summary),
-        "read": chunk.read,
-        "rejected": rejected,
-    }
-    file_ = io.BytesIO()
-    frame.write_parquet(file_, metadata={KEY: json.dumps(about)})
-    return Part(chunk.number, chunk.digest, summary, chunk.read, file_.getvalue())
+    frame = pl.concat([chunk.windows.drop("file", "row")[kept], pl.concat(tables)], how="horizontal")
+    n_kept, unconverged = len(kept), len(kept) - int(frame["converged"].sum())
+    summary = chunk.left_out + Summary(n_kept, len(chunk.ends) - n_kept, len(rejected), unconverged)
+    about = {"input": chunk.digest, "content": _hash(frame), "summary": asdict(summary), "read": chunk.read}
+    content = io.BytesIO()
+    frame.write_parquet(content, metadata={KEY: json.dumps(plan.describe() | about | {"rejected": rejected})})
+    return Part(chunk.number, chunk.digest, summary, chunk.read, content.getvalue())
 
 
 def _explain(plan: Plan, windows: Array, first: int) -> Iterator[tuple[int, Explanation | KanscopeError]]:
-    """Explains all windows together, or one by one if that fails; with the number of the first window of each result.
-
-    `first` is the number of the first window.
-    """
+    """Explains windows together, or if that fails one by one; yields each result with its first window's number."""
+    result: Explanation | KanscopeError
     try:
-        result: Explanation | KanscopeError = plan.model.explain(
-            windows, plan.model.outputs[plan.output], effects=plan.effects
-        )
+        result = plan.model.explain(windows, plan.model.outputs[plan.output], effects=plan.effects)
     except (DataError, NonFiniteError) as error:
-        if len(windows) > 1:
-            for number in range(len(windows)):
-                yield from _explain(plan, windows[number : number + 1], first + number)
-            return
         result = error
-    yield first, result
+    if isinstance(result, Explanation) or len(windows) == 1:
+        yield first, result
+    else:
+        for number in range(len(windows)):
+            yield from _explain(plan, windows[number : number + 1], first + number)
 
 
 def _tabulate(explained: Explanation, n_groups: int) -> Array:
-    """(n, n_columns), the numbers of each window."""
-    entries = [explained.contributions, explained.contributions_by_group[:, :n_groups]]  # without ungrouped features
-    for name in ("removed", "alone"):
-        for effects in (explained.effects, explained.effects_by_group):
-            if effects is not None:
-                n_entries = n_groups if effects is explained.effects_by_group else None
-                entries.append(getattr(effects, name)[:, :n_entries])
+    """(n, n_columns), the numbers of each window; of what is by group only the groups, which come first."""
+    entries = [explained.contributions, explained.contributions_by_group[:, :n_groups]]
+    for name in ("removed", "alone") if explained.effects is not None else ():
+        entries.append(getattr(explained.effects, name))
+        if explained.effects_by_group is not None:
+            entries.append(getattr(explained.effects_by_group, name)[:, :n_groups])
     baseline = np.full(len(explained.predictions), explained.baseline_prediction)
     return np.column_stack([explained.predictions, baseline, *entries, explained.residual, explained.error])
 
@@ -139,26 +115,20 @@ def _hash(frame: pl.DataFrame) -> str:
 
 
 class Folder:
-    """A folder of parts, in which no file is ever partially written.
+    """A folder of parts, in which no file is ever partially written; it is created if it does not exist.
 
-    Args:
-        path: the folder; created if it does not exist.
-        described: everything that determines the results, from `Plan.describe`.
-
-    Raises:
-        DataError: it contains other files or the parts of another run, or cannot be written to.
+    `described` is everything that determines the results. Raises DataError if the folder contains other files or the
+    parts of another run, or cannot be written to.
     """
 
     def __init__(self, path: Path, described: Mapping[str, Any]) -> None:
-        self.path = path
-        self._described = dict(described)
+        self._path, self._described = path, dict(described)
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
             for left in path.glob(f"{TEMPORARY}*"):  # from a killed run
                 left.unlink()
-            manifest = path / MANIFEST
-            if manifest.exists():
-                self._refuse_other(manifest)
+            if (path / MANIFEST).exists():
+                self._refuse_other(path / MANIFEST)
             elif any(path.iterdir()):
                 raise DataError(f"{path} contains other files: give a new folder")
             else:
@@ -172,7 +142,7 @@ class Folder:
             raise DataError(f"{manifest} is damaged: give a new folder") from error
         for name in differing:
             made = f"was made with {name} {known[name]}, not {self._described[name]}"
-            raise DataError(f"{self.path} {made}: give a new folder")
+            raise DataError(f"{self._path} {made}: give a new folder")
 
     def finished(self) -> Iterator[Part]:
         """Yields each finished part without its content; raises DataError if one is damaged."""
@@ -203,7 +173,7 @@ class Folder:
         self._write_manifest({"complete": asdict(summary)})
 
     def _parts(self) -> list[tuple[int, Path]]:
-        named = ((NAME.fullmatch(path.name), path) for path in self.path.iterdir())
+        named = ((NAME.fullmatch(path.name), path) for path in self._path.iterdir())
         return sorted((int(match[1]), path) for match, path in named if match)
 
     def _write_manifest(self, members: Mapping[str, Any]) -> None:
@@ -213,8 +183,7 @@ class Folder:
     @contextmanager
     def _replacing(self, name: str) -> Iterator[IO[bytes]]:
         """A file that is renamed to its name when it is complete."""
-        path = self.path / name
-        with _writing(path), replacing(path, prefix=TEMPORARY) as file:
+        with _writing(self._path / name), replacing(self._path / name, prefix=TEMPORARY) as file:
             yield file
 
 
@@ -228,7 +197,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[dict[str, Any]]:
-    """The document in the metadata of a part; any error while it is read means that the part is damaged."""
+    """The document in the metadata of a part; any error while it is used means that the part is damaged."""
     try:
         yield json.loads(pl.read_parquet_metadata(path)[KEY])
     except (pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:

@@ -17,21 +17,13 @@ Start = Callable[[Chunk], Future[Part]]
 Engine = Callable[[Plan, int | None], AbstractContextManager[tuple[Start, int]]]
 """What explains chunks, given a plan and a number of workers, None for one per core; as a context it is the function
 that starts to explain a chunk, and how many chunks are in progress at most."""
-AHEAD = 2  # chunks per thread in progress
 
 
 def explain_table(plan: Plan, output: Path, engine: Engine, workers: int | None) -> Iterator[tuple[Summary, int]]:
     """Explains the missing parts of a table.
 
-    Args:
-        plan: the table.
-        output: the folder of the result.
-        engine: computes the parts.
-        workers: threads or processes of the engine; None for one per core.
-
-    Yields:
-        At the start and after each part, the counts of all parts in the folder, and the bytes of the table that they
-        cover, roughly.
+    Yields, at the start and after each part, the counts of all parts in the folder `output`, and the bytes of the table
+    that they cover, roughly. `workers` are threads or processes of the engine; None for one per core.
 
     Raises:
         DataError: the table cannot be read, or the folder belongs to another run or cannot be written to.
@@ -79,6 +71,6 @@ def use_threads(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
     stopped = Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="explain") as pool:
         try:
-            yield lambda chunk: pool.submit(make_part, plan, chunk, stopped.is_set), AHEAD * workers
+            yield lambda chunk: pool.submit(make_part, plan, chunk, stopped.is_set), 2 * workers
         finally:
             stopped.set()

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kanmodel.data import Array
+from kanmodel.data import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
 from kanmodel.training.tables import MISSING, PARTS, Columns, Labels
 
@@ -27,24 +27,17 @@ ENDINGS = (".csv", ".csv.gz", ".parquet")
 BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together, and a row more
 MAX_ROW_BYTES = 4 * BLOCK_BYTES
 SLICE_VALUES = 1 << 20  # values of a parquet file that are read together
-N_LISTED = 20  # bad cells that one error names; the message counts all of them
 BOOLEANS = {"false": 0.0, "true": 1.0}  # text, case-insensitive
 DISORDER = "is earlier than the row above it, but rows must be ordered from oldest to newest"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Some rows of one file.
+    """Some rows of one file."""
 
-    Attributes:
-        cells: the requested columns; text if the file is a csv.
-        first_row: number of the first row in the file.
-        read: bytes of the file up to the last row, roughly.
-    """
-
-    cells: pl.DataFrame
-    first_row: int
-    read: int
+    cells: pl.DataFrame  # the requested columns; text if the file is a csv
+    first_row: int  # number of the first row in the file
+    read: int  # bytes of the file up to the last row, roughly
 
 
 def find_files(table: Path) -> list[Path]:
@@ -62,9 +55,7 @@ def find_files(table: Path) -> list[Path]:
 def read_schema(path: Path, columns: Iterable[str] = ()) -> dict[str, pl.DataType]:
     """Names and types of all columns of a file; in a csv all are text.
 
-    Raises:
-        DataError: it cannot be read.
-        UnknownNameError: it lacks one of `columns`.
+    Raises DataError if it cannot be read, and UnknownNameError if it lacks one of `columns`.
     """
     if not path.name.endswith(ENDINGS):
         raise DataError(f"{path.name} must end in .csv, .csv.gz or .parquet")
@@ -85,15 +76,9 @@ def read_schema(path: Path, columns: Iterable[str] = ()) -> dict[str, pl.DataTyp
 
 
 def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Frame]:
-    """Yields the rows of a file, a bounded number at a time.
+    """Yields the rows of a file, a bounded number at a time; the more, the fewer values a row has (`width`).
 
-    Args:
-        path: the file.
-        columns: the columns to read.
-        width: values per row, which determines the number of rows per frame.
-
-    Raises:
-        DataError: the file cannot be read; frames that were read before the error have been yielded.
+    Raises DataError if the file cannot be read, after the frames before the error.
     """
     with _naming(path):
         if path.suffix == ".parquet":
@@ -168,12 +153,6 @@ def parse_numbers(column: pl.Series) -> pl.Series:
     return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
 
 
-def parse_columns(columns: Iterable[pl.Series]) -> Array:
-    """(n_rows, n_columns), NaN where a cell is not a number."""
-    values: Array = pl.DataFrame([parse_numbers(column) for column in columns]).to_numpy(order="c")
-    return values
-
-
 def describe_cell(cell: object) -> str:
     """Why a cell is not a finite number."""
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
@@ -194,14 +173,9 @@ def find_disorder(times: pl.Series, segment: Labels | None) -> int | None:
 
 
 def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
-    """Reads columns by name, in the form that `kanmodel.train` takes; missing numbers are NaN.
+    """Reads columns by name, in the form that `kanmodel.train` takes; rows oldest first, missing numbers are NaN.
 
-    Args:
-        path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
-        columns: roles of the columns.
-
-    Returns:
-        The columns that have a role; if no features are named, all: those without a number as they are.
+    Returns those that have a role; if no features are named, all: those without a number as they are.
 
     Raises:
         DataError: the file cannot be read, is empty, or has a bad cell, which the message names.
@@ -232,12 +206,7 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:
-    """Reads numeric columns of a file, (n_rows, len(names)).
-
-    Raises:
-        DataError: as `read_training_frame`, or a cell is empty.
-        UnknownNameError: a column does not exist.
-    """
+    """Reads numeric columns of a file, (n_rows, len(names)); raises as `read_training_frame`, or if a cell is empty."""
     return _numbers(_read_file(path, names), names)
 
 
@@ -252,16 +221,15 @@ def _read_file(path: Path, columns: Iterable[str]) -> Frame:
 
 def _numbers(file: Frame, names: Sequence[str], may_lack: bool = False) -> Array:
     """(n_rows, len(names)); raises if a cell is not a finite number, unless `may_lack` and it is missing."""
-    values = parse_columns(file.cells[name] for name in names)
+    columns = [file.cells[name] for name in names]
+    values: Array = pl.DataFrame([parse_numbers(column) for column in columns]).to_numpy(order="c")
     wrong = ~np.isfinite(values)
     if may_lack:
-        wrong &= ~np.stack([_is_missing(file.cells[name]) for name in names], axis=1)
-    bad = np.argwhere(wrong).tolist()
+        wrong &= ~np.column_stack([_is_missing(column) for column in columns])
+    bad = [(int(row), columns[number]) for row, number in np.argwhere(wrong)]
     if bad:
-        problems = [
-            Problem(_place(file, row, names[column]), describe_cell(file.cells[names[column]][row]))
-            for row, column in bad[:N_LISTED]
-        ]
+        places = [(_place(file, row, column.name), column[row]) for row, column in bad[:N_LISTED]]
+        problems = [Problem(place, describe_cell(cell)) for place, cell in places]
         more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
         raise DataError(f"{problems[0]}{more}", problems)
     return values

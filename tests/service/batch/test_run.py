@@ -500,7 +500,7 @@ MISTAKES = {
     ),
     "lists and numbers": (
         lambda place: write_parquet(place, make_windows(make_rows()).with_columns(f1=1.0)),
-        "a.parquet has lists in column f0, but not in column f1",
+        "column f0 of a.parquet holds lists, but column f1 of a.parquet single values, so they are not one table",
     ),
 }
 
@@ -566,7 +566,7 @@ def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
     make_rows().write_parquet(table / "a.parquet")
     make_windows(make_rows()).write_parquet(table / "b.parquet")
     code, _, error = run("explain", file, table, "-o", tmp_path / "out")
-    assert code == 2 and "b.parquet holds windows, but a.parquet rows of a series, so they are not one table" in error
+    assert code == 2 and "column f0 of b.parquet holds lists, but column f0 of a.parquet single values" in error
 
 
 @pytest.mark.parametrize(
