@@ -39,9 +39,10 @@ def test_each_request_is_one_line_of_json(launch, folder, local_service):
         client.headers = headers
         client.post("/v1/models/two:predict", json={"instances": windows.tolist()})
         client.post("/v1/models/two:explain", json={"instances": windows.tolist(), "output": "a+1"})
-        client.post("/v1/models/two:predict?secret=query", json={"instances": "12345.678"})
+        client.post("/v1/models/two:predict", json={"instances": "12345.678"})
+        client.post("/v1/models/two:predict?secret=query")  # refused before its model is found
         client.get("/v1/models/12345.678")
-        poll(lambda: process.log.read_text().count('"mine"') == 4)  # the line is written after the response
+        poll(lambda: process.log.read_text().count('"mine"') == 5)  # the line is written after the response
         lines = [line for line in process.lines() if line.get("id") == "mine"]
         text = process.log.read_text()
     bob = {"address": "127.0.0.1", "client": "bob"}
@@ -50,6 +51,7 @@ def test_each_request_is_one_line_of_json(launch, folder, local_service):
         ("/v1/models/{model}:predict", 200, {**stated, "windows": 3}),
         ("/v1/models/{model}:explain", 200, {**stated, "windows": 3}),
         ("/v1/models/{model}:predict", 422, stated),
+        ("/v1/models/{model}:predict", 422, bob),
         ("/v1/models/{model}", 404, bob),
     ]
     assert len(lines) == len(expected)
