@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from kanmodel import load
 from kanmodel.errors import DataError
@@ -20,7 +21,7 @@ def prune(
     output: Written,
     fidelity: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0,
             max=1,
             help="R2 against the full model that every output keeps on the reference windows. Default: 0.99 if no "
@@ -29,29 +30,26 @@ def prune(
     ] = None,
     metric: Annotated[
         Metric | None,
-        typer.Option(
+        Option(
             help="Score that ranks the edges. Default: whichever keeps the fewest edges; with thresholds, backward."
         ),
     ] = None,
     fill: Annotated[
         Fill,
-        typer.Option(
-            help="Value of a dropped edge: its mean on the reference windows (mean ablation), or zero as in pykan."
-        ),
+        Option(help="Value of a dropped edge: its mean on the reference windows (mean ablation), or zero as in pykan."),
     ] = "mean",
     node_threshold: Annotated[
-        float | None,
-        typer.Option(min=0, help="Score that a hidden node must exceed. Default: 0.01 if another is given."),
+        float | None, Option(min=0, help="Score that a hidden node must exceed. Default: 0.01 if another is given.")
     ] = None,
     edge_threshold: Annotated[
-        float | None, typer.Option(min=0, help="Score that an edge must exceed. Default: 0.03 if another is given.")
+        float | None, Option(min=0, help="Score that an edge must exceed. Default: 0.03 if another is given.")
     ] = None,
     input_threshold: Annotated[
-        float | None, typer.Option(min=0, help="Score that an input must exceed. Default: 0.01 if another is given.")
+        float | None, Option(min=0, help="Score that an input must exceed. Default: 0.01 if another is given.")
     ] = None,
     output_name: Annotated[
         list[str],
-        typer.Option(
+        Option(
             metavar="NAME",
             help="Output to keep; repeat for several. The accuracy of the others is not guaranteed. Default: all.",
             show_default=False,
@@ -88,7 +86,7 @@ def prune(
 
 
 def export(
-    file: Checkpoint, output: Annotated[Path, typer.Option("-o", "--output", help="ONNX file to write, *.onnx.")]
+    file: Checkpoint, output: Annotated[Path, Option("-o", "--output", help="ONNX file to write, *.onnx.")]
 ) -> None:
     """Write the forward pass, scaling included, as an ONNX graph that any ONNX runtime can run.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
+from typer import Argument, Option
 
 from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError, refuse_unknown
@@ -25,76 +25,55 @@ BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
 
 def explain(
-    file: Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.")] = None,
+    file: Annotated[Path | None, Argument(help="Checkpoint, *.safetensors.")] = None,
     data: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[TABLE]",
-            help="Explain all windows of a table instead: a .csv, .csv.gz or .parquet file, or a folder of them, read "
-            "in the order of their names. Each row is a time step, oldest first, or, in parquet, a window: the column "
-            "of each feature holds a list of its values, oldest first.",
-        ),
+        Path | None, Argument(metavar="[TABLE]", help="Table whose windows are all explained instead; see below.")
     ] = None,
     folder: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Folder for the parquet files of TABLE; run the same command again to resume after an interruption.",
-        ),
+        Path | None, Option("-o", "--output", help="Folder for the parquet files of TABLE; an interrupted run resumes.")
     ] = None,
     time_column: Annotated[
         str | None,
-        typer.Option(
-            help="Column of TABLE with time stamps, copied into the result; no window crosses a gap between them. "
-            "Default: that of the training, if TABLE has it."
-        ),
+        Option(help="Time stamps of TABLE: no window crosses a gap. Default: those of the training, if any."),
     ] = None,
     segment_column: Annotated[
-        str | None, typer.Option(help="Column of TABLE that changes at each gap: no window crosses it.")
+        str | None, Option(help="Column of TABLE that changes at each gap: no window crosses it.")
     ] = None,
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Stop at the first bad row of TABLE instead of listing it in _rejected.csv."),
+        bool, Option("--strict", help="Stop at the first bad row of TABLE instead of listing it in _rejected.csv.")
     ] = False,
     engine: Annotated[
-        EngineName, typer.Option(help="Where TABLE is explained: in threads of this process, or on a Ray cluster.")
+        EngineName, Option(help="Where TABLE is explained: in threads of this process, or on a Ray cluster.")
     ] = "threads",
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads, or Ray actors. Default: one per core.")] = None,
-    part_windows: Annotated[int, typer.Option(min=1, help="Rows of TABLE per output file.")] = PART_WINDOWS,
+    workers: Annotated[int | None, Option(min=1, help="Threads, or Ray actors. Default: one per core.")] = None,
+    part_windows: Annotated[int, Option(min=1, help="Rows of TABLE per output file.")] = PART_WINDOWS,
     effects: Annotated[
         bool,
-        typer.Option(
-            "--effects",
-            help="Add two ablation effects per contribution: what the forecast loses without the feature (removed), "
-            "and what the feature does alone. Takes 2 forecasts per window and feature.",
-        ),
+        Option("--effects", help="Add what the forecast loses without a feature (removed), and what it does alone."),
     ] = False,
-    window: Annotated[
-        int | None, typer.Option(min=0, help="Reference window to explain, from 0. Default: the last.")
-    ] = None,
+    window: Annotated[int | None, Option(min=0, help="Reference window to explain, from 0. Default: the last.")] = None,
     faithfulness: Annotated[
         bool,
-        typer.Option(
-            "--faithfulness",
-            help="Measure instead how faithful the contributions are (deletion, insertion, infidelity), compared with "
-            "gradients, random order and, without an LSTM, pykan's scores.",
-        ),
+        Option("--faithfulness", help="Measure deletion, insertion and infidelity instead, beside other methods'."),
     ] = False,
     receipt: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recompute a saved answer of :explain that has a receipt, and compare the numbers; exit code 1 if "
-            "they differ. FILE may then be a folder; its default is KANSCOPE_MODELS, or the bundled model."
-        ),
+        Path | None, Option(help="Saved answer of :explain with a receipt, to recompute and compare; see below.")
     ] = None,
-    windows: Annotated[
-        Path | None, typer.Option("--input", help="Body of the request that the receipt belongs to.")
-    ] = None,
+    windows: Annotated[Path | None, Option("--input", help="Body of the request that the receipt belongs to.")] = None,
     output_name: OutputName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print each feature's contribution to the forecast of a reference window, or write them for a whole table."""
+    """Print each feature's contribution to the forecast of a reference window, or write them for a whole table.
+
+    TABLE is a .csv, .csv.gz or .parquet file, or a folder of them, read in the order of their names. Each row is a time
+    step, oldest first, or, in parquet, a window: the column of each feature holds a list of its values, oldest first.
+
+    Faithfulness is compared with that of gradients, of a random order and, without an LSTM, of pykan's scores. Effects
+    take 2 forecasts per window and feature.
+
+    With --receipt, FILE may be a folder; its default is KANSCOPE_MODELS, or the bundled model. The exit code is 1 if
+    the numbers differ.
+    """
     if receipt is not None or windows is not None:
         if receipt is None or windows is None:
             raise DataError("--receipt and --input go together")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from kanmodel import Model
 from kanmodel.explain.scores import MIN_INPUTS
@@ -22,28 +23,24 @@ N_SHOWN = 5  # other functions that fit
 
 def import_(
     file: Annotated[
-        Path,
-        typer.Argument(help="Saved weights: a state_dict, a whole module, or a training checkpoint that contains one."),
+        Path, Argument(help="Saved weights: a state_dict, a whole module, or a training checkpoint that contains one.")
     ],
     windows: Annotated[
-        Path | None, typer.Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
+        Path | None, Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
     ] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Text file with one feature per line: its name, or name,unit.")
+        Path | None, Option(help="Text file with one feature per line: its name, or name,unit.")
     ] = None,
-    targets: Annotated[Path | None, typer.Option(help="The same for the targets.")] = None,
-    scaling: Annotated[Path | None, typer.Option(help="Means and standard deviations, .json or .yaml.")] = None,
+    targets: Annotated[Path | None, Option(help="The same for the targets.")] = None,
+    scaling: Annotated[Path | None, Option(help="Means and standard deviations, .json or .yaml.")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="What windows and weights leave open, .yaml or .json; see --describe.")
+        Path | None, Option(help="What windows and weights leave open, .yaml or .json; see --describe.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
     describe: Annotated[
-        bool,
-        typer.Option("--describe", help="Print what was found in the file and the windows, and a manifest for it."),
+        bool, Option("--describe", help="Print what was found in the file and the windows, and a manifest for it.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a file if several functions fit the windows.")
-    ] = False,
+    strict: Annotated[bool, Option("--strict", help="Refuse a file if several functions fit the windows.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert saved weights to a checkpoint, and verify that it predicts the same.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from kanmodel import load
 from kanmodel.errors import DataError, Problem
@@ -27,17 +28,17 @@ OF_EDGES = ("i", "j", "contribution", "backward", "forward_n", "forward_u")
 def inspect(
     file: Checkpoint,
     output_name: OutputName = None,
-    edges: Annotated[int, typer.Option(min=0, help="Edges listed in the table, strongest first.")] = 20,
+    edges: Annotated[int, Option(min=0, help="Edges listed in the table, strongest first.")] = 20,
     report: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--report",
             help="Print a Markdown report instead, which answers common questions about the picture of a KAN: has it "
             "pruned itself, which features count, what do lighter edges mean, why are most edges straight.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with every edge; with --report, the report and its evidence.")
+        bool, Option("--json", help="Print JSON, with every edge; with --report, the report and its evidence.")
     ] = False,
 ) -> None:
     """Print architecture, features, metrics, and the edges by contribution and score."""
@@ -130,7 +131,7 @@ def formula(
     file: Checkpoint,
     output_name: OutputName = None,
     complexity: Annotated[
-        int | None, typer.Option(min=1, help="Print only the best formula of at most this complexity, as Python.")
+        int | None, Option(min=1, help="Print only the best formula of at most this complexity, as Python.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -162,13 +163,13 @@ def formula(
 
 def compare(
     file: Checkpoint,
-    against: Annotated[Path, typer.Argument(help="Checkpoint to compare it with, such as the last version.")],
+    against: Annotated[Path, Argument(help="Checkpoint to compare it with, such as the last version.")],
     output_name: OutputName = None,
     fidelity: Annotated[
-        float, typer.Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
+        float, Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
     ] = 0.99,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown, for a pull request with a new model.")
+        bool, Option("--markdown", help="Print Markdown, for a pull request with a new model.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
 
 from kanmodel.errors import CheckpointError
 from kanmodel.model import Model
 from kanmodel.text import write_value
 
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.")]
-OutputName = Annotated[str | None, typer.Option(help="Output to use, such as load+1. Default: the first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Written = Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
+Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
+OutputName = Annotated[str | None, Option(help="Output to use, such as load+1. Default: the first.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
 
 
 def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:

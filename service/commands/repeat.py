@@ -5,9 +5,9 @@ Numbers agree within `AGREEMENT`; what follows from the request alone must be eq
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from operator import itemgetter
@@ -46,7 +46,7 @@ AGREEMENT = 1e-6  # tolerance, in standard deviations
 NAMES = (("model_name",), ("version",), ("receipt", "versions"))
 BASELINES = {"reference": ("reference", "seed"), "values": ("values",), "instance": ("instance",)}  # members by kind
 _ANSWER = TypeAdapter(ExplainResponse)
-_ABSENT = object()  # stands for a value that one of the answers lacks
+ABSENT = object()  # stands for a value that one of the answers lacks
 Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
 
 
@@ -78,8 +78,8 @@ class Repeat:
     """
 
     agrees: bool
-    reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
+    reasons: list[str]
+    warnings: list[str]
     compared: int
     largest_difference: float | None
 
@@ -108,12 +108,10 @@ def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> 
     if as_json:
         print_json(asdict(result))
     else:
-        for warning in result.warnings:
-            typer.echo(f"warning: {warning}")
-        largest = f"the largest difference of {result.compared} values is {result.largest_difference or 0:.2g}"
-        typer.echo(f"agrees: {largest} standard deviations" if result.agrees else "does not agree")
-        for reason in result.reasons:
-            typer.echo(f"  {reason}")
+        largest = f"the largest difference of {result.compared} values is {result.largest_difference or 0.0:.2g}"
+        verdict = f"agrees: {largest} standard deviations" if result.agrees else "does not agree"
+        lines = [*(f"warning: {each}" for each in result.warnings), verdict, *(f"  {each}" for each in result.reasons)]
+        typer.echo("\n".join(lines))
     if not result.agrees:
         raise typer.Exit(EXIT_DISAGREES)
 
@@ -162,19 +160,13 @@ def find_model(path: Path | None, checkpoint: str) -> Model:
     """
     files = (list_checkpoints(choose_settings(models=path).models) or list_checkpoints(None)).values()
     paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
-    if len(paths) != 1:
-        paths = [path for path in paths if _hash_file(path) == checkpoint]
-    if not paths:
-        raise CheckpointError(f"none of {len(files)} checkpoints has the receipt's hash, {checkpoint}")
-    return load(paths[0])
-
-
-def _hash_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    except OSError:
-        return ""
+    if len(paths) == 1:
+        return load(paths[0])
+    for each in paths:
+        with suppress(CheckpointError):  # a file that is broken is not the one
+            if Model.identify(each) == checkpoint:
+                return load(each)
+    raise CheckpointError(f"none of {len(files)} checkpoints has the receipt's hash, {checkpoint}")
 
 
 def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model) -> Repeat:
@@ -196,26 +188,25 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
     try:
         question = ask_again(receipt, request, Served(answer.content["model_name"], model))
         reasons += _compare_question(receipt, question)
-        found += compare_answers(answer.content, answer_question(question), model)
+        warned = warn_of_range(model, question.windows)
+        repeated: dict[str, Any] = {**describe_question(question, model.predict(question.windows), warned)}
+        found += compare_answers(answer.content, repeated | {"explanations": explain_all(question)}, model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:
             raise
         reasons.append(f"the answer cannot be recomputed with that checkpoint: {error}")
     largest, place, *values = max(found, key=itemgetter(0), default=(inf, (), None, None))
-    if n_differing := sum(deviations > AGREEMENT for deviations, *_ in found):
-        was, now = ("absent" if value is _ABSENT else shorten(str(value), 60, placeholder=" …") for value in values)
+    if n_differing := sum(distance > AGREEMENT for distance, *_ in found):
+        was, now = ("absent" if value is ABSENT else shorten(str(value), 60, placeholder=" …") for value in values)
         reasons.append(
             f"{n_differing} of {len(found)} values differ by more than {AGREEMENT:g} standard deviations, the most in "
             f"{_write_place(place)}: it was {was} and is now {now}"
             + (f" ({largest:.2g} standard deviations)" if largest < inf else "")
         )
-    then = receipt["versions"]
-    warnings = [
-        f"computed with {library} {then[library]}, recomputed with {version}"  # type: ignore[literal-required]
-        for library, version in find_versions().items()
-        if then[library] != version  # type: ignore[literal-required]
-    ]
-    return Repeat(not reasons, tuple(reasons), tuple(warnings), len(found), largest if largest < inf else None)
+    then: Mapping[str, Any] = {**receipt["versions"]}
+    versions = [(library, then[library], now) for library, now in find_versions().items() if then[library] != now]
+    warnings = [f"computed with {library} {before}, recomputed with {now}" for library, before, now in versions]
+    return Repeat(not reasons, reasons, warnings, len(found), largest if largest < inf else None)
 
 
 def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Question:
@@ -227,10 +218,10 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
     """
     used: Mapping[str, Any] = receipt["baseline"]
     members = BASELINES.get(used["kind"])
-    asked = {name: receipt.get(name) for name in ("output", "detail", "groups", "segments", "tolerance")}
-    asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
+    asked = {name: request[name] for name in ("instances", "columns") if name in request}
+    asked |= {name: receipt[name] for name in ("output", "detail", "groups", "segments", "tolerance")}
     asked["effects"] = receipt.get("effects", False)
-    asked |= {name: request[name] for name in ("instances", "columns") if name in request}
+    asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
     return replace(read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
@@ -238,36 +229,27 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
 
 def _compare_question(receipt: Receipt, question: Question) -> Iterator[str]:
     """How the windows differ from those of the receipt, and its options of integration from those of its version."""
-    wanted, found = receipt["input"], hash_windows(question.windows)
+    wanted, found, usual = receipt["input"], hash_windows(question.windows), LedgerOptions()
     if found["shape"] != wanted["shape"]:
         yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
     elif found["sha256"] != wanted["sha256"]:
         yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
     if receipt["versions"]["kanscope"] == find_versions()["kanscope"]:
-        usual = LedgerOptions()
-        if usual.path_nodes != receipt["path_nodes"]:
-            yield f"path_nodes is {usual.path_nodes} in this version, not {receipt['path_nodes']}"
-        if usual.halvings != receipt["halvings"]:
-            yield f"halvings is {usual.halvings} in this version, not {receipt['halvings']}"
-
-
-def answer_question(question: Question) -> Mapping[str, Any]:
-    """The answer to a question, computed in this thread; raises `NonFiniteError` if it is not finite."""
-    model, windows = question.served.model, question.windows
-    header = describe_question(question, model.predict(windows), warn_of_range(model, windows))
-    return {**header, "explanations": explain_all(question)}
+        for name in ("path_nodes", "halvings"):
+            if getattr(usual, name) != receipt[name]:
+                yield f"{name} is {getattr(usual, name)} in this version, not {receipt[name]}"
 
 
 def compare_answers(
     saved: Mapping[str, Any], repeated: Mapping[str, Any], model: Model
 ) -> Iterator[tuple[float, Place, Any, Any]]:
-    """Yields every value of two answers, except `NAMES`, with its place and how far the two are apart.
+    """Yields the distance, the place and both values of everything in two answers but `NAMES`.
 
-    The distance is in standard deviations of the output on the reference windows; for the baseline, in the smallest
-    standard deviation of a feature. It is infinite for values that differ and are not numbers, or are in one answer
-    alone.
+    Distances are in standard deviations of the output on the reference windows; for the baseline, in the smallest
+    standard deviation of a feature. They are infinite for values that differ and are not numbers, or that one lacks.
     """
     std, smallest = model.output_std.tolist(), float(model.scaling.feature_scale.min())
+    of_output = dict(zip(model.outputs, std, strict=True))
     for place, one, other in _pair(saved, repeated):
         scale = None
         match place:
@@ -276,21 +258,21 @@ def compare_answers(
             case ("predictions", _, int(column)):
                 scale = std[column]
             case ("explanations", int(number), *_):
-                scale = std[model.outputs.index(repeated["explanations"][number]["output"])]
+                scale = of_output[repeated["explanations"][number]["output"]]
         if scale is not None and isinstance(other, float) and type(one) in (int, float):
-            distance = abs(one - other) / scale
+            yield abs(one - other) / scale, place, one, other
         else:
-            distance = 0.0 if one == other and isinstance(one, bool) == isinstance(other, bool) else inf
-        yield distance, place, one, other
+            same = one == other and isinstance(one, bool) == isinstance(other, bool)
+            yield 0.0 if same else inf, place, one, other
 
 
 def _pair(saved: Any, repeated: Any, place: Place = ()) -> Iterator[tuple[Place, Any, Any]]:
-    """Yields the values of both answers at each place, and the lengths of lists."""
+    """Yields the values of both answers at each place, and the lengths of lists that differ."""
     if place in NAMES:
         return
     if isinstance(saved, dict) and isinstance(repeated, dict):
         for name in dict.fromkeys((*saved, *repeated)):
-            yield from _pair(saved.get(name, _ABSENT), repeated.get(name, _ABSENT), (*place, name))
+            yield from _pair(saved.get(name, ABSENT), repeated.get(name, ABSENT), (*place, name))
     elif isinstance(saved, list) and isinstance(repeated, list):
         if len(saved) != len(repeated):
             yield ("the length of", *place), len(saved), len(repeated)

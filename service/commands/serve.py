@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
 import uvicorn
+from typer import Argument, Option
 
 from kanmodel.errors import ConfigError
 from service.settings import Settings, check_variables, choose_settings
@@ -19,31 +19,23 @@ logger = logging.getLogger(__name__)
 def serve(
     models: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             help="Folder of checkpoints, or one file. Default: KANSCOPE_MODELS, or the bundled model if "
             "that is unset or the folder is empty."
         ),
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Default: KANSCOPE_HOST, or 127.0.0.1.")
-    ] = None,
+    host: Annotated[str | None, Option(help="Address to listen on. Default: KANSCOPE_HOST, or 127.0.0.1.")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000.")
+        int | None, Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")
-    ] = None,
+    workers: Annotated[int | None, Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")] = None,
     engine: Annotated[
         Literal["process", "ray"] | None,
-        typer.Option(
-            help="Worker processes on this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."
-        ),
+        Option(help="Worker processes on this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."),
     ] = None,
     no_auth: Annotated[
         bool | None,
-        typer.Option(
-            "--no-auth", help="Serve without API keys on an address that other machines reach.", show_default=False
-        ),
+        Option("--no-auth", help="Serve without API keys on an address that other machines reach.", show_default=False),
     ] = None,
 ) -> None:
     """Serve models over HTTP, by default the bundled one at http://127.0.0.1:8000."""

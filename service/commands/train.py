@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from typer import Argument, Option
 
 from kanmodel import Model, load
 from kanmodel.data import MAX_STEP
@@ -57,155 +58,98 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 def train(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.")],
+    data: Annotated[Path, Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.")],
     output: Written,
-    target: Annotated[
-        list[str], typer.Option(help="Column to forecast; repeat for several. With --from: the checkpoint's.")
-    ] = [],  # noqa: B006  (typer copies it)
+    target: Annotated[list[str], Option(help="Column to forecast; repeat for several.")] = [],  # noqa: B006  (copied)
     ahead: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Rows between a window's last row and the forecast: --target load --ahead 6 forecasts load+6. "
-            "0 for a column that is already shifted, so that each row holds the value to predict from it.",
-        ),
+        int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; 0 for a column already shifted.")
     ] = 0,
     origin: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Checkpoint to fine-tune, for example to make a model sparse whose edges all matter. Columns, "
-            "architecture, units and scaling are taken from it, and masked edges stay masked. Prints test R2, edges "
-            "needed and inputs outside their grids, before and after.",
-        ),
+        Path | None, Option("--from", help="Checkpoint to fine-tune: columns, architecture and scaling are its own.")
     ] = None,
     update_grid: Annotated[
-        bool,
-        typer.Option(
-            "--update-grid",
-            help="With --from: move the knots to where the data is, before and after training, and as --grid-updates "
-            "says.",
-        ),
+        bool, Option("--update-grid", help="With --from: move the knots to the data, before and after training.")
     ] = False,
     features: Annotated[
-        str | None,
-        typer.Option(
-            help="Input columns, as a,b,c. Default: every numeric column that no other option names, and with "
-            "--ahead the target too, whose past values are then known."
-        ),
+        str | None, Option(help="Input columns, as a,b. Default: all numeric ones, with --ahead the target too.")
     ] = None,
     split_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column that says train, validation or test. Without validation rows, some of the training "
-            "windows are held out in blocks. Without this option the newest 15 % of the rows are for the test."
-        ),
+        str | None, Option(help="Column with train, validation or test. Default: the newest 15 % are for the test.")
     ] = None,
     segment_column: Annotated[
-        str | None, typer.Option(help="Column whose value changes where another series begins: no window crosses it.")
+        str | None, Option(help="Column that changes where another series begins: no window crosses it.")
     ] = None,
     time_column: Annotated[
-        str | None, typer.Option(help="Column of time stamps, ISO 8601 or numbers: no window crosses a gap in it.")
+        str | None, Option(help="Column of time stamps, ISO 8601 or numbers: no window crosses a gap.")
     ] = None,
-    max_step: Annotated[
-        float, typer.Option(help="Longest time step that is not a gap, as a multiple of the median step.")
-    ] = MAX_STEP,
-    unit: Annotated[
-        list[str], typer.Option(help="Unit of a feature or target, as NAME=UNIT; repeat for several.")
-    ] = [],  # noqa: B006
+    max_step: Annotated[float, Option(help="Longest step that is not a gap, in median steps.")] = MAX_STEP,
+    unit: Annotated[list[str], Option(help="NAME=UNIT of a feature or target; repeat.")] = [],  # noqa: B006
     last_value: Annotated[
-        list[str],
-        typer.Option(
-            help="TARGET=FEATURE: the feature whose last value is the persistence forecast, or TARGET=0 for a target "
-            "that is itself a change. With --ahead, the target's own. Without either, persistence is not measured."
-        ),
+        list[str], Option(help="TARGET=FEATURE whose last value is the persistence forecast; TARGET=0 for a change.")
     ] = [],  # noqa: B006
     group: Annotated[
-        list[str],
-        typer.Option(
-            help="Features that belong together, as NAME=a,b: --group hour=hour_sin,hour_cos. Explanations also sum "
-            "their contributions. Repeat for several; a member may be another group."
-        ),
+        list[str], Option(help="NAME=a,b: features, or groups, whose contributions are summed as well; repeat.")
     ] = [],  # noqa: B006
     integer: Annotated[
-        str | None, typer.Option(help="Features with whole numbers, as a,b: counterfactuals keep them whole.")
+        str | None, Option(help="Features with whole numbers, as a,b: counterfactuals keep them whole.")
     ] = None,
     fixed: Annotated[
-        str | None, typer.Option(help="Features that nobody can change, as a,b: counterfactuals leave them unchanged.")
+        str | None, Option(help="Features that nobody can change, as a,b: counterfactuals leave them unchanged.")
     ] = None,
-    lookback: Annotated[int, typer.Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
+    lookback: Annotated[int, Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Steps to forecast: outputs TARGET+AHEAD, TARGET+(AHEAD+1), ...; with --ahead 0 from TARGET+1 on.",
-        ),
+        int, Option(min=1, help="Steps to forecast: TARGET+AHEAD and on; with --ahead 0 TARGET+1 and on.")
     ] = DEFAULTS.horizon,
     hidden: Annotated[
-        int, typer.Option(min=0, help="Hidden units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
+        int, Option(min=0, help="Hidden units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
     ] = DEFAULTS.hidden,
-    cell: Annotated[Cell, typer.Option(help="Recurrent cell.")] = DEFAULTS.cell,
-    num_layers: Annotated[int, typer.Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
+    cell: Annotated[Cell, Option(help="Recurrent cell.")] = DEFAULTS.cell,
+    num_layers: Annotated[int, Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
     bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="Read the window backwards too.")
+        bool, Option("--bidirectional", help="Read the window backwards too.")
     ] = DEFAULTS.bidirectional,
     width: Annotated[
-        str | None,
-        typer.Option(
-            help="Width of the KAN head from LSTM units to outputs, in pykan's notation: 12,5,1, or "
-            "12,[5,2],1 with 2 product nodes. Default: one hidden layer of 5."
-        ),
+        str | None, Option(help="Width of the head, such as 12,5,1, or 12,[5,2],1 with 2 product nodes, as in pykan.")
     ] = None,
     front: Annotated[
-        str | None, typer.Option(help="Width of a KAN that maps each step's features before the LSTM, such as 20,8.")
+        str | None, Option(help="Width of a KAN that maps each step's features before the LSTM, such as 20,8.")
     ] = None,
     grid: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Grid intervals of every edge. With --from: refine the grid without changing the functions, then "
-            "train (grid extension, pykan's refine).",
-        ),
+        Option(min=1, help="Grid intervals of an edge. With --from: a finer grid, at first for the same functions."),
     ] = DEFAULTS.grid,
-    order: Annotated[int, typer.Option(min=0, help="Spline order; 3 is cubic.")] = DEFAULTS.order,
-    lamb: Annotated[float, typer.Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
+    order: Annotated[int, Option(min=0, help="Spline order; 3 is cubic.")] = DEFAULTS.order,
+    lamb: Annotated[float, Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
     grid_updates: Annotated[
-        int,
-        typer.Option(
-            min=0, help="How often the knots are moved to the data; with --from only if this or --update-grid is given."
-        ),
+        int, Option(min=0, help="How often knots move to the data; with --from if this or --update-grid is given.")
     ] = DEFAULTS.grid_updates,
     learning_rate: Annotated[
-        float, typer.Option(min=0, help="Initial learning rate; decays to 0 along a cosine.")
+        float, Option(min=0, help="Initial learning rate; decays to 0 along a cosine.")
     ] = DEFAULTS.learning_rate,
-    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
-    noise: Annotated[
-        float, typer.Option(min=0, help="Noise added to training windows, in standard deviations of each feature.")
-    ] = DEFAULTS.noise,
-    batch: Annotated[int, typer.Option(min=2, help="Windows per optimization step.")] = DEFAULTS.batch,
+    weight_decay: Annotated[float, Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
+    noise: Annotated[float, Option(min=0, help="Noise on training windows, in standard deviations.")] = DEFAULTS.noise,
+    batch: Annotated[int, Option(min=2, help="Windows per optimization step.")] = DEFAULTS.batch,
     epochs: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Most passes over the training windows; 0 only with --from, to move the grids without training."
-        ),
+        int, Option(min=0, help="Most passes over the training windows; 0 with --from moves the grids alone.")
     ] = DEFAULTS.epochs,
     patience: Annotated[
-        int, typer.Option(min=1, help="Epochs without a better validation error after which training stops.")
+        int, Option(min=1, help="Epochs without a better validation error after which training stops.")
     ] = DEFAULTS.patience,
     validation_share: Annotated[
-        float, typer.Option(help="Share of the training windows held out if no row is marked validation.")
+        float, Option(help="Share of the training windows held out if no row is marked validation.")
     ] = DEFAULTS.validation_share,
     validation_blocks: Annotated[
-        int, typer.Option(min=1, help="Most blocks in which they are held out, evenly spread over the training rows.")
+        int, Option(min=1, help="Most blocks in which they are held out, evenly spread over the training rows.")
     ] = DEFAULTS.validation_blocks,
     reference_windows: Annotated[
-        int, typer.Option(min=2, help="Validation windows kept in the checkpoint, for its explanations.")
+        int, Option(min=2, help="Validation windows kept in the checkpoint, for its explanations.")
     ] = DEFAULTS.reference_windows,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
 ) -> None:
     """Train an LSTM+KAN forecaster on a table, and compare it with persistence and ridge regression.
 
-    To make an existing checkpoint sparser by fine-tuning it:
+    With --from, fine-tune a checkpoint, for example to make it sparser; masked edges stay masked. Test R2, edges needed
+    and inputs outside their grids are printed, before and after:
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """

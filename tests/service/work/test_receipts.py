@@ -98,7 +98,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
     body = {**make_body(model, n, seed, form, baseline), "detail": detail, "output": output, "tolerance": 0.01}
     answer = read_answer(ask(service, name, {**body, "progress": lines}, NDJSON if lines else None), "answer")
     shown = repeat_answer(answer, body, Model(model))
-    assert (shown.agrees, shown.reasons, shown.warnings) == (True, (), ())
+    assert (shown.agrees, shown.reasons, shown.warnings) == (True, [], [])
     assert shown.compared > len(answer.content["explanations"]) * len(model.config.features)
     assert shown.largest_difference <= AGREEMENT
 
