@@ -21,12 +21,12 @@ COMMANDS = {
     "serve": "serve:serve",
     "train": "train:train",
     "import": "import_:import_",
-    "inspect": "inspect:inspect",
+    "inspect": "checkpoints:inspect",
     "explain": "explain:explain",
-    "formula": "inspect:formula",
-    "compare": "inspect:compare",
-    "prune": "derive:prune",
-    "export": "derive:export",
+    "formula": "checkpoints:formula",
+    "compare": "checkpoints:compare",
+    "prune": "checkpoints:prune",
+    "export": "checkpoints:export",
 }
 
 
@@ -36,10 +36,6 @@ class _Commands(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: TyperCommand(name) for name in COMMANDS}  # names alone, to suggest one for a typo
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """The names of the commands, in the order of the help."""
-        return [*COMMANDS]
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
         """The command of that name; None if there is none."""
@@ -59,10 +55,9 @@ def _look_inside() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; an error that the user can fix is one sentence on stderr and exit code 2.
+    """Runs one command, by the arguments of the process if there are none here.
 
-    Args:
-        arguments: command-line arguments; None for those of the process.
+    An error that the user can fix is one sentence on stderr, and exit code 2.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once; as torch below
     if "torch" not in sys.modules:  # what it creates is left out of searches for garbage: an eighth of the start

@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Annotated, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
 from kanmodel import load
-from kanmodel.errors import DataError, UnknownNameError, refuse_unknown
+from kanmodel.errors import DataError, KanscopeError, UnknownNameError, refuse_unknown
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.model import Model
 from kanmodel.text import write_value
 from service.batch import PART_WINDOWS, EngineName
-from service.commands.options import AsJson, OutputName, print_json, print_table
+from service.commands.options import AsJson, OutputName, make_console, print_json, print_table
 
+if TYPE_CHECKING:
+    from service.batch.chunks import Plan
+
+RESUME = "explained windows are saved; run the same command again to resume"
+EXIT_INTERRUPTED = 130  # the convention of shells for SIGINT: 128 + 2
 ROUNDING = 1e-6  # of a feature's standard deviation: values below are the rounding error of a float32 zero
-EFFECTS = ("removed", "alone")
 BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
 
 def explain(
     file: Annotated[Path | None, Argument(help="Checkpoint, *.safetensors.")] = None,
     data: Annotated[
-        Path | None, Argument(metavar="[TABLE]", help="Table whose windows are all explained instead; see below.")
+        Path | None, Argument(metavar="[TABLE]", help="Table whose windows are all explained instead; see above.")
     ] = None,
     folder: Annotated[
         Path | None, Option("-o", "--output", help="Folder for the parquet files of TABLE; an interrupted run resumes.")
@@ -36,30 +43,21 @@ def explain(
         str | None,
         Option(help="Time stamps of TABLE: no window crosses a gap. Default: those of the training, if any."),
     ] = None,
-    segment_column: Annotated[
-        str | None, Option(help="Column of TABLE that changes at each gap: no window crosses it.")
-    ] = None,
-    strict: Annotated[
-        bool, Option("--strict", help="Stop at the first bad row of TABLE instead of listing it in _rejected.csv.")
-    ] = False,
-    engine: Annotated[
-        EngineName, Option(help="Where TABLE is explained: in threads of this process, or on a Ray cluster.")
-    ] = "threads",
+    segment_column: Annotated[str | None, Option(help="Column of TABLE that changes at each gap.")] = None,
+    strict: Annotated[bool, Option("--strict", help="Stop at the first bad row of TABLE.")] = False,
+    engine: Annotated[EngineName, Option(help="Threads of this process, or a Ray cluster.")] = "threads",
     workers: Annotated[int | None, Option(min=1, help="Threads, or Ray actors. Default: one per core.")] = None,
     part_windows: Annotated[int, Option(min=1, help="Rows of TABLE per output file.")] = PART_WINDOWS,
     effects: Annotated[
         bool,
         Option("--effects", help="Add what the forecast loses without a feature (removed), and what it does alone."),
     ] = False,
-    window: Annotated[int | None, Option(min=0, help="Reference window to explain, from 0. Default: the last.")] = None,
-    faithfulness: Annotated[
-        bool,
-        Option("--faithfulness", help="Measure deletion, insertion and infidelity instead, beside other methods'."),
-    ] = False,
+    window: Annotated[int | None, Option(min=0, help="Reference window, from 0. Default: the last.")] = None,
+    faithfulness: Annotated[bool, Option("--faithfulness", help="Measure that of contributions instead.")] = False,
     receipt: Annotated[
-        Path | None, Option(help="Saved answer of :explain with a receipt, to recompute and compare; see below.")
+        Path | None, Option(help="Saved answer of :explain with a receipt, to recompute and compare; see above.")
     ] = None,
-    windows: Annotated[Path | None, Option("--input", help="Body of the request that the receipt belongs to.")] = None,
+    windows: Annotated[Path | None, Option("--input", help="Body of the request of the saved answer.")] = None,
     output_name: OutputName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -67,9 +65,10 @@ def explain(
 
     TABLE is a .csv, .csv.gz or .parquet file, or a folder of them, read in the order of their names. Each row is a time
     step, oldest first, or, in parquet, a window: the column of each feature holds a list of its values, oldest first.
+    No window crosses a gap. Bad rows are listed in _rejected.csv.
 
-    Faithfulness is compared with that of gradients, of a random order and, without an LSTM, of pykan's scores. Effects
-    take 2 forecasts per window and feature.
+    Faithfulness is deletion, insertion and infidelity, beside those of gradients, of a random order and, without an
+    LSTM, of pykan's scores. Effects take 2 forecasts per window and feature.
 
     With --receipt, FILE may be a folder; its default is KANSCOPE_MODELS, or the bundled model. The exit code is 1 if
     the numbers differ.
@@ -96,17 +95,15 @@ def explain(
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load(file)
     if data is not None and folder is not None:
-        from service.batch.chunks import Plan
-        from service.batch.tables import find_files, read_schema
-        from service.commands.tables import explain_to_folder  # here, since the other commands start without polars
+        from service.batch import chunks, tables  # here, since the other commands start faster without polars
 
         output, clock = output_name or model.outputs[0], model.config.time
         refuse_unknown("output", output, model.outputs)
-        if time_column is None and clock is not None and clock.name in read_schema(find_files(data)[0]):
+        if time_column is None and clock is not None and clock.name in tables.read_schema(tables.find_files(data)[0]):
             time_column = clock.name
         number = model.outputs.index(output)
-        plan = Plan(model, data, number, time_column, segment_column, part_windows, strict, effects)
-        explain_to_folder(plan, folder, engine, workers, as_json)
+        plan = chunks.Plan(model, data, number, time_column, segment_column, part_windows, strict, effects)
+        _explain_table(plan, folder, engine, workers, as_json)
         return
     about = {"file": str(file), "checkpoint": model.checkpoint}
     if faithfulness:
@@ -143,7 +140,7 @@ def _print_window(model: Model, explained: Explanation, number: int, title: str,
     caption += f"their largest error is {explained.error[0]:.2g}"
     if not explained.converged[0]:
         caption += f"; not converged to the tolerance of {explained.tolerance:.2g}"
-    unit, effects = f", {explained.unit}" if explained.unit else "", EFFECTS if explained.effects else ()
+    unit, effects = f", {explained.unit}" if explained.unit else "", ["removed", "alone"] if explained.effects else []
     last = model.reference.windows[number, -1]
     shown = np.where(np.abs(last) > ROUNDING * model.scaling.feature_scale, last, 0.0).tolist()
     known = {feature.name: (feature.unit, value) for feature, value in zip(model.features, shown, strict=True)}
@@ -168,22 +165,67 @@ def _print_window(model: Model, explained: Explanation, number: int, title: str,
 
 def find_losses(rows: Sequence[Faithfulness]) -> list[dict[str, Any]]:
     """Every measure in which another method does better than the ledger, with both values."""
-    (ours,) = (row for row in rows if row.method == "ledger")
+    (ours,) = (asdict(row) for row in rows if row.method == "ledger")
     losses = []
     for measure, better in BETTER.items():
-        mine = getattr(ours, measure)
-        for row in rows:
-            other = getattr(row, measure)
+        for row in map(asdict, rows):
+            mine, other = ours[measure], row[measure]
             if other is not None and (other > mine if better == "more" else other < mine):
-                losses.append({"measure": measure, "method": row.method, "ledger": mine, "other": other})
+                losses.append({"measure": measure, "method": row["method"], "ledger": mine, "other": other})
     return losses
 
 
 def describe_losses(rows: Sequence[Faithfulness]) -> str:
     """The measures in which the ledger loses, a line for each."""
-    lines = [
-        f"The ledger loses to {loss['method']} in {loss['measure']}: "
-        f"{write_value(loss['ledger'])} against {write_value(loss['other'])}."
-        for loss in find_losses(rows)
-    ]
-    return "\n".join(lines or ["The ledger is best in every column."])
+    lines = []
+    for loss in find_losses(rows):
+        values = f"{write_value(loss['ledger'])} against {write_value(loss['other'])}"
+        lines.append(f"The ledger loses to {loss['method']} in {loss['measure']}: {values}.")
+    return "\n".join(lines) or "The ledger is best in every column."
+
+
+def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool) -> None:
+    """Explains a table into a folder with a progress bar on stderr, by bytes of the table, and prints a summary.
+
+    Raises:
+        KanscopeError: the run cannot continue; the message states how many windows are saved. Or no window is
+            explained, or the engine is not installed.
+        typer.Exit: it was interrupted.
+    """
+    from service.batch import chunks, parts, run, tables
+
+    use_engine = run.use_threads
+    if engine == "ray":
+        try:
+            from service.batch.cluster import use_ray  # here, since ray is an extra, and takes seconds to import
+        except ModuleNotFoundError as error:
+            raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
+        use_engine = use_ray
+    columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
+    total, before, start = chunks.Summary(), None, monotonic()
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
+            n_bytes = sum(path.stat().st_size for path in tables.find_files(plan.table))
+            task = bar.add_task("explain", total=n_bytes, done="", rate="")
+            for total, read in run.explain_table(plan, output, use_engine, workers):
+                before = total.windows if before is None else before  # those of an earlier run
+                rate = (total.windows - before) / max(monotonic() - start, 1e-9)
+                bar.update(task, completed=read, done=f"{total.windows:,} windows", rate=f"{rate:,.0f}/s")
+    except KeyboardInterrupt:
+        typer.echo(f"kanscope: interrupted; {total.windows:,} {RESUME}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except KanscopeError as error:
+        if not total.windows + total.lost:
+            raise
+        raise DataError(f"{error} ({total.windows:,} {RESUME})") from error
+    rejected = output / parts.REJECTED
+    if as_json:
+        print_json({"output": str(output), **asdict(total)})
+    else:
+        typer.echo(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
+        if total.rejected:
+            typer.echo(f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them: {rejected}")
+        if total.across_gaps:
+            typer.echo(f"{total.across_gaps:,} windows left out that cross a gap in time, such as {total.gap}")
+    if not total.windows:
+        raise DataError(f"no window of {plan.table.name} is explained; {rejected} has the reasons")

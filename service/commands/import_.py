@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from kanmodel import Model
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.documents import read_names, read_windows_file
 from kanmodel.importers.from_file import Description, Imported, describe_file, import_checkpoint
-from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
+from kanmodel.importers.manifest import parse_manifest, read_manifest
 from service.commands.options import AsJson, make_console, print_json, print_table, refuse_unwritable
 
 N_SHOWN = 5  # other functions that fit
@@ -28,18 +27,12 @@ def import_(
     windows: Annotated[
         Path | None, Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
     ] = None,
-    features: Annotated[
-        Path | None, Option(help="Text file with one feature per line: its name, or name,unit.")
-    ] = None,
+    features: Annotated[Path | None, Option(help="Text file with a feature per line: name, or name,unit.")] = None,
     targets: Annotated[Path | None, Option(help="The same for the targets.")] = None,
     scaling: Annotated[Path | None, Option(help="Means and standard deviations, .json or .yaml.")] = None,
-    manifest: Annotated[
-        Path | None, Option(help="What windows and weights leave open, .yaml or .json; see --describe.")
-    ] = None,
+    manifest: Annotated[Path | None, Option(help="What all else leaves open, .yaml or .json; see --describe.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
-    describe: Annotated[
-        bool, Option("--describe", help="Print what was found in the file and the windows, and a manifest for it.")
-    ] = False,
+    describe: Annotated[bool, Option("--describe", help="Print what was found, and a manifest for it.")] = False,
     strict: Annotated[bool, Option("--strict", help="Refuse a file if several functions fit the windows.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +40,15 @@ def import_(
 
     An LSTM or a GRU, or neither, with KAN or Linear layers; the predictions determine how they are put together.
     """
-    known = _read_known(windows, features, targets, scaling, manifest)
+    given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
+    given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
+    if scaling is not None:
+        given["scaling"] = str(scaling.resolve())
+    known = None  # what options or a manifest state beside the file, the manifest first
+    if manifest is not None:
+        known = read_manifest(manifest, given)
+    elif given:
+        known = parse_manifest({}, windows or Path("the command"), given)
     if describe and known is None:
         _print_description(describe_file(file), as_json)
         return
@@ -59,12 +60,10 @@ def import_(
         refuse_unwritable(output)
     from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
-    console = make_console(stderr=True)
-    with console.status("reading") if console.is_terminal and not as_json else nullcontext() as status:
+    with make_console(stderr=True, quiet=as_json).status("reading") as status:
 
         def report(tried: int, total: int) -> None:
-            if status is not None:
-                status.update(f"{tried:,} of {total:,} readings tried")
+            status.update(f"{tried:,} of {total:,} readings tried")
 
         imported = import_checkpoint(file, known, read_columns, report, strict)
     if describe:
@@ -78,19 +77,6 @@ def import_(
     typer.echo(f"{imported.name}: wrote {output}  {checkpoint[:19]}…")
     for line in _write_lines(imported):
         typer.echo(line)
-
-
-def _read_known(
-    windows: Path | None, features: Path | None, targets: Path | None, scaling: Path | None, manifest: Path | None
-) -> Manifest | None:
-    """What options or a manifest state beside the file, the manifest first; None if neither is given."""
-    given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
-    given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
-    if scaling is not None:
-        given["scaling"] = str(scaling.resolve())
-    if manifest is not None:
-        return read_manifest(manifest, given)
-    return parse_manifest({}, windows or Path("the command"), given) if given else None
 
 
 def _describe(imported: Imported) -> dict[str, Any]:
@@ -111,8 +97,8 @@ def _describe(imported: Imported) -> dict[str, Any]:
 
 def _write_lines(imported: Imported) -> Iterator[str]:
     """How far the model is verified, which other functions fit, and what its reference windows lack."""
-    result, n_reference = imported.result, len(imported.model.reference.windows)
-    reading, others = result.found.describe(), result.describe_undecided()
+    result, reading, others = imported.result, imported.result.found.describe(), imported.result.describe_undecided()
+    n_reference, span = len(imported.model.reference.windows), imported.model.reference_span
     if result.comparison is None:
         yield "not verified: the manifest has no check, so the forecasts were compared with nothing"
         if reading:
@@ -132,7 +118,6 @@ def _write_lines(imported: Imported) -> Iterator[str]:
         yield "the simplest was chosen: state the right one in the manifest, or use --strict to refuse such files"
     if n_reference < MIN_INPUTS:
         yield f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null"
-    span = imported.model.reference_span
     if span.unlike_training:
         yield f"The reference windows are not like the training rows: {span}."
 
@@ -154,5 +139,5 @@ def _print_description(description: Description, as_json: bool) -> None:
         for other in description.undecided:
             typer.echo(f"warning: these windows fit as well: {other}")
     else:
-        typer.echo("\n".join(["not in the file:", *(f"  {missing}" for missing in description.missing)]))
+        typer.echo("\n  ".join(["not in the file:", *description.missing]))
     typer.echo(f"\nmanifest:\n\n{description.manifest}", nl=False)

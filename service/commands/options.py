@@ -32,9 +32,9 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
         raise CheckpointError(f"cannot write {output}: it is a folder")
 
 
-def make_console(stderr: bool = False) -> Console:
+def make_console(stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints every text as it is: names may hold brackets, such as ``wind [m/s]``, or colons."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
 def print_table(

@@ -26,16 +26,9 @@ from kanmodel.model import Model
 from service.commands.options import print_json
 from service.models.registry import Served
 from service.models.repository import list_checkpoints
+from service.operations import explanations
 from service.operations.explain import read_question
-from service.operations.explanations import (
-    ExplainResponse,
-    Question,
-    Receipt,
-    describe_question,
-    explain_all,
-    find_versions,
-    hash_windows,
-)
+from service.operations.explanations import Question, Receipt
 from service.operations.windows import warn_of_range
 from service.settings import Settings, choose_settings
 from service.wire.errors import problem_of
@@ -45,7 +38,7 @@ AGREEMENT = 1e-6  # tolerance, in standard deviations
 # May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
 NAMES = (("model_name",), ("version",), ("receipt", "versions"))
 BASELINES = {"reference": ("reference", "seed"), "values": ("values",), "instance": ("instance",)}  # members by kind
-_ANSWER = TypeAdapter(ExplainResponse)
+_ANSWER = TypeAdapter(explanations.ExplainResponse)
 ABSENT = object()  # stands for a value that one of the answers lacks
 Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
 
@@ -85,21 +78,22 @@ class Repeat:
 
 
 def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> None:
-    """Recomputes a saved answer, prints the comparison, and exits with code 1 if the numbers differ.
+    """Recomputes the answer of one file from the request of another, and prints how the two compare.
 
-    Args:
-        receipt: the saved answer.
-        windows: the body of its request.
-        models: the checkpoint, or a folder that holds it; None for the models that would be served.
-        as_json: whether to print JSON.
+    `models` is the checkpoint, or a folder that holds it; None for the models that would be served. The exit code is 1
+    if the numbers differ.
 
     Raises:
         DataError: a file cannot be read or has the wrong content, or the windows do not fit the model.
         CheckpointError: none of several checkpoints has the hash of the receipt, or it cannot be read.
     """
-    answer = read_answer(_read(receipt), receipt.name)
     try:
-        request = orjson.loads(_read(windows))
+        data, body = receipt.read_bytes(), windows.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {Path(error.filename).name}: {error.strerror}") from error
+    answer = read_answer(data, receipt.name)
+    try:
+        request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise DataError(f"{windows.name} must be JSON: {error}") from error
     if not isinstance(request, dict):
@@ -114,13 +108,6 @@ def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> 
         typer.echo("\n".join(lines))
     if not result.agrees:
         raise typer.Exit(EXIT_DISAGREES)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path.name}: {error.strerror}") from error
 
 
 def read_answer(data: bytes, name: str) -> SavedAnswer:
@@ -170,12 +157,7 @@ def find_model(path: Path | None, checkpoint: str) -> Model:
 
 
 def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model) -> Repeat:
-    """Recomputes an answer in this thread, and compares it with the saved one.
-
-    Args:
-        answer: the saved answer.
-        request: provides ``instances`` or ``columns``; all else comes from the receipt.
-        model: the model that explains them.
+    """Recomputes an answer from the windows of a request, all else from its receipt, and compares the two.
 
     Raises:
         KanscopeError: the windows do not fit the model, although it is the receipt's.
@@ -189,8 +171,8 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
         question = ask_again(receipt, request, Served(answer.content["model_name"], model))
         reasons += _compare_question(receipt, question)
         warned = warn_of_range(model, question.windows)
-        repeated: dict[str, Any] = {**describe_question(question, model.predict(question.windows), warned)}
-        found += compare_answers(answer.content, repeated | {"explanations": explain_all(question)}, model)
+        repeated: dict[str, Any] = {**explanations.describe_question(question, model.predict(question.windows), warned)}
+        found += compare_answers(answer.content, repeated | {"explanations": explanations.explain_all(question)}, model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:
             raise
@@ -203,9 +185,8 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
             f"{_write_place(place)}: it was {was} and is now {now}"
             + (f" ({largest:.2g} standard deviations)" if largest < inf else "")
         )
-    then: Mapping[str, Any] = {**receipt["versions"]}
-    versions = [(library, then[library], now) for library, now in find_versions().items() if then[library] != now]
-    warnings = [f"computed with {library} {before}, recomputed with {now}" for library, before, now in versions]
+    versions = zip(explanations.find_versions().items(), receipt["versions"].values(), strict=True)
+    warnings = [f"computed with {name} {then}, recomputed with {now}" for (name, now), then in versions if then != now]
     return Repeat(not reasons, reasons, warnings, len(found), largest if largest < inf else None)
 
 
@@ -229,12 +210,12 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
 
 def _compare_question(receipt: Receipt, question: Question) -> Iterator[str]:
     """How the windows differ from those of the receipt, and its options of integration from those of its version."""
-    wanted, found, usual = receipt["input"], hash_windows(question.windows), LedgerOptions()
+    wanted, found, usual = receipt["input"], explanations.hash_windows(question.windows), LedgerOptions()
     if found["shape"] != wanted["shape"]:
         yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
     elif found["sha256"] != wanted["sha256"]:
         yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
-    if receipt["versions"]["kanscope"] == find_versions()["kanscope"]:
+    if receipt["versions"]["kanscope"] == explanations.find_versions()["kanscope"]:
         for name in ("path_nodes", "halvings"):
             if getattr(usual, name) != receipt[name]:
                 yield f"{name} is {getattr(usual, name)} in this version, not {receipt[name]}"

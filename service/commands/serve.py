@@ -11,34 +11,29 @@ import uvicorn
 from typer import Argument, Option
 
 from kanmodel.errors import ConfigError
-from service.settings import Settings, check_variables, choose_settings
+from service.settings import check_variables, choose_settings
 
 logger = logging.getLogger(__name__)
+# Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
+RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
 
 def serve(
     models: Annotated[
-        Path | None,
-        Argument(
-            help="Folder of checkpoints, or one file. Default: KANSCOPE_MODELS, or the bundled model if "
-            "that is unset or the folder is empty."
-        ),
+        Path | None, Argument(help="Folder or file. Default: KANSCOPE_MODELS, or the bundled model.")
     ] = None,
     host: Annotated[str | None, Option(help="Address to listen on. Default: KANSCOPE_HOST, or 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None, Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000.")
-    ] = None,
+    port: Annotated[int | None, Option(min=0, max=65535, help="Its port. Default: KANSCOPE_PORT, or 8000.")] = None,
     workers: Annotated[int | None, Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")] = None,
     engine: Annotated[
         Literal["process", "ray"] | None,
         Option(help="Worker processes on this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."),
     ] = None,
     no_auth: Annotated[
-        bool | None,
-        Option("--no-auth", help="Serve without API keys on an address that other machines reach.", show_default=False),
+        bool | None, Option("--no-auth", help="Serve without API keys on an address that other machines reach.")
     ] = None,
 ) -> None:
-    """Serve models over HTTP, by default the bundled one at http://127.0.0.1:8000."""
+    """Serve models over HTTP, by default, and while the folder is empty, the bundled one at http://127.0.0.1:8000."""
     # Imported here: the other commands start faster without FastAPI.
     from service.app import create_app
     from service.engines.workers import serve_workers
@@ -51,22 +46,14 @@ def serve(
     for warning in check_variables(os.environ):
         logger.warning(warning)
     if settings.engine == "ray":
-        _serve_on_ray(settings)
+        for name, value in RAY_VARIABLES.items():
+            os.environ.setdefault(name, value)
+        try:
+            from service.engines.ray import serve_on_ray
+        except ModuleNotFoundError as error:
+            raise ConfigError("the engine ray needs Ray: pip install 'kanscope[ray]'") from error
+        serve_on_ray(settings)
     elif settings.workers > 1:
         serve_workers(settings)
     else:
         uvicorn.run(app, **server_options(settings))
-
-
-# Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
-RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
-
-
-def _serve_on_ray(settings: Settings) -> None:
-    for name, value in RAY_VARIABLES.items():
-        os.environ.setdefault(name, value)
-    try:
-        from service.engines.ray import serve_on_ray
-    except ModuleNotFoundError as error:
-        raise ConfigError("the engine ray needs Ray: pip install 'kanscope[ray]'") from error
-    serve_on_ray(settings)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,7 +23,6 @@ from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, TrainingOptio
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, make_table
 from kanmodel.training.training import fine_tune, fit
-from service.commands.inspect import print_metrics
 from service.commands.options import Written, make_console, print_table, print_written, refuse_unwritable
 
 # Options that a checkpoint determines; --grid may still refine the grid.
@@ -76,12 +75,8 @@ def train(
     split_column: Annotated[
         str | None, Option(help="Column with train, validation or test. Default: the newest 15 % are for the test.")
     ] = None,
-    segment_column: Annotated[
-        str | None, Option(help="Column that changes where another series begins: no window crosses it.")
-    ] = None,
-    time_column: Annotated[
-        str | None, Option(help="Column of time stamps, ISO 8601 or numbers: no window crosses a gap.")
-    ] = None,
+    segment_column: Annotated[str | None, Option(help="Column that changes at gaps: no window crosses one.")] = None,
+    time_column: Annotated[str | None, Option(help="Times, ISO 8601 or numbers: no window crosses a gap.")] = None,
     max_step: Annotated[float, Option(help="Longest step that is not a gap, in median steps.")] = MAX_STEP,
     unit: Annotated[list[str], Option(help="NAME=UNIT of a feature or target; repeat.")] = [],  # noqa: B006
     last_value: Annotated[
@@ -90,30 +85,20 @@ def train(
     group: Annotated[
         list[str], Option(help="NAME=a,b: features, or groups, whose contributions are summed as well; repeat.")
     ] = [],  # noqa: B006
-    integer: Annotated[
-        str | None, Option(help="Features with whole numbers, as a,b: counterfactuals keep them whole.")
-    ] = None,
-    fixed: Annotated[
-        str | None, Option(help="Features that nobody can change, as a,b: counterfactuals leave them unchanged.")
-    ] = None,
+    integer: Annotated[str | None, Option(help="Features that counterfactuals keep whole, as a,b.")] = None,
+    fixed: Annotated[str | None, Option(help="Features that counterfactuals leave unchanged, as a,b.")] = None,
     lookback: Annotated[int, Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[
         int, Option(min=1, help="Steps to forecast: TARGET+AHEAD and on; with --ahead 0 TARGET+1 and on.")
     ] = DEFAULTS.horizon,
-    hidden: Annotated[
-        int, Option(min=0, help="Hidden units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
-    ] = DEFAULTS.hidden,
+    hidden: Annotated[int, Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone.")] = DEFAULTS.hidden,
     cell: Annotated[Cell, Option(help="Recurrent cell.")] = DEFAULTS.cell,
     num_layers: Annotated[int, Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
-    bidirectional: Annotated[
-        bool, Option("--bidirectional", help="Read the window backwards too.")
-    ] = DEFAULTS.bidirectional,
+    bidirectional: Annotated[bool, Option("--bidirectional", help="Read it backwards too.")] = DEFAULTS.bidirectional,
     width: Annotated[
         str | None, Option(help="Width of the head, such as 12,5,1, or 12,[5,2],1 with 2 product nodes, as in pykan.")
     ] = None,
-    front: Annotated[
-        str | None, Option(help="Width of a KAN that maps each step's features before the LSTM, such as 20,8.")
-    ] = None,
+    front: Annotated[str | None, Option(help="Width of a KAN on each step's features, such as 20,8.")] = None,
     grid: Annotated[
         int,
         Option(min=1, help="Grid intervals of an edge. With --from: a finer grid, at first for the same functions."),
@@ -123,18 +108,14 @@ def train(
     grid_updates: Annotated[
         int, Option(min=0, help="How often knots move to the data; with --from if this or --update-grid is given.")
     ] = DEFAULTS.grid_updates,
-    learning_rate: Annotated[
-        float, Option(min=0, help="Initial learning rate; decays to 0 along a cosine.")
-    ] = DEFAULTS.learning_rate,
+    learning_rate: Annotated[float, Option(min=0, help="Initial rate; falls along a cosine.")] = DEFAULTS.learning_rate,
     weight_decay: Annotated[float, Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
     noise: Annotated[float, Option(min=0, help="Noise on training windows, in standard deviations.")] = DEFAULTS.noise,
     batch: Annotated[int, Option(min=2, help="Windows per optimization step.")] = DEFAULTS.batch,
     epochs: Annotated[
         int, Option(min=0, help="Most passes over the training windows; 0 with --from moves the grids alone.")
     ] = DEFAULTS.epochs,
-    patience: Annotated[
-        int, Option(min=1, help="Epochs without a better validation error after which training stops.")
-    ] = DEFAULTS.patience,
+    patience: Annotated[int, Option(min=1, help="Epochs without improvement until the end.")] = DEFAULTS.patience,
     validation_share: Annotated[
         float, Option(help="Share of the training windows held out if no row is marked validation.")
     ] = DEFAULTS.validation_share,
@@ -153,11 +134,12 @@ def train(
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """
-    values = {option.name: context.params[option.name] for option in fields(TrainingOptions)}
-    options = TrainingOptions(**values | {"width": parse_width(width), "front": parse_width(front)})
+    values = context.params | {"target": tuple(target), "features": split_names(features)}
+    values |= {"width": parse_width(width), "front": parse_width(front)}
+    options = TrainingOptions(**{option.name: values[option.name] for option in fields(TrainingOptions)})
     columns = Columns(
-        targets=tuple(target),
-        features=split_names(features),
+        targets=values["target"],
+        features=values["features"],
         ahead=ahead,
         split=split_column,
         segment=segment_column,
@@ -180,9 +162,10 @@ def train(
             trained = fit(table, options, report)
         _print_trained(Model(trained).save(output), output)
         return
-    given = {name for name in context.params if _is_given(context, name)}
+    sources = {name: context.get_parameter_source(name) for name in values}
+    given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     old = load(origin)
-    taken = _take_columns(old.config, columns, options, given, origin)
+    columns = _take_columns(old.config, columns, given, origin)
     if "grid_updates" not in given and not update_grid:
         options = replace(options, grid_updates=0)
     if update_grid or options.grid_updates:
@@ -190,7 +173,7 @@ def train(
     grid_size = grid if "grid" in given else None
     if grid_size is not None:
         refine_config(old.config, grid_size)  # raises before the table is read
-    table = _read_table(data, taken)
+    table = _read_table(data, columns)
     with _progress(options.epochs) as report:
         tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
     tuned = Model(tuning.after).save(output)
@@ -201,31 +184,19 @@ def train(
     _print_trained(tuned, output)
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _take_columns(
-    config: ModelConfig, columns: Columns, options: TrainingOptions, given: Collection[str], file: Path
-) -> Columns:
-    """The columns with those of a checkpoint; refuses `given` options that it determines, or that differ from it."""
+def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any], file: Path) -> Columns:
+    """The columns with those of a checkpoint; refuses options that it determines, or that are given differently."""
     for name in OF_CHECKPOINT:
         if name in given:
             option = f"--{name.replace('_', '-')} cannot be given with --from"
             raise ConfigError(f"{option}: architecture, units and groups come from {file.name}")
-    targets = tuple(target.name for target in config.targets)
-    for name, value, of_file in (
-        ("target", columns.targets, targets),
-        ("features", columns.features, config.feature_names),
-        ("ahead", columns.ahead, config.ahead),
-        ("lookback", options.lookback, config.lookback),
-        ("horizon", options.horizon, config.horizon),
-    ):
-        if name in given and value != of_file:
-            shown, has = (",".join(each) if isinstance(each, tuple) else each for each in (value, of_file))
-            raise ConfigError(f"--{name} is {shown}, but {file.name} has {has}")
-    return replace(columns, targets=targets, features=config.feature_names, ahead=config.ahead)
+    stated: dict[str, Any] = {name: getattr(config, name) for name in ("ahead", "lookback", "horizon")}
+    stated |= {"target": tuple(target.name for target in config.targets), "features": config.feature_names}
+    for name, of_file in stated.items():
+        if name in given and given[name] != of_file:
+            value, has = (",".join(each) if isinstance(each, tuple) else each for each in (given[name], of_file))
+            raise ConfigError(f"--{name} is {value}, but {file.name} has {has}")
+    return replace(columns, targets=stated["target"], features=config.feature_names, ahead=config.ahead)
 
 
 def _read_table(data: Path, columns: Columns) -> TrainingTable:
@@ -261,7 +232,7 @@ def _measure(model: Model) -> tuple[str, str, str]:
 
 def _print_trained(model: Model, output: Path) -> None:
     """Prints the metrics, what limits explanations, and path, size and hash of the checkpoint."""
-    print_metrics(model)
+    print_table("metrics", ["metric", "value"], model.metrics.items())
     if "persistence_r2" not in model.metrics:
         unknown = "because the last value of an already shifted target is not known: use --ahead or --last-value."
         typer.echo(f"Persistence is not measured, {unknown}")

@@ -1,0 +1,240 @@
+"""Commands on a checkpoint: ``kanscope inspect``, ``formula`` and ``compare`` print, ``prune`` and ``export`` write.
+
+JSON has the members of the HTTP answer, made by modules that import FastAPI, without which all else starts faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from kanmodel import load
+from kanmodel.errors import DataError
+from kanmodel.explain.pruning import Fill, Metric
+from kanmodel.model import Model
+from kanmodel.network.config import LayerConfig, Layers, width_of
+from kanmodel.text import write_value
+from service.commands import options
+from service.models.registry import Served
+
+
+def inspect(
+    file: options.Checkpoint,
+    output_name: options.OutputName = None,
+    edges: Annotated[int, Option(min=0, help="Edges listed in the table, strongest first.")] = 20,
+    report: Annotated[
+        bool, Option("--report", help="Print answers to questions about the picture of a KAN instead, as Markdown.")
+    ] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, with every edge; or the report's evidence.")] = False,
+) -> None:
+    """Print architecture, features, metrics, and the edges by contribution and score.
+
+    The report says whether the network has pruned itself, which features count, what lighter edges mean, and why most
+    edges are straight.
+    """
+    model = load(file)
+    if report:
+        answered = model.report(output_name)
+        if as_json:
+            from service.operations.report import describe_report
+
+            options.print_json({"file": str(file), **describe_report(Served(model.name, model), answered)})
+        else:
+            typer.echo(answered.markdown(), nl=False)
+        return
+    topology = model.topology(output_name)
+    if as_json:
+        from service.operations.models import describe_model
+        from service.operations.topology import describe_topology
+
+        served = Served(model.name, model)
+        graph = describe_topology(served, topology, topology, pruned=False)
+        options.print_json({"file": str(file), **describe_model(served, []), "topology": graph})
+        return
+    title, listed = f"{file.name}  {(model.checkpoint or '')[:19]}…", topology.table()
+    options.print_table(title, ["", "architecture"], _describe(model), n_left=2)
+    features = ((f.name, f.unit, f.mean, f.std, f.min, f.max) for f in model.features)
+    targets = ((f"{t.name} (target)", t.unit, t.mean, t.std, None, None) for t in model.config.targets)
+    columns = ["feature", "unit", "mean", "std", "min", "max"]
+    options.print_table("features and targets", columns, features, targets, n_left=2)
+    options.print_table("metrics", ["metric", "value"], model.metrics.items())
+    figures = itemgetter("i", "j", "contribution", "backward", "forward_n", "forward_u")
+    rows = ((f"{e['stage']} {e['layer']}", *figures(e), "yes" if e["kept"] else "") for e in listed[:edges])
+    title = f"{min(edges, len(listed))} of {len(listed)} edges by contribution to {topology.output}"
+    kept = f"pruned to {sum(edge['kept'] for edge in listed)} edges"
+    caption = f"{kept}, the forecasts have R2 {topology.fidelity.r2:.4f} against the full model"
+    columns = ["layer", "i", "j", "contribution", "backward", "forward_n", "forward_u", "kept"]
+    options.print_table(title, columns, rows, caption=caption)
+
+
+def _describe(model: Model) -> Iterator[tuple[str, str]]:
+    """Names and values of shapes and provenance."""
+    config, recurrent, provenance = model.config, model.config.recurrent, model.provenance
+    yield "lookback", str(config.lookback)
+    yield "outputs", ", ".join(config.outputs)
+    if config.front:
+        yield "front", _describe_layers(config.front)
+    if recurrent is None:
+        yield "recurrent", f"none, readout {config.readout}"
+    else:
+        layers = "1 layer" if recurrent.num_layers == 1 else f"{recurrent.num_layers} layers"
+        direction = ", bidirectional" if recurrent.bidirectional else ""
+        yield recurrent.cell.upper(), f"{recurrent.hidden_size} units, {layers}{direction}, readout {config.readout}"
+    yield "head", _describe_layers(config.head)
+    if config.output_function is not None:
+        yield "output function", config.output_function
+    yield "reference", str(model.reference)
+    yield "made by", f"{provenance.source}, {provenance.library}, {provenance.created}"
+    if provenance.difference is not None:
+        relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
+        yield "verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}"
+    for reading in provenance.not_told_apart:
+        yield "not told apart", f"the windows of the check fit as well: {reading}"
+    if provenance.unused:
+        yield "left out", f"without effect on the forecasts: {', '.join(provenance.unused)}"
+    if provenance.parent is not None:
+        yield "made from", f"{provenance.parent[:19]}…"
+
+
+def _describe_layers(layers: Layers) -> str:
+    """Layers in one line, their width as pykan writes it: ``[12, 5, 1]``, with product nodes ``[12, [5, 2], 1]``."""
+    return f"width {width_of(layers)}, {'; '.join(dict.fromkeys(map(_describe_layer, layers)))}"
+
+
+def _describe_layer(layer: LayerConfig) -> str:
+    numbers = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in vars(layer.basis).items())
+    steps = "".join(f"{step.kind.replace('_', ' ')} before, " for step in layer.before)
+    base = "" if layer.base == "zero" else f", base {layer.base}"
+    return f"{steps}{layer.basis.kind}{f' ({numbers})' if numbers else ''}{base}"
+
+
+def formula(
+    file: options.Checkpoint,
+    output_name: options.OutputName = None,
+    complexity: Annotated[
+        int | None, Option(min=1, help="Print only the best formula of at most this complexity, as Python.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
+
+    Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
+    measured through the whole model on a third of the reference windows, which neither the search nor the choice among
+    the formulas has used.
+    """
+    model = load(file)
+    found = model.formula(output_name)
+    chosen = [each for each in found if each.complexity <= complexity][-1:] if complexity else [*found]
+    if as_json:
+        from service.operations.formula import describe_formulas
+
+        options.print_json({"file": str(file), **describe_formulas(Served(model.name, model), found, chosen)})
+    elif complexity is None:
+        typer.echo(repr(found))
+    else:
+        (one,) = chosen
+        r2 = "no R2, as it is not finite" if one.r2 is None else f"R2 {one.r2:.4f} against the model"
+        typer.echo(f"# complexity {one.complexity}, {r2} on held-out windows")
+        for symbol, variable in one.variables.items():
+            typer.echo(f"# {symbol} is {variable.node}")
+        typer.echo(one.python.rstrip())
+
+
+def compare(
+    file: options.Checkpoint,
+    against: Annotated[Path, Argument(help="Checkpoint to compare it with, such as the last version.")],
+    output_name: options.OutputName = None,
+    fidelity: Annotated[
+        float, Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
+    ] = 0.99,
+    as_markdown: Annotated[bool, Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare a model with another on its reference windows: importance of features, edges, their curves, and errors.
+
+    Differences are the first model minus the second: the changes from the second to the first. Both models explain the
+    same windows, so the intervals are those of paired differences.
+    """
+    if as_markdown and as_json:
+        raise DataError("--markdown and --json are both given: give one")
+    model, other = (replace(load(path), name=str(path)) for path in (file, against))
+    found = model.compare(other, output=output_name, fidelity=fidelity)
+    if as_json:
+        from service.operations.comparison import describe_model_comparison
+
+        options.print_json(describe_model_comparison(Served(model.name, model), Served(other.name, other), found))
+    else:
+        typer.echo(found.markdown().rstrip() if as_markdown else repr(found))
+
+
+def prune(
+    file: options.Checkpoint,
+    output: options.Written,
+    fidelity: Annotated[
+        float | None, Option(min=0, max=1, help="R2 that every output keeps. Default: 0.99 if no threshold is given.")
+    ] = None,
+    metric: Annotated[
+        Metric | None, Option(help="Score that ranks the edges. Default: see above; with thresholds, backward.")
+    ] = None,
+    fill: Annotated[
+        Fill, Option(help="Value of a dropped edge: its mean on the reference windows, or zero as in pykan.")
+    ] = "mean",
+    node_threshold: Annotated[float | None, Option(min=0, help="Score that a hidden node must exceed.")] = None,
+    edge_threshold: Annotated[float | None, Option(min=0, help="Score that an edge must exceed.")] = None,
+    input_threshold: Annotated[float | None, Option(min=0, help="Score that an input must exceed.")] = None,
+    output_name: Annotated[
+        list[str], Option(metavar="NAME", help="Output to keep; repeat. Others may get worse. Default: all.")
+    ] = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Drop the edges of the KANs that the forecast does not need, and the nodes left without a path to an output.
+
+    R2 is that against the full model on the reference windows. By default edges are ranked by the score that keeps the
+    fewest. If one threshold is given, the others are 0.01, that of edges 0.03. The written checkpoint can be served
+    like any other, and records the hash of the full model. Its metrics are measured on the reference windows; the full
+    model's are recorded beside them as unpruned_...
+    """
+    thresholds = {"node": node_threshold, "edge": edge_threshold, "input": input_threshold}
+    given = {name: value for name, value in thresholds.items() if value is not None}
+    if given and fidelity is not None:
+        raise DataError(f"--fidelity and --{next(iter(given))}-threshold are both given: give one")
+    options.refuse_unwritable(output)
+    full = load(file)
+    full.prune(output_name or None, fidelity=fidelity, metric=metric, thresholds=given or None, fill=fill).save(output)
+    pruned = load(output)
+    before, after = full.size, pruned.size
+    sizes = [("edges", before.edges, after.edges), ("hidden nodes", before.nodes, after.nodes)]
+    stages = full.config.stages, pruned.config.stages
+    widths = [(f"{stage} width", *(width_of(layers[stage]) for layers in stages)) for stage in full.config.stages]
+    options.print_table("pruned", ["", "before", "after"], [*sizes, *widths])
+    found = [(name, pruned.fidelity_to(full, name)) for name in full.outputs]
+    rows = [(name, f"{fidelity.r2:.4f}", fidelity.mae_full, fidelity.mae) for name, fidelity in found]
+    title, caption = (
+        f"on the {len(full.reference)} reference windows",
+        "R2: the pruned model's forecasts against the full's",
+    )
+    options.print_table(title, ["output", "R2", "MAE before", "MAE after"], rows, caption=caption)
+    options.print_written(output, pruned)
+
+
+def export(
+    file: options.Checkpoint, output: Annotated[Path, Option("-o", "--output", help="ONNX file to write, *.onnx.")]
+) -> None:
+    """Write the forward pass, scaling included, as an ONNX graph that any ONNX runtime can run.
+
+    Its input is "instances" (n, lookback, features) in original units, oldest step first; its outputs are "predictions"
+    (n, outputs) in original units, and "logits" where there is an output function. It is compared with the model on all
+    reference windows before it is written.
+    """
+    options.refuse_unwritable(output, ".onnx")
+    written = load(file).export_onnx(output)
+    typer.echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB)")
+    typer.echo(
+        f"Largest difference from the model on {written.windows} reference windows: {write_value(written.difference)}, "
+        f"or {write_value(written.relative_difference)} standard deviations."
+    )
