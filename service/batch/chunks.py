@@ -18,17 +18,7 @@ from kanmodel.errors import DataError, quote
 from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.explain.baseline import Baseline
 from kanmodel.model import Model
-from service.batch import PART_WINDOWS
-from service.batch.tables import (
-    DISORDER,
-    Frame,
-    describe_cell,
-    find_disorder,
-    find_files,
-    parse_numbers,
-    read_frames,
-    read_schema,
-)
+from service.batch import PART_WINDOWS, tables
 
 
 @dataclass(frozen=True)
@@ -213,17 +203,17 @@ def read_rows(plan: Plan) -> Iterator[pl.DataFrame]:
     width = len(plan.columns) * (plan.model.config.lookback if as_windows else 1)
     before = 0
     above: list[pl.DataFrame] = []  # the last row, once there is one
-    for path in find_files(plan.table):
+    for path in tables.find_files(plan.table):
         read = before
-        for frame in read_frames(path, plan.columns, width):
+        for frame in tables.read_frames(path, plan.columns, width):
             rows = _parse(frame, plan, as_windows).with_columns(
                 file=pl.lit(path.name), read=np.linspace(read, before + frame.read, len(frame.cells) + 1)[1:]
             )
             if plan.time is not None:
                 marks = pl.concat([row.drop("values") for row in (*above, rows)])
-                row = find_disorder(marks["time"], None if plan.segment is None else _segments(marks))
+                row = tables.find_disorder(marks["time"], None if plan.segment is None else _segments(marks))
                 if row is not None:
-                    raise DataError(f"{_place(marks, row)}, column {plan.time} {DISORDER}")
+                    raise DataError(f"{_place(marks, row)}, column {plan.time} {tables.DISORDER}")
             for row in rows["reason"].is_not_null().arg_true() if plan.strict else ():
                 raise DataError(f"{_place(rows, row)}, {rows['reason'][row]}")
             above, read = [rows[-1:]], before + frame.read
@@ -248,8 +238,8 @@ def hold_windows(plan: Plan) -> bool:
     """
     by_form: dict[bool, str] = {}  # a place for lists, and one for single values
     by_time: dict[str, str] = {}
-    for path in find_files(plan.table):
-        schema = read_schema(path, plan.columns)
+    for path in tables.find_files(plan.table):
+        schema = tables.read_schema(path, plan.columns)
         for name in plan.model.config.feature_names:
             is_list = isinstance(schema[name], pl.List | pl.Array)
             by_form.setdefault(is_list, f"column {name} of {path.name}")
@@ -266,7 +256,7 @@ def hold_windows(plan: Plan) -> bool:
     return True in by_form
 
 
-def _parse(frame: Frame, plan: Plan, as_windows: bool) -> pl.DataFrame:
+def _parse(frame: tables.Frame, plan: Plan, as_windows: bool) -> pl.DataFrame:
     """The columns of `read_rows`, except ``file`` and ``read``."""
     values, reasons = _read_values(frame.cells, plan, as_windows)
     columns: dict[str, pl.Series] = {}
@@ -294,17 +284,17 @@ def _read_values(cells: pl.DataFrame, plan: Plan, as_windows: bool) -> tuple[Arr
             column = column.arr.to_list() if column.dtype == pl.Array else column
             fits = (column.list.len() == steps).fill_null(False).to_numpy()
             column = column.filter(pl.Series(fits)).explode()
-        values[fits, :, number] = parse_numbers(column).to_numpy().reshape(-1, steps)
+        values[fits, :, number] = tables.parse_numbers(column).to_numpy().reshape(-1, steps)
     reasons = {}
     for row in np.flatnonzero(~np.isfinite(values).all(axis=(1, 2))).tolist():
         step, number = np.argwhere(~np.isfinite(values[row]))[0].tolist()
         name, cell = features[number], cells[features[number]][row]
         if not as_windows or cell is None:
-            reasons[row] = f"column {name} {describe_cell(cell)}"
+            reasons[row] = f"column {name} {tables.describe_cell(cell)}"
         elif len(cell) != steps:
             reasons[row] = f"column {name} must hold {steps} numbers, but holds {len(cell)}"
         else:
-            reasons[row] = f"column {name}[{step}] {describe_cell(cell[step])}"
+            reasons[row] = f"column {name}[{step}] {tables.describe_cell(cell[step])}"
     return values.reshape(len(values), -1), reasons
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
 import io
 import json
@@ -117,8 +115,8 @@ def _hash(frame: pl.DataFrame) -> str:
 class Folder:
     """A folder of parts, in which no file is ever partially written; it is created if it does not exist.
 
-    `described` is everything that determines the results. Raises DataError if the folder contains other files or the
-    parts of another run, or cannot be written to.
+    Raises:
+        DataError: it contains other files or the parts of a run with another description, or cannot be written to.
     """
 
     def __init__(self, path: Path, described: Mapping[str, Any]) -> None:
@@ -159,17 +157,13 @@ class Folder:
             file.write(part.data)
 
     def complete(self, summary: Summary) -> None:
-        """Writes the list of rejected rows, and marks the run as complete in the manifest.
-
-        Raises:
-            DataError: it cannot be written, or a part is damaged.
-        """
+        """Writes the list of rejected rows, and marks the run as complete; raises as `add` and `finished`."""
         with self._replacing(REJECTED) as file:
-            lines = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
-            lines.writerow(("file", "row", "reason"))
+            columns = {"file": pl.String, "row": pl.Int64, "reason": pl.String}
+            pl.DataFrame(schema=columns).write_csv(file)
             for _, path in self._parts():
                 with _reading(path) as about:
-                    lines.writerows((file, row, reason) for file, row, reason in about["rejected"])
+                    pl.DataFrame(about["rejected"], columns, orient="row").write_csv(file, include_header=False)
         self._write_manifest({"complete": asdict(summary)})
 
     def _parts(self) -> list[tuple[int, Path]]:

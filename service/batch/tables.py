@@ -189,9 +189,8 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
         # a column that has words besides numbers is read as numbers, so that the words are reported
         features = [name for name in features if parse_numbers(cells[name]).is_not_nan().any()]
     names = list(dict.fromkeys((*features, *columns.targets)))
-    frame |= dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True)) if names else {}
     labels = {name: _labels(file, name) for name in columns.special}
-    frame |= labels
+    frame |= dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True)) | labels
     if columns.split is not None:
         unknown = np.flatnonzero(~np.isin(labels[columns.split], PARTS))
         if len(unknown):
@@ -224,7 +223,7 @@ def _numbers(file: Frame, names: Sequence[str], may_lack: bool = False) -> Array
     columns = [file.cells[name] for name in names]
     values: Array = pl.DataFrame([parse_numbers(column) for column in columns]).to_numpy(order="c")
     wrong = ~np.isfinite(values)
-    if may_lack:
+    if may_lack and wrong.any():
         wrong &= ~np.column_stack([_is_missing(column) for column in columns])
     bad = [(int(row), columns[number]) for row, number in np.argwhere(wrong)]
     if bad:
@@ -238,10 +237,8 @@ def _numbers(file: Frame, names: Sequence[str], may_lack: bool = False) -> Array
 def _is_missing(column: pl.Series) -> NDArray[np.bool_]:
     """Whether each cell is empty, or a word for a missing value."""
     missing = column.is_null()
-    if column.dtype == pl.String:
-        missing |= column.str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
-    elif column.dtype.is_float():
-        missing |= column.is_nan().fill_null(True)
+    if not column.dtype.is_nested():
+        missing |= column.cast(pl.String).str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
     return missing.to_numpy()
 
 

@@ -11,12 +11,8 @@ LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the address that other machi
 def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
     """Joins the Ray cluster at ``RAY_ADDRESS``, or starts one on the loopback address if that is not set.
 
-    Args:
-        num_cpus: cores of a started cluster; None for all.
-        options: other arguments of `ray.init`.
-
-    Returns:
-        Whether the cluster was started, and ends with the process.
+    A started one has `num_cpus` cores, None for all, and ends with the process; returns whether it was. `options` are
+    other arguments of `ray.init`.
     """
     import ray  # here, since it is an extra, which only the modules `ray` and `batch.cluster` need
 

@@ -127,15 +127,15 @@ def serve_on_ray(settings: Settings) -> None:
             raise ConfigError("Ray Serve already runs in this cluster: deploy service.engines.ray:app there")
         options = {"host": settings.host, "port": settings.port, "root_path": settings.root_path}
         variables = {"env_vars": proxy_variables(settings)}
-        try:
+        try:  # of a traceback the last line is the error
             serve.start(http_options=options, controller_options={"runtime_env": variables})
         except (RayError, TimeoutError) as error:
-            raise ConfigError(f"the proxies do not start: {_last_line(str(error))}") from error
+            raise ConfigError(f"the proxies do not start: {str(error).strip().splitlines()[-1]}") from error
         try:
             serve.run(deployment, name=NAME)
         except RuntimeError as error:
             failed = serve.status().applications[NAME].deployments[NAME].message
-            raise ConfigError(f"the replicas do not start: {_last_line(failed)}") from error
+            raise ConfigError(f"the replicas do not start: {failed.strip().splitlines()[-1]}") from error
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
@@ -152,8 +152,3 @@ def serve_on_ray(settings: Settings) -> None:
             serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
-
-
-def _last_line(text: str) -> str:
-    """The error itself, the last line of a traceback."""
-    return text.strip().splitlines()[-1]
