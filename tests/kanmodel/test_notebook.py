@@ -53,7 +53,7 @@ def forms_of(notebook):
     ]
 
 
-@pytest.mark.thorough("trains a model in a kernel of its own")
+@pytest.mark.thorough("runs the notebook, which trains a model in a kernel of its own")
 def test_the_notebook_runs(executed):
     """Every cell runs; the forecaster beats persistence, and the service's explanation equals the notebook's."""
     outputs = outputs_of(executed)
@@ -69,6 +69,7 @@ def test_the_notebook_runs(executed):
     assert float(of_service) == pytest.approx(float(contribution), rel=1e-2)
 
 
+@pytest.mark.thorough("runs the notebook, which trains a model in a kernel of its own")
 def test_the_committed_notebook_is_current(executed, committed):
     """The committed notebook has the outputs of a run, and is small."""
     assert [cell.source for cell in executed.cells] == [cell.source for cell in committed.cells]
@@ -86,6 +87,7 @@ def test_displays_run_nothing_and_load_nothing(executed, committed):
             assert not re.search(r"<script|<link|<iframe|<svg|\son\w+=|url\(|@import|href|src=", bare)
 
 
+@pytest.mark.thorough("runs the notebook, which trains a model in a kernel of its own")
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_export_shows_all_without_scripts(committed, tmp_path, scheme):

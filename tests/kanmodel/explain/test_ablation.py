@@ -11,7 +11,7 @@ from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from thorough import examples
+from thorough import examples, few_of
 
 from kanmodel import Model, NonFiniteError
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
@@ -175,7 +175,12 @@ RULES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["lstm", "front", "head"])
+@pytest.fixture(
+    scope="module",
+    params=few_of(
+        ["lstm", "head", "front"], ("lstm", "head"), "the same of a front, which takes several times as long"
+    ),
+)
 def model(request) -> Model:
     return Model(make_model(request.param, seed=3, targets=("a", "b"), n_features=3, hidden_size=4, n_reference=130))
 
@@ -201,15 +206,13 @@ def test_ablating_nothing_forecasts_as_predict_does():
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("output", ["a+1", "b+1"])
-def test_the_forecasts_are_those_of_the_pruned_model(model, windows, rule, output):
+def test_the_forecasts_are_those_of_the_pruned_model(model, windows, rule):
     """`Model.prune` by the same rule for one output predicts the same; the full model is unchanged."""
-    number = model.outputs.index(output)
     before = model.predict(windows)
-    found = model.ablate(windows, output, **rule)
-    pruned = model.prune([output], **rule)
-    np.testing.assert_allclose(found.ablated_predictions, pruned.predict(windows)[:, number], rtol=0, atol=1e-9)
-    np.testing.assert_array_equal(found.predictions, before[:, number])
+    found = model.ablate(windows, "b+1", **rule)
+    pruned = model.prune(["b+1"], **rule)
+    np.testing.assert_allclose(found.ablated_predictions, pruned.predict(windows)[:, 1], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(found.predictions, before[:, 1])
     np.testing.assert_array_equal(model.predict(windows), before)
     assert found.n_kept < found.n_edges and not np.allclose(found.ablated_predictions, found.predictions)
 

@@ -557,7 +557,7 @@ def test_splines_of_order_zero(shape):
     assert (ledger.residual >= moved - 1e-12).all()  # rounding, as a mean was added to the outputs
 
 
-SHAPES = ["lstm", "head", "front"]
+SHAPES = few_of(["lstm", "head", "front"], ("lstm", "head"), "the same of a front, which takes several times as long")
 N = 400
 
 
@@ -587,7 +587,7 @@ def linear():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("count", [2, 5, 8])
+@pytest.mark.parametrize("count", [2, 8])
 def test_it_is_the_mean_of_single_ledgers(shape, count):
     """Every entry is the mean of the ledgers from the baselines of the seed, drawn without replacement."""
     model, windows = tiny(shape)

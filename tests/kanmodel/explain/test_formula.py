@@ -43,6 +43,7 @@ HOSTILE = (
     "温度",
     "wind_speed",
 )
+MORE = pytest.mark.thorough("the same search for another model")
 NAMES = st.text(min_size=1, max_size=4).filter(lambda name: not UNPRINTABLE.search(name))
 
 
@@ -94,9 +95,9 @@ def check_stated_error(model, formula, output=0):
         ("head", {}),
         ("head", {"product": True, "dtype": "float32"}),
         ("lstm", {}),
-        ("lstm", {"cell": "gru", "with_targets": False}),
-        ("front", {}),
-        ("flat", {}),
+        pytest.param("lstm", {"cell": "gru", "with_targets": False}, marks=MORE),
+        pytest.param("front", {}, marks=MORE),
+        pytest.param("flat", {}, marks=MORE),
     ],
 )
 def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
@@ -106,7 +107,7 @@ def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
         check_stated_error(model, formula)
 
 
-@pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
+@pytest.mark.parametrize("shape", ["head", pytest.param("lstm", marks=MORE), pytest.param("flat", marks=MORE)])
 def test_formulas_are_pareto_optimal(shape):
     """Starting from a constant, each is more complex and on the windows that choose nearer than the one before."""
     model, formulas = tiny(shape)
@@ -121,9 +122,9 @@ def test_formulas_are_pareto_optimal(shape):
     [
         ("head", {}),
         ("head", {"product": True, "dtype": "float32"}),
-        ("lstm", {"n_hidden": 5}),
-        ("front", {}),
-        ("flat", {}),
+        pytest.param("lstm", {"n_hidden": 5}, marks=MORE),
+        pytest.param("front", {}, marks=MORE),
+        pytest.param("flat", {}, marks=MORE),
     ],
 )
 def test_the_last_formula_is_the_network(shape, options):
@@ -141,7 +142,7 @@ def test_the_last_formula_is_the_network(shape, options):
         check_stated_error(cut, formula)
 
 
-@pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
+@pytest.mark.parametrize("shape", ["head", pytest.param("lstm", marks=MORE), pytest.param("flat", marks=MORE)])
 def test_what_judges_decides_nothing(shape):
     """With other windows and targets in the judged part, only R2 and error change, to the last bit."""
     model, formulas = tiny(shape)

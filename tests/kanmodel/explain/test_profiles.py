@@ -44,7 +44,12 @@ def midpoint_shares(model, n_points=4000):
     return {place: total / total.sum(axis=1, keepdims=True) for place, total in totals.items()}
 
 
-@pytest.mark.parametrize(("shape", "factor"), [("lstm", 1), ("lstm", 6), ("front", 3), ("head", 1)])
+STEEP = pytest.mark.thorough("4,000 points of a front, which take 3 s")
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor"), [("lstm", 1), ("lstm", 6), pytest.param("front", 3, marks=STEEP), ("head", 1)]
+)
 def test_shares_are_within_their_errors(shape, factor):
     """Each share is within 3 stated errors of that with 4,000 points, and no error exceeds half a percent."""
     model = steeper(shape, factor)

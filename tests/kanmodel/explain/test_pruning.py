@@ -9,7 +9,7 @@ from factories import PROVENANCE, make_model
 from goldens import SCORED, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
@@ -104,7 +104,9 @@ def ends_of(model, edges):
     return targets | {(s, n, i) for s, n, _, i in edges}
 
 
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize(
+    "name", few_of(SCORED, ("interp4", "mult_arity_lists", "pykan_head"), "the same of further models")
+)
 def test_thresholds_of_pykan(name):
     """With pykan's thresholds and a fill of zero, widths, masks and predictions are pykan's after each of its calls."""
     case, importance = golden(name)

@@ -68,6 +68,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
         return import_checkpoint(folder / "forecaster.pt", read_manifest(folder / "manifest.json"))
 
 
+@pytest.mark.thorough("imports twelve models")
 @settings(max_examples=1)
 @given(FACTORS, st.sampled_from(["scaled", "original"]))
 @example(1e-3, "scaled")
