@@ -295,7 +295,7 @@ def _read_values(cells: pl.DataFrame, plan: Plan, as_windows: bool) -> tuple[Arr
             reasons[row] = f"column {name} must hold {steps} numbers, but holds {len(cell)}"
         else:
             reasons[row] = f"column {name}[{step}] {tables.describe_cell(cell[step])}"
-    return values.reshape(len(values), -1), reasons
+    return values.reshape(len(values), steps * len(features)), reasons
 
 
 def _read_instants(times: pl.Series, clock: TimeColumn, reasons: dict[int, str]) -> pl.Series:

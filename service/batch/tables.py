@@ -117,6 +117,8 @@ def _open_csv(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes], bytes]]:
     with path.open("rb") as raw:
         file = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
         header = file.readline(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+        while header.count(b'"') % 2 and len(header) < BLOCK_BYTES and (line := file.readline(BLOCK_BYTES)):
+            header += line  # a name has a line break
         if not header.strip():
             raise DataError(f"{path.name} is empty")
         yield raw, file, header

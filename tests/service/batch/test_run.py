@@ -365,6 +365,17 @@ def test_a_csv_may_be_in_any_dialect(run, file, tmp_path):
     assert rejected(tmp_path / "out") == []
 
 
+def test_files_without_rows_are_passed_over(run, file, tmp_path):
+    """A file of a header alone adds nothing to a table."""
+    table = write_files(make_rows(), tmp_path / "table", [40], ".csv", 1)
+    header = (table / "000.csv").read_text().splitlines()[0]
+    (table / "000a.csv").write_text(header)
+    (table / "00.csv").write_text(f"{header}\n")
+    code, _, error = run("explain", file, table, "-o", tmp_path / "out", "--time-column", "time")
+    assert code == 0, error
+    assert_frame_equal(result(tmp_path / "out"), expected(make_rows()), abs_tol=1e-9)
+
+
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other rows": (
         lambda place: make_rows(seed=4).write_csv(place / "rows.csv"),

@@ -54,6 +54,12 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
         np.testing.assert_array_equal(table.split, tables[0].split)
 
 
+def test_a_name_may_have_a_line_break(tmp_path):
+    """In quotes, as in any other cell."""
+    path = write(tmp_path / "t.csv", '"a\n(m)",y\n1,2\n')
+    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a\n(m)",)
+
+
 def test_booleans_are_0_and_1(tmp_path):
     """Written in any case, with gaps, among numbers, or as a boolean column of parquet."""
     path = write(tmp_path / "t.csv", "a,b,y\nTrue,1,0\n false,TRUE,1\n,0,2\n")
