@@ -300,7 +300,8 @@ class Model(Result):
     ) -> tuple[Groups, Segments]:
         """The groups and segments that `explain` sums, with the steps that no segment holds; empty for none."""
         chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
-        resolve_groups(chosen, self.config.feature_names)
+        if chosen is not self.config.groups:  # its own are valid
+            resolve_groups(chosen, self.config.feature_names)
         return chosen, complete_segments({} if segments is None else segments, self.lookback)
 
     def what_if(

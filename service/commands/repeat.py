@@ -26,10 +26,9 @@ from kanmodel.model import Model
 from service.commands.options import print_json
 from service.models.registry import Served
 from service.models.repository import list_checkpoints
-from service.operations import explanations
-from service.operations.explain import read_question
-from service.operations.explanations import Question, Receipt
-from service.operations.windows import warn_of_range
+from service.operations import explain
+from service.operations.explain import Receipt, read_question
+from service.operations.explanations import ExplainQuestion, explain_all
 from service.settings import Settings, choose_settings
 from service.wire.errors import problem_of
 
@@ -38,7 +37,7 @@ AGREEMENT = 1e-6  # tolerance, in standard deviations
 # May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
 NAMES = (("model_name",), ("version",), ("receipt", "versions"))
 BASELINES = {"reference": ("reference", "seed"), "values": ("values",), "instance": ("instance",)}  # members by kind
-_ANSWER = TypeAdapter(explanations.ExplainResponse)
+_ANSWER = TypeAdapter(explain.ExplainResponse)
 ABSENT = object()  # stands for a value that one of the answers lacks
 Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
 
@@ -170,9 +169,8 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
     try:
         question = ask_again(receipt, request, Served(answer.content["model_name"], model))
         reasons += _compare_question(receipt, question)
-        warned = warn_of_range(model, question.windows)
-        repeated: dict[str, Any] = {**explanations.describe_question(question, model.predict(question.windows), warned)}
-        found += compare_answers(answer.content, repeated | {"explanations": explanations.explain_all(question)}, model)
+        repeated: dict[str, Any] = {**explain.describe_question(question, model.predict(question.windows))}
+        found += compare_answers(answer.content, repeated | {"explanations": explain_all(question)}, model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:
             raise
@@ -185,12 +183,12 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
             f"{_write_place(place)}: it was {was} and is now {now}"
             + (f" ({largest:.2g} standard deviations)" if largest < inf else "")
         )
-    versions = zip(explanations.find_versions().items(), receipt["versions"].values(), strict=True)
+    versions = zip(explain.find_versions().items(), receipt["versions"].values(), strict=True)
     warnings = [f"computed with {name} {then}, recomputed with {now}" for (name, now), then in versions if then != now]
     return Repeat(not reasons, reasons, warnings, len(found), largest if largest < inf else None)
 
 
-def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Question:
+def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> ExplainQuestion:
     """The question that a receipt belongs to, with the windows of a request.
 
     Raises:
@@ -208,14 +206,14 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
     return replace(read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
 
 
-def _compare_question(receipt: Receipt, question: Question) -> Iterator[str]:
+def _compare_question(receipt: Receipt, question: ExplainQuestion) -> Iterator[str]:
     """How the windows differ from those of the receipt, and its options of integration from those of its version."""
-    wanted, found, usual = receipt["input"], explanations.hash_windows(question.windows), LedgerOptions()
+    wanted, found, usual = receipt["input"], explain.hash_windows(question.windows), LedgerOptions()
     if found["shape"] != wanted["shape"]:
         yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
     elif found["sha256"] != wanted["sha256"]:
         yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
-    if receipt["versions"]["kanscope"] == explanations.find_versions()["kanscope"]:
+    if receipt["versions"]["kanscope"] == explain.find_versions()["kanscope"]:
         for name in ("path_nodes", "halvings"):
             if getattr(usual, name) != receipt[name]:
                 yield f"{name} is {getattr(usual, name)} in this version, not {receipt[name]}"

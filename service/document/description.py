@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 from typing_extensions import get_original_bases, is_typeddict
 
 from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
-from service.wire.json import SVG
+from service.wire.json import NDJSON, SVG
 from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
@@ -144,6 +144,11 @@ def describe_text(media_type: str, text: str) -> dict[str, Any]:
     return {"content": {media_type: {"schema": {"type": "string", "description": text}}}}
 
 
+def describe_lines(line: Any) -> dict[str, Any]:
+    """Lines of JSON, each of a named type, beside the JSON of an answer."""
+    return {"content": {NDJSON: {"schema": {"$ref": _REFERENCE.format(model=line.__name__)}}}}
+
+
 def describe_picture(text: str) -> dict[str, Any]:
     """A picture beside the JSON of an answer."""
     return describe_text(SVG, text)
@@ -162,7 +167,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
         queries = {route.operation_id: _read_docstrings(route.query) for route in routes if hasattr(route, "query")}
         for operation in operations:
             _complete(operation, examples[operation["operationId"]], queries[operation["operationId"]])
-        components["schemas"] |= _describe_schemas(app)
+        components["schemas"] = {**_describe_schemas(app), **components["schemas"]}
         _describe_members(components["schemas"])
         for name in ("HTTPValidationError", "ValidationError"):
             components["schemas"].pop(name, None)
@@ -231,8 +236,12 @@ def _describe_schemas(app: FastAPI) -> dict[str, Any]:
     bodies: set[Any] = {getattr(route, "body", None) for route in app.routes} - {None}
     stated = [(body, "validation") for body in sorted(bodies, key=lambda body: body.__name__)]
     _, schemas = models_json_schema(stated, ref_template=_REFERENCE)  # type: ignore[arg-type]
-    error = TypeAdapter(ErrorResponse).json_schema(mode="serialization", ref_template=_REFERENCE)
-    return {**schemas["$defs"], **error.pop("$defs"), ErrorResponse.__name__: error}
+    found: dict[str, Any] = schemas["$defs"]
+    lines: list[Any] = [getattr(route, "lines", None) for route in app.routes]
+    for kind in (ErrorResponse, *filter(None, lines)):
+        schema = TypeAdapter(kind).json_schema(mode="serialization", ref_template=_REFERENCE)
+        found |= {kind.__name__: schema, **schema.pop("$defs")}
+    return found
 
 
 def _describe_members(schemas: dict[str, Any]) -> None:

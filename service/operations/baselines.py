@@ -1,11 +1,7 @@
-"""Schemas of baselines, in requests and in answers.
-
-Reads the ``baseline`` of a request, F(x0) of the ledger.
-"""
+"""Baselines, in requests and in answers: the windows x0 with which a forecast is compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -13,7 +9,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.data import Array, refuse_non_finite
 from kanmodel.errors import quote
-from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
+from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.model import Model
 from service.operations.members import Closed, about
 from service.wire.errors import unusable
@@ -22,6 +18,10 @@ from service.wire.windows import Axis, read_array, refuse_other_names, window_ax
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
 BaselineValue = Annotated[float | list[float], about("A number, or one per step, in original units.")]
+_KINDS = (
+    'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
+    '{"values": {feature: number or one per step}} or {"instance": [[…]]}'
+)
 
 
 class BaselineValues(Closed):
@@ -55,38 +55,18 @@ class UsedBaseline(TypedDict):
     instance: NotRequired[Annotated[list[list[float]], about("lookback x n_features; only for kind `instance`.")]]
 
 
-def describe_baseline(baseline: Baseline, features: Sequence[str], window: Array) -> UsedBaseline:
-    """Describes a baseline in an answer.
-
-    Args:
-        baseline: the requested baseline.
-        features: names of the features.
-        window: its window, (lookback, n_features), original units.
-    """
-    if baseline.kind == "instance":
-        return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
-    values: dict[str, Any] = dict(baseline.values or {})
-    if baseline.kind != "values":
-        values = dict(zip(features, window[0].tolist(), strict=True))
-    return {"kind": baseline.kind, "values": values}
-
-
-def describe_reference_baselines(features: Sequence[str], windows: Array, seed: int) -> UsedBaseline:
-    """Describes reference windows that serve as baselines.
-
-    Args:
-        features: names of the features.
-        windows: the windows, (count, lookback, n_features), original units.
-        seed: seed of the draw.
-    """
-    values = dict(zip(features, windows.mean(axis=(0, 1)).tolist(), strict=True))
-    return {"kind": "reference", "reference": len(windows), "seed": seed, "values": values}
-
-
-_KINDS = (
-    'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
-    '{"values": {feature: number or one per step}} or {"instance": [[…]]}'
-)
+def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> UsedBaseline:
+    """The baseline of a request as its answer states it."""
+    kind = baseline.kind if isinstance(baseline, Baseline) else "reference"
+    if isinstance(baseline, Baseline) and kind == "instance":
+        return {"kind": kind, "instance": np.asarray(baseline.instance).tolist()}
+    if isinstance(baseline, Baseline) and kind == "values":
+        return {"kind": kind, "values": dict[str, Any](baseline.values or {})}
+    windows, names = baseline_windows(model.loaded, baseline), model.config.feature_names
+    if isinstance(baseline, Baseline):  # the same at each step
+        return {"kind": kind, "values": dict(zip(names, windows[0, 0].tolist(), strict=True))}
+    values = dict(zip(names, windows.mean(axis=(0, 1)).tolist(), strict=True))
+    return {"kind": kind, "reference": len(windows), "seed": baseline.seed, "values": values}
 
 
 def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
@@ -108,8 +88,10 @@ def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
             return _read_reference(value, model)
         case {"values": dict(values), **rest} if not rest:
             return _read_values(values, model)
-        case {"instance": instance, **rest} if not rest:
-            return _read_instance(instance, model)
+        case {"instance": given, **rest} if not rest:
+            instance: Array = read_array(given, window_axes(model), "baseline.instance")
+            refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
+            return Baseline("instance", instance=instance)
         case str() as name:
             raise unusable("baseline", f"{_KINDS}, but is {quote(name)}")
         case dict() as members:
@@ -132,20 +114,13 @@ def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines
 
 def _read_values(values: dict[str, Any], model: Model) -> Baseline:
     refuse_other_names(values, model, "baseline.values")
-    steps = Axis(model.config.lookback, "steps")
     for name, value in values.items():
-        axes = (steps,) if isinstance(value, list) else ()
+        axes = (Axis(model.config.lookback, "steps"),) if isinstance(value, list) else ()
         read_array(value, axes, f"baseline.values.{name}")
     baseline = Baseline("values", values=values)
-    finite = model.find_representable(model.baseline(baseline)[0])
+    finite = model.find_representable(baseline_windows(model.loaded, baseline)[0])
     for number, name in enumerate(model.config.feature_names):
         for step in np.flatnonzero(~finite[:, number]):
             place = f"[{step}]" if isinstance(values[name], list) else ""
             raise unusable(f"baseline.values.{name}{place}", "must be finite")
     return baseline
-
-
-def _read_instance(value: Any, model: Model) -> Baseline:
-    instance = read_array(value, window_axes(model), "baseline.instance")
-    refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
-    return Baseline("instance", instance=instance)

@@ -1,69 +1,210 @@
-"""POST /v1/models/{model}:explain.
+"""POST /v1/models/{model}:explain: contributions to forecasts, in one answer or line by line, with a receipt if asked.
 
-Reads `:explain` requests.
+A receipt is what an auditor needs to reproduce an answer; it does not repeat the numbers, which are compared with it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import platform
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
+from importlib.metadata import version
+from typing import Annotated, Literal, NotRequired
 
 import numpy as np
 from fastapi import Response
+from pydantic import ConfigDict, Field
 from starlette.requests import ClientDisconnect
+from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions
-from service.document.description import describe_text
+from kanmodel.explain.baseline import DEFAULT_COUNT, ReferenceBaselines
 from service.models.registry import Served
-from service.operations.baselines import read_baseline
-from service.operations.explanations import (
-    Advance,
-    ExplainRequest,
-    ExplainResponse,
-    Question,
-    compute_explanations,
-    describe_question,
-    estimate_explanations,
+from service.operations.baselines import (
+    BaselineInstance,
+    BaselineName,
+    BaselineReference,
+    BaselineValues,
+    UsedBaseline,
+    describe_baseline,
+    read_baseline,
 )
+from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
+from service.operations.members import Answer, Checkpoint, Closed, about, describe, head_of
+from service.operations.predict import Predictions
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import RangeWarnings, warn_of_range
+from service.operations.windows import ONE_FORM, Columns, Instances, Warned, read_windows_and_warnings
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import ClosingStream, while_connected
-from service.wire.errors import describe_error, unusable
+from service.wire.errors import ErrorResponse, describe_error, unusable
 from service.wire.json import JSON, NDJSON, encode_json
-from service.wire.windows import read_groups, read_outputs, read_windows
+from service.wire.windows import read_groups, read_outputs
 from service.work.estimates import estimate_describing, estimate_joining, estimate_parsing
+from service.work.jobs import Cost
 
 logger = logging.getLogger(__name__)
 UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  # by pydantic
+Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
+ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one.")]
+_Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
+_Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
 
 
-def read_question(body: bytes, served: Served, settings: Settings) -> Question:
+class ExplainRequest(Closed):
+    """Windows to explain, in one of two forms, and the options of the explanation."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_FORM)
+
+    instances: Instances = None
+    columns: Columns = None
+    output: str | list[str] | None = None
+    """Name of an output, or a list of names; optional if the model has one."""
+    detail: Detail = "features"
+    """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
+    baseline: Annotated[
+        BaselineName | BaselineReference | BaselineValues | BaselineInstance | None,
+        about(
+            "The baseline of the path: `mean`, each feature's mean over the reference windows; `zero`, its "
+            f"training mean; `reference`, the average over {DEFAULT_COUNT} reference windows, or as many as given "
+            "(expected gradients); given values; or another window."
+        ),
+    ] = "mean"
+    groups: _Groups | None = None
+    """Features that mean one thing, whose contributions are summed in `contributions_by_group`: `{"hour": ["hour_sin",
+    "hour_cos"]}`. A member may be another group; each is in one at most. Absent: those of the checkpoint; null:
+    none."""
+    segments: _Segments | None = None
+    """Steps whose contributions are summed, by their first and last, 0 the newest: `{"last six hours": [-5, 0]}`. They
+    may not overlap. Steps that are in none are entries of their own, such as `other steps -23 to -6`."""
+    tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
+    """Largest accepted residual and error, in standard deviations of the output on the reference windows."""
+    effects: Annotated[bool, Field(strict=True)] = False
+    """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
+    alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, output, baseline and
+    feature, or cell, which count as path nodes in `max_path_nodes`."""
+    receipt: Annotated[bool, Field(strict=True)] = False
+    """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
+    progress: Annotated[bool, Field(strict=True)] = False
+    """Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the explanations, one
+    after each slice of work: how many explanations are computed, of how many, and how many slices that took. Only with
+    `Accept: application/x-ndjson`."""
+
+
+class LibraryVersions(TypedDict):
+    """Versions of the software that computed the numbers."""
+
+    kanscope: Annotated[str, about("This service.")]
+    torch: Annotated[str, about("PyTorch, with its build.")]
+    numpy: Annotated[str, about("NumPy.")]
+    python: Annotated[str, about("Python.")]
+
+
+class InputHash(TypedDict):
+    """A hash of the explained windows."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the windows in original units as little-endian float64, row by row: in Python
+    `hashlib.sha256(numpy.asarray(instances, "<f8").tobytes())`."""
+    shape: Annotated[list[int], about("[n, lookback, n_features].", min_length=3, max_length=3)]
+
+
+class Receipt(TypedDict):
+    """What `kanscope explain --receipt` needs, besides the windows, to reproduce an answer."""
+
+    checkpoint: Checkpoint
+    versions: LibraryVersions
+    input: InputHash
+    method: Method
+    """`integrated_gradients` along the straight path from one baseline, or `expected_gradients`, their mean over
+    several; units, nodes and edges by conductance along the same path."""
+    output: ExplainedOutput
+    detail: Annotated[Detail, about("Level of detail.")]
+    effects: NotRequired[Annotated[bool, about("True if effects were requested.")]]
+    baseline: Annotated[UsedBaseline, about("The baseline, with the seed of a draw.")]
+    groups: Annotated[_Groups, about("Groups of features whose contributions are summed; may be empty.")]
+    segments: _Segments
+    """Segments of steps whose contributions are summed, with those of steps that no given one holds; may be empty."""
+    tolerance: Annotated[float, about("Largest accepted residual and error, in standard deviations of the output.")]
+    path_nodes: Annotated[int, Field(ge=5)]
+    """Nodes of the path to begin with, positions of a Clenshaw-Curtis rule: a multiple of 4, and one."""
+    halvings: Annotated[int, about("Most bisections of any part of a path.", ge=0)]
+
+
+class ExplainHeader(Answer, Warned):
+    """What all explanations of a request share; the first line of an NDJSON answer."""
+
+    output: ExplainedOutput
+    unit: str | list[str | None] | None
+    """Unit of the target, null if unknown; a list if `output` is one."""
+    baseline: UsedBaseline
+    predictions: Predictions
+    receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
+
+
+class ExplainResponse(ExplainHeader):
+    """The explanations of a request."""
+
+    explanations: list[Explanation]
+    """One per instance; with several outputs, one per instance and output."""
+
+
+class ProgressCounts(TypedDict):
+    """How far an answer is."""
+
+    done: Annotated[int, about("Number of computed explanations.")]
+    total: Annotated[int, about("Number of all explanations.")]
+    slices: Annotated[int, about("Slices of work so far.")]
+
+
+class ProgressLine(TypedDict):
+    """A line of an NDJSON answer with `progress`."""
+
+    progress: ProgressCounts
+
+
+ExplainLine = TypeAliasType(
+    "ExplainLine",
+    Annotated[
+        ExplainHeader | Explanation | ProgressLine | ErrorResponse,
+        about(
+            "One JSON object per line: the members of `ExplainResponse` except `explanations`, then each "
+            "`Explanation`; with `progress`, objects with that one member between them; after a failure, an "
+            "`ErrorResponse` as the last line."
+        ),
+    ],
+)
+
+
+def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQuestion:
     """Parses and validates the body of an `:explain` request.
 
     Raises:
         DataError: the body is invalid; the error names each place.
         UnknownNameError: there is no such output.
     """
-    document = parse_windows(body, find_limits(served.model, settings))
+    model = served.model
+    document = parse_windows(body, find_limits(model, settings))
     request = validate_request(ExplainRequest, document, unread=UNREAD)
+    groups, segments = read_groups(document, model)
+    windows, warnings = read_windows_and_warnings(document, served, settings.max_windows)
     output = document.get("output")
-    groups, segments = read_groups(document, served.model)
-    question = Question(
-        served=served,
-        windows=read_windows(document, served.model, settings.max_windows),
-        outputs=tuple(read_outputs(output, served.model.config)),
-        as_list=isinstance(output, list),
+    question = ExplainQuestion(
+        served,
+        windows,
+        warnings,
+        outputs=tuple(read_outputs(output, model.config)),
         detail=request.detail,
-        baseline=read_baseline(document.get("baseline"), served.model),
+        baseline=read_baseline(document.get("baseline"), model),
         groups=groups,
         segments=segments,
         options=LedgerOptions(tolerance=request.tolerance),
         effects=request.effects,
+        as_list=isinstance(output, list),
         receipt=request.receipt,
         progress=request.progress,
     )
@@ -71,14 +212,53 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
     return question
 
 
-logger = logging.getLogger(__name__)
+def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainHeader:
+    """The members that all explanations share.
+
+    Args:
+        question: the question.
+        predictions: for its windows, (n, n_outputs), original units.
+    """
+    served, config = question.served, question.served.model.config
+    names = [config.outputs[output] for output in question.outputs]
+    units = [config.target_of(output).unit for output in question.outputs]
+    header: ExplainHeader = {
+        **head_of(served),
+        "output": names if question.as_list else names[0],
+        "unit": units if question.as_list else units[0],
+        "baseline": describe_baseline(question.baseline, served.model),
+        "predictions": predictions.tolist(),
+        **question.warnings.describe(),  # type: ignore[typeddict-item]
+    }
+    if question.receipt:
+        is_mean = isinstance(question.baseline, ReferenceBaselines)
+        header["receipt"] = describe(
+            Receipt,
+            question.options,
+            checkpoint=served.checkpoint,
+            versions=find_versions(),
+            input=hash_windows(question.windows),
+            method="expected_gradients" if is_mean else "integrated_gradients",
+            output=header["output"],
+            detail=question.detail,
+            effects=question.effects or None,
+            baseline=header["baseline"],
+            groups={name: list(members) for name, members in question.groups.items()},
+            segments={name: list(ends) for name, ends in question.segments.items()},
+        )
+    return header
 
 
-_LINES = describe_text(
-    NDJSON,
-    "One JSON object per line: the members of `ExplainResponse` except `explanations`, then each `Explanation`; with "
-    "`progress`, objects with that one member between them; after a failure, an `ErrorResponse` as the last line.",
-)
+def find_versions() -> LibraryVersions:
+    """The versions of the libraries in this process."""
+    kanscope, torch, numpy = map(version, ("kanscope", "torch", "numpy"))
+    return {"kanscope": kanscope, "torch": torch, "numpy": numpy, "python": platform.python_version()}
+
+
+def hash_windows(windows: Array) -> InputHash:
+    """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
+    data = np.asarray(windows, "<f8").tobytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "shape": list(windows.shape)}
 
 
 @operation(
@@ -89,7 +269,7 @@ _LINES = describe_text(
     ExplainResponse,
     body=ExplainRequest,
     media_types=(JSON, NDJSON),
-    responses={200: _LINES},
+    lines=ExplainLine,
 )
 async def explain(call: Call) -> Response:
     """Explains forecasts: contributions that are complete at every layer, with residual and estimated error.
@@ -98,7 +278,7 @@ async def explain(call: Call) -> Response:
     explanation, sent as soon as it is ready. If one fails, or the deadline passes, the last line is an error.
     """
     parts, served, deadline = call.parts, call.served, call.deadline
-    is_stream = call.media_type == NDJSON
+    is_stream, n_outputs = call.media_type == NDJSON, len(served.model.outputs)
     with parts.work.claim("explanation", place=False) as held:
         body = await read_body(call, parts.settings, held)
         read = partial(read_question, body, served, parts.settings)
@@ -107,71 +287,62 @@ async def explain(call: Call) -> Response:
     if question.progress and not is_stream:
         raise unusable("progress", f"needs Accept: {NDJSON}")
     call.state.windows = len(question.windows)
-    n_bytes = estimate_explanations(question, "lines" if is_stream else "json")
-    advances = compute_explanations(question, parts.work, parts.metrics, deadline, n_bytes, encoded=True)
-    n_outputs = len(served.model.outputs)
-
-    async def describe(predictions: Array) -> bytes:
-        cost = estimate_describing(question.windows, n_outputs)
-        header, warnings = await parts.work.run(
-            partial(_describe, question, predictions), "explanation", cost, deadline=deadline
-        )
-        call.count_warnings(warnings)
-        return header
-
+    cost = estimate_describing(question.windows, n_outputs)
+    explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")
+    if is_stream or n_outputs > 1:
+        predictions = await parts.work.predict(served.model, question.windows, deadline)
+        call.count_warnings(question.warnings)
     if is_stream:
-        header = await describe(await parts.work.predict(served.model, question.windows, deadline))
-        return ClosingStream(_stream(call, question, header, advances), NDJSON)
+        first = partial(_encode_header, question, predictions)
+        header = await parts.work.run(first, "explanation", cost, deadline=deadline)
+        return ClosingStream(_stream(call, question, header, explaining), NDJSON)
+    encoded, forecasts = await while_connected(call, _collect(explaining))
     if n_outputs == 1:  # the forecast of a window is the end of its path
-        explanations, forecasts = await while_connected(call, _collect(advances))
-        header = await describe(np.array(forecasts)[:, None])
-    else:
-        header = await describe(await parts.work.predict(served.model, question.windows, deadline))
-        explanations, _ = await while_connected(call, _collect(advances))
-    cost = estimate_joining(sum(map(len, explanations)))
+        predictions = np.array(forecasts)[:, None]
+        call.count_warnings(question.warnings)
+    cost = Cost(cost.seconds + estimate_joining(sum(map(len, encoded))).seconds, cost.n_bytes)
     with span("encode"):
-        joined = await parts.work.run(partial(_join, header, explanations), "explanation", cost)
-    return Response(joined, media_type=JSON)
+        join = partial(_join, question, predictions, encoded)
+        return Response(await parts.work.run(join, "explanation", cost), media_type=JSON)
 
 
-def _describe(question: Question, predictions: Array) -> tuple[bytes, RangeWarnings]:
-    """The members that all explanations share, in JSON, and its warnings."""
-    warnings = warn_of_range(question.served.model, question.windows)
-    return encode_json(describe_question(question, predictions, warnings)), warnings
-
-
-async def _collect(advances: AsyncIterator[Advance]) -> tuple[list[bytes], list[float]]:
+async def _collect(explaining: AsyncGenerator[Progress, None]) -> tuple[list[bytes], list[float]]:
     """All explanations in JSON, and their forecasts."""
     encoded: list[bytes] = []
     forecasts: list[float] = []
-    async for advance in advances:
-        encoded += advance.encoded
-        forecasts += [one["prediction"] for one in advance.explanations]
+    async for progress in explaining:
+        encoded += progress.encoded
+        forecasts += [one["prediction"] for one in progress.explanations]
     return encoded, forecasts
 
 
-def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:
-    """An `ExplainResponse` from its encoded parts."""
-    return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))
+def _encode_header(question: ExplainQuestion, predictions: Array) -> bytes:
+    return encode_json(describe_question(question, predictions))
+
+
+def _join(question: ExplainQuestion, predictions: Array, encoded: Sequence[bytes]) -> bytes:
+    """An `ExplainResponse` from its encoded explanations."""
+    header = _encode_header(question, predictions)
+    return b"".join((header[:-1], b',"explanations":[', b",".join(encoded), b"]}"))
 
 
 async def _stream(
-    call: Call, question: Question, header: bytes, advances: AsyncGenerator[Advance, None]
+    call: Call, question: ExplainQuestion, header: bytes, explaining: AsyncGenerator[Progress, None]
 ) -> AsyncGenerator[bytes, None]:
     """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"
     slices, request_id = 0, call.state.request_id
     try:
-        while (advance := await while_connected(call, anext(advances, None))) is not None:
+        while (progress := await while_connected(call, anext(explaining, None))) is not None:
             slices += 1
-            lines = [*advance.encoded]
+            lines = [*progress.encoded]
             if question.progress:
-                told = {"progress": {"done": advance.done, "total": question.total, "slices": slices}}
-                lines.insert(0, encode_json(told))
+                counts: ProgressCounts = {"done": progress.done, "total": question.total, "slices": slices}
+                lines.insert(0, encode_json({"progress": counts}))
             if lines:
                 yield b"\n".join([*lines, b""])
     except GeneratorExit:  # the client has gone while a line was sent
-        await advances.aclose()
+        await explaining.aclose()
         raise
     except ClientDisconnect:
         return

@@ -25,12 +25,12 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.data import Array
 from kanmodel.errors import Problem
-from kanmodel.explain.attribution import LedgerOptions, Segments
+from kanmodel.explain.attribution import Segments
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from service.models.registry import Entry, Served
 from service.operations.baselines import BaselineName, read_baseline
-from service.operations.explanations import Advance, Explanation, Question, compute_explanations, estimate_explanations
+from service.operations.explanations import ExplainQuestion, Explanation, Progress, compute_explanations
 from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness, describe_readiness
 from service.operations.route import MODEL_V2, VERSION_V2, Call, operation
@@ -474,7 +474,7 @@ class Inference:
 
     id: str | None
     windows: Array
-    question: Question | None
+    question: ExplainQuestion | None
     outputs: Mapping[OutputName, bool]
 
 
@@ -556,21 +556,17 @@ def _choose_outputs(request: InferRequest, explained: Sequence[OutputName]) -> d
     return chosen or dict.fromkeys(("predictions", *(explained if explain else ())), binary)
 
 
-def _ask(request: InferRequest, served: Served, windows: Array, groups: Groups, segments: Segments) -> Question:
+def _ask(request: InferRequest, served: Served, windows: Array, groups: Groups, segments: Segments) -> ExplainQuestion:
     assert request.parameters is not None
-    return Question(
-        served=served,
-        windows=windows,
+    return ExplainQuestion(
+        served,
+        windows,
+        warn_of_range(served.model, windows),
         outputs=tuple(range(len(served.model.config.outputs))),
-        as_list=True,
         detail=request.parameters.detail,
         baseline=read_baseline(request.parameters.baseline, served.model),
         groups=groups,
         segments=segments,
-        options=LedgerOptions(),
-        effects=False,
-        receipt=False,
-        progress=False,
     )
 
 
@@ -601,7 +597,7 @@ async def get_model_metadata(call: Call) -> Response:
 
 
 @operation("GET", f"{MODEL_V2}/ready", "inference", "read", ModelReadiness, also=f"{VERSION_V2}/ready", loads=False)
-async def get_model_ready(call: Call) -> Response:
+async def get_model_readiness_v2(call: Call) -> Response:
     """Readiness of a model; one that is not ready answers 503."""
     return answer_json(describe_readiness(call.state.model))
 
@@ -639,9 +635,9 @@ async def infer(call: Call) -> Response:
     call.count_warnings(warnings)
     explanations: list[Explanation] = []
     if inference.question is not None:
-        kind, n_bytes = "explanation", estimate_explanations(inference.question, "objects")
-        advances = compute_explanations(inference.question, parts.work, parts.metrics, deadline, n_bytes, encoded=False)
-        explanations = await while_connected(call, _collect(advances))
+        kind = "explanation"
+        explaining = compute_explanations(inference.question, parts, deadline, "objects")
+        explanations = await while_connected(call, _collect(explaining))
     answer_id = inference.id or call.state.request_id
 
     def describe() -> Response:
@@ -653,7 +649,7 @@ async def infer(call: Call) -> Response:
         return await parts.work.run(describe, kind, cost)
 
 
-async def _collect(advances: AsyncIterator[Advance]) -> list[Explanation]:
+async def _collect(advances: AsyncIterator[Progress]) -> list[Explanation]:
     return [one async for advance in advances for one in advance.explanations]
 
 

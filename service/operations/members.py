@@ -42,75 +42,52 @@ class Closed(BaseModel):
         return data
 
 
-VERSION = "Version of the model, such as `1`; absent: the highest that is ready."
+Output = Annotated[str | None, about("Name of an output; optional if the model has one.")]
+Features = Annotated[
+    list[str] | None, about("Names of the features that may change; absent: all.", min_length=1, fail_fast=True)
+]
+Steps = Annotated[
+    list[StrictInt] | None,
+    about(
+        "First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all.",
+        min_length=2,
+        max_length=2,
+    ),
+]
+Name = Annotated[str, about("Name of the model: that of its file or folder.")]
+Version = Annotated[str, about("Version of the model.")]
+Checkpoint = Annotated[
+    str, about("Identity of the checkpoint: `sha256:` and the hash of its file.", pattern="^sha256:[0-9a-f]{64}$")
+]
+UnitOf = Annotated[str | None, about("Its unit; null if unknown.")]
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %
+Format = TypeAliasType("Format", Literal["json", "svg"])
+Color = TypeAliasType("Color", network.Color)
+Theme = TypeAliasType("Theme", result.Theme)
+FormatParameter = Annotated[
+    Format | None, about("`json`, or `svg` for the picture; takes precedence over the header `Accept`.")
+]
+ThemeParameter = Annotated[
+    Theme,
+    about(
+        "Colours of the picture: `light`, `dark`, or `auto`, which follows the viewer's colour scheme, and is light in "
+        "programs without media queries."
+    ),
+]
 
 
 class VersionQuery(Closed):
     """Selects a version."""
 
-    version: Annotated[str | None, about(VERSION)] = None
+    version: Annotated[str | None, about("Version of the model, such as `1`; absent: the highest that is ready.")] = (
+        None
+    )
 
 
 class OutputQuery(VersionQuery):
     """Selects an output."""
 
-    output: Annotated[str | None, about("Name of an output; optional if the model has one.")] = None
-
-
-Format = TypeAliasType("Format", Literal["json", "svg"])
-Color = TypeAliasType("Color", network.Color)
-Theme = TypeAliasType("Theme", result.Theme)
-FormatParameter = Annotated[
-    Format | None,
-    Field(description="`json`, or `svg` for the picture; takes precedence over the header `Accept`."),
-]
-ThemeParameter = Annotated[
-    Theme,
-    Field(
-        description="Colours of the picture: `light`, `dark`, or `auto`, which follows the viewer's colour "
-        "scheme, and is light in programs without media queries."
-    ),
-]
-
-
-Output = Annotated[str | None, about("Name of an output; optional if the model has one.")]
-
-
-Features = Annotated[
-    list[str] | None,
-    Field(description="Names of the features that may change; absent: all.", min_length=1, fail_fast=True),
-]
-
-
-Steps = Annotated[
-    list[StrictInt] | None,
-    Field(
-        description="First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all.",
-        min_length=2,
-        max_length=2,
-    ),
-]
-
-
-UnitOf = Annotated[str | None, about("Its unit; null if unknown.")]
-
-
-Name = Annotated[str, about("Name of the model: that of its file or folder.")]
-
-
-Checkpoint = Annotated[
-    str,
-    Field(
-        description="Identity of the checkpoint: `sha256:` and the hash of its file.",
-        pattern="^sha256:[0-9a-f]{64}$",
-    ),
-]
-
-
-Version = Annotated[str, about("Version of the model.")]
-
-
-Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %
+    output: Output = None
 
 
 class Answer(TypedDict):

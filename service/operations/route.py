@@ -20,7 +20,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.document.description import describe_errors, describe_unchanged
+from service.document.description import describe_errors, describe_lines, describe_unchanged
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
 from service.settings import Settings
@@ -174,12 +174,13 @@ class OperationRoute(APIRoute):
         is_cached: bool = False,
         loads: bool = True,
         statuses: tuple[int, ...] = (),
+        lines: Any = None,
         responses: Mapping[int | str, Any] | None = None,
         parameters: Sequence[Mapping[str, Any]] = (),
         is_documented: bool = True,
     ) -> None:
         self.handler, self.scope, self._method = handler, scope, method
-        self.body, self._media_types, self._is_cached = body, media_types, is_cached
+        self.body, self.lines, self._media_types, self._is_cached = body, lines, media_types, is_cached
         self.is_v2, self._of_model = path.startswith("/v2"), "{model" in path
         self._loads, self._place = loads and self._of_model, place
         self.query = query or (VersionQuery if self._of_model and not self.is_v2 else Closed)
@@ -195,7 +196,8 @@ class OperationRoute(APIRoute):
             extra["requestBody"] = {"required": is_body_required, "content": content}
         if parameters:
             extra["parameters"] = list(parameters)
-        unchanged = describe_unchanged() if is_cached else {}
+        described = {**describe_errors(*sorted(errors)), **(describe_unchanged() if is_cached else {})}
+        described |= {200: describe_lines(lines)} if lines else {}
         super().__init__(
             path,
             handler,
@@ -203,7 +205,7 @@ class OperationRoute(APIRoute):
             operation_id=handler.__name__,
             tags=[tag],
             response_model=answer,
-            responses={**describe_errors(*sorted(errors)), **unchanged, **(responses or {})},
+            responses={**described, **(responses or {})},
             dependencies=[Depends(self._describe_parameters())],
             openapi_extra=extra,
             include_in_schema=is_documented,
@@ -322,7 +324,8 @@ def operation(
         also: a second path, which the document leaves out.
         **stated: of `OperationRoute`: the model of its body, of its query (by default a version where it has a model),
             of the rest of its path; media types among which the client chooses; whether its answer depends on the
-            checkpoint and the query alone, and is cached; errors beside the usual ones; additions to the document.
+            checkpoint and the query alone, and is cached; the type of its lines as NDJSON; errors beside the usual
+            ones; additions to the document.
     """
 
     def declare(handler: Handler) -> OperationRoute:

@@ -1,46 +1,40 @@
-"""TODO."""
+"""The windows of a request, and warnings of their values outside the training range."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
-from pydantic import Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.model import Model
+from service.models.registry import Served
 from service.operations.members import about
+from service.wire.windows import refuse_infinite_windows, take_windows
 
 MAX_WARNINGS = 100
-
-
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
-
+# Null, which means absent, is not documented, so that generated clients have one type per form.
 Instances = Annotated[
     list[list[list[float]]] | SkipJsonSchema[None],
-    Field(
-        description="Windows as arrays, n x lookback x n_features, original units, oldest step first, features in "
-        "the order of the model's `features`. Give either this or `columns`.",
+    about(
+        "Windows as arrays, n x lookback x n_features, original units, oldest step first, features in the order of the "
+        "model's `features`. Give either this or `columns`."
     ),
 ]
-
-
 Columns = Annotated[
     dict[str, list[list[float]]] | SkipJsonSchema[None],
-    Field(
-        description="Windows as named columns: for each feature of the model n x lookback values, original "
-        "units, oldest step first. Give either this or `instances`.",
+    about(
+        "Windows as named columns: for each feature of the model n x lookback values, original units, oldest step "
+        "first. Give either this or `instances`."
     ),
 ]
-
-
-# Null, which means absent, is not documented, so that generated clients have one type per form.
 # Below allOf, since openapi-python-client otherwise generates a class for each form.
 ONE_FORM: JsonDict = {"allOf": [{"oneOf": [{"required": ["instances"]}, {"required": ["columns"]}]}]}
 
@@ -56,6 +50,17 @@ class RangeWarning(TypedDict):
     min: Annotated[float | None, about("Smallest training value; null if unknown.")]
     max: Annotated[float | None, about("Largest training value; null if unknown.")]
     message: Annotated[str, about("The warning as a sentence.")]
+
+
+Warnings = Annotated[list[RangeWarning], about(f"Values outside the training range, at most {MAX_WARNINGS}.")]
+WarningsOmitted = Annotated[int, about("Number of further warnings; absent if there are none.")]
+
+
+class Warned(TypedDict):
+    """What an answer about windows says of their values."""
+
+    warnings: Warnings
+    warnings_omitted: NotRequired[WarningsOmitted]
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,30 @@ class RangeWarnings:
         """How many are not listed."""
         return len(self) - len(self.listed)
 
+    def describe(self) -> Warned:
+        """The members of an answer."""
+        if self.n_omitted:
+            return {"warnings": self.listed, "warnings_omitted": self.n_omitted}
+        return {"warnings": self.listed}
+
 
 NO_WARNINGS = RangeWarnings([], {})
 
 
-Warnings = Annotated[
-    list[RangeWarning], Field(description=f"Values outside the training range, at most {MAX_WARNINGS}.")
-]
+def read_windows_and_warnings(
+    document: Mapping[str, Any], served: Served, max_windows: int
+) -> tuple[Array, RangeWarnings]:
+    """The windows of a request, (n, lookback, n_features) in original units, and the warnings about them.
 
-
-WarningsOmitted = Annotated[int, about("Number of further warnings; absent if there are none.")]
+    Raises:
+        DataError: as `service.wire.windows.read_windows`.
+    """
+    windows, paths = take_windows(document, served.model, max_windows)
+    low, high = served.usual_values
+    if ((windows >= low) & (windows <= high)).all():  # most requests pass this single check
+        return windows, NO_WARNINGS
+    refuse_infinite_windows(windows, served.model, paths)
+    return windows, warn_of_range(served.model, windows)
 
 
 def warn_of_range(model: Model, windows: Array) -> RangeWarnings:
@@ -98,29 +117,27 @@ def warn_of_range(model: Model, windows: Array) -> RangeWarnings:
         windows: (n, lookback, n_features), original units.
     """
     low, high = model.feature_range
-    if (windows >= low).all() and (windows <= high).all():
-        return NO_WARNINGS
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
     beyond -= ROUNDING * model.scaling.feature_scale
-    steps, is_outside = beyond.argmax(axis=1), beyond.max(axis=1) > 0  # (n, n_features)
-    listed = [
-        _describe_value(model, windows, instance, int(steps[instance, feature]), feature)
-        for instance, feature in np.argwhere(is_outside)[:MAX_WARNINGS].tolist()
-    ]
+    is_outside = beyond.max(axis=1) > 0  # (n, n_features)
+    if not is_outside.any():
+        return NO_WARNINGS
+    steps, features = beyond.argmax(axis=1), model.config.features
+    listed: list[RangeWarning] = []
+    for instance, number in np.argwhere(is_outside)[:MAX_WARNINGS].tolist():
+        feature, step = features[number], int(steps[instance, number])
+        value = float(windows[instance, step, number])
+        listed.append(
+            {
+                "code": "outside_training_range",
+                "instance": instance,
+                "feature": feature.name,
+                "step": step - windows.shape[1] + 1,
+                "value": value,
+                "min": feature.min,
+                "max": feature.max,
+                "message": f"{value:.6g} is outside the training range [{low[number]:.6g}, {high[number]:.6g}]",
+            }
+        )
     counts = zip(model.config.feature_names, is_outside.sum(axis=0).tolist(), strict=True)
     return RangeWarnings(listed, {name: n for name, n in counts if n})
-
-
-def _describe_value(model: Model, windows: Array, instance: int, step: int, feature: int) -> RangeWarning:
-    known, value = model.config.features[feature], float(windows[instance, step, feature])
-    low, high = (bounds[feature] for bounds in model.feature_range)
-    return {
-        "code": "outside_training_range",
-        "instance": instance,
-        "feature": known.name,
-        "step": step - windows.shape[1] + 1,
-        "value": value,
-        "min": known.min,
-        "max": known.max,
-        "message": f"{value:.6g} is outside the training range [{low:.6g}, {high:.6g}]",
-    }

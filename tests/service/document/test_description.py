@@ -135,7 +135,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "list_edges",
         "get_edge",
         "get_model_metadata",
-        "get_model_ready",
+        "get_model_readiness_v2",
         "infer",
     }
     of_the_service = {

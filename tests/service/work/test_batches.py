@@ -190,10 +190,10 @@ def test_batched_requests_have_the_results_they_have_alone(local_service, output
     (key,) = {question.batch_key for question in questions}
     assert key is not None
     together = explanations._explain_together(False, questions)
-    for question, advance in zip(questions, together, strict=True):
+    for question, progress in zip(questions, together, strict=True):
         alone = explanations.explain_all(question)
-        assert [one["instance"] for one in advance.explanations] == [one["instance"] for one in alone]
-        for one, other in zip(advance.explanations, alone, strict=True):
+        assert [one["instance"] for one in progress.explanations] == [one["instance"] for one in alone]
+        for one, other in zip(progress.explanations, alone, strict=True):
             assert one["output"] == other["output"]
             np.testing.assert_allclose(one["steps"], other["steps"], rtol=0, atol=1e-6 * std)
             assert one["prediction"] == pytest.approx(other["prediction"], rel=0, abs=1e-6 * std)
