@@ -26,7 +26,7 @@ ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder
 test: .venv/dev .venv/clients/ready # install, and run the tests of five minutes; ONLY=kanmodel for those of one folder
-	$(parallel) -m "not thorough and not alone and (smoke or not ray)" $(addprefix tests/,$(ONLY))
+	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
 
 # Every part has new workers, so that none grows beyond 800 MB. What needs both cores runs last, with nothing beside it.
 test-all: export THOROUGH := 1
@@ -34,8 +34,8 @@ test-all: .venv/dev .venv/clients/ready # install, and run all tests
 	$(parallel) --ignore=tests/kanmodel --ignore=tests/service
 	$(parallel) tests/kanmodel --ignore=tests/kanmodel/explain
 	$(parallel) tests/kanmodel/explain
-	$(parallel) -m "not alone" tests/service
-	$(pytest) -m alone tests/service
+	$(parallel) -m "not thorough(alone=True)" tests/service
+	$(pytest) -m "thorough(alone=True)" tests/service
 
 check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security
 	$(BIN)/ruff format --check .

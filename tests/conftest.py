@@ -1,12 +1,4 @@
-"""Settings for all tests: one torch thread, hypothesis without deadlines, no skips with `REQUIRE_ALL=1`.
-
-Markers, by which `make test` and `make test-all` select:
-
-    thorough("why")  run only by `make test-all`
-    ray      also run against replicas on Ray; `make test` does so only with `smoke`
-    smoke    one test for each kind of response, for Ray
-    alone    needs both cores to itself, since it loads them or compares times
-"""
+"""Settings for all tests: one torch thread, hypothesis without deadlines, no skips with `REQUIRE_ALL=1`."""
 
 from __future__ import annotations
 
@@ -34,18 +26,16 @@ REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 torch.set_num_threads(1)
 
 
-FIRST = ("ray", "explorer", "process")  # the longest scopes, which start first
+FIRST = ("ray", "explorer")  # the longest scopes, which start first
 URGENT = ("ray", "explorer")  # scopes that wait for servers and browsers
 NICE = 15  # set in a worker whose scope should run at a lower priority
 
 
 def scope_of(nodeid: str) -> str:
-    """What runs in one worker: a file, or all tests of one server: in a browser, on Ray, or in this process."""
+    """What runs in one worker: a file, or all tests in a browser or on Ray."""
     file, _, name = nodeid.partition("::")
-    if "[ray" in name or file.endswith("_ray.py"):
+    if "[ray" in name or file.endswith(("test_ray.py", "test_cluster.py")):
         return "ray"
-    if "[process" in name:
-        return "process"
     return "explorer" if "/explorer/" in file else file
 
 

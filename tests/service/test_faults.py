@@ -21,7 +21,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions, explain_windows
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.thorough("keeps both cores busy, and measures memory", alone=True)
 
 N_CLIENTS = 64
 LEAN = {"KANSCOPE_CACHED_RESULTS": "1"}  # disables the computation of global results in the background

@@ -22,7 +22,7 @@ from kanmodel.computing import pause, pausing
 from kanmodel.data import Array
 from kanmodel.explain.attribution import explain_windows
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.thorough("keeps both cores busy", alone=True)
 
 N_CLIENTS = 64
 N_ROUNDS = 4

@@ -21,7 +21,7 @@ from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.thorough("starts a Ray cluster")
 
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)

@@ -1,4 +1,4 @@
-"""Replicas on Ray, beyond the tests that run on both engines. Each cluster runs in its own process."""
+"""Replicas on Ray, beyond the tests of `each_service`. Each cluster runs in its own process."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from waiting import poll
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
 
+ON_RAY = pytest.mark.thorough("starts a Ray cluster")
 KEYS = "reader read reader-key-0123456789; owner admin owner-key-0123456789"
 OWNER = {"Authorization": "Bearer owner-key-0123456789"}
 PATH = "/v1/models/head:predict"
@@ -113,6 +114,7 @@ class Traffic:
         poll(lambda: len(self.answers) >= enough)
 
 
+@ON_RAY
 def test_each_replica_has_its_own_labels(replicas):
     """Every sample has the replica's name and process, and every log line its process."""
     found = find_replicas(replicas.client, 2)
@@ -125,6 +127,7 @@ def test_each_replica_has_its_own_labels(replicas):
     poll(lambda: processes() == set(found.values()))
 
 
+@ON_RAY
 def test_keys_have_the_same_access(replicas):
     """No key gives 401, a key without the scope 403, and health needs none."""
     body = {"instances": [[[0.0] * 4]]}
@@ -136,12 +139,14 @@ def test_keys_have_the_same_access(replicas):
         assert one.post("/v1/models/head:explain", json=body).status_code == 403
 
 
+@ON_RAY
 def test_no_model_is_loaded_by_command(replicas):
     """The command would reach only one of the replicas."""
     answer = replicas.client.post("/v2/repository/models/head/unload")
     assert (answer.status_code, "(workers, or the engine ray)" in answer.json()["error"]) == (501, True)
 
 
+@ON_RAY
 def test_requests_above_the_limit_are_refused(replicas):
     """If every replica is full, a request is refused with the common error schema; health is always answered."""
     client = replicas.client
@@ -167,6 +172,7 @@ def test_requests_above_the_limit_are_refused(replicas):
     poll(lambda: [ask(client, "/v1/models").status_code for _ in range(8)] == [200] * 8)
 
 
+@ON_RAY
 def test_a_checkpoint_is_replaced_without_a_failed_or_mixed_answer(replicas, models):
     """Each response is the forecast of the checkpoint it names, and finally both replicas have the new one."""
     file = models / "head.safetensors"
@@ -199,6 +205,7 @@ def test_a_checkpoint_is_replaced_without_a_failed_or_mixed_answer(replicas, mod
         assert document["predictions"] == pytest.approx(expected[document["checkpoint"]], rel=1e-5, abs=1e-6)
 
 
+@ON_RAY
 def test_a_replica_that_is_killed_is_replaced(replicas, models):
     """Its requests fail with 503 in the common error schema, at most one per client; another replica replaces it."""
     before = find_replicas(replicas.client, 2)
@@ -229,6 +236,7 @@ def find_replica_or_none(client):
     return re.findall(r'replica="(\w+)"', answer.text)[0] if answer.status_code == 200 else None
 
 
+@ON_RAY
 def test_sigterm_lets_accepted_requests_end(replicas, models):
     """Requests that replicas have begun to read are answered before the process ends. Runs after the other tests."""
     body = json.dumps(make_body(load_checkpoint(models / "head.safetensors"))).encode()
@@ -253,7 +261,7 @@ def test_sigterm_lets_accepted_requests_end(replicas, models):
         assert replicas.popen.wait(60) == 0
 
 
-@pytest.mark.ray
+@ON_RAY
 def test_replicas_scale_up_and_end_with_the_process(launch_on_ray, models):
     """More concurrent requests than a replica should have start another one; killing the process ends them all."""
     with launch_on_ray(models, KANSCOPE_MAX_REPLICAS="2", KANSCOPE_REPLICA_REQUESTS="1") as process:
@@ -280,7 +288,7 @@ def can_bind(listening, client):
     return True
 
 
-@pytest.mark.ray
+@ON_RAY
 @pytest.mark.parametrize("told", [False, True])
 def test_the_command_ends_where_its_cluster_does(launch_on_ray, models, told):
     """By itself with an error, and on SIGTERM too, as if a supervisor ends all processes at once."""
@@ -313,7 +321,7 @@ def fail_to_start(home, *arguments):
     return ended.stderr.splitlines()[-1]
 
 
-@pytest.mark.ray
+@ON_RAY
 def test_where_no_model_answers_the_command_ends(tmp_path):
     """Ray retries a few times, then the reason is given in one sentence."""
     (tmp_path / "models").mkdir()
@@ -322,7 +330,7 @@ def test_where_no_model_answers_the_command_ends(tmp_path):
     assert last.startswith("kanscope: the replicas do not start: ") and "no model is ready: broken failed: " in last
 
 
-@pytest.mark.ray
+@ON_RAY
 def test_where_another_process_listens_the_command_ends(tmp_path):
     """The error names the address."""
     with socket.socket() as other:

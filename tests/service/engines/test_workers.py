@@ -270,7 +270,7 @@ def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
         assert log.read_text().count(" serves ") < n_models
 
 
-@pytest.mark.alone
+@pytest.mark.thorough("keeps both cores busy", alone=True)
 def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
     """Requests that either process has begun to read are answered, and no response is an error."""
     with start_workers() as process:

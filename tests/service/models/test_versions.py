@@ -181,7 +181,7 @@ class Clients:
             thread.join()
 
 
-@pytest.mark.alone
+@pytest.mark.thorough("keeps both cores busy", alone=True)
 def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(serve, tmp_path, wait_until):
     """A model is replaced, truncated, replaced and deleted: each response is that of the checkpoint it names."""
     first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"

@@ -341,9 +341,8 @@ def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "theme")
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1", "head/attributions"])
-def test_the_media_type_is_negotiated(service, path):
+def test_the_media_type_is_negotiated(each_service, path):
     """JSON is the default, Accept selects the picture, the query takes precedence, and Vary has Accept."""
     for accept, query, media_type in (
         (None, "", "application/json"),
@@ -354,16 +353,16 @@ def test_the_media_type_is_negotiated(service, path):
         ("text/html", "?format=svg", "image/svg+xml"),
         ("image/svg+xml", "?format=json", "application/json"),
     ):
-        answer = service.get(f"/v1/models/{path}{query}", headers={"Accept": accept} if accept else {})
+        answer = each_service.get(f"/v1/models/{path}{query}", headers={"Accept": accept} if accept else {})
         assert (answer.headers["content-type"], answer.headers["vary"]) == (
             media_type,
             "Accept, Accept-Encoding, Authorization",
         )
         assert ("content-security-policy" in answer.headers) == (media_type == "image/svg+xml")
-    refused = service.get(f"/v1/models/{path}", headers={"Accept": "text/html"})
+    refused = each_service.get(f"/v1/models/{path}", headers={"Accept": "text/html"})
     assert refused.status_code == 406
     assert "application/json or image/svg+xml" in refused.json()["error"]
-    unknown = service.get(f"/v1/models/{path}?format=png")
+    unknown = each_service.get(f"/v1/models/{path}?format=png")
     assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (422, "format")
 
 

@@ -13,10 +13,9 @@ def test_health_is_ok(service):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-@pytest.mark.smoke
-def test_is_ready_although_one_file_failed(service):
+def test_is_ready_although_one_file_failed(each_service):
     """/readyz is 200 once a model is ready, and names the file that failed."""
-    answer = service.get("/readyz")
+    answer = each_service.get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
     states = {model["name"]: model["state"] for model in answer.json()["models"]}
     assert states["broken"] == "failed"

@@ -12,15 +12,14 @@ def columns_of(model, windows):
     return {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_predicts_what_the_model_predicts_in_either_form(service, name):
+def test_predicts_what_the_model_predicts_in_either_form(each_service, name):
     """Instances and columns give the checkpoint's forecasts in original units."""
-    model = service.models[name]
+    model = each_service.models[name]
     windows = make_windows(model, 3)
     expected = model.predict(windows).tolist()
     for body in ({"instances": windows.tolist()}, {"columns": columns_of(model, windows)}):
-        answer = service.post(f"/v1/models/{name}:predict", body)
+        answer = each_service.post(f"/v1/models/{name}:predict", body)
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["predictions"] == expected
@@ -75,14 +74,13 @@ def test_counts_the_warnings_that_it_leaves_out(service):
         assert answer["warnings_omitted"] == 20
 
 
-@pytest.mark.smoke
-def test_four_threads_get_the_results_of_one(service):
+def test_four_threads_get_the_results_of_one(each_service):
     """Concurrent requests do not affect each other."""
-    bodies = [{"instances": make_windows(service.models["two"], 2, seed).tolist()} for seed in range(8)]
+    bodies = [{"instances": make_windows(each_service.models["two"], 2, seed).tolist()} for seed in range(8)]
 
     def ask(body):
         return [
-            service.post(f"/v1/models/two:{verb}", body | more).json()
+            each_service.post(f"/v1/models/two:{verb}", body | more).json()
             for verb, more in (("predict", {}), ("explain", {"output": "b+2", "detail": "flow"}))
         ]
 

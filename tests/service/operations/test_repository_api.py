@@ -254,15 +254,10 @@ def test_unloading_under_traffic_gives_complete_responses_or_503(client):
             assert answer.json()["error"] == "model 'm' is unloaded"
 
 
-@pytest.mark.parametrize(
-    ("launcher", "others"),
-    [("launch", ("--workers", 2)), pytest.param("launch_on_ray", (), marks=pytest.mark.ray)],
-)
-def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_path, launcher, others):
+def test_with_several_processes_the_folder_is_looked_at_instead(launch, tmp_path):
     """A command would reach only one process; the index is that of the process which answers."""
     write(tmp_path / "models" / "m.safetensors")
-    launch = request.getfixturevalue(launcher)
-    with launch(tmp_path / "models", *others, KANSCOPE_REPOSITORY_API="true") as process:
+    with launch(tmp_path / "models", "--workers", 2, KANSCOPE_REPOSITORY_API="true") as process:
         for path in (LOAD, UNLOAD):
             answer = process.client.post(path)
             assert answer.status_code == 501

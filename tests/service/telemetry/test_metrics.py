@@ -132,11 +132,10 @@ def test_a_replica_names_itself_in_every_sample(folder):
         assert {(one.get("replica"), one.get("pid")) for one in found} == labels
 
 
-@pytest.mark.smoke
-def test_the_form_is_negotiated(service):
+def test_the_form_is_negotiated(each_service):
     """Prometheus's text by default, OpenMetrics on request."""
-    assert service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    answer = service.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert each_service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    answer = each_service.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert {family.name for family in parse_open_metrics(answer.text)} >= {"kanscope_requests", "kanscope_build"}
 

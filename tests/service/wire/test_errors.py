@@ -393,12 +393,11 @@ def check_error(answer: httpx2.Response, status: int, message: str, path: str | 
         assert body["error"] == f"{path} {body['errors'][0]['message']}"
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("name", STATUS_CASES)
-def test_each_kind_of_wrong_request_has_its_status(service, name):
+def test_each_kind_of_wrong_request_has_its_status(each_service, name):
     """Each unsupported path, method, media type, encoding or size has its documented status."""
     method, path, options, status, message = STATUS_CASES[name]
-    answer = service.client.request(method, path, **options)
+    answer = each_service.client.request(method, path, **options)
     check_error(answer, status, message)
     assert answer.json()["code"] == CODES.get(name, CODES.get(status, "invalid_value"))
 
@@ -487,16 +486,14 @@ def test_all_bad_values_are_listed_up_to_twenty(service):
     assert answer.json()["detail"] == "2 values are not finite"
 
 
-@pytest.mark.smoke
-def test_a_405_lists_the_allowed_methods(service):
+def test_a_405_lists_the_allowed_methods(each_service):
     """405 responses have the header Allow."""
-    assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
+    assert each_service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
-@pytest.mark.smoke
-def test_a_503_has_retry_after(service):
+def test_a_503_has_retry_after(each_service):
     """A model that is not available gives 503 with the header Retry-After."""
-    assert int(service.get("/v1/models/broken").headers["retry-after"]) > 0
+    assert int(each_service.get("/v1/models/broken").headers["retry-after"]) > 0
 
 
 def test_results_that_are_not_finite_are_named(serve, tmp_path):

@@ -3,13 +3,12 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     "path", ["/healthz", "/v1/models", "/v1/models/two", "/v1/models/two/report?output=a%2B1", "/docs"]
 )
-def test_head_is_get_without_the_body(service, path):
+def test_head_is_get_without_the_body(each_service, path):
     """HEAD returns the status and the headers of GET, without a body."""
-    head, get = service.client.head(path), service.get(path)
+    head, get = each_service.client.head(path), each_service.get(path)
     own = {"date", "x-request-id"}
     assert head.status_code == get.status_code == 200
     assert {name: value for name, value in head.headers.items() if name not in own} == {

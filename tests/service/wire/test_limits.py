@@ -58,20 +58,18 @@ def metric(client, start, end=""):
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
-@pytest.mark.smoke
-def test_ten_thousand_tiny_chunks_are_one_body(service):
+def test_ten_thousand_tiny_chunks_are_one_body(each_service):
     """A body in ten thousand chunks is read like any other."""
     chunks = [bytes([byte]) for byte in b" " * (10_000 - len(BODY)) + BODY]
-    answer = service.client.post(
+    answer = each_service.client.post(
         "/v1/models/two:predict", content=iter(chunks), headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.smoke
-def test_too_large_a_body_leaves_the_connection_fine(service):
+def test_too_large_a_body_leaves_the_connection_fine(each_service):
     """The server sends 413 before the whole body has arrived, and the connection stays usable."""
-    with connect(service.client) as connection:
+    with connect(each_service.client) as connection:
         connection.sendall(head(*PREDICT, "Content-Length: 100001"))
         answer, body = read_answer(connection)
         assert (answer.status, body["error"]) == (413, "the body is larger than 100000 bytes (max_body_bytes)")

@@ -9,7 +9,6 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
@@ -23,14 +22,13 @@ ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
         ({"traceparent": "no", "X-Request-Id": "mine"}, "mine"),
     ],
 )
-def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expected):
+def test_a_valid_id_of_the_client_is_that_of_the_answer(each_service, headers, expected):
     """The client's X-Request-Id is used first, then its trace id, in the response header and in errors."""
-    answer = service.get("/v1/nothing", headers=headers)
+    answer = each_service.get("/v1/nothing", headers=headers)
     assert answer.headers.get_list("x-request-id") == [expected]
     assert answer.json()["request_id"] == expected
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     "headers",
     [
@@ -48,9 +46,9 @@ def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expect
         {"traceparent": PARENT[:-1]},
     ],
 )
-def test_an_invalid_id_is_replaced(service, headers):
+def test_an_invalid_id_is_replaced(each_service, headers):
     """An invalid id is ignored."""
-    answer = service.get("/v1/nothing", headers=headers)
+    answer = each_service.get("/v1/nothing", headers=headers)
     assert ULID.fullmatch(answer.headers["x-request-id"])
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 

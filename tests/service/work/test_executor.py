@@ -15,7 +15,7 @@ import pytest
 from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
-from thorough import THOROUGH
+from thorough import examples
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError, Model, NonFiniteError
@@ -362,7 +362,7 @@ def test_the_bounds_hold_and_no_request_is_lost(arrivals):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bounds_hold_for_as_long_as_work_arrives(seed):
     """The same for thousands of items, most of which arrive while others are waiting."""
-    n_refused = check_arrivals(draw_arrivals(seed, 10_000 if THOROUGH else 600))
+    n_refused = check_arrivals(draw_arrivals(seed, examples(600)))
     assert n_refused > 10  # the limits were reached
 
 
