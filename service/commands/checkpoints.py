@@ -54,7 +54,7 @@ def inspect(
         from service.operations.topology import describe_topology
 
         served = Served(model.name, model)
-        graph = describe_topology(served, topology, topology, pruned=False)
+        graph = describe_topology(served, topology, topology.upstream(), pruned=False)
         options.print_json({"file": str(file), **describe_model(served, []), "topology": graph})
         return
     title, listed = f"{file.name}  {(model.checkpoint or '')[:19]}…", topology.table()

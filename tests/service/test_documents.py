@@ -114,7 +114,7 @@ def test_every_command_of_the_documents_exists() -> None:
 
 
 def test_the_command_of_the_bundled_model_occurs_once() -> None:
-    """The command is only in the README of the bundled model, where `test_cli` runs it."""
+    """The command is only in the README of the bundled model, where `test_train` runs it."""
     command = r"```sh\nkanscope train service/bundled[^`]*-o service/bundled/nyc-weather.safetensors\n```"
     assert len(re.findall(command, EVERYTHING)) == 1
     assert re.search(command, READMES[ROOT / "service" / "bundled" / "README.md"])

@@ -1,14 +1,30 @@
-import json
+"""`kanscope import`: its checkpoints, what the service answers from them, and the README of the importers."""
 
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import glue_layers
 import numpy as np
 import pytest
 import torch
+import typer
+from glue import CASES, FEATURES, GLUE, load_glue
 from goldens import FOLDER, load_case
+from thorough import few_of
 
+import kanmodel.importers
 from kanmodel.checkpoint import load_checkpoint
+from kanmodel.importers.manifest import KEYS
+from service.cli import app
+from service.commands.import_ import import_
 
 WEIGHTS = FOLDER / "import" / "pykan_head" / "state_dict_dataparallel.pt"
 SCALER = FOLDER / "import" / "pykan_head" / "scaler.json"
+README = (Path(kanmodel.importers.__file__).parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
@@ -135,3 +151,138 @@ def test_both_differences_are_reported(tmp_path, run, serve, manifest):
     with serve(models=file.parent) as client:
         provenance = client.get("/v1/models/m").json()["provenance"]
     assert (provenance["difference"], provenance["relative_difference"]) == (absolute, relative)
+
+
+@pytest.fixture(scope="module")
+def head(serve, tmp_path_factory):
+    """A client of a server of the imported pykan head."""
+    folder = tmp_path_factory.mktemp("imported")
+    case = load_case("pykan_head", "float32")
+    np.savez(folder / "windows.npz", reference=case.arrays["reference"])
+    manifest = {
+        "scaling": str(SCALER),
+        "lookback": 24,
+        "readout": "last",
+        "base_activation": "silu",
+        "reference": "windows.npz:reference",
+        "space": "scaled",
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    import_(WEIGHTS, manifest=folder / "manifest.json", output=folder / "head.safetensors")
+    with serve(models=folder) as client:
+        yield client
+
+
+def test_the_topology_at_pykans_thresholds_is_pykans(head):
+    """With pykan's thresholds and a fill of zero, the kept edges are those of pykan's masks."""
+    prunings = [pruning for pruning in load_case("pykan_head").prunings() if pruning.call != "prune_input"]
+    assert {pruning.call for pruning in prunings} == {"prune_node", "prune_edge", "prune"}
+    for pruning in prunings:
+        query = {"fill": "zero", "metric": "backward", "pruned": "true"}
+        query |= {f"{part}_threshold": pruning.thresholds.get(part, 0) for part in ("node", "edge", "input")}
+        topology = head.get("/v1/models/head/topology", params=query).json()
+        kept = {(e["layer"], e["i"], e["j"]) for e in topology["edges"] if e["kind"] == "edge"}
+        expected = {
+            (layer, pruning.kept_nodes[layer][i], pruning.kept_nodes[layer + 1][j])
+            for layer, mask in enumerate(pruning.masks)
+            for j, i in np.argwhere(mask != 0).tolist()
+        }
+        assert kept == expected
+
+
+def test_an_edge_is_pykans_function(head):
+    """A sampled edge passes through pykan's samples within its grid."""
+    case = load_case("pykan_head")
+    for number, edge in enumerate(case.document["curves"]):
+        x, total = (case.arrays[f"curves/{number}/{name}"] for name in ("x", "total"))
+        path = f"/v1/models/head/edges/{edge['layer']}/{edge['i']}/{edge['j']}"
+        curve = head.get(path, params={"points": 2001, "range": "grid"}).json()
+        inside = (x >= curve["x"][0]) & (x <= curve["x"][-1])
+        assert inside.any()
+        np.testing.assert_allclose(np.interp(x[inside], curve["x"], curve["y"]), total[inside], atol=1e-5)
+
+
+def test_the_scores_of_an_lstm_model_are_about_its_units(head):
+    """Downstream of an LSTM, features have no pykan score; the LSTM's units have them."""
+    attributions = head.get("/v1/models/head/attributions").json()
+    nodes = head.get("/v1/models/head/topology", params={"pruned": "false"}).json()["nodes"]
+    assert all(feature["pykan_feature_score"] is None for feature in attributions["features"])
+    assert all("scores" not in node for node in nodes if node["kind"] == "feature")
+    scores = [node["scores"]["backward"] for node in nodes if node["kind"] == "lstm"]
+    expected = load_case("pykan_head").expected("nodes/0")
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", few_of(CASES, CASES[:3], "imports and serves each forecaster: 1 s"))
+def test_an_import_is_served_and_explained(serve, tmp_path, name):
+    """A forecaster is imported from windows and names; the service predicts the same, and explains it completely."""
+    case, file = load_glue(name), tmp_path / f"{name}.safetensors"
+    scaled = "target_mean" in case.scaling
+    arrays = {"eval": case.windows, "predictions": case.predictions, "targets": case.targets}
+    np.savez(tmp_path / "windows.npz", **arrays)
+    (tmp_path / "names.txt").write_text("\n".join(FEATURES))
+    (tmp_path / "scaler.json").write_text(json.dumps(case.scaling | {"target_names": ["y"]}))
+    given = {"windows": tmp_path / "windows.npz", "features": tmp_path / "names.txt", "output": file}
+    import_(GLUE / name / "state_dict.pt", scaling=tmp_path / "scaler.json" if scaled else None, **given)
+    windows = case.original if scaled else case.windows.astype(float)
+    wanted = case.in_original_units(case.predictions) if scaled else case.predictions
+    body = {"instances": windows[:2].tolist(), "output": load_checkpoint(file).config.outputs[0]}
+    with serve(models=file) as client:
+        answer = client.post(f"/v1/models/{name}:explain", json=body)
+    assert answer.status_code == 200, answer.text
+    explanations = answer.json()["explanations"]
+    for explanation in explanations:
+        change = explanation["prediction"] - explanation["baseline_prediction"]
+        assert explanation["converged"]
+        assert abs(sum(explanation["contributions"].values()) - change) <= explanation["tolerance"]
+    spread = wanted.std(axis=0).max()
+    np.testing.assert_allclose([e["prediction"] for e in explanations], wanted[:2, 0], rtol=1e-4, atol=1e-4 * spread)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """The script's variables after a run with a few training steps."""
+    monkeypatch.setitem(sys.modules, "efficient_kan", glue_layers)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(PYTHON[0].replace("range(300)", "range(20)"), names)
+    (tmp_path / "names.txt").write_text("temp, °C\nwind, m/s\nnoise\n")
+    return names
+
+
+def test_the_script_and_the_commands(trained, run):
+    """After the script, each command succeeds as written and reports what the README shows."""
+    folder = re.search(r"^mkdir -p (\w+)$", README, re.MULTILINE)[1]
+    Path(folder).mkdir()
+    commands = re.findall(r"^kanscope (.+)$", README, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["import", "explain"]
+    code, out, error = run(*shlex.split(commands[0]))
+    assert code == 0, error
+    said = re.search(r"^found: .*$", README, re.MULTILINE)[0]
+    assert said in out and "verified: the largest difference" in out
+    code, out, error = run(*shlex.split(commands[1]))
+    assert code == 0 and "temp" in out and "°C" in out, error
+
+
+def test_the_three_lines(trained):
+    """The notebook's lines run after the script and give each feature's contribution."""
+    lines = PYTHON[1].strip().splitlines()
+    exec("\n".join(lines[:-1]), trained)
+    features = eval(lines[-1], trained)
+    assert len([line for line in lines if line]) == 3 and features.shape == (1, 3)
+
+
+def test_every_key_of_the_manifest_is_in_the_readme():
+    """The table lists exactly the keys that a manifest may have."""
+    section = README.partition("## The manifest")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+    assert sorted(key for row in rows for key in re.findall(r"`(\w+)`", row)) == sorted(KEYS)
+
+
+def test_every_option_of_the_readme_exists():
+    """The README names only options that the command has."""
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "import")
+    options = {option for parameter in command.params for option in parameter.opts}
+
+    assert set(re.findall(r"`(--[a-z]+)`", README)) <= options

@@ -1,0 +1,243 @@
+"""`kanscope train` makes checkpoints from tables, and fine-tunes them."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+import torch
+from factories import make_model, write_table
+from processes import Fork, start, start_command
+
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, prune_by_rule
+from kanmodel.network.bases import Gaussian
+from kanmodel.network.chain import Network
+from kanmodel.network.config import RecurrentConfig, Transform, plain_layers, width_of
+from service.models.repository import BUNDLED
+
+TRAIN = ["--target", "y", "--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
+TRAIN += ["--last-value", "y=0"]
+QUICK = ["--lookback", "3", "--hidden", "4", "--width", "4,2,1", "--epochs", "2", "--batch", "32"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_table(tmp_path / "table.csv", 1200)
+
+
+def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
+    """Training writes a model of the wanted shape with units, metrics and reference windows, and prints its path."""
+    file = tmp_path / "m.safetensors"
+    code, out, _ = run("train", table, *TRAIN, *QUICK, "--unit", "a=°C", "--unit", "y=K", "--seed", "3", "-o", file)
+    assert code == 0
+    model = load_checkpoint(file)
+    assert model.config.feature_names == ("a", "b", "constant") and model.config.outputs == ("y+1",)
+    assert model.config.features[0].unit == "°C" and model.config.targets[0].unit == "K"
+    assert width_of(model.config.head) == [4, 2, 1] and model.config.lookback == 3
+    for name in ("test_r2", "persistence_r2", "ridge_r2"):
+        assert name in out and name in model.metrics
+    assert f"sha256:{model.sha256[:12]}" in out
+    assert len(model.reference.times) == len(model.reference.windows) >= 128
+
+
+def test_the_program_runs_from_end_to_end(tmp_path, table):
+    """Separate processes train and inspect a model; training again gives the same numbers to the last digit."""
+
+    def kanscope(*arguments, by=Fork):
+        log = tmp_path / "log"
+        assert start(log, *arguments, by=by).wait(300) == 0, log.read_text()
+        return log.read_text()
+
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    kanscope("train", table, *TRAIN, *QUICK, "-o", first, by=start_command)  # as its users start it
+    kanscope("train", table, *TRAIN, *QUICK, "-o", second)
+    document = json.loads(kanscope("inspect", first, "--json"))
+    assert document["metrics"] == load_checkpoint(second).metrics
+
+
+@pytest.mark.thorough("trains on the bundled table: 9 s")
+def test_the_bundled_model_is_that_of_its_readme(tmp_path, run):
+    """The command in its README reproduces the model, which is small, sparse and more accurate than ridge."""
+    readme = (BUNDLED / "README.md").read_text()
+    command = re.search(r"```sh\nkanscope (.*?)```", readme, re.DOTALL)[1].replace("\\\n", " ")
+    file = tmp_path / "again.safetensors"
+    arguments = [str(file) if part.endswith("nyc-weather.safetensors") else part for part in shlex.split(command)]
+    assert run(*(part.replace("service/bundled", str(BUNDLED)) for part in arguments))[0] == 0
+    bundled, again = load_checkpoint(BUNDLED / "nyc-weather.safetensors"), load_checkpoint(file)
+    for model in (bundled, again):
+        assert model.config.recurrent == RecurrentConfig("lstm", 12) and model.config.head == plain_layers([12, 5, 1])
+    assert [f.unit for f in again.config.features] == [f.unit for f in bundled.config.features]
+    assert len(bundled.reference.windows) == 512 and (BUNDLED / "nyc-weather.safetensors").stat().st_size < 1.5e6
+    for model in (bundled, again):
+        assert model.metrics["test_r2"] >= 0.70
+        assert model.metrics["ridge_r2"] == pytest.approx(0.690, abs=1e-3)
+        assert model.metrics["persistence_r2"] == pytest.approx(0, abs=1e-3)
+    for figure in ("test_r2", "ridge_r2"):
+        assert f"| {bundled.metrics[figure]:.3f} |" in readme
+    pruning = prune_by_rule(bundled, measure_importance(bundled, 0), PruningRule())
+    kept, r2 = pruning.n_edges, pruning.fidelity.r2
+    assert kept <= 13 and f"{kept} suffice for R2 {r2:.3f}" in " ".join(readme.split())
+
+
+def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run):
+    """`--ahead` names the output, adds the target's past and persistence; empty cells and gaps exclude windows."""
+    lines = table.read_text().splitlines()
+    for row in (100, 101, 500):
+        lines[row] = ",".join([*lines[row].split(",")[:-3], "", *lines[row].split(",")[-2:]])  # without b
+    del lines[300:305]
+    table.write_text("\n".join(lines) + "\n")
+    file, columns = tmp_path / "m.safetensors", ["--target", "y", "--time-column", "time", "--features", "a,b,y"]
+    code, out, err = run("train", table, *columns, "--ahead", "2", *QUICK, "-o", file)
+    assert code == 0, err
+    model = load_checkpoint(file)
+    assert model.config.outputs == ("y+2",) and model.config.feature_names == ("a", "b", "y")
+    assert model.metrics["left_out_windows"] == model.metrics["left_out_windows b"] == 4 + 3
+    for name in ("left_out_windows b", "persistence_r2", "persistence_day_r2", "persistence_week_r2", "ridge_r2"):
+        assert name in out
+    used = sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
+    # after the start, a part and a gap, and on both sides of 12 blocks, 4 rows end no window with its target
+    assert used == 1195 - 3 * 4 - 7 - 12 * 2 * 4
+    assert run("train", table, *columns, "--ahead", "2", "--max-step", "9", *QUICK, "-o", file)[0] == 0
+    model = load_checkpoint(file)
+    assert sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test")) == used + 4
+    finer = tmp_path / "finer.safetensors"
+    code, out, err = run("train", table, *columns, "--from", file, "--grid", "10", "--epochs", "0", "-o", finer)
+    assert code == 0, err
+    assert [layer.basis.grid_size for layer in load_checkpoint(finer).config.head] == [10, 10]
+    assert load_checkpoint(finer).metrics["test_r2"] == pytest.approx(model.metrics["test_r2"], abs=1e-4)
+
+
+def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, run):
+    """Without a named feature, persistence is omitted with a hint; with the name it is measured."""
+    file, columns = tmp_path / "m.safetensors", ["--target", "y", "--split-column", "split"]
+    code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "-o", file)
+    assert code == 0 and "persistence_r2" not in load_checkpoint(file).metrics
+    assert "Persistence is not measured" in out and "use --ahead or --last-value" in out.replace("\n", " ")
+    code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "--last-value", "y=a", "-o", file)
+    assert code == 0 and "persistence_r2" in load_checkpoint(file).metrics and "not measured" not in out
+
+
+@pytest.mark.thorough("fine-tunes on the bundled table: 12 s")
+def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
+    """Fine-tuning the bundled model with a high penalty leaves fewer relevant edges, which the table reports."""
+    file, bundled = tmp_path / "m.safetensors", BUNDLED / "nyc-weather.safetensors"
+    columns = ["--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
+    options = ["--lamb", "0.1", "--epochs", "2", "--update-grid", "--validation-blocks", "9"]
+    code, out, _ = run("train", BUNDLED / "nyc-weather.csv.gz", "--from", bundled, *columns, *options, "-o", file)
+    before, after = load_checkpoint(bundled), load_checkpoint(file)
+    assert code == 0 and before.provenance.parent is None
+    assert (after.provenance.source, after.provenance.parent) == ("train", f"sha256:{before.sha256}")
+    assert after.config == before.config and torch.equal(after.reference.windows, before.reference.windows)
+    needed = [prune_by_rule(model, measure_importance(model, 0), PruningRule()).n_edges for model in (before, after)]
+    assert needed[1] < needed[0] and f"{needed[0]} of 65" in out and f"{needed[1]} of 65" in out
+    assert f"{before.metrics['test_r2']:.4f}" in out and f"{after.metrics['test_r2']:.4f}" in out
+    assert "inputs outside their grids" in out
+
+
+def test_a_radial_model_is_fine_tuned_with_default_options(tmp_path, table, run):
+    """`train --from` works without options for a model without knots; updating its knots is refused."""
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
+    trained = load_checkpoint(old)
+    head = plain_layers([4, 2, 1], Gaussian(5, 0.5), before=(Transform("layer_norm"),), base_after=0)
+    network = Network(replace(trained.config, head=head)).requires_grad_(False)
+    save_checkpoint(replace(trained, network=network), old)
+    for option in (["--update-grid"], ["--grid-updates", "3"]):
+        code, out, err = run("train", table, "--from", old, *TRAIN[2:], *option, "-o", new)
+        assert (code, out) == (2, "") and "no knots to move: its basis is gaussian" in err and not new.exists()
+    code, out, err = run("train", table, "--from", old, *TRAIN[2:], "-o", new)
+    assert code == 0, err
+    assert "edges needed for R2 0.99" in out and load_checkpoint(new).config == load_checkpoint(old).config
+
+
+def test_fine_tuning_needs_options_that_agree(tmp_path, table, run):
+    """Options that the checkpoint fixes must agree with it; with zero epochs the model is unchanged."""
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
+    other = TRAIN[2:]  # without the target
+    for options, message in (
+        (
+            ["--hidden", "4"],
+            "--hidden cannot be given with --from: architecture, units and groups come from old.safetensors",
+        ),
+        (["--width", "4,1"], "--width cannot be given"),
+        (["--cell", "gru"], "--cell cannot be given"),
+        (["--unit", "a=K"], "--unit cannot be given"),
+        (["--lookback", "4"], "--lookback is 4, but old.safetensors has 3"),
+        (["--target", "a"], "--target is a, but old.safetensors has y"),
+        (["--features", "b,a"], "--features is b,a, but old.safetensors has a,b,constant"),
+        (["--ahead", "2"], "--ahead is 2, but old.safetensors has 0"),
+        (["--grid", "5"], "a finer grid needs more than 5 intervals, but grid_size is 5"),
+    ):
+        code, out, err = run("train", table, "--from", old, *other, *options, "-o", new)
+        assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
+    without_b = tmp_path / "without_b.csv"
+    without_b.write_text(table.read_text().replace(",b,", ",c,", 1))
+    code, _, err = run("train", without_b, "--from", old, *other, "-o", new)
+    assert code == 2 and "without_b.csv has no column 'b'" in err and not new.exists()
+    same = ["--target", "y", "--lookback", "3", "--features", "a,b,constant", "--epochs", "0"]
+    assert run("train", table, "--from", old, *other, *same, "-o", new)[0] == 0
+    before, after = load_checkpoint(old), load_checkpoint(new)
+    assert after.metrics == before.metrics and torch.equal(after.reference_outputs, before.reference_outputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (None, ["--target", "q"], "table.csv has no column 'q', but has time, segment, split, a, b, constant, y"),
+        (None, ["--features", "a,q"], "table.csv has no column 'q'"),
+        (None, ["--split-column", "q"], "table.csv has no column 'q'"),
+        (("7.0", "seven"), [], "row 2, column constant must be a finite number, but is 'seven'"),
+        (("train", "learn"), [], "row 2, column split must be one of train, validation, test, but is 'learn'"),
+        (None, ["--lookback", "2000"], "the table has 1200 rows, but one window with its targets needs 2000"),
+        (None, ["--lookback", "400"], "the train part has 0 windows of 400 rows, but needs 8; its longest run"),
+        (None, ["--width", "5,2,1"], "head[0].n_in must be 4, which reach it, but is 5"),
+        (None, ["--hidden", "0"], "a KAN alone reads one step, so lookback must be 1 for hidden 0, but is 3"),
+        (None, ["--unit", "q=m"], "unit given for 'q', which is not one of"),
+        (None, ["--validation-share", "2"], "validation_share must lie between 0 and 1, but is 2.0"),
+        (None, ["--features", "a,y"], "y is a target and a feature"),
+        (None, ["-o", "/nowhere/m.safetensors"], "cannot write /nowhere/m.safetensors: there is no folder /nowhere"),
+        (None, ["-o", "model.pt"], "model.pt must end in .safetensors"),
+        (None, ["--epochs", "0"], "epochs must be at least 1 for a new model, but is 0"),
+        (None, ["--update-grid"], "--update-grid needs --from"),
+    ],
+)
+def test_invalid_training_data_gives_one_sentence(tmp_path, table, run, change, options, message):
+    """The error is one line on stderr that names the place, with exit code 2; no file is written."""
+    if change:
+        table.write_text(table.read_text().replace(*change, 1))
+    file = tmp_path / "m.safetensors"
+    targets = TRAIN[2:] if "--target" in options else TRAIN
+    code, out, err = run("train", table, *targets, *QUICK, "-o", file, *options)
+    lines = [line for line in err.splitlines() if line.strip() and not line.startswith("epoch")]
+    assert code == 2 and out == ""
+    assert len(lines) == 1 and lines[0].startswith("kanscope: ") and message in lines[0]
+    assert not file.exists()
+
+
+def test_a_training_that_fails_leaves_the_old_checkpoint(tmp_path, table, run):
+    """Neither bad data nor an unwritable folder changes an existing checkpoint."""
+    file = tmp_path / "m.safetensors"
+    save_checkpoint(make_model(), file)
+    before = file.read_bytes()
+    table.write_text(table.read_text().replace("7.0", "x", 1))
+    assert run("train", table, *TRAIN, *QUICK, "-o", file)[0] == 2
+    assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "table.csv"]
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, table, run, monkeypatch):
+    """If the final rename fails, the error is one sentence and the old file is unchanged."""
+    file = tmp_path / "m.safetensors"
+    save_checkpoint(make_model(), file)
+    before = file.read_bytes()
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    code, _, err = run("train", table, *TRAIN, *QUICK, "-o", file)
+    assert code == 2 and err.endswith(f"kanscope: cannot write {file}: No space left on device\n")
+    assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "table.csv"]
