@@ -12,7 +12,7 @@ export const APART = 0.1; // model units: curves that differ by more count as di
 const POINTS = 100; // percentage points of a share
 
 /**
- * @param {Schemas["ComparisonResponse"]} answer
+ * @param {Schemas["ModelComparisonResponse"]} answer
  * @param {string[]} names of both sides
  */
 export function tellSummary({ difference, mae, against_mae: against, unit, reference_windows: count }, names) {
@@ -25,7 +25,7 @@ export function tellSummary({ difference, mae, against_mae: against, unit, refer
   ];
 }
 
-/** @param {Schemas["ComparisonResponse"]} answer */
+/** @param {Schemas["ModelComparisonResponse"]} answer */
 export function tellFeatures({ features, confidence }) {
   const rows = features.map(({ name, share, against_share: against, change, interval }) =>
     h(
@@ -58,7 +58,7 @@ export function changedEdges(edges) {
 }
 
 /**
- * @param {Schemas["ComparisonResponse"]} answer
+ * @param {Schemas["ModelComparisonResponse"]} answer
  * @param {(edge: Edge, here: boolean) => string} link to the edge of either side
  */
 export function tellEdges({ edges, unit }, link) {

@@ -1,116 +1,185 @@
-"""Questions what a forecast would be, would need or why it differs: what they share."""
+"""What would the forecast be, what would it need, why does it differ: what these questions share."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, NotRequired, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypeVar
 
 from fastapi import Response
-from typing_extensions import TypedDict
+from pydantic import ConfigDict
 
 from kanmodel.data import Array
 from kanmodel.errors import quote
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Name, Version, about
-from service.operations.route import Call, Parts
-from service.operations.windows import RangeWarnings, Warnings, WarningsOmitted, warn_of_range
+from service.operations.members import Answer, Closed, Output, about, head_of
+from service.operations.route import Call
+from service.operations.windows import (
+    ONE_FORM,
+    Columns,
+    Instances,
+    RangeWarnings,
+    Warnings,
+    WarningsOmitted,
+    warn_of_range,
+)
 from service.settings import Settings
 from service.telemetry.observation import span
-from service.wire.bodies import read_body
+from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import unusable
 from service.wire.json import JSON, encode_json
+from service.wire.windows import read_output, read_windows
 from service.work.estimates import estimate_parsing
 
 
-class Shared(TypedDict):
-    """Members that all answers of this kind share."""
+class WindowsRequest(Closed):
+    """Windows in one of two forms, and an output."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
+    model_config = ConfigDict(json_schema_extra=ONE_FORM)
+
+    instances: Instances = None
+    columns: Columns = None
+    output: Output = None
+
+
+class WindowsAnswer(Answer):
+    """What the answers to these questions say first."""
+
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
     warnings: Warnings
     warnings_omitted: NotRequired[WarningsOmitted]
 
 
-def describe_shared(served: Served, output: int, warnings: RangeWarnings) -> Shared:
-    """The shared members of an answer."""
-    config = served.model.config
-    shared: Shared = {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
-        "output": config.outputs[output],
-        "unit": config.target_of(output).unit,
-        "warnings": warnings.listed,
-    }
-    if warnings.n_omitted:
-        shared["warnings_omitted"] = warnings.n_omitted
-    return shared
+Asked = TypeVar("Asked", bound=Closed)
 
 
 @dataclass(frozen=True)
-class Alternative(ABC):
-    """Base of the four kinds of question.
+class Reading(Generic[Asked]):
+    """A request whose windows and output are read.
 
     Attributes:
-        served: the model.
+        call: the request.
+        document: its JSON.
+        asked: the same, validated, apart from arrays.
         windows: (n, lookback, n_features), original units.
         output: index of the output.
     """
 
-    served: Served
+    call: Call
+    document: dict[str, Any]
+    asked: Asked
     windows: Array
     output: int
 
     @property
-    @abstractmethod
-    def forecasts(self) -> int:
-        """Number of forecasts, or nodes of integration paths, that it takes; known before it starts."""
+    def served(self) -> Served:
+        """The model."""
+        return self.call.served
 
     @property
-    @abstractmethod
-    def n_bytes(self) -> int:
-        """Upper bound of the memory that it holds, apart from long names."""
-
-    @abstractmethod
-    def answer(self) -> dict[str, Any]:
-        """The members of the answer besides the shared ones."""
+    def settings(self) -> Settings:
+        """The limits."""
+        return self.call.parts.settings
 
 
-def refuse_costly(question: Alternative, limit: int) -> None:
-    """Refuses a question that would take too long.
+@dataclass(frozen=True)
+class Plan:
+    """How a question is answered, and what that costs.
+
+    Attributes:
+        n_forecasts: forecasts, or nodes of integration paths, that it takes; known before it starts.
+        n_bytes: upper bound of the memory that it holds, apart from long names.
+        answer: the members of the answer besides those of `WindowsAnswer`.
+        rule: the pruning whose topology the model must know, which is a global result.
+    """
+
+    n_forecasts: int
+    n_bytes: int
+    answer: Callable[[Model], dict[str, Any]]
+    rule: PruningRule | None = None
+
+
+async def answer(
+    call: Call, cls: type[Asked], make_plan: Callable[[Reading[Asked]], Plan], may_load: bool = False
+) -> Response:
+    """Reads a question, and answers it in turn with others.
+
+    Args:
+        call: the request.
+        cls: the model of its body.
+        make_plan: reads the rest of it.
+        may_load: whether that may load another model, so that it must not run on the event loop.
 
     Raises:
-        DataError: it takes more than `max_path_nodes` forecasts or path nodes.
+        DataError: the body is invalid, naming each place; it would take more than `max_path_nodes` forecasts; or it has
+            no answer, such as a comparison of models with different features.
+        NonFiniteError: a result is not finite.
+        UnknownValueError: there is no such output.
     """
-    if question.forecasts > limit:
-        reason = f"would take {question.forecasts} forecasts, of at most {limit} (max_path_nodes)"
+    parts, deadline, served = call.parts, call.deadline, call.served
+    with parts.work.claim("explanation", place=False) as held:
+        body = await read_body(call, parts.settings, held)
+
+        def read() -> tuple[Reading[Asked], Plan]:
+            document = parse_windows(body, find_limits(served.model, parts.settings))
+            asked = validate_request(cls, _leave_out_windows(document), unread=("instances", "columns"))
+            windows = read_windows(document, served.model, parts.settings.max_windows)
+            output = read_output(getattr(asked, "output", None), served.model.config)
+            reading = Reading(call, document, asked, windows, output)
+            plan = make_plan(reading)
+            _refuse_costly(plan.n_forecasts, parts.settings.max_path_nodes)
+            return reading, plan
+
+        with span("parse"):
+            key = object() if may_load else None
+            reading, plan = await parts.work.run(read, "explanation", estimate_parsing(body), key, deadline)
+    call.state.windows, model = len(reading.windows), served.model
+    if plan.rule is not None:
+        finding = parts.results.topology(served, reading.output, plan.rule)
+        await while_connected(call, deadline.wait(finding))
+        model = parts.results.share(served).model
+
+    def compute() -> tuple[bytes, RangeWarnings]:
+        warnings = warn_of_range(model, reading.windows)
+        return encode_json({**_describe_head(reading, warnings), **plan.answer(model)}), warnings
+
+    with parts.work.claim("explanation", plan.n_bytes):
+        described, warnings = await while_connected(call, deadline.wait(parts.work.run_in_turns(compute)))
+    call.count_warnings(warnings)
+    return Response(described, media_type=JSON)
+
+
+def _leave_out_windows(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without the windows of the other side, which numpy reads faster than pydantic."""
+    against = document.get("against")
+    if not isinstance(against, dict):
+        return document
+    return {**document, "against": {name: value for name, value in against.items() if name != "instances"}}
+
+
+def _refuse_costly(n_forecasts: int, limit: int) -> None:
+    if n_forecasts > limit:
+        reason = f"would take {n_forecasts} forecasts, of at most {limit} (max_path_nodes)"
         raise unusable("body", f"{reason}: send fewer windows, features or points at a time", "limit_exceeded")
 
 
-def answer_alternative(question: Alternative) -> tuple[bytes, RangeWarnings]:
-    """The answer as JSON, and its warnings.
-
-    Raises:
-        DataError: the question has no answer, such as a comparison of models with different features.
-        NonFiniteError: a result is not finite.
-    """
-    warnings = warn_of_range(question.served.model, question.windows)
-    shared = describe_shared(question.served, question.output, warnings)
-    return encode_json({**shared, **question.answer()}), warnings
-
-
-_WINDOWS = frozenset({"instances", "columns"})
+def _describe_head(reading: Reading[Any], warnings: RangeWarnings) -> dict[str, Any]:
+    config, omitted = reading.served.model.config, warnings.n_omitted
+    return {
+        **head_of(reading.served),
+        "output": config.outputs[reading.output],
+        "unit": config.target_of(reading.output).unit,
+        "warnings": warnings.listed,
+        **({"warnings_omitted": omitted} if omitted else {}),
+    }
 
 
-def _read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ...]:
+def read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ...]:
     """The features that may change; all of them if none are named."""
     if names is None:
         return tuple(config.feature_names)
@@ -126,41 +195,9 @@ def _read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, .
     return tuple(names)
 
 
-def _read_steps(steps: list[int] | None, config: ModelConfig) -> tuple[int, ...] | None:
+def read_steps(steps: list[int] | None, config: ModelConfig) -> tuple[int, ...] | None:
+    """The first and the last step that change; None for all."""
     oldest = 1 - config.lookback
     if steps is not None and not oldest <= steps[0] <= steps[1] <= 0:
         raise unusable("steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {steps}")
     return None if steps is None else tuple(steps)
-
-
-Question = TypeVar("Question", bound=Alternative)
-
-
-async def answer(
-    call: Call,
-    read: Callable[[bytes, Served, Settings], Question],
-    prepare: Callable[[Parts, Question], Awaitable[Question]] | None = None,
-    may_load: bool = False,
-) -> Response:
-    """Reads a question, prepares it if it needs global results, and answers it in turn with others.
-
-    Args:
-        call: the request.
-        read: parses its body.
-        prepare: computes what it needs.
-        may_load: whether reading may load another model, so that it must not run on the event loop.
-    """
-    parts, deadline, served = call.parts, call.deadline, call.served
-    with parts.work.claim("explanation", place=False) as held:
-        body = await read_body(call, parts.settings, held)
-        with span("parse"):
-            reading, key = partial(read, body, served, parts.settings), object() if may_load else None
-            question = await parts.work.run(reading, "explanation", estimate_parsing(body), key, deadline)
-    call.state.windows = len(question.windows)
-    if prepare is not None:
-        question = await while_connected(call, deadline.wait(prepare(parts, question)))
-    with parts.work.claim("explanation", question.n_bytes):
-        answering = parts.work.run_in_turns(partial(answer_alternative, question))
-        described, warnings = await while_connected(call, deadline.wait(answering))
-    call.count_warnings(warnings)
-    return Response(described, media_type=JSON)

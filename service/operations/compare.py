@@ -1,33 +1,28 @@
-"""TODO."""
+"""POST /v1/models/{model}:compare: why two forecasts differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions
-from kanmodel.explain.comparison import Comparison, Comparisons
-from service.models.registry import Registry, Served
-from service.operations.alternative import _WINDOWS, Alternative, Shared, answer, refuse_costly
-from service.operations.members import (
-    Checkpoint,
-    Closed,
-    Name,
-    Output,
-    Version,
-    about,
+from kanmodel.explain.comparison import Comparison
+from kanmodel.model import Model
+from service.models.registry import Served
+from service.operations.alternative import (
+    Plan,
+    Reading,
+    WindowsAnswer,
+    WindowsRequest,
+    answer,
 )
+from service.operations.members import Answer, Closed, about, describe, head_of
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import ONE_FORM, Columns, Instances
-from service.settings import Settings
-from service.wire.bodies import find_limits, parse_windows, validate_request
-from service.wire.windows import Axis, read_array, read_output, read_windows, refuse_infinite_windows, window_axes
+from service.wire.windows import Axis, read_array, refuse_infinite_windows, window_axes
 from service.work.estimates import NUMBER, OBJECTS
 
 Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
@@ -44,26 +39,17 @@ class Against(Closed):
     """Name of another model with the same features and lookback; absent: the same model."""
 
 
-class CompareRequest(Closed):
+class CompareRequest(WindowsRequest):
     """Windows, and the other side of the comparison."""
 
-    model_config = ConfigDict(json_schema_extra=ONE_FORM)
-
-    instances: Instances = None
-    columns: Columns = None
-    output: Output = None
     against: Annotated[Against, about("The other side.")]
     tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
     """Largest accepted residual and error of each ledger, in standard deviations of the output on the reference
     windows."""
 
 
-class ComparedModel(TypedDict):
+class ComparedModel(Answer):
     """The model on the other side of a comparison."""
-
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
 
 
 class DataPart(TypedDict):
@@ -81,7 +67,7 @@ class ModelPart(TypedDict):
     baseline_shift: Annotated[float, about("Difference of the models at their common baseline: the rest of the total.")]
 
 
-class ComparisonInfo(TypedDict):
+class ForecastComparison(TypedDict):
     """The difference of two forecasts: data + model = difference."""
 
     prediction: Annotated[float, about("The forecast.")]
@@ -95,121 +81,11 @@ class ComparisonInfo(TypedDict):
     converged: Annotated[bool, about("Whether every ledger has converged.")]
 
 
-class CompareResponse(Shared):
+class CompareResponse(WindowsAnswer):
     """Why the forecasts differ."""
 
     against: ComparedModel
-    comparisons: Annotated[list[ComparisonInfo], about("One per instance.")]
-
-
-def describe_against(other: Served) -> ComparedModel:
-    """The model on the other side of a comparison."""
-    return {"model_name": other.name, "version": other.version, "checkpoint": other.checkpoint}
-
-
-def describe_comparisons(found: Comparisons) -> list[ComparisonInfo]:
-    """The comparison of each window."""
-    return [_describe(one, found.features) for one in found]
-
-
-def _describe(one: Comparison, names: tuple[str, ...]) -> ComparisonInfo:
-    return {
-        "prediction": one.prediction,
-        "against_prediction": one.against_prediction,
-        "difference": one.difference,
-        "data": {
-            "total": one.data_total,
-            "contributions": dict(zip(names, one.data.tolist(), strict=True)),
-        },
-        "model": {
-            "total": one.model_total,
-            "contributions": dict(zip(names, one.model.tolist(), strict=True)),
-            "baseline_shift": one.baseline_shift,
-        },
-        "residual": one.residual,
-        "error": one.error,
-        "tolerance": one.tolerance,
-        "converged": one.converged,
-    }
-
-
-@dataclass(frozen=True)
-class Compare(Alternative):
-    """Why forecasts differ; see `kanmodel.model.Model.compare`."""
-
-    against: Served
-    against_windows: Array
-    tolerance: float
-
-    @property
-    def forecasts(self) -> int:
-        """The path nodes of three ledgers per model, without bisection."""
-        n_models = 1 if self.against.model is self.served.model else 2
-        return 3 * n_models * len(self.windows) * LedgerOptions.path_nodes
-
-    @property
-    def n_bytes(self) -> int:
-        """Two contributions of each feature and window, and both windows."""
-        contributions = 2 * len(self.windows) * int(self.windows.shape[2])
-        return contributions * 2 * NUMBER * (1 + OBJECTS) + 2 * int(self.windows.nbytes)
-
-    def answer(self) -> dict[str, Any]:
-        """The comparisons."""
-        model = self.served.model
-        found = model.compare(
-            self.against.model,
-            self.windows,
-            self.against_windows,
-            model.outputs[self.output],
-            tolerance=self.tolerance,
-        )
-        return {"against": describe_against(self.against), "comparisons": describe_comparisons(found)}
-
-
-def read_compare(body: bytes, served: Served, registry: Registry, settings: Settings) -> Compare:
-    """Parses and validates the body of a `:compare` request; may load the other model.
-
-    Raises:
-        DataError: the body is invalid; the error names each place.
-        UnknownModelError: there is no such model to compare with.
-        UnknownVersionError: the other model has no such version.
-        UnknownValueError: there is no such output.
-        NotReadyError: the other model is not ready.
-    """
-    document = parse_windows(body, find_limits(served.model, settings))
-    request = validate_request(CompareRequest, _without_windows(document), unread=_WINDOWS)
-    windows = read_windows(document, served.model, settings.max_windows)
-    against, model, version = served, request.against.model, request.against.version
-    if model is not None or version is not None:
-        against = registry.get(served.name if model is None else model, version)
-    question = Compare(
-        served=served,
-        windows=windows,
-        output=read_output(request.output, served.model.config),
-        against=against,
-        against_windows=_read_against(document["against"], windows, against),
-        tolerance=request.tolerance,
-    )
-    refuse_costly(question, settings.max_path_nodes)
-    return question
-
-
-def _without_windows(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without the other side's windows, which numpy reads faster than pydantic."""
-    against = document.get("against")
-    if not isinstance(against, dict):
-        return dict(document)
-    return {**document, "against": {name: value for name, value in against.items() if name != "instances"}}
-
-
-def _read_against(against: Mapping[str, Any], windows: Array, other: Served) -> Array:
-    given = against.get("instances")
-    if given is None:
-        return windows
-    path = "against.instances"
-    read = read_array(given, (Axis(len(windows), "instances"), *window_axes(other.model)), path)
-    refuse_infinite_windows(read, other.model, path)
-    return read
+    comparisons: Annotated[list[ForecastComparison], about("One per instance.")]
 
 
 @operation("POST", f"{MODEL}:compare", "alternatives", "explain", CompareResponse, body=CompareRequest)
@@ -219,9 +95,48 @@ async def compare(call: Call) -> Response:
     The difference is divided into a data part and a model part, feature by feature, independently of their order.
     Exchanging the two sides reverses the signs of both parts.
     """
-    registry = call.parts.registry
+    return await answer(call, CompareRequest, _make_plan, may_load=True)
 
-    def read(body: bytes, served: Served, settings: Settings) -> Compare:
-        return read_compare(body, served, registry, settings)
 
-    return await answer(call, read, may_load=True)
+def _make_plan(reading: Reading[CompareRequest]) -> Plan:
+    """The path nodes of three ledgers per model, without bisection; holds two contributions of each feature and window.
+
+    Raises:
+        UnknownModelError: there is no such model to compare with.
+        UnknownVersionError: the other model has no such version.
+        NotReadyError: the other model is not ready.
+    """
+    served, windows, asked = reading.served, reading.windows, reading.asked.against
+    other, names = served, served.model.config.feature_names
+    if asked.model is not None or asked.version is not None:
+        name = served.name if asked.model is None else asked.model
+        other = reading.call.parts.registry.get(name, asked.version)
+    against = _read_windows(reading.document["against"].get("instances"), windows, other)
+
+    def find(model: Model) -> dict[str, Any]:
+        output = model.outputs[reading.output]
+        found = model.compare(other.model, windows, against, output, tolerance=reading.asked.tolerance)
+        return {"against": head_of(other), "comparisons": [_describe(one, found.features) for one in found]}
+
+    n_models = 1 if other.model is served.model else 2
+    n_bytes = 2 * len(windows) * len(names) * 2 * NUMBER * (1 + OBJECTS) + 2 * int(windows.nbytes)
+    return Plan(3 * n_models * len(windows) * LedgerOptions.path_nodes, n_bytes, find)
+
+
+def _read_windows(given: Any, windows: Array, other: Served) -> Array:
+    """The windows of the other side; those of the request if none are given."""
+    if given is None:
+        return windows
+    read = read_array(given, (Axis(len(windows), "instances"), *window_axes(other.model)), "against.instances")
+    refuse_infinite_windows(read, other.model, "against.instances")
+    return read
+
+
+def _describe(one: Comparison, names: tuple[str, ...]) -> ForecastComparison:
+    data: DataPart = {"total": one.data_total, "contributions": dict(zip(names, one.data.tolist(), strict=True))}
+    model: ModelPart = {
+        "total": one.model_total,
+        "contributions": dict(zip(names, one.model.tolist(), strict=True)),
+        "baseline_shift": one.baseline_shift,
+    }
+    return describe(ForecastComparison, one, data=data, model=model)

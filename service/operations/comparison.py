@@ -1,7 +1,4 @@
-"""Schemas of `:compare` and `comparison`: differences of forecasts, and of models.
-
-GET /v1/models/{model}/comparison.
-"""
+"""GET /v1/models/{model}/comparison: what has changed from another version or model."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.explain.bootstrap import CONFIDENCE
-from kanmodel.explain.model_comparison import EdgeChange, ModelComparison
+from kanmodel.explain.model_comparison import ModelComparison
 from service.models.registry import Served
-from service.operations.compare import ComparedModel, describe_against
-from service.operations.members import Checkpoint, Interval, Name, OutputQuery, Version, about
+from service.operations.compare import ComparedModel
+from service.operations.members import Interval, OutputQuery, about, describe, head_of
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import answer_json
@@ -62,12 +59,9 @@ class EdgeChangeInfo(TypedDict):
     and after a layer norm."""
 
 
-class ComparisonResponse(OnReference):
+class ModelComparisonResponse(OnReference):
     """Comparison of this model with another one, on the reference windows of this one."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
     against: ComparedModel
@@ -81,62 +75,22 @@ class ComparisonResponse(OnReference):
     edges: Annotated[list[EdgeChangeInfo], about("Edges of either network, by stage, layer, i and j.")]
 
 
-def describe_model_comparison(served: Served, other: Served, found: ModelComparison) -> ComparisonResponse:
+def describe_model_comparison(served: Served, other: Served, found: ModelComparison) -> ModelComparisonResponse:
     """Describes a comparison of models."""
-    return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
+    return describe(
+        ModelComparisonResponse,
+        found,
         **describe_span(served),
-        "output": found.output,
-        "unit": found.unit,
-        "against": describe_against(other),
-        "fidelity": found.fidelity,
-        "reference_windows": found.windows,
-        "confidence": CONFIDENCE,
-        "difference": found.difference,
-        "mae": found.mae,
-        "against_mae": found.against_mae,
-        "features": [
-            {
-                "name": feature.name,
-                "share": feature.share,
-                "against_share": feature.against_share,
-                "change": feature.change,
-                "interval": list(feature.interval),
-            }
-            for feature in found.features
-        ],
-        "edges": [_describe_edge(edge) for edge in found.edges],
-    }
-
-
-def _describe_edge(edge: EdgeChange) -> EdgeChangeInfo:
-    return {
-        "stage": edge.stage,
-        "layer": edge.layer,
-        "i": edge.i,
-        "j": edge.j,
-        "source": edge.source,
-        "target": edge.target,
-        "kept": edge.kept,
-        "against_kept": edge.against_kept,
-        "contribution": edge.contribution,
-        "against_contribution": edge.against_contribution,
-        "change": edge.change,
-        "interval": None if edge.interval is None else list(edge.interval),
-        "curve_difference": edge.curve_difference,
-    }
+        against=head_of(other),
+        reference_windows=found.windows,
+        confidence=CONFIDENCE,
+        features=[describe(FeatureChangeInfo, feature) for feature in found.features],
+        edges=[describe(EdgeChangeInfo, edge) for edge in found.edges],
+    )
 
 
 @operation(
-    "GET",
-    f"{MODEL}/comparison",
-    "alternatives",
-    "read",
-    ComparisonResponse,
-    query=ComparisonQuery,
-    is_cached=True,
+    "GET", f"{MODEL}/comparison", "alternatives", "read", ModelComparisonResponse, query=ComparisonQuery, is_cached=True
 )
 async def get_comparison(call: Call) -> Response:
     """Compares a model with another version or model: shares of features, edges and their curves, and errors.

@@ -1,8 +1,7 @@
-"""TODO."""
+"""POST /v1/models/{model}:counterfactual: the smallest change that makes a forecast another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Response
@@ -10,30 +9,25 @@ from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypedDict
 
 from kanmodel.explain.counterfactual import Counterfactual as Found
-from kanmodel.explain.counterfactual import Counterfactuals
 from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
 from kanmodel.explain.shifts import Search
-from service.models.registry import Served
+from kanmodel.model import Model
 from service.operations.alternative import (
-    _WINDOWS,
-    Alternative,
-    Shared,
-    _read_features,
-    _read_steps,
+    Plan,
+    Reading,
+    WindowsAnswer,
+    WindowsRequest,
     answer,
-    refuse_costly,
+    read_features,
+    read_steps,
 )
-from service.operations.members import Closed, Features, Output, Steps, UnitOf, about, describe
+from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import ONE_FORM, Columns, Instances
-from service.settings import Settings
-from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.errors import unusable
-from service.wire.windows import read_output, read_windows
 from service.work.estimates import NUMBER, OBJECTS
 
 
-class Target(Closed):
+class CounterfactualTarget(Closed):
     """The desired range of the forecast, in the target's unit: one of the three members."""
 
     # Below allOf, since openapi-python-client otherwise generates a class for each form.
@@ -48,15 +42,10 @@ class Target(Closed):
     between: Annotated[list[StrictFloat] | None, about("Lower and upper bound.", min_length=2, max_length=2)] = None
 
 
-class CounterfactualRequest(Closed):
+class CounterfactualRequest(WindowsRequest):
     """Windows, a target for their forecasts, and what may change."""
 
-    model_config = ConfigDict(json_schema_extra=ONE_FORM)
-
-    instances: Instances = None
-    columns: Columns = None
-    output: Output = None
-    target: Target
+    target: CounterfactualTarget
     features: Features = None
     steps: Steps = None
     max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = Search.max_features
@@ -117,91 +106,10 @@ class CounterfactualInfo(TypedDict):
     """One entry per feature that may change, in the order of the model."""
 
 
-class CounterfactualResponse(Shared):
+class CounterfactualResponse(WindowsAnswer):
     """The smallest changes that reach the target."""
 
     counterfactuals: Annotated[list[CounterfactualInfo], about("One per instance.")]
-
-
-def describe_counterfactuals(found: Counterfactuals) -> list[CounterfactualInfo]:
-    """The counterfactual of each window."""
-    return [_describe_counterfactual(one, list(found.steps)) for one in found]
-
-
-def _describe_counterfactual(found: Found, steps: list[int]) -> CounterfactualInfo:
-    return describe(
-        CounterfactualInfo,
-        found,
-        changes=[describe(ChangeInfo, change, steps=steps) for change in found.changes],
-        nearest_reference=describe(NearestReference, found.nearest_reference),
-        instance=found.window.tolist(),
-        single_features=[describe(SingleFeatureInfo, single) for single in found.single_features],
-    )
-
-
-@dataclass(frozen=True)
-class Counterfactual(Alternative):
-    """The smallest change that reaches a target; see `kanmodel.model.Model.counterfactual`."""
-
-    target: dict[str, Any]
-    features: tuple[str, ...]
-    steps: tuple[int, ...] | None
-    max_features: int
-    within_training_range: bool
-
-    @property
-    def forecasts(self) -> int:
-        """Those of each window's search."""
-        return len(self.windows) * count_forecasts(len(self.features), self.max_features)
-
-    @property
-    def n_bytes(self) -> int:
-        """The changed windows of the answer, and those of one search."""
-        return NUMBER * (1 + OBJECTS) * int(self.windows.size) + 3 * LARGEST_BATCH * int(self.windows[0].nbytes)
-
-    def answer(self) -> dict[str, Any]:
-        """The counterfactuals."""
-        model = self.served.model
-        found = model.counterfactual(
-            self.windows,
-            model.outputs[self.output],
-            **self.target,
-            features=self.features,
-            steps=self.steps,
-            max_features=self.max_features,
-            within_training_range=self.within_training_range,
-        )
-        return {"counterfactuals": describe_counterfactuals(found)}
-
-
-def read_counterfactual(body: bytes, served: Served, settings: Settings) -> Counterfactual:
-    """Parses and validates the body of a `:counterfactual` request.
-
-    Raises:
-        DataError: the body is invalid; the error names each place.
-        UnknownValueError: there is no such output.
-    """
-    document = parse_windows(body, find_limits(served.model, settings))
-    request = validate_request(CounterfactualRequest, document, unread=_WINDOWS)
-    config = served.model.config
-    target = {name: value for name, value in request.target if value is not None}
-    if len(target) != 1:
-        given = f"has {' and '.join(target)}" if target else "is empty"
-        raise unusable("target", f"{given}: give one of at_least, at_most and between")
-    if request.target.between is not None and request.target.between[0] > request.target.between[1]:
-        raise unusable("target.between", "must be the lower bound, then the upper")
-    question = Counterfactual(
-        served=served,
-        windows=read_windows(document, served.model, settings.max_windows),
-        output=read_output(request.output, config),
-        target=target,
-        features=_read_features(request.features, config),
-        steps=_read_steps(request.steps, config),
-        max_features=request.max_features,
-        within_training_range=request.within_training_range,
-    )
-    refuse_costly(question, settings.max_path_nodes)
-    return question
 
 
 @operation(
@@ -213,4 +121,42 @@ async def counterfactual(call: Call) -> Response:
     The range of each single feature is sampled, and `proven` says whether bounds show that no smaller shift reaches the
     target; several together are searched by gradient descent from many starts, so that a smaller change may exist.
     """
-    return await answer(call, read_counterfactual)
+    return await answer(call, CounterfactualRequest, _make_plan)
+
+
+def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
+    """The forecasts of each window's search; holds the changed windows of the answer, and those of one search."""
+    asked, windows, config = reading.asked, reading.windows, reading.served.model.config
+    target: dict[str, Any] = {name: value for name, value in asked.target if value is not None}
+    if len(target) != 1:
+        given = f"has {' and '.join(target)}" if target else "is empty"
+        raise unusable("target", f"{given}: give one of at_least, at_most and between")
+    if asked.target.between is not None and asked.target.between[0] > asked.target.between[1]:
+        raise unusable("target.between", "must be the lower bound, then the upper")
+    features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
+
+    def find(model: Model) -> dict[str, Any]:
+        found = model.counterfactual(
+            windows,
+            config.outputs[reading.output],
+            **target,
+            features=features,
+            steps=steps,
+            max_features=asked.max_features,
+            within_training_range=asked.within_training_range,
+        )
+        return {"counterfactuals": [_describe(one, list(found.steps)) for one in found]}
+
+    n_bytes = NUMBER * (1 + OBJECTS) * int(windows.size) + 3 * LARGEST_BATCH * int(windows[0].nbytes)
+    return Plan(len(windows) * count_forecasts(len(features), asked.max_features), n_bytes, find)
+
+
+def _describe(found: Found, steps: list[int]) -> CounterfactualInfo:
+    return describe(
+        CounterfactualInfo,
+        found,
+        changes=[describe(ChangeInfo, change, steps=steps) for change in found.changes],
+        nearest_reference=describe(NearestReference, found.nearest_reference),
+        instance=found.window.tolist(),
+        single_features=[describe(SingleFeatureInfo, single) for single in found.single_features],
+    )

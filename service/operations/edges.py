@@ -1,7 +1,4 @@
-"""The functions on the edges of a KAN.
-
-GET /v1/models/{model}/edges and GET /v1/models/{model}/edges/{layer}/{i}/{j}.
-"""
+"""GET /v1/models/{model}/edges and one of them: the functions on the edges of a KAN."""
 
 from __future__ import annotations
 
@@ -13,30 +10,31 @@ from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import curves
-from kanmodel.explain.curves import Edge, Support
+from kanmodel.explain.curves import Edge
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from kanmodel.show.edge import draw_edge
 from service.document.description import describe_picture
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Closed, FormatParameter, Name, ThemeParameter, Version, about
+from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
-from service.operations.topology import Rule, RuleQuery, Scores, Stage, describe_rule
+from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule, describe_scores
 from service.wire.errors import unusable
 from service.wire.json import JSON, SVG, answer_json, answer_svg
 from service.work.estimates import FORMULAS, estimate_curves
 
-Range = TypeAliasType("Range", curves.Span)
+CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
 N_FORMULAS = 5
+_OF_TOPOLOGY = ("stage", "layer", "i", "j", "source", "target", "contribution", "kept")
 
 
 class CurvesQuery(RuleQuery):
     """How edges are sampled, and by which rule they are pruned."""
 
     points: Annotated[int, about("Samples of a curve, evenly spaced.", ge=2)] = 101
-    range: Range = "support"
+    range: CurveRange = "support"
     """Interval: `support`, 1st to 99th percentile on the reference windows; `reference`, their minimum to maximum;
     `grid`, the core interval of the knots."""
 
@@ -131,11 +129,8 @@ class EdgeFunction(TypedDict):
 class EdgeContext(OnReference):
     """Members that all answers about edges share."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output that contributions and `kept` are about.")]
-    rule: Rule
+    rule: AppliedRule
 
 
 class EdgeResponse(EdgeContext, EdgeFunction):
@@ -148,96 +143,44 @@ class EdgeList(EdgeContext):
     edges: list[EdgeFunction]
 
 
+def _describe_context(served: Served, topology: Topology) -> EdgeContext:
+    return {**describe_span(served), "output": topology.output, "rule": describe_rule(topology.rule)}
+
+
 def describe_edge(
     served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate] = ()
 ) -> EdgeResponse:
-    """Describes one edge.
-
-    Args:
-        served: the model.
-        topology: its graph.
-        curve: the edge.
-        candidates: its formulas, best first; empty if not requested.
-    """
-    function = _describe_curve(curve)
-    if candidates:
-        function["formulas"] = _describe_formulas(candidates)
-    return {**_describe_context(served, topology), **function}
+    """One edge, with its formulas, best first, if there are any."""
+    formulas = _choose_formulas(candidates) if candidates else None
+    return {**_describe_context(served, topology), **_describe_curve(curve, formulas)}
 
 
 def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> EdgeList:
-    """Describes several edges."""
+    """Several edges."""
     return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
 
 
-def _describe_context(served: Served, topology: Topology) -> EdgeContext:
-    return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
-        **describe_span(served),
-        "output": topology.output,
-        "rule": describe_rule(topology.rule),
-    }
+def _describe_curve(curve: Edge, formulas: list[Formula] | None = None) -> EdgeFunction:
+    edge, support = curve.edge, curve.support
+    histogram = {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.tolist()}
+    return describe(
+        EdgeFunction,
+        curve,
+        **{name: getattr(edge, name) for name in _OF_TOPOLOGY},
+        space="model",
+        support=describe(SupportInfo, support, histogram=histogram),
+        line=describe(LineInfo, curve.line),
+        scores=describe_scores(edge.scores),
+        formulas=formulas,
+    )
 
 
-def _describe_curve(curve: Edge) -> EdgeFunction:
-    edge = curve.edge
-    described: EdgeFunction = {
-        "stage": edge.stage,  # type: ignore[typeddict-item]
-        "layer": edge.layer,
-        "i": edge.i,
-        "j": edge.j,
-        "source": edge.source,
-        "target": edge.target,
-        "space": "model",
-        "x": curve.x.tolist(),
-        "function_of": curve.function_of,
-        "y": curve.y.tolist(),
-        "base": curve.base.tolist(),
-        "spline": curve.spline.tolist(),
-        "slope": curve.slope.tolist(),
-        "unit": curve.unit,
-        "grid": curve.grid.tolist(),
-        "support": _describe_support(curve.support),
-        "line": {"slope": curve.line.slope, "intercept": curve.line.intercept, "r2": curve.line.r2},
-        "shape": curve.shape,
-        "contribution": edge.contribution,
-        "kept": edge.kept,
-    }
-    if curve.symbolic is not None:
-        described["symbolic"] = curve.symbolic.tolist()
-    if curve.x_original is not None:
-        described["x_original"] = curve.x_original.tolist()
-    if curve.y_original is not None:
-        described["y_original"] = curve.y_original.tolist()
-    if edge.scores is not None:
-        described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
-    return described
-
-
-def _describe_formulas(candidates: Sequence[Candidate]) -> list[Formula]:
+def _choose_formulas(candidates: Sequence[Candidate]) -> list[Formula]:
     """The first few; the last one is replaced by a straight line if there is none among them."""
     best = list(candidates[:N_FORMULAS])
     if all(candidate.function != "x" for candidate in best):
         best[-1] = next(candidate for candidate in candidates if candidate.function == "x")
-    return [
-        {"expression": candidate.expression, "r2": candidate.r2, "complexity": candidate.complexity}
-        for candidate in best
-    ]
-
-
-def _describe_support(support: Support) -> SupportInfo:
-    return {
-        "p01": support.p01,
-        "p50": support.p50,
-        "p99": support.p99,
-        "histogram": {
-            "edges": support.histogram_edges.tolist(),
-            "counts": [int(count) for count in support.histogram_counts],
-        },
-        "outside_grid": support.outside_grid,
-    }
+    return [describe(Formula, candidate) for candidate in best]
 
 
 class EdgePath(Closed):

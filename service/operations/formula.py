@@ -15,7 +15,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.explain.formula import Formulas
 from service.document.description import describe_text
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Name, OutputQuery, Version, about
+from service.operations.members import OutputQuery, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.headers import choose_media_type, find_header
@@ -75,9 +75,6 @@ class FormulaWindows(TypedDict):
 class FormulaResponse(OnReference):
     """A Pareto front of formulas by complexity and error."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Its unit; null if unknown.")]
     windows: FormulaWindows
@@ -88,9 +85,6 @@ class FormulaResponse(OnReference):
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:
     """Describes the chosen formulas."""
     return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
         **describe_span(served),
         "output": found.output,
         "unit": found.unit,

@@ -103,7 +103,7 @@ def head_of(served: Served) -> Answer:
     return {"model_name": served.name, "version": served.version, "checkpoint": served.checkpoint}
 
 
-def describe(cls: Callable[..., Described], source: object, **given: Any) -> Described:
+def describe(cls: Callable[..., Described], source: object, /, **given: Any) -> Described:
     """A typed dict of a class: its members are given, or the attributes of the same names.
 
     Arrays and tuples become lists; a member that is not required is left out where it is None.

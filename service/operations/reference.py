@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Closed, Name, OutputQuery, Version, about
+from service.operations.members import Answer, Closed, OutputQuery, about, head_of
 from service.operations.route import MODEL, Call, operation
 from service.wire.errors import ForbiddenError, UnknownValueError
 from service.wire.json import answer_json
@@ -52,7 +52,7 @@ ReferenceWarnings = Annotated[
 ]
 
 
-class OnReference(TypedDict):
+class OnReference(Answer):
     """Members of every answer about a model as a whole."""
 
     reference: ReferenceSpan
@@ -81,23 +81,17 @@ class ReferenceRow(TypedDict):
     newest: NotRequired[Annotated[list[float], about("Values of the features at the newest step, likewise.")]]
 
 
-class ReferenceList(TypedDict):
+class ReferenceList(Answer):
     """Reference windows in the order of time, without their values."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     reference_windows: Annotated[int, about("How many there are.")]
     offset: Annotated[int, about("Number of the first window listed.")]
     windows: Annotated[list[ReferenceRow], about("None where `offset` is beyond the last.")]
 
 
-class ReferenceWindow(TypedDict):
+class ReferenceWindow(Answer):
     """One reference window, in original units."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     index: Index
     reference_windows: Annotated[int, about("How many there are.")]
     instance: list[list[float]]
@@ -107,7 +101,7 @@ class ReferenceWindow(TypedDict):
 
 
 def describe_span(served: Served) -> OnReference:
-    """The reference windows of a model, with a warning where they are unlike the training rows."""
+    """The first members of an answer on reference windows, with a warning where they are unlike the training rows."""
     span = served.model.loaded.reference_span
     warnings: list[ReferenceWarning] = []
     if span.unlike_training:
@@ -115,6 +109,7 @@ def describe_span(served: Served) -> OnReference:
         message = f"the reference windows are unlike the training rows: {span.differences}"
         warnings.append({"code": "reference_unlike_training", "features": features, "message": message})
     return {
+        **head_of(served),
         "reference": {"windows": span.windows, "first": span.first, "last": span.last},
         "warnings": warnings,
     }
@@ -129,9 +124,7 @@ def describe_reference_window(served: Served, index: int) -> ReferenceWindow:
     """
     reference = served.model.reference
     return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
+        **head_of(served),
         "index": index,
         "reference_windows": len(reference.windows),
         "instance": reference.windows[index].tolist(),
@@ -151,9 +144,7 @@ def describe_references(served: Served, query: ReferencesQuery, contributions: A
     model = served.model
     numbers = range(len(model.reference))[query.offset : query.offset + query.limit]
     return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
+        **head_of(served),
         "reference_windows": len(model.reference),
         "offset": query.offset,
         "windows": [_describe_row(served, index, contributions) for index in numbers],

@@ -15,7 +15,7 @@ from kanmodel.explain import report
 from kanmodel.explain.report import Report
 from service.document.description import describe_text
 from service.models.registry import Served
-from service.operations.members import Checkpoint, Name, OutputQuery, Version, about
+from service.operations.members import OutputQuery, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import JSON, MARKDOWN, answer_json
@@ -39,9 +39,6 @@ class FindingInfo(TypedDict):
 class ReportResponse(OnReference):
     """The report on one output of a model."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output.")]
     findings: Annotated[list[FindingInfo], about("One per question.")]
 
@@ -49,9 +46,6 @@ class ReportResponse(OnReference):
 def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
     return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
         **describe_span(served),
         "output": report.output,
         "findings": [

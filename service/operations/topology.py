@@ -1,13 +1,8 @@
-"""The network as a graph, in the node-link form that networkx reads.
-
-The pruning rule, in queries and in answers.
-
-GET /v1/models/{model}/topology and GET /v1/models/{model}/topology/fidelity.
-"""
+"""GET /v1/models/{model}/topology and its fidelity: the pruned network as a graph; the pruning rule in requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NotRequired
 
@@ -20,22 +15,20 @@ from kanmodel.explain import pruning
 from kanmodel.explain.pruning import Fidelity, FidelityPoint, PruningRule, Thresholds
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.structure import NodeKind
-from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology import EdgeKind, Topology
 from kanmodel.model import Model
 from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
 from service.document.description import describe_picture
 from service.models.registry import Served
 from service.operations.members import (
-    Checkpoint,
     Closed,
     Color,
     FormatParameter,
     Interval,
-    Name,
     OutputQuery,
     ThemeParameter,
-    Version,
     about,
+    describe,
 )
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
@@ -92,7 +85,7 @@ class RuleQuery(RuleMembers, OutputQuery):
     """Selects an output and a pruning rule."""
 
 
-class Rule(TypedDict):
+class AppliedRule(TypedDict):
     """The applied pruning rule, in the form of the query."""
 
     metric: Annotated[Metric, about("The metric that ranked the edges.")]
@@ -115,19 +108,19 @@ def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, in
     return tuple(sorted(found))
 
 
-def describe_rule(rule: PruningRule) -> Rule:
+def describe_rule(rule: PruningRule) -> AppliedRule:
     """Describes a rule whose metric is known."""
     assert rule.metric is not None, "the rule of a topology has its metric"
-    described: Rule = {"metric": rule.metric, "fill": rule.fill}
-    if rule.thresholds is not None:
-        described["node_threshold"] = rule.thresholds.node
-        described["edge_threshold"] = rule.thresholds.edge
-        described["input_threshold"] = rule.thresholds.input
-    elif rule.fidelity is not None:
-        described["fidelity"] = rule.fidelity
-    if rule.without:
-        described["without"] = [":".join(map(str, edge)) for edge in rule.without]
-    return described
+    thresholds, without = rule.thresholds, [":".join(map(str, edge)) for edge in rule.without]
+    return describe(
+        AppliedRule,
+        rule,
+        fidelity=None if thresholds else rule.fidelity,
+        node_threshold=thresholds and thresholds.node,
+        edge_threshold=thresholds and thresholds.edge,
+        input_threshold=thresholds and thresholds.input,
+        without=without or None,
+    )
 
 
 class TopologyQuery(RuleQuery):
@@ -172,11 +165,8 @@ class Count(TypedDict):
 class GraphInfo(OnReference):
     """What the graph is of."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output.")]
-    rule: Rule
+    rule: AppliedRule
     fidelity: FidelityInfo
     nodes: Annotated[Count, about("Nodes, sub-nodes not counted.")]
     edges: Annotated[Count, about("Edges that hold functions (kind `edge`).")]
@@ -259,9 +249,6 @@ class FidelityPointInfo(TypedDict):
 class FidelityCurve(OnReference):
     """Cost against size: where the curve bends is the size that pays."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output.")]
     metric: Annotated[Metric, about("What the edges are ranked by.")]
     fill: Annotated[Fill, about("What stands for a pruned edge.")]
@@ -273,113 +260,62 @@ class FidelityCurve(OnReference):
 
 def describe_fidelity(fidelity: Fidelity) -> FidelityInfo:
     """What pruning costs."""
-    return {"r2": fidelity.r2, "mae": fidelity.mae, "mae_full": fidelity.mae_full}
+    return describe(FidelityInfo, fidelity)
+
+
+def describe_scores(scores: Mapping[str, float] | None) -> Scores | None:
+    """pykan's scores; None where there are too few reference windows."""
+    return None if scores is None else Scores(**scores)  # type: ignore[typeddict-item]
 
 
 def describe_fidelity_curve(
-    served: Served, output: int, query: FidelityQuery, points: Iterable[FidelityPoint]
+    served: Served, output: int, query: FidelityQuery, points: Sequence[FidelityPoint]
 ) -> FidelityCurve:
     """The curve that a query asks for."""
     return {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
         **describe_span(served),
-        "output": served.model.config.outputs[output],
+        "output": served.model.outputs[output],
         "metric": query.metric,
         "fill": query.fill,
         "reference_windows": len(served.model.reference),
-        "curve": [
-            {
-                "edges": point.edges,
-                "r2": point.fidelity.r2,
-                "mae": point.fidelity.mae,
-                "threshold": point.threshold,
-            }
-            for point in points
-        ],
+        "curve": [describe(FidelityPointInfo, one, r2=one.fidelity.r2, mae=one.fidelity.mae) for one in points],
     }
 
 
 def describe_topology(served: Served, topology: Topology, part: Topology, pruned: bool) -> TopologyResponse:
     """The graph of a part of what leads to the output; `pruned` leaves out what the rule does not keep."""
-    return {
-        "directed": True,
-        "multigraph": False,
-        "graph": _describe_graph(served, topology.upstream()),
-        "nodes": [_describe_node(node) for node in part.nodes if node.kept or not pruned],
-        "edges": [_describe_edge(edge) for edge in part.edges if edge.kept or not pruned],
-    }
+    whole, few = topology.upstream(), topology.reference_windows < MIN_INPUTS
+    graph = describe(
+        GraphInfo,
+        topology,
+        **describe_span(served),
+        rule=describe_rule(topology.rule),
+        fidelity=describe_fidelity(topology.fidelity),
+        nodes=_count([node.kept for node in whole.nodes if node.kind != "subnode"]),
+        edges=_count([edge.kept for edge in whole.kan_edges]),
+        scores_missing=f"scores need {MIN_INPUTS} reference windows, and there are fewer" if few else None,
+    )
+    nodes = [
+        describe(GraphNode, node, scores=describe_scores(node.scores), profile=dict(node.profile) or None)
+        for node in part.nodes
+        if node.kept or not pruned
+    ]
+    edges = [
+        describe(
+            GraphEdge,
+            edge,
+            space="model",
+            scores=describe_scores(edge.scores),
+            masked=edge.masked if edge.kind == "edge" else None,
+        )
+        for edge in part.edges
+        if edge.kept or not pruned
+    ]
+    return {"directed": True, "multigraph": False, "graph": graph, "nodes": nodes, "edges": edges}
 
 
-def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
-    described: GraphInfo = {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
-        **describe_span(served),  # type: ignore[typeddict-item]  # not required
-        "output": topology.output,
-        "rule": describe_rule(topology.rule),
-        "fidelity": describe_fidelity(topology.fidelity),
-        "nodes": _count(node for node in topology.nodes if node.kind != "subnode"),
-        "edges": _count(topology.kan_edges),
-        "reference_windows": topology.reference_windows,
-    }
-    if topology.reference_windows < MIN_INPUTS:
-        described["scores_missing"] = f"scores need {MIN_INPUTS} reference windows, and there are fewer"
-    return described
-
-
-def _count(parts: Iterable[TopologyNode | TopologyEdge]) -> Count:
-    kept = [part.kept for part in parts]
+def _count(kept: list[bool]) -> Count:
     return {"kept": sum(kept), "total": len(kept)}
-
-
-def _describe_node(node: TopologyNode) -> GraphNode:
-    described: GraphNode = {
-        "id": node.id,
-        "kind": node.kind,
-        "layer": node.layer,
-        "index": node.index,
-        "label": node.label,
-        "contribution": node.contribution,
-        "kept": node.kept,
-    }
-    if node.interval is not None:
-        described["interval"] = list(node.interval)
-    if node.scores is not None:
-        described["scores"] = Scores(**node.scores)  # type: ignore[typeddict-item]
-    if node.profile:
-        described["profile"] = dict(node.profile)
-    return described
-
-
-def _describe_edge(edge: TopologyEdge) -> GraphEdge:
-    described: GraphEdge = {
-        "source": edge.source,
-        "target": edge.target,
-        "kind": edge.kind,
-        "stage": edge.stage,  # type: ignore[typeddict-item]
-        "layer": edge.layer,
-        "i": edge.i,
-        "j": edge.j,
-        "space": "model",
-        "contribution": edge.contribution,
-        "kept": edge.kept,
-    }
-    if edge.kind == "edge":
-        described["masked"] = edge.masked
-    if edge.interval is not None:
-        described["interval"] = list(edge.interval)
-    if edge.outside_grid is not None:
-        described["outside_grid"] = edge.outside_grid
-    if edge.share is not None:
-        described["share"] = edge.share
-    if edge.scores is not None:
-        described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
-    if edge.opacity is not None:
-        described["opacity"] = edge.opacity
-    return described
 
 
 N_LINKS = 5000  # most links of each kind in a picture; of more, only the strongest are drawn
@@ -405,40 +341,37 @@ async def get_topology(call: Call) -> Response:
     topology = await call.deadline.wait(call.parts.results.topology(served, call.output, query.rule(served.model)))
     part = _select(topology, query)
 
-    def describe() -> Response:
-        if is_drawn:
-            return answer_svg(_draw(served, topology, part, query))
-        return answer_json(describe_topology(served, topology, part, query.pruned))
+    def answer() -> Response:
+        if not is_drawn:
+            return answer_json(describe_topology(served, topology, part, query.pruned))
+        picture = draw_topology(
+            replace(topology, name=served.name),
+            query.theme,
+            curves=served.model.curves(curved_edges(part), N_POINTS),
+            pruned=query.pruned,
+            color=query.color,
+            through=query.through,
+            n_links=N_LINKS,
+        )
+        return answer_svg(picture)
 
-    n_nodes = sum(node.kept or not query.pruned for node in part.nodes)
-    n_edges = (
-        count_links(part, query.pruned, N_LINKS)
-        if is_drawn
-        else sum(edge.kept or not query.pruned for edge in part.edges)
-    )
-    cost = estimate_graph(n_nodes + n_edges, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
-    return await call.parts.work.run(describe, "explanation", cost, deadline=call.deadline)
+    n_parts = sum(node.kept or not query.pruned for node in part.nodes)
+    n_parts += count_links(part, query.pruned, N_LINKS) if is_drawn else len(part.edges)
+    cost = estimate_graph(n_parts, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
+    return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
 
 
-@operation(
-    "GET",
-    f"{MODEL}/topology/fidelity",
-    "topology",
-    "read",
-    FidelityCurve,
-    query=FidelityQuery,
-    is_cached=True,
-)
+@operation("GET", f"{MODEL}/topology/fidelity", "topology", "read", FidelityCurve, query=FidelityQuery, is_cached=True)
 async def get_fidelity_curve(call: Call) -> Response:
     """Returns the fidelity against the number of edges, from all towards none, removing the weakest first."""
     served, query, output = call.served, call.query, call.output
     points = await call.deadline.wait(call.parts.results.fidelity_curve(served, output, query.metric, query.fill))
 
-    def describe() -> Response:
+    def answer() -> Response:
         return answer_json(describe_fidelity_curve(served, output, query, points))
 
     cost = estimate_description(len(points))
-    return await call.parts.work.run(describe, "explanation", cost, deadline=call.deadline)
+    return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
 
 
 def _select(topology: Topology, query: TopologyQuery) -> Topology:
@@ -452,15 +385,3 @@ def _select(topology: Topology, query: TopologyQuery) -> Topology:
         return part if query.through is None else part.through(query.through, only_kept=query.pruned)
     except UnknownNameError as error:
         raise unusable("through", f"must be the id of a node: {error}") from error
-
-
-def _draw(served: Served, topology: Topology, part: Topology, query: TopologyQuery) -> bytes:
-    return draw_topology(
-        replace(topology, name=served.name),
-        query.theme,
-        curves=served.model.curves(curved_edges(part), N_POINTS),
-        pruned=query.pruned,
-        color=query.color,
-        through=query.through,
-        n_links=N_LINKS,
-    )

@@ -1,35 +1,29 @@
-"""TODO."""
+"""POST /v1/models/{model}:whatif: forecasts with one feature changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
-from pydantic import ConfigDict
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.what_if import DEFAULT_POINTS
-from kanmodel.explain.what_if import WhatIf as Curves
-from service.models.registry import Served
+from kanmodel.model import Model
 from service.operations.alternative import (
-    _WINDOWS,
-    Alternative,
-    Shared,
-    _read_features,
-    _read_steps,
+    Plan,
+    Reading,
+    WindowsAnswer,
+    WindowsRequest,
     answer,
-    refuse_costly,
+    read_features,
+    read_steps,
 )
-from service.operations.members import Closed, Features, Output, Steps, UnitOf, about
+from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import ONE_FORM, Columns, Instances
-from service.settings import Settings
-from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.errors import unusable
-from service.wire.windows import read_output, read_windows
 from service.work.estimates import NUMBER, OBJECTS
 
+N_ARRAYS = 3  # of a curve
 WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value"])
 
 
@@ -41,14 +35,9 @@ class Shift(Closed):
     points: Annotated[int, about("Number of constants, at most `max_points`.", ge=2, strict=True)] = DEFAULT_POINTS
 
 
-class WhatIfRequest(Closed):
+class WhatIfRequest(WindowsRequest):
     """Windows, and the changes to try."""
 
-    model_config = ConfigDict(json_schema_extra=ONE_FORM)
-
-    instances: Instances = None
-    columns: Columns = None
-    output: Output = None
     features: Features = None
     steps: Steps = None
     shift: Annotated[
@@ -72,84 +61,10 @@ class ResponseCurve(TypedDict):
     """For each, whether a changed value is outside the feature's training range."""
 
 
-class WhatIfResponse(Shared):
+class WhatIfResponse(WindowsAnswer):
     """Forecasts of changed windows."""
 
     curves: Annotated[list[list[ResponseCurve]], about("By instance, then by feature in the order of the request.")]
-
-
-def describe_curves(found: Curves, output: int) -> list[list[ResponseCurve]]:
-    """The curves of one output."""
-    return [
-        [
-            {
-                "feature": curve.feature,
-                "unit": curve.unit,
-                "kind": curve.kind,
-                "values": curve.values.tolist(),
-                "predictions": curve.predictions[:, output].tolist(),
-                "outside_training_range": curve.outside_training_range.tolist(),
-            }
-            for curve in curves
-        ]
-        for curves in found
-    ]
-
-
-_OF_CURVE = 3  # arrays of a curve
-
-
-@dataclass(frozen=True)
-class WhatIf(Alternative):
-    """Forecasts with one feature changed; see `kanmodel.model.Model.what_if`."""
-
-    features: tuple[str, ...]
-    steps: tuple[int, ...] | None
-    shift: tuple[float, float, int] | None
-    points: int
-
-    @property
-    def forecasts(self) -> int:
-        """One for each window, feature and point."""
-        return len(self.windows) * len(self.features) * self.points
-
-    @property
-    def n_bytes(self) -> int:
-        """The curves as objects and as JSON, and the changed windows of one of them."""
-        n_outputs = len(self.served.model.outputs)
-        curves = self.forecasts * (_OF_CURVE * NUMBER * (1 + OBJECTS) + 8 * n_outputs)
-        return curves + 3 * self.points * int(self.windows[0].nbytes)
-
-    def answer(self) -> dict[str, Any]:
-        """The curves."""
-        found = self.served.model.what_if(self.windows, self.features, self.steps, self.shift, points=self.points)
-        return {"curves": describe_curves(found, self.output)}
-
-
-def read_what_if(body: bytes, served: Served, settings: Settings) -> WhatIf:
-    """Parses and validates the body of a `:whatif` request.
-
-    Raises:
-        DataError: the body is invalid; the error names each place.
-        UnknownValueError: there is no such output.
-    """
-    document = parse_windows(body, find_limits(served.model, settings))
-    request = validate_request(WhatIfRequest, document, unread=_WINDOWS)
-    config, shift = served.model.config, request.shift
-    if shift is not None and shift.points > settings.max_points:
-        message = f"must be at most {settings.max_points} (max_points), but is {shift.points}"
-        raise unusable("shift.points", message, "limit_exceeded")
-    question = WhatIf(
-        served=served,
-        windows=read_windows(document, served.model, settings.max_windows),
-        output=read_output(request.output, config),
-        features=_read_features(request.features, config),
-        steps=_read_steps(request.steps, config),
-        shift=None if shift is None else (shift.from_, shift.to, shift.points),
-        points=DEFAULT_POINTS if shift is None else shift.points,
-    )
-    refuse_costly(question, settings.max_path_nodes)
-    return question
 
 
 @operation("POST", f"{MODEL}:whatif", "alternatives", "explain", WhatIfResponse, body=WhatIfRequest)
@@ -158,4 +73,35 @@ async def what_if(call: Call) -> Response:
 
     Every number is what `:predict` returns for the changed window, up to rounding.
     """
-    return await answer(call, read_what_if)
+    return await answer(call, WhatIfRequest, _make_plan)
+
+
+def _make_plan(reading: Reading[WhatIfRequest]) -> Plan:
+    """One forecast for each window, feature and point; holds the curves, and the changed windows of one of them."""
+    asked, windows, config, most = (
+        reading.asked,
+        reading.windows,
+        reading.served.model.config,
+        reading.settings.max_points,
+    )
+    shift = None if asked.shift is None else (asked.shift.from_, asked.shift.to, asked.shift.points)
+    points = DEFAULT_POINTS if shift is None else shift[2]
+    if points > most and shift is not None:
+        raise unusable("shift.points", f"must be at most {most} (max_points), but is {points}", "limit_exceeded")
+    features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
+    n_forecasts = len(windows) * len(features) * points
+    n_bytes = n_forecasts * (N_ARRAYS * NUMBER * (1 + OBJECTS) + 8 * len(config.outputs))
+
+    def find(model: Model) -> dict[str, Any]:
+        found = model.what_if(windows, features, steps, shift, points=points)
+        return {
+            "curves": [
+                [
+                    describe(ResponseCurve, curve, predictions=curve.predictions[:, reading.output].tolist())
+                    for curve in curves
+                ]
+                for curves in found
+            ]
+        }
+
+    return Plan(n_forecasts, n_bytes + 3 * points * int(windows[0].nbytes), find)

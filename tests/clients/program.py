@@ -18,7 +18,7 @@ from kanscope_client.models import (
     BaselineName,
     CompareRequest,
     CompareResponse,
-    ComparisonResponse,
+    ModelComparisonResponse,
     CounterfactualRequest,
     CounterfactualResponse,
     Detail,
@@ -31,7 +31,7 @@ from kanscope_client.models import (
     PredictRequest,
     PredictResponse,
     Shift,
-    Target,
+    CounterfactualTarget,
     TopologyResponse,
     WhatIfRequest,
     WhatIfResponse,
@@ -70,7 +70,7 @@ shifted = what_if.sync(model, client=client, body=shift)
 assert isinstance(shifted, WhatIfResponse)
 assert shifted.curves[0][0].predictions[1] == forecast
 
-wanted = CounterfactualRequest(instances=instances, target=Target(at_most=forecast + 1))
+wanted = CounterfactualRequest(instances=instances, target=CounterfactualTarget(at_most=forecast + 1))
 found = counterfactual.sync(model, client=client, body=wanted)
 assert isinstance(found, CounterfactualResponse)
 assert found.counterfactuals[0].reached and not found.counterfactuals[0].changes
@@ -87,7 +87,7 @@ assert isinstance(compared, CompareResponse)
 assert compared.comparisons[0].difference == 0
 
 changed = get_comparison.sync(model, client=client, against_version="1")
-assert isinstance(changed, ComparisonResponse)
+assert isinstance(changed, ModelComparisonResponse)
 assert changed.difference == 0
 
 written = get_formula.sync(model, client=client, complexity=8)

@@ -79,7 +79,7 @@ export function create(page) {
     const query = { ...page.query, against_model: name, against_version: version, fidelity: values.fidelity ?? FIDELITY };
     const ask = { path: `${page.path}/comparison`, query };
     try {
-      const answer = /** @type {Schemas["ComparisonResponse"]} */ (await askJson(ask, signal));
+      const answer = /** @type {Schemas["ModelComparisonResponse"]} */ (await askJson(ask, signal));
       const names = [titleOf(answer.model_name, answer.version), titleOf(name, answer.against.version)];
       const toEdge = (/** @type {Schemas["EdgeChangeInfo"]} */ edge, /** @type {boolean} */ here) =>
         here ? page.link("edge", { edge: edgeKey(edge) }) : linkThere(chosen, page.output, edgeKey(edge));
@@ -100,7 +100,7 @@ export function create(page) {
   };
 
   /**
-   * @param {Schemas["ComparisonResponse"]} answer
+   * @param {Schemas["ModelComparisonResponse"]} answer
    * @param {string[]} names
    * @param {{model: string, version: string | undefined}} against
    * @param {AbortSignal} signal
@@ -201,7 +201,7 @@ async function readSource(source, page, signal) {
   return /** @type {Schemas["ReferenceWindow"]} */ (await askJson(ask, signal)).instance;
 }
 
-/** @param {Schemas["ComparisonResponse"]} answer */
+/** @param {Schemas["ModelComparisonResponse"]} answer */
 function tellCounts(answer) {
   const { came, went, bent, neither } = changedEdges(answer.edges);
   return (
@@ -228,7 +228,7 @@ function tellPart(part, changes, unit) {
   ];
 }
 
-/** @param {Schemas["ComparisonResponse"]} answer */
+/** @param {Schemas["ModelComparisonResponse"]} answer */
 function rowsOf({ features, edges }) {
   return [
     ...features.map(({ interval, ...feature }) => ({

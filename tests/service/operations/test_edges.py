@@ -8,7 +8,7 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import build_topology
-from service.operations.edges import _describe_formulas
+from service.operations.edges import _choose_formulas
 
 
 def test_the_answer_is_the_curve(service):
@@ -90,6 +90,6 @@ def test_a_straight_line_is_listed_once():
         for function, r2 in (("x", 0.5), ("sin", 0.9), ("exp", 0.8), ("tanh", 0.7), ("abs", 0.6), ("log", 0.55))
     ]
     for candidates, lines in (([*others[:2], line, *others[2:]], 2), ([*others, line], 4)):
-        described = [formula["complexity"] for formula in _describe_formulas(candidates)]
+        described = [formula["complexity"] for formula in _choose_formulas(candidates)]
         assert described.index(1) == lines
         assert described.count(1) == 1
