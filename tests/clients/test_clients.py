@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from thorough import few_of
 
 from service.document.__main__ import DOCUMENT
 
@@ -61,6 +62,7 @@ def check_answers(server, printed):
     }
 
 
+@pytest.mark.thorough("generates a client and checks its types")
 def test_the_python_client(server, tmp_path):
     """The generated Python client and a program with it pass the type checker and run."""
     generator = TOOLS / "bin" / "openapi-python-client"
@@ -75,6 +77,7 @@ def test_the_python_client(server, tmp_path):
     check_answers(server, run(folder, python, program, str(server.base_url), "nyc-weather", WINDOW))
 
 
+@pytest.mark.thorough("generates a client and checks its types")
 def test_the_typescript_client(server, tmp_path):
     """The types of openapi-typescript and a program with openapi-fetch pass the type checker and run."""
     modules = TOOLS / "node_modules"
@@ -97,7 +100,7 @@ def inferred(server):
     return explained["predictions"], [contributions], "inputs[0].shape must be [n, 24, 20], but is [1, 1, 20]"
 
 
-@pytest.mark.parametrize("package", EXISTING)
+@pytest.mark.parametrize("package", few_of(EXISTING, ("tritonclient",), "imports kserve for seconds"))
 def test_a_client_of_the_open_inference_protocol(server, package):
     """Triton's and KServe's clients request health, forecasts and explanations, in JSON and binary."""
     python = TOOLS / "bin" / "python"

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from playwright.sync_api import expect
+from thorough import few_of
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "screenshots"
@@ -42,7 +43,7 @@ def explain(server, instance, **options):
     return server.post(f"{MODEL}:explain", json={"instances": [instance], **options}).json()["explanations"][0]
 
 
-@pytest.mark.parametrize("look", ["desk", "dark", "phone"])
+@pytest.mark.parametrize("look", few_of(["desk", "dark", "phone"], ("desk",), "every view once more"))
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_loads_without_an_error(server, open_tab, view, look):
     """No view logs an error; on a phone only scrolled regions are wider than the screen; axe finds no violation.
@@ -66,6 +67,7 @@ def test_every_view_loads_without_an_error(server, open_tab, view, look):
     assert [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in serious] == []
 
 
+@pytest.mark.thorough("every view of two more models")
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("model", ["front", "head"])
 def test_every_shape_of_model_shows(server, open_tab, model, view):

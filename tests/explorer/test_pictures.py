@@ -60,6 +60,7 @@ def test_pictures_are_saved_as_they_look(server, open_tab, scheme):
     assert tab.problems == []
 
 
+@pytest.mark.thorough("three sizes of screen")
 @pytest.mark.parametrize("width", [390, 1440, 2560])
 def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
     """The whole network is visible at first at any screen width; it can be zoomed, moved and fitted again."""
@@ -186,6 +187,7 @@ def test_a_hint_does_not_cover_its_part(server, open_tab):
         assert overlap == 0
 
 
+@pytest.mark.thorough("views once more, on paper")
 @pytest.mark.parametrize("view", ["forecast", "features", "network", "report"])
 def test_paper_is_light_and_holds_all_columns(server, open_tab, view):
     """Printed from the dark theme, text is dark on white, and no region is wider than a page."""

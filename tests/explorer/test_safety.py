@@ -41,6 +41,7 @@ def hostile(serve, tmp_path_factory) -> Iterator[httpx2.Client]:
         yield client
 
 
+@pytest.mark.thorough("every view once more")
 @pytest.mark.parametrize("view", VIEWS)
 def test_names_with_markup_stay_text(hostile, open_tab, view):
     """Names are shown literally, no element is created from them, and nothing runs."""

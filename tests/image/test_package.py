@@ -70,6 +70,7 @@ def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
     assert metadata.get_all("Classifier") and set(metadata.get_all("Classifier")) <= classifiers
 
 
+@pytest.mark.thorough("installs the wheel and starts it")
 def test_the_wheel_serves_without_the_repository(built: tuple[Path, Path], tmp_path: Path) -> None:
     """Installed into its own folder, the command serves the bundled model and the explorer from there."""
     site = tmp_path / "site"

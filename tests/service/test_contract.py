@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from thorough import examples
 
 from service.document.__main__ import DOCUMENT
@@ -31,6 +32,7 @@ def run_schemathesis(client, folder, *options):
     return run.stdout
 
 
+@pytest.mark.thorough("sends thousands of requests")
 def test_the_service_conforms_to_its_document(serve, tmp_path):
     """Requests that the document allows or forbids, alone or along links, get documented responses."""
     with serve(max_body_bytes=100_000, max_windows=50, max_points=500) as client:

@@ -155,11 +155,14 @@ def check_finite(value, path=""):
             check_finite(item, f"{path}[{place}]")
 
 
+MORE = pytest.mark.thorough("every operation for fifteen more models")
+
+
 @pytest.mark.parametrize(
     ("shape", "name"),
-    [("lstm", name) for name in MODELS]
+    [pytest.param("lstm", name, marks=() if name in ("one of all", "one window") else MORE) for name in MODELS]
     + [
-        (shape, name)
+        pytest.param(shape, name, marks=() if name == "one of all" else MORE)
         for shape in ("head", "front")
         for name in ("one of all", "one window of one feature", "no targets")
     ],

@@ -667,6 +667,7 @@ def long_table(tmp_path: Path) -> Path:
     return tmp_path / "rows.parquet"
 
 
+@pytest.mark.thorough("runs a long table in processes that are killed")
 def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path):
     """After SIGKILL, the next run completes the table, which equals that of an uninterrupted run."""
     log = tmp_path / "log"

@@ -58,6 +58,7 @@ def test_the_program_runs_from_end_to_end(tmp_path, table):
     assert document["metrics"] == load_checkpoint(second).metrics
 
 
+@pytest.mark.thorough("trains the bundled model")
 @pytest.mark.thorough("trains on the bundled table: 9 s")
 def test_the_bundled_model_is_that_of_its_readme(tmp_path, run):
     """The command in its README reproduces the model, which is small, sparse and more accurate than ridge."""
@@ -120,6 +121,7 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
     assert code == 0 and "persistence_r2" in load_checkpoint(file).metrics and "not measured" not in out
 
 
+@pytest.mark.thorough("trains and tunes a model")
 @pytest.mark.thorough("fine-tunes on the bundled table: 12 s")
 def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
     """Fine-tuning the bundled model with a high penalty leaves fewer relevant edges, which the table reports."""
@@ -137,6 +139,7 @@ def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
     assert "inputs outside their grids" in out
 
 
+@pytest.mark.thorough("trains and tunes a model")
 def test_a_radial_model_is_fine_tuned_with_default_options(tmp_path, table, run):
     """`train --from` works without options for a model without knots; updating its knots is refused."""
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"

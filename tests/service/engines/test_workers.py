@@ -175,6 +175,7 @@ def test_one_that_is_killed_is_replaced(workers):
     assert other in answered and killed not in answered
 
 
+@pytest.mark.thorough("starts its own processes")
 def test_sighup_replaces_the_processes_in_turn(start_workers):
     """Each request is answered meanwhile, and the gauges are those of the new processes."""
     with start_workers() as process:
@@ -191,6 +192,7 @@ def test_sighup_replaces_the_processes_in_turn(start_workers):
         assert not after & before
 
 
+@pytest.mark.thorough("starts its own processes")
 def test_sigterm_ends_a_restart(start_workers):
     """SIGTERM while a process does not become ready ends the command, as at any other time."""
     with start_workers(KANSCOPE_SHUTDOWN_TIMEOUT="1") as process:
@@ -237,6 +239,7 @@ def test_a_health_check_does_not_wait(silent):
     poll(lambda: not silent.is_alive(timeout=300))
 
 
+@pytest.mark.thorough("starts its own processes three times")
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTTOU, signal.SIGTERM)])
 def test_a_process_that_hangs_is_killed_when_the_others_have_ended(start_workers, signals):
     """SIGTERM ends the command within the time to drain and a few seconds, whichever of the processes are stopped."""
@@ -254,6 +257,7 @@ def test_a_process_that_hangs_is_killed_when_the_others_have_ended(start_workers
         assert len(killed) == len(pids)
 
 
+@pytest.mark.thorough("starts its own processes twice")
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
 def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
     """A process that is loading a large folder ends after the current file."""
@@ -305,6 +309,7 @@ def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
         assert set(statuses) == {200}
 
 
+@pytest.mark.thorough("starts its own processes")
 def test_workers_end_with_their_supervisor(start_workers):
     """If the supervisor is killed, the processes end, and the address becomes free."""
     with start_workers() as process:
