@@ -1,5 +1,4 @@
-"""The served models: a folder of checkpoints, the registry of versions, the models in memory, and the watcher.
+"""The served models: a folder of checkpoints, the registry of versions with those in memory, and the watcher.
 
-This package reads checkpoint files and holds loaded models within a budget of memory. It computes nothing with them,
-except one forecast and one explanation that warm up and test a model before it is served.
+Nothing here computes with them, except one forecast and one explanation that warm up and test a model.
 """

@@ -150,12 +150,7 @@ class Registry:
         return {entry.checkpoint: entry.served for entry in defaults if entry.checkpoint is not None}
 
     def choose(self, name: str, version: str | None = None, or_loading: bool = False) -> Entry:
-        """Returns a version that is ready.
-
-        Args:
-            name: the name of the model.
-            version: the version; None for the highest that is ready.
-            or_loading: whether it may still be loading.
+        """Returns a version of a model, by default the highest, that is ready, or may also be loading.
 
         Raises:
             UnknownModelError: there is no model of that name; the message lists those that exist.
@@ -182,9 +177,8 @@ class Registry:
         """Returns a model; if it is not in memory, it is loaded on this thread, once for all threads.
 
         Raises:
-            UnknownModelError: as `choose`, and so are the others.
-            UnknownVersionError: as `choose`.
-            NotReadyError: also if its file was replaced or deleted since the last scan.
+            UnknownModelError, UnknownVersionError: as `choose`.
+            NotReadyError: as `choose`, and if its file was replaced or deleted since the last scan.
         """
         while True:
             entry = self.choose(name, version, or_loading=True)

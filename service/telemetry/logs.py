@@ -15,9 +15,9 @@ import orjson
 from service.settings import Settings
 
 # Members of a request's state that its line has, if they are set.
-STATED = ("address", "client", "model", "checkpoint", "windows")
+LOGGED = ("address", "client", "model", "checkpoint", "windows")
 PIPE_BUF = 4096  # bytes that are written atomically when several processes share a pipe (POSIX)
-PEOPLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # format of plain text
+CONSOLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # format of plain text
 
 
 class RequestLog:
@@ -35,14 +35,14 @@ class RequestLog:
         self._stream = sys.stderr if stream is None else stream
         self._is_wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
         self._shared = {"event": "request", "level": "info", **_name_process(settings)}
-        self._dump = _dump_json if _is_json(settings, self._stream) else _dump_for_people
+        self._dump = _dump_json if _is_json(settings, self._stream) else _dump_for_console
         self._lines: list[bytes] = []
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
         """Adds the line of one request.
 
         Args:
-            state: the request's state: its id, and the members of `STATED` that are set.
+            state: the request's state: its id, and the members of `LOGGED` that are set.
             method: its method.
             route: template of its path.
             status: status of the answer.
@@ -52,7 +52,7 @@ class RequestLog:
             return
         line = {**self._shared, "timestamp": datetime.now(UTC), "id": state["request_id"], "method": method}
         line |= {"route": route, "status": status, "seconds": round(seconds, 6)}
-        line |= {name: state[name] for name in STATED if name in state}
+        line |= {name: state[name] for name in LOGGED if name in state}
         if not self._lines:
             asyncio.get_running_loop().call_soon(self.flush)
         self._lines.append(self._dump(line))
@@ -74,7 +74,7 @@ def configure_logging(settings: Settings) -> None:
     """Formats the records of the standard library's logging like the access log."""
     handler = logging.StreamHandler(sys.stderr)
     is_json = _is_json(settings, sys.stderr)
-    handler.setFormatter(_JsonFormatter(_name_process(settings)) if is_json else logging.Formatter(PEOPLE, CLOCK))
+    handler.setFormatter(_JsonFormatter(_name_process(settings)) if is_json else logging.Formatter(CONSOLE, CLOCK))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     logging.captureWarnings(True)
 
@@ -101,7 +101,7 @@ def _dump_json(line: dict[str, Any]) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
-def _dump_for_people(line: dict[str, Any]) -> bytes:
+def _dump_for_console(line: dict[str, Any]) -> bytes:
     clock = line.pop("timestamp").astimezone().strftime(CLOCK)
     level, event = line.pop("level").upper(), line.pop("event")
     members = " ".join(f"{name}={value}" for name, value in line.items())
