@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache, partial, wraps
-from inspect import Parameter, Signature, signature
+from inspect import signature
 from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
@@ -173,9 +173,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        parameters, hints = _parameters(function)
-        if hints:
-            _check_values(parameters.bind(*args, **kwargs).arguments, hints)
+        positional, hints = _parameters(function)
+        _check_values(dict(zip(positional, args, strict=False)) | kwargs, hints)
         return function(*args, **kwargs)
 
     return call
@@ -199,18 +198,15 @@ def _check_values(values: Mapping[str, object], hints: Mapping[str, Any]) -> Non
 
 
 @cache
-def _parameters(function: Callable[..., object]) -> tuple[Signature, dict[str, Any]]:
-    """The parameters of a function and their annotations, those that a TypedDict unpacks as if they were its own."""
+def _parameters(function: Callable[..., object]) -> tuple[list[str], dict[str, Any]]:
+    """The parameters that may be positional, and the annotations of all, also of those that a TypedDict unpacks."""
     given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
     hints = get_type_hints(SimpleNamespace(__annotations__=given), getattr(function, "__globals__", {}))
-    parameters = signature(function)
-    for name, hint in [*hints.items()]:
-        if get_origin(hint) is Unpack:
-            unpacked = get_type_hints(get_args(hint)[0])
-            own = [one for one in parameters.parameters.values() if one.name != name]
-            added = [Parameter(each, Parameter.KEYWORD_ONLY, default=...) for each in unpacked]
-            parameters, hints = parameters.replace(parameters=own + added), hints | unpacked
-    return parameters, {name: hint for name, hint in hints.items() if hint is not Any}
+    for unpacked in [get_args(hint)[0] for hint in hints.values() if get_origin(hint) is Unpack]:
+        hints |= get_type_hints(unpacked)
+    parameters = signature(function).parameters.values()
+    positional = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    return positional, {name: hint for name, hint in hints.items() if not (hint is Any or get_origin(hint) is Unpack)}
 
 
 def _check_value(place: str, value: Any, hint: Any) -> None:

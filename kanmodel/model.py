@@ -454,7 +454,7 @@ class Model(Result):
                 Nodes that only they connected are removed too; `fidelity` holds before their removal.
         """
         number = self._number_of(output)
-        return self._lay_out(number, self._rule(rule))
+        return self._lay_out(number, self._rule(**rule))
 
     def ablate(self, windows: Windows, output: str | None = None, **rule: Unpack[RuleArguments]) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
@@ -464,7 +464,7 @@ class Model(Result):
             output: its name; the first without.
             **rule: as for `topology`.
         """
-        number, chosen = self._number_of(output), self._rule(rule)
+        number, chosen = self._number_of(output), self._rule(**rule)
         read = read_windows(self.loaded, windows)
         predictions = self.loaded.predict(read)[:, number]
         topology, network = self._lay_out(number, chosen), self._ablate(number, chosen)
@@ -542,7 +542,7 @@ class Model(Result):
         if not numbers:
             raise DataError("outputs is empty", [Problem("outputs", "is empty")])
         measured = [self._measure(number) for number in numbers]
-        return Model(extract_subnetwork(self.loaded, measured, self._rule(rule)), self.name)
+        return Model(extract_subnetwork(self.loaded, measured, self._rule(**rule)), self.name)
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:
         """Fidelity of a pruned model's forecasts to those of the full model."""
@@ -709,9 +709,8 @@ class Model(Result):
     def _key(self, output: int, *question: Hashable) -> Hashable:
         return (self.loaded.sha256, output, *question)
 
-    def _rule(self, rule: RuleArguments) -> PruningRule:
-        thresholds, fill, without = rule.get("thresholds"), rule.get("fill", "mean"), rule.get("without", ())
-        return PruningRule.of(rule.get("fidelity"), rule.get("metric"), thresholds, fill, self.find_edges(without))
+    def _rule(self, **rule: Any) -> PruningRule:
+        return PruningRule.of(**rule | {"without": self.find_edges(rule.get("without", ()))})
 
     def _number_of(self, output: str | None) -> int:
         if output is None:

@@ -80,8 +80,7 @@ def count_windows(config: ModelConfig) -> int:
 def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Array]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
-    along = points_along(ends.starts, ends.ends, rule.nodes)
-    points = along.flatten(0, 1).requires_grad_()
+    points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
     with torch.enable_grad():
         trace = model.frozen.trace(points)
         values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
@@ -93,8 +92,8 @@ def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Ar
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
     errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
-    passed = PassedNodes.of(trace, (n, N_NODES))
-    move, _ = measure_moves(model.frozen, model.node_ranges, along, rule.nodes, passed)
+    passed = PassedNodes.of(points, trace, (n, N_NODES))
+    move, _ = measure_moves(model.frozen, model.node_ranges, rule.nodes, passed)
     return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), divide_at=np.full(n, 0.5))
 
 

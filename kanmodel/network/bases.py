@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import inf, pi, sqrt
 from typing import ClassVar
 
 import torch
@@ -84,6 +84,10 @@ class Basis(ABC):
         Positions ascend with u, and do not change where the functions do not vary. None if they have no bumps.
         """
         return None
+
+    def half_bump(self, tensors: Tensors) -> Tensor | float:
+        """A length over which positions rise by at most 1/2, for each input, (n_in,), or for all."""
+        return inf
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
         """Ends of each input's interval beyond which its functions decay to zero, two of (n_in,); None without."""
@@ -173,7 +177,10 @@ class MexicanHat(Basis):
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
         scale, at = tensors["scale"].abs(), tensors["translation"]
         low, high = (at - HAT_REACH * scale).amin(dim=0), (at + HAT_REACH * scale).amax(dim=0)
-        return u.clamp(low, high) / (2 * scale.amin(dim=0))  # the middle, between two zeros
+        return u.clamp(low, high) / (2 * self.half_bump(tensors))
+
+    def half_bump(self, tensors: Tensors) -> Tensor:
+        return tensors["scale"].abs().amin(dim=0)  # half of the middle, between two zeros
 
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Hats(tensors)
@@ -259,7 +266,16 @@ class BSpline(Basis):
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
         """A basis function lies over order + 1 intervals."""
-        return splines.count_intervals(u, tensors["grid"]) / (self.order + 1)
+        grid, values = tensors["grid"].contiguous(), u.flatten(0, -2).T.contiguous()  # (n_in, n_values)
+        above = torch.searchsorted(grid, values, right=True).clamp(1, grid.shape[1] - 1)
+        low, high = grid.gather(1, above - 1), grid.gather(1, above)
+        share = ((values - low) / (high - low)).nan_to_num(0).clamp(0, 1)
+        return ((above - 1 + share) / (self.order + 1)).T.view(u.shape)
+
+    def half_bump(self, tensors: Tensors) -> Tensor:
+        """Half of a bump's intervals, rounded down, where they are shortest; no length for steps, of one interval."""
+        grid, half = tensors["grid"], (self.order + 1) // 2
+        return (grid[:, half:] - grid[:, : grid.shape[1] - half]).amin(dim=1)
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, self.order], tensors["grid"][:, -self.order - 1]
@@ -303,7 +319,10 @@ class _Radial(Basis):
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
         first, last = self.core(tensors)
         reach = RADIAL_REACH * self.denominator
-        return u.clamp(first - reach, last + reach) / (2 * RADIUS * self.denominator)
+        return u.clamp(first - reach, last + reach) / (2 * self.half_bump(tensors))
+
+    def half_bump(self, tensors: Tensors) -> float:
+        return RADIUS * self.denominator
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, 0], tensors["grid"][:, -1]
@@ -379,6 +398,9 @@ class Chebyshev(Basis):
         """T_n(cos angle) = cos(n angle)."""
         return self.degree / pi * (pi - torch.acos(torch.tanh(u)))
 
+    def half_bump(self, tensors: Tensors) -> float:
+        return pi / 2 / self.degree if self.degree else inf
+
     def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
         angle = torch.acos(torch.tanh(low)) - torch.acos(torch.tanh(high))
         return angle.unsqueeze(1) * (tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype))
@@ -418,6 +440,9 @@ class Fourier(Basis):
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
         return self.frequencies / pi * u
+
+    def half_bump(self, tensors: Tensors) -> float:
+        return pi / 2 / self.frequencies
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         angle = u.unsqueeze(-1) * self._k(u)

@@ -70,14 +70,16 @@ class NodeRanges:
     """Usual intervals of a network's values, model units: their range on the reference windows, over all steps.
 
     A recurrent unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither
-    open nor closed. `edges` are the largest sums of the magnitudes of the edges into each sub-node, (n_subnodes,) of
-    each layer, front first; float64, infinite where it is 0.
+    open nor closed. `half_bumps` are the moves of each input of the head's layers that pass at most half a bump,
+    NaN if unknown, as with a front. `edges` are the largest sums of the magnitudes of the edges into each sub-node,
+    (n_subnodes,) of each layer, front first; float64, infinite where it is 0.
     """
 
     features: Intervals
     gates: Intervals | None  # pre-activations of the gates of each layer and direction; None without a recurrent part
     front: Intervals | None  # nodes of the front's layers; None without a front
     nodes: Intervals  # inputs of the head, and the nodes of its layers
+    half_bumps: Tensor
     edges: tuple[Tensor, ...]
 
 
@@ -107,6 +109,7 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
         gates,
         Intervals.of(nodes[:depth]) if depth else None,
         Intervals.of([readout, *nodes[depth:]]),
+        torch.cat([torch.nan * layer.half_bump if depth else layer.half_bump for layer in network.stages["head"]]),
         tuple(torch.where(magnitude > 0, magnitude, torch.inf) for magnitude in largest),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -66,13 +67,12 @@ class Network(nn.Module):
         self.head = nn.ModuleList(KANLayer(layer, generator) for layer in config.head)
         self.to(getattr(torch, config.dtype))
 
-    @property
+    @cached_property
     def stages(self) -> Mapping[str, Sequence[KANLayer]]:
         """The layers by stage name, in the order of the data."""
-        layers = {stage: getattr(self, stage) for stage in self.config.stages}
-        return {stage: [layer for layer in layers[stage] if isinstance(layer, KANLayer)] for stage in layers}
+        return {stage: list(getattr(self, stage)) for stage in self.config.stages}
 
-    @property
+    @cached_property
     def layers(self) -> dict[LayerKey, KANLayer]:
         """The layers by (stage, layer), in the order of the data."""
         return {(stage, number): layer for stage, layers in self.stages.items() for number, layer in enumerate(layers)}

@@ -265,7 +265,7 @@ class ModelConfig:
             found = self.head[-1].n_out if self.head else "no layer"
             raise ConfigError(f"head must end in {n_outputs} nodes, horizon x targets, but ends in {found}")
 
-    @property
+    @cached_property
     def stages(self) -> dict[str, Layers]:
         """The layers by stage name, in the order of the data; an empty front is left out."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
@@ -325,7 +325,7 @@ class ModelConfig:
         """Steps and features of one window."""
         return self.lookback, len(self.features)
 
-    @property
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of a window's last axis."""
         return tuple(f.name for f in self.features)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import sqrt
+from math import nan, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -334,6 +334,12 @@ class KANLayer(nn.Module):
             if edge.function in IN_BUMPS and self.symbolic_mask[number] != 0:
                 a, b, *_ = self.symbolic_affine[number]
                 yield IN_BUMPS[edge.function](a * v[..., edge.i, None] + b)
+
+    @property
+    def half_bump(self) -> Tensor:
+        """See `Basis.half_bump`, (n_in,); NaN where transforms or formulas change the positions."""
+        length = nan if self.config.before or self.config.symbolic else self.config.basis.half_bump(self._tensors())
+        return torch.as_tensor(length, dtype=self.mask.dtype).expand(self.config.n_in)
 
     def nodes(self, subnodes: Tensor) -> Tensor:
         """Affine maps and products after the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""

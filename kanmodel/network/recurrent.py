@@ -191,11 +191,11 @@ class RecurrentTrace(NamedTuple):
 class FrozenRecurrent:
     """The recurrent part without the checks that torch's module makes in every call, half of its time for one window.
 
-    `gate_weights` are those of each layer's directions.
+    `gate_weights` are those of each layer's directions; where it `has_affine_gates`, `gates` are affine maps.
     """
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
-        self.config, self._kind = config, KINDS[config.cell]
+        self.config, self._kind, self.has_affine_gates = config, KINDS[config.cell], KINDS[config.cell].affine
         self._weights = [weight for weight in module._flat_weights if weight is not None]
         self._directions = 2 if config.bidirectional else 1
         n = 4 if config.bias else 2  # weights of a direction
@@ -225,11 +225,6 @@ class FrozenRecurrent:
         (batch, lookback, n_gates * hidden_size), gates in torch's order.
         """
         return self._gates(trace, self.gate_weights)
-
-    @property
-    def has_affine_gates(self) -> bool:
-        """Whether `gates` are affine maps of inputs and states."""
-        return self._kind.affine
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
         """Upper bounds |W| |move| of the moves of affine `gates`, from those of steps and states, not negative."""

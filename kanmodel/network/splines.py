@@ -23,15 +23,6 @@ def extend_grid(core: Tensor, order: int) -> Tensor:
     return torch.cat([core[:, :1] - spacing * steps.flip(0), core, core[:, -1:] + spacing * steps], dim=1)
 
 
-def count_intervals(x: Tensor, grid: Tensor) -> Tensor:
-    """How many intervals of the knots (n_in, n_knots) lie below values (..., n_in), with the share of their own."""
-    values = x.movedim(-1, 0).flatten(1).contiguous()  # (n_in, n_values)
-    above = torch.searchsorted(grid.contiguous(), values, right=True).clamp(1, grid.shape[1] - 1)
-    low, high = grid.gather(1, above - 1), grid.gather(1, above)
-    share = ((values - low) / (high - low)).nan_to_num(0).clamp(0, 1)
-    return (above - 1 + share).view(x.shape[-1], *x.shape[:-1]).movedim(0, -1)
-
-
 def basis(x: Tensor, grid: Tensor, order: int) -> Tensor:
     """Values of every basis function, (batch, n_in, G+k), by the Cox-de Boor recursion (de Boor 1978, eq. IX.14).
 

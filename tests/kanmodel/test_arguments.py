@@ -122,18 +122,19 @@ def test_methods_refuse_wrong_arguments(kind, name, tmp_path, monkeypatch):
     """Whatever is given for an argument, a method answers or raises a `KanscopeError`; a foreign object it refuses."""
     monkeypatch.chdir(tmp_path)
     method = getattr(results()[kind], name)
-    parameters = [one for one in _parameters(inspect.unwrap(method))[0].parameters.values() if one.name != "self"]
-    parameters = [one for one in parameters if one.kind is not Parameter.VAR_POSITIONAL]
+    own = signature(method).parameters.values()
+    named = [one.name for one in own if one.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+    arguments = {*named, *_parameters(inspect.unwrap(method))[1]} - {"self"}
     base = BASE[name]() if name in BASE else {}
     if kind == "Topology":
         base = {"edge": {"stage": "head", "layer": 0, "i": 0, "j": 0}, "through": {"node": "lstm:0"}}.get(name, {})
     if "windows" in signature(method).parameters and name != "compare":
         base = {"windows": windows(), **base}
     place = ("head:0:0:0",) if (kind, name) == ("Model", "edge") else ()
-    for parameter in parameters:
+    for argument in sorted(arguments):
         for value in (*WRONG, FOREIGN):
-            found = refused(lambda **given: method(*place, **base | given), parameter.name, value)
-            assert found or value is not FOREIGN, parameter
+            found = refused(lambda **given: method(*place, **base | given), argument, value)
+            assert found or value is not FOREIGN, argument
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

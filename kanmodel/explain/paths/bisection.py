@@ -207,9 +207,10 @@ class Walk(NamedTuple):
         """Integrals over parts, with twice as many nodes if that is likely to reach the accepted error (n,) of each."""
         n_nodes = samples.outputs.shape[1]
         found, rate = self._integrate(ends, samples)
-        open_ = ~found.within(accepted)
+        error, is_dense = found.error, found.move <= MAX_MOVE
+        open_ = ~((error <= accepted) & is_dense)
         if n_nodes >= self.n_nodes:
-            open_ &= (found.move <= MAX_MOVE) & (found.error * rate <= accepted)
+            open_ &= is_dense & (error * rate <= accepted)
         if n_nodes >= (2 * self.n_nodes - 1 if self.halvings else self.n_nodes) or not open_.any():
             return found
         some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
@@ -227,59 +228,79 @@ class Walk(NamedTuple):
         arrays = [nested.steps, *(values for layer in layers for values in layer[2:] if values is not None)]
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
         errors, rate = estimate_errors(entries, residual)
-        points = path.points_along(ends.starts, ends.ends, rule.nodes)
-        move, crossings = measure_moves(self.network, self.ranges, points, rule.nodes, samples.passed)
-        slopes = [self.spread / edges for edges in self.ranges.edges]
-        hidden = measure_hidden(self.network, slopes, points, samples, crossings)
-        errors, n_of_rule = np.append(errors, hidden[:, None], axis=1), np.full(n, n_nodes)
+        move, doubtful = measure_moves(self.network, self.ranges, rule.nodes, samples.passed)
+        hidden = self._measure_hidden(samples, doubtful)
+        errors, n_of_rule = np.concatenate([errors, hidden[:, None]], axis=1), np.full(n, n_nodes)
         kinks = divide_at_kinks(network, samples.passed, rule.nodes)
         return Integrals(take(nested, slice(n)), errors, residual[0], move, n_of_rule, kinks), rate
 
+    def _measure_hidden(self, samples: PathSamples, doubtful: Tensor | None) -> Array:
+        """The mean effect on the output of what the functions on edges do between the points, (n,).
+
+        Where that is `doubtful`, see `measure_moves`, each function is evaluated at `FINER` times as many, and compared
+        with the polynomial through its values at the points, by which the rule replaces it. A least gradient of the
+        output by the sub-nodes is assumed: it may be 0 at all points and not between them.
+        """
+        n, n_points = samples.outputs.shape
+        if doubtful is None or not bool(doubtful.any()):
+            return np.zeros(n)
+        effect = torch.zeros(n, dtype=torch.float64)
+        between = torch.from_numpy(interpolation(n_points, FINER))
+        weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
+        of_layers = _inputs(samples.passed), samples.edges, samples.subnodes_gradient, self.ranges.edges, doubtful
+        layers = zip(self.network.network.layers, *of_layers, strict=True)
+        for (stage, number), inputs, edges, gradient, largest, chosen in layers:
+            size = max(1, AT_ONCE // (FINER * edges[0].numel()))
+            for paths in chosen.nonzero().flatten().split(size) if bool(chosen.any()) else ():
+                along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
+                found = self.network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
+                hidden = (found - between @ edges[paths].double().flatten(2)).abs_()
+                mean = (weights @ hidden).view(len(paths), *edges.shape[2:]).sum(dim=3)  # (n_paths, rows, n_subnodes)
+                slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
+                effect[paths] += (mean * slope).sum(dim=(1, 2))
+        return effect.numpy()
+
 
 def measure_moves(
-    network: FrozenNetwork, ranges: NodeRanges, points: Tensor, nodes: Array, passed: PassedNodes
-) -> tuple[Array, Tensor]:
+    network: FrozenNetwork, ranges: NodeRanges, nodes: Array, passed: PassedNodes
+) -> tuple[Array, Tensor | None]:
     """The largest move of any value between neighbouring points of each path, and what it skips of bumps on edges.
 
-    Args:
-        network: the network.
-        ranges: usual ranges of its nodes.
-        points: of the paths, (n, n_points, lookback, n_features).
-        nodes: their positions on the paths, (n_points,).
-        passed: values of the network's nodes at the points.
+    `passed` are the values at the points, `nodes` the positions of these on the paths, (n_points,).
 
     Returns:
         The move, (n,), in widths of the value's usual interval, up to `MAX_MOVE` perhaps an upper bound; at least the
-        part of a bump that not even functions at `FINER` times as many points show. And the largest part of a bump on
-        an edge of each KAN layer that lies between two points, (n_layers, n).
+        part of a bump that not even functions at `FINER` times as many points show. And whether a large part of a bump
+        on an edge of each KAN layer may lie between two points, where these do show it, (n_layers, n); None: nowhere.
     """
-    gap = float(np.diff(nodes).max())
+    points, gap = passed.features, float(np.diff(nodes).max())
     whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
     behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
+    steps = _largest_steps(behind)
     moves = [
         _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
-        _largest_node_move(ranges.nodes, behind),
+        _bounded(ranges.nodes.bound_move(steps), lambda paths: ranges.nodes.largest_move(behind[paths])),
     ]
-    if ranges.front is not None:
-        moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
-    if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
-        moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
-    layers = zip(network.network.layers.values(), _inputs(points, passed), strict=True)
-    crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
-    beyond = torch.where(crossings <= FINER * MAX_MOVE, 0, crossings).amax(dim=0).double().numpy()
-    return np.maximum(torch.stack(moves).amax(dim=0).double().numpy(), beyond), crossings
+    if (usual := ranges.front) is not None:
+        front = torch.cat(passed.front, dim=-1)
+        moves.append(_bounded(usual.bound_move(_largest_steps(front)), lambda paths: usual.largest_move(front[paths])))
+    if ranges.gates is not None and network.recurrent is not None:
+        entering = passed.front[-1] if passed.front else points
+        moves.append(_largest_gate_move(network.recurrent, ranges.gates, RecurrentTrace(entering, passed.states)))
+    doubtful = None
+    if not bool((steps[:, : len(ranges.half_bumps)] <= ranges.half_bumps).all()):
+        layers = zip(network.network.layers.values(), _inputs(passed), strict=True)
+        crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
+        beyond = ~(crossings <= FINER * MAX_MOVE)
+        doubtful = (crossings > MAX_MOVE) & ~beyond
+        moves.append(torch.where(beyond, crossings, 0).amax(dim=0))
+    return torch.stack(moves).amax(dim=0).double().numpy(), doubtful
 
 
 def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
     """The largest part of a bump between two points of inputs (n, n_points, rows, n_in), (n,)."""
     moves = [_largest_steps(at).flatten(1).amax(dim=1) for at in layer.in_bumps(inputs)]
     return torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs))
-
-
-def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
-    """The largest move of nodes (n, n_points, ..., n_nodes), (n,)."""
-    bound = intervals.bound_move(_largest_steps(values))
-    return _bounded(bound, lambda paths: intervals.largest_move(values[paths]))
 
 
 def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
@@ -320,39 +341,9 @@ def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
     return bound
 
 
-def measure_hidden(
-    network: FrozenNetwork, slopes: Sequence[Tensor], points: Tensor, samples: PathSamples, crossings: Tensor
-) -> Array:
-    """The mean effect on the output of what the functions on edges do between the points, (n,).
-
-    Where a large part of a bump may lie between two points, each function is evaluated at `FINER` times as many, and
-    compared with the polynomial through its values at the points, by which the rule replaces it. `slopes` are the least
-    gradients of the output by each layer's sub-nodes that are assumed, (n_subnodes,): it may be 0 at all points and not
-    between them. `crossings` are from `measure_moves`.
-    """
-    effect = torch.zeros(len(points), dtype=torch.float64)
-    doubtful = (crossings > MAX_MOVE) & (crossings <= FINER * MAX_MOVE)
-    if not bool(doubtful.any()):
-        return effect.numpy()
-    between = torch.from_numpy(interpolation(points.shape[1], FINER))
-    weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
-    inputs_of = _inputs(points, samples.passed)
-    layers = zip(network.network.layers, inputs_of, samples.edges, samples.subnodes_gradient, slopes, strict=True)
-    for ((stage, number), inputs, edges, gradient, least), chosen in zip(layers, doubtful, strict=True):
-        size = max(1, AT_ONCE // (FINER * edges[0].numel()))
-        for paths in chosen.nonzero().flatten().split(size) if bool(chosen.any()) else ():
-            along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
-            found = network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
-            hidden = (found - between @ edges[paths].double().flatten(2)).abs_()
-            mean = (weights @ hidden).view(len(paths), *edges.shape[2:]).sum(dim=3)  # (n_paths, rows, n_subnodes)
-            slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), least)
-            effect[paths] += (mean * slope).sum(dim=(1, 2))
-    return effect.numpy()
-
-
-def _inputs(points: Tensor, passed: PassedNodes) -> Sequence[Tensor]:
+def _inputs(passed: PassedNodes) -> Sequence[Tensor]:
     """The inputs of each KAN layer, front first, (n, n_points, rows, n_in)."""
-    front = (points, *passed.front[:-1]) if passed.front else ()
+    front = (passed.features, *passed.front[:-1]) if passed.front else ()
     return (*front, passed.readout.unsqueeze(2), *passed.head[:-1])
 
 
@@ -362,8 +353,8 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
     `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
     at, farthest = np.full(len(passed.readout), MIDDLE), np.full(len(passed.readout), MIDDLE - MARGIN)
-    low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
     for values in _arguments_of_kinks(network, passed):
+        low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
         before, after = values[:, :-1], values[:, 1:]
         share = (before / (before - after)).transpose(1, -1)  # (n, ..., n_points - 1)
         crossing = torch.where((before * after < 0).transpose(1, -1), low + gap * share, torch.nan).flatten(1).numpy()

@@ -6,7 +6,7 @@ Computations come in slices of one pass each, a few milliseconds, and pause betw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from kanmodel.data import Array
 from kanmodel.explain.paths.quadrature import Quadrature
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig
-from kanmodel.network.recurrent import RecurrentTrace, count_gates
+from kanmodel.network.recurrent import count_gates
 
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
@@ -27,13 +27,14 @@ Nested = TypeVar("Nested")
 
 def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
     """Maps a function of one array of each argument over equally nested tuples; what is no array is the first's."""
-    result: Any = nested[0]
-    if isinstance(result, tuple):
+    mapped: Any = nested[0]
+    if isinstance(mapped, tuple):
         parts = [map_arrays(function, *each) for each in zip(*nested, strict=True)]
-        result = result._make(parts) if hasattr(result, "_make") else tuple(parts)
-    elif isinstance(result, np.ndarray | Tensor):
-        result = function(*nested)
-    return cast(Nested, result)
+        mapped = mapped._make(parts) if hasattr(mapped, "_make") else tuple(parts)
+    elif hasattr(mapped, "shape"):
+        mapped = function(*nested)
+    result: Nested = mapped
+    return result
 
 
 def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
@@ -67,18 +68,19 @@ def paused(slices: Iterable[Nested]) -> Iterator[Nested]:
 class PassedNodes(NamedTuple):
     """Values of the network's nodes at the points of paths."""
 
+    features: Tensor  # the points, (n, n_points, lookback, n_features)
     front: tuple[Tensor, ...]  # after each layer of the front, (n, n_points, lookback, n_out)
     readout: Tensor  # the input of the head, (n, n_points, n_units)
     head: tuple[Tensor, ...]  # after each layer of the head, (n, n_points, 1, n_out)
-    recurrent: RecurrentTrace | None  # steps and states, (n, n_points, lookback, ...)
+    states: tuple[Tensor, ...]  # of each recurrent layer, (n, n_points, lookback, n_units)
 
     @classmethod
-    def of(cls, trace: Trace, paths: Sequence[int]) -> PassedNodes:
+    def of(cls, points: Tensor, trace: Trace, paths: Sequence[int]) -> PassedNodes:
         """The values of a trace of all points of paths, flattened over (n, n_points)."""
         stages = (trace.front, trace.head)
         front, head = (tuple(by_path(layer.nodes, paths, -1) for layer in stage) for stage in stages)
-        recurrent = map_arrays(lambda values: by_path(values, paths), trace.recurrent)
-        return cls(front, by_path(trace.readout, paths), head, recurrent)
+        states = tuple(by_path(each, paths) for each in trace.recurrent.states) if trace.recurrent else ()
+        return cls(by_path(points, paths), front, by_path(trace.readout, paths), head, states)
 
 
 def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
@@ -148,7 +150,7 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
     of_points, of_readout, of_logits = (by_path(each, paths) for each in gradients[:3])
     edges = tuple(by_path(layer.edges, paths, -1) for layer in layers)
     of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients[3:])
-    passed = PassedNodes.of(trace, paths)
+    passed = PassedNodes.of(batch, trace, paths)
     return PathSamples(by_path(outputs, paths), of_points, of_readout, of_logits, edges, of_subnodes, passed)
 
 
@@ -158,10 +160,10 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> Contrib
 
     `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
     """
-    n, outputs = len(change), _float64(samples.outputs)
-    gradients = rule.weights @ _float64(samples.gradient.flatten(2))  # (n, 3, lookback * n_features)
-    steps = _float64(change)[:, None] * gradients.reshape(n, 3, *change.shape[1:])
-    readout, logits = _float64(samples.passed.readout), _float64(samples.passed.head[-1].squeeze(2))
+    n, outputs = len(change), samples.outputs.double().numpy()
+    gradients = rule.weights @ samples.gradient.flatten(2).double().numpy()  # (n, 3, lookback * n_features)
+    steps = change.double().numpy()[:, None] * gradients.reshape(n, 3, *change.shape[1:])
+    readout, logits = samples.passed.readout.double().numpy(), samples.passed.head[-1].squeeze(2).double().numpy()
     of_nodes = [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
     of_readout, of_logits, *of_subnodes = _adjoints(rule, of_nodes)
     by_rule = (
@@ -181,9 +183,8 @@ def _adjoints(rule: Quadrature, gradients: Sequence[Tensor]) -> list[Array]:
     sum_k w_k g(a_k) h'(a_k) = sum_m (D^T w g)_m h(a_m), with D the differentiation matrix: by each of the rules.
     """
     n, n_nodes = gradients[0].shape[:2]
-    matrix = rule.products.transpose(0, 2, 1).reshape(3 * n_nodes, n_nodes)
-    adjoint = matrix @ _float64(torch.cat([gradient.flatten(2) for gradient in gradients], dim=2))
-    ends = np.cumsum([gradient[0, 0].numel() for gradient in gradients])
+    adjoint = rule.adjoints @ torch.cat([gradient.flatten(2) for gradient in gradients], dim=2).double().numpy()
+    ends = np.cumsum([gradient.shape[2:].numel() for gradient in gradients])
     return [
         part.reshape(n, 3, n_nodes, *gradient.shape[2:])
         for part, gradient in zip(np.split(adjoint, ends[:-1], axis=2), gradients, strict=True)
@@ -194,13 +195,9 @@ def _integrate_edges(adjoint: Array, values: Tensor) -> Array:
     """(n, 3, n_nodes, rows, n_subnodes) and (n, n_nodes, rows, n_subnodes, n_in) -> (n, 3, n_subnodes, n_in)."""
     n, _, _, _, n_subnodes = adjoint.shape
     by_subnode = adjoint.transpose(0, 4, 1, 2, 3).reshape(n, n_subnodes, 3, -1)
-    edges = _float64(values.permute(0, 3, 1, 2, 4).reshape(n, n_subnodes, -1, values.shape[-1]))
-    return (by_subnode @ edges).transpose(0, 2, 1, 3)  # matrices so small that numpy multiplies them faster than torch
-
-
-def _float64(values: Tensor) -> Array:
-    array: Array = values.double().numpy()
-    return array
+    edges = values.permute(0, 3, 1, 2, 4).reshape(n, n_subnodes, -1, values.shape[-1]).double().numpy()
+    integrals: Array = by_subnode @ edges  # matrices so small that numpy multiplies them faster than torch
+    return integrals.transpose(0, 2, 1, 3)
 
 
 class LedgerLayer(NamedTuple):

@@ -27,10 +27,10 @@ class Quadrature:
     derivative: Array  # (n, n); times a function's values at the nodes, its derivative there; or (n_rules, n, n)
 
     @cached_property
-    def products(self) -> Array:
-        """As `derivative`: u @ products @ v integrates u v', from the values of u and v at the nodes."""
-        products: Array = self.weights[..., None] * self.derivative
-        return products
+    def adjoints(self) -> Array:
+        """(n_rules n, n), of several rules: (adjoints @ u) @ v integrates u v', from values of u and v at the nodes."""
+        products = self.weights[..., None] * self.derivative
+        return products.swapaxes(1, 2).reshape(-1, len(self.nodes))
 
 
 @lru_cache
@@ -97,7 +97,7 @@ def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
         residual: the known error of a sum of entries, for each rule, (3, n).
     """
     differences = np.abs(entries[:-1] - entries[1:])
-    after, before = np.stack([differences.max(axis=2), residual[:2]], axis=1)  # (2, n) each
+    after, before = np.array([differences.max(axis=2), residual[:2]]).swapaxes(0, 1)  # (2, n) each
     rates = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    rate: Array = rates.max(axis=0).clip(LEAST_RATE, 1.0)
+    rate: Array = np.minimum(np.maximum(rates.max(axis=0), LEAST_RATE), 1.0)
     return np.maximum(differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate

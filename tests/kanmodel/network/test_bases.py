@@ -173,6 +173,7 @@ def test_half_a_bump_hides_no_basis_function(basis, seed, offset):
     """Positions in bumps ascend, and some of those half a bump apart show at least 0.15 of a function's height.
 
     The knots are equally far apart: with twice the distance to one side it may be 0.1.
+    They rise by at most half over the length that is half a bump everywhere.
     """
     tensors, _ = random_tensors(basis, 2, 2, seed)
     if "grid" in tensors:
@@ -183,6 +184,7 @@ def test_half_a_bump_hides_no_basis_function(basis, seed, offset):
     positions = basis.in_bumps(u, tensors)
     assume(positions is not None)  # of lines
     assert (positions.diff(dim=0) >= 0).all()
+    assert (basis.in_bumps(u + basis.half_bump(tensors), tensors) - positions <= 0.5 + 1e-9).all()
     chosen = int(np.random.default_rng(seed).integers(tensors["coef"].shape[2]))
     tensors["coef"] = torch.zeros_like(tensors["coef"]).index_fill_(2, torch.tensor([chosen]), 1.0)
     values = basis.functions(tensors).edges(u).abs()
