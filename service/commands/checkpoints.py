@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,6 @@ from kanmodel.model import Model
 from kanmodel.network.config import LayerConfig, Layers, width_of
 from kanmodel.text import write_value
 from service.commands import options
-from service.models.registry import Served
 
 
 def inspect(
@@ -42,6 +40,7 @@ def inspect(
     if report:
         answered = model.report(output_name)
         if as_json:
+            from service.models.registry import Served
             from service.operations.report import describe_report
 
             options.print_json({"file": str(file), **describe_report(Served(model.name, model), answered)})
@@ -50,6 +49,7 @@ def inspect(
         return
     topology = model.topology(output_name)
     if as_json:
+        from service.models.registry import Served
         from service.operations.models import describe_model
         from service.operations.topology import describe_topology
 
@@ -57,20 +57,19 @@ def inspect(
         graph = describe_topology(served, topology, topology.upstream(), pruned=False)
         options.print_json({"file": str(file), **describe_model(served, []), "topology": graph})
         return
-    title, listed = f"{file.name}  {(model.checkpoint or '')[:19]}…", topology.table()
+    title, found = f"{file.name}  {(model.checkpoint or '')[:19]}…", topology.table()
     options.print_table(title, ["", "architecture"], _describe(model), n_left=2)
     features = ((f.name, f.unit, f.mean, f.std, f.min, f.max) for f in model.features)
     targets = ((f"{t.name} (target)", t.unit, t.mean, t.std, None, None) for t in model.config.targets)
-    columns = ["feature", "unit", "mean", "std", "min", "max"]
-    options.print_table("features and targets", columns, features, targets, n_left=2)
+    of_features = ["feature", "unit", "mean", "std", "min", "max"]
+    options.print_table("features and targets", of_features, features, targets, n_left=2)
     options.print_table("metrics", ["metric", "value"], model.metrics.items())
-    figures = itemgetter("i", "j", "contribution", "backward", "forward_n", "forward_u")
-    rows = ((f"{e['stage']} {e['layer']}", *figures(e), "yes" if e["kept"] else "") for e in listed[:edges])
-    title = f"{min(edges, len(listed))} of {len(listed)} edges by contribution to {topology.output}"
-    kept = f"pruned to {sum(edge['kept'] for edge in listed)} edges"
+    columns = ("i", "j", "contribution", "backward", "forward_n", "forward_u")
+    rows = ((f"{e['stage']} {e['layer']}", *(e[c] for c in columns), "yes" if e["kept"] else "") for e in found[:edges])
+    title = f"{min(edges, len(found))} of {len(found)} edges by contribution to {topology.output}"
+    kept = f"pruned to {sum(edge['kept'] for edge in found)} edges"
     caption = f"{kept}, the forecasts have R2 {topology.fidelity.r2:.4f} against the full model"
-    columns = ["layer", "i", "j", "contribution", "backward", "forward_n", "forward_u", "kept"]
-    options.print_table(title, columns, rows, caption=caption)
+    options.print_table(title, ["layer", *columns, "kept"], rows, caption=caption)
 
 
 def _describe(model: Model) -> Iterator[tuple[str, str]]:
@@ -132,6 +131,7 @@ def formula(
     found = model.formula(output_name)
     chosen = [each for each in found if each.complexity <= complexity][-1:] if complexity else [*found]
     if as_json:
+        from service.models.registry import Served
         from service.operations.formula import describe_formulas
 
         options.print_json({"file": str(file), **describe_formulas(Served(model.name, model), found, chosen)})
@@ -166,6 +166,7 @@ def compare(
     model, other = (replace(load(path), name=str(path)) for path in (file, against))
     found = model.compare(other, output=output_name, fidelity=fidelity)
     if as_json:
+        from service.models.registry import Served
         from service.operations.comparison import describe_model_comparison
 
         options.print_json(describe_model_comparison(Served(model.name, model), Served(other.name, other), found))

@@ -14,13 +14,15 @@ from kanmodel.checkpoint import save_checkpoint
 
 
 def test_a_command_computes_on_one_thread(saved):
-    """The libraries that multiply matrices for torch and numpy have one thread each, on any number of cores."""
+    """The libraries that multiply matrices for torch and numpy have one thread each; tables load no FastAPI."""
     script = f"""
+import sys
 from service.cli import main
 try:
     main(["inspect", {str(saved(make_model("lstm")))!r}])
 except SystemExit:
     pass
+assert not {{"fastapi", "polars"}} & sys.modules.keys()
 from threadpoolctl import threadpool_info
 print([pool["num_threads"] for pool in threadpool_info()])
 """
