@@ -33,10 +33,10 @@ def ask(service, name, body, headers=None):
 
 
 @pytest.fixture(scope="module")
-def service(local_service, serve, folder):
+def service(service, serve, folder):
     """The models of the shared server, served with a larger body limit."""
     with serve(models=folder) as client:
-        yield replace(local_service, client=client)
+        yield replace(service, client=client)
 
 
 @pytest.fixture
