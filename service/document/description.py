@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 from typing_extensions import get_original_bases, is_typeddict
 
 from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
-from service.wire.json import NDJSON, SVG
+from service.wire.json import JSON, NDJSON, PROBLEM, SVG
 from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
@@ -226,9 +226,10 @@ def _describe_error(
     """An error answer, whose example has more members in the schema of some operation."""
     code, message = _ERROR_EXAMPLES[status]
     example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **(more or {})}
-    content = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
+    media = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
+    content = {JSON: media, PROBLEM: media}
     headers = _refer("X-Request-Id", "Retry-After") if status in (429, 503) else _refer("X-Request-Id")
-    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": {"application/json": content}}
+    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": content}
 
 
 def _describe_schemas(app: FastAPI) -> dict[str, Any]:

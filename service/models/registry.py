@@ -20,7 +20,7 @@ from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from kanmodel.model import Model
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
-from service.wire.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
+from service.wire.errors import ErrorCode, NotFoundError, NotReadyError
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,7 @@ class Registry:
         """Returns a version of a model, by default the highest, that is ready, or may also be loading.
 
         Raises:
-            UnknownModelError: there is no model of that name; the message lists those that exist.
-            UnknownVersionError: it has no such version; likewise.
+            NotFoundError: there is no model of that name, or no such version; the message lists those that exist.
             NotReadyError: it is loading, unloaded, or failed; the message states the reason.
         """
         models = self._models
@@ -163,7 +162,8 @@ class Registry:
         versions = {entry.version: entry for entry in models[name]}
         if version is not None and version not in versions:
             known = ", ".join(versions)
-            raise UnknownVersionError(f"model {name!r} has no version {quote(version)}; the versions are {known}")
+            message = f"model {name!r} has no version {quote(version)}; the versions are {known}"
+            raise NotFoundError(message, "version_not_found")
         entry = choose_default(models[name]) if version is None else versions[version]
         if not (entry.is_ready or (or_loading and entry.state == "loading")):
             raise _not_ready(entry, entry.condition, version is not None)
@@ -177,7 +177,7 @@ class Registry:
         """Returns a model; if it is not in memory, it is loaded on this thread, once for all threads.
 
         Raises:
-            UnknownModelError, UnknownVersionError: as `choose`.
+            NotFoundError: as `choose`.
             NotReadyError: as `choose`, and if its file was replaced or deleted since the last scan.
         """
         while True:
@@ -222,7 +222,7 @@ class Registry:
         """Loads the versions of a model that are not served as they are on disk: at once, and failed ones again.
 
         Raises:
-            UnknownModelError: there are no files of that name.
+            NotFoundError: there are no files of that name.
             CheckpointError: there is nothing at the path.
         """
         with self._scanning:
@@ -238,7 +238,7 @@ class Registry:
         """Unloads all versions of a model until `load_model` loads it again.
 
         Raises:
-            UnknownModelError: there is no model of that name.
+            NotFoundError: there is no model of that name.
         """
         with self._scanning:
             if name not in self._models:
@@ -397,5 +397,6 @@ def _not_ready(entry: Entry, condition: str, of_version: bool = True) -> NotRead
     return NotReadyError(f"{what} {condition}", headers=headers, code=_CODES.get(entry.state))
 
 
-def _unknown_model(name: str, names: Iterable[str]) -> UnknownModelError:
-    return UnknownModelError(f"there is no model {quote(name)}; the models are {', '.join(names) or 'none'}")
+def _unknown_model(name: str, names: Iterable[str]) -> NotFoundError:
+    message = f"there is no model {quote(name)}; the models are {', '.join(names) or 'none'}"
+    return NotFoundError(message, "model_not_found")

@@ -119,7 +119,7 @@ async def answer(
         DataError: the body is invalid, naming each place; it would take more than `max_path_nodes` forecasts; or it has
             no answer, such as a comparison of models with different features.
         NonFiniteError: a result is not finite.
-        UnknownValueError: there is no such output.
+        NotFoundError: there is no such output.
     """
     parts, deadline, served = call.parts, call.deadline, call.served
     with parts.work.claim("explanation", place=False) as held:

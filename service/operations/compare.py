@@ -102,8 +102,7 @@ def _make_plan(reading: Reading[CompareRequest]) -> Plan:
     """The path nodes of three ledgers per model, without bisection; holds two contributions of each feature and window.
 
     Raises:
-        UnknownModelError: there is no such model to compare with.
-        UnknownVersionError: the other model has no such version.
+        NotFoundError: there is no such model or version to compare with.
         NotReadyError: the other model is not ready.
     """
     served, windows, asked = reading.served, reading.windows, reading.asked.against

@@ -18,7 +18,6 @@ from service.models.registry import Served
 from service.operations.members import OutputQuery, about
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
-from service.wire.headers import choose_media_type, find_header
 from service.wire.json import JSON, TEXT, answer_json
 
 FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
@@ -133,7 +132,7 @@ async def get_formula(call: Call) -> Response:
     """
     served, query = call.served, call.query
     media_type = JSON if query.format == "json" else TEXT
-    choose_media_type(find_header(call.scope, b"accept"), (media_type,))
+    call.choose_media_type((media_type,))
     found = await call.deadline.wait(call.parts.results.formulas(served, call.output))
     chosen = [one for one in found if query.complexity is None or one.complexity <= query.complexity]
     if media_type == JSON:

@@ -19,7 +19,7 @@ from service.models.registry import Registry
 from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model
 from service.operations.route import Call, operation
-from service.wire.errors import ErrorResponse, NotReadyError, describe_error
+from service.wire.errors import ErrorResponse, NotReadyError, answer_body, describe_error
 from service.wire.headers import find_header
 from service.wire.json import answer_json
 
@@ -89,7 +89,7 @@ async def get_server_readiness(call: Call) -> Response:
     except NotReadyError as error:
         body = describe_error(error, call.state.request_id)
         unready: UnreadyResponse = {**body, "live": True, "ready": False}
-        return answer_json(unready, body["status"], error.headers)
+        return answer_body(call, unready, error.headers)
     health: ServerHealth = {"live": True, "ready": True}
     return answer_json(health)
 

@@ -15,7 +15,7 @@ from kanmodel.data import Array
 from service.models.registry import Served
 from service.operations.members import Answer, Closed, OutputQuery, about, head_of
 from service.operations.route import MODEL, Call, operation
-from service.wire.errors import ForbiddenError, UnknownValueError
+from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
 from service.wire.windows import read_output
 from service.work.estimates import estimate_description
@@ -231,10 +231,10 @@ async def get_reference_window(call: Call) -> Response:
     _refuse_hidden(call)
     index, count = call.place.index, len(call.served.model.reference)
     if not 0 <= index < count:
-        raise UnknownValueError("index", f"{index} does not exist: there are 0 to {count - 1}", "window_not_found")
+        raise NotFoundError(f"{index} does not exist: there are 0 to {count - 1}", "window_not_found", "index")
     return answer_json(describe_reference_window(call.served, index))
 
 
 def _refuse_hidden(call: Call) -> None:
     if not call.parts.settings.reference_windows:
-        raise ForbiddenError("reference windows are not shown here (reference_windows)")
+        raise RequestError("reference windows are not shown here (reference_windows)", code="disabled")

@@ -20,7 +20,7 @@ from service.models.watching import Watch
 from service.operations.members import Closed, Name, Version, about
 from service.operations.route import OF_A_MODEL, Call, operation
 from service.wire.bodies import Limits, parse_object, read_body, validate_request
-from service.wire.errors import BadRequestError, ForbiddenError, UnsupportedError
+from service.wire.errors import RequestError
 from service.wire.json import JSON, answer_json
 from service.work.estimates import estimate_parsing
 
@@ -126,11 +126,11 @@ async def load_model(call: Call) -> Response:
     try:
         entries = await _change(call, LoadRequest, Registry.load_model)
     except (CheckpointError, OSError) as error:
-        raise BadRequestError(f"the models cannot be read: {error}", code="load_failed") from error
+        raise RequestError(f"the models cannot be read: {error}", code="load_failed") from error
     for entry in entries[:1]:
         if entry.reason is not None:
             message = f"model {entry.name!r}, version {entry.version}, cannot be loaded: {entry.reason}"
-            raise BadRequestError(message, code="load_failed")
+            raise RequestError(message, code="load_failed")
     return answer_json(list(map(describe_entry, entries)))
 
 
@@ -155,7 +155,7 @@ async def unload_model(call: Call) -> Response:
 
 def _refuse_off(call: Call) -> None:
     if not call.parts.settings.repository_api:
-        raise ForbiddenError("the repository API is off; the setting repository_api turns it on")
+        raise RequestError("the repository API is off; the setting repository_api turns it on", code="disabled")
 
 
 async def _change(
@@ -167,10 +167,11 @@ async def _change(
     """
     _refuse_off(call)
     if call.parts.settings.is_shared:
-        raise UnsupportedError(
+        message = (
             "with several processes (workers, or the engine ray) models cannot be loaded or unloaded over HTTP: change "
             "the folder, which each process scans (poll_seconds)"
         )
+        raise RequestError(message, code="not_supported")
     await _read(call, cls)
     name = call.path_params["model"]
     watch: Watch = call.app.state.watch

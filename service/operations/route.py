@@ -27,7 +27,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
 from service.wire.connections import while_connected
-from service.wire.errors import answer_exception, unusable, unusable_members
+from service.wire.errors import RequestError, answer_exception, unusable, unusable_members
 from service.wire.headers import choose_media_type, find_header
 from service.wire.json import JSON, SVG
 from service.wire.keys import KeyScope
@@ -126,9 +126,17 @@ class Call(Request):
 
         Raises:
             DataError: it names none, and the model has several.
-            UnknownValueError: there is no such output.
+            NotFoundError: there is no such output.
         """
         return read_output(self.query.output, self.served.model.config)
+
+    def choose_media_type(self, offered: tuple[str, ...]) -> str:
+        """The media type of the answer that the client wants most; raises `RequestError` if it accepts none."""
+        chosen = choose_media_type(find_header(self.scope, b"accept"), offered)
+        if chosen is None:
+            message = f"the response is {' or '.join(offered)}, which Accept excludes"
+            raise RequestError(message, code="not_acceptable")
+        return chosen
 
     async def load(self, name: str, version: str | None) -> Served:
         """A model; if it is not in memory, it is loaded off the event loop. See `Registry.get`.
@@ -269,7 +277,7 @@ class OperationRoute(APIRoute):
         if format in ("json", "svg"):
             call.media_type = {"json": JSON, "svg": SVG}[format]
         elif self._media_types:
-            call.media_type = choose_media_type(find_header(call.scope, b"accept"), self._media_types)
+            call.media_type = call.choose_media_type(self._media_types)
         return await self.handler(call)
 
     def _list_query(self, call: Call) -> dict[str, Any]:

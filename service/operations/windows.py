@@ -15,7 +15,7 @@ from kanmodel.data import Array
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.members import about
-from service.wire.windows import refuse_infinite_windows, take_windows
+from service.wire.windows import read_unchecked_windows, refuse_infinite_windows
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
@@ -101,7 +101,7 @@ def read_windows_and_warnings(
     Raises:
         DataError: as `service.wire.windows.read_windows`.
     """
-    windows, paths = take_windows(document, served.model, max_windows)
+    windows, paths = read_unchecked_windows(document, served.model, max_windows)
     low, high = served.usual_values
     if ((windows >= low) & (windows <= high)).all():  # most requests pass this single check
         return windows, NO_WARNINGS

@@ -72,8 +72,7 @@ class Observation:
         except Exception as error:
             if status:  # the response has started: the server closes the connection
                 raise
-            response = await answer_failure(Request(scope), error)
-            await response(scope, receive, send_with_id)
+            await answer_failure(Request(scope), error)(scope, receive, send_with_id)
         finally:
             self._metrics.in_flight.dec()
             seconds, route = perf_counter() - start, _find_route(scope) or OTHER

@@ -1,4 +1,9 @@
-"""Reads a request body within its limits, parses it once, and validates everything but the arrays."""
+"""Reads a request body within its limits, parses it once, and validates everything but the arrays.
+
+A parser holds the GIL until it is done, a tenth of a second for 8 MB, and allocates what it reads. So a large body is
+refused by its counts of strings, values and lists, which numpy finds without the GIL: whatever is parsed, and read
+later, is as small as a valid request. Why a body is no valid JSON is found out by a second, lenient parser.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from threading import local
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,12 +25,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from kanmodel.data import N_LISTED
+from kanmodel.errors import Problem
 from kanmodel.model import Model
 from service.settings import Settings
-from service.wire.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, unusable, unusable_members
+from service.wire.errors import NOT_FINITE, RequestError, unusable, unusable_members, unusable_values
 from service.wire.headers import IS_WHOLE, find_header
-from service.wire.json import JSON, format_path
-from service.wire.scanning import count_bytes, find_byte, find_path, refuse_non_finite
+from service.wire.json import JSON, format_path, non_finite_places
 
 if TYPE_CHECKING:
     from service.work.budget import Claim
@@ -35,12 +42,12 @@ KEPT = 512 << 10  # bytes of a text up to which its parser is reused; its buffer
 _OTHERS = 10_000  # values, and lists, besides the windows
 _NAMED = 16  # strings about one feature, step or output: names of members and values, in every place that takes them
 _STRINGS = 1_000  # others
-_TOO_LARGE = "number is infinity"  # how orjson's message of a number out of the range of a double begins
+_DIGITS = 300  # of an integer within the range of a double, whatever they are
+_of_thread = local()
 
 # The bytes that determine nesting: an opening bracket is 1, a closing one -1 as a signed byte.
 _QUOTE = 2
 _MARKS = bytes.maketrans(b'[{]}"', bytes([1, 1, 255, 255, _QUOTE]))
-_of_thread = local()
 _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
@@ -56,15 +63,16 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
         media_types: accepted media types; an empty one accepts a body without Content-Type.
 
     Raises:
-        MediaTypeError: another media type, or a compressed body.
-        BodyTooLargeError: the body is larger than `max_body_bytes`.
+        RequestError: another media type, a compressed body, or one larger than `max_body_bytes` or slower than
+            `body_timeout`.
         OverloadedError: the memory budget is used up at the moment.
-        SlowBodyError: the body did not arrive within `body_timeout`.
     """
     _refuse_other_media(request.scope, media_types)
+    message = f"the body is larger than {settings.max_body_bytes} bytes (max_body_bytes)"
+    too_large = RequestError(message, code="body_too_large")
     length = find_header(request.scope, b"content-length") or ""
     if length.isdecimal() and int(length) > settings.max_body_bytes:
-        raise _too_large(settings.max_body_bytes)
+        raise too_large
     chunks: list[bytes] = []
     n_bytes = n_held = 0
     is_whole = False
@@ -73,21 +81,32 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
         is_there = request.scope["state"].get(IS_WHOLE, False)
         async with nullcontext() if is_there else asyncio.timeout(settings.body_timeout):
             while not is_whole:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
+                received = await request.receive()
+                if received["type"] == "http.disconnect":
                     raise ClientDisconnect
-                chunks.append(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
+                chunks.append(received.get("body", b""))
+                is_whole = not received.get("more_body", False)
                 n_bytes += len(chunks[-1])
                 if n_bytes > settings.max_body_bytes:
-                    raise _too_large(settings.max_body_bytes)
+                    raise too_large
                 if n_bytes > max(n_held, LARGE):
                     held.grow(2 * (n_bytes - n_held))  # the chunks, and the joined copy
                     n_held = n_bytes
     except TimeoutError:
-        reason = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
-        raise SlowBodyError(reason) from None
+        message = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
+        raise RequestError(message, code="body_timeout") from None
     return b"".join(chunks)
+
+
+def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:
+    content_type = find_header(scope, b"content-type") or ""
+    if content_type.split(";")[0].strip().lower() not in media_types:
+        message = f"Content-Type must be {' or '.join(filter(None, media_types))}"
+        raise RequestError(message, code="unsupported_media_type")
+    encoding = find_header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        message = "the body must not be compressed, so there must be no Content-Encoding"
+        raise RequestError(message, headers={"Accept-Encoding": "identity"}, code="unsupported_encoding")
 
 
 @dataclass(frozen=True)
@@ -136,70 +155,17 @@ def most_windows(data: bytes, model: Model) -> int:
 
 
 def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
-    """Parses a body whose ``instances`` become an array if they are valid windows.
+    """As `parse_object`, but ``instances`` become an array if they are valid windows.
 
     Otherwise they stay lists, in which the invalid values are then located.
-
-    Args:
-        data: the body.
-        limits: see `find_limits`.
-
-    Raises:
-        DataError: as `parse_object`.
     """
-    _refuse_hopeless(data, limits)
-    plain = _parse_plain(data, limits)
-    return _require_object(_parse(data, limits.depth)) if plain is None else plain
-
-
-def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
-    """Fast path: the object if its instances are valid windows and its only lists; otherwise None.
-
-    No simdjson object may outlive this function: while one does, the parser cannot be reused.
-    """
-    lookback, n_features = limits.window_shape
-    try:
-        document: Any = _find_parser(data).parse(data)
-        instances = document["instances"]
-        numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)  # first, as lists alone have it
-        n = len(instances)
-        steps = {len(window) for window in instances}
-        features = {len(step) for window in instances for step in window}
-        names = list(document)
-        # items() would convert the instances too
-        members = {name: _plain(document[name]) for name in names if name != "instances"}
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        return None
-    # Without other lists, only objects can nest deeper.
-    plain = names == ["instances"] or (
-        count_bytes(data, ":") == 1 + _count_members(members) and count_bytes(data, "{") <= limits.depth
-    )
-    plain = plain and count_bytes(data, "[") == 1 + n + n * lookback
-    if (steps, features) != ({lookback}, {n_features}) or not plain:
-        return None
-    return {"instances": numbers.reshape(n, lookback, n_features), **members}
-
-
-def _find_parser(data: bytes) -> simdjson.Parser:
-    """A parser for a text: the thread's own, with its buffers allocated, unless the text is large."""
-    if len(data) > KEPT:
-        return simdjson.Parser()
-    if not hasattr(_of_thread, "parser"):
-        _of_thread.parser = simdjson.Parser()
-    parser: simdjson.Parser = _of_thread.parser
-    return parser
-
-
-def _plain(value: Any) -> Any:
-    return value.as_dict() if isinstance(value, simdjson.Object) else value
-
-
-def _too_large(max_bytes: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is larger than {max_bytes} bytes (max_body_bytes)")
+    _refuse_counts(data, limits)
+    windows = _parse_plain(data, limits)
+    return _require_object(_parse(data, limits.depth)) if windows is None else windows
 
 
 def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
-    """Parses a body that must be a JSON object.
+    """Parses a body that must be a JSON object; see `find_limits`.
 
     Raises:
         DataError: the body is not JSON, is nested too deep, contains NaN, infinity or a name twice in one object,
@@ -209,8 +175,8 @@ def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
 
 
 def parse_json(data: bytes, limits: Limits) -> Any:
-    """Parses any JSON; refuses what `parse_object` does, apart from other values than objects."""
-    _refuse_hopeless(data, limits)
+    """Parses any JSON; raises as `parse_object`, apart from other values than objects."""
+    _refuse_counts(data, limits)
     return _parse(data, limits.depth)
 
 
@@ -220,26 +186,75 @@ def _require_object(document: Any) -> dict[str, Any]:
     return document
 
 
-def _refuse_hopeless(data: bytes, limits: Limits) -> None:
-    """Refuses a body of a wrong size by counting characters, before a parser makes objects and blocks other requests.
-
-    What has few strings has few names and members, so whatever reads them later is quick.
-    """
-    can_exceed = len(data) > 3 * limits.strings  # a string has two quotes, and a comma or colon after it
-    if can_exceed and (n_strings := count_bytes(data, '"') // 2) > limits.strings:
-        position = find_byte(data, '"', 2 * limits.strings)
-        _refuse_depth(data[:position], limits.depth)
-        reason = f"a request to this model has at most {limits.strings} names and strings, and the body has {n_strings}"
-        raise unusable(find_path(data, position), f"is one too many: {reason}")
-    if len(data) <= LARGE:
-        return
-    n_values, n_lists = count_bytes(data, ","), count_bytes(data, "[") + count_bytes(data, "{")
+def _refuse_counts(data: bytes, limits: Limits) -> None:
+    """Refuses what holds more strings, values or lists than a valid request, before a parser makes objects of them."""
     shape = ", ".join(map(str, limits.window_shape))
-    for n, most, what in ((n_values, limits.values, "values"), (n_lists, limits.lists, "lists and objects")):
-        if n > most:
-            reason = f"holds {n} {what}, more than {limits.windows} instances (max_windows) of [{shape}] have"
-            raise unusable("body", reason)
-    refuse_non_finite(data, limits.depth)
+    counts = []
+    if len(data) > 3 * limits.strings:  # a string has two quotes, and a comma or colon after it
+        most = f"the {limits.strings} of a request to this model"
+        counts.append((_count(data, '"') // 2, limits.strings, "names and strings", most))
+    if len(data) > LARGE:
+        most = f"{limits.windows} instances (max_windows) of [{shape}] have"
+        counts.append((_count(data, ","), limits.values, "values", most))
+        counts.append((_count(data, "[") + _count(data, "{"), limits.lists, "lists and objects", most))
+    for n, limit, what, most in counts:
+        if n > limit:
+            _refuse_depth(data, limits.depth)
+            raise unusable("body", f"holds {n} {what}, more than {most}")
+
+
+def _count(data: bytes, byte: str) -> int:
+    """Counts a byte; faster than `bytes.count`, and without the GIL."""
+    return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord(byte)))
+
+
+def _refuse_depth(data: bytes, max_depth: int) -> None:
+    """Refuses deep nesting before parsing; a body with few brackets needs no check."""
+    if data.count(b"[") + data.count(b"{") <= max_depth:
+        return
+    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = np.frombuffer(unescaped.translate(_MARKS, _UNMARKED), np.int8)
+    quotes = marks == _QUOTE
+    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # outside strings; overflow of 8 bits keeps the parity
+    depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
+    if depths.max() > max_depth:
+        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")
+
+
+def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
+    """Fast path: the object if its instances are valid windows and its only lists; otherwise None.
+
+    No simdjson object may outlive this function: while one does, the parser cannot be reused.
+    """
+    lookback, n_features = limits.window_shape
+    if len(data) > KEPT:
+        parser = simdjson.Parser()
+    else:  # the thread's own, whose buffers are allocated
+        parser = _of_thread.parser = getattr(_of_thread, "parser", None) or simdjson.Parser()
+    try:
+        document: Any = parser.parse(data)
+        instances = document["instances"]
+        numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)  # first, as lists alone have it
+        n = len(instances)
+        steps = {len(window) for window in instances}
+        features = {len(step) for window in instances for step in window}
+        names = list(document)
+        # items() would convert the instances too
+        members = {name: _convert(document[name]) for name in names if name != "instances"}
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        return None
+    # Without other lists, only objects can nest deeper.
+    plain = names == ["instances"] or (
+        _count(data, ":") == 1 + _count_members(members) and _count(data, "{") <= limits.depth
+    )
+    plain = plain and _count(data, "[") == 1 + n + n * lookback
+    if (steps, features) != ({lookback}, {n_features}) or not plain:
+        return None
+    return {"instances": numbers.reshape(n, lookback, n_features), **members}
+
+
+def _convert(value: Any) -> Any:
+    return value.as_dict() if isinstance(value, simdjson.Object) else value
 
 
 def _parse(data: bytes, max_depth: int) -> Any:
@@ -247,14 +262,24 @@ def _parse(data: bytes, max_depth: int) -> Any:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        refuse_non_finite(data, max_depth)
-        if error.msg.startswith(_TOO_LARGE):
-            place = find_path(data, len(error.doc[: error.pos].encode()))
-            raise unusable(place, "must be finite: the number is out of the range of a double", "not_finite") from None
+        _refuse_non_finite(data)
         raise unusable("body", f"must be JSON: {error}", "invalid_json") from None
-    if count_bytes(data, ":") != _count_members(document):  # colons in strings, or members that replaced others
+    if _count(data, ":") != _count_members(document):  # colons in strings, or members that replaced others
         _refuse_repeated(json.loads(data, object_pairs_hook=_Members, parse_int=float), ())
     return document
+
+
+def _refuse_non_finite(data: bytes) -> None:
+    """Refuses NaN, infinity and numbers out of the range of a double, naming the first; any other text may pass."""
+    try:
+        document = json.loads(data, parse_int=lambda digits: float(digits) if len(digits) > _DIGITS else 0)
+        paths = list(islice(non_finite_places(document), N_LISTED + 1))
+    except (ValueError, RecursionError):
+        return
+    if paths:
+        n = f"more than {N_LISTED}" if len(paths) > N_LISTED else len(paths)
+        names = [path.encode(errors="replace").decode() or "body" for path in paths]
+        raise unusable_values([Problem(name, NOT_FINITE) for name in names], n, "are not finite")
 
 
 def _count_members(value: Any) -> int:
@@ -301,29 +326,3 @@ def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Coll
         return cls.model_validate(small)
     except ValidationError as error:
         raise unusable_members(error.errors(include_url=False, include_input=False)) from None
-
-
-def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:
-    content_type = find_header(scope, b"content-type") or ""
-    if content_type.split(";")[0].strip().lower() not in media_types:
-        raise MediaTypeError(f"Content-Type must be {' or '.join(filter(None, media_types))}")
-    encoding = find_header(scope, b"content-encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
-        raise MediaTypeError(
-            "the body must not be compressed, so there must be no Content-Encoding",
-            headers={"Accept-Encoding": "identity"},
-            code="unsupported_encoding",
-        )
-
-
-def _refuse_depth(data: bytes, max_depth: int) -> None:
-    """Refuses deep nesting before parsing; a body with few brackets needs no check."""
-    if data.count(b"[") + data.count(b"{") <= max_depth:
-        return
-    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
-    marks = np.frombuffer(unescaped.translate(_MARKS, _UNMARKED), np.int8)
-    quotes = marks == _QUOTE
-    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # outside strings; overflow of 8 bits keeps the parity
-    depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
-    if depths.max() > max_depth:
-        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")

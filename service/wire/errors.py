@@ -1,31 +1,18 @@
-"""The errors of the service, and the table that maps each class to its status and code.
+"""The errors of the service: causes with their status, exceptions, and the one schema of every error response.
 
-RequestError               refused before a model is called
-├── BadRequestError        a 400 under V2, where V1 has 422
-├── UnauthenticatedError   no API key, or an unknown one
-├── ForbiddenError         not permitted by the API key, or by a setting
-│   └── CrossSiteError     a page of another site asks for a change
-├── NotAcceptableError     no media type that the client accepts
-├── SlowBodyError
-├── BodyTooLargeError
-├── MediaTypeError         a body that is not JSON, or compressed
-├── MisdirectedError       a Host header of another host
-├── RateLimitError         an API key over its rate limit
-├── UnsupportedError       not available in this configuration
-├── BusyError              too many concurrent requests
-├── NotReadyError          a model, or the service, is not ready
-├── DeadlineError          the deadline has passed
-└── OverloadedError        too many pending requests
+RequestError             a request is refused; its code says why
+├── NotReadyError        a model, or the service, is not ready
+├── BusyError            too many concurrent requests
+├── DeadlineError        the deadline has passed
+└── OverloadedError      too many pending requests
 
 kanmodel.errors.DataError
-└── ValueRefusedError      an invalid value of a request, with a code of its own
+└── InvalidValueError    an invalid value, with a code of its own
 
 kanmodel.errors.UnknownNameError
-├── UnknownModelError
-├── UnknownVersionError
-└── UnknownValueError      a name with its place in the request
+└── NotFoundError        a model, version or value that does not exist
 
-Exceptions to responses: one error schema, with KServe's string ``error`` beside the members of RFC 9457.
+Responses have KServe's string ``error`` beside the members of RFC 9457.
 """
 
 from __future__ import annotations
@@ -34,7 +21,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal, get_args
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -46,85 +33,62 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel import errors as core
 from kanmodel.data import N_LISTED
-from kanmodel.errors import (
-    MAX_MESSAGE,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    ExportError,
-    IncompleteError,
-    NonFiniteError,
-    Problem,
-    UnknownNameError,
-    UnreadableModelError,
-    shorten,
-)
-from service.wire.json import answer_json, format_path
+from kanmodel.errors import MAX_MESSAGE, DataError, Problem, shorten
+from service.wire.headers import find_header, takes_problems
+from service.wire.json import JSON, PROBLEM, answer_json, format_path
+
+logger = logging.getLogger(__name__)
 
 _LONG = "must be an integer of fewer digits"
 NOT_FINITE = "must be finite"  # the message of `kanmodel.data.refuse_non_finite`
 
-# Stable, since clients branch on them: one per cause, described in service/wire/README.md.
+# Codes by status: one per cause, and stable, since clients branch on them. service/wire/README.md describes each.
+_400 = Literal["malformed_request", "client_gone", "load_failed"]
+_401 = Literal["key_missing", "key_unknown"]
+_403 = Literal["scope_missing", "disabled", "cross_site"]
+_404 = Literal[
+    "path_not_found", "model_not_found", "version_not_found", "output_not_found", "edge_not_found", "window_not_found"
+]
+_405 = Literal["method_not_allowed"]
+_406 = Literal["not_acceptable"]
+_408 = Literal["body_timeout", "headers_timeout"]
+_413 = Literal["body_too_large"]
+_415 = Literal["unsupported_media_type", "unsupported_encoding"]
+_421 = Literal["host_not_allowed"]
+_INVALID = Literal["invalid_json", "invalid_value", "limit_exceeded", "no_formula", "not_finite"]
+_422 = Literal[_INVALID, "result_not_finite", "explanation_incomplete"]
+_429 = Literal["rate_limited"]
+_431 = Literal["headers_too_large"]
+_500 = Literal["internal_error"]
+_501 = Literal["not_supported"]
+_UNREADY = Literal["not_ready", "model_failed", "model_unloaded", "stopping"]
+_503 = Literal[_UNREADY, "busy", "queue_full", "deadline_exceeded", "replica_unavailable"]
 ErrorCode = TypeAliasType(
     "ErrorCode",
-    Literal[
-        "malformed_request",
-        "client_gone",
-        "load_failed",
-        "key_missing",
-        "key_unknown",
-        "scope_missing",
-        "disabled",
-        "cross_site",
-        "path_not_found",
-        "model_not_found",
-        "version_not_found",
-        "output_not_found",
-        "edge_not_found",
-        "window_not_found",
-        "method_not_allowed",
-        "not_acceptable",
-        "body_timeout",
-        "headers_timeout",
-        "body_too_large",
-        "unsupported_media_type",
-        "unsupported_encoding",
-        "host_not_allowed",
-        "invalid_json",
-        "invalid_value",
-        "limit_exceeded",
-        "no_formula",
-        "not_finite",
-        "result_not_finite",
-        "explanation_incomplete",
-        "rate_limited",
-        "headers_too_large",
-        "internal_error",
-        "not_supported",
-        "not_ready",
-        "model_failed",
-        "model_unloaded",
-        "stopping",
-        "busy",
-        "queue_full",
-        "deadline_exceeded",
-        "replica_unavailable",
-    ],
+    Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _500, _501, _503],
 )
+_STATUSES = {
+    **{400: _400, 401: _401, 403: _403, 404: _404, 405: _405, 406: _406, 408: _408, 413: _413, 415: _415, 421: _421},
+    **{422: _422, 429: _429, 431: _431, 500: _500, 501: _501, 503: _503},
+}
+STATUSES: dict[str, int] = {code: status for status, codes in _STATUSES.items() for code in get_args(codes)}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 408: {"Connection": "close"}, 503: {"Retry-After": "1"}}
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # of RFC 9110; those of Python 3.11 are older
 
 
 class RequestError(Exception):
-    """Base of errors that are raised before a model is called.
+    """A request is refused, usually before a model is called.
 
-    Attributes:
-        usual_headers: headers of every response to errors of this class.
+    Args:
+        message: what is wrong.
         problems: the invalid values; empty if the error has no place.
-        headers: headers of the response.
-        code: overrides the code of the class.
+        headers: headers of the response, besides those of the status.
+        code: the cause; that of the class if None.
     """
 
-    usual_headers: ClassVar[Mapping[str, str]] = {}
+    code: ErrorCode = "internal_error"
 
     def __init__(
         self,
@@ -135,160 +99,79 @@ class RequestError(Exception):
     ) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
-        self.headers = {**self.usual_headers, **(headers or {})}
-        self.code = code
+        self.code = code or self.code
+        self.headers = {**_HEADERS.get(STATUSES[self.code], {}), **(headers or {})}
 
 
-class BadRequestError(RequestError):
-    """An invalid request of the Open Inference Protocol, which has no other status for it."""
+class NotReadyError(RequestError):
+    """A model, or the service, is not ready."""
+
+    code = "not_ready"
 
 
-class UnauthenticatedError(RequestError):
-    """The API key is missing or unknown."""
+class BusyError(RequestError):
+    """Too many concurrent requests."""
 
-    usual_headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
-
-
-class ForbiddenError(RequestError):
-    """The API key lacks the scope, or a setting forbids the request; the message names which."""
+    code = "busy"
 
 
-class CrossSiteError(ForbiddenError):
-    """A page of another site asks for a change of what is served."""
-
-
-class NotAcceptableError(RequestError):
-    """The client accepts none of the operation's media types."""
-
-
-class SlowBodyError(RequestError):
-    """The body did not arrive in time; the connection is closed, since the rest of it may still come."""
-
-    usual_headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
-
-
-class BodyTooLargeError(RequestError):
-    """The body is larger than the service accepts."""
-
-
-class MediaTypeError(RequestError):
-    """The body is not JSON, or it is compressed."""
-
-
-class MisdirectedError(RequestError):
-    """The Host header names another host than this service."""
-
-
-class RateLimitError(RequestError):
-    """The API key is over its rate limit; the header Retry-After has the seconds to wait."""
-
-
-class UnsupportedError(RequestError):
-    """Not available in this configuration; the message says what is."""
-
-
-class RetryError(RequestError):
-    """Base of errors that a retry may overcome."""
-
-    usual_headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
-
-
-class BusyError(RetryError):
-    """The limit of concurrent requests is reached."""
-
-
-class NotReadyError(RetryError):
-    """A model, or the service, is not ready; the message says why."""
-
-
-class DeadlineError(RetryError):
+class DeadlineError(RequestError):
     """The deadline of the request has passed."""
 
-
-class OverloadedError(RetryError):
-    """The limit of pending requests is reached."""
+    code = "deadline_exceeded"
 
 
-class ValueRefusedError(DataError):
-    """An invalid value of a request, with a code of its own.
+class OverloadedError(RequestError):
+    """Too many pending requests."""
 
-    Attributes:
-        code: the cause.
-    """
+    code = "queue_full"
+
+
+class InvalidValueError(DataError):
+    """An invalid value of a request, with a code of its own."""
 
     def __init__(self, message: str, problems: Sequence[Problem], code: ErrorCode) -> None:
         super().__init__(message, problems)
         self.code = code
 
 
-class UnknownModelError(UnknownNameError):
-    """No model has that name."""
+class NotFoundError(core.UnknownNameError):
+    """A model, a version, or a value that a request names at a path does not exist."""
+
+    def __init__(self, message: str, code: ErrorCode, path: str = "") -> None:
+        super().__init__(f"{path} {message}" if path else message)
+        self.code, self.problems = code, (Problem(path, message),) if path else ()
 
 
-class UnknownVersionError(UnknownNameError):
-    """The model has no such version."""
-
-
-class UnknownValueError(UnknownNameError):
-    """An unknown name in a request.
-
-    Attributes:
-        problems: its place, and the names that exist.
-        code: the kind of name.
-    """
-
-    def __init__(self, path: str, message: str, code: ErrorCode = "output_not_found") -> None:
-        super().__init__(f"{path} {message}")
-        self.problems = (Problem(path, message),)
-        self.code = code
-
-
-# The first class in an error's MRO that is listed gives its status, and its code unless it has one of its own.
-CAUSES: dict[type[Exception], tuple[int, ErrorCode]] = {
-    BadRequestError: (400, "invalid_value"),
-    UnauthenticatedError: (401, "key_missing"),
-    ForbiddenError: (403, "disabled"),
-    CrossSiteError: (403, "cross_site"),
-    UnknownNameError: (404, "edge_not_found"),  # the names that the model core looks up are edges
-    UnknownModelError: (404, "model_not_found"),
-    UnknownVersionError: (404, "version_not_found"),
-    UnknownValueError: (404, "output_not_found"),
-    NotAcceptableError: (406, "not_acceptable"),
-    SlowBodyError: (408, "body_timeout"),
-    BodyTooLargeError: (413, "body_too_large"),
-    MediaTypeError: (415, "unsupported_media_type"),
-    MisdirectedError: (421, "host_not_allowed"),
-    DataError: (422, "invalid_value"),
-    NonFiniteError: (422, "result_not_finite"),
-    IncompleteError: (422, "explanation_incomplete"),
-    RequestValidationError: (422, "invalid_value"),
-    RateLimitError: (429, "rate_limited"),
-    ClientDisconnect: (400, "client_gone"),  # nobody reads the response, but it is not a failure of the service
-    ConfigError: (500, "internal_error"),
-    CheckpointError: (500, "internal_error"),
-    UnreadableModelError: (500, "internal_error"),  # raised by imports, which the service does not do
-    ExportError: (500, "internal_error"),  # likewise by exports
-    UnsupportedError: (501, "not_supported"),
-    BusyError: (503, "busy"),
-    NotReadyError: (503, "not_ready"),
-    DeadlineError: (503, "deadline_exceeded"),
-    OverloadedError: (503, "queue_full"),
+# The first class in an error's MRO that is listed gives its code, unless it has one of its own.
+CAUSES: dict[type[Exception], ErrorCode] = {
+    RequestError: "internal_error",
+    core.DataError: "invalid_value",
+    core.UnknownNameError: "edge_not_found",  # the names that the model core looks up are edges
+    core.NonFiniteError: "result_not_finite",
+    core.IncompleteError: "explanation_incomplete",
+    core.ConfigError: "internal_error",
+    core.CheckpointError: "internal_error",
+    core.UnreadableModelError: "internal_error",  # raised by imports, which the service does not do
+    core.ExportError: "internal_error",  # likewise by exports
+    RequestValidationError: "invalid_value",
+    ClientDisconnect: "client_gone",  # nobody reads the response, but it is not a failure of the service
 }
 
 
-def cause_of(error: Exception) -> tuple[int, ErrorCode]:
-    """Status and code of an error; those of an internal error if it is not in the table."""
-    status, code = next((CAUSES[cls] for cls in type(error).__mro__ if cls in CAUSES), (500, "internal_error"))
+def find_code(error: Exception) -> ErrorCode | None:
+    """The cause of an error; None if its class is unknown."""
+    known = next((CAUSES[cls] for cls in type(error).__mro__ if cls in CAUSES), None)
     problems = getattr(error, "problems", ())
-    if isinstance(error, DataError) and problems and problems[0].message == NOT_FINITE:
-        code = "not_finite"  # in the model core's words
-    return status, getattr(error, "code", None) or code
+    if known == "invalid_value" and problems and problems[0].message == NOT_FINITE:
+        return "not_finite"
+    return known and getattr(error, "code", known)
 
 
-def unusable(path: str, message: str, code: ErrorCode | None = None) -> DataError:
+def unusable(path: str, message: str, code: ErrorCode = "invalid_value") -> DataError:
     """The error of one invalid value."""
     problem = Problem(path, message)
-    return ValueRefusedError(str(problem), [problem], code) if code else DataError(str(problem), [problem])
+    return InvalidValueError(str(problem), [problem], code)
 
 
 def unusable_values(problems: Sequence[Problem], n: int | str, verdict: str = "cannot be used") -> DataError:
@@ -316,12 +199,6 @@ def problem_of(details: ErrorDetails) -> Problem:
     message = re.sub("^(Input|List|String) should", "must", details["msg"]).replace("Field required", "is missing")
     message = re.sub("^Unable to parse input string as an integer, exceeded .*", _LONG, message)
     return Problem(format_path(parts), message.replace(" after validation,", ","))
-
-
-logger = logging.getLogger(__name__)
-
-# Names of RFC 9110; those of Python 3.11 are older.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class ErrorPlace(TypedDict):
@@ -353,25 +230,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
     """Sends a known error from a middleware, where the app's exception handlers do not apply."""
-    response = await answer_error(Request(scope), error)
-    await response(scope, receive, send)
-
-
-async def answer_error(request: Request, error: Exception) -> Response:
-    """The response to a known error; what is wrong inside is 400 under ``/v2``, whose protocol knows no other."""
-    body = describe_error(error, request.state.request_id)
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    if path.startswith("/v2") and (body["status"] == 422 or isinstance(error, UnknownValueError)):
-        body |= {"status": 400, "title": title_of(400)}
-    return answer_json(body, status=body["status"], headers=getattr(error, "headers", None))
+    await _answer_known(Request(scope), error)(scope, receive, send)
 
 
 async def answer_exception(request: Request, error: Exception) -> Response:
     """The response to a known error; re-raises any other."""
-    if not any(cls in CAUSES for cls in type(error).__mro__):
+    code = find_code(error)
+    if code is None:
         raise error
-    is_ours = cause_of(error)[0] == HTTPStatus.INTERNAL_SERVER_ERROR
-    return await (answer_failure if is_ours else answer_error)(request, error)
+    return answer_failure(request, error) if code == "internal_error" else _answer_known(request, error)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -381,7 +248,7 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         try:
             request.state.caller.require("read")
         except RequestError as refusal:
-            return await answer_error(request, refusal)
+            return _answer_known(request, refusal)
     message = {
         404: f"there is no route {request.url.path}; /docs lists the routes",
         405: f"{request.method} is not allowed at {request.url.path}",
@@ -390,27 +257,40 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     if allowed := headers.get("Allow"):
         message = f"{message}; use {allowed}"
     if allowed == "GET":
-        headers["Allow"] = "GET, HEAD"  # see service.wire.headers
+        headers["Allow"] = "GET, HEAD"  # see service.operations.route
     code: ErrorCode = "method_not_allowed" if error.status_code == 405 else "path_not_found"
-    body = error_body(error.status_code, code, message, request.state.request_id)
-    return answer_json(body, status=error.status_code, headers=headers)
+    return answer_body(request, error_body(error.status_code, code, message, request.state.request_id), headers)
 
 
-async def answer_failure(request: Request, error: Exception) -> Response:
+def answer_failure(request: Request, error: Exception) -> Response:
     """The response to an unexpected exception: the request id, and nothing else."""
-    request_id = request.state.request_id
-    logger.error("request %s failed", request_id, exc_info=error)
-    return answer_json(error_body(500, "internal_error", "internal error", request_id), status=500)
+    logger.error("request %s failed", request.state.request_id, exc_info=error)
+    return answer_body(request, error_body(500, "internal_error", "internal error", request.state.request_id))
+
+
+def _answer_known(request: Request, error: Exception) -> Response:
+    """The response to a known error; what is wrong inside is 400 under ``/v2``, whose protocol knows no other."""
+    body = describe_error(error, request.state.request_id)
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if path.startswith("/v2") and (body["status"] == 422 or body["code"] == "output_not_found"):
+        body |= {"status": 400, "title": title_of(400)}
+    return answer_body(request, body, getattr(error, "headers", None))
+
+
+def answer_body(request: Request, body: ErrorResponse, headers: Mapping[str, str] | None = None) -> Response:
+    """The response with an error body, which is a problem document by media type where the client names that."""
+    media_type = PROBLEM if takes_problems(find_header(request.scope, b"accept") or "") else JSON
+    return answer_json(body, body["status"], headers, media_type)
 
 
 def describe_error(error: Exception, request_id: str) -> ErrorResponse:
     """The body of a known error; of any other, a 500 without details."""
-    status, code = cause_of(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    code = find_code(error) or "internal_error"
+    if code == "internal_error":
         return error_body(500, code, "internal error", request_id)
     if isinstance(error, RequestValidationError):
         error = unusable_members(error.errors())
-    return error_body(status, code, str(error), request_id, getattr(error, "problems", ()))
+    return error_body(STATUSES[code], code, str(error), request_id, getattr(error, "problems", ()))
 
 
 def title_of(status: int) -> str:

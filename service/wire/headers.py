@@ -1,10 +1,6 @@
-"""Request headers in the raw scope: Starlette's mapping decodes all of them at each lookup.
+"""Request headers: request ids, and content negotiation (RFC 9110, section 12.5).
 
-Request ids: in the response header, in the body of errors, and in the log.
-
-Content negotiation: the media type of an answer (RFC 9110, section 12.5.1).
-
-HEAD wherever there is GET (RFC 9110, section 9.3.2): the same headers, and no body.
+They are read from the raw scope, since Starlette's mapping decodes all of them at each lookup.
 """
 
 from __future__ import annotations
@@ -17,20 +13,24 @@ from functools import lru_cache
 
 from starlette.types import Scope
 
-from service.wire.errors import NotAcceptableError
+from service.wire.json import PROBLEM
 
+HEADER = "X-Request-Id"
 MAX_PARSED = 1024  # bytes of a list that is parsed, on the event loop; browsers send some 200
 PARSED = frozenset({b"accept", b"accept-encoding", b"if-none-match", b"cookie"})
 IS_WHOLE = "is_whole"  # in a request's state: the whole body arrived together with the headers
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]  # 10 bits each
+_GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# Version, trace id, parent id and flags; neither id is all zeros. Version ff is forbidden, and only versions after 00
+# may hold more than these four.
+_TRACEPARENT = re.compile(
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
 
 
 def find_header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header, the first if repeated; None if absent.
-
-    Args:
-        scope: the scope of the request.
-        name: its name, in lower case.
-    """
+    """The value of a header, whose name is in lower case: the first if repeated; None if absent."""
     for known, value in scope["headers"]:
         if known == name:
             text: str = value.decode("latin-1")
@@ -40,29 +40,16 @@ def find_header(scope: Scope, name: bytes) -> str | None:
 
 def disregard_long(scope: Scope) -> None:
     """Removes lists that would take long to parse; RFC 9110 allows a server to disregard each of them."""
-    for _, long in scope["headers"]:
-        if len(long) > MAX_PARSED:
-            scope["headers"] = [
-                (name, value) for name, value in scope["headers"] if name not in PARSED or len(value) <= MAX_PARSED
-            ]
-            return
+    if any(len(value) > MAX_PARSED for _, value in scope["headers"]):
+        scope["headers"] = [
+            (name, value) for name, value in scope["headers"] if name not in PARSED or len(value) <= MAX_PARSED
+        ]
 
 
 def address_of(scope: Scope) -> str:
     """The client's IP address: a proxy's, if there is one in front; empty if unknown."""
     client = scope.get("client")
     return client[0] if client else ""
-
-
-HEADER = "X-Request-Id"
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
-_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]  # 10 bits each
-_GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# Version, trace id, parent id and flags; neither id is all zeros. Version ff is forbidden, and only versions after 00
-# may hold more than these four.
-_TRACEPARENT = re.compile(
-    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-)
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -87,48 +74,48 @@ def new_request_id() -> str:
 
 
 @lru_cache
-def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
+def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str | None:
     """The media type with the highest quality; ties go to the more specific range, then to the first offered.
 
     Args:
         accept: the header, such as ``application/x-ndjson, */*;q=0.1``; None or empty accepts anything.
         offered: media types of the operation.
 
-    Raises:
-        NotAcceptableError: the client accepts none of them.
+    Returns:
+        None if the client accepts none of them.
     """
     qualities = _parse_qualities(accept or "*/*")
     best = max(offered, key=lambda media_type: _rank(media_type, qualities))  # the first of equals
-    if _rank(best, qualities)[0] <= 0:
-        raise NotAcceptableError(f"the response is {' or '.join(offered)}, which Accept excludes")
-    return best
+    return best if _rank(best, qualities)[0] > 0 else None
 
 
 @lru_cache
 def takes_gzip(accept_encoding: str) -> bool:
-    """Whether a client accepts gzip (RFC 9110, section 12.5.3), by its quality or else by that of ``*``."""
+    """Whether a client accepts gzip, by its quality or else by that of ``*``."""
     qualities = _parse_qualities(accept_encoding)
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
+@lru_cache
+def takes_problems(accept: str) -> bool:
+    """Whether a client asks for errors as problem documents (RFC 9457), by their own media type."""
+    return _parse_qualities(accept).get(PROBLEM, 0.0) > 0
+
+
 def _parse_qualities(header: str) -> dict[str, float]:
     """``text/*;q=0.5, */*`` -> {``text/*``: 0.5, ``*/*``: 1}; a quality that is not a number counts as 1."""
-    return dict(map(_parse_range, header.lower().split(",")))
-
-
-def _parse_range(part: str) -> tuple[str, float]:
-    media_range, *parameters = map(str.strip, part.split(";"))
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                return media_range, float(parameter[2:])
-            except ValueError:
-                break
-    return media_range, 1.0
+    qualities = {}
+    for part in header.lower().split(","):
+        name, *parameters = map(str.strip, part.split(";"))
+        quality = next((given.removeprefix("q=") for given in parameters if given.startswith("q=")), "")
+        try:
+            qualities[name] = float(quality)
+        except ValueError:
+            qualities[name] = 1.0
+    return qualities
 
 
 def _rank(media_type: str, qualities: Mapping[str, float]) -> tuple[float, int]:
     """Quality of a media type by the most specific range that matches it, and how specific that is, 0 for none."""
-    ranges = ("*/*", f"{media_type.split('/')[0]}/*", media_type)
-    level = max((level for level, name in enumerate(ranges, start=1) if name in qualities), default=0)
-    return (qualities[ranges[level - 1]] if level else 0.0), level
+    ranges = (media_type, f"{media_type.split('/')[0]}/*", "*/*")
+    return next(((qualities[name], -level) for level, name in enumerate(ranges) if name in qualities), (0.0, -3))

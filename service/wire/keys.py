@@ -1,4 +1,4 @@
-"""API keys: parsing, scopes, rate limits, and the limit on unknown keys.
+"""API keys: parsing, scopes, and a file of keys that is followed.
 
 Offered keys are compared with SHA-256 hashes. Messages refer to a key by its name or line, and do not contain it.
 """
@@ -9,33 +9,21 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import math
 import os
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from time import monotonic
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from kanmodel.errors import ConfigError
 from service.settings import Settings
-from service.wire.errors import RateLimitError
 
 logger = logging.getLogger(__name__)
 
 KeyScope = Literal["metrics", "read", "explain", "admin"]
-IMPLIED: dict[str, set[KeyScope]] = {
-    "metrics": {"metrics"},
-    "read": {"metrics", "read"},
-    "explain": {"metrics", "read", "explain"},
-    "admin": {"metrics", "read", "explain", "admin"},
-}
-MINUTE = 60.0  # seconds
-UNKNOWN_PER_MINUTE = 30  # unknown keys of one address
-MAX_ADDRESSES = 10_000  # whose unknown keys are counted; beyond it all counts begin again
+SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)  # each includes those before it
 REFRESH_SECONDS = 1.0  # between two looks at the file of keys
 MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
 DELETED = ()  # the stamp of a file that does not exist
@@ -89,22 +77,15 @@ def _parse_key(line: str, place: str) -> Key:
     if parts is None:
         raise ConfigError(f"{place} must be: {FORM}")
     scopes = parts["scopes"].split(",")
-    if not all(scope in IMPLIED for scope in scopes):
-        raise ConfigError(f"{place} has an unknown scope: there are {', '.join(get_args(KeyScope))}")
+    if not all(scope in SCOPES for scope in scopes):
+        raise ConfigError(f"{place} has an unknown scope: there are {', '.join(SCOPES)}")
     if not _KEY.fullmatch(parts["key"]):
         raise ConfigError(f"{place} has a key that is not 16 or more of A-Z a-z 0-9 . _ ~ + / = -")
-    implied = frozenset[KeyScope]().union(*(IMPLIED[scope] for scope in scopes))
-    return Key(parts["name"], implied, _digest(parts["key"].encode()), _parse_rate(parts["rate"], place))
-
-
-def _parse_rate(text: str | None, place: str) -> int | None:
-    """``600/minute`` -> 600."""
-    if text is None:
-        return None
-    rate = _RATE.fullmatch(text)
-    if rate is None or int(rate[1]) > MAX_PER_MINUTE:
+    rate = _RATE.fullmatch(parts["rate"] or "")
+    if parts["rate"] is not None and (rate is None or int(rate[1]) > MAX_PER_MINUTE):
         raise ConfigError(f"{place} must be: {FORM}, such as 600/minute and at most {MAX_PER_MINUTE}/minute")
-    return int(rate[1])
+    implied = frozenset(SCOPES[: max(SCOPES.index(cast(KeyScope, scope)) for scope in scopes) + 1])
+    return Key(parts["name"], implied, _digest(parts["key"].encode()), int(rate[1]) if rate else None)
 
 
 def _digest(key: bytes) -> bytes:
@@ -213,70 +194,6 @@ def load_keys(settings: Settings) -> Keys | None:
         fixed=() if lines is None else parse_keys(lines, "KANSCOPE_KEYS"),
         file=None if settings.keys_file is None else KeyFile(settings.keys_file),
     )
-
-
-class RateLimits:
-    """Rate limits by sliding window: within any 60 seconds a key with a limit gets at most that many requests answered.
-
-    It belongs to one event loop, so it needs no lock. Each process counts by itself.
-
-    Args:
-        clock: returns the time in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._times: dict[bytes, deque[float]] = {}  # times of the last admitted requests, by key
-
-    def admit(self, key: Key) -> None:
-        """Counts a request of a key.
-
-        Raises:
-            RateLimitError: the limit is reached; this request is not counted.
-        """
-        if key.per_minute is None:
-            return
-        times = self._times.get(key.digest)
-        if times is None or times.maxlen != key.per_minute:  # a new key, or a changed limit
-            times = self._times[key.digest] = deque(times or (), maxlen=key.per_minute)
-        now = self._clock()
-        if len(times) == key.per_minute and now - times[0] < MINUTE:
-            message = f"the key {key.name} is limited to {key.per_minute} requests per minute"
-            seconds = math.ceil(MINUTE - (now - times[0]))
-            raise RateLimitError(message, headers={"Retry-After": str(max(seconds, 1))})
-        times.append(now)
-
-
-class UnknownKeys:
-    """The limit on unknown keys by client address, in each minute.
-
-    It bounds the work and the log lines of a client that guesses. Known keys are not counted, whatever their address,
-    since all clients behind a proxy have the same.
-
-    Args:
-        clock: returns the time in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._begun = clock()
-        self._counts: Counter[str] = Counter()  # by address, in this minute
-
-    def count(self, address: str) -> None:
-        """Counts an unknown key.
-
-        Raises:
-            RateLimitError: the address has sent too many in this minute; its connection is closed.
-        """
-        now = self._clock()
-        if now - self._begun >= MINUTE or len(self._counts) > MAX_ADDRESSES:
-            self._begun = now
-            self._counts.clear()
-        self._counts[address] += 1
-        if self._counts[address] > UNKNOWN_PER_MINUTE:
-            message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
-            seconds = max(1, math.ceil(self._begun + MINUTE - now))
-            raise RateLimitError(message, headers={"Retry-After": str(seconds), "Connection": "close"})
 
 
 def is_loopback(host: str) -> bool:

@@ -1,39 +1,46 @@
-"""Authorization: scopes that routes declare, and protection against requests from pages of other sites.
+"""Who may ask for what: owners of requests, rate limits, scopes, and pages of other sites.
 
-A route declares its scope as a dependency, `METRICS`, `READ`, `EXPLAIN` or `ADMIN`, which also documents it in OpenAPI.
-A request without a route, such as an unknown path, needs a key with the scope read.
-
-Owners of requests: who is charged for the places, bytes and seconds that a request takes.
+An operation states its scope. A request without an operation, such as for an unknown path, needs a key with the scope
+read. Places, bytes and seconds are charged to the owner of a request.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
 from typing import Any, Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
 from service.settings import Settings
-from service.wire.errors import (
-    BusyError,
-    CrossSiteError,
-    ForbiddenError,
-    MisdirectedError,
-    RateLimitError,
-    UnauthenticatedError,
-    send_error,
-)
+from service.wire.errors import RequestError, send_error
 from service.wire.headers import address_of, disregard_long
-from service.wire.keys import Key, Keys, KeyScope, RateLimits, UnknownKeys, is_loopback
+from service.wire.keys import Key, Keys, KeyScope, is_loopback
 
 Owner = str
 OWNER: ContextVar[Owner] = ContextVar("owner", default="")  # of this task's request; "" is the service itself
+MINUTE = 60.0  # seconds
+UNKNOWN_PER_MINUTE = 30  # unknown keys of one address
+MAX_CLIENTS = 10_000  # whose requests are counted; beyond it all counts begin again
+HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+METRICS_PATH = "/metrics"
+SCHEME = {  # of OpenAPI; an operation names its scope beside, as generated clients would take a key for needed
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, where the service wants one, with the scope `x-required-scope`: `explain` includes "
+    "`read`, and `admin` includes both.",
+}
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
+_ORIGIN = re.compile(r"https?://(\[[^\]]+\]|[^\s:/?#@]+)(:\d+)?")
+_OWN_SITE = ("same-origin", "none")  # of Sec-Fetch-Site: the service's own page, and an address that the user typed
 
 
 @lru_cache(maxsize=4096)
@@ -49,20 +56,37 @@ def owner_of(address: str) -> Owner:
     return str(ip_network((int(parsed), 64), strict=False) if mapped is None else mapped)
 
 
-HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-METRICS_PATH = "/metrics"
-SCHEME = {  # of OpenAPI; an operation names its scope beside, as generated clients would take a key for needed
-    "type": "http",
-    "scheme": "bearer",
-    "description": "An API key, where the service wants one, with the scope `x-required-scope`: `explain` includes "
-    "`read`, and `admin` includes both.",
-}
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
-_ORIGIN = re.compile(r"https?://(\[[^\]]+\]|[^\s:/?#@]+)(:\d+)?")
-_OWN_SITE = (
-    "same-origin",
-    "none",
-)  # values of Sec-Fetch-Site: the service's own page, and an address that the user typed
+class RateLimits:
+    """Rate limits by sliding window: in any 60 seconds a client may send at most so many requests.
+
+    It belongs to one event loop, so it needs no lock. Each process counts by itself.
+
+    Args:
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._times: dict[str | bytes, deque[float]] = {}  # times of the last admitted requests, by client
+
+    def admit(
+        self, client: str | bytes, per_minute: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Counts a request of a client.
+
+        Raises:
+            RequestError: the limit is reached; this request is not counted. `message` and `headers` are its.
+        """
+        times = self._times.get(client)
+        if times is None or times.maxlen != per_minute:  # a new client, or a changed limit
+            if len(self._times) >= MAX_CLIENTS:
+                self._times.clear()
+            times = self._times[client] = deque(times or (), maxlen=per_minute)
+        now = self._clock()
+        if len(times) == per_minute and now - times[0] < MINUTE:
+            seconds = max(1, math.ceil(MINUTE - (now - times[0])))
+            raise RequestError(message, headers={"Retry-After": str(seconds), **(headers or {})}, code="rate_limited")
+        times.append(now)
 
 
 class Access:
@@ -94,8 +118,7 @@ class Access:
         self._keys = keys
         self._hosts = hosts
         self._origins = origins
-        self._limits = RateLimits()
-        self._unknown = UnknownKeys()
+        self._limits, self._unknown = RateLimits(), RateLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, or refuses it."""
@@ -106,7 +129,7 @@ class Access:
         headers = dict(scope["headers"])
         if self._hosts is not None and not _names(headers.get(b"host", b""), self._hosts):
             message = "the Host header must name this machine, or a host of the setting allowed_hosts"
-            await send_error(MisdirectedError(message), scope, receive, send)
+            await send_error(RequestError(message, code="host_not_allowed"), scope, receive, send)
             return
         caller = Caller(self._keys, self._limits, headers, self._origins)
         scope["state"]["caller"] = caller
@@ -115,10 +138,13 @@ class Access:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         OWNER.set(owner_of(address_of(scope)) if caller.key is None else caller.key.name)
         try:
-            if caller.offers_unknown_key and path not in HEALTH:
-                self._unknown.count(address_of(scope))
+            if (
+                caller.offers_unknown_key and path not in HEALTH
+            ):  # of known keys, all clients of a proxy have one address
+                message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
+                self._unknown.admit(address_of(scope), UNKNOWN_PER_MINUTE, message, {"Connection": "close"})
             place = self._claim("probe" if path in HEALTH or path == METRICS_PATH else "request")
-        except (BusyError, RateLimitError) as error:
+        except RequestError as error:
             await send_error(error, scope, receive, send)
             return
         with place:
@@ -158,33 +184,27 @@ class Caller:
         """Refuses a request whose key lacks a scope; allows everything if no key is needed. Counts the request once.
 
         Raises:
-            CrossSiteError: it would change what is served, and comes from a page of another site.
-            UnauthenticatedError: the key is missing or unknown.
-            ForbiddenError: the key lacks the scope.
-            RateLimitError: the key is over its rate limit.
+            RequestError: it would change what is served and comes from a page of another site; or the key is missing,
+                unknown, lacks the scope, or is over its rate limit.
         """
         if needed == "admin" and not _is_own_page(self._headers, self._origins):
-            raise CrossSiteError("pages of other sites may not do this")
+            raise RequestError("pages of other sites may not do this", code="cross_site")
         if not self._needs_key:
             return
         if not self._offers_key:
-            raise UnauthenticatedError("an API key is needed: send Authorization: Bearer KEY", code="key_missing")
+            raise RequestError("an API key is needed: send Authorization: Bearer KEY", code="key_missing")
         if self.key is None:
-            raise UnauthenticatedError("the API key is unknown", code="key_unknown")
+            raise RequestError("the API key is unknown", code="key_unknown")
         if needed not in self.key.scopes:
-            raise ForbiddenError(f"this needs an API key with the scope {needed}", code="scope_missing")
-        if not self._counted:
-            self._limits.admit(self.key)
+            raise RequestError(f"this needs an API key with the scope {needed}", code="scope_missing")
+        if self.key.per_minute is not None and not self._counted:
+            message = f"the key {self.key.name} is limited to {self.key.per_minute} requests per minute"
+            self._limits.admit(self.key.digest, self.key.per_minute, message)
             self._counted = True
 
 
 def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
-    """Refuses a request without the scope; see `Caller.require`.
-
-    Args:
-        state: state of the request, in which `Access` has put the caller.
-        needed: the scope.
-    """
+    """As `Caller.require`, of the caller that `Access` has put in the state of a request."""
     state["caller"].require(needed)
 
 

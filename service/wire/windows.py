@@ -1,18 +1,10 @@
-"""Reads the windows of a request, given as ``instances`` or as ``columns``.
-
-Nested JSON lists to numpy arrays, with the path of each value that does not fit.
-
-Reads the ``output`` of a request.
-
-Reads the ``groups`` of features and ``segments`` of steps over which contributions are summed.
-"""
+"""Reads what a request says about a model: windows in either form, arrays, an output, groups and segments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,19 +14,106 @@ from kanmodel.explain.attribution import Segments
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from service.wire.bodies import Limits, parse_json
-from service.wire.errors import UnknownValueError, unusable, unusable_values
+from service.wire.errors import NotFoundError, unusable, unusable_values
 
 _KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One level of nesting.
+def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
+    """The windows of a request in either form.
 
-    Attributes:
-        size: how many items it must have; None for any number.
-        items: what the items are called.
+    Args:
+        members: those of the request; ``instances`` may already be an array, see `parse_windows`.
+        model: the model that they must fit.
+        max_windows: the limit on windows.
+
+    Returns:
+        (n, lookback, n_features), original units, oldest step first.
+
+    Raises:
+        DataError: both forms or none, a value or length that does not fit, an unknown or missing feature, or a value
+            that is not finite after scaling; the error names each place.
     """
+    windows, paths = read_unchecked_windows(members, model, max_windows)
+    refuse_infinite_windows(windows, model, paths)
+    return windows
+
+
+def read_unchecked_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, Sequence[str]]:
+    """As `read_windows`, but without the check for finite values, for which it also returns the paths."""
+    given = [form for form in ("instances", "columns") if form in members]
+    for form in given:
+        if members[form] is None:
+            raise unusable(form, "must not be null; give instances or columns")
+    if len(given) != 1:
+        reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
+        raise unusable("instances", reason)
+    value = members[given[0]]
+    if given == ["columns"]:
+        return _read_columns(value, model, max_windows), [f"columns.{name}" for name in model.config.feature_names]
+    _refuse_number_of_windows(value, max_windows, "instances")
+    if isinstance(value, np.ndarray):
+        return value, "instances"
+    return read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances"), "instances"
+
+
+def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
+    """Refuses values that are not finite after scaling, naming each.
+
+    Args:
+        windows: (n, lookback, n_features), original units.
+        model: the model whose scaling is applied.
+        paths: path of the windows as a whole, or of the values of each feature.
+
+    Raises:
+        DataError: there are any.
+    """
+    representable = model.find_representable(windows)
+    if not representable.all():
+        finite = np.where(representable, windows, np.nan)
+        of_features = (
+            [(finite, paths)] if isinstance(paths, str) else zip(np.moveaxis(finite, -1, 0), paths, strict=True)
+        )
+        for values, path in of_features:
+            refuse_non_finite(values, path)
+
+
+def window_axes(model: Model) -> tuple[Axis, Axis]:
+    """The axes of one window: its steps and its features."""
+    return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
+
+
+def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> None:
+    """Refuses a mapping with an unknown or a missing feature."""
+    names = dict.fromkeys(model.config.feature_names)
+    message = f"is unknown; the features are {', '.join(names)}"
+    wrong = [(name, message) for name in given if name not in names]
+    wrong += [(name, "is missing") for name in names if name not in given]
+    if wrong:
+        problems = [Problem(f"{path}.{name}", message) for name, message in wrong[:N_LISTED]]
+        raise unusable_values(problems, len(wrong))
+
+
+def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
+    """One list of instances per feature, stacked to (n, lookback, n_features)."""
+    if not isinstance(value, dict):
+        raise unusable("columns", "must be an object with a list of instances for each feature")
+    refuse_other_names(value, model, "columns")
+    names = model.config.feature_names
+    _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
+    n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
+    axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
+    return np.stack([read_array(value[name], axes, f"columns.{name}") for name in names], axis=-1)
+
+
+def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
+    if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
+        message = f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}"
+        raise unusable(path, message, "limit_exceeded" if len(value) else "invalid_value")
+
+
+class Axis(NamedTuple):
+    """One level of nesting: how many items it must have, None for any number, and what they are called."""
 
     size: int | None
     items: str
@@ -62,9 +141,8 @@ def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array:
             raise _refuse(items, wrong, axes, depth, path)
         items = list(chain.from_iterable(items))
     if not {*map(type, items)} <= {int, float}:
-        raise _refuse(
-            items, [n for n, item in enumerate(items) if type(item) not in (int, float)], axes, len(axes), path
-        )
+        wrong = [n for n, item in enumerate(items) if type(item) not in (int, float)]
+        raise _refuse(items, wrong, axes, len(axes), path)
     return np.array(items, dtype=np.float64).reshape([-1 if axis.size is None else axis.size for axis in axes])
 
 
@@ -100,7 +178,7 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
 
     Raises:
         DataError: not a string, or absent although the model has several outputs.
-        UnknownValueError: there is no such output.
+        NotFoundError: there is no such output.
     """
     names = config.outputs
     if value is None:
@@ -111,7 +189,8 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
         raise unusable(path, f"must be the name of an output: {', '.join(names)}")
     name = value if value in names else "+".join(value.rsplit(" ", 1))
     if name not in names:
-        raise UnknownValueError(path, f"does not exist: {quote(value)}; the outputs are {', '.join(names)}")
+        message = f"does not exist: {quote(value)}; the outputs are {', '.join(names)}"
+        raise NotFoundError(message, "output_not_found", path)
     return names.index(name)
 
 
@@ -120,7 +199,7 @@ def read_outputs(value: Any, config: ModelConfig) -> list[int]:
 
     Raises:
         DataError: as `read_output`, or the list is empty or names an output twice.
-        UnknownValueError: there is no such output.
+        NotFoundError: there is no such output.
     """
     if not isinstance(value, list):
         return [read_output(value, config)]
@@ -170,98 +249,3 @@ def parse_groups(parameters: Mapping[str, str | None], limits: Limits, place: st
                 reason = str(error).removeprefix("body must be JSON: ")
                 raise unusable(f"{place}{name}", f"must be a string of JSON: {reason}") from None
     return parsed
-
-
-def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
-    """The windows of a request in either form.
-
-    Args:
-        members: those of the request; ``instances`` may already be an array, see `parse_windows`.
-        model: the model that they must fit.
-        max_windows: the limit on windows.
-
-    Returns:
-        (n, lookback, n_features), original units, oldest step first.
-
-    Raises:
-        DataError: both forms or none, a value or length that does not fit, an unknown or missing feature, or a value
-            that is not finite after scaling; the error names each place.
-    """
-    windows, paths = take_windows(members, model, max_windows)
-    refuse_infinite_windows(windows, model, paths)
-    return windows
-
-
-def take_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, str | list[str]]:
-    """As `read_windows`, but without the check for finite values, for which it also returns the paths."""
-    given = [form for form in ("instances", "columns") if members.get(form) is not None]
-    if len(given) != 1:
-        reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
-        raise unusable("instances", reason)
-    if given == ["instances"]:
-        return _read_instances(members["instances"], model, max_windows), "instances"
-    windows = _read_columns(members["columns"], model, max_windows)
-    return windows, [f"columns.{name}" for name in model.config.feature_names]
-
-
-def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
-    """Refuses values that are not finite after scaling, naming each.
-
-    Args:
-        windows: (n, lookback, n_features), original units.
-        model: the model whose scaling is applied.
-        paths: path of the windows as a whole, or of the values of each feature.
-
-    Raises:
-        DataError: there are any.
-    """
-    representable = model.find_representable(windows)
-    if representable.all():
-        return
-    finite = np.where(representable, windows, np.nan)
-    if isinstance(paths, str):
-        refuse_non_finite(finite, paths)
-        return
-    for number, path in enumerate(paths):
-        refuse_non_finite(finite[..., number], path)
-
-
-def window_axes(model: Model) -> tuple[Axis, Axis]:
-    """The axes of one window: its steps and its features."""
-    return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
-
-
-def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> None:
-    """Refuses a mapping with an unknown or a missing feature."""
-    names = dict.fromkeys(model.config.feature_names)
-    message = f"is unknown; the features are {', '.join(names)}"
-    wrong = [(name, message) for name in given if name not in names]
-    wrong += [(name, "is missing") for name in names if name not in given]
-    if wrong:
-        problems = [Problem(f"{path}.{name}", message) for name, message in wrong[:N_LISTED]]
-        raise unusable_values(problems, len(wrong))
-
-
-def _read_instances(value: Any, model: Model, max_windows: int) -> Array:
-    _refuse_number_of_windows(value, max_windows, "instances")
-    if isinstance(value, np.ndarray):
-        return value
-    return read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances")
-
-
-def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
-    """One list of instances per feature, stacked to (n, lookback, n_features)."""
-    if not isinstance(value, dict):
-        raise unusable("columns", "must be an object with a list of instances for each feature")
-    refuse_other_names(value, model, "columns")
-    names = model.config.feature_names
-    _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
-    n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
-    axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
-    return np.stack([read_array(value[name], axes, f"columns.{name}") for name in names], axis=-1)
-
-
-def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
-    if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
-        message = f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}"
-        raise unusable(path, message, "limit_exceeded" if len(value) else "invalid_value")

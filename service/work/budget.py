@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from service.wire.errors import BusyError, OverloadedError, RetryError, unusable
+from service.wire.errors import BusyError, OverloadedError, unusable
 from service.wire.security import OWNER, Owner
 from service.work.jobs import Kind
 
@@ -252,7 +252,7 @@ class Budget:
         return claim
 
 
-def _refusal(kind: Place, places: Share, owner: Owner) -> RetryError:
+def _refusal(kind: Place, places: Share, owner: Owner) -> BusyError | OverloadedError:
     what, setting = {
         "request": ("requests are being answered", "max_concurrent"),
         "probe": ("requests for health and metrics are being answered", f"of at most {N_PROBES}"),

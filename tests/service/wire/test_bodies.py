@@ -1,18 +1,29 @@
+"""A body is parsed once; one that is refused is so by its text, in bounded memory, off the event loop if large."""
+
 from __future__ import annotations
 
 import json
+import threading
+import tracemalloc
+from math import inf, isfinite, nan
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.data import N_LISTED
 from kanmodel.errors import DataError
-from service.wire.bodies import Limits, parse_object, parse_windows
-from service.wire.errors import cause_of
+from service.wire import bodies
+from service.wire.bodies import LARGE, Limits, parse_json, parse_object, parse_windows
+from service.wire.errors import NOT_FINITE, find_code
 from service.wire.windows import Axis, read_array
+from service.work.estimates import PARSED
 
 LIMITS = Limits(depth=32, windows=50, window_shape=(1, 2))
+LARGE_LIMITS = Limits(depth=64, windows=4096, window_shape=(24, 8))
+TWO = 2 << 20  # bytes
+JSON = {"Content-Type": "application/json"}
 WINDOW = b'{"instances": [[[0.5, 1.5]]], '
 
 
@@ -76,7 +87,7 @@ def test_a_number_out_of_range_is_named(read, number):
     """A number that is too large for a double is refused at its place, not as text that is not JSON."""
     error = refuse(read, b'{"a": "\xc3\xa9", "instances": [[[0.5, %s]]]}' % number, LIMITS)
     assert str(error).startswith("instances[0][0][1] must be finite")
-    assert cause_of(error)[1] == "not_finite"
+    assert find_code(error) == "not_finite"
 
 
 def test_a_long_number_within_the_range_is_read():
@@ -125,3 +136,127 @@ def test_sizes_are_checked_before_values(value, places, n):
     assert [problem.path for problem in error.problems] == [*places]
     assert all(message in problem.message for problem, message in zip(error.problems, places.values(), strict=True))
     assert n == 1 or str(error).endswith(f"; {n} values cannot be used")
+
+
+any_names = st.text(alphabet='ab"\\[]{},:NIe\ud800\u00e9', max_size=5)
+values = st.recursive(
+    st.none() | st.integers(-9, 9) | st.floats() | any_names | st.sampled_from([nan, inf, -inf, 1e300]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(any_names, inner, max_size=4),
+    max_leaves=40,
+)
+
+
+def find_non_finite(value, path=""):
+    """The paths of the numbers that are not finite, in reading order."""
+    if isinstance(value, float):
+        return [] if isfinite(value) else [path.removeprefix(".").encode(errors="replace").decode() or "body"]
+    if isinstance(value, list):
+        return [found for index, item in enumerate(value) for found in find_non_finite(item, f"{path}[{index}]")]
+    items = value.items() if isinstance(value, dict) else ()
+    return [found for name, item in items for found in find_non_finite(item, f"{path}.{name}")]
+
+
+def refused_paths(text):
+    """The paths of the numbers that are not finite; empty if the text is refused for another reason, or not at all."""
+    try:
+        parse_json(text, LIMITS)
+    except DataError as error:
+        return [problem.path for problem in error.problems if problem.message == NOT_FINITE]
+    return []
+
+
+@given(values, st.sampled_from([None, 1]), st.booleans())
+def test_places_are_those_of_the_parsed_document(value, indent, ascii_only):
+    """NaN and infinities have the same paths as in the document parsed by Python's lenient parser."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    document = json.loads(text.decode(errors="surrogatepass"))
+    assert refused_paths(text) == find_non_finite(document)[:N_LISTED]
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        (b"[1e400, -1E+999, 1e300, 12e-400]", ["[0]", "[1]"]),
+        (b'{"a": [0, {"NaN": Infinity}], "b": "NaN, 1e999"}', ["a[1].NaN"]),
+        (b"-Infinity", ["body"]),
+        (b'{"\\ud800": NaN}', ["?"]),
+        (b"]]]NaN", []),  # no JSON at all
+        (b'"NaN', []),
+        (b"", []),
+        (b"[" * 100 + b"NaN" + b"]" * 100, []),  # refused for its depth
+    ],
+)
+def test_places_in_text_by_hand(text, paths):
+    """Numbers too large for a double are found, and text in strings is ignored."""
+    assert refused_paths(text) == paths
+
+
+def fill(start, unit, end, n_bytes=TWO):
+    """A body of a given size that repeats a unit between its ends."""
+    return start + unit * ((n_bytes - len(start) - len(end)) // len(unit)) + end
+
+
+ATTACKS = {
+    "NaN at the end of one window": ((b'{"instances": [[[', b"0.12345678901,", b"NaN]]]}"), "instances[0][0]["),
+    "infinity in a name's place": ((b'{"instances": [', b"0.12345678901,", b'0], "x": 1e999}'), "x must be"),
+    "NaN": (
+        (b'{"instances": [[[', b"NaN,      ", b"NaN]]]}"),
+        "instances[0][0][0] must be finite; more than 20 values",
+    ),
+    "integers and NaN": ((b'{"instances": [[[', b"10,", b"NaN]]]}"), "instances[0][0]["),
+    "strings": ((b'{"features": [', b'"f",', b"0]}"), "body holds"),
+    "empty lists": ((b'{"instances": [', b"[],", b"[]]}"), "body holds"),
+    "empty lists in one window": ((b'{"instances": [[', b"[],", b"[]]]}"), "body holds"),
+    "zeros and NaN": ((b'{"instances": [', b"0,", b"NaN]}"), "body holds"),
+    "objects": ((b'{"columns": [', b"{},", b"{}]}"), "body holds"),
+    "depth": ((b'{"instances": ', b"[", b""), "body must be nested"),
+}
+
+
+@pytest.mark.parametrize("reader", [parse_windows, parse_object])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_large_body_that_is_refused_costs_little(name, reader, monkeypatch):
+    """2 MB are refused in memory bounded by a multiple of the body, and by their counts without a parser."""
+    parts, message = ATTACKS[name]
+    body = fill(*parts)
+    if message.startswith("body"):
+        for parser in ("json", "orjson", "simdjson"):
+            monkeypatch.delattr(bodies, parser)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as refused:
+            reader(body, LARGE_LIMITS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert str(refused.value).startswith(message), str(refused.value)
+    assert peak <= PARSED * len(body)
+
+
+def test_a_body_of_as_many_windows_as_may_be_is_read():
+    """The largest allowed request in either form is not refused by its text."""
+    limits = Limits(depth=64, windows=500, window_shape=(6, 4))
+    windows = [[[0.5] * 4] * 6] * 500
+    assert len(json.dumps({"instances": windows})) > LARGE
+    assert parse_windows(json.dumps({"instances": windows}).encode(), limits)["instances"].shape == (500, 6, 4)
+    columns = {name: [[0.5] * 6] * 500 for name in "abcd"}
+    assert parse_windows(json.dumps({"columns": columns}).encode(), limits) == {"columns": columns}
+
+
+def test_large_bodies_are_parsed_off_the_event_loop(serve, folder, monkeypatch):
+    """Bodies above some thousand bytes are parsed off the event loop; small ones on it, which is faster."""
+    from service.operations import predict as predictions
+
+    threads = {}
+    read = predictions.read_prediction
+
+    def record(body, *arguments):
+        threads[len(body) > LARGE] = threading.current_thread().name
+        return read(body, *arguments)
+
+    monkeypatch.setattr(predictions, "read_prediction", record)
+    with serve(models=folder / "two.safetensors") as client:
+        for body in (b"{}", fill(*ATTACKS["NaN at the end of one window"][0])[:-1] + b" " * 8 + b"}"):
+            answer = client.post("/v1/models/two:predict", content=body[:TWO], headers=JSON)
+            assert answer.status_code == 422, answer.text
+    assert threads[True].startswith("work") and not threads[False].startswith("work")

@@ -21,7 +21,7 @@ from kanmodel.data import Target
 from kanmodel.errors import CheckpointError, KanscopeError
 from service.app import create_app
 from service.settings import Settings
-from service.wire.errors import CAUSES, ErrorCode, describe_error
+from service.wire.errors import CAUSES, STATUSES, ErrorCode, describe_error
 from service.work import forecasts
 
 SERVICE = Path(service.__file__).parent
@@ -62,7 +62,9 @@ BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its messa
     "a list": ([1, 2], "body", "must be a JSON object"),
     "neither form": ({}, "instances", "give instances or columns"),
     "both forms": ({"instances": [WINDOW], "columns": COLUMNS}, "instances", "both given"),
-    "null for both": ({"instances": None, "columns": None}, "instances", "is missing"),
+    "null for both": ({"instances": None, "columns": None}, "instances", "must not be null"),
+    "null beside instances": ({"instances": [WINDOW], "columns": None}, "columns", "must not be null"),
+    "null beside columns": ({"instances": None, "columns": COLUMNS}, "instances", "must not be null"),
     "unknown member": (
         {"instances": [WINDOW], "instnaces": 1},
         "instnaces",
@@ -486,6 +488,23 @@ def test_all_bad_values_are_listed_up_to_twenty(service):
     assert answer.json()["detail"] == "2 values are not finite"
 
 
+@pytest.mark.parametrize("path", ["/v1/models/none", "/v1/nothing", "/v2/models/none", "/v1/models/two:predict"])
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("application/problem+json", "application/problem+json"),
+        ("text/html, Application/Problem+JSON;q=0.1", "application/problem+json"),
+        ("application/problem+json;q=0, */*", "application/json"),
+        ("text/html", "application/json"),
+    ],
+)
+def test_an_error_is_a_problem_document_where_accept_names_it(service, path, accept, media_type):
+    """Errors of an operation, of the router and of V2 have the media type of RFC 9457, or else that of JSON."""
+    answer = service.get(path, headers={"Accept": accept})
+    assert answer.headers["content-type"] == media_type
+    assert answer.status_code == answer.json()["status"] >= 404
+
+
 def test_a_405_lists_the_allowed_methods(each_service):
     """405 responses have the header Allow."""
     assert each_service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
@@ -586,7 +605,7 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
 def test_every_error_has_a_code_of_the_document():
     """Only codes of the enum in the document are used."""
     known = set(get_args(ErrorCode.__value__))
-    assert {code for _, code in CAUSES.values()} <= known
+    assert set(CAUSES.values()) <= known == STATUSES.keys()
     text = "".join(path.read_text() for path in SERVICE.rglob("*.py"))
     assert [name for name in known if text.count(f'"{name}"') < 2] == []  # its enum occurs once
 

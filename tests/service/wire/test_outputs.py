@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from factories import make_model
 
-from service.wire.errors import UnknownValueError
+from service.wire.errors import NotFoundError
 from service.wire.windows import read_output
 
 
@@ -25,5 +25,5 @@ def test_names_with_spaces_are_distinguished():
 @pytest.mark.parametrize("name", ["", " ", "a", "a  1", "a 1 ", "b 1"])
 def test_other_names_are_refused(name):
     """The error has the name as sent and lists the existing ones."""
-    with pytest.raises(UnknownValueError, match=f"output does not exist: '{name}'; the outputs are a\\+1"):
+    with pytest.raises(NotFoundError, match=f"output does not exist: '{name}'; the outputs are a\\+1"):
         read_output(name, make_model(targets=("a", "c")).config)

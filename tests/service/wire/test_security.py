@@ -16,10 +16,10 @@ from service.app import create_app
 from service.models.repository import BUNDLED
 from service.operations.route import OperationRoute
 from service.settings import Settings
-from service.wire import keys
-from service.wire.errors import RateLimitError
-from service.wire.keys import KeyFile, RateLimits, UnknownKeys, parse_keys
-from service.wire.security import HEALTH
+from service.wire import keys, security
+from service.wire.errors import RequestError
+from service.wire.keys import KeyFile, parse_keys
+from service.wire.security import HEALTH, RateLimits
 
 METER, READ, EXPLAIN, ADMIN, OTHER = (name * 8 for name in ("metr", "read", "expl", "admi", "othr"))
 KEYS = (
@@ -38,7 +38,7 @@ def bearer(key):
 def no_limit():
     """Most tests here send unknown keys from one address, more of them than the limit."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "UNKNOWN_PER_MINUTE", 1_000_000)
+        patch.setattr(security, "UNKNOWN_PER_MINUTE", 1_000_000)
         yield
 
 
@@ -243,7 +243,7 @@ def test_the_key_file_is_not_read_on_the_event_loop(serve, folder, tmp_path, mon
 
 def test_unknown_keys_are_limited(serve, folder, monkeypatch):
     """Past the limit an unknown key gets 429, and its connection ends; known keys, no key and health are as before."""
-    monkeypatch.setattr(keys, "UNKNOWN_PER_MINUTE", 5)
+    monkeypatch.setattr(security, "UNKNOWN_PER_MINUTE", 5)
     with serve(models=folder / "two.safetensors", keys=KEYS, wait=False) as client:
         with connect(client) as connection:
             guess = head("POST", ASK[1], f"Authorization: Bearer {OTHER}", "Content-Length: 0")
@@ -261,23 +261,22 @@ def test_unknown_keys_are_limited(serve, folder, monkeypatch):
         assert client.get("/healthz", headers=bearer(OTHER)).status_code == 200
 
 
-def test_the_limit_on_unknown_keys_is_by_address_and_bounded(monkeypatch):
-    """Other addresses are not affected, a minute later the limit begins again, and no more addresses are kept."""
-    monkeypatch.setattr(keys, "UNKNOWN_PER_MINUTE", 2)
+def test_the_limit_on_unknown_keys_is_by_address_and_bounded():
+    """Other addresses are not affected, a minute later a request passes again, and no more addresses are kept."""
     now = 0.0
-    unknown = UnknownKeys(lambda: now)
+    limits = RateLimits(lambda: now)
     for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
-        unknown.count(address)
+        limits.admit(address, 2, "too many")
     now = 20.5
-    with pytest.raises(RateLimitError) as refused:
-        unknown.count("192.0.2.1")
-    assert refused.value.headers["Retry-After"] == "40"
-    unknown.count("192.0.2.2")
+    with pytest.raises(RequestError, match="too many") as refused:
+        limits.admit("192.0.2.1", 2, "too many", {"Connection": "close"})
+    assert refused.value.headers == {"Retry-After": "40", "Connection": "close"}
+    limits.admit("192.0.2.2", 2, "too many")
     now = 60.0
-    unknown.count("192.0.2.1")
-    for number in range(3 * keys.MAX_ADDRESSES):
-        unknown.count(f"address {number}")
-    assert len(unknown._counts) <= keys.MAX_ADDRESSES + 1
+    limits.admit("192.0.2.1", 2, "too many")
+    for number in range(3 * security.MAX_CLIENTS):
+        limits.admit(f"address {number}", 2, "too many")
+    assert len(limits._times) <= security.MAX_CLIENTS
 
 
 def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplog):
@@ -416,7 +415,6 @@ def test_a_request_counts_once(serve, folder):
 )
 def test_the_rate_limit_holds_in_any_minute(per_minute, waits):
     """A request passes exactly if fewer than the limit passed in the minute before; Retry-After suffices."""
-    (key,) = parse_keys([f"a read {READ} {per_minute}/minute"], "keys")
     now = 0.0
     limits = RateLimits(lambda: now)
     admitted = []
@@ -424,11 +422,11 @@ def test_the_rate_limit_holds_in_any_minute(per_minute, waits):
         now += wait
         recent = sum(now - time < 60 for time in admitted)
         try:
-            limits.admit(key)
-        except RateLimitError as error:
+            limits.admit("key", per_minute, "too many")
+        except RequestError as error:
             assert recent == per_minute
             now += int(error.headers["Retry-After"])
-            limits.admit(key)
+            limits.admit("key", per_minute, "too many")
         else:
             assert recent < per_minute
         admitted.append(now)

@@ -17,9 +17,7 @@ NAME = "nyc-weather"
 ROW = json.dumps([0.5] * 20).encode()
 WINDOW = b"[%s]" % b",".join([ROW] * 24)
 ONE = b'{"instances": [%s], ' % WINDOW
-TOO_MANY = (
-    r"[\w.[\]]+ is one too many: a request to this model has at most 1720 names and strings, and the body has \d+"
-)
+TOO_MANY = r"body holds \d+ names and strings, more than the 1720 of a request to this model"
 LONG = r"x{40}x*(\.\.\.|…)x*x{40}"  # a name of many x, shortened
 
 # Operation, body as start, repeated unit and end, and the error.
@@ -109,17 +107,17 @@ ATTACKS = {
         *("predict", b'{"instances": [', WINDOW + b",", b"[%s[0]]]}" % (23 * (ROW + b","))),
         r"instances\[\d+\]\[23\] must have 20 features, but has 1",
     ),
-    "depth": ("predict", ONE + b'"x": ', b"[", b"", "body must be nested at most 64 deep .*|body holds .*"),
+    "depth": ("predict", ONE + b'"x": ', b"[", b"", "body must be nested at most 64 deep .*"),
     "depth of members": ("predict", b"", b'{"a":', b"", "body must be nested at most 64 deep .*"),
     "depth in a string": ("predict", ONE + b'"x": "', rb"[", b'"}', "x is unknown; .*|body holds .*"),
     "empty lists": ("predict", b'{"instances": [', b"[],", b"[]]}", "body holds .*|instances must have 1 to .*"),
     "empty objects": ("predict", b'{"instances": [', b'{"a":{}},', b"{}]}", TOO_MANY),
     "nulls": ("predict", b'{"instances": [[[', b"null,", b"null]]]}", r"instances\[0\] must have 24 steps, but has 1"),
-    "a long number": ("predict", b'{"instances": [[[', b"1", b"]]]}", r"instances\[0\]\[0\]\[0\] must be finite: .*"),
+    "a long number": ("predict", b'{"instances": [[[', b"1", b"]]]}", r"instances\[0\]\[0\]\[0\] must be finite"),
     "a long exponent": ("predict", b'{"tolerance": 1e', b"1", b"}", "tolerance must be finite.*"),
     "zeros": ("predict", b'{"instances": [[[', b"0e9999,", b"0]]]}", r"instances\[0\] must have 24 steps, but has 1"),
     "numbers that are none": ("predict", b'{"instances": [[[', b"1.1.1e999,", b"0]]]}", "body must be JSON: .*"),
-    "colons": ("predict", b'{"instances": ', b":", b"NaN}", "instances must be finite"),
+    "colons": ("predict", b'{"instances": ', b":", b"NaN}", "body must be JSON: .*"),
     "repeated members": (
         *("predict", b'{"instances": [], "a": [', b"0.25000,", b'0], "b": {"c": 0, "\\u0063": 1}}'),
         r"b\.c is given twice",
