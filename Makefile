@@ -20,21 +20,30 @@ help: # list the targets
 serve: .venv/runtime # install and serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-# Three workers keep two cores busy, since what starts servers waits much. `make test` leaves out the tests marked
-# `thorough`, and four of five generated cases.
+# Three workers keep two cores busy, since what starts servers waits much. Each part has new ones, so that none grows
+# beyond 800 MB. `make test` leaves out the tests marked `thorough`, and four of five generated cases.
 ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder
+without = $(addprefix --ignore=tests/,$(1))
 test: .venv/dev .venv/clients/ready # install, and run the tests of five minutes; ONLY=kanmodel for those of one folder
+ifneq ($(ONLY),)
 	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
+else
+	$(parallel) -m "not thorough" tests/kanmodel
+	$(parallel) -m "not thorough" tests/service
+	$(parallel) -m "not thorough" $(call without,kanmodel service)
+endif
 
-# Every part has new workers, so that none grows beyond 800 MB. What needs both cores runs last, with nothing beside it.
+# What needs both cores runs last, with nothing beside it.
 test-all: export THOROUGH := 1
 test-all: .venv/dev .venv/clients/ready # install, and run all tests
-	$(parallel) --ignore=tests/kanmodel --ignore=tests/service
-	$(parallel) tests/kanmodel --ignore=tests/kanmodel/explain
+	$(parallel) tests/kanmodel $(call without,kanmodel/explain)
 	$(parallel) tests/kanmodel/explain
-	$(parallel) -m "not thorough(alone=True)" tests/service
+	$(parallel) $(call without,kanmodel service)
+	$(parallel) tests/service/work
+	$(parallel) tests/service/batch tests/service/commands
+	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 
 check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security
