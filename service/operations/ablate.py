@@ -19,7 +19,7 @@ from service.operations.alternative import (
 from service.operations.members import about
 from service.operations.route import MODEL, Call, operation
 from service.operations.topology import AppliedRule, Count, FidelityInfo, RuleMembers, describe_fidelity, describe_rule
-from service.work.estimates import NUMBER, OBJECTS
+from service.work.jobs import HELD_NUMBER_BYTES
 
 
 class AblateRequest(RuleMembers, WindowsRequest):
@@ -68,4 +68,4 @@ def _make_plan(reading: Reading[AblateRequest]) -> Plan:
         }
 
     n_forecasts = 2 * len(windows)
-    return Plan(n_forecasts, n_forecasts * NUMBER * (1 + OBJECTS) + 2 * int(windows.nbytes), find, rule)
+    return Plan(n_forecasts, n_forecasts * HELD_NUMBER_BYTES + 2 * int(windows.nbytes), find, rule)

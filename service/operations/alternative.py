@@ -33,7 +33,7 @@ from service.wire.connections import while_connected
 from service.wire.errors import unusable
 from service.wire.json import JSON, encode_json
 from service.wire.windows import read_output, read_windows
-from service.work.estimates import estimate_parsing
+from service.work.jobs import PARSED_BYTE, SLICE
 
 
 class WindowsRequest(Closed):
@@ -137,7 +137,7 @@ async def answer(
 
         with span("parse"):
             key = object() if may_load else None
-            reading, plan = await parts.work.run(read, "explanation", estimate_parsing(body), key, deadline)
+            reading, plan = await parts.work.run(read, "explanation", PARSED_BYTE * len(body), key, deadline)
     call.state.windows, model = len(reading.windows), served.model
     if plan.rule is not None:
         finding = parts.results.topology(served, reading.output, plan.rule)
@@ -148,8 +148,9 @@ async def answer(
         warnings = warn_of_range(model, reading.windows)
         return encode_json({**_describe_head(reading, warnings), **plan.answer(model)}), warnings
 
-    with parts.work.claim("explanation", plan.n_bytes):
-        described, warnings = await while_connected(call, deadline.wait(parts.work.run_in_turns(compute)))
+    with parts.work.claim("explanation", plan.n_bytes) as held:
+        computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
+        described, warnings = await while_connected(call, computing)
     call.count_warnings(warnings)
     return Response(described, media_type=JSON)
 

@@ -23,7 +23,7 @@ from service.operations.alternative import (
 from service.operations.members import Answer, Closed, about, describe, head_of
 from service.operations.route import MODEL, Call, operation
 from service.wire.windows import Axis, read_array, refuse_infinite_windows, window_axes
-from service.work.estimates import NUMBER, OBJECTS
+from service.work.jobs import HELD_NUMBER_BYTES
 
 Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
 
@@ -118,7 +118,7 @@ def _make_plan(reading: Reading[CompareRequest]) -> Plan:
         return {"against": head_of(other), "comparisons": [_describe(one, found.features) for one in found]}
 
     n_models = 1 if other.model is served.model else 2
-    n_bytes = 2 * len(windows) * len(names) * 2 * NUMBER * (1 + OBJECTS) + 2 * int(windows.nbytes)
+    n_bytes = 2 * len(windows) * len(names) * 2 * HELD_NUMBER_BYTES + 2 * int(windows.nbytes)
     return Plan(3 * n_models * len(windows) * LedgerOptions.path_nodes, n_bytes, find)
 
 

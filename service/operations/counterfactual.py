@@ -24,7 +24,7 @@ from service.operations.alternative import (
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
 from service.wire.errors import unusable
-from service.work.estimates import NUMBER, OBJECTS
+from service.work.jobs import HELD_NUMBER_BYTES
 
 
 class CounterfactualTarget(Closed):
@@ -147,7 +147,7 @@ def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
         )
         return {"counterfactuals": [_describe(one, list(found.steps)) for one in found]}
 
-    n_bytes = NUMBER * (1 + OBJECTS) * int(windows.size) + 3 * LARGEST_BATCH * int(windows[0].nbytes)
+    n_bytes = HELD_NUMBER_BYTES * int(windows.size) + 3 * LARGEST_BATCH * int(windows[0].nbytes)
     return Plan(len(windows) * count_forecasts(len(features), asked.max_features), n_bytes, find)
 
 

@@ -22,7 +22,7 @@ from service.operations.route import MODEL, Call, operation
 from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule, describe_scores
 from service.wire.errors import unusable
 from service.wire.json import JSON, SVG, answer_json, answer_svg
-from service.work.estimates import FORMULAS, estimate_curves
+from service.work.jobs import EDGE_FORMULAS, estimate_curves
 
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
@@ -239,7 +239,7 @@ async def get_edge(call: Call) -> Response:
             return answer_svg(draw_edge(named, query.theme, output=topology.output, unit=unit, formulas=formulas))
         return answer_json(describe_edge(served, topology, curve, formulas))
 
-    cost = FORMULAS if query.formulas else estimate_curves(1, query.points)
+    cost = EDGE_FORMULAS if query.formulas else estimate_curves(1, query.points)
     return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
 
 

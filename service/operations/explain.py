@@ -44,8 +44,7 @@ from service.wire.connections import ClosingStream, while_connected
 from service.wire.errors import ErrorResponse, describe_error, unusable
 from service.wire.json import JSON, NDJSON, encode_json
 from service.wire.windows import read_groups, read_outputs
-from service.work.estimates import estimate_describing, estimate_joining, estimate_parsing
-from service.work.jobs import Cost
+from service.work.jobs import JOINED_BYTE, PARSED_BYTE, estimate_describing
 
 logger = logging.getLogger(__name__)
 UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  # by pydantic
@@ -283,7 +282,7 @@ async def explain(call: Call) -> Response:
         body = await read_body(call, parts.settings, held)
         read = partial(read_question, body, served, parts.settings)
         with span("parse"):
-            question = await parts.work.run(read, "explanation", estimate_parsing(body), deadline=deadline)
+            question = await parts.work.run(read, "explanation", PARSED_BYTE * len(body), deadline=deadline)
     if question.progress and not is_stream:
         raise unusable("progress", f"needs Accept: {NDJSON}")
     call.state.windows = len(question.windows)
@@ -300,7 +299,7 @@ async def explain(call: Call) -> Response:
     if n_outputs == 1:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
         call.count_warnings(question.warnings)
-    cost = Cost(cost.seconds + estimate_joining(sum(map(len, encoded))).seconds, cost.n_bytes)
+    cost += JOINED_BYTE * sum(map(len, encoded))
     with span("encode"):
         join = partial(_join, question, predictions, encoded)
         return Response(await parts.work.run(join, "explanation", cost), media_type=JSON)

@@ -28,10 +28,10 @@ from service.operations.windows import RangeWarnings
 from service.telemetry.observation import span
 from service.wire.errors import unusable
 from service.wire.json import encode_json
-from service.work.deadlines import Deadline
-from service.work.estimates import NUMBER, OBJECTS, PART
-from service.work.jobs import StoppedError
+from service.work.jobs import NUMBER_BYTES, OBJECT_BYTES_PER_JSON_BYTE, SLICE, StoppedError
+from service.work.waiting import Deadline
 
+PART_WINDOWS = 32  # that are explained, and sent, together
 SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 
@@ -287,19 +287,19 @@ async def compute_explanations(
         OverloadedError: too many requests wait.
     """
     work, encoded = parts.work, kept != "objects"
-    with work.claim("explanation", estimate_explanations(question, kept)):
+    with work.claim("explanation", estimate_explanations(question, kept)) as held:
         if question.total <= SMALL and not question.progress:
             explain, key = partial(_explain_together, encoded), (encoded, question.batch_key)
-            together = await deadline.wait(work.run_together(key, explain, question, question.total))
+            together = await work.run_together(key, explain, question, question.total, deadline)
             _observe(question, together, parts)
             yield together
             return
-        for first in range(0, len(question.windows), PART):
+        for first in range(0, len(question.windows), PART_WINDOWS):
             news: asyncio.Queue[int | asyncio.Future[Progress]] = asyncio.Queue()  # of its slices, then of its end
             put: Callable[..., None] = news.put_nowait
             tell = partial(asyncio.get_running_loop().call_soon_threadsafe, put)
             compute = partial(_explain_encoded, question, first, tell if question.progress else _ignore, encoded)
-            computing = asyncio.ensure_future(deadline.wait(work.run_in_turns(compute)))
+            computing = asyncio.ensure_future(work.run(compute, "explanation", SLICE, None, deadline, held))
             computing.add_done_callback(put)
             try:
                 while isinstance(done := await news.get(), int):
@@ -317,12 +317,12 @@ def explain_all(question: ExplainQuestion) -> list[Explanation]:
     Raises:
         NonFiniteError: one is not finite.
     """
-    firsts = range(0, len(question.windows), PART)
+    firsts = range(0, len(question.windows), PART_WINDOWS)
     return [one for first in firsts for one in explain_part(question, first, _ignore)]
 
 
 def explain_part(question: ExplainQuestion, first: int, tell: Callable[[int], object]) -> list[Explanation]:
-    """The explanations of up to `PART` windows in order, by window and then by output.
+    """The explanations of up to `PART_WINDOWS` windows in order, by window and then by output.
 
     Args:
         question: what is asked.
@@ -334,7 +334,7 @@ def explain_part(question: ExplainQuestion, first: int, tell: Callable[[int], ob
         IncompleteError: an explanation is far from complete.
     """
     model, n_outputs = question.served.model, len(question.outputs)
-    windows = question.windows[first : first + PART]
+    windows = question.windows[first : first + PART_WINDOWS]
     by_output: list[Iterator[Explanation]] = []
 
     def tell_and_pause() -> None:
@@ -411,9 +411,9 @@ def estimate_explanations(question: ExplainQuestion, kept: Literal["lines", "jso
         kept: what is held until all are computed: ``lines``, one part at a time; ``json``, all of them encoded, twice
             while they are joined; ``objects``, all of them as Python objects.
     """
-    part = min(len(question.windows), PART) * len(question.outputs)
-    held = {"lines": 0, "json": 2, "objects": OBJECTS}[kept] * question.total
-    return question.windows.nbytes + (part * (OBJECTS + 1) + held) * _estimate_json(question)
+    part = min(len(question.windows), PART_WINDOWS) * len(question.outputs)
+    held = {"lines": 0, "json": 2, "objects": OBJECT_BYTES_PER_JSON_BYTE}[kept] * question.total
+    return question.windows.nbytes + (part * (OBJECT_BYTES_PER_JSON_BYTE + 1) + held) * _estimate_json(question)
 
 
 def _estimate_json(question: ExplainQuestion) -> int:
@@ -421,22 +421,21 @@ def _estimate_json(question: ExplainQuestion) -> int:
     model = question.served.model
     lookback, n_features = model.config.window_shape
     names = sum(map(len, model.config.feature_names))
-    n_bytes = 500 + 2 * (names + n_features * (NUMBER + 6))
+    n_bytes = 500 + 2 * (names + n_features * (NUMBER_BYTES + 6))
     if question.groups or question.segments:
         n_named = len(question.groups) + n_features
-        of_each = sum(len(name) + NUMBER + 6 for name in question.segments) or NUMBER
+        of_each = sum(len(name) + NUMBER_BYTES + 6 for name in question.segments) or NUMBER_BYTES
         named = names + sum(map(len, question.groups)) + n_named * (of_each + 8)
         n_bytes += named * (2 if question.effects else 1)
     if question.effects:
         n_bytes += names
-    n_bytes += question.n_parts * (2 * NUMBER + len('"":{"removed":,"alone":},'))
+    n_bytes += question.n_parts * (2 * NUMBER_BYTES + len('"":{"removed":,"alone":},'))
     if question.detail != "features":
-        n_bytes += lookback * n_features * NUMBER
+        n_bytes += lookback * n_features * NUMBER_BYTES
     if question.detail == "flow":
-        n_bytes += NUMBER * (n_features + model.config.n_readout + len(model.config.outputs))
-        edge = len('{"i":100,"j":100,"contribution":},') + NUMBER
+        n_bytes += NUMBER_BYTES * (n_features + model.config.n_readout + len(model.config.outputs))
+        edge = len('{"i":100,"j":100,"contribution":},') + NUMBER_BYTES
         for stage in model.config.stages.values():
-            n_bytes += sum(
-                layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER + 100 for layer in stage
-            )
+            for layer in stage:
+                n_bytes += layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
     return n_bytes

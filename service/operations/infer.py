@@ -44,8 +44,7 @@ from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
 from service.wire.security import require_scope
 from service.wire.windows import Axis, parse_groups, read_array, read_groups, refuse_infinite_windows
-from service.work.estimates import estimate_describing, estimate_parsing
-from service.work.jobs import Kind
+from service.work.jobs import PARSED_BYTE, Kind, estimate_describing
 
 Datatype = TypeAliasType(
     "Datatype",
@@ -624,7 +623,7 @@ async def infer(call: Call) -> Response:
         length = find_header(call.scope, HEADER_LENGTH.lower().encode())
         read = partial(read_inference, body, length, served, parts.settings)
         with span("parse"):
-            inference = await parts.work.run(read, kind, estimate_parsing(body), deadline=deadline)
+            inference = await parts.work.run(read, kind, PARSED_BYTE * len(body), deadline=deadline)
     if inference.question is not None:
         require_scope(call.scope["state"], "explain")
     windows = inference.windows

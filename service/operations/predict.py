@@ -25,8 +25,8 @@ from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
 from service.wire.json import answer_json
-from service.work.estimates import estimate_describing, estimate_parsing
-from service.work.forecasts import Answering
+from service.work.forecasts import ForecastRequest
+from service.work.jobs import PARSED_BYTE, estimate_describing
 
 _FORMS = frozenset({"instances", "columns"})
 Predictions = Annotated[
@@ -89,13 +89,14 @@ async def predict(call: Call) -> Response:
 
     with parts.work.claim("forecast", place=False) as held:
         body = await read_body(call, parts.settings, held)
-        answering = Answering(
+        request = ForecastRequest(
+            model=served.model,
             read=read,
             describe=describe,
-            reading=estimate_parsing(body),
+            reading=PARSED_BYTE * len(body),
             describing=partial(estimate_describing, n_outputs=len(served.model.outputs)),
             most_windows=most_windows(body, served.model),
         )
-        answer = await parts.work.answer(served.model, answering, call.deadline)
+        answer = await parts.work.answer(request, call.deadline)
     call.count_warnings(warnings)
     return answer

@@ -18,7 +18,7 @@ from service.operations.route import MODEL, Call, operation
 from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
 from service.wire.windows import read_output
-from service.work.estimates import estimate_description
+from service.work.jobs import LIST_ENTRY
 
 MAX_LISTED = 1000  # windows of one answer
 Index = Annotated[int, about("Number of the window, from 0, in the order of time.")]
@@ -209,7 +209,7 @@ async def list_reference_windows(call: Call) -> Response:
     def describe() -> Response:
         return answer_json(describe_references(served, query, contributions))
 
-    cost = estimate_description(n_entries)
+    cost = LIST_ENTRY * n_entries
     return await call.parts.work.run(describe, "explanation", cost, deadline=call.deadline)
 
 

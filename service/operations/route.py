@@ -34,11 +34,10 @@ from service.wire.keys import KeyScope
 from service.wire.security import require_scope
 from service.wire.windows import read_output
 from service.work.cache import Answer, Answers
-from service.work.deadlines import Deadline
-from service.work.estimates import estimate_compression
 from service.work.executor import Executor
-from service.work.jobs import SLICE
+from service.work.jobs import COMPRESSED_BYTE, SLICE
 from service.work.results import GlobalResults
+from service.work.waiting import Deadline
 
 if TYPE_CHECKING:
     from service.operations.windows import RangeWarnings
@@ -251,7 +250,7 @@ class OperationRoute(APIRoute):
         if known is None:
             index = parts.registry.index()  # before the computation, during which the models may change
             response = await while_connected(call, self._compute(call))
-            cost = estimate_compression(len(response.body))
+            cost = COMPRESSED_BYTE * len(response.body)
             with span("encode"):
                 known = await parts.work.run(partial(Answer.of, response), "explanation", cost, deadline=call.deadline)
             parts.answers.keep(call.scope, known, index)

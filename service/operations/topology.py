@@ -34,7 +34,7 @@ from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.errors import unusable
 from service.wire.json import JSON, SVG, answer_json, answer_svg
-from service.work.estimates import estimate_description, estimate_graph
+from service.work.jobs import LIST_ENTRY, estimate_graph
 
 # Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -370,7 +370,7 @@ async def get_fidelity_curve(call: Call) -> Response:
     def answer() -> Response:
         return answer_json(describe_fidelity_curve(served, output, query, points))
 
-    cost = estimate_description(len(points))
+    cost = LIST_ENTRY * len(points)
     return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
 
 

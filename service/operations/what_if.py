@@ -21,7 +21,7 @@ from service.operations.alternative import (
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
 from service.wire.errors import unusable
-from service.work.estimates import NUMBER, OBJECTS
+from service.work.jobs import HELD_NUMBER_BYTES
 
 N_ARRAYS = 3  # of a curve
 WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value"])
@@ -90,7 +90,7 @@ def _make_plan(reading: Reading[WhatIfRequest]) -> Plan:
         raise unusable("shift.points", f"must be at most {most} (max_points), but is {points}", "limit_exceeded")
     features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
     n_forecasts = len(windows) * len(features) * points
-    n_bytes = n_forecasts * (N_ARRAYS * NUMBER * (1 + OBJECTS) + 8 * len(config.outputs))
+    n_bytes = n_forecasts * (N_ARRAYS * HELD_NUMBER_BYTES + 8 * len(config.outputs))
 
     def find(model: Model) -> dict[str, Any]:
         found = model.what_if(windows, features, steps, shift, points=points)

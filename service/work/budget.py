@@ -1,30 +1,20 @@
-"""Admission control (backpressure): how many requests and bytes a process takes on, by class of work and by owner.
-
-How owners of requests share what is limited: places and bytes (`Share`, `Claim`) and time (`Turns`).
-"""
+"""Admission control (backpressure): how many requests and bytes a process takes on, by class of work and by owner."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 from service.wire.errors import BusyError, OverloadedError, unusable
 from service.wire.security import OWNER, Owner
 from service.work.jobs import Kind
 
-PLACES = 3  # eighths of a limit of places that are reserved for small holders
-BYTES = 2  # of a limit of bytes: one request may need more of them
-N_KNOWN = 1000  # owners whose use is remembered
-
-
-class Owned(Protocol):
-    """What belongs to an owner."""
-
-    owner: Owner
-
-
-Item = TypeVar("Item", bound=Owned)
+Place = Kind | Literal["request", "probe"]
+RESERVED_PLACES = 3  # eighths of a limit of places that are reserved for small holders
+RESERVED_BYTES = 2  # of a limit of bytes: one request may need more of them
+EXPLAINING_SHARE = 0.5  # of the bytes, the most that explanations may hold, so that forecasts always have the rest
+UNLIMITED = 1 << 62  # places or bytes of background work, which is never refused
+N_PROBES = 32  # requests for health and metrics
 
 
 class Share:
@@ -46,7 +36,7 @@ class Share:
         taken: what all owners hold.
     """
 
-    def __init__(self, limit: int, reserved: int = PLACES) -> None:
+    def __init__(self, limit: int, reserved: int = RESERVED_PLACES) -> None:
         self.limit = limit
         self.small = limit // 8
         self.largest = limit - reserved * self.small
@@ -126,56 +116,8 @@ class Claim:
         self.release()
 
 
-class Turns:
-    """Whose turn it is: start-time fair queueing (Goyal, Vin and Cheng 1996, SIGCOMM), with owners as flows.
-
-    Each owner has a virtual time, which advances by what it uses; the least is next. One that was away begins at the
-    time of who was last served: it is next soon, and has saved nothing up.
-    """
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        self._times: dict[Owner, float] = {}
-
-    def next(self, owners: Iterable[Owner]) -> Owner:
-        """The owner whose turn it is; of several the first."""
-        owner = min(owners, key=self._time_of)
-        self._now = self._time_of(owner)
-        if len(self._times) > N_KNOWN:
-            self.forget()
-        self._times[owner] = self._now
-        return owner
-
-    def charge(self, owner: Owner, amount: float) -> None:
-        """Counts what an owner has used since its turn began."""
-        self._times[owner] = self._times.get(owner, self._now) + amount
-
-    def forget(self) -> None:
-        """Lets everyone begin anew, as when nobody waits any more."""
-        self._times.clear()
-
-    def order(self, items: Iterable[Item], size: Callable[[Item], float]) -> list[Item]:
-        """Items in the order of their owners' turns, if each uses its size."""
-        times: dict[Owner, float] = {}
-        starts: list[tuple[float, Item]] = []
-        for item in items:
-            start = times.get(item.owner, self._time_of(item.owner))
-            times[item.owner] = start + size(item)
-            starts.append((start, item))
-        return [item for _, item in sorted(starts, key=lambda one: one[0])]
-
-    def _time_of(self, owner: Owner) -> float:
-        return max(self._times.get(owner, 0.0), self._now)
-
-
 def _megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f}" if n_bytes < 1e7 else f"{n_bytes / 1e6:.0f}"
-
-
-Place = Kind | Literal["request", "probe"]
-EXPLAINING_SHARE = 0.5  # of the bytes, the most that explanations may hold, so that forecasts always have the rest
-UNLIMITED = 1 << 62  # places or bytes of background work, which is never refused
-N_PROBES = 32  # requests for health and metrics
 
 
 @dataclass(frozen=True)
@@ -198,9 +140,6 @@ class Bounds:
 class Budget:
     """The limits. Classes have places of their own, explanations at most half of the bytes; owners share each limit.
 
-    Args:
-        bounds: the limits.
-
     Attributes:
         places: usage of the places, by class.
         pools: usage of the bytes, by class.
@@ -215,14 +154,14 @@ class Budget:
             "background": Share(UNLIMITED),
         }
         self.pools: dict[Kind, Share] = {
-            "forecast": Share(bounds.n_bytes, BYTES),
-            "explanation": Share(int(bounds.n_bytes * EXPLAINING_SHARE), BYTES),
+            "forecast": Share(bounds.n_bytes, RESERVED_BYTES),
+            "explanation": Share(int(bounds.n_bytes * EXPLAINING_SHARE), RESERVED_BYTES),
             "background": Share(UNLIMITED),
         }
-        together = Share(bounds.n_bytes, BYTES)
+        total = Share(bounds.n_bytes, RESERVED_BYTES)
         self._pools_of: dict[Place, tuple[Share, ...]] = {
-            "forecast": (self.pools["forecast"], together),
-            "explanation": (self.pools["explanation"], together),
+            "forecast": (self.pools["forecast"], total),
+            "explanation": (self.pools["explanation"], total),
             "background": (self.pools["background"],),
         }
 

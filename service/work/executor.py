@@ -13,30 +13,26 @@ import sys
 from bisect import insort
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from kanmodel.computing import pause, pausing
-from kanmodel.data import Array
-from kanmodel.model import Model
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
 from service.wire.errors import NotReadyError
-from service.wire.security import OWNER, Owner
-from service.work.batches import Batches
-from service.work.budget import Bounds, Budget, Claim, Turns
-from service.work.deadlines import Deadline
-from service.work.forecasts import TOGETHER, Answering, Forecasts
-from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind, StoppedError, Worker
+from service.work.budget import Bounds, Budget, Claim
+from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
+from service.work.jobs import IN_PLACE, SLICE, URGENCY, ComputeThread, Cost, Job, Kind, StoppedError
+from service.work.waiting import Batches, Deadline, Turns, Waiter
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 N_RUNNING = 3  # jobs: a long one, one in the background, a short one
-IN_PLACE = 1e-3  # estimated seconds up to which a job without a key is computed on the event loop
-PATIENCE = 2.0  # seconds after which a job overtakes more urgent ones of its owner
+BATCH_EXPLANATIONS = 32  # of small requests, in a batch
+N_SLICES = 16  # of a batch, after which the next one may begin, so that a long one blocks nothing
+OVERTAKING = 2.0  # seconds after which a job overtakes more urgent ones of its owner
 SWITCH = 5e-4  # interpreter switch interval, for the event loop's latency: Python's default of 5 ms adds up
 GRACE = 2.0  # seconds to wait at shutdown for a thread that does not pause
 
@@ -50,62 +46,41 @@ class Executor:
 
     Attributes:
         claim: a place and bytes for a request while it is read, or while it waits for its parts; see `Budget.claim`.
+        predict: forecasts windows, see `Forecasts.predict`.
     """
 
     def __init__(self, bounds: Bounds, metrics: Metrics) -> None:
         self._metrics = metrics
         self._budget = Budget(bounds)
-        self.claim = self._budget.claim
         self._forecasts = Forecasts(self._budget, metrics.batch_windows.observe)
-        self._batches = Batches(self.run_in_turns)
-        self._make_worker: Callable[[str, bool], Worker] = Worker
-        self._idle: list[Worker] = []
+        self.claim, self.predict = self._budget.claim, self._forecasts.predict
+        self._make_thread: Callable[[str, bool], ComputeThread] = ComputeThread
+        self._idle: list[ComputeThread] = []
         self._waiting: list[Job] = []  # by arrival
         self._running: set[Job] = set()
         self._ending: set[Job] = set()  # cancelled, but not yet at a pause
         self._turns = Turns()  # by seconds on a thread
         self._by_key: dict[Hashable, Job] = {}
+        self._batches = Batches(BATCH_EXPLANATIONS)  # of small requests
+        self._latest: dict[Hashable, Job] = {}  # the latest batch, by key, while the next one may not begin
         self._closed = False
         for kind in URGENCY:
             metrics.watch(metrics.queue_depth.labels(kind), partial(getattr, self._budget.places[kind], "taken"))
             metrics.watch(metrics.pending_bytes.labels(kind), partial(getattr, self._budget.pools[kind], "taken"))
 
-    def start(self, make_worker: Callable[[str, bool], Worker] = Worker) -> None:
+    def start(self, make_thread: Callable[[str, bool], ComputeThread] = ComputeThread) -> None:
         """Starts the threads."""
         sys.setswitchinterval(SWITCH)
-        self._forecasts.start(make_worker("forecasts", False))
-        self._make_worker = make_worker
-        self._idle = [make_worker("work", True) for _ in range(N_RUNNING)]
+        self._forecasts.start(make_thread("forecasts", False))
+        self._make_thread = make_thread
+        self._idle = [make_thread("work", True) for _ in range(N_RUNNING)]
         self._dispatch()
 
-    async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
-        """Forecasts windows, batched with others that wait for the same model.
-
-        Args:
-            model: the model.
-            windows: (n, lookback, n_features), original units.
-            deadline: when to stop waiting.
-
-        Returns:
-            (n, n_outputs), original units.
-
-        Raises:
-            NonFiniteError: a forecast is not finite.
-            DeadlineError: the deadline has passed.
-            OverloadedError: too many requests wait.
-        """
-        return await self._forecasts.predict(model, windows, deadline)
-
-    async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
+    async def answer(self, request: ForecastRequest[Result], deadline: Deadline) -> Result:
         """Answers a request for forecasts, which are batched as by `predict`.
 
         A large request is parsed and answered on the thread of forecasts; one that may exceed a batch is parsed on
         another thread, so that forecasts do not wait for it.
-
-        Args:
-            model: the model.
-            request: how it is parsed and answered.
-            deadline: when to stop waiting.
 
         Raises:
             DataError: it would take more memory than forecasts may.
@@ -115,10 +90,14 @@ class Executor:
             OverloadedError: too many requests wait.
         """
         self._refuse_closed()
-        if request.reading.seconds > IN_PLACE and request.most_windows > TOGETHER:
+        n_windows, n_bytes = request.most_windows, request.reading.n_bytes
+        if request.reading.seconds <= IN_PLACE or n_windows > BATCH_WINDOWS:
             windows = await self.run(request.read, "forecast", request.reading, deadline=deadline)
-            request = replace(request, read=lambda: windows, reading=Cost(0))
-        return await self._forecasts.answer(model, request, deadline)
+            describing = request.describing(windows)
+            if describing.seconds <= IN_PLACE:
+                return request.describe(windows, await self.predict(request.model, windows, deadline))
+            request, n_windows, n_bytes = replace(request, read=lambda: windows), len(windows), describing.n_bytes
+        return await self._forecasts.answer(request, n_windows, n_bytes, deadline)
 
     async def run(
         self,
@@ -127,10 +106,13 @@ class Executor:
         cost: Cost,
         key: Hashable = None,
         deadline: Deadline | None = None,
+        claim: Claim | None = None,
     ) -> Result:
         """Runs a function on a thread, or in place if it is quick and has no key.
 
-        As `compute`, for functions short enough not to pause.
+        A long one pauses between slices of its work (`kanmodel.computing.pause`). Requests for the same key share one
+        computation (single flight). It is cancelled once the last of them has gone: before it starts, or else at its
+        next pause, which then raises.
 
         Args:
             function: the computation.
@@ -138,6 +120,8 @@ class Executor:
             cost: its estimated cost.
             key: identity of the result, for single flight; None if no other request can share it.
             deadline: when to stop waiting; None if the caller handles it.
+            claim: what the request holds already; the function is then a part of it, which yields to others at each
+                pause, those of the same owner too.
 
         Raises:
             DataError: it would take more memory than its class may.
@@ -147,55 +131,18 @@ class Executor:
         """
         if key is None and cost.seconds <= IN_PLACE:
             return function()
-        return await self.compute(function, kind, cost, key, deadline)
-
-    async def compute(
-        self,
-        function: Callable[[], Result],
-        kind: Kind,
-        cost: Cost,
-        key: Hashable = None,
-        deadline: Deadline | None = None,
-    ) -> Result:
-        """Runs a function on a thread, with pauses (`kanmodel.computing.pause`) between slices of its work.
-
-        Requests for the same key share one computation (single flight). It is cancelled once the last of them has
-        gone: before it starts, or else at its next pause.
-
-        Args:
-            function: the computation; a pause raises once it is cancelled.
-            kind: class of the work.
-            cost: its estimated cost.
-            key: identity of the result, for single flight; None if no other request can share it.
-            deadline: when to stop waiting; None if the caller handles it.
-
-        Raises:
-            DataError: as `run`, and likewise the other errors.
-        """
         self._refuse_closed()
-        job = self._by_key.get(key) if key is not None else None
-        owner = OWNER.get()
+        waiter, job = Waiter(), None if key is None else self._by_key.get(key)
         if job is None:
-            claim = self._budget.claim(kind, cost.n_bytes)
-            job = self._enqueue(function, kind, cost, [owner], key, claim)
+            own = self.claim(kind, cost.n_bytes) if claim is None else None
+            running = function if claim is None else partial(self._time_slices, function)
+            self._enqueue(Job(running, URGENCY[kind], cost, [waiter], _now(), key, own))
         else:
-            job.waiters.append(owner)
+            waiter.job = job
+            job.waiters.append(waiter)
             job.urgency = min(job.urgency, URGENCY[kind])  # background work that a request now waits for
             self._dispatch()
-        computing = self._wait(job, [owner])
-        return cast(Result, await (computing if deadline is None else deadline.wait(computing)))
-
-    async def run_in_turns(self, function: Callable[[], Result], owners: Sequence[Owner] = ()) -> Result:
-        """As `compute`, for a request that already has a `claim`; it yields to others at each pause.
-
-        Args:
-            function: the computation.
-            owners: who waits for it; by default the owner of the current request.
-        """
-        self._refuse_closed()
-        owners = owners or [OWNER.get()]
-        job = self._enqueue(partial(self._time_slices, function), "explanation", SLICE, owners)
-        return cast(Result, await self._wait(job, owners))
+        return cast(Result, await self._wait(waiter, deadline))
 
     async def run_together(
         self,
@@ -203,22 +150,34 @@ class Executor:
         compute: Callable[[Sequence[Item]], Sequence[Result | Exception]],
         item: Item,
         size: int,
+        deadline: Deadline | None = None,
     ) -> Result:
-        """As `run_in_turns` for one item, batched with others of the same key.
+        """As `run` for one item of a request that has a claim, batched with others of the same key.
+
+        The first item of a key is computed at once; those that arrive meanwhile form the next batch.
 
         Args:
             key: identity of the computation; items of one key differ in `item` alone.
             compute: returns the result or the error of each item of a batch.
             item: the argument.
-            size: how much of a batch it takes, see `batches.TOGETHER`.
+            size: how much of a batch it takes, of `BATCH_EXPLANATIONS`.
+            deadline: when to stop waiting; None if the caller handles it.
         """
-        return cast(Result, await self._batches.run(key, compute, item, size))
+        self._refuse_closed()
+        waiter = Waiter(item, size)
+        self._batches.put(key, waiter)
+        if key not in self._latest:
+            self._begin_batch(key, compute)
+        return cast(Result, await self._wait(waiter, deadline))
 
     async def close(self) -> None:
         """Cancels running jobs at their next pause, refuses waiting ones, and waits until the threads are idle."""
         self._closed = True
+        while batch := self._batches.take():
+            for waiter in batch:
+                waiter.resolve(_stopping())
         for job in [*self._waiting]:
-            self._drop(job, _stopping())
+            self._cancel(job, _stopping())
         for job in self._running:
             job.stopped.set()
         loop = asyncio.get_running_loop()
@@ -226,84 +185,82 @@ class Executor:
         while (self._running or self._ending or self._forecasts.is_busy) and loop.time() < end:
             await asyncio.sleep(0.005)
         for job in self._running:
-            if not job.outcome.done():
-                job.outcome.set_exception(_stopping())
+            job.resolve(_stopping())
         self._forecasts.close()
-        for thread in (*self._idle, *(job.worker for job in self._running if job.worker is not None)):
+        for thread in (*self._idle, *(job.thread for job in self._running if job.thread is not None)):
             thread.close()
 
-    def _enqueue(
-        self,
-        function: Callable[[], Any],
-        kind: Kind,
-        cost: Cost,
-        owners: Sequence[Owner],
-        key: Hashable = None,
-        claim: Claim | None = None,
-    ) -> Job:
-        loop = asyncio.get_running_loop()
-        context = copy_context()  # with the span of the first request
-        job = Job(
-            lambda hook: context.run(_run_pausing, function, hook),
-            URGENCY[kind],
-            cost,
-            key,
-            claim,
-            [*owners],
-            loop.create_future(),
-            loop.time(),
-        )
-        if key is not None:
-            self._by_key[key] = job
+    def _begin_batch(self, key: Hashable, compute: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Begins the next batch of a key, if any item waits; another one may begin after it, or after some slices."""
+        self._latest.pop(key, None)
+        batch = self._batches.take(key)
+        if not batch:
+            return
+
+        def begin_next() -> None:
+            if self._latest.get(key) is job:
+                self._begin_batch(key, compute)
+
+        compute_items = partial(compute, [waiter.item for waiter in batch])
+        after_slices = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_next)
+        function = partial(self._time_slices, compute_items, after_slices)
+        job = Job(function, URGENCY["explanation"], SLICE, [*batch], _now(), batch=batch, then=begin_next)
+        self._latest[key] = job
+        self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        for waiter in job.waiters:
+            waiter.job = job
+        if job.key is not None:
+            self._by_key[job.key] = job
         self._waiting.append(job)
         self._dispatch()
-        return job
 
-    async def _wait(self, job: Job, owners: Sequence[Owner]) -> Any:
+    async def _wait(self, waiter: Waiter, deadline: Deadline | None) -> Any:
+        if deadline is not None:
+            deadline.watch(waiter.outcome)
         try:
-            return await asyncio.shield(job.outcome)
+            with span("wait"):
+                return await waiter.outcome
         finally:
-            for owner in owners:
-                job.waiters.remove(owner)
-            if not job.waiters and not job.outcome.done():
-                self._give_up(job)
+            job = waiter.job
+            if job is not None and waiter in job.waiters:
+                job.waiters.remove(waiter)
+                if not job.waiters:
+                    self._cancel(job)
 
-    def _give_up(self, job: Job) -> None:
-        """Cancels a job that nobody waits for. A running one keeps its place and bytes until it ends."""
-        job.outcome.cancel()
-        if job in self._running:
-            job.stopped.set()
-            self._forget_key(job)
-        else:
-            self._drop(job, None)
-
-    def _drop(self, job: Job, error: BaseException | None) -> None:
-        """Drops a waiting job; a paused one ends on its thread, which takes no time."""
-        self._waiting.remove(job)
-        if job.worker is None:
-            self._settle(job, None, error)
-            return
-        if error is not None and not job.outcome.done():
-            job.outcome.set_exception(error)
+    def _cancel(self, job: Job, error: BaseException | None = None) -> None:
+        """Ends a job before it begins, or at its pause: there it keeps its place and bytes until then."""
+        if error is not None:
+            job.resolve(error)
         job.stopped.set()
-        self._ending.add(job)
-        job.worker.resume()
+        self._forget_key(job)
+        job.then()
+        if job in self._running:
+            return
+        self._waiting.remove(job)
+        if job.thread is None:
+            self._settle(job, error)
+        else:  # it is paused, and ends in no time
+            self._ending.add(job)
+            job.thread.resume()
 
     def _dispatch(self) -> None:
         """Starts jobs of the owner whose turn it is: the most urgent, but first one that has waited too long."""
-        now = asyncio.get_running_loop().time()
+        now = _now()
         while len(self._running) < N_RUNNING and (ready := self._list_ready(self._running)):
-            owner = self._turns.next(owner for job in ready for owner in job.waiters)
-            own = [job for job in ready if owner in job.waiters]
-            job = own[0] if now - own[0].arrival > PATIENCE else min(own, key=lambda job: job.urgency)
+            owner = self._turns.next(waiter.owner for job in ready for waiter in job.waiters)
+            own = [job for job in ready if job.is_awaited_by(owner)]
+            job = own[0] if now - own[0].arrival > OVERTAKING else min(own, key=lambda job: job.urgency)
             self._waiting.remove(job)
             job.lane, job.owner, job.begun = job.choose_lane(), owner, now
             self._running.add(job)
-            if job.worker is not None:
-                job.worker.resume()
+            if job.thread is not None:
+                job.thread.resume()
                 continue
-            worker = job.worker = self._idle.pop() if self._idle else self._make_worker("work", True)
-            worker.give(partial(job.function, partial(self._pause, job, worker)), partial(self._finish, job, worker))
+            thread = job.thread = self._idle.pop() if self._idle else self._make_thread("work", True)
+            run = partial(job.waiters[0].context.run, _run_pausing, job.function, partial(self._pause, job, thread))
+            thread.give(run, partial(self._finish, job, thread))
         if not self._running and not self._waiting:
             self._turns.forget()
         for job in self._running:
@@ -314,64 +271,67 @@ class Executor:
         taken = {job.lane for job in running} - {"short"}
         return [job for job in self._waiting if job.choose_lane() not in taken]
 
-    def _pause(self, job: Job, worker: Worker) -> None:
+    def _pause(self, job: Job, thread: ComputeThread) -> None:
         """On the thread of a job, between slices: yields to others, and raises once it is cancelled."""
         if not job.stopped.is_set():
-            worker.pause(lambda: job.must_yield, partial(self._yield_turn, job))
+            thread.pause(lambda: job.must_yield, partial(self._yield_turn, job))
         if job.stopped.is_set():
             raise StoppedError
 
     def _yield_turn(self, job: Job) -> None:
         """Puts a paused job back into the queue: a part of a request at the end, another where it was."""
-        assert job.worker is not None, "it has begun"
+        assert job.thread is not None, "it has begun"
         if job.stopped.is_set():
-            job.worker.resume()
+            job.thread.resume()
             return
         self._end_turn(job)
         if job.is_part:
-            job.arrival = asyncio.get_running_loop().time()
+            job.arrival = _now()
         insort(self._waiting, job, key=lambda one: one.arrival)
         self._dispatch()
 
     def _end_turn(self, job: Job) -> None:
         """Charges a running job to the owner in whose turn it ran."""
         self._running.remove(job)
-        self._turns.charge(job.owner, asyncio.get_running_loop().time() - job.begun)
+        self._turns.charge(job.owner, _now() - job.begun)
 
-    def _finish(self, job: Job, worker: Worker, result: Any, error: BaseException | None) -> None:
+    def _finish(self, job: Job, thread: ComputeThread, result: Any, error: BaseException | None) -> None:
         if job in self._running:
             self._end_turn(job)
         self._ending.discard(job)
         if self._closed or len(self._idle) >= N_RUNNING:
-            worker.close()
+            thread.close()
         else:
-            self._idle.append(worker)
-        self._settle(job, result, _stopping() if isinstance(error, StoppedError) else error)
+            self._idle.append(thread)
+        if error is not None:
+            result = _stopping() if isinstance(error, StoppedError) else error
+        self._settle(job, result)
         if not self._closed:
             self._dispatch()
 
-    def _settle(self, job: Job, result: Any, error: BaseException | None) -> None:
-        """Returns a job's place and bytes, and resolves its future."""
+    def _settle(self, job: Job, result: Any) -> None:
+        """Returns a job's place and bytes, and resolves the futures of its waiters."""
         self._forget_key(job)
         if job.claim is not None:
             job.claim.release()
-        if job.outcome.done():
-            return
-        if error is None:
-            job.outcome.set_result(result)
-        else:
-            job.outcome.set_exception(error)
+        job.resolve(result)
+        job.then()
 
     def _forget_key(self, job: Job) -> None:
         if job.key is not None and self._by_key.get(job.key) is job:
             del self._by_key[job.key]
 
-    def _time_slices(self, function: Callable[[], Result]) -> Result:
-        """On a thread: times each slice, without the time during which others run."""
+    def _time_slices(self, function: Callable[[], Result], after_slices: Callable[[], Any] = lambda: None) -> Result:
+        """On a thread: times each slice, without the time during which others run; calls back after `N_SLICES`."""
+        n_slices = 0
         with ExitStack() as of_slice:
             of_slice.enter_context(self._time_slice())
 
             def pause_timed() -> None:
+                nonlocal n_slices
+                n_slices += 1
+                if n_slices == N_SLICES:
+                    after_slices()
                 of_slice.close()
                 pause()
                 of_slice.enter_context(self._time_slice())
@@ -391,6 +351,10 @@ class Executor:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise _stopping()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _run_pausing(function: Callable[[], Result], hook: Callable[[], None]) -> Result:

@@ -1,4 +1,4 @@
-"""Natural batching of forecasts: requests that wait for the same model are computed together.
+"""Forecasts in batches: requests that wait for the same model are computed together.
 
 A small batch is computed on the event loop, since handing it to a thread and back takes longer. A larger one waits for
 the thread of forecasts, and runs as soon as that is free, together with everything that has arrived by then. A large
@@ -8,9 +8,8 @@ request is also parsed and answered there: each hand-over to a thread costs as m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextvars import copy_context
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from time import thread_time
@@ -21,61 +20,36 @@ import numpy as np
 from kanmodel.data import Array
 from kanmodel.model import Model
 from service.telemetry.observation import span
-from service.wire.security import OWNER, Owner
-from service.work.budget import Budget, Turns
-from service.work.deadlines import Deadline
-from service.work.jobs import Cost, Worker
+from service.work.budget import Budget
+from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost
+from service.work.waiting import Batches, Deadline, Waiter
 
 Result = TypeVar("Result")
-IN_PLACE = 1e-3  # seconds for which forecasts may block the event loop
-TOGETHER = 512  # windows of a batch beyond which throughput no longer grows, but memory does
+BATCH_WINDOWS = 512  # of a batch, beyond which throughput no longer grows, but memory does
 N_TIMED = 64  # windows whose forecast is timed
 N_TIMINGS = 5  # the shortest counts, since other load only ever adds
-N_KNOWN = 1000  # models whose timings are kept
+N_MODELS = 1000  # whose timings are kept
 
 
-@dataclass(slots=True)
-class Answering(Generic[Result]):
-    """How a request is parsed and answered, before and after its forecast.
+@dataclass(frozen=True, slots=True)
+class ForecastRequest(Generic[Result]):
+    """A request for forecasts: how it is parsed before, and answered after.
 
     Attributes:
+        model: the model.
         read: returns its windows, (n, lookback, n_features), original units.
-        describe: returns the answer for windows and their forecasts.
+        describe: returns the answer for windows and their forecasts, (n, n_outputs), original units.
         reading: cost of `read`.
         describing: cost of `describe`, by the windows.
         most_windows: upper bound of its windows.
     """
 
+    model: Model
     read: Callable[[], Array]
     describe: Callable[[Array, Array], Result]
-    reading: Cost
-    describing: Callable[[Array], Cost]
-    most_windows: int
-
-
-@dataclass(eq=False)
-class _Asked:
-    """The pending forecast of one request.
-
-    Attributes:
-        model: which model forecasts.
-        deadline: when the request stops waiting.
-        outcome: future of the forecast, or of what `finish` makes of it.
-        windows: what to forecast; None until parsed on the thread.
-        n_windows: their number; an upper bound until they are parsed.
-        read: parses them on the thread; None if they are given.
-        finish: makes the answer on the thread; None for a bare forecast.
-        owner: whose request it is.
-    """
-
-    model: Model
-    deadline: Deadline
-    outcome: asyncio.Future[Any]
-    windows: Array | None
-    n_windows: int
-    read: Callable[[], Array] | None = None
-    finish: Callable[[Array, Array], Any] | None = None
-    owner: Owner = field(default_factory=OWNER.get)
+    reading: Cost = FREE
+    describing: Callable[[Array], Cost] = lambda _: FREE
+    most_windows: int = 1
 
 
 class Forecasts:
@@ -84,174 +58,153 @@ class Forecasts:
     Args:
         budget: the limits on pending work.
         observe_batch: called with the number of windows of each batch.
+
+    Attributes:
+        is_busy: whether the thread is computing.
     """
 
     def __init__(self, budget: Budget, observe_batch: Callable[[int], None]) -> None:
         self._budget = budget
         self._observe_batch = observe_batch
-        self._worker: Worker | None = None
-        self.is_busy = False  # whether the thread is computing
-        self._arrived: list[_Asked] = []  # arrived in this iteration of the event loop
-        self._n_arrived = 0  # arrived in this iteration, the one computed at once included
-        self._is_quiet = True  # whether forecasts have lately arrived one per iteration
-        self._waiting: dict[str | None, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
-        self._turns = Turns()  # by windows forecast on the thread
+        self._thread: ComputeThread | None = None
+        self.is_busy = False
+        self._arrived: list[tuple[Waiter, Deadline]] = []  # in this iteration of the event loop
+        self._n_arrived = 0  # in this iteration, the one computed at once included
+        self._arrive_alone = True  # whether the last iteration with forecasts had a single one
+        self._batches = Batches(BATCH_WINDOWS)  # for the thread, by checkpoint
         self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
-    def start(self, worker: Worker) -> None:
+    def start(self, thread: ComputeThread) -> None:
         """Begins to use its thread."""
-        self._worker = worker
+        self._thread = thread
 
     def close(self) -> None:
         """Ends the thread."""
-        if self._worker is not None:
-            self._worker.close()
+        if self._thread is not None:
+            self._thread.close()
 
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
-        """Forecasts windows, batched with others of the same model; see `Executor.predict`."""
+        """Forecasts windows, batched with others that wait for the same model; one that arrives alone at once.
+
+        Args:
+            model: the model.
+            windows: (n, lookback, n_features), original units.
+            deadline: when to stop waiting.
+
+        Returns:
+            (n, n_outputs), original units.
+
+        Raises:
+            NonFiniteError: a forecast is not finite.
+            DeadlineError: the deadline has passed.
+            OverloadedError: too many requests wait.
+        """
         self._n_arrived += 1
         if self._n_arrived == 1:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-            if self._is_quiet and len(windows) <= self._in_place.get(model.checkpoint, 0):
+            asyncio.get_running_loop().call_soon(self._end_iteration)
+            if self._arrive_alone and len(windows) <= self._in_place.get(model.checkpoint, 0):
                 self._observe_batch(len(windows))
                 with span("forecast", windows=len(windows)):
                     return model.predict(windows)
         with self._budget.claim("forecast"):
-            outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
-            self._arrived.append(_Asked(model, deadline, outcome, windows, len(windows)))
+            waiter = Waiter(ForecastRequest(model, lambda: windows, _take_predictions), len(windows))
+            self._arrived.append((waiter, deadline))
             with span("wait"):
-                return await outcome
+                predictions: Array = await waiter.outcome
+                return predictions
 
-    async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
-        """Parses and answers a request where its forecast is computed; see `Executor.answer`."""
-        windows, n_bytes = None, request.reading.n_bytes
-        if request.reading.seconds <= IN_PLACE:
-            windows = request.read()
-            describing = request.describing(windows)
-            if describing.seconds <= IN_PLACE:
-                return request.describe(windows, await self.predict(model, windows, deadline))
-            n_bytes = describing.n_bytes
+    async def answer(
+        self, request: ForecastRequest[Result], n_windows: int, n_bytes: int, deadline: Deadline
+    ) -> Result:
+        """Parses, forecasts and answers a request on the thread; see `Executor.answer`.
+
+        Args:
+            request: the request.
+            n_windows: their number, or an upper bound.
+            n_bytes: memory that it takes.
+            deadline: when to stop waiting.
+        """
         with self._budget.claim("forecast", n_bytes):
-            run: Callable[..., Any] = copy_context().run  # in which the spans of this request are
-            n = request.most_windows if windows is None else len(windows)
-            outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            asked = _Asked(model, deadline, outcome, windows, n, finish=partial(run, request.describe))
-            if windows is None:
-                asked.read = partial(run, request.read)
-            self._wait_for_thread(asked)
+            waiter = Waiter(request, n_windows)
+            self._wait_for_thread(waiter, deadline)
             self._dispatch()
             with span("wait"):
-                return await outcome
+                answer: Result = await waiter.outcome
+                return answer
 
-    def _end_turn(self) -> None:
+    def _end_iteration(self) -> None:
         """Computes what has arrived in this iteration of the loop, in place if that is quick."""
-        self._is_quiet, self._n_arrived = self._n_arrived == 1, 0
-        by_model: dict[str | None, list[_Asked]] = {}
-        for asked in self._arrived:
-            if not asked.outcome.done():
-                by_model.setdefault(asked.model.checkpoint, []).append(asked)
+        self._arrive_alone, self._n_arrived = self._n_arrived == 1, 0
+        by_model: dict[str | None, list[tuple[Waiter, Deadline]]] = {}
+        for waiter, deadline in self._arrived:
+            if not waiter.outcome.done():
+                by_model.setdefault(waiter.item.model.checkpoint, []).append((waiter, deadline))
         self._arrived = []
-        share = 0.0  # share of the time for which forecasts may block the loop
-        for checkpoint, batch in by_model.items():
-            n_windows = sum(asked.n_windows for asked in batch)
+        share = 0.0  # of the time for which forecasts may block the loop
+        for checkpoint, arrived in by_model.items():
+            n_windows = sum(waiter.size for waiter, _ in arrived)
             in_place = self._in_place.get(checkpoint, 0)
             if n_windows <= in_place * (1 - share):
                 share += n_windows / in_place
-                self._observe_batch(n_windows)
-                _answer(batch, _forecast(batch))
+                batch = [waiter for waiter, _ in arrived]
+                _resolve(batch, self._compute(batch))
             else:
-                for asked in batch:
-                    self._wait_for_thread(asked)
+                for waiter, deadline in arrived:
+                    self._wait_for_thread(waiter, deadline)
         self._dispatch()
 
-    def _wait_for_thread(self, asked: _Asked) -> None:
-        asked.deadline.watch(asked.outcome)
-        self._waiting.setdefault(asked.model.checkpoint, []).append(asked)
+    def _wait_for_thread(self, waiter: Waiter, deadline: Deadline) -> None:
+        deadline.watch(waiter.outcome)
+        self._batches.put(waiter.item.model.checkpoint, waiter)
 
     def _dispatch(self) -> None:
-        """Hands the free thread everything that waits for one model; owners take turns, and models of one owner."""
-        if self.is_busy or self._worker is None or not self._waiting:
-            return
-        pending = {key: [asked for asked in of if not asked.outcome.done()] for key, of in self._waiting.items()}
-        self._waiting = {checkpoint: of_model for checkpoint, of_model in pending.items() if of_model}
-        if not self._waiting:
-            self._turns.forget()
-            return
-        owner = self._turns.next(asked.owner for of_model in self._waiting.values() for asked in of_model)
-        checkpoint = next(key for key, of in self._waiting.items() if any(asked.owner == owner for asked in of))
-        waiting = self._turns.order(self._waiting.pop(checkpoint), lambda asked: asked.n_windows)
-        n_taken = max(1, sum(end <= TOGETHER for end in accumulate(asked.n_windows for asked in waiting)))
-        batch, rest = waiting[:n_taken], waiting[n_taken:]
-        if rest:
-            self._waiting[checkpoint] = rest  # behind the other models
-        for asked in batch:
-            self._turns.charge(asked.owner, asked.n_windows)
-        self.is_busy = True
-        self._worker.give(partial(copy_context().run, self._compute, batch), partial(self._finish, batch))
+        """Hands the free thread everything that waits for one model."""
+        if not self.is_busy and self._thread is not None and (batch := self._batches.take()):
+            self.is_busy = True
+            self._thread.give(partial(self._compute, batch), partial(self._finish, batch))
 
-    def _compute(self, batch: list[_Asked]) -> list[Any]:
-        """Runs on the thread; times a new model first."""
-        if batch[0].model.checkpoint not in self._in_place:
-            if len(self._in_place) >= N_KNOWN:
-                self._in_place.clear()
-            self._in_place[batch[0].model.checkpoint] = _measure_in_place(batch[0].model)
-        results: dict[_Asked, Any] = {asked: _read(asked) for asked in batch}
-        read = [asked for asked, error in results.items() if error is None]
-        if read:
-            self._observe_batch(sum(asked.n_windows for asked in read))
-        results.update(zip(read, map(_finish, read, _forecast(read)), strict=True))
-        return [*results.values()]
-
-    def _finish(self, batch: list[_Asked], results: Any, error: BaseException | None) -> None:
+    def _finish(self, batch: Sequence[Waiter], results: Any, error: BaseException | None) -> None:
         """Resolves every future of a batch, whatever happened on the thread."""
         self.is_busy = False
-        _answer(batch, results if error is None else [error] * len(batch))
+        _resolve(batch, results if error is None else [error] * len(batch))
         self._dispatch()
 
-
-def _read(asked: _Asked) -> Exception | None:
-    """Parses the windows; returns the error if that fails."""
-    try:
-        if asked.read is not None:
-            asked.windows = asked.read()
-            asked.n_windows = len(asked.windows)
-    except Exception as error:
-        return error
-    return None
-
-
-def _finish(asked: _Asked, predictions: Array | BaseException) -> Any:
-    """The result of a request, from its forecast or the error."""
-    if asked.finish is None or asked.windows is None or isinstance(predictions, BaseException):
-        return predictions
-    try:
-        return asked.finish(asked.windows, predictions)
-    except Exception as error:
-        return error
+    def _compute(self, batch: Sequence[Waiter]) -> list[Any]:
+        """The answer or the error of each request, alone in failing; a new model is timed first."""
+        model: Model = batch[0].item.model
+        if model.checkpoint not in self._in_place:
+            if len(self._in_place) >= N_MODELS:
+                self._in_place.clear()
+            self._in_place[model.checkpoint] = _measure_in_place(model)
+        answers = {one: one.attempt(one.item.read) for one in batch}  # at first the windows
+        read = [one for one in batch if not isinstance(answers[one], Exception)]
+        if read:
+            windows = [answers[one] for one in read]
+            self._observe_batch(sum(map(len, windows)))
+            for one, predictions in zip(read, read[0].context.run(_forecast, model, windows), strict=True):
+                failed = isinstance(predictions, Exception)
+                answers[one] = predictions if failed else one.attempt(one.item.describe, answers[one], predictions)
+        return [answers[one] for one in batch]
 
 
-def _forecast(batch: list[_Asked]) -> list[Array | BaseException]:
-    """The forecasts or the error of each request; a failing request does not affect the others."""
-    if not batch:
-        return []
-    windows = [asked.windows for asked in batch if asked.windows is not None]
+def _take_predictions(_: Array, predictions: Array) -> Array:
+    return predictions
+
+
+def _resolve(batch: Sequence[Waiter], results: Sequence[Any]) -> None:
+    for waiter, result in zip(batch, results, strict=True):
+        waiter.resolve(result)
+
+
+def _forecast(model: Model, windows: Sequence[Array]) -> list[Array | Exception]:
+    """The forecasts, or the error, of the windows of each request."""
     try:
         with span("forecast", windows=sum(map(len, windows))):
-            predictions = batch[0].model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
+            predictions = model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
     except Exception as error:
-        return [error] if len(batch) == 1 else [_forecast([asked])[0] for asked in batch]
+        return [error] if len(windows) == 1 else [_forecast(model, [of_request])[0] for of_request in windows]
     ends = accumulate(map(len, windows))
     return [predictions[end - len(of_request) : end] for of_request, end in zip(windows, ends, strict=True)]
-
-
-def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
-    for asked, result in zip(batch, results, strict=True):
-        if asked.outcome.done():  # cancelled, or past its deadline
-            continue
-        if isinstance(result, BaseException):
-            asked.outcome.set_exception(result)
-        else:
-            asked.outcome.set_result(result)
 
 
 def _measure_in_place(model: Model) -> int:
@@ -261,7 +214,7 @@ def _measure_in_place(model: Model) -> int:
     if one > IN_PLACE:
         return 0
     per_window = max(_measure_forecast(model, windows) - one, 1e-9) / max(len(windows) - 1, 1)
-    return min(int(1 + (IN_PLACE - one) / per_window), TOGETHER)
+    return min(int(1 + (IN_PLACE - one) / per_window), BATCH_WINDOWS)
 
 
 def _measure_forecast(model: Model, windows: Array) -> float:

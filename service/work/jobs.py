@@ -1,30 +1,164 @@
-"""Jobs: computations with a class, a cost, a key, and the requests that wait for them.
-
-Worker threads: each runs one function at a time and reports the result to the event loop.
-"""
+"""Jobs: what computations cost, who waits for them, and the threads that run them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread, get_native_id
 from typing import TYPE_CHECKING, Any, Literal
 
+from kanmodel.data import Array
+from service.wire.security import Owner
+from service.work.waiting import Waiter
+
 if TYPE_CHECKING:
-    from service.wire.security import Owner
     from service.work.budget import Claim
 
-
+Kind = Literal["forecast", "explanation", "background"]
+Lane = Literal["short", "long", "background"]
+URGENCY: dict[Kind, int] = {"forecast": 0, "explanation": 1, "background": 2}  # lower runs first
+SHORT = 0.1  # estimated seconds up to which a job counts as short
+IN_PLACE = 1e-3  # estimated seconds for which a computation may block the event loop
 NICE = 10  # how much less urgent: forecasts get nine tenths of a shared core
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimated cost of a computation, or of one of its parts: `PARSED_BYTE * len(body)`.
+
+    Attributes:
+        seconds: processor time.
+        n_bytes: memory that it holds from its admission to its end.
+    """
+
+    seconds: float
+    n_bytes: int = 0
+
+    def __mul__(self, n: int) -> Cost:
+        """The cost of n such parts."""
+        return Cost(n * self.seconds, n * self.n_bytes)
+
+    def __add__(self, other: Cost) -> Cost:
+        """The cost of both."""
+        return Cost(self.seconds + other.seconds, self.n_bytes + other.n_bytes)
+
+
+FREE = Cost(0)
+SLICE = Cost(SHORT / 10)  # of a computation, between two pauses
+UNKNOWN = Cost(10 * SHORT)  # of what was never measured: counts as long, so that nothing short waits for it
+
+# Measured on a slow core, and rounded up.
+PARSED_BYTE = Cost(2e-8, 16)  # of a request
+CHECKED_BYTE = Cost(1e-9, 2)  # of windows, whose values are compared with the training range
+JOINED_BYTE = Cost(1e-9)  # of an answer
+COMPRESSED_BYTE = Cost(4e-8, 2)  # of an answer
+DESCRIBED_VALUE = Cost(2e-6)  # a forecast, or a feature of a window
+LIST_ENTRY = Cost(1e-5)  # such as a point of a fidelity curve
+EDGE_FORMULAS = Cost(0.05, 1 << 20)  # the candidates for one edge
+CURVE_VALUE = Cost(4e-7, 64)  # in an array, in a list, and in JSON
+DESCRIBED_CURVE = Cost(5e-5)
+JSON_GRAPH_PART, SVG_GRAPH_PART = Cost(5e-5, 1200), Cost(5e-5, 6000)  # a node or an edge, as objects and text
+ARRAYS_PER_CURVE = 7
+NUMBER_BYTES = 24  # most of a number in JSON
+OBJECT_BYTES_PER_JSON_BYTE = 6  # memory of an answer as Python objects
+HELD_NUMBER_BYTES = NUMBER_BYTES * (1 + OBJECT_BYTES_PER_JSON_BYTE)  # as an object and in JSON
+
+
+def estimate_describing(windows: Array, n_outputs: int) -> Cost:
+    """Describing forecasts, and warnings of values outside the training range."""
+    n, _, n_features = windows.shape
+    return DESCRIBED_VALUE * int(n * (n_outputs + n_features)) + CHECKED_BYTE * int(windows.nbytes)
+
+
+def estimate_curves(n_edges: int, points: int) -> Cost:
+    """Sampling edges, and describing the curves."""
+    return CURVE_VALUE * (ARRAYS_PER_CURVE * n_edges * points) + DESCRIBED_CURVE * n_edges
+
+
+def estimate_graph(n_parts: int, n_curves: int, points: int, drawn: bool) -> Cost:
+    """Describing or drawing the nodes and edges of a graph, some of them with curves."""
+    return (SVG_GRAPH_PART if drawn else JSON_GRAPH_PART) * n_parts + estimate_curves(n_curves, points)
+
+
+class StoppedError(Exception):
+    """A computation was cancelled at a pause."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A computation that waits for a thread or runs on one.
+
+    Attributes:
+        function: the computation, with pauses between slices if it is long.
+        urgency: its priority, see `URGENCY`.
+        cost: its estimated cost.
+        waiters: the requests that wait for it.
+        arrival: when it was admitted, by the clock of the event loop.
+        key: identity of the result, such as a checkpoint and a question; None if it cannot be shared.
+        claim: its place and bytes; None for a part of a request, which has its own.
+        batch: the requests that get results of their own, in their order; empty if all get the same.
+        then: called when the next batch may begin.
+        lane: the lane in which it runs; None before.
+        thread: its thread, once it has begun.
+        owner: whose turn it runs in.
+        begun: when that turn began.
+        must_yield: whether another job is to run at its next pause.
+        stopped: set once it is cancelled.
+    """
+
+    function: Callable[[], Any]
+    urgency: int
+    cost: Cost
+    waiters: list[Waiter]
+    arrival: float
+    key: Hashable = None
+    claim: Claim | None = None
+    batch: Sequence[Waiter] = ()
+    then: Callable[[], None] = lambda: None
+    lane: Lane | None = None
+    thread: ComputeThread | None = None
+    owner: Owner = ""
+    begun: float = 0.0
+    must_yield: bool = False
+    stopped: Event = field(default_factory=Event)
+
+    def is_awaited_by(self, owner: Owner) -> bool:
+        """Whether a request of an owner waits for it."""
+        return any(waiter.owner == owner for waiter in self.waiters)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a part of a request: those take turns also with others of their owner."""
+        return self.claim is None
+
+    def makes_way_for(self, other: Job) -> bool:
+        """Whether it yields to a waiting job at its next pause."""
+        return self.is_part or not other.is_awaited_by(self.owner)
+
+    def choose_lane(self) -> Lane:
+        """The lane in which it may run; short jobs must not wait for a long one."""
+        if self.urgency == URGENCY["background"]:
+            return "background"
+        return "long" if self.cost.seconds > SHORT else "short"
+
+    def resolve(self, result: Any) -> None:
+        """Gives every request the result, or its own of a batch; an exception is raised there."""
+        own: dict[Waiter, Any] = {}
+        if self.batch and self.waiters and not isinstance(result, BaseException):
+            own.update(zip(self.batch, result, strict=True))
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.resolve(own.get(waiter, result))
+
 
 Done = Callable[[Any, BaseException | None], None]
 
 
-class Worker(Thread):
+class ComputeThread(Thread):
     """A thread that passes each result or error to a callback on the event loop that started it.
 
     Args:
@@ -47,7 +181,9 @@ class Worker(Thread):
     def run(self) -> None:
         """Runs queued functions until it is closed."""
         if self._nice:
-            give_way()
+            with suppress(AttributeError, OSError):  # only Linux has thread priorities, and may deny this
+                thread = get_native_id()
+                os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
         while (given := self._inbox.get()) is not None:
             function, done = given
             try:
@@ -76,94 +212,3 @@ class Worker(Thread):
     def close(self) -> None:
         """Ends the thread after the queued functions."""
         self._inbox.put(None)
-
-
-def give_way() -> None:
-    """Lowers the priority of the calling thread permanently."""
-    with suppress(AttributeError, OSError):  # only Linux has thread priorities, and may deny this
-        thread = get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
-
-
-class StoppedError(Exception):
-    """A computation was cancelled at a pause."""
-
-
-Kind = Literal["forecast", "explanation", "background"]
-Lane = Literal["short", "long", "background"]
-URGENCY: dict[Kind, int] = {"forecast": 0, "explanation": 1, "background": 2}  # lower runs first
-SHORT = 0.1  # estimated seconds up to which a job counts as short
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Estimated cost of a computation.
-
-    Attributes:
-        seconds: processor time.
-        n_bytes: memory that it holds from its admission to its end.
-    """
-
-    seconds: float
-    n_bytes: int = 0
-
-
-SLICE = Cost(seconds=SHORT / 10)  # of a computation, between two pauses
-UNKNOWN = Cost(seconds=10 * SHORT)  # of what was never measured: counts as long, so that nothing short waits for it
-
-
-@dataclass(eq=False)
-class Job:
-    """A computation that waits for a thread or runs on one.
-
-    Attributes:
-        function: the computation, with pauses between slices if it is long.
-        urgency: its priority, see `URGENCY`.
-        cost: its estimated cost.
-        key: identity of the result, such as a checkpoint and a question; None if it cannot be shared.
-        claim: its place and bytes; None for a part of a request, which has its own.
-        waiters: owners of the requests that wait for it.
-        outcome: future of its result.
-        arrival: when it was admitted, by the clock of the event loop.
-        lane: the lane in which it runs; None before.
-        worker: its thread, once it has begun.
-        owner: whose turn it runs in.
-        begun: when that turn began.
-        must_yield: whether another job is to run at its next pause.
-        stopped: set once it is cancelled.
-    """
-
-    function: Callable[[Callable[[], None]], Any]
-    urgency: int
-    cost: Cost
-    key: Hashable
-    claim: Claim | None
-    waiters: list[Owner]
-    outcome: asyncio.Future[Any]
-    arrival: float
-    lane: Lane | None = None
-    worker: Worker | None = None
-    owner: Owner = ""
-    begun: float = 0.0
-    must_yield: bool = False
-    stopped: Event = field(default_factory=Event)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether short jobs must not wait for it."""
-        return self.cost.seconds > SHORT
-
-    @property
-    def is_part(self) -> bool:
-        """Whether it is a part of a request: those take turns also with others of their owner."""
-        return self.claim is None
-
-    def makes_way_for(self, other: Job) -> bool:
-        """Whether it yields to a waiting job at its next pause."""
-        return self.is_part or self.owner not in other.waiters
-
-    def choose_lane(self) -> Lane:
-        """The lane in which it may run."""
-        if self.urgency == URGENCY["background"]:
-            return "background"
-        return "long" if self.is_long else "short"

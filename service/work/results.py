@@ -28,7 +28,6 @@ from service.work.jobs import UNKNOWN, Cost, Kind
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Question = Callable[[Model, str], Result]  # of a model and one of its outputs
 N_PREPARED = 5  # results per output that are computed in advance
 N_MEASURED = 10_000  # most timings that are kept
 
@@ -36,7 +35,8 @@ N_MEASURED = 10_000  # most timings that are kept
 class GlobalResults:
     """Global results of all models, by checkpoint hash.
 
-    `Model` computes them, the executor runs them, and they are cached here.
+    `Model` computes them, the executor runs them, and they are cached here. Results that one depends on are computed
+    first, so that no thread blocks on another computation.
 
     Args:
         size: most results that are cached. Results computed in advance stay as long as their model is served.
@@ -48,14 +48,10 @@ class GlobalResults:
     """
 
     def __init__(self, size: int, work: Executor, find_served: Callable[[], Mapping[str, Served | None]]) -> None:
-        self._size = size
-        self._work = work
-        self._find_served = find_served
+        self._size, self._work, self._find_served = size, work, find_served
         self._known = Once(size)
         self._prepared: set[tuple[str, int]] = set()  # checkpoints and outputs
-        self._seconds: dict[
-            tuple[str, str], float
-        ] = {}  # seconds that a kind of result took, by its name and checkpoint
+        self._seconds: dict[tuple[str, str], float] = {}  # that a kind of result took, by its name and checkpoint
         self.unprepared = 0
 
     async def prepare(self, new: Iterable[str]) -> None:
@@ -76,7 +72,6 @@ class GlobalResults:
                 if served is None:
                     self._prepared.discard((checkpoint, output))
                 else:
-                    await self.importance(served, output, "background")
                     await self.report(served, output, "background")
             except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
@@ -91,37 +86,30 @@ class GlobalResults:
             served = self._find_served().get(checkpoint)
             yield from ((checkpoint, output) for output in range(len(served.model.outputs) if served else 0))
 
+    def share(self, served: Served) -> Served:
+        """The same model, which knows the results that are cached here."""
+        return replace(served, model=replace(served.model, results=self._known))
+
     async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
         """Importance over the reference windows for one output, with the groups of the checkpoint."""
-        return await self._ask("importance", lambda model, name: model.importance(name), served, output, kind)
+        return await self._find(lambda model, name: model.importance(name), served, output, ("importance",), kind)
 
     async def group_importance(self, served: Served, output: int, groups: Groups) -> Importance:
         """The same with other groups."""
         await self.importance(served, output)
-
-        def ask(model: Model, name: str) -> Importance:
-            return model.importance(name, groups=groups)
-
-        rest = ((name, *members) for name, members in groups.items())
-        return await self._ask("group importance", ask, served, output, "explanation", *rest)
+        key = ("group importance", *((name, *members) for name, members in groups.items()))
+        return await self._find(lambda model, name: model.importance(name, groups=groups), served, output, key)
 
     async def agreements(self, served: Served, output: int) -> tuple[Agreement, ...]:
         """Agreement of baselines on the importance of features."""
         await self.importance(served, output)
-        return await self._ask("agreement", lambda model, name: model.agreement(name), served, output)
+        return await self._find(lambda model, name: model.agreement(name), served, output, ("agreement",))
 
     async def topology(self, served: Served, output: int, rule: PruningRule, kind: Kind = "explanation") -> Topology:
         """The pruned topology for one output."""
         await self.importance(served, output, kind)
-
-        def ask(model: Model, name: str) -> Topology:
-            return model.topology(name, **vars(rule))
-
-        return await self._ask("topology", ask, served, output, kind, rule)
-
-    def share(self, served: Served) -> Served:
-        """The same model, which knows the results that are cached here."""
-        return replace(served, model=replace(served.model, results=self._known))
+        key = ("topology", rule)
+        return await self._find(lambda model, name: model.topology(name, **vars(rule)), served, output, key, kind)
 
     async def fidelity_curve(
         self, served: Served, output: int, metric: Metric, fill: Fill
@@ -129,15 +117,15 @@ class GlobalResults:
         """Fidelity by number of edges, in the order of one metric."""
         await self.importance(served, output)
 
-        def ask(model: Model, name: str) -> tuple[FidelityPoint, ...]:
+        def trace(model: Model, name: str) -> tuple[FidelityPoint, ...]:
             return model.fidelity_curve(name, metric=metric, fill=fill)
 
-        return await self._ask("fidelity", ask, served, output, "explanation", metric, fill)
+        return await self._find(trace, served, output, ("fidelity", metric, fill))
 
     async def report(self, served: Served, output: int, kind: Kind = "explanation") -> Report:
         """The report on one output, with the default topology."""
         await self.topology(served, output, PruningRule(), kind)
-        return await self._ask("report", lambda model, name: model.report(name), served, output, kind)
+        return await self._find(lambda model, name: model.report(name), served, output, ("report",), kind)
 
     async def comparison(self, served: Served, output: int, other: Served, fidelity: float) -> ModelComparison:
         """Comparison with another model, for one output."""
@@ -146,12 +134,11 @@ class GlobalResults:
         if name in other.model.outputs:  # otherwise the comparison is refused
             await self.topology(other, other.model.outputs.index(name), rule)
 
-        def ask(model: Model, name: str) -> ModelComparison:
+        def compare(model: Model, name: str) -> ModelComparison:
             against = model if other.model is served.model else replace(other.model, results=model.results)
             return model.compare(against, output=name, fidelity=fidelity)
 
-        rest = other.checkpoint, fidelity
-        return await self._ask("comparison", ask, served, output, "explanation", *rest)
+        return await self._find(compare, served, output, ("comparison", other.checkpoint, fidelity))
 
     async def formulas(self, served: Served, output: int) -> Formulas:
         """The head as formulas.
@@ -161,42 +148,41 @@ class GlobalResults:
         """
         await self.importance(served, output)
         try:
-            return await self._ask("formulas", lambda model, name: model.formula(name), served, output)
+            return await self._find(lambda model, name: model.formula(name), served, output, ("formulas",))
         except ConfigError as error:
             raise unusable("model", f"has no formula: {error}", "no_formula") from error
 
-    async def _ask(
+    async def _find(
         self,
-        name: str,
-        question: Question[Result],
+        compute: Callable[[Model, str], Result],
         served: Served,
         output: int,
+        key: tuple[Hashable, ...],
         kind: Kind = "explanation",
-        *rest: Hashable,
     ) -> Result:
-        """A cached result, or else computed on a thread; `rest` is the rest of its key.
+        """A cached result, or else computed on a thread, by the model and the name of the output.
 
-        Results that it depends on are computed first, so that no thread blocks on another computation.
+        Its key, which starts with the kind of result, has the arguments besides.
         """
         results: Any = Pinned(self._known) if kind == "background" else self._known
-        model, of_output = replace(served.model, results=results), served.model.outputs[output]
+        model, name = replace(served.model, results=results), served.model.outputs[output]
         try:
             with pausing(_refuse):
-                return question(model, of_output)
+                return compute(model, name)
         except _UnknownError:
             pass
-        measured = (name, served.checkpoint)
+        measured = (str(key[0]), served.checkpoint)
         cost = Cost(self._seconds[measured]) if measured in self._seconds else UNKNOWN
 
-        def compute() -> Result:
+        def compute_timed() -> Result:
             start = thread_time()
-            result = question(model, of_output)
+            result = compute(model, name)
             if len(self._seconds) >= N_MEASURED:
                 self._seconds.clear()
             self._seconds[measured] = thread_time() - start
             return result
 
-        return await self._work.compute(compute, kind, cost, (*measured, output, *rest))
+        return await self._work.run(compute_timed, kind, cost, (served.checkpoint, output, *key))
 
 
 class _UnknownError(Exception):

@@ -230,7 +230,7 @@ def test_few_reference_windows_are_all_baselines(serve, tmp_path):
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
 def test_ndjson_lines_are_the_plain_answer(each_service, output, baseline):
     """The first line has what all share, each further line one explanation, also over several slices."""
-    n = explanations.PART + 3
+    n = explanations.PART_WINDOWS + 3
     plain = ask(each_service, "two", n=n, output=output, baseline=baseline)
     body = {"instances": make_windows(each_service.models["two"], n).tolist(), "output": output, "baseline": baseline}
     answer = each_service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
@@ -251,14 +251,14 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypa
         return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
-    n = explanations.PART + 1
+    n = explanations.PART_WINDOWS + 1
     body = {"instances": make_windows(local_service.models["two"], n).tolist(), "output": "a+1"}
     try:
         with local_service.client.stream(
             "POST", "/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"}
         ) as answer:
             lines = answer.iter_lines()
-            early = [next(lines) for _ in range(1 + explanations.PART)]
+            early = [next(lines) for _ in range(1 + explanations.PART_WINDOWS)]
             go_on.set()
             assert len([*early, *lines]) == 1 + n
     finally:
@@ -276,10 +276,13 @@ def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
         return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_once)
-    body = {"instances": make_windows(local_service.models["two"], explanations.PART + 1).tolist(), "output": "a+1"}
+    body = {
+        "instances": make_windows(local_service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
+        "output": "a+1",
+    }
     answer = local_service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]
-    assert len(lines) == 1 + explanations.PART
+    assert len(lines) == 1 + explanations.PART_WINDOWS
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")
     assert last["request_id"] == answer.headers["x-request-id"]
 

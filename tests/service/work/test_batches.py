@@ -19,9 +19,8 @@ from service.operations.explain import read_question
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.wire.security import OWNER
-from service.work.batches import N_SLICES, TOGETHER
 from service.work.budget import Bounds
-from service.work.executor import Executor
+from service.work.executor import BATCH_EXPLANATIONS, N_SLICES, Executor
 
 
 def make_executor():
@@ -36,7 +35,7 @@ def run(scenario):
         work.start(VirtualWorker)
         result = await scenario(work)
         await asyncio.sleep(100)
-        assert not work._batches._waiting and not work._batches._latest and not work._batches._tasks
+        assert not work._batches._waiting and not work._latest
         assert not work._running and not work._waiting
         return result
 
@@ -72,7 +71,7 @@ def test_items_that_arrive_during_a_batch_form_the_next():
 def test_batches_have_a_largest_size_and_keys_of_their_own():
     """Excess items wait for the next batch, a larger item is computed alone, and keys do not block each other."""
     batches = []
-    sizes = [1, TOGETHER // 2, TOGETHER // 2, 1, TOGETHER + 1, 1]
+    sizes = [1, BATCH_EXPLANATIONS // 2, BATCH_EXPLANATIONS // 2, 1, BATCH_EXPLANATIONS + 1, 1]
 
     async def scenario(work):
         compute, others = doubling(batches), []
@@ -98,11 +97,11 @@ def test_each_owner_has_a_part_of_the_next_batch():
             OWNER.set(owner)
             return await work.run_together("key", compute, item, 1)
 
-        greedy = [ask("greedy", item) for item in range(2 * TOGETHER)]
+        greedy = [ask("greedy", item) for item in range(2 * BATCH_EXPLANATIONS)]
         return await asyncio.gather(*greedy, ask("other", 100), ask("other", 101))
 
     run(scenario)
-    assert batches[1] == [1, 100, 2, 101, *range(3, TOGETHER - 1)]
+    assert batches[1] == [100, 1, 101, *range(2, BATCH_EXPLANATIONS - 1)]
 
 
 def test_a_failing_item_does_not_affect_the_others_in_its_batch():
@@ -176,9 +175,9 @@ def test_a_long_batch_does_not_block_the_next():
 
 
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
-def test_batched_requests_have_the_results_they_have_alone(local_service, output):
+def test_batched_requests_have_the_results_they_have_alone(service, output):
     """Requests with several windows each, numbered from 0, have their own results if they share a pass."""
-    model = local_service.models["two"]
+    model = service.models["two"]
     windows, std = make_windows(model, 9), model.output_std.max()
     served = Served("two", Model(model))
     questions = [

@@ -25,9 +25,9 @@ from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError, NotReadyError, OverloadedError
 from service.wire.security import OWNER
 from service.work.budget import EXPLAINING_SHARE, Bounds
-from service.work.deadlines import Deadline
-from service.work.executor import N_RUNNING, PATIENCE, Executor
-from service.work.jobs import NICE, UNKNOWN, Cost
+from service.work.executor import N_RUNNING, OVERTAKING, Executor
+from service.work.jobs import NICE, SLICE, UNKNOWN, Cost
+from service.work.waiting import Deadline
 
 MB = 1_000_000
 QUICK = Cost(0.02)
@@ -89,6 +89,12 @@ def in_slices(n, function):
         return result
 
     return compute
+
+
+async def run_in_turns(work, function, n_bytes=0, deadline=None):
+    """Runs a function as the part of a request that has a claim."""
+    with work.claim("explanation", n_bytes) as held:
+        return await work.run(function, "explanation", SLICE, None, deadline, held)
 
 
 def now():
@@ -267,8 +273,7 @@ def test_slices_of_many_requests_take_turns():
 
     async def scenario(work):
         async def explain(name):
-            with work.claim("explanation"):
-                await work.run_in_turns(in_slices(20, taking(0.01, log, name)))
+            await run_in_turns(work, in_slices(20, taking(0.01, log, name)))
 
         await asyncio.gather(*map(explain, "abcdef"))
 
@@ -293,7 +298,7 @@ def test_background_work_does_not_starve():
         await asyncio.gather(*floods)
         return now()
 
-    assert run(scenario) < PATIENCE + 1
+    assert run(scenario) < OVERTAKING + 1
 
 
 def test_a_quick_job_is_computed_at_once():
@@ -391,8 +396,7 @@ def check_arrivals(arrivals):
             deadline = Deadline.after(one.patience)
             try:
                 if kind == "sliced":
-                    with work.claim("explanation", cost.n_bytes):
-                        one.result = await deadline.wait(work.run_in_turns(in_slices(3, function)))
+                    one.result = await run_in_turns(work, in_slices(3, function), cost.n_bytes, deadline)
                 else:
                     name = None if key is None else (kind == "forecast", key)
                     one.result = await work.run(function, kind, cost, name, deadline)
@@ -475,7 +479,7 @@ def test_cancelling_the_last_request_ends_a_long_computation():
     started, ended = threading.Event(), threading.Event()
 
     async def scenario(work):
-        (one,) = await start_all(work.compute(never_end(started, ended), "explanation", UNKNOWN, "key"))
+        (one,) = await start_all(work.run(never_end(started, ended), "explanation", UNKNOWN, "key"))
         await asyncio.to_thread(started.wait, 30)
         one.cancel()
         assert await asyncio.to_thread(ended.wait, 30)
@@ -490,7 +494,7 @@ def test_closing_ends_an_endless_computation():
 
     async def scenario(work):
         tasks = await start_all(
-            work.compute(never_end(started, ended), "explanation", UNKNOWN),
+            work.run(never_end(started, ended), "explanation", UNKNOWN),
             work.run(lambda: "waits", "explanation", UNKNOWN),
         )
         await asyncio.to_thread(started.wait, 30)
@@ -548,7 +552,7 @@ def test_long_jobs_of_one_owner_make_way_for_those_of_another(paused):
     async def scenario(work):
         def long(name, seconds):
             slices = in_slices(round(seconds / 0.05), taking(0.05 if paused else 0.0))
-            return work.compute(slices if paused else taking(seconds), "explanation", UNKNOWN, name)
+            return work.run(slices if paused else taking(seconds), "explanation", UNKNOWN, name)
 
         greedy = [of("greedy", long(number, 20 if paused else 2)) for number in range(ALONE)]
         await asyncio.sleep(0.5)
@@ -569,8 +573,7 @@ def test_short_jobs_and_slices_of_one_owner_make_way_for_another():
 
     async def scenario(work):
         async def explain(n):
-            with work.claim("explanation"):
-                await work.run_in_turns(in_slices(n, taking(0.01)))
+            await run_in_turns(work, in_slices(n, taking(0.01)))
 
         async def flood(number):
             while not done.is_set():
@@ -578,7 +581,7 @@ def test_short_jobs_and_slices_of_one_owner_make_way_for_another():
 
         done = asyncio.Event()
         greedy = [of("greedy", flood(number)) for number in range(ALONE - 1)]
-        await asyncio.sleep(3)  # longer than `PATIENCE`
+        await asyncio.sleep(3)  # longer than `OVERTAKING`
         begun = now()
         await of("other", work.run(taking(0.02), "explanation", QUICK))
         short = now() - begun

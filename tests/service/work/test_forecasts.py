@@ -16,26 +16,29 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
+from service.models.registry import Registry
+from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER
 from service.work import forecasts
 from service.work.budget import Bounds, Budget
-from service.work.deadlines import Deadline
-from service.work.forecasts import IN_PLACE, TOGETHER, Answering, Forecasts
-from service.work.jobs import Cost, Worker
+from service.work.executor import Executor
+from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
+from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost
+from service.work.waiting import Deadline
 
 MODEL = Model(replace(make_model("head"), sha256="a"))
 OTHER = Model(replace(make_model("head", seed=1), sha256="b"))
 LATE = Deadline(1e9, 1e9)
 
 
-def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=lambda n_windows: None):
+def run(scenario, in_place=None, make_thread=ComputeThread, run=asyncio.run, observe=lambda n_windows: None):
     """The result of a scenario, a coroutine that takes forecasts.
 
     Args:
         scenario: the coroutine.
         in_place: windows that may be computed on the loop, by checkpoint; None to have them measured.
-        make_worker: makes the thread.
+        make_thread: makes the thread.
         run: runs the loop.
         observe: called with the windows of each batch.
     """
@@ -43,7 +46,7 @@ def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=la
     async def start():
         under_test = Forecasts(Budget(Bounds(1, 2000, 1, 1 << 30)), observe)
         under_test._in_place.update(in_place or {})
-        under_test.start(make_worker("forecasts", False))
+        under_test.start(make_thread("forecasts", False))
         try:
             return await scenario(under_test)
         finally:
@@ -58,9 +61,9 @@ def batches(monkeypatch):
     sizes = []
     forecast = forecasts._forecast
 
-    def count(batch):
-        sizes.append([len(asked.windows) for asked in batch])
-        return forecast(batch)
+    def count(model, windows):
+        sizes.append([*map(len, windows)])
+        return forecast(model, windows)
 
     monkeypatch.setattr(forecasts, "_forecast", count)
     return sizes
@@ -115,10 +118,10 @@ def test_waiting_requests_form_a_batch(monkeypatch):
     sizes = []
     forecast = forecasts._forecast
 
-    def take_long(batch):
-        sizes.append(len(batch))
+    def take_long(model, windows):
+        sizes.append(len(windows))
         VirtualWorker.spend(0.020)
-        return forecast(batch)
+        return forecast(model, windows)
 
     monkeypatch.setattr(forecasts, "_forecast", take_long)
 
@@ -129,7 +132,7 @@ def test_waiting_requests_form_a_batch(monkeypatch):
 
         return await asyncio.gather(*map(ask, range(30)))
 
-    found = run(scenario, in_place=ON_THREAD, make_worker=VirtualWorker, run=run_virtually)
+    found = run(scenario, in_place=ON_THREAD, make_thread=VirtualWorker, run=run_virtually)
     assert len(sizes) <= 3 and sizes[0] == 1 and sum(sizes) == 30
     for number, forecast_ in enumerate(found):
         np.testing.assert_allclose(forecast_, MODEL.predict(make_windows(MODEL, 1, seed=number)), rtol=1e-12)
@@ -137,7 +140,7 @@ def test_waiting_requests_form_a_batch(monkeypatch):
 
 def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
     """Many waiting requests form several batches, and no request is split."""
-    monkeypatch.setattr(forecasts, "TOGETHER", 5)
+    monkeypatch.setattr(forecasts, "BATCH_WINDOWS", 5)
     sizes = (2, 3, 1, 2, 12, 1, 1)
 
     async def scenario(under_test):
@@ -207,19 +210,19 @@ def test_each_request_gets_its_own_forecast_in_time(arrivals):
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert not [error for error in done if isinstance(error, Exception)], done
         await asyncio.sleep(1)
-        assert not under_test.is_busy and not under_test._waiting
+        assert not under_test.is_busy and not under_test._batches._waiting
         assert under_test._budget.places["forecast"].taken == 0
 
     def observe(n_windows):
-        assert n_windows <= max(TOGETHER, most)
+        assert n_windows <= max(BATCH_WINDOWS, most)
 
     in_place = {"a": 5, "b": 0, "c": 0}
-    run(scenario, in_place=in_place, make_worker=VirtualWorker, run=run_virtually, observe=observe)
+    run(scenario, in_place=in_place, make_thread=VirtualWorker, run=run_virtually, observe=observe)
 
 
 def test_models_take_turns(monkeypatch):
     """A flood of requests to one model delays another model's forecast by at most the current batch."""
-    monkeypatch.setattr(forecasts, "TOGETHER", 4)
+    monkeypatch.setattr(forecasts, "BATCH_WINDOWS", 4)
     flooded, other = TimedModel("a", 0.02), TimedModel("b", 0.02)
 
     async def scenario(under_test):
@@ -232,7 +235,7 @@ def test_models_take_turns(monkeypatch):
         await asyncio.gather(*flood)
         return seconds
 
-    seconds = run(scenario, in_place=ON_THREAD, make_worker=VirtualWorker, run=run_virtually)
+    seconds = run(scenario, in_place=ON_THREAD, make_thread=VirtualWorker, run=run_virtually)
     assert seconds <= 3 * 0.02
 
 
@@ -248,7 +251,7 @@ def test_owners_take_turns(n_models):
             OWNER.set(owner)
             await under_test.predict(model, np.ones((n, 1, 1)), LATE)
 
-        flood = [asyncio.create_task(ask("greedy", models[n % n_models], TOGETHER)) for n in range(400)]
+        flood = [asyncio.create_task(ask("greedy", models[n % n_models], BATCH_WINDOWS)) for n in range(400)]
         await asyncio.sleep(0.001)
         begun = loop.time()
         for _ in range(3):
@@ -258,7 +261,7 @@ def test_owners_take_turns(n_models):
         return seconds
 
     seconds = run(
-        scenario, in_place=dict.fromkeys(map(str, range(40)), 0), make_worker=VirtualWorker, run=run_virtually
+        scenario, in_place=dict.fromkeys(map(str, range(40)), 0), make_thread=VirtualWorker, run=run_virtually
     )
     assert seconds <= 3 * 2 * 0.02 + 1e-9
 
@@ -269,11 +272,11 @@ def busy(monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     forecast = forecasts._forecast
 
-    def wait(batch):
-        if len(batch[0].windows) == 7:
+    def wait(model, windows):
+        if len(windows[0]) == 7:
             begun.set()
             assert go_on.wait(30)
-        return forecast(batch)
+        return forecast(model, windows)
 
     monkeypatch.setattr(forecasts, "_forecast", wait)
     return begun, go_on
@@ -375,7 +378,22 @@ def test_the_size_for_the_loop_is_measured_by_the_processor_time_of_the_thread(m
     assert forecasts._measure_in_place(model) == pytest.approx(expected, abs=1)
 
 
-def answering(windows, describe=lambda windows, predictions: predictions, seconds=1.0, most_windows=1):
+def run_executor(scenario, in_place):
+    """The same with an executor, whose forecasts are under test."""
+
+    async def start():
+        work = Executor(Bounds(1, 2000, 10, 1 << 30), Metrics(Registry(None)))
+        work._forecasts._in_place.update(in_place)
+        work.start()
+        try:
+            return await scenario(work)
+        finally:
+            await work.close()
+
+    return asyncio.run(start())
+
+
+def asking(windows, describe=lambda windows, predictions: predictions, seconds=1.0, most_windows=1):
     """A request that takes some seconds to parse; `windows` may be an error."""
 
     def read():
@@ -383,29 +401,32 @@ def answering(windows, describe=lambda windows, predictions: predictions, second
             raise windows
         return windows
 
-    return Answering(read, describe, Cost(seconds, 8), lambda _: Cost(0), most_windows)
+    return ForecastRequest(MODEL, read, describe, Cost(seconds, 8), lambda _: FREE, most_windows)
 
 
-@pytest.mark.parametrize(("seconds", "is_on_thread"), [(2 * IN_PLACE, True), (IN_PLACE / 2, False)])
-def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, is_on_thread):
-    """A large request is parsed, computed and encoded on one thread, a small one on the event loop."""
+@pytest.mark.parametrize(
+    ("seconds", "most_windows", "where"),
+    [(2 * IN_PLACE, 3, "forecasts"), (IN_PLACE / 2, 3, "loop"), (2 * IN_PLACE, BATCH_WINDOWS + 1, "other")],
+)
+def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, most_windows, where):
+    """A large request is parsed, computed and encoded on one thread, a small one on the event loop.
+
+    One that may exceed a batch is parsed on another thread.
+    """
     threads, windows = [], make_windows(MODEL, 3)
 
     def read():
-        threads.append(threading.get_ident())
+        threads.append(threading.current_thread().name)
         return windows
 
     def describe(of, predictions):
-        threads.append(threading.get_ident())
+        threads.append(threading.current_thread().name)
         return len(of), predictions
 
-    request = replace(answering(windows, describe, seconds), read=read)
-
-    async def scenario(under_test):
-        return await under_test.answer(MODEL, request, LATE)
-
-    n, predictions = run(scenario, in_place=ON_LOOP)
-    assert n == 3 and len({*threads}) == 1 and (threads[0] != threading.get_ident()) == is_on_thread
+    request = replace(asking(windows, describe, seconds, most_windows), read=read)
+    n, predictions = run_executor(lambda work: work.answer(request, LATE), ON_LOOP)
+    loop = threading.current_thread().name
+    assert n == 3 and threads == {"forecasts": ["forecasts"] * 2, "loop": [loop] * 2, "other": ["work", loop]}[where]
     np.testing.assert_allclose(predictions, MODEL.predict(windows), rtol=1e-12)
 
 
@@ -416,21 +437,21 @@ def test_large_requests_go_together_and_those_that_fail_alone(busy, batches):
     def fail(*_):
         raise ArithmeticError
 
-    good = answering(make_windows(MODEL, 2))
+    good = asking(make_windows(MODEL, 2))
 
-    async def scenario(under_test):
-        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+    async def scenario(work):
+        long = asyncio.create_task(work.predict(MODEL, make_windows(MODEL, 7), LATE))
         await asyncio.to_thread(begun.wait)
-        requests = (good, answering(KeyError("x")), answering(make_windows(MODEL, 1), fail), good)
-        asked = [asyncio.create_task(under_test.answer(MODEL, one, LATE)) for one in requests]
+        requests = (good, asking(KeyError("x")), asking(make_windows(MODEL, 1), fail), good)
+        asked = [asyncio.create_task(work.answer(one, LATE)) for one in requests]
         await asyncio.sleep(0)
         go_on.set()
         await long
         found = await asyncio.gather(*asked, return_exceptions=True)
-        assert under_test._budget.places["forecast"].taken == 0 and under_test._budget.pools["forecast"].taken == 0
+        assert work._budget.places["forecast"].taken == 0 and work._budget.pools["forecast"].taken == 0
         return found
 
-    first, unread, undescribed, last = run(scenario, in_place=ON_THREAD)
+    first, unread, undescribed, last = run_executor(scenario, ON_THREAD)
     assert batches == [[7], [2, 1, 2]]
     assert (type(unread), type(undescribed)) == (KeyError, ArithmeticError)
     for found in (first, last):

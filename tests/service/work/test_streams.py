@@ -33,7 +33,7 @@ def read_lines(answer):
 @pytest.mark.parametrize("output", ["a+1", ["a+1", "b+2", "b+1"]])
 def test_progress_lines_follow_the_slices(each_service, baseline, output):
     """A progress line follows each slice; without those lines the response is the same."""
-    n = explanations.PART + 3
+    n = explanations.PART_WINDOWS + 3
     body = make_body(each_service, n, output=output, baseline=baseline)
     header, *lines = read_lines(each_service.post(EXPLAIN, {**body, "progress": True}, headers=NDJSON))
     told = [line["progress"] for line in lines if "progress" in line]
@@ -84,10 +84,10 @@ def slices(monkeypatch):
     ("accept", "progress"),
     [("application/json", False), ("application/x-ndjson", False), ("application/x-ndjson", True)],
 )
-def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_service, slices, caplog, accept, progress):
+def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, slices, caplog, accept, progress):
     """Of a thousand slices the current one is the last, and no failure is logged."""
     begun, waiting, go_on = slices
-    body = json.dumps(make_body(local_service, 1, progress=progress)).encode()
+    body = json.dumps(make_body(service, 1, progress=progress)).encode()
     headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", f"Accept: {accept}"]
     with serve(models=folder / "two.safetensors") as client:
         with connect(client) as connection:
@@ -108,7 +108,7 @@ def is_idle(client):
 
 
 @pytest.mark.parametrize("by_header", [True, False])
-def test_finished_windows_are_sent_before_the_deadline(serve, folder, local_service, monkeypatch, by_header):
+def test_finished_windows_are_sent_before_the_deadline(serve, folder, service, monkeypatch, by_header):
     """The stream has the finished windows and then an error, for the deadline of the header or the setting."""
     calls, go_on = [], threading.Event()
 
@@ -119,7 +119,7 @@ def test_finished_windows_are_sent_before_the_deadline(serve, folder, local_serv
         return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
-    body = make_body(local_service, explanations.PART + 1)
+    body = make_body(service, explanations.PART_WINDOWS + 1)
     try:
         with serve(models=folder / "two.safetensors", request_timeout=30 if by_header else 3) as client:
             headers = {**NDJSON, **({"X-Request-Timeout": "3"} if by_header else {})}
@@ -129,7 +129,7 @@ def test_finished_windows_are_sent_before_the_deadline(serve, folder, local_serv
         go_on.set()
     _, *lines, last = read_lines(answer)
     assert answer.status_code == 200
-    assert [line["instance"] for line in lines] == [*range(explanations.PART)]
+    assert [line["instance"] for line in lines] == [*range(explanations.PART_WINDOWS)]
     assert (last["status"], last["error"]) == (
         503,
         "the result is still being computed after 3 s (request_timeout); retry later",

@@ -31,7 +31,7 @@ from service.operations.edges import describe_edges
 from service.operations.explanations import estimate_explanations, explain_all
 from service.operations.topology import N_LINKS, describe_topology
 from service.wire.json import answer_json, encode_json
-from service.work.estimates import estimate_curves, estimate_graph
+from service.work.jobs import estimate_curves, estimate_graph
 
 NDJSON = {"Accept": "application/x-ndjson"}
 FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
@@ -99,9 +99,9 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
         assert client.get(url).status_code == 200
 
 
-def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, local_service):
+def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, service):
     """A large response as one JSON object is refused before any computation; as NDJSON it is streamed."""
-    body = body_of(local_service.models["two"], 400, **FLOW)
+    body = body_of(service.models["two"], 400, **FLOW)
     with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20, cached_results=1) as client:
         refused = client.post("/v1/models/two:explain", json=body)
         assert refused.status_code == 422 and "(max_work_bytes)" in refused.json()["error"]
@@ -112,12 +112,12 @@ def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, fold
 
 @pytest.mark.parametrize("name", ["two", "front", "head", "nyc-weather"])
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
-def test_explanations_take_no_more_bytes_than_estimated(local_service, name, detail):
+def test_explanations_take_no_more_bytes_than_estimated(service, name, detail):
     """The JSON and the objects of one part stay within the estimate."""
     from service.operations.explain import read_question
     from service.settings import Settings
 
-    model = local_service.models[name]
+    model = service.models[name]
     members = {"output": list(model.config.outputs), "detail": detail, "baseline": {"reference": 2}}
     body = json.dumps(body_of(model, 2, **members)).encode()
     question = read_question(body, Served(name, Model(model)), Settings())
@@ -133,9 +133,9 @@ def test_explanations_take_no_more_bytes_than_estimated(local_service, name, det
     assert lines * 20 >= explanations._estimate_json(question) * question.total  # not much above the real size
 
 
-def test_curves_take_no_more_bytes_than_estimated(local_service):
+def test_curves_take_no_more_bytes_than_estimated(service):
     """The estimate covers sampling up to the encoded response."""
-    model = Model(local_service.models["two"])
+    model = Model(service.models["two"])
     topology = model.topology(fidelity=1.0)
     edges = topology.kan_edges
     model.curves(edges, 11)
@@ -167,7 +167,7 @@ def test_graphs_take_no_more_bytes_than_estimated(drawn):
     assert peak <= estimate <= 20 * len(body)
 
 
-def test_explanations_leave_forecasts_their_places(serve, folder, local_service, monkeypatch):
+def test_explanations_leave_forecasts_their_places(serve, folder, service, monkeypatch):
     """Forecasts are answered while explanations exceed their places."""
     begun, go_on = threading.Semaphore(0), threading.Event()
 
@@ -178,7 +178,7 @@ def test_explanations_leave_forecasts_their_places(serve, folder, local_service,
         return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
-    body = body_of(local_service.models["two"], 1)
+    body = body_of(service.models["two"], 1)
     statuses = []
     with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3, cached_results=1) as client:
 
@@ -253,9 +253,9 @@ def test_background_computation_continues_past_deadlines(serve, tmp_path, monkey
     assert measured == [0]
 
 
-def test_large_bodies_leave_small_requests_their_room(serve, folder, local_service):
+def test_large_bodies_leave_small_requests_their_room(serve, folder, service):
     """Large bodies take only the memory reserved for them; small requests are still served."""
-    model = local_service.models["two"]
+    model = service.models["two"]
     start = head(
         "POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {4 << 20}"
     ) + b" " * (1 << 20)

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.wire.security import owner_of
-from service.work.budget import BYTES, N_KNOWN, PLACES, Share, Turns
+from service.work.budget import RESERVED_BYTES, RESERVED_PLACES, Share
+from service.work.waiting import N_KNOWN, Turns
 
 limits = st.integers(1, 600)
 takes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.booleans()), max_size=200)
 
 
-@given(limit=limits, reserved=st.sampled_from((PLACES, BYTES)), takes=takes)
+@given(limit=limits, reserved=st.sampled_from((RESERVED_PLACES, RESERVED_BYTES)), takes=takes)
 def test_an_owner_has_an_eighth_while_few_others_hold_anything(limit, reserved, takes):
     """Whatever owners take and give back: while at most three others hold places, an owner has an eighth of them.
 
@@ -43,7 +44,7 @@ def test_an_owner_has_an_eighth_while_few_others_hold_anything(limit, reserved, 
 @given(limit=st.integers(1000, 10**9), parts=st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1)), max_size=50))
 def test_an_eighth_of_the_bytes_fits_beside_two_others(limit, parts):
     """Two owners that take amounts of any size leave an eighth of the bytes to a third, and hold at most the limit."""
-    share = Share(limit, BYTES)
+    share = Share(limit, RESERVED_BYTES)
     for owner, part in parts:
         if owner < 2 and share.has_room(owner, amount := int(part * limit)):
             share.take(owner, amount)
@@ -109,7 +110,7 @@ class Sized:
 def test_items_are_ordered_by_what_is_before_them_of_their_owner():
     """The first item of each owner comes before what another has many of, and one owner's items keep their order."""
     items = [Sized("a", 5), Sized("a", 5), Sized("a", 1), Sized("b", 1), Sized("b", 1), Sized("c", 9)]
-    found = Turns().order(items, lambda one: one.size)
+    found = Turns().order(items)
     assert found == [items[0], items[3], items[5], items[4], items[1], items[2]]
 
 
