@@ -58,8 +58,8 @@ def choose(model: LoadedModel, number: int) -> Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(local_service) -> list[Asked]:
-    return [choose(local_service.models["two"], number) for number in range(N_ASKED)]
+def asked(service) -> list[Asked]:
+    return [choose(service.models["two"], number) for number in range(N_ASKED)]
 
 
 async def keep_asking(

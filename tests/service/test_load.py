@@ -102,9 +102,9 @@ async def drop(url: httpx2.URL, asked: Asked, client: int) -> None:
     writer.transport.abort()
 
 
-def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, local_service):
+def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, service):
     """64 clients, four models, 1 to 40 windows, some explanations, and every eighth client disconnects."""
-    asked = [[choose(local_service.models, client, turn) for turn in range(N_ROUNDS)] for client in range(N_CLIENTS)]
+    asked = [[choose(service.models, client, turn) for turn in range(N_ROUNDS)] for client in range(N_CLIENTS)]
     begun = asyncio.Event()
     answers: list[tuple[Asked, httpx2.Response]] = []
 
@@ -132,7 +132,7 @@ def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, local_se
 
 
 @pytest.mark.parametrize("accept", [NDJSON, "application/json"])
-def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_service, monkeypatch, accept):
+def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, monkeypatch, accept):
     """After a disconnect no further slice is computed, and the request's places are free."""
     slices, inside, go_on = [], threading.Event(), threading.Event()
 
@@ -155,7 +155,7 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_servi
             return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
-    body = json.dumps({"instances": make_windows(local_service.models["two"], 500).tolist(), "output": "a+1"}).encode()
+    body = json.dumps({"instances": make_windows(service.models["two"], 500).tolist(), "output": "a+1"}).encode()
     sent = head(
         *("POST", "/v1/models/two:explain", "Content-Type: application/json", f"Accept: {accept}"),
         f"Content-Length: {len(body)}",

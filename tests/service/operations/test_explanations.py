@@ -240,7 +240,7 @@ def test_ndjson_lines_are_the_plain_answer(each_service, output, baseline):
     assert {**header, "explanations": lines} == plain
 
 
-def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypatch):
+def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
     """Lines of a slice are sent while the next one is computed."""
     go_on = threading.Event()
     calls = []
@@ -252,9 +252,9 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypa
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
     n = explanations.PART_WINDOWS + 1
-    body = {"instances": make_windows(local_service.models["two"], n).tolist(), "output": "a+1"}
+    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1"}
     try:
-        with local_service.client.stream(
+        with service.client.stream(
             "POST", "/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"}
         ) as answer:
             lines = answer.iter_lines()
@@ -265,7 +265,7 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypa
         go_on.set()
 
 
-def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
+def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
     """An error after the first lines is sent as the last line of the stream."""
     calls = []
 
@@ -277,10 +277,10 @@ def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
 
     monkeypatch.setattr(core, "explain_windows", explain_once)
     body = {
-        "instances": make_windows(local_service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
+        "instances": make_windows(service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
         "output": "a+1",
     }
-    answer = local_service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
+    answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]
     assert len(lines) == 1 + explanations.PART_WINDOWS
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")

@@ -90,13 +90,13 @@ def test_four_threads_get_the_results_of_one(each_service):
             assert list(leaves(answer)) == expected
 
 
-def test_the_hot_path_bypasses_the_router(serve, folder, local_service, monkeypatch):
+def test_the_hot_path_bypasses_the_router(serve, folder, service, monkeypatch):
     """`:predict`, `:explain` and infer bypass FastAPI's router; other methods do not."""
 
     async def fail(*_):
         raise AssertionError("FastAPI has looked for a route")
 
-    windows = make_windows(local_service.models["two"], 2).tolist()
+    windows = make_windows(service.models["two"], 2).tolist()
     with serve(models=folder / "two.safetensors") as client:
         monkeypatch.setattr("fastapi.routing.APIRoute.handle", fail)
         monkeypatch.setattr("fastapi.routing.APIRouter.app", fail)

@@ -27,9 +27,9 @@ def write(state=None, **settings):
     return stream.buffer.getvalue().decode()
 
 
-def test_each_request_is_one_line_of_json(launch, folder, local_service):
+def test_each_request_is_one_line_of_json(launch, folder, service):
     """The line has method, path, model and duration, and nothing of the body."""
-    model = local_service.models["two"]
+    model = service.models["two"]
     windows = make_windows(model, 3)
     windows[0, 0, 0] = 12345.678
     key = "k" * 32

@@ -74,10 +74,10 @@ def test_a_failure_is_counted_as_500(serve_app, folder):
         )
 
 
-def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, local_service):
+def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, service):
     """One per window and feature, however many warnings the response has."""
-    windows = make_windows(local_service.models["two"], 3)
-    low = [feature.min for feature in local_service.models["two"].config.features]
+    windows = make_windows(service.models["two"], 3)
+    low = [feature.min for feature in service.models["two"].config.features]
     windows[:] = low
     windows[1:, 2, 3] = 1e6
     with serve(models=folder / "two.safetensors") as client:
@@ -90,9 +90,9 @@ def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder
     assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 6}
 
 
-def test_models_are_counted_by_state(local_service):
+def test_models_are_counted_by_state(service):
     """Every state is present, with 0 for none."""
-    known = samples(local_service.get("/metrics").text)
+    known = samples(service.get("/metrics").text)
     counts = {state: known["kanscope_models", ("state", state)] for state in ("loading", "ready", "failed")}
     assert counts == {"loading": 0, "ready": 4, "failed": 1}
 
@@ -156,7 +156,7 @@ def rename(data, old, new):
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
-def test_no_name_in_a_file_makes_the_service_fail(serve, folder, tmp_path, local_service):
+def test_no_name_in_a_file_makes_the_service_fail(serve, folder, tmp_path, service):
     """Files with half a surrogate pair or a megabyte in a name fail to load; /metrics and /v1/models answer."""
     data = (folder / "two.safetensors").read_bytes()
     (tmp_path / "good.safetensors").write_bytes(data)
@@ -167,7 +167,7 @@ def test_no_name_in_a_file_makes_the_service_fail(serve, folder, tmp_path, local
     ):
         assert rename(data, old, new) != data
         (tmp_path / f"{name}.safetensors").write_bytes(rename(data, old, new))
-    windows = make_windows(local_service.models["two"], 1)
+    windows = make_windows(service.models["two"], 1)
     windows[0, 0, 0] = 1e6
     with serve(models=tmp_path) as client:
         for name in ("good", "pair", "long", "tensor"):

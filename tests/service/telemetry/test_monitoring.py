@@ -45,9 +45,9 @@ def names_and_labels(expression):
 
 
 @pytest.fixture(scope="module")
-def exposed(serve, folder, local_service):
+def exposed(serve, folder, service):
     """The labels of each sample, and the status without a key, of a service that has answered each kind of request."""
-    windows = make_windows(local_service.models["two"], 2)
+    windows = make_windows(service.models["two"], 2)
     windows[0, 0, 0] = 1e6
     body = {"instances": windows.tolist()}
     with serve(

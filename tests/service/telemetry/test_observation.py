@@ -36,9 +36,9 @@ def exporter():
 
 
 @pytest.fixture
-def ask(exporter, serve, folder, local_service):
+def ask(exporter, serve, folder, service):
     """Sends a request to a traced service and returns the spans of its trace by name."""
-    bodies = {"instances": make_windows(local_service.models["two"], 3).tolist()}
+    bodies = {"instances": make_windows(service.models["two"], 3).tolist()}
     with serve(models=folder / "two.safetensors", tracing=True) as client:
 
         def finished():  # without that of the start, which may end after its answer

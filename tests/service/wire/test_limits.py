@@ -157,9 +157,9 @@ def test_an_invalid_chunk_is_refused_at_once(serve, folder):
 
 
 @pytest.mark.parametrize("what", ["a stream", "answers"])
-def test_a_client_that_does_not_read_is_disconnected(serve, folder, local_service, caplog, what):
+def test_a_client_that_does_not_read_is_disconnected(serve, folder, service, caplog, what):
     """If the client does not read, the connection is closed after `send_timeout` and the request's place is free."""
-    model = local_service.models["nyc-weather"]
+    model = service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.windows[:350])  # 5 MB of explanations
     body = json.dumps({"instances": windows.tolist(), "detail": "flow"}).encode()
     ask = head(
