@@ -1,7 +1,4 @@
-"""Configuration of uvicorn: limits on connections, graceful shutdown, no access log of its own.
-
-Cancellation of a computation when the client disconnects.
-"""
+"""Connections: uvicorn with limits on what a client sends and leaves unread; work that ends with its client."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ from typing import Any, Literal, TypeVar
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Send
+from starlette.types import Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.settings import Settings
-from service.wire.errors import ErrorCode, error_body
+from service.wire.errors import STATUSES, ErrorCode, error_body
 from service.wire.headers import HEADER, IS_WHOLE, new_request_id
 from service.wire.json import JSON, encode_json
 
@@ -45,13 +42,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "root_path": settings.root_path,
-        "http": partial(
-            BoundedProtocol,
-            max_header_bytes=settings.max_header_bytes,
-            max_body_bytes=settings.max_body_bytes,
-            header_timeout=settings.header_timeout,
-            send_timeout=settings.send_timeout,
-        ),
+        "http": partial(BoundedProtocol, settings=settings),
         "ws": "none",
         "log_config": None,
         "access_log": False,
@@ -78,28 +69,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     Args:
         *arguments: arguments of uvicorn.
-        max_header_bytes: most bytes of the request target and the headers, and between two parts of a body.
-        max_body_bytes: most bytes of a message after its answer.
-        header_timeout: seconds in which a head must arrive; the first one counts from the connection.
-        send_timeout: seconds in which a client must read `MIN_TAKEN` bytes of its answer, or the rest of it.
+        settings: the limits; the timeout of the first head counts from the connection, and in `send_timeout` a client
+            must read `MIN_TAKEN` bytes of its answer, or the rest of it.
         **options: keyword arguments of uvicorn.
     """
 
-    def __init__(
-        self,
-        *arguments: Any,
-        max_header_bytes: int,
-        max_body_bytes: int,
-        header_timeout: float,
-        send_timeout: float,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._max_header_bytes = max_header_bytes
-        self._max_body_bytes = max_body_bytes
-        self._max_chunks = max(MAX_CHUNKS, max_body_bytes // MIN_CHUNK)
-        self._header_timeout = header_timeout
-        self._send_timeout = send_timeout
+        self._settings = settings
+        self._max_chunks = max(MAX_CHUNKS, settings.max_body_bytes // MIN_CHUNK)
         self._receiving: Literal["nothing", "head", "body"] = "nothing"  # the part of a message that is incomplete
         self._unused = 0  # bytes since a message or a head has ended, or the app was given a part of a body
         self._chunks = 0  # of the body
@@ -113,12 +91,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None  # the pipelined request that is running
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the timer of the first head."""
         super().connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the timers."""
         self._stop_timer()
         self._stop_send_timer()
         if self._answering is not None:  # of pipelined requests, uvicorn notifies only the last
@@ -127,30 +103,29 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Counts and parses received bytes."""
         for start in range(0, len(data), PIECE):
             if self._refused:
                 return
             piece = data[start : start + PIECE]
             self._unused += len(piece)
             super().data_received(piece)
-            if self._unused > (self._max_body_bytes if self._is_lingering else self._max_header_bytes):
+            limits = self._settings
+            if self._unused > (limits.max_body_bytes if self._is_lingering else limits.max_header_bytes):
                 self._refuse_large()
         self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Called when a head begins."""
         super().on_message_begin()
         self._receiving = "head"
         self._method = UNREAD
         self._begun = perf_counter()
 
     def on_headers_complete(self) -> None:
-        """Called when a head is complete."""
         self._stop_timer()
         self._method = self.parser.get_method().decode("ascii")
-        may_be_large = self._unused + PIECE > self._max_header_bytes  # the head may have begun within a piece
-        if may_be_large and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > self._max_header_bytes:
+        most = self._settings.max_header_bytes
+        may_be_large = self._unused + PIECE > most  # the head may have begun within a piece
+        if may_be_large and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > most:
             self._refuse_large()
             raise ValueError("the head is too large")  # stops the parser
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -164,17 +139,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Called with a part of a body; it is dropped if the request has been answered."""
         self._chunks += 1
         if self._chunks > self._max_chunks:
-            self._refuse(413, "body_too_large", f"the body has more than {self._max_chunks} chunks (max_body_bytes)")
+            self._refuse("body_too_large", f"the body has more than {self._max_chunks} chunks (max_body_bytes)")
             raise ValueError("too many chunks")  # stops the parser
-        if not self.cycle.response_complete:
+        if not self.cycle.response_complete:  # else it is dropped
             self._unused = 0
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Called when a request is complete."""
         self._stop_timer()
         self._receiving = "nothing"
         self._unused = 0
@@ -182,7 +155,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Called when a request is answered."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._start_send_timer()
@@ -190,12 +162,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Called when nothing has followed an answer for some seconds."""
         self._close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers a request that cannot be parsed."""
-        self._refuse(400, "malformed_request", "the request is not HTTP/1.1")
+        self._refuse("malformed_request", "the request is not HTTP/1.1")
 
     def shutdown(self) -> None:
         """Graceful shutdown: requests that have arrived, or are arriving, are answered first."""
@@ -206,12 +176,10 @@ class BoundedProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def pause_writing(self) -> None:
-        """Called when the client reads more slowly than the app sends."""
         super().pause_writing()
         self._start_send_timer()
 
     def resume_writing(self) -> None:
-        """Called when the client has caught up."""
         super().resume_writing()
         if not self.transport.is_closing():  # then the rest must be read too
             self._stop_send_timer()
@@ -241,7 +209,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_lingering:
             self._timer = self.loop.call_later(LINGER, self._close)
         elif self._receiving == "head" or (self._is_idle and self.timeout_keep_alive_task is None):
-            self._timer = self.loop.call_later(self._header_timeout, self._end_slow_head)
+            self._timer = self.loop.call_later(self._settings.header_timeout, self._end_slow_head)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -253,18 +221,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:  # by earlier requests: the client cannot send
             self._start_timer()
         elif self._receiving == "head":
-            self._refuse(
-                408,
-                "headers_timeout",
-                f"the headers did not arrive within {self._header_timeout:g} seconds (header_timeout)",
-            )
+            seconds = f"{self._settings.header_timeout:g} seconds (header_timeout)"
+            self._refuse("headers_timeout", f"the headers did not arrive within {seconds}")
         else:
             self._close()
 
     def _start_send_timer(self) -> None:
         if self._send_timer is None:
             self._unsent = self.transport.get_write_buffer_size()
-            self._send_timer = self.loop.call_later(self._send_timeout, self._end_slow_reader)
+            self._send_timer = self.loop.call_later(self._settings.send_timeout, self._end_slow_reader)
 
     def _stop_send_timer(self) -> None:
         if self._send_timer is not None:
@@ -276,7 +241,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unsent - self.transport.get_write_buffer_size() >= MIN_TAKEN:
             self._start_send_timer()
             return
-        logger.warning("a client has not read its answer within %g seconds (send_timeout)", self._send_timeout)
+        logger.warning("a client has not read its answer within %g seconds (send_timeout)", self._settings.send_timeout)
         self.transport.abort()
 
     def _close(self) -> None:
@@ -286,15 +251,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse_large(self) -> None:
         what = "trailers or chunk extensions" if self._receiving == "body" else "headers"
-        reason = f"the {what} are larger than {self._max_header_bytes} bytes (max_header_bytes)"
-        self._refuse(431, "headers_too_large", reason)
+        limit = f"{self._settings.max_header_bytes} bytes (max_header_bytes)"
+        self._refuse("headers_too_large", f"the {what} are larger than {limit}")
 
-    def _refuse(self, status: int, code: ErrorCode, message: str) -> None:
+    def _refuse(self, code: ErrorCode, message: str) -> None:
         """Closes the connection with an error response; without one if this request, or an earlier one, has its own."""
         if self._refused:
             return
         self._refused = True
-        request_id = new_request_id()
+        request_id, status = new_request_id(), STATUSES[code]
         if self._is_lingering:
             self._close()
             return
@@ -340,12 +305,13 @@ class ClosingStream(StreamingResponse):
 
 
 async def while_connected(request: Request, computing: Awaitable[Result]) -> Result:
-    """Awaits a computation, and cancels it if the client disconnects.
+    """Awaits a computation; if the client disconnects, cancels it and raises `ClientDisconnect`."""
 
-    Raises:
-        ClientDisconnect: the client has disconnected.
-    """
-    answering, leaving = asyncio.ensure_future(computing), asyncio.ensure_future(_wait_for_disconnect(request.receive))
+    async def wait_for_disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answering, leaving = asyncio.ensure_future(computing), asyncio.ensure_future(wait_for_disconnect())
     try:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
         if answering.done():
@@ -354,8 +320,3 @@ async def while_connected(request: Request, computing: Awaitable[Result]) -> Res
     finally:
         answering.cancel()
         leaving.cancel()
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -75,7 +75,7 @@ class RateLimits:
         """Counts a request of a client.
 
         Raises:
-            RequestError: the limit is reached; this request is not counted. `message` and `headers` are its.
+            RequestError: the limit is reached, in the words of `message`; this request is not counted.
         """
         times = self._times.get(client)
         if times is None or times.maxlen != per_minute:  # a new client, or a changed limit
@@ -138,9 +138,8 @@ class Access:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         OWNER.set(owner_of(address_of(scope)) if caller.key is None else caller.key.name)
         try:
-            if (
-                caller.offers_unknown_key and path not in HEALTH
-            ):  # of known keys, all clients of a proxy have one address
+            # Known keys are not counted by address: all clients of a proxy have the same.
+            if caller.offers_unknown_key and path not in HEALTH:
                 message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
                 self._unknown.admit(address_of(scope), UNKNOWN_PER_MINUTE, message, {"Connection": "close"})
             place = self._claim("probe" if path in HEALTH or path == METRICS_PATH else "request")

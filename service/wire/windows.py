@@ -71,10 +71,8 @@ def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[
     representable = model.find_representable(windows)
     if not representable.all():
         finite = np.where(representable, windows, np.nan)
-        of_features = (
-            [(finite, paths)] if isinstance(paths, str) else zip(np.moveaxis(finite, -1, 0), paths, strict=True)
-        )
-        for values, path in of_features:
+        parts = [finite] if isinstance(paths, str) else np.moveaxis(finite, -1, 0)
+        for path, values in zip([paths] if isinstance(paths, str) else paths, parts, strict=True):
             refuse_non_finite(values, path)
 
 

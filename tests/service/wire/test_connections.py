@@ -258,8 +258,8 @@ def test_a_closing_connection_is_not_held_by_what_is_unread():
     """A connection that is closed while its client reads nothing is aborted after `send_timeout`."""
 
     async def close() -> Mock:
-        limits = {"max_header_bytes": 2048, "max_body_bytes": 2048, "header_timeout": 1, "send_timeout": 0.01}
-        protocol = BoundedProtocol(uvicorn.Config(Mock()), ServerState(), {}, **limits)
+        settings = Settings(header_timeout=1, send_timeout=0.01)
+        protocol = BoundedProtocol(uvicorn.Config(Mock()), ServerState(), {}, settings=settings)
         transport = Mock(spec=asyncio.Transport)
         transport.get_extra_info.return_value = None
         transport.get_write_buffer_size.return_value = 10_000
