@@ -26,14 +26,14 @@ from service.telemetry.metrics import SHARED
 from service.wire.connections import server_options
 
 logger = logging.getLogger(__name__)
-PATIENCE = 60  # seconds for a health check of a worker, which cannot answer while it imports torch on a busy machine
+HEALTH_TIMEOUT = 60  # seconds for a health check of a worker, which does not answer while it imports torch
 GRACE = 5  # seconds that a worker may take to end after `shutdown_timeout`, before it is killed
 
 
 class Worker(multiprocess.Process):
     """uvicorn's process, with a health check that does not block its supervisor, and an end that is bounded.
 
-    uvicorn waits for an answer for up to `PATIENCE` seconds, in which it handles no signal, and for the end of a
+    uvicorn waits for an answer for up to `HEALTH_TIMEOUT` seconds, in which it handles no signal, and for the end of a
     process without a limit.
     """
 
@@ -74,7 +74,7 @@ class Worker(multiprocess.Process):
 class _Supervisor(Multiprocess):
     """uvicorn's supervisor, which is told to end by a signal also while it restarts its workers one by one.
 
-    uvicorn handles signals between restarts, each of which may take `PATIENCE` seconds.
+    uvicorn handles signals between restarts, each of which may take `HEALTH_TIMEOUT` seconds.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -104,7 +104,7 @@ def serve_workers(settings: Settings) -> None:
     """
     with TemporaryDirectory(prefix="kanscope-") as folder:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
-        options = server_options(settings) | {"workers": settings.workers, "timeout_worker_healthcheck": PATIENCE}
+        options = server_options(settings) | {"workers": settings.workers, "timeout_worker_healthcheck": HEALTH_TIMEOUT}
         multiprocess.Process = Worker  # type: ignore[misc]  # by this name the supervisor makes each
         supervisor = _Supervisor(uvicorn.Config(partial(create_worker, settings), factory=True, **options))
         supervisor.run()

@@ -30,7 +30,7 @@ from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import while_connected
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
 from service.wire.windows import read_output, read_windows
 from service.work.jobs import PARSED_BYTE, SLICE
@@ -166,7 +166,7 @@ def _leave_out_windows(document: dict[str, Any]) -> dict[str, Any]:
 def _refuse_costly(n_forecasts: int, limit: int) -> None:
     if n_forecasts > limit:
         reason = f"would take {n_forecasts} forecasts, of at most {limit} (max_path_nodes)"
-        raise unusable("body", f"{reason}: send fewer windows, features or points at a time", "limit_exceeded")
+        raise invalid_value("body", f"{reason}: send fewer windows, features or points at a time", "limit_exceeded")
 
 
 def _describe_head(reading: Reading[Any], warnings: RangeWarnings) -> dict[str, Any]:
@@ -186,13 +186,13 @@ def read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ..
         return tuple(config.feature_names)
     if len(names) > len(config.features):
         message = f"must be at most {len(config.features)} names, one per feature, but are {len(names)}"
-        raise unusable("features", message)
+        raise invalid_value("features", message)
     for number, name in enumerate(names):
         if name not in config.feature_names:
             message = f"is unknown: {quote(name)}; the features are {', '.join(config.feature_names)}"
-            raise unusable(f"features[{number}]", message)
+            raise invalid_value(f"features[{number}]", message)
         if name in names[:number]:
-            raise unusable(f"features[{number}]", "is given twice")
+            raise invalid_value(f"features[{number}]", "is given twice")
     return tuple(names)
 
 
@@ -200,5 +200,5 @@ def read_steps(steps: list[int] | None, config: ModelConfig) -> tuple[int, ...] 
     """The first and the last step that change; None for all."""
     oldest = 1 - config.lookback
     if steps is not None and not oldest <= steps[0] <= steps[1] <= 0:
-        raise unusable("steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {steps}")
+        raise invalid_value("steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {steps}")
     return None if steps is None else tuple(steps)

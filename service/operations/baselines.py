@@ -12,7 +12,7 @@ from kanmodel.errors import quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.model import Model
 from service.operations.members import Closed, about
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.wire.windows import Axis, read_array, refuse_other_names, window_axes
 
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
@@ -93,22 +93,24 @@ def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
             refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
             return Baseline("instance", instance=instance)
         case str() as name:
-            raise unusable("baseline", f"{_KINDS}, but is {quote(name)}")
+            raise invalid_value("baseline", f"{_KINDS}, but is {quote(name)}")
         case dict() as members:
-            raise unusable("baseline", f"{_KINDS}, but has {', '.join(map(quote, members)) or 'nothing'}")
+            raise invalid_value("baseline", f"{_KINDS}, but has {', '.join(map(quote, members)) or 'nothing'}")
         case _:
-            raise unusable("baseline", _KINDS)
+            raise invalid_value("baseline", _KINDS)
 
 
 def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
     for name in members:
         if name not in ("reference", "seed"):
-            raise unusable(f"baseline.{name}", "is unknown; expected one of reference, seed")
+            raise invalid_value(f"baseline.{name}", "is unknown; expected one of reference, seed")
     count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
     if type(count) is not int or not 2 <= count <= available:
-        raise unusable("baseline.reference", f"must be a whole number from 2 to {available}, the reference windows")
+        raise invalid_value(
+            "baseline.reference", f"must be a whole number from 2 to {available}, the reference windows"
+        )
     if type(seed) is not int or seed < 0:
-        raise unusable("baseline.seed", "must be a whole number from 0")
+        raise invalid_value("baseline.seed", "must be a whole number from 0")
     return ReferenceBaselines(count, seed)
 
 
@@ -122,5 +124,5 @@ def _read_values(values: dict[str, Any], model: Model) -> Baseline:
     for number, name in enumerate(model.config.feature_names):
         for step in np.flatnonzero(~finite[:, number]):
             place = f"[{step}]" if isinstance(values[name], list) else ""
-            raise unusable(f"baseline.values.{name}{place}", "must be finite")
+            raise invalid_value(f"baseline.values.{name}{place}", "must be finite")
     return baseline

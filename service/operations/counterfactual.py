@@ -23,7 +23,7 @@ from service.operations.alternative import (
 )
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
 
@@ -130,9 +130,9 @@ def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
     target: dict[str, Any] = {name: value for name, value in asked.target if value is not None}
     if len(target) != 1:
         given = f"has {' and '.join(target)}" if target else "is empty"
-        raise unusable("target", f"{given}: give one of at_least, at_most and between")
+        raise invalid_value("target", f"{given}: give one of at_least, at_most and between")
     if asked.target.between is not None and asked.target.between[0] > asked.target.between[1]:
-        raise unusable("target.between", "must be the lower bound, then the upper")
+        raise invalid_value("target.between", "must be the lower bound, then the upper")
     features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
 
     def find(model: Model) -> dict[str, Any]:

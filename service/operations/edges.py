@@ -20,7 +20,7 @@ from service.operations.members import Closed, FormatParameter, ThemeParameter, 
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule, describe_scores
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.wire.json import JSON, SVG, answer_json, answer_svg
 from service.work.jobs import EDGE_FORMULAS, estimate_curves
 
@@ -246,6 +246,6 @@ async def get_edge(call: Call) -> Response:
 async def _get_topology(call: Call) -> Topology:
     query, most = call.query, call.parts.settings.max_points
     if query.points > most:
-        raise unusable("points", f"must be at most {most} (max_points), but is {query.points}", "limit_exceeded")
+        raise invalid_value("points", f"must be at most {most} (max_points), but is {query.points}", "limit_exceeded")
     found = call.parts.results.topology(call.served, call.output, query.rule(call.served.model))
     return await call.deadline.wait(found)

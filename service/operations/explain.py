@@ -41,7 +41,7 @@ from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import ClosingStream, while_connected
-from service.wire.errors import ErrorResponse, describe_error, unusable
+from service.wire.errors import ErrorResponse, describe_error, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
 from service.wire.windows import read_groups, read_outputs
 from service.work.jobs import JOINED_BYTE, PARSED_BYTE, estimate_describing
@@ -284,7 +284,7 @@ async def explain(call: Call) -> Response:
         with span("parse"):
             question = await parts.work.run(read, "explanation", PARSED_BYTE * len(body), deadline=deadline)
     if question.progress and not is_stream:
-        raise unusable("progress", f"needs Accept: {NDJSON}")
+        raise invalid_value("progress", f"needs Accept: {NDJSON}")
     call.state.windows = len(question.windows)
     cost = estimate_describing(question.windows, n_outputs)
     explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")

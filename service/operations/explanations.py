@@ -26,7 +26,7 @@ from service.operations.members import about
 from service.operations.route import Parts
 from service.operations.windows import RangeWarnings
 from service.telemetry.observation import span
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.wire.json import encode_json
 from service.work.jobs import NUMBER_BYTES, OBJECT_BYTES_PER_JSON_BYTE, SLICE, StoppedError
 from service.work.waiting import Deadline
@@ -250,7 +250,7 @@ class ExplainQuestion:
             reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
             others = ", or leave out effects" if self.effects else ""
             message = f"{reason}: send fewer windows, outputs or baselines at a time{others}"
-            raise unusable("body", message, "limit_exceeded")
+            raise invalid_value("body", message, "limit_exceeded")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import Limits, find_limits, parse_object, read_body, validate_request
 from service.wire.connections import while_connected
-from service.wire.errors import unusable, unusable_values
+from service.wire.errors import invalid_value, invalid_values
 from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
 from service.wire.security import require_scope
@@ -331,10 +331,10 @@ def split_body(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
     if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 20):
-        raise unusable(HEADER_LENGTH, "must be a whole number of bytes")
+        raise invalid_value(HEADER_LENGTH, "must be a whole number of bytes")
     length = int(header_length)
     if length > len(body):
-        raise unusable(HEADER_LENGTH, f"must be at most the {len(body)} bytes of the body, but is {length}")
+        raise invalid_value(HEADER_LENGTH, f"must be at most the {len(body)} bytes of the body, but is {length}")
     return body[:length], body[length:]
 
 
@@ -384,7 +384,7 @@ def _sort_by_name(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Tenso
     if missing and not problems:
         problems.append(Problem("inputs", f"must have one tensor for each feature, but lacks {', '.join(missing)}"))
     if problems:
-        raise unusable_values(problems, len(problems))
+        raise invalid_values(problems, len(problems))
     return [by_name[name] for name in names]
 
 
@@ -394,12 +394,12 @@ def _refuse_shapes(tensors: Sequence[Tensor], window: tuple[int, ...], max_windo
     for tensor in tensors:
         path = f"{tensor.path}.shape"
         if tensor.shape[1:] != window or not tensor.shape:
-            raise unusable(path, f"must be [n, {', '.join(map(str, window))}], but is {list(tensor.shape)}")
+            raise invalid_value(path, f"must be [n, {', '.join(map(str, window))}], but is {list(tensor.shape)}")
         if not 1 <= tensor.shape[0] <= max_windows:
             message = f"must be 1 to {max_windows} (max_windows), but is {tensor.shape[0]}"
-            raise unusable(f"{path}[0]", message, "limit_exceeded" if tensor.shape[0] else "invalid_value")
+            raise invalid_value(f"{path}[0]", message, "limit_exceeded" if tensor.shape[0] else "invalid_value")
         if tensor.shape[0] != n:
-            raise unusable(f"{path}[0]", f"must be {n} as in {tensors[0].path}, but is {tensor.shape[0]}")
+            raise invalid_value(f"{path}[0]", f"must be {n} as in {tensors[0].path}, but is {tensor.shape[0]}")
 
 
 def _read_values(tensors: Sequence[Tensor], binary: bytes) -> Mapping[str, Array]:
@@ -416,26 +416,28 @@ def _read_values(tensors: Sequence[Tensor], binary: bytes) -> Mapping[str, Array
             values[tensor.path] = numbers.astype(np.float64).reshape(tensor.shape)
         start += tensor.n_bytes
     if start != len(binary):
-        raise unusable("body", f"must have {start} bytes after its JSON, as its inputs say, but has {len(binary)}")
+        raise invalid_value("body", f"must have {start} bytes after its JSON, as its inputs say, but has {len(binary)}")
     return values
 
 
 def _refuse_size(tensor: Tensor, n_left: int) -> None:
     path, expected = f"{tensor.path}.parameters.binary_data_size", prod(tensor.shape) * tensor.dtype.itemsize
     if tensor.data is not None:
-        raise unusable(f"{tensor.path}.data", "and parameters.binary_data_size are both given: give one")
+        raise invalid_value(f"{tensor.path}.data", "and parameters.binary_data_size are both given: give one")
     if tensor.n_bytes != expected:
         what = f"the bytes of {tensor.datatype} {list(tensor.shape)}"
-        raise unusable(path, f"must be {expected}, {what}, but is {tensor.n_bytes}")
+        raise invalid_value(path, f"must be {expected}, {what}, but is {tensor.n_bytes}")
     if expected > n_left:
-        raise unusable(path, f"is {expected}, but the body has {n_left} more bytes after its JSON ({HEADER_LENGTH})")
+        raise invalid_value(
+            path, f"is {expected}, but the body has {n_left} more bytes after its JSON ({HEADER_LENGTH})"
+        )
 
 
 def _read_json(tensor: Tensor) -> Array:
     """Values nested like the shape, or flat in row-major order."""
     path = f"{tensor.path}.data"
     if tensor.data is None:
-        raise unusable(path, "is missing; give it, or parameters.binary_data_size")
+        raise invalid_value(path, "is missing; give it, or parameters.binary_data_size")
     nested = isinstance(tensor.data, list) and tensor.data and isinstance(tensor.data[0], list)
     axes = [Axis(size, "items") for size in tensor.shape] if nested else [Axis(prod(tensor.shape), "values")]
     values = read_array(tensor.data, axes, path)
@@ -453,7 +455,7 @@ def _refuse_other_integers(values: Array, tensor: Tensor, path: str) -> None:
     for place in np.argwhere(~fits)[:1].tolist():
         index = "".join(f"[{number}]" for number in place)
         kind = f"a whole number from {limits.min} to {limits.max}, as it is {tensor.datatype}"
-        raise unusable(f"{path}{index}", f"must be {kind}")
+        raise invalid_value(f"{path}{index}", f"must be {kind}")
 
 
 _EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual", "error")
@@ -507,7 +509,9 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
 def _refuse_number_of_inputs(inputs: Any, n_features: int) -> None:
     """Checks the number of inputs before validating each: a body has room for a million."""
     if isinstance(inputs, list) and len(inputs) > n_features:
-        raise unusable("inputs", f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}")
+        raise invalid_value(
+            "inputs", f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}"
+        )
 
 
 def _leave_out_data(document: dict[str, Any]) -> dict[str, Any]:
@@ -545,11 +549,11 @@ def _choose_outputs(request: InferRequest, explained: Sequence[OutputName]) -> d
     chosen: dict[OutputName, bool] = {}
     for number, wanted in enumerate(request.outputs or ()):
         if wanted.name in chosen:
-            raise unusable(f"outputs[{number}].name", "is given twice")
+            raise invalid_value(f"outputs[{number}].name", "is given twice")
         if wanted.name == _BY_GROUP and wanted.name not in explained:
-            raise unusable(f"outputs[{number}].name", f"{wanted.name} needs groups or segments")
+            raise invalid_value(f"outputs[{number}].name", f"{wanted.name} needs groups or segments")
         if wanted.name in explained and not explain:
-            raise unusable(f"outputs[{number}].name", f"{wanted.name} needs parameters.explain")
+            raise invalid_value(f"outputs[{number}].name", f"{wanted.name} needs parameters.explain")
         own = wanted.parameters.binary_data if wanted.parameters else None
         chosen[wanted.name] = binary if own is None else own
     return chosen or dict.fromkeys(("predictions", *(explained if explain else ())), binary)

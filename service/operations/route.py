@@ -27,7 +27,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
 from service.wire.connections import while_connected
-from service.wire.errors import RequestError, answer_exception, unusable, unusable_members
+from service.wire.errors import RequestError, answer_exception, invalid_members, invalid_value
 from service.wire.headers import choose_media_type, find_header
 from service.wire.json import JSON, SVG
 from service.wire.keys import KeyScope
@@ -354,7 +354,7 @@ def _validate(cls: type[Closed], given: Mapping[str, Any]) -> Closed:
     try:
         return cls.model_validate(given)
     except ValidationError as error:
-        raise unusable_members(error.errors(include_url=False, include_input=False)) from None
+        raise invalid_members(error.errors(include_url=False, include_input=False)) from None
 
 
 def _read_deadline(call: Call) -> Deadline:
@@ -370,5 +370,5 @@ def _read_seconds(given: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds < inf:
-        raise unusable(TIMEOUT_HEADER, "must be a number of seconds above 0")
+        raise invalid_value(TIMEOUT_HEADER, "must be a number of seconds above 0")
     return seconds

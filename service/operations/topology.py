@@ -32,7 +32,7 @@ from service.operations.members import (
 )
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.wire.json import JSON, SVG, answer_json, answer_svg
 from service.work.jobs import LIST_ENTRY, estimate_graph
 
@@ -74,7 +74,7 @@ class RuleMembers(Closed):
         thresholds = {"node": self.node_threshold, "edge": self.edge_threshold, "input": self.input_threshold}
         given = {name: value for name, value in thresholds.items() if value is not None}
         if given and self.fidelity is not None:
-            raise unusable("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
+            raise invalid_value("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
         if given:
             return PruningRule(self.metric, None, Thresholds(**given), self.fill, without)
         fidelity = 0.99 if self.fidelity is None else self.fidelity
@@ -104,7 +104,7 @@ def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, in
         try:
             found.update(model.find_edges([name]))
         except UnknownNameError as error:
-            raise unusable(f"without[{number}]", f"must be the id of an edge, but {error}") from error
+            raise invalid_value(f"without[{number}]", f"must be the id of an edge, but {error}") from error
     return tuple(sorted(found))
 
 
@@ -384,4 +384,4 @@ def _select(topology: Topology, query: TopologyQuery) -> Topology:
     try:
         return part if query.through is None else part.through(query.through, only_kept=query.pruned)
     except UnknownNameError as error:
-        raise unusable("through", f"must be the id of a node: {error}") from error
+        raise invalid_value("through", f"must be the id of a node: {error}") from error

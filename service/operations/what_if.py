@@ -20,7 +20,7 @@ from service.operations.alternative import (
 )
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.route import MODEL, Call, operation
-from service.wire.errors import unusable
+from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
 N_ARRAYS = 3  # of a curve
@@ -87,7 +87,7 @@ def _make_plan(reading: Reading[WhatIfRequest]) -> Plan:
     shift = None if asked.shift is None else (asked.shift.from_, asked.shift.to, asked.shift.points)
     points = DEFAULT_POINTS if shift is None else shift[2]
     if points > most and shift is not None:
-        raise unusable("shift.points", f"must be at most {most} (max_points), but is {points}", "limit_exceeded")
+        raise invalid_value("shift.points", f"must be at most {most} (max_points), but is {points}", "limit_exceeded")
     features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
     n_forecasts = len(windows) * len(features) * points
     n_bytes = n_forecasts * (N_ARRAYS * HELD_NUMBER_BYTES + 8 * len(config.outputs))

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kanmodel.errors import ConfigError
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
-from service.wire.errors import answer_failure, send_error, unusable
+from service.wire.errors import answer_failure, invalid_value, send_error
 from service.wire.headers import HEADER, address_of, choose_request_id
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
@@ -66,7 +66,7 @@ class Observation:
         try:
             if (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
                 reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
-                await send_error(unusable("query", reason, "limit_exceeded"), scope, receive, send_with_id)
+                await send_error(invalid_value("query", reason, "limit_exceeded"), scope, receive, send_with_id)
             else:
                 await self._app(scope, receive, send_with_id)
         except Exception as error:

@@ -29,7 +29,7 @@ from kanmodel.data import N_LISTED
 from kanmodel.errors import Problem
 from kanmodel.model import Model
 from service.settings import Settings
-from service.wire.errors import NOT_FINITE, RequestError, unusable, unusable_members, unusable_values
+from service.wire.errors import NOT_FINITE, RequestError, invalid_members, invalid_value, invalid_values
 from service.wire.headers import IS_WHOLE, find_header
 from service.wire.json import JSON, format_path, non_finite_places
 
@@ -182,7 +182,7 @@ def parse_json(data: bytes, limits: Limits) -> Any:
 
 def _require_object(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise unusable("body", "must be a JSON object")
+        raise invalid_value("body", "must be a JSON object")
     return document
 
 
@@ -200,7 +200,7 @@ def _refuse_counts(data: bytes, limits: Limits) -> None:
     for n, limit, what, most in counts:
         if n > limit:
             _refuse_depth(data, limits.depth)
-            raise unusable("body", f"holds {n} {what}, more than {most}")
+            raise invalid_value("body", f"holds {n} {what}, more than {most}")
 
 
 def _count(data: bytes, byte: str) -> int:
@@ -218,7 +218,7 @@ def _refuse_depth(data: bytes, max_depth: int) -> None:
     outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # outside strings; overflow of 8 bits keeps the parity
     depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
     if depths.max() > max_depth:
-        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")
+        raise invalid_value("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")
 
 
 def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
@@ -263,7 +263,7 @@ def _parse(data: bytes, max_depth: int) -> Any:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         _refuse_non_finite(data)
-        raise unusable("body", f"must be JSON: {error}", "invalid_json") from None
+        raise invalid_value("body", f"must be JSON: {error}", "invalid_json") from None
     if _count(data, ":") != _count_members(document):  # colons in strings, or members that replaced others
         _refuse_repeated(json.loads(data, object_pairs_hook=_Members, parse_int=float), ())
     return document
@@ -279,7 +279,7 @@ def _refuse_non_finite(data: bytes) -> None:
     if paths:
         n = f"more than {N_LISTED}" if len(paths) > N_LISTED else len(paths)
         names = [path.encode(errors="replace").decode() or "body" for path in paths]
-        raise unusable_values([Problem(name, NOT_FINITE) for name in names], n, "are not finite")
+        raise invalid_values([Problem(name, NOT_FINITE) for name in names], n, "are not finite")
 
 
 def _count_members(value: Any) -> int:
@@ -301,7 +301,7 @@ class _Members(dict[str, Any]):
 def _refuse_repeated(value: Any, parts: tuple[str | int, ...]) -> None:
     if isinstance(value, _Members):
         if value.repeated is not None:
-            raise unusable(format_path([*parts, value.repeated]), "is given twice")
+            raise invalid_value(format_path([*parts, value.repeated]), "is given twice")
         for name, item in value.items():
             _refuse_repeated(item, (*parts, name))
     elif isinstance(value, list):
@@ -325,4 +325,4 @@ def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Coll
     try:
         return cls.model_validate(small)
     except ValidationError as error:
-        raise unusable_members(error.errors(include_url=False, include_input=False)) from None
+        raise invalid_members(error.errors(include_url=False, include_input=False)) from None

@@ -168,13 +168,13 @@ def find_code(error: Exception) -> ErrorCode | None:
     return known and getattr(error, "code", known)
 
 
-def unusable(path: str, message: str, code: ErrorCode = "invalid_value") -> DataError:
+def invalid_value(path: str, message: str, code: ErrorCode = "invalid_value") -> DataError:
     """The error of one invalid value."""
     problem = Problem(path, message)
     return InvalidValueError(str(problem), [problem], code)
 
 
-def unusable_values(problems: Sequence[Problem], n: int | str, verdict: str = "cannot be used") -> DataError:
+def invalid_values(problems: Sequence[Problem], n: int | str, verdict: str = "cannot be used") -> DataError:
     """The error of several invalid values, in reading order, of which only the first are listed.
 
     Args:
@@ -186,9 +186,9 @@ def unusable_values(problems: Sequence[Problem], n: int | str, verdict: str = "c
     return DataError(f"{problems[0]}{more}", problems[:N_LISTED])
 
 
-def unusable_members(details: Sequence[ErrorDetails]) -> DataError:
+def invalid_members(details: Sequence[ErrorDetails]) -> DataError:
     """The error of the members that pydantic refuses."""
-    return unusable_values([problem_of(one) for one in details[:N_LISTED]], len(details))
+    return invalid_values([problem_of(one) for one in details[:N_LISTED]], len(details))
 
 
 def problem_of(details: ErrorDetails) -> Problem:
@@ -289,7 +289,7 @@ def describe_error(error: Exception, request_id: str) -> ErrorResponse:
     if code == "internal_error":
         return error_body(500, code, "internal error", request_id)
     if isinstance(error, RequestValidationError):
-        error = unusable_members(error.errors())
+        error = invalid_members(error.errors())
     return error_body(STATUSES[code], code, str(error), request_id, getattr(error, "problems", ()))
 
 

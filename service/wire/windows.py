@@ -14,7 +14,7 @@ from kanmodel.explain.attribution import Segments
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from service.wire.bodies import Limits, parse_json
-from service.wire.errors import NotFoundError, unusable, unusable_values
+from service.wire.errors import NotFoundError, invalid_value, invalid_values
 
 _KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
 
@@ -44,10 +44,10 @@ def read_unchecked_windows(members: Mapping[str, Any], model: Model, max_windows
     given = [form for form in ("instances", "columns") if form in members]
     for form in given:
         if members[form] is None:
-            raise unusable(form, "must not be null; give instances or columns")
+            raise invalid_value(form, "must not be null; give instances or columns")
     if len(given) != 1:
         reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
-        raise unusable("instances", reason)
+        raise invalid_value("instances", reason)
     value = members[given[0]]
     if given == ["columns"]:
         return _read_columns(value, model, max_windows), [f"columns.{name}" for name in model.config.feature_names]
@@ -89,13 +89,13 @@ def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> Non
     wrong += [(name, "is missing") for name in names if name not in given]
     if wrong:
         problems = [Problem(f"{path}.{name}", message) for name, message in wrong[:N_LISTED]]
-        raise unusable_values(problems, len(wrong))
+        raise invalid_values(problems, len(wrong))
 
 
 def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
     """One list of instances per feature, stacked to (n, lookback, n_features)."""
     if not isinstance(value, dict):
-        raise unusable("columns", "must be an object with a list of instances for each feature")
+        raise invalid_value("columns", "must be an object with a list of instances for each feature")
     refuse_other_names(value, model, "columns")
     names = model.config.feature_names
     _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
@@ -107,7 +107,7 @@ def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
     if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
         message = f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}"
-        raise unusable(path, message, "limit_exceeded" if len(value) else "invalid_value")
+        raise invalid_value(path, message, "limit_exceeded" if len(value) else "invalid_value")
 
 
 class Axis(NamedTuple):
@@ -157,7 +157,7 @@ def _refuse(items: list[Any], wrong: list[int], axes: Sequence[Axis], depth: int
         else:
             message = f"must have {axis}, but has {len(items[n])}"
         problems.append(Problem(path + _write_index(n, axes[:depth]), message))
-    return unusable_values(problems, len(wrong))
+    return invalid_values(problems, len(wrong))
 
 
 def _write_index(n: int, axes: Sequence[Axis]) -> str:
@@ -181,10 +181,10 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
     names = config.outputs
     if value is None:
         if len(names) > 1:
-            raise unusable(path, f"is missing; the outputs are {', '.join(names)}")
+            raise invalid_value(path, f"is missing; the outputs are {', '.join(names)}")
         return 0
     if not isinstance(value, str):
-        raise unusable(path, f"must be the name of an output: {', '.join(names)}")
+        raise invalid_value(path, f"must be the name of an output: {', '.join(names)}")
     name = value if value in names else "+".join(value.rsplit(" ", 1))
     if name not in names:
         message = f"does not exist: {quote(value)}; the outputs are {', '.join(names)}"
@@ -202,12 +202,12 @@ def read_outputs(value: Any, config: ModelConfig) -> list[int]:
     if not isinstance(value, list):
         return [read_output(value, config)]
     if not value:
-        raise unusable("output", f"must name at least one output: {', '.join(config.outputs)}")
+        raise invalid_value("output", f"must name at least one output: {', '.join(config.outputs)}")
     numbers: dict[int, None] = {}
     for index, name in enumerate(value):
         number = read_output("" if name is None else name, config, f"output[{index}]")
         if number in numbers:
-            raise unusable(f"output[{index}]", "is given twice")
+            raise invalid_value(f"output[{index}]", "is given twice")
         numbers[number] = None
     return [*numbers]
 
@@ -223,7 +223,7 @@ def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segm
         return model.choose_groups(segments=segments)
     groups = document["groups"]
     if isinstance(groups, str):  # kanmodel also accepts other forms
-        raise unusable("groups", "must be an object of group names to lists of members, or null")
+        raise invalid_value("groups", "must be an object of group names to lists of members, or null")
     return model.choose_groups(groups, segments)
 
 
@@ -245,5 +245,5 @@ def parse_groups(parameters: Mapping[str, str | None], limits: Limits, place: st
                 parsed[name] = parse_json(text.encode(), limits)
             except DataError as error:
                 reason = str(error).removeprefix("body must be JSON: ")
-                raise unusable(f"{place}{name}", f"must be a string of JSON: {reason}") from None
+                raise invalid_value(f"{place}{name}", f"must be a string of JSON: {reason}") from None
     return parsed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from service.wire.errors import BusyError, OverloadedError, unusable
+from service.wire.errors import BusyError, OverloadedError, invalid_value
 from service.wire.security import OWNER, Owner
 from service.work.jobs import Kind
 
@@ -90,7 +90,7 @@ class Claim:
             if n_bytes > pool.largest:
                 asked, most = _megabytes(n_bytes), _megabytes(pool.largest)
                 message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
-                raise unusable("request", message, "limit_exceeded")
+                raise invalid_value("request", message, "limit_exceeded")
         for pool in self._pools:
             if not pool.has_room(self._owner, n_bytes):
                 held, own = _megabytes(pool.taken), _megabytes(pool.held_by(self._owner))

@@ -21,7 +21,7 @@ from kanmodel.explain.topology import Topology
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from service.models.registry import Served
-from service.wire.errors import NotReadyError, unusable
+from service.wire.errors import NotReadyError, invalid_value
 from service.work.executor import Executor
 from service.work.jobs import UNKNOWN, Cost, Kind
 
@@ -150,7 +150,7 @@ class GlobalResults:
         try:
             return await self._find(lambda model, name: model.formula(name), served, output, ("formulas",))
         except ConfigError as error:
-            raise unusable("model", f"has no formula: {error}", "no_formula") from error
+            raise invalid_value("model", f"has no formula: {error}", "no_formula") from error
 
     async def _find(
         self,
