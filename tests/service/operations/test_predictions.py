@@ -28,11 +28,11 @@ def test_predicts_what_the_model_predicts_in_either_form(each_service, name):
         assert answer.json()["checkpoint"] == f"sha256:{model.sha256}"
 
 
-def test_null_stands_for_an_absent_form(service):
-    """A form that is null counts as absent."""
+def test_null_is_neither_form(service):
+    """A form that is null is refused, as the document says."""
     windows = make_windows(service.models["two"], 1).tolist()
-    answer = service.post("/v1/models/two:predict", {"instances": windows, "columns": None})
-    assert answer.status_code == 200
+    for body in ({"instances": windows, "columns": None}, {"instances": None}):
+        assert service.post("/v1/models/two:predict", body).status_code == 422
 
 
 def test_whole_numbers_are_numbers(service):
