@@ -26,16 +26,18 @@ REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 torch.set_num_threads(1)
 
 
-FIRST = ("ray", "explorer")  # the longest scopes, which start first
+FIRST = ("ray", "explorer", "process")  # the longest scopes, which start first
 URGENT = ("ray", "explorer")  # scopes that wait for servers and browsers
 NICE = 15  # set in a worker whose scope should run at a lower priority
 
 
 def scope_of(nodeid: str) -> str:
-    """What runs in one worker: a file, or all tests in a browser or on Ray."""
+    """What runs in one worker: a file, or all tests of one server: in a browser, on Ray, or in this process."""
     file, _, name = nodeid.partition("::")
     if "[ray" in name or file.endswith(("test_ray.py", "test_cluster.py")):
         return "ray"
+    if "[process" in name:
+        return "process"
     return "explorer" if "/explorer/" in file else file
 
 

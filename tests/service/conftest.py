@@ -148,7 +148,7 @@ LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "requ
 
 
 @pytest.fixture(scope="session")
-def service(folder: Path) -> Iterator[Service]:
+def local_service(folder: Path) -> Iterator[Service]:
     """One server in this process, shared by all tests that only read from it."""
     # accelerated as by the registry, for bitwise equal numbers
     models = {name: accelerate(load_checkpoint(folder / f"{name}.safetensors")) for name in NAMES}
@@ -161,18 +161,27 @@ def service(folder: Path) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def ray_service(service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The same server with two replicas on Ray."""
     limits = {f"KANSCOPE_{name.upper()}": str(limit) for name, limit in LIMITS.items()}
     replicas = {"KANSCOPE_MIN_REPLICAS": "2", "KANSCOPE_MAX_REPLICAS": "2"}
     with run_on_ray(tmp_path_factory.mktemp("ray") / "log", folder, **limits, **replicas) as process:
-        yield replace(service, client=process.client)
+        yield replace(local_service, client=process.client)
 
 
 ON_RAY = pytest.mark.thorough("starts a Ray cluster")
 
 
-@pytest.fixture(scope="session", params=["service", pytest.param("ray_service", id="ray", marks=ON_RAY)])
+@pytest.fixture(scope="session", params=["process"])  # an id, by which one worker has all tests of the server
+def service(local_service: Service) -> Service:
+    """The server in this process."""
+    return local_service
+
+
+IN_PROCESS = pytest.param("local_service", id="process")
+
+
+@pytest.fixture(scope="session", params=[IN_PROCESS, pytest.param("ray_service", id="ray", marks=ON_RAY)])
 def each_service(request: pytest.FixtureRequest) -> Service:
     """The server in this process and the one on Ray, for one test of each kind of request and response."""
     one: Service = request.getfixturevalue(request.param)
