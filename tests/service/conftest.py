@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from processes import Process, is_loaded, run_process, start_command
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.explain.importance import Attribution, measure_importance
 from kanmodel.onnx import accelerate
 from service.app import create_app
 from service.cli import main
@@ -39,12 +40,19 @@ class Service:
 
     client: httpx2.Client
     models: dict[str, LoadedModel]
+    importances: dict[tuple[str, int], Attribution] = field(default_factory=dict)
 
     def get(self, path: str, **options: object) -> httpx2.Response:
         return self.client.get(path, **options)  # type: ignore[arg-type]
 
     def post(self, path: str, body: object, **options: object) -> httpx2.Response:
         return self.client.post(path, json=body, **options)  # type: ignore[arg-type]
+
+    def importance(self, name: str, output: int = 0) -> Attribution:
+        """What the library measures of a model, once for all tests."""
+        if (name, output) not in self.importances:
+            self.importances[name, output] = measure_importance(self.models[name], output)
+        return self.importances[name, output]
 
 
 @contextmanager

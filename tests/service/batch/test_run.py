@@ -705,6 +705,7 @@ def small_disk(path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(path)], check=True)
 
 
+@pytest.mark.thorough("fills a file system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
 def test_a_full_disk_is_named_and_nothing_is_lost(run, file, tmp_path):
     """A full disk stops the run with one sentence; with more space the same command completes the table."""

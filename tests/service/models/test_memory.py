@@ -70,6 +70,7 @@ def predict(client, name):
     return answer.status_code, answer.json()
 
 
+@pytest.mark.thorough("loads many models many times")
 def test_random_access_to_many_models_has_the_answers_of_each(serve, many):
     """8 clients that ask 60 models at random with memory for 5 get each model's forecast, and memory stays bounded."""
     folder, expected = many

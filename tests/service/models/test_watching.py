@@ -165,6 +165,7 @@ def count_arenas(tmp_path, threads):
     return file.read_text().count("<heap nr=")
 
 
+@pytest.mark.thorough("starts a process of its own")
 def test_threads_share_memory(tmp_path):
     """Eight threads that allocate at once use two arenas of glibc, and more without the limit."""
     assert count_arenas(tmp_path, "shared") <= 2 < count_arenas(tmp_path, "apart")

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from kanmodel.explain.faithfulness import compare_baselines
-from kanmodel.explain.importance import add_groups, measure_importance
+from kanmodel.explain.importance import add_groups
 
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])
 def test_the_answer_is_the_table(service, name, output):
     """Every number is that of the model core, with the most important feature first."""
     model = service.models[name]
-    importance = measure_importance(model, model.config.outputs.index(output))
+    importance = service.importance(name, model.config.outputs.index(output))
     answer = service.get(f"/v1/models/{name}/attributions", params={"output": output}).json()
     assert (answer["model_name"], answer["output"], answer["unit"]) == (name, output, "K")
     span = {"first": model.reference.times[0], "last": model.reference.times[-1]} if model.reference.times else {}
@@ -60,7 +60,7 @@ def test_pykans_score_is_given_where_features_enter_the_head(service):
 def test_baselines_are_compared_where_asked_for(service):
     """baselines=true adds the agreement of each pair of baselines; otherwise the member is absent."""
     model = service.models["head"]
-    agreements = compare_baselines(model, measure_importance(model, 0))
+    agreements = compare_baselines(model, service.importance("head"))
     answer = service.get("/v1/models/head/attributions?baselines=true").json()
     assert [{**row, "baselines": tuple(row["baselines"])} for row in answer.pop("baselines")] == [
         vars(agreement) for agreement in agreements
@@ -76,7 +76,7 @@ def test_groups_of_a_request_replace_the_checkpoints(service):
     groups = {"time": ["clock", "season"], "clock": ["hour_sin", "hour_cos"], "season": ["doy_sin", "doy_cos"]}
     answer = service.get(path, params={"groups": json.dumps(groups)}).json()
     model = service.models["nyc-weather"]
-    rows = add_groups(model, measure_importance(model, 0), groups).groups
+    rows = add_groups(model, service.importance("nyc-weather"), groups).groups
     found = {row["name"]: row for row in answer.pop("groups")}
     assert {name: (row["members"], row["share"], row["permutation_interval"]) for name, row in found.items()} == {
         row.name: (list(row.members), row.share, list(row.permutation_interval)) for row in rows

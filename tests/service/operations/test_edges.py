@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import build_topology
@@ -14,7 +13,7 @@ from service.operations.edges import _choose_formulas
 def test_the_answer_is_the_curve(service):
     """Every number of an edge is that of the model core, with what identifies it."""
     model = service.models["front"]
-    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    topology = build_topology(model, service.importance("front"), PruningRule())
     (curve,) = sample_edges(model, [topology.edge("front", 0, 2, 1)], points=7, span="grid")
     path = "/v1/models/front/edges/0/2/1?stage=front&points=7&range=grid"
     answer = service.get(path).json()
@@ -67,7 +66,7 @@ def test_lists_the_kept_edges_each_as_it_is_alone(service):
 def test_formulas_are_given_where_asked_for(service, name, stage):
     """At most five, best first, one of them a straight line, with the model core's numbers; absent by default."""
     model = service.models[name]
-    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    topology = build_topology(model, service.importance(name), PruningRule())
     for i, j in ((1, 0), (2, 1), (3, 2)):
         path = f"/v1/models/{name}/edges/0/{i}/{j}?stage={stage}&points=2"
         answer = service.get(f"{path}&formulas=true").json()

@@ -5,7 +5,6 @@ import pytest
 from factories import make_model
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, trace_fidelity
 from kanmodel.explain.topology import build_topology
 
@@ -44,7 +43,7 @@ def test_counts_and_lists_kept_parts(service):
 def test_the_answer_is_the_topology(service):
     """Every number is that of the model core."""
     model = service.models["front"]
-    topology = build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.9, fill="zero"))
+    topology = build_topology(model, service.importance("front"), PruningRule(fidelity=0.9, fill="zero"))
     answer = service.get("/v1/models/front/topology?fidelity=0.9&fill=zero&pruned=false").json()
     assert answer["graph"]["rule"] == {"metric": topology.rule.metric, "fidelity": 0.9, "fill": "zero"}
     assert answer["graph"]["fidelity"] == {"r2": topology.fidelity.r2, "mae": None, "mae_full": None}
@@ -85,7 +84,7 @@ def test_edges_go_by_name(service):
     assert graph["rule"] == {**whole["graph"]["rule"], "without": sorted(ids)}
     places = tuple(sorted((one["stage"], one["layer"], one["i"], one["j"]) for one in (edge, other)))
     pruning = PruningRule(fidelity=0.9, fill="zero", without=places)
-    topology = build_topology(model, measure_importance(model, 0), pruning)
+    topology = build_topology(model, service.importance("front"), pruning)
     assert graph["fidelity"]["r2"] == topology.fidelity.r2 != whole["graph"]["fidelity"]["r2"]
     assert graph["edges"]["kept"] == sum(one.kept for one in topology.upstream().kan_edges)
     listed = service.get("/v1/models/front/edges", params={**rule, "points": 2, "without": ids}).json()
@@ -118,7 +117,7 @@ def test_thresholds_take_the_defaults_of_pykan_and_are_echoed(service):
     }
     assert service.get("/v1/models/front/topology", params=rule).json() == answer
     model = service.models["front"]
-    topology = build_topology(model, measure_importance(model, 0), PruningRule(thresholds=Thresholds(edge=0.2)))
+    topology = build_topology(model, service.importance("front"), PruningRule(thresholds=Thresholds(edge=0.2)))
     assert answer["graph"]["edges"]["kept"] == sum(edge.kept for edge in topology.kan_edges)
 
 
@@ -147,7 +146,7 @@ def test_the_fidelity_curve_goes_from_all_edges_to_none(service, name, query):
 def test_the_fidelity_curve_is_that_of_the_model_core(service):
     """Every number is that of the model core, and the default rule's topology lies on the curve."""
     model = service.models["head"]
-    points = trace_fidelity(model, measure_importance(model, 0), "forward_n", "zero")
+    points = trace_fidelity(model, service.importance("head"), "forward_n", "zero")
     answer = service.get("/v1/models/head/topology/fidelity?metric=forward_n&fill=zero").json()
     assert answer["reference_windows"] == len(model.reference.windows)
     for described, point in zip(answer["curve"], points, strict=True):

@@ -169,7 +169,7 @@ def ask(process):
     return ask
 
 
-@pytest.mark.parametrize("n_bytes", [LARGE, SMALL])
+@pytest.mark.parametrize("n_bytes", [pytest.param(LARGE, marks=pytest.mark.thorough("47 bodies of 8 MB")), SMALL])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_body_of_a_wrong_size_is_refused_briefly(ask, name, n_bytes):
     """A body of the largest size and one that is read on the event loop are refused in one sentence with its place."""

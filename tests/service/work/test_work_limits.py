@@ -74,6 +74,7 @@ def test_curves_that_take_more_memory_than_there_is_are_refused(serve, wide):
         poll(lambda: is_at_rest(client))
 
 
+@pytest.mark.thorough("computes until its deadline")
 def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
     """Sampling is subject to the deadline, takes an explanation's place, and releases it."""
     begun, go_on = threading.Event(), threading.Event()
