@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NotRequired, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Response
-from pydantic import ConfigDict
 
 from kanmodel.data import Array
 from kanmodel.errors import quote
@@ -17,15 +16,7 @@ from kanmodel.network.config import ModelConfig
 from service.models.registry import Served
 from service.operations.members import Answer, Closed, Output, about, head_of
 from service.operations.route import Call
-from service.operations.windows import (
-    ONE_FORM,
-    Columns,
-    Instances,
-    RangeWarnings,
-    Warnings,
-    WarningsOmitted,
-    warn_of_range,
-)
+from service.operations.windows import RangeWarnings, Warned, Windows, warn_of_range
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
@@ -36,23 +27,17 @@ from service.wire.windows import read_output, read_windows
 from service.work.jobs import PARSED_BYTE, SLICE
 
 
-class WindowsRequest(Closed):
+class WindowsRequest(Windows):
     """Windows in one of two forms, and an output."""
 
-    model_config = ConfigDict(json_schema_extra=ONE_FORM)
-
-    instances: Instances = None
-    columns: Columns = None
     output: Output = None
 
 
-class WindowsAnswer(Answer):
+class WindowsAnswer(Answer, Warned):
     """What the answers to these questions say first."""
 
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
-    warnings: Warnings
-    warnings_omitted: NotRequired[WarningsOmitted]
 
 
 Asked = TypeVar("Asked", bound=Closed)
@@ -170,13 +155,12 @@ def _refuse_costly(n_forecasts: int, limit: int) -> None:
 
 
 def _describe_head(reading: Reading[Any], warnings: RangeWarnings) -> dict[str, Any]:
-    config, omitted = reading.served.model.config, warnings.n_omitted
+    config = reading.served.model.config
     return {
         **head_of(reading.served),
         "output": config.outputs[reading.output],
         "unit": config.target_of(reading.output).unit,
-        "warnings": warnings.listed,
-        **({"warnings_omitted": omitted} if omitted else {}),
+        **warnings.describe(),
     }
 
 

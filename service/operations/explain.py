@@ -11,56 +11,72 @@ import platform
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from fastapi import Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.data import Array
+from kanmodel.data import Array, refuse_non_finite
+from kanmodel.errors import quote
 from kanmodel.explain.attribution import LedgerOptions
-from kanmodel.explain.baseline import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.baselines import (
-    BaselineInstance,
-    BaselineName,
-    BaselineReference,
-    BaselineValues,
-    UsedBaseline,
-    describe_baseline,
-    read_baseline,
-)
 from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
 from service.operations.members import Answer, Checkpoint, Closed, about, describe, head_of
 from service.operations.predict import Predictions
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import ONE_FORM, Columns, Instances, Warned, read_windows_and_warnings
+from service.operations.windows import Warned, Windows, check_values
 from service.settings import Settings
 from service.telemetry.observation import span
+from service.wire import windows as wire
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import ClosingStream, while_connected
 from service.wire.errors import ErrorResponse, describe_error, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
-from service.wire.windows import read_groups, read_outputs
 from service.work.jobs import JOINED_BYTE, PARSED_BYTE, estimate_describing
 
 logger = logging.getLogger(__name__)
 UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  # by pydantic
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one.")]
+BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
+BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
+BaselineValue = Annotated[float | list[float], about("A number, or one per step, in original units.")]
+_KINDS = (
+    'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
+    '{"values": {feature: number or one per step}} or {"instance": [[…]]}'
+)
 _Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 _Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
 
 
-class ExplainRequest(Closed):
+class BaselineValues(Closed):
+    """A baseline of given values."""
+
+    values: dict[str, BaselineValue]
+    """For every feature of the model a number or one per step, in original units, oldest step first."""
+
+
+class BaselineInstance(Closed):
+    """Another window as baseline: why has the forecast changed?"""
+
+    instance: Annotated[list[list[float]], about("lookback x n_features, original units, oldest step first.")]
+
+
+class BaselineReference(Closed):
+    """Reference windows as baselines; the explanation is the mean over them."""
+
+    reference: Annotated[int, about("Number of reference windows to draw.", ge=2)]
+    seed: Annotated[int, about("Seed of the draw.", ge=0)] = 0
+
+
+class ExplainRequest(Windows):
     """Windows to explain, in one of two forms, and the options of the explanation."""
 
-    model_config = ConfigDict(json_schema_extra=ONE_FORM)
-
-    instances: Instances = None
-    columns: Columns = None
     output: str | list[str] | None = None
     """Name of an output, or a list of names; optional if the model has one."""
     detail: Detail = "features"
@@ -92,6 +108,17 @@ class ExplainRequest(Closed):
     """Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the explanations, one
     after each slice of work: how many explanations are computed, of how many, and how many slices that took. Only with
     `Accept: application/x-ndjson`."""
+
+
+class UsedBaseline(TypedDict):
+    """The baseline of an explanation, in original units."""
+
+    kind: Annotated[BaselineKind, about("Kind of the baseline.")]
+    values: NotRequired[dict[str, BaselineValue]]
+    """Value per feature; for `reference` the mean over windows and steps; absent for `instance`."""
+    reference: NotRequired[Annotated[int, about("Number of reference windows drawn; only for kind `reference`.")]]
+    seed: NotRequired[Annotated[int, about("Seed of the draw; only for kind `reference`.")]]
+    instance: NotRequired[Annotated[list[list[float]], about("lookback x n_features; only for kind `instance`.")]]
 
 
 class LibraryVersions(TypedDict):
@@ -179,6 +206,65 @@ ExplainLine = TypeAliasType(
 )
 
 
+def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
+    """The baseline of a request; ``mean`` by default.
+
+    Raises:
+        DataError: an unknown kind, a value or length that does not fit, an unknown or missing feature, a value that
+            is not finite after scaling, a count that is not an integer or out of range, or a negative seed; the error
+            names each place.
+    """
+    match value:
+        case None | "mean":
+            return Baseline("mean")
+        case "zero":
+            return Baseline("zero")
+        case "reference":
+            return _read_reference({"reference": min(DEFAULT_COUNT, len(model.reference))}, model)
+        case {"reference": _}:
+            return _read_reference(value, model)
+        case {"values": dict(values), **rest} if not rest:
+            return _read_values(values, model)
+        case {"instance": given, **rest} if not rest:
+            instance: Array = wire.read_array(given, wire.window_axes(model), "baseline.instance")
+            refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
+            return Baseline("instance", instance=instance)
+        case str() as name:
+            raise invalid_value("baseline", f"{_KINDS}, but is {quote(name)}")
+        case dict() as members:
+            raise invalid_value("baseline", f"{_KINDS}, but has {', '.join(map(quote, members)) or 'nothing'}")
+        case _:
+            raise invalid_value("baseline", _KINDS)
+
+
+def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
+    for name in members:
+        if name not in ("reference", "seed"):
+            raise invalid_value(f"baseline.{name}", "is unknown; expected one of reference, seed")
+    count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
+    if type(count) is not int or not 2 <= count <= available:
+        raise invalid_value(
+            "baseline.reference", f"must be a whole number from 2 to {available}, the reference windows"
+        )
+    if type(seed) is not int or seed < 0:
+        raise invalid_value("baseline.seed", "must be a whole number from 0")
+    return ReferenceBaselines(count, seed)
+
+
+def _read_values(values: dict[str, Any], model: Model) -> Baseline:
+    wire.refuse_other_names(values, model, "baseline.values")
+    for name, value in values.items():
+        axes = (wire.Axis(model.config.lookback, "steps"),) if isinstance(value, list) else ()
+        wire.read_array(value, axes, f"baseline.values.{name}")
+    baseline = Baseline("values", values=values)
+    finite = model.find_representable(baseline_windows(model.loaded, baseline)[0])
+    for number, name in enumerate(model.config.feature_names):
+        for step in np.flatnonzero(~finite[:, number]):
+            place = f"[{step}]" if isinstance(values[name], list) else ""
+            raise invalid_value(f"baseline.values.{name}{place}", "must be finite")
+    return baseline
+
+
 def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQuestion:
     """Parses and validates the body of an `:explain` request.
 
@@ -189,14 +275,14 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     model = served.model
     document = parse_windows(body, find_limits(model, settings))
     request = validate_request(ExplainRequest, document, unread=UNREAD)
-    groups, segments = read_groups(document, model)
-    windows, warnings = read_windows_and_warnings(document, served, settings.max_windows)
+    groups, segments = wire.read_groups(document, model)
+    windows, paths = wire.read_unchecked_windows(document, model, settings.max_windows)
     output = document.get("output")
     question = ExplainQuestion(
         served,
         windows,
-        warnings,
-        outputs=tuple(read_outputs(output, model.config)),
+        check_values(windows, paths, served),
+        outputs=tuple(wire.read_outputs(output, model.config)),
         detail=request.detail,
         baseline=read_baseline(document.get("baseline"), model),
         groups=groups,
@@ -212,12 +298,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
 
 
 def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainHeader:
-    """The members that all explanations share.
-
-    Args:
-        question: the question.
-        predictions: for its windows, (n, n_outputs), original units.
-    """
+    """The members that all explanations share; predictions for its windows are (n, n_outputs), original units."""
     served, config = question.served, question.served.model.config
     names = [config.outputs[output] for output in question.outputs]
     units = [config.target_of(output).unit for output in question.outputs]
@@ -246,6 +327,20 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
             segments={name: list(ends) for name, ends in question.segments.items()},
         )
     return header
+
+
+def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> UsedBaseline:
+    """The baseline of a request as its answer states it."""
+    kind = baseline.kind if isinstance(baseline, Baseline) else "reference"
+    if isinstance(baseline, Baseline) and kind == "instance":
+        return {"kind": kind, "instance": np.asarray(baseline.instance).tolist()}
+    if isinstance(baseline, Baseline) and kind == "values":
+        return {"kind": kind, "values": dict[str, Any](baseline.values or {})}
+    windows, names = baseline_windows(model.loaded, baseline), model.config.feature_names
+    if isinstance(baseline, Baseline):  # the same at each step
+        return {"kind": kind, "values": dict(zip(names, windows[0, 0].tolist(), strict=True))}
+    values = dict(zip(names, windows.mean(axis=(0, 1)).tolist(), strict=True))
+    return {"kind": kind, "reference": len(windows), "seed": baseline.seed, "values": values}
 
 
 def find_versions() -> LibraryVersions:
@@ -292,8 +387,8 @@ async def explain(call: Call) -> Response:
         predictions = await parts.work.predict(served.model, question.windows, deadline)
         call.count_warnings(question.warnings)
     if is_stream:
-        first = partial(_encode_header, question, predictions)
-        header = await parts.work.run(first, "explanation", cost, deadline=deadline)
+        describing = partial(_encode, question, predictions)
+        header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
         return ClosingStream(_stream(call, question, header, explaining), NDJSON)
     encoded, forecasts = await while_connected(call, _collect(explaining))
     if n_outputs == 1:  # the forecast of a window is the end of its path
@@ -301,7 +396,7 @@ async def explain(call: Call) -> Response:
         call.count_warnings(question.warnings)
     cost += JOINED_BYTE * sum(map(len, encoded))
     with span("encode"):
-        join = partial(_join, question, predictions, encoded)
+        join = partial(_encode, question, predictions, encoded)
         return Response(await parts.work.run(join, "explanation", cost), media_type=JSON)
 
 
@@ -315,14 +410,12 @@ async def _collect(explaining: AsyncGenerator[Progress, None]) -> tuple[list[byt
     return encoded, forecasts
 
 
-def _encode_header(question: ExplainQuestion, predictions: Array) -> bytes:
-    return encode_json(describe_question(question, predictions))
-
-
-def _join(question: ExplainQuestion, predictions: Array, encoded: Sequence[bytes]) -> bytes:
-    """An `ExplainResponse` from its encoded explanations."""
-    header = _encode_header(question, predictions)
-    return b"".join((header[:-1], b',"explanations":[', b",".join(encoded), b"]}"))
+def _encode(question: ExplainQuestion, predictions: Array, explanations: Sequence[bytes] | None = None) -> bytes:
+    """An `ExplainResponse` with its encoded explanations, or an `ExplainHeader`."""
+    header = encode_json(describe_question(question, predictions))
+    if explanations is None:
+        return header
+    return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))
 
 
 async def _stream(

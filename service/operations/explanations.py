@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -109,13 +109,7 @@ class Explanation(TypedDict):
 
 
 def describe_explanation(explained: Explained, detail: Detail, first: int) -> Iterator[Explanation]:
-    """Describes the explanation of each window.
-
-    Args:
-        explained: contributions for windows.
-        detail: the level of detail.
-        first: index of the first window in the request.
-    """
+    """Describes the explanation of each window, of which the first is number `first` of the request."""
     features, errors = explained.features, explained.standard_error
     for window in range(len(explained)):
         explanation: Explanation = {
@@ -187,15 +181,10 @@ class ExplainQuestion:
         windows: what to explain, (n, lookback, n_features), original units.
         warnings: of all windows.
         outputs: indices of the outputs.
-        detail: the level of detail.
-        baseline: the baseline, or reference windows as baselines.
-        groups: groups of features whose contributions are summed; may be empty.
-        segments: segments of steps whose contributions are summed; may be empty.
+        detail, baseline, groups, segments, effects, receipt, progress: as in `ExplainRequest`, with empty groups and
+            segments where none are summed.
         options: accuracy of the ledgers.
-        effects: whether to measure feature ablation, of cells too if `detail` has steps.
         as_list: whether the request has a list of outputs, and so the answer.
-        receipt: whether the answer includes a receipt.
-        progress: whether the stream includes lines with progress.
     """
 
     served: Served
@@ -224,12 +213,6 @@ class ExplainQuestion:
         return self.served.checkpoint, orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
 
     @property
-    def path_nodes(self) -> int:
-        """Path nodes that it takes without bisection, plus the forecasts for effects: its cost."""
-        baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        return self.total * baselines * (self.options.path_nodes + 2 * self.n_parts)
-
-    @property
     def n_parts(self) -> int:
         """Upper bound of the features, groups, segments and cells whose effects are measured, with 2 forecasts each."""
         if not self.effects:
@@ -244,10 +227,12 @@ class ExplainQuestion:
         """Refuses a question that would take too long.
 
         Raises:
-            DataError: it takes more than `max_path_nodes`.
+            DataError: it takes more path nodes without bisection, plus forecasts for effects, than `max_path_nodes`.
         """
-        if self.path_nodes > max_path_nodes:
-            reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
+        n_baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
+        n_nodes = self.total * n_baselines * (self.options.path_nodes + 2 * self.n_parts)
+        if n_nodes > max_path_nodes:
+            reason = f"would take {n_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
             others = ", or leave out effects" if self.effects else ""
             message = f"{reason}: send fewer windows, outputs or baselines at a time{others}"
             raise invalid_value("body", message, "limit_exceeded")
@@ -297,8 +282,8 @@ async def compute_explanations(
         for first in range(0, len(question.windows), PART_WINDOWS):
             news: asyncio.Queue[int | asyncio.Future[Progress]] = asyncio.Queue()  # of its slices, then of its end
             put: Callable[..., None] = news.put_nowait
-            tell = partial(asyncio.get_running_loop().call_soon_threadsafe, put)
-            compute = partial(_explain_encoded, question, first, tell if question.progress else _ignore, encoded)
+            tell = partial(asyncio.get_running_loop().call_soon_threadsafe, put) if question.progress else None
+            compute = partial(explain_part, question, first, tell, encoded)
             computing = asyncio.ensure_future(work.run(compute, "explanation", SLICE, None, deadline, held))
             computing.add_done_callback(put)
             try:
@@ -318,16 +303,19 @@ def explain_all(question: ExplainQuestion) -> list[Explanation]:
         NonFiniteError: one is not finite.
     """
     firsts = range(0, len(question.windows), PART_WINDOWS)
-    return [one for first in firsts for one in explain_part(question, first, _ignore)]
+    return [one for first in firsts for one in explain_part(question, first).explanations]
 
 
-def explain_part(question: ExplainQuestion, first: int, tell: Callable[[int], object]) -> list[Explanation]:
+def explain_part(
+    question: ExplainQuestion, first: int, tell: Callable[[int], object] | None = None, encoded: bool = False
+) -> Progress:
     """The explanations of up to `PART_WINDOWS` windows in order, by window and then by output.
 
     Args:
         question: what is asked.
         first: number of the first window.
         tell: called before each pause with the number of explanations computed so far.
+        encoded: whether to encode them as JSON too.
 
     Raises:
         NonFiniteError: an explanation is not finite.
@@ -338,7 +326,8 @@ def explain_part(question: ExplainQuestion, first: int, tell: Callable[[int], ob
     by_output: list[Iterator[Explanation]] = []
 
     def tell_and_pause() -> None:
-        tell(first * n_outputs + len(windows) * len(by_output))
+        if tell is not None:
+            tell(first * n_outputs + len(windows) * len(by_output))
         pause()
 
     for output in question.outputs:
@@ -356,16 +345,8 @@ def explain_part(question: ExplainQuestion, first: int, tell: Callable[[int], ob
             )
         explained.require_completeness(explained.tolerance / question.options.tolerance, first)
         by_output.append(describe_explanation(explained, question.detail, first))
-    return [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
-
-
-def _ignore(_: int) -> None:
-    """Progress that nobody asked for."""
-
-
-def _explain_encoded(question: ExplainQuestion, first: int, tell: Callable[[int], object], encoded: bool) -> Progress:
-    explanations = explain_part(question, first, tell)
-    return _encode(first * len(question.outputs) + len(explanations), explanations, encoded)
+    explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
+    return _encode(first * n_outputs + len(explanations), explanations, encoded)
 
 
 def _explain_together(encoded: bool, questions: Sequence[ExplainQuestion]) -> list[Progress | Exception]:
@@ -373,7 +354,7 @@ def _explain_together(encoded: bool, questions: Sequence[ExplainQuestion]) -> li
     windows = [question.windows for question in questions]
     whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
     try:
-        explained = explain_part(whole, 0, _ignore)
+        explained = explain_part(whole, 0).explanations
     except StoppedError:
         raise
     except Exception as error:
@@ -435,7 +416,6 @@ def _estimate_json(question: ExplainQuestion) -> int:
     if question.detail == "flow":
         n_bytes += NUMBER_BYTES * (n_features + model.config.n_readout + len(model.config.outputs))
         edge = len('{"i":100,"j":100,"contribution":},') + NUMBER_BYTES
-        for stage in model.config.stages.values():
-            for layer in stage:
-                n_bytes += layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
+        for layer in chain.from_iterable(model.config.stages.values()):
+            n_bytes += layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
     return n_bytes

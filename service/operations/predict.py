@@ -6,25 +6,23 @@ from functools import partial
 from typing import Annotated, NotRequired
 
 from fastapi import Response
-from pydantic import ConfigDict
 
 from kanmodel.data import Array
 from service.models.registry import Served
-from service.operations.members import Answer, Closed, about, head_of
+from service.operations.members import Answer, about, head_of
 from service.operations.route import MODEL, Call, operation
 from service.operations.windows import (
     NO_WARNINGS,
-    ONE_FORM,
-    Columns,
-    Instances,
     RangeWarnings,
     Warned,
-    read_windows_and_warnings,
+    Windows,
+    check_values,
 )
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
 from service.wire.json import answer_json
+from service.wire.windows import read_unchecked_windows
 from service.work.forecasts import ForecastRequest
 from service.work.jobs import PARSED_BYTE, estimate_describing
 
@@ -34,13 +32,8 @@ Predictions = Annotated[
 ]
 
 
-class PredictRequest(Closed):
+class PredictRequest(Windows):
     """Windows to forecast, in one of two forms."""
-
-    model_config = ConfigDict(json_schema_extra=ONE_FORM)
-
-    instances: Instances = None
-    columns: Columns = None
 
 
 class PredictResponse(Answer, Warned):
@@ -60,7 +53,8 @@ def read_prediction(body: bytes, served: Served, settings: Settings) -> tuple[Ar
     document = parse_windows(body, find_limits(served.model, settings))
     if document.keys() - _FORMS:
         validate_request(PredictRequest, document, unread=_FORMS)
-    return read_windows_and_warnings(document, served, settings.max_windows)
+    windows, paths = read_unchecked_windows(document, served.model, settings.max_windows)
+    return windows, check_values(windows, paths, served)
 
 
 @operation("POST", f"{MODEL}:predict", "predictions", "read", PredictResponse, body=PredictRequest)

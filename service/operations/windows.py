@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 import numpy as np
-from pydantic.config import JsonDict
+from pydantic import ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.members import about
-from service.wire.windows import read_unchecked_windows, refuse_infinite_windows
+from service.operations.members import Closed, about
+from service.wire.windows import refuse_infinite_windows
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
-# Null, which means absent, is not documented, so that generated clients have one type per form.
-Instances = Annotated[
-    list[list[list[float]]] | SkipJsonSchema[None],
-    about(
-        "Windows as arrays, n x lookback x n_features, original units, oldest step first, features in the order of the "
-        "model's `features`. Give either this or `columns`."
-    ),
-]
-Columns = Annotated[
-    dict[str, list[list[float]]] | SkipJsonSchema[None],
-    about(
-        "Windows as named columns: for each feature of the model n x lookback values, original units, oldest step "
-        "first. Give either this or `instances`."
-    ),
-]
-# Below allOf, since openapi-python-client otherwise generates a class for each form.
-ONE_FORM: JsonDict = {"allOf": [{"oneOf": [{"required": ["instances"]}, {"required": ["columns"]}]}]}
+
+class Windows(Closed):
+    """Windows, in one of two forms."""
+
+    # Below allOf, since openapi-python-client otherwise generates a class for each form. Null, as which an absent form
+    # is read, is refused in a request.
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [{"oneOf": [{"required": ["instances"]}, {"required": ["columns"]}]}]}
+    )
+
+    instances: list[list[list[float]]] | SkipJsonSchema[None] = None
+    """Windows as arrays, n x lookback x n_features, original units, oldest step first, features in the order of the
+    model's `features`. Give either this or `columns`."""
+    columns: dict[str, list[list[float]]] | SkipJsonSchema[None] = None
+    """Windows as named columns: for each feature of the model n x lookback values, original units, oldest step first.
+    Give either this or `instances`."""
 
 
 class RangeWarning(TypedDict):
@@ -52,15 +51,11 @@ class RangeWarning(TypedDict):
     message: Annotated[str, about("The warning as a sentence.")]
 
 
-Warnings = Annotated[list[RangeWarning], about(f"Values outside the training range, at most {MAX_WARNINGS}.")]
-WarningsOmitted = Annotated[int, about("Number of further warnings; absent if there are none.")]
-
-
 class Warned(TypedDict):
     """What an answer about windows says of their values."""
 
-    warnings: Warnings
-    warnings_omitted: NotRequired[WarningsOmitted]
+    warnings: Annotated[list[RangeWarning], about(f"Values outside the training range, at most {MAX_WARNINGS}.")]
+    warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
 
 
 @dataclass(frozen=True)
@@ -78,43 +73,36 @@ class RangeWarnings:
     def __len__(self) -> int:
         return sum(self.counts.values())
 
-    @property
-    def n_omitted(self) -> int:
-        """How many are not listed."""
-        return len(self) - len(self.listed)
-
     def describe(self) -> Warned:
         """The members of an answer."""
-        if self.n_omitted:
-            return {"warnings": self.listed, "warnings_omitted": self.n_omitted}
+        n_omitted = len(self) - len(self.listed)
+        if n_omitted:
+            return {"warnings": self.listed, "warnings_omitted": n_omitted}
         return {"warnings": self.listed}
 
 
 NO_WARNINGS = RangeWarnings([], {})
 
 
-def read_windows_and_warnings(
-    document: Mapping[str, Any], served: Served, max_windows: int
-) -> tuple[Array, RangeWarnings]:
-    """The windows of a request, (n, lookback, n_features) in original units, and the warnings about them.
+def check_values(windows: Array, paths: str | Sequence[str], served: Served) -> RangeWarnings:
+    """Refuses values that are not finite after scaling, and warns of those outside the training range.
+
+    Windows are (n, lookback, n_features), original units; `paths` is that of all, or those of each feature's values.
 
     Raises:
-        DataError: as `service.wire.windows.read_windows`.
+        DataError: there are values that are not finite; the error names each.
     """
-    windows, paths = read_unchecked_windows(document, served.model, max_windows)
     low, high = served.usual_values
     if ((windows >= low) & (windows <= high)).all():  # most requests pass this single check
-        return windows, NO_WARNINGS
+        return NO_WARNINGS
     refuse_infinite_windows(windows, served.model, paths)
-    return windows, warn_of_range(served.model, windows)
+    return warn_of_range(served.model, windows)
 
 
 def warn_of_range(model: Model, windows: Array) -> RangeWarnings:
     """Warnings of values outside the training range: the most extreme one per instance and feature.
 
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), original units.
+    Windows are (n, lookback, n_features), original units.
     """
     low, high = model.feature_range
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside

@@ -10,9 +10,11 @@ import pytest
 from factories import make_tensors, make_windows
 from jsonschema import Draft202012Validator
 
+from kanmodel.errors import NonFiniteError
 from kanmodel.explain.importance import Attribution
 from service.document import __main__ as openapi
 from service.document.description import EXAMPLES
+from service.operations import explanations
 from service.wire.security import HEALTH
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
@@ -155,7 +157,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
         assert ("version" in names) == path.startswith("/v1/models/{model}")
-    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 7300
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 7600
 
 
 def test_every_tag_is_described():
@@ -251,6 +253,30 @@ def test_each_example_is_answered_in_the_described_form(each_service, operation_
     answer = ask_example(each_service.client, operation_id)
     assert answer.status_code == 200, answer.text
     assert violations(answer.json(), answer_schema(operation_id)) == []
+
+
+def test_each_line_of_a_stream_has_one_of_the_described_forms(service, monkeypatch):
+    """Header, progress, explanation and error are each exactly one of the schemas of lines."""
+
+    def fail_late(question, first, tell, encoded):
+        if first:
+            raise NonFiniteError("not finite")
+        return explain_part(question, first, tell, encoded)
+
+    explain_part = explanations.explain_part
+    monkeypatch.setattr(explanations, "explain_part", fail_late)
+    body = {"instances": make_windows(service.models["front"], explanations.PART_WINDOWS + 1).tolist()}
+    answer = service.post(
+        "/v1/models/front:explain", {**body, "progress": True}, headers={"Accept": "application/x-ndjson"}
+    )
+    content = OPERATIONS["explain"][2]["responses"]["200"]["content"]["application/x-ndjson"]
+    kinds = resolve(content["schema"])["anyOf"]
+    forms = []
+    for line in map(json.loads, answer.text.splitlines()):
+        (form,) = [kind["$ref"].rsplit("/", 1)[1] for kind in kinds if not violations(line, kind)]
+        forms.append(form)
+    assert (forms[0], forms[-1]) == ("ExplainHeader", "ErrorResponse")
+    assert {*forms[1:-1]} == {"Explanation", "ProgressLine"}
 
 
 @pytest.mark.parametrize("operation_id", sorted(OF_REPOSITORY))
