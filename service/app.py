@@ -41,7 +41,6 @@ from service.operations import (
     topology,
     what_if,
 )
-from service.operations.explorer import ExplorerFiles, redirect_to_explorer
 from service.operations.route import Parts, routes_of
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
@@ -148,8 +147,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
             route.methods.add("HEAD")
     app.router.routes += [route for module in OPERATIONS for route in routes_of(module)]
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
-    app.add_route("/explorer", redirect_to_explorer, include_in_schema=False)
-    app.mount("/explorer", ExplorerFiles())
+    app.add_route("/explorer", health.redirect_to_explorer, include_in_schema=False)
+    app.mount("/explorer", health.ExplorerFiles(directory=health.FOLDER, html=True))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 

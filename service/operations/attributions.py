@@ -1,12 +1,9 @@
-"""The importance of each feature over the reference windows.
-
-GET /v1/models/{model}/attributions.
-"""
+"""GET /v1/models/{model}/attributions: the importance of each feature over the reference windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
@@ -14,19 +11,10 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.explain import faithfulness, importance
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
-from kanmodel.explain.importance import Attribution, Importance
+from kanmodel.explain.importance import Importance
 from service.document.description import describe_picture
 from service.models.registry import Served
-from service.operations.members import (
-    Checkpoint,
-    FormatParameter,
-    Interval,
-    Name,
-    OutputQuery,
-    ThemeParameter,
-    Version,
-    about,
-)
+from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.bodies import find_limits
@@ -35,6 +23,7 @@ from service.wire.windows import parse_groups, read_groups
 
 Verdict = TypeAliasType("Verdict", importance.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
+_BASELINES = f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows."
 
 
 class AttributionsQuery(OutputQuery):
@@ -113,25 +102,15 @@ class StepImportance(TypedDict):
 class BaselineAgreement(TypedDict):
     """Agreement of two baselines on the importance of features."""
 
-    baselines: Annotated[
-        list[ComparedBaseline],
-        about(
-            f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows.",
-            min_length=2,
-            max_length=2,
-        ),
-    ]
+    baselines: Annotated[list[ComparedBaseline], about(_BASELINES, min_length=2, max_length=2)]
     rank_correlation: Annotated[float, about("Spearman correlation of the features' mean |contribution|.")]
     share_difference: Annotated[float, about("Largest difference between the shares of a feature.")]
     feature: Annotated[str, about("Name of the feature with that difference.")]
 
 
-class AttributionsResponse(TypedDict):
+class AttributionsResponse(Answer):
     """The features and steps of a model, by their contribution to one output."""
 
-    model_name: Name
-    version: Version
-    checkpoint: Checkpoint
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Unit of the target; null if unknown.")]
     reference: ReferenceInfo
@@ -146,64 +125,17 @@ class AttributionsResponse(TypedDict):
 
 
 def describe_attributions(
-    served: Served,
-    importance: Importance,
-    agreements: Sequence[Agreement] | None = None,
+    served: Served, importance: Importance, agreements: Sequence[Agreement] | None = None
 ) -> AttributionsResponse:
-    """The table.
-
-    Args:
-        served: the model.
-        importance: the importance for one output.
-        agreements: agreement of the baselines; None if not requested.
-    """
-    steps, on_reference = importance.steps, describe_span(served)
-    described: AttributionsResponse = {
-        "model_name": served.name,
-        "version": served.version,
-        "checkpoint": served.checkpoint,
-        "output": importance.output,
-        "unit": importance.unit,
-        "reference": {**on_reference["reference"], "seed": SEED, "confidence": CONFIDENCE},
-        "warnings": on_reference["warnings"],
-        "features": [_describe_feature(row) for row in importance.features],
-        "groups": [{**_describe_feature(row), "members": list(row.members)} for row in importance.groups],
-        "steps": [
-            {"mean_abs_contribution": value, "interval": list(steps.bounds(step))}
-            for step, value in enumerate(steps.value.tolist())
-        ],
-    }
-    if agreements is not None:
-        described["baselines"] = [
-            {
-                "baselines": list(agreement.baselines),
-                "rank_correlation": agreement.rank_correlation,
-                "share_difference": agreement.share_difference,
-                "feature": agreement.feature,
-            }
-            for agreement in agreements
-        ]
-    return described
-
-
-def _describe_feature(row: Attribution) -> FeatureAttribution:
-    return {
-        "name": row.name,
-        "rank": row.rank,
-        "verdict": row.verdict,
-        "connected": row.connected,
-        "mean_abs_contribution": row.mean_abs_contribution,
-        "interval": list(row.interval),
-        "mean_contribution": row.mean_contribution,
-        "share": row.share,
-        "share_interval": list(row.share_interval),
-        "permutation_mae_increase": row.permutation_mae_increase,
-        "permutation_interval": None if row.permutation_interval is None else list(row.permutation_interval),
-        "pykan_feature_score": row.pykan_feature_score,
-        "redundant_with": [
-            {"name": partner.name, "correlation": partner.correlation} for partner in row.redundant_with
-        ],
-    }
+    """The table for one output, with the agreement of the baselines if requested."""
+    head: dict[str, Any] = {**describe_span(served)}
+    head["reference"] = {**head["reference"], "seed": SEED, "confidence": CONFIDENCE}
+    steps = [
+        {"mean_abs_contribution": value, "interval": list(importance.steps.bounds(step))}
+        for step, value in enumerate(importance.steps.value.tolist())
+    ]
+    baselines = None if agreements is None else [describe(BaselineAgreement, one) for one in agreements]
+    return describe(AttributionsResponse, importance, **head, steps=steps, baselines=baselines)
 
 
 @operation(
@@ -225,8 +157,7 @@ async def get_attributions(call: Call) -> Response:
     A small share means that this model does not use a feature, not that it is independent of others or useless.
     With `Accept: image/svg+xml` as a picture, without `baselines`.
     """
-    served, results, query = call.served, call.parts.results, call.query
-    output = call.output
+    served, results, query, output = call.served, call.parts.results, call.query, call.output
     parsed = parse_groups({"groups": query.groups}, find_limits(served.model, call.parts.settings))
     groups, _ = read_groups(parsed, served.model)
     importance = await call.deadline.wait(results.group_importance(served, output, groups))

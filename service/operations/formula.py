@@ -1,21 +1,18 @@
-"""The head as formulas.
-
-GET /v1/models/{model}/formula.
-"""
+"""GET /v1/models/{model}/formula: the head as formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.formula import Formulas
+from kanmodel.explain.formula import Formula, Formulas
 from service.document.description import describe_text
 from service.models.registry import Served
-from service.operations.members import OutputQuery, about
+from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import JSON, TEXT, answer_json
@@ -81,37 +78,10 @@ class FormulaResponse(OnReference):
     """Simplest first, each nearer to the model than the last on `chosen` windows."""
 
 
-def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:
+def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]) -> FormulaResponse:
     """Describes the chosen formulas."""
-    return {
-        **describe_span(served),
-        "output": found.output,
-        "unit": found.unit,
-        "windows": {
-            "searched": _describe_part(found.searched),
-            "chosen": _describe_part(found.chosen),
-            "judged": _describe_part(found.judged),
-        },
-        "formulas": [
-            {
-                "complexity": one.complexity,
-                "r2": one.r2,
-                "mae": one.mae,
-                "expression": one.expression,
-                "python": one.python,
-                "latex": one.latex,
-                "variables": {
-                    symbol: {"node": variable.node, "profile": dict(variable.profile)}
-                    for symbol, variable in one.variables.items()
-                },
-            }
-            for one in chosen
-        ],
-    }
-
-
-def _describe_part(part: Any) -> PartInfo:
-    return {"windows": part.windows, "first": part.first, "last": part.last, "separate": part.separate}
+    windows, formulas = describe(FormulaWindows, found), [describe(FormulaInfo, one) for one in chosen]
+    return describe(FormulaResponse, found, **describe_span(served), windows=windows, formulas=formulas)
 
 
 @operation(

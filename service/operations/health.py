@@ -1,19 +1,26 @@
-"""Liveness and readiness.
+"""What is asked of the process: whether it lives and is ready, in both protocols; its metrics; its page, the explorer.
 
-GET /healthz and GET /readyz, and their counterparts in the Open Inference Protocol.
-
-GET /metrics, for Prometheus; not part of the API for which clients are generated.
+GET /healthz, /readyz, /v2/health/live and /v2/health/ready. /metrics, for Prometheus, and /explorer, whose files in
+`service/explorer` use the public API alone, are not part of the API for which clients are generated.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+import os
+from base64 import b64encode
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from fastapi import Response
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
 from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
+from kanmodel.show.style import STYLE
 from service.document.description import describe_unreadiness
 from service.models.registry import Registry
 from service.operations.members import about
@@ -54,44 +61,35 @@ class UnreadyResponse(ErrorResponse):
 @operation("GET", "/healthz", "health", None, Health)
 async def get_health(call: Call) -> Response:
     """Liveness: the process answers."""
-    health: Health = {"status": "ok"}
-    return answer_json(health)
+    return answer_json(Health(status="ok"))
 
 
 @operation("GET", "/readyz", "health", None, Readiness)
 async def get_readiness(call: Call) -> Response:
     """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     _refuse_unready(call.parts.registry)
-    index = call.parts.registry.index()
-    readiness: Readiness = {"ready": True, "models": [summarise_model(entries) for entries in index.values()]}
-    return answer_json(readiness)
+    summaries = list(map(summarise_model, call.parts.registry.index().values()))
+    return answer_json(Readiness(ready=True, models=summaries))
 
 
 @operation("GET", "/v2/health/live", "health", None, ServerHealth)
 async def get_server_health(call: Call) -> Response:
     """Liveness of the process, and whether a model answers."""
-    health: ServerHealth = {"live": True, "ready": call.parts.registry.ready}
-    return answer_json(health)
+    return answer_json(ServerHealth(live=True, ready=call.parts.registry.ready))
 
 
-@operation(
-    "GET",
-    "/v2/health/ready",
-    "health",
-    None,
-    ServerHealth,
-    responses={503: {**describe_unreadiness(), "model": UnreadyResponse}},
-)
+_UNREADY = {503: {**describe_unreadiness(), "model": UnreadyResponse}}
+
+
+@operation("GET", "/v2/health/ready", "health", None, ServerHealth, responses=_UNREADY)
 async def get_server_readiness(call: Call) -> Response:
     """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     try:
         _refuse_unready(call.parts.registry)
     except NotReadyError as error:
         body = describe_error(error, call.state.request_id)
-        unready: UnreadyResponse = {**body, "live": True, "ready": False}
-        return answer_body(call, unready, error.headers)
-    health: ServerHealth = {"live": True, "ready": True}
-    return answer_json(health)
+        return answer_body(call, UnreadyResponse(**body, live=True, ready=False), error.headers)
+    return answer_json(ServerHealth(live=True, ready=True))
 
 
 def _refuse_unready(registry: Registry) -> None:
@@ -107,3 +105,54 @@ async def get_metrics(call: Call) -> Response:
     accept = find_header(call.scope, b"accept") or ""
     content, media_type = await asyncio.to_thread(call.parts.metrics.expose, accept)
     return Response(content, media_type=media_type)
+
+
+FOLDER = Path(__file__).parents[1] / "explorer"
+# The inline style that Observable Plot adds to each chart; "plot" is the class of the explorer's charts.
+PLOT_STYLE = """:where(.plot) {
+  --plot-background: white;
+  display: block;
+  height: auto;
+  height: intrinsic;
+  max-width: 100%;
+}
+:where(.plot text),
+:where(.plot tspan) {
+  white-space: pre;
+}"""
+
+
+# The hash sources of style elements in a Content-Security-Policy (CSP 3, section 2.3.1).
+_STYLES = [f"'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'" for style in (STYLE, PLOT_STYLE)]
+# Only its own files and the API; of inline styles only those of the drawings and the charts.
+POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        f"style-src 'self' {' '.join(_STYLES)}",
+        "img-src 'self' blob:",  # a picture that is being converted to PNG; no script runs in an image
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # files are revalidated by ETag, so that a new release is seen at once
+}
+
+
+class ExplorerFiles(StaticFiles):
+    """The files of the explorer, with security headers."""
+
+    def file_response(self, full_path: str | os.PathLike[str], *arguments: Any, **options: Any) -> Response:
+        """A file, or 304 if the client has it."""
+        response = super().file_response(full_path, *arguments, **options)
+        response.headers.update(HEADERS)
+        return response
+
+
+async def redirect_to_explorer(_: Request) -> RedirectResponse:
+    """Redirects to the folder, which the page's relative addresses need."""
+    return RedirectResponse("explorer/")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypeAliasType, TypedDict, is_typeddict
 
 from kanmodel.explain import result
 from kanmodel.show import network
@@ -106,19 +106,33 @@ def head_of(served: Served) -> Answer:
 def describe(cls: Callable[..., Described], source: object, /, **given: Any) -> Described:
     """A typed dict of a class: its members are given, or the attributes of the same names.
 
-    Arrays and tuples become lists; a member that is not required is left out where it is None.
+    Attributes become plain: arrays and tuples lists, mappings dicts, and objects the typed dicts of their members. A
+    member that is not required is left out where it is None.
     """
     described = {}
-    for name, is_required in _list_members(cls).items():
-        value = given[name] if name in given else getattr(source, name)
+    for name, (is_required, kind) in _list_members(cls).items():
+        value = given[name] if name in given else _plain(getattr(source, name), kind)
         if is_required or value is not None:
-            value = value.tolist() if isinstance(value, np.ndarray) else value
-            described[name] = list(value) if isinstance(value, tuple) else value
+            described[name] = value
     return cast(Described, described)
 
 
+def _plain(value: Any, kind: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, kind) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, kind) for item in value]
+    return value if kind is None or value is None else describe(kind, value)
+
+
 @cache
-def _list_members(cls: Any) -> dict[str, bool]:
-    """The members of a typed dict, and whether each is required."""
+def _list_members(cls: Any) -> dict[str, tuple[bool, Any]]:
+    """The members of a typed dict: whether each is required, and the typed dict of its value, or of the items in it."""
     hints = get_type_hints(cls, include_extras=True)
-    return {name: get_origin(hint) is not NotRequired for name, hint in hints.items()}
+    return {name: (get_origin(hint) is not NotRequired, _find_kind(hint)) for name, hint in hints.items()}
+
+
+def _find_kind(hint: Any) -> Any:
+    return hint if is_typeddict(hint) else next(filter(None, map(_find_kind, get_args(hint))), None)

@@ -1,25 +1,25 @@
-"""Models, their versions and their architecture.
-
-GET /v1/models, and the description and readiness of one model.
-"""
+"""GET /v1/models and one of them: its versions, architecture and origin, and whether it is ready."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.data import Feature
 from kanmodel.network.bases import BASES, BSpline
-from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
+from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, ModelConfig, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
 from service.models.registry import Entry, Served, State, choose_default
-from service.operations.members import Checkpoint, Name, Version, about
+from service.operations.members import Checkpoint, Name, Version, about, describe
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import answer_json
+
+ReadoutOf = Annotated[
+    Readout, about("Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`.")
+]
 
 
 class VersionSummary(TypedDict):
@@ -117,8 +117,7 @@ class RecurrentInfo(TypedDict):
     hidden_size: Annotated[int, about("Units per direction.")]
     num_layers: Annotated[int, about("Stacked layers.")]
     bidirectional: Annotated[bool, about("Whether a second direction reads the window backwards.")]
-    readout: Readout
-    """Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."""
+    readout: ReadoutOf
 
 
 class Architecture(TypedDict):
@@ -127,8 +126,7 @@ class Architecture(TypedDict):
     front: Annotated[LayersInfo | None, about("Layers on the features of each step; null if there are none.")]
     lstm: Annotated[RecurrentInfo | None, about("The LSTM; null without one.")]
     gru: Annotated[RecurrentInfo | None, about("The GRU; null without one.")]
-    readout: Readout
-    """Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."""
+    readout: ReadoutOf
     head: Annotated[LayersInfo, about("The layers that compute the forecasts.")]
     output_function: Annotated[
         str | None,
@@ -199,116 +197,69 @@ def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
     return {"name": default.name, **_summarise_version(default), "versions": list(map(_summarise_version, entries))}
 
 
+def _summarise_version(entry: Entry) -> VersionSummary:
+    return describe(VersionSummary, entry, ready=entry.is_ready, loaded=entry.served is not None)
+
+
 def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     """Describes a model's architecture, units and metrics, and the state of all its versions."""
     model, config = served.model, served.model.config
-    return {
-        "name": served.name,
-        "state": "ready",
-        "ready": True,
-        "checkpoint": served.checkpoint,
-        "version": served.version,
-        "versions": list(map(_summarise_version, entries)),
-        "features": [_describe_feature(feature) for feature in config.features],
-        "groups": {name: list(members) for name, members in config.groups.items()},
-        "targets": [{"name": target.name, "unit": target.unit} for target in config.targets],
-        "outputs": list(config.outputs),
-        "lookback": config.lookback,
-        "horizon": config.horizon,
-        "architecture": {
-            "front": _describe_layers(config.front) if config.front else None,
-            "lstm": _describe_recurrent(config, "lstm"),
-            "gru": _describe_recurrent(config, "gru"),
-            "readout": config.readout,
-            "head": _describe_layers(config.head),
-            "output_function": config.output_function,
-        },
-        "reference_windows": len(model.reference),
-        "metrics": dict(model.metrics),
-        "provenance": {
-            "source": model.provenance.source,
-            "library": model.provenance.library,
-            "created": model.provenance.created,
-            "verified": model.provenance.verified,
-            "parent": model.provenance.parent,
-            "difference": model.provenance.difference,
-            "relative_difference": model.provenance.relative_difference,
-            "not_told_apart": list(model.provenance.not_told_apart),
-            "unused": list(model.provenance.unused),
-        },
-    }
-
-
-def _summarise_version(entry: Entry) -> VersionSummary:
-    summary: VersionSummary = {
-        "version": entry.version,
-        "state": entry.state,
-        "ready": entry.is_ready,
-        "loaded": entry.served is not None,
-        "checkpoint": entry.checkpoint,
-    }
-    if entry.reason is not None:
-        summary["reason"] = entry.reason
-    return summary
-
-
-def _describe_feature(feature: Feature) -> FeatureInfo:
-    return {
-        "name": feature.name,
-        "unit": feature.unit,
-        "mean": feature.mean,
-        "std": feature.std,
-        "min": feature.min,
-        "max": feature.max,
-        "integer": feature.integer,
-        "fixed": feature.fixed,
-    }
+    architecture = describe(
+        Architecture,
+        config,
+        front=_describe_layers(config.front) if config.front else None,
+        head=_describe_layers(config.head),
+        **{cell: _describe_recurrent(config, cell) for cell in ("lstm", "gru")},
+    )
+    return describe(
+        ModelInfo,
+        config,
+        name=served.name,
+        state="ready",
+        ready=True,
+        checkpoint=served.checkpoint,
+        version=served.version,
+        versions=list(map(_summarise_version, entries)),
+        architecture=architecture,
+        reference_windows=len(model.reference),
+        metrics=dict(model.metrics),
+        provenance=describe(ProvenanceInfo, model.provenance),
+    )
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:
-    info: LayersInfo = {"width": width_of(layers), "layers": [_describe_layer(layer) for layer in layers]}
-    splines = [layer.basis for layer in layers if isinstance(layer.basis, BSpline)]
-    if len(splines) == len(layers):
-        grid_sizes = [basis.grid_size for basis in splines]
-        info["grid_size"] = grid_sizes[0] if len(set(grid_sizes)) == 1 else grid_sizes
-        if len({basis.order for basis in splines}) == 1:
-            info["spline_order"] = splines[0].order
-    if len({layer.base for layer in layers}) == 1:
-        info["base_activation"] = layers[0].base
-    if any(layer.mult_arity for layer in layers):
-        info["mult_arity"] = [[], *(list(layer.mult_arity) for layer in layers)]
-    return info
+    grids = [layer.basis.grid_size for layer in layers if isinstance(layer.basis, BSpline)]
+    orders = {layer.basis.order if isinstance(layer.basis, BSpline) else None for layer in layers}
+    bases = {layer.base for layer in layers}
+    factors = [layer.mult_arity for layer in layers]
+    return describe(
+        LayersInfo,
+        layers,
+        width=width_of(layers),
+        layers=[_describe_layer(layer) for layer in layers],
+        grid_size=None if None in orders else grids[0] if len(set(grids)) == 1 else grids,
+        spline_order=orders.pop() if len(orders) == 1 else None,
+        base_activation=bases.pop() if len(bases) == 1 else None,
+        mult_arity=[[], *map(list, factors)] if any(factors) else None,
+    )
 
 
 def _describe_layer(layer: LayerConfig) -> LayerInfo:
-    return {
-        "basis": {"kind": layer.basis.kind, **vars(layer.basis)},  # type: ignore[typeddict-item]
-        "base_activation": layer.base,
-        "before": [step.kind for step in layer.before],
-    }
+    basis: Any = {"kind": layer.basis.kind, **vars(layer.basis)}
+    return {"basis": basis, "base_activation": layer.base, "before": [step.kind for step in layer.before]}
 
 
-def _describe_recurrent(config: ModelConfig, cell: Cell) -> RecurrentInfo | None:
+def _describe_recurrent(config: ModelConfig, cell: str) -> RecurrentInfo | None:
     recurrent = config.recurrent
-    if recurrent is None or recurrent.cell != cell:
-        return None
-    return {
-        "hidden_size": recurrent.hidden_size,
-        "num_layers": recurrent.num_layers,
-        "bidirectional": recurrent.bidirectional,
-        "readout": config.readout,
-    }
+    is_it = recurrent is not None and recurrent.cell == cell
+    return describe(RecurrentInfo, recurrent, readout=config.readout) if is_it else None
 
 
 @operation("GET", "/v1/models", "models", "read", ModelList)
 async def list_models(call: Call) -> Response:
     """Lists the models and their versions, with the state of each and the reason of a failure."""
     index = call.parts.registry.index()
-    models: ModelList = {
-        "models": list(index),
-        "details": [summarise_model(entries) for entries in index.values()],
-    }
-    return answer_json(models)
+    return answer_json(ModelList(models=list(index), details=list(map(summarise_model, index.values()))))
 
 
 @operation("GET", MODEL, "models", "read", ModelInfo)

@@ -1,19 +1,16 @@
-"""The windows on which global explanations are computed.
-
-GET /v1/models/{model}/reference and GET /v1/models/{model}/reference/{index}.
-"""
+"""GET /v1/models/{model}/reference and one of them: the windows on which global explanations are computed."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import Response
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
+from kanmodel.model import Reference
 from service.models.registry import Served
-from service.operations.members import Answer, Closed, OutputQuery, about, head_of
+from service.operations.members import Answer, Closed, OutputQuery, about, describe, head_of
 from service.operations.route import MODEL, Call, operation
 from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
@@ -21,12 +18,7 @@ from service.wire.windows import read_output
 from service.work.jobs import LIST_ENTRY
 
 MAX_LISTED = 1000  # windows of one answer
-Index = Annotated[int, about("Number of the window, from 0, in the order of time.")]
-Time = Annotated[str | None, about("Time stamp of the last step; null where unknown.")]
-Observed = Annotated[
-    list[float] | None,
-    Field(description="What was to be forecast, in the order of the model's `outputs`; null where unknown."),
-]
+_OBSERVED = "What was to be forecast, in the order of the model's `outputs`; null where unknown."
 
 
 class ReferenceSpan(TypedDict):
@@ -48,7 +40,7 @@ class ReferenceWarning(TypedDict):
 
 
 ReferenceWarnings = Annotated[
-    list[ReferenceWarning], Field(description="At most one: that the reference windows are unlike the training rows.")
+    list[ReferenceWarning], about("At most one: that the reference windows are unlike the training rows.")
 ]
 
 
@@ -68,12 +60,17 @@ class ReferencesQuery(OutputQuery):
     """Whether to list each window's contributions to `output`, beside its newest values."""
 
 
-class ReferenceRow(TypedDict):
+class WindowLabel(TypedDict):
+    """Which reference window, and what was observed after it."""
+
+    index: Annotated[int, about("Number of the window, from 0, in the order of time.")]
+    time: Annotated[str | None, about("Time stamp of the last step; null where unknown.")]
+    target: Annotated[list[float] | None, about(_OBSERVED)]
+
+
+class ReferenceRow(WindowLabel):
     """What is known of one reference window."""
 
-    index: Index
-    time: Time
-    target: Observed
     prediction: Annotated[list[float], about("Its forecast, in the order of the model's `outputs`.")]
     contributions: NotRequired[list[float]]
     """Of each feature, in the order of the model's `features`, as `:explain` gives with the baseline `mean`; where the
@@ -89,15 +86,18 @@ class ReferenceList(Answer):
     windows: Annotated[list[ReferenceRow], about("None where `offset` is beyond the last.")]
 
 
-class ReferenceWindow(Answer):
+class ReferenceWindow(Answer, WindowLabel):
     """One reference window, in original units."""
 
-    index: Index
     reference_windows: Annotated[int, about("How many there are.")]
     instance: list[list[float]]
     """lookback x n_features, oldest step first; can be sent to :predict and :explain."""
-    target: Observed
-    time: Time
+
+
+class ReferencePath(Closed):
+    """Which window."""
+
+    index: Annotated[int, about("Index of the window, from 0.")]
 
 
 def describe_span(served: Served) -> OnReference:
@@ -108,87 +108,29 @@ def describe_span(served: Served) -> OnReference:
         features = [each.feature for each in span.unlike_training]
         message = f"the reference windows are unlike the training rows: {span.differences}"
         warnings.append({"code": "reference_unlike_training", "features": features, "message": message})
-    return {
-        **head_of(served),
-        "reference": {"windows": span.windows, "first": span.first, "last": span.last},
-        "warnings": warnings,
-    }
+    return {**head_of(served), "reference": describe(ReferenceSpan, span), "warnings": warnings}
 
 
-def describe_reference_window(served: Served, index: int) -> ReferenceWindow:
-    """One of a model's reference windows.
-
-    Args:
-        served: the model.
-        index: number of the window, which exists.
-    """
-    reference = served.model.reference
-    return {
-        **head_of(served),
-        "index": index,
-        "reference_windows": len(reference.windows),
-        "instance": reference.windows[index].tolist(),
-        "target": _target_of(served, index),
-        "time": _time_of(served, index),
-    }
-
-
-def describe_references(served: Served, query: ReferencesQuery, contributions: Array | None = None) -> ReferenceList:
-    """The reference windows that a query names.
-
-    Args:
-        served: the model.
-        query: which of them.
-        contributions: of all reference windows to one output, (n, n_features); None where nobody asks for them.
-    """
-    model = served.model
-    numbers = range(len(model.reference))[query.offset : query.offset + query.limit]
-    return {
-        **head_of(served),
-        "reference_windows": len(model.reference),
-        "offset": query.offset,
-        "windows": [_describe_row(served, index, contributions) for index in numbers],
-    }
+def _describe_label(reference: Reference, index: int) -> WindowLabel:
+    time = None if reference.times is None else reference.times[index]
+    target = None if reference.targets is None else reference.targets[index].tolist()
+    return {"index": index, "time": time, "target": target}
 
 
 def _describe_row(served: Served, index: int, contributions: Array | None) -> ReferenceRow:
-    row: ReferenceRow = {
-        "index": index,
-        "time": _time_of(served, index),
-        "target": _target_of(served, index),
-        "prediction": served.model.reference_predictions[index].tolist(),
-    }
-    if contributions is not None:
-        row["contributions"] = contributions[index].tolist()
-        row["newest"] = served.model.reference.windows[index, -1].tolist()
-    return row
+    """One of the listed windows; `contributions` of all to one output, (n, n_features), if the query asks for them."""
+    windows, predictions = served.model.reference.windows, served.model.reference_predictions
+    return describe(
+        ReferenceRow,
+        None,
+        **_describe_label(served.model.reference, index),
+        prediction=predictions[index].tolist(),
+        contributions=None if contributions is None else contributions[index].tolist(),
+        newest=None if contributions is None else windows[index, -1].tolist(),
+    )
 
 
-def _target_of(served: Served, index: int) -> list[float] | None:
-    targets = served.model.reference.targets
-    return None if targets is None else targets[index].tolist()
-
-
-def _time_of(served: Served, index: int) -> str | None:
-    times = served.model.reference.times
-    return None if times is None else times[index]
-
-
-class ReferencePath(Closed):
-    """Which window."""
-
-    index: Annotated[int, about("Index of the window, from 0.")]
-
-
-@operation(
-    "GET",
-    f"{MODEL}/reference",
-    "models",
-    "explain",
-    ReferenceList,
-    query=ReferencesQuery,
-    is_cached=True,
-)
+@operation("GET", f"{MODEL}/reference", "models", "explain", ReferenceList, query=ReferencesQuery, is_cached=True)
 async def list_reference_windows(call: Call) -> Response:
     """Lists the windows that global explanations are computed on, with times, forecasts and actual values.
 
@@ -196,31 +138,27 @@ async def list_reference_windows(call: Call) -> Response:
     answer is then 403.
     """
     _refuse_hidden(call)
-    served, query = call.served, call.query
+    served, query, reference = call.served, call.query, call.served.model.reference
     contributions = None
     if query.contributions:
         importance = await call.deadline.wait(call.parts.results.importance(served, call.output))
         contributions = importance.explanation.contributions
     elif query.output is not None:
         read_output(query.output, served.model.config)
-    n_features = len(served.model.config.features)
-    n_entries = min(query.limit, len(served.model.reference)) * (2 * n_features if query.contributions else 1)
 
-    def describe() -> Response:
-        return answer_json(describe_references(served, query, contributions))
+    def describe_rows() -> Response:
+        numbers = range(len(reference))[query.offset : query.offset + query.limit]
+        rows = [_describe_row(served, index, contributions) for index in numbers]
+        head = head_of(served)
+        return answer_json(ReferenceList(**head, reference_windows=len(reference), offset=query.offset, windows=rows))
 
-    cost = LIST_ENTRY * n_entries
-    return await call.parts.work.run(describe, "explanation", cost, deadline=call.deadline)
+    n_values = 2 * len(served.model.config.features) if query.contributions else 1
+    cost = LIST_ENTRY * (min(query.limit, len(reference)) * n_values)
+    return await call.parts.work.run(describe_rows, "explanation", cost, deadline=call.deadline)
 
 
 @operation(
-    "GET",
-    f"{MODEL}/reference/{{index}}",
-    "models",
-    "explain",
-    ReferenceWindow,
-    place=ReferencePath,
-    is_cached=True,
+    "GET", f"{MODEL}/reference/{{index}}", "models", "explain", ReferenceWindow, place=ReferencePath, is_cached=True
 )
 async def get_reference_window(call: Call) -> Response:
     """Returns one of the windows on which global explanations are computed, ready for `:predict` and `:explain`.
@@ -229,10 +167,13 @@ async def get_reference_window(call: Call) -> Response:
     answer is then 403.
     """
     _refuse_hidden(call)
-    index, count = call.place.index, len(call.served.model.reference)
-    if not 0 <= index < count:
-        raise NotFoundError(f"{index} does not exist: there are 0 to {count - 1}", "window_not_found", "index")
-    return answer_json(describe_reference_window(call.served, index))
+    index, reference = call.place.index, call.served.model.reference
+    if not 0 <= index < len(reference):
+        message = f"{index} does not exist: there are 0 to {len(reference) - 1}"
+        raise NotFoundError(message, "window_not_found", "index")
+    head, label = head_of(call.served), _describe_label(reference, index)
+    instance = reference.windows[index].tolist()
+    return answer_json(ReferenceWindow(**head, **label, reference_windows=len(reference), instance=instance))
 
 
 def _refuse_hidden(call: Call) -> None:

@@ -1,11 +1,7 @@
-"""The report: answers to the questions that people ask about the plot of a KAN.
-
-GET /v1/models/{model}/report.
-"""
+"""GET /v1/models/{model}/report: answers to the questions that people ask about the plot of a KAN."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Response
@@ -15,7 +11,7 @@ from kanmodel.explain import report
 from kanmodel.explain.report import Report
 from service.document.description import describe_text
 from service.models.registry import Served
-from service.operations.members import OutputQuery, about
+from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
 from service.wire.json import JSON, MARKDOWN, answer_json
@@ -45,28 +41,7 @@ class ReportResponse(OnReference):
 
 def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
-    return {
-        **describe_span(served),
-        "output": report.output,
-        "findings": [
-            {
-                "id": answer.id,
-                "question": answer.question,
-                "answer": answer.answer,
-                "evidence": _as_json(answer.evidence),
-            }
-            for answer in report.findings
-        ],
-    }
-
-
-def _as_json(value: Any) -> Any:
-    """Converts mappings and sequences to dicts and lists, which the check for finite numbers needs."""
-    if isinstance(value, Mapping):
-        return {str(name): _as_json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_json(item) for item in value]
-    return value
+    return describe(ReportResponse, report, **describe_span(served))
 
 
 @operation(

@@ -1,7 +1,4 @@
-"""Schemas of the model repository extension of the Open Inference Protocol.
-
-The model repository extension of the Open Inference Protocol: index, load and unload.
-"""
+"""The model repository extension of the Open Inference Protocol: index, load and unload."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.errors import CheckpointError
 from service.models.registry import Entry, Registry, State
 from service.models.watching import Watch
-from service.operations.members import Closed, Name, Version, about
+from service.operations.members import Closed, Name, Version, about, describe
 from service.operations.route import OF_A_MODEL, Call, operation
 from service.wire.bodies import Limits, parse_object, read_body, validate_request
 from service.wire.errors import RequestError
@@ -25,12 +22,9 @@ from service.wire.json import JSON, answer_json
 from service.work.jobs import PARSED_BYTE
 
 RepositoryState = TypeAliasType("RepositoryState", Literal["LOADING", "READY", "UNAVAILABLE"])
-_STATES: dict[State, RepositoryState] = {
-    "loading": "LOADING",
-    "ready": "READY",
-    "failed": "UNAVAILABLE",
-    "unloaded": "UNAVAILABLE",
-}
+_STATES: dict[State, RepositoryState] = {"loading": "LOADING", "ready": "READY"}  # all others: UNAVAILABLE
+REPOSITORY = "/v2/repository"
+Body = TypeVar("Body", bound=Closed)
 
 
 class IndexRequest(Closed):
@@ -74,30 +68,14 @@ class RepositoryEntry(TypedDict):
 
 def describe_entry(entry: Entry) -> RepositoryEntry:
     """Describes a version of a model in the repository."""
-    unloaded = "unloaded by command" if entry.state == "unloaded" else ""
-    return {
-        "name": entry.name,
-        "version": entry.version,
-        "state": _STATES[entry.state],
-        "reason": entry.reason or unloaded,
-    }
+    reason = entry.reason or ("unloaded by command" if entry.state == "unloaded" else "")
+    return describe(RepositoryEntry, entry, state=_STATES.get(entry.state, "UNAVAILABLE"), reason=reason)
 
 
-Body = TypeVar("Body", bound=Closed)
+Entries = list[RepositoryEntry]
 
 
-OF_REPOSITORY = "/v2/repository" + OF_A_MODEL
-
-
-@operation(
-    "POST",
-    "/v2/repository/index",
-    "repository",
-    "admin",
-    list[RepositoryEntry],
-    body=IndexRequest,
-    is_body_required=False,
-)
+@operation("POST", f"{REPOSITORY}/index", "repository", "admin", Entries, body=IndexRequest)
 async def list_repository(call: Call) -> Response:
     """Lists every version of every model, with its state and the reason of a failure."""
     _refuse_off(call)
@@ -106,17 +84,7 @@ async def list_repository(call: Call) -> Response:
     return answer_json([describe_entry(entry) for entry in entries if entry.is_ready or not asked.ready])
 
 
-@operation(
-    "POST",
-    f"{OF_REPOSITORY}/load",
-    "repository",
-    "admin",
-    list[RepositoryEntry],
-    body=LoadRequest,
-    is_body_required=False,
-    loads=False,
-    statuses=(501,),
-)
+@operation("POST", f"{REPOSITORY}{OF_A_MODEL}/load", "repository", "admin", Entries, body=LoadRequest)
 async def load_model(call: Call) -> Response:
     """Loads new and changed files of a model, also after unload, and answers once they are served.
 
@@ -134,17 +102,7 @@ async def load_model(call: Call) -> Response:
     return answer_json(list(map(describe_entry, entries)))
 
 
-@operation(
-    "POST",
-    f"{OF_REPOSITORY}/unload",
-    "repository",
-    "admin",
-    list[RepositoryEntry],
-    body=UnloadRequest,
-    is_body_required=False,
-    loads=False,
-    statuses=(501,),
-)
+@operation("POST", f"{REPOSITORY}{OF_A_MODEL}/unload", "repository", "admin", Entries, body=UnloadRequest)
 async def unload_model(call: Call) -> Response:
     """Takes every version of a model out of service until it is loaded again; its files stay.
 

@@ -174,7 +174,6 @@ class OperationRoute(APIRoute):
         *,
         body: type[BaseModel] | None = None,
         body_types: Mapping[str, Any] | None = None,
-        is_body_required: bool = True,
         query: type[Closed] | None = None,
         place: type[Closed] | None = None,
         media_types: tuple[str, ...] = (JSON,),
@@ -189,18 +188,19 @@ class OperationRoute(APIRoute):
         self.handler, self.scope, self._method = handler, scope, method
         self.body, self.lines, self._media_types, self._is_cached = body, lines, media_types, is_cached
         self.is_v2, self._of_model = path.startswith("/v2"), "{model" in path
-        self._loads, self._place = loads and self._of_model, place
+        self._loads, self._place = loads and self._of_model and scope != "admin", place
         self.query = query or (VersionQuery if self._of_model and not self.is_v2 else Closed)
         invalid = 400 if self.is_v2 else 422
         errors = {406, 421, 431, 503, invalid, *statuses}
         errors |= {401, 403, 429} if scope else set()
         errors |= {404} if self._of_model else set()
+        errors |= {501} if self._of_model and scope == "admin" else set()
         errors |= {408, 413, 415} if body else set()
         extra: dict[str, Any] = {"x-required-scope": scope} if scope else {"security": []}
         if body is not None:
             schema = {"$ref": f"#/components/schemas/{body.__name__}"}
             content = {JSON: {"schema": schema}, **(body_types or {})}
-            extra["requestBody"] = {"required": is_body_required, "content": content}
+            extra["requestBody"] = {"required": scope != "admin", "content": content}
         if parameters:
             extra["parameters"] = list(parameters)
         described = {**describe_errors(*sorted(errors)), **(describe_unchanged() if is_cached else {})}

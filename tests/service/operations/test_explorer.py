@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from service.operations.explorer import FOLDER
+from service.operations.health import FOLDER
 
 FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
