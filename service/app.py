@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from fastapi import FastAPI
@@ -20,7 +20,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
 from service.document.description import describe_api
-from service.models.registry import Registry
+from service.models.registry import Registry, State
 from service.models.watching import Watch, share_memory
 from service.operations import (
     ablate,
@@ -96,7 +96,10 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     if settings.tracing:
         start_tracing()
     registry = Registry(settings.models, settings.model_bytes)
-    counted = Metrics(registry, replica)
+    counted = Metrics(replica)
+    counted.watch(counted.model_bytes, lambda: registry.n_bytes)
+    for state in get_args(State):
+        counted.watch(counted.models.labels(state), partial(registry.count, state))
     bounds = Bounds(
         requests=settings.max_concurrent,
         forecasts=settings.max_queue,

@@ -11,3 +11,21 @@ from typing import Literal
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048  # rows of the table per file of the result
+
+LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the address that other machines reach, but keeps this one
+
+
+def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
+    """Joins the Ray cluster at ``RAY_ADDRESS``, or starts one on the loopback address if that is not set.
+
+    A started one has `num_cpus` cores, None for all, and ends with the process; returns whether it was. `options` are
+    other arguments of `ray.init`.
+    """
+    import ray  # here, since it is an extra
+
+    address = os.environ.get("RAY_ADDRESS") or "local"  # Ray's name for a cluster that ends with the process
+    if address == "local":
+        ray.init(address, num_cpus=num_cpus, include_dashboard=False, _node_ip_address=LOOPBACK, **options)
+    else:
+        ray.init(address, **options)
+    return address == "local"

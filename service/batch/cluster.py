@@ -15,11 +15,11 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from kanmodel.errors import DataError, KanscopeError
+from service.batch import join_cluster
 from service.batch.chunks import Chunk, Plan
 from service.batch.parts import Part, make_part
 from service.batch.run import Start
 from service.batch.tables import first_line
-from service.engines import join_cluster
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ray.serve.schema import LoggingConfig
 
 from kanmodel.errors import ConfigError
 from service.app import create_app
-from service.engines import join_cluster
+from service.batch import join_cluster
 from service.engines.proxies import proxy_variables
 from service.settings import Settings, choose_settings
 from service.telemetry.logs import configure_logging

@@ -133,6 +133,10 @@ class Registry:
         """All entries of the index."""
         return tuple(entry for entries in self._models.values() for entry in entries)
 
+    def count(self, state: State) -> int:
+        """How many entries are in a state."""
+        return sum(entry.state == state for entry in self.entries)
+
     @property
     def ready(self) -> bool:
         """Whether at least one model is ready."""

@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-
-from service.models.registry import Registry, State
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # folder through which the client library's processes share metrics
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -30,11 +26,10 @@ class Metrics:
     """The metrics of one app; each app in a process has its own. Their help texts document them.
 
     Args:
-        models: the models, counted by state at each scrape.
         replica: label of every sample, with its process, if a scrape reaches one of several replicas; empty for none.
     """
 
-    def __init__(self, models: Registry, replica: str = "") -> None:
+    def __init__(self, replica: str = "") -> None:
         registry = _ReplicaRegistry(replica) if replica else CollectorRegistry()
         counter = partial(Counter, namespace="kanscope", registry=registry)
         gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
@@ -66,11 +61,10 @@ class Metrics:
         self.unprepared = gauge(
             "unprepared_outputs", "Model outputs whose global results are still to be computed in advance."
         )
-        self._by_state = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
-        self._model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
+        self.models = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
+        self.model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
         build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
-        self._models = models
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         # Finding a metric by its labels is slow.
         self._of_route = cache(lambda route, status: (requests.labels(route, status), seconds.labels(route)))
@@ -95,13 +89,9 @@ class Metrics:
         self._watched.append((gauge, number))
 
     def refresh(self) -> None:
-        """Sets the watched gauges, and those of the models, so that other processes see their current values."""
+        """Sets the watched gauges, so that other processes see their current values."""
         for gauge, number in self._watched:
             gauge.set(number())
-        tally = Tally(entry.state for entry in self._models.entries)
-        for state in get_args(State):
-            self._by_state.labels(state).set(tally[state])
-        self._model_bytes.set(self._models.n_bytes)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Records an answered request."""

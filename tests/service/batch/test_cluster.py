@@ -29,7 +29,7 @@ NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}  # or the command runs outside of it
 CLUSTER = """
 import ray
-from service.engines import join_cluster
+from service.batch import join_cluster
 join_cluster(2, log_to_driver=False)
 print(ray.get_runtime_context().gcs_address, flush=True)
 input()

@@ -35,7 +35,7 @@ def watch_while(steps, registry, seconds=0.01):
     """Runs the watch during the steps, each of which changes something and yields a condition to wait for."""
 
     async def run():
-        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics(registry))
+        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics())
         work.start()
         kept = GlobalResults(64, work, registry.defaults)
         watch = Watch(registry, kept.prepare, seconds)

@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from readmes import EVERYTHING
 
 from service.app import create_app
-from service.models.registry import Registry
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -31,7 +30,7 @@ def of(known, name):
 
 @pytest.fixture
 def metrics(folder):
-    return Metrics(Registry(folder))
+    return Metrics()
 
 
 def expose(metrics):
@@ -121,13 +120,13 @@ def test_two_apps_share_nothing(metrics, folder):
     """Each app has its own metrics, even in one process."""
     metrics.batch_windows.observe(5)
     assert expose(metrics)[("kanscope_batch_windows_count",)] == 1
-    assert expose(Metrics(Registry(folder)))[("kanscope_batch_windows_count",)] == 0
+    assert expose(Metrics())[("kanscope_batch_windows_count",)] == 0
 
 
 def test_a_replica_names_itself_in_every_sample(folder):
     """Replicas have a label with their name; a single process has none."""
     for replica, labels in (("r1", {("r1", str(os.getpid()))}), ("", {(None, None)})):
-        text = Metrics(Registry(folder), replica).expose("")[0].decode()
+        text = Metrics(replica).expose("")[0].decode()
         found = [sample.labels for family in parse(text) for sample in family.samples]
         assert {(one.get("replica"), one.get("pid")) for one in found} == labels
 

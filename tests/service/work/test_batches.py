@@ -13,7 +13,7 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model
 from kanmodel.computing import pause
-from service.models.registry import Registry, Served
+from service.models.registry import Served
 from service.operations import explanations
 from service.operations.explain import read_question
 from service.settings import Settings
@@ -24,7 +24,7 @@ from service.work.executor import BATCH_EXPLANATIONS, N_SLICES, Executor
 
 
 def make_executor():
-    return Executor(Bounds(requests=1000, forecasts=1000, explanations=1000, n_bytes=1 << 30), Metrics(Registry(None)))
+    return Executor(Bounds(requests=1000, forecasts=1000, explanations=1000, n_bytes=1 << 30), Metrics())
 
 
 def run(scenario):

@@ -20,7 +20,6 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError, Model, NonFiniteError
 from kanmodel.computing import pause
-from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError, NotReadyError, OverloadedError
 from service.wire.security import OWNER
@@ -36,7 +35,7 @@ ALONE = 7  # explanations of one owner, of 10
 
 
 def make_executor(bounds=BOUNDS):
-    return Executor(bounds, Metrics(Registry(None)))
+    return Executor(bounds, Metrics())
 
 
 def run(scenario, bounds=BOUNDS):

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
-from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER
@@ -382,7 +381,7 @@ def run_executor(scenario, in_place):
     """The same with an executor, whose forecasts are under test."""
 
     async def start():
-        work = Executor(Bounds(1, 2000, 10, 1 << 30), Metrics(Registry(None)))
+        work = Executor(Bounds(1, 2000, 10, 1 << 30), Metrics())
         work._forecasts._in_place.update(in_place)
         work.start()
         try:

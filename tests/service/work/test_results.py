@@ -13,7 +13,7 @@ from kanmodel import Model, NonFiniteError
 from kanmodel import model as core
 from kanmodel.checkpoint import Reference, load_checkpoint, save_checkpoint
 from kanmodel.explain.pruning import PruningRule, Thresholds
-from service.models.registry import Registry, Served
+from service.models.registry import Served
 from service.models.repository import BUNDLED
 from service.telemetry.metrics import Metrics
 from service.work.budget import Bounds
@@ -57,7 +57,7 @@ def run(scenario, size=64, served=()):
     """The result of a scenario, a coroutine that takes results."""
 
     async def start():
-        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics(Registry(None)))
+        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics())
         work.start()
         try:
             return await scenario(GlobalResults(size, work, lambda: {one.checkpoint: one for one in served}))
