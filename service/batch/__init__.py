@@ -7,7 +7,10 @@ run        a whole run, resumed from the finished parts, in threads of this proc
 cluster    the engine that explains on Ray
 """
 
-from typing import Literal
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048  # rows of the table per file of the result
