@@ -188,19 +188,18 @@ def _require_object(document: Any) -> dict[str, Any]:
 
 def _refuse_counts(data: bytes, limits: Limits) -> None:
     """Refuses what holds more strings, values or lists than a valid request, before a parser makes objects of them."""
-    shape = ", ".join(map(str, limits.window_shape))
-    counts = []
-    if len(data) > 3 * limits.strings:  # a string has two quotes, and a comma or colon after it
-        most = f"the {limits.strings} of a request to this model"
-        counts.append((_count(data, '"') // 2, limits.strings, "names and strings", most))
     if len(data) > LARGE:
-        most = f"{limits.windows} instances (max_windows) of [{shape}] have"
-        counts.append((_count(data, ","), limits.values, "values", most))
-        counts.append((_count(data, "[") + _count(data, "{"), limits.lists, "lists and objects", most))
-    for n, limit, what, most in counts:
-        if n > limit:
-            _refuse_depth(data, limits.depth)
-            raise invalid_value("body", f"holds {n} {what}, more than {most}")
+        shape = ", ".join(map(str, limits.window_shape))
+        n_values, n_lists = _count(data, ","), _count(data, "[") + _count(data, "{")
+        for n, most, what in ((n_values, limits.values, "values"), (n_lists, limits.lists, "lists and objects")):
+            if n > most:
+                of = f"{limits.windows} instances (max_windows) of [{shape}]"
+                raise invalid_value("body", f"holds {n} {what}, more than {of} have")
+    can_exceed = len(data) > 3 * limits.strings  # a string has two quotes, and a comma or colon after it
+    if can_exceed and (n := _count(data, '"') // 2) > limits.strings:
+        _refuse_depth(data, limits.depth)
+        of = f"the {limits.strings} of a request to this model"
+        raise invalid_value("body", f"holds {n} names and strings, more than {of}")
 
 
 def _count(data: bytes, byte: str) -> int:

@@ -30,16 +30,16 @@ BODY = {"instances": WINDOWS.tolist()}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
+def models(tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
     for name, model in (("plain", PLAIN), ("grouped", GROUPED)):
-        save_checkpoint(model, folder / f"{name}.safetensors")
-    return folder
+        save_checkpoint(model, models / f"{name}.safetensors")
+    return models
 
 
 @pytest.fixture(scope="module")
-def client(folder):
-    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
+def client(models):
+    with TestClient(create_app(Settings(models=models)), base_url="http://localhost:8000") as client:
         poll(lambda: client.get("/readyz").status_code == 200)
         yield client
 
@@ -180,7 +180,7 @@ def test_a_tensor_by_group_takes_groups(client):
 @pytest.mark.parametrize(
     ("name", "members"), [("plain", {"groups": GROUPS, "segments": SEGMENTS}), ("grouped", {"groups": None})]
 )
-def test_a_receipt_repeats_groups(client, folder, name, members, run, tmp_path):
+def test_a_receipt_repeats_groups(client, models, name, members, run, tmp_path):
     """The receipt records the groups, so that repeating does not depend on those of the checkpoint."""
     body = json.dumps({**BODY, **members, "receipt": True})
     answer = client.post(f"/v1/models/{name}:explain", content=body, headers={"content-type": "application/json"})
@@ -188,16 +188,16 @@ def test_a_receipt_repeats_groups(client, folder, name, members, run, tmp_path):
     (tmp_path / "answer.json").write_bytes(answer.content)
     (tmp_path / "body.json").write_text(body)
     arguments = ("--receipt", tmp_path / "answer.json", "--input", tmp_path / "body.json")
-    code, out, err = run("explain", *arguments, folder / f"{name}.safetensors")
+    code, out, err = run("explain", *arguments, models / f"{name}.safetensors")
     assert code == 0, out + err
 
 
-def test_tables_have_columns_of_groups(folder, run, tmp_path):
+def test_tables_have_columns_of_groups(models, run, tmp_path):
     """Columns of groups follow those of the features, each the sum of its members; without groups there are none."""
     rows = pl.DataFrame(np.random.default_rng(0).normal(size=(30, 4)), schema=["f0", "f1", "f2", "f3"])
     rows.write_csv(tmp_path / "rows.csv")
     for name in ("grouped", "plain"):
-        code, _, err = run("explain", folder / f"{name}.safetensors", tmp_path / "rows.csv", "-o", tmp_path / name)
+        code, _, err = run("explain", models / f"{name}.safetensors", tmp_path / "rows.csv", "-o", tmp_path / name)
         assert code == 0, err
     found, plain = (pl.read_parquet(tmp_path / name / "*.parquet") for name in ("grouped", "plain"))
     assert set(found.columns) - set(plain.columns) == {"contribution_pair", "contribution_three"}
@@ -205,13 +205,13 @@ def test_tables_have_columns_of_groups(folder, run, tmp_path):
     np.testing.assert_allclose(found["contribution_pair"], pair, atol=1e-12)
 
 
-def test_one_window_is_printed_with_its_groups(folder, run):
+def test_one_window_is_printed_with_its_groups(models, run):
     """As a table, whose actual value is that of the window, and as JSON."""
-    code, out, _ = run("explain", folder / "grouped.safetensors")
+    code, out, _ = run("explain", models / "grouped.safetensors")
     assert code == 0 and "pair: f0, f3 together" in out
     (actual,) = (line for line in out.splitlines() if "actual value" in line)
-    assert f"{load(folder / 'grouped.safetensors').reference.targets[-1, 0]:+.4f}" in actual
-    code, out, _ = run("explain", folder / "grouped.safetensors", "--json")
+    assert f"{load(models / 'grouped.safetensors').reference.targets[-1, 0]:+.4f}" in actual
+    code, out, _ = run("explain", models / "grouped.safetensors", "--json")
     assert list(json.loads(out)["contributions_by_group"]) == ["pair", "three", "f2"]
 
 
