@@ -25,15 +25,9 @@ class Share:
     eighth. For of `n` others, when one last takes something that makes it hold more than an eighth, all hold at most
     what is open; after that it can take nothing, and the others `n - 1` eighths.
 
-    Args:
-        limit: the most that all owners may hold together; below 8, nothing is reserved.
-        reserved: eighths that are reserved.
-
     Attributes:
-        limit: as given.
-        largest: the most that one owner may hold.
-        small: what a small holder may hold: an eighth.
-        taken: what all owners hold.
+        limit: the most that all owners may hold together, `taken` what they hold; below 8, nothing is reserved.
+        small: what a small holder may hold, an eighth; `largest` what one owner may.
     """
 
     def __init__(self, limit: int, reserved: int = RESERVED_PLACES) -> None:
@@ -63,19 +57,14 @@ class Share:
 
 
 class Claim:
-    """What one request holds: a place or none, and bytes. It is a context, released at its end.
-
-    Args:
-        owner: who is charged.
-        place: the limit of which it holds a place; None if it holds bytes only.
-        pools: the limits on its bytes.
-    """
+    """What one request holds for its owner: a place or none, and bytes of pools. A context, released at its end."""
 
     __slots__ = ("_n_bytes", "_owner", "_place", "_pools")
 
-    def __init__(self, owner: Owner, place: Share | None, pools: tuple[Share, ...]) -> None:
-        self._owner, self._place, self._pools = owner, place, pools
-        self._n_bytes = 0
+    def __init__(self, owner: Owner, place: Share | None, pools: tuple[Share, ...], n_bytes: int) -> None:
+        self._owner, self._place, self._pools, self._n_bytes = owner, place, pools, 0
+        if n_bytes:
+            self.grow(n_bytes)
         if place is not None:
             place.take(owner)
 
@@ -122,28 +111,16 @@ def _megabytes(n_bytes: int) -> str:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits on pending work per process.
+    """Limits on pending work per process."""
 
-    Attributes:
-        requests: requests that are answered, `max_concurrent`, besides those for health and metrics.
-        forecasts: requests that wait for a forecast, `max_queue`.
-        explanations: other requests that wait or are computed, `max_explanations`.
-        n_bytes: memory of all requests together, `max_work_bytes`.
-    """
-
-    requests: int
-    forecasts: int
-    explanations: int
-    n_bytes: int
+    requests: int  # that are answered, `max_concurrent`, besides those for health and metrics
+    forecasts: int  # requests that wait for one, `max_queue`
+    explanations: int  # other requests that wait or are computed, `max_explanations`
+    n_bytes: int  # memory of all requests together, `max_work_bytes`
 
 
 class Budget:
-    """The limits. Classes have places of their own, explanations at most half of the bytes; owners share each limit.
-
-    Attributes:
-        places: usage of the places, by class.
-        pools: usage of the bytes, by class.
-    """
+    """The limits of `places` and of `pools` of bytes by class; explanations have half of the bytes."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.places: dict[Place, Share] = {
@@ -158,37 +135,23 @@ class Budget:
             "explanation": Share(int(bounds.n_bytes * EXPLAINING_SHARE), RESERVED_BYTES),
             "background": Share(UNLIMITED),
         }
-        total = Share(bounds.n_bytes, RESERVED_BYTES)
+        total, unlimited = Share(bounds.n_bytes, RESERVED_BYTES), Share(UNLIMITED)
         self._pools_of: dict[Place, tuple[Share, ...]] = {
-            "forecast": (self.pools["forecast"], total),
-            "explanation": (self.pools["explanation"], total),
-            "background": (self.pools["background"],),
+            kind: (pool, unlimited if kind == "background" else total) for kind, pool in self.pools.items()
         }
 
     def claim(self, kind: Place, n_bytes: int = 0, place: bool = True) -> Claim:
-        """A place and bytes for the owner of the current request. Background work is never refused.
-
-        Args:
-            kind: the class.
-            n_bytes: bytes to begin with.
-            place: whether it takes a place, or only bytes.
+        """A place, or none, and bytes for the owner of the current request. Background work is never refused.
 
         Raises:
             BusyError: no place is free for the owner, of those of requests or probes.
+            OverloadedError: no place of another class, or not enough bytes.
             DataError: the bytes exceed the limit of the class even without other requests.
-            OverloadedError: no place, or not enough bytes, are free for the owner at the moment.
         """
         owner, places = OWNER.get(), self.places[kind] if place else None
         if places is not None and not places.has_room(owner):
             raise _refusal(kind, places, owner)
-        claim = Claim(owner, places, self._pools_of.get(kind, ()))
-        if n_bytes:
-            try:
-                claim.grow(n_bytes)
-            except Exception:
-                claim.release()
-                raise
-        return claim
+        return Claim(owner, places, self._pools_of.get(kind, ()), n_bytes)
 
 
 def _refusal(kind: Place, places: Share, owner: Owner) -> BusyError | OverloadedError:

@@ -24,16 +24,11 @@ OVERHEAD = 2048  # bytes of an entry besides its bodies and its key: objects, he
 
 @dataclass(frozen=True)
 class Form:
-    """The plain or the compressed representation of an answer, with all its headers."""
+    """The plain or the compressed representation of an answer, with the headers that describe it."""
 
     body: bytes
     etag: bytes
     headers: RawHeaders
-
-    @classmethod
-    def of(cls, body: bytes, etag: bytes, headers: RawHeaders) -> Form:
-        """A form of a body; `headers` are those that describe it."""
-        return cls(body, etag, [*headers, (b"content-length", b"%d" % len(body)), (b"etag", etag), *COMMON])
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,8 @@ class Answer:
         compressed = None
         if len(body) >= MIN_COMPRESSED:
             coded = [*headers, (b"content-encoding", b"gzip")]
-            compressed = Form.of(gzip.compress(body, LEVEL, mtime=0), b'"%s-gzip"' % name, coded)
-        return cls(Form.of(body, b'"%s"' % name, headers), compressed)
+            compressed = Form(gzip.compress(body, LEVEL, mtime=0), b'"%s-gzip"' % name, coded)
+        return cls(Form(body, b'"%s"' % name, headers), compressed)
 
     @property
     def size(self) -> int:
@@ -66,7 +61,8 @@ class Answer:
         form = self.compressed if takes and self.compressed else self.plain
         if names_etag(headers.get(b"if-none-match", b""), form.etag):
             return 304, [(b"etag", form.etag), *COMMON], b""
-        return 200, form.headers, form.body
+        length = (b"content-length", b"%d" % len(form.body))
+        return 200, [*form.headers, length, (b"etag", form.etag), *COMMON], form.body
 
 
 def names_etag(if_none_match: bytes, etag: bytes) -> bool:
@@ -91,7 +87,7 @@ class Answers:
     When the served models change, it is cleared, which also frees the models that the answers refer to.
 
     Args:
-        size: capacity in bytes, keys included; the least recently used answers are evicted beyond it.
+        size: capacity in bytes, keys included.
         find_index: returns the served models: a different object after every change.
     """
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from bisect import insort
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
+from itertools import count, repeat
 from typing import Any, TypeVar, cast
 
 from kanmodel.computing import pause, pausing
@@ -25,7 +25,7 @@ from service.wire.errors import NotReadyError
 from service.work.budget import Bounds, Budget, Claim
 from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
 from service.work.jobs import IN_PLACE, SLICE, URGENCY, ComputeThread, Cost, Job, Kind, StoppedError
-from service.work.waiting import Batches, Deadline, Turns, Waiter
+from service.work.waiting import Batches, Deadline, Turns, Waiter, resolve
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -39,10 +39,6 @@ GRACE = 2.0  # seconds to wait at shutdown for a thread that does not pause
 
 class Executor:
     """Runs the computations of one event loop.
-
-    Args:
-        bounds: limits on pending work.
-        metrics: the metrics that are updated.
 
     Attributes:
         claim: a place and bytes for a request while it is read, or while it waits for its parts; see `Budget.claim`.
@@ -71,7 +67,7 @@ class Executor:
     def start(self, make_thread: Callable[[str, bool], ComputeThread] = ComputeThread) -> None:
         """Starts the threads."""
         sys.setswitchinterval(SWITCH)
-        self._forecasts.start(make_thread("forecasts", False))
+        self._forecasts.thread = make_thread("forecasts", False)
         self._make_thread = make_thread
         self._idle = [make_thread("work", True) for _ in range(N_RUNNING)]
         self._dispatch()
@@ -83,11 +79,8 @@ class Executor:
         another thread, so that forecasts do not wait for it.
 
         Raises:
-            DataError: it would take more memory than forecasts may.
             NonFiniteError: a forecast is not finite.
-            DeadlineError: the deadline has passed.
-            NotReadyError: the service is stopping.
-            OverloadedError: too many requests wait.
+            DataError: as `run`, and likewise the other errors.
         """
         self._refuse_closed()
         n_windows, n_bytes = request.most_windows, request.reading.n_bytes
@@ -120,8 +113,7 @@ class Executor:
             cost: its estimated cost.
             key: identity of the result, for single flight; None if no other request can share it.
             deadline: when to stop waiting; None if the caller handles it.
-            claim: what the request holds already; the function is then a part of it, which yields to others at each
-                pause, those of the same owner too.
+            claim: what the request holds already; the function is then a part of it, and yields at each pause to all.
 
         Raises:
             DataError: it would take more memory than its class may.
@@ -142,7 +134,9 @@ class Executor:
             job.waiters.append(waiter)
             job.urgency = min(job.urgency, URGENCY[kind])  # background work that a request now waits for
             self._dispatch()
-        return cast(Result, await self._wait(waiter, deadline))
+        if deadline is not None:
+            deadline.watch(waiter.outcome)
+        return cast(Result, await self._wait(waiter))
 
     async def run_together(
         self,
@@ -161,21 +155,20 @@ class Executor:
             compute: returns the result or the error of each item of a batch.
             item: the argument.
             size: how much of a batch it takes, of `BATCH_EXPLANATIONS`.
-            deadline: when to stop waiting; None if the caller handles it.
+            deadline: as of `run`.
         """
         self._refuse_closed()
-        waiter = Waiter(item, size)
+        waiter = Waiter(item, size, deadline)
         self._batches.put(key, waiter)
         if key not in self._latest:
             self._begin_batch(key, compute)
-        return cast(Result, await self._wait(waiter, deadline))
+        return cast(Result, await self._wait(waiter))
 
     async def close(self) -> None:
         """Cancels running jobs at their next pause, refuses waiting ones, and waits until the threads are idle."""
         self._closed = True
         while batch := self._batches.take():
-            for waiter in batch:
-                waiter.resolve(_stopping())
+            resolve(batch, repeat(_stopping()))
         for job in [*self._waiting]:
             self._cancel(job, _stopping())
         for job in self._running:
@@ -186,9 +179,9 @@ class Executor:
             await asyncio.sleep(0.005)
         for job in self._running:
             job.resolve(_stopping())
-        self._forecasts.close()
-        for thread in (*self._idle, *(job.thread for job in self._running if job.thread is not None)):
-            thread.close()
+        for thread in (self._forecasts.thread, *self._idle, *(job.thread for job in self._running)):
+            if thread is not None:
+                thread.close()
 
     def _begin_batch(self, key: Hashable, compute: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         """Begins the next batch of a key, if any item waits; another one may begin after it, or after some slices."""
@@ -216,9 +209,7 @@ class Executor:
         self._waiting.append(job)
         self._dispatch()
 
-    async def _wait(self, waiter: Waiter, deadline: Deadline | None) -> Any:
-        if deadline is not None:
-            deadline.watch(waiter.outcome)
+    async def _wait(self, waiter: Waiter) -> Any:
         try:
             with span("wait"):
                 return await waiter.outcome
@@ -231,16 +222,13 @@ class Executor:
 
     def _cancel(self, job: Job, error: BaseException | None = None) -> None:
         """Ends a job before it begins, or at its pause: there it keeps its place and bytes until then."""
-        if error is not None:
-            job.resolve(error)
+        self._resolve(job, error)
         job.stopped.set()
-        self._forget_key(job)
-        job.then()
         if job in self._running:
             return
         self._waiting.remove(job)
         if job.thread is None:
-            self._settle(job, error)
+            job.release()
         else:  # it is paused, and ends in no time
             self._ending.add(job)
             job.thread.resume()
@@ -285,13 +273,12 @@ class Executor:
             job.thread.resume()
             return
         self._end_turn(job)
-        if job.is_part:
+        if job.claim is None:
             job.arrival = _now()
         insort(self._waiting, job, key=lambda one: one.arrival)
         self._dispatch()
 
     def _end_turn(self, job: Job) -> None:
-        """Charges a running job to the owner in whose turn it ran."""
         self._running.remove(job)
         self._turns.charge(job.owner, _now() - job.begun)
 
@@ -305,48 +292,37 @@ class Executor:
             self._idle.append(thread)
         if error is not None:
             result = _stopping() if isinstance(error, StoppedError) else error
-        self._settle(job, result)
+        job.release()
+        self._resolve(job, result)
         if not self._closed:
             self._dispatch()
 
-    def _settle(self, job: Job, result: Any) -> None:
-        """Returns a job's place and bytes, and resolves the futures of its waiters."""
-        self._forget_key(job)
-        if job.claim is not None:
-            job.claim.release()
+    def _resolve(self, job: Job, result: Any) -> None:
+        """Gives the requests of a job their result; no other can join it then."""
+        if self._by_key.get(job.key) is job:
+            del self._by_key[job.key]
         job.resolve(result)
         job.then()
 
-    def _forget_key(self, job: Job) -> None:
-        if job.key is not None and self._by_key.get(job.key) is job:
-            del self._by_key[job.key]
-
     def _time_slices(self, function: Callable[[], Result], after_slices: Callable[[], Any] = lambda: None) -> Result:
         """On a thread: times each slice, without the time during which others run; calls back after `N_SLICES`."""
-        n_slices = 0
+        numbers = count(1)
         with ExitStack() as of_slice:
-            of_slice.enter_context(self._time_slice())
+
+            def begin_slice() -> None:
+                of_slice.enter_context(self._metrics.slice_seconds.time())
+                of_slice.enter_context(span("slice"))
 
             def pause_timed() -> None:
-                nonlocal n_slices
-                n_slices += 1
-                if n_slices == N_SLICES:
+                if next(numbers) == N_SLICES:
                     after_slices()
                 of_slice.close()
                 pause()
-                of_slice.enter_context(self._time_slice())
+                begin_slice()
 
+            begin_slice()
             with pausing(pause_timed):
                 return function()
-
-    @contextmanager
-    def _time_slice(self) -> Iterator[None]:
-        start = perf_counter()
-        try:
-            with span("slice"):
-                yield
-        finally:
-            self._metrics.slice_seconds.observe(perf_counter() - start)
 
     def _refuse_closed(self) -> None:
         if self._closed:

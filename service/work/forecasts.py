@@ -8,12 +8,13 @@ request is also parsed and answered there: each hand-over to a thread costs as m
 from __future__ import annotations
 
 import asyncio
+import timeit
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, repeat
 from time import thread_time
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -22,77 +23,48 @@ from kanmodel.model import Model
 from service.telemetry.observation import span
 from service.work.budget import Budget
 from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost
-from service.work.waiting import Batches, Deadline, Waiter
+from service.work.waiting import Batches, Deadline, Waiter, resolve
 
 Result = TypeVar("Result")
 BATCH_WINDOWS = 512  # of a batch, beyond which throughput no longer grows, but memory does
 N_TIMED = 64  # windows whose forecast is timed
-N_TIMINGS = 5  # the shortest counts, since other load only ever adds
+N_TIMINGS = 5
 N_MODELS = 1000  # whose timings are kept
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastRequest(Generic[Result]):
-    """A request for forecasts: how it is parsed before, and answered after.
-
-    Attributes:
-        model: the model.
-        read: returns its windows, (n, lookback, n_features), original units.
-        describe: returns the answer for windows and their forecasts, (n, n_outputs), original units.
-        reading: cost of `read`.
-        describing: cost of `describe`, by the windows.
-        most_windows: upper bound of its windows.
-    """
+    """A request for forecasts: how it is parsed before, and answered after."""
 
     model: Model
-    read: Callable[[], Array]
-    describe: Callable[[Array, Array], Result]
+    read: Callable[[], Array]  # its windows, (n, lookback, n_features), original units
+    describe: Callable[[Array, Array], Result]  # the answer for windows and their forecasts, (n, n_outputs)
     reading: Cost = FREE
     describing: Callable[[Array], Cost] = lambda _: FREE
-    most_windows: int = 1
+    most_windows: int = 1  # upper bound
 
 
 class Forecasts:
-    """Batches the forecasts of all requests.
-
-    Args:
-        budget: the limits on pending work.
-        observe_batch: called with the number of windows of each batch.
-
-    Attributes:
-        is_busy: whether the thread is computing.
-    """
+    """Batches the forecasts of all requests, and observes the number of windows of each batch."""
 
     def __init__(self, budget: Budget, observe_batch: Callable[[int], None]) -> None:
         self._budget = budget
         self._observe_batch = observe_batch
-        self._thread: ComputeThread | None = None
-        self.is_busy = False
-        self._arrived: list[tuple[Waiter, Deadline]] = []  # in this iteration of the event loop
+        self.thread: ComputeThread | None = None  # once started
+        self.is_busy = False  # whether the thread is computing
+        self._arrived: list[Waiter] = []  # in this iteration of the event loop
         self._n_arrived = 0  # in this iteration, the one computed at once included
         self._arrive_alone = True  # whether the last iteration with forecasts had a single one
         self._batches = Batches(BATCH_WINDOWS)  # for the thread, by checkpoint
         self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
-
-    def start(self, thread: ComputeThread) -> None:
-        """Begins to use its thread."""
-        self._thread = thread
-
-    def close(self) -> None:
-        """Ends the thread."""
-        if self._thread is not None:
-            self._thread.close()
 
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others that wait for the same model; one that arrives alone at once.
 
         Args:
             model: the model.
-            windows: (n, lookback, n_features), original units.
+            windows: (n, lookback, n_features), original units; the forecasts are (n, n_outputs).
             deadline: when to stop waiting.
-
-        Returns:
-            (n, n_outputs), original units.
 
         Raises:
             NonFiniteError: a forecast is not finite.
@@ -106,67 +78,52 @@ class Forecasts:
                 self._observe_batch(len(windows))
                 with span("forecast", windows=len(windows)):
                     return model.predict(windows)
+        request = ForecastRequest(model, lambda: windows, lambda _, predictions: predictions)
         with self._budget.claim("forecast"):
-            waiter = Waiter(ForecastRequest(model, lambda: windows, _take_predictions), len(windows))
-            self._arrived.append((waiter, deadline))
+            waiter = Waiter(request, len(windows), deadline)
+            self._arrived.append(waiter)
             with span("wait"):
-                predictions: Array = await waiter.outcome
-                return predictions
+                return cast(Array, await waiter.outcome)
 
-    async def answer(
-        self, request: ForecastRequest[Result], n_windows: int, n_bytes: int, deadline: Deadline
-    ) -> Result:
-        """Parses, forecasts and answers a request on the thread; see `Executor.answer`.
-
-        Args:
-            request: the request.
-            n_windows: their number, or an upper bound.
-            n_bytes: memory that it takes.
-            deadline: when to stop waiting.
-        """
+    async def answer(self, request: ForecastRequest[Result], size: int, n_bytes: int, deadline: Deadline) -> Result:
+        """Parses, forecasts and answers a request on the thread, with at most `size` windows; see `Executor.answer`."""
         with self._budget.claim("forecast", n_bytes):
-            waiter = Waiter(request, n_windows)
-            self._wait_for_thread(waiter, deadline)
+            waiter = Waiter(request, size, deadline)
+            self._batches.put(request.model.checkpoint, waiter)
             self._dispatch()
             with span("wait"):
-                answer: Result = await waiter.outcome
-                return answer
+                return cast(Result, await waiter.outcome)
 
     def _end_iteration(self) -> None:
         """Computes what has arrived in this iteration of the loop, in place if that is quick."""
         self._arrive_alone, self._n_arrived = self._n_arrived == 1, 0
-        by_model: dict[str | None, list[tuple[Waiter, Deadline]]] = {}
-        for waiter, deadline in self._arrived:
+        by_model: dict[str | None, list[Waiter]] = {}
+        for waiter in self._arrived:
             if not waiter.outcome.done():
-                by_model.setdefault(waiter.item.model.checkpoint, []).append((waiter, deadline))
+                by_model.setdefault(waiter.item.model.checkpoint, []).append(waiter)
         self._arrived = []
         share = 0.0  # of the time for which forecasts may block the loop
-        for checkpoint, arrived in by_model.items():
-            n_windows = sum(waiter.size for waiter, _ in arrived)
+        for checkpoint, batch in by_model.items():
+            n_windows = sum(waiter.size for waiter in batch)
             in_place = self._in_place.get(checkpoint, 0)
             if n_windows <= in_place * (1 - share):
                 share += n_windows / in_place
-                batch = [waiter for waiter, _ in arrived]
-                _resolve(batch, self._compute(batch))
+                resolve(batch, self._compute(batch))
             else:
-                for waiter, deadline in arrived:
-                    self._wait_for_thread(waiter, deadline)
+                for waiter in batch:
+                    self._batches.put(checkpoint, waiter)
         self._dispatch()
-
-    def _wait_for_thread(self, waiter: Waiter, deadline: Deadline) -> None:
-        deadline.watch(waiter.outcome)
-        self._batches.put(waiter.item.model.checkpoint, waiter)
 
     def _dispatch(self) -> None:
         """Hands the free thread everything that waits for one model."""
-        if not self.is_busy and self._thread is not None and (batch := self._batches.take()):
+        if not self.is_busy and self.thread is not None and (batch := self._batches.take()):
             self.is_busy = True
-            self._thread.give(partial(self._compute, batch), partial(self._finish, batch))
+            self.thread.give(partial(self._compute, batch), partial(self._finish, batch))
 
     def _finish(self, batch: Sequence[Waiter], results: Any, error: BaseException | None) -> None:
         """Resolves every future of a batch, whatever happened on the thread."""
         self.is_busy = False
-        _resolve(batch, results if error is None else [error] * len(batch))
+        resolve(batch, results if error is None else repeat(error))
         self._dispatch()
 
     def _compute(self, batch: Sequence[Waiter]) -> list[Any]:
@@ -184,16 +141,7 @@ class Forecasts:
             for one, predictions in zip(read, read[0].context.run(_forecast, model, windows), strict=True):
                 failed = isinstance(predictions, Exception)
                 answers[one] = predictions if failed else one.attempt(one.item.describe, answers[one], predictions)
-        return [answers[one] for one in batch]
-
-
-def _take_predictions(_: Array, predictions: Array) -> Array:
-    return predictions
-
-
-def _resolve(batch: Sequence[Waiter], results: Sequence[Any]) -> None:
-    for waiter, result in zip(batch, results, strict=True):
-        waiter.resolve(result)
+        return [*answers.values()]
 
 
 def _forecast(model: Model, windows: Sequence[Array]) -> list[Array | Exception]:
@@ -210,18 +158,13 @@ def _forecast(model: Model, windows: Sequence[Array]) -> list[Array | Exception]
 def _measure_in_place(model: Model) -> int:
     """How many windows a model forecasts in `IN_PLACE` seconds, by linear extrapolation from one and from several."""
     windows = model.scaling.features_to_original(model.loaded.reference.windows[:N_TIMED])
-    one = _measure_forecast(model, windows[:1])
+
+    def measure(n: int) -> float:
+        """CPU seconds of this thread, which other load does not affect; the least, since that only ever adds."""
+        return min(timeit.repeat(lambda: model.predict(windows[:n]), timer=thread_time, number=1, repeat=N_TIMINGS))
+
+    one = measure(1)
     if one > IN_PLACE:
         return 0
-    per_window = max(_measure_forecast(model, windows) - one, 1e-9) / max(len(windows) - 1, 1)
+    per_window = max(measure(N_TIMED) - one, 1e-9) / max(len(windows) - 1, 1)
     return min(int(1 + (IN_PLACE - one) / per_window), BATCH_WINDOWS)
-
-
-def _measure_forecast(model: Model, windows: Array) -> float:
-    """CPU seconds of this thread, which other load does not affect."""
-    seconds = []
-    for _ in range(N_TIMINGS):
-        start = thread_time()
-        model.predict(windows)
-        seconds.append(thread_time() - start)
-    return min(seconds)

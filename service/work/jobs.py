@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import repeat
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread, get_native_id
 from typing import TYPE_CHECKING, Any, Literal
 
 from kanmodel.data import Array
 from service.wire.security import Owner
-from service.work.waiting import Waiter
+from service.work.waiting import Waiter, resolve
 
 if TYPE_CHECKING:
     from service.work.budget import Claim
@@ -28,15 +29,10 @@ NICE = 10  # how much less urgent: forecasts get nine tenths of a shared core
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated cost of a computation, or of one of its parts: `PARSED_BYTE * len(body)`.
+    """Estimated cost of a computation, or of one of its parts: `PARSED_BYTE * len(body)`."""
 
-    Attributes:
-        seconds: processor time.
-        n_bytes: memory that it holds from its admission to its end.
-    """
-
-    seconds: float
-    n_bytes: int = 0
+    seconds: float  # of a processor
+    n_bytes: int = 0  # of memory, from its admission to its end
 
     def __mul__(self, n: int) -> Cost:
         """The cost of n such parts."""
@@ -90,54 +86,31 @@ class StoppedError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A computation that waits for a thread or runs on one.
+    """A computation that waits for a thread or runs on one."""
 
-    Attributes:
-        function: the computation, with pauses between slices if it is long.
-        urgency: its priority, see `URGENCY`.
-        cost: its estimated cost.
-        waiters: the requests that wait for it.
-        arrival: when it was admitted, by the clock of the event loop.
-        key: identity of the result, such as a checkpoint and a question; None if it cannot be shared.
-        claim: its place and bytes; None for a part of a request, which has its own.
-        batch: the requests that get results of their own, in their order; empty if all get the same.
-        then: called when the next batch may begin.
-        lane: the lane in which it runs; None before.
-        thread: its thread, once it has begun.
-        owner: whose turn it runs in.
-        begun: when that turn began.
-        must_yield: whether another job is to run at its next pause.
-        stopped: set once it is cancelled.
-    """
-
-    function: Callable[[], Any]
-    urgency: int
+    function: Callable[[], Any]  # with pauses between slices if it is long
+    urgency: int  # see `URGENCY`
     cost: Cost
-    waiters: list[Waiter]
-    arrival: float
-    key: Hashable = None
-    claim: Claim | None = None
-    batch: Sequence[Waiter] = ()
-    then: Callable[[], None] = lambda: None
-    lane: Lane | None = None
-    thread: ComputeThread | None = None
-    owner: Owner = ""
+    waiters: list[Waiter]  # the requests that wait for it
+    arrival: float  # when it was admitted, by the clock of the event loop
+    key: Hashable = None  # of the result, such as a checkpoint and a question; None if it cannot be shared
+    claim: Claim | None = None  # its place and bytes; None for a part of a request, which has its own
+    batch: Sequence[Waiter] = ()  # requests that get results of their own, in their order; empty if all get the same
+    then: Callable[[], None] = lambda: None  # called when the next batch may begin
+    lane: Lane | None = None  # in which it runs
+    thread: ComputeThread | None = None  # once it has begun
+    owner: Owner = ""  # whose turn it runs in, which began at `begun`
     begun: float = 0.0
-    must_yield: bool = False
-    stopped: Event = field(default_factory=Event)
+    must_yield: bool = False  # whether another job is to run at its next pause
+    stopped: Event = field(default_factory=Event)  # set once it is cancelled
 
     def is_awaited_by(self, owner: Owner) -> bool:
         """Whether a request of an owner waits for it."""
         return any(waiter.owner == owner for waiter in self.waiters)
 
-    @property
-    def is_part(self) -> bool:
-        """Whether it is a part of a request: those take turns also with others of their owner."""
-        return self.claim is None
-
     def makes_way_for(self, other: Job) -> bool:
-        """Whether it yields to a waiting job at its next pause."""
-        return self.is_part or not other.is_awaited_by(self.owner)
+        """Whether it yields to a waiting job at its next pause: a part of a request also to others of its owner."""
+        return self.claim is None or not other.is_awaited_by(self.owner)
 
     def choose_lane(self) -> Lane:
         """The lane in which it may run; short jobs must not wait for a long one."""
@@ -145,14 +118,18 @@ class Job:
             return "background"
         return "long" if self.cost.seconds > SHORT else "short"
 
+    def release(self) -> None:
+        """Gives its place and bytes back."""
+        if self.claim is not None:
+            self.claim.release()
+
     def resolve(self, result: Any) -> None:
         """Gives every request the result, or its own of a batch; an exception is raised there."""
-        own: dict[Waiter, Any] = {}
-        if self.batch and self.waiters and not isinstance(result, BaseException):
-            own.update(zip(self.batch, result, strict=True))
         waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            waiter.resolve(own.get(waiter, result))
+        if waiters and self.batch and not isinstance(result, BaseException):
+            resolve(self.batch, result)
+        else:
+            resolve(waiters, repeat(result))
 
 
 Done = Callable[[Any, BaseException | None], None]
@@ -161,9 +138,7 @@ Done = Callable[[Any, BaseException | None], None]
 class ComputeThread(Thread):
     """A thread that passes each result or error to a callback on the event loop that started it.
 
-    Args:
-        name: its name in a debugger.
-        nice: whether it has a lower priority.
+    With `nice` it has a lower priority.
     """
 
     def __init__(self, name: str, nice: bool = False) -> None:
@@ -195,11 +170,9 @@ class ComputeThread(Thread):
             del given, function, done, result, error  # an idle thread keeps no references
 
     def pause(self, is_wanted: Callable[[], bool], yield_turn: Callable[[], None]) -> None:
-        """Called by the running function: if another job is due, waits until it is resumed.
+        """Called by the running function: if another job should run first, waits for `resume`.
 
-        Args:
-            is_wanted: whether another job should run first.
-            yield_turn: called on the event loop, which later calls `resume`.
+        `yield_turn` is then called on the event loop, which later resumes it.
         """
         if is_wanted():
             self._loop.call_soon_threadsafe(yield_turn)

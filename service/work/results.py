@@ -28,18 +28,20 @@ from service.work.jobs import UNKNOWN, Cost, Kind
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Points = tuple[FidelityPoint, ...]
+Compute = Callable[[Model, str], Result]  # from a model and the name of an output
+Key = tuple[Hashable, ...]
 N_PREPARED = 5  # results per output that are computed in advance
 N_MEASURED = 10_000  # most timings that are kept
 
 
 class GlobalResults:
-    """Global results of all models, by checkpoint hash.
+    """Global results of all models, by checkpoint hash: `Model` computes them, the executor runs them.
 
-    `Model` computes them, the executor runs them, and they are cached here. Results that one depends on are computed
-    first, so that no thread blocks on another computation.
+    Results that one depends on are computed first, so that no thread blocks on another computation.
 
     Args:
-        size: most results that are cached. Results computed in advance stay as long as their model is served.
+        size: most results that are cached. Those computed in advance stay as long as their model is served.
         work: the executor.
         find_served: returns the models that are served now by hash; None for those that are not in memory.
 
@@ -111,13 +113,11 @@ class GlobalResults:
         key = ("topology", rule)
         return await self._find(lambda model, name: model.topology(name, **vars(rule)), served, output, key, kind)
 
-    async def fidelity_curve(
-        self, served: Served, output: int, metric: Metric, fill: Fill
-    ) -> tuple[FidelityPoint, ...]:
+    async def fidelity_curve(self, served: Served, output: int, metric: Metric, fill: Fill) -> Points:
         """Fidelity by number of edges, in the order of one metric."""
         await self.importance(served, output)
 
-        def trace(model: Model, name: str) -> tuple[FidelityPoint, ...]:
+        def trace(model: Model, name: str) -> Points:
             return model.fidelity_curve(name, metric=metric, fill=fill)
 
         return await self._find(trace, served, output, ("fidelity", metric, fill))
@@ -153,21 +153,13 @@ class GlobalResults:
             raise invalid_value("model", f"has no formula: {error}", "no_formula") from error
 
     async def _find(
-        self,
-        compute: Callable[[Model, str], Result],
-        served: Served,
-        output: int,
-        key: tuple[Hashable, ...],
-        kind: Kind = "explanation",
+        self, compute: Compute[Result], served: Served, output: int, key: Key, kind: Kind = "explanation"
     ) -> Result:
-        """A cached result, or else computed on a thread, by the model and the name of the output.
-
-        Its key, which starts with the kind of result, has the arguments besides.
-        """
+        """A cached result, or else computed on a thread; its key has the kind of result and its arguments."""
         results: Any = Pinned(self._known) if kind == "background" else self._known
         model, name = replace(served.model, results=results), served.model.outputs[output]
         try:
-            with pausing(_refuse):
+            with pausing(_refuse):  # a lookup must not compute
                 return compute(model, name)
         except _UnknownError:
             pass
@@ -190,5 +182,4 @@ class _UnknownError(Exception):
 
 
 def _refuse() -> None:
-    """The pause of a lookup that must not compute."""
     raise _UnknownError

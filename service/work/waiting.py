@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -22,12 +22,7 @@ N_KNOWN = 1000  # owners whose use is remembered
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a request stops waiting.
-
-    Attributes:
-        seconds: the timeout, counted from its arrival.
-        time: the deadline, by the clock of the event loop.
-    """
+    """When a request stops waiting: `time` by the clock of the event loop, `seconds` after its arrival."""
 
     seconds: float
     time: float
@@ -38,11 +33,7 @@ class Deadline:
         return cls(seconds, asyncio.get_running_loop().time() + seconds)
 
     async def wait(self, result: Awaitable[Result]) -> Result:
-        """Awaits a result until the deadline, when it is cancelled.
-
-        Raises:
-            DeadlineError: the deadline has passed.
-        """
+        """Awaits a result until the deadline, when it is cancelled; then raises `DeadlineError`."""
         try:
             async with asyncio.timeout_at(self.time) as timeout:
                 with span("wait"):
@@ -69,32 +60,15 @@ class Deadline:
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A request that waits for a result.
+    """A request that waits for a result."""
 
-    Attributes:
-        item: what is computed for it in a batch.
-        size: how much of a batch that takes.
-        owner: whose request it is.
-        context: the request's, with its span.
-        outcome: future of the result.
-        job: what computes it on a thread of the executor; None before.
-    """
-
-    item: Any = None
+    item: Any = None  # what is computed for it in a batch, of which it takes `size`
     size: int = 1
+    deadline: Deadline | None = None  # when it leaves a queue; None if the caller handles it
     owner: Owner = field(default_factory=OWNER.get)
-    context: Context = field(default_factory=copy_context)
+    context: Context = field(default_factory=copy_context)  # with its span
     outcome: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    job: Job | None = None
-
-    def resolve(self, result: Any) -> None:
-        """Gives it a result, or an exception to raise, unless it has gone."""
-        if self.outcome.done():  # cancelled, or past its deadline
-            return
-        if isinstance(result, BaseException):
-            self.outcome.set_exception(result)
-        else:
-            self.outcome.set_result(result)
+    job: Job | None = None  # what computes it on a thread of the executor
 
     def attempt(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a function in the request's context, or the error that it raises."""
@@ -102,6 +76,17 @@ class Waiter:
             return self.context.run(function, *arguments)
         except Exception as error:
             return error
+
+
+def resolve(waiters: Iterable[Waiter], results: Iterable[Any]) -> None:
+    """Gives each request its result, or the exception to raise, unless it has gone or is past its deadline."""
+    for waiter, result in zip(waiters, results, strict=False):  # a repeated error has no end
+        if waiter.outcome.done():
+            continue
+        if isinstance(result, BaseException):
+            waiter.outcome.set_exception(result)
+        else:
+            waiter.outcome.set_result(result)
 
 
 class Turns:
@@ -149,10 +134,8 @@ class Turns:
 class Batches:
     """Natural batching: what waits for the same computation when a batch of it can begin, forms that batch.
 
-    Nothing waits for a batch to fill, and batches grow with the load.
-
-    Args:
-        largest: size of a batch beyond which it takes no more; a larger item is a batch of its own.
+    Nothing waits for a batch to fill, and batches grow with the load up to the size `largest`; a larger item is a batch
+    of its own.
     """
 
     def __init__(self, largest: int) -> None:
@@ -161,18 +144,20 @@ class Batches:
         self._turns = Turns()  # by size
 
     def put(self, key: Hashable, waiter: Waiter) -> None:
-        """Lets a request wait for a computation."""
+        """Lets a request wait for a computation, until its deadline."""
+        if waiter.deadline is not None:
+            waiter.deadline.watch(waiter.outcome)
         self._waiting.setdefault(key, []).append(waiter)
 
-    def take(self, key: Hashable = None) -> list[Waiter]:
+    def take(self, key: Hashable = None) -> Sequence[Waiter]:
         """The next batch of a computation, empty if nobody waits for it; by default of any of them.
 
-        Owners take turns, and the computations of one owner; of each owner a batch has as much, if it waits for as
-        much.
+        Owners take turns, and the computations of one owner; of each owner a batch has as much, if it waits for that.
         """
         keys = [*self._waiting] if key is None else [key]
         waiting = {of: [one for one in self._waiting.pop(of, ()) if not one.outcome.done()] for of in keys}
-        self._waiting |= (waiting := {of: waiters for of, waiters in waiting.items() if waiters})
+        waiting = {of: waiters for of, waiters in waiting.items() if waiters}
+        self._waiting |= waiting
         if not self._waiting:
             self._turns.forget()
         if not waiting:

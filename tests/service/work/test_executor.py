@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import sys
@@ -617,3 +618,38 @@ def test_a_shared_computation_has_the_turns_of_everyone_who_waits_for_it():
 
     run(scenario)
     assert log[:2] == [0, ALONE - 1] and "twice" not in log
+
+
+def test_a_refused_request_leaves_no_timer(caplog):
+    """The deadline of a request that had no place is not waited for."""
+
+    async def scenario(work):
+        jobs = await start_all(*(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(ALONE)))
+        with pytest.raises(OverloadedError):
+            await work.run(taking(1), "explanation", UNKNOWN, "refused", Deadline.after(5))
+        await asyncio.sleep(10)
+        gc.collect()
+        for job in jobs:
+            job.cancel()
+
+    run(scenario)
+    assert "never retrieved" not in caplog.text
+
+
+def test_a_request_does_not_join_a_computation_that_is_cancelled():
+    """A request for the key of a paused job that nobody waits for any more has it computed anew."""
+    log = []
+
+    async def scenario(work):
+        with work.claim("explanation") as held:
+            part = in_slices(50, taking(0.01))
+            parts = [asyncio.create_task(work.run(part, "explanation", SLICE, None, None, held)) for _ in range(4)]
+            slow = asyncio.create_task(work.run(in_slices(50, taking(0.01, log, "a")), "explanation", SLICE, "key"))
+            await asyncio.sleep(0.3)
+            slow.cancel()
+            await asyncio.sleep(0)
+            again = await work.run(taking(0.01, log, "b"), "explanation", SLICE, "key")
+            await asyncio.gather(*parts)
+        return again
+
+    assert run(scenario) == "b" and "b" in log

@@ -45,11 +45,11 @@ def run(scenario, in_place=None, make_thread=ComputeThread, run=asyncio.run, obs
     async def start():
         under_test = Forecasts(Budget(Bounds(1, 2000, 1, 1 << 30)), observe)
         under_test._in_place.update(in_place or {})
-        under_test.start(make_thread("forecasts", False))
+        under_test.thread = make_thread("forecasts", False)
         try:
             return await scenario(under_test)
         finally:
-            under_test.close()
+            under_test.thread.close()
 
     return run(start())
 
