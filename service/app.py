@@ -19,7 +19,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
-from service.document.description import describe_api
+from service.document import describe_api
 from service.models.registry import Registry, State
 from service.models.watching import Watch, share_memory
 from service.operations import (

@@ -1,1 +1,312 @@
-"""The OpenAPI document: what describes an operation comes in, what runs one does not; `__main__` writes the copy."""
+"""The OpenAPI document: FastAPI's, made exact for client generators, with examples, links and what answers share."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import models_json_schema
+from typing_extensions import get_original_bases, is_typeddict
+
+from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
+from service.wire.json import JSON, NDJSON, PROBLEM, SVG
+from service.wire.security import SCHEME
+
+EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
+TAGS = {
+    "predictions": "Forecasts.",
+    "explanations": "What each feature, step, unit and edge adds to a forecast.",
+    "alternatives": "What a forecast would be, what must change for it, and what has changed.",
+    "models": "Which models there are, and what each of them is.",
+    "attributions": "What each feature matters over the reference windows.",
+    "topology": "The network when all that hardly matters is pruned.",
+    "edges": "The functions on the edges of the KAN.",
+    "report": "What people ask before the picture of a KAN, answered.",
+    "formula": "The head written down.",
+    "inference": "The Open Inference Protocol (V2), for clients of Triton and KServe.",
+    "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",
+    "health": "Whether the process lives, and whether it can answer.",
+}
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "Id of the request: its own `X-Request-Id`, else the trace id of its `traceparent`, else a "
+        "new one.",
+        "schema": {"type": "string"},
+    },
+    "ETag": {
+        "description": "Name of this answer, by its bytes. Sent back as `If-None-Match`, it gets 304 while it is "
+        "the same.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request may be answered.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+_DESCRIPTIONS = {
+    304: "The answer is the one that `If-None-Match` names.",
+    400: "A value is missing, unknown, of another shape, size or kind, out of range or not finite; or the result is "
+    "not finite, or a model cannot be loaded.",
+    401: "The service wants an API key, and there is none or an unknown one.",
+    403: "The API key lacks the scope, a setting forbids it, or a page of another site asks for what changes models.",
+    404: "There is no such model, version, output or edge; the message lists what there is.",
+    406: "The operation has none of the media types in `Accept`.",
+    408: "The body did not arrive in time.",
+    413: "The body is larger than the service accepts.",
+    415: "The body is of another media type than the operation takes, or it is compressed.",
+    421: "The header `Host` names another host than this service.",
+    422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
+    "finite.",
+    429: "The API key has asked as often as it may in a minute.",
+    431: "The request target or the headers are larger than the service accepts.",
+    500: "Something failed inside; `request_id` finds it in the log.",
+    501: "Not available in this configuration.",
+    503: "The model, the service or the result is not ready, or there are too many requests: `code` says which.",
+}
+_ERROR_EXAMPLES: Mapping[int, tuple[ErrorCode, str]] = {
+    400: ("invalid_value", "inputs[0].shape must be [n, 24, 20], but is [1, 20]"),
+    401: ("key_missing", "an API key is needed: send Authorization: Bearer KEY"),
+    403: ("scope_missing", "this needs an API key with the scope explain"),
+    404: ("model_not_found", "there is no model 'nyc'; the models are nyc-weather"),
+    406: ("not_acceptable", "the response is application/json, which Accept excludes"),
+    408: ("body_timeout", "the body did not arrive within 30 seconds (body_timeout)"),
+    413: ("body_too_large", "the body is larger than 8388608 bytes (max_body_bytes)"),
+    415: ("unsupported_media_type", "Content-Type must be application/json"),
+    421: ("host_not_allowed", "the Host header must name this machine, or a host of the setting allowed_hosts"),
+    422: ("not_finite", "instances[0][3][2] must be finite"),
+    429: ("rate_limited", "the key dashboard is limited to 600 requests per minute"),
+    431: ("headers_too_large", "the headers are larger than 65536 bytes (max_header_bytes)"),
+    500: ("internal_error", "internal error"),
+    501: (
+        "not_supported",
+        "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+        "folder, which each process looks at by itself (poll_seconds)",
+    ),
+    503: ("not_ready", "model 'nyc-weather' is loading"),
+}
+TIMEOUT_HEADER = "X-Request-Timeout"
+_MODEL_NAME = {"type": "string", "description": "Name of the model."}
+_TIMEOUT = {
+    "description": "Seconds to wait for a result, at most the setting `max_request_timeout`; then the answer is 503. "
+    "Absent: the setting `request_timeout`.",
+    "type": "number",
+    "exclusiveMinimum": 0,
+}
+_REFERENCE = "#/components/schemas/{model}"
+
+_MODEL = {"model": "$request.path.model"}
+_OUTPUT = {"model": "$response.body#/name", "output": "$response.body#/outputs/0"}
+_FIRST_EDGE = {name: f"$response.body#/edges/0/{name}" for name in ("stage", "layer", "i", "j")}
+
+# By operation id: the operations that follow, each with the parameters it takes from the answer.
+_LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "list_models": {"get_model": {"model": "$response.body#/models/0"}},
+    "get_model": {
+        "predict": {"model": "$response.body#/name"},
+        "explain": {"model": "$response.body#/name"},
+        "get_attributions": _OUTPUT,
+        "get_topology": _OUTPUT,
+        "get_fidelity_curve": _OUTPUT,
+        "get_report": _OUTPUT,
+        "list_edges": _OUTPUT,
+    },
+    "predict": {"explain": _MODEL},
+    "get_model_metadata": {"infer": {"model": "$response.body#/name"}},
+    "list_repository": {"load_model": {"model": "$response.body#/0/name"}},
+    "load_model": {"unload_model": _MODEL},
+    "unload_model": {"load_model": _MODEL},
+    "get_topology": {"get_edge": {**_MODEL, "output": "$response.body#/graph/output", **_FIRST_EDGE}},
+    "list_edges": {"get_edge": {**_MODEL, "output": "$response.body#/output", **_FIRST_EDGE}},
+}
+_LINKED_BODIES = {("predict", "explain"): {"requestBody": "$request.body"}}
+
+
+def describe_unreadiness() -> dict[str, Any]:
+    """The error of a service that is not ready."""
+    return _describe_error(503, "UnreadyResponse", {"live": True, "ready": False})
+
+
+def describe_text(media_type: str, text: str) -> dict[str, Any]:
+    """Text beside the JSON of an answer."""
+    return {"content": {media_type: {"schema": {"type": "string", "description": text}}}}
+
+
+def describe_picture(text: str) -> dict[str, Any]:
+    """A picture beside the JSON of an answer."""
+    return describe_text(SVG, text)
+
+
+def describe_api(app: FastAPI) -> dict[str, Any]:
+    """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
+    if app.openapi_schema is None:
+        tags = [{"name": name, "description": text} for name, text in TAGS.items()]
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=tags
+        )
+        components, examples = document["components"], orjson.loads(EXAMPLES.read_bytes())
+        routes: dict[Any, Any] = {getattr(route, "operation_id", None): route for route in app.routes}
+        operations = [operation for path in document["paths"].values() for operation in path.values()]
+        described = [routes[operation["operationId"]] for operation in operations]
+        schemas = components["schemas"] = {**_describe_schemas(described), **components["schemas"]}
+        _describe_members(schemas)
+        for operation, route in zip(operations, described, strict=True):
+            if parameters := _list_parameters(route, schemas) + operation.get("parameters", []):
+                operation["parameters"] = parameters
+            _complete(operation, route, examples[route.operation_id])
+        for route in described:
+            for query in (route.query, route.place):
+                schemas.pop(getattr(query, "__name__", ""), None)
+        components["securitySchemes"] = {"key": SCHEME}
+        unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
+        errors = {_component_of(status): _describe_error(status) for status in _ERROR_EXAMPLES}
+        components |= {"headers": _HEADERS, "responses": {_component_of(304): unchanged, **errors}}
+        document["security"] = [{"key": []}, {}]  # the service may want no key
+        _tidy(components)
+        _tidy(document["paths"])
+        components["parameters"] = _share_parameters(operations)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parameters of an operation: the model in its path, the rest of its path, its query, and the timeout."""
+    found: list[Any] = [("path", "model", True, _MODEL_NAME)] if route.of_model else []
+    for place, cls in (("path", route.place), ("query", route.query)):
+        schema = schemas[cls.__name__] if cls else {}
+        for name, member in schema.get("properties", {}).items():
+            found.append((place, name, name in schema.get("required", ()), _leave_out_null(member)))
+    found += [("header", TIMEOUT_HEADER, False, _TIMEOUT)] if route.takes_timeout else []
+    return [
+        {"name": name, "in": place, "required": required, "schema": schema, "description": schema["description"]}
+        for place, name, required, schema in found
+    ]
+
+
+def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) -> None:
+    """Adds to an operation its body, a request that the bundled model answers, the answer, errors, and links."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in example.get("parameters", {}):
+            parameter["example"] = example["parameters"][parameter["name"]]
+    if route.body:
+        media = {"schema": {"$ref": _REFERENCE.format(model=route.body.__name__)}, "example": example["request"]}
+        operation["requestBody"] = {"required": route.scope != "admin", "content": {JSON: media, **route.body_types}}
+    responses = operation["responses"]
+    answer, name = responses["200"], route.operation_id
+    answer["content"][JSON]["example"] = example["response"]
+    if route.lines:
+        answer["content"][NDJSON] = {"schema": {"$ref": _REFERENCE.format(model=route.lines.__name__)}}
+    tag = _refer("ETag") if route.is_cached else {}
+    answer["headers"] = {**_refer("X-Request-Id"), **tag, **answer.get("headers", {})}
+    if name in _LINKS:
+        answer["links"] = {
+            following: {"operationId": following, "parameters": taken, **_LINKED_BODIES.get((name, following), {})}
+            for following, taken in _LINKS[name].items()
+        }
+    for status in route.statuses:
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/{_component_of(status)}"})
+
+
+def _refer(*headers: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+
+
+def _component_of(status: int) -> str:
+    """``404`` -> ``NotFound``."""
+    return title_of(status).replace(" ", "")
+
+
+def _describe_error(
+    status: int, schema: str = "ErrorResponse", more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """An error answer, whose example has more members in the schema of some operation."""
+    code, message = _ERROR_EXAMPLES[status]
+    example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **(more or {})}
+    media = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
+    content = {JSON: media, PROBLEM: media}
+    headers = _refer("X-Request-Id", "Retry-After") if status in (429, 503) else _refer("X-Request-Id")
+    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": content}
+
+
+def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
+    """The schemas that FastAPI does not see: those of bodies, queries, paths, errors and lines."""
+    read: set[Any] = {cls for route in routes for cls in (route.body, route.query, route.place) if cls}
+    stated = [(cls, "validation") for cls in sorted(read, key=lambda cls: cls.__name__)]
+    _, schemas = models_json_schema(stated, ref_template=_REFERENCE)  # type: ignore[arg-type]
+    found: dict[str, Any] = schemas["$defs"]
+    for kind in (ErrorResponse, *(route.lines for route in routes if route.lines)):
+        schema = TypeAdapter(kind).json_schema(mode="serialization", ref_template=_REFERENCE)
+        found |= {kind.__name__: schema, **schema.pop("$defs")}
+    return found
+
+
+def _describe_members(schemas: dict[str, Any]) -> None:
+    """Adds the texts that stand below the members of classes: for pydantic to read them would slow down the start."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("service.operations.")]
+    for cls in (one for module in modules for one in vars(module).values() if _has_members(one)):
+        members = schemas.get(cls.__name__, {}).get("properties", {})
+        for name, text in _read_docstrings(cls).items():
+            members.get(name, {}).setdefault("description", text)
+
+
+def _has_members(cls: object) -> TypeGuard[type]:
+    return is_typeddict(cls) or (isinstance(cls, type) and issubclass(cls, BaseModel) and cls is not BaseModel)
+
+
+@cache
+def _read_docstrings(cls: type) -> Mapping[str, str]:
+    """The texts of a class's members, inherited ones too, by name."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    bases = [base for base in get_original_bases(cls) if _has_members(base)]
+    texts = {name: text for base in bases for name, text in _read_docstrings(base).items()}
+    for member, below in pairwise(tree.body):
+        match member, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
+
+
+def _leave_out_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema without null: it means absent, and a query has no way to say it."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name != "anyOf"}
+    return {**rest, **(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})}
+
+
+def _share_parameters(operations: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parameters that several operations have, as components, in whose place these then refer to them."""
+    counts = Counter(orjson.dumps(parameter) for one in operations for parameter in one.get("parameters", ()))
+    shared: dict[str, Any] = {}
+    for parameter in (orjson.loads(data) for data, count in counts.most_common() if count > 1):
+        shared.setdefault(parameter["name"], parameter)
+    for operation in operations:
+        for number, parameter in enumerate(operation.get("parameters", ())):
+            if shared.get(parameter["name"]) == parameter:
+                operation["parameters"][number] = {"$ref": f"#/components/parameters/{parameter['name']}"}
+    return shared
+
+
+def _tidy(node: Any) -> None:
+    """Takes out titles that repeat a name, and defaults of null, which schemas do not accept."""
+    if isinstance(node, list):
+        for item in node:
+            _tidy(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("title"), str):
+            del node["title"]
+        if "default" in node and node["default"] is None:
+            del node["default"]
+        for name, item in node.items():
+            if name not in ("example", "examples"):
+                _tidy(item)

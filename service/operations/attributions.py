@@ -12,7 +12,7 @@ from kanmodel.explain import faithfulness, importance
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Importance
-from service.document.description import describe_picture
+from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span

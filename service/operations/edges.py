@@ -14,7 +14,7 @@ from kanmodel.explain.curves import Edge
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from kanmodel.show.edge import draw_edge
-from service.document.description import describe_picture
+from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
@@ -162,7 +162,7 @@ def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> Ed
 
 def _describe_curve(curve: Edge, formulas: list[Formula] | None = None) -> EdgeFunction:
     edge, support = curve.edge, curve.support
-    histogram = {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.tolist()}
+    histogram = {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
     return describe(
         EdgeFunction,
         curve,

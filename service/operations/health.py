@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
 from kanmodel.show.style import STYLE
-from service.document.description import describe_unreadiness
+from service.document import describe_unreadiness
 from service.models.registry import Registry
 from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model

@@ -9,7 +9,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import report
 from kanmodel.explain.report import Report
-from service.document.description import describe_text
+from service.document import describe_text
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span

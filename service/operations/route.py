@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import Parameter, Signature
 from math import inf
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from fastapi import Depends, Header, Path, Query, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.document.description import describe_errors, describe_lines, describe_unchanged
+from service.document import TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
 from service.settings import Settings
@@ -62,18 +61,7 @@ OF_A_MODEL = "/models/{model:name}"
 MODEL = "/v1" + OF_A_MODEL
 MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
-TIMEOUT_HEADER = "X-Request-Timeout"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
-_Name = Annotated[str, Path(description="Name of the model.")]
-_Timeout = Annotated[
-    float | None,
-    Header(
-        alias=TIMEOUT_HEADER,
-        description="Seconds to wait for a result, at most the setting `max_request_timeout`; then the answer is 503. "
-        "Absent: the setting `request_timeout`.",
-        gt=0,
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -172,39 +160,32 @@ class OperationRoute(APIRoute):
         scope: KeyScope | None,
         answer: Any,
         *,
-        body: type[BaseModel] | None = None,
+        body: type[Closed] | None = None,
         body_types: Mapping[str, Any] | None = None,
         query: type[Closed] | None = None,
         place: type[Closed] | None = None,
         media_types: tuple[str, ...] = (JSON,),
         is_cached: bool = False,
         loads: bool = True,
-        statuses: tuple[int, ...] = (),
         lines: Any = None,
         responses: Mapping[int | str, Any] | None = None,
         parameters: Sequence[Mapping[str, Any]] = (),
         is_documented: bool = True,
     ) -> None:
         self.handler, self.scope, self._method = handler, scope, method
-        self.body, self.lines, self._media_types, self._is_cached = body, lines, media_types, is_cached
-        self.is_v2, self._of_model = path.startswith("/v2"), "{model" in path
-        self._loads, self._place = loads and self._of_model and scope != "admin", place
-        self.query = query or (VersionQuery if self._of_model and not self.is_v2 else Closed)
-        invalid = 400 if self.is_v2 else 422
-        errors = {406, 421, 431, 503, invalid, *statuses}
-        errors |= {401, 403, 429} if scope else set()
-        errors |= {404} if self._of_model else set()
-        errors |= {501} if self._of_model and scope == "admin" else set()
-        errors |= {408, 413, 415} if body else set()
+        self.body, self.body_types, self.lines, self.place = body, body_types or {}, lines, place
+        self.is_v2, self.of_model, self.is_cached = path.startswith("/v2"), "{model" in path, is_cached
+        self._loads, self._media_types = loads and self.of_model and scope != "admin", media_types
+        self.takes_timeout = self._loads or (self.of_model and scope == "admin")
+        self.query = query or (VersionQuery if self.of_model and not self.is_v2 else Closed)
+        statuses = {406, 421, 431, 500, 503, 400 if self.is_v2 else 422}
+        statuses |= {401, 403, 429} if scope else set()
+        statuses |= {404} if self.of_model else set()
+        statuses |= {501} if self.of_model and scope == "admin" else set()
+        statuses |= {408, 413, 415} if body else set()
+        statuses |= {304} if is_cached else set()
+        self.statuses = sorted(statuses)
         extra: dict[str, Any] = {"x-required-scope": scope} if scope else {"security": []}
-        if body is not None:
-            schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-            content = {JSON: {"schema": schema}, **(body_types or {})}
-            extra["requestBody"] = {"required": scope != "admin", "content": content}
-        if parameters:
-            extra["parameters"] = list(parameters)
-        described = {**describe_errors(*sorted(errors)), **(describe_unchanged() if is_cached else {})}
-        described |= {200: describe_lines(lines)} if lines else {}
         super().__init__(
             path,
             handler,
@@ -212,9 +193,8 @@ class OperationRoute(APIRoute):
             operation_id=handler.__name__,
             tags=[tag],
             response_model=answer,
-            responses={**described, **(responses or {})},
-            dependencies=[Depends(self._describe_parameters())],
-            openapi_extra=extra,
+            responses=dict(responses or {}),
+            openapi_extra=extra | ({"parameters": list(parameters)} if parameters else {}),
             include_in_schema=is_documented,
         )
 
@@ -243,7 +223,7 @@ class OperationRoute(APIRoute):
         if self.scope is not None:
             require_scope(call.scope["state"], self.scope)
         call.deadline = _read_deadline(call)
-        if not self._is_cached:
+        if not self.is_cached:
             return await self._compute(call)
         parts = call.parts
         known = parts.answers.get(call.scope)
@@ -262,14 +242,14 @@ class OperationRoute(APIRoute):
     async def _compute(self, call: Call) -> Response:
         """Reads everything but the body, and calls the handler."""
         call.query = _validate(self.query, self._list_query(call) if call.scope["query_string"] else {})
-        if self._place is not None:
-            names = self._place.model_fields
-            call.place = _validate(self._place, {name: call.path_params[name] for name in names})
+        if self.place is not None:
+            names = self.place.model_fields
+            call.place = _validate(self.place, {name: call.path_params[name] for name in names})
         version = call.path_params.get("version") if self.is_v2 else getattr(call.query, "version", None)
         if self._loads:
             served = call.served = await call.load(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = served.name, served.checkpoint
-        elif self._of_model and self.scope != "admin":
+        elif self.of_model and self.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = entry.name, entry.checkpoint
         format = getattr(call.query, "format", None)
@@ -284,29 +264,6 @@ class OperationRoute(APIRoute):
         query, fields = call.query_params, self.query.model_fields
         lists = {name for name, field in fields.items() if "list[" in str(field.annotation)}
         return {name: query.getlist(name) if name in lists else query[name] for name in query}
-
-    def _describe_parameters(self) -> Callable[..., None]:
-        """A function whose signature documents path, query and header."""
-        described: dict[str, Any] = {}
-        if self._of_model:
-            described["model"] = _Name
-        for name, field in self._place.model_fields.items() if self._place else ():
-            described[name] = Annotated[field.annotation, Path(description=field.description)]
-        if self.query.model_fields:
-            described["query"] = Annotated[self.query, Query()]
-        if self._loads or (self.scope == "admin" and self._of_model):
-            described["timeout"] = _Timeout
-
-        def parameters(**_: Any) -> None:
-            """Documents; it does not run."""
-
-        defaults = {"timeout": None}
-        members = [
-            Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name, Parameter.empty))
-            for name, kind in described.items()
-        ]
-        parameters.__signature__ = Signature(members)  # type: ignore[attr-defined]
-        return parameters
 
 
 def operation(
@@ -360,15 +317,12 @@ def _validate(cls: type[Closed], given: Mapping[str, Any]) -> Closed:
 def _read_deadline(call: Call) -> Deadline:
     """The deadline of a request, by its header or else the setting, and at most `max_request_timeout`."""
     given, settings = find_header(call.scope, _TIMEOUT), call.parts.settings
-    seconds = settings.request_timeout if given is None else _read_seconds(given)
+    seconds = settings.request_timeout
+    if given is not None:
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = 0
+        if not 0 < seconds < inf:
+            raise invalid_value(TIMEOUT_HEADER, "must be a number of seconds above 0")
     return Deadline.after(min(seconds, settings.max_request_timeout))
-
-
-def _read_seconds(given: str) -> float:
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < inf:
-        raise invalid_value(TIMEOUT_HEADER, "must be a number of seconds above 0")
-    return seconds

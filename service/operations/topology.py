@@ -18,7 +18,7 @@ from kanmodel.explain.structure import NodeKind
 from kanmodel.explain.topology import EdgeKind, Topology
 from kanmodel.model import Model
 from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
-from service.document.description import describe_picture
+from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import (
     Closed,

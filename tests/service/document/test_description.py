@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.importance import Attribution
+from service.document import EXAMPLES
 from service.document import __main__ as openapi
-from service.document.description import EXAMPLES
 from service.operations import explanations
 from service.wire.security import HEALTH
 
