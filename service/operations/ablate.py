@@ -9,13 +9,7 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from kanmodel.model import Model
-from service.operations.alternative import (
-    Plan,
-    Reading,
-    WindowsAnswer,
-    WindowsRequest,
-    answer,
-)
+from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, answer
 from service.operations.members import about
 from service.operations.route import MODEL, Call, operation
 from service.operations.topology import AppliedRule, Count, FidelityInfo, RuleMembers, describe_fidelity, describe_rule
@@ -55,7 +49,7 @@ async def ablate(call: Call) -> Response:
 
 def _make_plan(reading: Reading[AblateRequest]) -> Plan:
     """Two forecasts for each window; holds them, and the scaled windows."""
-    rule, windows = reading.asked.rule(reading.served.model), reading.windows
+    rule, windows = reading.asked.rule(reading.call.served.model), reading.windows
 
     def find(model: Model) -> dict[str, Any]:
         found = model.ablate(windows, model.outputs[reading.output], **vars(rule))

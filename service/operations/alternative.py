@@ -13,11 +13,9 @@ from kanmodel.errors import quote
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
-from service.models.registry import Served
-from service.operations.members import Answer, Closed, Output, about, head_of
+from service.operations.members import Answer, Output, about, head_of
 from service.operations.route import Call
 from service.operations.windows import RangeWarnings, Warned, Windows, warn_of_range
-from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import while_connected
@@ -40,7 +38,7 @@ class WindowsAnswer(Answer, Warned):
     unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
 
 
-Asked = TypeVar("Asked", bound=Closed)
+Asked = TypeVar("Asked", bound=WindowsRequest)
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,6 @@ class Reading(Generic[Asked]):
     asked: Asked
     windows: Array
     output: int
-
-    @property
-    def served(self) -> Served:
-        """The model."""
-        return self.call.served
-
-    @property
-    def settings(self) -> Settings:
-        """The limits."""
-        return self.call.parts.settings
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,8 @@ async def answer(
         NonFiniteError: a result is not finite.
         NotFoundError: there is no such output.
     """
-    parts, deadline, served = call.parts, call.deadline, call.served
+    parts, deadline, served, config = call.parts, call.deadline, call.served, call.served.model.config
+    most = parts.settings.max_path_nodes
     with parts.work.claim("explanation", place=False) as held:
         body = await read_body(call, parts.settings, held)
 
@@ -114,10 +103,12 @@ async def answer(
             document = parse_windows(body, find_limits(served.model, parts.settings))
             asked = validate_request(cls, _leave_out_windows(document), unread=("instances", "columns"))
             windows = read_windows(document, served.model, parts.settings.max_windows)
-            output = read_output(getattr(asked, "output", None), served.model.config)
-            reading = Reading(call, document, asked, windows, output)
+            reading = Reading(call, document, asked, windows, read_output(asked.output, config))
             plan = make_plan(reading)
-            _refuse_costly(plan.n_forecasts, parts.settings.max_path_nodes)
+            if plan.n_forecasts > most:
+                reason = f"would take {plan.n_forecasts} forecasts, of at most {most} (max_path_nodes): "
+                advice = "send fewer windows, features or points at a time"
+                raise invalid_value("body", reason + advice, "limit_exceeded")
             return reading, plan
 
         with span("parse"):
@@ -131,7 +122,8 @@ async def answer(
 
     def compute() -> tuple[bytes, RangeWarnings]:
         warnings = warn_of_range(model, reading.windows)
-        return encode_json({**_describe_head(reading, warnings), **plan.answer(model)}), warnings
+        head = {"output": config.outputs[reading.output], "unit": config.target_of(reading.output).unit}
+        return encode_json({**head_of(served), **head, **warnings.describe(), **plan.answer(model)}), warnings
 
     with parts.work.claim("explanation", plan.n_bytes) as held:
         computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
@@ -146,22 +138,6 @@ def _leave_out_windows(document: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(against, dict):
         return document
     return {**document, "against": {name: value for name, value in against.items() if name != "instances"}}
-
-
-def _refuse_costly(n_forecasts: int, limit: int) -> None:
-    if n_forecasts > limit:
-        reason = f"would take {n_forecasts} forecasts, of at most {limit} (max_path_nodes)"
-        raise invalid_value("body", f"{reason}: send fewer windows, features or points at a time", "limit_exceeded")
-
-
-def _describe_head(reading: Reading[Any], warnings: RangeWarnings) -> dict[str, Any]:
-    config = reading.served.model.config
-    return {
-        **head_of(reading.served),
-        "output": config.outputs[reading.output],
-        "unit": config.target_of(reading.output).unit,
-        **warnings.describe(),
-    }
 
 
 def read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ...]:

@@ -13,13 +13,7 @@ from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.explain.comparison import Comparison
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.alternative import (
-    Plan,
-    Reading,
-    WindowsAnswer,
-    WindowsRequest,
-    answer,
-)
+from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, answer
 from service.operations.members import Answer, Closed, about, describe, head_of
 from service.operations.route import MODEL, Call, operation
 from service.wire.windows import Axis, read_array, refuse_infinite_windows, window_axes
@@ -105,7 +99,7 @@ def _make_plan(reading: Reading[CompareRequest]) -> Plan:
         NotFoundError: there is no such model or version to compare with.
         NotReadyError: the other model is not ready.
     """
-    served, windows, asked = reading.served, reading.windows, reading.asked.against
+    served, windows, asked = reading.call.served, reading.windows, reading.asked.against
     other, names = served, served.model.config.feature_names
     if asked.model is not None or asked.version is not None:
         name = served.name if asked.model is None else asked.model

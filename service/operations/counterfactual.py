@@ -126,7 +126,7 @@ async def counterfactual(call: Call) -> Response:
 
 def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
     """The forecasts of each window's search; holds the changed windows of the answer, and those of one search."""
-    asked, windows, config = reading.asked, reading.windows, reading.served.model.config
+    asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
     target: dict[str, Any] = {name: value for name, value in asked.target if value is not None}
     if len(target) != 1:
         given = f"has {' and '.join(target)}" if target else "is empty"

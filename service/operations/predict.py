@@ -11,13 +11,7 @@ from kanmodel.data import Array
 from service.models.registry import Served
 from service.operations.members import Answer, about, head_of
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import (
-    NO_WARNINGS,
-    RangeWarnings,
-    Warned,
-    Windows,
-    check_values,
-)
+from service.operations.windows import NO_WARNINGS, RangeWarnings, Warned, Windows, check_values
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.what_if import DEFAULT_POINTS
+from kanmodel.explain.what_if import DEFAULT_POINTS, Curve
 from kanmodel.model import Model
 from service.operations.alternative import (
     Plan,
@@ -78,12 +78,8 @@ async def what_if(call: Call) -> Response:
 
 def _make_plan(reading: Reading[WhatIfRequest]) -> Plan:
     """One forecast for each window, feature and point; holds the curves, and the changed windows of one of them."""
-    asked, windows, config, most = (
-        reading.asked,
-        reading.windows,
-        reading.served.model.config,
-        reading.settings.max_points,
-    )
+    asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
+    most = reading.call.parts.settings.max_points
     shift = None if asked.shift is None else (asked.shift.from_, asked.shift.to, asked.shift.points)
     points = DEFAULT_POINTS if shift is None else shift[2]
     if points > most and shift is not None:
@@ -94,14 +90,9 @@ def _make_plan(reading: Reading[WhatIfRequest]) -> Plan:
 
     def find(model: Model) -> dict[str, Any]:
         found = model.what_if(windows, features, steps, shift, points=points)
-        return {
-            "curves": [
-                [
-                    describe(ResponseCurve, curve, predictions=curve.predictions[:, reading.output].tolist())
-                    for curve in curves
-                ]
-                for curves in found
-            ]
-        }
+        return {"curves": [[describe_curve(curve) for curve in of_window] for of_window in found]}
+
+    def describe_curve(curve: Curve) -> ResponseCurve:
+        return describe(ResponseCurve, curve, predictions=curve.predictions[:, reading.output].tolist())
 
     return Plan(n_forecasts, n_bytes + 3 * points * int(windows[0].nbytes), find)

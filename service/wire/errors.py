@@ -66,8 +66,7 @@ _501 = Literal["not_supported"]
 _UNREADY = Literal["not_ready", "model_failed", "model_unloaded", "stopping"]
 _503 = Literal[_UNREADY, "busy", "queue_full", "deadline_exceeded", "replica_unavailable"]
 ErrorCode = TypeAliasType(
-    "ErrorCode",
-    Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _500, _501, _503],
+    "ErrorCode", Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _500, _501, _503]
 )
 _STATUSES = {
     **{400: _400, 401: _401, 403: _403, 404: _404, 405: _405, 406: _406, 408: _408, 413: _413, 415: _415, 421: _421},
