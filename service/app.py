@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
-from threading import current_thread, main_thread
-from types import FrameType
 from typing import Any, get_args
 
 import torch
@@ -22,25 +21,7 @@ from starlette.routing import Route
 from service.document import describe_api
 from service.models.registry import Registry, State
 from service.models.watching import Watch, share_memory
-from service.operations import (
-    ablate,
-    attributions,
-    compare,
-    comparison,
-    counterfactual,
-    edges,
-    explain,
-    formula,
-    health,
-    infer,
-    models,
-    predict,
-    reference,
-    report,
-    repository,
-    topology,
-    what_if,
-)
+from service.operations import health
 from service.operations.route import Parts, routes_of
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
@@ -60,26 +41,11 @@ DESCRIPTION = (
 )
 CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", "X-Request-Id", "X-Request-Timeout")
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
+OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-OPERATIONS = (  # in the order in which requests are routed, and documented
-    predict,
-    explain,
-    what_if,
-    counterfactual,
-    ablate,
-    compare,
-    models,
-    reference,
-    attributions,
-    topology,
-    edges,
-    report,
-    comparison,
-    formula,
-    infer,
-    repository,
-    health,
-)
+ON_WINDOWS = ("predict", "explain", "what_if", "counterfactual", "ablate", "compare")
+ON_MODELS = ("models", "reference", "attributions", "topology", "edges", "report", "comparison", "formula")
+OPERATIONS = (*ON_WINDOWS, *ON_MODELS, "infer", "repository", "health")  # in the order of the routes and the document
 
 
 def create_app(settings: Settings, replica: str = "") -> FastAPI:
@@ -126,13 +92,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         lifespan=_serve,
         # Metrics and logs are `Observation`'s. To ask OpenTelemetry whether it is set up takes a twentieth of a
         # forecast's request, so it is asked only where the setting says so.
-        telemetry={
-            "tracing": settings.tracing,
-            "auto_configure": settings.tracing,
-            "operation_spans": False,
-            "metrics": False,
-            "logs": False,
-        },
+        telemetry={"tracing": settings.tracing, "auto_configure": settings.tracing, **dict.fromkeys(OFF, False)},
     )
     app.state.parts = parts
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
@@ -148,7 +108,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
-    app.router.routes += [route for module in OPERATIONS for route in routes_of(module)]
+    modules = [import_module(f"service.operations.{name}") for name in OPERATIONS]
+    app.router.routes += [route for module in modules for route in routes_of(module)]
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
     app.add_route("/explorer", health.redirect_to_explorer, include_in_schema=False)
     app.mount("/explorer", health.ExplorerFiles(directory=health.FOLDER, html=True))
@@ -169,36 +130,15 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     if app.state.keys is not None and app.state.keys.file is not None:
         others.append(asyncio.create_task(app.state.keys.file.follow()))
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
-        with _ending_early(watch):
-            await watch.loaded.wait()
+        server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # uvicorn's, which tells the app of no
+        while not (watch.loaded.is_set() or getattr(server, "should_exit", False)):  # signal, but waits for it
+            await asyncio.sleep(0.05)
     yield {"record_refusal": app.state.record_refusal}
     for task in others:
         task.cancel()
     watch.close()
     await parts.work.close()
     await watching
-
-
-@contextmanager
-def _ending_early(watch: Watch) -> Iterator[None]:
-    """Makes SIGTERM end the loading too: the server handles the signal without telling the app, which it waits for."""
-    handle = signal.getsignal(signal.SIGTERM)
-    if not callable(handle) or current_thread() is not main_thread():
-        yield
-        return
-    if getattr(getattr(handle, "__self__", None), "should_exit", False):  # uvicorn's server has been told already
-        watch.close()
-    loop = asyncio.get_running_loop()
-
-    def close(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(watch.close)
-        handle(number, frame)
-
-    signal.signal(signal.SIGTERM, close)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handle)
 
 
 async def _refresh(metrics: Metrics) -> None:

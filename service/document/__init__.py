@@ -165,7 +165,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
                 operation["parameters"] = parameters
             _complete(operation, route, examples[route.operation_id])
         for route in described:
-            for query in (route.query, route.place):
+            for query in (route.query, route.stated.place):
                 schemas.pop(getattr(query, "__name__", ""), None)
         components["securitySchemes"] = {"key": SCHEME}
         unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
@@ -182,7 +182,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
 def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The parameters of an operation: the model in its path, the rest of its path, its query, and the timeout."""
     found: list[Any] = [("path", "model", True, _MODEL_NAME)] if route.of_model else []
-    for place, cls in (("path", route.place), ("query", route.query)):
+    for place, cls in (("path", route.stated.place), ("query", route.query)):
         schema = schemas[cls.__name__] if cls else {}
         for name, member in schema.get("properties", {}).items():
             found.append((place, name, name in schema.get("required", ()), _leave_out_null(member)))
@@ -195,18 +195,18 @@ def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, A
 
 def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) -> None:
     """Adds to an operation its body, a request that the bundled model answers, the answer, errors, and links."""
+    stated, responses, name = route.stated, operation["responses"], route.operation_id
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in example.get("parameters", {}):
             parameter["example"] = example["parameters"][parameter["name"]]
-    if route.body:
-        media = {"schema": {"$ref": _REFERENCE.format(model=route.body.__name__)}, "example": example["request"]}
-        operation["requestBody"] = {"required": route.scope != "admin", "content": {JSON: media, **route.body_types}}
-    responses = operation["responses"]
-    answer, name = responses["200"], route.operation_id
+    if stated.body:
+        media = {"schema": _refer_to(stated.body), "example": example["request"]}
+        operation["requestBody"] = {"required": stated.scope != "admin", "content": {JSON: media, **stated.body_types}}
+    answer = responses["200"]
     answer["content"][JSON]["example"] = example["response"]
-    if route.lines:
-        answer["content"][NDJSON] = {"schema": {"$ref": _REFERENCE.format(model=route.lines.__name__)}}
-    tag = _refer("ETag") if route.is_cached else {}
+    if stated.lines:
+        answer["content"][NDJSON] = {"schema": _refer_to(stated.lines)}
+    tag = _refer("ETag") if route.stated.is_cached else {}
     answer["headers"] = {**_refer("X-Request-Id"), **tag, **answer.get("headers", {})}
     if name in _LINKS:
         answer["links"] = {
@@ -215,6 +215,10 @@ def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) ->
         }
     for status in route.statuses:
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{_component_of(status)}"})
+
+
+def _refer_to(cls: Any) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=cls.__name__)}
 
 
 def _refer(*headers: str) -> dict[str, Any]:
@@ -240,11 +244,11 @@ def _describe_error(
 
 def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
     """The schemas that FastAPI does not see: those of bodies, queries, paths, errors and lines."""
-    read: set[Any] = {cls for route in routes for cls in (route.body, route.query, route.place) if cls}
+    read: set[Any] = {cls for route in routes for cls in (route.stated.body, route.query, route.stated.place) if cls}
     stated = [(cls, "validation") for cls in sorted(read, key=lambda cls: cls.__name__)]
     _, schemas = models_json_schema(stated, ref_template=_REFERENCE)  # type: ignore[arg-type]
     found: dict[str, Any] = schemas["$defs"]
-    for kind in (ErrorResponse, *(route.lines for route in routes if route.lines)):
+    for kind in (ErrorResponse, *(route.stated.lines for route in routes if route.stated.lines)):
         schema = TypeAdapter(kind).json_schema(mode="serialization", ref_template=_REFERENCE)
         found |= {kind.__name__: schema, **schema.pop("$defs")}
     return found

@@ -78,7 +78,7 @@ async def get_server_health(call: Call) -> Response:
     return answer_json(ServerHealth(live=True, ready=call.parts.registry.ready))
 
 
-_UNREADY = {503: {**describe_unreadiness(), "model": UnreadyResponse}}
+_UNREADY: dict[int | str, Any] = {503: {**describe_unreadiness(), "model": UnreadyResponse}}
 
 
 @operation("GET", "/v2/health/ready", "health", None, ServerHealth, responses=_UNREADY)

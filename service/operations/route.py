@@ -6,7 +6,7 @@ FastAPI documents these routes. It resolves nothing around their handlers, since
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import ModuleType
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -42,18 +42,10 @@ if TYPE_CHECKING:
     from service.operations.windows import RangeWarnings
 
 
-class ModelName(Convertor[str]):
+class ModelName(StringConvertor):
     """A path segment up to a colon, so that ``GET …:predict`` is a wrong method and not an unknown model."""
 
     regex = "[^/:]+"
-
-    def convert(self, value: str) -> str:
-        """The name, unchanged; the registry knows whether it exists."""
-        return value
-
-    def to_string(self, value: str) -> str:
-        """The name, unchanged."""
-        return value
 
 
 register_url_convertor("name", ModelName())
@@ -66,16 +58,7 @@ _TIMEOUT = TIMEOUT_HEADER.lower().encode()
 
 @dataclass(frozen=True)
 class Parts:
-    """The components of a running service, built once by `create_app`.
-
-    Attributes:
-        settings: the settings.
-        registry: the models.
-        results: global results of the models.
-        work: the executor.
-        answers: the cache of answers.
-        metrics: the Prometheus metrics.
-    """
+    """The components of a running service, built once by `create_app`."""
 
     settings: Settings
     registry: Registry
@@ -146,56 +129,81 @@ class Call(Request):
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]
 
 
+@dataclass(frozen=True)
+class Operation:
+    """Declares an operation, as the decorator of its handler, whose name is its id.
+
+    The document, the router, scopes, labels and the cache of answers read it from here.
+
+    Attributes:
+        method: its HTTP method; HEAD comes with GET.
+        path: its path; a model in it is found, and loaded unless `loads` is False, or the scope is admin.
+        tag: its group in the document.
+        scope: the scope that a key needs; None where no key is needed.
+        answer: the type of its JSON.
+        also: a second path, which the document leaves out.
+        body, query, place: the models of its body, which admin may leave out, of its query, by default a version where
+            it has a model, and of the rest of its path.
+        media_types: among which the client chooses.
+        is_cached: whether its answer depends on the checkpoint and the query alone, and is cached.
+        lines: the type of its lines as NDJSON.
+        body_types, responses, parameters: additions to the document.
+        is_documented: whether it is in the document.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    tag: str
+    scope: KeyScope | None
+    answer: Any
+    also: str | None = None
+    body: type[Closed] | None = None
+    query: type[Closed] | None = None
+    place: type[Closed] | None = None
+    media_types: tuple[str, ...] = (JSON,)
+    is_cached: bool = False
+    loads: bool = True
+    lines: Any = None
+    body_types: Mapping[str, Any] = field(default_factory=dict)
+    responses: Mapping[int | str, Any] = field(default_factory=dict)
+    parameters: Sequence[Mapping[str, Any]] = ()
+    is_documented: bool = True
+
+    def __call__(self, handler: Handler) -> OperationRoute:
+        """The route of the operation."""
+        return OperationRoute(self, handler)
+
+
+operation = Operation  # where it decorates
+
+
 class OperationRoute(APIRoute):
-    """An operation as it is routed, run and documented; `operation` has the arguments."""
+    """An operation as it is routed, run and documented."""
 
-    also: OperationRoute | None = None
-
-    def __init__(
-        self,
-        handler: Handler,
-        method: Literal["GET", "POST"],
-        path: str,
-        tag: str,
-        scope: KeyScope | None,
-        answer: Any,
-        *,
-        body: type[Closed] | None = None,
-        body_types: Mapping[str, Any] | None = None,
-        query: type[Closed] | None = None,
-        place: type[Closed] | None = None,
-        media_types: tuple[str, ...] = (JSON,),
-        is_cached: bool = False,
-        loads: bool = True,
-        lines: Any = None,
-        responses: Mapping[int | str, Any] | None = None,
-        parameters: Sequence[Mapping[str, Any]] = (),
-        is_documented: bool = True,
-    ) -> None:
-        self.handler, self.scope, self._method = handler, scope, method
-        self.body, self.body_types, self.lines, self.place = body, body_types or {}, lines, place
-        self.is_v2, self.of_model, self.is_cached = path.startswith("/v2"), "{model" in path, is_cached
-        self._loads, self._media_types = loads and self.of_model and scope != "admin", media_types
+    def __init__(self, stated: Operation, handler: Handler) -> None:
+        self.stated, self.handler, scope = stated, handler, stated.scope
+        self.is_v2, self.of_model = stated.path.startswith("/v2"), "{model" in stated.path
+        self._loads = stated.loads and self.of_model and scope != "admin"
         self.takes_timeout = self._loads or (self.of_model and scope == "admin")
-        self.query = query or (VersionQuery if self.of_model and not self.is_v2 else Closed)
+        self.query = stated.query or (VersionQuery if self.of_model and not self.is_v2 else Closed)
         statuses = {406, 421, 431, 500, 503, 400 if self.is_v2 else 422}
         statuses |= {401, 403, 429} if scope else set()
         statuses |= {404} if self.of_model else set()
         statuses |= {501} if self.of_model and scope == "admin" else set()
-        statuses |= {408, 413, 415} if body else set()
-        statuses |= {304} if is_cached else set()
+        statuses |= {408, 413, 415} if stated.body else set()
+        statuses |= {304} if stated.is_cached else set()
         self.statuses = sorted(statuses)
         extra: dict[str, Any] = {"x-required-scope": scope} if scope else {"security": []}
         super().__init__(
-            path,
+            stated.path,
             handler,
-            methods=[method],
+            methods=[stated.method],
             operation_id=handler.__name__,
-            tags=[tag],
-            response_model=answer,
-            responses=dict(responses or {}),
-            openapi_extra=extra | ({"parameters": list(parameters)} if parameters else {}),
-            include_in_schema=is_documented,
+            tags=[stated.tag],
+            response_model=stated.answer,
+            responses={**stated.responses},
+            openapi_extra=extra | ({"parameters": list(stated.parameters)} if stated.parameters else {}),
+            include_in_schema=stated.is_documented,
         )
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -216,14 +224,14 @@ class OperationRoute(APIRoute):
         await response(scope, receive, send)
 
     def _takes(self, method: str) -> bool:
-        return method == self._method or (method == "HEAD" and self._method == "GET")
+        return method == self.stated.method or (method == "HEAD" and self.stated.method == "GET")
 
     async def _answer(self, call: Call) -> Response:
         """The answer, from the cache where it is there: it then depends on the checkpoint and the query alone."""
-        if self.scope is not None:
-            require_scope(call.scope["state"], self.scope)
+        if self.stated.scope is not None:
+            require_scope(call.scope["state"], self.stated.scope)
         call.deadline = _read_deadline(call)
-        if not self.is_cached:
+        if not self.stated.is_cached:
             return await self._compute(call)
         parts = call.parts
         known = parts.answers.get(call.scope)
@@ -242,21 +250,21 @@ class OperationRoute(APIRoute):
     async def _compute(self, call: Call) -> Response:
         """Reads everything but the body, and calls the handler."""
         call.query = _validate(self.query, self._list_query(call) if call.scope["query_string"] else {})
-        if self.place is not None:
-            names = self.place.model_fields
-            call.place = _validate(self.place, {name: call.path_params[name] for name in names})
+        if self.stated.place is not None:
+            names = self.stated.place.model_fields
+            call.place = _validate(self.stated.place, {name: call.path_params[name] for name in names})
         version = call.path_params.get("version") if self.is_v2 else getattr(call.query, "version", None)
         if self._loads:
             served = call.served = await call.load(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = served.name, served.checkpoint
-        elif self.of_model and self.scope != "admin":
+        elif self.of_model and self.stated.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = entry.name, entry.checkpoint
         format = getattr(call.query, "format", None)
         if format in ("json", "svg"):
             call.media_type = {"json": JSON, "svg": SVG}[format]
-        elif self._media_types:
-            call.media_type = call.choose_media_type(self._media_types)
+        elif self.stated.media_types:
+            call.media_type = call.choose_media_type(self.stated.media_types)
         return await self.handler(call)
 
     def _list_query(self, call: Call) -> dict[str, Any]:
@@ -266,45 +274,14 @@ class OperationRoute(APIRoute):
         return {name: query.getlist(name) if name in lists else query[name] for name in query}
 
 
-def operation(
-    method: Literal["GET", "POST"],
-    path: str,
-    tag: str,
-    scope: KeyScope | None,
-    answer: Any,
-    also: str | None = None,
-    **stated: Any,
-) -> Callable[[Handler], OperationRoute]:
-    """Declares an operation, whose id is the name of its handler.
-
-    The document, the router, scopes, labels and the cache of answers read it from here.
-
-    Args:
-        method: its HTTP method; HEAD comes with GET.
-        path: its path; a model in it is found, and loaded unless `loads` is False.
-        tag: its group in the document.
-        scope: the scope that a key needs; None where no key is needed.
-        answer: the type of its JSON.
-        also: a second path, which the document leaves out.
-        **stated: of `OperationRoute`: the model of its body, of its query (by default a version where it has a model),
-            of the rest of its path; media types among which the client chooses; whether its answer depends on the
-            checkpoint and the query alone, and is cached; the type of its lines as NDJSON; errors beside the usual
-            ones; additions to the document.
-    """
-
-    def declare(handler: Handler) -> OperationRoute:
-        route = OperationRoute(handler, method, path, tag, scope, answer, **stated)
-        if also is not None:
-            route.also = OperationRoute(handler, method, also, tag, scope, answer, **stated, is_documented=False)
-        return route
-
-    return declare
-
-
 def routes_of(module: ModuleType) -> list[OperationRoute]:
     """The routes of the operations that a module declares."""
-    declared = [one for one in vars(module).values() if isinstance(one, OperationRoute)]
-    return [route for one in declared for route in (one, one.also) if route is not None]
+    routes: list[OperationRoute] = []
+    for route in vars(module).values():
+        if isinstance(route, OperationRoute):
+            second = replace(route.stated, path=route.stated.also or "", is_documented=False)
+            routes += [route, OperationRoute(second, route.handler)] if second.path else [route]
+    return routes
 
 
 def _validate(cls: type[Closed], given: Mapping[str, Any]) -> Closed:

@@ -87,7 +87,7 @@ def test_health_and_documentation_need_no_key(client, path):
 def api_routes(app):
     """Every route of the app: method, path and declared scopes."""
     return [
-        (method, route.path, () if route.scope is None else (route.scope,))
+        (method, route.path, () if route.stated.scope is None else (route.stated.scope,))
         for route in app.routes
         if isinstance(route, OperationRoute)
         for method in sorted(route.methods)
