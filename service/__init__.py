@@ -3,17 +3,15 @@
 Each package has one subject, and imports only packages listed below it; import-linter checks that.
 
 cli, commands       the command line
-batch               batch explanation of whole tables
 engines             worker processes, and Ray
 app                 the application factory
-routes              one module per resource; handlers only translate
+batch               batch explanation of whole tables
+operations          one file per operation: its request, how it is computed, its answer
 document            the OpenAPI document
-requests            parsing and validation of requests, with a place for each error
 work                scheduling, batching, caching and computation
-schemas             models of requests and responses, one module per resource
-telemetry           metrics, logs and traces
 models              the registry of served models
-http                server, API keys, errors and encoding, common to all routes
+telemetry           metrics, logs and traces
+wire                connections, API keys, bodies, media types and errors
 settings            all settings
 
 explorer contains the files of the page at /explorer, bundled the default model.

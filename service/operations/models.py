@@ -186,11 +186,6 @@ class ModelReadiness(TypedDict):
     ready: Annotated[Literal[True], about("Always true: otherwise the answer is 503.")]
 
 
-def describe_readiness(name: str) -> ModelReadiness:
-    """Describes a model that is ready."""
-    return {"name": name, "ready": True}
-
-
 def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
     """Summarises the versions of a model for the list of models."""
     default = choose_default(entries)
@@ -271,4 +266,4 @@ async def get_model(call: Call) -> Response:
 @operation("GET", f"{MODEL}/ready", "models", "read", ModelReadiness, loads=False)
 async def get_model_readiness(call: Call) -> Response:
     """Readiness of a model; one that is not ready answers 503."""
-    return answer_json(describe_readiness(call.state.model))
+    return answer_json(ModelReadiness(name=call.state.model, ready=True))

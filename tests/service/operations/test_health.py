@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 
 import kanmodel
+from service.operations.health import FOLDER
+
+FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
+NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
 
 
 def test_health_is_ok(service):
@@ -82,3 +87,65 @@ def test_is_ready_before_every_version_is_loaded(serve, folder, tmp_path, wait_u
         assert client.get("/v1/models/m").json()["version"] == "2"
         slow_version.set()
         assert client.get("/v1/models/m?version=1").json()["version"] == "1"
+
+
+def test_the_explorer_redirects_to_its_folder(service):
+    """/explorer redirects to the page at /explorer/ by a relative URL, which also works behind a proxy."""
+    answer = service.get("/explorer", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")
+    page = service.get("/explorer/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.content == (FOLDER / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_is_served_under_the_policy(service, file):
+    """The policy forbids foreign scripts, styles and connections, and media types are not guessed."""
+    answer = service.get(f"/explorer/{file}")
+    assert answer.content == (FOLDER / file).read_bytes()
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert "script-src" not in policy
+    assert re.fullmatch(r"'self'( 'sha256-[A-Za-z0-9+/]{43}=')+", policy["style-src"])
+    assert {policy[name] for name in ("object-src", "base-uri", "form-action", "frame-ancestors")} == {"'none'"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    if file.endswith(".js"):
+        assert answer.headers["content-type"].startswith("text/javascript")
+
+
+def test_a_cached_file_is_not_sent_again(each_service):
+    """Each file revalidates by its ETag, so that a new release is seen at once."""
+    first = each_service.get("/explorer/app.js")
+    assert first.headers["cache-control"] == "no-cache"
+    again = each_service.get("/explorer/app.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_page_names_nothing_but_its_own_files():
+    """The explorer loads nothing from other hosts, and every file that the page names exists."""
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    named = re.findall(r'(?:src|href)="([^#"][^"]*)"', page)
+    assert {name for name in named if not (FOLDER / name).is_file()} == set()
+    for file in FILES:
+        if not file.startswith("vendor/") and file.endswith((".js", ".html", ".css")):
+            addresses = re.findall(r"https?://[^\s\"']+", (FOLDER / file).read_text(encoding="utf-8"))
+            assert set(addresses) <= NAMESPACES, file
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing.js", "views", "vendor/", "..%2fapp.py", "%2e%2e/app.py", "views/../../app.py"]
+)
+def test_an_unknown_file_is_404(service, path):
+    """404 with the common error schema, and paths outside the folder cannot be reached."""
+    answer = service.get(f"/explorer/{path}")
+    assert answer.status_code == 404
+    assert answer.json()["status"] == 404
+
+
+def test_other_methods_are_refused(service):
+    """HEAD is supported; POST gives 405."""
+    head = service.client.head("/explorer/app.js")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str((FOLDER / "app.js").stat().st_size)
+    assert service.post("/explorer/app.js", {}).status_code == 405
