@@ -1,22 +1,18 @@
-"""Commands on a checkpoint: ``kanscope inspect``, ``formula`` and ``compare`` print, ``prune`` and ``export`` write.
-
-JSON has the members of the HTTP answer, made by modules that import FastAPI, without which all else starts faster.
-"""
+"""Commands on a checkpoint: ``kanscope inspect``, ``formula`` and ``compare`` print, ``prune`` and ``export`` write."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
-from kanmodel import load
+from kanmodel import Model, load
 from kanmodel.errors import DataError
 from kanmodel.explain.pruning import Fill, Metric
-from kanmodel.model import Model
+from kanmodel.explain.topology import Topology
 from kanmodel.network.config import LayerConfig, Layers, width_of
 from kanmodel.text import write_value
 from service.commands import options
@@ -26,9 +22,7 @@ def inspect(
     file: options.Checkpoint,
     output_name: options.OutputName = None,
     edges: Annotated[int, Option(min=0, help="Edges listed in the table, strongest first.")] = 20,
-    report: Annotated[
-        bool, Option("--report", help="Print answers to questions about the picture of a KAN instead, as Markdown.")
-    ] = False,
+    report: Annotated[bool, Option("--report", help="Print questions and answers about the KAN, as Markdown.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print JSON, with every edge; or the report's evidence.")] = False,
 ) -> None:
     """Print architecture, features, metrics, and the edges by contribution and score.
@@ -37,26 +31,27 @@ def inspect(
     edges are straight.
     """
     model = load(file)
-    if report:
-        answered = model.report(output_name)
-        if as_json:
-            from service.models.registry import Served
-            from service.operations.report import describe_report
-
-            options.print_json({"file": str(file), **describe_report(Served(model.name, model), answered)})
-        else:
-            typer.echo(answered.markdown(), nl=False)
-        return
-    topology = model.topology(output_name)
     if as_json:
         from service.models.registry import Served
-        from service.operations.models import describe_model
-        from service.operations.topology import describe_topology
+        from service.operations import models
+        from service.operations import report as reports
+        from service.operations import topology as topologies
 
         served = Served(model.name, model)
-        graph = describe_topology(served, topology, topology.upstream(), pruned=False)
-        options.print_json({"file": str(file), **describe_model(served, []), "topology": graph})
-        return
+        if report:
+            document: Mapping[str, Any] = reports.describe_report(served, model.report(output_name))
+        else:
+            found = model.topology(output_name)
+            graph = topologies.describe_topology(served, found, found.upstream(), pruned=False)
+            document = {**models.describe_model(served, []), "topology": graph}
+        options.print_json({"file": str(file), **document})
+    elif report:
+        echo(model.report(output_name).markdown(), nl=False)
+    else:
+        _print_model(file, model, model.topology(output_name), edges)
+
+
+def _print_model(file: Path, model: Model, topology: Topology, n_edges: int) -> None:
     title, found = f"{file.name}  {(model.checkpoint or '')[:19]}…", topology.table()
     options.print_table(title, ["", "architecture"], _describe(model), n_left=2)
     features = ((f.name, f.unit, f.mean, f.std, f.min, f.max) for f in model.features)
@@ -65,11 +60,11 @@ def inspect(
     options.print_table("features and targets", of_features, features, targets, n_left=2)
     options.print_table("metrics", ["metric", "value"], model.metrics.items())
     columns = ("i", "j", "contribution", "backward", "forward_n", "forward_u")
-    rows = ((f"{e['stage']} {e['layer']}", *(e[c] for c in columns), "yes" if e["kept"] else "") for e in found[:edges])
-    title = f"{min(edges, len(found))} of {len(found)} edges by contribution to {topology.output}"
+    rows = [(f"{e['stage']} {e['layer']}", *(e[c] for c in columns), "yes" if e["kept"] else "") for e in found]
+    title = f"{min(n_edges, len(found))} of {len(found)} edges by contribution to {topology.output}"
     kept = f"pruned to {sum(edge['kept'] for edge in found)} edges"
     caption = f"{kept}, the forecasts have R2 {topology.fidelity.r2:.4f} against the full model"
-    options.print_table(title, ["layer", *columns, "kept"], rows, caption=caption)
+    options.print_table(title, ["layer", *columns, "kept"], rows[:n_edges], caption=caption)
 
 
 def _describe(model: Model) -> Iterator[tuple[str, str]]:
@@ -93,8 +88,7 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
     if provenance.difference is not None:
         relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
         yield "verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}"
-    for reading in provenance.not_told_apart:
-        yield "not told apart", f"the windows of the check fit as well: {reading}"
+    yield from (("not told apart", f"the windows of the check fit as well: {one}") for one in provenance.not_told_apart)
     if provenance.unused:
         yield "left out", f"without effect on the forecasts: {', '.join(provenance.unused)}"
     if provenance.parent is not None:
@@ -116,16 +110,13 @@ def _describe_layer(layer: LayerConfig) -> str:
 def formula(
     file: options.Checkpoint,
     output_name: options.OutputName = None,
-    complexity: Annotated[
-        int | None, Option(min=1, help="Print only the best formula of at most this complexity, as Python.")
-    ] = None,
+    complexity: Annotated[int | None, Option(min=1, help="Print only the best of at most this, as Python.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
 
     Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
-    measured through the whole model on a third of the reference windows, which neither the search nor the choice among
-    the formulas has used.
+    measured through the whole model on a third of the reference windows, which the search has not used.
     """
     model = load(file)
     found = model.formula(output_name)
@@ -136,23 +127,20 @@ def formula(
 
         options.print_json({"file": str(file), **describe_formulas(Served(model.name, model), found, chosen)})
     elif complexity is None:
-        typer.echo(repr(found))
+        echo(repr(found))
     else:
         (one,) = chosen
         r2 = "no R2, as it is not finite" if one.r2 is None else f"R2 {one.r2:.4f} against the model"
-        typer.echo(f"# complexity {one.complexity}, {r2} on held-out windows")
-        for symbol, variable in one.variables.items():
-            typer.echo(f"# {symbol} is {variable.node}")
-        typer.echo(one.python.rstrip())
+        variables = (f"# {symbol} is {variable.node}" for symbol, variable in one.variables.items())
+        lines = (f"# complexity {one.complexity}, {r2} on held-out windows", *variables, one.python.rstrip())
+        echo("\n".join(lines))
 
 
 def compare(
     file: options.Checkpoint,
     against: Annotated[Path, Argument(help="Checkpoint to compare it with, such as the last version.")],
     output_name: options.OutputName = None,
-    fidelity: Annotated[
-        float, Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
-    ] = 0.99,
+    fidelity: Annotated[float, Option(min=0, max=1, help="R2 to which both are pruned to compare edges.")] = 0.99,
     as_markdown: Annotated[bool, Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -171,27 +159,19 @@ def compare(
 
         options.print_json(describe_model_comparison(Served(model.name, model), Served(other.name, other), found))
     else:
-        typer.echo(found.markdown().rstrip() if as_markdown else repr(found))
+        echo(found.markdown().rstrip() if as_markdown else repr(found))
 
 
 def prune(
     file: options.Checkpoint,
     output: options.Written,
-    fidelity: Annotated[
-        float | None, Option(min=0, max=1, help="R2 that every output keeps. Default: 0.99 if no threshold is given.")
-    ] = None,
-    metric: Annotated[
-        Metric | None, Option(help="Score that ranks the edges. Default: see above; with thresholds, backward.")
-    ] = None,
-    fill: Annotated[
-        Fill, Option(help="Value of a dropped edge: its mean on the reference windows, or zero as in pykan.")
-    ] = "mean",
+    fidelity: Annotated[float | None, Option(min=0, max=1, help="R2 of every output; 0.99 by default.")] = None,
+    metric: Annotated[Metric | None, Option(help="Score of edges; see above. By thresholds, backward.")] = None,
+    fill: Annotated[Fill, Option(help="Value of a dropped edge: its mean, or zero as in pykan.")] = "mean",
     node_threshold: Annotated[float | None, Option(min=0, help="Score that a hidden node must exceed.")] = None,
     edge_threshold: Annotated[float | None, Option(min=0, help="Score that an edge must exceed.")] = None,
     input_threshold: Annotated[float | None, Option(min=0, help="Score that an input must exceed.")] = None,
-    output_name: Annotated[
-        list[str], Option(metavar="NAME", help="Output to keep; repeat. Others may get worse. Default: all.")
-    ] = [],  # noqa: B006  (typer copies it)
+    output_name: Annotated[list[str], Option(metavar="NAME", help="Output to keep; repeat. Default: all.")] = [],  # noqa: B006
 ) -> None:
     """Drop the edges of the KANs that the forecast does not need, and the nodes left without a path to an output.
 
@@ -208,17 +188,14 @@ def prune(
     full = load(file)
     full.prune(output_name or None, fidelity=fidelity, metric=metric, thresholds=given or None, fill=fill).save(output)
     pruned = load(output)
-    before, after = full.size, pruned.size
-    sizes = [("edges", before.edges, after.edges), ("hidden nodes", before.nodes, after.nodes)]
-    stages = full.config.stages, pruned.config.stages
-    widths = [(f"{stage} width", *(width_of(layers[stage]) for layers in stages)) for stage in full.config.stages]
+    both = (full, pruned)
+    sizes = [("edges", *(one.size.edges for one in both)), ("hidden nodes", *(one.size.nodes for one in both))]
+    widths = [(f"{stage} width", *(width_of(one.config.stages[stage]) for one in both)) for stage in full.config.stages]
     options.print_table("pruned", ["", "before", "after"], [*sizes, *widths])
     found = [(name, pruned.fidelity_to(full, name)) for name in full.outputs]
-    rows = [(name, f"{fidelity.r2:.4f}", fidelity.mae_full, fidelity.mae) for name, fidelity in found]
-    title, caption = (
-        f"on the {len(full.reference)} reference windows",
-        "R2: the pruned model's forecasts against the full's",
-    )
+    rows = [(name, f"{kept.r2:.4f}", kept.mae_full, kept.mae) for name, kept in found]
+    title = f"on the {len(full.reference)} reference windows"
+    caption = "R2: the pruned model's forecasts against the full's"
     options.print_table(title, ["output", "R2", "MAE before", "MAE after"], rows, caption=caption)
     options.print_written(output, pruned)
 
@@ -234,8 +211,6 @@ def export(
     """
     options.refuse_unwritable(output, ".onnx")
     written = load(file).export_onnx(output)
-    typer.echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB)")
-    typer.echo(
-        f"Largest difference from the model on {written.windows} reference windows: {write_value(written.difference)}, "
-        f"or {write_value(written.relative_difference)} standard deviations."
-    )
+    echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB)")
+    difference = f"{write_value(written.difference)}, or {write_value(written.relative_difference)} standard deviations"
+    echo(f"Largest difference from the model on {written.windows} reference windows: {difference}.")

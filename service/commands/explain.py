@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from typer import Argument, Option
+from typer import Argument, Exit, Option, echo
 
-from kanmodel import load
+from kanmodel import Model, load
 from kanmodel.errors import DataError, KanscopeError, UnknownNameError, refuse_unknown
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.faithfulness import Faithfulness
-from kanmodel.model import Model
 from kanmodel.text import write_value
 from service.batch import PART_WINDOWS, EngineName
 from service.commands.options import AsJson, OutputName, make_console, print_json, print_table
@@ -26,37 +24,24 @@ if TYPE_CHECKING:
     from service.batch.chunks import Plan
 
 RESUME = "explained windows are saved; run the same command again to resume"
-EXIT_INTERRUPTED = 130  # the convention of shells for SIGINT: 128 + 2
 ROUNDING = 1e-6  # of a feature's standard deviation: values below are the rounding error of a float32 zero
 BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
 
 def explain(
     file: Annotated[Path | None, Argument(help="Checkpoint, *.safetensors.")] = None,
-    data: Annotated[
-        Path | None, Argument(metavar="[TABLE]", help="Table whose windows are all explained instead; see above.")
-    ] = None,
-    folder: Annotated[
-        Path | None, Option("-o", "--output", help="Folder for the parquet files of TABLE; an interrupted run resumes.")
-    ] = None,
-    time_column: Annotated[
-        str | None,
-        Option(help="Time stamps of TABLE: no window crosses a gap. Default: those of the training, if any."),
-    ] = None,
+    data: Annotated[Path | None, Argument(metavar="[TABLE]", help="Explain all windows of it; see above.")] = None,
+    folder: Annotated[Path | None, Option("-o", "--output", help="Folder for parquet files; a rerun resumes.")] = None,
+    time_column: Annotated[str | None, Option(help="Times of TABLE, which show gaps. Default: as in training.")] = None,
     segment_column: Annotated[str | None, Option(help="Column of TABLE that changes at each gap.")] = None,
     strict: Annotated[bool, Option("--strict", help="Stop at the first bad row of TABLE.")] = False,
     engine: Annotated[EngineName, Option(help="Threads of this process, or a Ray cluster.")] = "threads",
     workers: Annotated[int | None, Option(min=1, help="Threads, or Ray actors. Default: one per core.")] = None,
     part_windows: Annotated[int, Option(min=1, help="Rows of TABLE per output file.")] = PART_WINDOWS,
-    effects: Annotated[
-        bool,
-        Option("--effects", help="Add what the forecast loses without a feature (removed), and what it does alone."),
-    ] = False,
+    effects: Annotated[bool, Option("--effects", help="Add the effect of each feature removed, and alone.")] = False,
     window: Annotated[int | None, Option(min=0, help="Reference window, from 0. Default: the last.")] = None,
     faithfulness: Annotated[bool, Option("--faithfulness", help="Measure that of contributions instead.")] = False,
-    receipt: Annotated[
-        Path | None, Option(help="Saved answer of :explain with a receipt, to recompute and compare; see above.")
-    ] = None,
+    receipt: Annotated[Path | None, Option(help="Saved answer of :explain to compute again; see above.")] = None,
     windows: Annotated[Path | None, Option("--input", help="Body of the request of the saved answer.")] = None,
     output_name: OutputName = None,
     as_json: AsJson = False,
@@ -78,10 +63,9 @@ def explain(
             raise DataError("--receipt and --input go together")
         if faithfulness or effects or any(given is not None for given in (window, output_name, data, folder)):
             raise DataError("--receipt takes all its options from the receipt, so no others can be given with it")
-        from service.commands.repeat import repeat  # here, since the other commands start faster without FastAPI
+        from service.commands.repeat import repeat
 
-        repeat(receipt, windows, file, as_json)
-        return
+        return repeat(receipt, windows, file, as_json)
     if file is None:
         raise DataError("FILE is missing: give the checkpoint")
     if faithfulness and (window is not None or effects):
@@ -94,8 +78,9 @@ def explain(
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load(file)
+    about = {"file": str(file), "checkpoint": model.checkpoint}
     if data is not None and folder is not None:
-        from service.batch import chunks, tables  # here, since the other commands start faster without polars
+        from service.batch import chunks, tables
 
         output, clock = output_name or model.outputs[0], model.config.time
         refuse_unknown("output", output, model.outputs)
@@ -104,34 +89,32 @@ def explain(
         number = model.outputs.index(output)
         plan = chunks.Plan(model, data, number, time_column, segment_column, part_windows, strict, effects)
         _explain_table(plan, folder, engine, workers, as_json)
-        return
-    about = {"file": str(file), "checkpoint": model.checkpoint}
-    if faithfulness:
+    elif faithfulness:
         rows = model.faithfulness(output_name)
         if as_json:
-            measured = {"faithfulness": [asdict(row) for row in rows], "ledger_loses": find_losses(rows)}
+            measured = {"faithfulness": [asdict(row) for row in rows], "ledger_loses": [*find_losses(rows)]}
             print_json(about | {"output": output_name or model.outputs[0]} | measured)
         else:
             columns = ["method", *(f"{measure} ({better} is better)" for measure, better in BETTER.items())]
             title = "faithfulness, in standard deviations of the output"
             print_table(title, columns, map(astuple, rows), caption=describe_losses(rows))
-        return
-    last = len(model.reference) - 1
-    number = last if window is None else window
-    if number > last:
-        raise UnknownNameError(f"there is no reference window {number}; the windows are 0 to {last}")
-    explained = model.explain(model.reference.windows[number], output_name, effects=effects)
-    times, targets = model.reference.times, model.reference.targets
-    time = None if times is None else times[number]
-    target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])
-    if as_json:
-        from service.operations.explanations import describe_explanation  # here, since the tables need no pydantic
-
-        described = next(describe_explanation(explained, "features", number))
-        print_json({**about, "unit": explained.unit, "window": number, "time": time, "target": target, **described})
     else:
-        title = f"{explained.output}, window {number} of 0 to {last}{f', {time}' if time else ''}"
-        _print_window(model, explained, number, title, target)
+        last = len(model.reference) - 1
+        number = last if window is None else window
+        if number > last:
+            raise UnknownNameError(f"there is no reference window {number}; the windows are 0 to {last}")
+        explained = model.explain(model.reference.windows[number], output_name, effects=effects)
+        times, targets = model.reference.times, model.reference.targets
+        time = None if times is None else times[number]
+        target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])
+        if as_json:
+            from service.operations.explanations import describe_explanation
+
+            described = next(describe_explanation(explained, "features", number))
+            print_json({**about, "unit": explained.unit, "window": number, "time": time, "target": target, **described})
+        else:
+            title = f"{explained.output}, window {number} of 0 to {last}{f', {time}' if time else ''}"
+            _print_window(model, explained, number, title, target)
 
 
 def _print_window(model: Model, explained: Explanation, number: int, title: str, target: float | None) -> None:
@@ -152,55 +135,45 @@ def _print_window(model: Model, explained: Explanation, number: int, title: str,
     groups = explained.table("group")[: len(explained.groups)]  # the rest are features without a group
     totals = {"baseline: the forecast for the mean window": explained.baseline_prediction}
     totals |= {"forecast": explained.predictions[0]} | ({} if target is None else {"actual value": target})
-    print_table(
-        title,
-        ["feature", "unit", "last value", f"contribution{unit}", *effects],
-        [(row["feature"], *known[row["feature"]], *signed(row)) for row in rows],
-        [(f"{r['group']}: {', '.join(explained.groups[r['group']])} together", "", "", *signed(r)) for r in groups],
-        [(name, "", "", f"{value:+.4f}") for name, value in totals.items()],
-        n_left=2,
-        caption=caption,
-    )
+    columns = ["feature", "unit", "last value", f"contribution{unit}", *effects]
+    singles = [(row["feature"], *known[row["feature"]], *signed(row)) for row in rows]
+    sums = [(f"{r['group']}: {', '.join(explained.groups[r['group']])} together", "", "", *signed(r)) for r in groups]
+    ends = [(name, "", "", f"{value:+.4f}") for name, value in totals.items()]
+    print_table(title, columns, singles, sums, ends, n_left=2, caption=caption)
 
 
-def find_losses(rows: Sequence[Faithfulness]) -> list[dict[str, Any]]:
+def find_losses(rows: Sequence[Faithfulness]) -> Iterator[dict[str, Any]]:
     """Every measure in which another method does better than the ledger, with both values."""
     (ours,) = (asdict(row) for row in rows if row.method == "ledger")
-    losses = []
     for measure, better in BETTER.items():
         for row in map(asdict, rows):
             mine, other = ours[measure], row[measure]
             if other is not None and (other > mine if better == "more" else other < mine):
-                losses.append({"measure": measure, "method": row["method"], "ledger": mine, "other": other})
-    return losses
+                yield {"measure": measure, "method": row["method"], "ledger": mine, "other": other}
 
 
 def describe_losses(rows: Sequence[Faithfulness]) -> str:
     """The measures in which the ledger loses, a line for each."""
-    lines = []
-    for loss in find_losses(rows):
-        values = f"{write_value(loss['ledger'])} against {write_value(loss['other'])}"
-        lines.append(f"The ledger loses to {loss['method']} in {loss['measure']}: {values}.")
+    lines = [
+        f"The ledger loses to {method} in {measure}: {write_value(ours)} against {write_value(other)}."
+        for measure, method, ours, other in map(dict.values, find_losses(rows))
+    ]
     return "\n".join(lines) or "The ledger is best in every column."
 
 
 def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool) -> None:
     """Explains a table into a folder with a progress bar on stderr, by bytes of the table, and prints a summary.
 
-    Raises:
-        KanscopeError: the run cannot continue; the message states how many windows are saved. Or no window is
-            explained, or the engine is not installed.
-        typer.Exit: it was interrupted.
+    KanscopeError if no window is explained, Ray is missing, or the run ends early: it says how many windows are saved.
     """
     from service.batch import chunks, parts, run, tables
 
     use_engine = run.use_threads
     if engine == "ray":
         try:
-            from service.batch.cluster import use_ray  # here, since ray is an extra, and takes seconds to import
+            from service.batch.cluster import use_ray as use_engine  # ray is an extra
         except ModuleNotFoundError as error:
             raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
-        use_engine = use_ray
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
     total, before, start = chunks.Summary(), None, monotonic()
     try:
@@ -212,8 +185,8 @@ def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | 
                 rate = (total.windows - before) / max(monotonic() - start, 1e-9)
                 bar.update(task, completed=read, done=f"{total.windows:,} windows", rate=f"{rate:,.0f}/s")
     except KeyboardInterrupt:
-        typer.echo(f"kanscope: interrupted; {total.windows:,} {RESUME}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        echo(f"kanscope: interrupted; {total.windows:,} {RESUME}", err=True)
+        raise Exit(130) from None  # the convention of shells for SIGINT: 128 + 2
     except KanscopeError as error:
         if not total.windows + total.lost:
             raise
@@ -222,10 +195,10 @@ def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | 
     if as_json:
         print_json({"output": str(output), **asdict(total)})
     else:
-        typer.echo(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
+        echo(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
         if total.rejected:
-            typer.echo(f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them: {rejected}")
+            echo(f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them: {rejected}")
         if total.across_gaps:
-            typer.echo(f"{total.across_gaps:,} windows left out that cross a gap in time, such as {total.gap}")
+            echo(f"{total.across_gaps:,} windows left out that cross a gap in time, such as {total.gap}")
     if not total.windows:
         raise DataError(f"no window of {plan.table.name} is explained; {rejected} has the reasons")

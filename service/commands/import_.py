@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option, echo
 
 from kanmodel import Model
 from kanmodel.explain.scores import MIN_INPUTS
@@ -21,12 +20,8 @@ N_SHOWN = 5  # other functions that fit
 
 
 def import_(
-    file: Annotated[
-        Path, Argument(help="Saved weights: a state_dict, a whole module, or a training checkpoint that contains one.")
-    ],
-    windows: Annotated[
-        Path | None, Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
-    ] = None,
+    file: Annotated[Path, Argument(help="Saved weights: a state_dict, a module, or a training checkpoint with one.")],
+    windows: Annotated[Path | None, Option(help=".npz: eval, predictions, and reference, reference_target.")] = None,
     features: Annotated[Path | None, Option(help="Text file with a feature per line: name, or name,unit.")] = None,
     targets: Annotated[Path | None, Option(help="The same for the targets.")] = None,
     scaling: Annotated[Path | None, Option(help="Means and standard deviations, .json or .yaml.")] = None,
@@ -42,8 +37,7 @@ def import_(
     """
     given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
     given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
-    if scaling is not None:
-        given["scaling"] = str(scaling.resolve())
+    given |= {"scaling": str(scaling.resolve())} if scaling else {}
     known = None  # what options or a manifest state beside the file, the manifest first
     if manifest is not None:
         known = read_manifest(manifest, given)
@@ -53,12 +47,11 @@ def import_(
         _print_description(describe_file(file), as_json)
         return
     if known is None or (output is None and not describe):
-        raise typer.BadParameter(
-            "give --windows and --features, or --manifest, and --output; or --describe to see what the file contains"
-        )
+        needed = "--windows and --features, or --manifest, and --output"
+        raise BadParameter(f"give {needed}; or --describe to see what the file contains")
     if output is not None:
         refuse_unwritable(output)
-    from service.batch.tables import read_columns  # here, since the other commands start faster without polars
+    from service.batch.tables import read_columns
 
     with make_console(stderr=True, quiet=as_json).status("reading") as status:
 
@@ -73,18 +66,16 @@ def import_(
     checkpoint = str(Model(imported.model).save(output).checkpoint)
     if as_json:
         print_json({"name": imported.name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
-        return
-    typer.echo(f"{imported.name}: wrote {output}  {checkpoint[:19]}…")
-    for line in _write_lines(imported):
-        typer.echo(line)
+    else:
+        echo("\n".join((f"{imported.name}: wrote {output}  {checkpoint[:19]}…", *_write_lines(imported))))
 
 
 def _describe(imported: Imported) -> dict[str, Any]:
-    result = imported.result
+    result, compared = imported.result, imported.result.comparison
     return {
         "provenance": vars(imported.model.provenance),
-        "largest_difference": result.comparison.absolute if result.comparison else None,
-        "relative_difference": result.comparison.relative if result.comparison else None,
+        "largest_difference": compared and compared.absolute,
+        "relative_difference": compared and compared.relative,
         "reading": result.found.describe() or None,
         "also_matching": [match.reading.describe() for match in result.matches[1:]],
         "not_told_apart": result.describe_undecided(),
@@ -108,8 +99,7 @@ def _write_lines(imported: Imported) -> Iterator[str]:
         yield f"verified: the largest difference from the check is {difference}"
         if reading:
             yield f"found: {reading} ({result.tried:,} of {result.total:,} readings tried)"
-    for other in others[:N_SHOWN]:
-        yield f"warning: these windows fit as well: {other}"
+    yield from (f"warning: these windows fit as well: {other}" for other in others[:N_SHOWN])
     if len(others) > N_SHOWN:
         yield f"warning: and {len(others) - N_SHOWN} more"
     if result.left_out:
@@ -128,16 +118,14 @@ def _print_description(description: Description, as_json: bool) -> None:
         return
     where = f"{description.container}, " if description.container else ""
     prefix = f", without the prefix {description.prefix}" if description.prefix else ""
-    types = ", ".join(description.dtypes)
-    rows = [("weights", f"{where}{description.n_tensors} tensors of {types}{prefix}")]
+    rows = [("weights", f"{where}{description.n_tensors} tensors of {', '.join(description.dtypes)}{prefix}")]
     rows += [(part.library, f"{part.place!r}: {part.sizes}") for part in description.parts]
     if description.unknown:
         rows.append(("not understood", ", ".join(description.unknown[:10])))
     print_table(description.file, ["", "found"], rows, n_left=2)
-    if description.found is not None:
-        typer.echo(f"found: {description.found}")
-        for other in description.undecided:
-            typer.echo(f"warning: these windows fit as well: {other}")
+    if description.found is None:
+        echo("\n  ".join(["not in the file:", *description.missing]))
     else:
-        typer.echo("\n  ".join(["not in the file:", *description.missing]))
-    typer.echo(f"\nmanifest:\n\n{description.manifest}", nl=False)
+        fit = (f"warning: these windows fit as well: {other}" for other in description.undecided)
+        echo("\n".join((f"found: {description.found}", *fit)))
+    echo(f"\nmanifest:\n\n{description.manifest}", nl=False)

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from kanmodel.errors import CheckpointError
 from kanmodel.model import Model
@@ -53,9 +52,9 @@ def print_table(
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints one line of JSON on stdout."""
-    typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
 def print_written(output: Path, model: Model) -> None:
     """Prints path, size and hash of a written checkpoint."""
-    typer.echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB, {(model.checkpoint or '')[:19]}…)")
+    echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB, {(model.checkpoint or '')[:19]}…)")

@@ -1,7 +1,4 @@
-"""``kanscope explain --receipt``: asks the question of a saved answer again, and compares the two answers.
-
-Numbers agree within `AGREEMENT`; what follows from the request alone must be equal.
-"""
+"""``kanscope explain --receipt``: asks the question of a saved answer again, and compares the two answers."""
 
 from __future__ import annotations
 
@@ -16,104 +13,74 @@ from textwrap import shorten
 from typing import Any
 
 import orjson
-import typer
 from pydantic import TypeAdapter, ValidationError
+from typer import Exit, echo
 
-from kanmodel import load
+from kanmodel import Model, load
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
 from kanmodel.explain.attribution import LedgerOptions
-from kanmodel.model import Model
 from service.commands.options import print_json
 from service.models.registry import Served
 from service.models.repository import list_checkpoints
 from service.operations import explain
-from service.operations.explain import Receipt, read_question
 from service.operations.explanations import ExplainQuestion, explain_all
 from service.settings import Settings, choose_settings
 from service.wire.errors import problem_of
 
-EXIT_DISAGREES = 1
-AGREEMENT = 1e-6  # tolerance, in standard deviations
+AGREEMENT = 1e-6  # tolerance of numbers, in standard deviations; what follows from the request alone must be equal
 # May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
 NAMES = (("model_name",), ("version",), ("receipt", "versions"))
 BASELINES = {"reference": ("reference", "seed"), "values": ("values",), "instance": ("instance",)}  # members by kind
-_ANSWER = TypeAdapter(explain.ExplainResponse)
 ABSENT = object()  # stands for a value that one of the answers lacks
+_ANSWER = TypeAdapter(explain.ExplainResponse)
 Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
-
-
-@dataclass(frozen=True)
-class SavedAnswer:
-    """An answer of ``:explain`` as a client saved it.
-
-    Attributes:
-        receipt: its receipt.
-        content: all its members; NDJSON lines are merged to the same form as a single JSON object.
-        failure: the error that ended it early; None if it is complete.
-    """
-
-    receipt: Receipt
-    content: Mapping[str, Any]
-    failure: str | None
+Saved = tuple[Mapping[str, Any], explain.Receipt, str | None]  # an answer, its receipt, the error that ended it early
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """The result of a recomputation.
+    """The result of a recomputation."""
 
-    Attributes:
-        agrees: whether all values agree.
-        reasons: why they do not.
-        warnings: differences that do not matter by themselves, such as library versions.
-        compared: number of compared values; 0 if the answer could not be recomputed.
-        largest_difference: in standard deviations; None if something other than a number differs.
-    """
-
-    agrees: bool
-    reasons: list[str]
-    warnings: list[str]
-    compared: int
-    largest_difference: float | None
+    agrees: bool  # whether all values agree
+    reasons: list[str]  # why they do not
+    warnings: list[str]  # differences that do not matter by themselves, such as library versions
+    compared: int  # number of compared values; 0 if the answer could not be recomputed
+    largest_difference: float | None  # in standard deviations; None if something other than a number differs
 
 
 def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> None:
-    """Recomputes the answer of one file from the request of another, and prints how the two compare.
+    """Recomputes the answer of one file from the request of another, and compares the two; exits with 1 if they differ.
 
-    `models` is the checkpoint, or a folder that holds it; None for the models that would be served. The exit code is 1
-    if the numbers differ.
-
-    Raises:
-        DataError: a file cannot be read or has the wrong content, or the windows do not fit the model.
-        CheckpointError: none of several checkpoints has the hash of the receipt, or it cannot be read.
+    `models` is the checkpoint, or a folder that holds it; None for the models that would be served. DataError if a file
+    cannot be read or the windows do not fit; CheckpointError if none of several has the hash, or it cannot be read.
     """
     try:
         data, body = receipt.read_bytes(), windows.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {Path(error.filename).name}: {error.strerror}") from error
-    answer = read_answer(data, receipt.name)
+    saved = read_answer(data, receipt.name)
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise DataError(f"{windows.name} must be JSON: {error}") from error
     if not isinstance(request, dict):
         raise DataError(f"{windows.name} must be a JSON object with instances or columns")
-    result = repeat_answer(answer, request, find_model(models, answer.receipt["checkpoint"]))
+    result = repeat_answer(saved, request, _find_model(models, saved[1]["checkpoint"]))
     if as_json:
         print_json(asdict(result))
     else:
         largest = f"the largest difference of {result.compared} values is {result.largest_difference or 0.0:.2g}"
         verdict = f"agrees: {largest} standard deviations" if result.agrees else "does not agree"
         lines = [*(f"warning: {each}" for each in result.warnings), verdict, *(f"  {each}" for each in result.reasons)]
-        typer.echo("\n".join(lines))
+        echo("\n".join(lines))
     if not result.agrees:
-        raise typer.Exit(EXIT_DISAGREES)
+        raise Exit(1)
 
 
-def read_answer(data: bytes, name: str) -> SavedAnswer:
-    """Parses an answer, saved as one JSON object or as NDJSON; `name` is that of its file, for errors.
+def read_answer(data: bytes, name: str) -> Saved:
+    """Parses an answer, saved as one JSON object or as NDJSON, merged to the same form; `name` is that of its file.
 
-    Raises:
-        DataError: it is not an answer of ``:explain``, or has no receipt.
+    DataError if it is not an answer of ``:explain``, or has no receipt.
     """
     try:
         try:
@@ -124,26 +91,22 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
             raise ValueError("expected JSON objects")
     except ValueError as error:
         raise DataError(f"{name} is neither JSON nor NDJSON: {error}") from error
-    header, *lines = documents
+    answer, *lines = documents
     failure = str(lines.pop()["error"]) if lines and "status" in lines[-1] else None  # explanations have an error too
     if lines or failure:
-        header.setdefault("explanations", []).extend(line for line in lines if line.keys() != {"progress"})
+        answer.setdefault("explanations", []).extend(line for line in lines if line.keys() != {"progress"})
     try:
-        content = _ANSWER.validate_python(header)
+        receipt = _ANSWER.validate_python(answer).get("receipt")
     except ValidationError as error:
         problem = problem_of(error.errors()[0])
         raise DataError(f"{name} is not an answer of :explain: {problem.path} {problem.message}") from error
-    if "receipt" not in content:
+    if receipt is None:
         raise DataError(f'{name} has no receipt: a request gets one with "receipt": true')
-    return SavedAnswer(content["receipt"], header, failure)
+    return answer, receipt, failure
 
 
-def find_model(path: Path | None, checkpoint: str) -> Model:
-    """The checkpoint of a receipt, found by its hash; if there is only one file, that one.
-
-    Raises:
-        CheckpointError: there are several and none has the hash, or the file cannot be read.
-    """
+def _find_model(path: Path | None, checkpoint: str) -> Model:
+    """The checkpoint of a receipt, by its hash, or the only one; CheckpointError if there are several others."""
     files = (list_checkpoints(choose_settings(models=path).models) or list_checkpoints(None)).values()
     paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
     if len(paths) == 1:
@@ -155,22 +118,21 @@ def find_model(path: Path | None, checkpoint: str) -> Model:
     raise CheckpointError(f"none of {len(files)} checkpoints has the receipt's hash, {checkpoint}")
 
 
-def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model) -> Repeat:
+def repeat_answer(saved: Saved, request: Mapping[str, Any], model: Model) -> Repeat:
     """Recomputes an answer from the windows of a request, all else from its receipt, and compares the two.
 
-    Raises:
-        KanscopeError: the windows do not fit the model, although it is the receipt's.
+    KanscopeError if the windows do not fit the model, although it is the receipt's.
     """
-    receipt, checkpoint = answer.receipt, str(model.checkpoint)
-    reasons = [f"the answer is incomplete: it ended with {answer.failure!r}"] if answer.failure else []
+    (answer, receipt, failure), checkpoint = saved, str(model.checkpoint)
+    reasons = [f"the answer is incomplete: it ended with {failure!r}"] if failure else []
     if checkpoint != receipt["checkpoint"]:
         reasons.append(f"the checkpoint is {checkpoint}, not {receipt['checkpoint']}")
     found: list[tuple[float, Place, Any, Any]] = []
     try:
-        question = ask_again(receipt, request, Served(answer.content["model_name"], model))
+        question = _ask_again(receipt, request, Served(answer["model_name"], model))
         reasons += _compare_question(receipt, question)
         repeated: dict[str, Any] = {**explain.describe_question(question, model.predict(question.windows))}
-        found += compare_answers(answer.content, repeated | {"explanations": explain_all(question)}, model)
+        found += compare_answers(answer, repeated | {"explanations": explain_all(question)}, model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:
             raise
@@ -178,23 +140,18 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
     largest, place, *values = max(found, key=itemgetter(0), default=(inf, (), None, None))
     if n_differing := sum(distance > AGREEMENT for distance, *_ in found):
         was, now = ("absent" if value is ABSENT else shorten(str(value), 60, placeholder=" …") for value in values)
-        reasons.append(
-            f"{n_differing} of {len(found)} values differ by more than {AGREEMENT:g} standard deviations, the most in "
-            f"{_write_place(place)}: it was {was} and is now {now}"
-            + (f" ({largest:.2g} standard deviations)" if largest < inf else "")
-        )
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)  # as in errors
+        where = where.removeprefix(".").replace("the length of.", "the length of ", 1)
+        many = f"{n_differing} of {len(found)} values differ by more than {AGREEMENT:g} standard deviations"
+        by = f" ({largest:.2g} standard deviations)" if largest < inf else ""
+        reasons.append(f"{many}, the most in {where}: it was {was} and is now {now}{by}")
     versions = zip(explain.find_versions().items(), receipt["versions"].values(), strict=True)
     warnings = [f"computed with {name} {then}, recomputed with {now}" for (name, now), then in versions if then != now]
     return Repeat(not reasons, reasons, warnings, len(found), largest if largest < inf else None)
 
 
-def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> ExplainQuestion:
-    """The question that a receipt belongs to, with the windows of a request.
-
-    Raises:
-        DataError: the windows or the receipt do not fit the model; the error names each place.
-        UnknownNameError: the model has no such output.
-    """
+def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Served) -> ExplainQuestion:
+    """The question of a receipt with the windows of a request; DataError or UnknownNameError unless both fit."""
     used: Mapping[str, Any] = receipt["baseline"]
     members = BASELINES.get(used["kind"])
     asked = {name: request[name] for name in ("instances", "columns") if name in request}
@@ -203,10 +160,10 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> E
     asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
-    return replace(read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
+    return replace(explain.read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
 
 
-def _compare_question(receipt: Receipt, question: ExplainQuestion) -> Iterator[str]:
+def _compare_question(receipt: explain.Receipt, question: ExplainQuestion) -> Iterator[str]:
     """How the windows differ from those of the receipt, and its options of integration from those of its version."""
     wanted, found, usual = receipt["input"], explain.hash_windows(question.windows), LedgerOptions()
     if found["shape"] != wanted["shape"]:
@@ -227,17 +184,17 @@ def compare_answers(
     Distances are in standard deviations of the output on the reference windows; for the baseline, in the smallest
     standard deviation of a feature. They are infinite for values that differ and are not numbers, or that one lacks.
     """
-    std, smallest = model.output_std.tolist(), float(model.scaling.feature_scale.min())
-    of_output = dict(zip(model.outputs, std, strict=True))
+    std = dict(zip(model.outputs, model.output_std.tolist(), strict=True))
+    smallest = float(model.scaling.feature_scale.min())
     for place, one, other in _pair(saved, repeated):
         scale = None
         match place:
             case ("baseline" | "receipt", *_):
                 scale = smallest
             case ("predictions", _, int(column)):
-                scale = std[column]
+                scale = std[model.outputs[column]]
             case ("explanations", int(number), *_):
-                scale = of_output[repeated["explanations"][number]["output"]]
+                scale = std[repeated["explanations"][number]["output"]]
         if scale is not None and isinstance(other, float) and type(one) in (int, float):
             yield abs(one - other) / scale, place, one, other
         else:
@@ -259,9 +216,3 @@ def _pair(saved: Any, repeated: Any, place: Place = ()) -> Iterator[tuple[Place,
             yield from _pair(one, other, (*place, number))
     else:
         yield place, saved, repeated
-
-
-def _write_place(place: Place) -> str:
-    """A place as in errors, such as ``explanations[0].contributions.temp_c``."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-    return text.replace("the length of.", "the length of ", 1)

@@ -19,22 +19,14 @@ RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COL
 
 
 def serve(
-    models: Annotated[
-        Path | None, Argument(help="Folder or file. Default: KANSCOPE_MODELS, or the bundled model.")
-    ] = None,
+    models: Annotated[Path | None, Argument(help="Folder or file; KANSCOPE_MODELS, or the bundled model.")] = None,
     host: Annotated[str | None, Option(help="Address to listen on. Default: KANSCOPE_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, Option(min=0, max=65535, help="Its port. Default: KANSCOPE_PORT, or 8000.")] = None,
     workers: Annotated[int | None, Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")] = None,
-    engine: Annotated[
-        Literal["process", "ray"] | None,
-        Option(help="Worker processes on this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."),
-    ] = None,
-    no_auth: Annotated[
-        bool | None, Option("--no-auth", help="Serve without API keys on an address that other machines reach.")
-    ] = None,
+    engine: Annotated[Literal["process", "ray"] | None, Option(help="Default: KANSCOPE_ENGINE, or process.")] = None,
+    no_auth: Annotated[bool | None, Option("--no-auth", help="Serve without API keys, also to other machines.")] = None,
 ) -> None:
     """Serve models over HTTP, by default, and while the folder is empty, the bundled one at http://127.0.0.1:8000."""
-    # Imported here: the other commands start faster without FastAPI.
     from service.app import create_app
     from service.engines.workers import serve_workers
     from service.telemetry.logs import configure_logging

@@ -9,9 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from typer import Argument, Option
+from typer import Argument, BadParameter, Context, Option, echo
 
 from kanmodel import Model, load
 from kanmodel.data import MAX_STEP
@@ -25,9 +24,6 @@ from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, 
 from kanmodel.training.training import fine_tune, fit
 from service.commands.options import Written, make_console, print_table, print_written, refuse_unwritable
 
-# Options that a checkpoint determines; --grid may still refine the grid.
-OF_CHECKPOINT = [*(name for name in ARCHITECTURE if name != "grid"), "unit", "group", "integer", "fixed"]
-
 
 def parse_width(text: str | None) -> Width | None:
     """Parses a width in pykan's notation: ``12,5,1``, with product nodes ``12,[5,2],1``."""
@@ -39,14 +35,14 @@ def parse_width(text: str | None) -> Width | None:
             layers = layers[0]
         return tuple(layer if isinstance(layer, int) else (int(layer[0]), int(layer[1])) for layer in layers)
     except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise typer.BadParameter(f"{text!r} is not a width such as 12,5,1 or 12,[5,2],1") from error
+        raise BadParameter(f"{text!r} is not a width such as 12,5,1 or 12,[5,2],1") from error
 
 
 def parse_pairs(texts: list[str], option: str) -> dict[str, str]:
     """Parses ``NAME=VALUE`` options into a mapping."""
     for text in texts:
         if "=" not in text:
-            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+            raise BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
     return dict(text.split("=", 1) for text in texts)
 
 
@@ -56,75 +52,44 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def train(
-    context: typer.Context,
+    context: Context,
     data: Annotated[Path, Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.")],
     output: Written,
     target: Annotated[list[str], Option(help="Column to forecast; repeat for several.")] = [],  # noqa: B006  (copied)
-    ahead: Annotated[
-        int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; 0 for a column already shifted.")
-    ] = 0,
-    origin: Annotated[
-        Path | None, Option("--from", help="Checkpoint to fine-tune: columns, architecture and scaling are its own.")
-    ] = None,
-    update_grid: Annotated[
-        bool, Option("--update-grid", help="With --from: move the knots to the data, before and after training.")
-    ] = False,
-    features: Annotated[
-        str | None, Option(help="Input columns, as a,b. Default: all numeric ones, with --ahead the target too.")
-    ] = None,
-    split_column: Annotated[
-        str | None, Option(help="Column with train, validation or test. Default: the newest 15 % are for the test.")
-    ] = None,
+    ahead: Annotated[int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; see --horizon.")] = 0,
+    origin: Annotated[Path | None, Option("--from", help="Checkpoint to fine-tune, with its scaling.")] = None,
+    update_grid: Annotated[bool, Option("--update-grid", help="With --from: move knots to the data, twice.")] = False,
+    features: Annotated[str | None, Option(help="Input columns, as a,b. Default: all numeric ones.")] = None,
+    split_column: Annotated[str | None, Option(help="Column with train, validation or test.")] = None,
     segment_column: Annotated[str | None, Option(help="Column that changes at gaps: no window crosses one.")] = None,
     time_column: Annotated[str | None, Option(help="Times, ISO 8601 or numbers: no window crosses a gap.")] = None,
     max_step: Annotated[float, Option(help="Longest step that is not a gap, in median steps.")] = MAX_STEP,
     unit: Annotated[list[str], Option(help="NAME=UNIT of a feature or target; repeat.")] = [],  # noqa: B006
-    last_value: Annotated[
-        list[str], Option(help="TARGET=FEATURE whose last value is the persistence forecast; TARGET=0 for a change.")
-    ] = [],  # noqa: B006
-    group: Annotated[
-        list[str], Option(help="NAME=a,b: features, or groups, whose contributions are summed as well; repeat.")
-    ] = [],  # noqa: B006
+    last_value: Annotated[list[str], Option(help="TARGET=FEATURE of persistence, or =0 for changes.")] = [],  # noqa: B006
+    group: Annotated[list[str], Option(help="NAME=a,b: contributions to sum; repeat.")] = [],  # noqa: B006
     integer: Annotated[str | None, Option(help="Features that counterfactuals keep whole, as a,b.")] = None,
     fixed: Annotated[str | None, Option(help="Features that counterfactuals leave unchanged, as a,b.")] = None,
     lookback: Annotated[int, Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
-    horizon: Annotated[
-        int, Option(min=1, help="Steps to forecast: TARGET+AHEAD and on; with --ahead 0 TARGET+1 and on.")
-    ] = DEFAULTS.horizon,
+    horizon: Annotated[int, Option(min=1, help="Steps to forecast, from AHEAD, or 1, on.")] = DEFAULTS.horizon,
     hidden: Annotated[int, Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone.")] = DEFAULTS.hidden,
     cell: Annotated[Cell, Option(help="Recurrent cell.")] = DEFAULTS.cell,
     num_layers: Annotated[int, Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
     bidirectional: Annotated[bool, Option("--bidirectional", help="Read it backwards too.")] = DEFAULTS.bidirectional,
-    width: Annotated[
-        str | None, Option(help="Width of the head, such as 12,5,1, or 12,[5,2],1 with 2 product nodes, as in pykan.")
-    ] = None,
+    width: Annotated[str | None, Option(help="Of the head: 12,5,1, or 12,[5,2],1 with 2 product nodes.")] = None,
     front: Annotated[str | None, Option(help="Width of a KAN on each step's features, such as 20,8.")] = None,
-    grid: Annotated[
-        int,
-        Option(min=1, help="Grid intervals of an edge. With --from: a finer grid, at first for the same functions."),
-    ] = DEFAULTS.grid,
+    grid: Annotated[int, Option(min=1, help="Grid intervals of an edge; with --from, more.")] = DEFAULTS.grid,
     order: Annotated[int, Option(min=0, help="Spline order; 3 is cubic.")] = DEFAULTS.order,
     lamb: Annotated[float, Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
-    grid_updates: Annotated[
-        int, Option(min=0, help="How often knots move to the data; with --from if this or --update-grid is given.")
-    ] = DEFAULTS.grid_updates,
+    grid_updates: Annotated[int, Option(min=0, help="Moves of the knots; 0 with --from.")] = DEFAULTS.grid_updates,
     learning_rate: Annotated[float, Option(min=0, help="Initial rate; falls along a cosine.")] = DEFAULTS.learning_rate,
     weight_decay: Annotated[float, Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
     noise: Annotated[float, Option(min=0, help="Noise on training windows, in standard deviations.")] = DEFAULTS.noise,
     batch: Annotated[int, Option(min=2, help="Windows per optimization step.")] = DEFAULTS.batch,
-    epochs: Annotated[
-        int, Option(min=0, help="Most passes over the training windows; 0 with --from moves the grids alone.")
-    ] = DEFAULTS.epochs,
+    epochs: Annotated[int, Option(min=0, help="Most passes; 0 with --from moves only the grids.")] = DEFAULTS.epochs,
     patience: Annotated[int, Option(min=1, help="Epochs without improvement until the end.")] = DEFAULTS.patience,
-    validation_share: Annotated[
-        float, Option(help="Share of the training windows held out if no row is marked validation.")
-    ] = DEFAULTS.validation_share,
-    validation_blocks: Annotated[
-        int, Option(min=1, help="Most blocks in which they are held out, evenly spread over the training rows.")
-    ] = DEFAULTS.validation_blocks,
-    reference_windows: Annotated[
-        int, Option(min=2, help="Validation windows kept in the checkpoint, for its explanations.")
-    ] = DEFAULTS.reference_windows,
+    validation_share: Annotated[float, Option(help="Share of windows held out.")] = DEFAULTS.validation_share,
+    validation_blocks: Annotated[int, Option(min=1, help="Blocks held out, at most.")] = DEFAULTS.validation_blocks,
+    reference_windows: Annotated[int, Option(min=2, help="Kept for explanations.")] = DEFAULTS.reference_windows,
     seed: Annotated[int, Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
 ) -> None:
     """Train an LSTM+KAN forecaster on a table, and compare it with persistence and ridge regression.
@@ -134,23 +99,15 @@ def train(
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """
-    values = context.params | {"target": tuple(target), "features": split_names(features)}
-    values |= {"width": parse_width(width), "front": parse_width(front)}
+    values = context.params | {"target": tuple(target), "targets": tuple(target), "features": split_names(features)}
+    values |= {"width": parse_width(width), "front": parse_width(front), "units": parse_pairs(unit, "--unit")}
+    values |= {"split": split_column, "segment": segment_column, "time": time_column}
+    values |= {"integer": split_names(integer) or (), "fixed": split_names(fixed) or ()}
+    last_values = parse_pairs(last_value, "--last-value").items()
+    values["last_value"] = {name: 0 if of == "0" else of for name, of in last_values}
+    values["groups"] = {name: split_names(names) or () for name, names in parse_pairs(group, "--group").items()}
     options = TrainingOptions(**{option.name: values[option.name] for option in fields(TrainingOptions)})
-    columns = Columns(
-        targets=values["target"],
-        features=values["features"],
-        ahead=ahead,
-        split=split_column,
-        segment=segment_column,
-        time=time_column,
-        max_step=max_step,
-        units=parse_pairs(unit, "--unit"),
-        last_value={name: 0 if of == "0" else of for name, of in parse_pairs(last_value, "--last-value").items()},
-        groups={name: split_names(names) or () for name, names in parse_pairs(group, "--group").items()},
-        integer=split_names(integer) or (),
-        fixed=split_names(fixed) or (),
-    )
+    columns = Columns(**{role.name: values[role.name] for role in fields(Columns)})
     refuse_unwritable(output)
     if origin is None:
         if not target:
@@ -162,7 +119,7 @@ def train(
             trained = fit(table, options, report)
         _print_trained(Model(trained).save(output), output)
         return
-    sources = {name: context.get_parameter_source(name) for name in values}
+    sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     old = load(origin)
     columns = _take_columns(old.config, columns, given, origin)
@@ -186,8 +143,8 @@ def train(
 
 def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any], file: Path) -> Columns:
     """The columns with those of a checkpoint; refuses options that it determines, or that are given differently."""
-    for name in OF_CHECKPOINT:
-        if name in given:
+    for name in (*ARCHITECTURE, "unit", "group", "integer", "fixed"):
+        if name in given and name != "grid":  # which may refine that of the checkpoint
             option = f"--{name.replace('_', '-')} cannot be given with --from"
             raise ConfigError(f"{option}: architecture, units and groups come from {file.name}")
     stated: dict[str, Any] = {name: getattr(config, name) for name in ("ahead", "lookback", "horizon")}
@@ -204,7 +161,7 @@ def _read_table(data: Path, columns: Columns) -> TrainingTable:
 
     table = make_table(read_training_frame(data, columns), columns)
     if table.left_out:
-        typer.echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
+        echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
     return table
 
 
@@ -235,10 +192,10 @@ def _print_trained(model: Model, output: Path) -> None:
     print_table("metrics", ["metric", "value"], model.metrics.items())
     if "persistence_r2" not in model.metrics:
         unknown = "because the last value of an already shifted target is not known: use --ahead or --last-value."
-        typer.echo(f"Persistence is not measured, {unknown}")
+        echo(f"Persistence is not measured, {unknown}")
     n_reference = len(model.reference)
     if n_reference < MIN_INPUTS:
-        typer.echo(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
+        echo(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
     if model.reference.unlike_training:
-        typer.echo(f"The reference windows are not like the training rows: {model.reference}.")
+        echo(f"The reference windows are not like the training rows: {model.reference}.")
     print_written(output, model)

@@ -15,10 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from kanmodel import load
+from kanmodel import Model, load
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
-from kanmodel.model import Model
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
 from service.wire.errors import ErrorCode, NotFoundError, NotReadyError
 
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed", "unloaded"]
 _CODES: dict[State, ErrorCode] = {"failed": "model_failed", "unloaded": "model_unloaded"}
-_OVERHEAD = 1 << 20  # bytes of a model besides its file: its ONNX Runtime session and its modules
-_PREPARED = 3  # how often the bytes of its file are held: as they are, and in original units in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +42,7 @@ class Served:
 
     @cached_property
     def usual_values(self) -> tuple[Array, Array]:
-        """Lower and upper bounds of values that are inside the training ranges and finite for the network.
-
-        Each is (lookback, n_features), because numpy compares long rows faster than short ones.
-        """
+        """Bounds of values in training ranges and finite for the network, (lookback, n_features): compares fast."""
         limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
         low, high = self.model.feature_range
         low, high = np.maximum(low, -limit), np.minimum(high, limit)
@@ -57,36 +51,20 @@ class Served:
 
 @dataclass(eq=False)
 class Entry:
-    """One version of a model, with its model while that is in memory. Only `Registry` changes it.
+    """One version of a model, with its model while that is in memory. Only `Registry` changes it."""
 
-    Attributes:
-        file: its file, as of the last read.
-        state: loading, ready, failed, or unloaded on request. A model that is ready need not be in memory.
-        reason: why the file cannot be loaded; if it is ready, the model that was in memory before is still served.
-        may_pass: whether the failure may be temporary, such as a disk error, so that loading is retried.
-        checkpoint: the hash of what answers requests; None unless it is ready.
-        served: the model; None while it is not in memory.
-        reading: held by the thread that reads the file (single flight).
-        name, version: those of the file.
-        n_bytes: estimated memory of the model.
-    """
-
-    file: CheckpointFile
-    state: State = "loading"
-    reason: str | None = None
-    may_pass: bool = False
-    checkpoint: str | None = None
-    served: Served | None = None
-    reading: Lock = field(default_factory=Lock)
+    file: CheckpointFile  # as of the last read
+    state: State = "loading"  # unloaded: on request; a model that is ready need not be in memory
+    reason: str | None = None  # why the file cannot be loaded; if it is ready, the model loaded before is still served
+    may_pass: bool = False  # whether the failure may be temporary, such as a disk error, so that loading is retried
+    checkpoint: str | None = None  # the hash of what answers requests; None unless it is ready
+    served: Served | None = None  # None while it is not in memory
+    reading: Lock = field(default_factory=Lock)  # held by the thread that reads the file (single flight)
 
     def __post_init__(self) -> None:
         self.name, self.version = self.file.name, self.file.version
-        self.n_bytes = _OVERHEAD + _PREPARED * (self.file.signature[1] if self.file.signature else 0)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it answers requests."""
-        return self.state == "ready"
+        # Estimated memory: the file as it is, and in original units in float64; an ONNX Runtime session and modules.
+        self.n_bytes = 3 * sum(self.file.signature[1:2]) + (1 << 20)
 
     @property
     def condition(self) -> str:
@@ -97,32 +75,26 @@ class Entry:
 class Registry:
     """The models of a folder: `load` reads them, `poll` applies changes of their files. Threads may share it.
 
-    All files are read and checked, and models are loaded as far as the budget goes. The others are loaded by the first
-    request that needs them; the least recently used that no request uses make room for them.
-
-    Readers need no lock: the index is an immutable mapping that is replaced as a whole. `load`, `poll` and
-    `load_model` return the hashes of the models in memory that have become the default version of their name.
+    All files are read and checked, and models are loaded as far as the budget goes; the first request that needs
+    another one loads it, in place of the least recently used that no request uses. Readers need no lock: the index is
+    an immutable mapping that is replaced as a whole. `load`, `poll` and `load_model` return the hashes of the models in
+    memory that have become the default version of their name.
 
     Args:
-        path: a folder of checkpoints or one file; None for the bundled model. If the folder is empty at the start, the
-            bundled model is served until a model of the folder is ready.
+        path: a folder of checkpoints or one file, or CheckpointError; None for the bundled model, which is also served
+            instead of an empty folder until a model of the folder is ready.
         budget: bytes of the models in memory, by estimate. Those in use may be more, and so may a single one.
-
-    Raises:
-        CheckpointError: there is nothing at `path`.
     """
 
     def __init__(self, path: Path | None, budget: int = 1 << 30) -> None:
-        self._path, self._budget = path, budget
+        self._path, self._budget, self._stopping = path, budget, Event()
         self._stands_in = not list_checkpoints(path)  # the bundled model, until one of them is ready
-        self._stopping = Event()
         self._listing = self._list()  # of the last scan
         names = groupby(self._listing.values(), key=lambda file: file.name)
         self._models = {name: tuple(map(Entry, files)) for name, files in names}
         self._loaded: OrderedDict[Entry, None] = OrderedDict()  # the least recently used first
         self._unloaded: frozenset[str] = frozenset()  # names that are not loaded again by a scan
-        self._scanning = Lock()
-        self._changing = RLock()  # the index and what is in memory
+        self._scanning, self._changing = Lock(), RLock()  # the folder; the index and what is in memory
 
     def index(self) -> Mapping[str, tuple[Entry, ...]]:
         """All versions of all models by name, highest version first."""
@@ -140,7 +112,7 @@ class Registry:
     @property
     def ready(self) -> bool:
         """Whether at least one model is ready."""
-        return any(entry.is_ready for entry in self.entries)
+        return any(entry.state == "ready" for entry in self.entries)
 
     @property
     def n_bytes(self) -> int:
@@ -156,20 +128,17 @@ class Registry:
     def choose(self, name: str, version: str | None = None, or_loading: bool = False) -> Entry:
         """Returns a version of a model, by default the highest, that is ready, or may also be loading.
 
-        Raises:
-            NotFoundError: there is no model of that name, or no such version; the message lists those that exist.
-            NotReadyError: it is loading, unloaded, or failed; the message states the reason.
+        NotFoundError lists the models or versions that exist; NotReadyError says why it is not ready.
         """
         models = self._models
         if name not in models:
             raise _unknown_model(name, models)
         versions = {entry.version: entry for entry in models[name]}
         if version is not None and version not in versions:
-            known = ", ".join(versions)
-            message = f"model {name!r} has no version {quote(version)}; the versions are {known}"
+            message = f"model {name!r} has no version {quote(version)}; the versions are {', '.join(versions)}"
             raise NotFoundError(message, "version_not_found")
         entry = choose_default(models[name]) if version is None else versions[version]
-        if not (entry.is_ready or (or_loading and entry.state == "loading")):
+        if not (entry.state == "ready" or (or_loading and entry.state == "loading")):
             raise _not_ready(entry, entry.condition, version is not None)
         return entry
 
@@ -180,9 +149,7 @@ class Registry:
     def get(self, name: str, version: str | None = None) -> Served:
         """Returns a model; if it is not in memory, it is loaded on this thread, once for all threads.
 
-        Raises:
-            NotFoundError: as `choose`.
-            NotReadyError: as `choose`, and if its file was replaced or deleted since the last scan.
+        Raises as `choose`, and NotReadyError if its file was replaced or deleted since the last scan.
         """
         while True:
             entry = self.choose(name, version, or_loading=True)
@@ -205,13 +172,10 @@ class Registry:
             return self._follow((entry for entry in self.entries if entry.state == "loading"), until_ready=until_ready)
 
     def poll(self) -> tuple[str, ...]:
-        """Scans the folder and applies each change that two scans in a row have seen.
+        """Scans the folder and applies each change that two scans in a row have seen; CheckpointError if it is missing.
 
         So a file is not read while it is being written, and a deleted version is served until the version that
         replaces it is ready. Files that could not be read because of a system error are retried.
-
-        Raises:
-            CheckpointError: there is nothing at the path; nothing changes.
         """
         with self._scanning:
             self._trim()
@@ -225,9 +189,7 @@ class Registry:
     def load_model(self, name: str) -> tuple[str, ...]:
         """Loads the versions of a model that are not served as they are on disk: at once, and failed ones again.
 
-        Raises:
-            NotFoundError: there are no files of that name.
-            CheckpointError: there is nothing at the path.
+        Raises as `poll`, and NotFoundError if there are no files of that name.
         """
         with self._scanning:
             listing = self._list().values()
@@ -235,15 +197,11 @@ class Registry:
             if not files:
                 raise _unknown_model(name, dict.fromkeys(file.name for file in listing))
             self._unloaded -= {name}
-            current = {entry.file for entry in self.entries if entry.is_ready and entry.reason is None}
+            current = {entry.file for entry in self.entries if entry.state == "ready" and entry.reason is None}
             return self._follow((Entry(file) for file in files if file not in current), are_needed=True)
 
     def unload_model(self, name: str) -> None:
-        """Unloads all versions of a model until `load_model` loads it again.
-
-        Raises:
-            NotFoundError: there is no model of that name.
-        """
+        """Unloads all versions of a model until `load_model` loads it again; NotFoundError if there are none."""
         with self._scanning:
             if name not in self._models:
                 raise _unknown_model(name, self._models)
@@ -278,7 +236,8 @@ class Registry:
                     self._read(entry, are_needed or (old is not None and old.served is not None))
                 self._replace(entry.file.key, entry)
         bundled = {entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED}
-        if self._stands_in and any(e.is_ready and e.reason is None and e.file.key not in bundled for e in self.entries):
+        own = (entry for entry in self.entries if entry.file.key not in bundled)
+        if self._stands_in and any(entry.state == "ready" and entry.reason is None for entry in own):
             self._stands_in, gone = False, {*gone, *bundled}
         for key in gone:
             self._replace(key, None)
@@ -302,13 +261,9 @@ class Registry:
                 self._drop(old)
 
     def _read(self, entry: Entry, is_needed: bool) -> None:
-        """Reads the file of an entry, which is then ready or failed.
+        """Reads the file of an entry, which is then ready or failed; without `is_needed` not a model that lacks room.
 
-        Unless it `is_needed`, a model for which others must be dropped is not loaded, but its file is checked.
-
-        Raises:
-            NotReadyError: it was ready, and its file was replaced or deleted since the last scan, or cannot be read for
-                now; nothing changes.
+        NotReadyError, and nothing changes, if it was ready and its file was replaced or deleted, or fails for now.
         """
         file, before = entry.file, self._find(entry.file.key)
         try:
@@ -325,7 +280,7 @@ class Registry:
             logger.exception("model %s, version %s cannot be loaded", file.name, file.version)
             reason, may_pass = f"{file.path.name} cannot be loaded; the log says why", False
         else:
-            if not entry.is_ready:
+            if entry.state != "ready":
                 logger.info("model %s, version %s serves %s", file.name, file.version, checkpoint)
             entry.checkpoint, entry.state = checkpoint, "ready"
             if model is not None:
@@ -336,7 +291,7 @@ class Registry:
             return
         if before is None or reason != before.reason:
             logger.warning("model %s, version %s failed: %s", file.name, file.version, reason)
-        if entry.is_ready and (may_pass or sign_file(file.path) != file.signature):
+        if entry.state == "ready" and (may_pass or sign_file(file.path) != file.signature):
             raise _not_ready(entry, f"cannot be loaded: {reason}")
         entry.checkpoint, entry.reason, entry.may_pass, entry.state = None, reason, may_pass, "failed"
 
@@ -376,15 +331,11 @@ def _release(entry: Entry) -> bool:
 
 def choose_default(entries: Sequence[Entry]) -> Entry:
     """The version of a model that answers if a request names none: the highest that is ready, or still to be read."""
-    return min(entries, key=lambda entry: (not entry.is_ready, entry.state != "loading"))
+    return min(entries, key=lambda entry: (entry.state != "ready", entry.state != "loading"))
 
 
 def _load(path: Path) -> Model:
-    """Loads a file, and warms the model up with a forecast and an explanation of one of its reference windows.
-
-    Raises:
-        CheckpointError: the file is not a checkpoint, or its answers are not finite.
-    """
+    """Loads a file, and warms the model up on a reference window; CheckpointError if its answers are not finite."""
     model = load(path).accelerate()
     window = model.scaling.features_to_original(model.loaded.reference.windows[:1])  # `reference` would convert all
     try:

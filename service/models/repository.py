@@ -1,7 +1,6 @@
 """The model repository: a folder of checkpoints as models and versions; unsafe files are refused.
 
-``name.safetensors`` is version 1 of a model, ``name/version.safetensors`` any version of it. Names in requests are
-looked up in this listing, and never become paths.
+``name.safetensors`` is version 1, ``name/version.safetensors`` any one. Names in requests never become paths.
 """
 
 from __future__ import annotations
@@ -18,29 +17,20 @@ from kanmodel.errors import CheckpointError
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SUFFIX = ".safetensors"
 FIRST_VERSION = "1"  # of a file that is not in a folder of versions
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_VERSION = re.compile(r"[1-9][0-9]*")
+_NAME, _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}"), re.compile(r"[1-9][0-9]*")
 
 Key = tuple[str, str]  # name and version
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint file at the time of a scan; equal instances mean that it has not been written to in between.
-
-    Attributes:
-        name: name of the model.
-        version: its version.
-        path: the file.
-        signature: inode, size and times of the last changes; empty if there is no file, as for a broken link.
-        refusal: why it must not be opened; None if it may.
-    """
+    """A checkpoint file at the time of a scan; equal instances mean that it has not been written to in between."""
 
     name: str
     version: str
     path: Path
-    signature: tuple[int, ...]
-    refusal: str | None = None
+    signature: tuple[int, ...]  # inode, size and times of the last changes; empty if there is no file
+    refusal: str | None = None  # why it must not be opened; None if it may
 
     @property
     def key(self) -> Key:
@@ -56,66 +46,49 @@ class CheckpointFile:
 def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
     """Lists the checkpoints of a folder, by name and highest version first, or one file; None for the bundled model.
 
-    Hidden files and folders are skipped.
-
-    Raises:
-        CheckpointError: there is nothing at `path`.
+    Hidden files and folders are skipped. CheckpointError if there is nothing at `path`.
     """
     path = path or BUNDLED
     if not path.exists():
         raise CheckpointError(f"there is no file or folder {path}")
-    if path.is_dir():
-        return _list_folder(path)
-    file = _describe(path.stem, FIRST_VERSION, path)
-    return {file.key: file}
-
-
-def sign_file(path: Path) -> tuple[int, ...]:
-    """The signature of a file; see `CheckpointFile`."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _list_folder(folder: Path) -> dict[Key, CheckpointFile]:
     listing: dict[Key, CheckpointFile] = {}
-    for name, version, path in _find_files(folder):
-        file = _describe(name, version, path, folder)
+    for name, version, found in _find_files(path) if path.is_dir() else [(path.stem, FIRST_VERSION, path)]:
+        refusal = _refuse(name, version, found, path)
+        file = CheckpointFile(_printable(name), _printable(version), found, sign_file(found), refusal)
         if file.key in listing:
-            both = " and ".join(_printable(str(one.path.relative_to(folder))) for one in (listing[file.key], file))
+            both = " and ".join(_printable(str(one.path.relative_to(path))) for one in (listing[file.key], file))
             file = replace(file, refusal=f"{both} are both version {version} of the model")
         listing[file.key] = file
     return {file.key: file for file in sorted(listing.values(), key=lambda file: file.order)}
 
 
-def _find_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yields name, version and path of each file, unchecked."""
-    for path in _list_visible(folder):
+def sign_file(path: Path) -> tuple[int, ...]:
+    """The signature of a file; see `CheckpointFile`."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
+def _find_files(folder: Path, model: str | None = None) -> Iterator[tuple[str, str, Path]]:
+    """Yields name, version and path of each file that is not hidden, unchecked; `model` names a folder of versions."""
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if path.suffix == SUFFIX:
-            yield path.stem, FIRST_VERSION, path
-        elif os.path.isdir(path):
+            yield (path.stem, FIRST_VERSION, path) if model is None else (model, path.stem, path)
+        elif model is None and os.path.isdir(path):
             with suppress(PermissionError, FileNotFoundError):  # such as lost+found, or deleted a moment ago
-                yield from ((path.name, file.stem, file) for file in _list_visible(path) if file.suffix == SUFFIX)
+                yield from _find_files(path, path.name)
 
 
-def _list_visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _describe(name: str, version: str, path: Path, folder: Path | None = None) -> CheckpointFile:
-    """Describes a file; it must not be opened with an invalid name, as a link out of the folder, or as a pipe."""
-    refusal = None
+def _refuse(name: str, version: str, path: Path, root: Path) -> str | None:
+    """Why a file must not be opened: an invalid name, a link out of the folder, a pipe. None if it may."""
     if not _NAME.fullmatch(name):
-        refusal = f"the name of a model must match {_NAME.pattern}, but is {name!r}"
-    elif not _VERSION.fullmatch(version):
-        refusal = f"a version must be a whole number from 1 without leading zeros, but is {version!r}"
-    elif folder is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        refusal = f"{path.name} is a link that leaves the folder"
-    elif os.path.exists(path) and not os.path.isfile(path):
-        refusal = f"{path.name} is not a regular file"
-    return CheckpointFile(_printable(name), _printable(version), path, sign_file(path), refusal)
+        return f"the name of a model must match {_NAME.pattern}, but is {name!r}"
+    if not _VERSION.fullmatch(version):
+        return f"a version must be a whole number from 1 without leading zeros, but is {version!r}"
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        return f"{path.name} is a link that leaves the folder"
+    return f"{path.name} is not a regular file" if os.path.exists(path) and not os.path.isfile(path) else None
 
 
 def _printable(name: str) -> str:

@@ -16,29 +16,18 @@ from service.models.registry import Registry
 
 logger = logging.getLogger(__name__)
 
-_M_ARENA_MAX = -8  # of glibc's malloc.h
-
 
 class Watch:
-    """Loads the models, polls for changes of their files, and starts the global results of new models.
+    """Loads the models, and polls for changes of their files every `seconds`; only once, at the start, if these are 0.
 
-    Args:
-        registry: the models.
-        prepare: computes the global results of new models, given by their hashes.
-        seconds: time between two scans; 0 for a single scan at the start.
-
-    Attributes:
-        loaded: set once a model is ready, or none of the folder is.
+    It has `prepare` compute the global results of new models, which are given by their hashes.
     """
 
     def __init__(
         self, registry: Registry, prepare: Callable[[tuple[str, ...]], Awaitable[None]], seconds: float
     ) -> None:
-        self._registry = registry
-        self._prepare_results = prepare
-        self._seconds = seconds
-        self.loaded = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._registry, self._prepare_results, self._seconds = registry, prepare, seconds
+        self._stopping, self.loaded = asyncio.Event(), asyncio.Event()  # loaded: one is ready, or none of the folder is
         self._preparing: set[asyncio.Task[None]] = set()
         self._failure = ""  # of the last scan
 
@@ -84,14 +73,13 @@ class Watch:
 
     async def _prepare(self, new: tuple[str, ...]) -> None:
         await self._prepare_results(new)
-        # glibc retains freed memory: 50 MB after the results of one small model.
-        await run_in_threadpool(_call_libc, "malloc_trim", 0)
+        await run_in_threadpool(_call_libc, "malloc_trim", 0)  # glibc retains 50 MB after the results of a small model
 
 
 def share_memory() -> None:
     """Lets threads allocate from the same memory: a tenth less under load. To be called before they start."""
-    # One arena for the event loop, one for the thread that explains: with one in all that takes a fifth longer.
-    _call_libc("mallopt", _M_ARENA_MAX, 2)
+    # M_ARENA_MAX: one for the event loop, one for the thread that explains; with one in all that takes a fifth longer.
+    _call_libc("mallopt", -8, 2)
 
 
 def _call_libc(function: str, *arguments: int) -> None:

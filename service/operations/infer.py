@@ -113,7 +113,7 @@ async def get_model_metadata(call: Call) -> Response:
     entries = call.parts.registry.index().get(served.name, ())  # highest first
     metadata: ModelMetadata = {
         "name": served.name,
-        "versions": [entry.version for entry in entries if entry.is_ready],
+        "versions": [entry.version for entry in entries if entry.state == "ready"],
         "platform": "kanscope",
         "inputs": [{"name": "instances", "datatype": "FP64", "shape": [-1, *config.window_shape]}],
         "outputs": [{"name": "predictions", "datatype": "FP64", "shape": [-1, len(config.outputs)]}],

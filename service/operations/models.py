@@ -193,7 +193,7 @@ def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
 
 
 def _summarise_version(entry: Entry) -> VersionSummary:
-    return describe(VersionSummary, entry, ready=entry.is_ready, loaded=entry.served is not None)
+    return describe(VersionSummary, entry, ready=entry.state == "ready", loaded=entry.served is not None)
 
 
 def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:

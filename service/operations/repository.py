@@ -81,7 +81,7 @@ async def list_repository(call: Call) -> Response:
     _refuse_off(call)
     asked = await _read(call, IndexRequest)
     entries = call.parts.registry.entries
-    return answer_json([describe_entry(entry) for entry in entries if entry.is_ready or not asked.ready])
+    return answer_json([describe_entry(entry) for entry in entries if entry.state == "ready" or not asked.ready])
 
 
 @operation("POST", f"{REPOSITORY}{OF_A_MODEL}/load", "repository", "admin", Entries, body=LoadRequest)

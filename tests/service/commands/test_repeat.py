@@ -99,7 +99,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
     answer = read_answer(ask(service, name, {**body, "progress": lines}, NDJSON if lines else None), "answer")
     shown = repeat_answer(answer, body, Model(model))
     assert (shown.agrees, shown.reasons, shown.warnings) == (True, [], [])
-    assert shown.compared > len(answer.content["explanations"]) * len(model.config.features)
+    assert shown.compared > len(answer[0]["explanations"]) * len(model.config.features)
     assert shown.largest_difference <= AGREEMENT
 
 

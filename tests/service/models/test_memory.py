@@ -278,7 +278,7 @@ def test_a_file_that_only_loading_finds_bad_fails_when_it_is_needed(few, tmp_pat
     save_checkpoint(replace(model, reference=replace(model.reference, targets=None)), tmp_path / "bad.safetensors")
     few.poll()
     few.poll()
-    assert few.choose("bad").is_ready
+    assert few.choose("bad").state == "ready"
     for _ in range(2):
         with pytest.raises(NotReadyError, match=r"model 'bad' failed: .* no answer for its own reference window"):
             few.get("bad")
@@ -353,7 +353,7 @@ def test_threads_that_race_for_models_account_for_each_once(tmp_path):
     for thread in (loading, *threads):
         thread.join()
     assert failures == []
-    assert all(entry.is_ready for entry in registry.entries)
+    assert all(entry.state == "ready" for entry in registry.entries)
     assert registry.n_bytes == sum(entry.n_bytes for entry in registry.entries if entry.served is not None)
 
 

@@ -420,7 +420,7 @@ def test_readers_never_see_a_half_made_change(tmp_path, wait_until):
     def read():
         while not stop.is_set():
             looks.append(registry.get("m").version)
-            wrong.extend(entry for entry in registry.index()["m"] if not entry.is_ready)
+            wrong.extend(entry for entry in registry.index()["m"] if entry.state != "ready")
 
     reader = threading.Thread(target=read)
     reader.start()
