@@ -17,17 +17,9 @@ from typer.main import get_command
 from kanmodel.errors import KanscopeError
 
 EXIT_BAD_INPUT = 2
-COMMANDS = {
-    "serve": "serve:serve",
-    "train": "train:train",
-    "import": "import_:import_",
-    "inspect": "checkpoints:inspect",
-    "explain": "explain:explain",
-    "formula": "checkpoints:formula",
-    "compare": "checkpoints:compare",
-    "prune": "checkpoints:prune",
-    "export": "checkpoints:export",
-}
+COMMANDS = {"serve": "serve:serve", "train": "train:train", "import": "import_:import_"}
+COMMANDS |= {"inspect": "checkpoints:inspect", "explain": "explain:explain"}
+COMMANDS |= {name: f"checkpoints:{name}" for name in ("formula", "compare", "prune", "export")}
 
 
 class _Commands(TyperGroup):
@@ -55,10 +47,7 @@ def _look_inside() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command, by the arguments of the process if there are none here.
-
-    An error that the user can fix is one sentence on stderr, and exit code 2.
-    """
+    """Runs one command, by default that of the process; an error that the user can fix is one sentence on stderr."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once; as torch below
     if "torch" not in sys.modules:  # what it creates is left out of searches for garbage: an eighth of the start
         gc.disable()

@@ -14,12 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from kanmodel.errors import ConfigError
 
 PREFIX = "KANSCOPE_"
-# What Kubernetes puts into pods for each Service whose name begins with kanscope, such as KANSCOPE_PORT=tcp://10.0.0.1:80.
+# What Kubernetes puts into pods for each Service whose name begins with kanscope, such as KANSCOPE_PORT=tcp://10.0.0.1:80
 SERVICE_LINK = re.compile(r"KANSCOPE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.+)?)?)")
 
-
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseSettings):
@@ -31,21 +30,16 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)  # port to listen on
     root_path: str = ""  # path under which a proxy serves the app, such as /kanscope
 
-    # A folder of checkpoints or one file; the bundled model if it is absent, and until a model of a folder that was
-    # empty at the start is ready.
+    # A folder of checkpoints or one file; the bundled model if absent, and until a folder empty at the start has one.
     models: Path | None = None
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)  # between two scans for changed checkpoints; 0: never
-    # Estimated memory of the models; beyond it the least recently used are loaded again when a request needs them.
-    model_bytes: Count = 1 << 30
+    model_bytes: Count = 1 << 30  # of all models, estimated; beyond it the least recently used are unloaded
 
     workers: int = Field(default=1, ge=1, le=256)  # processes that answer, each with its own copy of the models
-    # Answers come from processes on this machine, or from the replicas of a Ray cluster.
-    engine: Literal["process", "ray"] = "process"
+    engine: Literal["process", "ray"] = "process"  # processes on this machine, or the replicas of a Ray cluster
     min_replicas: Count = 1  # smallest number of replicas on Ray
     max_replicas: Count = 4  # largest number of replicas on Ray
-    replica_requests: float = Field(
-        default=8.0, gt=0
-    )  # target of concurrent requests per replica; Ray adds a replica above it
+    replica_requests: Positive = 8.0  # target of concurrent requests per replica; Ray adds a replica above it
     replica_cpus: float = Field(default=1.0, ge=0)  # cores that Ray reserves for a replica
     torch_threads: Count = 1  # threads of one tensor operation; more than one only helps very large models
 
@@ -56,8 +50,7 @@ class Settings(BaseSettings):
     no_auth: bool = False  # serve without keys on an address that others reach
     reference_windows: bool = True  # whether reference windows, which are training data, can be listed and read
     allowed_hosts: str = ""  # names, by commas, that the Host header may hold on a loopback address, beside its own
-    # Origins whose scripts may read answers (CORS), such as https://example.org, separated by commas.
-    allowed_origins: str = ""
+    allowed_origins: str = ""  # whose scripts may read answers (CORS), such as https://example.org, by commas
     repository_api: bool = False  # whether /v2/repository lists, loads and unloads models, with a key of scope admin
 
     max_body_bytes: Count = 8 << 20  # largest request body
@@ -71,17 +64,15 @@ class Settings(BaseSettings):
     max_concurrent: Count = 512  # most concurrent requests; more are 503. Health and metrics have places of their own
     max_queue: Count = 256  # most requests that wait for a forecast
     max_explanations: Count = 104  # most explanations, global results and large answers that wait or are computed
-    # Memory that pending requests may hold; explanations half of it.
-    max_work_bytes: int = Field(default=384 << 20, ge=1 << 20)
+    max_work_bytes: int = Field(default=384 << 20, ge=1 << 20)  # of pending requests; explanations half of it
 
-    header_timeout: Seconds = 10.0  # in which the headers of a request must arrive
-    body_timeout: Seconds = 30.0  # in which the body of a request must arrive
-    send_timeout: Seconds = 30.0  # in which a client must read 64 KiB of its answer, or the rest of it
+    header_timeout: Positive = 10.0  # in which the headers of a request must arrive
+    body_timeout: Positive = 30.0  # in which the body of a request must arrive
+    send_timeout: Positive = 30.0  # in which a client must read 64 KiB of its answer, or the rest of it
     # That a request waits for its result, unless its header says otherwise; and at most, whatever its header says.
     request_timeout: float = Field(default=30.0, gt=0, le=3600)
     max_request_timeout: float = Field(default=600.0, gt=0, le=86400)
-    # In which accepted requests are finished after SIGTERM; a worker that hangs is killed 5 seconds later.
-    shutdown_timeout: int = Field(default=25, ge=0)
+    shutdown_timeout: int = Field(default=25, ge=0)  # after SIGTERM, to finish requests; 5 more, and a worker is killed
 
     cached_results: Count = 64  # most global results (importance, topologies, reports) that are cached
     cached_answers: int = Field(default=64 << 20, ge=0)  # size of the cache of answers in bytes, keys included
@@ -98,8 +89,7 @@ class Settings(BaseSettings):
 def choose_settings(**given: object) -> Settings:
     """The settings given that are not None, then those of the environment, then the defaults.
 
-    Raises:
-        ConfigError: a setting has an invalid value, or a given name is not a setting.
+    Raises ConfigError if a setting has an invalid value, or a given name is not a setting.
     """
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})

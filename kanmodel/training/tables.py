@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.data import MAX_STEP, Array, Clock, refuse_non_finite, times_as_text
-from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.errors import DataError, UnknownNameError, quote
 from kanmodel.network.config import Groups, resolve_groups
 
 Labels = NDArray[np.generic]
@@ -209,7 +209,7 @@ def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
 
         numbers = np.array([read(cell) for cell in values.tolist()])
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
-        raise DataError.at(_place(row, name), f"must be a finite number or empty, but is {values.tolist()[row]!r}")
+        raise DataError.at(_place(row, name), f"must be a finite number or empty, but is {quote(values.tolist()[row])}")
     return numbers
 
 

@@ -1,20 +1,10 @@
-"""Batch explanation of whole tables: files in, a folder of parquet files out, in chunks that any engine computes.
-
-tables     files -> frames, a bounded number of rows at a time
-chunks     frames -> rows of numbers, with the reasons for rejected ones -> numbered chunks of windows
-parts      a chunk, explained -> one parquet file in the folder of the result
-run        a whole run, resumed from the finished parts, in threads of this process
-cluster    the engine that explains on Ray
-"""
-
-from __future__ import annotations
+"""Batch explanation of whole tables: files in, a folder of parquet files out, in chunks that any engine computes."""
 
 import os
 from typing import Any, Literal
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048  # rows of the table per file of the result
-
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the address that other machines reach, but keeps this one
 
 
@@ -28,7 +18,6 @@ def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
 
     address = os.environ.get("RAY_ADDRESS") or "local"  # Ray's name for a cluster that ends with the process
     if address == "local":
-        ray.init(address, num_cpus=num_cpus, include_dashboard=False, _node_ip_address=LOOPBACK, **options)
-    else:
-        ray.init(address, **options)
+        options |= {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": LOOPBACK}
+    ray.init(address, **options)
     return address == "local"

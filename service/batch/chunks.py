@@ -36,26 +36,18 @@ class Plan:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that is read."""
+        """The columns that are read."""
         return tuple(dict.fromkeys((*self.model.config.feature_names, *filter(None, (self.time, self.segment)))))
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the results: a folder is resumed only if all of it is the same."""
-        config = self.model.config
-        return {
-            "checkpoint": self.model.checkpoint,
-            "output": config.outputs[self.output],
-            "unit": config.target_of(self.output).unit,
-            "features": {feature.name: feature.unit for feature in config.features},
-            "groups": {name: list(features) for name, features in config.groups.items()},
-            "lookback": config.lookback,
-            "baseline": Baseline().kind,
-            "tolerance": LedgerOptions().tolerance,
-            "time_column": self.time,
-            "segment_column": self.segment,
-            "part_windows": self.part_windows,
-            "effects": self.effects,
-        }
+        config, target = self.model.config, self.model.config.target_of(self.output)
+        described: dict[str, Any] = {"checkpoint": self.model.checkpoint, "output": config.outputs[self.output]}
+        described |= {"unit": target.unit, "features": {feature.name: feature.unit for feature in config.features}}
+        described["groups"] = {name: list(features) for name, features in config.groups.items()}
+        described |= {"lookback": config.lookback, "baseline": Baseline().kind, "tolerance": LedgerOptions().tolerance}
+        described |= {"time_column": self.time, "segment_column": self.segment, "part_windows": self.part_windows}
+        return described | {"effects": self.effects}
 
 
 @dataclass(frozen=True)
@@ -90,15 +82,9 @@ class Chunk:
 
 
 def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
-    """Yields the chunks of a table, except the finished ones.
+    """Yields the chunks of a table, except the `finished` ones, given with their digests by number.
 
-    Args:
-        plan: the table.
-        finished: digests of the chunks to skip, by number.
-
-    Raises:
-        DataError: as `read_rows`; the table has no window; a finished chunk has another digest now.
-        UnknownNameError: as `read_rows`.
+    Raises as `read_rows`, and DataError if the table has no window, or a finished chunk has another digest now.
     """
     number, n_windows, table = 0, 0, plan.table.name
     for chunk in _cut_chunks(plan):
@@ -122,33 +108,31 @@ def _cut_chunks(plan: Plan) -> Iterator[Chunk]:
         while len(rows) >= (end := earlier + plan.part_windows):
             yield _cut_chunk(rows[:end], earlier, number, plan)
             number += 1
-            earlier = min(end, plan.model.config.lookback - _count_steps(rows, plan))
+            earlier = min(end, plan.model.config.lookback - _steps_of(rows, plan))
             rows = rows[end - earlier :]
     if rows is not None and len(rows) > earlier:
         yield _cut_chunk(rows, earlier, number, plan)
 
 
-def _count_steps(rows: pl.DataFrame, plan: Plan) -> int:
-    """Steps of a row: one, or `lookback` if it is a window."""
+def _steps_of(rows: pl.DataFrame, plan: Plan) -> int:  # of each row: one, or `lookback` if it is a window
     return len(rows["values"][0]) // len(plan.model.config.features)
 
 
 def _cut_chunk(rows: pl.DataFrame, earlier: int, number: int, plan: Plan) -> Chunk:
     """The chunk of the windows that end after the `earlier` rows."""
-    lookback, steps, left_out = plan.model.config.lookback, _count_steps(rows, plan), Summary()
-    ends, clock = np.arange(len(rows)), plan.model.config.time
+    lookback, steps = plan.model.config.lookback, _steps_of(rows, plan)
+    ends, left_out = np.arange(len(rows)), Summary()
     if steps < lookback:
-        ends = window_ends([] if plan.segment is None else [_segments(rows)], len(rows), lookback)
-        ends = ends[ends >= earlier]
-        if plan.time is not None and clock is not None:
-            ends, left_out = _leave_out_gaps(rows, ends, plan, clock)
+        segment = [] if plan.segment is None else [rows["segment"].fill_null("").to_numpy().astype(str)]
+        ends = window_ends(segment, len(rows), lookback)
+        ends, left_out = _leave_out_gaps(rows, ends[ends >= earlier], plan)
     is_whole = _count(rows["reason"].is_not_null().to_numpy(), ends + 1, lookback // steps) == 0
     ends = ends[is_whole]
-    time = [] if plan.time is None else ["time"]
+    time = [] if plan.time is None else [rows["time"][ends]]
     windows = rows[ends].select(pl.Series("window", ends + number * plan.part_windows - earlier), *time, "file", "row")
     rejected = rows[earlier:].filter(pl.col("reason").is_not_null()).select("file", "row", "reason")
     values, ends = rows["values"].to_numpy().reshape(len(rows) * steps, -1), ends * steps + steps - 1
-    texts = [windows.select("file", "row"), rejected, *([windows.select("time")] if time else [])]
+    texts = windows.select("file", "row"), rejected, *(column.to_frame() for column in time)
     hashed = hashlib.sha256("".join(text.write_csv() for text in texts).encode())
     for array in (values, ends, windows["window"].to_numpy()):
         hashed.update(np.ascontiguousarray(array).tobytes())
@@ -156,22 +140,20 @@ def _cut_chunk(rows: pl.DataFrame, earlier: int, number: int, plan: Plan) -> Chu
     return Chunk(number, values, ends, windows, rejected, left_out, int(rows["read"][-1]), hashed.hexdigest())
 
 
-def _count(found: NDArray[np.bool_], ends: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def _count(found: NDArray[np.bool_], ends: NDArray[np.int64], length: int) -> Any:
     """How many of the `length` entries before each end are True."""
     total = np.append(0, np.cumsum(found))
-    counts: NDArray[np.int64] = total[ends] - total[ends - length]
-    return counts
+    return total[ends] - total[ends - length]
 
 
-def _leave_out_gaps(
-    rows: pl.DataFrame, ends: NDArray[np.int64], plan: Plan, clock: TimeColumn
-) -> tuple[NDArray[np.int64], Summary]:
-    """The ends of the windows that cross no gap in time, and the count of the others.
+def _leave_out_gaps(rows: pl.DataFrame, ends: NDArray[np.int64], plan: Plan) -> tuple[NDArray[np.int64], Summary]:
+    """The ends of the windows that cross no gap in time, if that is known, and the count of the others.
 
-    Raises:
-        DataError: most steps of a window are shorter than those of the training, or it repeats a time.
+    Raises DataError if most steps of a window are shorter than those of the training, or it repeats a time.
     """
-    n_steps = plan.model.config.lookback - 1
+    n_steps, clock = plan.model.config.lookback - 1, plan.model.config.time
+    if plan.time is None or clock is None:
+        return ends, Summary()
     steps = np.diff(rows["instant"].to_numpy(), append=np.nan)  # to the next row
     is_mostly_short = 2 * _count(clock.is_short(steps), ends, n_steps) > n_steps
     for end in ends[is_mostly_short | (_count(steps == 0, ends, n_steps) > 0)].tolist():
@@ -194,10 +176,7 @@ def read_rows(plan: Plan) -> Iterator[pl.DataFrame]:
     rejected, or null; ``read``, bytes of the table up to its end, roughly; ``time`` and ``segment``, if the plan has
     such columns; ``instant``, the time in the unit of the model's, if it has one.
 
-    Raises:
-        DataError: a file cannot be read, rows and windows are mixed, or a row is earlier than the one above it; a row
-            is bad, and the plan is strict.
-        UnknownNameError: a column does not exist.
+    Raises as `hold_windows`, and DataError if a row is earlier than the one above it, or bad and the plan is strict.
     """
     as_windows = hold_windows(plan)
     width = len(plan.columns) * (plan.model.config.lookback if as_windows else 1)
@@ -206,14 +185,12 @@ def read_rows(plan: Plan) -> Iterator[pl.DataFrame]:
     for path in tables.find_files(plan.table):
         read = before
         for frame in tables.read_frames(path, plan.columns, width):
-            rows = _parse(frame, plan, as_windows).with_columns(
-                file=pl.lit(path.name), read=np.linspace(read, before + frame.read, len(frame.cells) + 1)[1:]
-            )
-            if plan.time is not None:
-                marks = pl.concat([row.drop("values") for row in (*above, rows)])
-                row = tables.find_disorder(marks["time"], None if plan.segment is None else _segments(marks))
-                if row is not None:
-                    raise DataError(f"{_place(marks, row)}, column {plan.time} {tables.DISORDER}")
+            until = np.linspace(read, before + frame.read, len(frame.cells) + 1)[1:]
+            rows = _parse(frame, plan, as_windows).with_columns(file=pl.lit(path.name), read=until)
+            marks = pl.concat([row.drop("values") for row in (*above, rows)])
+            row = None if plan.time is None else tables.find_disorder(marks, plan.segment is not None)
+            if row is not None:
+                raise DataError(f"{_place(marks, row)}, column {plan.time} {tables.DISORDER}")
             for row in rows["reason"].is_not_null().arg_true() if plan.strict else ():
                 raise DataError(f"{_place(rows, row)}, {rows['reason'][row]}")
             above, read = [rows[-1:]], before + frame.read
@@ -225,27 +202,18 @@ def _place(rows: pl.DataFrame, row: int) -> str:
     return f"{rows['file'][row]}, row {rows['row'][row]}"
 
 
-def _segments(rows: pl.DataFrame) -> NDArray[np.str_]:
-    return rows["segment"].fill_null("").to_numpy().astype(str)
-
-
 def hold_windows(plan: Plan) -> bool:
     """Whether each row of the table is a window; reads the schema of every file.
 
-    Raises:
-        DataError: a file cannot be read, rows and windows are mixed, or a column has an unusable type.
-        UnknownNameError: a column does not exist.
+    Raises DataError if a file cannot be read, rows and windows are mixed, or a column has an unusable type, and
+    UnknownNameError if a column does not exist.
     """
     by_form: dict[bool, str] = {}  # a place for lists, and one for single values
     by_time: dict[str, str] = {}
     for path in tables.find_files(plan.table):
-        schema = tables.read_schema(path, plan.columns)
+        schema = tables.read_schema(path, plan.columns, tuple(filter(None, (plan.time, plan.segment))))
         for name in plan.model.config.feature_names:
-            is_list = isinstance(schema[name], pl.List | pl.Array)
-            by_form.setdefault(is_list, f"column {name} of {path.name}")
-        for name in filter(None, (plan.time, plan.segment)):
-            if schema[name].is_nested():
-                raise DataError(f"column {name} of {path.name} holds {schema[name]}, not single values")
+            by_form.setdefault(isinstance(schema[name], pl.List | pl.Array), f"column {name} of {path.name}")
         if plan.time is not None:
             by_time.setdefault(str(schema[plan.time]), path.name)
     if len(by_form) > 1:
@@ -259,9 +227,7 @@ def hold_windows(plan: Plan) -> bool:
 def _parse(frame: tables.Frame, plan: Plan, as_windows: bool) -> pl.DataFrame:
     """The columns of `read_rows`, except ``file`` and ``read``."""
     values, reasons = _read_values(frame.cells, plan, as_windows)
-    columns: dict[str, pl.Series] = {}
-    if plan.time is not None:
-        columns["time"] = frame.cells[plan.time]
+    columns = {"time": frame.cells[plan.time]} if plan.time is not None else {}
     if plan.segment is not None:
         columns["segment"] = frame.cells[plan.segment].cast(pl.String)
     for column in columns.values():

@@ -28,6 +28,7 @@ KEY = "kanscope"  # key of the JSON document in the metadata of a part
 MANIFEST, REJECTED = "_manifest.json", "_rejected.csv"  # readers of parquet folders skip a leading _
 TEMPORARY = ".writing-"
 NAME = re.compile(r"part-(\d{5,})\.parquet")
+EFFECTS = ("removed", "alone")
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,12 @@ class Part:
 
 
 def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda: False) -> Part:
-    """Explains a chunk.
+    """Explains a chunk, and raises CancelledError between two batches once `is_stopped` returns True.
 
-    Args:
-        plan: the model and the options.
-        chunk: the windows.
-        is_stopped: called between batches; whether to stop.
-
-    Raises:
-        CancelledError: `is_stopped` returned True.
-        DataError: a result is not finite, and the plan is strict.
+    Raises DataError if a result is not finite, and the plan is strict.
     """
-    names = (*plan.model.config.feature_names, *plan.model.config.groups)
-    prefixes = ("contribution", "removed", "alone") if plan.effects else ("contribution",)
-    entries = [f"{prefix}_{name}" for prefix in prefixes for name in names]
+    prefixes, config = ["contribution", *(EFFECTS if plan.effects else ())], plan.model.config
+    entries = [f"{prefix}_{name}" for prefix in prefixes for name in (*config.feature_names, *config.groups)]
     numbers = ("prediction", "baseline", *entries, "residual", "error")
     tables = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]
     kept: list[int] = []
@@ -63,17 +56,17 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
     for first in range(0, len(chunk.ends), BATCH):
         if is_stopped():
             raise CancelledError
-        windows = take_windows(chunk.values, chunk.ends[first : first + BATCH], plan.model.config.lookback)
+        windows = take_windows(chunk.values, chunk.ends[first : first + BATCH], config.lookback)
         for number, result in _explain(plan, windows, first):
             if isinstance(result, Explanation):
-                values = _tabulate(result, len(plan.model.config.groups))
+                values = _tabulate(result, len(config.groups))
                 tables.append(pl.DataFrame(values, schema=numbers).with_columns(converged=result.converged))
                 kept += range(number, number + len(values))
-                continue
-            file, row = chunk.windows.row(number)[-2:]
-            rejected.append((file, row, f"the window that ends here cannot be explained: {result}"))
-            if plan.strict:
-                raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
+            else:
+                file, row = chunk.windows.row(number)[-2:]
+                rejected.append((file, row, f"the window that ends here cannot be explained: {result}"))
+                if plan.strict:
+                    raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
     frame = pl.concat([chunk.windows.drop("file", "row")[kept], pl.concat(tables)], how="horizontal")
     n_kept, unconverged = len(kept), len(kept) - int(frame["converged"].sum())
     summary = chunk.left_out + Summary(n_kept, len(chunk.ends) - n_kept, len(rejected), unconverged)
@@ -100,7 +93,7 @@ def _explain(plan: Plan, windows: Array, first: int) -> Iterator[tuple[int, Expl
 def _tabulate(explained: Explanation, n_groups: int) -> Array:
     """(n, n_columns), the numbers of each window; of what is by group only the groups, which come first."""
     entries = [explained.contributions, explained.contributions_by_group[:, :n_groups]]
-    for name in ("removed", "alone") if explained.effects is not None else ():
+    for name in EFFECTS if explained.effects is not None else ():
         entries.append(getattr(explained.effects, name))
         if explained.effects_by_group is not None:
             entries.append(getattr(explained.effects_by_group, name)[:, :n_groups])
@@ -115,8 +108,7 @@ def _hash(frame: pl.DataFrame) -> str:
 class Folder:
     """A folder of parts, in which no file is ever partially written; it is created if it does not exist.
 
-    Raises:
-        DataError: it contains other files or the parts of a run with another description, or cannot be written to.
+    Raises DataError if it has other files or the parts of a run with another description, or cannot be written to.
     """
 
     def __init__(self, path: Path, described: Mapping[str, Any]) -> None:
@@ -125,22 +117,17 @@ class Folder:
             path.mkdir(parents=True, exist_ok=True)
             for left in path.glob(f"{TEMPORARY}*"):  # from a killed run
                 left.unlink()
-            if (path / MANIFEST).exists():
-                self._refuse_other(path / MANIFEST)
-            elif any(path.iterdir()):
-                raise DataError(f"{path} contains other files: give a new folder")
-            else:
+            if not any(path.iterdir()):
                 self._write_manifest({})
-
-    def _refuse_other(self, manifest: Path) -> None:
-        try:
-            known = json.loads(manifest.read_text())["run"]
-            differing = [name for name, value in self._described.items() if known[name] != value]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{manifest} is damaged: give a new folder") from error
+            if not (path / MANIFEST).exists():
+                raise DataError(f"{path} contains other files: give a new folder")
+            try:
+                known = json.loads((path / MANIFEST).read_text())["run"]
+                differing = [name for name, value in described.items() if known[name] != value]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path / MANIFEST} is damaged: give a new folder") from error
         for name in differing:
-            made = f"was made with {name} {known[name]}, not {self._described[name]}"
-            raise DataError(f"{self._path} {made}: give a new folder")
+            raise DataError(f"{path} was made with {name} {known[name]}, not {described[name]}: give a new folder")
 
     def finished(self) -> Iterator[Part]:
         """Yields each finished part without its content; raises DataError if one is damaged."""
@@ -158,8 +145,8 @@ class Folder:
 
     def complete(self, summary: Summary) -> None:
         """Writes the list of rejected rows, and marks the run as complete; raises as `add` and `finished`."""
+        columns = {"file": pl.String, "row": pl.Int64, "reason": pl.String}
         with self._replacing(REJECTED) as file:
-            columns = {"file": pl.String, "row": pl.Int64, "reason": pl.String}
             pl.DataFrame(schema=columns).write_csv(file)
             for _, path in self._parts():
                 with _reading(path) as about:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -9,9 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event
 
-from kanmodel.errors import KanscopeError
+import torch
+
+from kanmodel.errors import DataError, KanscopeError
+from service.batch import join_cluster
 from service.batch.chunks import Chunk, Plan, Summary, hold_windows, read_chunks
 from service.batch.parts import Folder, Part, make_part
+from service.batch.tables import first_line
 
 Start = Callable[[Chunk], Future[Part]]
 Engine = Callable[[Plan, int | None], AbstractContextManager[tuple[Start, int]]]
@@ -23,11 +28,8 @@ def explain_table(plan: Plan, output: Path, engine: Engine, workers: int | None)
     """Explains the missing parts of a table.
 
     Yields, at the start and after each part, the counts of all parts in the folder `output`, and the bytes of the table
-    that they cover, roughly. `workers` are threads or processes of the engine; None for one per core.
-
-    Raises:
-        DataError: the table cannot be read, or the folder belongs to another run or cannot be written to.
-        UnknownNameError: a column does not exist.
+    that they cover, roughly. `workers` are threads or processes of the engine; None for one per core. Raises as
+    `read_chunks`, `make_part` and `Folder`.
     """
     hold_windows(plan)  # before anything is written
     folder = Folder(output, plan.describe())
@@ -57,8 +59,7 @@ def _make_parts(plan: Plan, finished: Mapping[int, str], engine: Engine, workers
                     yield from [part.result() for part in done]
         except KanscopeError as error:
             failure = error
-        for part in waiting:
-            yield part.result()
+        yield from (part.result() for part in waiting)
         if failure is not None:
             raise failure
 
@@ -66,11 +67,44 @@ def _make_parts(plan: Plan, finished: Mapping[int, str], engine: Engine, workers
 @contextmanager
 def use_threads(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
     """Explains in threads of this process, which run in parallel because torch releases the GIL while it computes."""
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     stopped = Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="explain") as pool:
         try:
             yield lambda chunk: pool.submit(make_part, plan, chunk, stopped.is_set), 2 * workers
         finally:
             stopped.set()
+
+
+@contextmanager
+def use_ray(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
+    """Explains on the cluster at ``RAY_ADDRESS``, or on one of `workers` cores that ends with the context.
+
+    Each chunk is a task of one core, repeated if its process dies; the nodes need no shared storage. Raises DataError
+    if Ray does not start, or the cluster fails.
+    """
+    import ray  # here, since it is an extra, and takes seconds to import
+    from ray.exceptions import RayError, RayTaskError
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        join_cluster(workers, log_to_driver=False, logging_level=logging.WARNING)
+    except Exception as error:  # Ray has no exception class for this
+        raise DataError(f"Ray does not start: {first_line(error)}") from error
+    try:
+        task = ray.remote(num_cpus=1, max_retries=-1)(_explain_chunk)
+        shared = ray.put(plan)
+        workers = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+        yield lambda chunk: task.remote(shared, chunk).future(), workers
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(cause, KanscopeError):
+            raise cause from None
+        raise DataError(f"the Ray cluster failed: {first_line(error)}") from error
+    finally:
+        ray.shutdown()
+
+
+def _explain_chunk(plan: Plan, chunk: Chunk) -> Part:
+    torch.set_num_threads(1)
+    return make_part(plan, chunk)

@@ -1,8 +1,4 @@
-"""csv and parquet files as frames, and whole files as arrays; errors name the row and column of a bad cell.
-
-Rows are counted as in a spreadsheet: the header of a csv is row 1. A parquet file has no header, so its first row of
-data is row 1.
-"""
+"""csv and parquet files as frames, with rows counted as in a spreadsheet (a csv's header is row 1), and as arrays."""
 
 from __future__ import annotations
 
@@ -17,11 +13,10 @@ from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kanmodel.data import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
-from kanmodel.training.tables import MISSING, PARTS, Columns, Labels
+from kanmodel.training.tables import Columns
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together, and a row more
@@ -36,7 +31,7 @@ class Frame:
     """Some rows of one file."""
 
     cells: pl.DataFrame  # the requested columns; text if the file is a csv
-    first_row: int  # number of the first row in the file
+    first_row: int  # number of the first row in the file; in a parquet file from 1
     read: int  # bytes of the file up to the last row, roughly
 
 
@@ -52,10 +47,10 @@ def find_files(table: Path) -> list[Path]:
     return files
 
 
-def read_schema(path: Path, columns: Iterable[str] = ()) -> dict[str, pl.DataType]:
+def read_schema(path: Path, columns: Iterable[str] = (), single: Iterable[str] = ()) -> dict[str, pl.DataType]:
     """Names and types of all columns of a file; in a csv all are text.
 
-    Raises DataError if it cannot be read, and UnknownNameError if it lacks one of `columns`.
+    Raises DataError if it cannot be read or a `single` column holds lists, and UnknownNameError if it lacks `columns`.
     """
     if not path.name.endswith(ENDINGS):
         raise DataError(f"{path.name} must end in .csv, .csv.gz or .parquet")
@@ -66,27 +61,25 @@ def read_schema(path: Path, columns: Iterable[str] = ()) -> dict[str, pl.DataTyp
             with _open_csv(path) as (_, _, header):
                 names = [name or "" for name in pl.read_csv(header, infer_schema=False, has_header=False).row(0)]
             schema = dict.fromkeys(names, pl.String())
-            for name in schema:
-                if names.count(name) > 1:
-                    raise DataError(f"{path.name} has more than one column {name!r}")
+            for name in [name for name in names if names.count(name) > 1]:
+                raise DataError(f"{path.name} has more than one column {name!r}")
     for name in columns:
         if name not in schema:
             raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(schema)}")
+    for name in single:
+        if schema[name].is_nested():
+            raise DataError(f"column {name} of {path.name} holds {schema[name]}, not single values")
     return schema
 
 
 def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Frame]:
-    """Yields the rows of a file, a bounded number at a time; the more, the fewer values a row has (`width`).
-
-    Raises DataError if the file cannot be read, after the frames before the error.
-    """
+    """Yields the rows of a file, of `width` values each, a bounded number at a time; at an error, DataError."""
     with _naming(path):
         if path.suffix == ".parquet":
             table = pl.scan_parquet(path).select(columns)
             size, n_rows, step = path.stat().st_size, table.select(pl.len()).collect().item(), 1 + SLICE_VALUES // width
             for first in range(0, n_rows, step):
-                end = min(first + step, n_rows)
-                yield Frame(table.slice(first, step).collect(), first + 1, size * end // n_rows)
+                yield Frame(table.slice(first, step).collect(), first + 1, size * min(first + step, n_rows) // n_rows)
             return
         row = 2
         with _open_csv(path) as (raw, file, header):
@@ -148,11 +141,12 @@ def parse_numbers(column: pl.Series) -> pl.Series:
         numbers = text.cast(pl.Float64, strict=False)
         if numbers.null_count() == column.null_count():
             return numbers
-        booleans = text.str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
-        return numbers.fill_null(booleans)
+        return numbers.fill_null(
+            text.str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
+        )
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return column.cast(pl.Float64, strict=False)
-    return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
+    return pl.repeat(None, len(column), dtype=pl.Float64, eager=True).alias(column.name)
 
 
 def describe_cell(cell: object) -> str:
@@ -160,99 +154,53 @@ def describe_cell(cell: object) -> str:
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
 
 
-def find_disorder(times: pl.Series, segment: Labels | None) -> int | None:
-    """The first row that is earlier than the one above it in its segment; None if none is, or without order."""
+def find_disorder(rows: pl.DataFrame, has_segments: bool) -> int | None:
+    """The first row whose `time` is earlier than that above it in its `segment`; None if none is, or without order."""
+    times = rows["time"]
     numbers = parse_numbers(times)
     if not numbers.has_nulls():
         times = numbers
     elif times.dtype == pl.String and not times.str.contains(r"^\d{4}-\d\d-\d\d").all():
         return None
-    back = (times.shift(-1) < times).fill_null(False).to_numpy()[:-1]  # the next row is older
-    if segment is not None:
-        back &= segment[1:] == segment[:-1]
-    rows = np.flatnonzero(back)
-    return int(rows[0]) + 1 if len(rows) else None
+    back = (times < times.shift(1)).fill_null(False)
+    if has_segments:
+        back &= rows["segment"].eq_missing(rows["segment"].shift(1))
+    return back.arg_max() if back.any() else None
 
 
 def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
-    """Reads columns by name, in the form that `kanmodel.train` takes; rows oldest first, missing numbers are NaN.
+    """Reads the columns of a file in the form that `kanmodel.train` takes: numbers where cells are, else as they are.
 
-    Returns those that have a role; if no features are named, all: those without a number as they are.
-
-    Raises:
-        DataError: the file cannot be read, is empty, or has a bad cell, which the message names.
-        UnknownNameError: a column does not exist.
+    Raises DataError if the file cannot be read or has no rows, and UnknownNameError if a named column does not exist.
     """
-    file = _read_file(path, (*columns.targets, *(columns.features or ()), *columns.special))
-    cells, frame = file.cells, {}
-    features = columns.features or [name for name in cells.columns if name not in columns.no_features]
-    if not columns.features:
-        frame = {name: np.fromiter(cells[name].to_list(), dtype=object) for name in features}
-        # a column that has words besides numbers is read as numbers, so that the words are reported
-        features = [name for name in features if parse_numbers(cells[name]).is_not_nan().any()]
-    names = list(dict.fromkeys((*features, *columns.targets)))
-    labels = {name: _labels(file, name) for name in columns.special}
-    frame |= dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True)) | labels
-    if columns.split is not None:
-        unknown = np.flatnonzero(~np.isin(labels[columns.split], PARTS))
-        if len(unknown):
-            found = f"must be one of {', '.join(PARTS)}, but is {str(labels[columns.split][unknown[0]])!r}"
-            raise DataError(f"{_place(file, unknown[0], columns.split)} {found}")
-    if columns.time is not None:
-        row = find_disorder(cells[columns.time], None if columns.segment is None else labels[columns.segment])
-        if row is not None:
-            raise DataError(f"{_place(file, row, columns.time)} {DISORDER}")
-        frame[columns.time] = cells[columns.time].to_numpy()
-    return frame
+    cells = _read_file(path, (*columns.targets, *(columns.features or ()), *columns.special), columns.special).cells
+    frame: dict[str, Any] = {}
+    for column in cells:
+        numbers = parse_numbers(column)
+        frame[column.name] = values = numbers.to_numpy()
+        if (is_other := numbers.is_null() & column.is_not_null()).any():
+            frame[column.name] = np.where(is_other.to_numpy(), np.fromiter(column.to_list(), dtype=object), values)
+    return frame | {name: cells[name].to_numpy() for name in columns.special}
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:
-    """Reads numeric columns of a file, (n_rows, len(names)); raises as `read_training_frame`, or if a cell is empty."""
-    return _numbers(_read_file(path, names), names)
-
-
-def _read_file(path: Path, columns: Iterable[str]) -> Frame:
-    """All rows and columns of a file, of which it must have some; not parsed."""
-    names = list(read_schema(path, columns))
-    frames = list(read_frames(path, names, len(names)))
-    if not frames:
-        raise DataError(f"{path.name} has a header, but no rows")
-    return Frame(pl.concat([frame.cells for frame in frames]), frames[0].first_row, frames[-1].read)
-
-
-def _numbers(file: Frame, names: Sequence[str], may_lack: bool = False) -> Array:
-    """(n_rows, len(names)); raises if a cell is not a finite number, unless `may_lack` and it is missing."""
+    """Reads numeric columns of a file, (n_rows, len(names)); raises as `read_schema`, or if a cell is no number."""
+    file = _read_file(path, names)
     columns = [file.cells[name] for name in names]
     values: Array = pl.DataFrame([parse_numbers(column) for column in columns]).to_numpy(order="c")
-    wrong = ~np.isfinite(values)
-    if may_lack and wrong.any():
-        wrong &= ~np.column_stack([_is_missing(column) for column in columns])
-    bad = [(int(row), columns[number]) for row, number in np.argwhere(wrong)]
+    bad = [(int(row), columns[number]) for row, number in np.argwhere(~np.isfinite(values))]
     if bad:
-        places = [(_place(file, row, column.name), column[row]) for row, column in bad[:N_LISTED]]
+        places = [(f"row {row + file.first_row}, column {column.name}", column[row]) for row, column in bad[:N_LISTED]]
         problems = [Problem(place, describe_cell(cell)) for place, cell in places]
         more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
         raise DataError(f"{problems[0]}{more}", problems)
     return values
 
 
-def _is_missing(column: pl.Series) -> NDArray[np.bool_]:
-    """Whether each cell is empty, or a word for a missing value."""
-    missing = column.is_null()
-    if not column.dtype.is_nested():
-        missing |= column.cast(pl.String).str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
-    return missing.to_numpy()
-
-
-def _place(file: Frame, row: int, column: str) -> str:
-    return f"row {row + file.first_row}, column {column}"
-
-
-def _labels(file: Frame, name: str) -> Labels:
-    """A column as text; raises if a cell is empty or not a single value."""
-    if file.cells[name].dtype.is_nested():
-        raise DataError(f"column {name} holds {file.cells[name].dtype}, not text")
-    column = file.cells[name].cast(pl.String)
-    if column.has_nulls():
-        raise DataError(f"{_place(file, cast(int, column.is_null().arg_max()), name)} is empty")
-    return column.to_numpy().astype(str)
+def _read_file(path: Path, columns: Iterable[str], single: Iterable[str] = ()) -> Frame:
+    """All rows and columns of a file, of which it must have some; not parsed."""
+    names = list(read_schema(path, columns, single))
+    frames = list(read_frames(path, names, len(names)))
+    if not frames:
+        raise DataError(f"{path.name} has a header, but no rows")
+    return Frame(pl.concat([frame.cells for frame in frames]), frames[0].first_row, frames[-1].read)

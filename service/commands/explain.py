@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,12 +169,9 @@ def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | 
     """
     from service.batch import chunks, parts, run, tables
 
-    use_engine = run.use_threads
-    if engine == "ray":
-        try:
-            from service.batch.cluster import use_ray as use_engine  # ray is an extra
-        except ModuleNotFoundError as error:
-            raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
+    if engine == "ray" and find_spec("ray") is None:
+        raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'")
+    use_engine = run.use_ray if engine == "ray" else run.use_threads
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
     total, before, start = chunks.Summary(), None, monotonic()
     try:

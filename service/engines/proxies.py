@@ -20,12 +20,9 @@ _MESSAGES = {
 
 def proxy_variables(settings: Settings) -> dict[str, str]:
     """Environment variables that make Serve's proxies use `make_middlewares`."""
-    return {
-        # as long as `serve.start` waits; Ray's default of 5 is too short on busy cores
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:make_middlewares",
-        "KANSCOPE_MAX_HEADER_BYTES": str(settings.max_header_bytes),
-    }
+    variables = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:make_middlewares"}
+    variables["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # as `serve.start` waits; 5 is too short on busy cores
+    return variables | {"KANSCOPE_MAX_HEADER_BYTES": str(settings.max_header_bytes)}
 
 
 def make_middlewares() -> list[Middleware]:
@@ -41,14 +38,12 @@ class ProxyErrorMiddleware:
     """
 
     def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:
-        self._app = app
-        self._max_header_bytes = max_header_bytes  # of request target, header names and header values
+        self._app, self._max_header_bytes = app, max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         n_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         n_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
         request_id = choose_request_id(scope["headers"])
@@ -73,8 +68,7 @@ class ProxyErrorMiddleware:
 
         if n_bytes > self._max_header_bytes:
             limit = f"{self._max_header_bytes} bytes (max_header_bytes)"
-            await refuse(431, "headers_too_large", f"the headers are larger than {limit}")
-            return
+            return await refuse(431, "headers_too_large", f"the headers are larger than {limit}")
         await self._app(scope, receive, send_in_shape)
         if not started:  # for example because the replica died
             await refuse(503, "replica_unavailable", _MESSAGES[500])

@@ -37,18 +37,15 @@ class Replica:
     """One replica: the app with its own models, and a health check for Ray."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._app: FastAPI | None = None
+        configure_logging(settings)
+        self._app = create_app(settings, serve.get_replica_context().replica_id.unique_id)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Builds the app in the replica's process; Serve runs its lifespan, which waits until the models are loaded."""
-        configure_logging(self._settings)
-        self._app = create_app(self._settings, serve.get_replica_context().replica_id.unique_id)
+        """The app, in the replica's process; Serve runs its lifespan, which waits until the models are loaded."""
         return self._app
 
     async def check_health(self) -> None:
         """Raises NotReadyError if no model is ready; Ray then replaces the replica."""
-        assert self._app is not None
         registry = self._app.state.parts.registry
         if not registry.ready:
             reasons = [f"{entry.name} {entry.condition}" for entry in registry.entries]
@@ -56,16 +53,11 @@ class Replica:
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    """Builds the application for ``serve run service.engines.ray:app`` and for config files of Serve.
+    """Builds the application for ``serve run`` and for config files of Serve, whose `arguments` are settings.
 
-    The address is Serve's, not the setting `host`, so the app assumes that other machines can reach it.
-
-    Args:
-        arguments: settings that override the environment's, such as ``models=/models``.
-
-    Raises:
-        CheckpointError: there is nothing at the path of the models.
-        ConfigError: a setting or the API keys are not valid, or API keys are required.
+    The address is Serve's, not the setting `host`, so the app assumes that other machines can reach it. Raises
+    CheckpointError if there is nothing at the path of the models, and ConfigError if a setting or the API keys are not
+    valid, or API keys are required.
     """
     settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")  # nosec B104
     create_app(settings)
@@ -83,15 +75,16 @@ def deploy(settings: Settings) -> serve.Application:
         raise ConfigError("workers is a setting of the engine process; the engine ray has max_replicas instead")
     if settings.max_replicas < settings.min_replicas:
         raise ConfigError(f"max_replicas is {settings.max_replicas}, less than min_replicas, {settings.min_replicas}")
+    scaling = AutoscalingConfig(
+        min_replicas=settings.min_replicas,
+        max_replicas=settings.max_replicas,
+        target_ongoing_requests=settings.replica_requests,
+        upscale_delay_s=10.0,  # a replica takes some seconds to start, so a shorter burst ends before it would help
+        look_back_period_s=15.0,  # over which requests are averaged; more than Ray's sampling interval of 10
+    )
     configure = serve.deployment(
         name=NAME,
-        autoscaling_config=AutoscalingConfig(
-            min_replicas=settings.min_replicas,
-            max_replicas=settings.max_replicas,
-            target_ongoing_requests=settings.replica_requests,
-            upscale_delay_s=10.0,  # a replica takes some seconds to start, so a shorter burst ends before it would help
-            look_back_period_s=15.0,  # over which requests are averaged; more than Ray's sampling interval of 10
-        ),
+        autoscaling_config=scaling,
         max_ongoing_requests=2 * settings.max_concurrent,
         max_queued_requests=settings.max_concurrent,
         graceful_shutdown_timeout_s=settings.shutdown_timeout,
@@ -100,8 +93,7 @@ def deploy(settings: Settings) -> serve.Application:
         ray_actor_options={"num_cpus": settings.replica_cpus},
         logging_config=LoggingConfig(enable_access_log=False),  # the app writes its own
     )
-    paths = {name: getattr(settings, name) for name in ("models", "keys_file")}
-    absolute = {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
+    absolute = {name: value.absolute() for name, value in settings if isinstance(value, Path)}
     application: serve.Application = configure(serve.ingress()(Replica)).bind(settings.model_copy(update=absolute))
     return application
 
@@ -109,13 +101,9 @@ def deploy(settings: Settings) -> serve.Application:
 def serve_on_ray(settings: Settings) -> None:
     """Serves from replicas until SIGTERM or SIGINT, then drains them like a single process.
 
-    It joins the cluster at RAY_ADDRESS, or starts one on the loopback address if that is not set. Every node that has a
-    replica has a proxy.
-
-    Raises:
-        ConfigError: the settings contradict each other, Serve already runs in the cluster, or proxies or replicas do
-            not start.
-        SystemExit: the cluster is gone.
+    The cluster is that of `join_cluster`; every node that has a replica has a proxy. Raises SystemExit if the cluster
+    is gone, and ConfigError if the settings contradict each other, Serve already runs in the cluster, or proxies or
+    replicas do not start.
     """
     if settings.port == 0:  # each proxy would listen on a different port
         raise ConfigError("the engine ray needs a port above 0")
@@ -125,7 +113,7 @@ def serve_on_ray(settings: Settings) -> None:
     try:
         if serve.status().proxies:
             raise ConfigError("Ray Serve already runs in this cluster: deploy service.engines.ray:app there")
-        options = {"host": settings.host, "port": settings.port, "root_path": settings.root_path}
+        options = {name: getattr(settings, name) for name in ("host", "port", "root_path")}
         variables = {"env_vars": proxy_variables(settings)}
         try:  # of a traceback the last line is the error
             serve.start(http_options=options, controller_options={"runtime_env": variables})

@@ -33,8 +33,7 @@ GRACE = 5  # seconds that a worker may take to end after `shutdown_timeout`, bef
 class Worker(multiprocess.Process):
     """uvicorn's process, with a health check that does not block its supervisor, and an end that is bounded.
 
-    uvicorn waits for an answer for up to `HEALTH_TIMEOUT` seconds, in which it handles no signal, and for the end of a
-    process without a limit.
+    uvicorn waits up to `HEALTH_TIMEOUT` seconds for an answer, deaf to signals, and for a process's end without limit.
     """
 
     _asked: float | None = None  # when the health check was sent that has no answer yet
@@ -72,10 +71,7 @@ class Worker(multiprocess.Process):
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, which is told to end by a signal also while it restarts its workers one by one.
-
-    uvicorn handles signals between restarts, each of which may take `HEALTH_TIMEOUT` seconds.
-    """
+    """uvicorn's supervisor, told to end by a signal also between the restarts of its workers, which may take long."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config, [config.bind_socket()])
@@ -96,11 +92,8 @@ class _Supervisor(Multiprocess):
 def serve_workers(settings: Settings) -> None:
     """Serves with several processes until SIGTERM or SIGINT; one that dies is replaced. SIGHUP replaces them in turn.
 
-    Each accepts connections on the shared socket, has its own copy of the models, and drains like a single process; one
-    that has not ended `GRACE` seconds after `shutdown_timeout` is killed.
-
-    Raises:
-        SystemExit: the address is not available, or a worker failed before it was ready.
+    Each accepts connections on the shared socket, has its own copy of the models, and drains like a single process.
+    Raises SystemExit if the address is not available, or a worker failed before it was ready.
     """
     with TemporaryDirectory(prefix="kanscope-") as folder:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
@@ -113,16 +106,15 @@ def serve_workers(settings: Settings) -> None:
 
 
 def create_worker(settings: Settings) -> FastAPI:
-    """Creates the app of one worker."""
+    """Creates the app of one worker, which ends with its supervisor: it would block the port for the next one."""
+
+    def end_with_parent() -> None:
+        parent = parent_process()
+        assert parent is not None
+        wait([parent.sentinel])
+        logger.error("the supervisor process is gone")
+        os.kill(os.getpid(), signal.SIGTERM)
+
     configure_logging(settings)
-    Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    Thread(target=end_with_parent, name="parent", daemon=True).start()
     return create_app(settings)
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its supervisor has died, because it would block the port for the next one."""
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    logger.error("the supervisor process is gone")
-    os.kill(os.getpid(), signal.SIGTERM)

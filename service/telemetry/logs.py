@@ -14,21 +14,16 @@ import orjson
 
 from service.settings import Settings
 
-# Members of a request's state that its line has, if they are set.
-LOGGED = ("address", "client", "model", "checkpoint", "windows")
+LOGGED = ("address", "client", "model", "checkpoint", "windows")  # of a request's state, if they are set
 PIPE_BUF = 4096  # bytes that are written atomically when several processes share a pipe (POSIX)
 CONSOLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # format of plain text
 
 
 class RequestLog:
-    """The access log: one line per request, without any of its data.
+    """The access log: one line per request, without any of its data, on stderr if no other stream is given.
 
     It does not use the standard library's logging, which takes several times as long, and writes the lines of one turn
     of the event loop together.
-
-    Args:
-        settings: format and level.
-        stream: where it writes; None for stderr.
     """
 
     def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
@@ -39,15 +34,7 @@ class RequestLog:
         self._lines: list[bytes] = []
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
-        """Adds the line of one request.
-
-        Args:
-            state: the request's state: its id, and the members of `LOGGED` that are set.
-            method: its method.
-            route: template of its path.
-            status: status of the answer.
-            seconds: from its arrival to the end of the answer.
-        """
+        """Adds the line of one request: its state and method, its path's template, and the answer's status and time."""
         if not self._is_wanted:
             return
         line = {**self._shared, "timestamp": datetime.now(UTC), "id": state["request_id"], "method": method}
@@ -64,7 +51,7 @@ class RequestLog:
             if len(pieces[-1]) + len(line) > PIPE_BUF:
                 pieces.append(bytearray())
             pieces[-1] += line
-        self._lines = []
+        self._lines.clear()
         for piece in pieces:
             self._stream.buffer.write(piece)
             self._stream.buffer.flush()
@@ -72,22 +59,19 @@ class RequestLog:
 
 def configure_logging(settings: Settings) -> None:
     """Formats the records of the standard library's logging like the access log."""
-    handler = logging.StreamHandler(sys.stderr)
-    is_json = _is_json(settings, sys.stderr)
-    handler.setFormatter(_JsonFormatter(_name_process(settings)) if is_json else logging.Formatter(CONSOLE, CLOCK))
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    logging.basicConfig(format=CONSOLE, datefmt=CLOCK, level=settings.log_level.upper(), force=True)
+    if _is_json(settings, sys.stderr):
+        logging.root.handlers[0].setFormatter(_JsonFormatter(_name_process(settings)))
     logging.captureWarnings(True)
 
 
 class _JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON with the members shared by all lines; a traceback shows no variables."""
-
     def __init__(self, shared: dict[str, int]) -> None:
         super().__init__()
         self._shared = shared
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """A line of JSON, without its end, with the members shared by all lines; a traceback shows no variables."""
         texts = {"event": record.getMessage(), "level": record.levelname.lower(), "logger": record.name}
         if record.exc_info:
             texts["exception"] = self.formatException(record.exc_info)

@@ -25,8 +25,7 @@ _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
 class Metrics:
     """The metrics of one app; each app in a process has its own. Their help texts document them.
 
-    Args:
-        replica: label of every sample, with its process, if a scrape reaches one of several replicas; empty for none.
+    `replica`, if not empty, and the process label every sample, for scrapes that reach one of several replicas.
     """
 
     def __init__(self, replica: str = "") -> None:
@@ -36,31 +35,22 @@ class Metrics:
         histogram = partial(Histogram, namespace="kanscope", registry=registry)
         timed = partial(histogram, buckets=_SECONDS)
         requests = counter("requests", "Requests by route and status.", ["route", "status"])
-        seconds = timed(
-            "request_seconds", "Seconds from the arrival of a request to the end of its response.", ["route"]
-        )
+        arrival = "Seconds from the arrival of a request to the end of its response."
+        seconds = timed("request_seconds", arrival, ["route"])
         self.in_flight = gauge("requests_in_flight", "Requests being answered.")
-        self.queue_depth = gauge(
-            "queue_depth", "Requests that wait for the models or are being computed.", ["priority"]
-        )
-        self.pending_bytes = gauge(
-            "pending_bytes", "Bytes that requests hold while they are read, computed and answered.", ["priority"]
-        )
+        waiting = "Requests that wait for the models or are being computed."
+        self.queue_depth = gauge("queue_depth", waiting, ["priority"])
+        held = "Bytes that requests hold while they are read, computed and answered."
+        self.pending_bytes = gauge("pending_bytes", held, ["priority"])
         self.batch_windows = histogram("batch_windows", "Windows forecast together.", buckets=_SIZES)
         self.slice_seconds = timed("slice_seconds", "Seconds of one slice of explanations.")
-        self._residuals = histogram(
-            "explanation_residual",
-            "Residuals of explanations, in standard deviations of the output.",
-            ["model"],
-            buckets=_DEVIATIONS,
-        )
+        residuals = "Residuals of explanations, in standard deviations of the output."
+        self._residuals = histogram("explanation_residual", residuals, ["model"], buckets=_DEVIATIONS)
         self._unconverged = counter("explanations_unconverged", "Explanations that did not converge.", ["model"])
-        self._outside_range = counter(
-            "inputs_outside_range", "Windows with a feature outside its training range.", ["model", "feature"]
-        )
-        self.unprepared = gauge(
-            "unprepared_outputs", "Model outputs whose global results are still to be computed in advance."
-        )
+        outside = "Windows with a feature outside its training range."
+        self._outside_range = counter("inputs_outside_range", outside, ["model", "feature"])
+        unprepared = "Model outputs whose global results are still to be computed in advance."
+        self.unprepared = gauge("unprepared_outputs", unprepared)
         self.models = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
         self.model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
         build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
@@ -76,10 +66,7 @@ class Metrics:
             MultiProcessCollector(self._exposed, folder)  # type: ignore[no-untyped-call]
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its media type: OpenMetrics if the Accept header asks for it.
-
-        They cover all processes that share a folder (`SHARED`), otherwise this process.
-        """
+        """All metrics as text, of all processes that share a folder, and its media type: OpenMetrics if accepted."""
         self.refresh()
         encode, media_type = choose_encoder(accept)
         return encode(self._exposed), media_type
@@ -112,27 +99,23 @@ class Metrics:
 
 
 class _ReplicaRegistry(CollectorRegistry):
-    """A registry that labels every sample with its replica and process, because each scrape reaches one of several."""
-
     def __init__(self, replica: str) -> None:
         super().__init__()
         self._labels = {"pid": str(os.getpid()), "replica": replica}
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics, each sample labelled."""
+        """Yields the metrics, each sample labelled with its replica and process."""
         for metric in super().collect():
             metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
             yield metric
 
 
 class _Processes(Collector):
-    """The usual ``process_*`` metrics of each process that shares its metrics through a folder."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Yields each family once, with a sample per process, labelled with its id."""
+        """Yields the usual ``process_*`` metrics, with a sample per process that shares the folder."""
         families: dict[str, Metric] = {}
         for file in sorted(self._folder.glob("gauge_livesum_*.db")):
             (pid,) = re.findall(r"(\d+)\.db", file.name)

@@ -1,8 +1,4 @@
-"""The outermost middleware: request ids, access log, metrics and spans for every response.
-
-OpenTelemetry's spans of a request's parts are children of FastAPI's own span, which continues the trace of the client's
-``traceparent`` (W3C Trace Context) and is exported as OpenTelemetry's environment variables say.
-"""
+"""The outermost middleware: request ids, access log, metrics and spans for every response."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from fastapi import Request
 from opentelemetry import trace
@@ -34,10 +30,7 @@ _is_tracing = False  # asking OpenTelemetry takes longer than many of the operat
 
 
 class Observation:
-    """Middleware that assigns request ids, and records each request in the access log and metrics.
-
-    It also turns unexpected exceptions into error responses, so that these are recorded too.
-    """
+    """Assigns request ids, records each request, and turns unexpected exceptions into responses, recorded too."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
         self._app, self._metrics, self._log = app, metrics, log
@@ -45,8 +38,7 @@ class Observation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         start = perf_counter()
         state = scope.setdefault("state", {})
         state["request_id"] = choose_request_id(scope["headers"])
@@ -88,11 +80,7 @@ def record_request(
 
 
 def start_tracing() -> None:
-    """Records spans of the apps in this process from now on.
-
-    Raises:
-        ConfigError: OpenTelemetry's SDK is not installed; its API alone discards all spans.
-    """
+    """Records spans from now on; raises ConfigError if OpenTelemetry's SDK is not installed, which its API needs."""
     if find_spec("opentelemetry.sdk") is None:
         raise ConfigError("tracing needs OpenTelemetry: pip install 'kanscope[otel]'")
     global _is_tracing
@@ -100,11 +88,9 @@ def start_tracing() -> None:
 
 
 def span(part: Part, **attributes: int) -> AbstractContextManager[object]:
-    """Opens a child span for a part of the current request; does nothing if the request is not recorded.
+    """Opens a child span of FastAPI's own, which continues the client's W3C ``traceparent``, if the request has one.
 
-    Args:
-        part: name of the span.
-        attributes: amounts, such as ``windows=32``; never a client's data.
+    `attributes` are amounts, such as ``windows=32``; never a client's data.
     """
     if not _is_tracing or not trace.get_current_span().is_recording():
         return _NOTHING
@@ -124,5 +110,4 @@ def _describe_request(scope: Scope, state: Mapping[str, Any]) -> None:
 
 def _find_route(scope: Scope) -> str | None:
     """The route template of a request; None if it matched none, or has not been routed."""
-    route: str | None = getattr(scope.get("route"), "path_format", None)
-    return route
+    return cast(str | None, getattr(scope.get("route"), "path_format", None))

@@ -32,8 +32,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from service.batch import PART_WINDOWS
 from service.batch.chunks import Plan
-from service.batch.cluster import use_ray
-from service.batch.run import explain_table, use_threads
+from service.batch.run import explain_table, use_ray, use_threads
 from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"

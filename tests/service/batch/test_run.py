@@ -636,7 +636,6 @@ def test_options_that_do_not_go_together_are_refused(run, file, options, reason)
 def test_without_ray_the_error_says_what_to_install(run, file, tmp_path, monkeypatch):
     """Without the extra, the error says in one sentence how to install Ray."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "service.batch.cluster", raising=False)
     make_rows().write_csv(tmp_path / "rows.csv")
     code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--engine", "ray")
     assert code == 2 and error.endswith("kanscope: --engine ray needs Ray: pip install 'kanscope[ray]'\n")

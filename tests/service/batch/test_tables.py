@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.training.tables import Columns, make_table
-from service.batch.tables import read_training_frame
+from service.batch.tables import read_columns, read_training_frame
 
 CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
 EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})
@@ -97,24 +97,25 @@ def test_every_number_is_read_exactly(tmp_path_factory, rows):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("warm", "row 3, column a must be a finite number, but is 'warm'"),
-        ("-inf", "row 3, column a must be a finite number, but is '-inf'"),
-        ("1.5.2", "row 3, column a must be a finite number, but is '1.5.2'"),
+        ("warm", "data row 2, column a must be a finite number or empty, but is 'warm'"),
+        ("-inf", "data row 2, column a must be a finite number or empty, but is -inf"),
+        ("1.5.2", "data row 2, column a must be a finite number or empty, but is '1.5.2'"),
     ],
 )
-def test_a_non_numeric_cell_is_named_by_its_spreadsheet_row(tmp_path, cell, message):
-    """Rows are counted with the header as row 1; the column is not silently dropped."""
+def test_a_non_numeric_cell_is_named_by_its_row_below_the_header(tmp_path, cell, message):
+    """Rows are counted from the first row of data; the column is not silently dropped."""
     path = write(tmp_path / "t.csv", CSV.replace("-1e3", cell))
     with pytest.raises(DataError, match=message) as caught:
         read_training_table(path, EVERYTHING)
-    assert [problem.path for problem in caught.value.problems] == ["row 3, column a"]
+    assert [problem.path for problem in caught.value.problems] == ["data row 2, column a"]
 
 
 def test_all_bad_cells_are_counted(tmp_path):
-    """The error names the first bad cell and the number of bad cells."""
-    path = write(tmp_path / "t.csv", "a,b,y\nx,1,\n2,z,1\n")
-    with pytest.raises(DataError, match=r"^row 2, column a must be .* but is 'x' \(2 such cells in all\)$"):
-        read_training_table(path, Columns(targets=("y",), features=("a", "b")))
+    """Where no cell may be empty, the error names the first bad cell and its row in the file, and counts all."""
+    path = write(tmp_path / "t.csv", "a,b\nx,1\n2,\n")
+    with pytest.raises(DataError, match=r"^row 2, column a must be .* but is 'x' \(2 such cells in all\)$") as caught:
+        read_columns(path, ("a", "b"))
+    assert [str(problem) for problem in caught.value.problems][1:] == ["row 3, column b is empty"]
 
 
 @pytest.mark.parametrize("cell", ["", " ", "NaN", "nan", "NA", "null", "None"])
@@ -143,7 +144,9 @@ def test_nulls_and_nans_of_a_parquet_file_are_missing(tmp_path):
 def test_rows_of_a_parquet_file_count_from_one(tmp_path):
     """A parquet file has no header line."""
     pl.DataFrame({"a": [1.0, float("inf")], "y": [1, 2]}).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="row 2, column a must be a finite number, but is 'inf'"):
+    with pytest.raises(DataError, match=r"^row 2, column a must be a finite number, but is 'inf'"):
+        read_columns(tmp_path / "t.parquet", ("a", "y"))
+    with pytest.raises(DataError, match="data row 2, column a must be a finite number or empty, but is inf"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
 
 
@@ -173,11 +176,11 @@ def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, colu
 @pytest.mark.parametrize(
     ("column", "change", "message"),
     [
-        ("split", ("test", "dev"), "row 3, column split must be one of train, validation, test, but is 'dev'"),
-        ("split", (",test", ","), "row 3, column split is empty"),
-        ("segment", (",1,", ",,"), "row 2, column segment is empty"),
-        ("time", ("2026-01-02", ""), "row 3, column time is empty"),
-        ("time", ("2026-01-02", "2025-01-02"), "row 3, column time is earlier than the row above it"),
+        ("split", ("test", "dev"), "split of data row 2 must be one of .*'validation', 'test'.*, but is 'dev'"),
+        ("split", (",test", ","), "data row 2, column split is empty"),
+        ("segment", (",1,", ",,"), "data row 1, column segment is empty"),
+        ("time", ("2026-01-02", ""), "data row 2, column time must be a time .* but is None"),
+        ("time", ("2026-01-02", "2025-01-02"), "data row 2, column time is earlier than the row above it"),
     ],
 )
 def test_bad_labels_and_times_are_named(tmp_path, column, change, message):
@@ -191,7 +194,7 @@ def test_times_may_start_again_in_another_segment(tmp_path):
     """Times must ascend within each segment only."""
     path = write(tmp_path / "t.csv", "time,segment,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
     assert read_training_table(path, Columns(targets=("y",), segment="segment", time="time")).n_rows == 4
-    with pytest.raises(DataError, match="row 4, column time is earlier"):
+    with pytest.raises(DataError, match="data row 3, column time is earlier"):
         read_training_table(path, Columns(targets=("y",), time="time"))
 
 
@@ -231,7 +234,7 @@ def test_a_parquet_column_of_lists_is_not_numeric(tmp_path):
     """Nested columns are ignored, and refused if named as a feature."""
     pl.DataFrame({"a": [1.0], "l": [[1, 2]], "y": [1]}).write_parquet(tmp_path / "t.parquet")
     assert read_training_table(tmp_path / "t.parquet", Columns(targets=("y",))).feature_names == ("a",)
-    with pytest.raises(DataError, match="row 1, column l must be a finite number"):
+    with pytest.raises(DataError, match="data row 1, column l must be a finite number"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), features=("l",)))
-    with pytest.raises(DataError, match="column l holds"):
+    with pytest.raises(DataError, match=r"column l of t\.parquet holds"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), segment="l"))
