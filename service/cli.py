@@ -1,7 +1,5 @@
 """The command line, ``kanscope``: finds a subcommand, imports and runs it, and turns errors into exit codes."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

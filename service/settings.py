@@ -1,7 +1,5 @@
 """Every setting of the service, read once and handed to `create_app`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches

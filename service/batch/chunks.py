@@ -1,13 +1,11 @@
 """A table as numbered chunks of windows, the same whichever engine explains them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -61,9 +59,9 @@ class Summary:
     across_gaps: int = 0  # windows that are left out because they cross a gap in time
     gap: str = ""  # the times around one such gap
 
-    def __add__(self, other: Summary) -> Summary:
+    def __add__(self, other: Self) -> Self:
         counts = {name: count + getattr(other, name) for name, count in vars(self).items() if name != "gap"}
-        return Summary(**counts, gap=self.gap or other.gap)
+        return replace(self, **counts, gap=self.gap or other.gap)
 
 
 @dataclass(frozen=True)
@@ -205,8 +203,7 @@ def _place(rows: pl.DataFrame, row: int) -> str:
 def hold_windows(plan: Plan) -> bool:
     """Whether each row of the table is a window; reads the schema of every file.
 
-    Raises DataError if a file cannot be read, rows and windows are mixed, or a column has an unusable type, and
-    UnknownNameError if a column does not exist.
+    Raises as `tables.read_schema`, and DataError if rows and windows, or types of times, are mixed.
     """
     by_form: dict[bool, str] = {}  # a place for lists, and one for single values
     by_time: dict[str, str] = {}

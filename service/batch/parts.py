@@ -1,7 +1,5 @@
 """The result of a table: a folder of parts, each an explained chunk as a parquet file, and the manifest of the run."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """A run: reads the chunks of a table, has an engine explain those that are missing, and writes the parts."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -78,10 +76,9 @@ def use_threads(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
 
 @contextmanager
 def use_ray(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
-    """Explains on the cluster at ``RAY_ADDRESS``, or on one of `workers` cores that ends with the context.
+    """Explains each chunk in a task of one core, repeated if its process dies, on the cluster of `join_cluster`.
 
-    Each chunk is a task of one core, repeated if its process dies; the nodes need no shared storage. Raises DataError
-    if Ray does not start, or the cluster fails.
+    The nodes need no shared storage. Raises DataError if Ray does not start, or the cluster fails.
     """
     import ray  # here, since it is an extra, and takes seconds to import
     from ray.exceptions import RayError, RayTaskError

@@ -1,7 +1,5 @@
 """csv and parquet files as frames, with rows counted as in a spreadsheet (a csv's header is row 1), and as arrays."""
 
-from __future__ import annotations
-
 import codecs
 import gzip
 import zlib

@@ -1,7 +1,5 @@
 """ASGI middleware for the HTTP proxies of Ray Serve: request ids, and error responses in the service's format."""
 
-from __future__ import annotations
-
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,8 +31,7 @@ def make_middlewares() -> list[Middleware]:
 class ProxyErrorMiddleware:
     """Assigns request ids, refuses oversized headers, and rewrites a proxy's own errors in the service's format.
 
-    The app in the replica chooses the same id from the same headers and sets it in its response, to which the proxy
-    adds another: a response with only one id comes from the proxy itself.
+    The app in the replica sets the id in its response, the proxy another: with only one it comes from the proxy itself.
     """
 
     def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:

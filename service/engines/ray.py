@@ -1,9 +1,4 @@
-"""The Ray Serve engine: a deployment of replicas of the app behind Serve's proxies.
-
-It is started by ``kanscope serve --engine ray``, or by ``serve run service.engines.ray:app``.
-"""
-
-from __future__ import annotations
+"""The Ray Serve engine: a deployment of replicas of the app behind Serve's proxies."""
 
 import logging
 import signal
@@ -55,9 +50,8 @@ class Replica:
 def app(arguments: dict[str, str]) -> serve.Application:
     """Builds the application for ``serve run`` and for config files of Serve, whose `arguments` are settings.
 
-    The address is Serve's, not the setting `host`, so the app assumes that other machines can reach it. Raises
-    CheckpointError if there is nothing at the path of the models, and ConfigError if a setting or the API keys are not
-    valid, or API keys are required.
+    The address is Serve's, not the setting `host`, so the app assumes that other machines can reach it. Raises as
+    `create_app` and `deploy`.
     """
     settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")  # nosec B104
     create_app(settings)
@@ -65,11 +59,10 @@ def app(arguments: dict[str, str]) -> serve.Application:
 
 
 def deploy(settings: Settings) -> serve.Application:
-    """The app as a deployment that Ray scales by the number of running and waiting requests.
+    """The app as a deployment that Ray scales by requests; raises ConfigError if the settings contradict each other.
 
     A replica itself refuses more than `max_concurrent` requests, with the service's errors; Ray's limits are higher,
-    as backpressure for requests that arrive faster than a replica can refuse them. Relative paths must mean the same on
-    every node. Raises ConfigError if the settings contradict each other.
+    as backpressure for requests that arrive faster than it can refuse. Paths must mean the same on every node.
     """
     if settings.workers > 1:
         raise ConfigError("workers is a setting of the engine process; the engine ray has max_replicas instead")
@@ -101,9 +94,8 @@ def deploy(settings: Settings) -> serve.Application:
 def serve_on_ray(settings: Settings) -> None:
     """Serves from replicas until SIGTERM or SIGINT, then drains them like a single process.
 
-    The cluster is that of `join_cluster`; every node that has a replica has a proxy. Raises SystemExit if the cluster
-    is gone, and ConfigError if the settings contradict each other, Serve already runs in the cluster, or proxies or
-    replicas do not start.
+    The cluster is that of `join_cluster`. Raises SystemExit if it is gone, and ConfigError as `deploy`, or if Serve
+    already runs in it, or proxies or replicas do not start.
     """
     if settings.port == 0:  # each proxy would listen on a different port
         raise ConfigError("the engine ray needs a port above 0")
@@ -114,9 +106,9 @@ def serve_on_ray(settings: Settings) -> None:
         if serve.status().proxies:
             raise ConfigError("Ray Serve already runs in this cluster: deploy service.engines.ray:app there")
         options = {name: getattr(settings, name) for name in ("host", "port", "root_path")}
-        variables = {"env_vars": proxy_variables(settings)}
+        controller = {"runtime_env": {"env_vars": proxy_variables(settings)}}
         try:  # of a traceback the last line is the error
-            serve.start(http_options=options, controller_options={"runtime_env": variables})
+            serve.start(http_options=options, controller_options=controller)
         except (RayError, TimeoutError) as error:
             raise ConfigError(f"the proxies do not start: {str(error).strip().splitlines()[-1]}") from error
         try:

@@ -1,7 +1,5 @@
 """The multi-process engine: uvicorn workers that accept connections on one socket, and their supervisor."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Logging on stderr, as JSON or as plain text: an access log, and the records of every library."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
@@ -28,9 +26,10 @@ class RequestLog:
 
     def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._is_wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
-        self._shared = {"event": "request", "level": "info", **_name_process(settings)}
-        self._dump = _dump_json if _is_json(settings, self._stream) else _dump_for_console
+        self._is_wanted = settings.log_level in ("debug", "info")
+        is_json, process = _choose_form(settings, self._stream)
+        self._shared = {"event": "request", "level": "info", **process}
+        self._dump = _dump_json if is_json else _dump_for_console
         self._lines: list[bytes] = []
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
@@ -60,8 +59,9 @@ class RequestLog:
 def configure_logging(settings: Settings) -> None:
     """Formats the records of the standard library's logging like the access log."""
     logging.basicConfig(format=CONSOLE, datefmt=CLOCK, level=settings.log_level.upper(), force=True)
-    if _is_json(settings, sys.stderr):
-        logging.root.handlers[0].setFormatter(_JsonFormatter(_name_process(settings)))
+    is_json, process = _choose_form(settings, sys.stderr)
+    if is_json:
+        logging.root.handlers[0].setFormatter(_JsonFormatter(process))
     logging.captureWarnings(True)
 
 
@@ -92,10 +92,7 @@ def _dump_for_console(line: dict[str, Any]) -> bytes:
     return f"{clock} {level} {event} {members}\n".encode()
 
 
-def _name_process(settings: Settings) -> dict[str, int]:
-    """The process id for each line, if there are several processes."""
-    return {"process": os.getpid()} if settings.is_shared else {}
-
-
-def _is_json(settings: Settings, stream: TextIO) -> bool:
-    return settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
+def _choose_form(settings: Settings, stream: TextIO) -> tuple[bool, dict[str, int]]:
+    """Whether lines are JSON, and the process id for each of them, if there are several processes."""
+    is_json = settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
+    return is_json, {"process": os.getpid()} if settings.is_shared else {}

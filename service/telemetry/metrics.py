@@ -1,7 +1,5 @@
 """Prometheus metrics of /metrics. Labels have bounded cardinality: routes, models, features, states; no client text."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -29,7 +27,8 @@ class Metrics:
     """
 
     def __init__(self, replica: str = "") -> None:
-        registry = _ReplicaRegistry(replica) if replica else CollectorRegistry()
+        registry = CollectorRegistry()
+        self._labels = {"pid": str(os.getpid()), "replica": replica} if replica else {}
         counter = partial(Counter, namespace="kanscope", registry=registry)
         gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, namespace="kanscope", registry=registry)
@@ -69,7 +68,13 @@ class Metrics:
         """All metrics as text, of all processes that share a folder, and its media type: OpenMetrics if accepted."""
         self.refresh()
         encode, media_type = choose_encoder(accept)
-        return encode(self._exposed), media_type
+        return encode(self), media_type  # which only collects
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics, on a replica with its labels."""
+        for metric in self._exposed.collect():
+            metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
+            yield metric
 
     def watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
         """Sets a gauge to a number at each refresh."""
@@ -96,18 +101,6 @@ class Metrics:
         """Counts features outside their training ranges, each once per window."""
         for feature, n in counts.items():
             self._outside_range.labels(model, feature).inc(n)
-
-
-class _ReplicaRegistry(CollectorRegistry):
-    def __init__(self, replica: str) -> None:
-        super().__init__()
-        self._labels = {"pid": str(os.getpid()), "replica": replica}
-
-    def collect(self) -> Iterator[Metric]:
-        """Yields the metrics, each sample labelled with its replica and process."""
-        for metric in super().collect():
-            metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
-            yield metric
 
 
 class _Processes(Collector):

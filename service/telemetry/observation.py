@@ -1,12 +1,10 @@
 """The outermost middleware: request ids, access log, metrics and spans for every response."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from time import perf_counter
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from fastapi import Request
 from opentelemetry import trace
@@ -67,7 +65,7 @@ class Observation:
             await answer_failure(Request(scope), error)(scope, receive, send_with_id)
         finally:
             self._metrics.in_flight.dec()
-            seconds, route = perf_counter() - start, _find_route(scope) or OTHER
+            seconds, route = perf_counter() - start, getattr(scope.get("route"), "path_format", OTHER)
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
 
 
@@ -103,11 +101,6 @@ def _describe_request(scope: Scope, state: Mapping[str, Any]) -> None:
         for name in ("request_id", "client", "model", "checkpoint", "windows"):
             if name in state:
                 current.set_attribute(f"{NAME}.{name}", state[name])
-        if (route := _find_route(scope)) is not None:
+        if (route := getattr(scope.get("route"), "path_format", None)) is not None:  # if it has matched one
             current.update_name(f"{scope['method']} {route}")
             current.set_attribute("http.route", route)
-
-
-def _find_route(scope: Scope) -> str | None:
-    """The route template of a request; None if it matched none, or has not been routed."""
-    return cast(str | None, getattr(scope.get("route"), "path_format", None))
