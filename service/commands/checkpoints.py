@@ -27,8 +27,7 @@ def inspect(
 ) -> None:
     """Print architecture, features, metrics, and the edges by contribution and score.
 
-    The report says whether the network has pruned itself, which features count, what lighter edges mean, and why most
-    edges are straight.
+    The report says whether the KAN pruned itself, which features count, what lighter edges mean, why most are straight.
     """
     model = load(file)
     if as_json:

@@ -56,8 +56,7 @@ def explain(
     Faithfulness is deletion, insertion and infidelity, beside those of gradients, of a random order and, without an
     LSTM, of pykan's scores. Effects take 2 forecasts per window and feature.
 
-    With --receipt, FILE may be a folder; its default is KANSCOPE_MODELS, or the bundled model. The exit code is 1 if
-    the numbers differ.
+    With --receipt, FILE may be a folder. Default: KANSCOPE_MODELS, or the bundled model. Exit code 1 if numbers differ.
     """
     if receipt is not None or windows is not None:
         if receipt is None or windows is None:

@@ -13,7 +13,6 @@ from typer import Argument, Option
 from kanmodel.errors import ConfigError
 from service.settings import check_variables, choose_settings
 
-logger = logging.getLogger(__name__)
 # Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
 RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
@@ -36,7 +35,7 @@ def serve(
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     configure_logging(settings)
     for warning in check_variables(os.environ):
-        logger.warning(warning)
+        logging.getLogger(__name__).warning(warning)
     if settings.engine == "ray":
         for name, value in RAY_VARIABLES.items():
             os.environ.setdefault(name, value)

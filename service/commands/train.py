@@ -57,7 +57,7 @@ def train(
     output: Written,
     target: Annotated[list[str], Option(help="Column to forecast; repeat for several.")] = [],  # noqa: B006  (copied)
     ahead: Annotated[int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; see --horizon.")] = 0,
-    origin: Annotated[Path | None, Option("--from", help="Checkpoint to fine-tune, with its scaling.")] = None,
+    origin: Annotated[Path | None, Option("--from", help="Checkpoint to tune; its columns and scaling stay.")] = None,
     update_grid: Annotated[bool, Option("--update-grid", help="With --from: move knots to the data, twice.")] = False,
     features: Annotated[str | None, Option(help="Input columns, as a,b. Default: all numeric ones.")] = None,
     split_column: Annotated[str | None, Option(help="Column with train, validation or test.")] = None,

@@ -45,8 +45,7 @@ class Served:
         """Bounds of values in training ranges and finite for the network, (lookback, n_features): compares fast."""
         limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
         low, high = self.model.feature_range
-        low, high = np.maximum(low, -limit), np.minimum(high, limit)
-        return np.broadcast_to(low, shape).copy(), np.broadcast_to(high, shape).copy()
+        return np.full(shape, np.maximum(low, -limit)), np.full(shape, np.minimum(high, limit))
 
 
 @dataclass(eq=False)
@@ -81,8 +80,8 @@ class Registry:
     memory that have become the default version of their name.
 
     Args:
-        path: a folder of checkpoints or one file, or CheckpointError; None for the bundled model, which is also served
-            instead of an empty folder until a model of the folder is ready.
+        path: a folder of checkpoints or one file, CheckpointError if there is none; None for the bundled model, which
+            is also served instead of an empty folder until a model of the folder is ready.
         budget: bytes of the models in memory, by estimate. Those in use may be more, and so may a single one.
     """
 
