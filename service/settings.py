@@ -28,10 +28,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)  # port to listen on
     root_path: str = ""  # path under which a proxy serves the app, such as /kanscope
 
-    # A folder of checkpoints or one file; the bundled model if absent, and until a folder empty at the start has one.
-    models: Path | None = None
+    models: Path | None = None  # folder of checkpoints or one file; if absent, or empty at first, the bundled model
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)  # between two scans for changed checkpoints; 0: never
-    model_bytes: Count = 1 << 30  # of all models, estimated; beyond it the least recently used are unloaded
+    model_bytes: Count = 1 << 30  # of models, estimated; beyond it the least recently used are unloaded until needed
 
     workers: int = Field(default=1, ge=1, le=256)  # processes that answer, each with its own copy of the models
     engine: Literal["process", "ray"] = "process"  # processes on this machine, or the replicas of a Ray cluster
@@ -41,10 +40,8 @@ class Settings(BaseSettings):
     replica_cpus: float = Field(default=1.0, ge=0)  # cores that Ray reserves for a replica
     torch_threads: Count = 1  # threads of one tensor operation; more than one only helps very large models
 
-    # API keys, a line for each, `name scope[,scope] key [requests/minute]`: in a file, which is read again when it
-    # changes, or here, separated by `;` or new lines.
-    keys_file: Path | None = None
-    keys: SecretStr | None = None
+    keys_file: Path | None = None  # API keys, a line each: `name scope[,scope] key [requests/minute]`; read if changed
+    keys: SecretStr | None = None  # API keys instead of a file, separated by `;` or new lines
     no_auth: bool = False  # serve without keys on an address that others reach
     reference_windows: bool = True  # whether reference windows, which are training data, can be listed and read
     allowed_hosts: str = ""  # names, by commas, that the Host header may hold on a loopback address, beside its own
@@ -67,9 +64,8 @@ class Settings(BaseSettings):
     header_timeout: Positive = 10.0  # in which the headers of a request must arrive
     body_timeout: Positive = 30.0  # in which the body of a request must arrive
     send_timeout: Positive = 30.0  # in which a client must read 64 KiB of its answer, or the rest of it
-    # That a request waits for its result, unless its header says otherwise; and at most, whatever its header says.
-    request_timeout: float = Field(default=30.0, gt=0, le=3600)
-    max_request_timeout: float = Field(default=600.0, gt=0, le=86400)
+    request_timeout: float = Field(default=30.0, gt=0, le=3600)  # of waiting for a result, if no header says otherwise
+    max_request_timeout: float = Field(default=600.0, gt=0, le=86400)  # the longest, whatever the header says
     shutdown_timeout: int = Field(default=25, ge=0)  # after SIGTERM, to finish requests; 5 more, and a worker is killed
 
     cached_results: Count = 64  # most global results (importance, topologies, reports) that are cached
