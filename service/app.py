@@ -28,8 +28,7 @@ from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
 from service.wire.errors import install_error_handlers
-from service.wire.keys import load_keys
-from service.wire.security import Access, load_hosts, load_origins
+from service.wire.security import Access, load_hosts, load_keys, load_origins
 from service.work.budget import Bounds
 from service.work.cache import Answers
 from service.work.executor import Executor

@@ -116,7 +116,7 @@ async def answer(
             reading, plan = await parts.work.run(read, "explanation", PARSED_BYTE * len(body), key, deadline)
     call.state.windows, model = len(reading.windows), served.model
     if plan.rule is not None:
-        finding = parts.results.topology(served, reading.output, plan.rule)
+        finding = parts.results.find(served, reading.output, Model.topology, **vars(plan.rule))
         await while_connected(call, deadline.wait(finding))
         model = parts.results.share(served).model
 

@@ -12,6 +12,7 @@ from kanmodel.explain import faithfulness, importance
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Importance
+from kanmodel.model import Model
 from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
@@ -160,8 +161,10 @@ async def get_attributions(call: Call) -> Response:
     served, results, query, output = call.served, call.parts.results, call.query, call.output
     parsed = parse_groups({"groups": query.groups}, find_limits(served.model, call.parts.settings))
     groups, _ = read_groups(parsed, served.model)
-    importance = await call.deadline.wait(results.group_importance(served, output, groups))
+    importance = await call.deadline.wait(results.find(served, output, Model.importance, groups=groups))
     if call.media_type == SVG:
         return answer_svg(importance.svg(theme=query.theme).encode())
-    agreements = await call.deadline.wait(results.agreements(served, output)) if query.baselines else None
+    agreements = None
+    if query.baselines:
+        agreements = await call.deadline.wait(results.find(served, output, Model.agreement))
     return answer_json(describe_attributions(served, importance, agreements))

@@ -13,6 +13,7 @@ from kanmodel.explain import curves
 from kanmodel.explain.curves import Edge
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
+from kanmodel.model import Model
 from kanmodel.show.edge import draw_edge
 from service.document import describe_picture
 from service.models.registry import Served
@@ -247,5 +248,5 @@ async def _get_topology(call: Call) -> Topology:
     query, most = call.query, call.parts.settings.max_points
     if query.points > most:
         raise invalid_value("points", f"must be at most {most} (max_points), but is {query.points}", "limit_exceeded")
-    found = call.parts.results.topology(call.served, call.output, query.rule(call.served.model))
-    return await call.deadline.wait(found)
+    rule = query.rule(call.served.model)
+    return await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.topology, **vars(rule)))

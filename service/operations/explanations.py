@@ -28,8 +28,7 @@ from service.operations.windows import RangeWarnings
 from service.telemetry.observation import span
 from service.wire.errors import invalid_value
 from service.wire.json import encode_json
-from service.work.jobs import NUMBER_BYTES, OBJECT_BYTES_PER_JSON_BYTE, SLICE, StoppedError
-from service.work.waiting import Deadline
+from service.work.jobs import NUMBER_BYTES, OBJECT_BYTES_PER_JSON_BYTE, SLICE, Deadline, StoppedError
 
 PART_WINDOWS = 32  # that are explained, and sent, together
 SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself

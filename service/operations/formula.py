@@ -9,12 +9,15 @@ from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.errors import ConfigError
 from kanmodel.explain.formula import Formula, Formulas
+from kanmodel.model import Model
 from service.document import describe_text
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, operation
+from service.wire.errors import invalid_value
 from service.wire.json import JSON, TEXT, answer_json
 
 FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
@@ -103,7 +106,10 @@ async def get_formula(call: Call) -> Response:
     served, query = call.served, call.query
     media_type = JSON if query.format == "json" else TEXT
     call.choose_media_type((media_type,))
-    found = await call.deadline.wait(call.parts.results.formulas(served, call.output))
+    try:
+        found = await call.deadline.wait(call.parts.results.find(served, call.output, Model.formula))
+    except ConfigError as error:  # a layer norm, or an output function
+        raise invalid_value("model", f"has no formula: {error}", "no_formula") from error
     chosen = [one for one in found if query.complexity is None or one.complexity <= query.complexity]
     if media_type == JSON:
         return answer_json(describe_formulas(served, found, chosen if query.complexity is None else chosen[-1:]))

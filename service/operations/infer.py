@@ -33,7 +33,6 @@ from service.wire.connections import while_connected
 from service.wire.errors import invalid_value, invalid_values
 from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
-from service.wire.security import require_scope
 from service.wire.windows import Axis, parse_groups, read_array, read_groups
 from service.work.jobs import PARSED_BYTE, Kind, estimate_describing
 
@@ -457,7 +456,7 @@ async def infer(call: Call) -> Response:
             reading = parts.work.run(read, kind, PARSED_BYTE * len(body), deadline=deadline)
             question, outputs, request_id = await reading
     if _explains(outputs):
-        require_scope(call.scope["state"], "explain")
+        call.state.caller.require("explain")
     call.state.windows = len(question.windows)
     predictions = await parts.work.predict(served.model, question.windows, deadline)
     call.count_warnings(question.warnings)

@@ -8,7 +8,7 @@ from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
-from kanmodel.model import Reference
+from kanmodel.model import Model, Reference
 from service.models.registry import Served
 from service.operations.members import Answer, Closed, OutputQuery, about, describe, head_of
 from service.operations.route import MODEL, Call, operation
@@ -141,7 +141,7 @@ async def list_reference_windows(call: Call) -> Response:
     served, query, reference = call.served, call.query, call.served.model.reference
     contributions = None
     if query.contributions:
-        importance = await call.deadline.wait(call.parts.results.importance(served, call.output))
+        importance = await call.deadline.wait(call.parts.results.find(served, call.output, Model.importance))
         contributions = importance.explanation.contributions
     elif query.output is not None:
         read_output(query.output, served.model.config)

@@ -9,6 +9,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import report
 from kanmodel.explain.report import Report
+from kanmodel.model import Model
 from service.document import describe_text
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe
@@ -60,7 +61,7 @@ async def get_report(call: Call) -> Response:
 
     With `Accept: text/markdown` as prose.
     """
-    report = await call.deadline.wait(call.parts.results.report(call.served, call.output))
+    report = await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.report))
     if call.media_type == JSON:
         return answer_json(describe_report(call.served, report))
     return Response(report.markdown(), media_type=MARKDOWN)

@@ -29,14 +29,12 @@ from service.wire.connections import while_connected
 from service.wire.errors import RequestError, answer_exception, invalid_members, invalid_value
 from service.wire.headers import choose_media_type, find_header
 from service.wire.json import JSON, SVG
-from service.wire.keys import KeyScope
-from service.wire.security import require_scope
+from service.wire.security import KeyScope
 from service.wire.windows import read_output
 from service.work.cache import Answer, Answers
 from service.work.executor import Executor
-from service.work.jobs import COMPRESSED_BYTE, SLICE
+from service.work.jobs import COMPRESSED_BYTE, SLICE, Deadline
 from service.work.results import GlobalResults
-from service.work.waiting import Deadline
 
 if TYPE_CHECKING:
     from service.operations.windows import RangeWarnings
@@ -229,7 +227,7 @@ class OperationRoute(APIRoute):
     async def _answer(self, call: Call) -> Response:
         """The answer, from the cache where it is there: it then depends on the checkpoint and the query alone."""
         if self.stated.scope is not None:
-            require_scope(call.scope["state"], self.stated.scope)
+            call.state.caller.require(self.stated.scope)
         call.deadline = _read_deadline(call)
         if not self.stated.is_cached:
             return await self._compute(call)

@@ -338,7 +338,8 @@ async def get_topology(call: Call) -> Response:
     Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
     """
     served, query, is_drawn = call.served, call.query, call.media_type == SVG
-    topology = await call.deadline.wait(call.parts.results.topology(served, call.output, query.rule(served.model)))
+    finding = call.parts.results.find(served, call.output, Model.topology, **vars(query.rule(served.model)))
+    topology = await call.deadline.wait(finding)
     part = _select(topology, query)
 
     def answer() -> Response:
@@ -365,7 +366,8 @@ async def get_topology(call: Call) -> Response:
 async def get_fidelity_curve(call: Call) -> Response:
     """Returns the fidelity against the number of edges, from all towards none, removing the weakest first."""
     served, query, output = call.served, call.query, call.output
-    points = await call.deadline.wait(call.parts.results.fidelity_curve(served, output, query.metric, query.fill))
+    finding = call.parts.results.find(served, output, Model.fidelity_curve, metric=query.metric, fill=query.fill)
+    points = await call.deadline.wait(finding)
 
     def answer() -> Response:
         return answer_json(describe_fidelity_curve(served, output, query, points))

@@ -23,7 +23,6 @@ import simdjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import Scope
 
 from kanmodel.data import N_LISTED
 from kanmodel.errors import Problem
@@ -52,22 +51,30 @@ _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
 async def read_body(request: Request, settings: Settings, held: Claim, media_types: Sequence[str] = (JSON,)) -> bytes:
-    """Reads the body of a request, counting its bytes as they arrive.
+    """Reads the body of a request, counting its bytes as they arrive; `held` is charged for a large one.
 
     FastAPI's `max_body_size` would answer in plain text instead of with our error.
 
     Args:
         request: the request.
         settings: `max_body_bytes` and `body_timeout`.
-        held: the memory budget of the request, to which a large body is charged.
+        held: what the request holds.
         media_types: accepted media types; an empty one accepts a body without Content-Type.
 
     Raises:
         RequestError: another media type, a compressed body, or one larger than `max_body_bytes` or slower than
             `body_timeout`.
-        OverloadedError: the memory budget is used up at the moment.
+        DataError: its memory exceeds the limit even without other requests.
+        OverloadedError: too little memory is free at the moment.
     """
-    _refuse_other_media(request.scope, media_types)
+    content_type = find_header(request.scope, b"content-type") or ""
+    if content_type.split(";")[0].strip().lower() not in media_types:
+        message = f"Content-Type must be {' or '.join(filter(None, media_types))}"
+        raise RequestError(message, code="unsupported_media_type")
+    encoding = find_header(request.scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        message = "the body must not be compressed, so there must be no Content-Encoding"
+        raise RequestError(message, headers={"Accept-Encoding": "identity"}, code="unsupported_encoding")
     message = f"the body is larger than {settings.max_body_bytes} bytes (max_body_bytes)"
     too_large = RequestError(message, code="body_too_large")
     length = find_header(request.scope, b"content-length") or ""
@@ -98,32 +105,14 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
     return b"".join(chunks)
 
 
-def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:
-    content_type = find_header(scope, b"content-type") or ""
-    if content_type.split(";")[0].strip().lower() not in media_types:
-        message = f"Content-Type must be {' or '.join(filter(None, media_types))}"
-        raise RequestError(message, code="unsupported_media_type")
-    encoding = find_header(scope, b"content-encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
-        message = "the body must not be compressed, so there must be no Content-Encoding"
-        raise RequestError(message, headers={"Accept-Encoding": "identity"}, code="unsupported_encoding")
-
-
 @dataclass(frozen=True)
 class Limits:
-    """Limits on the contents of a body, checked before it is parsed.
+    """Limits on the contents of a body, checked before it is parsed."""
 
-    Attributes:
-        depth: deepest nesting, `max_json_depth`.
-        windows: most windows, `max_windows`.
-        window_shape: lookback and number of features of the model.
-        outputs: number of outputs of the model.
-    """
-
-    depth: int
-    windows: int
-    window_shape: tuple[int, int]
-    outputs: int = 1
+    depth: int  # of nesting, `max_json_depth`
+    windows: int  # `max_windows`
+    window_shape: tuple[int, int]  # lookback and number of features of the model
+    outputs: int = 1  # of the model
 
     @property
     def values(self) -> int:
@@ -160,8 +149,7 @@ def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
     Otherwise they stay lists, in which the invalid values are then located.
     """
     _refuse_counts(data, limits)
-    windows = _parse_plain(data, limits)
-    return _require_object(_parse(data, limits.depth)) if windows is None else windows
+    return _parse_plain(data, limits) or _require_object(_parse(data, limits.depth))
 
 
 def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
@@ -238,8 +226,8 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
         steps = {len(window) for window in instances}
         features = {len(step) for window in instances for step in window}
         names = list(document)
-        # items() would convert the instances too
-        members = {name: _convert(document[name]) for name in names if name != "instances"}
+        others = [(name, document[name]) for name in names if name != "instances"]  # items() would convert all
+        members = {name: one.as_dict() if isinstance(one, simdjson.Object) else one for name, one in others}
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return None
     # Without other lists, only objects can nest deeper.
@@ -250,10 +238,6 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
     if (steps, features) != ({lookback}, {n_features}) or not plain:
         return None
     return {"instances": numbers.reshape(n, lookback, n_features), **members}
-
-
-def _convert(value: Any) -> Any:
-    return value.as_dict() if isinstance(value, simdjson.Object) else value
 
 
 def _parse(data: bytes, max_depth: int) -> Any:
@@ -310,12 +294,7 @@ def _refuse_repeated(value: Any, parts: tuple[str | int, ...]) -> None:
 
 
 def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
-    """Validates the members of a request other than its arrays, and refuses unknown ones.
-
-    Args:
-        cls: the model of the request.
-        document: the parsed body.
-        unread: members that are read elsewhere, by numpy; they keep their defaults here.
+    """Validates the members of a request; those `unread`, which numpy reads elsewhere, keep their defaults.
 
     Raises:
         DataError: a member is unknown or invalid.

@@ -61,17 +61,12 @@ class BoundedProtocol(HttpToolsProtocol):
     - a head, and what stands between two parts of a body (chunk sizes, their extensions, trailers), have
       ``max_header_bytes``, a body `MAX_CHUNKS` or, if it may be larger, parts of `MIN_CHUNK`. The bytes of a body are
       counted by the app that reads it, with `body_timeout`;
-    - a head has ``header_timeout``, an answered message `LINGER` and ``max_body_bytes`` until it ends, a client
-      ``send_timeout`` to read. uvicorn's own timer closes a connection on which nothing follows an answer.
+    - a head has ``header_timeout``, the first one from the connection; an answered message `LINGER` and
+      ``max_body_bytes`` until it ends; a client ``send_timeout`` to read `MIN_TAKEN` bytes or the rest of an answer.
+      uvicorn's own timer closes a connection on which nothing follows an answer.
 
     A refused head never reaches the app, so it is answered here, and recorded by ``record_refusal`` of the app's
     lifespan state.
-
-    Args:
-        *arguments: arguments of uvicorn.
-        settings: the limits; the timeout of the first head counts from the connection, and in `send_timeout` a client
-            must read `MIN_TAKEN` bytes of its answer, or the rest of it.
-        **options: keyword arguments of uvicorn.
     """
 
     def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:

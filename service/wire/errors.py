@@ -2,9 +2,8 @@
 
 RequestError             a request is refused; its code says why
 ├── NotReadyError        a model, or the service, is not ready
-├── BusyError            too many concurrent requests
 ├── DeadlineError        the deadline has passed
-└── OverloadedError      too many pending requests
+└── OverloadedError      too many pending, or concurrent, requests
 
 kanmodel.errors.DataError
 └── InvalidValueError    an invalid value, with a code of its own
@@ -83,7 +82,7 @@ class RequestError(Exception):
     Args:
         message: what is wrong.
         problems: the invalid values; empty if the error has no place.
-        headers: headers of the response, besides those of the status.
+        headers: of the response, besides those of the status.
         code: the cause; that of the class if None.
     """
 
@@ -108,12 +107,6 @@ class NotReadyError(RequestError):
     code = "not_ready"
 
 
-class BusyError(RequestError):
-    """Too many concurrent requests."""
-
-    code = "busy"
-
-
 class DeadlineError(RequestError):
     """The deadline of the request has passed."""
 
@@ -121,7 +114,7 @@ class DeadlineError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """Too many pending requests."""
+    """Too many pending, or concurrent, requests."""
 
     code = "queue_full"
 
@@ -174,13 +167,7 @@ def invalid_value(path: str, message: str, code: ErrorCode = "invalid_value") ->
 
 
 def invalid_values(problems: Sequence[Problem], n: int | str, verdict: str = "cannot be used") -> DataError:
-    """The error of several invalid values, in reading order, of which only the first are listed.
-
-    Args:
-        problems: the first of them, at least `N_LISTED` where there are as many.
-        n: how many there are.
-        verdict: what they have in common.
-    """
+    """The error of `n` invalid values, given at least the first `N_LISTED` in reading order, which are listed."""
     more = f"; {n} values {verdict}" if n != 1 else ""
     return DataError(f"{problems[0]}{more}", problems[:N_LISTED])
 
@@ -234,8 +221,7 @@ async def send_error(error: Exception, scope: Scope, receive: Receive, send: Sen
 
 async def answer_exception(request: Request, error: Exception) -> Response:
     """The response to a known error; re-raises any other."""
-    code = find_code(error)
-    if code is None:
+    if (code := find_code(error)) is None:
         raise error
     return answer_failure(request, error) if code == "internal_error" else _answer_known(request, error)
 

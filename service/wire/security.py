@@ -1,21 +1,29 @@
-"""Who may ask for what: owners of requests, rate limits, scopes, and pages of other sites.
+"""Who may ask for what: API keys, owners of requests, rate limits, scopes, and pages of other sites.
 
 An operation states its scope. A request without an operation, such as for an unknown path, needs a key with the scope
-read. Places, bytes and seconds are charged to the owner of a request.
+read. Places, bytes and seconds are charged to the owner of a request. Offered keys are compared with SHA-256 hashes;
+messages refer to a key by its name or line, and do not contain it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import hmac
+import logging
 import math
+import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Literal, cast, get_args
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,8 +31,15 @@ from kanmodel.errors import ConfigError
 from service.settings import Settings
 from service.wire.errors import RequestError, send_error
 from service.wire.headers import address_of, disregard_long
-from service.wire.keys import Key, Keys, KeyScope, is_loopback
 
+logger = logging.getLogger(__name__)
+
+KeyScope = Literal["metrics", "read", "explain", "admin"]
+SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)  # each includes those before it
+REFRESH_SECONDS = 1.0  # between two looks at the file of keys
+MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
+DELETED = ()  # the stamp of a file that does not exist
+FORM = "name scope[,scope] key [requests/minute]"
 Owner = str
 OWNER: ContextVar[Owner] = ContextVar("owner", default="")  # of this task's request; "" is the service itself
 MINUTE = 60.0  # seconds
@@ -41,6 +56,154 @@ SCHEME = {  # of OpenAPI; an operation names its scope beside, as generated clie
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 _ORIGIN = re.compile(r"https?://(\[[^\]]+\]|[^\s:/?#@]+)(:\d+)?")
 _OWN_SITE = ("same-origin", "none")  # of Sec-Fetch-Site: the service's own page, and an address that the user typed
+_LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>\S+)\s+(?P<key>\S+)(?:\s+(?P<rate>\S+))?")
+_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # the token characters of RFC 6750, and too long to guess
+_RATE = re.compile(r"([1-9][0-9]{0,6})/minute")
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key."""
+
+    name: str  # for the log
+    scopes: frozenset[KeyScope]  # implied ones included
+    digest: bytes  # SHA-256 hash of the key
+    per_minute: int | None = None  # rate limit in requests per minute; None for no limit
+
+
+def parse_keys(lines: Iterable[str], source: str) -> tuple[Key, ...]:
+    """Parses lines of the `FORM`, skipping empty ones and those that begin with ``#``; errors name the source.
+
+    Raises:
+        ConfigError: an invalid line, a repeated key, or no key at all. The message never contains a key.
+    """
+    keys: dict[bytes, Key] = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            key = _parse_key(line, f"{source}, line {number},")
+            if key.digest in keys:
+                raise ConfigError(f"{source}, line {number}, repeats the key of {keys[key.digest].name}")
+            keys[key.digest] = key
+    if not keys:
+        raise ConfigError(f"{source} has no key")
+    return tuple(keys.values())
+
+
+def _parse_key(line: str, place: str) -> Key:
+    parts = _LINE.fullmatch(line)
+    if parts is None:
+        raise ConfigError(f"{place} must be: {FORM}")
+    scopes = parts["scopes"].split(",")
+    if not all(scope in SCOPES for scope in scopes):
+        raise ConfigError(f"{place} has an unknown scope: there are {', '.join(SCOPES)}")
+    if not _KEY.fullmatch(parts["key"]):
+        raise ConfigError(f"{place} has a key that is not 16 or more of A-Z a-z 0-9 . _ ~ + / = -")
+    rate = _RATE.fullmatch(parts["rate"] or "")
+    if parts["rate"] is not None and (rate is None or int(rate[1]) > MAX_PER_MINUTE):
+        raise ConfigError(f"{place} must be: {FORM}, such as 600/minute and at most {MAX_PER_MINUTE}/minute")
+    implied = frozenset(SCOPES[: max(SCOPES.index(cast(KeyScope, scope)) for scope in scopes) + 1])
+    return Key(parts["name"], implied, _digest(parts["key"].encode()), int(rate[1]) if rate else None)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class KeyFile:
+    """The `keys` of a file as of the last look.
+
+    Raises:
+        ConfigError: it cannot be read, or its lines are not keys.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self.keys = self._read()
+
+    async def follow(self) -> None:
+        """Looks at the file every second, in a thread, because a slow disk must not delay requests."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> None:
+        """Reads the file if it has changed: a deleted one has no keys, an unreadable one leaves them unchanged."""
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        if stamp == DELETED:
+            self.keys = ()
+            logger.error("%s is deleted: its keys are revoked", self._path.name)
+            return
+        try:
+            self.keys = self._read()
+            logger.info("read %d keys from %s", len(self.keys), self._path.name)
+        except ConfigError as error:
+            logger.error("the keys are unchanged: %s", error)
+
+    def _read(self) -> tuple[Key, ...]:
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigError(f"cannot read the keys of {self._path}: {reason}") from None
+        return parse_keys(lines, self._path.name)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What differs after a change of the file; None if that cannot be known."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return DELETED
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@dataclass(frozen=True)
+class Keys:
+    """All API keys."""
+
+    fixed: tuple[Key, ...]  # from the environment
+    file: KeyFile | None  # may change
+
+    def find(self, offered: bytes) -> Key | None:
+        """Looks up a key, compared with every known one in constant time."""
+        digest = _digest(offered)
+        found = None
+        for key in (*self.fixed, *(self.file.keys if self.file else ())):
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+
+def load_keys(settings: Settings) -> Keys | None:
+    """The keys of the settings; None if requests need none.
+
+    Raises:
+        ConfigError: an invalid key, or the address is not a loopback one and there is neither a key nor `no_auth`.
+    """
+    if settings.keys is None and settings.keys_file is None:
+        if settings.no_auth or is_loopback(settings.host):
+            return None
+        ways = "set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true (--no-auth)"
+        raise ConfigError(f"{settings.host} can be reached by others: {ways}")
+    if settings.no_auth:
+        raise ConfigError("API keys and no_auth are both set: set one of them")
+    lines = re.split("[;\n]", settings.keys.get_secret_value()) if settings.keys else None
+    fixed = () if lines is None else parse_keys(lines, "KANSCOPE_KEYS")
+    return Keys(fixed, None if settings.keys_file is None else KeyFile(settings.keys_file))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is a loopback address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @lru_cache(maxsize=4096)
@@ -60,9 +223,6 @@ class RateLimits:
     """Rate limits by sliding window: in any 60 seconds a client may send at most so many requests.
 
     It belongs to one event loop, so it needs no lock. Each process counts by itself.
-
-    Args:
-        clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -92,10 +252,9 @@ class RateLimits:
 class Access:
     """Middleware that identifies the caller, and takes a place for the request of its owner.
 
-    It refuses other hosts with 421 and a guesser of keys with 429.
-
-    The Host header is checked on a loopback address because of DNS rebinding: a web page may resolve its own name to
-    this machine, and then send requests from the user's browser that only this machine could send.
+    It refuses other hosts with 421 and a guesser of keys with 429. The Host header is checked on a loopback address
+    because of DNS rebinding: a web page may resolve its own name to this machine, and then send requests from the
+    user's browser that only this machine could send.
 
     Args:
         app: the wrapped app.
@@ -113,11 +272,8 @@ class Access:
         hosts: frozenset[str] | None,
         origins: frozenset[str] = frozenset(),
     ) -> None:
-        self._app = app
-        self._claim = claim
-        self._keys = keys
-        self._hosts = hosts
-        self._origins = origins
+        self._app, self._claim = app, claim
+        self._keys, self._hosts, self._origins = keys, hosts, origins
         self._limits, self._unknown = RateLimits(), RateLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,33 +307,17 @@ class Access:
 
 
 class Caller:
-    """The caller of a request.
-
-    Args:
-        keys: the keys; None if none is needed.
-        limits: the rate limits.
-        headers: headers of the request.
-        origins: origins that may change what is served, besides the service's own.
-
-    Attributes:
-        key: the key of the request; None without one, or if none is needed.
-    """
+    """The caller of a request, with its `key`: None without one, or if none is needed. Arguments are as of `Access`."""
 
     def __init__(
         self, keys: Keys | None, limits: RateLimits, headers: Mapping[bytes, bytes], origins: frozenset[str]
     ) -> None:
         scheme, _, offered = headers.get(b"authorization", b"").partition(b" ")
-        self._headers, self._origins = headers, origins
-        self._needs_key = keys is not None
-        self._offers_key = scheme.lower() == b"bearer"
-        self._limits = limits
+        self._headers, self._origins, self._limits = headers, origins, limits
+        self._needs_key, self._offers_key = keys is not None, scheme.lower() == b"bearer"
         self._counted = False
         self.key: Key | None = keys.find(offered.strip()) if keys is not None and self._offers_key else None
-
-    @property
-    def offers_unknown_key(self) -> bool:
-        """Whether the request has a key, and it is unknown."""
-        return self._needs_key and self._offers_key and self.key is None
+        self.offers_unknown_key = self._needs_key and self._offers_key and self.key is None
 
     def require(self, needed: KeyScope) -> None:
         """Refuses a request whose key lacks a scope; allows everything if no key is needed. Counts the request once.
@@ -200,11 +340,6 @@ class Caller:
             message = f"the key {self.key.name} is limited to {self.key.per_minute} requests per minute"
             self._limits.admit(self.key.digest, self.key.per_minute, message)
             self._counted = True
-
-
-def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
-    """As `Caller.require`, of the caller that `Access` has put in the state of a request."""
-    state["caller"].require(needed)
 
 
 def load_hosts(settings: Settings) -> frozenset[str] | None:

@@ -20,12 +20,7 @@ _KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an obje
 
 
 def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
-    """The windows of a request in either form.
-
-    Args:
-        members: those of the request; ``instances`` may already be an array, see `parse_windows`.
-        model: the model that they must fit.
-        max_windows: the limit on windows.
+    """The windows of a request in either form; ``instances`` may already be an array, see `parse_windows`.
 
     Returns:
         (n, lookback, n_features), original units, oldest step first.
@@ -58,21 +53,15 @@ def read_unchecked_windows(members: Mapping[str, Any], model: Model, max_windows
 
 
 def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
-    """Refuses values that are not finite after scaling, naming each.
+    """Raises DataError for values that are not finite after the model's scaling, naming each.
 
-    Args:
-        windows: (n, lookback, n_features), original units.
-        model: the model whose scaling is applied.
-        paths: path of the windows as a whole, or of the values of each feature.
-
-    Raises:
-        DataError: there are any.
+    Windows are (n, lookback, n_features), original units; `paths` is that of all, or those of each feature's values.
     """
     representable = model.find_representable(windows)
     if not representable.all():
         finite = np.where(representable, windows, np.nan)
-        parts = [finite] if isinstance(paths, str) else np.moveaxis(finite, -1, 0)
-        for path, values in zip([paths] if isinstance(paths, str) else paths, parts, strict=True):
+        parts = [(paths, finite)] if isinstance(paths, str) else zip(paths, np.moveaxis(finite, -1, 0), strict=True)
+        for path, values in parts:
             refuse_non_finite(values, path)
 
 
@@ -93,7 +82,6 @@ def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> Non
 
 
 def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
-    """One list of instances per feature, stacked to (n, lookback, n_features)."""
     if not isinstance(value, dict):
         raise invalid_value("columns", "must be an object with a list of instances for each feature")
     refuse_other_names(value, model, "columns")
@@ -121,12 +109,9 @@ class Axis(NamedTuple):
 
 
 def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array:
-    """An array of numbers with the given axes.
+    """An array of numbers of parsed JSON, with axes from the outermost list, none for a single number.
 
-    Args:
-        value: parsed JSON.
-        axes: from the outermost list to the innermost; only the first may have any size. Empty for a single number.
-        path: name of the value.
+    Only the first may have any size.
 
     Raises:
         DataError: at one level of nesting, the outermost first, lists are missing or have other sizes; or values are
@@ -156,17 +141,9 @@ def _refuse(items: list[Any], wrong: list[int], axes: Sequence[Axis], depth: int
             message = f"must be a list of {axis}, but is {kind}"
         else:
             message = f"must have {axis}, but has {len(items[n])}"
-        problems.append(Problem(path + _write_index(n, axes[:depth]), message))
+        index = np.unravel_index(n, [n + 1 if outer.size is None else outer.size for outer in axes[:depth]])
+        problems.append(Problem(path + "".join(f"[{number}]" for number in index), message))
     return invalid_values(problems, len(wrong))
-
-
-def _write_index(n: int, axes: Sequence[Axis]) -> str:
-    """The indices of the item that is number `n` of the flattened lists, such as ``[0][3]``."""
-    index = ""
-    for axis in reversed(axes):
-        n, last = (0, n) if axis.size is None else divmod(n, axis.size)
-        index = f"[{last}]{index}"
-    return index
 
 
 def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
@@ -228,12 +205,7 @@ def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segm
 
 
 def parse_groups(parameters: Mapping[str, str | None], limits: Limits, place: str = "") -> dict[str, Any]:
-    """Decodes groups and segments that are given as strings of JSON.
-
-    Args:
-        parameters: those that may be given.
-        limits: those of the body in which they could stand.
-        place: what stands before their names in an error.
+    """Decodes groups and segments that are given as strings of JSON; in errors, `place` stands before their names.
 
     Raises:
         DataError: a string is not JSON, or what would be refused in a body.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from service.wire.errors import BusyError, OverloadedError, invalid_value
+from service.wire.errors import ErrorCode, OverloadedError, invalid_value
 from service.wire.security import OWNER, Owner
 from service.work.jobs import Kind
 
@@ -15,6 +16,12 @@ RESERVED_BYTES = 2  # of a limit of bytes: one request may need more of them
 EXPLAINING_SHARE = 0.5  # of the bytes, the most that explanations may hold, so that forecasts always have the rest
 UNLIMITED = 1 << 62  # places or bytes of background work, which is never refused
 N_PROBES = 32  # requests for health and metrics
+_TAKEN = {
+    "request": "requests are being answered already (max_concurrent)",
+    "probe": f"requests for health and metrics are being answered already (of at most {N_PROBES})",
+    "forecast": "requests are waiting already (max_queue)",
+    "explanation": "explanations are waiting already (max_explanations)",
+}
 
 
 class Share:
@@ -35,11 +42,11 @@ class Share:
         self.small = limit // 8
         self.largest = limit - reserved * self.small
         self.taken = 0
-        self._held: dict[Owner, int] = {}
+        self._held: Counter[Owner] = Counter()
 
     def held_by(self, owner: Owner) -> int:
         """What an owner holds."""
-        return self._held.get(owner, 0)
+        return self._held[owner]
 
     def has_room(self, owner: Owner, amount: int = 1) -> bool:
         """Whether an owner may take an amount now."""
@@ -49,11 +56,9 @@ class Share:
     def take(self, owner: Owner, amount: int = 1) -> None:
         """Takes an amount, for which there must be room; a negative amount is given back."""
         self.taken += amount
-        held = self._held.get(owner, 0) + amount
-        if held:
-            self._held[owner] = held
-        else:
-            self._held.pop(owner, None)
+        self._held[owner] += amount
+        if not self._held[owner]:
+            del self._held[owner]
 
 
 class Claim:
@@ -80,7 +85,6 @@ class Claim:
                 asked, most = _megabytes(n_bytes), _megabytes(pool.largest)
                 message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
                 raise invalid_value("request", message, "limit_exceeded")
-        for pool in self._pools:
             if not pool.has_room(self._owner, n_bytes):
                 held, own = _megabytes(pool.taken), _megabytes(pool.held_by(self._owner))
                 message = f"requests hold {held} MB already, those of this client {own} MB (max_work_bytes)"
@@ -144,24 +148,14 @@ class Budget:
         """A place, or none, and bytes for the owner of the current request. Background work is never refused.
 
         Raises:
-            BusyError: no place is free for the owner, of those of requests or probes.
-            OverloadedError: no place of another class, or not enough bytes.
+            OverloadedError: no place is free for the owner, or not enough bytes.
             DataError: the bytes exceed the limit of the class even without other requests.
         """
         owner, places = OWNER.get(), self.places[kind] if place else None
         if places is not None and not places.has_room(owner):
-            raise _refusal(kind, places, owner)
+            message = f"{places.taken} {_TAKEN[kind]}"
+            if places.taken < places.limit:
+                message += f", {places.held_by(owner)} of them of this client, which is its share"
+            code: ErrorCode = "busy" if kind in ("request", "probe") else "queue_full"
+            raise OverloadedError(f"{message}; retry later", code=code)
         return Claim(owner, places, self._pools_of.get(kind, ()), n_bytes)
-
-
-def _refusal(kind: Place, places: Share, owner: Owner) -> BusyError | OverloadedError:
-    what, setting = {
-        "request": ("requests are being answered", "max_concurrent"),
-        "probe": ("requests for health and metrics are being answered", f"of at most {N_PROBES}"),
-        "forecast": ("requests are waiting", "max_queue"),
-        "explanation": ("explanations are waiting", "max_explanations"),
-    }[kind]
-    message = f"{places.taken} {what} already ({setting})"
-    if places.taken < places.limit:
-        message += f", {places.held_by(owner)} of them of this client, which is its share"
-    return (BusyError if kind in ("request", "probe") else OverloadedError)(f"{message}; retry later")

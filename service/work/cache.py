@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from cachetools import LRUCache
@@ -24,11 +25,11 @@ OVERHEAD = 2048  # bytes of an entry besides its bodies and its key: objects, he
 
 @dataclass(frozen=True)
 class Form:
-    """The plain or the compressed representation of an answer, with the headers that describe it."""
+    """The plain or the compressed representation of an answer."""
 
     body: bytes
     etag: bytes
-    headers: RawHeaders
+    headers: RawHeaders  # that describe the body
 
 
 @dataclass(frozen=True)
@@ -71,30 +72,18 @@ def names_etag(if_none_match: bytes, etag: bytes) -> bool:
     return etag in named or b"*" in named
 
 
-@dataclass(frozen=True)
-class _Cached:
-    """An answer with its size in bytes, and with its route and model for metrics and the log."""
-
-    answer: Answer
-    n_bytes: int
-    route: Any
-    state: Mapping[str, Any]
-
-
 class Answers:
-    """An LRU cache of answers by path, query and Accept. It belongs to one event loop, so it needs no lock.
+    """An LRU cache of answers by path, query and Accept, of `size` bytes. It belongs to one event loop: it has no lock.
 
-    When the served models change, it is cleared, which also frees the models that the answers refer to.
-
-    Args:
-        size: capacity in bytes, keys included.
-        find_index: returns the served models: a different object after every change.
+    It is cleared when the served models change, after which `find_index` returns a different object; that also frees
+    the models that the answers refer to.
     """
 
     def __init__(self, size: int, find_index: Callable[[], object]) -> None:
         self._find_index = find_index
         self._index = find_index()  # the models that all answers were computed from
-        self._cached: LRUCache[Hashable, _Cached] = LRUCache(size, lambda cached: cached.n_bytes)
+        # Answers with their sizes in bytes, and with their routes and models for metrics and the log.
+        self._cached: LRUCache[Hashable, tuple[Answer, int, Any, dict[str, Any]]] = LRUCache(size, itemgetter(1))
 
     def get(self, scope: Scope) -> Answer | None:
         """The cached answer to a request, if any; its route and model are noted in the scope."""
@@ -102,9 +91,9 @@ class Answers:
         cached = self._cached.get(_key(scope))
         if cached is None:
             return None
-        scope["route"] = cached.route
-        scope.setdefault("state", {}).update(cached.state)
-        return cached.answer
+        answer, _, scope["route"], of_model = cached
+        scope.setdefault("state", {}).update(of_model)
+        return answer
 
     def keep(self, scope: Scope, answer: Answer, index: object) -> None:
         """Caches the answer to a request, unless the models it was computed from are no longer served."""
@@ -114,10 +103,10 @@ class Answers:
         key, state = _key(scope), scope.get("state", {})
         of_model = {name: state[name] for name in ("model", "checkpoint") if name in state}
         of_key = 4 * len(key[0]) + len(key[1]) + len(key[2])  # a character of a path takes up to 4
-        cached = _Cached(answer, answer.size + of_key + OVERHEAD, scope.get("route"), of_model)
+        n_bytes = answer.size + of_key + OVERHEAD
         self._cached.pop(key, None)
-        if cached.n_bytes <= self._cached.maxsize:
-            self._cached[key] = cached
+        if n_bytes <= self._cached.maxsize:
+            self._cached[key] = answer, n_bytes, scope.get("route"), of_model
 
     def _follow_models(self) -> None:
         if self._index is not self._find_index():

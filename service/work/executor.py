@@ -22,10 +22,10 @@ from kanmodel.computing import pause, pausing
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
 from service.wire.errors import NotReadyError
+from service.work import jobs
 from service.work.budget import Bounds, Budget, Claim
 from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
-from service.work.jobs import IN_PLACE, SLICE, URGENCY, ComputeThread, Cost, Job, Kind, StoppedError
-from service.work.waiting import Batches, Deadline, Turns, Waiter, resolve
+from service.work.jobs import ComputeThread, Cost, Deadline, Job, Kind, Waiter, resolve
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -55,12 +55,12 @@ class Executor:
         self._waiting: list[Job] = []  # by arrival
         self._running: set[Job] = set()
         self._ending: set[Job] = set()  # cancelled, but not yet at a pause
-        self._turns = Turns()  # by seconds on a thread
+        self._turns = jobs.Turns()  # by seconds on a thread
         self._by_key: dict[Hashable, Job] = {}
-        self._batches = Batches(BATCH_EXPLANATIONS)  # of small requests
+        self._batches = jobs.Batches(BATCH_EXPLANATIONS)  # of small requests
         self._latest: dict[Hashable, Job] = {}  # the latest batch, by key, while the next one may not begin
         self._closed = False
-        for kind in URGENCY:
+        for kind in jobs.URGENCY:
             metrics.watch(metrics.queue_depth.labels(kind), partial(getattr, self._budget.places[kind], "taken"))
             metrics.watch(metrics.pending_bytes.labels(kind), partial(getattr, self._budget.pools[kind], "taken"))
 
@@ -84,10 +84,10 @@ class Executor:
         """
         self._refuse_closed()
         n_windows, n_bytes = request.most_windows, request.reading.n_bytes
-        if request.reading.seconds <= IN_PLACE or n_windows > BATCH_WINDOWS:
+        if request.reading.seconds <= jobs.IN_PLACE or n_windows > BATCH_WINDOWS:
             windows = await self.run(request.read, "forecast", request.reading, deadline=deadline)
             describing = request.describing(windows)
-            if describing.seconds <= IN_PLACE:
+            if describing.seconds <= jobs.IN_PLACE:
                 return request.describe(windows, await self.predict(request.model, windows, deadline))
             request, n_windows, n_bytes = replace(request, read=lambda: windows), len(windows), describing.n_bytes
         return await self._forecasts.answer(request, n_windows, n_bytes, deadline)
@@ -121,18 +121,18 @@ class Executor:
             NotReadyError: the service is stopping.
             OverloadedError: too many requests wait.
         """
-        if key is None and cost.seconds <= IN_PLACE:
+        if key is None and cost.seconds <= jobs.IN_PLACE:
             return function()
         self._refuse_closed()
         waiter, job = Waiter(), None if key is None else self._by_key.get(key)
         if job is None:
             own = self.claim(kind, cost.n_bytes) if claim is None else None
             running = function if claim is None else partial(self._time_slices, function)
-            self._enqueue(Job(running, URGENCY[kind], cost, [waiter], _now(), key, own))
+            self._enqueue(Job(running, jobs.URGENCY[kind], cost, [waiter], _now(), key, own))
         else:
             waiter.job = job
             job.waiters.append(waiter)
-            job.urgency = min(job.urgency, URGENCY[kind])  # background work that a request now waits for
+            job.urgency = min(job.urgency, jobs.URGENCY[kind])  # background work that a request now waits for
             self._dispatch()
         if deadline is not None:
             deadline.watch(waiter.outcome)
@@ -173,9 +173,8 @@ class Executor:
             self._cancel(job, _stopping())
         for job in self._running:
             job.stopped.set()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + GRACE
-        while (self._running or self._ending or self._forecasts.is_busy) and loop.time() < end:
+        end = _now() + GRACE
+        while (self._running or self._ending or self._forecasts.is_busy) and _now() < end:
             await asyncio.sleep(0.005)
         for job in self._running:
             job.resolve(_stopping())
@@ -197,7 +196,7 @@ class Executor:
         compute_items = partial(compute, [waiter.item for waiter in batch])
         after_slices = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_next)
         function = partial(self._time_slices, compute_items, after_slices)
-        job = Job(function, URGENCY["explanation"], SLICE, [*batch], _now(), batch=batch, then=begin_next)
+        job = Job(function, jobs.URGENCY["explanation"], jobs.SLICE, [*batch], _now(), batch=batch, then=begin_next)
         self._latest[key] = job
         self._enqueue(job)
 
@@ -247,24 +246,32 @@ class Executor:
                 job.thread.resume()
                 continue
             thread = job.thread = self._idle.pop() if self._idle else self._make_thread("work", True)
-            run = partial(job.waiters[0].context.run, _run_pausing, job.function, partial(self._pause, job, thread))
+            run = partial(job.waiters[0].context.run, self._compute, job, thread)
             thread.give(run, partial(self._finish, job, thread))
         if not self._running and not self._waiting:
             self._turns.forget()
         for job in self._running:
-            job.must_yield = any(map(job.makes_way_for, self._list_ready(self._running - {job})))
+            others = self._list_ready(self._running - {job})
+            if job.claim is not None:  # else it is a part of a request, and yields also to others of its owner
+                others = [one for one in others if not one.is_awaited_by(job.owner)]
+            job.must_yield = bool(others)
 
     def _list_ready(self, running: Set[Job]) -> list[Job]:
         """Waiting jobs that could run beside others, by arrival."""
         taken = {job.lane for job in running} - {"short"}
         return [job for job in self._waiting if job.choose_lane() not in taken]
 
-    def _pause(self, job: Job, thread: ComputeThread) -> None:
-        """On the thread of a job, between slices: yields to others, and raises once it is cancelled."""
-        if not job.stopped.is_set():
-            thread.pause(lambda: job.must_yield, partial(self._yield_turn, job))
-        if job.stopped.is_set():
-            raise StoppedError
+    def _compute(self, job: Job, thread: ComputeThread) -> Any:
+        """On a thread: between slices, the job yields to others, and raises once it is cancelled."""
+
+        def pause_job() -> None:
+            if not job.stopped.is_set():
+                thread.pause(lambda: job.must_yield, partial(self._yield_turn, job))
+            if job.stopped.is_set():
+                raise jobs.StoppedError
+
+        with pausing(pause_job):
+            return job.function()
 
     def _yield_turn(self, job: Job) -> None:
         """Puts a paused job back into the queue: a part of a request at the end, another where it was."""
@@ -291,7 +298,7 @@ class Executor:
         else:
             self._idle.append(thread)
         if error is not None:
-            result = _stopping() if isinstance(error, StoppedError) else error
+            result = _stopping() if isinstance(error, jobs.StoppedError) else error
         job.release()
         self._resolve(job, result)
         if not self._closed:
@@ -331,11 +338,6 @@ class Executor:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _run_pausing(function: Callable[[], Result], hook: Callable[[], None]) -> Result:
-    with pausing(hook):
-        return function()
 
 
 def _stopping() -> NotReadyError:

@@ -22,8 +22,7 @@ from kanmodel.data import Array
 from kanmodel.model import Model
 from service.telemetry.observation import span
 from service.work.budget import Budget
-from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost
-from service.work.waiting import Batches, Deadline, Waiter, resolve
+from service.work.jobs import FREE, IN_PLACE, Batches, ComputeThread, Cost, Deadline, Waiter, resolve
 
 Result = TypeVar("Result")
 BATCH_WINDOWS = 512  # of a batch, beyond which throughput no longer grows, but memory does

@@ -18,8 +18,7 @@ from service.operations.route import OperationRoute
 from service.settings import Settings
 from service.wire import keys, security
 from service.wire.errors import RequestError
-from service.wire.keys import KeyFile, parse_keys
-from service.wire.security import HEALTH, RateLimits
+from service.wire.security import HEALTH, KeyFile, RateLimits, parse_keys
 
 METER, READ, EXPLAIN, ADMIN, OTHER = (name * 8 for name in ("metr", "read", "expl", "admi", "othr"))
 KEYS = (

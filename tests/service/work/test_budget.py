@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.wire.security import owner_of
 from service.work.budget import RESERVED_BYTES, RESERVED_PLACES, Share
-from service.work.waiting import N_KNOWN, Turns
+from service.work.jobs import N_KNOWN, Turns
 
 limits = st.integers(1, 600)
 takes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.booleans()), max_size=200)

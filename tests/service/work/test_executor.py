@@ -26,8 +26,7 @@ from service.wire.errors import DeadlineError, NotReadyError, OverloadedError
 from service.wire.security import OWNER
 from service.work.budget import EXPLAINING_SHARE, Bounds
 from service.work.executor import N_RUNNING, OVERTAKING, Executor
-from service.work.jobs import NICE, SLICE, UNKNOWN, Cost
-from service.work.waiting import Deadline
+from service.work.jobs import NICE, SLICE, UNKNOWN, Cost, Deadline
 
 MB = 1_000_000
 QUICK = Cost(0.02)

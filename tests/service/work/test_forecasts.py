@@ -23,8 +23,7 @@ from service.work import forecasts
 from service.work.budget import Bounds, Budget
 from service.work.executor import Executor
 from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
-from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost
-from service.work.waiting import Deadline
+from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost, Deadline
 
 MODEL = Model(replace(make_model("head"), sha256="a"))
 OTHER = Model(replace(make_model("head", seed=1), sha256="b"))
