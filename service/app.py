@@ -28,7 +28,7 @@ from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
 from service.wire.errors import install_error_handlers
-from service.wire.security import Access, load_hosts, load_keys, load_origins
+from service.wire.security import Access, load_keys, load_origins
 from service.work.budget import Bounds
 from service.work.cache import Answers
 from service.work.executor import Executor
@@ -97,7 +97,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
-    app.add_middleware(Access, work.claim, keys, load_hosts(settings), frozenset(origins))
+    app.add_middleware(Access, work.claim, keys, settings)
     if origins:
         app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     log = RequestLog(settings)

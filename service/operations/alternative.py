@@ -21,7 +21,7 @@ from service.wire.bodies import find_limits, parse_windows, read_body, validate_
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
-from service.wire.windows import read_output, read_windows
+from service.wire.windows import read_output, read_windows, refuse_infinite_windows
 from service.work.jobs import PARSED_BYTE, SLICE
 
 
@@ -102,7 +102,8 @@ async def answer(
         def read() -> tuple[Reading[Asked], Plan]:
             document = parse_windows(body, find_limits(served.model, parts.settings))
             asked = validate_request(cls, _leave_out_windows(document), unread=("instances", "columns"))
-            windows = read_windows(document, served.model, parts.settings.max_windows)
+            windows, paths = read_windows(document, served.model, parts.settings.max_windows)
+            refuse_infinite_windows(windows, served.model, paths)
             reading = Reading(call, document, asked, windows, read_output(asked.output, config))
             plan = make_plan(reading)
             if plan.n_forecasts > most:

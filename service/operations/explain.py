@@ -276,7 +276,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     document = parse_windows(body, find_limits(model, settings))
     request = validate_request(ExplainRequest, document, unread=UNREAD)
     groups, segments = wire.read_groups(document, model)
-    windows, paths = wire.read_unchecked_windows(document, model, settings.max_windows)
+    windows, paths = wire.read_windows(document, model, settings.max_windows)
     output = document.get("output")
     question = ExplainQuestion(
         served,
@@ -389,7 +389,7 @@ async def explain(call: Call) -> Response:
     if is_stream:
         describing = partial(_encode, question, predictions)
         header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
-        return ClosingStream(_stream(call, question, header, explaining), NDJSON)
+        return ClosingStream(_stream(call, question, header, explaining), media_type=NDJSON)
     encoded, forecasts = await while_connected(call, _collect(explaining))
     if n_outputs == 1:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]

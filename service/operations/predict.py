@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
 from service.wire.json import answer_json
-from service.wire.windows import read_unchecked_windows
+from service.wire.windows import read_windows
 from service.work.forecasts import ForecastRequest
 from service.work.jobs import PARSED_BYTE, estimate_describing
 
@@ -47,7 +47,7 @@ def read_prediction(body: bytes, served: Served, settings: Settings) -> tuple[Ar
     document = parse_windows(body, find_limits(served.model, settings))
     if document.keys() - _FORMS:
         validate_request(PredictRequest, document, unread=_FORMS)
-    windows, paths = read_unchecked_windows(document, served.model, settings.max_windows)
+    windows, paths = read_windows(document, served.model, settings.max_windows)
     return windows, check_values(windows, paths, served)
 
 

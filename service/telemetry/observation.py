@@ -6,14 +6,13 @@ from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, Literal
 
-from fastapi import Request
 from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
-from service.wire.errors import answer_failure, invalid_value, send_error
+from service.wire.errors import invalid_value, send_error
 from service.wire.headers import HEADER, address_of, choose_request_id
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
@@ -62,7 +61,7 @@ class Observation:
         except Exception as error:
             if status:  # the response has started: the server closes the connection
                 raise
-            await answer_failure(Request(scope), error)(scope, receive, send_with_id)
+            await send_error(error, scope, receive, send_with_id)
         finally:
             self._metrics.in_flight.dec()
             seconds, route = perf_counter() - start, getattr(scope.get("route"), "path_format", OTHER)

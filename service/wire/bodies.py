@@ -248,7 +248,7 @@ def _parse(data: bytes, max_depth: int) -> Any:
         _refuse_non_finite(data)
         raise invalid_value("body", f"must be JSON: {error}", "invalid_json") from None
     if _count(data, ":") != _count_members(document):  # colons in strings, or members that replaced others
-        _refuse_repeated(json.loads(data, object_pairs_hook=_Members, parse_int=float), ())
+        _refuse_repeated(json.loads(data, object_pairs_hook=tuple, parse_int=float))
     return document
 
 
@@ -272,25 +272,16 @@ def _count_members(value: Any) -> int:
     return sum(map(_count_members, value)) if type(value) is list and value and type(value[0]) is dict else 0
 
 
-class _Members(dict[str, Any]):
-    """An object with the first name that it repeats."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        twice = (name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        self.repeated = next(twice, None) if len(self) < len(pairs) else None
-
-
-def _refuse_repeated(value: Any, parts: tuple[str | int, ...]) -> None:
-    if isinstance(value, _Members):
-        if value.repeated is not None:
-            raise invalid_value(format_path([*parts, value.repeated]), "is given twice")
-        for name, item in value.items():
-            _refuse_repeated(item, (*parts, name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if isinstance(item, list | dict):
-                _refuse_repeated(item, (*parts, index))
+def _refuse_repeated(value: Any, parts: tuple[str | int, ...] = ()) -> None:
+    """Refuses a name that stands twice in an object, which is a tuple of its members here."""
+    if isinstance(value, tuple):
+        n_members = Counter(name for name, _ in value)
+        if len(n_members) < len(value):
+            twice = next(name for name, n in n_members.items() if n > 1)
+            raise invalid_value(format_path([*parts, twice]), "is given twice")
+    for key, item in value if isinstance(value, tuple) else enumerate(value):
+        if isinstance(item, tuple | list):
+            _refuse_repeated(item, (*parts, key))
 
 
 def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:

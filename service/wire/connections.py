@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -24,7 +24,7 @@ from service.wire.headers import HEADER, IS_WHOLE, new_request_id
 from service.wire.json import JSON, encode_json
 
 logger = logging.getLogger(__name__)
-
+Result = TypeVar("Result")
 MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
 PIECE = 16 << 10  # bytes that are parsed before they are counted; more arrive at once
 MAX_CHUNKS = 16_384  # parts in which a body may arrive: to take one costs the same if it has a single byte
@@ -279,9 +279,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._close()
 
 
-Result = TypeVar("Result")
-
-
 class ClosingStream(StreamingResponse):
     """A stream whose generator is closed when it ends, however that happens.
 
@@ -289,13 +286,9 @@ class ClosingStream(StreamingResponse):
     computes would go on.
     """
 
-    def __init__(self, content: AsyncGenerator[bytes, None], media_type: str) -> None:
-        super().__init__(content, media_type=media_type)
-        self._content = content
-
     async def stream_response(self, send: Send) -> None:
         """Sends all chunks."""
-        async with aclosing(self._content):
+        async with aclosing(cast(AsyncGenerator[bytes, None], self.body_iterator)):
             await super().stream_response(send)
 
 

@@ -215,15 +215,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends a known error from a middleware, where the app's exception handlers do not apply."""
-    await _answer_known(Request(scope), error)(scope, receive, send)
+    """Sends an error from a middleware, where the app's exception handlers do not apply."""
+    await answer_error(Request(scope), error)(scope, receive, send)
 
 
 async def answer_exception(request: Request, error: Exception) -> Response:
     """The response to a known error; re-raises any other."""
-    if (code := find_code(error)) is None:
+    if find_code(error) is None:
         raise error
-    return answer_failure(request, error) if code == "internal_error" else _answer_known(request, error)
+    return answer_error(request, error)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -233,7 +233,7 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         try:
             request.state.caller.require("read")
         except RequestError as refusal:
-            return _answer_known(request, refusal)
+            return answer_error(request, refusal)
     message = {
         404: f"there is no route {request.url.path}; /docs lists the routes",
         405: f"{request.method} is not allowed at {request.url.path}",
@@ -247,19 +247,18 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     return answer_body(request, error_body(error.status_code, code, message, request.state.request_id), headers)
 
 
-def answer_failure(request: Request, error: Exception) -> Response:
-    """The response to an unexpected exception: the request id, and nothing else."""
-    logger.error("request %s failed", request.state.request_id, exc_info=error)
-    return answer_body(request, error_body(500, "internal_error", "internal error", request.state.request_id))
+def answer_error(request: Request, error: Exception) -> Response:
+    """The response to any error; what is wrong inside is 400 under ``/v2``, whose protocol knows no other.
 
-
-def _answer_known(request: Request, error: Exception) -> Response:
-    """The response to a known error; what is wrong inside is 400 under ``/v2``, whose protocol knows no other."""
+    An unexpected exception is logged, and the response has its request id, and nothing else.
+    """
     body = describe_error(error, request.state.request_id)
+    if body["code"] == "internal_error":
+        logger.error("request %s failed", request.state.request_id, exc_info=error)
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if path.startswith("/v2") and (body["status"] == 422 or body["code"] == "output_not_found"):
         body |= {"status": 400, "title": title_of(400)}
-    return answer_body(request, body, getattr(error, "headers", None))
+    return answer_body(request, body, error.headers if isinstance(error, RequestError) else None)
 
 
 def answer_body(request: Request, body: ErrorResponse, headers: Mapping[str, str] | None = None) -> Response:

@@ -53,11 +53,7 @@ def address_of(scope: Scope) -> str:
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's id, else the trace id of the W3C traceparent, else a new id; invalid ones count as absent.
-
-    Args:
-        headers: headers of the request, names in lower case.
-    """
+    """The client's id, else the trace id of the W3C traceparent, else a new id; invalid ones count as absent."""
     trace: bytes | None = None
     for name, value in headers:
         if name == b"x-request-id" and _GIVEN.fullmatch(value):
@@ -75,14 +71,9 @@ def new_request_id() -> str:
 
 @lru_cache
 def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str | None:
-    """The media type with the highest quality; ties go to the more specific range, then to the first offered.
+    """The offered media type with the highest quality, None if `accept` allows none; None or empty allows all.
 
-    Args:
-        accept: the header, such as ``application/x-ndjson, */*;q=0.1``; None or empty accepts anything.
-        offered: media types of the operation.
-
-    Returns:
-        None if the client accepts none of them.
+    Ties go to the more specific range, then to the first offered.
     """
     qualities = _parse_qualities(accept or "*/*")
     best = max(offered, key=lambda media_type: _rank(media_type, qualities))  # the first of equals

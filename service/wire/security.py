@@ -40,6 +40,7 @@ REFRESH_SECONDS = 1.0  # between two looks at the file of keys
 MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
 DELETED = ()  # the stamp of a file that does not exist
 FORM = "name scope[,scope] key [requests/minute]"
+Claims = Callable[[Literal["request", "probe"]], AbstractContextManager[object]]
 Owner = str
 OWNER: ContextVar[Owner] = ContextVar("owner", default="")  # of this task's request; "" is the service itself
 MINUTE = 60.0  # seconds
@@ -102,11 +103,7 @@ def _parse_key(line: str, place: str) -> Key:
     if parts["rate"] is not None and (rate is None or int(rate[1]) > MAX_PER_MINUTE):
         raise ConfigError(f"{place} must be: {FORM}, such as 600/minute and at most {MAX_PER_MINUTE}/minute")
     implied = frozenset(SCOPES[: max(SCOPES.index(cast(KeyScope, scope)) for scope in scopes) + 1])
-    return Key(parts["name"], implied, _digest(parts["key"].encode()), int(rate[1]) if rate else None)
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    return Key(parts["name"], implied, hashlib.sha256(parts["key"].encode()).digest(), int(rate[1]) if rate else None)
 
 
 class KeyFile:
@@ -172,12 +169,10 @@ class Keys:
 
     def find(self, offered: bytes) -> Key | None:
         """Looks up a key, compared with every known one in constant time."""
-        digest = _digest(offered)
-        found = None
-        for key in (*self.fixed, *(self.file.keys if self.file else ())):
-            if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+        digest = hashlib.sha256(offered).digest()
+        keys = (*self.fixed, *(self.file.keys if self.file else ()))
+        found = [key for key in keys if hmac.compare_digest(key.digest, digest)]
+        return found[-1] if found else None
 
 
 def load_keys(settings: Settings) -> Keys | None:
@@ -229,9 +224,7 @@ class RateLimits:
         self._clock = clock
         self._times: dict[str | bytes, deque[float]] = {}  # times of the last admitted requests, by client
 
-    def admit(
-        self, client: str | bytes, per_minute: int, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def admit(self, client: str | bytes, per_minute: int, message: str, headers: Mapping[str, str] = {}) -> None:
         """Counts a request of a client.
 
         Raises:
@@ -245,7 +238,7 @@ class RateLimits:
         now = self._clock()
         if len(times) == per_minute and now - times[0] < MINUTE:
             seconds = max(1, math.ceil(MINUTE - (now - times[0])))
-            raise RequestError(message, headers={"Retry-After": str(seconds), **(headers or {})}, code="rate_limited")
+            raise RequestError(message, headers={"Retry-After": str(seconds), **headers}, code="rate_limited")
         times.append(now)
 
 
@@ -260,21 +253,15 @@ class Access:
         app: the wrapped app.
         claim: takes a place, see `service.work.budget.Budget.claim`.
         keys: the keys; None if none is needed.
-        hosts: allowed Host headers; None for any.
-        origins: origins that may change what is served, besides the service's own.
+        settings: the host, the hosts allowed beside it, and the origins that may change what is served.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        claim: Callable[[Literal["request", "probe"]], AbstractContextManager[object]],
-        keys: Keys | None,
-        hosts: frozenset[str] | None,
-        origins: frozenset[str] = frozenset(),
-    ) -> None:
-        self._app, self._claim = app, claim
-        self._keys, self._hosts, self._origins = keys, hosts, origins
+    def __init__(self, app: ASGIApp, claim: Claims, keys: Keys | None, settings: Settings) -> None:
+        self._app, self._claim, self._keys, self._origins = app, claim, keys, load_origins(settings)
         self._limits, self._unknown = RateLimits(), RateLimits()
+        own = f"[{settings.host}]" if ":" in settings.host else settings.host
+        hosts = frozenset({"localhost", "127.0.0.1", "[::1]", own, *_split(settings.allowed_hosts)})
+        self._hosts = hosts if is_loopback(settings.host) else None  # None for any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, or refuses it."""
@@ -310,7 +297,7 @@ class Caller:
     """The caller of a request, with its `key`: None without one, or if none is needed. Arguments are as of `Access`."""
 
     def __init__(
-        self, keys: Keys | None, limits: RateLimits, headers: Mapping[bytes, bytes], origins: frozenset[str]
+        self, keys: Keys | None, limits: RateLimits, headers: Mapping[bytes, bytes], origins: tuple[str, ...]
     ) -> None:
         scheme, _, offered = headers.get(b"authorization", b"").partition(b" ")
         self._headers, self._origins, self._limits = headers, origins, limits
@@ -342,14 +329,6 @@ class Caller:
             self._counted = True
 
 
-def load_hosts(settings: Settings) -> frozenset[str] | None:
-    """Allowed hosts; None for any, if the address is not a loopback address."""
-    if not is_loopback(settings.host):
-        return None
-    own = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return frozenset({"localhost", "127.0.0.1", "[::1]", own, *_split(settings.allowed_hosts)})
-
-
 def load_origins(settings: Settings) -> tuple[str, ...]:
     """The origins whose scripts may read answers (CORS).
 
@@ -373,7 +352,7 @@ def _names(host: bytes, hosts: frozenset[str]) -> bool:
     return name is not None and name[1].lower() in hosts
 
 
-def _is_own_page(headers: Mapping[bytes, bytes], origins: frozenset[str]) -> bool:
+def _is_own_page(headers: Mapping[bytes, bytes], origins: tuple[str, ...]) -> bool:
     """Whether a request comes from the service's own page or from a program (Fetch Metadata, then Origin).
 
     A page of another site can post without reading the answer. Programs send neither header.

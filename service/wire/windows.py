@@ -19,23 +19,16 @@ from service.wire.errors import NotFoundError, invalid_value, invalid_values
 _KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
 
 
-def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
+def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, str | Sequence[str]]:
     """The windows of a request in either form; ``instances`` may already be an array, see `parse_windows`.
 
     Returns:
-        (n, lookback, n_features), original units, oldest step first.
+        (n, lookback, n_features), original units, oldest step first; their paths for `refuse_infinite_windows`.
 
     Raises:
-        DataError: both forms or none, a value or length that does not fit, an unknown or missing feature, or a value
-            that is not finite after scaling; the error names each place.
+        DataError: both forms or none, a value or length that does not fit, or an unknown or missing feature; the error
+            names each place.
     """
-    windows, paths = read_unchecked_windows(members, model, max_windows)
-    refuse_infinite_windows(windows, model, paths)
-    return windows
-
-
-def read_unchecked_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, Sequence[str]]:
-    """As `read_windows`, but without the check for finite values, for which it also returns the paths."""
     given = [form for form in ("instances", "columns") if form in members]
     for form in given:
         if members[form] is None:

@@ -60,10 +60,7 @@ class Forecasts:
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others that wait for the same model; one that arrives alone at once.
 
-        Args:
-            model: the model.
-            windows: (n, lookback, n_features), original units; the forecasts are (n, n_outputs).
-            deadline: when to stop waiting.
+        Windows are (n, lookback, n_features), original units; forecasts are (n, n_outputs).
 
         Raises:
             NonFiniteError: a forecast is not finite.

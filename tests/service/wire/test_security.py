@@ -16,7 +16,7 @@ from service.app import create_app
 from service.models.repository import BUNDLED
 from service.operations.route import OperationRoute
 from service.settings import Settings
-from service.wire import keys, security
+from service.wire import security
 from service.wire.errors import RequestError
 from service.wire.security import HEALTH, KeyFile, RateLimits, parse_keys
 
@@ -186,7 +186,7 @@ def test_keys_change_while_the_service_runs(serve, folder, tmp_path, caplog):
         return [client.get("/v1/models", headers=bearer(key)).status_code for key in (READ, OTHER)]
 
     with (
-        caplog.at_level("INFO", keys.__name__),
+        caplog.at_level("INFO", security.__name__),
         serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client,
     ):
         assert ask(client) == [200, 401]
@@ -212,7 +212,7 @@ def test_an_unreadable_key_file_changes_nothing(tmp_path, monkeypatch, caplog):
     def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(keys.os, "stat", fail)
+    monkeypatch.setattr(security.os, "stat", fail)
     monkeypatch.setattr(type(file), "read_text", lambda path, **options: fail(path))
     for _ in range(3):
         known.refresh()
@@ -448,7 +448,7 @@ def test_a_changed_rate_limit_holds(serve, folder, tmp_path, caplog):
     file = tmp_path / "keys"
     file.write_text(f"dashboard read {READ} 4/minute\n")
     with (
-        caplog.at_level("INFO", keys.__name__),
+        caplog.at_level("INFO", security.__name__),
         serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client,
     ):
 
