@@ -53,13 +53,8 @@ _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 async def read_body(request: Request, settings: Settings, held: Claim, media_types: Sequence[str] = (JSON,)) -> bytes:
     """Reads the body of a request, counting its bytes as they arrive; `held` is charged for a large one.
 
-    FastAPI's `max_body_size` would answer in plain text instead of with our error.
-
-    Args:
-        request: the request.
-        settings: `max_body_bytes` and `body_timeout`.
-        held: what the request holds.
-        media_types: accepted media types; an empty one accepts a body without Content-Type.
+    An empty one of the media types accepts a body without Content-Type. FastAPI's `max_body_size` would answer in plain
+    text instead of with our error.
 
     Raises:
         RequestError: another media type, a compressed body, or one larger than `max_body_bytes` or slower than
@@ -285,11 +280,7 @@ def _refuse_repeated(value: Any, parts: tuple[str | int, ...] = ()) -> None:
 
 
 def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
-    """Validates the members of a request; those `unread`, which numpy reads elsewhere, keep their defaults.
-
-    Raises:
-        DataError: a member is unknown or invalid.
-    """
+    """Validates the members of a request, or raises DataError; those `unread`, read elsewhere, keep their defaults."""
     small = {name: value for name, value in document.items() if name not in unread}
     try:
         return cls.model_validate(small)

@@ -107,11 +107,7 @@ def _parse_key(line: str, place: str) -> Key:
 
 
 class KeyFile:
-    """The `keys` of a file as of the last look.
-
-    Raises:
-        ConfigError: it cannot be read, or its lines are not keys.
-    """
+    """The `keys` of a file as of the last look; raises ConfigError if it cannot be read, or its lines are not keys."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -251,8 +247,8 @@ class Access:
 
     Args:
         app: the wrapped app.
-        claim: takes a place, see `service.work.budget.Budget.claim`.
-        keys: the keys; None if none is needed.
+        claim: takes a place, see `Budget.claim`.
+        keys: None if none is needed.
         settings: the host, the hosts allowed beside it, and the origins that may change what is served.
     """
 
@@ -330,11 +326,7 @@ class Caller:
 
 
 def load_origins(settings: Settings) -> tuple[str, ...]:
-    """The origins whose scripts may read answers (CORS).
-
-    Raises:
-        ConfigError: one is not an origin.
-    """
+    """The origins whose scripts may read answers (CORS); raises ConfigError if one is not an origin."""
     origins = _split(settings.allowed_origins)
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):

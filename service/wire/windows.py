@@ -200,8 +200,7 @@ def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segm
 def parse_groups(parameters: Mapping[str, str | None], limits: Limits, place: str = "") -> dict[str, Any]:
     """Decodes groups and segments that are given as strings of JSON; in errors, `place` stands before their names.
 
-    Raises:
-        DataError: a string is not JSON, or what would be refused in a body.
+    Raises DataError for what is not JSON, or would be refused in a body.
     """
     parsed = {}
     for name, text in parameters.items():

@@ -38,12 +38,7 @@ GRACE = 2.0  # seconds to wait at shutdown for a thread that does not pause
 
 
 class Executor:
-    """Runs the computations of one event loop.
-
-    Attributes:
-        claim: a place and bytes for a request while it is read, or while it waits for its parts; see `Budget.claim`.
-        predict: forecasts windows, see `Forecasts.predict`.
-    """
+    """Runs the computations of one event loop; `claim` is that of its `Budget`, `predict` that of its `Forecasts`."""
 
     def __init__(self, bounds: Bounds, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -148,14 +143,8 @@ class Executor:
     ) -> Result:
         """As `run` for one item of a request that has a claim, batched with others of the same key.
 
-        The first item of a key is computed at once; those that arrive meanwhile form the next batch.
-
-        Args:
-            key: identity of the computation; items of one key differ in `item` alone.
-            compute: returns the result or the error of each item of a batch.
-            item: the argument.
-            size: how much of a batch it takes, of `BATCH_EXPLANATIONS`.
-            deadline: as of `run`.
+        The first item of a key is computed at once; those that arrive meanwhile form the next batch, of which each
+        takes its `size` of `BATCH_EXPLANATIONS`. `compute` returns the result or the error of each item of a batch.
         """
         self._refuse_closed()
         waiter = Waiter(item, size, deadline)

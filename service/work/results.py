@@ -34,9 +34,6 @@ class GlobalResults:
         size: most results that are cached. Those computed in advance stay as long as their model is served.
         work: the executor.
         find_served: returns the models that are served now by hash; None for those that are not in memory.
-
-    Attributes:
-        unprepared: outputs whose results are still to be computed in advance.
     """
 
     def __init__(self, size: int, work: Executor, find_served: Callable[[], Mapping[str, Served | None]]) -> None:
@@ -44,7 +41,7 @@ class GlobalResults:
         self._known = Once(size)
         self._prepared: set[tuple[str, int]] = set()  # checkpoints and outputs
         self._seconds: dict[Hashable, float] = {}  # that a kind of result took, by checkpoint, method and options
-        self.unprepared = 0
+        self.unprepared = 0  # outputs whose results are still to be computed in advance
 
     async def prepare(self, new: Iterable[str]) -> None:
         """Computes the usual results of new models in advance, output by output, as far as the cache has room.
