@@ -129,7 +129,7 @@ async def answer(
     with parts.work.claim("explanation", plan.n_bytes) as held:
         computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
         described, warnings = await while_connected(call, computing)
-    call.count_warnings(warnings)
+    call.count_warnings(warnings.counts)
     return Response(described, media_type=JSON)
 
 

@@ -3,8 +3,6 @@
 A receipt is what an auditor needs to reproduce an answer; it does not repeat the numbers, which are compared with it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import platform
@@ -44,7 +42,6 @@ UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  #
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one.")]
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
-BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
 BaselineValue = Annotated[float | list[float], about("A number, or one per step, in original units.")]
 _KINDS = (
     'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
@@ -113,7 +110,7 @@ class ExplainRequest(Windows):
 class UsedBaseline(TypedDict):
     """The baseline of an explanation, in original units."""
 
-    kind: Annotated[BaselineKind, about("Kind of the baseline.")]
+    kind: Annotated[Literal["mean", "zero", "reference", "values", "instance"], about("Kind of the baseline.")]
     values: NotRequired[dict[str, BaselineValue]]
     """Value per feature; for `reference` the mean over windows and steps; absent for `instance`."""
     reference: NotRequired[Annotated[int, about("Number of reference windows drawn; only for kind `reference`.")]]
@@ -207,18 +204,10 @@ ExplainLine = TypeAliasType(
 
 
 def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
-    """The baseline of a request; ``mean`` by default.
-
-    Raises:
-        DataError: an unknown kind, a value or length that does not fit, an unknown or missing feature, a value that
-            is not finite after scaling, a count that is not an integer or out of range, or a negative seed; the error
-            names each place.
-    """
+    """The baseline of a request; raises `DataError` if it is unknown, does not fit the model, or becomes infinite."""
     match value:
-        case None | "mean":
-            return Baseline("mean")
-        case "zero":
-            return Baseline("zero")
+        case None | "mean" | "zero":
+            return Baseline(value or "mean")
         case "reference":
             return _read_reference({"reference": min(DEFAULT_COUNT, len(model.reference))}, model)
         case {"reference": _}:
@@ -229,12 +218,11 @@ def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
             instance: Array = wire.read_array(given, wire.window_axes(model), "baseline.instance")
             refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
             return Baseline("instance", instance=instance)
-        case str() as name:
-            raise invalid_value("baseline", f"{_KINDS}, but is {quote(name)}")
-        case dict() as members:
-            raise invalid_value("baseline", f"{_KINDS}, but has {', '.join(map(quote, members)) or 'nothing'}")
-        case _:
-            raise invalid_value("baseline", _KINDS)
+        case str():
+            raise invalid_value("baseline", f"{_KINDS}, but is {quote(value)}")
+        case dict():
+            raise invalid_value("baseline", f"{_KINDS}, but has {', '.join(map(quote, value)) or 'nothing'}")
+    raise invalid_value("baseline", _KINDS)
 
 
 def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
@@ -243,9 +231,8 @@ def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines
             raise invalid_value(f"baseline.{name}", "is unknown; expected one of reference, seed")
     count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
     if type(count) is not int or not 2 <= count <= available:
-        raise invalid_value(
-            "baseline.reference", f"must be a whole number from 2 to {available}, the reference windows"
-        )
+        message = f"must be a whole number from 2 to {available}, the reference windows"
+        raise invalid_value("baseline.reference", message)
     if type(seed) is not int or seed < 0:
         raise invalid_value("baseline.seed", "must be a whole number from 0")
     return ReferenceBaselines(count, seed)
@@ -266,32 +253,17 @@ def _read_values(values: dict[str, Any], model: Model) -> Baseline:
 
 
 def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQuestion:
-    """Parses and validates the body of an `:explain` request.
-
-    Raises:
-        DataError: the body is invalid; the error names each place.
-        UnknownNameError: there is no such output.
-    """
-    model = served.model
-    document = parse_windows(body, find_limits(model, settings))
-    request = validate_request(ExplainRequest, document, unread=UNREAD)
+    """Parses a body; raises `DataError`, which names each place, or `UnknownNameError` if there is no such output."""
+    model, document = served.model, parse_windows(body, find_limits(served.model, settings))
+    asked = validate_request(ExplainRequest, document, unread=UNREAD)
     groups, segments = wire.read_groups(document, model)
     windows, paths = wire.read_windows(document, model, settings.max_windows)
-    output = document.get("output")
+    warnings, output = check_values(windows, paths, served), document.get("output")
+    outputs, baseline = tuple(wire.read_outputs(output, model.config)), read_baseline(document.get("baseline"), model)
+    options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list)
+    flags = {name: getattr(asked, name) for name in ("effects", "receipt", "progress")}
     question = ExplainQuestion(
-        served,
-        windows,
-        check_values(windows, paths, served),
-        outputs=tuple(wire.read_outputs(output, model.config)),
-        detail=request.detail,
-        baseline=read_baseline(document.get("baseline"), model),
-        groups=groups,
-        segments=segments,
-        options=LedgerOptions(tolerance=request.tolerance),
-        effects=request.effects,
-        as_list=isinstance(output, list),
-        receipt=request.receipt,
-        progress=request.progress,
+        served, windows, warnings, outputs, asked.detail, baseline, groups, segments, options, as_list=as_list, **flags
     )
     question.refuse_costly(settings.max_path_nodes)
     return question
@@ -314,33 +286,30 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
         is_mean = isinstance(question.baseline, ReferenceBaselines)
         header["receipt"] = describe(
             Receipt,
-            question.options,
+            question,
             checkpoint=served.checkpoint,
             versions=find_versions(),
             input=hash_windows(question.windows),
             method="expected_gradients" if is_mean else "integrated_gradients",
             output=header["output"],
-            detail=question.detail,
             effects=question.effects or None,
             baseline=header["baseline"],
-            groups={name: list(members) for name, members in question.groups.items()},
-            segments={name: list(ends) for name, ends in question.segments.items()},
+            **vars(question.options),
         )
     return header
 
 
 def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> UsedBaseline:
     """The baseline of a request as its answer states it."""
-    kind = baseline.kind if isinstance(baseline, Baseline) else "reference"
-    if isinstance(baseline, Baseline) and kind == "instance":
-        return {"kind": kind, "instance": np.asarray(baseline.instance).tolist()}
-    if isinstance(baseline, Baseline) and kind == "values":
-        return {"kind": kind, "values": dict[str, Any](baseline.values or {})}
+    if isinstance(baseline, Baseline) and baseline.kind == "instance":
+        return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
+    if isinstance(baseline, Baseline) and baseline.kind == "values":
+        return {"kind": "values", "values": dict[str, Any](baseline.values or {})}
     windows, names = baseline_windows(model.loaded, baseline), model.config.feature_names
     if isinstance(baseline, Baseline):  # the same at each step
-        return {"kind": kind, "values": dict(zip(names, windows[0, 0].tolist(), strict=True))}
+        return {"kind": baseline.kind, "values": dict(zip(names, windows[0, 0].tolist(), strict=True))}
     values = dict(zip(names, windows.mean(axis=(0, 1)).tolist(), strict=True))
-    return {"kind": kind, "reference": len(windows), "seed": baseline.seed, "values": values}
+    return {"kind": "reference", "reference": len(windows), "seed": baseline.seed, "values": values}
 
 
 def find_versions() -> LibraryVersions:
@@ -385,7 +354,7 @@ async def explain(call: Call) -> Response:
     explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")
     if is_stream or n_outputs > 1:
         predictions = await parts.work.predict(served.model, question.windows, deadline)
-        call.count_warnings(question.warnings)
+        call.count_warnings(question.warnings.counts)
     if is_stream:
         describing = partial(_encode, question, predictions)
         header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
@@ -393,7 +362,7 @@ async def explain(call: Call) -> Response:
     encoded, forecasts = await while_connected(call, _collect(explaining))
     if n_outputs == 1:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
-        call.count_warnings(question.warnings)
+        call.count_warnings(question.warnings.counts)
     cost += JOINED_BYTE * sum(map(len, encoded))
     with span("encode"):
         join = partial(_encode, question, predictions, encoded)
@@ -402,8 +371,7 @@ async def explain(call: Call) -> Response:
 
 async def _collect(explaining: AsyncGenerator[Progress, None]) -> tuple[list[bytes], list[float]]:
     """All explanations in JSON, and their forecasts."""
-    encoded: list[bytes] = []
-    forecasts: list[float] = []
+    encoded, forecasts = list[bytes](), list[float]()
     async for progress in explaining:
         encoded += progress.encoded
         forecasts += [one["prediction"] for one in progress.explanations]

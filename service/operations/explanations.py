@@ -1,12 +1,10 @@
 """Explanations of forecasts, as :explain and the Open Inference Protocol answer them: computed part by part."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -15,7 +13,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.computing import pause, pausing
 from kanmodel.data import Array
-from kanmodel.explain.attribution import Explanation as Explained
+from kanmodel.explain import attribution
 from kanmodel.explain.attribution import LedgerOptions, Segments
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.effects import Effects
@@ -107,31 +105,40 @@ class Explanation(TypedDict):
     """Standard error of each feature's contribution, for baseline `reference`; otherwise null."""
 
 
-def describe_explanation(explained: Explained, detail: Detail, first: int) -> Iterator[Explanation]:
+def describe_explanation(explained: attribution.Explanation, detail: Detail, first: int) -> Iterator[Explanation]:
     """Describes the explanation of each window, of which the first is number `first` of the request."""
-    features, errors = explained.features, explained.standard_error
+    errors = explained.standard_error
+
+    def name(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(explained.features, values, strict=True))
+
+    def name_groups(values: Sequence[Any]) -> dict[str, Any]:
+        if explained.segments:
+            values = [dict(zip(explained.segments, of_group, strict=True)) for of_group in values]
+        return dict(zip(explained.group_names, values, strict=True))
+
     for window in range(len(explained)):
         explanation: Explanation = {
             "instance": first + window,
             "output": explained.output,
             "prediction": float(explained.predictions[window]),
             "baseline_prediction": explained.baseline_prediction,
-            "contributions": dict(zip(features, explained.contributions[window].tolist(), strict=True)),
+            "contributions": name(explained.contributions[window].tolist()),
             "residual": float(explained.residual[window]),
             "error": float(explained.error[window]),
             "tolerance": explained.tolerance,
             "converged": bool(explained.converged[window]),
             "path_nodes": int(explained.path_nodes[window]),
-            "standard_error": None if errors is None else dict(zip(features, errors[window].tolist(), strict=True)),
+            "standard_error": None if errors is None else name(errors[window].tolist()),
         }
         if explained.is_grouped:
-            explanation["contributions_by_group"] = _name(explained, explained.contributions_by_group[window].tolist())
+            explanation["contributions_by_group"] = name_groups(explained.contributions_by_group[window].tolist())
         if detail != "features":
             explanation["steps"] = explained.steps[window].tolist()
         if explained.effects is not None:
-            explanation["effects"] = dict(zip(features, _pair_effects(explained.effects, window), strict=True))
+            explanation["effects"] = name(_pair_effects(explained.effects, window))
         if explained.effects_by_group is not None:
-            explanation["effects_by_group"] = _name(explained, _pair_effects(explained.effects_by_group, window))
+            explanation["effects_by_group"] = name_groups(_pair_effects(explained.effects_by_group, window))
         if explained.step_effects is not None:
             removed, alone = explained.step_effects.removed, explained.step_effects.alone
             explanation["step_effects"] = {"removed": removed[window].tolist(), "alone": alone[window].tolist()}
@@ -140,22 +147,13 @@ def describe_explanation(explained: Explained, detail: Detail, first: int) -> It
         yield explanation
 
 
-def _name(explained: Explained, values: Sequence[Any]) -> dict[str, Any]:
-    """Values of each group, or lists of them for each segment, by their names."""
-    if explained.segments:
-        values = [dict(zip(explained.segments, of_group, strict=True)) for of_group in values]
-    return dict(zip(explained.group_names, values, strict=True))
-
-
-def _pair_effects(effects: Effects, window: int) -> list[Any]:
+def _pair_effects(effects: Effects, window: int) -> Any:
     """Arrays (n, …) of the two effects as lists of pairs."""
 
     def pair(removed: Any, alone: Any) -> Any:
-        if isinstance(removed, list):
-            return [*map(pair, removed, alone)]
-        return {"removed": removed, "alone": alone}
+        return [*map(pair, removed, alone)] if isinstance(removed, list) else {"removed": removed, "alone": alone}
 
-    return [*map(pair, effects.removed[window].tolist(), effects.alone[window].tolist())]
+    return pair(effects.removed[window].tolist(), effects.alone[window].tolist())
 
 
 def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:
@@ -163,40 +161,28 @@ def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:
     if layer.nodes is not None:
         described["nodes"] = layer.nodes[window].tolist()
     if layer.edges is not None:  # (n, n_subnodes, n_nodes)
+        columns = enumerate(layer.edges[window].T.tolist())
         described["edges"] = [
-            {"i": i, "j": j, "contribution": value}
-            for i, column in enumerate(layer.edges[window].T.tolist())
-            for j, value in enumerate(column)
+            {"i": i, "j": j, "contribution": value} for i, column in columns for j, value in enumerate(column)
         ]
     return described
 
 
 @dataclass(frozen=True)
 class ExplainQuestion:
-    """A parsed request to explain.
-
-    Attributes:
-        served: the model.
-        windows: what to explain, (n, lookback, n_features), original units.
-        warnings: of all windows.
-        outputs: indices of the outputs.
-        detail, baseline, groups, segments, effects, receipt, progress: as in `ExplainRequest`, with empty groups and
-            segments where none are summed.
-        options: accuracy of the ledgers.
-        as_list: whether the request has a list of outputs, and so the answer.
-    """
+    """A parsed request to explain; members without a comment are as in `ExplainRequest`."""
 
     served: Served
-    windows: Array
-    warnings: RangeWarnings
-    outputs: tuple[int, ...]
+    windows: Array  # (n, lookback, n_features), original units
+    warnings: RangeWarnings  # of all windows
+    outputs: tuple[int, ...]  # their indices
     detail: Detail
     baseline: Baseline | ReferenceBaselines
-    groups: Groups
-    segments: Segments
-    options: LedgerOptions = field(default_factory=LedgerOptions)
+    groups: Groups  # empty where none are summed
+    segments: Segments  # likewise
+    options: LedgerOptions = field(default_factory=LedgerOptions)  # accuracy of the ledgers
     effects: bool = False
-    as_list: bool = True
+    as_list: bool = True  # whether the request has a list of outputs, and so the answer
     receipt: bool = False
     progress: bool = False
 
@@ -223,11 +209,7 @@ class ExplainQuestion:
         return n_parts
 
     def refuse_costly(self, max_path_nodes: int) -> None:
-        """Refuses a question that would take too long.
-
-        Raises:
-            DataError: it takes more path nodes without bisection, plus forecasts for effects, than `max_path_nodes`.
-        """
+        """Raises `DataError` if it takes more path nodes without bisection, plus forecasts for effects."""
         n_baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
         n_nodes = self.total * n_baselines * (self.options.path_nodes + 2 * self.n_parts)
         if n_nodes > max_path_nodes:
@@ -239,17 +221,11 @@ class ExplainQuestion:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is computed of a question after a slice of work.
+    """What is computed of a question after a slice of work."""
 
-    Attributes:
-        done: how many explanations are computed.
-        explanations: those now ready to be sent, in order; none after most slices.
-        encoded: the same in JSON, if requested.
-    """
-
-    done: int
-    explanations: Sequence[Explanation] = ()
-    encoded: Sequence[bytes] = ()
+    done: int  # how many explanations are computed
+    explanations: Sequence[Explanation] = ()  # those now ready to be sent, in order; none after most slices
+    encoded: Sequence[bytes] = ()  # the same in JSON, if requested
 
 
 async def compute_explanations(
@@ -257,26 +233,18 @@ async def compute_explanations(
 ) -> AsyncGenerator[Progress, None]:
     """Yields explanations as they become ready, until the deadline or until the consumer stops.
 
-    Args:
-        question: what is asked.
-        parts: the components of the service.
-        deadline: when to stop.
-        kept: what the consumer holds, see `estimate_explanations`; all but ``objects`` are encoded too.
+    All but ``objects`` are encoded too; `kept` is what the consumer holds, as in `estimate_explanations`.
 
     Raises:
         DataError: they would take more memory than explanations may.
-        NonFiniteError: one is not finite.
-        IncompleteError: an explanation is far from complete.
         DeadlineError: the deadline has passed.
-        OverloadedError: too many requests wait.
+        OverloadedError: too many requests wait. Otherwise as `explain_part`.
     """
     work, encoded = parts.work, kept != "objects"
     with work.claim("explanation", estimate_explanations(question, kept)) as held:
         if question.total <= SMALL and not question.progress:
             explain, key = partial(_explain_together, encoded), (encoded, question.batch_key)
-            together = await work.run_together(key, explain, question, question.total, deadline)
-            _observe(question, together, parts)
-            yield together
+            yield _observe(await work.run_together(key, explain, question, question.total, deadline), question, parts)
             return
         for first in range(0, len(question.windows), PART_WINDOWS):
             news: asyncio.Queue[int | asyncio.Future[Progress]] = asyncio.Queue()  # of its slices, then of its end
@@ -291,16 +259,11 @@ async def compute_explanations(
                 progress = await computing
             finally:
                 computing.cancel()
-            _observe(question, progress, parts)
-            yield progress
+            yield _observe(progress, question, parts)
 
 
 def explain_all(question: ExplainQuestion) -> list[Explanation]:
-    """The explanations in order, computed synchronously.
-
-    Raises:
-        NonFiniteError: one is not finite.
-    """
+    """The explanations in order, computed synchronously; raises as `explain_part`."""
     firsts = range(0, len(question.windows), PART_WINDOWS)
     return [one for first in firsts for one in explain_part(question, first).explanations]
 
@@ -308,13 +271,9 @@ def explain_all(question: ExplainQuestion) -> list[Explanation]:
 def explain_part(
     question: ExplainQuestion, first: int, tell: Callable[[int], object] | None = None, encoded: bool = False
 ) -> Progress:
-    """The explanations of up to `PART_WINDOWS` windows in order, by window and then by output.
+    """The explanations of up to `PART_WINDOWS` windows from number `first`, by window and then by output.
 
-    Args:
-        question: what is asked.
-        first: number of the first window.
-        tell: called before each pause with the number of explanations computed so far.
-        encoded: whether to encode them as JSON too.
+    Before each pause, `tell` is called with the number of explanations computed so far.
 
     Raises:
         NonFiniteError: an explanation is not finite.
@@ -322,6 +281,8 @@ def explain_part(
     """
     model, n_outputs = question.served.model, len(question.outputs)
     windows = question.windows[first : first + PART_WINDOWS]
+    asked: dict[str, Any] = {name: getattr(question, name) for name in ("baseline", "groups", "segments")}
+    asked["effects"] = "steps" if question.effects and question.detail != "features" else question.effects
     by_output: list[Iterator[Explanation]] = []
 
     def tell_and_pause() -> None:
@@ -333,15 +294,7 @@ def explain_part(
         if by_output:
             tell_and_pause()
         with pausing(tell_and_pause):
-            explained = model.explain(
-                windows,
-                model.outputs[output],
-                baseline=question.baseline,
-                groups=question.groups,
-                segments=question.segments,
-                **vars(question.options),
-                effects="steps" if question.effects and question.detail != "features" else question.effects,
-            )
+            explained = model.explain(windows, model.outputs[output], **asked, **vars(question.options))
         explained.require_completeness(explained.tolerance / question.options.tolerance, first)
         by_output.append(describe_explanation(explained, question.detail, first))
     explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
@@ -353,7 +306,7 @@ def _explain_together(encoded: bool, questions: Sequence[ExplainQuestion]) -> li
     windows = [question.windows for question in questions]
     whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
     try:
-        explained = explain_part(whole, 0).explanations
+        explained = iter(explain_part(whole, 0).explanations)
     except StoppedError:
         raise
     except Exception as error:
@@ -362,10 +315,9 @@ def _explain_together(encoded: bool, questions: Sequence[ExplainQuestion]) -> li
         return [answer for question in questions for answer in _explain_together(encoded, [question])]
     found: list[Progress | Exception] = []
     for question, end in zip(questions, accumulate(map(len, windows)), strict=True):
-        first = end - len(question.windows)
-        explanations = explained[first * len(question.outputs) :][: question.total]
+        explanations = list(islice(explained, question.total))
         for explanation in explanations:
-            explanation["instance"] -= first
+            explanation["instance"] -= end - len(question.windows)
         found.append(_encode(question.total, explanations, encoded))
     return found
 
@@ -377,19 +329,18 @@ def _encode(done: int, explanations: Sequence[Explanation], encoded: bool) -> Pr
         return Progress(done, explanations, [encode_json(one) for one in explanations])
 
 
-def _observe(question: ExplainQuestion, progress: Progress, parts: Parts) -> None:
+def _observe(progress: Progress, question: ExplainQuestion, parts: Parts) -> Progress:
     for one in progress.explanations:
         residual = one["residual"] / one["tolerance"] * question.options.tolerance
         parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
+    return progress
 
 
 def estimate_explanations(question: ExplainQuestion, kept: Literal["lines", "json", "objects"]) -> int:
-    """The memory that explanations will take.
+    """The memory that explanations will take, with what is kept until all are computed.
 
-    Args:
-        question: the question.
-        kept: what is held until all are computed: ``lines``, one part at a time; ``json``, all of them encoded, twice
-            while they are joined; ``objects``, all of them as Python objects.
+    ``lines``, one part at a time; ``json``, all of them encoded, twice while they are joined; ``objects``, all of them
+    as Python objects.
     """
     part = min(len(question.windows), PART_WINDOWS) * len(question.outputs)
     held = {"lines": 0, "json": 2, "objects": OBJECT_BYTES_PER_JSON_BYTE}[kept] * question.total

@@ -3,8 +3,6 @@
 Requests and answers are tensors, with their values in JSON or as binary data after it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -50,8 +48,6 @@ Datatype = TypeAliasType(
 OutputName = TypeAliasType(
     "OutputName", Literal["predictions", "contributions", "contributions_by_group", "residual", "error"]
 )
-_EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual", "error")
-_BY_GROUP: OutputName = "contributions_by_group"
 
 
 class ServerMetadata(TypedDict):
@@ -97,8 +93,7 @@ class ModelMetadata(TypedDict):
 async def get_server_metadata(call: Call) -> Response:
     """The name and version of the service, and the protocol extensions that it supports."""
     extensions = ["binary_tensor_data", "parameters"]
-    if call.parts.settings.repository_api:
-        extensions.append("model_repository")
+    extensions += ["model_repository"] if call.parts.settings.repository_api else []
     return answer_json(ServerMetadata(name="kanscope", version=version("kanscope"), extensions=extensions))
 
 
@@ -114,7 +109,7 @@ async def get_model_metadata(call: Call) -> Response:
         "name": served.name,
         "versions": [entry.version for entry in entries if entry.state == "ready"],
         "platform": "kanscope",
-        "inputs": [{"name": "instances", "datatype": "FP64", "shape": [-1, *config.window_shape]}],
+        "inputs": [{"name": INSTANCES, "datatype": "FP64", "shape": [-1, *config.window_shape]}],
         "outputs": [{"name": "predictions", "datatype": "FP64", "shape": [-1, len(config.outputs)]}],
         "parameters": {
             "checkpoint": served.checkpoint,
@@ -155,11 +150,6 @@ class InferInput(Closed):
     def dtype(self) -> np.dtype[Any]:
         """The datatype in numpy's terms, little-endian."""
         return np.dtype(self.datatype.lower().replace("fp", "float")).newbyteorder("<")
-
-    @property
-    def n_bytes(self) -> int | None:
-        """Length of its values in the binary part; None if they are in the JSON."""
-        return None if self.parameters is None else self.parameters.binary_data_size
 
 
 class InferOutputParameters(Closed):
@@ -248,98 +238,72 @@ class InferResponse(TypedDict):
 def read_inference(
     body: bytes, header_length: str | None, served: Served, settings: Settings
 ) -> tuple[ExplainQuestion, dict[OutputName, bool], str | None]:
-    """Parses and validates an infer request; `header_length` is the header with the length of its JSON, None if all is.
+    """Parses a request, of which `header_length` is the header with the length of its JSON; raises `DataError`.
 
-    Returns:
-        Its windows, and how to explain them; the requested tensors, and whether each is binary; the client's id.
-
-    Raises:
-        DataError: the request is invalid; the error names each place.
+    Returns its windows, and how to explain them; the requested tensors, and whether each is binary; the client's id.
     """
-    model, (head, binary) = served.model, split_body(body, header_length)
-    limits = find_limits(model, settings)
-    document = parse_object(head, limits)
+    length = len(body)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 20):
+            raise invalid_value(HEADER_LENGTH, "must be a whole number of bytes")
+        if (length := int(header_length)) > len(body):
+            raise invalid_value(HEADER_LENGTH, f"must be at most the {len(body)} bytes of the body, but is {length}")
+    model, limits = served.model, find_limits(served.model, settings)
+    document = parse_object(body[:length], limits)
     inputs, n_features = document.get("inputs"), len(model.config.features)
     if isinstance(inputs, list) and len(inputs) > n_features:  # before each is validated: there is room for a million
-        raise invalid_value(
-            "inputs", f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}"
-        )
+        message = f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}"
+        raise invalid_value("inputs", message)
     request = validate_request(InferRequest, document, unread=())
-    windows, paths = read_tensors(request.inputs, binary, model, settings.max_windows)
+    windows, paths = read_tensors(request.inputs, body[length:], model, settings.max_windows)
     warnings = check_values(windows, paths, served)
-    parameters = request.parameters or InferParameters()
-    given = {"groups": parameters.groups, "segments": parameters.segments}
-    groups, segments = read_groups(parse_groups(given, limits, "parameters."), model)
-    outputs = _choose_outputs(request.outputs or (), parameters, is_grouped=bool(groups or segments))
-    question = ExplainQuestion(
-        served,
-        windows,
-        warnings,
-        outputs=tuple(range(len(model.outputs))),
-        detail=parameters.detail,
-        baseline=read_baseline(parameters.baseline if _explains(outputs) else None, model),
-        groups=groups,
-        segments=segments,
-    )
-    if _explains(outputs):
+    asked = request.parameters or InferParameters()
+    summed = parse_groups({"groups": asked.groups, "segments": asked.segments}, limits, "parameters.")
+    groups, segments = read_groups(summed, model)
+    outputs = _choose_outputs(request.outputs or (), asked, is_grouped=bool(groups or segments))
+    is_explained = outputs.keys() - {"predictions"}
+    baseline, numbers = read_baseline(asked.baseline if is_explained else None, model), range(len(model.outputs))
+    question = ExplainQuestion(served, windows, warnings, tuple(numbers), asked.detail, baseline, groups, segments)
+    if is_explained:
         question.refuse_costly(settings.max_path_nodes)
     return question, outputs, request.id or None
-
-
-def _explains(outputs: Mapping[OutputName, bool]) -> bool:
-    """Whether any of the tensors needs explanations."""
-    return bool(outputs.keys() - {"predictions"})
-
-
-def split_body(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    """Splits a body into its JSON and the binary part after it, by the header as `read_inference`.
-
-    Raises:
-        DataError: the header is not an integer, or more than the length of the body.
-    """
-    if header_length is None:
-        return body, b""
-    if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 20):
-        raise invalid_value(HEADER_LENGTH, "must be a whole number of bytes")
-    length = int(header_length)
-    if length > len(body):
-        raise invalid_value(HEADER_LENGTH, f"must be at most the {len(body)} bytes of the body, but is {length}")
-    return body[:length], body[length:]
 
 
 def read_tensors(
     tensors: Sequence[InferInput], binary: bytes, model: Model, max_windows: int
 ) -> tuple[Array, str | list[str]]:
-    """The windows of one tensor with all features, or of one tensor per feature, by name.
+    """The windows of one tensor with all features, or of one tensor per feature, by name; raises `DataError`.
 
-    `binary` has the values of those that are binary, in their order.
-
-    Returns:
-        (n, lookback, n_features), original units, oldest step first; and the path of all values, or of each feature's.
-
-    Raises:
-        DataError: an invalid name, shape, size or value; the error names each place.
+    `binary` has the values of those that are binary, in their order. Returns (n, lookback, n_features), original units,
+    oldest step first; and the path of all values, or of each feature's.
     """
     inputs = {f"inputs[{number}]": tensor for number, tensor in enumerate(tensors)}
-    first, names = tensors[0], model.config.feature_names
-    by_feature = first.name != INSTANCES or (INSTANCES in names and len(first.shape) != 3)
-    if by_feature or len(tensors) > 1:
-        by_name = _sort_by_name(inputs, names)
-        _refuse_shapes(by_name, (model.lookback,), max_windows)
-        values = _read_values(inputs, binary)
-        return np.stack([values[path] for path in by_name], axis=-1), [f"{path}.data" for path in by_name]
-    _refuse_shapes(inputs, model.config.window_shape, max_windows)
-    return _read_values(inputs, binary)["inputs[0]"], "inputs[0].data"
+    name, names, window = tensors[0].name, model.config.feature_names, model.config.window_shape
+    by_feature = len(tensors) > 1 or name != INSTANCES or (INSTANCES in names and len(tensors[0].shape) != 3)
+    ordered = _sort_by_name(inputs, names) if by_feature else inputs
+    first = next(iter(ordered))
+    for path, tensor in ordered.items():
+        shape, place, expected = tensor.shape, f"{path}.shape", window[:1] if by_feature else window
+        if not shape or tuple(shape[1:]) != expected:
+            raise invalid_value(place, f"must be [n, {', '.join(map(str, expected))}], but is {shape}")
+        if not 1 <= shape[0] <= max_windows:
+            message = f"must be 1 to {max_windows} (max_windows), but is {shape[0]}"
+            raise invalid_value(f"{place}[0]", message, "limit_exceeded" if shape[0] else "invalid_value")
+        if shape[0] != (n := ordered[first].shape[0]):
+            raise invalid_value(f"{place}[0]", f"must be {n} as in {first}, but is {shape[0]}")
+    values = _read_values(inputs, binary)
+    if by_feature:
+        return np.stack([values[path] for path in ordered], axis=-1), [f"{path}.data" for path in ordered]
+    return values[first], f"{first}.data"
 
 
 def _sort_by_name(inputs: Mapping[str, InferInput], names: Sequence[str]) -> dict[str, InferInput]:
     """The tensors by their paths, in the order of the features."""
-    problems = []
-    paths: dict[str, str] = {}
+    problems, paths = [], dict[str, str]()
     for path, tensor in inputs.items():
         if tensor.name not in names:
-            known = f"expected {INSTANCES} alone, or the features {', '.join(names)}"
-            problems.append(Problem(f"{path}.name", f"is unknown; {known}"))
+            message = f"is unknown; expected {INSTANCES} alone, or the features {', '.join(names)}"
+            problems.append(Problem(f"{path}.name", message))
         elif tensor.name in paths:
             problems.append(Problem(f"{path}.name", "is given twice"))
         paths[tensor.name] = path
@@ -351,35 +315,21 @@ def _sort_by_name(inputs: Mapping[str, InferInput], names: Sequence[str]) -> dic
     return {paths[name]: inputs[paths[name]] for name in names}
 
 
-def _refuse_shapes(inputs: Mapping[str, InferInput], window: tuple[int, ...], max_windows: int) -> None:
-    """Refuses shapes that are not those of windows, or numbers of windows that differ between tensors."""
-    first = next(iter(inputs))
-    for path, tensor in inputs.items():
-        shape, place = tensor.shape, f"{path}.shape"
-        if not shape or tuple(shape[1:]) != window:
-            raise invalid_value(place, f"must be [n, {', '.join(map(str, window))}], but is {shape}")
-        if not 1 <= shape[0] <= max_windows:
-            message = f"must be 1 to {max_windows} (max_windows), but is {shape[0]}"
-            raise invalid_value(f"{place}[0]", message, "limit_exceeded" if shape[0] else "invalid_value")
-        if shape[0] != (n := inputs[first].shape[0]):
-            raise invalid_value(f"{place}[0]", f"must be {n} as in {first}, but is {shape[0]}")
-
-
 def _read_values(inputs: Mapping[str, InferInput], binary: bytes) -> Mapping[str, Array]:
     """The values of each tensor, in its shape, by its path."""
-    start = 0
-    values: dict[str, Array] = {}
+    start, values = 0, dict[str, Array]()
     for path, tensor in inputs.items():
-        if tensor.n_bytes is None:
+        given = None if tensor.parameters is None else tensor.parameters.binary_data_size
+        if given is None:
             values[path] = _read_json(tensor, f"{path}.data")
             continue
         expected, n_left = prod(tensor.shape) * tensor.dtype.itemsize, len(binary) - start
         place = f"{path}.parameters.binary_data_size"
         if tensor.data is not None:
             raise invalid_value(f"{path}.data", "and parameters.binary_data_size are both given: give one")
-        if tensor.n_bytes != expected:
+        if given != expected:
             what = f"the bytes of {tensor.datatype} {tensor.shape}"
-            raise invalid_value(place, f"must be {expected}, {what}, but is {tensor.n_bytes}")
+            raise invalid_value(place, f"must be {expected}, {what}, but is {given}")
         if expected > n_left:
             message = f"is {expected}, but the body has {n_left} more bytes after its JSON ({HEADER_LENGTH})"
             raise invalid_value(place, message)
@@ -415,20 +365,22 @@ def _choose_outputs(
     asked: Sequence[InferOutputRequest], parameters: InferParameters, is_grouped: bool
 ) -> dict[OutputName, bool]:
     """The requested outputs, and whether each is binary."""
-    explain, binary = parameters.explain, parameters.binary_data_output
-    chosen: dict[OutputName, bool] = {}
+    explain, binary, chosen = parameters.explain, parameters.binary_data_output, dict[OutputName, bool]()
     for number, wanted in enumerate(asked):
         place = f"outputs[{number}].name"
         if wanted.name in chosen:
             raise invalid_value(place, "is given twice")
-        if wanted.name == _BY_GROUP and not is_grouped:
+        if wanted.name == "contributions_by_group" and not is_grouped:
             raise invalid_value(place, f"{wanted.name} needs groups or segments")
         if wanted.name != "predictions" and not explain:
             raise invalid_value(place, f"{wanted.name} needs parameters.explain")
         own = None if wanted.parameters is None else wanted.parameters.binary_data
         chosen[wanted.name] = binary if own is None else own
-    usual: list[OutputName] = ["predictions", *(_EXPLAINED if explain else ())]
-    return chosen or dict.fromkeys([*usual, _BY_GROUP] if explain and is_grouped else usual, binary)
+    usual: list[OutputName] = ["predictions"]
+    if explain:
+        usual += ["contributions", "residual", "error"]
+        usual += ["contributions_by_group"] if is_grouped else []
+    return chosen or dict.fromkeys(usual, binary)
 
 
 @operation(
@@ -447,27 +399,27 @@ def _choose_outputs(
 async def infer(call: Call) -> Response:
     """Forecasts every output for each instance, and explains the forecasts if requested, as tensors."""
     parts, served, deadline = call.parts, call.served, call.deadline
-    kind: Kind = "forecast"
-    with parts.work.claim(kind, place=False) as held:
+    with parts.work.claim("forecast", place=False) as held:
         body = await read_body(call, parts.settings, held, (JSON, BYTES, ""))  # Triton's client sends none of them
         length = find_header(call.scope, HEADER_LENGTH.lower().encode())
         read = partial(read_inference, body, length, served, parts.settings)
         with span("parse"):
-            reading = parts.work.run(read, kind, PARSED_BYTE * len(body), deadline=deadline)
+            reading = parts.work.run(read, "forecast", PARSED_BYTE * len(body), deadline=deadline)
             question, outputs, request_id = await reading
-    if _explains(outputs):
+    is_explained = outputs.keys() - {"predictions"}
+    kind: Kind = "explanation" if is_explained else "forecast"
+    if is_explained:
         call.state.caller.require("explain")
     call.state.windows = len(question.windows)
     predictions = await parts.work.predict(served.model, question.windows, deadline)
-    call.count_warnings(question.warnings)
+    call.count_warnings(question.warnings.counts)
     explanations: list[Explanation] = []
 
     async def explain() -> None:
         async for progress in compute_explanations(question, parts, deadline, "objects"):
             explanations.extend(progress.explanations)
 
-    if _explains(outputs):
-        kind = "explanation"
+    if is_explained:
         await while_connected(call, explain())
     answer_id, cost = request_id or call.state.request_id, estimate_describing(question.windows, predictions.shape[1])
     describe = partial(_answer, question, outputs, answer_id, predictions, explanations)
@@ -486,46 +438,44 @@ def _answer(
 
     Predictions are (n, n_outputs), original units; explanations, by window and then by output, may be empty.
     """
-    values = {"predictions": predictions, **_arrange(explanations, len(predictions))}
-    answer: InferResponse = {
-        "model_name": question.served.name,
-        "model_version": question.served.version,
-        "id": answer_id,
-        "parameters": {"checkpoint": question.served.checkpoint, "outside_range": len(question.warnings)},
-        "outputs": [],
-    }
-    buffers: list[bytes] = []
-    for name, binary in wanted.items():
-        tensor: InferOutput = {"name": name, "shape": list(values[name].shape), "datatype": "FP64"}
-        if binary:
-            buffers.append(values[name].astype("<f8").tobytes())
-            tensor["parameters"] = {"binary_data_size": len(buffers[-1])}
-        else:
-            tensor["data"] = values[name].ravel().tolist()
-        answer["outputs"].append(tensor)
-    if explanations:
-        answer["parameters"]["converged"] = all(one["converged"] for one in explanations)
-        by_group = explanations[0].get("contributions_by_group")
-        if by_group is not None:
-            answer["parameters"]["groups"] = [*by_group]
-            first = next(iter(by_group.values()))
-            if isinstance(first, dict):
-                answer["parameters"]["segments"] = [*first]
-    if not buffers:
-        return answer_json(answer)
-    head = encode_json(answer)
-    return Response(b"".join([head, *buffers]), headers={HEADER_LENGTH: str(len(head))}, media_type=BYTES)
-
-
-def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, Array]:
-    """The tensors of explanations: (n, n_outputs), and for contributions the axes of one explanation after that."""
+    served = question.served
     by_group = [one["contributions_by_group"].values() for one in explanations if "contributions_by_group" in one]
     lists: dict[str, list[Any]] = {
         "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
-        _BY_GROUP: [[[*of.values()] if isinstance(of, dict) else of for of in groups] for groups in by_group],
+        "contributions_by_group": [
+            [[*of.values()] if isinstance(of, dict) else of for of in groups] for groups in by_group
+        ],
         "residual": [one["residual"] for one in explanations],
         "error": [one["error"] for one in explanations],
     }
     arrays = {name: np.array(values, np.float64) for name, values in lists.items() if values}
-    n_outputs = len(explanations) // n_windows
-    return {name: array.reshape(n_windows, n_outputs, *array.shape[1:]) for name, array in arrays.items()}
+    tensors = {name: array.reshape(*predictions.shape, *array.shape[1:]) for name, array in arrays.items()}
+    tensors["predictions"] = predictions
+    answer: InferResponse = {
+        "model_name": served.name,
+        "model_version": served.version,
+        "id": answer_id,
+        "parameters": {"checkpoint": served.checkpoint, "outside_range": len(question.warnings)},
+        "outputs": [],
+    }
+    buffers: list[bytes] = []
+    for name, binary in wanted.items():
+        tensor: InferOutput = {"name": name, "shape": list(tensors[name].shape), "datatype": "FP64"}
+        if binary:
+            buffers.append(tensors[name].astype("<f8").tobytes())
+            tensor["parameters"] = {"binary_data_size": len(buffers[-1])}
+        else:
+            tensor["data"] = tensors[name].ravel().tolist()
+        answer["outputs"].append(tensor)
+    if explanations:
+        answer["parameters"]["converged"] = all(one["converged"] for one in explanations)
+    if by_group:
+        names = explanations[0]["contributions_by_group"]
+        answer["parameters"]["groups"] = [*names]
+        first = next(iter(names.values()))
+        if isinstance(first, dict):
+            answer["parameters"]["segments"] = [*first]
+    if not buffers:
+        return answer_json(answer)
+    head = encode_json(answer)
+    return Response(b"".join([head, *buffers]), headers={HEADER_LENGTH: str(len(head))}, media_type=BYTES)

@@ -1,7 +1,5 @@
 """What requests and answers of several operations share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -35,10 +33,8 @@ class Closed(BaseModel):
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for name in data if isinstance(data, dict) else ():
             if name not in known:
-                names = ", ".join(known)
-                raise PydanticCustomError(
-                    "unknown_name", "is unknown; expected one of {names}", {"name": name, "names": names}
-                )
+                context = {"name": name, "names": ", ".join(known)}
+                raise PydanticCustomError("unknown_name", "is unknown; expected one of {names}", context)
         return data
 
 
@@ -48,11 +44,8 @@ Features = Annotated[
 ]
 Steps = Annotated[
     list[StrictInt] | None,
-    about(
-        "First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all.",
-        min_length=2,
-        max_length=2,
-    ),
+    Field(min_length=2, max_length=2),
+    about("First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all."),
 ]
 Name = Annotated[str, about("Name of the model: that of its file or folder.")]
 Version = Annotated[str, about("Version of the model.")]
@@ -79,9 +72,8 @@ ThemeParameter = Annotated[
 class VersionQuery(Closed):
     """Selects a version."""
 
-    version: Annotated[str | None, about("Version of the model, such as `1`; absent: the highest that is ready.")] = (
-        None
-    )
+    version: str | None = None
+    """Version of the model, such as `1`; absent: the highest that is ready."""
 
 
 class OutputQuery(VersionQuery):

@@ -1,7 +1,5 @@
 """POST /v1/models/{model}:predict: forecasts for windows."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, NotRequired
 
@@ -39,11 +37,7 @@ class PredictResponse(Answer, Warned):
 
 
 def read_prediction(body: bytes, served: Served, settings: Settings) -> tuple[Array, RangeWarnings]:
-    """The windows to forecast, (n, lookback, n_features) in original units, and the warnings about them.
-
-    Raises:
-        DataError: the request is invalid; the error names each place.
-    """
+    """The windows, (n, lookback, n_features) in original units, and their warnings; raises `DataError`."""
     document = parse_windows(body, find_limits(served.model, settings))
     if document.keys() - _FORMS:
         validate_request(PredictRequest, document, unread=_FORMS)
@@ -86,5 +80,5 @@ async def predict(call: Call) -> Response:
             most_windows=most_windows(body, served.model),
         )
         answer = await parts.work.answer(request, call.deadline)
-    call.count_warnings(warnings)
+    call.count_warnings(warnings.counts)
     return answer

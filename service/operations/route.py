@@ -3,14 +3,12 @@
 FastAPI documents these routes. It resolves nothing around their handlers, since that takes longer than a forecast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -35,9 +33,6 @@ from service.work.cache import Answer, Answers
 from service.work.executor import Executor
 from service.work.jobs import COMPRESSED_BYTE, SLICE, Deadline
 from service.work.results import GlobalResults
-
-if TYPE_CHECKING:
-    from service.operations.windows import RangeWarnings
 
 
 class ModelName(StringConvertor):
@@ -67,21 +62,13 @@ class Parts:
 
 
 class Call(Request):
-    """A request to an operation, with what its route has read for the handler.
+    """A request to an operation, with what its route has read for the handler."""
 
-    Attributes:
-        deadline: when it stops waiting.
-        query: its query, as the operation's model of it.
-        place: the rest of its path, likewise.
-        media_type: of the answer.
-        served: the model of its path, in the version asked for or the highest that is ready.
-    """
-
-    deadline: Deadline
-    query: Any
-    place: Any
-    media_type: str
-    served: Served
+    deadline: Deadline  # when it stops waiting
+    query: Any  # its query, as the operation's model of it
+    place: Any  # the rest of its path, likewise
+    media_type: str  # of the answer
+    served: Served  # the model of its path, in the version asked for or the highest that is ready
 
     @property
     def parts(self) -> Parts:
@@ -90,38 +77,28 @@ class Call(Request):
 
     @property
     def output(self) -> int:
-        """The index of the output that the query names.
-
-        Raises:
-            DataError: it names none, and the model has several.
-            NotFoundError: there is no such output.
-        """
+        """The index of the output that the query names; raises `DataError` or `NotFoundError` if there is none."""
         return read_output(self.query.output, self.served.model.config)
 
     def choose_media_type(self, offered: tuple[str, ...]) -> str:
         """The media type of the answer that the client wants most; raises `RequestError` if it accepts none."""
-        chosen = choose_media_type(find_header(self.scope, b"accept"), offered)
-        if chosen is None:
-            message = f"the response is {' or '.join(offered)}, which Accept excludes"
-            raise RequestError(message, code="not_acceptable")
-        return chosen
+        if chosen := choose_media_type(find_header(self.scope, b"accept"), offered):
+            return chosen
+        message = f"the response is {' or '.join(offered)}, which Accept excludes"
+        raise RequestError(message, code="not_acceptable")
 
     async def load(self, name: str, version: str | None) -> Served:
-        """A model; if it is not in memory, it is loaded off the event loop. See `Registry.get`.
-
-        Raises:
-            DeadlineError: it is still being loaded at the deadline; loading continues.
-        """
+        """As `Registry.get`, off the event loop; raises `DeadlineError` at the deadline, while loading continues."""
         served = self.parts.registry.find(name, version)
         if served is None:
             get = partial(self.parts.registry.get, name, version)
             served = await self.parts.work.run(get, "forecast", SLICE, ("load", name, version), self.deadline)
         return served
 
-    def count_warnings(self, warnings: RangeWarnings) -> None:
+    def count_warnings(self, counts: Mapping[str, int]) -> None:
         """Counts windows with values outside the training range, by feature."""
-        if warnings.counts:
-            self.parts.metrics.observe_outside_range(self.served.name, warnings.counts)
+        if counts:
+            self.parts.metrics.observe_outside_range(self.served.name, counts)
 
 
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]
@@ -132,42 +109,27 @@ class Operation:
     """Declares an operation, as the decorator of its handler, whose name is its id.
 
     The document, the router, scopes, labels and the cache of answers read it from here.
-
-    Attributes:
-        method: its HTTP method; HEAD comes with GET.
-        path: its path; a model in it is found, and loaded unless `loads` is False, or the scope is admin.
-        tag: its group in the document.
-        scope: the scope that a key needs; None where no key is needed.
-        answer: the type of its JSON.
-        also: a second path, which the document leaves out.
-        body, query, place: the models of its body, which admin may leave out, of its query, by default a version where
-            it has a model, and of the rest of its path.
-        media_types: among which the client chooses.
-        is_cached: whether its answer depends on the checkpoint and the query alone, and is cached.
-        lines: the type of its lines as NDJSON.
-        body_types, responses, parameters: additions to the document.
-        is_documented: whether it is in the document.
     """
 
-    method: Literal["GET", "POST"]
-    path: str
-    tag: str
-    scope: KeyScope | None
-    answer: Any
-    also: str | None = None
-    body: type[Closed] | None = None
-    query: type[Closed] | None = None
-    place: type[Closed] | None = None
-    media_types: tuple[str, ...] = (JSON,)
-    is_cached: bool = False
+    method: Literal["GET", "POST"]  # HEAD comes with GET
+    path: str  # a model in it is found, and loaded unless `loads` is False, or the scope is admin
+    tag: str  # its group in the document
+    scope: KeyScope | None  # that a key needs; None where no key is needed
+    answer: Any  # the type of its JSON
+    also: str | None = None  # a second path, which the document leaves out
+    body: type[Closed] | None = None  # its model; admin may leave out the body
+    query: type[Closed] | None = None  # by default a version where it has a model
+    place: type[Closed] | None = None  # the rest of its path
+    media_types: tuple[str, ...] = (JSON,)  # among which the client chooses
+    is_cached: bool = False  # its answer depends on the checkpoint and the query alone
     loads: bool = True
-    lines: Any = None
-    body_types: Mapping[str, Any] = field(default_factory=dict)
+    lines: Any = None  # the type of its lines as NDJSON
+    body_types: Mapping[str, Any] = field(default_factory=dict)  # and the next two: additions to the document
     responses: Mapping[int | str, Any] = field(default_factory=dict)
     parameters: Sequence[Mapping[str, Any]] = ()
     is_documented: bool = True
 
-    def __call__(self, handler: Handler) -> OperationRoute:
+    def __call__(self, handler: Handler) -> "OperationRoute":
         """The route of the operation."""
         return OperationRoute(self, handler)
 
@@ -212,8 +174,7 @@ class OperationRoute(APIRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or refuses it."""
         if not self._takes(scope["method"]):
-            await super().handle(scope, receive, send)  # 405
-            return
+            return await super().handle(scope, receive, send)  # 405
         call = Call(scope, receive)
         try:
             response = await self._answer(call)
@@ -258,11 +219,9 @@ class OperationRoute(APIRoute):
         elif self.of_model and self.stated.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = entry.name, entry.checkpoint
-        format = getattr(call.query, "format", None)
-        if format in ("json", "svg"):
-            call.media_type = {"json": JSON, "svg": SVG}[format]
-        elif self.stated.media_types:
-            call.media_type = call.choose_media_type(self.stated.media_types)
+        asked = {"json": JSON, "svg": SVG}.get(getattr(call.query, "format", None) or "")
+        if asked or self.stated.media_types:
+            call.media_type = asked or call.choose_media_type(self.stated.media_types)
         return await self.handler(call)
 
     def _list_query(self, call: Call) -> dict[str, Any]:
@@ -292,12 +251,10 @@ def _validate(cls: type[Closed], given: Mapping[str, Any]) -> Closed:
 def _read_deadline(call: Call) -> Deadline:
     """The deadline of a request, by its header or else the setting, and at most `max_request_timeout`."""
     given, settings = find_header(call.scope, _TIMEOUT), call.parts.settings
-    seconds = settings.request_timeout
-    if given is not None:
-        try:
-            seconds = float(given)
-        except ValueError:
-            seconds = 0
-        if not 0 < seconds < inf:
-            raise invalid_value(TIMEOUT_HEADER, "must be a number of seconds above 0")
+    try:
+        seconds = settings.request_timeout if given is None else float(given)
+    except ValueError:
+        seconds = 0
+    if given is not None and not 0 < seconds < inf:
+        raise invalid_value(TIMEOUT_HEADER, "must be a number of seconds above 0")
     return Deadline.after(min(seconds, settings.max_request_timeout))

@@ -1,7 +1,5 @@
 """The windows of a request, and warnings of their values outside the training range."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NotRequired
@@ -60,37 +58,27 @@ class Warned(TypedDict):
 
 @dataclass(frozen=True)
 class RangeWarnings:
-    """The values of a request outside the training range.
+    """The values of a request outside the training range."""
 
-    Attributes:
-        listed: warnings of the first `MAX_WARNINGS`.
-        counts: by feature, the number of instances with such a value.
-    """
-
-    listed: list[RangeWarning]
-    counts: Mapping[str, int]
+    listed: list[RangeWarning]  # the first `MAX_WARNINGS`
+    counts: Mapping[str, int]  # by feature, the number of instances with such a value
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
     def describe(self) -> Warned:
         """The members of an answer."""
-        n_omitted = len(self) - len(self.listed)
-        if n_omitted:
-            return {"warnings": self.listed, "warnings_omitted": n_omitted}
-        return {"warnings": self.listed}
+        omitted = len(self) - len(self.listed)
+        return {"warnings": self.listed, "warnings_omitted": omitted} if omitted else {"warnings": self.listed}
 
 
 NO_WARNINGS = RangeWarnings([], {})
 
 
 def check_values(windows: Array, paths: str | Sequence[str], served: Served) -> RangeWarnings:
-    """Refuses values that are not finite after scaling, and warns of those outside the training range.
+    """Warns of values outside the training range; raises `DataError` that names each value not finite after scaling.
 
     Windows are (n, lookback, n_features), original units; `paths` is that of all, or those of each feature's values.
-
-    Raises:
-        DataError: there are values that are not finite; the error names each.
     """
     low, high = served.usual_values
     if ((windows >= low) & (windows <= high)).all():  # most requests pass this single check
@@ -100,18 +88,14 @@ def check_values(windows: Array, paths: str | Sequence[str], served: Served) -> 
 
 
 def warn_of_range(model: Model, windows: Array) -> RangeWarnings:
-    """Warnings of values outside the training range: the most extreme one per instance and feature.
-
-    Windows are (n, lookback, n_features), original units.
-    """
+    """The most extreme value per instance and feature; windows are (n, lookback, n_features), original units."""
     low, high = model.feature_range
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
     beyond -= ROUNDING * model.scaling.feature_scale
     is_outside = beyond.max(axis=1) > 0  # (n, n_features)
     if not is_outside.any():
         return NO_WARNINGS
-    steps, features = beyond.argmax(axis=1), model.config.features
-    listed: list[RangeWarning] = []
+    steps, features, listed = beyond.argmax(axis=1), model.config.features, list[RangeWarning]()
     for instance, number in np.argwhere(is_outside)[:MAX_WARNINGS].tolist():
         feature, step = features[number], int(steps[instance, number])
         value = float(windows[instance, step, number])
