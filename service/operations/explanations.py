@@ -107,10 +107,10 @@ class Explanation(TypedDict):
 
 def describe_explanation(explained: attribution.Explanation, detail: Detail, first: int) -> Iterator[Explanation]:
     """Describes the explanation of each window, of which the first is number `first` of the request."""
-    errors = explained.standard_error
+    features, errors = explained.features, explained.standard_error
 
     def name(values: Sequence[Any]) -> dict[str, Any]:
-        return dict(zip(explained.features, values, strict=True))
+        return dict(zip(features, values, strict=True))
 
     def name_groups(values: Sequence[Any]) -> dict[str, Any]:
         if explained.segments:
