@@ -109,8 +109,9 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
             route.methods.add("HEAD")
     modules = [import_module(f"service.operations.{name}") for name in OPERATIONS]
     app.router.routes += [route for module in modules for route in routes_of(module)]
-    app.add_route("/", _redirect_to_docs, include_in_schema=False)
-    app.add_route("/explorer", health.redirect_to_explorer, include_in_schema=False)
+    # The page's relative addresses need the folder.
+    for path, to in (("/", "docs"), ("/explorer", "explorer/")):
+        app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))
     app.mount("/explorer", health.ExplorerFiles(directory=health.FOLDER, html=True))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
@@ -145,7 +146,3 @@ async def _refresh(metrics: Metrics) -> None:
     while True:
         metrics.refresh()
         await asyncio.sleep(REFRESH_SECONDS)
-
-
-async def _redirect_to_docs(_: object) -> RedirectResponse:
-    return RedirectResponse("docs")

@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 from typing_extensions import get_original_bases, is_typeddict
 
 from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
-from service.wire.json import JSON, NDJSON, PROBLEM, SVG
+from service.wire.json import JSON, NDJSON, PROBLEM
 from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
@@ -137,16 +137,6 @@ def describe_unreadiness() -> dict[str, Any]:
     return _describe_error(503, "UnreadyResponse", {"live": True, "ready": False})
 
 
-def describe_text(media_type: str, text: str) -> dict[str, Any]:
-    """Text beside the JSON of an answer."""
-    return {"content": {media_type: {"schema": {"type": "string", "description": text}}}}
-
-
-def describe_picture(text: str) -> dict[str, Any]:
-    """A picture beside the JSON of an answer."""
-    return describe_text(SVG, text)
-
-
 def describe_api(app: FastAPI) -> dict[str, Any]:
     """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
     if app.openapi_schema is None:
@@ -200,12 +190,12 @@ def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) ->
         if parameter["name"] in example.get("parameters", {}):
             parameter["example"] = example["parameters"][parameter["name"]]
     if stated.body:
-        media = {"schema": _refer_to(stated.body), "example": example["request"]}
+        media = {"schema": {"$ref": _REFERENCE.format(model=stated.body.__name__)}, "example": example["request"]}
         operation["requestBody"] = {"required": stated.scope != "admin", "content": {JSON: media, **stated.body_types}}
     answer = responses["200"]
     answer["content"][JSON]["example"] = example["response"]
     if stated.lines:
-        answer["content"][NDJSON] = {"schema": _refer_to(stated.lines)}
+        answer["content"][NDJSON] = {"schema": {"$ref": _REFERENCE.format(model=stated.lines.__name__)}}
     tag = _refer("ETag") if route.stated.is_cached else {}
     answer["headers"] = {**_refer("X-Request-Id"), **tag, **answer.get("headers", {})}
     if name in _LINKS:
@@ -215,10 +205,6 @@ def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) ->
         }
     for status in route.statuses:
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{_component_of(status)}"})
-
-
-def _refer_to(cls: Any) -> dict[str, str]:
-    return {"$ref": _REFERENCE.format(model=cls.__name__)}
 
 
 def _refer(*headers: str) -> dict[str, Any]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Response
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from kanmodel.model import Model
-from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, answer
-from service.operations.members import about
-from service.operations.route import MODEL, Call, operation
-from service.operations.topology import AppliedRule, Count, FidelityInfo, RuleMembers, describe_fidelity, describe_rule
+from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
+from service.operations.members import about, describe
+from service.operations.topology import AppliedRule, Count, FidelityInfo, RuleMembers, describe_rule
 from service.work.jobs import HELD_NUMBER_BYTES
 
 
@@ -38,17 +36,12 @@ class AblateResponse(WindowsAnswer):
     ablations: Annotated[list[AblationInfo], about("One per instance.")]
 
 
-@operation("POST", f"{MODEL}:ablate", "alternatives", "explain", AblateResponse, body=AblateRequest)
-async def ablate(call: Call) -> Response:
+@question("ablate", AblateResponse, AblateRequest)
+def ablate(reading: Reading[AblateRequest]) -> Plan:
     """Forecasts each instance with the full network and with the edges that a pruning rule keeps (mean ablation).
 
     The rule is that of the topology, which shows the pruned network; `without` names further edges to remove.
     """
-    return await answer(call, AblateRequest, _make_plan)
-
-
-def _make_plan(reading: Reading[AblateRequest]) -> Plan:
-    """Two forecasts for each window; holds them, and the scaled windows."""
     rule, windows = reading.asked.rule(reading.call.served.model), reading.windows
 
     def find(model: Model) -> dict[str, Any]:
@@ -56,10 +49,10 @@ def _make_plan(reading: Reading[AblateRequest]) -> Plan:
         pairs = zip(found.predictions.tolist(), found.ablated_predictions.tolist(), strict=True)
         return {
             "rule": describe_rule(found.rule),
-            "fidelity": describe_fidelity(found.fidelity),
+            "fidelity": describe(FidelityInfo, found.fidelity),
             "edges": Count(kept=found.n_kept, total=found.n_edges),
             "ablations": [AblationInfo(prediction=full, ablated_prediction=ablated) for full, ablated in pairs],
         }
 
-    n_forecasts = 2 * len(windows)
+    n_forecasts = 2 * len(windows)  # held, with the scaled windows
     return Plan(n_forecasts, n_forecasts * HELD_NUMBER_BYTES + 2 * int(windows.nbytes), find, rule)

@@ -14,7 +14,7 @@ from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from service.operations.members import Answer, Output, about, head_of
-from service.operations.route import Call
+from service.operations.route import MODEL, Call, OperationRoute, operation
 from service.operations.windows import RangeWarnings, Warned, Windows, warn_of_range
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
@@ -77,16 +77,28 @@ class Plan:
     rule: PruningRule | None = None
 
 
-async def answer(
-    call: Call, cls: type[Asked], make_plan: Callable[[Reading[Asked]], Plan], may_load: bool = False
+def question(
+    name: str, kind: type[WindowsAnswer], cls: type[Asked], may_load: bool = False
+) -> Callable[[Callable[[Reading[Asked]], Plan]], OperationRoute]:
+    """Declares the operation whose decorated function plans its answer, of a kind, to a body of a class.
+
+    That may load another model where `may_load` says so, and must not run on the event loop then.
+    """
+
+    def declare(make_plan: Callable[[Reading[Asked]], Plan]) -> OperationRoute:
+        async def handler(call: Call) -> Response:
+            return await _answer(call, cls, make_plan, may_load)
+
+        handler.__name__, handler.__doc__ = make_plan.__name__, make_plan.__doc__
+        return operation("POST", f"{MODEL}:{name}", "alternatives", "explain", kind, body=cls)(handler)
+
+    return declare
+
+
+async def _answer(
+    call: Call, cls: type[Asked], make_plan: Callable[[Reading[Asked]], Plan], may_load: bool
 ) -> Response:
     """Reads a question, and answers it in turn with others.
-
-    Args:
-        call: the request.
-        cls: the model of its body.
-        make_plan: reads the rest of it.
-        may_load: whether that may load another model, so that it must not run on the event loop.
 
     Raises:
         DataError: the body is invalid, naming each place; it would take more than `max_path_nodes` forecasts; or it has
@@ -101,7 +113,10 @@ async def answer(
 
         def read() -> tuple[Reading[Asked], Plan]:
             document = parse_windows(body, find_limits(served.model, parts.settings))
-            asked = validate_request(cls, _leave_out_windows(document), unread=("instances", "columns"))
+            unread = dict(document)
+            if isinstance(against := document.get("against"), dict):  # its windows are read by numpy, which is faster
+                unread["against"] = {name: value for name, value in against.items() if name != "instances"}
+            asked = validate_request(cls, unread, unread=("instances", "columns"))
             windows, paths = read_windows(document, served.model, parts.settings.max_windows)
             refuse_infinite_windows(windows, served.model, paths)
             reading = Reading(call, document, asked, windows, read_output(asked.output, config))
@@ -133,18 +148,11 @@ async def answer(
     return Response(described, media_type=JSON)
 
 
-def _leave_out_windows(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without the windows of the other side, which numpy reads faster than pydantic."""
-    against = document.get("against")
-    if not isinstance(against, dict):
-        return document
-    return {**document, "against": {name: value for name, value in against.items() if name != "instances"}}
-
-
-def read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ...]:
-    """The features that may change; all of them if none are named."""
-    if names is None:
-        return tuple(config.feature_names)
+def read_range(
+    named: list[str] | None, steps: list[int] | None, config: ModelConfig
+) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """The features that may change, all of them if none are named, and the first and last step; None for all."""
+    names, oldest = config.feature_names if named is None else named, 1 - config.lookback
     if len(names) > len(config.features):
         message = f"must be at most {len(config.features)} names, one per feature, but are {len(names)}"
         raise invalid_value("features", message)
@@ -154,12 +162,6 @@ def read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ..
             raise invalid_value(f"features[{number}]", message)
         if name in names[:number]:
             raise invalid_value(f"features[{number}]", "is given twice")
-    return tuple(names)
-
-
-def read_steps(steps: list[int] | None, config: ModelConfig) -> tuple[int, ...] | None:
-    """The first and the last step that change; None for all."""
-    oldest = 1 - config.lookback
     if steps is not None and not oldest <= steps[0] <= steps[1] <= 0:
         raise invalid_value("steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {steps}")
-    return None if steps is None else tuple(steps)
+    return tuple(names), None if steps is None else tuple(steps)

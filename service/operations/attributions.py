@@ -13,13 +13,12 @@ from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Importance
 from kanmodel.model import Model
-from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import Call, result
 from service.wire.bodies import find_limits
-from service.wire.json import JSON, SVG, answer_json, answer_svg
+from service.wire.json import SVG, answer_json, answer_svg
 from service.wire.windows import parse_groups, read_groups
 
 Verdict = TypeAliasType("Verdict", importance.Verdict)
@@ -139,17 +138,10 @@ def describe_attributions(
     return describe(AttributionsResponse, importance, **head, steps=steps, baselines=baselines)
 
 
-@operation(
-    "GET",
-    f"{MODEL}/attributions",
-    "attributions",
-    "read",
-    AttributionsResponse,
-    query=AttributionsQuery,
-    media_types=(JSON, SVG),
-    is_cached=True,
-    responses={200: describe_picture("The features as bars with their intervals, shares and verdicts.")},
-)
+_PICTURE = {SVG: "The features as bars with their intervals, shares and verdicts."}
+
+
+@result("attributions", "attributions", AttributionsResponse, AttributionsQuery, _PICTURE)
 async def get_attributions(call: Call) -> Response:
     """Ranks the features, and groups of them, by their mean contribution over the reference windows.
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.explain.comparison import Comparison
 from kanmodel.model import Model
-from service.models.registry import Served
-from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, answer
+from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
 from service.operations.members import Answer, Closed, about, describe, head_of
-from service.operations.route import MODEL, Call, operation
 from service.wire.windows import Axis, read_array, refuse_infinite_windows, window_axes
 from service.work.jobs import HELD_NUMBER_BYTES
 
@@ -82,54 +78,36 @@ class CompareResponse(WindowsAnswer):
     comparisons: Annotated[list[ForecastComparison], about("One per instance.")]
 
 
-@operation("POST", f"{MODEL}:compare", "alternatives", "explain", CompareResponse, body=CompareRequest)
-async def compare(call: Call) -> Response:
+@question("compare", CompareResponse, CompareRequest, may_load=True)
+def compare(reading: Reading[CompareRequest]) -> Plan:
     """Explains why forecasts differ from those of other windows, of another version or model, or of both.
 
     The difference is divided into a data part and a model part, feature by feature, independently of their order.
     Exchanging the two sides reverses the signs of both parts.
-    """
-    return await answer(call, CompareRequest, _make_plan, may_load=True)
-
-
-def _make_plan(reading: Reading[CompareRequest]) -> Plan:
-    """The path nodes of three ledgers per model, without bisection; holds two contributions of each feature and window.
-
-    Raises:
-        NotFoundError: there is no such model or version to compare with.
-        NotReadyError: the other model is not ready.
     """
     served, windows, asked = reading.call.served, reading.windows, reading.asked.against
     other, names = served, served.model.config.feature_names
     if asked.model is not None or asked.version is not None:
         name = served.name if asked.model is None else asked.model
         other = reading.call.parts.registry.get(name, asked.version)
-    against = _read_windows(reading.document["against"].get("instances"), windows, other)
+    against, given = windows, reading.document["against"].get("instances")
+    if given is not None:
+        axes = (Axis(len(windows), "instances"), *window_axes(other.model))
+        against = read_array(given, axes, "against.instances")
+        refuse_infinite_windows(against, other.model, "against.instances")
 
     def find(model: Model) -> dict[str, Any]:
         output = model.outputs[reading.output]
         found = model.compare(other.model, windows, against, output, tolerance=reading.asked.tolerance)
-        return {"against": head_of(other), "comparisons": [_describe(one, found.features) for one in found]}
+        return {"against": head_of(other), "comparisons": list(map(describe_one, found))}
 
+    def describe_one(one: Comparison) -> ForecastComparison:
+        of_data, of_model = (dict(zip(names, part.tolist(), strict=True)) for part in (one.data, one.model))
+        data = DataPart(total=one.data_total, contributions=of_data)
+        model = ModelPart(total=one.model_total, contributions=of_model, baseline_shift=one.baseline_shift)
+        return describe(ForecastComparison, one, data=data, model=model)
+
+    # The path nodes of three ledgers per model, without bisection; held: two contributions of each feature and window.
     n_models = 1 if other.model is served.model else 2
     n_bytes = 2 * len(windows) * len(names) * 2 * HELD_NUMBER_BYTES + 2 * int(windows.nbytes)
     return Plan(3 * n_models * len(windows) * LedgerOptions.path_nodes, n_bytes, find)
-
-
-def _read_windows(given: Any, windows: Array, other: Served) -> Array:
-    """The windows of the other side; those of the request if none are given."""
-    if given is None:
-        return windows
-    read = read_array(given, (Axis(len(windows), "instances"), *window_axes(other.model)), "against.instances")
-    refuse_infinite_windows(read, other.model, "against.instances")
-    return read
-
-
-def _describe(one: Comparison, names: tuple[str, ...]) -> ForecastComparison:
-    data: DataPart = {"total": one.data_total, "contributions": dict(zip(names, one.data.tolist(), strict=True))}
-    model: ModelPart = {
-        "total": one.model_total,
-        "contributions": dict(zip(names, one.model.tolist(), strict=True)),
-        "baseline_shift": one.baseline_shift,
-    }
-    return describe(ForecastComparison, one, data=data, model=model)

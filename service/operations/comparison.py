@@ -13,7 +13,7 @@ from service.models.registry import Served
 from service.operations.compare import ComparedModel
 from service.operations.members import Interval, OutputQuery, about, describe, head_of
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import Call, result
 from service.wire.json import answer_json
 
 Share = Annotated[float, about("Share of all features' mean |contribution|.")]
@@ -76,29 +76,19 @@ class ModelComparisonResponse(OnReference):
 
 
 def describe_model_comparison(served: Served, other: Served, found: ModelComparison) -> ModelComparisonResponse:
-    """Describes a comparison of models."""
-    return describe(
-        ModelComparisonResponse,
-        found,
-        **describe_span(served),
-        against=head_of(other),
-        reference_windows=found.windows,
-        confidence=CONFIDENCE,
-        features=[describe(FeatureChangeInfo, feature) for feature in found.features],
-        edges=[describe(EdgeChangeInfo, edge) for edge in found.edges],
-    )
+    """A comparison of models."""
+    head = {**describe_span(served), "against": head_of(other)}
+    return describe(ModelComparisonResponse, found, **head, reference_windows=found.windows, confidence=CONFIDENCE)
 
 
-@operation(
-    "GET", f"{MODEL}/comparison", "alternatives", "read", ModelComparisonResponse, query=ComparisonQuery, is_cached=True
-)
+@result("comparison", "alternatives", ModelComparisonResponse, ComparisonQuery)
 async def get_comparison(call: Call) -> Response:
     """Compares a model with another version or model: shares of features, edges and their curves, and errors.
 
     Both explain the reference windows of this model, so intervals are those of paired differences.
     """
-    served, query = call.served, call.query
-    output, other = call.output, served
+    served, query, output = call.served, call.query, call.output
+    other = served
     if query.against_model is not None or query.against_version is not None:
         name = served.name if query.against_model is None else query.against_model
         other = await call.load(name, query.against_version)

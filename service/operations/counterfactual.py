@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Response
 from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypedDict
 
@@ -12,17 +11,8 @@ from kanmodel.explain.counterfactual import Counterfactual as Found
 from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
 from kanmodel.explain.shifts import Search
 from kanmodel.model import Model
-from service.operations.alternative import (
-    Plan,
-    Reading,
-    WindowsAnswer,
-    WindowsRequest,
-    answer,
-    read_features,
-    read_steps,
-)
+from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
-from service.operations.route import MODEL, Call, operation
 from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
@@ -112,20 +102,13 @@ class CounterfactualResponse(WindowsAnswer):
     counterfactuals: Annotated[list[CounterfactualInfo], about("One per instance.")]
 
 
-@operation(
-    "POST", f"{MODEL}:counterfactual", "alternatives", "explain", CounterfactualResponse, body=CounterfactualRequest
-)
-async def counterfactual(call: Call) -> Response:
+@question("counterfactual", CounterfactualResponse, CounterfactualRequest)
+def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
     """Finds the smallest change of a few features that moves each forecast to a target, verified by a forecast.
 
     The range of each single feature is sampled, and `proven` says whether bounds show that no smaller shift reaches the
     target; several together are searched by gradient descent from many starts, so that a smaller change may exist.
     """
-    return await answer(call, CounterfactualRequest, _make_plan)
-
-
-def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
-    """The forecasts of each window's search; holds the changed windows of the answer, and those of one search."""
     asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
     target: dict[str, Any] = {name: value for name, value in asked.target if value is not None}
     if len(target) != 1:
@@ -133,7 +116,7 @@ def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
         raise invalid_value("target", f"{given}: give one of at_least, at_most and between")
     if asked.target.between is not None and asked.target.between[0] > asked.target.between[1]:
         raise invalid_value("target.between", "must be the lower bound, then the upper")
-    features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
+    features, steps = read_range(asked.features, asked.steps, config)
 
     def find(model: Model) -> dict[str, Any]:
         found = model.counterfactual(
@@ -145,18 +128,12 @@ def _make_plan(reading: Reading[CounterfactualRequest]) -> Plan:
             max_features=asked.max_features,
             within_training_range=asked.within_training_range,
         )
-        return {"counterfactuals": [_describe(one, list(found.steps)) for one in found]}
+        return {"counterfactuals": [describe_one(one, list(found.steps)) for one in found]}
 
+    def describe_one(found: Found, steps: list[int]) -> CounterfactualInfo:
+        changes = [describe(ChangeInfo, change, steps=steps) for change in found.changes]
+        return describe(CounterfactualInfo, found, changes=changes, instance=found.window.tolist())
+
+    # Held: the changed windows of the answer, and those of one search.
     n_bytes = HELD_NUMBER_BYTES * int(windows.size) + 3 * LARGEST_BATCH * int(windows[0].nbytes)
     return Plan(len(windows) * count_forecasts(len(features), asked.max_features), n_bytes, find)
-
-
-def _describe(found: Found, steps: list[int]) -> CounterfactualInfo:
-    return describe(
-        CounterfactualInfo,
-        found,
-        changes=[describe(ChangeInfo, change, steps=steps) for change in found.changes],
-        nearest_reference=describe(NearestReference, found.nearest_reference),
-        instance=found.window.tolist(),
-        single_features=[describe(SingleFeatureInfo, single) for single in found.single_features],
-    )

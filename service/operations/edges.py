@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import Response
+from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import curves
@@ -15,14 +16,13 @@ from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from kanmodel.model import Model
 from kanmodel.show.edge import draw_edge
-from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import MODEL, Call, operation
-from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule, describe_scores
+from service.operations.route import Call, result
+from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule
 from service.wire.errors import invalid_value
-from service.wire.json import JSON, SVG, answer_json, answer_svg
+from service.wire.json import SVG, answer_json, answer_svg
 from service.work.jobs import EDGE_FORMULAS, estimate_curves
 
 CurveRange = TypeAliasType("CurveRange", curves.Span)
@@ -115,16 +115,9 @@ class EdgeFunction(TypedDict):
     scores: NotRequired[Scores]
     contribution: Annotated[float | None, about("Mean |contribution| over the reference windows, target's unit.")]
     kept: Annotated[bool, about("Whether the rule keeps it.")]
-    formulas: NotRequired[
-        Annotated[
-            list[Formula],
-            about(
-                f"At most {N_FORMULAS}, best first, a straight line among them; only if requested, and "
-                "not after a layer norm, where an edge is not a function of one number.",
-                max_length=N_FORMULAS,
-            ),
-        ]
-    ]
+    formulas: NotRequired[Annotated[list[Formula], Field(max_length=N_FORMULAS)]]
+    """At most 5, best first, a straight line among them; only if requested, and not after a layer norm, where an edge
+    is not a function of one number."""
 
 
 class EdgeContext(OnReference):
@@ -148,31 +141,27 @@ def _describe_context(served: Served, topology: Topology) -> EdgeContext:
     return {**describe_span(served), "output": topology.output, "rule": describe_rule(topology.rule)}
 
 
-def describe_edge(
-    served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate] = ()
-) -> EdgeResponse:
+def describe_edge(served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate]) -> EdgeResponse:
     """One edge, with its formulas, best first, if there are any."""
-    formulas = _choose_formulas(candidates) if candidates else None
-    return {**_describe_context(served, topology), **_describe_curve(curve, formulas)}
+    return {**_describe_context(served, topology), **_describe_curve(curve, candidates)}
 
 
 def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> EdgeList:
     """Several edges."""
-    return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
+    return {**_describe_context(served, topology), "edges": list(map(_describe_curve, curves))}
 
 
-def _describe_curve(curve: Edge, formulas: list[Formula] | None = None) -> EdgeFunction:
-    edge, support = curve.edge, curve.support
+def _describe_curve(curve: Edge, candidates: Sequence[Candidate] = ()) -> EdgeFunction:
+    support = curve.support
     histogram = {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
     return describe(
         EdgeFunction,
         curve,
-        **{name: getattr(edge, name) for name in _OF_TOPOLOGY},
+        **{name: getattr(curve.edge, name) for name in _OF_TOPOLOGY},
         space="model",
+        scores=curve.edge.scores and dict(curve.edge.scores),
         support=describe(SupportInfo, support, histogram=histogram),
-        line=describe(LineInfo, curve.line),
-        scores=describe_scores(edge.scores),
-        formulas=formulas,
+        formulas=_choose_formulas(candidates) if candidates else None,
     )
 
 
@@ -192,7 +181,7 @@ class EdgePath(Closed):
     j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
 
 
-@operation("GET", f"{MODEL}/edges", "edges", "read", EdgeList, query=CurvesQuery, is_cached=True)
+@result("edges", "edges", EdgeList, CurvesQuery)
 async def list_edges(call: Call) -> Response:
     """Samples the functions on all edges that the rule keeps."""
     served, query = call.served, call.query
@@ -206,22 +195,10 @@ async def list_edges(call: Call) -> Response:
     return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
 
 
-@operation(
-    "GET",
-    f"{MODEL}/edges/{{layer}}/{{i}}/{{j}}",
-    "edges",
-    "read",
-    EdgeResponse,
-    query=CurveQuery,
-    place=EdgePath,
-    media_types=(JSON, SVG),
-    is_cached=True,
-    responses={
-        200: describe_picture(
-            "The curve of the edge over its grid, with a histogram of its inputs on the reference windows."
-        )
-    },
-)
+_PICTURE = {SVG: "The curve of the edge over its grid, with a histogram of its inputs on the reference windows."}
+
+
+@result("edges/{layer}/{i}/{j}", "edges", EdgeResponse, CurveQuery, _PICTURE, place=EdgePath)
 async def get_edge(call: Call) -> Response:
     """Samples the function on one edge, with the distribution of its inputs on the reference windows.
 

@@ -12,11 +12,10 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.errors import ConfigError
 from kanmodel.explain.formula import Formula, Formulas
 from kanmodel.model import Model
-from service.document import describe_text
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import Call, result
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, TEXT, answer_json
 
@@ -82,22 +81,12 @@ class FormulaResponse(OnReference):
 
 
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]) -> FormulaResponse:
-    """Describes the chosen formulas."""
+    """The chosen formulas."""
     windows, formulas = describe(FormulaWindows, found), [describe(FormulaInfo, one) for one in chosen]
     return describe(FormulaResponse, found, **describe_span(served), windows=windows, formulas=formulas)
 
 
-@operation(
-    "GET",
-    f"{MODEL}/formula",
-    "formula",
-    "read",
-    FormulaResponse,
-    query=FormulaQuery,
-    media_types=(JSON, TEXT),
-    is_cached=True,
-    responses={200: describe_text(TEXT, "One formula as Python or LaTeX.")},
-)
+@result("formula", "formula", FormulaResponse, FormulaQuery, {TEXT: "One formula as Python or LaTeX."})
 async def get_formula(call: Call) -> Response:
     """Writes the head as formulas of its inputs, from a constant to the whole network, each with its error.
 

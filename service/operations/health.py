@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
-from starlette.requests import Request
-from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 from typing_extensions import TypedDict
 
@@ -151,8 +149,3 @@ class ExplorerFiles(StaticFiles):
         response = super().file_response(full_path, *arguments, **options)
         response.headers.update(HEADERS)
         return response
-
-
-async def redirect_to_explorer(_: Request) -> RedirectResponse:
-    """Redirects to the folder, which the page's relative addresses need."""
-    return RedirectResponse("explorer/")

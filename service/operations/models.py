@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.network.bases import BASES, BSpline
-from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, ModelConfig, Readout, width_of
+from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
 from service.models.registry import Entry, Served, State, choose_default
 from service.operations.members import Checkpoint, Name, Version, about, describe
@@ -199,39 +199,34 @@ def _summarise_version(entry: Entry) -> VersionSummary:
 def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     """Describes a model's architecture, units and metrics, and the state of all its versions."""
     model, config = served.model, served.model.config
-    architecture = describe(
-        Architecture,
-        config,
-        front=_describe_layers(config.front) if config.front else None,
-        head=_describe_layers(config.head),
-        **{cell: _describe_recurrent(config, cell) for cell in ("lstm", "gru")},
-    )
+    cells: dict[str, RecurrentInfo | None] = {"lstm": None, "gru": None}
+    if config.recurrent is not None:
+        cells[config.recurrent.cell] = describe(RecurrentInfo, config.recurrent, readout=config.readout)
+    front = _describe_layers(config.front) if config.front else None
+    architecture = describe(Architecture, config, front=front, head=_describe_layers(config.head), **cells)
+    of_served: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
+    of_model = {"metrics": dict(model.metrics), "provenance": describe(ProvenanceInfo, model.provenance)}
     return describe(
         ModelInfo,
         config,
-        name=served.name,
+        **(of_served | of_model),
         state="ready",
         ready=True,
-        checkpoint=served.checkpoint,
-        version=served.version,
         versions=list(map(_summarise_version, entries)),
         architecture=architecture,
         reference_windows=len(model.reference),
-        metrics=dict(model.metrics),
-        provenance=describe(ProvenanceInfo, model.provenance),
     )
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:
     grids = [layer.basis.grid_size for layer in layers if isinstance(layer.basis, BSpline)]
-    orders = {layer.basis.order if isinstance(layer.basis, BSpline) else None for layer in layers}
-    bases = {layer.base for layer in layers}
-    factors = [layer.mult_arity for layer in layers]
+    orders = {getattr(layer.basis, "order", None) for layer in layers}
+    bases, factors = {layer.base for layer in layers}, [layer.mult_arity for layer in layers]
     return describe(
         LayersInfo,
         layers,
         width=width_of(layers),
-        layers=[_describe_layer(layer) for layer in layers],
+        layers=list(map(_describe_layer, layers)),
         grid_size=None if None in orders else grids[0] if len(set(grids)) == 1 else grids,
         spline_order=orders.pop() if len(orders) == 1 else None,
         base_activation=bases.pop() if len(bases) == 1 else None,
@@ -242,12 +237,6 @@ def _describe_layers(layers: Layers) -> LayersInfo:
 def _describe_layer(layer: LayerConfig) -> LayerInfo:
     basis: Any = {"kind": layer.basis.kind, **vars(layer.basis)}
     return {"basis": basis, "base_activation": layer.base, "before": [step.kind for step in layer.before]}
-
-
-def _describe_recurrent(config: ModelConfig, cell: str) -> RecurrentInfo | None:
-    recurrent = config.recurrent
-    is_it = recurrent is not None and recurrent.cell == cell
-    return describe(RecurrentInfo, recurrent, readout=config.readout) if is_it else None
 
 
 @operation("GET", "/v1/models", "models", "read", ModelList)

@@ -119,15 +119,11 @@ def _describe_label(reference: Reference, index: int) -> WindowLabel:
 
 def _describe_row(served: Served, index: int, contributions: Array | None) -> ReferenceRow:
     """One of the listed windows; `contributions` of all to one output, (n, n_features), if the query asks for them."""
-    windows, predictions = served.model.reference.windows, served.model.reference_predictions
-    return describe(
-        ReferenceRow,
-        None,
-        **_describe_label(served.model.reference, index),
-        prediction=predictions[index].tolist(),
-        contributions=None if contributions is None else contributions[index].tolist(),
-        newest=None if contributions is None else windows[index, -1].tolist(),
-    )
+    windows, prediction = served.model.reference.windows, served.model.reference_predictions[index].tolist()
+    label = _describe_label(served.model.reference, index)
+    added = None if contributions is None else contributions[index].tolist()
+    newest = None if contributions is None else windows[index, -1].tolist()
+    return describe(ReferenceRow, None, **label, prediction=prediction, contributions=added, newest=newest)
 
 
 @operation("GET", f"{MODEL}/reference", "models", "explain", ReferenceList, query=ReferencesQuery, is_cached=True)

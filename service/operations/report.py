@@ -10,11 +10,10 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.explain import report
 from kanmodel.explain.report import Report
 from kanmodel.model import Model
-from service.document import describe_text
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import Call, result
 from service.wire.json import JSON, MARKDOWN, answer_json
 
 FindingId = TypeAliasType("FindingId", report.FindingId)
@@ -45,17 +44,7 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
     return describe(ReportResponse, report, **describe_span(served))
 
 
-@operation(
-    "GET",
-    f"{MODEL}/report",
-    "report",
-    "read",
-    ReportResponse,
-    query=OutputQuery,
-    media_types=(JSON, MARKDOWN),
-    is_cached=True,
-    responses={200: describe_text(MARKDOWN, "The questions and answers as prose.")},
-)
+@result("report", "report", ReportResponse, OutputQuery, {MARKDOWN: "The questions and answers as prose."})
 async def get_report(call: Call) -> Response:
     """Answers the questions that people ask about the plot of a KAN, in words and with the numbers behind them.
 

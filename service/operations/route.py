@@ -137,6 +137,18 @@ class Operation:
 operation = Operation  # where it decorates
 
 
+def result(
+    path: str, tag: str, answer: Any, query: type[Closed], beside: Mapping[str, str] | None = None, **more: Any
+) -> Operation:
+    """Declares an operation that depends on the checkpoint and the query alone; `path` is below that of the model.
+
+    `beside` describes the answer as text, by media type.
+    """
+    content = {name: {"schema": {"type": "string", "description": text}} for name, text in (beside or {}).items()}
+    more |= {"media_types": (JSON, *content), "responses": {200: {"content": content}}} if content else {}
+    return Operation("GET", f"{MODEL}/{path}", tag, "read", answer, query=query, is_cached=True, **more)
+
+
 class OperationRoute(APIRoute):
     """An operation as it is routed, run and documented."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import Response
 from pydantic import Field
@@ -12,13 +11,12 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain import pruning
-from kanmodel.explain.pruning import Fidelity, FidelityPoint, PruningRule, Thresholds
+from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.structure import NodeKind
 from kanmodel.explain.topology import EdgeKind, Topology
 from kanmodel.model import Model
 from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
-from service.document import describe_picture
 from service.models.registry import Served
 from service.operations.members import (
     Closed,
@@ -31,9 +29,9 @@ from service.operations.members import (
     describe,
 )
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import Call, result
 from service.wire.errors import invalid_value
-from service.wire.json import JSON, SVG, answer_json, answer_svg
+from service.wire.json import SVG, answer_json, answer_svg
 from service.work.jobs import LIST_ENTRY, estimate_graph
 
 # Named, so that generated clients have one type for each.
@@ -41,6 +39,7 @@ Stage = TypeAliasType("Stage", Literal["front", "head"])
 Metric = TypeAliasType("Metric", pruning.Metric)
 Fill = TypeAliasType("Fill", pruning.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
+_THRESHOLDS = ("node", "edge", "input")
 MAX_WITHOUT = 500  # edges that a request names
 
 
@@ -71,7 +70,7 @@ class RuleMembers(Closed):
             DataError: both a fidelity and a threshold are given, or an edge does not exist.
         """
         without = _find_edges(model, self.without or [])
-        thresholds = {"node": self.node_threshold, "edge": self.edge_threshold, "input": self.input_threshold}
+        thresholds = {name: getattr(self, f"{name}_threshold") for name in _THRESHOLDS}
         given = {name: value for name, value in thresholds.items() if value is not None}
         if given and self.fidelity is not None:
             raise invalid_value("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
@@ -111,16 +110,9 @@ def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, in
 def describe_rule(rule: PruningRule) -> AppliedRule:
     """Describes a rule whose metric is known."""
     assert rule.metric is not None, "the rule of a topology has its metric"
-    thresholds, without = rule.thresholds, [":".join(map(str, edge)) for edge in rule.without]
-    return describe(
-        AppliedRule,
-        rule,
-        fidelity=None if thresholds else rule.fidelity,
-        node_threshold=thresholds and thresholds.node,
-        edge_threshold=thresholds and thresholds.edge,
-        input_threshold=thresholds and thresholds.input,
-        without=without or None,
-    )
+    without = [":".join(map(str, edge)) for edge in rule.without] or None
+    names: dict[str, Any] = {f"{name}_threshold": getattr(rule.thresholds, name, None) for name in _THRESHOLDS}
+    return describe(AppliedRule, rule, **names, without=without)
 
 
 class TopologyQuery(RuleQuery):
@@ -258,30 +250,6 @@ class FidelityCurve(OnReference):
     number of edges, as they go in groups."""
 
 
-def describe_fidelity(fidelity: Fidelity) -> FidelityInfo:
-    """What pruning costs."""
-    return describe(FidelityInfo, fidelity)
-
-
-def describe_scores(scores: Mapping[str, float] | None) -> Scores | None:
-    """pykan's scores; None where there are too few reference windows."""
-    return None if scores is None else Scores(**scores)  # type: ignore[typeddict-item]
-
-
-def describe_fidelity_curve(
-    served: Served, output: int, query: FidelityQuery, points: Sequence[FidelityPoint]
-) -> FidelityCurve:
-    """The curve that a query asks for."""
-    return {
-        **describe_span(served),
-        "output": served.model.outputs[output],
-        "metric": query.metric,
-        "fill": query.fill,
-        "reference_windows": len(served.model.reference),
-        "curve": [describe(FidelityPointInfo, one, r2=one.fidelity.r2, mae=one.fidelity.mae) for one in points],
-    }
-
-
 def describe_topology(served: Served, topology: Topology, part: Topology, pruned: bool) -> TopologyResponse:
     """The graph of a part of what leads to the output; `pruned` leaves out what the rule does not keep."""
     whole, few = topology.upstream(), topology.reference_windows < MIN_INPUTS
@@ -290,27 +258,19 @@ def describe_topology(served: Served, topology: Topology, part: Topology, pruned
         topology,
         **describe_span(served),
         rule=describe_rule(topology.rule),
-        fidelity=describe_fidelity(topology.fidelity),
         nodes=_count([node.kept for node in whole.nodes if node.kind != "subnode"]),
         edges=_count([edge.kept for edge in whole.kan_edges]),
         scores_missing=f"scores need {MIN_INPUTS} reference windows, and there are fewer" if few else None,
     )
     nodes = [
-        describe(GraphNode, node, scores=describe_scores(node.scores), profile=dict(node.profile) or None)
+        describe(GraphNode, node, scores=node.scores and dict(node.scores), profile=dict(node.profile) or None)
         for node in part.nodes
         if node.kept or not pruned
     ]
-    edges = [
-        describe(
-            GraphEdge,
-            edge,
-            space="model",
-            scores=describe_scores(edge.scores),
-            masked=edge.masked if edge.kind == "edge" else None,
-        )
-        for edge in part.edges
-        if edge.kept or not pruned
-    ]
+    edges = []
+    for edge in (one for one in part.edges if one.kept or not pruned):
+        scores, masked = edge.scores and dict(edge.scores), edge.masked if edge.kind == "edge" else None
+        edges.append(describe(GraphEdge, edge, space="model", scores=scores, masked=masked))
     return {"directed": True, "multigraph": False, "graph": graph, "nodes": nodes, "edges": edges}
 
 
@@ -319,19 +279,10 @@ def _count(kept: list[bool]) -> Count:
 
 
 N_LINKS = 5000  # most links of each kind in a picture; of more, only the strongest are drawn
+_PICTURE = {SVG: "The network; with at most 300 kept edges, the curve of each."}
 
 
-@operation(
-    "GET",
-    f"{MODEL}/topology",
-    "topology",
-    "read",
-    TopologyResponse,
-    query=TopologyQuery,
-    media_types=(JSON, SVG),
-    is_cached=True,
-    responses={200: describe_picture("The network; with at most 300 kept edges, the curve of each.")},
-)
+@result("topology", "topology", TopologyResponse, TopologyQuery, _PICTURE)
 async def get_topology(call: Call) -> Response:
     """Returns the pruned network as a graph with its fidelity; as a picture with `Accept: image/svg+xml`.
 
@@ -340,7 +291,12 @@ async def get_topology(call: Call) -> Response:
     served, query, is_drawn = call.served, call.query, call.media_type == SVG
     finding = call.parts.results.find(served, call.output, Model.topology, **vars(query.rule(served.model)))
     topology = await call.deadline.wait(finding)
-    part = _select(topology, query)
+    part = topology.upstream()
+    if query.through is not None:
+        try:
+            part = part.through(query.through, only_kept=query.pruned)
+        except UnknownNameError as error:
+            raise invalid_value("through", f"must be the id of a node: {error}") from error
 
     def answer() -> Response:
         if not is_drawn:
@@ -362,28 +318,18 @@ async def get_topology(call: Call) -> Response:
     return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
 
 
-@operation("GET", f"{MODEL}/topology/fidelity", "topology", "read", FidelityCurve, query=FidelityQuery, is_cached=True)
+@result("topology/fidelity", "topology", FidelityCurve, FidelityQuery)
 async def get_fidelity_curve(call: Call) -> Response:
     """Returns the fidelity against the number of edges, from all towards none, removing the weakest first."""
-    served, query, output = call.served, call.query, call.output
-    finding = call.parts.results.find(served, output, Model.fidelity_curve, metric=query.metric, fill=query.fill)
+    served, asked, output = call.served, call.query, call.output
+    finding = call.parts.results.find(served, output, Model.fidelity_curve, metric=asked.metric, fill=asked.fill)
     points = await call.deadline.wait(finding)
 
     def answer() -> Response:
-        return answer_json(describe_fidelity_curve(served, output, query, points))
+        curve = [describe(FidelityPointInfo, one, r2=one.fidelity.r2, mae=one.fidelity.mae) for one in points]
+        windows, name = len(served.model.reference), served.model.outputs[output]
+        head = describe_span(served)
+        return answer_json(describe(FidelityCurve, asked, **head, output=name, reference_windows=windows, curve=curve))
 
     cost = LIST_ENTRY * len(points)
     return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
-
-
-def _select(topology: Topology, query: TopologyQuery) -> Topology:
-    """What the query wants to see of a network.
-
-    Raises:
-        DataError: it names a node that does not exist.
-    """
-    part = topology.upstream()
-    try:
-        return part if query.through is None else part.through(query.through, only_kept=query.pruned)
-    except UnknownNameError as error:
-        raise invalid_value("through", f"must be the id of a node: {error}") from error

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.what_if import DEFAULT_POINTS, Curve
 from kanmodel.model import Model
-from service.operations.alternative import (
-    Plan,
-    Reading,
-    WindowsAnswer,
-    WindowsRequest,
-    answer,
-    read_features,
-    read_steps,
-)
+from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
-from service.operations.route import MODEL, Call, operation
 from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
@@ -67,24 +57,20 @@ class WhatIfResponse(WindowsAnswer):
     curves: Annotated[list[list[ResponseCurve]], about("By instance, then by feature in the order of the request.")]
 
 
-@operation("POST", f"{MODEL}:whatif", "alternatives", "explain", WhatIfResponse, body=WhatIfRequest)
-async def what_if(call: Call) -> Response:
+@question("whatif", WhatIfResponse, WhatIfRequest)
+def what_if(reading: Reading[WhatIfRequest]) -> Plan:
     """Forecasts each instance with one feature changed and everything else as given: a curve per feature.
 
     Every number is what `:predict` returns for the changed window, up to rounding.
     """
-    return await answer(call, WhatIfRequest, _make_plan)
-
-
-def _make_plan(reading: Reading[WhatIfRequest]) -> Plan:
-    """One forecast for each window, feature and point; holds the curves, and the changed windows of one of them."""
     asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
     most = reading.call.parts.settings.max_points
     shift = None if asked.shift is None else (asked.shift.from_, asked.shift.to, asked.shift.points)
     points = DEFAULT_POINTS if shift is None else shift[2]
     if points > most and shift is not None:
         raise invalid_value("shift.points", f"must be at most {most} (max_points), but is {points}", "limit_exceeded")
-    features, steps = read_features(asked.features, config), read_steps(asked.steps, config)
+    features, steps = read_range(asked.features, asked.steps, config)
+    # Held: the curves, and the changed windows of one of them.
     n_forecasts = len(windows) * len(features) * points
     n_bytes = n_forecasts * (N_ARRAYS * HELD_NUMBER_BYTES + 8 * len(config.outputs))
 
