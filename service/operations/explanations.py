@@ -14,7 +14,6 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.computing import pause, pausing
 from kanmodel.data import Array
 from kanmodel.explain import attribution
-from kanmodel.explain.attribution import LedgerOptions, Segments
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.paths.path import LedgerLayer
@@ -179,8 +178,8 @@ class ExplainQuestion:
     detail: Detail
     baseline: Baseline | ReferenceBaselines
     groups: Groups  # empty where none are summed
-    segments: Segments  # likewise
-    options: LedgerOptions = field(default_factory=LedgerOptions)  # accuracy of the ledgers
+    segments: attribution.Segments  # likewise
+    options: attribution.LedgerOptions = field(default_factory=attribution.LedgerOptions)  # accuracy of the ledgers
     effects: bool = False
     as_list: bool = True  # whether the request has a list of outputs, and so the answer
     receipt: bool = False
@@ -233,12 +232,8 @@ async def compute_explanations(
 ) -> AsyncGenerator[Progress, None]:
     """Yields explanations as they become ready, until the deadline or until the consumer stops.
 
-    All but ``objects`` are encoded too; `kept` is what the consumer holds, as in `estimate_explanations`.
-
-    Raises:
-        DataError: they would take more memory than explanations may.
-        DeadlineError: the deadline has passed.
-        OverloadedError: too many requests wait. Otherwise as `explain_part`.
+    All but ``objects`` are encoded too; `kept` is what the consumer holds, as in `estimate_explanations`. Raises
+    `DataError` if they would take more memory than explanations may, and as `Executor.run` and `explain_part`.
     """
     work, encoded = parts.work, kept != "objects"
     with work.claim("explanation", estimate_explanations(question, kept)) as held:
@@ -273,11 +268,8 @@ def explain_part(
 ) -> Progress:
     """The explanations of up to `PART_WINDOWS` windows from number `first`, by window and then by output.
 
-    Before each pause, `tell` is called with the number of explanations computed so far.
-
-    Raises:
-        NonFiniteError: an explanation is not finite.
-        IncompleteError: an explanation is far from complete.
+    Before each pause, `tell` is called with the number of explanations computed so far. Raises `NonFiniteError` or
+    `IncompleteError` if one is not finite, or far from complete.
     """
     model, n_outputs = question.served.model, len(question.outputs)
     windows = question.windows[first : first + PART_WINDOWS]

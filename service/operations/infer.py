@@ -260,7 +260,7 @@ def read_inference(
     asked = request.parameters or InferParameters()
     summed = parse_groups({"groups": asked.groups, "segments": asked.segments}, limits, "parameters.")
     groups, segments = read_groups(summed, model)
-    outputs = _choose_outputs(request.outputs or (), asked, is_grouped=bool(groups or segments))
+    outputs = _choose_outputs(request, asked, is_grouped=bool(groups or segments))
     is_explained = outputs.keys() - {"predictions"}
     baseline, numbers = read_baseline(asked.baseline if is_explained else None, model), range(len(model.outputs))
     question = ExplainQuestion(served, windows, warnings, tuple(numbers), asked.detail, baseline, groups, segments)
@@ -361,12 +361,10 @@ def _read_json(tensor: InferInput, path: str) -> Array:
     return values.reshape(tensor.shape)
 
 
-def _choose_outputs(
-    asked: Sequence[InferOutputRequest], parameters: InferParameters, is_grouped: bool
-) -> dict[OutputName, bool]:
+def _choose_outputs(request: InferRequest, parameters: InferParameters, is_grouped: bool) -> dict[OutputName, bool]:
     """The requested outputs, and whether each is binary."""
     explain, binary, chosen = parameters.explain, parameters.binary_data_output, dict[OutputName, bool]()
-    for number, wanted in enumerate(asked):
+    for number, wanted in enumerate(request.outputs or ()):
         place = f"outputs[{number}].name"
         if wanted.name in chosen:
             raise invalid_value(place, "is given twice")
@@ -434,10 +432,7 @@ def _answer(
     predictions: Array,
     explanations: Sequence[Explanation],
 ) -> Response:
-    """A response of JSON, or of JSON followed by those of the wanted tensors that are binary.
-
-    Predictions are (n, n_outputs), original units; explanations, by window and then by output, may be empty.
-    """
+    """JSON, then the binary tensors. Predictions are (n, n_outputs); explanations, by window, then output, or none."""
     served = question.served
     by_group = [one["contributions_by_group"].values() for one in explanations if "contributions_by_group" in one]
     lists: dict[str, list[Any]] = {
