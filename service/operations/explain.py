@@ -320,8 +320,7 @@ def find_versions() -> LibraryVersions:
 
 def hash_windows(windows: Array) -> InputHash:
     """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
-    data = np.asarray(windows, "<f8").tobytes()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "shape": list(windows.shape)}
+    return {"sha256": hashlib.sha256(np.asarray(windows, "<f8").tobytes()).hexdigest(), "shape": list(windows.shape)}
 
 
 @operation(

@@ -6,11 +6,9 @@ from typing import Annotated, NotRequired
 from fastapi import Response
 
 from kanmodel.data import Array
-from service.models.registry import Served
 from service.operations.members import Answer, about, head_of
 from service.operations.route import MODEL, Call, operation
-from service.operations.windows import NO_WARNINGS, RangeWarnings, Warned, Windows, check_values
-from service.settings import Settings
+from service.operations.windows import NO_WARNINGS, Warned, Windows, check_values
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
 from service.wire.json import answer_json
@@ -36,15 +34,6 @@ class PredictResponse(Answer, Warned):
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
 
 
-def read_prediction(body: bytes, served: Served, settings: Settings) -> tuple[Array, RangeWarnings]:
-    """The windows, (n, lookback, n_features) in original units, and their warnings; raises `DataError`."""
-    document = parse_windows(body, find_limits(served.model, settings))
-    if document.keys() - _FORMS:
-        validate_request(PredictRequest, document, unread=_FORMS)
-    windows, paths = read_windows(document, served.model, settings.max_windows)
-    return windows, check_values(windows, paths, served)
-
-
 @operation("POST", f"{MODEL}:predict", "predictions", "read", PredictResponse, body=PredictRequest)
 async def predict(call: Call) -> Response:
     """Forecasts every output for each instance, in original units."""
@@ -53,7 +42,11 @@ async def predict(call: Call) -> Response:
     def read() -> Array:
         nonlocal warnings
         with span("parse"):
-            windows, warnings = read_prediction(body, served, parts.settings)
+            document = parse_windows(body, find_limits(served.model, parts.settings))
+            if document.keys() - _FORMS:
+                validate_request(PredictRequest, document, unread=_FORMS)
+            windows, paths = read_windows(document, served.model, parts.settings.max_windows)
+            warnings = check_values(windows, paths, served)
         return windows
 
     def describe(windows: Array, predictions: Array) -> Response:

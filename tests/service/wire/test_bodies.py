@@ -248,13 +248,13 @@ def test_large_bodies_are_parsed_off_the_event_loop(serve, folder, monkeypatch):
     from service.operations import predict as predictions
 
     threads = {}
-    read = predictions.read_prediction
+    parse = predictions.parse_windows
 
     def record(body, *arguments):
         threads[len(body) > LARGE] = threading.current_thread().name
-        return read(body, *arguments)
+        return parse(body, *arguments)
 
-    monkeypatch.setattr(predictions, "read_prediction", record)
+    monkeypatch.setattr(predictions, "parse_windows", record)
     with serve(models=folder / "two.safetensors") as client:
         for body in (b"{}", fill(*ATTACKS["NaN at the end of one window"][0])[:-1] + b" " * 8 + b"}"):
             answer = client.post("/v1/models/two:predict", content=body[:TWO], headers=JSON)
