@@ -72,14 +72,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         n_bytes=settings.max_work_bytes,
     )
     work = Executor(bounds, counted)
-    parts = Parts(
-        settings,
-        registry,
-        GlobalResults(settings.cached_results, work, registry.defaults),
-        work,
-        Answers(settings.cached_answers, registry.index),
-        counted,
-    )
+    results = GlobalResults(settings.cached_results, work, registry.defaults)
+    parts = Parts(settings, registry, results, work, Answers(settings.cached_answers, registry.index), counted)
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",

@@ -38,21 +38,16 @@ TAGS = {
     "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",
     "health": "Whether the process lives, and whether it can answer.",
 }
-_HEADERS = {
-    "X-Request-Id": {
-        "description": "Id of the request: its own `X-Request-Id`, else the trace id of its `traceparent`, else a "
-        "new one.",
-        "schema": {"type": "string"},
-    },
-    "ETag": {
-        "description": "Name of this answer, by its bytes. Sent back as `If-None-Match`, it gets 304 while it is "
-        "the same.",
-        "schema": {"type": "string"},
-    },
-    "Retry-After": {
-        "description": "Seconds after which the same request may be answered.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
+_HEADERS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "X-Request-Id": (
+        {"type": "string"},
+        "Id of the request: its own `X-Request-Id`, else the trace id of its `traceparent`, else a new one.",
+    ),
+    "ETag": (
+        {"type": "string"},
+        "Name of this answer, by its bytes. Sent back as `If-None-Match`, it gets 304 while it is the same.",
+    ),
+    "Retry-After": ({"type": "integer", "minimum": 1}, "Seconds after which the same request may be answered."),
 }
 _DESCRIPTIONS = {
     304: "The answer is the one that `If-None-Match` names.",
@@ -132,11 +127,6 @@ _LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 _LINKED_BODIES = {("predict", "explain"): {"requestBody": "$request.body"}}
 
 
-def describe_unreadiness() -> dict[str, Any]:
-    """The error of a service that is not ready."""
-    return _describe_error(503, "UnreadyResponse", {"live": True, "ready": False})
-
-
 def describe_api(app: FastAPI) -> dict[str, Any]:
     """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
     if app.openapi_schema is None:
@@ -159,8 +149,9 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
                 schemas.pop(getattr(query, "__name__", ""), None)
         components["securitySchemes"] = {"key": SCHEME}
         unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
-        errors = {_component_of(status): _describe_error(status) for status in _ERROR_EXAMPLES}
-        components |= {"headers": _HEADERS, "responses": {_component_of(304): unchanged, **errors}}
+        errors = {_component_of(status): describe_error_answer(status) for status in _ERROR_EXAMPLES}
+        headers = {name: {"description": text, "schema": schema} for name, (schema, text) in _HEADERS.items()}
+        components |= {"headers": headers, "responses": {_component_of(304): unchanged, **errors}}
         document["security"] = [{"key": []}, {}]  # the service may want no key
         _tidy(components)
         _tidy(document["paths"])
@@ -216,16 +207,13 @@ def _component_of(status: int) -> str:
     return title_of(status).replace(" ", "")
 
 
-def _describe_error(
-    status: int, schema: str = "ErrorResponse", more: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def describe_error_answer(status: int, schema: str = "ErrorResponse", **more: Any) -> dict[str, Any]:
     """An error answer, whose example has more members in the schema of some operation."""
     code, message = _ERROR_EXAMPLES[status]
-    example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **(more or {})}
+    example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **more}
     media = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
-    content = {JSON: media, PROBLEM: media}
-    headers = _refer("X-Request-Id", "Retry-After") if status in (429, 503) else _refer("X-Request-Id")
-    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": content}
+    headers = _refer("X-Request-Id", *(["Retry-After"] if status in (429, 503) else []))
+    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": {JSON: media, PROBLEM: media}}
 
 
 def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:

@@ -47,12 +47,9 @@ def ablate(reading: Reading[AblateRequest]) -> Plan:
     def find(model: Model) -> dict[str, Any]:
         found = model.ablate(windows, model.outputs[reading.output], **vars(rule))
         pairs = zip(found.predictions.tolist(), found.ablated_predictions.tolist(), strict=True)
-        return {
-            "rule": describe_rule(found.rule),
-            "fidelity": describe(FidelityInfo, found.fidelity),
-            "edges": Count(kept=found.n_kept, total=found.n_edges),
-            "ablations": [AblationInfo(prediction=full, ablated_prediction=ablated) for full, ablated in pairs],
-        }
+        ablations = [AblationInfo(prediction=full, ablated_prediction=ablated) for full, ablated in pairs]
+        edges, fidelity = Count(kept=found.n_kept, total=found.n_edges), describe(FidelityInfo, found.fidelity)
+        return {"rule": describe_rule(found.rule), "fidelity": fidelity, "edges": edges, "ablations": ablations}
 
     n_forecasts = 2 * len(windows)  # held, with the scaled windows
     return Plan(n_forecasts, n_forecasts * HELD_NUMBER_BYTES + 2 * int(windows.nbytes), find, rule)

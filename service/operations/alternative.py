@@ -43,14 +43,9 @@ Asked = TypeVar("Asked", bound=WindowsRequest)
 
 @dataclass(frozen=True)
 class Reading(Generic[Asked]):
-    """A request whose windows and output are read.
+    """A request that is read: `document` is its JSON, `asked` the same, validated, apart from arrays.
 
-    Attributes:
-        call: the request.
-        document: its JSON.
-        asked: the same, validated, apart from arrays.
-        windows: (n, lookback, n_features), original units.
-        output: index of the output.
+    Its windows are (n, lookback, n_features), in original units, and `output` is an index.
     """
 
     call: Call

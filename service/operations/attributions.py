@@ -128,14 +128,12 @@ def describe_attributions(
     served: Served, importance: Importance, agreements: Sequence[Agreement] | None = None
 ) -> AttributionsResponse:
     """The table for one output, with the agreement of the baselines if requested."""
-    head: dict[str, Any] = {**describe_span(served)}
-    head["reference"] = {**head["reference"], "seed": SEED, "confidence": CONFIDENCE}
-    steps = [
-        {"mean_abs_contribution": value, "interval": list(importance.steps.bounds(step))}
-        for step, value in enumerate(importance.steps.value.tolist())
-    ]
+    head, of_steps = describe_span(served), importance.steps
+    given: dict[str, Any] = {**head, "reference": {**head["reference"], "seed": SEED, "confidence": CONFIDENCE}}
+    values = enumerate(of_steps.value.tolist())
+    steps = [StepImportance(mean_abs_contribution=value, interval=list(of_steps.bounds(n))) for n, value in values]
     baselines = None if agreements is None else [describe(BaselineAgreement, one) for one in agreements]
-    return describe(AttributionsResponse, importance, **head, steps=steps, baselines=baselines)
+    return describe(AttributionsResponse, importance, **given, steps=steps, baselines=baselines)
 
 
 _PICTURE = {SVG: "The features as bars with their intervals, shares and verdicts."}

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
 from kanmodel.show.style import STYLE
-from service.document import describe_unreadiness
+from service.document import describe_error_answer
 from service.models.registry import Registry
 from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model
@@ -76,7 +76,8 @@ async def get_server_health(call: Call) -> Response:
     return answer_json(ServerHealth(live=True, ready=call.parts.registry.ready))
 
 
-_UNREADY: dict[int | str, Any] = {503: {**describe_unreadiness(), "model": UnreadyResponse}}
+_ANSWER = describe_error_answer(503, "UnreadyResponse", live=True, ready=False)
+_UNREADY: dict[int | str, Any] = {503: {**_ANSWER, "model": UnreadyResponse}}
 
 
 @operation("GET", "/v2/health/ready", "health", None, ServerHealth, responses=_UNREADY)
@@ -123,16 +124,10 @@ PLOT_STYLE = """:where(.plot) {
 # The hash sources of style elements in a Content-Security-Policy (CSP 3, section 2.3.1).
 _STYLES = [f"'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'" for style in (STYLE, PLOT_STYLE)]
 # Only its own files and the API; of inline styles only those of the drawings and the charts.
-POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        f"style-src 'self' {' '.join(_STYLES)}",
-        "img-src 'self' blob:",  # a picture that is being converted to PNG; no script runs in an image
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
+POLICY = (
+    f"default-src 'self'; style-src 'self' {' '.join(_STYLES)}; "
+    "img-src 'self' blob:; "  # a picture that is being converted to PNG; no script runs in an image
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,

@@ -204,18 +204,10 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
         cells[config.recurrent.cell] = describe(RecurrentInfo, config.recurrent, readout=config.readout)
     front = _describe_layers(config.front) if config.front else None
     architecture = describe(Architecture, config, front=front, head=_describe_layers(config.head), **cells)
-    of_served: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
-    of_model = {"metrics": dict(model.metrics), "provenance": describe(ProvenanceInfo, model.provenance)}
-    return describe(
-        ModelInfo,
-        config,
-        **(of_served | of_model),
-        state="ready",
-        ready=True,
-        versions=list(map(_summarise_version, entries)),
-        architecture=architecture,
-        reference_windows=len(model.reference),
-    )
+    given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
+    given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
+    given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
+    return describe(ModelInfo, config, **given, provenance=describe(ProvenanceInfo, model.provenance))
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, cast
 
 from fastapi import Response
 from pydantic import Field
@@ -125,14 +125,11 @@ async def _change(
     """
     _refuse_off(call)
     if call.parts.settings.is_shared:
-        message = (
-            "with several processes (workers, or the engine ray) models cannot be loaded or unloaded over HTTP: change "
-            "the folder, which each process scans (poll_seconds)"
-        )
-        raise RequestError(message, code="not_supported")
+        reason = "with several processes (workers, or the engine ray) models cannot be loaded or unloaded over HTTP: "
+        advice = "change the folder, which each process scans (poll_seconds)"
+        raise RequestError(reason + advice, code="not_supported")
     await _read(call, cls)
-    name = call.path_params["model"]
-    watch: Watch = call.app.state.watch
+    name, watch = call.path_params["model"], cast(Watch, call.app.state.watch)
     changing = asyncio.ensure_future(watch.apply(partial(change, call.parts.registry, name)))
     await call.deadline.wait(asyncio.shield(changing))
     call.state.model = name
