@@ -1,13 +1,10 @@
 """The application: settings in, an app out; nothing is built before."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any, get_args
 
@@ -21,7 +18,25 @@ from starlette.routing import Route
 from service.document import describe_api
 from service.models.registry import Registry, State
 from service.models.watching import Watch, share_memory
-from service.operations import health
+from service.operations import (
+    ablate,
+    attributions,
+    compare,
+    comparison,
+    counterfactual,
+    edges,
+    explain,
+    formula,
+    health,
+    infer,
+    models,
+    predict,
+    reference,
+    report,
+    repository,
+    topology,
+    what_if,
+)
 from service.operations.route import Parts, routes_of
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
@@ -42,9 +57,9 @@ CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent",
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-ON_WINDOWS = ("predict", "explain", "what_if", "counterfactual", "ablate", "compare")
-ON_MODELS = ("models", "reference", "attributions", "topology", "edges", "report", "comparison", "formula")
-OPERATIONS = (*ON_WINDOWS, *ON_MODELS, "infer", "repository", "health")  # in the order of the routes and the document
+_ON_WINDOWS = (predict, explain, what_if, counterfactual, ablate, compare)
+_ON_MODELS = (models, reference, attributions, topology, edges, report, comparison, formula)
+OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 
 
 def create_app(settings: Settings, replica: str = "") -> FastAPI:
@@ -101,8 +116,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
-    modules = [import_module(f"service.operations.{name}") for name in OPERATIONS]
-    app.router.routes += [route for module in modules for route in routes_of(module)]
+    app.router.routes += [route for module in OPERATIONS for route in routes_of(module)]
     # The page's relative addresses need the folder.
     for path, to in (("/", "docs"), ("/explorer", "explorer/")):
         app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))

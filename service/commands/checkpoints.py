@@ -1,7 +1,5 @@
 """Commands on a checkpoint: ``kanscope inspect``, ``formula`` and ``compare`` print, ``prune`` and ``export`` write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path

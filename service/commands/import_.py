@@ -1,7 +1,5 @@
 """``kanscope import``: converts the weights of another library to a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What commands share: options, the check of a path before the work, tables, and JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

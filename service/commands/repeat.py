@@ -1,7 +1,5 @@
 """``kanscope explain --receipt``: asks the question of a saved answer again, and compares the two answers."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """``kanscope serve``: the HTTP service."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``kanscope train``: trains a model on a table, or with ``--from`` fine-tunes a checkpoint."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

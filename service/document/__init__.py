@@ -1,7 +1,5 @@
 """The OpenAPI document: FastAPI's, made exact for client generators, with examples, links and what answers share."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import sys

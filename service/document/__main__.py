@@ -1,7 +1,5 @@
 """The committed OpenAPI document: ``python -m service.document`` writes it, with ``--check`` compares it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

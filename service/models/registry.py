@@ -1,7 +1,5 @@
 """The model registry: all versions of all models with their states, and how they are loaded, replaced and dropped."""
 
-from __future__ import annotations
-
 import logging
 import weakref
 from collections import OrderedDict

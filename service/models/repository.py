@@ -3,8 +3,6 @@
 ``name.safetensors`` is version 1, ``name/version.safetensors`` any one. Names in requests never become paths.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The watcher: polls the model repository for changes and updates the registry while the service runs."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import gc

@@ -1,7 +1,5 @@
 """POST /v1/models/{model}:ablate: forecasts of the pruned network beside those of the full one."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import ConfigDict

@@ -1,7 +1,5 @@
 """What would the forecast be, what would it need, why does it differ: what these questions share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar

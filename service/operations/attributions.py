@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/attributions: the importance of each feature over the reference windows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 

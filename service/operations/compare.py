@@ -1,7 +1,5 @@
 """POST /v1/models/{model}:compare: why two forecasts differ."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field

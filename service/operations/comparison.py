@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/comparison: what has changed from another version or model."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import Response

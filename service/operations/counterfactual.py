@@ -1,7 +1,5 @@
 """POST /v1/models/{model}:counterfactual: the smallest change that makes a forecast another."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StrictFloat

@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/edges and one of them: the functions on the edges of a KAN."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NotRequired

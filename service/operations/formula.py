@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/formula: the head as formulas."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Literal
 

@@ -4,8 +4,6 @@ GET /healthz, /readyz, /v2/health/live and /v2/health/ready. /metrics, for Prome
 `service/explorer` use the public API alone, are not part of the API for which clients are generated.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from base64 import b64encode

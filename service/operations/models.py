@@ -1,7 +1,5 @@
 """GET /v1/models and one of them: its versions, architecture and origin, and whether it is ready."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 

@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/reference and one of them: the windows on which global explanations are computed."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import Response

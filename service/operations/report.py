@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/report: answers to the questions that people ask about the plot of a KAN."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import Response

@@ -1,7 +1,5 @@
 """The model repository extension of the Open Inference Protocol: index, load and unload."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial

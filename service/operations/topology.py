@@ -1,7 +1,5 @@
 """GET /v1/models/{model}/topology and its fidelity: the pruned network as a graph; the pruning rule in requests."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NotRequired
 

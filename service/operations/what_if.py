@@ -1,7 +1,5 @@
 """POST /v1/models/{model}:whatif: forecasts with one feature changed."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from typing_extensions import TypeAliasType, TypedDict

@@ -1,7 +1,5 @@
 """Connections: uvicorn with limits on what a client sends and leaves unread; work that ends with its client."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import deque

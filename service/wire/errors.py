@@ -14,8 +14,6 @@ kanmodel.errors.UnknownNameError
 Responses have KServe's string ``error`` beside the members of RFC 9457.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Mapping, Sequence

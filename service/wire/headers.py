@@ -3,8 +3,6 @@
 They are read from the raw scope, since Starlette's mapping decodes all of them at each lookup.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import time

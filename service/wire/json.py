@@ -1,7 +1,5 @@
 """JSON answers by orjson, media types, and paths of values in a document, such as ``instances[0][3][2]``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 

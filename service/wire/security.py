@@ -5,8 +5,6 @@ read. Places, bytes and seconds are charged to the owner of a request. Offered k
 messages refer to a key by its name or line, and do not contain it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

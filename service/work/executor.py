@@ -6,8 +6,6 @@ at most one is long, so that a short job waits for neither. At each pause a runn
 continue if any waits, and keeps its thread; explanations also yield to those of the same owner.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from bisect import insort

@@ -5,8 +5,6 @@ the thread of forecasts, and runs as soon as that is free, together with everyth
 request is also parsed and answered there: each hand-over to a thread costs as much as parsing a request.
 """
 
-from __future__ import annotations
-
 import asyncio
 import timeit
 from collections.abc import Callable, Sequence

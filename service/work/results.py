@@ -1,7 +1,5 @@
 """Global results: computed once (single flight), off the event loop, and cached."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
