@@ -164,7 +164,7 @@ def ray_server(variant: Variant) -> Iterator[int]:
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(variant.haproxy))  # for the nodes, which inherit it
     from ray.cluster_utils import Cluster
 
-    from service.engines import LOOPBACK
+    from service.batch import LOOPBACK
 
     node = {"num_cpus": variant.cores, "node_ip_address": LOOPBACK}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
