@@ -97,7 +97,7 @@ function byApart(a, b) {
 }
 
 /**
- * @param {Schemas["ComparisonInfo"]} comparison
+ * @param {Schemas["ForecastComparison"]} comparison
  * @param {import("./app.js").Page} page
  * @param {string[]} names
  */
