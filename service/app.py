@@ -37,7 +37,7 @@ from service.operations import (
     topology,
     what_if,
 )
-from service.operations.route import Parts, routes_of
+from service.operations.route import Dispatch, Parts, routes_of
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
@@ -106,6 +106,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
+    routes = [route for module in OPERATIONS for route in routes_of(module)]
+    app.add_middleware(Dispatch, routes)
     app.add_middleware(Access, work.claim, keys, settings)
     if origins:
         app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
@@ -116,7 +118,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
-    app.router.routes += [route for module in OPERATIONS for route in routes_of(module)]
+    app.router.routes += routes
     # The page's relative addresses need the folder.
     for path, to in (("/", "docs"), ("/explorer", "explorer/")):
         app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))
