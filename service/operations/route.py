@@ -157,7 +157,8 @@ class OperationRoute(APIRoute):
         self._loads = stated.loads and self.of_model and scope != "admin"
         self.takes_timeout = self._loads or (self.of_model and scope == "admin")
         self.query = stated.query or (VersionQuery if self.of_model and not self.is_v2 else Closed)
-        self._no_query = self.query()
+        self._no_query, members = self.query(), self.query.model_fields
+        self._has_version, self._has_format = "version" in members, "format" in members
         statuses = {406, 421, 431, 500, 503, 400 if self.is_v2 else 422}
         statuses |= {401, 403, 429} if scope else set()
         statuses |= {404} if self.of_model else set()
@@ -220,14 +221,14 @@ class OperationRoute(APIRoute):
         if self.stated.place is not None:
             names = self.stated.place.model_fields
             call.place = _validate(self.stated.place, {name: call.path_params[name] for name in names})
-        version = call.path_params.get("version") if self.is_v2 else getattr(call.query, "version", None)
+        version = call.path_params.get("version") if self.is_v2 else call.query.version if self._has_version else None
         if self._loads:
             served = call.served = await call.load(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = served.name, served.checkpoint
         elif self.of_model and self.stated.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
             call.state.model, call.state.checkpoint = entry.name, entry.checkpoint
-        asked = {"json": JSON, "svg": SVG}.get(getattr(call.query, "format", None) or "")
+        asked = {"json": JSON, "svg": SVG}.get(call.query.format or "") if self._has_format else None
         if asked or self.stated.media_types:
             call.media_type = asked or call.choose_media_type(self.stated.media_types)
         return await self.handler(call)

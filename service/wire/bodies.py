@@ -70,11 +70,10 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
     if encoding is not None and encoding.strip().lower() != "identity":
         message = "the body must not be compressed, so there must be no Content-Encoding"
         raise RequestError(message, headers={"Accept-Encoding": "identity"}, code="unsupported_encoding")
-    message = f"the body is larger than {settings.max_body_bytes} bytes (max_body_bytes)"
-    too_large = RequestError(message, code="body_too_large")
+    most = settings.max_body_bytes
     length = find_header(request.scope, b"content-length") or ""
-    if length.isdecimal() and int(length) > settings.max_body_bytes:
-        raise too_large
+    if length.isdecimal() and int(length) > most:
+        raise _too_large(most)
     chunks: list[bytes] = []
     n_bytes = n_held = 0
     is_whole = False
@@ -89,8 +88,8 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
                 chunks.append(received.get("body", b""))
                 is_whole = not received.get("more_body", False)
                 n_bytes += len(chunks[-1])
-                if n_bytes > settings.max_body_bytes:
-                    raise too_large
+                if n_bytes > most:
+                    raise _too_large(most)
                 if n_bytes > max(n_held, LARGE):
                     held.grow(2 * (n_bytes - n_held))  # the chunks, and the joined copy
                     n_held = n_bytes
@@ -98,6 +97,10 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
         message = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
         raise RequestError(message, code="body_timeout") from None
     return b"".join(chunks)
+
+
+def _too_large(most: int) -> RequestError:
+    return RequestError(f"the body is larger than {most} bytes (max_body_bytes)", code="body_too_large")
 
 
 @dataclass(frozen=True)
