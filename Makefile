@@ -26,7 +26,7 @@ ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder
 without = $(addprefix --ignore=tests/,$(1))
-test: .venv/dev .venv/clients/ready # install, and run the tests of five minutes; ONLY=kanmodel for those of one folder
+test: .venv/dev .venv/clients/ready # install, and run the quick tests; ONLY=kanmodel for those of one folder
 ifneq ($(ONLY),)
 	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
 else
