@@ -33,8 +33,11 @@ class Closed(BaseModel):
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for name in data if isinstance(data, dict) else ():
             if name not in known:
-                context = {"name": name, "names": ", ".join(known)}
-                raise PydanticCustomError("unknown_name", "is unknown; expected one of {names}", context)
+                context = {
+                    "name": name,
+                    "names": f"expected one of {', '.join(known)}" if known else "none is expected",
+                }
+                raise PydanticCustomError("unknown_name", "is unknown; {names}", context)
         return data
 
 

@@ -149,3 +149,11 @@ def test_other_methods_are_refused(service):
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str((FOLDER / "app.js").stat().st_size)
     assert service.post("/explorer/app.js", {}).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v2"])
+def test_a_query_is_refused_where_none_is_expected(service, path):
+    """An operation without parameters refuses a query, naming its member."""
+    answer = service.get(path, params={"x": "1"})
+    assert answer.status_code == (400 if path == "/v2" else 422)
+    assert answer.json()["error"] == "x is unknown; none is expected"
