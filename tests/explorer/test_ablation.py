@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
 
 MODEL = "/v1/models/nyc-weather"
 EDGE = 'g.edge[data-source="lstm:7"][data-target="head:1:3"]'

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs
 import pytest
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 MODEL = "/v1/models/nyc-weather"
 WINDOW = "window=ref:100"
 

@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 HERE = "/v1/models/m"
 POINTS = re.compile(r"[−+]?[\d.]+(?:e[−+]?\d+)?")
 

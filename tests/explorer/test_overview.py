@@ -13,6 +13,8 @@ from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 MODEL = "/v1/models/nyc-weather"
 SHOWN = "forecast?model=nyc-weather&window=ref:100"
 WINDOW = Path(__file__).parents[2] / "tests" / "examples" / "window.json"

@@ -10,6 +10,8 @@ from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 MODEL = "/v1/models/nyc-weather"
 
 

@@ -19,6 +19,8 @@ from playwright.sync_api import expect
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.chain import Network
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 MODEL = "/v1/models/nyc-weather"
 NAME = "a_sensor_with_a_very_long_name_that_goes_on_and_on_for_ever_{}"
 DARK = {"color_scheme": "dark"}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 MODEL = "/v1/models/nyc-weather"
 SHOWN = "forecast?model=nyc-weather&window=ref:100"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}

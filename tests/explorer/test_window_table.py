@@ -14,6 +14,8 @@ from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 LOOKBACK = 6
 NAMES = ["f0", "f1", "f2", "f3"]
 

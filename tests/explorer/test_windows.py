@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+
 MODEL = "/v1/models/nyc-weather"
 WINDOW = Path(__file__).parents[2] / "tests" / "examples" / "window.json"
 
