@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from service.document import describe_api
@@ -42,7 +43,7 @@ from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
-from service.wire.errors import install_error_handlers
+from service.wire.errors import answer_http_error
 from service.wire.security import Access, load_keys, load_origins
 from service.work.budget import Bounds
 from service.work.cache import Answers
@@ -114,7 +115,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     log = RequestLog(settings)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log)
-    install_error_handlers(app)
+    app.add_exception_handler(HTTPException, answer_http_error)
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")

@@ -12,7 +12,7 @@ from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from service.operations.members import Answer, Output, about, head_of
-from service.operations.route import MODEL, Call, OperationRoute, operation
+from service.operations.route import MODEL, Call, Operation, OperationRoute
 from service.operations.windows import RangeWarnings, Warned, Windows, warn_of_range
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
@@ -83,7 +83,7 @@ def question(
             return await _answer(call, cls, make_plan, may_load)
 
         handler.__name__, handler.__doc__ = make_plan.__name__, make_plan.__doc__
-        return operation("POST", f"{MODEL}:{name}", "alternatives", "explain", kind, body=cls)(handler)
+        return Operation("POST", f"{MODEL}:{name}", "alternatives", "explain", kind, body=cls)(handler)
 
     return declare
 

@@ -12,13 +12,12 @@ from kanmodel.explain import curves
 from kanmodel.explain.curves import Edge
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
-from kanmodel.model import Model
 from kanmodel.show.edge import draw_edge
 from service.models.registry import Served
 from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
-from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule
+from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule, find_topology
 from service.wire.errors import invalid_value
 from service.wire.json import SVG, answer_json, answer_svg
 from service.work.jobs import EDGE_FORMULAS, estimate_curves
@@ -223,5 +222,4 @@ async def _get_topology(call: Call) -> Topology:
     query, most = call.query, call.parts.settings.max_points
     if query.points > most:
         raise invalid_value("points", f"must be at most {most} (max_points), but is {query.points}", "limit_exceeded")
-    rule = query.rule(call.served.model)
-    return await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.topology, **vars(rule)))
+    return await find_topology(call)

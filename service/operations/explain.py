@@ -26,7 +26,7 @@ from service.models.registry import Served
 from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
 from service.operations.members import Answer, Checkpoint, Closed, about, describe, head_of
 from service.operations.predict import Predictions
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import Warned, Windows, check_values
 from service.settings import Settings
 from service.telemetry.observation import span
@@ -323,7 +323,7 @@ def hash_windows(windows: Array) -> InputHash:
     return {"sha256": hashlib.sha256(np.asarray(windows, "<f8").tobytes()).hexdigest(), "shape": list(windows.shape)}
 
 
-@operation(
+@Operation(
     "POST",
     f"{MODEL}:explain",
     "explanations",

@@ -21,7 +21,7 @@ from service.document import describe_error_answer
 from service.models.registry import Registry
 from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model
-from service.operations.route import Call, operation
+from service.operations.route import Call, Operation
 from service.wire.errors import ErrorResponse, NotReadyError, answer_body, describe_error
 from service.wire.headers import find_header
 from service.wire.json import answer_json
@@ -54,13 +54,13 @@ class UnreadyResponse(ErrorResponse):
     ready: Annotated[Literal[False], about("Always false.")]
 
 
-@operation("GET", "/healthz", "health", None, Health)
+@Operation("GET", "/healthz", "health", None, Health)
 async def get_health(call: Call) -> Response:
     """Liveness: the process answers."""
     return answer_json(Health(status="ok"))
 
 
-@operation("GET", "/readyz", "health", None, Readiness)
+@Operation("GET", "/readyz", "health", None, Readiness)
 async def get_readiness(call: Call) -> Response:
     """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     _refuse_unready(call.parts.registry)
@@ -68,7 +68,7 @@ async def get_readiness(call: Call) -> Response:
     return answer_json(Readiness(ready=True, models=summaries))
 
 
-@operation("GET", "/v2/health/live", "health", None, ServerHealth)
+@Operation("GET", "/v2/health/live", "health", None, ServerHealth)
 async def get_server_health(call: Call) -> Response:
     """Liveness of the process, and whether a model answers."""
     return answer_json(ServerHealth(live=True, ready=call.parts.registry.ready))
@@ -78,7 +78,7 @@ _ANSWER = describe_error_answer(503, "UnreadyResponse", live=True, ready=False)
 _UNREADY: dict[int | str, Any] = {503: {**_ANSWER, "model": UnreadyResponse}}
 
 
-@operation("GET", "/v2/health/ready", "health", None, ServerHealth, responses=_UNREADY)
+@Operation("GET", "/v2/health/ready", "health", None, ServerHealth, responses=_UNREADY)
 async def get_server_readiness(call: Call) -> Response:
     """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     try:
@@ -96,7 +96,7 @@ def _refuse_unready(registry: Registry) -> None:
         raise NotReadyError("the service is not ready", problems)
 
 
-@operation("GET", "/metrics", "health", "metrics", None, media_types=(), is_documented=False)
+@Operation("GET", "/metrics", "health", "metrics", None, media_types=(), is_documented=False)
 async def get_metrics(call: Call) -> Response:
     """All metrics of this process."""
     accept = find_header(call.scope, b"accept") or ""

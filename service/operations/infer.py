@@ -22,7 +22,7 @@ from service.operations.explain import BaselineName, read_baseline
 from service.operations.explanations import ExplainQuestion, Explanation, compute_explanations
 from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness
-from service.operations.route import MODEL_V2, VERSION_V2, Call, operation
+from service.operations.route import MODEL_V2, VERSION_V2, Call, Operation
 from service.operations.windows import check_values
 from service.settings import Settings
 from service.telemetry.observation import span
@@ -89,7 +89,7 @@ class ModelMetadata(TypedDict):
     parameters: ModelMetadataParameters
 
 
-@operation("GET", "/v2", "inference", "read", ServerMetadata)
+@Operation("GET", "/v2", "inference", "read", ServerMetadata)
 async def get_server_metadata(call: Call) -> Response:
     """The name and version of the service, and the protocol extensions that it supports."""
     extensions = ["binary_tensor_data", "parameters"]
@@ -97,7 +97,7 @@ async def get_server_metadata(call: Call) -> Response:
     return answer_json(ServerMetadata(name="kanscope", version=version("kanscope"), extensions=extensions))
 
 
-@operation("GET", MODEL_V2, "inference", "read", ModelMetadata, also=VERSION_V2)
+@Operation("GET", MODEL_V2, "inference", "read", ModelMetadata, also=VERSION_V2)
 async def get_model_metadata(call: Call) -> Response:
     """Describes the tensors of a model, and the names along their last axes.
 
@@ -121,7 +121,7 @@ async def get_model_metadata(call: Call) -> Response:
     return answer_json(metadata)
 
 
-@operation("GET", f"{MODEL_V2}/ready", "inference", "read", ModelReadiness, also=f"{VERSION_V2}/ready", loads=False)
+@Operation("GET", f"{MODEL_V2}/ready", "inference", "read", ModelReadiness, also=f"{VERSION_V2}/ready", loads=False)
 async def get_model_readiness_v2(call: Call) -> Response:
     """Readiness of a model; one that is not ready answers 503."""
     return answer_json(ModelReadiness(name=call.state.model, ready=True))
@@ -254,7 +254,7 @@ def read_inference(
     if isinstance(inputs, list) and len(inputs) > n_features:  # before each is validated: there is room for a million
         message = f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}"
         raise invalid_value("inputs", message)
-    request = validate_request(InferRequest, document, unread=())
+    request = validate_request(InferRequest, document)
     windows, paths = read_tensors(request.inputs, body[length:], model, settings.max_windows)
     warnings = check_values(windows, paths, served)
     asked = request.parameters or InferParameters()
@@ -381,7 +381,7 @@ def _choose_outputs(request: InferRequest, parameters: InferParameters, is_group
     return chosen or dict.fromkeys(usual, binary)
 
 
-@operation(
+@Operation(
     "POST",
     f"{MODEL_V2}/infer",
     "inference",

@@ -12,7 +12,7 @@ from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, Readout
 from kanmodel.network.functions import ACTIVATIONS
 from service.models.registry import Entry, Served, State, choose_default
 from service.operations.members import Checkpoint, Name, Version, about, describe
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import MODEL, Call, Operation
 from service.wire.json import answer_json
 
 ReadoutOf = Annotated[
@@ -229,20 +229,20 @@ def _describe_layer(layer: LayerConfig) -> LayerInfo:
     return {"basis": basis, "base_activation": layer.base, "before": [step.kind for step in layer.before]}
 
 
-@operation("GET", "/v1/models", "models", "read", ModelList)
+@Operation("GET", "/v1/models", "models", "read", ModelList)
 async def list_models(call: Call) -> Response:
     """Lists the models and their versions, with the state of each and the reason of a failure."""
     index = call.parts.registry.index()
     return answer_json(ModelList(models=list(index), details=list(map(summarise_model, index.values()))))
 
 
-@operation("GET", MODEL, "models", "read", ModelInfo)
+@Operation("GET", MODEL, "models", "read", ModelInfo)
 async def get_model(call: Call) -> Response:
     """Describes a model: features with units and ranges, outputs, architecture, training metrics."""
     return answer_json(describe_model(call.served, call.parts.registry.index().get(call.served.name, ())))
 
 
-@operation("GET", f"{MODEL}/ready", "models", "read", ModelReadiness, loads=False)
+@Operation("GET", f"{MODEL}/ready", "models", "read", ModelReadiness, loads=False)
 async def get_model_readiness(call: Call) -> Response:
     """Readiness of a model; one that is not ready answers 503."""
     return answer_json(ModelReadiness(name=call.state.model, ready=True))

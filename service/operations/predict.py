@@ -7,7 +7,7 @@ from fastapi import Response
 
 from kanmodel.data import Array
 from service.operations.members import Answer, about, head_of
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import NO_WARNINGS, Warned, Windows, check_values
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
@@ -34,7 +34,7 @@ class PredictResponse(Answer, Warned):
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
 
 
-@operation("POST", f"{MODEL}:predict", "predictions", "read", PredictResponse, body=PredictRequest)
+@Operation("POST", f"{MODEL}:predict", "predictions", "read", PredictResponse, body=PredictRequest)
 async def predict(call: Call) -> Response:
     """Forecasts every output for each instance, in original units."""
     parts, served, warnings = call.parts, call.served, NO_WARNINGS

@@ -9,7 +9,7 @@ from kanmodel.data import Array
 from kanmodel.model import Model, Reference
 from service.models.registry import Served
 from service.operations.members import Answer, Closed, OutputQuery, about, describe, head_of
-from service.operations.route import MODEL, Call, operation
+from service.operations.route import MODEL, Call, Operation
 from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
 from service.wire.windows import read_output
@@ -124,7 +124,7 @@ def _describe_row(served: Served, index: int, contributions: Array | None) -> Re
     return describe(ReferenceRow, None, **label, prediction=prediction, contributions=added, newest=newest)
 
 
-@operation("GET", f"{MODEL}/reference", "models", "explain", ReferenceList, query=ReferencesQuery, is_cached=True)
+@Operation("GET", f"{MODEL}/reference", "models", "explain", ReferenceList, query=ReferencesQuery, is_cached=True)
 async def list_reference_windows(call: Call) -> Response:
     """Lists the windows that global explanations are computed on, with times, forecasts and actual values.
 
@@ -151,7 +151,7 @@ async def list_reference_windows(call: Call) -> Response:
     return await call.parts.work.run(describe_rows, "explanation", cost, deadline=call.deadline)
 
 
-@operation(
+@Operation(
     "GET", f"{MODEL}/reference/{{index}}", "models", "explain", ReferenceWindow, place=ReferencePath, is_cached=True
 )
 async def get_reference_window(call: Call) -> Response:

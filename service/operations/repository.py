@@ -13,7 +13,7 @@ from kanmodel.errors import CheckpointError
 from service.models.registry import Entry, Registry, State
 from service.models.watching import Watch
 from service.operations.members import Closed, Name, Version, about, describe
-from service.operations.route import OF_A_MODEL, Call, operation
+from service.operations.route import OF_A_MODEL, Call, Operation
 from service.wire.bodies import Limits, parse_object, read_body, validate_request
 from service.wire.errors import RequestError
 from service.wire.json import JSON, answer_json
@@ -73,7 +73,7 @@ def describe_entry(entry: Entry) -> RepositoryEntry:
 Entries = list[RepositoryEntry]
 
 
-@operation("POST", f"{REPOSITORY}/index", "repository", "admin", Entries, body=IndexRequest)
+@Operation("POST", f"{REPOSITORY}/index", "repository", "admin", Entries, body=IndexRequest)
 async def list_repository(call: Call) -> Response:
     """Lists every version of every model, with its state and the reason of a failure."""
     _refuse_off(call)
@@ -82,7 +82,7 @@ async def list_repository(call: Call) -> Response:
     return answer_json([describe_entry(entry) for entry in entries if entry.state == "ready" or not asked.ready])
 
 
-@operation("POST", f"{REPOSITORY}{OF_A_MODEL}/load", "repository", "admin", Entries, body=LoadRequest)
+@Operation("POST", f"{REPOSITORY}{OF_A_MODEL}/load", "repository", "admin", Entries, body=LoadRequest)
 async def load_model(call: Call) -> Response:
     """Loads new and changed files of a model, also after unload, and answers once they are served.
 
@@ -100,7 +100,7 @@ async def load_model(call: Call) -> Response:
     return answer_json(list(map(describe_entry, entries)))
 
 
-@operation("POST", f"{REPOSITORY}{OF_A_MODEL}/unload", "repository", "admin", Entries, body=UnloadRequest)
+@Operation("POST", f"{REPOSITORY}{OF_A_MODEL}/unload", "repository", "admin", Entries, body=UnloadRequest)
 async def unload_model(call: Call) -> Response:
     """Takes every version of a model out of service until it is loaded again; its files stay.
 
@@ -142,6 +142,6 @@ async def _read(call: Call, cls: type[Body]) -> Body:
         limits = Limits(parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
 
         def read() -> Body:
-            return validate_request(cls, parse_object(body, limits) if body else {}, unread=())
+            return validate_request(cls, parse_object(body, limits) if body else {})
 
         return await parts.work.run(read, "explanation", PARSED_BYTE * len(body))

@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,9 +21,10 @@ from service.operations.members import Closed, VersionQuery
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
+from service.wire.bodies import validate_request
 from service.wire.connections import while_connected
-from service.wire.errors import RequestError, answer_exception, invalid_members, invalid_value
-from service.wire.headers import choose_media_type, find_header
+from service.wire.errors import RequestError, answer_exception, invalid_value
+from service.wire.headers import choose_media_type, find_header, path_of
 from service.wire.json import JSON, SVG
 from service.wire.security import KeyScope
 from service.wire.windows import read_output
@@ -133,9 +133,6 @@ class Operation:
         return OperationRoute(self, handler)
 
 
-operation = Operation  # where it decorates
-
-
 def result(
     path: str, tag: str, answer: Any, query: type[Closed], beside: Mapping[str, str] | None = None, **more: Any
 ) -> Operation:
@@ -179,15 +176,13 @@ class OperationRoute(APIRoute):
             include_in_schema=stated.is_documented,
         )
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or refuses it."""
-        if not self.takes(scope["method"]):
-            return await super().handle(scope, receive, send)  # 405
         call = Call(scope, receive)
         try:
             response = await self._answer(call)
         except Exception as error:
-            response = await answer_exception(call, error)
+            response = answer_exception(call, error)
         await response(scope, receive, send)
 
     def takes(self, method: str) -> bool:
@@ -217,10 +212,12 @@ class OperationRoute(APIRoute):
 
     async def _compute(self, call: Call) -> Response:
         """Reads everything but the body, and calls the handler."""
-        call.query = _validate(self.query, self._list_query(call)) if call.scope["query_string"] else self._no_query
+        call.query = (
+            validate_request(self.query, self._list_query(call)) if call.scope["query_string"] else self._no_query
+        )
         if self.stated.place is not None:
             names = self.stated.place.model_fields
-            call.place = _validate(self.stated.place, {name: call.path_params[name] for name in names})
+            call.place = validate_request(self.stated.place, {name: call.path_params[name] for name in names})
         version = call.path_params.get("version") if self.is_v2 else call.query.version if self._has_version else None
         if self._loads:
             served = call.served = await call.load(call.path_params["model"], version)
@@ -252,11 +249,11 @@ class Dispatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
         if scope["type"] == "http":
-            path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+            path, method = path_of(scope), scope["method"]
             for route in self._routes:
                 if route.takes(method) and (found := route.path_regex.match(path)) is not None:
                     scope["route"], scope["path_params"] = route, found.groupdict()
-                    return await route.handle(scope, receive, send)
+                    return await route.answer(scope, receive, send)
         await self._app(scope, receive, send)
 
 
@@ -268,13 +265,6 @@ def routes_of(module: ModuleType) -> list[OperationRoute]:
             second = replace(route.stated, path=route.stated.also or "", is_documented=False)
             routes += [route, OperationRoute(second, route.handler)] if second.path else [route]
     return routes
-
-
-def _validate(cls: type[Closed], given: Mapping[str, Any]) -> Closed:
-    try:
-        return cls.model_validate(given)
-    except ValidationError as error:
-        raise invalid_members(error.errors(include_url=False, include_input=False)) from None
 
 
 def _read_deadline(call: Call) -> Deadline:

@@ -272,6 +272,12 @@ def describe_topology(served: Served, topology: Topology, part: Topology, pruned
     return {"directed": True, "multigraph": False, "graph": graph, "nodes": nodes, "edges": edges}
 
 
+async def find_topology(call: Call) -> Topology:
+    """The topology of the query's output and pruning rule."""
+    rule = vars(call.query.rule(call.served.model))
+    return await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.topology, **rule))
+
+
 def _count(kept: list[bool]) -> Count:
     return {"kept": sum(kept), "total": len(kept)}
 
@@ -287,8 +293,7 @@ async def get_topology(call: Call) -> Response:
     Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
     """
     served, query, is_drawn = call.served, call.query, call.media_type == SVG
-    finding = call.parts.results.find(served, call.output, Model.topology, **vars(query.rule(served.model)))
-    topology = await call.deadline.wait(finding)
+    topology = await find_topology(call)
     part = topology.upstream()
     if query.through is not None:
         try:

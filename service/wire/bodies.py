@@ -282,7 +282,7 @@ def _refuse_repeated(value: Any, parts: tuple[str | int, ...] = ()) -> None:
             _refuse_repeated(item, (*parts, key))
 
 
-def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
+def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str] = ()) -> Small:
     """Validates the members of a request, or raises DataError; those `unread`, read elsewhere, keep their defaults."""
     small = {name: value for name, value in document.items() if name not in unread}
     try:

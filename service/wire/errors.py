@@ -20,8 +20,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Literal, get_args
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import Request, Response
 from pydantic import Field
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
@@ -33,7 +32,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel import errors as core
 from kanmodel.data import N_LISTED
 from kanmodel.errors import MAX_MESSAGE, DataError, Problem, shorten
-from service.wire.headers import find_header, takes_problems
+from service.wire.headers import find_header, path_of, takes_problems
 from service.wire.json import JSON, PROBLEM, answer_json, format_path
 
 logger = logging.getLogger(__name__)
@@ -144,7 +143,6 @@ CAUSES: dict[type[Exception], ErrorCode] = {
     core.CheckpointError: "internal_error",
     core.UnreadableModelError: "internal_error",  # raised by imports, which the service does not do
     core.ExportError: "internal_error",  # likewise by exports
-    RequestValidationError: "invalid_value",
     ClientDisconnect: "client_gone",  # nobody reads the response, but it is not a failure of the service
 }
 
@@ -205,20 +203,13 @@ class ErrorResponse(TypedDict):
     request_id: Annotated[str, Field(description="Id of the request, also in the header `X-Request-Id`.")]
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Installs handlers so that every error has the one schema; `Observation` answers unexpected exceptions."""
-    for cls in CAUSES:
-        app.add_exception_handler(cls, answer_exception)
-    app.add_exception_handler(HTTPException, answer_http_error)
-
-
 async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
     """Sends an error from a middleware, where the app's exception handlers do not apply."""
     await answer_error(Request(scope), error)(scope, receive, send)
 
 
-async def answer_exception(request: Request, error: Exception) -> Response:
-    """The response to a known error; re-raises any other."""
+def answer_exception(request: Request, error: Exception) -> Response:
+    """The response to a known error; re-raises any other, which `Observation` answers."""
     if find_code(error) is None:
         raise error
     return answer_error(request, error)
@@ -253,8 +244,7 @@ def answer_error(request: Request, error: Exception) -> Response:
     body = describe_error(error, request.state.request_id)
     if body["code"] == "internal_error":
         logger.error("request %s failed", request.state.request_id, exc_info=error)
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    if path.startswith("/v2") and (body["status"] == 422 or body["code"] == "output_not_found"):
+    if path_of(request.scope).startswith("/v2") and (body["status"] == 422 or body["code"] == "output_not_found"):
         body |= {"status": 400, "title": title_of(400)}
     return answer_body(request, body, error.headers if isinstance(error, RequestError) else None)
 
@@ -270,8 +260,6 @@ def describe_error(error: Exception, request_id: str) -> ErrorResponse:
     code = find_code(error) or "internal_error"
     if code == "internal_error":
         return error_body(500, code, "internal error", request_id)
-    if isinstance(error, RequestValidationError):
-        error = invalid_members(error.errors())
     return error_body(STATUSES[code], code, str(error), request_id, getattr(error, "problems", ()))
 
 

@@ -44,6 +44,12 @@ def disregard_long(scope: Scope) -> None:
         ]
 
 
+def path_of(scope: Scope) -> str:
+    """The path of a request, without that under which a proxy serves the app."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def address_of(scope: Scope) -> str:
     """The client's IP address: a proxy's, if there is one in front; empty if unknown."""
     client = scope.get("client")

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kanmodel.errors import ConfigError
 from service.settings import Settings
 from service.wire.errors import RequestError, send_error
-from service.wire.headers import address_of, disregard_long
+from service.wire.headers import address_of, disregard_long, path_of
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class Access:
         scope["state"]["caller"] = caller
         if caller.key is not None:
             scope["state"]["client"] = caller.key.name
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         OWNER.set(owner_of(address_of(scope)) if caller.key is None else caller.key.name)
         try:
             # Known keys are not counted by address: all clients of a proxy have the same.
