@@ -201,6 +201,7 @@ def test_sigterm_ends_a_restart(start_workers):
         process.popen.send_signal(signal.SIGHUP)
         poll(lambda: children_of(process.popen.pid) - before)
         (new,) = children_of(process.popen.pid) - before
+        poll(lambda: b"spawn_main" in Path(f"/proc/{new}/cmdline").read_bytes())  # until then vfork holds its parent
         os.kill(new, signal.SIGSTOP)
         begun = time.monotonic()
         process.popen.send_signal(signal.SIGTERM)
