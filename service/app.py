@@ -10,11 +10,14 @@ from typing import Any, get_args
 
 import torch
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from service.document import describe_api
 from service.models.registry import Registry, State
@@ -107,15 +110,16 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
-    routes = [route for module in OPERATIONS for route in routes_of(module)]
-    app.add_middleware(Dispatch, routes)
-    app.add_middleware(Access, work.claim, keys, settings)
-    if origins:
-        app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     log = RequestLog(settings)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
-    app.add_middleware(Observation, parts.metrics, log)
     app.add_exception_handler(HTTPException, answer_http_error)
+    routes = [route for module in OPERATIONS for route in routes_of(module)]
+    # In place of FastAPI's stack: a request to an operation passes none of it, and others what they need.
+    others = ExceptionMiddleware(AsyncExitStackMiddleware(app.router), app.exception_handlers)
+    access: ASGIApp = Access(Dispatch(others, routes), work.claim, keys, settings)
+    if origins:
+        access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
+    app.middleware_stack = Observation(access, parts.metrics, log)
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")

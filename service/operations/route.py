@@ -192,7 +192,7 @@ class OperationRoute(APIRoute):
     async def _answer(self, call: Call) -> Response:
         """The answer, from the cache where it is there: it then depends on the checkpoint and the query alone."""
         if self.stated.scope is not None:
-            call.state.caller.require(self.stated.scope)
+            call.scope["state"]["caller"].require(self.stated.scope)
         call.deadline = _read_deadline(call)
         if not self.stated.is_cached:
             return await self._compute(call)
@@ -221,10 +221,10 @@ class OperationRoute(APIRoute):
         version = call.path_params.get("version") if self.is_v2 else call.query.version if self._has_version else None
         if self._loads:
             served = call.served = await call.load(call.path_params["model"], version)
-            call.state.model, call.state.checkpoint = served.name, served.checkpoint
+            call.scope["state"].update(model=served.name, checkpoint=served.checkpoint)
         elif self.of_model and self.stated.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
-            call.state.model, call.state.checkpoint = entry.name, entry.checkpoint
+            call.scope["state"].update(model=entry.name, checkpoint=entry.checkpoint)
         asked = {"json": JSON, "svg": SVG}.get(call.query.format or "") if self._has_format else None
         if asked or self.stated.media_types:
             call.media_type = asked or call.choose_media_type(self.stated.media_types)

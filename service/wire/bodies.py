@@ -189,7 +189,9 @@ def _refuse_counts(data: bytes, limits: Limits) -> None:
 
 
 def _count(data: bytes, byte: str) -> int:
-    """Counts a byte; faster than `bytes.count`, and without the GIL."""
+    """Counts a byte: in large data faster than `bytes.count`, and without the GIL."""
+    if len(data) <= LARGE:
+        return data.count(byte.encode())
     return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord(byte)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,11 +41,11 @@ class Share:
         self.small = limit // 8
         self.largest = limit - reserved * self.small
         self.taken = 0
-        self._held: Counter[Owner] = Counter()
+        self._held: dict[Owner, int] = {}
 
     def held_by(self, owner: Owner) -> int:
         """What an owner holds."""
-        return self._held[owner]
+        return self._held.get(owner, 0)
 
     def has_room(self, owner: Owner, amount: int = 1) -> bool:
         """Whether an owner may take an amount now."""
@@ -56,9 +55,10 @@ class Share:
     def take(self, owner: Owner, amount: int = 1) -> None:
         """Takes an amount, for which there must be room; a negative amount is given back."""
         self.taken += amount
-        self._held[owner] += amount
-        if not self._held[owner]:
-            del self._held[owner]
+        if held := self.held_by(owner) + amount:
+            self._held[owner] = held
+        else:
+            self._held.pop(owner, None)
 
 
 class Claim:
