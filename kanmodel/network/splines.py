@@ -88,7 +88,7 @@ class PiecewisePolynomial:
         self.inverse_width = in_rows(torch.where(width > 0, 1 / width, 0), grid)  # (n_rows,)
         self.table = in_rows(_polynomials(grid.double(), coef.double(), order), coef)  # (n_rows, k+1, n_out)
         self._rows = self.table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
-        self._powers = torch.arange(order + 1)
+        self._powers = torch.arange(order + 1)[:, None]
 
     def sums(self, x: Tensor) -> Tensor:
         """Sums over the inputs, (batch, n_in) -> (batch, n_out); not differentiable."""
@@ -98,9 +98,9 @@ class PiecewisePolynomial:
         powers = [torch.ones_like(u), u]
         while len(powers) <= self.order:
             powers.append(powers[-1] * u)
-        weights = torch.stack(powers[: self.order + 1], dim=2).flatten(1)  # (batch, n_in * (k+1))
-        rows = (interval.unsqueeze(2) * (self.order + 1) + self._powers).flatten()
-        starts = torch.arange(x.shape[0]) * weights.shape[1]
+        weights = torch.stack(powers[: self.order + 1], dim=1).flatten(1)  # (batch, (k+1) * n_in)
+        rows = torch.add(self._powers, interval.unsqueeze(1), alpha=self.order + 1).flatten()
+        starts = torch.arange(0, len(rows), weights.shape[1])
         return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
 
     def edges(self, x: Tensor) -> Tensor:
@@ -121,7 +121,8 @@ class PiecewisePolynomial:
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The interval of each position, as a row of the table, and the position in it: two of (batch, n_in)."""
-        interval = (x >= self.knots).sum(0) + self.first
+        beyond = torch.ge(x, self.knots, out=x.new_empty(len(self.knots), *x.shape))  # as bool it is not vectorised
+        interval = beyond.sum(0).long() + self.first
         return interval, (x - self.start.take(interval)) * self.inverse_width.take(interval)
 
 
