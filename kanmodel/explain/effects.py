@@ -28,10 +28,11 @@ Pairs are taken from all features, and screened so that the cost is bounded:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations, islice, product
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -46,9 +47,12 @@ from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_basel
 from kanmodel.explain.bootstrap import Bootstrap
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.structure import connected_features
+from kanmodel.network.chain import FrozenNetwork, apply_output_function, reduce_steps
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.recurrent import count_gates
 
-FORECASTS = 256  # windows per batch of forecasts
+BATCH_BYTES = 1 << 20  # of the gates of a batch of changed windows, so that they stay in the processor's cache
+BATCH_WINDOWS = 1 << 12  # most changed windows of a batch
 N_WINDOWS = 64  # of the screening
 N_FEATURES = 24
 N_PAIRS = 10
@@ -116,9 +120,13 @@ def measure_effects(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
+    of_parts = np.zeros((len(parts), *model.config.window_shape), dtype=bool)
+    for number, part in enumerate(parts):
+        of_parts[number, part.steps, part.features] = True
+    cells, live = torch.from_numpy(of_parts), torch.tensor(connected_features(model.network, output))
     of_baselines = []
     for start in scaled_baselines(model, baseline):
-        batches = [_ablate(model, batch, start, output, parts) for batch in torch.split(windows, BATCH)]
+        batches = [_ablate(model, batch, start, output, cells, live) for batch in torch.split(windows, BATCH)]
         of_baselines.append(np.concatenate(batches, axis=1))
     removed, alone = np.mean(of_baselines, axis=0) * float(model.scaling.output_scale[output])
     refuse_non_finite_outputs(removed)
@@ -138,37 +146,101 @@ def forecast_without(model: LoadedModel, windows: Tensor, output: int, gone: NDA
     return forecasts
 
 
-def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, parts: Sequence[Part]) -> Array:
-    """`removed` and `alone` against one baseline (lookback, n_features), (2, n, n_parts), model units."""
+def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, parts: Tensor, live: Tensor) -> Array:
+    """`removed` and `alone` against one baseline (lookback, n_features), (2, n, n_parts), model units.
+
+    `parts` are the cells of each part, (n_parts, lookback, n_features), bool.
+    """
     n, starts = len(windows), start.expand_as(windows)
-    cells = [(slice(None), part.steps, list(part.features)) for part in parts]
     # Forecasts of one window in batches of different sizes may differ by rounding, so features without any effect are
-    # found from the connections of the network, not by comparing forecasts.
-    moves = (windows != start) & torch.tensor(connected_features(model.network, output))
-    moving = torch.stack([moves[part].flatten(1).any(dim=1) for part in cells], dim=1).numpy()  # (n, n_parts)
-    acting = np.flatnonzero(moving.any(axis=0)).tolist()
+    # found from the connections of the network, the `live` ones, not by comparing forecasts.
+    moves = (windows != start) & live
+    moving = moves.flatten(1).float() @ parts.flatten(1).float().T > 0  # (n, n_parts)
+    acting = moving.any(dim=0).nonzero().flatten()
+    acting = acting[_first_steps(parts[acting]).argsort(stable=True)]
 
-    def exchange() -> Iterator[Tensor]:
-        """Yields for each part the windows without it, then the baseline with it, (n, lookback, n_features) each."""
-        for part in (cells[number] for number in acting):
-            for kept, given in ((windows, starts), (starts, windows)):
-                changed = kept.clone()
-                changed[part] = given[part]
-                yield changed
+    effects = torch.zeros(2, n, len(parts), dtype=torch.float64)
+    with torch.inference_mode():
+        ends = model.frozen.forward(torch.cat([windows, start[None]]))
+        forecasts = [ends[:n], ends[n:].expand_as(ends[:n])]
+        forecasts += _exchange(model.frozen, torch.cat([windows, starts]), torch.cat([starts, windows]), parts[acting])
+        whole, changed = torch.cat(forecasts)[:, output].double().view(-1, 2, n).tensor_split([1])
+        effects[:, :, acting] = (whole - changed).permute(1, 2, 0)
+    return np.where(moving, effects * torch.tensor([[[1.0]], [[-1.0]]]), 0.0)
 
-    def forecast(changed: Iterator[Tensor]) -> Array:
-        forecasts = [np.zeros(0)]
-        while some := list(islice(changed, max(FORECASTS // n, 1))):
+
+def _first_steps(parts: Tensor) -> Tensor:
+    """The first step of each part, (n_parts, lookback, n_features) -> (n_parts,)."""
+    return parts.any(dim=2).int().argmax(dim=1)
+
+
+def _exchange(network: FrozenNetwork, kept: Tensor, given: Tensor, parts: Tensor) -> Iterator[Tensor]:
+    """Yields forecasts of n windows with each part from n others, (some parts * n, n_outputs), part by part.
+
+    Windows are (n, lookback, n_features), parts (n_parts, lookback, n_features), in the order of their first steps.
+    """
+    config, starts_late = network.config, not parts[:, 0].any(dim=1).all()
+    resumes = starts_late and config.recurrent is not None and not config.recurrent.bidirectional
+    n_held = config.lookback * max(len(config.features), config.n_steps, config.n_units)  # in all steps
+    n_numbers = max(*count_gates(config), (config.n_units if resumes and config.readout == "last" else n_held) // 4, 1)
+    n_windows = min(BATCH_BYTES // (kept.itemsize * n_numbers), BATCH_WINDOWS)
+    batches = torch.split(parts, max(n_windows // len(kept), 1)) if len(parts) else ()
+    if resumes:
+        yield from _resume(network, kept, given, batches)
+    else:
+        for batch in batches:
             pause()
-            forecasts.append(model.frozen.forward(torch.cat(some))[:, output].double().numpy())
-        return np.concatenate(forecasts)
+            yield network.forward(torch.where(batch[:, None], given, kept).flatten(0, 1))
 
-    ends = forecast(iter([windows, start[None]]))
-    without, only = forecast(exchange()).reshape(len(acting), 2, n).transpose(1, 2, 0)
-    effects = np.zeros((2, n, len(parts)))
-    effects[0][:, acting] = ends[:n, None] - without
-    effects[1][:, acting] = only - ends[n]
-    return np.where(moving, effects, 0.0)
+
+def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """As `_exchange`, for a recurrent network in one direction.
+
+    Until its first changed step, a window has the states of the one that is kept. So only the steps from there on are
+    computed, in a batch that grows from step to step: n columns for the first part, n for the second, and so on.
+    """
+    config, recurrent, n = network.config, network.recurrent, len(kept)
+    assert recurrent is not None
+
+    def add_inputs(steps: Tensor, gates: Tensor) -> None:
+        """Sets gates of the first layer to what steps add to them, (n_features, ...) -> (n_gates, ...)."""
+        columns = steps.flatten(1)
+        if "front" in network.stages:
+            columns = network.stages["front"].forward(columns.T).T
+        recurrent.add_inputs(columns, gates.flatten(1))
+
+    kept, given = (windows.permute(2, 1, 0).contiguous() for windows in (kept, given))  # (n_features, lookback, n)
+    gates_of_kept = kept.new_empty(sum(count_gates(config)[:1]), *kept.shape[1:])
+    add_inputs(kept, gates_of_kept)
+    before = [recurrent.start(n)]  # states of the kept windows before each step, (num_layers, n_states, n_units, n)
+    for batch in batches:
+        pause()
+        firsts, touched = _first_steps(batch).tolist(), batch.any(dim=2).numpy()
+        for step in range(len(before) - 1, firsts[-1]):
+            before.append(recurrent.advance(before[-1].clone(), gates_of_kept[:, step].clone()))
+        gates = kept.new_empty(len(gates_of_kept), len(batch), n)
+        states = kept.new_empty(*before[0].shape[:-1], len(batch), n)
+        outputs = kept.new_empty(1 if config.readout == "last" else config.lookback, config.n_units, len(batch), n)
+        if len(outputs) > 1:
+            for step in range(firsts[-1]):
+                outputs[step] = before[step + 1][-1, 0, :, None]
+        joined = 0
+        for step in range(firsts[0], config.lookback):
+            new, joined = joined, bisect_right(firsts, step)
+            if new < joined:
+                states[..., new:joined, :] = before[step].unsqueeze(-2)
+            changed = np.flatnonzero(touched[:joined, step])
+            if len(changed) < joined:
+                gates[:, :joined] = gates_of_kept[:, step, None]
+            if len(changed):
+                chosen = slice(changed[0], changed[-1] + 1)
+                swapped = torch.where(batch[chosen, step].T.unsqueeze(2), given[:, step, None], kept[:, step, None])
+                add_inputs(swapped, gates[:, chosen])
+            recurrent.advance(states[..., :joined, :].flatten(-2), gates[:, :joined].flatten(1))
+            if len(outputs) > 1 or step == config.lookback - 1:
+                outputs[step - config.lookback, :, :joined] = states[-1, 0, :, :joined]
+        readout = reduce_steps(config, outputs.flatten(2).permute(2, 0, 1)).contiguous()
+        yield apply_output_function(config, network.stages["head"].forward(readout))
 
 
 @dataclass(frozen=True)

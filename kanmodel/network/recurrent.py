@@ -92,10 +92,30 @@ def _gru_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Te
     return torch.stack(states, dim=2)
 
 
+def _lstm_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
+    state, cell = states
+    gates.addmm_(weights.from_state.T, state)
+    i, f, g, o = gates.chunk(4)
+    gates[: 2 * len(state)].sigmoid_()  # i and f
+    cell.mul_(f).addcmul_(i, g.tanh_())
+    torch.mul(o.sigmoid_(), cell.tanh(), out=state)
+
+
+def _gru_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
+    (state,) = states
+    of_state = torch.addmm(weights.state_bias[:, None], weights.from_state.T, state)
+    n_both = 2 * len(state)  # of the reset and the update gate
+    r, z = gates[:n_both].add_(of_state[:n_both]).sigmoid_().chunk(2)
+    candidate = gates[n_both:].addcmul_(r, of_state[n_both:]).tanh_()
+    state.sub_(candidate).mul_(z).add_(candidate)
+
+
 class Kind(NamedTuple):
     """A kind of cell: its gates are blocks of rows in each weight.
 
-    `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size).
+    `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size). `step` makes
+    the states of a layer, (n_states, hidden_size, n), those of the next step, in place, from what its inputs add to the
+    gates, (n_gates * hidden_size, n), which it overwrites: with long rows it is as fast as torch's kernel, or faster.
     """
 
     n_gates: int
@@ -104,11 +124,12 @@ class Kind(NamedTuple):
     gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
     affine: bool  # whether `gates` are an affine map of inputs and state
     tangents: Callable[[GateWeights, Tensor, Tensor, Tensor, bool], Tensor]
+    step: Callable[[GateWeights, Tensor, Tensor], None]
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(4, 2, 1, _lstm_gates, True, _lstm_tangents),
-    "gru": Kind(3, 1, None, _gru_gates, False, _gru_tangents),
+    "lstm": Kind(4, 2, 1, _lstm_gates, True, _lstm_tangents, _lstm_step),
+    "gru": Kind(3, 1, None, _gru_gates, False, _gru_tangents, _gru_step),
 }
 
 
@@ -225,6 +246,25 @@ class FrozenRecurrent:
         (batch, lookback, n_gates * hidden_size), gates in torch's order.
         """
         return self._gates(trace, self.gate_weights)
+
+    def add_inputs(self, inputs: Tensor, gates: Tensor, layer: int = 0) -> None:
+        """Sets gates of a layer in one direction, (n_gates * hidden_size, n), to what its inputs add, (n_in, n)."""
+        (weights,) = self.gate_weights[layer]
+        bias = weights.bias + weights.state_bias if self.has_affine_gates else weights.bias
+        torch.addmm(bias[:, None], weights.from_inputs.T, inputs, out=gates)
+
+    def start(self, n: int) -> Tensor:
+        """States of all layers in one direction before the first step, (num_layers, n_states, hidden_size, n)."""
+        size = self.config.num_layers, self._kind.n_states, self.config.hidden_size, n
+        return self.gate_weights[0][0].bias.new_zeros(size)
+
+    def advance(self, states: Tensor, gates: Tensor) -> Tensor:
+        """Makes such states those of the next step, in place, after `add_inputs` to the first layer's gates."""
+        for layer, (weights,) in enumerate(self.gate_weights):
+            if layer:
+                self.add_inputs(states[layer - 1, 0], gates, layer)
+            self._kind.step(weights, gates, states[layer])
+        return states
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
         """Upper bounds |W| |move| of the moves of affine `gates`, from those of steps and states, not negative."""

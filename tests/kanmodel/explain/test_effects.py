@@ -5,21 +5,24 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from captum.attr import FeatureAblation
 from factories import PROVENANCE, make_chain, make_model, make_windows
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from strategies import networks
 from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
 from kanmodel.data import Feature, Target
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines
-from kanmodel.explain.effects import Part, each_cell, measure_effects, measure_interactions
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines
+from kanmodel.explain.effects import BATCH_WINDOWS, Part, each_cell, each_feature, measure_effects, measure_interactions
 from kanmodel.explain.importance import measure_importance
 from kanmodel.network.bases import BSpline, Line
-from kanmodel.network.chain import Network
+from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, plain_layers
+from kanmodel.network.recurrent import FrozenRecurrent
 
 MODEL = Model(make_model(targets=("a", "b")))
 N_FEATURES, LOOKBACK = len(MODEL.features), MODEL.lookback
@@ -156,24 +159,108 @@ def test_two_features_that_only_act_together():
     assert found.effects.together[0] == pytest.approx([30, 30])
 
 
+@settings(max_examples=examples(60))
+@given(st.data(), networks())
+def test_sharing_steps_changes_nothing(data, network):
+    """In every kind of network the effects of any parts are those of whole forecasts of the changed windows."""
+    config, n = network.config, data.draw(st.integers(1, 3))
+    n_features, seed = len(config.features), data.draw(st.integers(0, 99))
+    output = data.draw(st.integers(0, len(config.outputs) - 1))
+    ends = st.lists(st.integers(0, config.lookback), min_size=2, max_size=2, unique=True).map(sorted)
+    of_features = st.lists(st.integers(0, n_features - 1), min_size=1, unique=True).map(tuple)
+    parts = data.draw(st.lists(st.builds(Part, of_features, ends.map(lambda pair: slice(*pair))), max_size=6))
+    windows = torch.randn(n + 20, *config.window_shape, generator=torch.Generator().manual_seed(seed)).double()
+    model = LoadedModel(network, Reference(windows[n:]), {}, PROVENANCE)
+    windows, start = windows[:n], scaled_baselines(model)[0]
+
+    def forecast(windows):
+        return network(windows)[:, output].detach().numpy()
+
+    expected = np.zeros((2, n, len(parts)))
+    for number, part in enumerate(parts):
+        without, only = windows.clone(), start.repeat(n, 1, 1)
+        without[:, part.steps, part.features] = start[part.steps, part.features]
+        only[:, part.steps, part.features] = windows[:, part.steps, part.features]
+        expected[:, :, number] = forecast(windows) - forecast(without), forecast(only) - forecast(start[None])
+    assume(np.isfinite(expected).all())
+    scale = float(model.scaling.output_scale[output])
+    largest = max(1.0, np.abs(forecast(windows)).max(), np.abs(forecast(start[None])).max())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kanmodel.explain.effects.BATCH_WINDOWS", data.draw(st.sampled_from([1, 4 * n, 1000])))
+        found = measure_effects(model, windows, output, Baseline(), parts)
+    np.testing.assert_allclose(np.stack(found), expected * scale, rtol=1e-9, atol=1e-9 * scale * largest)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ("lstm", {}),
+        ("lstm", {"cell": "gru", "bias": False}),
+        ("lstm", {"num_layers": 2, "readout": "mean"}),
+        ("lstm", {"cell": "gru", "num_layers": 2, "readout": "flatten"}),
+        ("lstm", {"bidirectional": True}),
+        ("front", {"readout": "mean"}),
+        ("flat", {}),
+    ],
+    ids=str,
+)
+@given(seed=st.integers(0, 99))
+def test_effects_are_captums(shape, options, dtype, seed):
+    """`removed` of every feature and of every cell is what Captum's FeatureAblation says of the network."""
+    loaded = tiny(shape, dtype=dtype, **options)
+    windows, start = loaded.to_model_units(make_windows(loaded, 3, seed)), scaled_baselines(loaded)
+    captum = FeatureAblation(lambda x: loaded.network(x)[:, 0])
+    features = torch.arange(windows.shape[2]).expand(1, *windows.shape[1:])
+    spread = float(loaded.output_std[0])
+    for parts, mask in ((each_feature(loaded.config), features), (each_cell(loaded.config), None)):
+        expected = captum.attribute(windows, start, feature_mask=mask) * float(loaded.scaling.output_scale[0])
+        expected = expected.flatten(1).detach().numpy()[:, : len(parts)]  # a feature's is repeated at every step
+        found = measure_effects(loaded, windows, 0, Baseline(), parts).removed
+        np.testing.assert_allclose(found, expected, rtol=0, atol=spread * (1e-12 if dtype == "float64" else 1e-5))
+
+
+def test_a_far_value_costs_the_others_nothing():
+    """Without a feature that is 1e6 standard deviations away the forecast is as exact as any, in float32 too."""
+    loaded, exact = tiny("lstm", dtype="float32"), tiny("lstm", dtype="float64")
+    exact.network.load_state_dict(loaded.network.state_dict())
+    windows = loaded.to_model_units(make_windows(loaded, 2))
+    windows[:, 1, 0] = 1e6
+    found, expected = (
+        measure_effects(model, windows.to(dtype), 0, Baseline(), each_cell(model.config))
+        for model, dtype in ((loaded, torch.float32), (replace(exact), torch.float64))
+    )
+    np.testing.assert_allclose(found.removed, expected.removed, rtol=0, atol=1e-5 * float(loaded.output_std[0]))
+
+
 @pytest.mark.parametrize("n", [1, 3, 65])
-def test_the_number_of_forecasts_is_known_before(n):
-    """At most 2 forecasts for each window, baseline and part are asked for, beside those of window and baseline."""
+def test_the_number_of_forecasts_is_known_before(n, monkeypatch):
+    """At most 2 forecasts for each window, baseline and part are made, beside those of window and baseline."""
     loaded = make_model()
     rows: list[int] = []
-
-    class Counting:
-        def forward(self, x):
-            rows.append(len(x))
-            return frozen.forward(x)
-
-    frozen = loaded.frozen
-    loaded.__dict__["frozen"] = Counting()
+    forward = FrozenLayers.forward
+    monkeypatch.setattr(FrozenLayers, "forward", lambda head, x: (rows.append(len(x)), forward(head, x))[1])
     scaled = loaded.to_model_units(make_windows(loaded, n))
     parts = each_cell(loaded.config)
     measure_effects(loaded, scaled, 0, ReferenceBaselines(2), parts)
     assert sum(rows) - 2 * (n + -(-n // 64)) == 2 * 2 * n * len(parts)
-    assert max(rows) <= 256
+    assert max(rows) <= BATCH_WINDOWS
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "gru"}, {"num_layers": 2}, {"readout": "flatten"}], ids=str)
+def test_cells_share_the_steps_before_them(options, monkeypatch):
+    """A window with one changed cell takes the steps from that cell on: half of all steps for all its cells."""
+    loaded = make_model(lookback=8, **options)
+    steps: list[int] = []
+    advance = FrozenRecurrent.advance
+
+    def count(recurrent, states, gates):
+        steps.append(states.shape[-1])
+        return advance(recurrent, states, gates)
+
+    monkeypatch.setattr(FrozenRecurrent, "advance", count)
+    measure_effects(loaded, loaded.to_model_units(make_windows(loaded, 3)), 0, Baseline(), each_cell(loaded.config))
+    assert sum(steps) == 2 * 3 * (4 * (8 + 7 + 6 + 5 + 4 + 3 + 2 + 1) + 7)  # both effects, and the unchanged windows
 
 
 def test_effects_of_some_windows_are_those_windows():
@@ -184,8 +271,9 @@ def test_effects_of_some_windows_are_those_windows():
     assert MODEL.explain(make_windows(MODEL.loaded, 1)).effects is None
 
 
-def test_it_can_be_ended_between_passes():
+def test_it_can_be_ended_between_passes(monkeypatch):
     """A pause that raises ends the work."""
+    monkeypatch.setattr("kanmodel.explain.effects.BATCH_WINDOWS", 1024)
     calls: list[int] = []
 
     def pause():
