@@ -69,7 +69,7 @@ class Executor:
         """Answers a request for forecasts, which are batched as by `predict`.
 
         A large request is parsed and answered on the thread of forecasts; one that may exceed a batch is parsed on
-        another thread, so that forecasts do not wait for it.
+        another thread, and one that does answered there, so that forecasts do not wait for it.
 
         Raises:
             NonFiniteError: a forecast is not finite.
@@ -80,8 +80,9 @@ class Executor:
         if request.reading.seconds <= jobs.IN_PLACE or n_windows > BATCH_WINDOWS:
             windows = await self.run(request.read, "forecast", request.reading, deadline=deadline)
             describing = request.describing(windows)
-            if describing.seconds <= jobs.IN_PLACE:
-                return request.describe(windows, await self.predict(request.model, windows, deadline))
+            if describing.seconds <= jobs.IN_PLACE or len(windows) > BATCH_WINDOWS:
+                describe = partial(request.describe, windows, await self.predict(request.model, windows, deadline))
+                return await self.run(describe, "forecast", describing, deadline=deadline)
             request, n_windows, n_bytes = replace(request, read=lambda: windows), len(windows), describing.n_bytes
         return await self._forecasts.answer(request, n_windows, n_bytes, deadline)
 

@@ -8,6 +8,7 @@ request is also parsed and answered there: each hand-over to a thread costs as m
 import asyncio
 import timeit
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, repeat
@@ -17,6 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 
 from kanmodel.data import Array
+from kanmodel.errors import NonFiniteError
 from kanmodel.model import Model
 from service.telemetry.observation import span
 from service.work.budget import Budget
@@ -58,13 +60,18 @@ class Forecasts:
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others that wait for the same model; one that arrives alone at once.
 
-        Windows are (n, lookback, n_features), original units; forecasts are (n, n_outputs).
+        More windows than a batch may have are forecast in several, between which other owners have their turn. Windows
+        are (n, lookback, n_features), original units; forecasts are (n, n_outputs).
 
         Raises:
             NonFiniteError: a forecast is not finite.
             DeadlineError: the deadline has passed.
             OverloadedError: too many requests wait.
         """
+        if len(windows) > BATCH_WINDOWS:
+            parts = [windows[first : first + BATCH_WINDOWS] for first in range(0, len(windows), BATCH_WINDOWS)]
+            with suppress(NonFiniteError):  # it would name its place in the part: computed together, it names the right
+                return np.concatenate([await self.predict(model, part, deadline) for part in parts])
         self._n_arrived += 1
         if self._n_arrived == 1:
             asyncio.get_running_loop().call_soon(self._end_iteration)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
+from kanmodel.checkpoint import refuse_non_finite_outputs
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER
@@ -137,7 +138,7 @@ def test_waiting_requests_form_a_batch(monkeypatch):
 
 
 def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
-    """Many waiting requests form several batches, and no request is split."""
+    """Many waiting requests form several batches; one that is larger than a batch is forecast in several."""
     monkeypatch.setattr(forecasts, "BATCH_WINDOWS", 5)
     sizes = (2, 3, 1, 2, 12, 1, 1)
 
@@ -145,7 +146,7 @@ def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
         return await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, n), LATE) for n in sizes))
 
     found = run(scenario, in_place=ON_THREAD)
-    assert batches == [[2, 3], [1, 2], [12], [1, 1]]
+    assert batches == [[2, 3], [1, 2], [5], [1, 1], [5], [2]]
     for n, forecast in zip(sizes, found, strict=True):
         np.testing.assert_allclose(forecast, MODEL.predict(make_windows(MODEL, n)), rtol=1e-12)
 
@@ -216,6 +217,45 @@ def test_each_request_gets_its_own_forecast_in_time(arrivals):
 
     in_place = {"a": 5, "b": 0, "c": 0}
     run(scenario, in_place=in_place, make_thread=VirtualWorker, run=run_virtually, observe=observe)
+
+
+def test_a_large_request_names_its_own_window(monkeypatch):
+    """What is not finite in one of its batches has its place among all windows of the request."""
+    monkeypatch.setattr(forecasts, "BATCH_WINDOWS", 4)
+
+    class Broken:
+        checkpoint = "broken"
+
+        def predict(self, windows):
+            outputs = windows.sum(axis=(1, 2))[:, None]
+            refuse_non_finite_outputs(outputs)
+            return outputs
+
+    windows = np.ones((10, 1, 1))
+    windows[6] = np.inf
+    with pytest.raises(NonFiniteError, match=r"outputs\[6\]"):
+        run(lambda under_test: under_test.predict(Broken(), windows, LATE), in_place={"broken": 0})
+
+
+def test_another_owner_waits_for_a_part_of_a_large_request(monkeypatch):
+    """Between the batches of a large request others have their turn."""
+    monkeypatch.setattr(forecasts, "BATCH_WINDOWS", 4)
+    model = TimedModel("a", 0.02)
+
+    async def scenario(under_test):
+        loop = asyncio.get_running_loop()
+        OWNER.set("greedy")
+        large = asyncio.create_task(under_test.predict(model, np.ones((400, 1, 1)), LATE))
+        await asyncio.sleep(0.001)
+        OWNER.set("other")
+        begun = loop.time()
+        await under_test.predict(model, np.ones((1, 1, 1)), LATE)
+        seconds = loop.time() - begun
+        assert len(await large) == 400
+        return seconds
+
+    seconds = run(scenario, in_place=ON_THREAD, make_thread=VirtualWorker, run=run_virtually)
+    assert seconds <= 3 * 0.02
 
 
 def test_models_take_turns(monkeypatch):
