@@ -51,8 +51,8 @@ from kanmodel.network.chain import FrozenNetwork, apply_output_function, reduce_
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.recurrent import count_gates
 
-BATCH_BYTES = 1 << 20  # of the gates of a batch of changed windows, so that they stay in the processor's cache
-BATCH_WINDOWS = 1 << 12  # most changed windows of a batch
+BATCH_BYTES = 1 << 20  # of gates of a batch of changed windows: they stay in the processor's cache
+BATCH_WINDOWS = 1 << 11  # most changed windows of a batch
 N_WINDOWS = 64  # of the screening
 N_FEATURES = 24
 N_PAIRS = 10
@@ -179,18 +179,18 @@ def _exchange(network: FrozenNetwork, kept: Tensor, given: Tensor, parts: Tensor
 
     Windows are (n, lookback, n_features), parts (n_parts, lookback, n_features), in the order of their first steps.
     """
-    config, starts_late = network.config, not parts[:, 0].any(dim=1).all()
-    resumes = starts_late and config.recurrent is not None and not config.recurrent.bidirectional
-    n_held = config.lookback * max(len(config.features), config.n_steps, config.n_units)  # in all steps
-    n_numbers = max(*count_gates(config), (config.n_units if resumes and config.readout == "last" else n_held) // 4, 1)
+    config, n = network.config, len(kept)
+    n_steps = config.lookback * max(len(config.features), config.n_steps, config.n_units)  # numbers in all steps
+    n_numbers = max(1, *count_gates(config), n_steps // 8, config.n_readout // 2)
     n_windows = min(BATCH_BYTES // (kept.itemsize * n_numbers), BATCH_WINDOWS)
-    batches = torch.split(parts, max(n_windows // len(kept), 1)) if len(parts) else ()
-    if resumes:
+    batches = torch.split(parts, max(n_windows // n, 1)) if len(parts) else ()
+    shares = config.recurrent is not None and not config.recurrent.bidirectional
+    if shares and not parts[:, 0].any(dim=1).all():
         yield from _resume(network, kept, given, batches)
-    else:
-        for batch in batches:
-            pause()
-            yield network.forward(torch.where(batch[:, None], given, kept).flatten(0, 1))
+        return
+    for batch in batches:
+        pause()
+        yield network.forward(torch.where(batch[:, None], given, kept).flatten(0, 1))
 
 
 def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequence[Tensor]) -> Iterator[Tensor]:

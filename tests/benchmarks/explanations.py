@@ -1,4 +1,7 @@
-"""Explanations in process, compared with Captum's Integrated Gradients with 50 steps, which covers only inputs."""
+"""Explanations and effects in process, compared with Captum: Integrated Gradients with 50 steps and FeatureAblation.
+
+Integrated Gradients covers only inputs, and FeatureAblation only `removed`: an effect is `removed` and `alone`.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,21 @@ from functools import partial
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients
+from captum.attr import FeatureAblation, IntegratedGradients
 from table import Row, times_in_turn
+from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, baseline_windows
+from kanmodel.explain.effects import each_cell, each_feature, measure_effects
 
 STEPS = 50
+AT_ONCE = (1, 16, 32, 64)  # of FeatureAblation, whose best is in the row
 
 
 def rows(model: LoadedModel) -> Iterator[Row]:
-    """`explain_windows` of 1 and 32 windows, one torch thread."""
+    """`explain_windows` and `measure_effects` of 1 and 32 windows, one torch thread."""
     torch.set_num_threads(1)
     every = model.reference.windows
     start = model.to_model_units(baseline_windows(model, Baseline()))
@@ -37,5 +43,26 @@ def rows(model: LoadedModel) -> Iterator[Row]:
             f"explain (flow) {n} window{'s' if n > 1 else ''} in process, largest residual {residual:.1e} std",
             f"{np.median(ours) * 1e3:.2f} ms",
             f"{name}: {np.median(best) * 1e3:.2f} ms",
+            f"{np.median(best) / np.median(ours):.1f}x",
+        )
+        yield from ablations(model, windows, start)
+
+
+def ablations(model: LoadedModel, windows: Tensor, start: Tensor) -> Iterator[Row]:
+    """Effects of all features, and of all cells, against a baseline."""
+    captum = FeatureAblation(lambda x: model.network(x)[:, 0])
+    features = torch.arange(windows.shape[2]).expand(1, *windows.shape[1:])
+    for what, parts, mask in (
+        ("features", each_feature(model.config), features),
+        ("cells", each_cell(model.config), None),
+    ):
+        attribute = partial(captum.attribute, windows, start, feature_mask=mask)
+        peers = [partial(attribute, perturbations_per_eval=n) for n in AT_ONCE]
+        ours, *theirs = times_in_turn([partial(measure_effects, model, windows, 0, Baseline(), parts), *peers], 10)
+        n_at_once, best = min(zip(AT_ONCE, theirs, strict=True), key=lambda pair: float(np.median(pair[1])))
+        yield Row(
+            f"effects (removed and alone) of {len(parts)} {what}, {len(windows)} windows in process",
+            f"{np.median(ours) * 1e3:.2f} ms",
+            f"Captum's FeatureAblation (removed), {n_at_once} at once: {np.median(best) * 1e3:.2f} ms",
             f"{np.median(best) / np.median(ours):.1f}x",
         )
