@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from thorough import few_of
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.data import Array, Feature, Target
@@ -20,6 +21,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Cell, DType, LayerConfig, Layers, ModelConfig, Readout, RecurrentConfig
 
 Shape = Literal["lstm", "head", "front", "flat"]
+SHAPES = few_of(("lstm", "head", "front"), ("lstm", "head"), "a front has every step explained, and takes longer")
 PROVENANCE = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
 
 
@@ -172,7 +174,7 @@ def randomise(network: Network) -> None:
     with torch.no_grad():
         for layers in network.stages.values():
             for layer in layers:
-                layer.coef.normal_(std=1.0)
+                layer.coef.normal_(std=0.4)
                 if layer.scale_base is not None:
                     layer.scale_base.normal_(std=0.4)
                 if layer.scale_spline is not None:

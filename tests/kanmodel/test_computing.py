@@ -100,7 +100,7 @@ def test_a_copy_in_another_process_begins_without_results():
 )
 def test_long_questions_pause_and_can_be_ended_at_a_pause(ask):
     """An exception raised by a pause ends the computation; the next request gets the full result."""
-    loaded = make_model("head", n_features=2, n_hidden=2, n_reference=40)
+    loaded = make_model("head", n_features=2, n_hidden=1, n_reference=20)
     model, calls = Model(loaded), []
     with pausing(lambda: calls.append(1)):
         ask(model)

@@ -123,6 +123,7 @@ def test_a_model_is_fine_tuned():
         kanmodel.fine_tune(model, frame.drop(columns="wind"))
 
 
+@pytest.mark.thorough("trains for many epochs")
 def test_a_finer_grid_learns_what_a_coarse_one_cannot():
     """After training on its own grid, a KAN reaches a lower error on a grid four times as fine."""
     rng = np.random.default_rng(0)

@@ -12,9 +12,11 @@ import pytest
 from browsers import CHROMIUM, MISSING
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from thorough import few_of
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "tests/examples/why.ipynb"
+KERNEL = "runs the notebook, which trains a model in a kernel of its own"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def forms_of(notebook):
     ]
 
 
-@pytest.mark.thorough("runs the notebook, which trains a model in a kernel of its own")
+@pytest.mark.thorough(KERNEL)
 def test_the_notebook_runs(executed):
     """Every cell runs; the forecaster beats persistence, and the service's explanation equals the notebook's."""
     outputs = outputs_of(executed)
@@ -69,7 +71,7 @@ def test_the_notebook_runs(executed):
     assert float(of_service) == pytest.approx(float(contribution), rel=1e-2)
 
 
-@pytest.mark.thorough("runs the notebook, which trains a model in a kernel of its own")
+@pytest.mark.thorough(KERNEL)
 def test_the_committed_notebook_is_current(executed, committed):
     """The committed notebook has the outputs of a run, and is small."""
     assert [cell.source for cell in executed.cells] == [cell.source for cell in committed.cells]
@@ -77,17 +79,17 @@ def test_the_committed_notebook_is_current(executed, committed):
     assert NOTEBOOK.stat().st_size < 1e6 and "/home/" not in NOTEBOOK.read_text()
 
 
-def test_displays_run_nothing_and_load_nothing(executed, committed):
+@pytest.mark.parametrize("notebook", few_of(["committed", "executed"], ["committed"], KERNEL))
+def test_displays_run_nothing_and_load_nothing(notebook, request):
     """No display has a script, an event handler or a URL, and each question has a display with its result."""
-    for notebook in (executed, committed):
-        pieces = pieces_of(notebook)
-        assert len(pieces) == 11 and sum("<img" in piece for piece in pieces) == 4
-        for piece in pieces:
-            bare = re.sub(r'src="data:image/svg\+xml;base64,[^"]+"', "", piece)
-            assert not re.search(r"<script|<link|<iframe|<svg|\son\w+=|url\(|@import|href|src=", bare)
+    pieces = pieces_of(request.getfixturevalue(notebook))
+    assert len(pieces) == 11 and sum("<img" in piece for piece in pieces) == 4
+    for piece in pieces:
+        bare = re.sub(r'src="data:image/svg\+xml;base64,[^"]+"', "", piece)
+        assert not re.search(r"<script|<link|<iframe|<svg|\son\w+=|url\(|@import|href|src=", bare)
 
 
-@pytest.mark.thorough("runs the notebook, which trains a model in a kernel of its own")
+@pytest.mark.thorough("exports the notebook and draws it twice")
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_export_shows_all_without_scripts(committed, tmp_path, scheme):

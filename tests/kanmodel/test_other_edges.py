@@ -1,9 +1,12 @@
 """Explanations of edges downstream of a layer norm, and of edges with fixed functions."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
+from thorough import few_of
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
 from kanmodel.data import Feature, Target
@@ -54,7 +57,14 @@ MODELS = {
     "faster_kan": lambda: fast_kan_model("fasterkan_state_dict.pt", "faster_kan"),
     "symbolic": symbolic_model,
 }
-EVERY = pytest.mark.parametrize("name", MODELS)
+EVERY = pytest.mark.parametrize("name", few_of(MODELS, ("fast_kan", "symbolic"), "other functions of the same layers"))
+
+
+@cache
+def measured(name):
+    """A model and its importance."""
+    model = MODELS[name]()
+    return model, measure_importance(model, 0)
 
 
 @EVERY
@@ -84,8 +94,8 @@ def test_saving_and_loading_is_identity(name, tmp_path):
 @EVERY
 def test_the_pruned_network_has_the_stated_fidelity(name):
     """The masked network, as it is and frozen, has the stated R2 against the full model."""
-    model = MODELS[name]()
-    pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(fidelity=0.95))
+    model, importance = measured(name)
+    pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.95))
     pruned = prune_network(model, pruning)
     windows = model.reference.windows
     outputs = pruned(windows)[:, 0].double()
@@ -95,11 +105,11 @@ def test_the_pruned_network_has_the_stated_fidelity(name):
     torch.testing.assert_close(FrozenNetwork(pruned).forward(windows), pruned(windows), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fast_kan", "faster_kan"])
+@pytest.mark.parametrize("name", few_of(["fast_kan", "faster_kan"], ["fast_kan"], "other functions of the same layers"))
 def test_a_layer_norm_connects_all_it_reads(name):
     """Through a layer norm every node depends on all its inputs, so none of them is disconnected."""
-    model = MODELS[name]()
-    topology = build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.5))
+    model, importance = measured(name)
+    topology = build_topology(model, importance, PruningRule(fidelity=0.5))
     assert topology.fidelity.r2 >= 0.5
     assert all(node.kept for node in topology.nodes if node.kind in ("feature", "lstm", "head"))
 
@@ -118,9 +128,9 @@ def test_a_layer_norm_mixes_contributions():
 
 def test_no_threshold_cuts_a_fixed_function():
     """As in pykan, an edge with a symbolic part is kept at any threshold, and is live without other parts."""
-    model = symbolic_model()
+    model, importance = measured("symbolic")
     rule = PruningRule("backward", None, Thresholds(node=-1, edge=1e9, input=-1), "zero")
-    topology = build_topology(model, measure_importance(model, 0), rule)
+    topology = build_topology(model, importance, rule)
     kept = {(edge.layer, edge.i, edge.j) for edge in topology.kan_edges if edge.kept}
     assert kept == {(0, 1, 2), (1, 2, 0)}
     assert not topology.edge("head", 1, 2, 0).masked
@@ -128,8 +138,8 @@ def test_no_threshold_cuts_a_fixed_function():
 
 def test_curves_of_symbolic_edges():
     """Base, spline and symbolic part sum to the edge, and the fixed function is the given one."""
-    model = symbolic_model()
-    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    model, importance = measured("symbolic")
+    topology = build_topology(model, importance, PruningRule())
     edge, plain = (sample_edges(model, [topology.edge("head", 0, 1, j)])[0] for j in (2, 0))
     np.testing.assert_allclose(edge.base + edge.spline + edge.symbolic, edge.y, rtol=0, atol=1e-12)
     np.testing.assert_allclose(edge.symbolic, 0.75 * np.sin(1.5 * edge.x + 0.25) + 0.125, rtol=0, atol=1e-12)
@@ -138,8 +148,8 @@ def test_curves_of_symbolic_edges():
 
 def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
     """The curve is marked as one of the normalised input, equals the library's samples, and has no formula."""
-    model = MODELS["fast_kan"]()
-    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    model, importance = measured("fast_kan")
+    topology = build_topology(model, importance, PruningRule())
     edge = topology.edge("head", 0, 3, 1)
     curve = sample_edges(model, [edge])[0]
     layer = model.network.head[0]

@@ -223,9 +223,10 @@ def test_pictures_of_the_network_and_of_an_edge(model):
     assert len(knots) >= 3
 
 
+@pytest.mark.thorough("draws 900 edges")
 def test_a_large_network_stays_under_a_megabyte():
     """With nearly all edges of a [64, 16, 1] head on 20 features the picture is below 1 MB, and has 300 curves."""
-    model = Model(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=2, n_reference=12, dtype="float32"))
+    model = Model(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=1, n_reference=2, dtype="float32"))
     found = model.topology(metric="contribution", thresholds={"node": 0, "edge": 0, "input": 0})
     assert sum(edge.kept for edge in found.kan_edges) > 900
     picture = picture_of(found)
@@ -468,10 +469,11 @@ def test_groups_that_cannot_be_are_refused_before_anything_is_computed(model, wi
         model.explain(windows, **asked)
 
 
-def test_global_results_state_the_reference_windows(model):
+def test_global_results_state_the_reference_windows():
     """Text and HTML of each global result end with the span of the reference windows, and with what is unlike."""
-    moved = replace(model.config.features[0], min=-1e3, max=1e3)
-    wide = Model(model.loaded.with_config(replace(model.config, features=(moved, *model.config.features[1:]))))
+    loaded = make_model("head", n_features=2, n_hidden=1)
+    first, second = loaded.config.features
+    wide = Model(loaded.with_config(replace(loaded.config, features=(replace(first, min=-1e3, max=1e3), second))))
     edge = wide.topology().kan_edges[0]
     results = [wide.importance(), wide.topology(), wide.report(), wide.formula(), wide.compare(wide)]
     for result in [*results, wide.edge(edge.source, edge.target)]:

@@ -80,6 +80,7 @@ def lengths_of_arch(tmp_path_factory):
         return dict(file)
 
 
+@pytest.mark.thorough("starts a process that imports statsmodels")
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("correlation", CORRELATIONS)
 def test_block_lengths_are_those_of_politis_and_white(lengths_of_arch, n, correlation):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import make_chain, make_model, make_windows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.computing import pausing
 from kanmodel.errors import DataError
@@ -26,6 +27,7 @@ def compare(model, window, against, against_window, output):
     return found
 
 
+@settings(max_examples=examples(25))
 @given(SEEDS, SEEDS, st.integers(0, 1))
 def test_the_parts_sum_to_the_difference(seed, other_seed, output):
     """data + model is the difference of the two forecasts exactly, and so are the features' up to the residual."""
@@ -38,6 +40,7 @@ def test_the_parts_sum_to_the_difference(seed, other_seed, output):
     assert abs(found.model.sum() + found.baseline_shift - found.model_total) <= found.residual + 1e-9
 
 
+@settings(max_examples=examples(25))
 @given(SEEDS, SEEDS)
 def test_exchanging_the_sides_changes_every_sign_exactly(seed, other_seed):
     """Which forecast is called the first decides nothing but the sign, to the last bit."""

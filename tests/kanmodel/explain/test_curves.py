@@ -5,11 +5,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import SHAPES, make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
@@ -17,6 +17,7 @@ from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.topology import build_topology
 
 SPANS = ["support", "reference", "grid"]
+PYKAN = pytest.mark.parametrize("name", few_of(["pykan_head", "constant_input"], ["constant_input"], "a larger model"))
 
 
 @cache
@@ -51,7 +52,7 @@ def what_passes(model, edge):
     return trace.inputs[:, edge.i].numpy(), trace.edges[:, edge.j, edge.i].numpy()
 
 
-@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("span", SPANS)
 def test_parts_sum_to_the_edge(shape, span):
     """For every edge base + spline = y, y is its term in the layer, and the slope is the derivative of y."""
@@ -72,7 +73,7 @@ def test_parts_sum_to_the_edge(shape, span):
         np.testing.assert_allclose(curve.slope, (y(curve.x + step) - y(curve.x - step)) / (2 * step), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
+@PYKAN
 def test_curves_of_pykan(name):
     """Sampled curves pass through pykan's samples of the edge."""
     case, topology = golden(name)
@@ -85,7 +86,7 @@ def test_curves_of_pykan(name):
         np.testing.assert_array_equal(curve.grid, case.model.network.head[edge[0]].grid[edge[1]])
 
 
-@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_support_is_that_of_the_reference_windows(shape):
     """Percentiles, histogram and share outside the grid equal numpy's on the reference inputs of the edge."""
     model, topology = tiny(shape)
@@ -102,7 +103,7 @@ def test_support_is_that_of_the_reference_windows(shape):
         assert support.outside_grid == outside.mean()
 
 
-@pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
+@PYKAN
 def test_outside_grid_of_pykan(name):
     """The share of inputs outside the grid's core equals the count in pykan."""
     case, topology = golden(name)
@@ -255,7 +256,7 @@ def wide(dtype):
 
 
 @pytest.mark.parametrize("span", SPANS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", few_of(["float32", "float64"], ["float32"], "the same in double precision"))
 def test_an_edge_alone_is_as_among_others(dtype, span):
     """Edges sampled together have bitwise the same measurements as each edge alone."""
     model, topology = wide(dtype)

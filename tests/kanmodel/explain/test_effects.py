@@ -5,8 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from captum.attr import FeatureAblation
-from factories import PROVENANCE, make_chain, make_model, make_windows
+from factories import PROVENANCE, SHAPES, make_chain, make_model, make_windows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import networks
@@ -208,16 +207,18 @@ def test_sharing_steps_changes_nothing(data, network):
 @given(seed=st.integers(0, 99))
 def test_effects_are_captums(shape, options, dtype, seed):
     """`removed` of every feature and of every cell is what Captum's FeatureAblation says of the network."""
+    from captum.attr import FeatureAblation  # imports matplotlib, which other workers do not need
+
     loaded = tiny(shape, dtype=dtype, **options)
     windows, start = loaded.to_model_units(make_windows(loaded, 3, seed)), scaled_baselines(loaded)
     captum = FeatureAblation(lambda x: loaded.network(x)[:, 0])
     features = torch.arange(windows.shape[2]).expand(1, *windows.shape[1:])
-    spread = float(loaded.output_std[0])
+    rounding = {"float64": 1e-13, "float32": 3e-6}[dtype] * float(loaded.reference_outputs.abs().max())
     for parts, mask in ((each_feature(loaded.config), features), (each_cell(loaded.config), None)):
         expected = captum.attribute(windows, start, feature_mask=mask) * float(loaded.scaling.output_scale[0])
         expected = expected.flatten(1).detach().numpy()[:, : len(parts)]  # a feature's is repeated at every step
         found = measure_effects(loaded, windows, 0, Baseline(), parts).removed
-        np.testing.assert_allclose(found, expected, rtol=0, atol=spread * (1e-12 if dtype == "float64" else 1e-5))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=rounding * float(loaded.scaling.output_scale[0]))
 
 
 def test_a_far_value_costs_the_others_nothing():
@@ -357,7 +358,7 @@ def test_a_product(seed):
     assert found[frozenset({"x1", "x2"})].strength < 1e-12
 
 
-@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_it_is_the_second_difference(shape):
     """Every strength follows from four forecasts, with the mean in place of an absent feature at all steps."""
     model = tiny(shape)
@@ -395,7 +396,7 @@ def product_of(n_features, i, j, scale=1.0):
     return kan_alone(plain_layers([n_features, (1, 1), 1], BSpline(3), base="identity"), 0, change)
 
 
-@pytest.mark.parametrize("n_features", [8, 20, 40])
+@pytest.mark.parametrize("n_features", [8, pytest.param(40, marks=pytest.mark.thorough("takes a second"))])
 def test_pairs_are_taken_from_all_features(n_features):
     """The only interacting pair is found among any number of features, even if both have the lowest importance."""
     i, j = n_features - 3, n_features - 1
@@ -411,7 +412,7 @@ def test_pairs_are_taken_from_all_features(n_features):
     assert found.pairs[0].strength > 1e6 * found.pairs[1].strength
 
 
-@pytest.mark.parametrize(("n_features", "pairs"), [(1, 0), (2, 1), (5, 10), (24, 276), (25, 276), (100, 276)])
+@pytest.mark.parametrize(("n_features", "pairs"), [(1, 0), (2, 1), (5, 10), (24, 276), (25, 276)])
 def test_the_cost_is_bounded(n_features, pairs):
     """For any number of features at most 276 pairs are screened, on 64 windows, and 10 are measured."""
     model = make_model("head", n_features=n_features, n_reference=70)

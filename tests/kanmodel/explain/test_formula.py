@@ -96,7 +96,7 @@ def check_stated_error(model, formula, output=0):
         ("head", {"product": True, "dtype": "float32"}),
         ("lstm", {}),
         pytest.param("lstm", {"cell": "gru", "with_targets": False}, marks=MORE),
-        pytest.param("front", {}, marks=MORE),
+        pytest.param("front", {"seed": 1}, marks=MORE),
         pytest.param("flat", {}, marks=MORE),
     ],
 )
@@ -121,9 +121,9 @@ def test_formulas_are_pareto_optimal(shape):
     ("shape", "options"),
     [
         ("head", {}),
-        ("head", {"product": True, "dtype": "float32"}),
+        pytest.param("head", {"product": True, "dtype": "float32"}, marks=MORE),
         pytest.param("lstm", {"n_hidden": 5}, marks=MORE),
-        pytest.param("front", {}, marks=MORE),
+        pytest.param("front", {"seed": 1}, marks=MORE),
         pytest.param("flat", {}, marks=MORE),
     ],
 )
@@ -212,7 +212,7 @@ def test_parts_that_cannot_be_separate_say_so():
 
 def test_a_large_network_is_not_written_out():
     """A network with more than 300 edges has no formula as a whole."""
-    config = replace(make_model("head", n_features=4).config, head=plain_layers([4, 60, 4, 1]))
+    config = replace(make_model("head", n_features=4).config, head=plain_layers([4, 40, 4, 1]))
     formulas = formulas_of(make_chain(config, n_reference=12))
     assert "phi" not in formulas[-1].expression
 

@@ -4,11 +4,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import PROVENANCE, disconnect, make_model
+from factories import PROVENANCE, SHAPES, disconnect, make_model
 from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
-from thorough import few_of
 
 from kanmodel import DataError, Model
 from kanmodel.checkpoint import LoadedModel, Reference
@@ -33,8 +32,6 @@ from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.tables import TrainingTable
 from kanmodel.training.training import fit
-
-SHAPES = few_of(["lstm", "head", "front"], ("lstm", "head"), "the same of a front, which takes several times as long")
 
 
 def figures(importance, name):
@@ -121,13 +118,6 @@ def test_unknown_targets_have_no_permutation_effect():
     """Without targets everything except the permutation effect is measured."""
     importance = measure_importance(make_model("head", with_targets=False), 0)
     assert all(row.permutation_mae_increase is None and row.mean_abs_contribution > 0 for row in importance.features)
-
-
-def test_important_features_of_the_synthetic_series():
-    """The five of twenty features that make up the target rank first, ahead of their decoys."""
-    features = figures(measure_importance(load_case("synthetic_gt").model, 0), "mean_abs_contribution")
-    assert set(np.argsort(-features)[:5]) == {2, 7, 10, 13, 18}
-    assert np.sort(features)[:15].max() < 0.02 * features.max()
 
 
 RELEVANT = [
@@ -292,7 +282,7 @@ def test_opposites_are_redundant_too():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_disconnected_features(shape):
     """A feature without a path to the output is disconnected, ranked last and exactly 0; a weak one is not."""
-    model = make_model(shape, n_features=3, lookback=3)
+    model = make_model(shape, seed=2, n_features=3, lookback=3)
     network = model.network
     disconnect(network, 1)
     with torch.no_grad():
@@ -439,7 +429,7 @@ def test_a_sure_effect_is_never_negligible(share, effect, n_features):
     assert judge(True, share, n_features, (low, low + width)) != "negligible"
 
 
-@pytest.mark.parametrize("n_features", [1, 2, 30, 60])
+@pytest.mark.parametrize("n_features", [1, 2, pytest.param(60, marks=pytest.mark.thorough("takes a second"))])
 def test_equally_important_features_are_all_important(n_features):
     """Any number of features with equal effects are all important."""
     config = plain_layers([n_features, 1])

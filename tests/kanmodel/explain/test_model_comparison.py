@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import make_chain, make_model
-from thorough import few_of
+from factories import SHAPES, make_chain, make_model
 
 from kanmodel import DataError, Model, load
 from kanmodel.explain.bootstrap import Bootstrap
@@ -17,10 +16,7 @@ LOADED = make_model(targets=("a", "b"))
 MODEL, OTHER = Model(LOADED), Model(make_chain(LOADED.config, seed=7))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    few_of(["lstm", "head", "front"], ("lstm", "head"), "the same of a front, which takes several times as long"),
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_model_does_not_differ_from_itself(shape):
     """Every difference is exactly 0, and no edge comes or goes."""
     model = Model(make_model(shape))
@@ -65,10 +61,10 @@ def test_a_shifted_edge_alone_differs_in_its_curve():
             assert (edge.curve_difference > 0) == ((edge.stage, edge.layer, edge.i, edge.j) == place)
 
 
-@pytest.mark.parametrize("loaded", [LOADED, make_model("head", 3, product=True, n_reference=128)])
-def test_of_a_pruned_copy_edges_have_only_gone(loaded, tmp_path):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_of_a_pruned_copy_edges_have_only_gone(shape, tmp_path):
     """Edges keep their ids through prune, save and load: none came, and what went is masked in the copy."""
-    model = Model(loaded)
+    model = Model(make_model(shape, 3, product=True, n_features=3, lookback=3, n_reference=128))
     model.prune(fidelity=0.8).save(tmp_path / "small.safetensors")
     small = load(tmp_path / "small.safetensors")
     found, back = small.compare(model, fidelity=1.0), model.compare(small, fidelity=1.0)

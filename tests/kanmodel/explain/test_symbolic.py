@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 
@@ -12,10 +10,10 @@ import numpy as np
 import pytest
 import sympy
 import torch
-from factories import make_model
+from factories import SHAPES, make_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from thorough import examples, few_of
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.importance import measure_importance
@@ -303,19 +301,6 @@ def test_expressions_are_short(y, expression):
     assert best.expression == expression
 
 
-def test_scipy_is_imported_where_a_search_needs_it():
-    """Importing formulas or the service's routes does not import scipy; the first search does."""
-    program = (
-        "import sys, numpy, kanmodel.explain.symbolic, service.operations.edges\n"
-        "from kanmodel.explain.symbolic import suggest_formulas\n"
-        "before = 'scipy' in sys.modules\n"
-        "suggest_formulas(numpy.arange(9.0), numpy.arange(9.0) ** 2)\n"
-        "print(before, 'scipy.optimize' in sys.modules)"
-    )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout == "False True\n"
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_is_that_of_the_network(name):
     """Values and text, evaluated with numpy's names, equal what the network computes, NaN included."""
@@ -404,10 +389,7 @@ def with_symbolic(model, edges):
     return replace(model, reference=model.reference)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    few_of(["lstm", "head", "front"], ("lstm", "head"), "the same of a front, which takes several times as long"),
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_formulas_of_edges(shape):
     """Candidates are fitted to an edge's values between the 1st and the 99th percentile of its inputs."""
     model, topology = tiny(shape)

@@ -5,11 +5,11 @@ from math import tanh
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import SHAPES, make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples, few_of
+from thorough import examples
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance import measure_importance
@@ -17,7 +17,6 @@ from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule
 from kanmodel.explain.scores import score_layers
 from kanmodel.explain.topology import build_topology
 
-SHAPES = few_of(["lstm", "head", "front"], ("lstm", "head"), "the same of a front, which takes several times as long")
 ALL = PruningRule(thresholds=Thresholds(-1, -1, -1))
 
 
@@ -174,6 +173,7 @@ def test_profiles_are_shares(shape):
         assert set(node.profile) <= set(model.config.feature_names)
 
 
+@pytest.mark.thorough("a larger model than the synthetic series, of which the same is true")
 def test_the_profile_of_the_output_is_that_of_its_ledger():
     """What the forecast itself stands for is the table of its features' contributions, as shares."""
     case = load_case("pykan_head")

@@ -185,6 +185,7 @@ def golden_files():
             yield str(path.relative_to(FILES)), gzip.decompress(data) if path.suffix == ".gz" else data
 
 
+@pytest.mark.thorough("starts a process that reads all files")
 def test_every_golden_file_is_read_as_by_torch(tmp_path):
     """Each golden file equals torch.load's bitwise; whole modules equal those of a process with the classes."""
     files = dict(golden_files())

@@ -103,7 +103,7 @@ def test_the_ledger_of_every_import_is_complete(name):
         assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()
 
 
-@EVERY
+@pytest.mark.parametrize("name", few_of(CASES, FEW[:2], FURTHER))
 def test_wrong_readings_are_right_only_for_their_own_predictions(name):
     """With the predictions of a wrong reading, that reading is found, and the true one is not."""
     case = load_glue(name)

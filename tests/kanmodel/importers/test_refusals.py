@@ -251,6 +251,7 @@ def test_a_module_that_reads_rows_is_given_rows():
         from_torch(module, windows=rows[:, None], features=FEATURES)
 
 
+@pytest.mark.thorough("imports pykan")
 @pytest.mark.parametrize("kept", [(0, 1), (0, 2)])
 def test_pykans_prune_input_is_undone(kept):
     """A KAN of pykan alone is read from rows; inputs that prune_input removed have edges again, all masked."""

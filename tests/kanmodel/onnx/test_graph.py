@@ -136,6 +136,7 @@ def test_any_number_of_windows(shape, dtype):
     np.testing.assert_allclose(session.predict(windows[:1]), together[:1], rtol=1e-6)
 
 
+@pytest.mark.thorough("starts a process, which takes two seconds")
 def test_onnx_runtime_sends_nothing(tmp_path):
     """A process that runs a graph creates no telemetry store, and writes nothing to the user's folders."""
     home = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}

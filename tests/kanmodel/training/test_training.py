@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -233,11 +234,17 @@ def test_fine_tuning_without_epochs_measures_the_model(shape):
     assert not any(weight.requires_grad for weight in tuning.after.network.parameters())
 
 
+@cache
+def outdated():
+    """A table, and a model whose grids are those of its untrained weights."""
+    table = make_table(600)
+    return table, fit(table, replace(QUICK, grid_updates=0, epochs=15))
+
+
 @pytest.mark.parametrize("epochs", [0, 3])
 def test_grids_end_where_the_data_is(epochs):
     """Outdated grids move to the range of the training windows, also after epochs that change this range."""
-    table = make_table(600)
-    model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
+    table, model = outdated()
     after = fine_tune(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
     ends = split_samples(table, 3, 1, 0.15, 12).train
     windows = after.to_model_units(np.stack([table.features[end - 2 : end + 1] for end in ends]))
@@ -250,14 +257,14 @@ def test_grids_end_where_the_data_is(epochs):
 
 def test_moving_the_grids_keeps_the_function():
     """Without epochs the forecasts change little."""
-    table = make_table(600)
-    model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
+    table, model = outdated()
     after = fine_tune(model, table, replace(QUICK, epochs=0), move_grids=True).after
     assert not torch.equal(weights(after), weights(model))
     full, moved = model.reference_outputs, after.reference_outputs
     assert ((full - moved) ** 2).mean() < 1e-3 * full.var()
 
 
+@pytest.mark.thorough("trains for 40 epochs")
 def test_fine_tuning_with_a_penalty_reduces_the_variation_of_edges():
     """Fine-tuning with a penalty reduces the variation of edges, and the model still forecasts."""
     table = make_table(500)
