@@ -26,5 +26,5 @@ def replacing(path: Path, prefix: str) -> Iterator[IO[bytes]]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)  # an interrupt may come after it was renamed
         raise

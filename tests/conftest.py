@@ -26,8 +26,8 @@ REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 torch.set_num_threads(1)
 
 
-FIRST = ("ray", "explorer", "process")  # the longest scopes, which start first
-URGENT = ("ray", "explorer")  # scopes that wait for servers and browsers
+FIRST = ("ray", "views", "explorer", "process")  # the longest scopes, which start first
+URGENT = ("ray", "views", "explorer")  # scopes that wait for servers and browsers
 NICE = 15  # set in a worker whose scope should run at a lower priority
 
 
@@ -38,6 +38,8 @@ def scope_of(nodeid: str) -> str:
         return "ray"
     if "[process" in name:
         return "process"
+    if file.endswith("/test_explorer.py"):
+        return "views"  # half of the tests in a browser, with a server of their own
     return "explorer" if "/explorer/" in file else file
 
 

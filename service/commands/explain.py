@@ -24,7 +24,7 @@ from service.commands.options import AsJson, OutputName, make_console, print_jso
 if TYPE_CHECKING:
     from service.batch.chunks import Plan
 
-RESUME = "explained windows are saved; run the same command again to resume"
+RESUME = "run the same command again to resume"
 ROUNDING = 1e-6  # of a feature's standard deviation: values below are the rounding error of a float32 zero
 BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
@@ -182,12 +182,13 @@ def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | 
                 rate = (total.windows - before) / max(monotonic() - start, 1e-9)
                 bar.update(task, completed=read, done=f"{total.windows:,} windows", rate=f"{rate:,.0f}/s")
     except KeyboardInterrupt:
-        echo(f"kanscope: interrupted; {total.windows:,} {RESUME}", err=True)
+        saved = len(list(output.glob("part-*")))  # one more than was counted, if the interrupt came as it was written
+        echo(f"kanscope: interrupted; {saved:,} parts of the result are saved; {RESUME}", err=True)
         raise Exit(130) from None  # the convention of shells for SIGINT: 128 + 2
     except KanscopeError as error:
         if not total.windows + total.lost:
             raise
-        raise DataError(f"{error} ({total.windows:,} {RESUME})") from error
+        raise DataError(f"{error} ({total.windows:,} explained windows are saved; {RESUME})") from error
     rejected = output / parts.REJECTED
     if as_json:
         print_json({"output": str(output), **asdict(total)})

@@ -107,7 +107,7 @@ def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractConte
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
     """Starts the command with settings by their variables, such as ``KANSCOPE_LOG_FORMAT="json"``."""
-    return partial(run_process, tmp_path / "log")
+    return partial(run_process, tmp_path / "log", KANSCOPE_CACHED_RESULTS=str(QUICK["cached_results"]))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def serve() -> Serve:
     """Starts a server: ``with serve(models=folder) as client``."""
 
     def start(wait: bool = True, **settings: object) -> AbstractContextManager[httpx2.Client]:
-        return run_server(create_app(Settings(**{"request_timeout": PATIENCE, **settings})), wait)  # type: ignore[arg-type]
+        return run_server(create_app(Settings(**{**QUICK, **settings})), wait)  # type: ignore[arg-type]
 
     return start
 
@@ -142,16 +142,19 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model, one model of each other shape, and an invalid file."""
     path = tmp_path_factory.mktemp("models")
-    # Seeds whose importance, which a server computes at the start, takes half the time of that of others.
-    save_checkpoint(make_model("lstm", seed=2, targets=("a", "b"), horizon=2), path / "two.safetensors")
-    front = make_model("front", seed=4, product=True, with_targets=False)
+    save_checkpoint(
+        make_model("lstm", seed=2, targets=("a", "b"), horizon=2, n_reference=130), path / "two.safetensors"
+    )
+    front = make_model("front", seed=1, product=True, with_targets=False, n_reference=130)
     save_checkpoint(front, path / "front.safetensors")
-    save_checkpoint(make_model("head", dtype="float32"), path / "head.safetensors")
+    save_checkpoint(make_model("head", dtype="float32", n_reference=130), path / "head.safetensors")
     (path / "nyc-weather.safetensors").write_bytes((BUNDLED / "nyc-weather.safetensors").read_bytes())
     (path / "broken.safetensors").write_bytes((path / "two.safetensors").read_bytes()[:-100])
     return path
 
 
+# Too small a cache for results that are computed in advance, which take each server seconds.
+QUICK = {"request_timeout": PATIENCE, "cached_results": 4}
 LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "request_timeout": PATIENCE}
 
 

@@ -51,7 +51,7 @@ def test_a_missing_models_path_is_refused(tmp_path):
 def test_the_setting_of_torch_threads_holds(serve_app, folder):
     """Worker threads use the number of torch threads from the settings."""
     before = torch.get_num_threads()
-    app = create_app(Settings(models=folder / "two.safetensors", torch_threads=3))
+    app = create_app(Settings(models=folder / "two.safetensors", torch_threads=3, cached_results=4))
 
     def count_threads() -> int:
         return torch.get_num_threads()

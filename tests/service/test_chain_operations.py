@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from factories import make_chain, make_tensors, make_windows, write_table
 from fastapi.testclient import TestClient
+from thorough import few_of
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -49,7 +50,7 @@ def served(tmp_path_factory):
     models = {name: make_chain(config, n_reference=130) for name, config in CONFIGS.items()}
     for name, model in models.items():
         save_checkpoint(model, folder / f"{name}.safetensors")
-    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
+    with TestClient(create_app(Settings(models=folder, cached_results=4)), base_url="http://localhost:8000") as client:
         poll(lambda: client.get("/readyz").status_code == 200)
         yield client, models, folder
 
@@ -98,7 +99,9 @@ def test_forecasts_and_explanations(served, name, tmp_path, run):
     assert code == 0, out + err
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", few_of(CONFIGS, ("flat", "softmax"), "the same commands for other chains: 1 to 2 s each")
+)
 def test_commands(served, name, tmp_path, run):
     """Each command runs: explain, inspect, prune and, for models that can be trained, train."""
     _, models, folder = served

@@ -37,7 +37,7 @@ def client(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, config in (("flat", FLAT), ("classes", CLASSES)):
         save_checkpoint(make_chain(config, n_reference=130), folder / f"{name}.safetensors")
-    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
+    with TestClient(create_app(Settings(models=folder, cached_results=4)), base_url="http://localhost:8000") as client:
         poll(lambda: client.get("/readyz").status_code == 200)
         yield client
 

@@ -24,7 +24,6 @@ from kanmodel.explain.attribution import LedgerOptions, explain_windows
 pytestmark = pytest.mark.thorough("keeps both cores busy, and measures memory", alone=True)
 
 N_CLIENTS = 64
-LEAN = {"KANSCOPE_CACHED_RESULTS": "1"}  # disables the computation of global results in the background
 N_ASKED = 32  # different requests; every sixteenth is an explanation
 
 
@@ -115,7 +114,7 @@ def resident_bytes(client: httpx2.Client) -> float:
 
 def test_load_leaves_nothing_behind(launch, folder, asked):
     """64 clients and 64 that disconnect, four times: right answers, an empty queue, and no growth of memory."""
-    with launch(folder / "two.safetensors", **LEAN) as process:
+    with launch(folder / "two.safetensors") as process:
         resident = []
         for _ in range(4):
             asyncio.run(ask_many(process.client, asked, n_turns=8))
@@ -140,7 +139,7 @@ async def ask_until(client: httpx2.Client, asked: list[Asked], end: Callable[[],
 
 def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
     """Every response that the process has logged reaches its client in full before the process exits."""
-    with launch(folder / "two.safetensors", **LEAN) as process:
+    with launch(folder / "two.safetensors") as process:
         n_answers = asyncio.run(
             ask_until(process.client, asked, lambda: process.popen.send_signal(signal.SIGTERM)),
         )
@@ -160,11 +159,11 @@ def test_a_killed_process_can_be_restarted(launch, tmp_path, folder, asked):
     checkpoint = models / "two.safetensors"
     checkpoint.write_bytes((folder / "two.safetensors").read_bytes())
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    with launch(models, **LEAN) as process:
+    with launch(models) as process:
         assert asyncio.run(ask_until(process.client, asked, process.popen.kill)) >= 100
         assert process.popen.wait(60) == -signal.SIGKILL
     assert [file.name for file in models.iterdir()] == ["two.safetensors"]
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() == digest
-    with launch(models, **LEAN) as process:
+    with launch(models) as process:
         asyncio.run(ask_many(process.client, asked, n_turns=1))
         poll(lambda: is_at_rest(process.client))

@@ -123,7 +123,7 @@ def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, service)
             begun.set()
             await asyncio.gather(*clients)
 
-    with serve(models=folder, cached_results=1) as client:  # nothing is computed in the background
+    with serve(models=folder) as client:
         asyncio.run(ask_all(client.base_url))
         poll(lambda: is_at_rest(client))
     assert len(answers) == N_CLIENTS * 7 // 8 * N_ROUNDS

@@ -680,17 +680,40 @@ def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path
     assert len(result(tmp_path / "out")) == 3000 - LOOKBACK + 1
 
 
-def test_ctrl_c_says_how_to_resume(file, long_table, tmp_path):
+INTERRUPTED = "kanscope: interrupted; {} parts of the result are saved; run the same command again to resume"
+
+
+@pytest.mark.thorough("explains a long table in a process of its own")
+def test_ctrl_c_says_how_to_resume(file, tmp_path):
     """SIGINT prints one line without a traceback and exits with 130; parts already written are complete."""
-    log = tmp_path / "log"
-    with running(log, file, long_table, tmp_path / "out") as process:
+    log, table, out = tmp_path / "log", tmp_path / "rows.parquet", tmp_path / "out"
+    make_rows(n=30_000).write_parquet(table)  # takes too long to be finished before the signal
+    with running(log, file, table, out) as process:
         process.send_signal(signal.SIGINT)
         code, printed = process.wait(300), log.read_text()
-    windows = len(result(tmp_path / "out"))
-    assert code == 130 and "Traceback" not in printed
-    said = f"kanscope: interrupted; {windows:,} explained windows are saved; run the same command again to resume"
-    assert printed.splitlines()[-1] == said
-    assert not list((tmp_path / "out").glob(".*"))
+    parts = list(out.glob("part-*"))
+    assert code == 130 and printed.splitlines()[-1] == INTERRUPTED.format(len(parts)) and "Traceback" not in printed
+    assert 0 < len(result(out)) <= 100 * len(parts)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_interrupt_while_a_part_is_written(run, file, tmp_path, monkeypatch, written):
+    """Whether the part has its name yet or not, the number of saved parts is right, and no other file remains."""
+    make_rows().write_csv(tmp_path / "rows.csv")
+    replace_file, out = os.replace, tmp_path / "out"
+
+    def interrupt(source, target):
+        interrupted = Path(target).name == "part-00002.parquet"
+        if written or not interrupted:
+            replace_file(source, target)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20, "--workers", 1)
+    saved = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"][: 2 + written]
+    assert code == 130 and error.splitlines()[-1] == INTERRUPTED.format(len(saved))
+    assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", *saved]
 
 
 @contextmanager

@@ -110,6 +110,7 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "openapi.json").read_text(encoding="utf-8") == openapi.DOCUMENT.read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough("what the tests of its function show, in a process: 4 s")
 def test_the_command_runs_as_documented():
     """`python -m service.document --check` succeeds."""
     subprocess.run([sys.executable, "-m", "service.document", "--check"], check=True, timeout=60)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from factories import make_model, make_windows
 from sockets import is_at_rest
+from thorough import examples
 from waiting import poll
 
 import kanmodel
@@ -24,7 +25,8 @@ from service.models.registry import Entry, Registry
 from service.models.repository import list_checkpoints
 from service.wire.errors import NotReadyError
 
-N_MODELS, N_FIT = 60, 5
+N_MODELS, N_FIT = examples(60), 5
+LAST = max(f"m{number}" for number in range(N_MODELS))  # of the list, which is sorted by name
 WINDOWS = make_windows(make_model("head"), 2)
 
 
@@ -41,7 +43,7 @@ def budget_for(n, folder):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """60 checkpoints and their forecasts."""
+    """Checkpoints and their forecasts."""
     folder = tmp_path_factory.mktemp("many")
     files = [write(folder / f"m{number}.safetensors", number) for number in range(N_MODELS)]
     return folder, {file.stem: load_checkpoint(file).predict(WINDOWS) for file in files}
@@ -105,7 +107,7 @@ def test_random_access_to_many_models_has_the_answers_of_each(serve, many):
 def test_the_first_answer_does_not_wait_for_the_other_files(serve, many, monkeypatch):
     """With all other files blocked, the service is ready, answers for what is loaded, and loads what is asked for."""
     folder, expected = many
-    go_on, asked = threading.Event(), {"m0", "m59"}  # m0 is the first of the list
+    go_on, asked = threading.Event(), {"m0", LAST}  # m0 is the first of the list
 
     def load_slowly(path):
         assert path.stem in asked or go_on.wait(300)
@@ -120,9 +122,9 @@ def test_the_first_answer_does_not_wait_for_the_other_files(serve, many, monkeyp
                 assert status == 200 and np.allclose(body["predictions"], expected[name])
             states = {one["name"]: one["state"] for one in client.get("/readyz").json()["models"]}
             assert {name for name, state in states.items() if state == "ready"} == asked
-            assert client.get("/v1/models/m30/ready").json()["error"] == "model 'm30' is loading"
+            assert client.get("/v1/models/m7/ready").json()["error"] == "model 'm7' is loading"
             timeout = {"X-Request-Timeout": "0.05"}
-            answer = client.get("/v1/models/m30", headers=timeout)
+            answer = client.get("/v1/models/m7", headers=timeout)
             assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
             go_on.set()
             poll(lambda: "loading" not in client.get("/readyz").text)
@@ -136,7 +138,7 @@ def test_a_model_that_is_asked_for_again_is_loaded_once_for_all(serve, many, mon
     inside, go_on, loads = threading.Event(), threading.Event(), []
 
     def load_slowly(path):
-        if path.stem == "m59":
+        if path.stem == LAST:
             loads.append(path.stem)
             inside.set()
             assert go_on.wait(300)
@@ -146,7 +148,7 @@ def test_a_model_that_is_asked_for_again_is_loaded_once_for_all(serve, many, mon
     with serve(models=folder, model_bytes=budget_for(N_FIT, folder)) as client:
         assert loads == []
         answers = []
-        asking = [threading.Thread(target=lambda: answers.append(predict(client, "m59"))) for _ in range(8)]
+        asking = [threading.Thread(target=lambda: answers.append(predict(client, LAST))) for _ in range(8)]
         try:
             for thread in asking:
                 thread.start()
@@ -157,9 +159,9 @@ def test_a_model_that_is_asked_for_again_is_loaded_once_for_all(serve, many, mon
             go_on.set()
             for thread in asking:
                 thread.join()
-        assert loads == ["m59"]
+        assert loads == [LAST]
         assert [status for status, _ in answers] == [200] * 8
-        assert all(np.allclose(body["predictions"], expected["m59"]) for _, body in answers)
+        assert all(np.allclose(body["predictions"], expected[LAST]) for _, body in answers)
 
 
 def test_the_least_recently_used_model_makes_room(few):
@@ -287,6 +289,7 @@ def test_a_file_that_only_loading_finds_bad_fails_when_it_is_needed(few, tmp_pat
     assert few.get("m0") and few.get("m1")
 
 
+@pytest.mark.thorough("asks with four threads while files change")
 def test_files_are_replaced_and_deleted_under_load(serve, tmp_path):
     """While 12 models are asked for at random with memory for 3, every answer is that of a file with its hash."""
     known = {}  # forecasts by hash

@@ -280,22 +280,6 @@ def test_the_deadline_ends_a_search(client):
     assert client.post("/v1/models/m:predict", json={"instances": windows}).status_code == 200
 
 
-@pytest.mark.parametrize(("key", "status"), [("r" * 20, 403), ("e" * 20, 200)])
-def test_the_questions_need_the_scope_explain(serve, versions, key, status):
-    """These resources need the scope `explain`, global comparisons only `read`."""
-    keys = f"reader read {'r' * 20};asker explain {'e' * 20}"
-    with serve(models=versions, keys=keys) as client:
-        headers, windows = {"Authorization": f"Bearer {key}"}, make_windows(make_model(), 1).tolist()
-        for question, members in (
-            ("whatif", {}),
-            ("counterfactual", {"target": {"at_least": 0}}),
-            ("compare", {"against": {}}),
-        ):
-            body = {"instances": windows, **members}
-            assert client.post(f"/v1/models/m:{question}", json=body, headers=headers).status_code == status
-        assert client.get("/v1/models/m/comparison?against_version=1", headers=headers).status_code == 200
-
-
 def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
     """Every number is that of `Model.compare`, cached with its ETag, and 0 for a model with itself."""
     new, old = (Model(make_model(seed=seed)) for seed in (5, 0))

@@ -17,7 +17,7 @@ def test_the_answer_is_the_table(service, name, output):
     assert (answer["model_name"], answer["output"], answer["unit"]) == (name, output, "K")
     span = {"first": model.reference.times[0], "last": model.reference.times[-1]} if model.reference.times else {}
     unknown = {"first": None, "last": None}
-    assert answer["reference"] == {"windows": 160, "seed": 0, "confidence": 0.95} | unknown | span
+    assert answer["reference"] == {"windows": 130, "seed": 0, "confidence": 0.95} | unknown | span
     for described, row in zip(answer["features"], importance.features, strict=True):
         assert described.pop("redundant_with") == [vars(partner) for partner in row.redundant_with]
         for member in ("interval", "share_interval", "permutation_interval"):

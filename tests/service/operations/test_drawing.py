@@ -333,10 +333,10 @@ def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
         assert (b"prefers-color-scheme" in drawn) == (theme == "auto")
         done = subprocess.run(["rsvg-convert", "--format", "png"], input=drawn, capture_output=True, check=True)
         with Image.open(BytesIO(done.stdout)) as image:
-            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-        of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
+        of_paper = pixels == int(paper[1:], 16)
         assert of_paper[0] and 0.5 < of_paper.mean() < 0.99
-        assert len(np.unique(pixels, axis=0)) > 30
+        assert len(np.unique(pixels)) > 30
     refused = service.get(f"/v1/models/{path}", params={"format": "svg", "theme": "sepia"})
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "theme")
 

@@ -60,7 +60,7 @@ def test_requests_are_counted_by_route_and_status(serve, folder):
 
 def test_a_failure_is_counted_as_500(serve_app, folder):
     """An unexpected exception counts as a 500."""
-    app = create_app(Settings(models=folder / "two.safetensors"))
+    app = create_app(Settings(models=folder / "two.safetensors", cached_results=4))
 
     async def fail() -> None:
         raise ZeroDivisionError

@@ -133,8 +133,8 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "unknown member": (explain(basline="mean"), "basline", "is unknown; expected one of instances, columns, output"),
     "bad window": (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
     "unknown baseline": (explain(baseline="median"), "baseline", '"mean", "zero"'),
-    "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "from 2 to 160"),
-    "too many reference windows": (explain(baseline={"reference": 161}), "baseline.reference", "from 2 to 160"),
+    "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "from 2 to 130"),
+    "too many reference windows": (explain(baseline={"reference": 131}), "baseline.reference", "from 2 to 130"),
     "half a reference window": (explain(baseline={"reference": 2.5}), "baseline.reference", "must be a whole number"),
     "a boolean of reference windows": (explain(baseline={"reference": True}), "baseline.reference", "whole number"),
     "null reference windows": (explain(baseline={"reference": None}), "baseline.reference", "whole number"),
@@ -533,7 +533,7 @@ def test_results_that_are_not_finite_are_named(serve, tmp_path):
 
 def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, caplog):
     """A 500 response has the request id, under which the log has the traceback, and no details."""
-    app = create_app(Settings(models=folder))
+    app = create_app(Settings(models=folder, cached_results=4))
 
     async def fail() -> None:
         raise ZeroDivisionError("a secret")

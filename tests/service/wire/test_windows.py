@@ -39,7 +39,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(models):
-    with TestClient(create_app(Settings(models=models)), base_url="http://localhost:8000") as client:
+    with TestClient(create_app(Settings(models=models, cached_results=4)), base_url="http://localhost:8000") as client:
         poll(lambda: client.get("/readyz").status_code == 200)
         yield client
 

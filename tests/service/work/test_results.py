@@ -11,10 +11,9 @@ from waiting import poll
 
 from kanmodel import Model, NonFiniteError
 from kanmodel import model as core
-from kanmodel.checkpoint import Reference, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from service.models.registry import Served
-from service.models.repository import BUNDLED
 from service.telemetry.metrics import Metrics
 from service.work.budget import Bounds
 from service.work.executor import Executor
@@ -149,7 +148,7 @@ def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypa
 def test_a_server_prepares_its_models_once_they_are_loaded(serve, tmp_path, computed):
     """All results are computed without a request, and requests find them in the cache."""
     save_checkpoint(make_model("head", seed=404), tmp_path / "head.safetensors")
-    with serve(models=tmp_path) as client:
+    with serve(models=tmp_path, cached_results=64) as client:
         poll(lambda: len(computed) >= len(FUNCTIONS))
         for path in ("attributions", "topology", "report"):
             assert client.get(f"/v1/models/head/{path}").status_code == 200
@@ -183,11 +182,9 @@ def test_background_results_stay_while_their_model_is_served(computed):
 
 def test_expired_requests_leave_no_work(serve, tmp_path, computed):
     """After 300 fidelities with deadlines of half a millisecond, places are free and cached results remain."""
-    bundled = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
-    fewer = Reference(bundled.reference.windows[:200])
-    save_checkpoint(replace(bundled, reference=fewer), tmp_path / "nyc-weather.safetensors")
-    with serve(models=tmp_path) as client:
-        url = "/v1/models/nyc-weather"
+    save_checkpoint(make_model("lstm", seed=406, n_reference=130), tmp_path / "m.safetensors")
+    with serve(models=tmp_path, cached_results=64) as client:
+        url = "/v1/models/m"
         assert client.get(f"{url}/report").status_code == 200
         for number in range(300):
             path = f"{url}/topology?fidelity={0.5 + number / 1000}"

@@ -103,7 +103,7 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
 def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, service):
     """A large response as one JSON object is refused before any computation; as NDJSON it is streamed."""
     body = body_of(service.models["two"], 400, **FLOW)
-    with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20, cached_results=1) as client:
+    with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20) as client:
         refused = client.post("/v1/models/two:explain", json=body)
         assert refused.status_code == 422 and "(max_work_bytes)" in refused.json()["error"]
         lines = client.post("/v1/models/two:explain", json=body, headers=NDJSON).text.splitlines()
@@ -149,11 +149,18 @@ def test_curves_take_no_more_bytes_than_estimated(service):
     assert peak <= estimate_curves(len(edges), 2001).n_bytes <= 10 * len(answer.body)
 
 
+@pytest.fixture(scope="module")
+def dense():
+    """The topology of a model with 1230 edges, all of them kept."""
+    return Model(make_model("head", n_features=40, n_hidden=30, n_reference=24, with_targets=False)).topology(
+        fidelity=1.0
+    )
+
+
 @pytest.mark.parametrize("drawn", [False, True])
-def test_graphs_take_no_more_bytes_than_estimated(drawn):
+def test_graphs_take_no_more_bytes_than_estimated(dense, drawn):
     """The estimate covers graphs without curves, up to the encoded response."""
-    model = Model(make_model("head", n_features=40, n_hidden=30, n_reference=24, with_targets=False))
-    topology = model.topology(fidelity=1.0)
+    model, topology = Model(make_model("head")), dense
     tracemalloc.start()
     try:
         if drawn:
@@ -181,7 +188,7 @@ def test_explanations_leave_forecasts_their_places(serve, folder, service, monke
     monkeypatch.setattr(core, "explain_windows", explain_slowly)
     body = body_of(service.models["two"], 1)
     statuses = []
-    with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3, cached_results=1) as client:
+    with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3) as client:
 
         def explain():
             with httpx2.Client(base_url=client.base_url, timeout=60) as one:
@@ -215,7 +222,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
             ended.set()
 
     monkeypatch.setattr(core.pruning, "trace_fidelity", never_end)
-    with serve(models=folder / "head.safetensors", cached_results=1) as client:
+    with serve(models=folder / "head.safetensors") as client:
         with connect(client) as connection:
             connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
             assert begun.wait(60)
@@ -241,7 +248,7 @@ def test_background_computation_continues_past_deadlines(serve, tmp_path, monkey
         return measure(model, output)
 
     monkeypatch.setattr(core, "measure_importance", take_long)
-    with serve(models=tmp_path, request_timeout=0.2) as client:
+    with serve(models=tmp_path, request_timeout=0.2, cached_results=64) as client:
         assert begun.wait(60)
         for _ in range(3):
             late = client.get("/v1/models/head/topology")
@@ -261,7 +268,7 @@ def test_large_bodies_leave_small_requests_their_room(serve, folder, service):
         "POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {4 << 20}"
     ) + b" " * (1 << 20)
     body = body_of(model, 1)
-    with serve(models=folder / "two.safetensors", max_work_bytes=4 << 20, cached_results=1) as client:
+    with serve(models=folder / "two.safetensors", max_work_bytes=4 << 20) as client:
         slow = [connect(client) for _ in range(4)]
         try:
             for connection in slow:
