@@ -80,6 +80,8 @@ FUNCTIONS: dict[str, Function] = LIBRARY | {
     "1/x^0.5": LIBRARY["1/sqrt(x)"],
     "cos": Function(np.cos, "cos({})", 2, mirrored=True),
     "arccos": Function(np.arccos, "acos({})", 4, (-1.0, 1.0)),
+    "relu": Function(lambda u: np.maximum(u, 0), "(({0}) + abs({0}))/2", 3),
+    "softplus": Function(lambda u: np.logaddexp(u, 0), "log(1 + exp({}))", 3),
     "silu": Function(lambda u: u / (1 + np.exp(-u)), "({0})/(1 + exp(-({0})))", 3),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from kanmodel.network.functions import activate
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
-Element = Item | Transform  # a step: an activation
+Element = Item
 Function = Callable[[Tensor], Tensor]  # of values (..., n)
 
 READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
@@ -60,6 +61,8 @@ def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
 def _item_function(item: Item, dtype: torch.dtype) -> Function:
     if isinstance(item, Layer):
         return FrozenLayers([make_layer(item, dtype)]).forward
+    if isinstance(item, Transform):
+        return partial(activate, item.kind, item.parameter)
     weight, bias, eps = item.weight.to(dtype), item.bias.to(dtype), item.step.parameter
     if eps is None:
         return lambda rows: torch.addcmul(bias, rows, weight)

@@ -39,6 +39,8 @@ MEANINGS = {
     "inv_denominator": "what its inv_denominator does",
     "waves": "whether cosines or sines come first",
     "hats": "the sign of its wavelets",
+    "parameter": "the parameter of its polynomials",
+    "function": "the function of its edges",
     "weight1": "whether its weight1 is used",
 }  # of the choices that a part leaves open
 
@@ -137,8 +139,12 @@ def import_weights(
             if not result.matches:
                 raise CheckpointError(describe_mismatch(samples, structure.spaces(samples.shapes), result))
             network = samples.build(result.found)
-        except (CheckpointError, ConfigError) as error:  # a doubt about keys is the first reason of a refusal
-            raise CheckpointError(structure.doubt or str(error)) from error
+        except (
+            CheckpointError,
+            ConfigError,
+        ) as error:  # a doubt about keys, but masks, is the first reason of a refusal
+            masks = all(not bool(torch.isfinite(source.tensors[key]).all()) for key in structure.unused)
+            raise CheckpointError(str(error) if masks else structure.doubt) from error
         if samples.has_check:
             refuse_ambiguous(samples, result, strict)
         refuse_mixed_units(samples, result.found)

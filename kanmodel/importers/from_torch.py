@@ -36,6 +36,7 @@ from kanmodel.network.config import Groups
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
 N_RECORDED = 64  # windows whose forward pass is recorded
+ROUNDING = 1e-3  # of the spread of the forecasts: what a module may lose in float32
 BETWEEN = 1e-4  # of the spread of the values between two parts, in the type of the module
 
 
@@ -140,6 +141,7 @@ def from_torch(
         raise UnreadableModelError(
             f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
             f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
+            + ("; if that is rounding, give the module as module.double()" if found.relative < ROUNDING else "")
         )
     kept = choose_evenly(len(x))
     true = None if targets is None else shape(targets, "targets")[kept]
@@ -169,13 +171,16 @@ def _read(net: nn.Module, windows: Array, structure: Structure, known: samples.S
     tracer = Tracer(net, windows, structure)
     try:
         return tracer.trace()
-    except UnreadableModelError:
-        if {part.place for part, _, _ in tracer.calls} >= {part.place for part in structure.every}:
+    except UnreadableModelError as error:
+        called = {part.place for part, _, _ in tracer.calls}
+        missed = [part.place for part in structure.every if part.place not in called]
+        if not missed:
             raise
         with suppress(CheckpointError):
             for match in search(structure.spaces(known.shapes), known).matches:
                 return match.reading.chain()
-        raise
+        alone = f"the weights of {missed[0]!r} are used without a call of it for the whole window"
+        raise UnreadableModelError(f"{alone}, and no chain of the parts gives the forecasts") from error
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
@@ -322,7 +327,9 @@ class Tracer:
         few = windows[: N_RECORDED if n_steps != min(len(windows), N_RECORDED) else N_RECORDED - 1]
         self.calls: list[tuple[AnyPart, Tensor, Tensor]] = []  # in order: part, input, output; float64, windows first
         for part in structure.every:
-            net.get_submodule(part.place).register_forward_hook(partial(self._record, part), with_kwargs=True)
+            module = net.get_submodule(part.place)
+            if not isinstance(module, nn.RNNCellBase):  # those of a cell are not the steps of a window
+                module.register_forward_hook(partial(self._record, part), with_kwargs=True)
         self.outputs = _forward(net, torch.from_numpy(few))  # (n, n_outputs), float64
         self.values, self.last = torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), "the windows"
         self.readout: str | None = None

@@ -1,4 +1,4 @@
-"""The layers of five KAN libraries and of torch.
+"""The layers of KAN libraries and of torch.
 
 A function `read_…` reads the layer at one place; it raises `CheckpointError` if a tensor is missing, or if its shape or
 what is stated fits no layer of the library. To add a library, write such a function, and name it in `READERS`.
@@ -7,19 +7,26 @@ what is stated fits no layer of the library. To add a library, write such a func
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from math import isfinite
+from itertools import chain, count, takewhile
+from math import isfinite, log
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import parts
-from kanmodel.importers.parts import Chosen, Layer, Metadata, Norm, Part, RecurrentPart, Tensors
+from kanmodel.importers.parts import Chosen, Item, Layer, Metadata, Norm, Part, RecurrentPart, Tensors
+from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.pykan import read_pykan
+from kanmodel.network import splines
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Transform
+from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, SymbolicEdge, Transform
+from kanmodel.network.functions import FUNCTIONS
 from kanmodel.network.recurrent import recurrent_shapes
 
 FAST, FASTER = "fast-kan", "FasterKAN"
@@ -40,8 +47,52 @@ RADIAL_KEYS = {  # that a radial layer may have -> axes, and name in a `KANLayer
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
 WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "weight1 of a silu base": "silu"}
-RECURRENT_KEY = re.compile(r"(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l(\d{1,4})(?:_reverse)?", re.DOTALL)
-GATES: dict[int, Cell] = {4: "lstm", 3: "gru"}
+RECURRENT_KEY = re.compile(
+    r"(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(?:_l(\d{1,4})(?:_reverse)?)?", re.DOTALL
+)  # those of a cell, such as `torch.nn.LSTMCell`, have no number
+GATES: dict[int, Cell] = {4: "lstm", 3: "gru", 1: "gru"}  # an RNN is a GRU whose gates are open
+MAX_DEGREES = 64  # of polynomials, and of their parameters
+MAX_FIXED = 1 << 14  # edges of a layer that are fixed functions
+OPEN = 1000.0  # of which the sigmoid is 1, and that of its negative 0
+
+
+class Polynomials(NamedTuple):
+    """P_n = (A x + B) P_n-1 - C P_n-2, of degree n."""
+
+    library: str
+    start: tuple[float, float]  # P_-1 and P_0
+    recurrence: Callable[[int, float, float], tuple[float, float, float]]  # A, B, C from n and two parameters
+    parameters: tuple[str, ...] = ("0",)  # usual ones, the library's default first
+
+
+def _jacobi(n: int, a: float, b: float) -> tuple[float, float, float]:
+    if n == 1:
+        return (a + b + 2) / 2, (a - b) / 2, 0
+    s, of_two = 2 * n + a + b, (n + a - 1) * (n + b - 1)
+    divisor = n * (n + a + b) * (s - 2)
+    return s * (s - 1) * (s - 2) / 2 / divisor, (s - 1) * (a * a - b * b) / 2 / divisor, of_two * s / divisor
+
+
+POLYNOMIALS = {
+    "jacobi_coeffs": Polynomials("JacobiKAN", (0, 1), _jacobi, ("1", "0", "2", "3")),
+    "legendre_coeffs": Polynomials("LegendreKAN", (0, 1), lambda n, a, b: (2 - 1 / n, 0, 1 - 1 / n)),
+    "cheby2_coeffs": Polynomials("Cheby2KAN", (0, 1), lambda n, a, b: (2, 0, 1)),
+    "hermite_coeffs": Polynomials("HermiteKAN", (0, 1), lambda n, a, b: (2, 0, 2 * n - 2)),
+    "gegenbauer_coeffs": Polynomials(
+        "GegenbauerKAN", (0, 1), lambda n, a, b: (2 + 2 * (a - 1) / n, 0, 1 + 2 * (a - 1) / n), ("3", "1", "0.5", "2")
+    ),
+    "laguerre_coeffs": Polynomials(
+        "LaguerreKAN", (0, 1), lambda n, a, b: (-1 / n, 2 + (a - 1) / n, 1 + (a - 1) / n), ("3", "0", "1", "2")
+    ),
+    "bessel_coeffs": Polynomials("BesselKAN", (1, 1), lambda n, a, b: (2 * n - 1, 0, -1)),
+    "lucas_coeffs": Polynomials("LucasKAN", (0, 2), lambda n, a, b: (0.5 if n == 1 else 1, 0, -1)),
+    "fib_coeffs": Polynomials("FibonacciKAN", (1, 0), lambda n, a, b: (1, 0, -1)),
+}
+SKAN = {
+    "lshifted_softplus": ("softplus", -log(2)),
+    **{"lsoftplus": ("softplus", 0.0), "larctan": ("arctan", 0.0), "lrelu": ("relu", 0.0)},
+    **{"lsin": ("sin", 0.0), "lcos": ("cos", 0.0)},
+}  # functions of unikan -> name of f, and what is added
 
 
 def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -137,22 +188,195 @@ def _radial_denominator(found: Tensors, place: str, meaning: str, stated: float 
 def read_efficient_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     """A layer of efficient-kan (Blealtan 2024), whose keys imodelsX and neuralforecast share.
 
-    Its tensors are (out, in), as here. `spline_scaler`, if there is one, scales the splines but not the base.
+    Its tensors are (out, in), as here. `spline_scaler`, if there is one, scales the splines but not the base. A grid
+    without the knots beyond the core interval is one of kanx, whose tensors are (in, out).
     """
+    if "grid" not in found:
+        lack = (
+            "without a grid, and no library that is known has such layers (efficient-kan, kanx and flashkan have one)"
+        )
+        raise CheckpointError(f"has {parts.start_of(place)}spline_weight {lack}")
+    if found["grid"].shape[-1:] <= found["spline_weight"].shape[-1:]:
+        return read_kanx(found, place, metadata)
     axes = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
     sizes = parts.fit(found, place, "efficient-kan", axes)
-    n_out, n_in, n_coef, n_knots = sizes.values()
-    basis = BSpline(*parts.spline_shape(place, n_coef, n_knots))
-    base, scaler = found["base_weight"], found.get("spline_scaler")
-    tensors = {"coef": found["spline_weight"], "grid": found["grid"], "scale_base": base}
-    tensors["scale_spline"] = torch.ones_like(base) if scaler is None else scaler
+    basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"]))
+    tensors = {"coef": found["spline_weight"], "grid": found["grid"], "scale_base": found["base_weight"]}
+    if "spline_scaler" in found:
+        tensors["scale_spline"] = found["spline_scaler"]
+    return _splined("efficient-kan", place, metadata.bases(place), tensors, basis, axes)
+
+
+def read_kanx(found: Tensors, place: str, metadata: Metadata) -> Part:
+    """A KANLinear of kanx on torch, with the knots of the core interval; those beyond it are added in its forward."""
+    axes = {"spline_weight": "in out coef", "grid": "in knots", "base_weight": "in out"}
+    sizes = parts.fit(found, place, "kanx", axes)
+    basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"], extended=False))
+    bases = metadata.bases(place)
+    bases = (*bases, "tanh") if len(bases) > 1 else bases  # one of kanx's five
+    tensors = {"grid": splines.extend_grid(found["grid"], basis.order)}
+    tensors |= {"coef": found["spline_weight"].transpose(0, 1), "scale_base": found["base_weight"].T}
+    return _splined("kanx", place, bases, tensors, basis, axes)
+
+
+def read_uniform(found: Tensors, place: str, metadata: Metadata) -> Part:
+    """A layer of flashkan or inkan: cubic splines on uniform knots from ``grid_starts``, whatever order was asked for.
+
+    inkan has coefficients and base weights in one matrix, the coefficients of each output first.
+    """
+    packed = "spline_weight" not in found
+    library, axes = "flashkan", {"grid_starts": "coef", "spline_weight": "out in coef", "base_weight": "out in"}
+    if packed:
+        library, axes = "inkan", {"grid_starts": "coef", "weight": "out columns"}
+    sizes = parts.fit(found, place, library, axes)
+    n_coef = sizes["coef"]
+    if packed:
+        n_in, left = divmod(sizes["columns"], n_coef + 1)
+        if left or not n_in:
+            surface = "a function of two inputs on each edge (dim=2), which is no KAN layer of functions of one input"
+            raise CheckpointError(f"has at {place!r} a layer of inkan with {surface}")
+        coef, base = found["weight"][:, : n_in * n_coef], found["weight"][:, n_in * n_coef :]
+    else:
+        coef, base = found["spline_weight"], found["base_weight"]
+    basis = BSpline(*parts.spline_shape(place, n_coef, n_coef + 4))
+    starts, steps = found["grid_starts"], torch.arange(n_coef + 4, dtype=base.dtype)
+    grid = (starts[0] + (starts[-1] - starts[0]) / (n_coef - 1) * steps).expand(base.shape[1], -1)
+    tensors = {"coef": coef.reshape(*base.shape, n_coef), "scale_base": base, "grid": grid}
+    return _splined(library, place, metadata.bases(place), tensors, basis, axes)
+
+
+def read_pykan_layer(found: Tensors, place: str, metadata: Metadata) -> Part:
+    """A bare KANLayer of pykan: the edges alone, without the affine maps and symbolic functions of a KAN."""
+    if found["scale_sp"].ndim == 1:
+        problem = "whose flat tensors do not state its widths: save the KAN that has it"
+        raise CheckpointError(f"has at {place!r} a bare KANLayer of pykan 0.0, {problem}")
+    edges = {"mask": "mask", "scale_base": "scale_base", "scale_sp": "scale_spline", "coef": "coef"}
+    axes = dict.fromkeys(edges, "in out") | {"coef": "in out coef", "grid": "in knots"}
+    sizes = parts.fit(found, place, "pykan's KANLayer", axes)
+    basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"]))
+    tensors = {ours: found[name].transpose(0, 1) for name, ours in edges.items()} | {"grid": found["grid"]}
+    return _splined("pykan", place, metadata.bases(place), tensors, basis, axes)
+
+
+def _splined(
+    library: str, place: str, bases: tuple[str, ...], tensors: Tensors, basis: BSpline, names: Iterable[str]
+) -> Part:
+    """A layer of splines, one of the base functions, and weights of it, (out, in)."""
+    n_out, n_in = tensors["scale_base"].shape
+    tensors = {"scale_spline": torch.ones_like(tensors["scale_base"]), **tensors}
 
     def read(chosen: Chosen) -> Layer:
         return Layer(LayerConfig(n_in, n_out, basis, base=chosen["base"]), tensors)
 
-    bases = metadata.bases(place)
     described = f", grid {basis.grid_size}, spline order {basis.order}"
-    return Part.of("efficient-kan", place, read({"base": bases[0]}), axes, described, {"base": bases}, read)
+    return Part.of(library, place, read({"base": bases[0]}), names, described, {"base": bases}, read)
+
+
+def read_torchkan(found: Tensors, place: str, metadata: Metadata) -> Part:
+    """A KAN of torchkan: behind the edges of each layer are a LayerNorm and a PReLU, which is a leaky_relu."""
+    if "poly_weights.0" in found:
+        scaled = "scales its inputs by the smallest and the largest of the batch, so that a forecast depends on others"
+        raise CheckpointError(f"has at {place!r} a KAL_Net of torchkan, which {scaled}")
+    layers: list[tuple[Layer, Norm, Transform]] = []
+    axes: dict[str, str] = {}
+    bases = metadata.bases(place)
+    for n in takewhile(lambda n: f"base_weights.{n}" in found, count()):
+        own = {f"spline_weights.{n}": "out in coef", f"base_weights.{n}": "out in", f"grid_{n}": "in knots"}
+        own |= dict.fromkeys((f"layer_norms.{n}.weight", f"layer_norms.{n}.bias"), "out") | {f"prelus.{n}.weight": "1"}
+        sizes = parts.fit(found, place, "torchkan", own, {"in": layers[-1][0].config.n_out} if layers else {})
+        basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"]))
+        base, norm = found[f"base_weights.{n}"], Transform("layer_norm", metadata.eps(f"{place}.layer_norms.{n}"))
+        tensors = {"coef": found[f"spline_weights.{n}"], "grid": found[f"grid_{n}"], "scale_base": base}
+        layers.append(
+            (
+                Layer(LayerConfig(sizes["in"], sizes["out"], basis), tensors | {"scale_spline": torch.ones_like(base)}),
+                Norm(norm, found[f"layer_norms.{n}.weight"], found[f"layer_norms.{n}.bias"]),
+                Transform("leaky_relu", float(found[f"prelus.{n}.weight"])),
+            )
+        )
+        axes |= own
+
+    def read(chosen: Chosen) -> tuple[Item, ...]:
+        triples = ((replace(a, config=replace(a.config, base=chosen["base"])), b, c) for a, b, c in layers)
+        return tuple(chain.from_iterable(triples))
+
+    nodes = [layers[0][0].config.n_in, *(layer.config.n_out for layer, *_ in layers)]
+    keys, described = parts.keys_of(place, axes), f"nodes {nodes}, with a LayerNorm and a PReLU behind each layer"
+    return Part(place, "torchkan", nodes[0], nodes[-1], keys, read, {"base": bases}, described)
+
+
+def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
+    """A layer of polynomials of tanh: out_o = sum_i sum_n coeffs[i, o, n] P_n(tanh x_i), as sums of Chebyshev's."""
+    key = next(key for key in POLYNOMIALS if key in found)
+    kind = POLYNOMIALS[key]
+    n_in, n_out, n_degrees = parts.fit(found, place, kind.library, {key: "in out degrees"}).values()
+    stated = [metadata.value(place, name) for name in ("a", "alpha", "alpha_param", "b", "beta")]
+    known = [str(float(value)) for value in stated if isinstance(value, (int, float))]
+    if n_degrees > MAX_DEGREES or not all(-1 < float(value) < MAX_DEGREES for value in known):
+        problem = f"of degree {n_degrees - 1} and parameters {', '.join(known) or 'unknown'}"
+        raise CheckpointError(
+            f"has at {place!r} polynomials {problem}, but they must be above -1 and below {MAX_DEGREES}"
+        )
+
+    def read(chosen: Chosen) -> Layer:
+        a, b = (chosen["parameter"].split() * 2)[:2]
+        before, last = (np.pad([float(value)], (0, n_degrees - 1)) for value in kind.start)
+        rows = [last]
+        for n in range(1, n_degrees):
+            x, plain, earlier = kind.recurrence(n, float(a), float(b))
+            times_x = np.pad(chebyshev.chebmulx(last), (0, n_degrees))[:n_degrees]  # without zeros at its end
+            before, last = last, x * times_x + plain * last - earlier * before
+            rows.append(last)
+        coef = found[key].double() @ torch.from_numpy(np.stack(rows))
+        config = LayerConfig(n_in, n_out, Chebyshev(n_degrees - 1), base="zero")
+        return Layer(config, {"coef": coef.to(found[key].dtype).transpose(0, 1)})
+
+    choices = {"parameter": (" ".join(known),) if known else kind.parameters}
+    described = f", degree {n_degrees - 1}"
+    return Part.of(kind.library, place, read({"parameter": choices["parameter"][0]}), (key,), described, choices, read)
+
+
+def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
+    """A layer of unikan (SKAN, Chen and Zhang 2024, arXiv 2410.14951): node j is sum_i f(k_ji x_i) + f(k_j).
+
+    Each group of nodes has its own f, which the file does not name. Its edges are fixed functions besides an empty
+    basis, as of pykan's `fix_symbolic`.
+    """
+    places = [f"nodes.{n}" for n in takewhile(lambda n: f"nodes.{n}.weight.0" in found, count())]
+    axes = {f"{at}.weight.0": f"out{at} columns" for at in places}
+    n_in = parts.fit(found, place, "unikan", axes)["columns"]
+    choices: dict[str, tuple[str, ...]] = {}
+    for n, at in enumerate(f"{parts.start_of(place)}{at}" for at in places):
+        function, many = metadata.value(at, "function"), f"{at}.weight.1".removeprefix(parts.start_of(place)) in found
+        name = function.name.rpartition(".")[2] if isinstance(function, GlobalName) else None
+        if (name or "lsin") not in SKAN or many or metadata.value(at, "node_type") == "mul":
+            what = "products of edges" if metadata.value(at, "node_type") == "mul" else f"the function {name}"
+            what = "functions of several parameters" if many else what
+            raise CheckpointError(f"has {what} of unikan at {at!r}, but only sums of {', '.join(SKAN)} are read")
+        choices[f"function {n}" if n else "function"] = (name,) if name else tuple(SKAN)
+    n_in -= metadata.value(f"{parts.start_of(place)}nodes.0", "use_bias") is not False
+    weight = torch.cat([found[f"{at}.weight.0"] for at in places])
+    if not 0 < n_in * len(weight) <= MAX_FIXED:
+        raise CheckpointError(
+            f"has {n_in * len(weight)} edges of unikan at {place!r}, but 1 to {MAX_FIXED} can be read"
+        )
+    widths = [len(found[f"{at}.weight.0"]) for at in places]
+
+    def read(chosen: Chosen) -> Layer:
+        kinds = [SKAN[chosen[name]] for name, n in zip(choices, widths, strict=True) for _ in range(n)]
+        added = torch.tensor([constant for _, constant in kinds], dtype=weight.dtype)
+        edges = tuple(SymbolicEdge(i, j, function) for j, (function, _) in enumerate(kinds) for i in range(n_in))
+        inner, one = weight[:, :n_in].flatten(), torch.ones(weight[:, :n_in].numel(), dtype=weight.dtype)
+        affine = torch.stack([inner, 0 * one, one, added.repeat_interleave(n_in)], dim=1)
+        empty = weight.new_zeros(len(weight), n_in)
+        tensors = {"coef": empty.unsqueeze(-1), "mask": empty, "symbolic_mask": one, "symbolic_affine": affine}
+        if weight.shape[1] > n_in:
+            biases = [FUNCTIONS[function](k) for (function, _), k in zip(kinds, weight[:, n_in], strict=True)]
+            tensors["subnode_bias"] = torch.stack(biases) + added
+        return Layer(LayerConfig(n_in, len(weight), Line(), base="zero", symbolic=edges), tensors)
+
+    usual = read({name: options[0] for name, options in choices.items()})
+    return Part.of("unikan", place, usual, (f"{at}.weight.0" for at in places), "", choices, read)
 
 
 def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -227,6 +451,9 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     A weight with one axis is a LayerNorm only if it has a bias: without one it may be a PReLU, RMSNorm or other.
     """
     weight, bias, eps = found.get("weight"), found.get("bias"), metadata.eps(place)
+    module = metadata.module and metadata.module.find(place)
+    if module and module.class_name.startswith("torch.nn.") and "Embedding" in module.class_name:
+        return None
     if "running_mean" in found:
         axes = dict.fromkeys(("running_mean", "running_var", "weight?", "bias?"), "n") | {"num_batches_tracked?": ""}
         parts.fit(found, place, "BatchNorm", axes)
@@ -241,7 +468,7 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     n_out, n_in = weight.shape
     tensors = {"coef": weight.unsqueeze(-1)} | ({} if bias is None else {"subnode_bias": bias})
     layer = Layer(LayerConfig(n_in, n_out, Line(), base="zero"), tensors)
-    return Part.of("Linear", place, layer, ("weight", "bias"))
+    return Part.of("Linear", place, layer, ("weight", "bias"), " without bias" if bias is None else "")
 
 
 def _affine_of(tensors: Tensors, eps: float) -> tuple[Tensor, Tensor]:
@@ -257,7 +484,12 @@ def _affine_of(tensors: Tensors, eps: float) -> tuple[Tensor, Tensor]:
 READERS: Mapping[str, Callable[[Mapping[str, Tensor], str, Metadata], Part | None]] = {
     "act_fun.0.coef": read_pykan,
     "rbf.grid": read_radial,
+    "scale_sp": read_pykan_layer,
+    "grid_starts": read_uniform,
     "spline_weight": read_efficient_kan,
+    "base_weights.0": read_torchkan,
+    "nodes.0.weight.0": read_unikan,
+    **dict.fromkeys(POLYNOMIALS, read_polynomials),
     "cheby_coeffs": read_cheby_kan,
     "fouriercoeffs": read_fourier_kan,
     "wavelet_weights": read_wav_kan,
@@ -272,6 +504,9 @@ def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Part], list[R
     Raises `CheckpointError` if the tensors of a part do not fit each other, or it is an unsupported variant.
     """
     recurrents, found = find_recurrent(tensors), list[Part]()
+    for recurrent in recurrents:
+        if metadata.value(recurrent.place, "nonlinearity") == "relu":
+            raise CheckpointError(f"has an RNN with relu at {recurrent.place!r}, but only those with tanh are read")
     taken = {key for recurrent in recurrents for key in recurrent.keys}
     for name, read in READERS.items():
         left = {key: tensor for key, tensor in tensors.items() if key not in taken}
@@ -286,18 +521,22 @@ def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Part], list[R
 
 
 def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
-    """Finds torch's LSTMs and GRUs, whose keys and order of gates the recurrent module here shares.
+    """Finds torch's LSTMs, GRUs and RNNs with tanh, and their cells, which a loop may run over the steps.
 
-    Raises `CheckpointError` if a part is neither an LSTM nor a GRU, or its shapes do not fit.
+    Raises `CheckpointError` if a part is none of them, or its shapes do not fit.
     """
-    places: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
+    places: dict[str, dict[str, str]] = {}  # keys by the names of an LSTM's tensors
+    for key in tensors:
         if (match := RECURRENT_KEY.fullmatch(key)) is not None:
-            places.setdefault(match[1] or "", {})[key.rpartition(".")[2]] = tensor
-    return [_read_recurrent(found, place) for place, found in places.items()]
+            name = key.rpartition(".")[2] + ("" if match[2] else "_l0")
+            places.setdefault(match[1] or "", {}).setdefault(name, key)
+    return [
+        _read_recurrent({name: tensors[key] for name, key in keys.items()}, place, keys)
+        for place, keys in places.items()
+    ]
 
 
-def _read_recurrent(found: Tensors, place: str) -> RecurrentPart:
+def _read_recurrent(found: Tensors, place: str, keys: Mapping[str, str]) -> RecurrentPart:
     sizes = parts.fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
     rows, n_in, size = sizes.values()
     if "weight_hr_l0" in found:
@@ -305,15 +544,40 @@ def _read_recurrent(found: Tensors, place: str) -> RecurrentPart:
         raise CheckpointError(problem)
     cell = GATES.get(rows // size if rows % size == 0 else 0)
     if cell is None:
-        kind = "an RNN without gates" if rows == size else "neither an LSTM nor a GRU"
-        kind += f" ({rows} rows of gates for {size} units)"
+        kind = f"no LSTM, GRU or RNN ({rows} rows of gates for {size} units)"
         raise CheckpointError(f"has a recurrent network at {place!r} that is {kind}")
     n_layers = 1 + max(int(match[2]) for key in found if (match := RECURRENT_KEY.fullmatch(key)))
     two_ways, bias = (any(word in key for key in found) for word in ("_reverse", "bias"))
+    title = "RNN" if rows == size else cell.upper()
+    if rows == size:
+        found, bias = _with_open_gates(found, place, size), True
     config = RecurrentConfig(cell, size, n_layers, bidirectional=two_ways, bias=bias)
     axes = {key: " ".join(map(str, shape)) for key, shape in recurrent_shapes(config, n_in).items()}
-    parts.fit(found, place, f"torch's {cell.upper()}", axes)
-    keys, used = parts.keys_of(place, axes), {name: found[name] for name in axes}
+    parts.fit(found, place, f"torch's {title}", axes)
+    used = {name: found[name] for name in axes}
     more = ("s" if n_layers > 1 else "") + (", bidirectional" if two_ways else "") + ("" if bias else ", without bias")
     described = f"{n_in} inputs, {size} units, {n_layers} layer{more}"
-    return RecurrentPart(place, cell.upper(), n_in, config.n_units, keys, config, used, described)
+    own = frozenset(keys[name] for name in axes if name in keys)
+    return RecurrentPart(place, title, n_in, config.n_units, own, config, used, described)
+
+
+def _with_open_gates(found: Tensors, place: str, size: int) -> Tensors:
+    """The tensors of an RNN with tanh as those of a GRU: its reset gate is 1 and its update gate 0, whatever it reads.
+
+    h = (1 - z) tanh(W x + b + r (U h + c)) + z h, with r = 1 and z = 0.
+    """
+    for name, tensor in found.items():
+        if tensor.shape[:1] != (size,):
+            raise CheckpointError(
+                f"has {parts.start_of(place)}{name} of shape {list(tensor.shape)}, not of {size} rows"
+            )
+    gates = {name: torch.cat([tensor.new_zeros(2 * size, *tensor.shape[1:]), tensor]) for name, tensor in found.items()}
+    if not any("bias" in name for name in found):
+        ends = [name.removeprefix("weight_ih") for name in found if name.startswith("weight_ih")]
+        gates |= {
+            f"bias_{of}{end}": found[f"weight_ih{end}"].new_zeros(3 * size) for end in ends for of in ("ih", "hh")
+        }
+    for name in gates:
+        if name.startswith("bias_ih"):
+            gates[name][:size], gates[name][size : 2 * size] = OPEN, -OPEN
+    return gates

@@ -50,7 +50,7 @@ class Norm:
     statistics: tuple[Tensor, Tensor] | None = None  # training mean and standard deviation that the two contain
 
 
-Item = Layer | Norm
+Item = Layer | Norm | Transform  # an activation
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,19 @@ class Part:
         cls,
         library: str,
         place: str,
-        item: Item,
+        item: Layer | Norm,
         names: Iterable[str],
         sizes: str = "",
         choices: Choices | None = None,
-        read: Callable[[Chosen], Item] | None = None,
+        read: Callable[[Chosen], Layer | Norm] | None = None,
     ) -> Part:
         """A part of one item, which may depend on choices, with the tensors `names`; `sizes` follow its widths."""
-        n_in = n_out = len(item.weight) if isinstance(item, Norm) else item.config.n_in
-        widths = f"of {n_in}"
         if isinstance(item, Layer):
-            n_out = item.config.n_out
+            n_in, n_out = item.config.n_in, item.config.n_out
             widths = f"{n_in} to {n_out}"
+        else:
+            n_in = n_out = len(item.weight)
+            widths = f"of {n_in}"
         keys, make = keys_of(place, names), read or (lambda chosen: item)
         return cls(place, library, n_in, n_out, keys, lambda chosen: (make(chosen),), choices or {}, widths + sizes)
 
@@ -206,7 +207,7 @@ def fit(
         full = start_of(place) + key
         if key not in found:
             if key == name:
-                raise CheckpointError(f"lacks {full}, which {library} has")
+                raise CheckpointError(f"lacks {full}, which {library} has: it is damaged, or of another library")
             continue
         shape = list(found[key].shape)
         if None in expected:

@@ -43,6 +43,8 @@ NEEDED = {
     "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
     "default)",
     "mult_arity": "the number of factors of its product nodes is not known: give mult_arity (pykan's default is 2)",
+    "function": "its functions are not known: give a check",
+    "parameter": "the parameter of its polynomials is not known: give a check",
     INPUTS: "{} lacks space: whether reference and check are scaled or original",
 }  # choices that must be stated where there is no check
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -25,7 +26,6 @@ from kanmodel.importers.pickles import GlobalName, Placeholder
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
-NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training dictionaries
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 FLOATS = (torch.float32, torch.float64, *WIDENED)
@@ -85,8 +85,8 @@ def _join(path: str, name: str) -> str:
 class Source:
     """The weights of a file, or of a live module.
 
-    The tensors, by key without the prefix, are contiguous and finite: float32 or float64 first, then integers and
-    booleans.
+    The tensors, by key without the prefix, are contiguous and finite, except masks of 0 and -inf: float32 or float64
+    first, then integers and booleans.
     """
 
     name: str  # of the file
@@ -130,10 +130,13 @@ def _find_weights(name: str, found: object) -> Source:
         raise CheckpointError("holds one tensor and no state_dict (pykan's cache_data is one: import its state)")
     entries = {} if is_module(found) else _entries_of(found)
     if entries is None:
-        raise CheckpointError(f"holds {_describe_foreign(found)} and no state_dict")
-    nested = [key for key in NESTED_KEYS if _entries_of(entries.get(key)) is not None or is_module(entries.get(key))]
+        darts = isinstance(found, Placeholder) and found.name.startswith("darts.")
+        where = f": the weights of a model of darts are in the file {name}.ckpt beside it" if darts else ""
+        raise CheckpointError(f"holds {_describe_foreign(found)} and no state_dict{where}")
+    nested = [key for key, value in entries.items() if isinstance(key, str) and _has_weights(value)]
     if len(nested) > 1:
-        raise CheckpointError(f"holds more than one state_dict: {', '.join(nested)}")
+        listed = ", ".join(key[:MAX_KEY] for key in nested[:5])
+        raise CheckpointError(f"holds more than one state_dict: {listed}: save the one of the model alone")
     container = nested[0] if nested else None
     hyper_parameters = (_entries_of(entries.get("hyper_parameters")) if nested else None) or {}
     budget = iter(range(MAX_VALUES))
@@ -147,6 +150,15 @@ def _find_weights(name: str, found: object) -> Source:
     keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
     tensors = {key.removeprefix(prefix): tensors[key] for key in keys}
     return Source(name, tensors, module and module.find(prefix), simple, container, prefix, dtypes)
+
+
+def _has_weights(value: object) -> bool:
+    """Whether an entry of a training dictionary is a model or its state_dict: some tensor is a matrix, or larger."""
+    try:  # a loss or a metric is a module too
+        entries = read_module(value).state_dict() if is_module(value) else _entries_of(value) or {}
+    except CheckpointError:
+        return True
+    return any(isinstance(entry, Tensor) and entry.ndim > 1 for entry in entries.values())
 
 
 def _entries_of(found: object) -> Mapping[Any, object] | None:
@@ -164,7 +176,7 @@ def _read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tup
     """
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"holds no state_dict: neither itself nor its {', '.join(NESTED_KEYS)} is one")
+        raise CheckpointError("holds no state_dict: neither itself nor one of its entries is one")
     for key, value in entries.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             place = repr(key[:80]) if isinstance(key, str) else describe(key)
@@ -183,7 +195,10 @@ def _read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tup
         alone = tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
         if not alone or tensor.dtype != widened[key]:
             tensors[key] = torch.empty(tensor.shape, dtype=widened[key]).copy_(tensor)
-        if not bool(torch.isfinite(tensors[key]).all()):
+        is_mask = bool(
+            ((tensors[key] == 0) | (tensors[key] == -inf)).all()
+        )  # of attention, and of no part that is read
+        if not is_mask and not bool(torch.isfinite(tensors[key]).all()):
             raise CheckpointError(f"has a value that is not finite in tensor {key}")
     return tensors, tuple(sorted(set(dtypes.values())))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,8 @@ from kanmodel.importers.assembly import Chain, Element, step_of
 from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
 from kanmodel.importers.manifest import FLAT_READOUTS, LIBRARIES, NONE, READOUTS, Statement
 from kanmodel.importers.parts import AnyPart, Choices, Metadata, Part, RecurrentPart, activation_of, activation_slot
-from kanmodel.importers.source import Module, Source
+from kanmodel.importers.pickles import GlobalName
+from kanmodel.importers.source import Module, Source, describe
 from kanmodel.network.config import ModelConfig
 
 MAX_ORDERS = 64
@@ -30,11 +32,14 @@ READOUT_WORDS = {
     **{readout: f"readout {readout}" for readout in READOUTS},
 }
 KIND_WORDS = {"mult_arity": "products of {} factors", "denominator": "denominator {}", "base": "base {}"}
+KIND_WORDS["parameter"] = "parameter {}"
 OPTION_WORDS = {**RADIAL_LIBRARIES, **INV_DENOMINATORS, "zero": "no base"}
 FOREIGN = {
-    "in_proj_weight": "attention, in which every step reads the others",
-    "weight_ih": "a cell that its own loop runs",
-}  # names of tensors -> the unsupported module that has them
+    r"in_proj_weight$": "attention, in which every step reads the others",
+    r"sub_tkan|tkan_sub": "a TKAN cell, whose KANs have states of their own from step to step",
+    r"equal_size_conv|phase_low": "a ReLU-KAN, whose bumps are not among the functions of edges here",
+    r"torch_params|_variable": "a layer of Keras, whose weights have no names of their own",
+}  # patterns of keys -> the unsupported module that has them
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 NEUTRAL = ("Dropout", "Dropout1d", "AlphaDropout", "Identity")
 
@@ -152,7 +157,11 @@ class Structure:
 
     def _describe_widths(self, shapes: ModelConfig) -> str:
         every = ((part.place or "the file", part) for part in self.every)
-        widths = [f"{place} ({part.library}) from {part.n_in} to {part.n_out}" for place, part in every]
+        kinds = {"without bias": " without bias, or an Embedding"}  # which have the same weight
+        widths = [
+            f"{place} ({part.library}{kinds.get(part.description[-12:], '')}) from {part.n_in} to {part.n_out}"
+            for place, part in every
+        ]
         message = (
             f"has parts that do not follow each other from {len(shapes.features)} features at {shapes.lookback} steps "
             f"to {len(shapes.outputs)} outputs: {', '.join(widths) or 'none'}"
@@ -309,11 +318,14 @@ def find_structure(source: Source, stated: Statement) -> Structure:
     left = {key: tensor for key, tensor in tensors.items() if not any(key in part.keys for part in structure.every)}
     if not left:
         return structure
-    first, tensor = next(iter(left.items()))
-    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    what = FOREIGN.get(first.rpartition(".")[2])
-    if what is None and tensor.ndim >= 3 and first.endswith("weight"):
-        what = "a convolution"
+    named = {key: what for key in left for name, what in FOREIGN.items() if re.search(name, key)}
+    first = next(iter(named or sorted(left, key=lambda key: -left[key].ndim)))
+    more, what = f" and {len(left) - 1} more" if len(left) > 1 else "", named.get(first)
+    owner = source.module and source.module.find(first.rpartition(".")[0])
+    if what is None and owner is not None:
+        what = describe(GlobalName(owner.class_name))
+    elif what is None and left[first].ndim > 2:
+        what = f"a convolution or another module with weights of {left[first].ndim} axes"
     reason = f"it is of {what}, which is no layer of a chain" if what else "it belongs to no part that is known"
     doubt = f"has key {first}{more}, which is not understood: {reason}, and to drop it could change the forecast"
     return replace(structure, unused=tuple(left), doubt=doubt)

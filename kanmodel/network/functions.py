@@ -33,6 +33,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sgn": torch.sign,
     **{name: getattr(torch, name) for name in ("arcsin", "arccos", "arctan", "arctanh")},
     "gaussian": lambda u: torch.exp(-(u**2)),
+    **{"relu": functional.relu, "softplus": functional.softplus},  # not pykan's, but unikan's
 }
 
 # Of those with bumps: arguments as positions, see `Basis.in_bumps`.

@@ -307,7 +307,7 @@ REFUSALS = [
     ("main", drop("layers.0.spline_linear.weight"), "lacks fc_kan.layers.0.spline_linear.weight"),
     ("main", drop("layers.0.layernorm.bias"), "fc_kan.layers.0.layernorm.weight, but of layernorm only that"),
     ("main", drop("layers.1.base_linear.weight"), "fc_kan.layers.1.base_linear.bias, but of base_linear only that"),
-    ("main", put("layers.0.spline_weight", 5, 12, 8), "lacks fc_kan.layers.0.grid"),
+    ("main", put("layers.0.spline_weight", 5, 12, 8), "has fc_kan.layers.0.spline_weight without a grid"),
     (
         "main",
         put("layers.0.rbf.inv_denominator"),

@@ -126,16 +126,16 @@ CASES = {
         "its head reads the final states of both directions",
     ),
     "cell": (
-        lambda: Module(loop, cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)),
-        "it is of a cell that its own loop runs",
-        "it is of a cell that its own loop runs",
+        lambda: Module(lambda m, x: loop(m, x.flip(1)), cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)),
+        "the weights of 'cell' are used without a call of it for the whole window",
+        "the steps of its windows are read newest first",
     ),
     "convolution": (
         lambda: Module(
             lambda m, x: m.fc(last(m, m.conv(x.transpose(1, 2)).transpose(1, 2))),
             **single(conv=nn.Conv1d(3, 3, 3, padding=1)),
         ),
-        "it is of a convolution",
+        "it is of a torch.nn.modules.conv.Conv1d",
         "it is of a convolution",
     ),
     "initial_state": (
