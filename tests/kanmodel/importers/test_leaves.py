@@ -295,7 +295,12 @@ def test_a_training_dictionary_has_its_weights_under_any_key(key, tmp_path):
     """The entry with the weights is found beside an optimizer and a scaler; of two, the refusal lists both."""
     weights, stated = load("lstm_cell"), {"windows": WINDOWS, "predictions": ARRAYS["lstm_cell"], "features": FEATURES}
     optimizer = {"state": {0: {"exp_avg": torch.zeros(3, 2)}}, "param_groups": [{"lr": 0.1}]}
-    rest = {"optimizer": optimizer, "loss_fn": nn.MSELoss(), "scaler": {"mean": torch.zeros(3), "std": torch.ones(3)}, "epoch": 3}
+    rest = {
+        "optimizer": optimizer,
+        "loss_fn": nn.MSELoss(),
+        "scaler": {"mean": torch.zeros(3), "std": torch.ones(3)},
+        "epoch": 3,
+    }
     torch.save(rest | {key: weights}, tmp_path / "m.pt")
     assert describe_file(tmp_path / "m.pt").container == key
     assert from_file(tmp_path / "m.pt", **stated).provenance.verified
