@@ -211,7 +211,7 @@ class LoadedModel:
     def with_config(self, config: ModelConfig) -> LoadedModel:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
         with torch.inference_mode(False):
-            network = Network(config)
+            network = Network.of(config)
             network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 
@@ -219,7 +219,7 @@ class LoadedModel:
     def frozen(self) -> FrozenNetwork:
         """The network prepared for inference, which computes predictions and ledgers."""
         with torch.inference_mode(False):  # ledgers differentiate it, even if it is first used in inference mode
-            return FrozenNetwork(self.network)
+            return self.network.freeze()
 
     @cached_property
     def frozen_float64(self) -> FrozenNetwork:
@@ -423,7 +423,7 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
             raise CheckpointError(f"has a value that is not finite in tensor {name}")
     windows = tensors.pop("reference.windows")
     targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
-    network = Network(config)
+    network = Network.of(config)
     network.load_state_dict(tensors)
     with _describing():
         reference = Reference(windows, targets, times)

@@ -143,18 +143,18 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
     waiting: list[Norm | Transform] = []
     for element in elements:
         if isinstance(element, Layer):
-            layers.append(_with_steps(waiting, element))
+            layers.append(with_steps(waiting, element))
             n_values, waiting = element.config.n_out, []
         else:
             waiting.append(element)
     if waiting or not layers:  # only the edges from each input to the same node are unmasked
         eye = torch.eye(n_values)
         identity = LayerConfig(n_values, n_values, Line(), base="zero")
-        layers.append(_with_steps(waiting, Layer(identity, {"coef": eye.unsqueeze(-1), "mask": eye})))
+        layers.append(with_steps(waiting, Layer(identity, {"coef": eye.unsqueeze(-1), "mask": eye})))
     return layers
 
 
-def _with_steps(steps: Sequence[Norm | Transform], layer: Layer) -> Layer:
+def with_steps(steps: Sequence[Norm | Transform], layer: Layer) -> Layer:
     """The layer with steps applied to its inputs, before its own steps."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in layer.tensors.items():

@@ -25,19 +25,21 @@ from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, 
 from kanmodel.importers import assembly, samples
 from kanmodel.importers.assembly import READ_OUT, Chain, Element
 from kanmodel.importers.from_file import choose_evenly
-from kanmodel.importers.manifest import NONE
+from kanmodel.importers.manifest import NONE, Statement
 from kanmodel.importers.parts import AnyPart, RecurrentPart
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.search import search
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module, Source
 from kanmodel.importers.structure import ACTIVATIONS, READOUT_WORDS, Structure, find_structure
-from kanmodel.network.config import Groups
+from kanmodel.importers.tracing import GraphTracer, is_close
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Groups, ModelConfig
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
 N_RECORDED = 64  # windows whose forward pass is recorded
 ROUNDING = 1e-3  # of the spread of the forecasts: what a module may lose in float32
-BETWEEN = 1e-4  # of the spread of the values between two parts, in the type of the module
+PERTURBATION = 0.2  # of the spread of each feature, in the windows on which the network is compared once more
 
 
 @checked
@@ -119,27 +121,19 @@ def from_torch(
                     "module, such as scaling each window, or the scaling is another"
                 )
         tree = read_live(net, count_entering(net, read))
-        source = Source("the module", tree.state_dict(), tree)
         try:
-            try:
-                structure = find_structure(source, stated)
-                chain = _read(net, read, structure, known)
-            except (CheckpointError, ConfigError, UnreadableModelError):
-                unused = find_unused(net, read)
-                if not unused & source.tensors.keys():
-                    raise
-                used = {key: tensor for key, tensor in source.tensors.items() if key not in unused}
-                structure = find_structure(replace(source, tensors=used), stated)
-                chain = _read(net, read, structure, known)
-                structure = replace(structure, unused=tuple(key for key in source.tensors if key in unused))
-            network = assembly.assemble(chain, shapes)
-        except (CheckpointError, ConfigError) as error:
-            raise UnreadableModelError(f"the module {error}") from error
+            network, library, unused = _read_chain(net, read, tree, stated, known)
+        except (CheckpointError, ConfigError, UnreadableModelError):
+            network, library, unused = _read_graph(net, read, tree, shapes)
+        perturbed = _perturb(scaled)
+        expected = np.concatenate([expected, forecast(net, perturbed[:, 0] if reads_rows else perturbed)])
     with torch.inference_mode():
-        found = known.bounds.compare(expected, network(torch.from_numpy(scaled).to(chain.dtype)).double().numpy())
+        dtype = getattr(torch, network.config.dtype)
+        computed = network(torch.from_numpy(np.concatenate([scaled, perturbed])).to(dtype)).double().numpy()
+    found = known.bounds.compare(expected, computed)
     if not found.matches:
         raise UnreadableModelError(
-            f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
+            f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
             f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
             + ("; if that is rounding, give the module as module.double()" if found.relative < ROUNDING else "")
         )
@@ -147,8 +141,8 @@ def from_torch(
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
-        library=f"{structure.library}, read by kanscope {version('kanscope')}",
-        unused=structure.unused,
+        library=f"{library}, read by kanscope {version('kanscope')}",
+        unused=unused,
         difference=found.absolute,
         relative_difference=found.relative,
     )
@@ -162,6 +156,59 @@ def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
     if is_far and (np.abs(mean) < 2).all() and (std < 3).all():
         problem = "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
         raise CheckpointError(problem)
+
+
+def _read_chain(
+    net: nn.Module, windows: Array, tree: Module, stated: Statement, known: samples.Samples
+) -> tuple[Network, str, tuple[str, ...]]:
+    """The chain, its library and the unused tensors; raises `CheckpointError` and others if there is none."""
+    source = Source("the module", tree.state_dict(), tree)
+    try:
+        structure = find_structure(source, stated)
+        chain = _read(net, windows, structure, known)
+    except (CheckpointError, ConfigError, UnreadableModelError):
+        unused = find_unused(net, windows)
+        if not unused & source.tensors.keys():
+            raise
+        used = {key: tensor for key, tensor in source.tensors.items() if key not in unused}
+        structure = find_structure(replace(source, tensors=used), stated)
+        chain = _read(net, windows, structure, known)
+        structure = replace(structure, unused=tuple(key for key in source.tensors if key in unused))
+    return assembly.assemble(chain, known.shapes), structure.library, structure.unused
+
+
+def _read_graph(
+    net: nn.Module, windows: Array, tree: Module, shapes: ModelConfig
+) -> tuple[Network, str, tuple[str, ...]]:
+    """The graph, the libraries of its layers, and the tensors that the pass does not read."""
+    tensors = {key: tensor for key, tensor in net.state_dict(keep_vars=True).items() if tensor.is_floating_point()}
+    like = next(iter(tensors.values()), torch.from_numpy(windows))
+    window = torch.from_numpy(windows[:1]).to(like.device, like.dtype)
+    with unchanged(net):
+        tracer = GraphTracer(net, tree)
+        try:
+            drawing = tracer.trace(window)
+        except UnreadableModelError:
+            if not tracer.needs_cells:
+                raise
+            drawing = None
+    if drawing is None:
+        tracer = GraphTracer(net, tree, enter_lstm=True)
+        drawing = tracer.trace(window)
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors.values()) else torch.float32
+    unused = [key for key, tensor in net.state_dict().items() if not tracer.has_read(tensor)]
+    try:
+        return drawing.network(shapes, dtype), tracer.library, tuple(unused)
+    except ConfigError as error:
+        raise UnreadableModelError(f"the module is no graph that can be kept: {error}") from error
+
+
+def _perturb(windows: Array) -> Array:
+    """Windows around some of those that are given, (n, lookback, n_features)."""
+    few = windows[choose_evenly(len(windows))[:N_RECORDED]]
+    noise = np.random.default_rng(0).standard_normal(few.shape)
+    moved: Array = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
+    return moved
 
 
 def _read(net: nn.Module, windows: Array, structure: Structure, known: samples.Samples) -> Chain:
@@ -374,7 +421,7 @@ class Tracer:
         if name != NONE:
             elements.append(assembly.step_of(name))
         if isinstance(part, RecurrentPart):
-            if not _close(assembly.recurrent_function(part, torch.float64)(self.values), left):
+            if not is_close(assembly.recurrent_function(part, torch.float64)(self.values), left):
                 problem = f"does not compute what torch's {part.library} computes of its weights from a state of zeros"
                 raise UnreadableModelError(f"{place} {problem}")
             self.values, self.passed_recurrent = left, True
@@ -384,7 +431,7 @@ class Tracer:
         for kinds in product(*part.open.values()):
             items = part.items(dict(zip(part.open, kinds, strict=True)))
             computed = assembly.items_function(items, torch.float64)(self.values)
-            if left.numel() == computed.numel() and _close(computed, left.reshape(computed.shape)):
+            if left.numel() == computed.numel() and is_close(computed, left.reshape(computed.shape)):
                 elements += items
                 self.values = left.reshape(computed.shape)
                 return
@@ -401,7 +448,7 @@ class Tracer:
                 f"{place} reads {shape} windows and steps in place of {[n_windows, n_steps]}: its batch_first does not "
                 "fit the layout of the windows"
             )
-        if not _close(self.values, entered) and _close(self.values.flip(1), entered):
+        if not is_close(self.values, entered) and is_close(self.values.flip(1), entered):
             reason = "reads the steps of its windows newest first, which is no chain's order"
             raise UnreadableModelError(f"{place} {reason}")
 
@@ -412,7 +459,7 @@ class Tracer:
         for readout, values in candidates:
             for name in activations:
                 computed = assembly.activation(name)(values)
-                if _close(computed, entered.reshape(computed.shape)):
+                if is_close(computed, entered.reshape(computed.shape)):
                     self.readout, self.values = readout or self.readout, computed
                     return name
         reason = f"leaves {self.last!r}{f' ({READOUT_WORDS[self.readout]})' if self.readout else ''}"
@@ -436,11 +483,3 @@ class Tracer:
                 values = READ_OUT[readout](self.values)
                 if values.numel() == entered.numel():
                     yield readout, values
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether values are equal up to rounding in the module's dtype."""
-    if one.shape != other.shape:
-        return False
-    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
-    return bool(((one - other).abs() <= BETWEEN * spread).all())

@@ -43,9 +43,19 @@ class Trace:
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
     @property
+    def layers(self) -> tuple[LayerTrace, ...]:
+        """All layers, in the order of the data."""
+        return (*self.front, *self.head)
+
+    @property
     def logits(self) -> Tensor:
         """The last layer's nodes, before the output function, (batch, n_outputs)."""
         return self.head[-1].nodes
+
+    @property
+    def values(self) -> tuple[Tensor, ...]:
+        """Values besides those on edges that a ledger has contributions of."""
+        return self.readout, self.logits
 
 
 LayerKey = tuple[str, int]  # (stage, layer)
@@ -66,6 +76,17 @@ class Network(nn.Module):
         self.recurrent = make_recurrent(config.recurrent, config.n_steps, generator) if config.recurrent else None
         self.head = nn.ModuleList(KANLayer(layer, generator) for layer in config.head)
         self.to(getattr(torch, config.dtype))
+
+    @classmethod
+    def of(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Network:
+        """The network of a config, a chain or a graph."""
+        from kanmodel.network.graph import GraphNetwork  # here, as a graph is made of what stands in this module
+
+        return (GraphNetwork if config.graph else Network)(config, generator)
+
+    def freeze(self) -> FrozenNetwork:
+        """The network for inference, which its weights must not change after."""
+        return FrozenNetwork(self)
 
     @cached_property
     def stages(self) -> Mapping[str, Sequence[KANLayer]]:
@@ -151,6 +172,10 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if config.recurrent:
         parts["recurrent"] = recurrent_shapes(config.recurrent, config.n_steps)
     parts |= {f"head.{number}": layer_shapes(layer) for number, layer in enumerate(config.head)}
+    for number, (part, n_in) in enumerate(zip(config.recurrents, config.recurrent_widths, strict=True)):
+        parts[f"recurrents.{number}"] = recurrent_shapes(part, n_in)
+    constants = {str(number): node.shape for number, node in enumerate(config.graph) if node.op == "constant"}
+    parts["constants"] = {number: shape for number, shape in constants.items() if shape is not None}
     return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
 
 
@@ -168,6 +193,7 @@ class FrozenNetwork:
         self.recurrent = None
         if network.recurrent is not None and network.config.recurrent is not None:
             self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
+        self.recurrents = () if self.recurrent is None else (self.recurrent,)
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""

@@ -20,6 +20,7 @@ from kanmodel.data import Feature, Scaling, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
+from kanmodel.network.operations import Node, Shape, infer_shapes
 
 T = TypeVar("T")
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
@@ -226,6 +227,10 @@ class ModelConfig:
             columns are already shifted, or it is unknown, and the first output is ``{target}+1``.
         groups: features that belong together, by the name of their group; explanations also sum their contributions.
         time: the time stamps of the training rows; None if there were none.
+        graph: the nodes of a network whose parts are joined in another way than a chain, in the order of the
+            computation; the last are the outputs before the output function. Its KAN layers are those of the `head`,
+            in that order. Empty for a chain.
+        recurrents: the recurrent layers of a graph.
     """
 
     features: tuple[Feature, ...]
@@ -241,6 +246,8 @@ class ModelConfig:
     ahead: Index = 0
     groups: Groups = field(default_factory=dict)
     time: TimeColumn | None = None
+    graph: tuple[Node, ...] = ()
+    recurrents: tuple[RecurrentConfig, ...] = ()
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -255,12 +262,19 @@ class ModelConfig:
             raise ConfigError(str(error)) from error
         object.__setattr__(self, "groups", deepcopy(self.groups))  # the caller may change what it gave
         check_count(len(self.front) + len(self.head), "the number of layers", lowest=0, highest=MAX_LAYERS)
+        n_outputs = self.horizon * len(self.targets)
+        if self.graph or self.recurrents:
+            if self.front or self.recurrent is not None or self.readout != "last":
+                raise ConfigError("a graph has no front, recurrent part and readout of a chain")
+            if self.graph_shapes[-1] != (n_outputs,):
+                found = list(self.graph_shapes[-1])
+                raise ConfigError(f"graph must end in {n_outputs} values, horizon x targets, but ends in {found}")
+            return
         for stage, layers, n_nodes in (("front", self.front, len(self.features)), ("head", self.head, self.n_readout)):
             for number, layer in enumerate(layers):
                 if layer.n_in != n_nodes:
                     raise ConfigError(f"{stage}[{number}].n_in must be {n_nodes}, which reach it, but is {layer.n_in}")
                 n_nodes = layer.n_out
-        n_outputs = self.horizon * len(self.targets)
         if not self.head or self.head[-1].n_out != n_outputs:
             found = self.head[-1].n_out if self.head else "no layer"
             raise ConfigError(f"head must end in {n_outputs} nodes, horizon x targets, but ends in {found}")
@@ -269,6 +283,17 @@ class ModelConfig:
     def stages(self) -> dict[str, Layers]:
         """The layers by stage name, in the order of the data; an empty front is left out."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
+
+    @cached_property
+    def graph_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the nodes of a graph, without the batch."""
+        return infer_shapes(self.graph, self.window_shape, self.head, self.recurrents)
+
+    @cached_property
+    def recurrent_widths(self) -> tuple[int, ...]:
+        """Number of inputs of each recurrent layer of a graph."""
+        reads = (node.inputs[0] for node in self.graph if node.op == "recurrent")
+        return tuple(self.graph_shapes[source][-1] for source in reads)
 
     @property
     def n_steps(self) -> int:
@@ -302,8 +327,8 @@ class ModelConfig:
 
     @property
     def mixes_steps(self) -> bool:
-        """Whether each value of each step may act on each input of the head."""
-        return self.recurrent is not None
+        """Whether each value of each step may act on each input of the head, as in a graph."""
+        return self.recurrent is not None or bool(self.graph)
 
     @property
     def mixer(self) -> str:
@@ -313,7 +338,7 @@ class ModelConfig:
     @property
     def has_plain_steps(self) -> bool:
         """Whether the features of the steps are read out as they are."""
-        return self.recurrent is None and not self.front
+        return self.recurrent is None and not self.front and not self.graph
 
     @property
     def reads_features(self) -> bool:
@@ -401,6 +426,8 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     """The config as plain JSON values."""
     data = asdict(config)
+    for key in () if config.graph else ("graph", "recurrents"):  # which a chain does not have
+        del data[key]
     for stage in ("front", "head"):
         for layer, written in zip(getattr(config, stage), data[stage], strict=True):
             written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}

@@ -1,0 +1,792 @@
+"""The graph of a live module, from one pass of one window: its known parts, and the glue between them.
+
+Every operation that torch dispatches is seen, after its own decompositions, and every element of every tensor has a
+number: that of the element of a node that it holds. Views share these numbers as they share memory, also where they are
+written to, and a copy, a slice or a concatenation is done once more with the numbers in place of the values; so the
+movements of data need no rules. What computes becomes a node, and what does not depend on the window a constant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from math import prod, sqrt
+from pathlib import Path
+from typing import Any, NoReturn
+from warnings import catch_warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from kanmodel.errors import CheckpointError, UnreadableModelError
+from kanmodel.importers import assembly
+from kanmodel.importers.layers import find_parts
+from kanmodel.importers.parts import Layer, Metadata, Part
+from kanmodel.importers.source import Module
+from kanmodel.importers.structure import TORCH
+from kanmodel.network.bases import Line
+from kanmodel.network.chain import Network
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform
+from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
+
+BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module
+MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
+N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
+UNKNOWN, CELL = -1, -2  # numbers of elements that no node holds: places of a maximum; cell states of an LSTM
+# What reads no values of its arguments, or changes their shape in place.
+UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
+UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
+
+
+class Numbers(Tensor):
+    """Numbers of elements, in the shape of a tensor that holds these."""
+
+
+def _count(shape: Shape, first: int) -> Tensor:
+    return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(Numbers)
+
+
+@dataclass
+class Drawing:
+    """A graph in the making."""
+
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[int, Tensor] = field(default_factory=dict)  # values of the nodes that do not depend on the window
+    layers: dict[int, Layer] = field(default_factory=dict)  # by node
+    recurrents: dict[int, tuple[RecurrentConfig, Mapping[str, Tensor]]] = field(default_factory=dict)
+
+    def keep(self, output: int) -> Drawing:
+        """What leads to one node, which becomes the last."""
+        kept = {output}
+        for number in range(output, -1, -1):
+            if number in kept:
+                kept.update(self.nodes[number].inputs)
+        place = {old: new for new, old in enumerate(sorted(kept))}
+        nodes = [self.nodes[old] for old in place]
+        return Drawing(
+            [replace(node, inputs=tuple(place[source] for source in node.inputs)) for node in nodes],
+            {place[old]: values for old, values in self.constants.items() if old in place},
+            {place[old]: layer for old, layer in self.layers.items() if old in place},
+            {place[old]: part for old, part in self.recurrents.items() if old in place},
+        )
+
+    def fold_activations(self) -> Drawing:
+        """The graph with each activation that one layer alone reads as a part of that layer's edges."""
+        reads = [source for node in self.nodes for source in node.inputs]
+        nodes, layers = list(self.nodes), dict(self.layers)
+        for number, layer in self.layers.items():
+            (source,) = nodes[number].inputs
+            while nodes[source].op in ACTIVATIONS and reads.count(source) == 1:
+                step = Transform(nodes[source].op, nodes[source].parameter)
+                layers[number] = layer = assembly.with_steps([step], layer)
+                (source,) = nodes[source].inputs
+                nodes[number] = replace(nodes[number], inputs=(source,))
+        return replace(self, nodes=nodes, layers=layers).keep(len(nodes) - 1)
+
+    def split_output(self) -> tuple[Drawing, str | None]:
+        """The graph before its output function, and that function."""
+        last, usual = self.nodes[-1], ACTIVATIONS.get(self.nodes[-1].op)
+        if last.op == "softmax" or (usual is not None and last.parameter == usual.parameter):
+            return self.keep(last.inputs[0]), last.op
+        return self, None
+
+    def network(self, shapes: ModelConfig, dtype: torch.dtype) -> Network:
+        """The network of the graph; raises `ConfigError` if it cannot be."""
+        drawn, function = self.fold_activations().split_output()
+        config = replace(
+            shapes,
+            head=tuple(layer.config for layer in drawn.layers.values()),
+            graph=tuple(drawn.nodes),
+            recurrents=tuple(part for part, _ in drawn.recurrents.values()),
+            output_function=function,
+            dtype="float64" if dtype == torch.float64 else "float32",
+        )
+        network = Network.of(config).requires_grad_(False).eval()
+        tensors = {
+            f"constants.{number}": values
+            for number, values in drawn.constants.items()
+            if drawn.nodes[number].op == "constant"
+        }
+        for number, layer in enumerate(drawn.layers.values()):
+            tensors |= {f"head.{number}.{name}": tensor for name, tensor in layer.tensors.items()}
+        for number, (_, weights) in enumerate(drawn.recurrents.values()):
+            tensors |= {f"recurrents.{number}.{name}": tensor for name, tensor in weights.items()}
+        network.load_state_dict(tensors, strict=False)
+        return network
+
+
+class GraphTracer(TorchDispatchMode):
+    """Draws the graph of a module, whose parts it calls but does not enter; the caller restores the module.
+
+    An LSTM whose cell states are read elsewhere must be entered, which `needs_cells` says after a refusal.
+    """
+
+    def __init__(self, net: nn.Module, tree: Module, enter_lstm: bool = False) -> None:
+        super().__init__()
+        self.needs_cells, self._enter_lstm = False, enter_lstm
+        self.drawing = Drawing()
+        self._libraries: dict[str, None] = {}  # of the layers that are leaves
+        self._touched: set[int] = set()  # where the tensors are that the pass reads
+        self._net, self._names = net, {module: name for name, module in net.named_modules()}
+        self._starts: list[int] = []  # the number of the first element of each node
+        self._shapes: list[Shape] = []
+        self._total, self._paused = 0, False
+        self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
+        self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
+        self._watch_parts(tree)
+
+    def trace(self, window: Tensor) -> Drawing:
+        """The graph for windows of the shape of one, (1, lookback, n_features), or for rows.
+
+        Raises `UnreadableModelError`, which names the operation, the module and the line that is not understood.
+        """
+        shape = window.shape[1:] if window.ndim == 3 else (1, *window.shape[1:])
+        self._mark(window, self._add("window", (), tuple(shape)))
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # it computes an attention in one operation
+        try:
+            plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
+            with torch.no_grad(), catch_warnings(action="ignore"), plain[0], plain[1], self:
+                out = self._net.eval()(window)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        while isinstance(out, (tuple, list)) and out:
+            out = out[0]
+        numbers = self._numbers(out)
+        if numbers is None:
+            raise UnreadableModelError("the forecasts of the module do not depend on the windows")
+        return self.drawing.keep(self._read(numbers.flatten()))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs an operation, and does the same with the numbers of what it reads."""
+        kwargs = kwargs or {}
+        given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        self._touched.update(value.untyped_storage().data_ptr() for value in given)
+        name = func._schema.name.removeprefix("aten::")
+        if self._paused or name in UNREAD or not any(map(self._is_tracked, given)):
+            return func(*args, **kwargs)
+        mutates = func._schema.is_mutable
+        before = self._of_target(args[0]) if mutates else None
+        out = func(*args, **kwargs)
+        outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
+        if not mutates and outputs and all(map(self._is_tracked, outputs)):
+            return out  # views
+        if any(self._is_tracked(value) and not value.is_floating_point() for value in given):
+            self.refuse(name, "decides by values that depend on the window")
+        rule = RULES.get(name.removesuffix("_") if mutates else name)
+        if rule is None:
+            self.refuse(name)
+        with self._pausing():
+            try:
+                numbers = rule(self, out, *args, **kwargs)
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+                self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")
+            if before is not None:
+                before.copy_(numbers)
+            else:
+                for value, found in zip(outputs, numbers if isinstance(numbers, tuple) else (numbers,), strict=False):
+                    self._mark(value, found.reshape(value.shape))
+        return out
+
+    @property
+    def library(self) -> str:
+        """The libraries that the layers belong to."""
+        return " and ".join(self._libraries) or "torch"
+
+    def has_read(self, tensor: Tensor) -> bool:
+        """Whether the pass reads a tensor of the module."""
+        return tensor.untyped_storage().data_ptr() in self._touched
+
+    def depends(self, value: Any) -> bool:
+        """Whether a value depends on the window."""
+        return isinstance(value, Tensor) and self._is_tracked(value)
+
+    # Numbers of elements
+
+    def _is_tracked(self, value: Tensor) -> bool:
+        return value.untyped_storage()._cdata in self._storages
+
+    def _numbers(self, value: Tensor) -> Tensor | None:
+        """The numbers of the elements of a tensor; None if it does not depend on the window."""
+        found = self._storages.get(value.untyped_storage()._cdata)
+        if found is None:
+            return None
+        return found[1].as_strided(value.shape, value.stride(), value.storage_offset()).as_subclass(Numbers)  # a view
+
+    def _mark(self, value: Tensor, numbers: Tensor) -> None:
+        storage = value.untyped_storage()
+        every = torch.full((storage.nbytes() // value.itemsize,), UNKNOWN)
+        every.as_strided(value.shape, value.stride(), value.storage_offset()).copy_(numbers.reshape(value.shape))
+        self._storages[storage._cdata] = storage, every
+
+    def _of_target(self, target: Tensor) -> Tensor:
+        """The numbers of a tensor that is written to, which are those of a constant until then."""
+        if not self._is_tracked(target):
+            n = target.untyped_storage().nbytes() // target.itemsize
+            with self._pausing():
+                whole = target.as_strided((n,), (1,), 0)
+                self._mark(whole, self.constant(whole))
+        found = self._numbers(target)
+        assert found is not None
+        return found
+
+    def of(self, value: Any) -> Tensor:
+        """The numbers of a tensor, or of a number."""
+        if isinstance(value, Numbers):
+            return value
+        if isinstance(value, Tensor):
+            found = self._numbers(value)
+            return self.constant(value) if found is None else found
+        key = ("number", float(value))
+        if key not in self._known:
+            numbers = self._add("number", (), (), float(value))
+            self._known[key] = int(numbers)
+            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(float(value), dtype=torch.float64)
+        return _count((), self._known[key])
+
+    def constant(self, values: Tensor) -> Tensor:
+        """The numbers of constant values."""
+        values = values.detach().cpu().clone()
+        if not values.numel():
+            return _count(tuple(values.shape), 0)
+        key = ("constant", *values.shape, values.double().numpy().tobytes())
+        if key not in self._known:
+            self._known[key] = int(self._add("constant", (), tuple(values.shape)).flatten()[0])
+            self.drawing.constants[len(self.drawing.nodes) - 1] = values
+        return _count(tuple(values.shape), self._known[key])
+
+    def _add(
+        self,
+        op: str,
+        inputs: tuple[int, ...],
+        shape: Shape,
+        parameter: float | None = None,
+        runs: tuple[tuple[int, int, int], ...] = (),
+    ) -> Tensor:
+        """Adds a node, and returns the numbers of its elements, (*shape)."""
+        if len(self.drawing.nodes) > MAX_DRAWN:
+            self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
+        own = shape if op in ("constant", "arrange") else None
+        self.drawing.nodes.append(Node(op, inputs, parameter, own, runs))
+        self._starts.append(self._total)
+        self._total += prod(shape)
+        self._shapes.append(shape)
+        return _count(shape, self._starts[-1])
+
+    def _read(self, numbers: Tensor) -> int:
+        """The node that holds elements in the shape of their numbers; they are gathered first if there is none."""
+        if bool((numbers < 0).any()):
+            self.needs_cells = bool((numbers == CELL).any())
+            self.refuse("a value that no node of a graph has", "such as the place of a maximum")
+        shape, flat = tuple(numbers.shape), numbers.flatten().numpy()
+        key = ("read", shape, flat.tobytes())
+        if key not in self._known:
+            self._known[key] = self._gather(shape, flat)
+        return self._known[key]
+
+    def _gather(self, shape: Shape, flat: NDArray[np.int64]) -> int:
+        starts = np.array(self._starts)
+        holders = np.searchsorted(starts, flat, side="right") - 1
+        sources, constants = np.unique(holders).tolist(), self.drawing.constants
+        if len(sources) == 1 and self._shapes[sources[0]] == shape and np.array_equal(flat - flat[0], np.arange(flat.size)):
+            return int(sources[0])
+        fixed = np.isin(holders, [node for node in sources if node in constants])
+        if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
+            used, places = np.unique(flat[fixed], return_inverse=True)
+            of = np.searchsorted(starts, used, side="right") - 1
+            values = [constants[node].flatten()[number - starts[node]] for node, number in zip(of, used, strict=True)]
+            found = torch.stack([value.double() for value in values])
+            if fixed.all():
+                return self._read(self.constant(found[places.ravel()].reshape(shape)))
+            whole = self.constant(found).numpy()
+            if not np.array_equal(whole, used):
+                renumbered = flat.copy()
+                renumbered[fixed] = whole[places.ravel()]
+                return self._gather(shape, renumbered)
+        sizes = [prod(self._shapes[node]) for node in sources]
+        shifts = dict(zip(sources, np.cumsum([0, *sizes[:-1]]), strict=True))
+        local = flat - starts[holders] + np.array([shifts[node] for node in holders.tolist()], dtype=np.int64)
+        runs = () if np.array_equal(local, np.arange(sum(sizes))) else runs_of(local)
+        self._add("arrange", tuple(sources), shape, runs=runs)
+        return len(self.drawing.nodes) - 1
+
+    # What rules are made of: numbers of operands -> numbers of the result
+
+    def apply(self, op: str, *operands: Any, parameter: float | None = None) -> Tensor:
+        """An elementwise operation of tensors, numbers of elements, or plain numbers, which are broadcast."""
+        numbers = [self.of(each) for each in operands]
+        shape = tuple(torch.broadcast_shapes(*(each.shape for each in numbers)))
+        inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
+        return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
+
+    def reduce(self, op: str, value: Any, axes: int | Sequence[int] | None = None, keep: bool = False) -> Tensor:
+        """A reduction over some axes, all by default."""
+        numbers = self.of(value)
+        given = range(numbers.ndim) if axes is None or axes == [] else [axes] if isinstance(axes, int) else axes
+        last = sorted(axis % numbers.ndim for axis in given) if numbers.ndim else []
+        kept = [axis for axis in range(numbers.ndim) if axis not in last]
+        shape = tuple(numbers.shape[axis] for axis in kept)
+        rows = numbers.permute(*kept, *last).reshape(*shape, -1)
+        found = self._compute(op, (self._read(rows.reshape(*_stripped(shape), -1)),), _stripped(shape))
+        return found.reshape([1 if axis in last else n for axis, n in enumerate(numbers.shape)] if keep else shape)
+
+    def softmax(self, value: Any, axis: int) -> Tensor:
+        """The softmax over an axis."""
+        numbers = self.of(value).movedim(axis, -1)
+        shape = (*_stripped(numbers.shape[:-1]), numbers.shape[-1])
+        return self._compute("softmax", (self._read(numbers.reshape(shape)),), shape).reshape(numbers.shape).movedim(-1, axis)
+
+    def matmul(self, one: Any, other: Any) -> Tensor:
+        """The product of matrices, or of stacks of as many."""
+        left, right = self.of(one), self.of(other)
+        shape = (*left.shape[:-1], right.shape[-1])
+        if left.ndim == 3 and len(left) == 1:
+            left, right = left[0], right[0]
+        inner = (*left.shape[:-1], right.shape[-1])
+        return self._compute("matmul", (self._read(left), self._read(right)), tuple(inner)).reshape(shape)
+
+    def layer(self, layer: Layer, value: Any) -> Tensor:
+        """A layer on the last axis."""
+        numbers = self.of(value)
+        rows = (*_stripped(numbers.shape[:-1]), numbers.shape[-1])
+        found = self._add("layer", (self._read(numbers.reshape(rows)),), (*rows[:-1], layer.config.n_out))
+        self.drawing.layers[len(self.drawing.nodes) - 1] = layer
+        return found.reshape(*numbers.shape[:-1], -1)
+
+    def recurrent(self, part: RecurrentConfig, weights: Mapping[str, Tensor], steps: Tensor) -> Tensor:
+        """One recurrent layer, (rows, steps, n_in) -> (rows, steps, n_units)."""
+        rows = (*_stripped(steps.shape[:-2]), *steps.shape[-2:])
+        found = self._add("recurrent", (self._read(steps.reshape(rows)),), (*rows[:-1], part.n_units))
+        self.drawing.recurrents[len(self.drawing.nodes) - 1] = part, weights
+        return found.reshape(*steps.shape[:-1], -1)
+
+    def _compute(self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None) -> Tensor:
+        key = (op, inputs, parameter)
+        if key not in self._known:
+            self._known[key] = int(self._add(op, inputs, shape, parameter).flatten()[0])
+        return _count(shape, self._known[key])
+
+    # Parts
+
+    def _watch_parts(self, tree: Module) -> None:
+        """Replaces the forward of every known part by one that adds it as a leaf."""
+        state = tree.state_dict()
+        recurrents = {name: module for name, module in self._net.named_modules() if isinstance(module, nn.RNNBase)}
+        others = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in recurrents}
+        found: list[Part] = []
+        with suppress(CheckpointError):  # what no reader knows may still be glue
+            found, _ = find_parts(others, Metadata(module=tree))
+        for name, module in recurrents.items():
+            if isinstance(module, nn.LSTM | nn.GRU) and not module.proj_size:
+                module.forward = partial(self._call_recurrent, module, module.forward)  # type: ignore[method-assign]
+        for part in found:
+            with suppress(AttributeError):
+                module = self._net.get_submodule(part.place)
+                if part.problem is None:
+                    module.forward = partial(self._call_layers, part, module.forward)  # type: ignore[method-assign]
+
+    def _call_layers(self, part: Part, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
+        read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        numbers = None if self._paused or read is None else self._numbers(read)
+        if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
+            return forward(*args, **kwargs)
+        with self._pausing():
+            spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
+            probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
+            layers = None
+            with suppress(Exception):  # of the user's code, which is entered instead
+                layers = _matching_layers(part, probes, forward(probes))
+            out = None if layers is None else forward(*args, **kwargs)
+            if layers is not None:
+                self._libraries |= {} if part.library in TORCH else {part.library: None}
+                for layer in layers:
+                    numbers = self.layer(layer, numbers)
+                self._mark(out, numbers.reshape(out.shape))
+        return forward(*args, **kwargs) if layers is None else out
+
+    def _call_recurrent(self, module: nn.LSTM | nn.GRU, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The call of an LSTM or a GRU, whose layers are leaves if they start from a state of zeros."""
+        read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
+        known = isinstance(read, Tensor) and not self._paused and self._is_tracked(read)
+        started = any(isinstance(state, Tensor) and (self._is_tracked(state) or bool(state.any())) for state in states)
+        if not known or started or (self._enter_lstm and isinstance(module, nn.LSTM)):
+            return forward(*args, **kwargs)
+        with self._pausing():
+            out, states = forward(*args, **kwargs)
+            steps = self.of(read)
+            steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
+            part = RecurrentConfig(
+                "lstm" if isinstance(module, nn.LSTM) else "gru",
+                module.hidden_size,
+                bidirectional=module.bidirectional,
+                bias=module.bias,
+            )
+            last = []
+            for number in range(module.num_layers):
+                weights = {
+                    name.replace(f"_l{number}", "_l0"): weight.detach().cpu()
+                    for name, weight in module.named_parameters()
+                    if name.removesuffix("_reverse").endswith(f"_l{number}")
+                }
+                steps = self.recurrent(part, weights, steps)
+                last.append(steps[:, -1, : part.hidden_size])
+                if part.bidirectional:
+                    last.append(steps[:, 0, part.hidden_size :])
+            numbers = steps if module.batch_first or out.ndim == 2 else steps.transpose(0, 1)
+            self._mark(out, numbers.reshape(out.shape))
+            hidden = states[0] if isinstance(states, tuple) else states
+            self._mark(hidden, torch.stack(last).reshape(hidden.shape))
+            if isinstance(states, tuple):
+                self._mark(states[1], torch.full(states[1].shape, CELL))
+        return out, states
+
+    @contextmanager
+    def _pausing(self) -> Iterator[None]:
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def refuse(self, name: str, reason: str = "which is no operation of a graph") -> NoReturn:
+        """Raises `UnreadableModelError`, which names the innermost module that is running, and its line."""
+        frame = sys._getframe()
+        place = ""
+        while frame is not None and not place:
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and module in self._names and not place:
+                file = Path(frame.f_code.co_filename).name
+                place = f"{self._names[module] or type(module).__name__!r} ({file}, line {frame.f_lineno})"
+            frame = frame.f_back  # type: ignore[assignment]
+        raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
+
+
+def _stripped(shape: Sequence[int]) -> Shape:
+    """A shape without the ones that it begins with, such as that of the batch."""
+    first = next((axis for axis, n in enumerate(shape) if n != 1), len(shape))
+    return tuple(shape[first:])
+
+
+def _matching_layers(part: Part, entered: Tensor, left: Any) -> list[Layer] | None:
+    """The layers of a part, of the kind whose function of the weights gives what left it; None if there is none."""
+    while isinstance(left, (tuple, list)) and left:
+        left = left[0]
+    for kinds in product(*part.open.values()):
+        items = part.items(dict(zip(part.open, kinds, strict=True)))
+        if all(isinstance(item, Layer) for item in items):
+            computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
+            if computed.numel() == left.numel() and is_close(computed, left.cpu().double().reshape(computed.shape)):
+                return assembly.fold(items, part.n_in)
+    return None
+
+
+def is_close(one: Tensor, other: Tensor) -> bool:
+    """Whether values are equal up to rounding in the module's dtype."""
+    if one.shape != other.shape:
+        return False
+    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
+    return bool(((one - other).abs() <= BETWEEN * spread).all())
+
+
+# Rules: the numbers of the results of an operation of torch, from the tracer, the result and the arguments.
+
+
+def _moves(name: str) -> Callable[..., Any]:
+    """The rule of an operation that only moves elements."""
+    operation = getattr(torch.ops.aten, name)
+
+    def rule(tracer: GraphTracer, out: Any, *args: Any, **kwargs: Any) -> Any:
+        def of(value: Tensor) -> Tensor:
+            return tracer.of(value) if value.is_floating_point() else value
+
+        return operation(*tree_map_only(Tensor, of, args), **tree_map_only(Tensor, of, kwargs))
+
+    return rule
+
+
+def _unary(op: str) -> Callable[..., Tensor]:
+    return lambda tracer, out, x: tracer.apply(op, x)
+
+
+def _add(tracer: GraphTracer, out: Tensor, one: Any, other: Any, alpha: float = 1) -> Tensor:
+    return tracer.apply("add", one, other if alpha == 1 else tracer.apply("mul", other, alpha))
+
+
+def _sub(tracer: GraphTracer, out: Tensor, one: Any, other: Any, alpha: float = 1) -> Tensor:
+    return tracer.apply("sub", one, other if alpha == 1 else tracer.apply("mul", other, alpha))
+
+
+def _div(tracer: GraphTracer, out: Tensor, one: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
+    if rounding_mode is not None:
+        tracer.refuse(f"a division that rounds ({rounding_mode})")
+    return tracer.apply("div", one, other)
+
+
+def _pow(tracer: GraphTracer, out: Tensor, base: Any, exponent: Any) -> Tensor:
+    if isinstance(exponent, Tensor):
+        tracer.refuse("a power whose exponent is a tensor")
+    if not isinstance(base, Tensor):
+        return tracer.apply("exp", tracer.apply("mul", exponent, float(np.log(base))))
+    return tracer.apply("mul", base, base) if exponent == 2 else tracer.apply("power", base, parameter=float(exponent))
+
+
+def _power(exponent: float) -> Callable[..., Tensor]:
+    return lambda tracer, out, x: tracer.apply("power", x, parameter=exponent)
+
+
+def _clamp(tracer: GraphTracer, out: Tensor, x: Any, low: Any = None, high: Any = None) -> Tensor:
+    numbers = tracer.of(x) if low is None else tracer.apply("maximum", x, low)
+    return numbers if high is None else tracer.apply("minimum", numbers, high)
+
+
+def _gelu(tracer: GraphTracer, out: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
+    return tracer.apply("gelu" if approximate == "none" else "gelu_tanh", x)
+
+
+def _elu(tracer: GraphTracer, out: Tensor, x: Tensor, alpha: float = 1, scale: float = 1, of_input: float = 1) -> Tensor:
+    inner = x if of_input == 1 else tracer.apply("mul", x, of_input)
+    numbers = tracer.apply("elu", inner, parameter=float(alpha))
+    return numbers if scale == 1 else tracer.apply("mul", numbers, scale)
+
+
+def _softplus(tracer: GraphTracer, out: Tensor, x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    if threshold != 20:
+        tracer.refuse(f"a softplus with threshold {threshold}")
+    return tracer.apply("softplus", x, parameter=float(beta))
+
+
+def _prelu(tracer: GraphTracer, out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    below = tracer.apply("mul", tracer.apply("minimum", x, 0.0), weight)
+    return tracer.apply("add", tracer.apply("relu", x), below)
+
+
+def _glu(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int = -1) -> Tensor:
+    value, gate = tracer.of(x).chunk(2, dim=axis)
+    return tracer.apply("mul", value, tracer.apply("sigmoid", gate))
+
+
+def _reduction(op: str) -> Callable[..., Tensor]:
+    def rule(tracer: GraphTracer, out: Tensor, x: Tensor, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+        return tracer.reduce(op, x, axes, keepdim)
+
+    return rule
+
+
+def _extreme(op: str) -> Callable[..., Any]:
+    def rule(tracer: GraphTracer, out: Any, x: Tensor, axis: int | None = None, keepdim: bool = False) -> Any:
+        numbers = tracer.reduce(op, x, axis, keepdim)
+        return numbers if axis is None else (numbers, torch.full(numbers.shape, UNKNOWN))
+
+    return rule
+
+
+def _spread(root: bool, mean: bool = False) -> Callable[..., Any]:
+    def rule(
+        tracer: GraphTracer, out: Any, x: Tensor, axes: Any = None, *, correction: float | None = None, keepdim: bool = False
+    ) -> Any:
+        numbers = tracer.reduce("std", x, axes, keepdim)
+        n = x.numel() / max(numbers.numel(), 1)
+        freedom = n - (1 if correction is None else correction)
+        if freedom <= 0:
+            tracer.refuse("the deviation of a single value")
+        numbers = numbers if freedom == n else tracer.apply("mul", numbers, sqrt(n / freedom))
+        numbers = numbers if root else tracer.apply("mul", numbers, numbers)
+        return (numbers, tracer.reduce("mean", x, axes, keepdim)) if mean else numbers
+
+    return rule
+
+
+def _norm(tracer: GraphTracer, out: Tensor, x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    if order == 1:
+        return tracer.reduce("sum", tracer.apply("abs", x), axes, keepdim)
+    if order != 2:
+        tracer.refuse(f"a norm of order {order}")
+    return tracer.apply("sqrt", tracer.reduce("sum", tracer.apply("mul", x, x), axes, keepdim))
+
+
+def _addmm(tracer: GraphTracer, out: Tensor, bias: Any, one: Any, other: Any, beta: float = 1, alpha: float = 1) -> Tensor:
+    numbers = tracer.matmul(one, other)
+    numbers = numbers if alpha == 1 else tracer.apply("mul", numbers, alpha)
+    return tracer.apply("add", numbers, bias if beta == 1 else tracer.apply("mul", bias, beta))
+
+
+def _normalise(tracer: GraphTracer, numbers: Tensor, axes: Sequence[int], eps: float) -> Tensor:
+    centred = tracer.apply("sub", numbers, tracer.reduce("mean", numbers, axes, keep=True))
+    variance = tracer.reduce("mean", tracer.apply("mul", centred, centred), axes, keep=True)
+    return tracer.apply("div", centred, tracer.apply("sqrt", tracer.apply("add", variance, eps)))
+
+
+def _layer_norm(tracer: GraphTracer, out: Any, x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+    numbers = _normalise(tracer, tracer.of(x), range(-len(shape), 0), eps)
+    return (_affine(tracer, numbers, weight, bias),)
+
+
+def _group_norm(
+    tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, n: int, channels: int, rest: int, groups: int, eps: float
+) -> Any:
+    numbers = _normalise(tracer, tracer.of(x).reshape(n, groups, -1), [-1], eps).reshape(x.shape)
+    shape = (channels, *(1,) * (x.ndim - 2))
+    return (_affine(tracer, numbers, *(None if each is None else each.reshape(shape) for each in (weight, bias))),)
+
+
+def _batch_norm(tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any) -> Any:
+    if mean is None or (len(args) > 2 and args[0]):
+        tracer.refuse("a batch norm by the batch's own mean")
+    shape, scale = (-1, *(1,) * (x.ndim - 2)), (variance + args[-1]).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return (_affine(tracer, tracer.of(x), scale.reshape(shape), shift.reshape(shape)),)
+
+
+def _affine(tracer: GraphTracer, numbers: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    numbers = numbers if weight is None else tracer.apply("mul", numbers, weight)
+    return numbers if bias is None else tracer.apply("add", numbers, bias)
+
+
+def _patches(
+    numbers: Tensor, sizes: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], fill: int
+) -> Tensor:
+    """(..., *axes) -> (..., *places, values of the patch)."""
+    first = numbers.ndim - len(sizes)
+    numbers = torch.constant_pad_nd(numbers, [pad for pad in reversed(pads) for _ in range(2)], fill)
+    for axis, (size, stride, dilation) in enumerate(zip(sizes, strides, dilations, strict=True)):
+        numbers = numbers.unfold(first + axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
+    return numbers.flatten(-len(sizes))
+
+
+def _convolution(
+    tracer: GraphTracer,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A layer of lines that is applied at each place."""
+    if transposed or tracer.depends(weight):
+        tracer.refuse("a transposed convolution" if transposed else "a convolution by values of the window")
+    patches = _patches(tracer.of(x), weight.shape[2:], stride, padding, dilation, int(tracer.of(0.0)))
+    patches = patches.unflatten(1, (groups, -1)).movedim(2, -2).flatten(-2)  # (n, groups, *places, values)
+    filters = weight.detach().cpu().flatten(1).chunk(groups)
+    biases = [None] * groups if bias is None else bias.detach().cpu().chunk(groups)
+    of_groups = [
+        tracer.layer(_linear(each, shift), patches[:, group]).movedim(-1, 1)
+        for group, (each, shift) in enumerate(zip(filters, biases, strict=True))
+    ]
+    return torch.cat(of_groups, dim=1)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Layer:
+    config = LayerConfig(weight.shape[1], weight.shape[0], Line(), base="zero")
+    return Layer(config, {"coef": weight.unsqueeze(-1), **({} if bias is None else {"subnode_bias": bias})})
+
+
+def _max_pool(
+    tracer: GraphTracer,
+    out: Any,
+    x: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    ceil_mode: bool = False,
+) -> Any:
+    if ceil_mode:
+        tracer.refuse("a pooling with ceil_mode")
+    patches = _patches(tracer.of(x), size, stride or size, padding, dilation, UNKNOWN)
+    patches = torch.where(patches == UNKNOWN, patches.amax(dim=-1, keepdim=True), patches)  # a value of the same patch
+    numbers = tracer.reduce("max", patches, -1)
+    return numbers, torch.full(numbers.shape, UNKNOWN)
+
+
+def _avg_pool(
+    tracer: GraphTracer,
+    out: Tensor,
+    x: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Tensor:
+    if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
+        tracer.refuse("a pooling with ceil_mode, divisor_override or without count_include_pad")
+    padding = padding[: len(size)]
+    patches = _patches(tracer.of(x), size, stride or size, padding, (1,) * len(size), int(tracer.of(0.0)))
+    return tracer.reduce("mean", patches, -1)
+
+
+def _cumsum(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
+    numbers = tracer.of(x).movedim(axis, -1)
+    rows = tracer.matmul(numbers.reshape(-1, numbers.shape[-1]), torch.ones(numbers.shape[-1], numbers.shape[-1]).triu())
+    return rows.reshape(numbers.shape).movedim(-1, axis)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    **{name: _moves(name) for name in ("clone", "cat", "stack", "flip", "roll", "index", "index_select", "gather")},
+    **{name: _moves(name) for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter")},
+    **{name: lambda tracer, out, x, *args, **kwargs: tracer.of(x).clone() for name in ("_to_copy", "nan_to_num")},
+    "copy": lambda tracer, out, target, source, *args: tracer.of(source).expand(target.shape),
+    "fill": lambda tracer, out, target, value: tracer.of(value).expand(target.shape),
+    "zero": lambda tracer, out, target: tracer.of(0.0).expand(target.shape),
+    "where": lambda tracer, out, mask, one, other: torch.where(mask, tracer.of(one), tracer.of(other)),
+    "masked_fill": lambda tracer, out, x, mask, value: torch.where(mask, tracer.of(value), tracer.of(x)),
+    "constant_pad_nd": lambda tracer, out, x, pad, value=0.0: torch.constant_pad_nd(
+        tracer.of(x), pad, int(tracer.of(value))
+    ),
+    **{name: _unary(name) for name in ("relu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")},
+    **{name: _unary(name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan", "erf")},
+    "neg": lambda tracer, out, x: tracer.apply("mul", x, -1.0),
+    "square": lambda tracer, out, x: tracer.apply("mul", x, x),
+    "log1p": lambda tracer, out, x: tracer.apply("log", tracer.apply("add", x, 1.0)),
+    "expm1": lambda tracer, out, x: tracer.apply("sub", tracer.apply("exp", x), 1.0),
+    **{"reciprocal": _power(-1.0), "rsqrt": _power(-0.5), "pow": _pow},
+    **{"gelu": _gelu, "elu": _elu, "softplus": _softplus, "_prelu_kernel": _prelu, "glu": _glu},
+    "leaky_relu": lambda tracer, out, x, slope=0.01: tracer.apply("leaky_relu", x, parameter=float(slope)),
+    "hardtanh": lambda tracer, out, x, low=-1.0, high=1.0: _clamp(tracer, out, x, low, high),
+    "clamp": lambda tracer, out, x, min=None, max=None: _clamp(tracer, out, x, min, max),
+    "clamp_min": lambda tracer, out, x, low: tracer.apply("maximum", x, low),
+    "clamp_max": lambda tracer, out, x, high: tracer.apply("minimum", x, high),
+    **{"add": _add, "sub": _sub, "div": _div},
+    "rsub": lambda tracer, out, one, other, alpha=1: _sub(tracer, out, other, one, alpha),
+    **{
+        name: lambda tracer, out, one, other, name=name: tracer.apply(name, one, other)
+        for name in ("mul", "maximum", "minimum")
+    },
+    "addcmul": lambda tracer, out, x, one, other, value=1: _add(tracer, out, x, tracer.apply("mul", one, other), value),
+    **{"mean": _reduction("mean"), "sum": _reduction("sum"), "amax": _reduction("max"), "amin": _reduction("min")},
+    **{"max": _extreme("max"), "min": _extreme("min")},
+    **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
+    "linalg_vector_norm": _norm,
+    "_softmax": lambda tracer, out, x, axis, _: tracer.softmax(x, axis),
+    "_log_softmax": lambda tracer, out, x, axis, _: tracer.apply("log", tracer.softmax(x, axis)),
+    **{name: lambda tracer, out, one, other: tracer.matmul(one, other) for name in ("mm", "bmm")},
+    **{"addmm": _addmm, "baddbmm": _addmm},
+    "mv": lambda tracer, out, one, other: tracer.matmul(one, tracer.of(other)[:, None])[:, 0],
+    "dot": lambda tracer, out, one, other: tracer.matmul(tracer.of(one)[None], tracer.of(other)[:, None]),
+    **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    **{"convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool},
+    "cumsum": _cumsum,
+}

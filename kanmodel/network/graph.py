@@ -1,0 +1,289 @@
+"""A forecaster whose parts are joined in another way than a chain: a graph of `Node`, in the order of its computation.
+
+Its leaves are KAN layers and recurrent layers, ``head[k]`` and ``recurrents[k]`` of the config, each used once; all
+else is glue. A layer of a ledger is a cut: all values through which everything flows, at the inputs of one leaf (at the
+outputs of a recurrent one). What flows around the leaf there, such as a skip, is part of the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Network, apply_output_function
+from kanmodel.network.config import ModelConfig
+from kanmodel.network.layer import Edges, KANLayer, LayerTrace
+from kanmodel.network.operations import OPERATIONS, Arrangement
+from kanmodel.network.recurrent import FrozenRecurrent, acting_inputs, make_recurrent
+
+Leaves = Sequence[Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class GraphTrace:
+    """Activations of a forward pass, in model units.
+
+    Attributes:
+        layers: the KAN layers, of (batch * rows) rows, those of one window together.
+        values: of each cut in turn: those of its leaf, then those that flow around it; (batch, n) each.
+        watched: outputs of leaves and arguments of nonlinear operations, (batch, n_watched).
+        kinks: arguments of operations less the positions of their kinks, (batch, n) each.
+        steps: inputs and states of each recurrent layer, (batch, rows, steps, n).
+        logits: the last node, (batch, n_outputs), before the output function.
+        outputs: the forecasts.
+    """
+
+    layers: tuple[LayerTrace, ...]
+    values: tuple[Tensor, ...]
+    watched: Tensor
+    kinks: tuple[Tensor, ...]
+    steps: tuple[tuple[Tensor, Tensor], ...]
+    logits: Tensor
+    outputs: Tensor
+
+    @property
+    def stages(self) -> dict[str, tuple[LayerTrace, ...]]:
+        """The layers by stage name, as of a chain."""
+        return {"head": self.layers}
+
+
+class Cut(NamedTuple):
+    """The layer of a ledger at one leaf."""
+
+    stage: str  # head, lstm or gru
+    layer: int  # index of the leaf among those of its kind
+    node: int
+    around: Mapping[int, str]  # further nodes of the cut, and what they come from
+
+
+class GraphNetwork(Network):
+    """The network of a config with a graph; its interface is that of a chain."""
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        nn.Module.__init__(self)
+        self.config, self.recurrent = config, None
+        generator = generator or torch.Generator()
+        self.front = nn.ModuleList()
+        self.head = nn.ModuleList(KANLayer(layer, generator) for layer in config.head)
+        parts = zip(config.recurrents, config.recurrent_widths, strict=True)
+        self.recurrents = nn.ModuleList(make_recurrent(part, n_in, generator) for part, n_in in parts)
+        self.constants = nn.Module()
+        self._arrangements: dict[int, Arrangement] = {}
+        for number, node in enumerate(config.graph):
+            if node.op == "arrange":
+                self._arrangements[number] = Arrangement(node)
+            elif node.op == "constant":
+                self.constants.register_buffer(str(number), torch.zeros(node.shape or ()))
+            elif node.op == "number":
+                value = torch.tensor(node.parameter, dtype=torch.float64)
+                self.constants.register_buffer(str(number), value, persistent=False)
+        self.to(getattr(torch, config.dtype))
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""
+        return apply_output_function(self.config, self.logits(window))
+
+    def logits(self, window: Tensor) -> Tensor:
+        """`forward` before the output function."""
+        layers = [layer.forward for layer in self.head]
+        recurrents = [lambda steps, module=module: module(steps)[0] for module in self.recurrents]
+        return self.run(window, layers, recurrents)
+
+    def trace(self, window: Tensor) -> GraphTrace:
+        """Like `forward`, but returns all activations."""
+        recurrents = [lambda steps, module=module: module(steps)[0] for module in self.recurrents]
+        return self.record(window, [layer.functions() for layer in self.stages["head"]], recurrents)
+
+    def freeze(self) -> FrozenGraph:
+        """As of a chain."""
+        return FrozenGraph(self)
+
+    def run(self, window: Tensor, layers: Leaves, recurrents: Leaves, record: _Record | None = None) -> Tensor:
+        """The last node's values, from the functions of the leaves, of (rows, n_in) and of (rows, steps, n_in)."""
+        n, values = len(window), list[Tensor]()
+        left = {"layer": iter(layers), "recurrent": iter(recurrents)}
+        for number, node in enumerate(self.config.graph):
+            read, operation = [values[source] for source in node.inputs], OPERATIONS[node.op]
+            if record is not None and operation.watched and operation.function is not None:
+                record.watch(read, operation.kinks)
+            if operation.function is not None:
+                if len(read) > 1 and read[0].ndim != read[1].ndim:  # they are broadcast after the batch
+                    axes = max(value.ndim for value in read)
+                    read = [value.reshape(n, *(1,) * (axes - value.ndim), *value.shape[1:]) for value in read]
+                value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
+            elif node.op == "arrange":
+                value = self._arrangements[number](*read)
+            elif node.op == "window":
+                value = window
+            elif node.op == "layer":
+                x = read[0] if record is None else record.cut(number, read[0], values)
+                rows = next(left[node.op])(x.reshape(-1, x.shape[-1]))
+                value = rows.reshape(*x.shape[:-1], -1)
+            elif node.op == "recurrent":
+                x = read[0].reshape(-1, *read[0].shape[-2:])
+                rows = next(left[node.op])(x)
+                value = rows.reshape(*read[0].shape[:-1], -1)
+                if record is not None:
+                    value = record.cut(number, value, values)
+                    record.steps.append((x.unflatten(0, (n, -1)), rows.unflatten(0, (n, -1))))
+            else:
+                value = self.constants.get_buffer(str(number)).expand(n, *self.config.graph_shapes[number])
+            if record is not None and node.op == "layer":
+                record.watched.append(value)
+            values.append(value)
+        return values[-1]
+
+    def record(self, window: Tensor, functions: Sequence[Edges], recurrents: Leaves) -> GraphTrace:
+        """A traced pass with the functions on the edges of each layer."""
+        traces = list[LayerTrace]()
+
+        def through(layer: KANLayer, edges: Edges, x: Tensor) -> Tensor:
+            traces.append(layer.trace(x, edges))
+            return traces[-1].nodes
+
+        layers = [partial(through, *each) for each in zip(self.stages["head"], functions, strict=True)]
+        record = _Record({cut.node: cut for cut in self.cuts})
+        logits = self.run(window, layers, recurrents, record)
+        outputs = apply_output_function(self.config, logits)
+        values, watched, kinks = (
+            tuple(value.flatten(1) if value.ndim > 1 else value[:, None] for value in of)
+            for of in (record.values, record.watched, record.kinks)
+        )
+        if self.config.output_function is not None:
+            values = (*values, logits)
+        return GraphTrace(tuple(traces), values, torch.cat(watched, dim=1), kinks, tuple(record.steps), logits, outputs)
+
+    @cached_property
+    def last_uses(self) -> list[int]:
+        """The last node that reads each one; for the last node, the number of nodes."""
+        last = [0] * len(self.config.graph)
+        for number, node in enumerate(self.config.graph):
+            for source in node.inputs:
+                last[source] = number
+        return [*last[:-1], len(last)]
+
+    @cached_property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The cuts at the leaves, in the order of the computation."""
+        cuts, origins = list[Cut](), list[frozenset[str]]()
+        counts = {"head": 0, "recurrent": 0}
+        for number, node in enumerate(self.config.graph):
+            origin = frozenset[str]().union(*(origins[source] for source in node.inputs))
+            if node.op in ("layer", "recurrent"):
+                kind = "head" if node.op == "layer" else "recurrent"
+                layer, counts[kind] = counts[kind], counts[kind] + 1
+                stage = "head" if node.op == "layer" else self.config.recurrents[layer].cell
+                around = {
+                    other: " + ".join(sorted(origins[other]))
+                    for other in range(number)
+                    if self.last_uses[other] > number and origins[other]
+                }
+                cuts.append(Cut(stage, layer, number, around))
+                origin = frozenset({f"{stage}:{layer}"})
+            origins.append(frozenset({"window"}) if node.op == "window" else origin)
+        return tuple(cuts)
+
+    def acting_features(self, output: int, edges: Mapping[tuple[str, int], Tensor]) -> Tensor:
+        """The features from which a way of such edges and of nonzero weights leads to an output, (n_features,), bool.
+
+        Every operation of the glue counts as one that depends on all that it reads.
+        """
+        config, shapes = self.config, self.config.graph_shapes
+        acting = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
+        acting[-1][output] = True
+        acting[-1] |= config.output_function == "softmax"
+        layers, recurrents = len(config.head), len(config.recurrents)
+        for number, node in reversed(list(enumerate(config.graph))):
+            of_node, shapes_read = acting[number], [shapes[source] for source in node.inputs]
+            if node.op == "arrange":
+                every = torch.zeros(sum(torch.Size(shape).numel() for shape in shapes_read), dtype=torch.bool)
+                indices = torch.from_numpy(node.indices()) if node.runs else torch.arange(len(every))
+                every[indices[of_node.flatten()]] = True
+                sizes = [torch.Size(shape).numel() for shape in shapes_read]
+                reads = [part.view(shape) for part, shape in zip(every.split(sizes), shapes_read, strict=True)]
+            elif node.op == "layer":
+                layers -= 1
+                layer = self.stages["head"][layers]
+                subnodes = of_node[..., list(layer.config.node_of_subnode)]  # (..., n_subnodes)
+                found = (subnodes[..., None] & edges["head", layers]).any(dim=-2)
+                reads = [found.any(dim=-1, keepdim=True) & torch.ones_like(found) if layer.config.mixes else found]
+            elif node.op == "recurrent":
+                recurrents -= 1
+                units, part = of_node.flatten(0, -2).any(dim=0), config.recurrents[recurrents]
+                found = acting_inputs(self.recurrents[recurrents], part, units, shapes_read[0][-2], last=False)
+                reads = [found.expand(shapes_read[0])]
+            elif node.op in ("sum", "mean", "max", "min", "std"):
+                reads = [of_node[..., None].expand(shapes_read[0])]
+            elif node.op in ("softmax", "matmul"):
+                reads = [of_node.any().expand(shape) for shape in shapes_read]
+            else:
+                reads = [_unbroadcast(of_node, shape) for shape in shapes_read]
+            for source, read in zip(node.inputs, reads, strict=True):
+                acting[source] = acting[source] | read
+        (window,) = [number for number, node in enumerate(config.graph) if node.op == "window"]
+        return acting[window].any(dim=0)
+
+
+def _unbroadcast(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Whether any of the values that a broadcast made of each is true, bool."""
+    found = values.any(dim=tuple(range(values.ndim - len(shape)))) if values.ndim > len(shape) else values
+    axes = tuple(axis for axis, n in enumerate(shape) if n == 1)
+    return found.any(dim=axes, keepdim=True) if axes else found
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a traced pass collects.
+
+    A value may be read before and after a cut. So everything that crosses a cut is copied there: the gradient of a copy
+    is that of what reads it after the cut alone.
+    """
+
+    cuts: Mapping[int, Cut]
+    values: list[Tensor] = field(default_factory=list)
+    watched: list[Tensor] = field(default_factory=list)
+    kinks: list[Tensor] = field(default_factory=list)
+    steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def cut(self, number: int, leaf: Tensor, values: list[Tensor]) -> Tensor:
+        """Copies the values of a cut, those around the leaf in their place, and returns the leaf's."""
+        leaf = leaf.view_as(leaf)
+        self.values.append(leaf)
+        for other in self.cuts[number].around:
+            values[other] = values[other].view_as(values[other])
+            self.values.append(values[other])
+        return leaf
+
+    def watch(self, arguments: Sequence[Tensor], kinks: Sequence[float]) -> None:
+        """Keeps the arguments of a nonlinear operation, and those of its kinks less their positions."""
+        self.watched.extend(arguments)
+        for kink in kinks:
+            self.kinks.append(arguments[0] - (kink if len(arguments) == 1 else arguments[1]))
+
+
+class FrozenGraph(FrozenNetwork):
+    """A `GraphNetwork` for inference, with the interface of a frozen chain."""
+
+    def __init__(self, network: GraphNetwork) -> None:
+        self.network, self.config, self._layers, self.recurrent = network, network.config, network.stages, None
+        self._graph = network
+        self._functions = {"head": [layer.functions(frozen=True) for layer in self._layers["head"]]}
+        self._forward = [FrozenLayers([layer]).forward for layer in self._layers["head"]]
+        self.recurrents = tuple(
+            FrozenRecurrent(module, config)  # type: ignore[arg-type]
+            for module, config in zip(network.recurrents, network.config.recurrents, strict=True)
+        )
+
+    def logits(self, window: Tensor) -> Tensor:
+        """`forward` before the output function."""
+        with torch.inference_mode():
+            return self._graph.run(window, self._forward, self.recurrents)
+
+    def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
+        """As `GraphNetwork.trace`; differentiable."""
+        return self._graph.record(window, self._functions["head"], self.recurrents)

@@ -1,0 +1,247 @@
+"""The nodes of a graph: a small set of operations, kept as data, whose shapes are checked by arithmetic alone.
+
+Shapes are those of one window; every value has the batch as a further first axis. All movement of data (slices,
+transposes, concatenations, pads) is one operation, `arrange`: its values are those of its inputs, each flattened and
+one after the other, at given indices. So no other operation needs an axis: reductions and softmax act on the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.errors import MAX_SIZE, ConfigError, Index, check_choice, check_config, check_count, check_number, quote
+from kanmodel.network.functions import ACTIVATIONS
+
+Shape = tuple[int, ...]
+MAX_NODES = 1 << 12
+MAX_VALUES = 1 << 21  # of all nodes together, for one window
+MAX_AXES = 8
+
+
+class Operation(NamedTuple):
+    """An operation of a graph; those without a function are `Graph`'s own."""
+
+    n_inputs: int | None  # None for any number
+    function: Callable[..., Tensor] | None = None  # of its inputs, with the batch as first axis, and of its parameter
+    shape: Callable[..., Shape] | None = None  # of the result, from those of the inputs; ValueError if they do not fit
+    parameter: float | None = None  # its default; NaN if it must be given, None if there is none
+    kinks: tuple[float, ...] = ()  # where its slope jumps: arguments, or differences of its two arguments
+    watched: bool = True  # whether it is nonlinear, so that paths watch the moves of its arguments
+
+
+def _same(*shapes: Shape) -> Shape:
+    return tuple(torch.broadcast_shapes(*shapes))
+
+
+def _reduced(shape: Shape) -> Shape:
+    return shape[:-1]
+
+
+def _product(one: Shape, other: Shape) -> Shape:
+    if len(one) != len(other) or one[:-2] != other[:-2] or len(one) < 2 or one[-1] != other[-2]:
+        raise ValueError
+    return (*one[:-1], other[-1])
+
+
+# Arguments at which the slope of an activation jumps.
+KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs"), (0.0,)), "hardtanh": (-1.0, 1.0)}
+KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
+
+OPERATIONS: dict[str, Operation] = {
+    "window": Operation(0),
+    "constant": Operation(0),
+    "number": Operation(0, parameter=torch.nan),
+    "arrange": Operation(None),
+    "layer": Operation(1),
+    "recurrent": Operation(1),
+    **{name: Operation(1, of.function, _same, of.parameter) for name, of in ACTIVATIONS.items() if name != "identity"},
+    **{name: Operation(1, getattr(torch, name), _same) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan")},
+    "erf": Operation(1, torch.erf, _same),
+    "power": Operation(1, torch.pow, _same, torch.nan),
+    "add": Operation(2, torch.add, _same, watched=False),
+    "sub": Operation(2, torch.sub, _same, watched=False),
+    "mul": Operation(2, torch.mul, _same, watched=False),
+    "div": Operation(2, torch.div, _same),
+    "maximum": Operation(2, torch.maximum, _same, kinks=(0.0,)),
+    "minimum": Operation(2, torch.minimum, _same, kinks=(0.0,)),
+    "sum": Operation(1, partial(torch.sum, dim=-1), _reduced, watched=False),
+    "mean": Operation(1, partial(torch.mean, dim=-1), _reduced, watched=False),
+    "max": Operation(1, partial(torch.amax, dim=-1), _reduced),
+    "min": Operation(1, partial(torch.amin, dim=-1), _reduced),
+    "std": Operation(1, partial(torch.std, dim=-1, correction=0), _reduced),
+    "softmax": Operation(1, partial(torch.softmax, dim=-1), _same),
+    "matmul": Operation(2, torch.matmul, _product),
+}
+OPERATIONS |= {name: OPERATIONS[name]._replace(kinks=kinks) for name, kinks in KINKS.items()}
+
+_Size = Annotated[int, partial(check_count, lowest=0)]
+_Whole = Annotated[int, partial(check_count, lowest=-MAX_VALUES, highest=MAX_VALUES)]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of a graph.
+
+    Attributes:
+        op: its name in `OPERATIONS`. ``layer`` number k of a graph is ``head[k]`` of the config, on the last axis;
+            ``recurrent`` number k is ``recurrents[k]``, on the last two axes, steps and values.
+        inputs: indices of nodes before it.
+        parameter: of the operation, its default if it has one; the value of a ``number``.
+        shape: of a ``constant`` or an ``arrange``, without the batch.
+        runs: indices of an ``arrange`` as runs of (first, stride, count); empty for all values in their order.
+    """
+
+    op: Annotated[str, partial(check_choice, choices=OPERATIONS)]
+    inputs: tuple[Index, ...] = ()
+    parameter: float | None = None
+    shape: tuple[_Size, ...] | None = None
+    runs: tuple[tuple[_Whole, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_config(self)
+        operation = OPERATIONS[self.op]
+        if operation.n_inputs not in (None, len(self.inputs)) or (self.op == "arrange" and not self.inputs):
+            raise ConfigError(f"{self.op} has {len(self.inputs)} inputs")
+        if (self.shape is not None) != (self.op in ("constant", "arrange")) or len(self.shape or ()) > MAX_AXES:
+            raise ConfigError(f"{self.op} has the shape {quote(self.shape)}")
+        if self.runs and self.op != "arrange":
+            raise ConfigError(f"{self.op} has runs, which only arrange may have")
+        if any(len(run) != 3 or run[2] < 1 for run in self.runs):
+            raise ConfigError("runs must be of first, stride and count")
+        if self.parameter is None and operation.parameter is not None:
+            check_number(operation.parameter, f"the parameter of {self.op}")
+            object.__setattr__(self, "parameter", operation.parameter)
+        elif self.parameter is not None and operation.parameter is None:
+            raise ConfigError(f"{self.op} has no parameter")
+
+    def indices(self) -> NDArray[np.int64]:
+        """The indices of its `runs`."""
+        return np.concatenate([first + stride * np.arange(count) for first, stride, count in self.runs])
+
+
+def infer_shapes(
+    nodes: Sequence[Node], window: Shape, layers: Sequence[Any], recurrents: Sequence[Any]
+) -> tuple[Shape, ...]:
+    """The shape of every node, without the batch; `layers` and `recurrents` are configs.
+
+    Raises `ConfigError`, which names the first node that cannot be: one that reads a later node or itself, whose inputs
+    do not fit, or that would make the graph too large.
+    """
+    check_count(len(nodes), "the number of nodes", highest=MAX_NODES)
+    shapes: list[Shape] = []
+    left, total = {"layer": iter(layers), "recurrent": iter(recurrents)}, 0
+    for number, node in enumerate(nodes):
+        place = f"graph[{number}]"
+        if any(source >= number for source in node.inputs):
+            raise ConfigError(f"{place}.inputs must be nodes before it, but are {list(node.inputs)}")
+        read = [shapes[source] for source in node.inputs]
+        try:
+            shapes.append(_shape(node, read, window, left))
+        except (ValueError, RuntimeError, IndexError, StopIteration) as error:
+            raise ConfigError(f"{place}: {node.op} does not fit inputs of shape {[*map(list, read)]}") from error
+        size, axes = prod(shapes[-1]), len(shapes[-1])
+        total += size
+        if not 0 < size or total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE:
+            raise ConfigError(f"{place} has shape {list(shapes[-1])}, and a graph at most {MAX_VALUES} values")
+    for name, rest in left.items():
+        if next(rest, None) is not None:
+            raise ConfigError(f"graph has fewer nodes of the operation {name} than there are of these")
+    _check_ways(nodes)
+    return tuple(shapes)
+
+
+def _check_ways(nodes: Sequence[Node]) -> None:
+    """Raises `ConfigError` unless every node leads to the last one, and every leaf comes after the only window."""
+    read = {source for node in nodes for source in node.inputs}
+    follows: list[bool] = []
+    for number, node in enumerate(nodes):
+        follows.append(node.op == "window" or any(follows[source] for source in node.inputs))
+        if number not in read and number < len(nodes) - 1:
+            raise ConfigError(f"graph[{number}] is read by no node")
+        if not follows[-1] and (node.op in ("layer", "recurrent") or number == len(nodes) - 1):
+            raise ConfigError(f"graph[{number}] does not depend on the window")
+    if sum(node.op == "window" for node in nodes) != 1:
+        raise ConfigError("graph must read the window at one node")
+
+
+def _shape(node: Node, read: Sequence[Shape], window: Shape, left: dict[str, Any]) -> Shape:
+    operation = OPERATIONS[node.op]
+    if operation.shape is not None:
+        return operation.shape(*read)
+    match node.op:
+        case "window":
+            return window
+        case "constant" | "number":
+            return node.shape or ()
+        case "layer":
+            layer = next(left["layer"])
+            if read[0][-1] != layer.n_in:
+                raise ValueError
+            return (*read[0][:-1], layer.n_out)
+        case "recurrent":
+            return (*read[0][:-2], read[0][-2], next(left["recurrent"]).n_units)
+    assert node.shape is not None
+    size = sum(map(prod, read))
+    ends = [end for first, stride, count in node.runs for end in (first, first + stride * (count - 1))]
+    if sum(count for _, _, count in node.runs) != prod(node.shape) and (node.runs or size != prod(node.shape)):
+        raise ValueError
+    if ends and not 0 <= min(ends) <= max(ends) < size:
+        raise ValueError
+    return node.shape
+
+
+class Arrangement:
+    """The function of an ``arrange`` node, as a view of its one input where its indices are a lattice."""
+
+    def __init__(self, node: Node) -> None:
+        assert node.shape is not None
+        self.shape, self._lattice, self._indices = node.shape, None, None
+        if node.runs:
+            indices = node.indices().reshape(node.shape)
+            self._lattice = _lattice(indices) if len(node.inputs) == 1 else None
+            self._indices = torch.from_numpy(indices.ravel())
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """Inputs (batch, ...) -> (batch, *shape)."""
+        n, flat = len(values[0]), [value.flatten(1) if value.ndim > 1 else value[:, None] for value in values]
+        every = flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
+        if self._lattice is not None:
+            first, strides = self._lattice
+            every = every.contiguous()
+            return every.as_strided((n, *self.shape), (every.shape[1], *strides), every.storage_offset() + first)
+        if self._indices is not None:
+            every = every.index_select(1, self._indices)
+        return every.reshape(n, *self.shape)
+
+
+def _lattice(indices: NDArray[np.int64]) -> tuple[int, Shape] | None:
+    """First index and strides of indices that are a lattice, such as those of a slice or a transpose; else None."""
+    origin = (0,) * indices.ndim
+    first, strides = int(indices[origin]), []
+    for axis, n in enumerate(indices.shape):
+        step = indices[tuple(int(other == axis) for other in range(indices.ndim))] - first if n > 1 else 0
+        strides.append(int(step))
+    lattice = first + sum(stride * at for stride, at in zip(strides, np.indices(indices.shape), strict=True))
+    return (first, tuple(strides)) if min(strides, default=0) >= 0 and np.array_equal(lattice, indices) else None
+
+
+def runs_of(indices: Sequence[int] | NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
+    """Indices as the runs of a `Node`."""
+    runs: list[tuple[int, int, int]] = []
+    rest = np.asarray(indices)
+    while len(rest):
+        stride = int(rest[1] - rest[0]) if len(rest) > 1 else 1
+        breaks = np.flatnonzero(np.diff(rest) != stride)
+        count = int(breaks[0]) + 1 if len(breaks) else len(rest)
+        runs.append((int(rest[0]), stride, count))
+        rest = rest[count:]
+    return tuple(runs)
