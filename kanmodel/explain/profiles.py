@@ -44,7 +44,12 @@ class Profiles:
 
 
 def profile_nodes(model: LoadedModel) -> Profiles:
-    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows."""
+    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
+
+    A graph has none.
+    """
+    if model.config.graph:
+        return Profiles({}, {})
     with torch.no_grad():
         values = _node_values(model.config, model.frozen.trace(model.reference.windows))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()

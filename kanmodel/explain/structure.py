@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.graph import GraphNetwork
 from kanmodel.network.layer import KANLayer
 
 NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "head", "output", "subnode"]
@@ -78,6 +79,8 @@ def label_of(identity: str) -> str:
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
     edges = passing_edges(network, {key: layer.varies for key, layer in network.layers.items()})
+    if isinstance(network, GraphNetwork):
+        return network.acting_features(output, edges).tolist()
     read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
     if network.config.front:
         read = leading_nodes(network.stages["front"], "front", edges, read)[0]

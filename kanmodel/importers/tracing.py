@@ -779,7 +779,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **{"max": _extreme("max"), "min": _extreme("min")},
     **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
     "linalg_vector_norm": _norm,
-    "_softmax": lambda tracer, out, x, axis, _: tracer.softmax(x, axis),
+    **{name: lambda tracer, out, x, axis, *_: tracer.softmax(x, axis) for name in ("_softmax", "_safe_softmax")},
     "_log_softmax": lambda tracer, out, x, axis, _: tracer.apply("log", tracer.softmax(x, axis)),
     **{name: lambda tracer, out, one, other: tracer.matmul(one, other) for name in ("mm", "bmm")},
     **{"addmm": _addmm, "baddbmm": _addmm},

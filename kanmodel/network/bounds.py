@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.network.chain import Network, reduce_steps
+from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS, TURNS, activate
 from kanmodel.network.layer import Ends, InputTransform, KANLayer
 from kanmodel.network.recurrent import CANDIDATE, KINDS
@@ -76,42 +77,49 @@ class NodeRanges:
     """
 
     features: Intervals
-    gates: Intervals | None  # pre-activations of the gates of each layer and direction; None without a recurrent part
+    gates: tuple[Intervals, ...]  # pre-activations of the gates of each layer and direction, of each recurrent part
     front: Intervals | None  # nodes of the front's layers; None without a front
-    nodes: Intervals  # inputs of the head, and the nodes of its layers
+    nodes: Intervals  # inputs of the head, and the nodes of its layers; of a graph what `GraphTrace.watched` has
     half_bumps: Tensor
     edges: tuple[Tensor, ...]
 
 
 def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
     """Measures the ranges of a network on its reference windows, (n, lookback, n_features), model units."""
+    is_graph = bool(network.config.graph)
     hulls: list[list[Tensor]] = []
     magnitudes: list[list[Tensor]] = []
     with torch.inference_mode():
         for part in torch.split(windows, BATCH):
             trace = network.trace(part)
-            layers = (*trace.front, *trace.head)
-            hulls.append([_hull(nodes) for nodes in (part.flatten(0, 1), trace.readout, *(at.nodes for at in layers))])
-            magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in layers])
+            nodes = [trace.watched] if is_graph else [trace.readout, *(layer.nodes for layer in trace.layers)]
+            hulls.append([_hull(values) for values in (part.flatten(0, 1), *nodes)])
+            magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in trace.layers])
     features, readout, *nodes = ([tuple(_hull(torch.cat(parts)))] for parts in zip(*hulls, strict=True))
     largest = [torch.stack(parts).amax(dim=0).double() for parts in zip(*magnitudes, strict=True)]
-    depth, recurrent, gates = len(network.front), network.config.recurrent, None
+    depth, recurrent = len(network.front), network.config.recurrent
     if recurrent is not None:
         unit = torch.ones_like(readout[0][0])
         readout.append((-unit, unit))
-        # Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent.
-        high = torch.full((KINDS[recurrent.cell].n_gates, recurrent.hidden_size), 2.0)
-        high[CANDIDATE] = 1.0
-        high = high.flatten()
-        gates = Intervals(None, -high, high, 2 * high)
+    parts = (*network.config.recurrents, *(() if recurrent is None else (recurrent,)))
     return NodeRanges(
         Intervals.of([features]),
-        gates,
+        tuple(map(_usual_gates, parts)),
         Intervals.of(nodes[:depth]) if depth else None,
         Intervals.of([readout, *nodes[depth:]]),
-        torch.cat([torch.nan * layer.half_bump if depth else layer.half_bump for layer in network.stages["head"]]),
+        torch.full((min(len(network.head), 1),), torch.nan)
+        if is_graph
+        else torch.cat([torch.nan * layer.half_bump if depth else layer.half_bump for layer in network.stages["head"]]),
         tuple(torch.where(magnitude > 0, magnitude, torch.inf) for magnitude in largest),
     )
+
+
+def _usual_gates(part: RecurrentConfig) -> Intervals:
+    """Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent."""
+    high = torch.full((KINDS[part.cell].n_gates, part.hidden_size), 2.0)
+    high[CANDIDATE] = 1.0
+    high = high.flatten()
+    return Intervals(None, -high, high, 2 * high)
 
 
 def bound_outputs(network: Network, low: Tensor, high: Tensor) -> Ends:

@@ -54,8 +54,8 @@ class Trace:
 
     @property
     def values(self) -> tuple[Tensor, ...]:
-        """Values besides those on edges that a ledger has contributions of."""
-        return self.readout, self.logits
+        """Values besides logits and those on edges that a ledger has contributions of, (batch, n) each."""
+        return (self.readout,)
 
 
 LayerKey = tuple[str, int]  # (stage, layer)

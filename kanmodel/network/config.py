@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property, partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
+from math import prod
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from kanmodel import errors as checks
@@ -288,6 +289,20 @@ class ModelConfig:
     def graph_shapes(self) -> tuple[Shape, ...]:
         """The shapes of the nodes of a graph, without the batch."""
         return infer_shapes(self.graph, self.window_shape, self.head, self.recurrents)
+
+    @cached_property
+    def graph_size(self) -> int:
+        """Number of values that a graph computes for a window, with those on edges and of gates; 0 for a chain."""
+        shapes, left = self.graph_shapes if self.graph else (), {"layer": iter(self.head), "recurrent": iter(self.recurrents)}
+        size = sum(map(prod, shapes))
+        for node in self.graph:
+            rows = prod(shapes[node.inputs[0]][:-1]) if node.op in left else 0
+            if node.op == "layer":
+                layer = next(left[node.op])
+                size += rows * layer.n_in * layer.n_subnodes
+            elif node.op == "recurrent":
+                size += rows * 5 * next(left[node.op]).n_units
+        return size
 
     @cached_property
     def recurrent_widths(self) -> tuple[int, ...]:

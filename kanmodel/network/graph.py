@@ -30,8 +30,8 @@ class GraphTrace:
 
     Attributes:
         layers: the KAN layers, of (batch * rows) rows, those of one window together.
-        values: of each cut in turn: those of its leaf, then those that flow around it; (batch, n) each.
-        watched: outputs of leaves and arguments of nonlinear operations, (batch, n_watched).
+        values: of each cut in turn: those of its leaf, then those that flow around it.
+        watched: outputs of KAN layers, arguments of nonlinear operations, and the logits, (batch, n_watched).
         kinks: arguments of operations less the positions of their kinks, (batch, n) each.
         steps: inputs and states of each recurrent layer, (batch, rows, steps, n).
         logits: the last node, (batch, n_outputs), before the output function.
@@ -150,13 +150,8 @@ class GraphNetwork(Network):
         record = _Record({cut.node: cut for cut in self.cuts})
         logits = self.run(window, layers, recurrents, record)
         outputs = apply_output_function(self.config, logits)
-        values, watched, kinks = (
-            tuple(value.flatten(1) if value.ndim > 1 else value[:, None] for value in of)
-            for of in (record.values, record.watched, record.kinks)
-        )
-        if self.config.output_function is not None:
-            values = (*values, logits)
-        return GraphTrace(tuple(traces), values, torch.cat(watched, dim=1), kinks, tuple(record.steps), logits, outputs)
+        watched, kinks = (tuple(map(flat, of)) for of in (record.watched, record.kinks))
+        return GraphTrace(tuple(traces), tuple(record.values), torch.cat([*watched, logits], dim=1), kinks, tuple(record.steps), logits, outputs)
 
     @cached_property
     def last_uses(self) -> list[int]:
@@ -227,6 +222,11 @@ class GraphNetwork(Network):
                 acting[source] = acting[source] | read
         (window,) = [number for number, node in enumerate(config.graph) if node.op == "window"]
         return acting[window].any(dim=0)
+
+
+def flat(values: Tensor) -> Tensor:
+    """(batch, ...) -> (batch, n)."""
+    return values.reshape(len(values), -1)
 
 
 def _unbroadcast(values: Tensor, shape: tuple[int, ...]) -> Tensor:

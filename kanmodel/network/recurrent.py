@@ -158,9 +158,10 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
 
 
 def count_weights(config: ModelConfig) -> int:
-    """Weights and biases of the recurrent part, each of which acts at every step; 0 without one."""
-    shapes = {} if config.recurrent is None else recurrent_shapes(config.recurrent, config.n_steps)
-    return sum(map(prod, shapes.values()))
+    """Weights and biases of the recurrent parts, each of which acts at every step; 0 without one."""
+    parts = [*zip(config.recurrents, config.recurrent_widths, strict=True)]
+    parts += [] if config.recurrent is None else [(config.recurrent, config.n_steps)]
+    return sum(prod(shape) for part, n_in in parts for shape in recurrent_shapes(part, n_in).values())
 
 
 def count_gates(config: ModelConfig) -> tuple[int, ...]:

@@ -225,7 +225,7 @@ class Walk(NamedTuple):
         nested = path.integrate(ends.change, samples, rule)
         layers = path.list_layers(network, self.output, nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
-        arrays = [nested.steps, *(values for layer in layers for values in layer[2:] if values is not None)]
+        arrays = [nested.steps, *(values for layer in layers for values in layer[2:5] if values is not None)]
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
         errors, rate = estimate_errors(entries, residual)
         move, doubtful = measure_moves(self.network, self.ranges, rule.nodes, samples.passed)
@@ -247,7 +247,7 @@ class Walk(NamedTuple):
         effect = torch.zeros(n, dtype=torch.float64)
         between = torch.from_numpy(interpolation(n_points, FINER))
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
-        of_layers = _inputs(samples.passed), samples.edges, samples.subnodes_gradient, self.ranges.edges, doubtful
+        of_layers = samples.passed.inputs, samples.edges, samples.subnodes_gradient, self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
         for (stage, number), inputs, edges, gradient, largest, chosen in layers:
             size = max(1, AT_ONCE // (FINER * edges[0].numel()))
@@ -275,7 +275,7 @@ def measure_moves(
     """
     points, gap = passed.features, float(np.diff(nodes).max())
     whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
-    behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
+    behind = passed.moving
     steps = _largest_steps(behind)
     moves = [
         _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
@@ -284,12 +284,11 @@ def measure_moves(
     if (usual := ranges.front) is not None:
         front = torch.cat(passed.front, dim=-1)
         moves.append(_bounded(usual.bound_move(_largest_steps(front)), lambda paths: usual.largest_move(front[paths])))
-    if ranges.gates is not None and network.recurrent is not None:
-        entering = passed.front[-1] if passed.front else points
-        moves.append(_largest_gate_move(network.recurrent, ranges.gates, RecurrentTrace(entering, passed.states)))
+    for recurrent, gates, traces in zip(network.recurrents, ranges.gates, passed.recurrents, strict=True):
+        moves += [_largest_gate_move(recurrent, gates, trace) for trace in traces]
     doubtful = None
     if not bool((steps[:, : len(ranges.half_bumps)] <= ranges.half_bumps).all()):
-        layers = zip(network.network.layers.values(), _inputs(passed), strict=True)
+        layers = zip(network.network.layers.values(), passed.inputs, strict=True)
         crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
         beyond = ~(crossings <= FINER * MAX_MOVE)
         doubtful = (crossings > MAX_MOVE) & ~beyond
@@ -341,12 +340,6 @@ def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
     return bound
 
 
-def _inputs(passed: PassedNodes) -> Sequence[Tensor]:
-    """The inputs of each KAN layer, front first, (n, n_points, rows, n_in)."""
-    front = (passed.features, *passed.front[:-1]) if passed.front else ()
-    return (*front, passed.readout.unsqueeze(2), *passed.head[:-1])
-
-
 def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
     """Where to divide each part of a path, 0 to 1, (n,): at the kink nearest to its middle, or else in the middle.
 
@@ -368,11 +361,10 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 
 def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:
     """Arguments of activations minus the positions of their kinks, (n, n_points, ..., n_in), float64."""
-    stages = network.stages
-    reads = list(zip(stages["head"], (passed.readout, *passed.head[:-1]), strict=True))
-    if passed.front:  # of which the first layer reads the features, which move evenly
-        reads += zip(stages["front"][1:], passed.front[:-1], strict=True)
-    for layer, values in reads:
+    yield from (values.double() for values in passed.kinks)
+    for layer, values in zip(network.layers.values(), passed.inputs, strict=True):
+        if values is passed.features:
+            continue  # which move evenly
         for step in layer.before:
             assert isinstance(step, InputTransform)
             for place in KINKS.get(step.config.kind, ()):

@@ -5,8 +5,9 @@ Computations come in slices of one pass each, a few milliseconds, and pause betw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from kanmodel.data import Array
 from kanmodel.explain.paths.quadrature import Quadrature
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig
-from kanmodel.network.recurrent import count_gates
+from kanmodel.network.graph import GraphNetwork, GraphTrace, flat
+from kanmodel.network.recurrent import RecurrentTrace, count_gates
 
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
@@ -76,11 +78,69 @@ class PassedNodes(NamedTuple):
 
     @classmethod
     def of(cls, points: Tensor, trace: Trace, paths: Sequence[int]) -> PassedNodes:
-        """The values of a trace of all points of paths, flattened over (n, n_points)."""
+        """The values of a trace of all points of paths, flattened over (n, n_points); of a graph the `GraphNodes`."""
+        if isinstance(trace, GraphTrace):
+            return cast(PassedNodes, GraphNodes.of(points, trace, paths))
         stages = (trace.front, trace.head)
         front, head = (tuple(by_path(layer.nodes, paths, -1) for layer in stage) for stage in stages)
         states = tuple(by_path(each, paths) for each in trace.recurrent.states) if trace.recurrent else ()
         return cls(by_path(points, paths), front, by_path(trace.readout, paths), head, states)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The inputs of each KAN layer, front first, (n, n_points, rows, n_in)."""
+        front = (self.features, *self.front[:-1]) if self.front else ()
+        return (*front, self.readout.unsqueeze(2), *self.head[:-1])
+
+    @property
+    def moving(self) -> Tensor:
+        """The values whose moves are compared with `NodeRanges.nodes`, (n, n_points, n_nodes)."""
+        return torch.cat([self.readout, *(values.squeeze(2) for values in self.head)], dim=-1)
+
+    @property
+    def recurrents(self) -> tuple[tuple[RecurrentTrace, ...], ...]:
+        """The passes of each recurrent part."""
+        entering = self.front[-1] if self.front else self.features
+        return ((RecurrentTrace(entering, self.states),),) if self.states else ()
+
+    @property
+    def kinks(self) -> tuple[Tensor, ...]:
+        """Arguments less the positions of kinks, of operations that are no part of a layer, (n, n_points, n)."""
+        return ()
+
+
+class GraphNodes(NamedTuple):
+    """The `PassedNodes` of a graph."""
+
+    features: Tensor
+    front: tuple[Tensor, ...]  # empty
+    readout: Tensor  # the values of all cuts, one after the other
+    head: tuple[Tensor, ...]  # the logits alone
+    inputs: tuple[Tensor, ...]
+    moving: Tensor
+    recurrents: tuple[tuple[RecurrentTrace, ...], ...]
+    kinks: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, points: Tensor, trace: GraphTrace, paths: Sequence[int]) -> GraphNodes:
+        """As `PassedNodes.of`."""
+        recurrents = (
+            tuple(
+                RecurrentTrace(by_path(x, paths), (by_path(out, paths),))
+                for x, out in zip(steps.unbind(1), states.unbind(1), strict=True)
+            )
+            for steps, states in trace.steps
+        )
+        return cls(
+            by_path(points, paths),
+            (),
+            by_path(torch.cat([trace.logits[:, :0], *map(flat, trace.values)], dim=1), paths),
+            (by_path(trace.logits, paths, 1),),
+            tuple(by_path(layer.inputs, paths, -1) for layer in trace.layers),
+            by_path(trace.watched, paths),
+            tuple(recurrents),
+            tuple(by_path(values, paths) for values in trace.kinks),
+        )
 
 
 def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
@@ -125,7 +185,7 @@ def paths_per_pass(config: ModelConfig, n_points: int) -> int:
     """How many paths are sampled per pass: about `PASS_BYTES` of features, edges and gates."""
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     values += sum(count_gates(config))
-    point: int = config.lookback * values * getattr(torch, config.dtype).itemsize
+    point: int = (config.lookback * values + config.graph_size) * getattr(torch, config.dtype).itemsize
     return max(1, PASS_BYTES // (n_points * point))
 
 
@@ -143,13 +203,15 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
         batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
         trace = network.trace(batch)
         outputs = trace.outputs[:, output]
-        layers = (*trace.front, *trace.head)
-        sources = [batch, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
-        gradients = torch.autograd.grad(outputs.sum(), sources)
+        layers, values = trace.layers, trace.values
+        sources = [batch, trace.logits, *values, *(layer.subnodes for layer in layers)]
+        of_batch, by_logits, *gradients = torch.autograd.grad(outputs.sum(), sources)
     paths = (len(ends), len(nodes))
-    of_points, of_readout, of_logits = (by_path(each, paths) for each in gradients[:3])
+    by_values, gradients = gradients[: len(values)], gradients[len(values) :]
+    by_readout = flat(by_values[0]) if len(values) == 1 else torch.cat([by_logits[:, :0], *map(flat, by_values)], dim=1)
+    of_points, of_readout, of_logits = (by_path(each, paths) for each in (of_batch, by_readout, by_logits))
     edges = tuple(by_path(layer.edges, paths, -1) for layer in layers)
-    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients[3:])
+    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients)
     passed = PassedNodes.of(batch, trace, paths)
     return PathSamples(by_path(outputs, paths), of_points, of_readout, of_logits, edges, of_subnodes, passed)
 
@@ -203,10 +265,12 @@ def _integrate_edges(adjoint: Array, values: Tensor) -> Array:
 class LedgerLayer(NamedTuple):
     """Contributions of one layer: of its nodes, and of the edges from them."""
 
-    stage: str  # input, front, lstm, gru, cell, head or output
+    stage: str  # input, front, lstm, gru, cell, head or output; several may be of one kind in a graph
     layer: int  # index within its stage
     nodes: Array | None  # (n, n_nodes); None if another stage lists the same nodes
     edges: Array | None  # (n, n_subnodes, n_nodes); None if there are none
+    around: Array | None = None  # of what flows around the nodes of a graph there, (n, n_sources); None if nothing does
+    sources: tuple[str, ...] = ()  # what that comes from, such as ``window`` or ``lstm:0``
 
 
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
@@ -216,12 +280,15 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
     """
     config, edges = network.config, contributions.edges
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
+    if isinstance(network, GraphNetwork):
+        layers += _list_cuts(network, contributions)
     if config.front:
         layers += _list_stage("front", config.front, edges[: len(config.front)])
     if config.readout_stage is not None:
         layers.append(LedgerLayer(config.readout_stage, 0, contributions.readout, None))
     depth = len(config.head)
-    layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
+    if not config.graph:
+        layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
     if config.output_function is not None:
         layers.append(LedgerLayer("head", depth, contributions.logits, None))
     outputs = np.zeros((len(contributions.change), len(config.outputs)))
@@ -236,6 +303,8 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
     F(x) - F(x0), (n,).
     """
     stages, total = network.config.stages, change[:, None]
+    if network.config.graph:
+        return _measure_cuts(network.config, layers, total)
     gaps: list[Array] = []  # (n, n_gaps) each
     reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
     entering = reaching  # contributions of the edges into the nodes of this layer
@@ -251,6 +320,44 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
             if not config.mixes:
                 gaps.append(layer.edges.sum(axis=1) - reaching)
             entering = _entering(config, layer.edges)
+    residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
+    return residual
+
+
+def _list_cuts(network: GraphNetwork, contributions: Contributions) -> Iterator[LedgerLayer]:
+    """The layers at the cuts of a graph, whose leaf's contributions are summed over its rows and steps."""
+    config, values = network.config, contributions.readout
+    n, at = len(values), 0
+
+    def take_next(node: int) -> Array:
+        nonlocal at
+        shape = config.graph_shapes[node]
+        found = values[:, at : at + math.prod(shape)].reshape(n, -1, shape[-1] if shape else 1)
+        at += math.prod(shape)
+        return found.sum(axis=1)
+
+    for cut in network.cuts:
+        is_layer = cut.stage == "head"
+        nodes = take_next(config.graph[cut.node].inputs[0] if is_layer else cut.node)
+        sources = tuple(dict.fromkeys(cut.around.values()))
+        around = np.zeros((n, len(sources)))
+        for node, source in cut.around.items():
+            around[:, sources.index(source)] += take_next(node).sum(axis=1)
+        edges = contributions.edges[cut.layer] if is_layer else None
+        yield LedgerLayer(cut.stage, cut.layer, nodes, edges, around if sources else None, sources)
+
+
+def _measure_cuts(config: ModelConfig, layers: Sequence[LedgerLayer], total: Array) -> Array:
+    """`measure_residual` of a graph: what enters a layer is what its edges lead on."""
+    gaps: list[Array] = []
+    for layer in layers:
+        assert layer.nodes is not None
+        around = 0.0 if layer.around is None else layer.around.sum(axis=1, keepdims=True)
+        gaps.append(layer.nodes.sum(axis=1, keepdims=True) + around - total)
+        if layer.edges is not None:
+            gaps.append(layer.edges.sum(axis=(1, 2))[:, None] + around - total)
+            if not config.head[layer.layer].mixes:
+                gaps.append(layer.edges.sum(axis=1) - layer.nodes)
     residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
     return residual
 
