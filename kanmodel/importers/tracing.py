@@ -125,14 +125,14 @@ class Drawing:
         return network
 
 
-class GraphTracer(TorchDispatchMode):
+class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Draws the graph of a module, whose parts it calls but does not enter; the caller restores the module.
 
     An LSTM whose cell states are read elsewhere must be entered, which `needs_cells` says after a refusal.
     """
 
     def __init__(self, net: nn.Module, tree: Module, enter_lstm: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.needs_cells, self._enter_lstm = False, enter_lstm
         self.drawing = Drawing()
         self._libraries: dict[str, None] = {}  # of the layers that are leaves
@@ -300,7 +300,11 @@ class GraphTracer(TorchDispatchMode):
         starts = np.array(self._starts)
         holders = np.searchsorted(starts, flat, side="right") - 1
         sources, constants = np.unique(holders).tolist(), self.drawing.constants
-        if len(sources) == 1 and self._shapes[sources[0]] == shape and np.array_equal(flat - flat[0], np.arange(flat.size)):
+        if (
+            len(sources) == 1
+            and self._shapes[sources[0]] == shape
+            and np.array_equal(flat - flat[0], np.arange(flat.size))
+        ):
             return int(sources[0])
         fixed = np.isin(holders, [node for node in sources if node in constants])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
@@ -327,7 +331,7 @@ class GraphTracer(TorchDispatchMode):
     def apply(self, op: str, *operands: Any, parameter: float | None = None) -> Tensor:
         """An elementwise operation of tensors, numbers of elements, or plain numbers, which are broadcast."""
         numbers = [self.of(each) for each in operands]
-        shape = tuple(torch.broadcast_shapes(*(each.shape for each in numbers)))
+        shape = np.broadcast_shapes(*(tuple(each.shape) for each in numbers))
         inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
         return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
 
@@ -346,7 +350,11 @@ class GraphTracer(TorchDispatchMode):
         """The softmax over an axis."""
         numbers = self.of(value).movedim(axis, -1)
         shape = (*_stripped(numbers.shape[:-1]), numbers.shape[-1])
-        return self._compute("softmax", (self._read(numbers.reshape(shape)),), shape).reshape(numbers.shape).movedim(-1, axis)
+        return (
+            self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
+            .reshape(numbers.shape)
+            .movedim(-1, axis)
+        )
 
     def matmul(self, one: Any, other: Any) -> Tensor:
         """The product of matrices, or of stacks of as many."""
@@ -388,14 +396,14 @@ class GraphTracer(TorchDispatchMode):
         found: list[Part] = []
         with suppress(CheckpointError):  # what no reader knows may still be glue
             found, _ = find_parts(others, Metadata(module=tree))
-        for name, module in recurrents.items():
-            if isinstance(module, nn.LSTM | nn.GRU) and not module.proj_size:
-                module.forward = partial(self._call_recurrent, module, module.forward)  # type: ignore[method-assign]
+        for rnn in recurrents.values():
+            if isinstance(rnn, nn.LSTM | nn.GRU) and not rnn.proj_size:
+                rnn.forward = partial(self._call_recurrent, rnn, rnn.forward)  # type: ignore[method-assign]
         for part in found:
             with suppress(AttributeError):
                 module = self._net.get_submodule(part.place)
                 if part.problem is None:
-                    module.forward = partial(self._call_layers, part, module.forward)  # type: ignore[method-assign]
+                    module.forward = partial(self._call_layers, part, module.forward)
 
     def _call_layers(self, part: Part, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
@@ -416,7 +424,8 @@ class GraphTracer(TorchDispatchMode):
                 self._libraries |= {} if part.library in TORCH else {part.library: None}
                 for layer in layers:
                     numbers = self.layer(layer, numbers)
-                self._mark(out, numbers.reshape(out.shape))
+                (left, *_) = tree_flatten(out)[0]
+                self._mark(left, numbers.reshape(left.shape))
         return forward(*args, **kwargs) if layers is None else out
 
     def _call_recurrent(self, module: nn.LSTM | nn.GRU, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -558,7 +567,9 @@ def _gelu(tracer: GraphTracer, out: Tensor, x: Tensor, approximate: str = "none"
     return tracer.apply("gelu" if approximate == "none" else "gelu_tanh", x)
 
 
-def _elu(tracer: GraphTracer, out: Tensor, x: Tensor, alpha: float = 1, scale: float = 1, of_input: float = 1) -> Tensor:
+def _elu(
+    tracer: GraphTracer, out: Tensor, x: Tensor, alpha: float = 1, scale: float = 1, of_input: float = 1
+) -> Tensor:
     inner = x if of_input == 1 else tracer.apply("mul", x, of_input)
     numbers = tracer.apply("elu", inner, parameter=float(alpha))
     return numbers if scale == 1 else tracer.apply("mul", numbers, scale)
@@ -597,7 +608,13 @@ def _extreme(op: str) -> Callable[..., Any]:
 
 def _spread(root: bool, mean: bool = False) -> Callable[..., Any]:
     def rule(
-        tracer: GraphTracer, out: Any, x: Tensor, axes: Any = None, *, correction: float | None = None, keepdim: bool = False
+        tracer: GraphTracer,
+        out: Any,
+        x: Tensor,
+        axes: Any = None,
+        *,
+        correction: float | None = None,
+        keepdim: bool = False,
     ) -> Any:
         numbers = tracer.reduce("std", x, axes, keepdim)
         n = x.numel() / max(numbers.numel(), 1)
@@ -611,7 +628,9 @@ def _spread(root: bool, mean: bool = False) -> Callable[..., Any]:
     return rule
 
 
-def _norm(tracer: GraphTracer, out: Tensor, x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+def _norm(
+    tracer: GraphTracer, out: Tensor, x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, **_: Any
+) -> Tensor:
     if order == 1:
         return tracer.reduce("sum", tracer.apply("abs", x), axes, keepdim)
     if order != 2:
@@ -619,7 +638,9 @@ def _norm(tracer: GraphTracer, out: Tensor, x: Tensor, order: float = 2, axes: A
     return tracer.apply("sqrt", tracer.reduce("sum", tracer.apply("mul", x, x), axes, keepdim))
 
 
-def _addmm(tracer: GraphTracer, out: Tensor, bias: Any, one: Any, other: Any, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addmm(
+    tracer: GraphTracer, out: Tensor, bias: Any, one: Any, other: Any, beta: float = 1, alpha: float = 1
+) -> Tensor:
     numbers = tracer.matmul(one, other)
     numbers = numbers if alpha == 1 else tracer.apply("mul", numbers, alpha)
     return tracer.apply("add", numbers, bias if beta == 1 else tracer.apply("mul", bias, beta))
@@ -631,20 +652,33 @@ def _normalise(tracer: GraphTracer, numbers: Tensor, axes: Sequence[int], eps: f
     return tracer.apply("div", centred, tracer.apply("sqrt", tracer.apply("add", variance, eps)))
 
 
-def _layer_norm(tracer: GraphTracer, out: Any, x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+def _layer_norm(
+    tracer: GraphTracer, out: Any, x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
+) -> Any:
     numbers = _normalise(tracer, tracer.of(x), range(-len(shape), 0), eps)
     return (_affine(tracer, numbers, weight, bias),)
 
 
 def _group_norm(
-    tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, n: int, channels: int, rest: int, groups: int, eps: float
+    tracer: GraphTracer,
+    out: Any,
+    x: Tensor,
+    weight: Any,
+    bias: Any,
+    n: int,
+    channels: int,
+    rest: int,
+    groups: int,
+    eps: float,
 ) -> Any:
     numbers = _normalise(tracer, tracer.of(x).reshape(n, groups, -1), [-1], eps).reshape(x.shape)
     shape = (channels, *(1,) * (x.ndim - 2))
     return (_affine(tracer, numbers, *(None if each is None else each.reshape(shape) for each in (weight, bias))),)
 
 
-def _batch_norm(tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any) -> Any:
+def _batch_norm(
+    tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any
+) -> Any:
     if mean is None or (len(args) > 2 and args[0]):
         tracer.refuse("a batch norm by the batch's own mean")
     shape, scale = (-1, *(1,) * (x.ndim - 2)), (variance + args[-1]).rsqrt()
@@ -659,7 +693,12 @@ def _affine(tracer: GraphTracer, numbers: Tensor, weight: Tensor | None, bias: T
 
 
 def _patches(
-    numbers: Tensor, sizes: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], fill: int
+    numbers: Tensor,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    fill: int,
 ) -> Tensor:
     """(..., *axes) -> (..., *places, values of the patch)."""
     first = numbers.ndim - len(sizes)
@@ -686,7 +725,8 @@ def _convolution(
     if transposed or tracer.depends(weight):
         tracer.refuse("a transposed convolution" if transposed else "a convolution by values of the window")
     patches = _patches(tracer.of(x), weight.shape[2:], stride, padding, dilation, int(tracer.of(0.0)))
-    patches = patches.unflatten(1, (groups, -1)).movedim(2, -2).flatten(-2)  # (n, groups, *places, values)
+    patches = patches.reshape(len(patches), groups, -1, *patches.shape[2:])
+    patches = patches.movedim(2, -2).flatten(-2)  # (n, groups, *places, values)
     filters = weight.detach().cpu().flatten(1).chunk(groups)
     biases = [None] * groups if bias is None else bias.detach().cpu().chunk(groups)
     of_groups = [
@@ -739,7 +779,9 @@ def _avg_pool(
 
 def _cumsum(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
     numbers = tracer.of(x).movedim(axis, -1)
-    rows = tracer.matmul(numbers.reshape(-1, numbers.shape[-1]), torch.ones(numbers.shape[-1], numbers.shape[-1]).triu())
+    rows = tracer.matmul(
+        numbers.reshape(-1, numbers.shape[-1]), torch.ones(numbers.shape[-1], numbers.shape[-1]).triu()
+    )
     return rows.reshape(numbers.shape).movedim(-1, axis)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from kanmodel.network.chain import Network, reduce_steps
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS, TURNS, activate
+from kanmodel.network.graph import GraphTrace
 from kanmodel.network.layer import Ends, InputTransform, KANLayer
 from kanmodel.network.recurrent import CANDIDATE, KINDS
 
@@ -86,14 +87,17 @@ class NodeRanges:
 
 def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
     """Measures the ranges of a network on its reference windows, (n, lookback, n_features), model units."""
-    is_graph = bool(network.config.graph)
     hulls: list[list[Tensor]] = []
     magnitudes: list[list[Tensor]] = []
     with torch.inference_mode():
         for part in torch.split(windows, BATCH):
             trace = network.trace(part)
-            nodes = [trace.watched] if is_graph else [trace.readout, *(layer.nodes for layer in trace.layers)]
-            hulls.append([_hull(values) for values in (part.flatten(0, 1), *nodes)])
+            moving = (
+                [trace.watched]
+                if isinstance(trace, GraphTrace)
+                else [trace.readout, *(layer.nodes for layer in trace.layers)]
+            )
+            hulls.append([_hull(values) for values in (part.flatten(0, 1), *moving)])
             magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in trace.layers])
     features, readout, *nodes = ([tuple(_hull(torch.cat(parts)))] for parts in zip(*hulls, strict=True))
     largest = [torch.stack(parts).amax(dim=0).double() for parts in zip(*magnitudes, strict=True)]
@@ -108,7 +112,7 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
         Intervals.of(nodes[:depth]) if depth else None,
         Intervals.of([readout, *nodes[depth:]]),
         torch.full((min(len(network.head), 1),), torch.nan)
-        if is_graph
+        if network.config.graph
         else torch.cat([torch.nan * layer.half_bump if depth else layer.half_bump for layer in network.stages["head"]]),
         tuple(torch.where(magnitude > 0, magnitude, torch.inf) for magnitude in largest),
     )

@@ -193,7 +193,7 @@ class FrozenNetwork:
         self.recurrent = None
         if network.recurrent is not None and network.config.recurrent is not None:
             self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
-        self.recurrents = () if self.recurrent is None else (self.recurrent,)
+        self.recurrents: tuple[FrozenRecurrent, ...] = () if self.recurrent is None else (self.recurrent,)
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""

@@ -268,8 +268,8 @@ class ModelConfig:
             if self.front or self.recurrent is not None or self.readout != "last":
                 raise ConfigError("a graph has no front, recurrent part and readout of a chain")
             if self.graph_shapes[-1] != (n_outputs,):
-                found = list(self.graph_shapes[-1])
-                raise ConfigError(f"graph must end in {n_outputs} values, horizon x targets, but ends in {found}")
+                ends = f"ends in {list(self.graph_shapes[-1])}"
+                raise ConfigError(f"graph must end in {n_outputs} values, horizon x targets, but {ends}")
             return
         for stage, layers, n_nodes in (("front", self.front, len(self.features)), ("head", self.head, self.n_readout)):
             for number, layer in enumerate(layers):
@@ -293,16 +293,13 @@ class ModelConfig:
     @cached_property
     def graph_size(self) -> int:
         """Number of values that a graph computes for a window, with those on edges and of gates; 0 for a chain."""
-        shapes, left = self.graph_shapes if self.graph else (), {"layer": iter(self.head), "recurrent": iter(self.recurrents)}
-        size = sum(map(prod, shapes))
-        for node in self.graph:
-            rows = prod(shapes[node.inputs[0]][:-1]) if node.op in left else 0
-            if node.op == "layer":
-                layer = next(left[node.op])
-                size += rows * layer.n_in * layer.n_subnodes
-            elif node.op == "recurrent":
-                size += rows * 5 * next(left[node.op]).n_units
-        return size
+        shapes = self.graph_shapes if self.graph else ()
+        of_layers, of_recurrents = (
+            [prod(shapes[node.inputs[0]][:-1]) for node in self.graph if node.op == op] for op in ("layer", "recurrent")
+        )
+        edges = sum(n * of.n_in * of.n_subnodes for n, of in zip(of_layers, self.head, strict=False))
+        gates = sum(n * 5 * of.n_units for n, of in zip(of_recurrents, self.recurrents, strict=False))
+        return sum(map(prod, shapes)) + edges + gates
 
     @cached_property
     def recurrent_widths(self) -> tuple[int, ...]:
@@ -441,8 +438,8 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     """The config as plain JSON values."""
     data = asdict(config)
-    for key in () if config.graph else ("graph", "recurrents"):  # which a chain does not have
-        del data[key]
+    if not config.graph:  # a chain has neither
+        del data["graph"], data["recurrents"]
     for stage in ("front", "head"):
         for layer, written in zip(getattr(config, stage), data[stage], strict=True):
             written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class GraphNetwork(Network):
         recurrents = [lambda steps, module=module: module(steps)[0] for module in self.recurrents]
         return self.run(window, layers, recurrents)
 
-    def trace(self, window: Tensor) -> GraphTrace:
+    def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """Like `forward`, but returns all activations."""
         recurrents = [lambda steps, module=module: module(steps)[0] for module in self.recurrents]
         return self.record(window, [layer.functions() for layer in self.stages["head"]], recurrents)
@@ -130,7 +130,7 @@ class GraphNetwork(Network):
                 value = rows.reshape(*read[0].shape[:-1], -1)
                 if record is not None:
                     value = record.cut(number, value, values)
-                    record.steps.append((x.unflatten(0, (n, -1)), rows.unflatten(0, (n, -1))))
+                    record.steps.append((x.reshape(n, -1, *x.shape[1:]), rows.reshape(n, -1, *rows.shape[1:])))
             else:
                 value = self.constants.get_buffer(str(number)).expand(n, *self.config.graph_shapes[number])
             if record is not None and node.op == "layer":
@@ -151,7 +151,15 @@ class GraphNetwork(Network):
         logits = self.run(window, layers, recurrents, record)
         outputs = apply_output_function(self.config, logits)
         watched, kinks = (tuple(map(flat, of)) for of in (record.watched, record.kinks))
-        return GraphTrace(tuple(traces), tuple(record.values), torch.cat([*watched, logits], dim=1), kinks, tuple(record.steps), logits, outputs)
+        return GraphTrace(
+            tuple(traces),
+            tuple(record.values),
+            torch.cat([*watched, logits], dim=1),
+            kinks,
+            tuple(record.steps),
+            logits,
+            outputs,
+        )
 
     @cached_property
     def last_uses(self) -> list[int]:
@@ -200,7 +208,7 @@ class GraphNetwork(Network):
                 indices = torch.from_numpy(node.indices()) if node.runs else torch.arange(len(every))
                 every[indices[of_node.flatten()]] = True
                 sizes = [torch.Size(shape).numel() for shape in shapes_read]
-                reads = [part.view(shape) for part, shape in zip(every.split(sizes), shapes_read, strict=True)]
+                reads = [part.view(shape) for part, shape in zip(torch.split(every, sizes), shapes_read, strict=True)]
             elif node.op == "layer":
                 layers -= 1
                 layer = self.stages["head"][layers]
@@ -210,7 +218,8 @@ class GraphNetwork(Network):
             elif node.op == "recurrent":
                 recurrents -= 1
                 units, part = of_node.flatten(0, -2).any(dim=0), config.recurrents[recurrents]
-                found = acting_inputs(self.recurrents[recurrents], part, units, shapes_read[0][-2], last=False)
+                module = cast(nn.LSTM | nn.GRU, self.recurrents[recurrents])
+                found = acting_inputs(module, part, units, shapes_read[0][-2], last=False)
                 reads = [found.expand(shapes_read[0])]
             elif node.op in ("sum", "mean", "max", "min", "std"):
                 reads = [of_node[..., None].expand(shapes_read[0])]

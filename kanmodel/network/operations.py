@@ -39,7 +39,7 @@ class Operation(NamedTuple):
 
 
 def _same(*shapes: Shape) -> Shape:
-    return tuple(torch.broadcast_shapes(*shapes))
+    return np.broadcast_shapes(*shapes)
 
 
 def _reduced(shape: Shape) -> Shape:
@@ -150,7 +150,7 @@ def infer_shapes(
             raise ConfigError(f"{place}: {node.op} does not fit inputs of shape {[*map(list, read)]}") from error
         size, axes = prod(shapes[-1]), len(shapes[-1])
         total += size
-        if not 0 < size or total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE:
+        if size == 0 or total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE:
             raise ConfigError(f"{place} has shape {list(shapes[-1])}, and a graph at most {MAX_VALUES} values")
     for name, rest in left.items():
         if next(rest, None) is not None:

@@ -21,7 +21,7 @@ would not bring within the tolerance is bisected instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np

@@ -332,9 +332,10 @@ def _list_cuts(network: GraphNetwork, contributions: Contributions) -> Iterator[
     def take_next(node: int) -> Array:
         nonlocal at
         shape = config.graph_shapes[node]
-        found = values[:, at : at + math.prod(shape)].reshape(n, -1, shape[-1] if shape else 1)
+        rows = values[:, at : at + math.prod(shape)].reshape(n, -1, shape[-1] if shape else 1)
         at += math.prod(shape)
-        return found.sum(axis=1)
+        found: Array = rows.sum(axis=1)
+        return found
 
     for cut in network.cuts:
         is_layer = cut.stage == "head"
