@@ -17,7 +17,7 @@ import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
-from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
+from kanmodel.errors import CheckpointError, DataError, GraphError, Problem, check_lowest, checked, refuse_unknown
 from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
 from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows
@@ -83,6 +83,19 @@ def cached(question: Question) -> Question:
     return cast(Question, ask)
 
 
+def of_chain(question: Question) -> Question:
+    """A method of `Model` that raises `GraphError` for a graph."""
+
+    @wraps(question)
+    def ask(self: Model, *args: Any, **kwargs: Any) -> Any:
+        if self.config.graph:
+            what = question.__name__.removeprefix("_").replace("_", " ")
+            raise GraphError(f"{self.name} is a graph of layers and other operations: {what} needs a chain of layers")
+        return question(self, *args, **kwargs)
+
+    return cast(Question, ask)
+
+
 @dataclass(frozen=True)
 class Reference:
     """The reference windows in time order, on which global results such as `importance` are measured.
@@ -126,8 +139,9 @@ class Model(Result):
 
     An output is given by its name, and is the first by default. Methods raise `UnknownNameError` for an output, a
     feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used (as
-    `InsufficientReferenceError` if a statistic needs more reference windows), and `NonFiniteError` if a result is not
-    finite.
+    `InsufficientReferenceError` if a statistic needs more reference windows), `NonFiniteError` if a result is not
+    finite, and `GraphError` for a graph if the question is about a chain of layers: its topology, edges and formulas,
+    pruning, the report, and ONNX.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -437,6 +451,7 @@ class Model(Result):
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
         return measure_faithfulness(self.loaded, self._number_of(output))
 
+    @of_chain
     def topology(self, output: str | None = None, **rule: Unpack[RuleArguments]) -> Topology:
         """The graph of the network for one output, pruned.
 
@@ -456,6 +471,7 @@ class Model(Result):
         number = self._number_of(output)
         return self._lay_out(number, self._rule(**rule))
 
+    @of_chain
     def ablate(self, windows: Windows, output: str | None = None, **rule: Unpack[RuleArguments]) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
@@ -471,6 +487,7 @@ class Model(Result):
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
         return Ablation.of(topology, predictions, ablated)
 
+    @of_chain
     def fidelity_curve(
         self, output: str | None = None, *, metric: Metric = "contribution", fill: Fill = "mean"
     ) -> tuple[FidelityPoint, ...]:
@@ -481,6 +498,7 @@ class Model(Result):
         number, rule = self._number_of(output), PruningRule.of(None, metric, None, fill)
         return self._trace_fidelity(number, metric, rule.fill)
 
+    @of_chain
     def edge(self, *place: Any, stage: str = "head", points: int = 101, span: Span = "support") -> Edge:
         """The function on an edge, sampled, with the distribution of its inputs on the reference windows.
 
@@ -496,20 +514,24 @@ class Model(Result):
         edge = find_edge(self.loaded.network, place[0] if len(place) == 1 else place, stage)
         return self.curves([edge], points, span)[0]
 
+    @of_chain
     def find_edges(self, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:
         """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once."""
         names = [edges] if isinstance(edges, str) else edges
         return tuple(sorted({find_edge_key(self.loaded.network, name) for name in names}))
 
+    @of_chain
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
         check_lowest("points", points, 2)
         return sample_edges(self.loaded, edges, points, span, self.name)
 
+    @of_chain
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
         return suggest_edge_formulas(self.loaded, edge)
 
+    @of_chain
     def formula(self, output: str | None = None) -> Formulas:
         """The head as formulas of its inputs: of LSTM units, or of features if there is no LSTM.
 
@@ -526,10 +548,12 @@ class Model(Result):
         """
         return self._formulas(self._number_of(output))
 
+    @of_chain
     def report(self, output: str | None = None) -> Report:
         """Answers to common questions about the picture of a KAN, for one output."""
         return self._report(self._number_of(output))
 
+    @of_chain
     def prune(self, outputs: Sequence[str] | str | None = None, **rule: Unpack[RuleArguments]) -> Model:
         """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
 
@@ -549,6 +573,7 @@ class Model(Result):
         forecasts = (full.loaded.reference_outputs, self.loaded.reference_outputs)
         return Fidelity.of(full.loaded, self._number_of(output), *forecasts)
 
+    @of_chain
     def refine_grid(self, grid_size: int) -> Model:
         """A new model with its functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
 
@@ -593,6 +618,7 @@ class Model(Result):
             raise CheckpointError(f"{path} must end in .safetensors")
         return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
 
+    @of_chain
     def export_onnx(self, path: str | Path) -> OnnxExport:
         """Writes the forward pass as an ONNX graph, after comparing it with the model on all reference windows.
 
@@ -653,6 +679,7 @@ class Model(Result):
     def _formulas(self, output: int) -> Formulas:
         return Formulas.of(self.loaded, output)
 
+    @of_chain
     def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelComparison:
         def compute() -> ModelComparison:
             number = match_outputs(self.loaded, other.loaded, output)
@@ -686,16 +713,18 @@ class Model(Result):
     def _facts(self) -> dict[str, str]:
         config = self.config
         chain = [
+            f"graph of {len(config.graph)} nodes" if config.graph else "",
             f"front {width_of(config.front)}" if config.front else "",
             str(config.recurrent or ""),
-            f"readout {config.readout}",
-            f"head {width_of(config.head)}",
+            *map(str, config.recurrents),
+            "" if config.graph else f"readout {config.readout}",
+            f"{len(config.head)} layers" if config.graph else f"head {width_of(config.head)}",
             config.output_function or "",
         ]
         named = [with_unit(name, self._unit_of(number)) for number, name in enumerate(self.outputs)]
         return {
             "checkpoint": self.checkpoint or "not saved",
-            "chain": " -> ".join(filter(None, chain)),
+            "graph" if config.graph else "chain": (", " if config.graph else " -> ").join(filter(None, chain)),
             "windows": f"{self.lookback} steps x {len(self.features)} features",
             "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
             "outputs": list_some(named),

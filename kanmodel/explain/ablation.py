@@ -87,6 +87,8 @@ class Size:
 def measure_size(network: Network) -> Size:
     """The size of a network."""
     live = {key: layer.live for key, layer in network.layers.items()}
+    if network.config.graph:
+        return Size(sum(int(edges.sum()) for edges in live.values()), sum(layer.n_out for layer in network.config.head))
     _, leading = _leading(network, live)
     hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
     return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))

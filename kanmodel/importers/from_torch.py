@@ -1,7 +1,8 @@
 """Import of a live module: ``from_torch``.
 
-Forward hooks record the inputs and outputs of each of its parts, which gives their order. Each part is compared with
-the function of its weights; between two parts stands the function from the output of the one to the input of the other.
+A chain is tried first. Forward hooks record the inputs and outputs of each part, which gives their order. Each part is
+compared with the function of its weights; between two parts stands the function from the output of the one to the input
+of the other. A module that is no chain is read as a graph, see `tracing`.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def from_torch(
     whose values can be changed, also to NaN, without any change of the forecasts. The provenance lists them.
 
     Args:
-        net: an LSTM or a GRU, or none, with KAN layers or Linear layers in a chain; its tensors and modes are
-            as before afterwards.
+        net: LSTMs and GRUs, KAN layers and Linear layers, in a chain or joined by other operations, as a graph; its
+            tensors and modes are as before afterwards.
         windows: (n, lookback, n_features), original units, oldest step first; or (n, n_features) for a module that
             reads rows, such as a KAN alone. Up to 512 of them, evenly chosen, become the reference windows.
         features: names of the inputs; with `outputs`, `horizon`, `groups`, `integer` and `fixed` as in `from_file`.
@@ -87,7 +88,7 @@ def from_torch(
         fixed: likewise.
 
     Raises:
-        UnreadableModelError: the module is no such chain; which part is not understood, or where the forecasts differ
+        UnreadableModelError: the module is neither; which operation is not understood, or where the forecasts differ
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """

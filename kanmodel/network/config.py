@@ -169,7 +169,7 @@ def plain_layers(width: Sequence[int | tuple[int, int]], basis: Basis | None = N
 
 def width_of(layers: Layers) -> list[int | list[int]]:
     """pykan's width of consecutive layers: ``[12, 5, 1]``, with ``[n_sum, n_mult]`` for a layer with product nodes."""
-    nodes: list[int | list[int]] = [layers[0].n_in]
+    nodes: list[int | list[int]] = [layer.n_in for layer in layers[:1]]
     return nodes + [[layer.n_sum, len(layer.mult_arity)] if layer.mult_arity else layer.n_sum for layer in layers]
 
 

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import ExportError
 from kanmodel.network.chain import FrozenLayers, apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
@@ -175,6 +176,8 @@ def write_forward(model: LoadedModel) -> onnx.ModelProto:
         ExportError: a layer has no ONNX form.
     """
     frozen, scaling, config = model.frozen, model.scaling, model.config
+    if config.graph:
+        raise ExportError("a graph of layers and other operations has no ONNX form yet")
     graph = Graph(scaling.dtype)
     steps: Traced
     windows = Value(graph, INPUT)

@@ -38,25 +38,28 @@ def inspect(
         if report:
             document: Mapping[str, Any] = reports.describe_report(served, model.report(output_name))
         else:
-            found = model.topology(output_name)
-            graph = topologies.describe_topology(served, found, found.upstream(), pruned=False)
-            document = {**models.describe_model(served, []), "topology": graph}
+            document = dict(models.describe_model(served, []))
+            if not model.config.graph:
+                found = model.topology(output_name)
+                document["topology"] = topologies.describe_topology(served, found, found.upstream(), pruned=False)
         options.print_json({"file": str(file), **document})
     elif report:
         echo(model.report(output_name).markdown(), nl=False)
     else:
-        _print_model(file, model, model.topology(output_name), edges)
+        _print_model(file, model, None if model.config.graph else model.topology(output_name), edges)
 
 
-def _print_model(file: Path, model: Model, topology: Topology, n_edges: int) -> None:
-    title, found = f"{file.name}  {(model.checkpoint or '')[:19]}…", topology.table()
+def _print_model(file: Path, model: Model, topology: Topology | None, n_edges: int) -> None:
+    title = f"{file.name}  {(model.checkpoint or '')[:19]}…"
     options.print_table(title, ["", "architecture"], _describe(model), n_left=2)
     features = ((f.name, f.unit, f.mean, f.std, f.min, f.max) for f in model.features)
     targets = ((f"{t.name} (target)", t.unit, t.mean, t.std, None, None) for t in model.config.targets)
     of_features = ["feature", "unit", "mean", "std", "min", "max"]
     options.print_table("features and targets", of_features, features, targets, n_left=2)
     options.print_table("metrics", ["metric", "value"], model.metrics.items())
-    columns = ("i", "j", "contribution", "backward", "forward_n", "forward_u")
+    if topology is None:
+        return
+    columns, found = ("i", "j", "contribution", "backward", "forward_n", "forward_u"), topology.table()
     rows = [(f"{e['stage']} {e['layer']}", *(e[c] for c in columns), "yes" if e["kept"] else "") for e in found]
     title = f"{min(n_edges, len(found))} of {len(found)} edges by contribution to {topology.output}"
     kept = f"pruned to {sum(edge['kept'] for edge in found)} edges"
@@ -71,13 +74,19 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
     yield "outputs", ", ".join(config.outputs)
     if config.front:
         yield "front", _describe_layers(config.front)
-    if recurrent is None:
+    if config.graph:
+        yield "graph", f"{len(config.graph)} nodes"
+        yield from ((part.cell.upper(), f"{part.n_units} units") for part in config.recurrents)
+    elif recurrent is None:
         yield "recurrent", f"none, readout {config.readout}"
     else:
         layers = "1 layer" if recurrent.num_layers == 1 else f"{recurrent.num_layers} layers"
         direction = ", bidirectional" if recurrent.bidirectional else ""
         yield recurrent.cell.upper(), f"{recurrent.hidden_size} units, {layers}{direction}, readout {config.readout}"
-    yield "head", _describe_layers(config.head)
+    if config.graph:
+        yield from (("layer", f"{of.n_in} to {of.n_out}, {_describe_layer(of)}") for of in config.head)
+    else:
+        yield "head", _describe_layers(config.head)
     if config.output_function is not None:
         yield "output function", config.output_function
     yield "reference", str(model.reference)

@@ -18,6 +18,7 @@ from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.paths.path import LedgerLayer
 from kanmodel.network.config import Groups
+from kanmodel.network.graph import GraphNetwork
 from service.models.registry import Served
 from service.operations.members import about
 from service.operations.route import Parts
@@ -40,14 +41,27 @@ class EdgeContribution(TypedDict):
     contribution: Annotated[float, about("Its contribution, in the target's unit.")]
 
 
+class AroundContribution(TypedDict):
+    """What flows around a layer of a graph, such as a skip or what undoes a normalisation of the window."""
+
+    source: Annotated[str, about("What it comes from: `window`, or layers by stage and index, joined by ` + `.")]
+    contribution: Annotated[float, about("Its contribution, in the target's unit.")]
+
+
 class LayerContributions(TypedDict):
-    """Contributions of one layer; they sum to prediction - baseline_prediction."""
+    """Contributions of one layer: of its nodes or its edges, each with what flows around it.
+
+    They sum to prediction - baseline_prediction. A graph has one such layer for each of its KAN layers, whose nodes are
+    its inputs, and for each recurrent layer, whose nodes are its units.
+    """
 
     stage: Annotated[Literal["input", "front", "lstm", "gru", "cell", "head", "output"], about("Part of the network.")]
     layer: Annotated[int, about("Index of the layer within its stage.")]
     nodes: NotRequired[Annotated[list[float], about("Contribution of each node; absent if another stage lists them.")]]
     edges: NotRequired[list[EdgeContribution]]
     """Contributions of the edges from this layer, by i, then j; absent if there are none."""
+    around: NotRequired[list[AroundContribution]]
+    """What flows around the layer of a graph; absent if nothing does."""
 
 
 class Effect(TypedDict):
@@ -164,6 +178,9 @@ def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:
         described["edges"] = [
             {"i": i, "j": j, "contribution": value} for i, column in columns for j, value in enumerate(column)
         ]
+    if layer.around is not None:
+        around = zip(layer.sources, layer.around[window].tolist(), strict=True)
+        described["around"] = [{"source": source, "contribution": value} for source, value in around]
     return described
 
 
@@ -357,6 +374,10 @@ def _estimate_json(question: ExplainQuestion) -> int:
         n_bytes += lookback * n_features * NUMBER_BYTES
     if question.detail == "flow":
         n_bytes += NUMBER_BYTES * (n_features + model.config.n_readout + len(model.config.outputs))
+        if isinstance(network := model.loaded.network, GraphNetwork):
+            n_bytes += sum(part.n_units * NUMBER_BYTES for part in model.config.recurrents)
+            around = chain.from_iterable(set(cut.around.values()) for cut in network.cuts)
+            n_bytes += sum(len(source) + NUMBER_BYTES + 40 for source in around)
         edge = len('{"i":100,"j":100,"contribution":},') + NUMBER_BYTES
         for layer in chain.from_iterable(model.config.stages.values()):
             n_bytes += layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100

@@ -118,8 +118,16 @@ class RecurrentInfo(TypedDict):
     readout: ReadoutOf
 
 
+class NodeInfo(TypedDict):
+    """One operation of a graph."""
+
+    op: Annotated[str, about("Its name; `layer` number k is layer k of the head.")]
+    inputs: Annotated[list[int], about("Indices of the nodes that it reads, all before it.")]
+    shape: Annotated[list[int], about("Shape of its values for one window.")]
+
+
 class Architecture(TypedDict):
-    """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function]."""
+    """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function], or a graph."""
 
     front: Annotated[LayersInfo | None, about("Layers on the features of each step; null if there are none.")]
     lstm: Annotated[RecurrentInfo | None, about("The LSTM; null without one.")]
@@ -131,6 +139,9 @@ class Architecture(TypedDict):
         Field(json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]}),
     ]
     """Function of the last layer's nodes; null for none."""
+    graph: NotRequired[list[NodeInfo]]
+    """The operations of a graph, in the order of the computation, which its head's layers have too, without a `width`;
+    absent for a chain."""
 
 
 class ProvenanceInfo(TypedDict):
@@ -201,7 +212,12 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     if config.recurrent is not None:
         cells[config.recurrent.cell] = describe(RecurrentInfo, config.recurrent, readout=config.readout)
     front = _describe_layers(config.front) if config.front else None
-    architecture = describe(Architecture, config, front=front, head=_describe_layers(config.head), **cells)
+    head, more = _describe_layers(config.head), dict[str, Any]()
+    if config.graph:
+        head["width"] = []
+        nodes = zip(config.graph, config.graph_shapes, strict=True)
+        more["graph"] = [NodeInfo(op=one.op, inputs=list(one.inputs), shape=list(shape)) for one, shape in nodes]
+    architecture = describe(Architecture, config, front=front, head=head, **cells, **more)
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}

@@ -61,7 +61,8 @@ class GlobalResults:
                 if served is None:
                     self._prepared.discard((checkpoint, output))
                 else:
-                    await self._find("background", served, output, Model.report, {})
+                    usual = Model.importance if served.model.config.graph else Model.report
+                    await self._find("background", served, output, usual, {})
             except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
                 return

@@ -1,0 +1,257 @@
+"""Forecasters whose parts are joined in another way than a chain: imported, saved, predicted and explained."""
+
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+from torch import nn
+from wired import FEATURES, LOOKBACK, WIRED, forecast, make_wired, random_walks
+
+import kanmodel
+from kanmodel.errors import ExportError, GraphError, UnreadableModelError
+from kanmodel.explain.attribution import explain_windows
+
+EVERY = pytest.mark.parametrize("name", WIRED)
+
+
+@cache
+def read(name):
+    return kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
+
+
+@EVERY
+def test_a_graph_forecasts_what_its_module_does(name, tmp_path):
+    """On new windows too, after it was saved and loaded; and the module is not changed."""
+    net, model = make_wired(name), read(name)
+    assert model.config.graph and model.provenance.verified
+    loaded = kanmodel.load(model.save(tmp_path / "m.safetensors") and tmp_path / "m.safetensors")
+    windows = 3 * random_walks(50, seed=1)
+    expected = forecast(net, windows)
+    np.testing.assert_allclose(loaded.predict(windows), expected, atol=2e-5 * expected.std(), rtol=0)
+    assert loaded.config == model.config
+    for module in net.modules():
+        assert "forward" not in vars(module)
+
+
+@EVERY
+def test_contributions_are_integrated_gradients(name):
+    """They converge to those of Captum, and are complete at each layer, with what flows around it."""
+    net, model = make_wired(name).double(), read(name)
+    windows, start = random_walks(3, seed=2), random_walks(1, seed=3)[0]
+    ledger = model.explain(windows, baseline={"instance": start.tolist()})
+    assert ledger.converged.all()
+    change = (ledger.predictions - ledger.baseline_prediction)[:, None]
+    slack = ledger.residual.max() + 1e-9
+    for layer in ledger.layers:
+        around = 0 if layer.around is None else layer.around.sum(axis=1)
+        for values in (layer.nodes, layer.edges):
+            if values is not None:
+                assert np.abs(values.reshape(3, -1).sum(axis=1) + around - change[:, 0]).max() <= slack
+        if layer.edges is not None:
+            np.testing.assert_allclose(layer.edges.sum(axis=1), layer.nodes, atol=slack)
+    if name == "Decoder":
+        return  # it writes in place, which Captum cannot differentiate
+
+    class Undetached(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return args[0] if func is torch.Tensor.detach else func(*args, **(kwargs or {}))
+
+    def first(x):
+        with Undetached():
+            return net(x).reshape(len(x), -1)[:, 0]
+
+    integrated = IntegratedGradients(first).attribute(
+        torch.from_numpy(windows), torch.from_numpy(start[None]), n_steps=400, method="gausslegendre"
+    )
+    found = integrated.detach().numpy()
+    np.testing.assert_allclose(ledger.steps, found, atol=3 * ledger.tolerance)
+
+
+def test_what_flows_around_a_layer_is_named():
+    """A skip comes from the LSTM; the mean and the deviation of a window, which scale a forecast back, from it."""
+    of_skip = {(layer.stage, layer.layer): layer for layer in read("SkipAroundHead").explain(random_walks(2)).layers}
+    assert of_skip["head", 0].sources == of_skip["head", 1].sources == ("lstm:0",)
+    assert of_skip["lstm", 0].sources == () and of_skip["head", 2].sources == ("head:1",)
+    of_window = {(layer.stage, layer.layer): layer for layer in read("RevIN").explain(random_walks(2)).layers}
+    assert of_window["lstm", 0].sources == of_window["head", 0].sources == ("window",)
+    assert np.abs(of_window["head", 0].around).min() > 0
+
+
+def test_known_parts_are_leaves():
+    """Recurrent and KAN layers are leaves, an activation between two layers belongs to the edges after it."""
+    config = read("HeadOnLastSteps").config
+    assert [part.cell for part in config.recurrents] == ["lstm"]
+    assert [(layer.n_in, layer.n_out, layer.basis.kind) for layer in config.head] == [
+        (4, 3, "bspline"),
+        (3, 1, "line"),
+    ]
+    assert [step.kind for step in config.head[1].before] == ["tanh"]
+    assert [node.op for node in config.graph] == ["window", "recurrent", "arrange", "layer", "layer", "arrange"]
+    assert read("NormedSkip").config.output_function == "softmax"
+    assert read("FinalStates").provenance.library.startswith("efficient-kan")
+
+
+def test_a_graph_answers_other_questions():
+    """Importance, ablation, what-if, counterfactuals, baselines and comparisons of forecasts need no chain."""
+    model, windows = read("SkipAroundHead"), random_walks(3)
+    importance = model.importance()
+    assert {each.verdict for each in importance.features} <= {"important", "weak", "negligible"}
+    assert model.explain(windows, effects=True).effects.removed.shape == (3, 3)
+    assert model.what_if(windows[:1], shift=(-1, 1)).table()
+    assert model.compare(None, windows[:1], windows[1:2]).table()
+    assert model.agreement() and model.faithfulness()
+    assert model.counterfactual(windows[:1], at_least=float(model.predict(windows[:1])[0, 0]) + 0.01)
+    assert "graph of" in str(model)
+    assert model.with_groups({"pair": ["a", "b"]}).group_names == ("pair", "c")
+
+
+def test_a_feature_without_a_way_to_the_output_is_disconnected():
+    """The way is followed through the glue element by element: a column that is cut off has no effect."""
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.head(self.lstm(x[:, :, [2, 0]])[0][:, -1]) + x[:, -1, :1]
+
+    torch.manual_seed(0)
+    model = kanmodel.from_torch(Cut(), windows=random_walks(), features=list(FEATURES))
+    verdicts = {each.name: each.verdict for each in model.importance().features}
+    assert verdicts["b"] == "disconnected" and "disconnected" not in (verdicts["a"], verdicts["c"])
+
+
+QUESTIONS = {
+    "topology": lambda model: model.topology(),
+    "formula": lambda model: model.formula(),
+    "report": lambda model: model.report(),
+    "prune": lambda model: model.prune(),
+    "edge": lambda model: model.edge("head:0:0:0"),
+    "ablate": lambda model: model.ablate(random_walks(1)),
+    "fidelity curve": lambda model: model.fidelity_curve(),
+    "refine grid": lambda model: model.refine_grid(10),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_needs_a_chain_says_so(question, tmp_path):
+    """One sentence says what a graph cannot answer."""
+    with pytest.raises(GraphError, match=f"is a graph .*: {question} needs a chain of layers"):
+        QUESTIONS[question](read("SkipAroundHead"))
+
+
+def test_a_graph_has_no_onnx_form(tmp_path):
+    """Export says so, and acceleration falls back to torch."""
+    with pytest.raises((GraphError, ExportError), match="graph"):
+        read("SkipAroundHead").export_onnx(tmp_path / "m.onnx")
+    assert read("SkipAroundHead").accelerate().predict(random_walks(1)).shape == (1, 2)
+
+
+class Refused(nn.Module):
+    def __init__(self, compute):
+        super().__init__()
+        self.lstm, self.head, self.compute = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 1), compute
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1]) + self.compute(x)
+
+
+def branch(x):
+    return x[:, -1, :1] if x.mean() > 0 else x[:, -1, 1:2]
+
+
+REFUSALS = {
+    "sort": (lambda x: x.sort(dim=1)[0][:, 0, :1], "computes sort"),
+    "round": (lambda x: x[:, -1, :1].round(), "computes round"),
+    "compare": (lambda x: (x[:, -1, :1] > 0).float(), "computes gt"),
+    "branch": (branch, "computes gt"),
+    "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
+    "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "forecasts otherwise"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_no_graph_has_is_refused(name):
+    """The refusal names the operation, the module and the line, or the first forecast that differs."""
+    compute, message = REFUSALS[name]
+    torch.manual_seed(0)
+    with pytest.raises(UnreadableModelError, match=message) as refusal:
+        kanmodel.from_torch(Refused(compute), windows=random_walks(), features=list(FEATURES))
+    if "otherwise" not in message:
+        assert re.search(r"at 'Refused' \(test_graphs.py, line \d+\)", str(refusal.value))
+
+
+UNARY = (torch.tanh, torch.sin, nn.functional.silu, torch.sigmoid, nn.functional.softplus)
+BINARY = (torch.add, torch.sub, torch.mul, lambda one, other: one / (1 + other * other))
+MOVES = (
+    lambda x: x.flip(1),
+    lambda x: x.roll(1, dims=2),
+    lambda x: torch.cat([x[:, 1:], x[:, :1]], dim=1),
+    lambda x: x - x.mean(dim=1, keepdim=True),
+    lambda x: x / (x.std(dim=2, keepdim=True) + 1),
+    lambda x: torch.softmax(x, dim=1) * x,
+    lambda x: nn.functional.pad(x, (0, 0, 1, 0))[:, :-1],
+    lambda x: x.transpose(1, 2).reshape(len(x), LOOKBACK, 3),
+    lambda x: torch.stack([x[:, :, 0], x[:, :, 2], x[:, :, 1]], dim=2),
+    lambda x: x.cumsum(dim=1) / LOOKBACK,
+    lambda x: torch.baddbmm(x, x @ x.transpose(1, 2) / 9, torch.tanh(x)),
+)
+
+
+class Random(nn.Module):
+    """Operations on a growing pool of values (batch, lookback, 3), and a head on the last."""
+
+    def __init__(self, plan, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.plan, self.head = plan, nn.Linear(3, 2)
+        self.lines = nn.ModuleList(nn.Linear(3, 3) for _ in plan)
+        self.recurrents = nn.ModuleList(nn.GRU(3, 3, batch_first=True) for _ in plan)
+
+    def forward(self, x):
+        pool = [x]
+        for number, (kind, which, one, other) in enumerate(self.plan):
+            read, beside = pool[one % len(pool)], pool[other % len(pool)]
+            if kind == "line":
+                pool.append(self.lines[number](read))
+            elif kind == "recurrent":
+                pool.append(self.recurrents[number](read)[0])
+            else:
+                functions = {"unary": UNARY, "binary": BINARY, "move": MOVES}[kind]
+                function = functions[which % len(functions)]
+                pool.append(function(read, beside) if kind == "binary" else function(read))
+        return self.head(torch.stack(pool).mean(dim=0)[:, -2:].sum(dim=1))
+
+
+kinds = st.sampled_from(["unary", "binary", "move", "line", "recurrent"])
+numbers = st.integers(0, 20)
+
+
+@settings(max_examples=examples(15))
+@given(st.lists(st.tuples(kinds, numbers, numbers, numbers), min_size=1, max_size=7), st.integers(0, 99))
+def test_any_graph_equals_its_module(plan, seed):
+    """In value and in gradient, and each layer of its ledger is complete."""
+    net = Random(plan, seed).double().eval()
+    windows = random_walks(40, seed) / 3
+    model = kanmodel.from_torch(net, windows=windows, features=list(FEATURES))
+    x, own = (torch.from_numpy(random_walks(5, seed + 1) / 3).requires_grad_() for _ in range(2))
+    expected, trace = net(x), model.loaded.frozen.trace(own)
+    torch.testing.assert_close(trace.outputs, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(model.loaded.frozen.forward(own.detach()), expected.detach(), atol=1e-9, rtol=1e-9)
+    (wanted,) = torch.autograd.grad(expected[:, 0].sum(), x)
+    (found,) = torch.autograd.grad(trace.outputs[:, 0].sum(), own)
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7)
+    ledger = explain_windows(model.loaded, x.detach(), 0)
+    change = ledger.predictions - ledger.baseline_prediction
+    slack = ledger.residual + 1e-9
+    assert ledger.converged.all()
+    for layer in ledger.layers:
+        around = 0 if layer.around is None else layer.around.sum(axis=1)
+        assert (np.abs(layer.nodes.sum(axis=1) + around - change) <= slack).all()

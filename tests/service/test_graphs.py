@@ -1,0 +1,63 @@
+"""Models whose network is a graph, served: forecasts, explanations, and what only chains answer."""
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from waiting import poll
+from wired import FEATURES, WIRED, forecast, make_wired, random_walks
+
+import kanmodel
+from service.app import create_app
+from service.settings import Settings
+
+FEW = ("SkipAroundHead", "RevIN", "Pooled")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graphs")
+    for name in WIRED:
+        model = kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
+        model.save(folder / f"{name}.safetensors")
+    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
+        poll(lambda: client.get("/readyz").status_code == 200)
+        yield client
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_a_graph_is_served(client, name):
+    """It predicts what its module does, explains itself, and is described node by node."""
+    windows = random_walks(2, seed=4)
+    answer = client.post(f"/v1/models/{name}:predict", json={"instances": windows.tolist()}).json()
+    expected = forecast(make_wired(name), windows)
+    np.testing.assert_allclose(answer["predictions"], expected.reshape(np.shape(answer["predictions"])), atol=1e-4)
+    output = client.get(f"/v1/models/{name}").json()["outputs"][0]
+    asked = {"instances": windows.tolist(), "detail": "flow", "output": output}
+    for explained in client.post(f"/v1/models/{name}:explain", json=asked).json()["explanations"]:
+        change = explained["prediction"] - explained["baseline_prediction"]
+        assert explained["converged"]
+        for layer in explained["layers"]:
+            around = sum(each["contribution"] for each in layer.get("around", ()))
+            assert abs(sum(layer["nodes"]) + around - change) < 2 * explained["residual"] + 1e-9
+    architecture = client.get(f"/v1/models/{name}").json()["architecture"]
+    assert architecture["graph"][0] == {"op": "window", "inputs": [], "shape": [6, 3]}
+    assert architecture["head"]["width"] == []
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_other_operations_of_a_graph(client, name):
+    """Attributions, what-if and comparisons answer; a topology, edges, formulas and the report need a chain."""
+    windows = random_walks(2, seed=4).tolist()
+    asked = {"output": client.get(f"/v1/models/{name}").json()["outputs"][0]}
+    assert client.get(f"/v1/models/{name}/attributions", params=asked).status_code == 200
+    answers = {
+        "whatif": {"instances": windows[:1], "shift": {"from": -1, "to": 1}},
+        "counterfactual": {"instances": windows[:1], "target": {"at_least": -1e3}},
+    }
+    for operation, body in answers.items():
+        answer = client.post(f"/v1/models/{name}:{operation}", json=body | asked)
+        assert answer.status_code == 200, answer.text
+    for resource in ("topology", "edges", "formula", "report", "topology/fidelity"):
+        answer = client.get(f"/v1/models/{name}/{resource}", params=asked)
+        assert (answer.status_code, answer.json()["code"]) == (422, "not_a_chain"), resource
+        assert "needs a chain of layers" in answer.json()["error"]
