@@ -125,6 +125,7 @@ def from_torch(
         try:
             network, library, unused = _read_chain(net, read, tree, stated, known)
         except (CheckpointError, ConfigError, UnreadableModelError):
+            _refuse_mixed(net, read, expected)
             network, library, unused = _read_graph(net, read, tree, shapes)
         perturbed = _perturb(scaled)
         expected = np.concatenate([expected, forecast(net, perturbed[:, 0] if reads_rows else perturbed)])
@@ -202,6 +203,15 @@ def _read_graph(
         return drawing.network(shapes, dtype), tracer.library, tuple(unused)
     except ConfigError as error:
         raise UnreadableModelError(f"the module is no graph that can be kept: {error}") from error
+
+
+def _refuse_mixed(net: nn.Module, windows: Array, expected: Array) -> None:
+    """Refuses a module whose forecast of a window depends on those beside it."""
+    if not samples.Bounds.of(expected, TOLERANCE).compare(expected[-1:], forecast(net, windows[-1:])).matches:
+        raise UnreadableModelError(
+            "the module forecasts a window otherwise alone than in a batch: the windows of a batch are mixed, as by an "
+            "LSTM whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
+        )
 
 
 def _perturb(windows: Array) -> Array:

@@ -29,8 +29,8 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from kanmodel.errors import CheckpointError, UnreadableModelError
 from kanmodel.importers import assembly
-from kanmodel.importers.layers import find_parts
-from kanmodel.importers.parts import Layer, Metadata, Part
+from kanmodel.importers.layers import find_parts, find_recurrent
+from kanmodel.importers.parts import Layer, Metadata, Norm, Part, RecurrentPart, keys_under
 from kanmodel.importers.source import Module
 from kanmodel.importers.structure import TORCH
 from kanmodel.network.bases import Line
@@ -396,9 +396,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found: list[Part] = []
         with suppress(CheckpointError):  # what no reader knows may still be glue
             found, _ = find_parts(others, Metadata(module=tree))
-        for rnn in recurrents.values():
-            if isinstance(rnn, nn.LSTM | nn.GRU) and not rnn.proj_size:
-                rnn.forward = partial(self._call_recurrent, rnn, rnn.forward)  # type: ignore[method-assign]
+        for name, rnn in recurrents.items():
+            with suppress(CheckpointError):
+                (recurrent,) = find_recurrent(keys_under(state, name))
+                if getattr(rnn, "nonlinearity", "tanh") == "tanh":
+                    rnn.forward = partial(self._call_recurrent, recurrent, rnn, rnn.forward)
         for part in found:
             with suppress(AttributeError):
                 module = self._net.get_submodule(part.place)
@@ -428,28 +430,25 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._mark(left, numbers.reshape(left.shape))
         return forward(*args, **kwargs) if layers is None else out
 
-    def _call_recurrent(self, module: nn.LSTM | nn.GRU, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The call of an LSTM or a GRU, whose layers are leaves if they start from a state of zeros."""
+    def _call_recurrent(
+        self, known_as: RecurrentPart, module: nn.RNNBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
         read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
-        known = isinstance(read, Tensor) and not self._paused and self._is_tracked(read)
+        if not isinstance(read, Tensor) or self._paused or not self._is_tracked(read):
+            return forward(*args, **kwargs)
         started = any(isinstance(state, Tensor) and (self._is_tracked(state) or bool(state.any())) for state in states)
-        if not known or started or (self._enter_lstm and isinstance(module, nn.LSTM)):
+        if started or (self._enter_lstm and isinstance(module, nn.LSTM)):
             return forward(*args, **kwargs)
         with self._pausing():
             out, states = forward(*args, **kwargs)
             steps = self.of(read)
             steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
-            part = RecurrentConfig(
-                "lstm" if isinstance(module, nn.LSTM) else "gru",
-                module.hidden_size,
-                bidirectional=module.bidirectional,
-                bias=module.bias,
-            )
-            last = []
-            for number in range(module.num_layers):
+            part, last = replace(known_as.config, num_layers=1), []
+            for number in range(known_as.config.num_layers):
                 weights = {
-                    name.replace(f"_l{number}", "_l0"): weight.detach().cpu()
-                    for name, weight in module.named_parameters()
+                    name.replace(f"_l{number}", "_l0"): weight
+                    for name, weight in known_as.tensors.items()
                     if name.removesuffix("_reverse").endswith(f"_l{number}")
                 }
                 steps = self.recurrent(part, weights, steps)
@@ -497,7 +496,7 @@ def _matching_layers(part: Part, entered: Tensor, left: Any) -> list[Layer] | No
         left = left[0]
     for kinds in product(*part.open.values()):
         items = part.items(dict(zip(part.open, kinds, strict=True)))
-        if all(isinstance(item, Layer) for item in items):
+        if not any(isinstance(item, Norm) for item in items):
             computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
             if computed.numel() == left.numel() and is_close(computed, left.cpu().double().reshape(computed.shape)):
                 return assembly.fold(items, part.n_in)

@@ -173,7 +173,7 @@ REFUSALS = {
     "compare": (lambda x: (x[:, -1, :1] > 0).float(), "computes gt"),
     "branch": (branch, "computes gt"),
     "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
-    "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "forecasts otherwise"),
+    "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "windows of a batch are mixed"),
 }
 
 
@@ -184,7 +184,7 @@ def test_what_no_graph_has_is_refused(name):
     torch.manual_seed(0)
     with pytest.raises(UnreadableModelError, match=message) as refusal:
         kanmodel.from_torch(Refused(compute), windows=random_walks(), features=list(FEATURES))
-    if "otherwise" not in message:
+    if "batch" not in message:
         assert re.search(r"at 'Refused' \(test_graphs.py, line \d+\)", str(refusal.value))
 
 
