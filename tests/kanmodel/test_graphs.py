@@ -164,14 +164,14 @@ class Refused(nn.Module):
 
 
 def branch(x):
-    return x[:, -1, :1] if x.mean() > 0 else x[:, -1, 1:2]
+    return x[:, -1, :1] if (x < 1e6).all() else x[:, -1, 1:2]
 
 
 REFUSALS = {
     "sort": (lambda x: x.sort(dim=1)[0][:, 0, :1], "computes sort"),
     "round": (lambda x: x[:, -1, :1].round(), "computes round"),
     "compare": (lambda x: (x[:, -1, :1] > 0).float(), "computes gt"),
-    "branch": (branch, "computes gt"),
+    "branch": (branch, "computes lt"),
     "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
     "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "windows of a batch are mixed"),
 }
