@@ -5,6 +5,7 @@ In a file of `torch.save`, which contains a pickle, everything but tensors and p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -25,6 +26,8 @@ from kanmodel.importers.documents import naming, read_bounded
 from kanmodel.importers.pickles import GlobalName, Placeholder
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
+HDF5_START = b"\x89HDF\r\n"
+KERAS_KEY = re.compile(r"(?:.*\.)?_torch_params\.(.+?)(?:/(?:lstm|gru|simple_rnn)_cell)?/(\w+)")
 MAX_KEY = 200  # characters of a tensor's name
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -108,6 +111,8 @@ def open_source(path: Path) -> Source:
         is_archive = is_legacy(data) or data.startswith(ZIP_START)
         if data[8:9] == b"{" and not is_archive:
             return _find_weights(path.name, _read_safetensors(data))
+        if data.startswith(HDF5_START) or (data.startswith(ZIP_START) and b"model.weights.h5" in data):
+            raise CheckpointError("is a file of Keras: with Keras on torch, torch.save(model.state_dict()) can be read")
         if data.startswith(b"\x80") and not is_archive:
             what = "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone"
             raise CheckpointError(what)
@@ -148,8 +153,44 @@ def _find_weights(name: str, found: object) -> Source:
     while common := [c for c in COMMON_PREFIXES if all(key.startswith(prefix + c) for key in tensors)]:
         prefix += common[0]
     keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
-    tensors = {key.removeprefix(prefix): tensors[key] for key in keys}
+    tensors = _from_keras({key.removeprefix(prefix): tensors[key] for key in keys})
     return Source(name, tensors, module and module.find(prefix), simple, container, prefix, dtypes)
+
+
+def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of Keras' Dense, LSTM, GRU and SimpleRNN by torch's names and in its layout, others as they are.
+
+    Keras repeats them for each model that has the layer. Its kernels are (in, out), the update gate of its GRU is the
+    first, and both biases of it are one tensor.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    found: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        match = KERAS_KEY.fullmatch(key)
+        if match and match[1].startswith("seed_generator"):
+            continue  # the state of random numbers, which no forecast depends on
+        own, name = (layers.setdefault(match[1], {}), match[2]) if match else (found, key)
+        own[name] = tensor
+    for path, own in layers.items():
+        kernel, state, bias = (own.get(name) for name in ("kernel", "recurrent_kernel", "bias"))
+        place, n = path.replace("/", "."), 0 if state is None else len(state)
+        if kernel is None or len(own) > 3 or any(not 0 < tensor.ndim < 3 for tensor in own.values()):
+            found |= {f"_torch_params.{path}/{name}": tensor for name, tensor in own.items()}
+        elif state is None:
+            found |= {f"{place}.weight": kernel.T.contiguous()} | ({} if bias is None else {f"{place}.bias": bias})
+        else:
+            both = {"weight_ih": kernel, "weight_hh": state}
+            if bias is not None:
+                both |= (
+                    {"bias_ih": bias[0], "bias_hh": bias[1]}
+                    if bias.ndim == 2
+                    else {"bias_ih": bias, "bias_hh": 0 * bias}
+                )
+            for name, tensor in both.items():
+                if state.shape[-1] == 3 * n:
+                    tensor = torch.cat([tensor[..., n : 2 * n], tensor[..., :n], tensor[..., 2 * n :]], -1)
+                found[f"{place}.{name}_l0"] = tensor.movedim(-1, 0).contiguous()
+    return found
 
 
 def _has_weights(value: object) -> bool:

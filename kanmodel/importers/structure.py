@@ -38,7 +38,7 @@ FOREIGN = {
     r"in_proj_weight$": "attention, in which every step reads the others",
     r"sub_tkan|tkan_sub": "a TKAN cell, whose KANs have states of their own from step to step",
     r"equal_size_conv|phase_low": "a ReLU-KAN, whose bumps are not among the functions of edges here",
-    r"torch_params|_variable": "a layer of Keras, whose weights have no names of their own",
+    r"_torch_params\.": "a layer of Keras that is not read (from a file: Dense, LSTM, GRU and SimpleRNN)",
 }  # patterns of keys -> the unsupported module that has them
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 NEUTRAL = ("Dropout", "Dropout1d", "AlphaDropout", "Identity")
@@ -318,9 +318,9 @@ def find_structure(source: Source, stated: Statement) -> Structure:
     left = {key: tensor for key, tensor in tensors.items() if not any(key in part.keys for part in structure.every)}
     if not left:
         return structure
-    named = {key: what for key in left for name, what in FOREIGN.items() if re.search(name, key)}
-    first = next(iter(named or sorted(left, key=lambda key: -left[key].ndim)))
-    more, what = f" and {len(left) - 1} more" if len(left) > 1 else "", named.get(first)
+    named = ((key, what) for name, what in FOREIGN.items() for key in left if re.search(name, key))
+    first, what = next(named, (max(left, key=lambda key: left[key].ndim), None))
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
     owner = source.module and source.module.find(first.rpartition(".")[0])
     if what is None and owner is not None:
         what = describe(GlobalName(owner.class_name))

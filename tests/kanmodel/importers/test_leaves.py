@@ -1,7 +1,10 @@
 """Layers of further libraries, RNNs and loops over cells, from files that the libraries wrote."""
 
 import importlib
+import sys
 from functools import cache
+from types import ModuleType
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -43,13 +46,26 @@ LIBRARIES = {
     "unikan_shifted_softplus": "unikan, readout last, lshifted_softplus",
     "unikan_arctan": "unikan, readout last, larctan",
     "unikan_sin": "unikan, readout last, lsin",
+    "keras_lstm": "torch, readout last",
+    "keras_gru": "torch, readout last",
+    "keras_rnn": "torch, relu before sequential_3.dense_4, readout last",
     "lstm_cell": "torch, readout last",
     "gru_cell": "torch, readout last",
     "rnn": "torch, readout last",
     "rnn_2_bi": "torch, readout last",
     "rnn_cell": "torch, readout last",
 }
-FEW = ("pykan_layer", "inkan", "kanx", "torchkan", "jacobikan", "unikan_shifted_softplus", "lstm_cell", "rnn_2_bi")
+FEW = (
+    "keras_gru",
+    "pykan_layer",
+    "inkan",
+    "kanx",
+    "torchkan",
+    "jacobikan",
+    "unikan_shifted_softplus",
+    "lstm_cell",
+    "rnn_2_bi",
+)
 EVERY = pytest.mark.parametrize("name", few_of(LIBRARIES, FEW, "the same with the layers of further libraries"))
 
 
@@ -364,3 +380,39 @@ def test_modules_that_are_no_layer_are_named(case, tmp_path):
     torch.save(module.state_dict(), tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match=of_file):
         from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=predictions, features=FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        ("batch_normalization/beta", (5,), "a layer of Keras that is not read"),
+        ("tkan/tkan_cell/sub_tkan_kernel", (1, 6), "it is of a TKAN cell"),
+        ("lstm_9/lstm_cell/kernel", (), "a layer of Keras that is not read"),
+        ("gru_9/gru_cell/recurrent_kernel", (2, 2, 2), "a layer of Keras that is not read"),
+    ],
+)
+def test_other_layers_of_keras_are_named(layer, shape, message, tmp_path):
+    """A layer of Keras that is not read, or whose tensors are none of its own, is named."""
+    torch.save(load("keras_lstm") | {f"_torch_params.x/{layer}": torch.ones(shape)}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=message):
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=ARRAYS["keras_lstm"] + 1, features=FEATURES)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04" + 30 * b"x" + b"model.weights.h5", b"\x89HDF\r\n\x1a\n"])
+def test_files_of_keras_are_refused(start, tmp_path):
+    """A file of Keras is refused with what to save in its place."""
+    (tmp_path / "m.keras").write_bytes(start)
+    with pytest.raises(CheckpointError, match=r"is a file of Keras: with Keras on torch, torch.save\(model.state_dict"):
+        describe_file(tmp_path / "m.keras")
+
+
+def test_a_model_of_darts_is_refused_with_the_file_that_has_its_weights(tmp_path):
+    """The pickle that darts writes beside its weights is refused with the name of the file of the weights."""
+    name = "darts.models.forecasting.block_rnn_model"
+    model = type("BlockRNNModel", (), {"__module__": name})
+    modules = {".".join(name.split(".")[:depth]): ModuleType(name) for depth in range(1, 5)}
+    modules[name].BlockRNNModel = model
+    with patch.dict(sys.modules, modules):
+        torch.save(model(), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"the weights of a model of darts are in the file m.pt.ckpt beside it"):
+        describe_file(tmp_path / "m.pt")
