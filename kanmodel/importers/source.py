@@ -173,21 +173,20 @@ def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own[name] = tensor
     for path, own in layers.items():
         kernel, state, bias = (own.get(name) for name in ("kernel", "recurrent_kernel", "bias"))
-        place, n = path.replace("/", "."), 0 if state is None else len(state)
-        if kernel is None or len(own) > 3 or any(not 0 < tensor.ndim < 3 for tensor in own.values()):
+        place = path.replace("/", ".")
+        fits = kernel is not None and all(tensor is None or tensor.ndim == 2 for tensor in (kernel, state))
+        if bias is not None and (bias.ndim == 0 or bias.shape[:-1] not in ((), (2,))):
+            fits = False
+        if kernel is None or not fits or len(own) > 3:
             found |= {f"_torch_params.{path}/{name}": tensor for name, tensor in own.items()}
         elif state is None:
             found |= {f"{place}.weight": kernel.T.contiguous()} | ({} if bias is None else {f"{place}.bias": bias})
         else:
             both = {"weight_ih": kernel, "weight_hh": state}
             if bias is not None:
-                both |= (
-                    {"bias_ih": bias[0], "bias_hh": bias[1]}
-                    if bias.ndim == 2
-                    else {"bias_ih": bias, "bias_hh": 0 * bias}
-                )
+                both |= zip(("bias_ih", "bias_hh"), bias if bias.ndim == 2 else (bias, 0 * bias), strict=True)
             for name, tensor in both.items():
-                if state.shape[-1] == 3 * n:
+                if state.shape[1] == 3 * (n := len(state)):
                     tensor = torch.cat([tensor[..., n : 2 * n], tensor[..., :n], tensor[..., 2 * n :]], -1)
                 found[f"{place}.{name}_l0"] = tensor.movedim(-1, 0).contiguous()
     return found

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from contextlib import suppress
 from functools import cache
 from types import ModuleType
 from unittest.mock import patch
@@ -416,3 +417,22 @@ def test_a_model_of_darts_is_refused_with_the_file_that_has_its_weights(tmp_path
         torch.save(model(), tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match=r"the weights of a model of darts are in the file m.pt.ckpt beside it"):
         describe_file(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("name", few_of(LIBRARIES, FEW, "the same with the layers of further libraries"))
+def test_damaged_files_of_further_libraries(name, tmp_path):
+    """With tensors of other shapes or types, a file is read or refused, and nothing else happens."""
+    random = np.random.default_rng(0)
+    changes = (torch.flatten, lambda t: t[None], lambda t: t.long(), lambda t: t[:1], lambda t: t.transpose(0, -1))
+    for _ in range(40):
+        tensors = load(name)
+        for key in random.choice(list(tensors), 2):
+            change = changes[random.integers(len(changes))]
+            shape = [int(n) for n in random.choice([0, 1, 2, 3, 8], random.integers(4))]
+            tensors[key] = (
+                torch.zeros(shape) if random.random() < 0.5 or not tensors[key].ndim else change(tensors[key])
+            )
+        torch.save(tensors, tmp_path / "m.pt")
+        with suppress(CheckpointError):
+            for part in find_structure(open_source(tmp_path / "m.pt"), Statement()).parts:
+                assert part.items({})
