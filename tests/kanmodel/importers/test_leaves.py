@@ -19,8 +19,9 @@ from kanmodel.errors import CheckpointError
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
+from kanmodel.importers.manifest import Statement
 from kanmodel.importers.samples import state_call
-from kanmodel.importers.source import Source
+from kanmodel.importers.source import Source, open_source
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.chain import Network
 from kanmodel.onnx.export import export_onnx
