@@ -1,19 +1,15 @@
 """Import of a live module: ``from_torch``.
 
-A chain is tried first. Forward hooks record the inputs and outputs of each part, which gives their order. Each part is
-compared with the function of its weights; between two parts stands the function from the output of the one to the input
-of the other. A module that is no chain is read as a graph, see `tracing`.
+One pass is followed operation by operation, see `tracing`, and what is drawn of it is a chain or a graph. It must give
+the forecasts of the module.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,15 +20,10 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.data import Array, Scaling
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.importers import assembly, samples
-from kanmodel.importers.assembly import READ_OUT, Chain, Element
 from kanmodel.importers.from_file import choose_evenly
-from kanmodel.importers.manifest import NONE, Statement
-from kanmodel.importers.parts import AnyPart, RecurrentPart
 from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.search import search
-from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module, Source
-from kanmodel.importers.structure import ACTIVATIONS, READOUT_WORDS, Structure, find_structure
-from kanmodel.importers.tracing import GraphTracer, is_close
+from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
+from kanmodel.importers.tracing import GraphTracer
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 
@@ -122,11 +113,8 @@ def from_torch(
                     "module, such as scaling each window, or the scaling is another"
                 )
         tree = read_live(net, count_entering(net, read))
-        try:
-            network, library, unused = _read_chain(net, read, tree, stated, known)
-        except (CheckpointError, ConfigError, UnreadableModelError):
-            _refuse_mixed(net, read, expected)
-            network, library, unused = _read_graph(net, read, tree, shapes)
+        _refuse_mixed(net, read, expected)
+        network, tracer = _read_network(net, read, tree, shapes)
         perturbed = _perturb(scaled)
         expected = np.concatenate([expected, forecast(net, perturbed[:, 0] if reads_rows else perturbed)])
     with torch.inference_mode():
@@ -143,8 +131,8 @@ def from_torch(
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
-        library=f"{library}, read by kanscope {version('kanscope')}",
-        unused=unused,
+        library=f"{tracer.library}, read by kanscope {version('kanscope')}",
+        unused=tracer.unused,
         difference=found.absolute,
         relative_difference=found.relative,
     )
@@ -160,49 +148,35 @@ def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
         raise CheckpointError(problem)
 
 
-def _read_chain(
-    net: nn.Module, windows: Array, tree: Module, stated: Statement, known: samples.Samples
-) -> tuple[Network, str, tuple[str, ...]]:
-    """The chain, its library and the unused tensors; raises `CheckpointError` and others if there is none."""
-    source = Source("the module", tree.state_dict(), tree)
-    try:
-        structure = find_structure(source, stated)
-        chain = _read(net, windows, structure, known)
-    except (CheckpointError, ConfigError, UnreadableModelError):
-        unused = find_unused(net, windows)
-        if not unused & source.tensors.keys():
-            raise
-        used = {key: tensor for key, tensor in source.tensors.items() if key not in unused}
-        structure = find_structure(replace(source, tensors=used), stated)
-        chain = _read(net, windows, structure, known)
-        structure = replace(structure, unused=tuple(key for key in source.tensors if key in unused))
-    return assembly.assemble(chain, known.shapes), structure.library, structure.unused
+def _read_network(net: nn.Module, windows: Array, tree: Module, shapes: ModelConfig) -> tuple[Network, GraphTracer]:
+    """The network of a module, a chain if it is one, and the tracer that has drawn it.
 
-
-def _read_graph(
-    net: nn.Module, windows: Array, tree: Module, shapes: ModelConfig
-) -> tuple[Network, str, tuple[str, ...]]:
-    """The graph, the libraries of its layers, and the tensors that the pass does not read."""
-    tensors = {key: tensor for key, tensor in net.state_dict(keep_vars=True).items() if tensor.is_floating_point()}
-    like = next(iter(tensors.values()), torch.from_numpy(windows))
-    window = torch.from_numpy(windows[:1]).to(like.device, like.dtype)
-    with unchanged(net):
-        tracer = GraphTracer(net, tree)
+    Norms belong to the layers of a chain. In a graph they are operations, and an LSTM whose cell states are read is
+    entered, which takes another pass.
+    """
+    tensors = [tensor for tensor in net.state_dict().values() if tensor.is_floating_point()]
+    like = next(iter(tensors), torch.from_numpy(windows))
+    window, enter_lstm = torch.from_numpy(windows[:1]).to(like.device, like.dtype), False
+    for norms in (True, False, False):
+        with unchanged(net):
+            tracer = GraphTracer(net, tree, norms, enter_lstm)
+            try:
+                drawing = tracer.trace(window)
+            except UnreadableModelError:
+                if enter_lstm or not tracer.needs_cells:
+                    raise
+                enter_lstm = True
+                continue
         try:
-            drawing = tracer.trace(window)
-        except UnreadableModelError:
-            if not tracer.needs_cells:
-                raise
-            drawing = None
-    if drawing is None:
-        tracer = GraphTracer(net, tree, enter_lstm=True)
-        drawing = tracer.trace(window)
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors.values()) else torch.float32
-    unused = [key for key, tensor in net.state_dict().items() if not tracer.has_read(tensor)]
-    try:
-        return drawing.network(shapes, dtype), tracer.library, tuple(unused)
-    except ConfigError as error:
-        raise UnreadableModelError(f"the module is no graph that can be kept: {error}") from error
+            chain = drawing.chain(shapes.lookback, len(shapes.features))
+            if chain is not None:
+                return assembly.assemble(chain, shapes), tracer
+            if not norms:
+                is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
+                return drawing.network(shapes, torch.float64 if is_double else torch.float32), tracer
+        except ConfigError as error:
+            raise UnreadableModelError(f"the module cannot be kept as a network: {error}") from error
+    raise AssertionError("the last pass returns or raises")
 
 
 def _refuse_mixed(net: nn.Module, windows: Array, expected: Array) -> None:
@@ -220,25 +194,6 @@ def _perturb(windows: Array) -> Array:
     noise = np.random.default_rng(0).standard_normal(few.shape)
     moved: Array = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
     return moved
-
-
-def _read(net: nn.Module, windows: Array, structure: Structure, known: samples.Samples) -> Chain:
-    """The chain that is traced; where the weights of a part are used without calling it, one is searched for."""
-    if structure.doubt:
-        raise CheckpointError(structure.doubt)
-    tracer = Tracer(net, windows, structure)
-    try:
-        return tracer.trace()
-    except UnreadableModelError as error:
-        called = {part.place for part, _, _ in tracer.calls}
-        missed = [part.place for part in structure.every if part.place not in called]
-        if not missed:
-            raise
-        with suppress(CheckpointError):
-            for match in search(structure.spaces(known.shapes), known).matches:
-                return match.reading.chain()
-        alone = f"the weights of {missed[0]!r} are used without a call of it for the whole window"
-        raise UnreadableModelError(f"{alone}, and no chain of the parts gives the forecasts") from error
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
@@ -331,34 +286,6 @@ def _forward(net: nn.Module, windows: Tensor) -> Tensor:
     return out.detach().cpu().double().reshape(len(windows), -1)
 
 
-def find_unused(net: nn.Module, windows: Array) -> set[str]:
-    """The parameters and buffers, by key, that the forward pass of these windows does not use.
-
-    A tensor is unused if the outputs are the same, bit for bit, where it is NaN (1 more, if it holds integers) and
-    where it has another finite value. The values are put back.
-    """
-    few = torch.from_numpy(windows[:N_RECORDED])
-    expected = _forward(net, few)
-
-    def changes(tensor: Tensor, values: Tensor) -> bool:
-        before = tensor.clone()
-        tensor.copy_(values)
-        try:
-            return not torch.equal(_forward(net, few), expected)
-        except UnreadableModelError:
-            return True
-        finally:
-            tensor.copy_(before)
-
-    unused = set()
-    for key, tensor in net.state_dict().items():
-        other = tensor * 2 + 1 if tensor.dtype != torch.bool else ~tensor
-        broken = torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else other
-        if not changes(tensor, broken) and not changes(tensor, other):
-            unused.add(key)
-    return unused
-
-
 def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
     """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
     entering: dict[nn.Module, int] = {}
@@ -373,124 +300,3 @@ def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
     for hook in hooks:
         hook.remove()
     return entering
-
-
-class Tracer:
-    """Follows the calls of a module, from the output of each part to the input of the next."""
-
-    def __init__(self, net: nn.Module, windows: Array, structure: Structure) -> None:
-        self.recurrent = structure.recurrent
-        self.activations = tuple(dict.fromkeys((*ACTIVATIONS, *structure.constraints.more)))
-        n_steps = windows.shape[1] if windows.ndim == 3 else 1  # rows are windows of one step
-        few = windows[: N_RECORDED if n_steps != min(len(windows), N_RECORDED) else N_RECORDED - 1]
-        self.calls: list[tuple[AnyPart, Tensor, Tensor]] = []  # in order: part, input, output; float64, windows first
-        for part in structure.every:
-            module = net.get_submodule(part.place)
-            if not isinstance(module, nn.RNNCellBase):  # those of a cell are not the steps of a window
-                module.register_forward_hook(partial(self._record, part), with_kwargs=True)
-        self.outputs = _forward(net, torch.from_numpy(few))  # (n, n_outputs), float64
-        self.values, self.last = torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), "the windows"
-        self.readout: str | None = None
-        self.passed_recurrent = False
-        self.front: list[Element] = []
-        self.head: list[Element] = []
-
-    def _record(
-        self, part: AnyPart, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-    ) -> None:
-        """The hook that records the calls of a part."""
-        entered = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        while isinstance(output, (tuple, list)) and output:
-            output = output[0]
-        if entered is not None and isinstance(output, Tensor):
-            first = getattr(module, "batch_first", True) or entered.ndim != 3
-            read, left = (value.detach().cpu().double() for value in (entered, output))
-            self.calls.append((part, read, left) if first else (part, read.transpose(0, 1), left.transpose(0, 1)))
-
-    def trace(self) -> Chain:
-        """Reconstructs the chain; raises `UnreadableModelError`, which names the part that is not understood."""
-        for place, count in Counter(part.place for part, _, _ in self.calls).items():
-            if count > 1:
-                problem = f"{place!r} is called {count} times in one forward pass, but once in a chain"
-                raise UnreadableModelError(problem)
-        for part, entered, left in self.calls:
-            self._pass(part, repr(part.place or "the module"), entered, left)
-            self.last = part.place
-        at_output = (*(name for name in self.activations if "(" not in name), "softmax")
-        candidates = [(readout, values) for readout, values in self._candidates(self.outputs) if values.ndim != 3]
-        name = self._enter(candidates, self.outputs, at_output, "the forecasts are")
-        recurrent, function = self.recurrent if self.passed_recurrent else None, None if name == NONE else name
-        return Chain(tuple(self.front), recurrent, self.readout or "last", tuple(self.head), function)
-
-    def _pass(self, part: AnyPart, place: str, entered: Tensor, left: Tensor) -> None:
-        candidates = self._candidates(entered)
-        if isinstance(part, RecurrentPart):
-            self._check_steps(place, entered)
-            candidates = ((readout, values) for readout, values in candidates if readout is None)
-        name = self._enter(candidates, entered, self.activations, f"{place} reads")
-        elements = self.front if self.readout is None and not self.passed_recurrent else self.head
-        if name != NONE:
-            elements.append(assembly.step_of(name))
-        if isinstance(part, RecurrentPart):
-            if not is_close(assembly.recurrent_function(part, torch.float64)(self.values), left):
-                problem = f"does not compute what torch's {part.library} computes of its weights from a state of zeros"
-                raise UnreadableModelError(f"{place} {problem}")
-            self.values, self.passed_recurrent = left, True
-            return
-        if self.values.shape[-1] != part.n_in:
-            raise UnreadableModelError(f"{place} has {part.n_in} inputs, but {self.values.shape[-1]} values reach it")
-        for kinds in product(*part.open.values()):
-            items = part.items(dict(zip(part.open, kinds, strict=True)))
-            computed = assembly.items_function(items, torch.float64)(self.values)
-            if left.numel() == computed.numel() and is_close(computed, left.reshape(computed.shape)):
-                elements += items
-                self.values = left.reshape(computed.shape)
-                return
-        problem = f"has the weights of {part.library}, but does not compute what {part.library} computes of them"
-        raise UnreadableModelError(f"{place} {problem}")
-
-    def _check_steps(self, place: str, entered: Tensor) -> None:
-        """Raises `UnreadableModelError` if a recurrent part does not read the steps of each window, oldest first."""
-        if self.readout is not None:
-            raise UnreadableModelError(f"{place} comes after the readout of the steps, but before it in a chain")
-        (n_windows, n_steps), shape = self.values.shape[:2], list(entered.shape[:2])
-        if shape != [n_windows, n_steps]:
-            raise UnreadableModelError(
-                f"{place} reads {shape} windows and steps in place of {[n_windows, n_steps]}: its batch_first does not "
-                "fit the layout of the windows"
-            )
-        if not is_close(self.values, entered) and is_close(self.values.flip(1), entered):
-            reason = "reads the steps of its windows newest first, which is no chain's order"
-            raise UnreadableModelError(f"{place} {reason}")
-
-    def _enter(
-        self, candidates: Iterable[tuple[str | None, Tensor]], entered: Tensor, activations: Sequence[str], reader: str
-    ) -> str:
-        """Finds the activation, and if necessary the readout, before a part, and continues with its inputs."""
-        for readout, values in candidates:
-            for name in activations:
-                computed = assembly.activation(name)(values)
-                if is_close(computed, entered.reshape(computed.shape)):
-                    self.readout, self.values = readout or self.readout, computed
-                    return name
-        reason = f"leaves {self.last!r}{f' ({READOUT_WORDS[self.readout]})' if self.readout else ''}"
-        if self.values.ndim == 3 and self.recurrent is not None and self.recurrent.config.bidirectional:
-            reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
-        reason += ": a residual connection, attention, a constant or another function, which is no chain"
-        if self.last == "the windows":
-            reason = "the windows hold: something that is not understood stands before it"
-        raise UnreadableModelError(f"{reader} none of the known functions of what {reason}")
-
-    def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
-        """The values unchanged, or after each readout that gives the right number of inputs."""
-        per_step = self.values.ndim == 3
-        if per_step and self.values.shape[1] == 1 and not self.front:
-            yield "last", self.values[:, 0]
-        if self.values.numel() == entered.numel() and self.values.shape[-1] == entered.shape[-1]:
-            yield None, self.values
-        if per_step:
-            late = self.passed_recurrent and self.head  # with layers on every step, only the last step can be read out
-            for readout in ("last",) if late else tuple(READ_OUT):
-                values = READ_OUT[readout](self.values)
-                if values.numel() == entered.numel():
-                    yield readout, values

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from kanmodel.errors import CheckpointError, UnreadableModelError
 from kanmodel.importers import assembly
 from kanmodel.importers.layers import find_parts, find_recurrent
-from kanmodel.importers.parts import Layer, Metadata, Norm, Part, RecurrentPart, keys_under
+from kanmodel.importers.parts import Item, Layer, Metadata, Norm, Part, RecurrentPart, keys_under
 from kanmodel.importers.source import Module
 from kanmodel.importers.structure import TORCH
 from kanmodel.network.bases import Line
@@ -42,7 +42,8 @@ from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
 N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
-UNKNOWN, CELL = -1, -2  # numbers of elements that no node holds: places of a maximum; cell states of an LSTM
+UNKNOWN, CELL = -1, -2  # numbers of elements that no node holds: places of a maximum; cell states, and all below
+VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
@@ -62,7 +63,7 @@ class Drawing:
 
     nodes: list[Node] = field(default_factory=list)
     constants: dict[int, Tensor] = field(default_factory=dict)  # values of the nodes that do not depend on the window
-    layers: dict[int, Layer] = field(default_factory=dict)  # by node
+    layers: dict[int, Layer | Norm] = field(default_factory=dict)  # by node
     recurrents: dict[int, tuple[RecurrentConfig, Mapping[str, Tensor]]] = field(default_factory=dict)
 
     def keep(self, output: int) -> Drawing:
@@ -85,6 +86,7 @@ class Drawing:
         reads = [source for node in self.nodes for source in node.inputs]
         nodes, layers = list(self.nodes), dict(self.layers)
         for number, layer in self.layers.items():
+            assert isinstance(layer, Layer)
             (source,) = nodes[number].inputs
             while nodes[source].op in ACTIVATIONS and reads.count(source) == 1:
                 step = Transform(nodes[source].op, nodes[source].parameter)
@@ -100,12 +102,63 @@ class Drawing:
             return self.keep(last.inputs[0]), last.op
         return self, None
 
+    def chain(self, lookback: int, n: int) -> assembly.Chain | None:
+        """The same as a chain of `n` features; None if it is none."""
+        drawn, function = self.split_output()
+        front, head, parts = list[Item](), list[Item](), list[tuple[RecurrentConfig, Mapping[str, Tensor]]]()
+        readout, n_in, number = "", n, 0
+        while (number := number + 1) < len(drawn.nodes):
+            node, item = drawn.nodes[number], drawn.item(number)
+            if node.inputs != (number - 1,):
+                return None
+            if item is not None:
+                (head if readout or parts else front).append(item)
+                n = item.config.n_out if isinstance(item, Layer) else n
+            elif node.op == "recurrent" and not head and not readout:
+                n_in, n = n if not parts else n_in, drawn.recurrents[number][0].n_units
+                parts.append(drawn.recurrents[number])
+            elif not readout and (readout := drawn.readout(number, lookback, n)):
+                if head and readout != "last":
+                    return None  # layers on every step may be on the last one alone where that is read
+                number += readout == "mean"
+                n *= lookback if readout.startswith("flatten") else 1
+            elif node.op != "arrange" or node.runs or number < len(drawn.nodes) - 1:
+                return None  # the last one may give the outputs another shape
+        if len({part for part, _ in parts}) > 1 or not readout:
+            return None
+        recurrent = None
+        if parts:
+            layers = enumerate(weights for _, weights in parts)
+            tensors = {name.replace("_l0", f"_l{at}"): weight for at, of in layers for name, weight in of.items()}
+            config = replace(parts[0][0], num_layers=len(parts))
+            recurrent = RecurrentPart("", "torch", n_in, config.n_units, frozenset(), config, tensors, "")
+        return assembly.Chain(tuple(front), recurrent, readout, tuple(head), function)
+
+    def item(self, number: int) -> Item | None:
+        """The layer, norm or activation of a node; None if it is none."""
+        node = self.nodes[number]
+        return Transform(node.op, node.parameter) if node.op in ACTIVATIONS else self.layers.get(number)
+
+    def readout(self, number: int, lookback: int, n: int) -> str:
+        """The readout that a node begins, of `n` values of each step; empty if it does not."""
+        node, after = self.nodes[number], self.nodes[number + 1 : number + 2]
+        if node.op != "arrange":
+            return ""
+        steps = np.arange(lookback * n).reshape(lookback, n)
+        taken = node.indices() if node.runs else steps.ravel()
+        if node.shape == (n, lookback) and after and after[0].op == "mean":
+            return "mean" if np.array_equal(taken, steps.T.ravel()) else ""
+        ways = {"last": steps[-1], "flatten": steps.ravel(), "flatten_features": steps.T.ravel()}
+        names = [name for name, way in ways.items() if node.shape == way.shape and np.array_equal(way, taken)]
+        return names[0] if names else ""
+
     def network(self, shapes: ModelConfig, dtype: torch.dtype) -> Network:
         """The network of the graph; raises `ConfigError` if it cannot be."""
         drawn, function = self.fold_activations().split_output()
+        layers = [layer for layer in drawn.layers.values() if isinstance(layer, Layer)]
         config = replace(
             shapes,
-            head=tuple(layer.config for layer in drawn.layers.values()),
+            head=tuple(layer.config for layer in layers),
             graph=tuple(drawn.nodes),
             recurrents=tuple(part for part, _ in drawn.recurrents.values()),
             output_function=function,
@@ -117,12 +170,26 @@ class Drawing:
             for number, values in drawn.constants.items()
             if drawn.nodes[number].op == "constant"
         }
-        for number, layer in enumerate(drawn.layers.values()):
+        for number, layer in enumerate(layers):
             tensors |= {f"head.{number}.{name}": tensor for name, tensor in layer.tensors.items()}
         for number, (_, weights) in enumerate(drawn.recurrents.values()):
             tensors |= {f"recurrents.{number}.{name}": tensor for name, tensor in weights.items()}
         network.load_state_dict(tensors, strict=False)
         return network
+
+
+@dataclass
+class Loop:
+    """A loop over a recurrent cell, whose outputs have numbers from `VIRTUAL` on until they are read."""
+
+    part: RecurrentPart
+    inputs: list[Tensor] = field(default_factory=list)  # numbers of each step's, (rows, n_in)
+    outputs: Tensor | None = None  # numbers of all outputs by step and row, once they were read
+
+    def numbers(self, index: int, rows: int) -> Tensor:
+        """The numbers of the outputs of the last step, (rows, n_units)."""
+        size = rows * self.part.n_out
+        return _count((rows, self.part.n_out), VIRTUAL + index * LONGEST + (len(self.inputs) - 1) * size)
 
 
 class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -131,9 +198,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     An LSTM whose cell states are read elsewhere must be entered, which `needs_cells` says after a refusal.
     """
 
-    def __init__(self, net: nn.Module, tree: Module, enter_lstm: bool = False) -> None:
+    def __init__(self, net: nn.Module, tree: Module, norms: bool = False, enter_lstm: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.needs_cells, self._enter_lstm = False, enter_lstm
+        self.needs_cells, self._norms, self._enter_lstm = False, norms, enter_lstm
+        self._loops: list[Loop] = []
+        self._keys: set[str] = set()  # of the tensors of the leaves
         self.drawing = Drawing()
         self._libraries: dict[str, None] = {}  # of the layers that are leaves
         self._touched: set[int] = set()  # where the tensors are that the pass reads
@@ -205,9 +274,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The libraries that the layers belong to."""
         return " and ".join(self._libraries) or "torch"
 
-    def has_read(self, tensor: Tensor) -> bool:
-        """Whether the pass reads a tensor of the module."""
-        return tensor.untyped_storage().data_ptr() in self._touched
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys of the tensors that the pass does not read, and that belong to no leaf."""
+        state = self._net.state_dict().items()
+        return tuple(
+            key
+            for key, tensor in state
+            if key not in self._keys and tensor.untyped_storage().data_ptr() not in self._touched
+        )
 
     def depends(self, value: Any) -> bool:
         """Whether a value depends on the window."""
@@ -287,14 +362,26 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _read(self, numbers: Tensor) -> int:
         """The node that holds elements in the shape of their numbers; they are gathered first if there is none."""
+        for index in sorted({(number - VIRTUAL) // LONGEST for number in numbers[numbers >= VIRTUAL].tolist()}):
+            numbers = self._resolve(index, numbers)
         if bool((numbers < 0).any()):
-            self.needs_cells = bool((numbers == CELL).any())
+            self.needs_cells = bool((numbers <= CELL).any())
             self.refuse("a value that no node of a graph has", "such as the place of a maximum")
         shape, flat = tuple(numbers.shape), numbers.flatten().numpy()
         key = ("read", shape, flat.tobytes())
         if key not in self._known:
             self._known[key] = self._gather(shape, flat)
         return self._known[key]
+
+    def _resolve(self, index: int, numbers: Tensor) -> Tensor:
+        """The numbers, those of a loop's outputs replaced by those of a recurrent leaf over the steps so far."""
+        loop, first = self._loops[index], VIRTUAL + index * LONGEST
+        own = (numbers >= first) & (numbers < first + LONGEST)
+        places = numbers[own] - first
+        if loop.outputs is None or int(places.max()) >= len(loop.outputs):
+            steps = torch.stack(loop.inputs, dim=1)
+            loop.outputs = self.recurrent(loop.part.config, loop.part.tensors, steps).transpose(0, 1).flatten()
+        return numbers.masked_scatter(own, loop.outputs[places])
 
     def _gather(self, shape: Shape, flat: NDArray[np.int64]) -> int:
         starts = np.array(self._starts)
@@ -365,11 +452,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inner = (*left.shape[:-1], right.shape[-1])
         return self._compute("matmul", (self._read(left), self._read(right)), tuple(inner)).reshape(shape)
 
-    def layer(self, layer: Layer, value: Any) -> Tensor:
-        """A layer on the last axis."""
+    def layer(self, layer: Layer | Norm, value: Any) -> Tensor:
+        """A layer, or a norm, on the last axis."""
         numbers = self.of(value)
         rows = (*_stripped(numbers.shape[:-1]), numbers.shape[-1])
-        found = self._add("layer", (self._read(numbers.reshape(rows)),), (*rows[:-1], layer.config.n_out))
+        n_out = layer.config.n_out if isinstance(layer, Layer) else rows[-1]
+        found = self._add("layer", (self._read(numbers.reshape(rows)),), (*rows[:-1], n_out))
         self.drawing.layers[len(self.drawing.nodes) - 1] = layer
         return found.reshape(*numbers.shape[:-1], -1)
 
@@ -391,7 +479,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _watch_parts(self, tree: Module) -> None:
         """Replaces the forward of every known part by one that adds it as a leaf."""
         state = tree.state_dict()
-        recurrents = {name: module for name, module in self._net.named_modules() if isinstance(module, nn.RNNBase)}
+        kinds = (nn.RNNBase, nn.RNNCellBase)
+        recurrents = {name: module for name, module in self._net.named_modules() if isinstance(module, kinds)}
         others = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in recurrents}
         found: list[Part] = []
         with suppress(CheckpointError):  # what no reader knows may still be glue
@@ -400,7 +489,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with suppress(CheckpointError):
                 (recurrent,) = find_recurrent(keys_under(state, name))
                 if getattr(rnn, "nonlinearity", "tanh") == "tanh":
-                    rnn.forward = partial(self._call_recurrent, recurrent, rnn, rnn.forward)
+                    call: Callable[..., Any] = self._call_recurrent if isinstance(rnn, nn.RNNBase) else self._call_cell
+                    rnn.forward = partial(call, recurrent, rnn, rnn.forward)
         for part in found:
             with suppress(AttributeError):
                 module = self._net.get_submodule(part.place)
@@ -418,17 +508,57 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             generator = torch.Generator().manual_seed(0)
             noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
             probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
-            layers = None
+            items = None
             with suppress(Exception):  # of the user's code, which is entered instead
-                layers = _matching_layers(part, probes, forward(probes))
-            out = None if layers is None else forward(*args, **kwargs)
-            if layers is not None:
+                items = _matching_items(part, probes, forward(probes))
+            if items is not None and (self._norms or not any(isinstance(item, Norm) for item in items)):
+                out = forward(*args, **kwargs)
                 self._libraries |= {} if part.library in TORCH else {part.library: None}
-                for layer in layers:
-                    numbers = self.layer(layer, numbers)
+                self._keys |= part.keys
+                for item in items:
+                    if not isinstance(item, Transform):
+                        numbers = self.layer(item, numbers)
+                    elif item.kind != "identity":
+                        numbers = self.apply(item.kind, numbers, parameter=item.parameter)
                 (left, *_) = tree_flatten(out)[0]
                 self._mark(left, numbers.reshape(left.shape))
-        return forward(*args, **kwargs) if layers is None else out
+                return out
+        return forward(*args, **kwargs)
+
+    def _call_cell(
+        self, known_as: RecurrentPart, module: nn.RNNCellBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """The call of a cell, one step of a leaf if its states are those of the step before, or zeros."""
+        read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
+        if not isinstance(read, Tensor) or self._paused or not self._is_tracked(read):
+            return forward(*args, **kwargs)
+        if self._enter_lstm and isinstance(module, nn.LSTMCell):
+            return forward(*args, **kwargs)
+        given = [state for state in states if isinstance(state, Tensor)]
+        rows, index = len(read) if read.ndim == 2 else 1, len(self._loops)
+        loop = Loop(known_as)
+        if any(map(self.depends, given)):
+            index = (int(self.of(given[0]).flatten()[0]) - VIRTUAL) // LONGEST
+            loop = self._loops[index] if 0 <= index < len(self._loops) else loop
+            step = loop.numbers(index, rows).flatten()
+            own = torch.equal(self.of(given[0]).flatten(), step)
+            own = own and all(torch.equal(self.of(cell).flatten(), CELL - step) for cell in given[1:])
+            if loop.part is not known_as or not own:
+                return forward(*args, **kwargs)
+        elif any(bool(state.any()) for state in given):
+            return forward(*args, **kwargs)
+        else:
+            self._loops.append(loop)
+        with self._pausing():
+            out = forward(*args, **kwargs)
+            self._keys |= known_as.keys
+            loop.inputs.append(self.of(read).reshape(rows, -1))
+            step = loop.numbers(index, rows)
+            hidden, *cells = out if isinstance(out, tuple) else (out,)
+            self._mark(hidden, step.reshape(hidden.shape))
+            for cell in cells:
+                self._mark(cell, (CELL - step).reshape(cell.shape))
+        return out
 
     def _call_recurrent(
         self, known_as: RecurrentPart, module: nn.RNNBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
@@ -444,6 +574,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             out, states = forward(*args, **kwargs)
             steps = self.of(read)
             steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
+            self._keys |= known_as.keys
             part, last = replace(known_as.config, num_layers=1), []
             for number in range(known_as.config.num_layers):
                 weights = {
@@ -490,16 +621,15 @@ def _stripped(shape: Sequence[int]) -> Shape:
     return tuple(shape[first:])
 
 
-def _matching_layers(part: Part, entered: Tensor, left: Any) -> list[Layer] | None:
-    """The layers of a part, of the kind whose function of the weights gives what left it; None if there is none."""
+def _matching_items(part: Part, entered: Tensor, left: Any) -> tuple[Item, ...] | None:
+    """The items of a part, of the kind whose function of the weights gives what left it; None if there is none."""
     while isinstance(left, (tuple, list)) and left:
         left = left[0]
     for kinds in product(*part.open.values()):
         items = part.items(dict(zip(part.open, kinds, strict=True)))
-        if not any(isinstance(item, Norm) for item in items):
-            computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
-            if computed.numel() == left.numel() and is_close(computed, left.cpu().double().reshape(computed.shape)):
-                return assembly.fold(items, part.n_in)
+        computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
+        if computed.numel() == left.numel() and is_close(computed, left.cpu().double().reshape(computed.shape)):
+            return items
     return None
 
 
