@@ -58,8 +58,8 @@ def from_torch(
     forecast: neuralforecast's `scaler_type` scales each window before the module and its forecast after it. Give the
     library's forecasts as `predictions`, and such a module is refused.
 
-    Parameters and buffers that a forward pass does not use, such as quantiles of a loss or metrics, are left out: those
-    whose values can be changed, also to NaN, without any change of the forecasts. The provenance lists them.
+    Parameters and buffers that no operation of a forward pass reads, such as quantiles of a loss or metrics, are left
+    out. The provenance lists them.
 
     Args:
         net: LSTMs and GRUs, KAN layers and Linear layers, in a chain or joined by other operations, as a graph; its
@@ -181,10 +181,11 @@ def _read_network(net: nn.Module, windows: Array, tree: Module, shapes: ModelCon
 
 def _refuse_mixed(net: nn.Module, windows: Array, expected: Array) -> None:
     """Refuses a module whose forecast of a window depends on those beside it."""
-    if not samples.Bounds.of(expected, TOLERANCE).compare(expected[-1:], forecast(net, windows[-1:])).matches:
+    twice = forecast(net, np.repeat(windows[-1:], 2, axis=0))
+    if not samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], twice).matches:
         raise UnreadableModelError(
-            "the module forecasts a window otherwise alone than in a batch: the windows of a batch are mixed, as by an "
-            "LSTM whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
+            "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
+            "whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
         )
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
-from math import prod, sqrt
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 from warnings import catch_warnings
@@ -25,24 +25,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten
 
-from kanmodel.errors import CheckpointError, UnreadableModelError
+from kanmodel.errors import CheckpointError, KanscopeError, UnreadableModelError
 from kanmodel.importers import assembly
+from kanmodel.importers.drawing import Drawing
 from kanmodel.importers.layers import find_parts, find_recurrent
 from kanmodel.importers.parts import Item, Layer, Metadata, Norm, Part, RecurrentPart, keys_under
+from kanmodel.importers.rules import RULES, UNKNOWN
 from kanmodel.importers.source import Module
 from kanmodel.importers.structure import TORCH
-from kanmodel.network.bases import Line
-from kanmodel.network.chain import Network
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform
-from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.network.config import RecurrentConfig, Transform
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 
 BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
 N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
-UNKNOWN, CELL = -1, -2  # numbers of elements that no node holds: places of a maximum; cell states, and all below
+CELL = -2  # number of the elements of cell states, which no node holds; those of loops are below
 VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
@@ -55,127 +54,6 @@ class Numbers(Tensor):
 
 def _count(shape: Shape, first: int) -> Tensor:
     return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(Numbers)
-
-
-@dataclass
-class Drawing:
-    """A graph in the making."""
-
-    nodes: list[Node] = field(default_factory=list)
-    constants: dict[int, Tensor] = field(default_factory=dict)  # values of the nodes that do not depend on the window
-    layers: dict[int, Layer | Norm] = field(default_factory=dict)  # by node
-    recurrents: dict[int, tuple[RecurrentConfig, Mapping[str, Tensor]]] = field(default_factory=dict)
-
-    def keep(self, output: int) -> Drawing:
-        """What leads to one node, which becomes the last."""
-        kept = {output}
-        for number in range(output, -1, -1):
-            if number in kept:
-                kept.update(self.nodes[number].inputs)
-        place = {old: new for new, old in enumerate(sorted(kept))}
-        nodes = [self.nodes[old] for old in place]
-        return Drawing(
-            [replace(node, inputs=tuple(place[source] for source in node.inputs)) for node in nodes],
-            {place[old]: values for old, values in self.constants.items() if old in place},
-            {place[old]: layer for old, layer in self.layers.items() if old in place},
-            {place[old]: part for old, part in self.recurrents.items() if old in place},
-        )
-
-    def fold_activations(self) -> Drawing:
-        """The graph with each activation that one layer alone reads as a part of that layer's edges."""
-        reads = [source for node in self.nodes for source in node.inputs]
-        nodes, layers = list(self.nodes), dict(self.layers)
-        for number, layer in self.layers.items():
-            assert isinstance(layer, Layer)
-            (source,) = nodes[number].inputs
-            while nodes[source].op in ACTIVATIONS and reads.count(source) == 1:
-                step = Transform(nodes[source].op, nodes[source].parameter)
-                layers[number] = layer = assembly.with_steps([step], layer)
-                (source,) = nodes[source].inputs
-                nodes[number] = replace(nodes[number], inputs=(source,))
-        return replace(self, nodes=nodes, layers=layers).keep(len(nodes) - 1)
-
-    def split_output(self) -> tuple[Drawing, str | None]:
-        """The graph before its output function, and that function."""
-        last, usual = self.nodes[-1], ACTIVATIONS.get(self.nodes[-1].op)
-        if last.op == "softmax" or (usual is not None and last.parameter == usual.parameter):
-            return self.keep(last.inputs[0]), last.op
-        return self, None
-
-    def chain(self, lookback: int, n: int) -> assembly.Chain | None:
-        """The same as a chain of `n` features; None if it is none."""
-        drawn, function = self.split_output()
-        front, head, parts = list[Item](), list[Item](), list[tuple[RecurrentConfig, Mapping[str, Tensor]]]()
-        readout, n_in, number = "", n, 0
-        while (number := number + 1) < len(drawn.nodes):
-            node, item = drawn.nodes[number], drawn.item(number)
-            if node.inputs != (number - 1,):
-                return None
-            if item is not None:
-                (head if readout or parts else front).append(item)
-                n = item.config.n_out if isinstance(item, Layer) else n
-            elif node.op == "recurrent" and not head and not readout:
-                n_in, n = n if not parts else n_in, drawn.recurrents[number][0].n_units
-                parts.append(drawn.recurrents[number])
-            elif not readout and (readout := drawn.readout(number, lookback, n)):
-                if head and readout != "last":
-                    return None  # layers on every step may be on the last one alone where that is read
-                number += readout == "mean"
-                n *= lookback if readout.startswith("flatten") else 1
-            elif node.op != "arrange" or node.runs or number < len(drawn.nodes) - 1:
-                return None  # the last one may give the outputs another shape
-        if len({part for part, _ in parts}) > 1 or not readout:
-            return None
-        recurrent = None
-        if parts:
-            layers = enumerate(weights for _, weights in parts)
-            tensors = {name.replace("_l0", f"_l{at}"): weight for at, of in layers for name, weight in of.items()}
-            config = replace(parts[0][0], num_layers=len(parts))
-            recurrent = RecurrentPart("", "torch", n_in, config.n_units, frozenset(), config, tensors, "")
-        return assembly.Chain(tuple(front), recurrent, readout, tuple(head), function)
-
-    def item(self, number: int) -> Item | None:
-        """The layer, norm or activation of a node; None if it is none."""
-        node = self.nodes[number]
-        return Transform(node.op, node.parameter) if node.op in ACTIVATIONS else self.layers.get(number)
-
-    def readout(self, number: int, lookback: int, n: int) -> str:
-        """The readout that a node begins, of `n` values of each step; empty if it does not."""
-        node, after = self.nodes[number], self.nodes[number + 1 : number + 2]
-        if node.op != "arrange":
-            return ""
-        steps = np.arange(lookback * n).reshape(lookback, n)
-        taken = node.indices() if node.runs else steps.ravel()
-        if node.shape == (n, lookback) and after and after[0].op == "mean":
-            return "mean" if np.array_equal(taken, steps.T.ravel()) else ""
-        ways = {"last": steps[-1], "flatten": steps.ravel(), "flatten_features": steps.T.ravel()}
-        names = [name for name, way in ways.items() if node.shape == way.shape and np.array_equal(way, taken)]
-        return names[0] if names else ""
-
-    def network(self, shapes: ModelConfig, dtype: torch.dtype) -> Network:
-        """The network of the graph; raises `ConfigError` if it cannot be."""
-        drawn, function = self.fold_activations().split_output()
-        layers = [layer for layer in drawn.layers.values() if isinstance(layer, Layer)]
-        config = replace(
-            shapes,
-            head=tuple(layer.config for layer in layers),
-            graph=tuple(drawn.nodes),
-            recurrents=tuple(part for part, _ in drawn.recurrents.values()),
-            output_function=function,
-            dtype="float64" if dtype == torch.float64 else "float32",
-        )
-        network = Network.of(config).requires_grad_(False).eval()
-        tensors = {
-            f"constants.{number}": values
-            for number, values in drawn.constants.items()
-            if drawn.nodes[number].op == "constant"
-        }
-        for number, layer in enumerate(layers):
-            tensors |= {f"head.{number}.{name}": tensor for name, tensor in layer.tensors.items()}
-        for number, (_, weights) in enumerate(drawn.recurrents.values()):
-            tensors |= {f"recurrents.{number}.{name}": tensor for name, tensor in weights.items()}
-        network.load_state_dict(tensors, strict=False)
-        return network
 
 
 @dataclass
@@ -227,6 +105,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
             with torch.no_grad(), catch_warnings(action="ignore"), plain[0], plain[1], self:
                 out = self._net.eval()(window)
+        except KanscopeError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            problem = (
+                f"the module does not take one window alone, as where squeeze() drops the axis of windows: {reason}"
+            )
+            raise UnreadableModelError(problem) from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
         while isinstance(out, (tuple, list)) and out:
@@ -436,7 +322,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def softmax(self, value: Any, axis: int) -> Tensor:
         """The softmax over an axis."""
         numbers = self.of(value).movedim(axis, -1)
-        shape = (*_stripped(numbers.shape[:-1]), numbers.shape[-1])
+        shape = _stripped(numbers.shape)
         return (
             self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
             .reshape(numbers.shape)
@@ -455,7 +341,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def layer(self, layer: Layer | Norm, value: Any) -> Tensor:
         """A layer, or a norm, on the last axis."""
         numbers = self.of(value)
-        rows = (*_stripped(numbers.shape[:-1]), numbers.shape[-1])
+        rows = _stripped(numbers.shape)
         n_out = layer.config.n_out if isinstance(layer, Layer) else rows[-1]
         found = self._add("layer", (self._read(numbers.reshape(rows)),), (*rows[:-1], n_out))
         self.drawing.layers[len(self.drawing.nodes) - 1] = layer
@@ -463,7 +349,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def recurrent(self, part: RecurrentConfig, weights: Mapping[str, Tensor], steps: Tensor) -> Tensor:
         """One recurrent layer, (rows, steps, n_in) -> (rows, steps, n_units)."""
-        rows = (*_stripped(steps.shape[:-2]), *steps.shape[-2:])
+        rows = _stripped(steps.shape, 2)
         found = self._add("recurrent", (self._read(steps.reshape(rows)),), (*rows[:-1], part.n_units))
         self.drawing.recurrents[len(self.drawing.nodes) - 1] = part, weights
         return found.reshape(*steps.shape[:-1], -1)
@@ -511,10 +397,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             items = None
             with suppress(Exception):  # of the user's code, which is entered instead
                 items = _matching_items(part, probes, forward(probes))
+            self._keys |= frozenset() if items is None else part.keys
             if items is not None and (self._norms or not any(isinstance(item, Norm) for item in items)):
                 out = forward(*args, **kwargs)
                 self._libraries |= {} if part.library in TORCH else {part.library: None}
-                self._keys |= part.keys
                 for item in items:
                     if not isinstance(item, Transform):
                         numbers = self.layer(item, numbers)
@@ -615,9 +501,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
 
 
-def _stripped(shape: Sequence[int]) -> Shape:
-    """A shape without the ones that it begins with, such as that of the batch."""
-    first = next((axis for axis, n in enumerate(shape) if n != 1), len(shape))
+def _stripped(shape: Sequence[int], kept: int = 1) -> Shape:
+    """A shape without the ones that it begins with, such as that of the batch, but with its last `kept` axes."""
+    first = next((axis for axis, n in enumerate(shape[: len(shape) - kept]) if n != 1), max(len(shape) - kept, 0))
     return tuple(shape[first:])
 
 
@@ -639,325 +525,3 @@ def is_close(one: Tensor, other: Tensor) -> bool:
         return False
     spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
     return bool(((one - other).abs() <= BETWEEN * spread).all())
-
-
-# Rules: the numbers of the results of an operation of torch, from the tracer, the result and the arguments.
-
-
-def _moves(name: str) -> Callable[..., Any]:
-    """The rule of an operation that only moves elements."""
-    operation = getattr(torch.ops.aten, name)
-
-    def rule(tracer: GraphTracer, out: Any, *args: Any, **kwargs: Any) -> Any:
-        def of(value: Tensor) -> Tensor:
-            return tracer.of(value) if value.is_floating_point() else value
-
-        return operation(*tree_map_only(Tensor, of, args), **tree_map_only(Tensor, of, kwargs))
-
-    return rule
-
-
-def _unary(op: str) -> Callable[..., Tensor]:
-    return lambda tracer, out, x: tracer.apply(op, x)
-
-
-def _add(tracer: GraphTracer, out: Tensor, one: Any, other: Any, alpha: float = 1) -> Tensor:
-    return tracer.apply("add", one, other if alpha == 1 else tracer.apply("mul", other, alpha))
-
-
-def _sub(tracer: GraphTracer, out: Tensor, one: Any, other: Any, alpha: float = 1) -> Tensor:
-    return tracer.apply("sub", one, other if alpha == 1 else tracer.apply("mul", other, alpha))
-
-
-def _div(tracer: GraphTracer, out: Tensor, one: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
-    if rounding_mode is not None:
-        tracer.refuse(f"a division that rounds ({rounding_mode})")
-    return tracer.apply("div", one, other)
-
-
-def _pow(tracer: GraphTracer, out: Tensor, base: Any, exponent: Any) -> Tensor:
-    if isinstance(exponent, Tensor):
-        tracer.refuse("a power whose exponent is a tensor")
-    if not isinstance(base, Tensor):
-        return tracer.apply("exp", tracer.apply("mul", exponent, float(np.log(base))))
-    return tracer.apply("mul", base, base) if exponent == 2 else tracer.apply("power", base, parameter=float(exponent))
-
-
-def _power(exponent: float) -> Callable[..., Tensor]:
-    return lambda tracer, out, x: tracer.apply("power", x, parameter=exponent)
-
-
-def _clamp(tracer: GraphTracer, out: Tensor, x: Any, low: Any = None, high: Any = None) -> Tensor:
-    numbers = tracer.of(x) if low is None else tracer.apply("maximum", x, low)
-    return numbers if high is None else tracer.apply("minimum", numbers, high)
-
-
-def _gelu(tracer: GraphTracer, out: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
-    return tracer.apply("gelu" if approximate == "none" else "gelu_tanh", x)
-
-
-def _elu(
-    tracer: GraphTracer, out: Tensor, x: Tensor, alpha: float = 1, scale: float = 1, of_input: float = 1
-) -> Tensor:
-    inner = x if of_input == 1 else tracer.apply("mul", x, of_input)
-    numbers = tracer.apply("elu", inner, parameter=float(alpha))
-    return numbers if scale == 1 else tracer.apply("mul", numbers, scale)
-
-
-def _softplus(tracer: GraphTracer, out: Tensor, x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    if threshold != 20:
-        tracer.refuse(f"a softplus with threshold {threshold}")
-    return tracer.apply("softplus", x, parameter=float(beta))
-
-
-def _prelu(tracer: GraphTracer, out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    below = tracer.apply("mul", tracer.apply("minimum", x, 0.0), weight)
-    return tracer.apply("add", tracer.apply("relu", x), below)
-
-
-def _glu(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int = -1) -> Tensor:
-    value, gate = tracer.of(x).chunk(2, dim=axis)
-    return tracer.apply("mul", value, tracer.apply("sigmoid", gate))
-
-
-def _reduction(op: str) -> Callable[..., Tensor]:
-    def rule(tracer: GraphTracer, out: Tensor, x: Tensor, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-        return tracer.reduce(op, x, axes, keepdim)
-
-    return rule
-
-
-def _extreme(op: str) -> Callable[..., Any]:
-    def rule(tracer: GraphTracer, out: Any, x: Tensor, axis: int | None = None, keepdim: bool = False) -> Any:
-        numbers = tracer.reduce(op, x, axis, keepdim)
-        return numbers if axis is None else (numbers, torch.full(numbers.shape, UNKNOWN))
-
-    return rule
-
-
-def _spread(root: bool, mean: bool = False) -> Callable[..., Any]:
-    def rule(
-        tracer: GraphTracer,
-        out: Any,
-        x: Tensor,
-        axes: Any = None,
-        *,
-        correction: float | None = None,
-        keepdim: bool = False,
-    ) -> Any:
-        numbers = tracer.reduce("std", x, axes, keepdim)
-        n = x.numel() / max(numbers.numel(), 1)
-        freedom = n - (1 if correction is None else correction)
-        if freedom <= 0:
-            tracer.refuse("the deviation of a single value")
-        numbers = numbers if freedom == n else tracer.apply("mul", numbers, sqrt(n / freedom))
-        numbers = numbers if root else tracer.apply("mul", numbers, numbers)
-        return (numbers, tracer.reduce("mean", x, axes, keepdim)) if mean else numbers
-
-    return rule
-
-
-def _norm(
-    tracer: GraphTracer, out: Tensor, x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, **_: Any
-) -> Tensor:
-    if order == 1:
-        return tracer.reduce("sum", tracer.apply("abs", x), axes, keepdim)
-    if order != 2:
-        tracer.refuse(f"a norm of order {order}")
-    return tracer.apply("sqrt", tracer.reduce("sum", tracer.apply("mul", x, x), axes, keepdim))
-
-
-def _addmm(
-    tracer: GraphTracer, out: Tensor, bias: Any, one: Any, other: Any, beta: float = 1, alpha: float = 1
-) -> Tensor:
-    numbers = tracer.matmul(one, other)
-    numbers = numbers if alpha == 1 else tracer.apply("mul", numbers, alpha)
-    return tracer.apply("add", numbers, bias if beta == 1 else tracer.apply("mul", bias, beta))
-
-
-def _normalise(tracer: GraphTracer, numbers: Tensor, axes: Sequence[int], eps: float) -> Tensor:
-    centred = tracer.apply("sub", numbers, tracer.reduce("mean", numbers, axes, keep=True))
-    variance = tracer.reduce("mean", tracer.apply("mul", centred, centred), axes, keep=True)
-    return tracer.apply("div", centred, tracer.apply("sqrt", tracer.apply("add", variance, eps)))
-
-
-def _layer_norm(
-    tracer: GraphTracer, out: Any, x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
-) -> Any:
-    numbers = _normalise(tracer, tracer.of(x), range(-len(shape), 0), eps)
-    return (_affine(tracer, numbers, weight, bias),)
-
-
-def _group_norm(
-    tracer: GraphTracer,
-    out: Any,
-    x: Tensor,
-    weight: Any,
-    bias: Any,
-    n: int,
-    channels: int,
-    rest: int,
-    groups: int,
-    eps: float,
-) -> Any:
-    numbers = _normalise(tracer, tracer.of(x).reshape(n, groups, -1), [-1], eps).reshape(x.shape)
-    shape = (channels, *(1,) * (x.ndim - 2))
-    return (_affine(tracer, numbers, *(None if each is None else each.reshape(shape) for each in (weight, bias))),)
-
-
-def _batch_norm(
-    tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any
-) -> Any:
-    if mean is None or (len(args) > 2 and args[0]):
-        tracer.refuse("a batch norm by the batch's own mean")
-    shape, scale = (-1, *(1,) * (x.ndim - 2)), (variance + args[-1]).rsqrt()
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    return (_affine(tracer, tracer.of(x), scale.reshape(shape), shift.reshape(shape)),)
-
-
-def _affine(tracer: GraphTracer, numbers: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    numbers = numbers if weight is None else tracer.apply("mul", numbers, weight)
-    return numbers if bias is None else tracer.apply("add", numbers, bias)
-
-
-def _patches(
-    numbers: Tensor,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-    fill: int,
-) -> Tensor:
-    """(..., *axes) -> (..., *places, values of the patch)."""
-    first = numbers.ndim - len(sizes)
-    numbers = torch.constant_pad_nd(numbers, [pad for pad in reversed(pads) for _ in range(2)], fill)
-    for axis, (size, stride, dilation) in enumerate(zip(sizes, strides, dilations, strict=True)):
-        numbers = numbers.unfold(first + axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
-    return numbers.flatten(-len(sizes))
-
-
-def _convolution(
-    tracer: GraphTracer,
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """A layer of lines that is applied at each place."""
-    if transposed or tracer.depends(weight):
-        tracer.refuse("a transposed convolution" if transposed else "a convolution by values of the window")
-    patches = _patches(tracer.of(x), weight.shape[2:], stride, padding, dilation, int(tracer.of(0.0)))
-    patches = patches.reshape(len(patches), groups, -1, *patches.shape[2:])
-    patches = patches.movedim(2, -2).flatten(-2)  # (n, groups, *places, values)
-    filters = weight.detach().cpu().flatten(1).chunk(groups)
-    biases = [None] * groups if bias is None else bias.detach().cpu().chunk(groups)
-    of_groups = [
-        tracer.layer(_linear(each, shift), patches[:, group]).movedim(-1, 1)
-        for group, (each, shift) in enumerate(zip(filters, biases, strict=True))
-    ]
-    return torch.cat(of_groups, dim=1)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> Layer:
-    config = LayerConfig(weight.shape[1], weight.shape[0], Line(), base="zero")
-    return Layer(config, {"coef": weight.unsqueeze(-1), **({} if bias is None else {"subnode_bias": bias})})
-
-
-def _max_pool(
-    tracer: GraphTracer,
-    out: Any,
-    x: Tensor,
-    size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-    ceil_mode: bool = False,
-) -> Any:
-    if ceil_mode:
-        tracer.refuse("a pooling with ceil_mode")
-    patches = _patches(tracer.of(x), size, stride or size, padding, dilation, UNKNOWN)
-    patches = torch.where(patches == UNKNOWN, patches.amax(dim=-1, keepdim=True), patches)  # a value of the same patch
-    numbers = tracer.reduce("max", patches, -1)
-    return numbers, torch.full(numbers.shape, UNKNOWN)
-
-
-def _avg_pool(
-    tracer: GraphTracer,
-    out: Tensor,
-    x: Tensor,
-    size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0, 0),
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor: int | None = None,
-) -> Tensor:
-    if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
-        tracer.refuse("a pooling with ceil_mode, divisor_override or without count_include_pad")
-    padding = padding[: len(size)]
-    patches = _patches(tracer.of(x), size, stride or size, padding, (1,) * len(size), int(tracer.of(0.0)))
-    return tracer.reduce("mean", patches, -1)
-
-
-def _cumsum(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
-    numbers = tracer.of(x).movedim(axis, -1)
-    rows = tracer.matmul(
-        numbers.reshape(-1, numbers.shape[-1]), torch.ones(numbers.shape[-1], numbers.shape[-1]).triu()
-    )
-    return rows.reshape(numbers.shape).movedim(-1, axis)
-
-
-RULES: dict[str, Callable[..., Any]] = {
-    **{name: _moves(name) for name in ("clone", "cat", "stack", "flip", "roll", "index", "index_select", "gather")},
-    **{name: _moves(name) for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter")},
-    **{name: lambda tracer, out, x, *args, **kwargs: tracer.of(x).clone() for name in ("_to_copy", "nan_to_num")},
-    "copy": lambda tracer, out, target, source, *args: tracer.of(source).expand(target.shape),
-    "fill": lambda tracer, out, target, value: tracer.of(value).expand(target.shape),
-    "zero": lambda tracer, out, target: tracer.of(0.0).expand(target.shape),
-    "where": lambda tracer, out, mask, one, other: torch.where(mask, tracer.of(one), tracer.of(other)),
-    "masked_fill": lambda tracer, out, x, mask, value: torch.where(mask, tracer.of(value), tracer.of(x)),
-    "constant_pad_nd": lambda tracer, out, x, pad, value=0.0: torch.constant_pad_nd(
-        tracer.of(x), pad, int(tracer.of(value))
-    ),
-    **{name: _unary(name) for name in ("relu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")},
-    **{name: _unary(name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan", "erf")},
-    "neg": lambda tracer, out, x: tracer.apply("mul", x, -1.0),
-    "square": lambda tracer, out, x: tracer.apply("mul", x, x),
-    "log1p": lambda tracer, out, x: tracer.apply("log", tracer.apply("add", x, 1.0)),
-    "expm1": lambda tracer, out, x: tracer.apply("sub", tracer.apply("exp", x), 1.0),
-    **{"reciprocal": _power(-1.0), "rsqrt": _power(-0.5), "pow": _pow},
-    **{"gelu": _gelu, "elu": _elu, "softplus": _softplus, "_prelu_kernel": _prelu, "glu": _glu},
-    "leaky_relu": lambda tracer, out, x, slope=0.01: tracer.apply("leaky_relu", x, parameter=float(slope)),
-    "hardtanh": lambda tracer, out, x, low=-1.0, high=1.0: _clamp(tracer, out, x, low, high),
-    "clamp": lambda tracer, out, x, min=None, max=None: _clamp(tracer, out, x, min, max),
-    "clamp_min": lambda tracer, out, x, low: tracer.apply("maximum", x, low),
-    "clamp_max": lambda tracer, out, x, high: tracer.apply("minimum", x, high),
-    **{"add": _add, "sub": _sub, "div": _div},
-    "rsub": lambda tracer, out, one, other, alpha=1: _sub(tracer, out, other, one, alpha),
-    **{
-        name: lambda tracer, out, one, other, name=name: tracer.apply(name, one, other)
-        for name in ("mul", "maximum", "minimum")
-    },
-    "addcmul": lambda tracer, out, x, one, other, value=1: _add(tracer, out, x, tracer.apply("mul", one, other), value),
-    **{"mean": _reduction("mean"), "sum": _reduction("sum"), "amax": _reduction("max"), "amin": _reduction("min")},
-    **{"max": _extreme("max"), "min": _extreme("min")},
-    **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
-    "linalg_vector_norm": _norm,
-    **{name: lambda tracer, out, x, axis, *_: tracer.softmax(x, axis) for name in ("_softmax", "_safe_softmax")},
-    "_log_softmax": lambda tracer, out, x, axis, _: tracer.apply("log", tracer.softmax(x, axis)),
-    **{name: lambda tracer, out, one, other: tracer.matmul(one, other) for name in ("mm", "bmm")},
-    **{"addmm": _addmm, "baddbmm": _addmm},
-    "mv": lambda tracer, out, one, other: tracer.matmul(one, tracer.of(other)[:, None])[:, 0],
-    "dot": lambda tracer, out, one, other: tracer.matmul(tracer.of(one)[None], tracer.of(other)[:, None]),
-    **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    **{"convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool},
-    "cumsum": _cumsum,
-}
