@@ -144,7 +144,7 @@ def import_weights(
             ConfigError,
         ) as error:  # a doubt about keys, but masks, is the first reason of a refusal
             masks = all(not bool(torch.isfinite(source.tensors[key]).all()) for key in structure.unused)
-            raise CheckpointError(str(error) if masks else structure.doubt) from error
+            raise CheckpointError(str(error) if masks else f"{structure.doubt} (from_torch may read it)") from error
         if samples.has_check:
             refuse_ambiguous(samples, result, strict)
         refuse_mixed_units(samples, result.found)

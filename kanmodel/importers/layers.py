@@ -51,18 +51,18 @@ RECURRENT_KEY = re.compile(
     r"(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(?:_l(\d{1,4})(?:_reverse)?)?", re.DOTALL
 )  # those of a cell, such as `torch.nn.LSTMCell`, have no number
 GATES: dict[int, Cell] = {4: "lstm", 3: "gru", 1: "gru"}  # an RNN is a GRU whose gates are open
+PARAMETERS = ("1", "3", "0", "0.5", "2")  # of polynomials that have one: usual ones
 MAX_DEGREES = 64  # of polynomials, and of their parameters
 MAX_FIXED = 1 << 14  # edges of a layer that are fixed functions
 OPEN = 1000.0  # of which the sigmoid is 1, and that of its negative 0
 
 
-class Polynomials(NamedTuple):
+class Recursion(NamedTuple):
     """P_n = (A x + B) P_n-1 - C P_n-2, of degree n."""
 
     library: str
     start: tuple[float, float]  # P_-1 and P_0
     recurrence: Callable[[int, float, float], tuple[float, float, float]]  # A, B, C from n and two parameters
-    parameters: tuple[str, ...] = ("0",)  # usual ones, the library's default first
 
 
 def _jacobi(n: int, a: float, b: float) -> tuple[float, float, float]:
@@ -74,24 +74,21 @@ def _jacobi(n: int, a: float, b: float) -> tuple[float, float, float]:
 
 
 POLYNOMIALS = {
-    "jacobi_coeffs": Polynomials("JacobiKAN", (0, 1), _jacobi, ("1", "0", "2", "3")),
-    "legendre_coeffs": Polynomials("LegendreKAN", (0, 1), lambda n, a, b: (2 - 1 / n, 0, 1 - 1 / n)),
-    "cheby2_coeffs": Polynomials("Cheby2KAN", (0, 1), lambda n, a, b: (2, 0, 1)),
-    "hermite_coeffs": Polynomials("HermiteKAN", (0, 1), lambda n, a, b: (2, 0, 2 * n - 2)),
-    "gegenbauer_coeffs": Polynomials(
-        "GegenbauerKAN", (0, 1), lambda n, a, b: (2 + 2 * (a - 1) / n, 0, 1 + 2 * (a - 1) / n), ("3", "1", "0.5", "2")
+    "jacobi_coeffs": Recursion("JacobiKAN", (0, 1), _jacobi),
+    "legendre_coeffs": Recursion("LegendreKAN", (0, 1), lambda n, a, b: (2 - 1 / n, 0, 1 - 1 / n)),
+    "cheby2_coeffs": Recursion("Cheby2KAN", (0, 1), lambda n, a, b: (2, 0, 1)),
+    "hermite_coeffs": Recursion("HermiteKAN", (0, 1), lambda n, a, b: (2, 0, 2 * n - 2)),
+    "gegenbauer_coeffs": Recursion(
+        "GegenbauerKAN", (0, 1), lambda n, a, b: (2 + (2 * a - 2) / n, 0, 1 + (2 * a - 2) / n)
     ),
-    "laguerre_coeffs": Polynomials(
-        "LaguerreKAN", (0, 1), lambda n, a, b: (-1 / n, 2 + (a - 1) / n, 1 + (a - 1) / n), ("3", "0", "1", "2")
-    ),
-    "bessel_coeffs": Polynomials("BesselKAN", (1, 1), lambda n, a, b: (2 * n - 1, 0, -1)),
-    "lucas_coeffs": Polynomials("LucasKAN", (0, 2), lambda n, a, b: (0.5 if n == 1 else 1, 0, -1)),
-    "fib_coeffs": Polynomials("FibonacciKAN", (1, 0), lambda n, a, b: (1, 0, -1)),
+    "laguerre_coeffs": Recursion("LaguerreKAN", (0, 1), lambda n, a, b: (-1 / n, 2 + (a - 1) / n, 1 + (a - 1) / n)),
+    "bessel_coeffs": Recursion("BesselKAN", (1, 1), lambda n, a, b: (2 * n - 1, 0, -1)),
+    "lucas_coeffs": Recursion("LucasKAN", (0, 2), lambda n, a, b: (0.5 if n == 1 else 1, 0, -1)),
+    "fib_coeffs": Recursion("FibonacciKAN", (1, 0), lambda n, a, b: (1, 0, -1)),
 }
 SKAN = {
     "lshifted_softplus": ("softplus", -log(2)),
-    **{"lsoftplus": ("softplus", 0.0), "larctan": ("arctan", 0.0), "lrelu": ("relu", 0.0)},
-    **{"lsin": ("sin", 0.0), "lcos": ("cos", 0.0)},
+    **{f"l{name}": (name, 0.0) for name in ("softplus", "arctan", "relu", "sin", "cos")},
 }  # functions of unikan -> name of f, and what is added
 
 
@@ -211,7 +208,8 @@ def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
         config = LayerConfig(n_in, n_out, Chebyshev(n_degrees - 1), base="zero")
         return Layer(config, {"coef": coef.to(found[key].dtype).transpose(0, 1)})
 
-    choices = {"parameter": (" ".join(known),) if known else kind.parameters}
+    free = kind.recurrence(3, 1, 1) != kind.recurrence(3, 2, 2)
+    choices = {"parameter": (" ".join(known),) if known else PARAMETERS if free else ("0",)}
     described = f", degree {n_degrees - 1}"
     return Part.of(kind.library, place, read({"parameter": choices["parameter"][0]}), (key,), described, choices, read)
 
@@ -229,9 +227,9 @@ def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
     for n, at in enumerate(f"{parts.start_of(place)}{at}" for at in places):
         function, many = metadata.value(at, "function"), f"{at}.weight.1".removeprefix(parts.start_of(place)) in found
         name = function.name.rpartition(".")[2] if isinstance(function, GlobalName) else None
-        if (name or "lsin") not in SKAN or many or metadata.value(at, "node_type") == "mul":
-            what = "products of edges" if metadata.value(at, "node_type") == "mul" else f"the function {name}"
-            what = "functions of several parameters" if many else what
+        many = many or metadata.value(at, "node_type") == "mul"
+        if (name or "lsin") not in SKAN or many:
+            what = "products of edges or functions of several parameters" if many else f"the function {name}"
             raise CheckpointError(f"has {what} of unikan at {at!r}, but only sums of {', '.join(SKAN)} are read")
         choices[f"function {n}" if n else "function"] = (name,) if name else tuple(SKAN)
     n_in -= metadata.value(f"{parts.start_of(place)}nodes.0", "use_bias") is not False
@@ -410,13 +408,11 @@ def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
         if (match := RECURRENT_KEY.fullmatch(key)) is not None:
             name = key.rpartition(".")[2] + ("" if match[2] else "_l0")
             places.setdefault(match[1] or "", {}).setdefault(name, key)
-    return [
-        _read_recurrent({name: tensors[key] for name, key in keys.items()}, place, keys)
-        for place, keys in places.items()
-    ]
+    return [_read_recurrent(tensors, place, keys) for place, keys in places.items()]
 
 
-def _read_recurrent(found: Tensors, place: str, keys: Mapping[str, str]) -> RecurrentPart:
+def _read_recurrent(tensors: Tensors, place: str, keys: Mapping[str, str]) -> RecurrentPart:
+    found: Tensors = {name: tensors[key] for name, key in keys.items()}
     sizes = parts.fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
     rows, n_in, size = sizes.values()
     if "weight_hr_l0" in found:

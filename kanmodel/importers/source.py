@@ -28,6 +28,7 @@ from kanmodel.importers.pickles import GlobalName, Placeholder
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 HDF5_START = b"\x89HDF\r\n"
 KERAS_KEY = re.compile(r"(?:.*\.)?_torch_params\.(.+?)(?:/(?:lstm|gru|simple_rnn)_cell)?/(\w+)")
+KERAS_LAYERS = ({"kernel": 2, "bias": 1}, *({"kernel": 2, "recurrent_kernel": 2, "bias": axes} for axes in (1, 2)))
 MAX_KEY = 200  # characters of a tensor's name
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -174,17 +175,15 @@ def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for path, own in layers.items():
         kernel, state, bias = (own.get(name) for name in ("kernel", "recurrent_kernel", "bias"))
         place = path.replace("/", ".")
-        fits = kernel is not None and all(tensor is None or tensor.ndim == 2 for tensor in (kernel, state))
-        if bias is not None and (bias.ndim == 0 or bias.shape[:-1] not in ((), (2,))):
-            fits = False
-        if kernel is None or not fits or len(own) > 3:
+        ndims = {name: tensor.ndim for name, tensor in own.items()} | {"bias": 1 if bias is None else bias.ndim}
+        if kernel is None or ndims not in KERAS_LAYERS:
             found |= {f"_torch_params.{path}/{name}": tensor for name, tensor in own.items()}
         elif state is None:
             found |= {f"{place}.weight": kernel.T.contiguous()} | ({} if bias is None else {f"{place}.bias": bias})
         else:
             both = {"weight_ih": kernel, "weight_hh": state}
             if bias is not None:
-                both |= zip(("bias_ih", "bias_hh"), bias if bias.ndim == 2 else (bias, 0 * bias), strict=True)
+                both |= zip(("bias_ih", "bias_hh"), bias if bias.ndim == 2 else (bias, 0 * bias), strict=False)
             for name, tensor in both.items():
                 if state.shape[1] == 3 * (n := len(state)):
                     tensor = torch.cat([tensor[..., n : 2 * n], tensor[..., :n], tensor[..., 2 * n :]], -1)

@@ -118,13 +118,9 @@ def read_torchkan(found: Tensors, place: str, metadata: Metadata) -> Part:
         basis = BSpline(*parts.spline_shape(place, sizes["coef"], sizes["knots"]))
         base, norm = found[f"base_weights.{n}"], Transform("layer_norm", metadata.eps(f"{place}.layer_norms.{n}"))
         tensors = {"coef": found[f"spline_weights.{n}"], "grid": found[f"grid_{n}"], "scale_base": base}
-        layers.append(
-            (
-                Layer(LayerConfig(sizes["in"], sizes["out"], basis), tensors | {"scale_spline": torch.ones_like(base)}),
-                Norm(norm, found[f"layer_norms.{n}.weight"], found[f"layer_norms.{n}.bias"]),
-                Transform("leaky_relu", float(found[f"prelus.{n}.weight"])),
-            )
-        )
+        layer = Layer(LayerConfig(sizes["in"], sizes["out"], basis), tensors | {"scale_spline": torch.ones_like(base)})
+        slope = Transform("leaky_relu", float(found[f"prelus.{n}.weight"]))
+        layers.append((layer, Norm(norm, *(found[f"layer_norms.{n}.{name}"] for name in ("weight", "bias"))), slope))
         axes |= own
 
     def read(chosen: Chosen) -> tuple[Item, ...]:

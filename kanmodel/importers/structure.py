@@ -31,8 +31,9 @@ READOUT_WORDS = {
     "flatten_features": "all steps read, features outermost",
     **{readout: f"readout {readout}" for readout in READOUTS},
 }
-KIND_WORDS = {"mult_arity": "products of {} factors", "denominator": "denominator {}", "base": "base {}"}
-KIND_WORDS["parameter"] = "parameter {}"
+KIND_WORDS = {"mult_arity": "products of {} factors"} | {
+    name: f"{name} {{}}" for name in ("denominator", "base", "parameter")
+}
 OPTION_WORDS = {**RADIAL_LIBRARIES, **INV_DENOMINATORS, "zero": "no base"}
 FOREIGN = {
     r"in_proj_weight$": "attention, in which every step reads the others",

@@ -272,7 +272,7 @@ def lelu(x, k):
     ("options", "message"),
     [
         ({"function": lelu}, "has the function lelu of unikan"),
-        ({"node_type": "mul"}, "has products of edges of unikan"),
+        ({"node_type": "mul"}, "has products of edges or functions of several"),
     ],
 )
 def test_functions_of_unikan_that_are_refused(options, message):
