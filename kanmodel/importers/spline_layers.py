@@ -120,7 +120,7 @@ def read_torchkan(found: Tensors, place: str, metadata: Metadata) -> Part:
         tensors = {"coef": found[f"spline_weights.{n}"], "grid": found[f"grid_{n}"], "scale_base": base}
         layer = Layer(LayerConfig(sizes["in"], sizes["out"], basis), tensors | {"scale_spline": torch.ones_like(base)})
         slope = Transform("leaky_relu", float(found[f"prelus.{n}.weight"]))
-        layers.append((layer, Norm(norm, *(found[f"layer_norms.{n}.{name}"] for name in ("weight", "bias"))), slope))
+        layers.append((layer, Norm(norm, found[f"layer_norms.{n}.weight"], found[f"layer_norms.{n}.bias"]), slope))
         axes |= own
 
     def read(chosen: Chosen) -> tuple[Item, ...]:

@@ -31,9 +31,7 @@ READOUT_WORDS = {
     "flatten_features": "all steps read, features outermost",
     **{readout: f"readout {readout}" for readout in READOUTS},
 }
-KIND_WORDS = {"mult_arity": "products of {} factors"} | {
-    name: f"{name} {{}}" for name in ("denominator", "base", "parameter")
-}
+KIND_WORDS = {"mult_arity": "products of {} factors", **{w: f"{w} {{}}" for w in ("denominator", "base", "parameter")}}
 OPTION_WORDS = {**RADIAL_LIBRARIES, **INV_DENOMINATORS, "zero": "no base"}
 FOREIGN = {
     r"in_proj_weight$": "attention, in which every step reads the others",
