@@ -29,6 +29,7 @@ from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_basel
 from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import Importance, add_groups, measure_importance
 from kanmodel.explain.model_comparison import ModelComparison
+from kanmodel.explain.paths.path import Detail
 from kanmodel.explain.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.result import Result, Table
@@ -276,6 +277,7 @@ class Model(Result):
         path_nodes: int = LedgerOptions.path_nodes,
         halvings: int = LedgerOptions.halvings,
         effects: bool | Literal["steps"] = False,
+        detail: Detail = "flow",
     ) -> Explanation:
         """Contributions of each feature at each step to the forecast of one output.
 
@@ -292,18 +294,22 @@ class Model(Result):
                 ``{"last six hours": (-5, 0)}``. Steps in none of them are entries of their own, such as
                 ``other steps -23 to -6``.
             tolerance: largest accepted residual (convergence delta) and error, in standard deviations of the output.
-            path_nodes: nodes of the integration path: a multiple of 4, plus one.
+            path_nodes: nodes with which the integration path starts: a multiple of 4, plus one.
             halvings: how often a part of the path may be bisected until the tolerance is reached.
             effects: whether to measure ablation effects beside the contributions: what the forecast loses without each
                 feature, and what each does alone. Takes 2 forecasts for each window, baseline and feature, and as many
                 for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
+            detail: the contributions that must reach the tolerance: ``"features"``, with fewer nodes; ``"steps"`` too,
+                as segments require; or also the nodes and edges of every layer, which only ``"flow"`` has.
         """
         number = self._number_of(output)
         options = LedgerOptions(tolerance, path_nodes, halvings)
         groups, segments = self.choose_groups(groups, segments)
+        if segments and detail == "features":
+            detail = "steps"
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
-        explained = explain_windows(self.loaded, scaled, number, start, options)
+        explained = explain_windows(self.loaded, scaled, number, start, options, detail)
         explained = replace(explained, groups=groups, segments=segments)
         if not effects:
             return explained

@@ -24,8 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -35,22 +34,21 @@ from torch import Tensor
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.data import N_LISTED, Array, rows_of_steps
-from kanmodel.errors import DataError, IncompleteError, Problem, check_lowest, quote
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
+from kanmodel.errors import DataError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
-from kanmodel.explain.paths.path import Contributions, LedgerLayer, concatenate, map_arrays, paused, take
+from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, paused, take
 from kanmodel.explain.result import Pictured, Table, Theme
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.text import with_unit
 
-PATH_NODES = 17
+PATH_NODES, USUAL_NODES = 9, 17  # with which a path starts, and which it mostly takes at most
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
-TYPICAL_WINDOWS = 16  # by which the number of the first nodes is chosen
 
 Segments = Mapping[str, tuple[int, int]]
 """Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
@@ -62,10 +60,6 @@ _BY_WINDOW = (
     *("standard_error", "effects", "effects_by_group", "step_effects"),
 )
 
-# The median error of paths to reference windows by every other node, in standard deviations, infinite where a node
-# jumps: by network and output. Two threads that ask at once compute the same number.
-_typical_errors: WeakKeyDictionary[FrozenNetwork, dict[int, float]] = WeakKeyDictionary()
-
 
 @dataclass(frozen=True)
 class LedgerOptions:
@@ -73,10 +67,9 @@ class LedgerOptions:
 
     Attributes:
         tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
-        path_nodes: least nodes of the path, and of each part: a multiple of 4, and one. Of the usual 17 only every
-            other is taken where 9 reach the tolerance, if they mostly do for this model.
-        halvings: how often a part may be halved where the residual or the error is above the tolerance; with 0, every
-            path has just `path_nodes`.
+        path_nodes: nodes with which the path, and each part of it, starts: a multiple of 4, and one.
+        halvings: how often a part may be halved where more nodes do not reach the tolerance; with 0, every path has
+            just `path_nodes`.
 
     Raises:
         DataError: a number that cannot be used.
@@ -112,12 +105,15 @@ class Explanation(Pictured):
         contributions: (n, n_features), the signed sum over the steps.
         steps: (n, lookback, n_features), oldest step first.
         layers: contributions of all nodes and edges, in the order input, front, lstm (or gru, or cell), head, output; a
-            front edge is summed over the steps.
-        error: largest estimated error of any contribution, (n,), not below the residual.
-        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node (convergence delta), (n,).
+            front edge is summed over the steps. Without the flow only input and output.
+        error: largest estimated error of any contribution of `detail`, (n,), not below the residual.
+        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node (convergence delta), (n,), of
+            all `layers`.
         tolerance: accepted error and residual.
         converged: whether both are within the tolerance, and no node jumps along the path, (n,).
-        path_nodes: nodes of the integration path, (n,).
+        path_nodes: points at which the network was evaluated along the path, (n,).
+        detail: the contributions of which `error` is the largest: those of ``features``; of their ``steps`` too; or of
+            all nodes and edges as well, ``flow``.
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
         groups: features that are summed, by the name of their group; empty if there are none.
         segments: first and last step of those that are summed, by name, each step in one; empty if there are none.
@@ -140,6 +136,7 @@ class Explanation(Pictured):
     tolerance: float
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
+    detail: Detail
     standard_error: Array | None = None
     groups: Groups = field(default_factory=dict)
     segments: Segments = field(default_factory=dict)
@@ -313,6 +310,7 @@ def explain_windows(
     output: int,
     baseline: Baseline | ReferenceBaselines | None = None,
     options: LedgerOptions | None = None,
+    detail: Detail = "flow",
 ) -> Explanation:
     """Explains one output for windows, in the target's unit, without groups and effects.
 
@@ -323,16 +321,18 @@ def explain_windows(
         baseline: what to compare with; default ``mean``. Of `ReferenceBaselines`, the contributions are means over the
             baselines, `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
         options: tolerance and path nodes, of each baseline.
+        detail: of the contributions whose errors and sums must be within the tolerance; see `Explanation`.
 
     Raises:
         DataError: there is no window, or the baseline cannot be used.
-        UnknownNameError: the baseline names a feature that does not exist.
+        UnknownNameError: a detail, or a feature in the baseline, that does not exist.
         NonFiniteError: a prediction, a residual or an error is not finite.
     """
     if not len(windows):
         raise DataError("windows is empty")
+    refuse_unknown("detail", detail, get_args(Detail))
     starts, options = baseline_windows(model, baseline or Baseline()), options or LedgerOptions()
-    found = [_explain_from(model, windows, output, start, options) for start in paused(starts)]
+    found = [_explain_from(model, windows, output, start, options, detail) for start in paused(starts)]
     return _average(found) if isinstance(baseline, ReferenceBaselines) else found[0]
 
 
@@ -381,16 +381,13 @@ def _average(explanations: Sequence[Explanation]) -> Explanation:
 
 
 def _explain_from(
-    model: LoadedModel, windows: Tensor, output: int, start: Array, options: LedgerOptions
+    model: LoadedModel, windows: Tensor, output: int, start: Array, options: LedgerOptions, detail: Detail
 ) -> Explanation:
     """Explains windows (n, lookback, n_features), model units, from a baseline (lookback, n_features), original."""
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
-    first_nodes = _choose_first_nodes(model, output, options)
     batches = paused(torch.split(windows, BATCH))
-    explained = concatenate(
-        [_explain_batch(model, batch, scaled_start, output, options, first_nodes) for batch in batches]
-    )
+    explained = concatenate([_explain_batch(model, batch, scaled_start, output, options, detail) for batch in batches])
     output_std = float(model.output_std[output])
     residual, error = explained.residual * scale, explained.error * scale
     contributions = map_arrays(lambda values: values * scale, explained.values)
@@ -412,53 +409,37 @@ def _explain_from(
         tolerance=options.tolerance * output_std,
         converged=explained.within(options.tolerance * (output_std / scale)),
         path_nodes=explained.n_nodes,
+        detail=detail,
     )
 
 
 def _explain_batch(
-    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, first_nodes: int
+    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, detail: Detail
 ) -> Integrals[Contributions]:
     """Explains in the model's type, and in float64 what float32 cannot hold."""
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
-    def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> Integrals[Contributions]:
-        rule = (options.path_nodes, first_nodes, halvings)
-        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *rule)
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Integrals[Contributions]:
+        asked = (output, spread, detail, options.path_nodes, halvings)
+        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), *asked)
         return walk.explain(options.tolerance * spread)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
-        return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
+        return explain(model.frozen_float64, windows.double(), options.halvings)
     # A path far from the data: rounding its points to float32 moves gates and nodes. No estimate sees this error, since
     # the rules agree on the rounded points, and sums hold there too.
     largest = torch.maximum(windows.abs(), start.abs())
     again = (largest > FLOAT32_REACH * model.reference_magnitude).flatten(1).any(dim=1).numpy()  # (n,)
     if again.all():
-        return explain(model.frozen_float64, windows.double(), options.halvings, options.path_nodes)
-    near = explain(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS), first_nodes)
-    converged = near.within(options.tolerance * spread)
-    again[~again] = ~converged
+        return explain(model.frozen_float64, windows.double(), options.halvings)
+    near = explain(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS))
+    converged, tried = near.within(options.tolerance * spread), np.zeros(len(windows), dtype=np.int64)
+    tried[~again], again[~again] = near.n_nodes, ~converged
     if not again.any():
         return near
-    far = explain(model.frozen_float64, take(windows, again).double(), options.halvings, options.path_nodes)
+    far = explain(model.frozen_float64, take(windows, again).double(), options.halvings)
+    far = far._replace(n_nodes=far.n_nodes + tried[again])
     return path.merge_rows(again, far, take(near, converged))
-
-
-def _choose_first_nodes(model: LoadedModel, output: int, options: LedgerOptions) -> int:
-    """Every other of the usual path nodes where they mostly suffice on reference windows, else all.
-
-    This may not be learnt from requests: a window is explained with the same nodes whatever stands beside it.
-    """
-    if options.path_nodes != PATH_NODES or not options.halvings:
-        return options.path_nodes
-    half = (PATH_NODES + 1) // 2
-    known = _typical_errors.setdefault(model.frozen, {})
-    if output not in known:
-        spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
-        windows, start = spread_windows(model, TYPICAL_WINDOWS), scaled_baselines(model)[0]
-        walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, half, half, halvings=0)
-        found = walk.explain(np.inf)
-        known[output] = float(np.median(np.where(found.within(np.inf), found.error, np.inf)) / spread)
-    return half if known[output] <= options.tolerance else PATH_NODES
 
 
 def sum_groups(contributions: Array, groups: Iterable[Sequence[int]]) -> Array:

@@ -182,11 +182,11 @@ def _compare(
 
     def explain(windows: Array, baseline: Array) -> tuple[Explanation, Explanation]:
         start = Baseline("instance", instance=baseline)
-        mine = explain_windows(model, model.to_model_units(windows), outputs[0], start, options)
+        mine = explain_windows(model, model.to_model_units(windows), outputs[0], start, options, "features")
         pause()
         if against is model:
             return mine, mine
-        return mine, explain_windows(against, against.to_model_units(windows), outputs[1], start, options)
+        return mine, explain_windows(against, against.to_model_units(windows), outputs[1], start, options, "features")
 
     both = np.stack([low, high])
     of_data = explain(both[1:], low)

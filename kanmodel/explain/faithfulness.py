@@ -59,8 +59,8 @@ def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agree
     several = ReferenceBaselines(min(N_BASELINES, len(windows)))
     explanations = {
         "mean": importance.explanation,
-        "zero": explain_windows(model, windows, output, Baseline("zero")),
-        "reference": explain_windows(model, windows, output, several),
+        "zero": explain_windows(model, windows, output, Baseline("zero"), detail="features"),
+        "reference": explain_windows(model, windows, output, several, detail="features"),
     }
     kinds: tuple[ComparedBaseline, ...] = ("mean", "zero", "reference")
     sizes = {kind: np.abs(explanations[kind].contributions).mean(axis=0) for kind in kinds}
@@ -117,7 +117,9 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
             infidelity = float(np.square(errors).mean())
         return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
 
-    ledger = explain_windows(model, windows, output).contributions / (spread * model.scaling.output_scale[output])
+    ledger = explain_windows(model, windows, output, detail="features").contributions / (
+        spread * model.scaling.output_scale[output]
+    )
     with torch.enable_grad():
         points = windows.clone().requires_grad_()
         (slopes,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)

@@ -60,8 +60,7 @@ def profile_nodes(model: LoadedModel) -> Profiles:
         return _integrate(model, part_ends(parts, start, windows), scale)
 
     batch = paths_per_pass(model.config, N_NODES)
-    parts, found = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
-    whole = found.total(parts)
+    _, _, whole = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
     total = magnitude.sum(axis=1, keepdims=True)
@@ -96,10 +95,10 @@ def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Ar
     values = values.detach().double().view(n, N_NODES, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
-    errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
+    errors, rate = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
     passed = PassedNodes.of(points, trace, (n, N_NODES))
     move, _ = measure_moves(model.frozen, model.node_ranges, rule.nodes, passed)
-    return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), divide_at=np.full(n, 0.5))
+    return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
 
 
 def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def _explain(plan: Plan, windows: Array, first: int) -> Iterator[tuple[int, Expl
     """Explains windows together, or if that fails one by one; yields each result with its first window's number."""
     result: Explanation | KanscopeError
     try:
-        result = plan.model.explain(windows, plan.model.outputs[plan.output], effects=plan.effects)
+        result = plan.model.explain(windows, plan.model.outputs[plan.output], effects=plan.effects, detail="features")
     except (DataError, NonFiniteError) as error:
         result = error
     if isinstance(result, Explanation) or len(windows) == 1:

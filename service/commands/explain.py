@@ -103,7 +103,7 @@ def explain(
         number = last if window is None else window
         if number > last:
             raise UnknownNameError(f"there is no reference window {number}; the windows are 0 to {last}")
-        explained = model.explain(model.reference.windows[number], output_name, effects=effects)
+        explained = model.explain(model.reference.windows[number], output_name, effects=effects, detail="features")
         times, targets = model.reference.times, model.reference.targets
         time = None if times is None else times[number]
         target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.explain.attribution import LedgerOptions
+from kanmodel.explain.attribution import USUAL_NODES
 from kanmodel.explain.comparison import Comparison
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
@@ -108,4 +108,4 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
     # The path nodes of three ledgers per model, without bisection; held: two contributions of each feature and window.
     n_models = 1 if other.model is served.model else 2
     n_bytes = 2 * len(windows) * len(names) * 2 * HELD_NUMBER_BYTES + 2 * int(windows.nbytes)
-    return Plan(3 * n_models * len(windows) * LedgerOptions.path_nodes, n_bytes, find)
+    return Plan(3 * n_models * len(windows) * USUAL_NODES, n_bytes, find)

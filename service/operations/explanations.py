@@ -106,9 +106,12 @@ class Explanation(TypedDict):
     """In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."""
     residual: float
     """Largest deviation of a layer's sum from F(x) - F(x0), or of a KAN node from in = out (Captum: convergence
-    delta)."""
+    delta); only with detail `flow` there are other layers than the input."""
     error: float
-    """Largest estimated error of any contribution of this explanation; not below the residual."""
+    """Largest estimated error of any contribution of `detail`; not below the residual."""
+    detail: Detail
+    """The contributions on whose errors `error` and `converged` stand: as requested, and `steps` at least where there
+    are `segments`."""
     tolerance: Annotated[float, about("The bound on residual and error, in the target's unit.")]
     converged: bool
     """Whether both are within the tolerance, and no node of the network jumps between two neighbouring points of the
@@ -139,6 +142,7 @@ def describe_explanation(explained: attribution.Explanation, detail: Detail, fir
             "contributions": name(explained.contributions[window].tolist()),
             "residual": float(explained.residual[window]),
             "error": float(explained.error[window]),
+            "detail": explained.detail,
             "tolerance": explained.tolerance,
             "converged": bool(explained.converged[window]),
             "path_nodes": int(explained.path_nodes[window]),
@@ -227,7 +231,7 @@ class ExplainQuestion:
     def refuse_costly(self, max_path_nodes: int) -> None:
         """Raises `DataError` if it takes more path nodes without bisection, plus forecasts for effects."""
         n_baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        n_nodes = self.total * n_baselines * (self.options.path_nodes + 2 * self.n_parts)
+        n_nodes = self.total * n_baselines * (attribution.USUAL_NODES + 2 * self.n_parts)
         if n_nodes > max_path_nodes:
             reason = f"would take {n_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
             others = ", or leave out effects" if self.effects else ""
@@ -290,7 +294,7 @@ def explain_part(
     """
     model, n_outputs = question.served.model, len(question.outputs)
     windows = question.windows[first : first + PART_WINDOWS]
-    asked: dict[str, Any] = {name: getattr(question, name) for name in ("baseline", "groups", "segments")}
+    asked: dict[str, Any] = {name: getattr(question, name) for name in ("baseline", "groups", "segments", "detail")}
     asked["effects"] = "steps" if question.effects and question.detail != "features" else question.effects
     by_output: list[Iterator[Explanation]] = []
 

@@ -49,7 +49,9 @@ def choose(model: LoadedModel, number: int) -> Asked:
         verb, expected = "predict", model.predict(windows)
     else:
         verb, options = "explain", LedgerOptions(tolerance=1.0)  # evaluated in one pass, as there are many
-        expected = explain_windows(model, model.to_model_units(windows), 0, options=options).contributions
+        expected = explain_windows(
+            model, model.to_model_units(windows), 0, options=options, detail="features"
+        ).contributions
         body |= {"output": model.config.outputs[0], "tolerance": options.tolerance}
     content = json.dumps(body).encode()
     headers = ("Content-Type: application/json", f"Content-Length: {len(content)}")

@@ -84,7 +84,7 @@ def choose(models: dict[str, LoadedModel], client: int, turn: int) -> Asked:
     expected: tuple[Array, ...] = (model.predict(windows),)
     if verb != "predict":
         last = len(model.config.outputs) - 1
-        expected += (explain_windows(model, model.to_model_units(windows), last).contributions,)
+        expected += (explain_windows(model, model.to_model_units(windows), last, detail="features").contributions,)
     return Asked(name, model.config.outputs[-1], verb, windows, expected, 1e-6 * model.output_std)
 
 

@@ -1,22 +1,21 @@
-"""Adaptive bisection of integration paths.
+"""Adaptive integration paths: more nodes where these gain digits, bisection where they do not.
 
-Along most paths a network is smooth, and one rule of 17 nodes is enough. But an LSTM may switch from one state to
-another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections. Contributions are
-integrals: those of the parts of a path add up to its own.
+Along most paths a network is smooth, and every doubling of a rule's nodes gains several digits. But an LSTM may switch
+from one state to another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections.
+Contributions are integrals: those of the parts of a path add up to its own. So each path starts with few nodes. Those
+between them are added as long as the rate of convergence promises the tolerance; a part for which it does not is
+divided.
 
-A part of a path is divided where one of three measures is too large: the residual, which is the deviation of layers
-from completeness, and of nodes from conservation; the largest estimated error of any entry, since errors of opposite
-sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring points.
+A part is not accurate enough while one of three measures is too large: the residual, which is the deviation of layers
+from completeness, and of nodes from conservation; the largest estimated error of any entry that is asked for, since
+errors of opposite sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring
+points.
 
 An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. A
 bump of an edge's function may lie there: all values are the same with and without it. But these functions are known,
 and take one number each, so they are evaluated between the points as well, and what they do there counts as an error
 too. The position of a kink of an activation, such as relu's, is known as well: a part that crosses one is divided
-there, and a rule converges fast on both sides; others are divided in the middle.
-
-The rules are nested, so a path starts with few nodes, and the nodes between them are added where its error requires
-it. Most paths are smooth, and every doubling of the nodes gains several digits; a path, or a part of one, that doubling
-would not bring within the tolerance is bisected instead.
+there, and a rule converges fast on both sides; others are divided where the gradients change most.
 """
 
 from __future__ import annotations
@@ -32,7 +31,16 @@ from torch import Tensor
 from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.explain.paths import path
-from kanmodel.explain.paths.path import Contributions, PassedNodes, PathSamples, concatenate, map_arrays, paused, take
+from kanmodel.explain.paths.path import (
+    Contributions,
+    Detail,
+    PassedNodes,
+    PathSamples,
+    concatenate,
+    map_arrays,
+    paused,
+    take,
+)
 from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, interpolation, nested_clenshaw_curtis
 from kanmodel.network.bounds import Intervals, NodeRanges
 from kanmodel.network.chain import FrozenNetwork, Network
@@ -40,9 +48,13 @@ from kanmodel.network.layer import InputTransform, KANLayer
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 BATCH = 64  # paths that are bisected together
+MAX_NODES = 65  # of a rule, unless it starts with more
 MAX_PARTS = 64  # a path with this many parts is not bisected further
 MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
+SLOWEST_RATE = 0.7  # of convergence without a kink: what few nodes show is often too slow
+KINK_RATE = 0.5  # across a kink it is at least this
 MIDDLE = 0.5
+LEAST_PART = 0.1  # of a part, on either side of where it is divided, except at a kink
 MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of interpolation
 AT_ONCE = 1_000_000  # values of edges between points
 FINER = 8  # intervals in each between two points at whose ends functions are evaluated
@@ -74,6 +86,7 @@ class Integrals(NamedTuple, Generic[Values]):
     residual: Array  # largest deviation of the sums, (n,)
     move: Array  # the largest of any node between neighbouring points, in widths of its usual interval, (n,)
     n_nodes: NDArray[np.int64]  # of the rule, (n,)
+    rate: Array  # by which the last doubling of the nodes has reduced the errors, (n,)
     divide_at: Array  # where to divide each part if necessary, from 0 to 1, (n,)
 
     @property
@@ -85,22 +98,21 @@ class Integrals(NamedTuple, Generic[Values]):
         """Whether the error is within the tolerance and no move is too large, (n,)."""
         return (self.error <= tolerance) & (self.move <= MAX_MOVE)
 
-    def total(self, parts: Parts) -> Integrals[Values]:
+    def total(self, parts: Parts, n_nodes: NDArray[np.int64]) -> Integrals[Values]:
         """Over whole paths: sums of values, of errors and residuals by magnitude, and the largest move."""
-        n = int(parts.path.max()) + 1
+        n = len(n_nodes)
         if n == len(parts.path):  # every part is a whole path
             return self
-        move, n_nodes = np.zeros(n), np.ones(n, dtype=np.int64)
+        move = np.zeros(n)
         np.maximum.at(move, parts.path, self.move)
-        np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # adjacent parts share a node
         added = map_arrays(lambda values: add_parts(values, parts), (self.values, self.errors, self.residual))
-        return Integrals(*added, move, n_nodes, divide_at=np.full(n, MIDDLE))
+        return Integrals(*added, move, n_nodes, rate=np.ones(n), divide_at=np.full(n, MIDDLE))
 
 
 def bisect(
     n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
-) -> tuple[Parts, Integrals[Values]]:
-    """Integrates along n paths, bisecting parts until each path is within the tolerance or the limit is reached.
+) -> tuple[Parts, Integrals[Values], Integrals[Values]]:
+    """Integrates along n paths, bisecting parts until each path is within the tolerance or a limit is reached.
 
     Args:
         n: number of paths.
@@ -110,7 +122,8 @@ def bisect(
         halvings: most bisections of a part.
 
     Returns:
-        The parts, at least one per path, and the integrals over each.
+        The parts, at least one per path, the integrals over each, and those over the whole paths, with all the points
+        that were evaluated as their nodes.
     """
 
     def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
@@ -119,6 +132,7 @@ def bisect(
 
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
     found = integrate_all(parts, np.full(n, tolerance))
+    n_nodes = found.n_nodes.copy()
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
@@ -128,8 +142,9 @@ def bisect(
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
         added = integrate_all(halves, share)
+        np.add.at(n_nodes, halves.path, added.n_nodes)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
-    return parts, found
+    return parts, found, found.total(parts, n_nodes)
 
 
 def add_parts(values: Array, parts: Parts) -> Array:
@@ -178,16 +193,16 @@ class Walk(NamedTuple):
     start: Tensor  # the start of all paths, (lookback, n_features)
     output: int
     spread: float  # standard deviation of the output on the reference windows, model units
-    n_nodes: int  # of the rule for each part
-    first_nodes: int  # of the rule that a part starts with: as many, or those of a coarser rule inside it
-    halvings: int  # most bisections of a part; before a part is bisected, twice as many nodes may be tried
+    detail: Detail  # of the contributions whose errors count
+    n_nodes: int  # of the rule that a part starts with
+    halvings: int  # most bisections of a part; without any, it has just those nodes
 
     def explain(self, tolerance: float) -> Integrals[Contributions]:
         """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
         network = self.network.network
-        batch = path.paths_per_pass(network.config, self.first_nodes)
-        parts, found = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
-        whole, first, start = found.total(parts), parts.low == 0, np.zeros(len(self.windows))
+        batch = path.paths_per_pass(network.config, self.n_nodes)
+        parts, found, whole = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
+        first, start = parts.low == 0, np.zeros(len(self.windows))
         start[parts.path[first]] = found.values.start[first]
         contributions, residual = whole.values._replace(start=start), whole.residual
         if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
@@ -198,41 +213,46 @@ class Walk(NamedTuple):
     @torch.inference_mode()
     def _integrate_parts(self, parts: Parts, accepted: Array) -> Integrals[Contributions]:
         ends = part_ends(parts, self.start, self.windows)
-        return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.first_nodes).nodes), accepted)
+        return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.n_nodes).nodes), accepted)
 
     def _sample(self, ends: PartEnds, nodes: Array) -> PathSamples:
-        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.output)
+        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.output, self.detail)
 
     def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
-        """Integrals over parts, with twice as many nodes if that is likely to reach the accepted error (n,) of each."""
-        n_nodes = samples.outputs.shape[1]
-        found, rate = self._integrate(ends, samples)
-        error, is_dense = found.error, found.move <= MAX_MOVE
-        open_ = ~((error <= accepted) & is_dense)
-        if n_nodes >= self.n_nodes:
-            open_ &= is_dense & (error * rate <= accepted)
-        if n_nodes >= (2 * self.n_nodes - 1 if self.halvings else self.n_nodes) or not open_.any():
-            return found
-        some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
-        between = self._sample(some, finer.nodes[1::2])
-        refined = self._refine(some, take(samples, open_).interleave(between), accepted[open_])
-        return path.merge_rows(open_, refined, take(found, ~open_))
+        """Integrals over parts, with more nodes for those in which they promise the accepted error (n,) of each.
 
-    def _integrate(self, ends: PartEnds, samples: PathSamples) -> tuple[Integrals[Contributions], Array]:
-        """Integrals over n parts, and the factor by which doubling the nodes would change their errors, (n,)."""
+        If the convergence is geometric, each doubling of the nodes squares the rate of the one before.
+        """
+        found, n_nodes = self._integrate(ends, samples), samples.outputs.shape[1]
+        doublings = max(((MAX_NODES - 1) // (n_nodes - 1)).bit_length() - 1, 0) if self.halvings else 0
+        promised = found.error * found.rate ** (2 ** (doublings + 1) - 2) <= accepted
+        some = promised & (found.move <= MAX_MOVE * 2**doublings) & ~found.within(accepted)
+        if not doublings or not some.any():
+            return found
+        of_some, finer = take(ends, some), nested_clenshaw_curtis(2 * n_nodes - 1)
+        both = take(samples, some).interleave(self._sample(of_some, finer.nodes[1::2]))
+        return path.merge_rows(some, self._refine(of_some, both, accepted[some]), take(found, ~some))
+
+    def _integrate(self, ends: PartEnds, samples: PathSamples) -> Integrals[Contributions]:
+        """Integrals over n parts."""
         n, n_nodes = samples.outputs.shape
         rule, network = nested_clenshaw_curtis(n_nodes), self.network.network
-        nested = path.integrate(ends.change, samples, rule)
+        nested, gaps = path.integrate(ends.change, samples, rule)
         layers = path.list_layers(network, self.output, nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
-        arrays = [nested.steps, *(values for layer in layers for values in layer[2:5] if values is not None)]
+        arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
+        arrays += [nested.steps] if self.detail != "features" else []
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
-        errors, rate = estimate_errors(entries, residual)
+        errors, rate = estimate_errors(entries, residual if self.detail == "flow" else gaps)
         move, doubtful = measure_moves(self.network, self.ranges, rule.nodes, samples.passed)
         hidden = self._measure_hidden(samples, doubtful)
         errors, n_of_rule = np.concatenate([errors, hidden[:, None]], axis=1), np.full(n, n_nodes)
-        kinks = divide_at_kinks(network, samples.passed, rule.nodes)
-        return Integrals(take(nested, slice(n)), errors, residual[0], move, n_of_rule, kinks), rate
+        at = divide_at_kinks(network, samples.passed, rule.nodes)
+        is_smooth, steep = np.isnan(at), divide_where_steep(ends.change, samples.gradient, rule.nodes)
+        steep = np.where(move > MAX_MOVE, MIDDLE, steep)  # gradients do not show what lies between the points
+        rate = np.where(is_smooth, np.minimum(rate, SLOWEST_RATE), np.maximum(rate, KINK_RATE))
+        at = np.where(is_smooth, steep, at)
+        return Integrals(take(nested, slice(n)), errors, residual[0], move, n_of_rule, rate, at)
 
     def _measure_hidden(self, samples: PathSamples, doubtful: Tensor | None) -> Array:
         """The mean effect on the output of what the functions on edges do between the points, (n,).
@@ -247,15 +267,15 @@ class Walk(NamedTuple):
         effect = torch.zeros(n, dtype=torch.float64)
         between = torch.from_numpy(interpolation(n_points, FINER))
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
-        of_layers = samples.passed.inputs, samples.edges, samples.subnodes_gradient, self.ranges.edges, doubtful
+        of_layers = samples.passed.inputs, samples.subnodes_gradient, self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
-        for (stage, number), inputs, edges, gradient, largest, chosen in layers:
-            size = max(1, AT_ONCE // (FINER * edges[0].numel()))
+        for (stage, number), inputs, gradient, largest, chosen in layers:
+            size = max(1, AT_ONCE // (FINER * gradient[0].numel() * inputs.shape[3]))
             for paths in chosen.nonzero().flatten().split(size) if bool(chosen.any()) else ():
                 along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
                 found = self.network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
-                hidden = (found - between @ edges[paths].double().flatten(2)).abs_()
-                mean = (weights @ hidden).view(len(paths), *edges.shape[2:]).sum(dim=3)  # (n_paths, rows, n_subnodes)
+                hidden = (found - between @ found[:, ::FINER]).abs_()
+                mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
                 slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
                 effect[paths] += (mean * slope).sum(dim=(1, 2))
         return effect.numpy()
@@ -340,12 +360,23 @@ def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
     return bound
 
 
+def divide_where_steep(change: Tensor, gradient: Tensor, nodes: Array) -> Array:
+    """Where to divide each part of a path, 0 to 1, (n,): where what the features contribute changes most.
+
+    `change` and `gradient` are as in `integrate`, `nodes` as in `divide_at_kinks`.
+    """
+    moves = (gradient.diff(dim=1).abs_().flatten(2).double() @ change.abs().flatten(1)[..., None]).squeeze(2).numpy()
+    widest = (moves * np.diff(nodes)).argmax(axis=1)
+    at: Array = np.clip((nodes[1:] + nodes[:-1])[widest] / 2, LEAST_PART, 1 - LEAST_PART)
+    return at
+
+
 def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
-    """Where to divide each part of a path, 0 to 1, (n,): at the kink nearest to its middle, or else in the middle.
+    """Where to divide each part of a path, 0 to 1, (n,): at the kink nearest to its middle; NaN if there is none.
 
     `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
-    at, farthest = np.full(len(passed.readout), MIDDLE), np.full(len(passed.readout), MIDDLE - MARGIN)
+    at, farthest = np.full(len(passed.readout), np.nan), np.full(len(passed.readout), MIDDLE - MARGIN)
     for values in _arguments_of_kinks(network, passed):
         low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
         before, after = values[:, :-1], values[:, 1:]

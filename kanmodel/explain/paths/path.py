@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kanmodel.computing import pause
 from kanmodel.data import Array
-from kanmodel.explain.paths.quadrature import Quadrature
+from kanmodel.explain.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig
 from kanmodel.network.graph import GraphNetwork, GraphTrace, flat
@@ -25,6 +25,8 @@ from kanmodel.network.recurrent import RecurrentTrace, count_gates
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 Nested = TypeVar("Nested")
+Detail = Literal["features", "steps", "flow"]
+"""What a ledger lists: contributions of features, of their steps too, or of all nodes and edges as well."""
 
 
 def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
@@ -155,7 +157,7 @@ class PathSamples(NamedTuple):
     gradient: Tensor  # by the features, (n, n_points, lookback, n_features)
     readout_gradient: Tensor  # by what the head sees, (n, n_points, n_units)
     logits_gradient: Tensor  # by the last layer's nodes, (n, n_points, n_outputs)
-    edges: tuple[Tensor, ...]  # what each edge of a KAN layer adds, front first, (n, n_points, rows, n_subnodes, n_in)
+    edges: tuple[Tensor, ...] | None  # of the flow, by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
     subnodes_gradient: tuple[Tensor, ...]  # by the sub-nodes of each layer, (n, n_points, rows, n_subnodes)
     passed: PassedNodes
 
@@ -171,14 +173,17 @@ class PathSamples(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts."""
+    """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts.
+
+    The last three are of the flow; without it they are None.
+    """
 
     start: Array  # F(start), (n,)
     change: Array  # F(end) - F(start), (n,)
     steps: Array  # of each feature at each step, (n, lookback, n_features)
-    readout: Array  # of the input of the head, (n, n_units)
-    logits: Array  # of the last layer's nodes, before an output function, (n, n_outputs)
-    edges: tuple[Array, ...]  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
+    readout: Array | None  # of the input of the head, (n, n_units)
+    logits: Array | None  # of the last layer's nodes, before an output function, (n, n_outputs)
+    edges: tuple[Array, ...] | None  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
 
 
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
@@ -197,7 +202,9 @@ def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
     return torch.lerp(starts[:, None], ends[:, None], torch.from_numpy(nodes).to(ends.dtype)[:, None, None])
 
 
-def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int) -> PathSamples:
+def sample_path(
+    network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int, detail: Detail
+) -> PathSamples:
     """A forward and a backward pass for one output over all points of paths, which are as in `points_along`."""
     with torch.inference_mode(False), torch.enable_grad():
         batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
@@ -210,33 +217,36 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Arr
     by_values, gradients = gradients[: len(values)], gradients[len(values) :]
     by_readout = flat(by_values[0]) if len(values) == 1 else torch.cat([by_logits[:, :0], *map(flat, by_values)], dim=1)
     of_points, of_readout, of_logits = (by_path(each, paths) for each in (of_batch, by_readout, by_logits))
-    edges = tuple(by_path(layer.edges, paths, -1) for layer in layers)
+    edges = tuple(by_path(layer.edges, paths, -1) for layer in layers) if detail == "flow" else None
     of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients)
     passed = PassedNodes.of(batch, trace, paths)
     return PathSamples(by_path(outputs, paths), of_points, of_readout, of_logits, edges, of_subnodes, passed)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
-def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> Contributions:
+def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[Contributions, Array]:
     """Contributions of 3 n paths in float64: of all by the finest of the three rules, then by each coarser one.
 
-    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
+    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule. With them
+    come the errors of the rules that are known from the outputs at the nodes, (3, n), see `measure_gaps`.
     """
     n, outputs = len(change), samples.outputs.double().numpy()
-    gradients = rule.weights @ samples.gradient.flatten(2).double().numpy()  # (n, 3, lookback * n_features)
-    steps = change.double().numpy()[:, None] * gradients.reshape(n, 3, *change.shape[1:])
-    readout, logits = samples.passed.readout.double().numpy(), samples.passed.head[-1].squeeze(2).double().numpy()
-    of_nodes = [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
-    of_readout, of_logits, *of_subnodes = _adjoints(rule, of_nodes)
-    by_rule = (
-        np.repeat(outputs[:, :1], 3, axis=1),  # by any rule
-        np.repeat(outputs[:, -1:] - outputs[:, :1], 3, axis=1),
-        steps,
-        (of_readout * readout[:, None]).sum(axis=2),
-        (of_logits * logits[:, None]).sum(axis=2),
-        tuple(map(_integrate_edges, of_subnodes, samples.edges)),
-    )
-    return Contributions._make(map_arrays(lambda values: values.swapaxes(0, 1).reshape(-1, *values.shape[2:]), by_rule))
+    gradient, moved = samples.gradient.flatten(2).double().numpy(), change.double().numpy()
+    gradients = rule.weights @ gradient  # (n, 3, lookback * n_features)
+    steps = moved[:, None] * gradients.reshape(n, 3, *change.shape[1:])
+    gaps = measure_gaps(outputs, (gradient @ moved.reshape(n, -1, 1)).squeeze(2))
+    of_readout = of_logits = of_edges = None
+    if samples.edges is not None:
+        readout, logits = samples.passed.readout.double().numpy(), samples.passed.head[-1].squeeze(2).double().numpy()
+        of_nodes = [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
+        by_readout, by_logits, *by_subnodes = _adjoints(rule, of_nodes)
+        of_readout, of_logits = ((by_readout * readout[:, None]).sum(axis=2), (by_logits * logits[:, None]).sum(axis=2))
+        of_edges = tuple(map(_integrate_edges, by_subnodes, samples.edges))
+    ends = outputs[:, :1], outputs[:, -1:] - outputs[:, :1]
+    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_readout, of_logits, of_edges)
+    return Contributions._make(
+        map_arrays(lambda values: values.swapaxes(0, 1).reshape(-1, *values.shape[2:]), by_rule)
+    ), gaps
 
 
 def _adjoints(rule: Quadrature, gradients: Sequence[Tensor]) -> list[Array]:
@@ -276,23 +286,25 @@ class LedgerLayer(NamedTuple):
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
     """The layers in the order input, front, readout (lstm, gru or cell), head, output, linear in the contributions.
 
-    Each node's contribution is the sum over its steps or over the edges into it.
+    Each node's contribution is the sum over its steps or over the edges into it. Without the flow there are only the
+    input and the output.
     """
-    config, edges = network.config, contributions.edges
+    config, edges, depth = network.config, contributions.edges, len(network.config.head)
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
+    outputs = np.zeros((len(contributions.change), len(config.outputs)))
+    outputs[:, output] = contributions.change
+    if edges is None:
+        return layers[0], LedgerLayer("output", depth, outputs, None)
     if isinstance(network, GraphNetwork):
         layers += _list_cuts(network, contributions)
     if config.front:
         layers += _list_stage("front", config.front, edges[: len(config.front)])
     if config.readout_stage is not None:
         layers.append(LedgerLayer(config.readout_stage, 0, contributions.readout, None))
-    depth = len(config.head)
     if not config.graph:
         layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
     if config.output_function is not None:
         layers.append(LedgerLayer("head", depth, contributions.logits, None))
-    outputs = np.zeros((len(contributions.change), len(config.outputs)))
-    outputs[:, output] = contributions.change
     return (*layers, LedgerLayer("output", depth, outputs, None))
 
 
@@ -326,7 +338,8 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
 
 def _list_cuts(network: GraphNetwork, contributions: Contributions) -> Iterator[LedgerLayer]:
     """The layers at the cuts of a graph, whose leaf's contributions are summed over its rows and steps."""
-    config, values = network.config, contributions.readout
+    config, values, leaving = network.config, contributions.readout, contributions.edges
+    assert values is not None and leaving is not None
     n, at = len(values), 0
 
     def take_next(node: int) -> Array:
@@ -344,7 +357,7 @@ def _list_cuts(network: GraphNetwork, contributions: Contributions) -> Iterator[
         around = np.zeros((n, len(sources)))
         for node, source in cut.around.items():
             around[:, sources.index(source)] += take_next(node).sum(axis=1)
-        edges = contributions.edges[cut.layer] if is_layer else None
+        edges = leaving[cut.layer] if is_layer else None
         yield LedgerLayer(cut.stage, cut.layer, nodes, edges, around if sources else None, sources)
 
 

@@ -2,7 +2,9 @@
 
 Every other node is a node of the rule of half as many intervals, so the same evaluations also give the results of
 coarser rules, and from their differences an estimate of the error. Sources: Trefethen 2000, "Spectral Methods in
-MATLAB", chapters 6 and 12; for the estimate, Laurie 1983, "Sharper error estimates in adaptive quadrature", BIT 23.
+MATLAB", chapters 6 and 12; for the estimate, Laurie 1983, "Sharper error estimates in adaptive quadrature", BIT 23:
+the difference of the last two rules, scaled by the decay of the error. That decay is measured and not assumed here,
+since the error of some sums is known.
 """
 
 from __future__ import annotations
@@ -11,11 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.polynomial.chebyshev import chebint, chebvander
 
 from kanmodel.data import Array
 
-LEAST_RATE = 0.1  # bisection is never assumed to gain more than a digit
+LEAST_RATE = 0.01  # doubling the nodes is never assumed to gain more than two digits
 LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the error of the fine one
+MARGIN = 1.3  # the decay of one entry's error differs from that of the known errors
+POWER = 3  # of the decrease of the differences, the least rate
+VISIBLE = 0.01  # weight of the entries' own differences in the decay, which alone count where no error is known
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,13 @@ class Quadrature:
         """(n_rules n, n), of several rules: (adjoints @ u) @ v integrates u v', from values of u and v at the nodes."""
         products = self.weights[..., None] * self.derivative
         return products.swapaxes(1, 2).reshape(-1, len(self.nodes))
+
+    @cached_property
+    def antiderivative(self) -> Array:
+        """(n, n), of one rule; times a function's values at the nodes, its integral from 0 to each of them."""
+        x, n = 2 * self.nodes - 1, len(self.nodes)
+        matrix: Array = chebvander(x, n) @ chebint(np.eye(n), lbnd=-1) @ np.linalg.inv(chebvander(x, n - 1)) / 2
+        return matrix
 
 
 @lru_cache
@@ -82,22 +95,43 @@ def interpolation(n: int, factor: int) -> Array:
     return matrix
 
 
-def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
+def measure_gaps(values: Array, slopes: Array) -> Array:
+    """Known errors of three nested rules, the finest first, (3, n), from a function and its derivative at the nodes.
+
+    The integral of the derivative from the first node to each other one is known, so this is the root mean square of
+    the errors of these; values and slopes are (n, n_nodes).
+    """
+    gaps = []
+    for every in (1, 2, 4):
+        at, slope = values[:, ::every], slopes[:, ::every]
+        off = slope @ clenshaw_curtis(at.shape[1]).antiderivative.T - (at - at[:, :1])
+        gaps.append(np.sqrt(np.square(off).mean(axis=1)))
+    return np.array(gaps)
+
+
+def estimate_errors(entries: Array, gaps: Array) -> tuple[Array, Array]:
     """Errors of the finest of three nested rules, (n, n_entries), and the rate of convergence, (n,).
 
-    |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate, by which
-    halving the intervals would reduce it once more, `LEAST_RATE` to 1. It is measured by the decrease of the rules'
-    differences, and by that of the residual; the slower counts, and 1 where the coarser rules do not differ.
+    |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate at which
+    doubling the nodes has reduced the known errors, `LEAST_RATE` to 1. Entries may converge more slowly than sums in
+    which they cancel, so the rate is not below a `POWER` of the decrease of the rules' differences. The differences of
+    a geometric decay decrease by the square from one doubling to the next; what does not decay keeps a rate of 1.
 
     Two rules may agree by chance while both are wrong, where a steep part lies just so between their nodes. So the
     error of the fine rule is at least a small share of the difference between the two coarser ones.
 
     Args:
         entries: results of each rule, (3, n, n_entries), the finest first.
-        residual: the known error of a sum of entries, for each rule, (3, n).
+        gaps: known errors of each rule, (3, n), such as those of sums of entries.
     """
     differences = np.abs(entries[:-1] - entries[1:])
-    after, before = np.array([differences.max(axis=2), residual[:2]]).swapaxes(0, 1)  # (2, n) each
-    rates = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    rate: Array = np.minimum(np.maximum(rates.max(axis=0), LEAST_RATE), 1.0)
-    return np.maximum(differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate
+    after, before = differences.max(axis=2)
+    known, own = _ratio(gaps[0] + VISIBLE * after, gaps[1] + VISIBLE * before), _ratio(after, before) ** POWER
+    rate: Array = np.maximum(np.maximum(known, own), LEAST_RATE)
+    return np.maximum(MARGIN * differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate
+
+
+def _ratio(after: Array, before: Array) -> Array:
+    """after / before, up to 1; and 1 where there was nothing before."""
+    ratio: Array = np.divide(after, before, out=np.ones_like(after), where=before > after)
+    return ratio

@@ -74,6 +74,7 @@ class Found:
         error: the largest error over features and steps, in tolerances.
         stated: the error that it states, in tolerances.
         magnitude: sum of the magnitudes of its entries, in tolerances.
+        nodes: the points at which its path was evaluated.
     """
 
     jump: Jump
@@ -81,6 +82,7 @@ class Found:
     error: float
     stated: float
     magnitude: float
+    nodes: int
 
 
 class Search:
@@ -132,9 +134,8 @@ class Search:
             if error > SUSPECT:
                 error = np.abs(steps - self.integrate(end, FINER * PANELS)).max()
             stated = float(explained.error[number] / explained.tolerance)
-            found.append(
-                Found(jump, bool(explained.converged[number]), float(error), stated, float(np.abs(steps).sum()))
-            )
+            judged = (bool(explained.converged[number]), float(error), stated, float(np.abs(steps).sum()))
+            found.append(Found(jump, *judged, int(explained.path_nodes[number])))
         return found
 
     def integrate(self, end: torch.Tensor, panels: int) -> Array:
@@ -219,22 +220,24 @@ def main() -> None:
     share = -(-chosen.random // len(models))
 
     heads = ["model", "windows", "converged", *(f"off by > {limit}" for limit in LIMITS), "more than stated + 1"]
-    heads += ["worst", "after the climb", "stated there", "its part of all magnitudes"]
+    heads += ["worst", "after the climb", "stated there", "its part of all magnitudes", "mean nodes", "most nodes"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, model in models.items():
         search = Search(model, chosen.seed, SMALLEST_OF_HOSTILE if name in hostile else SMALLEST)
         judged: list[Found] = []
         for first in range(0, share, BATCH):
             judged += search.judge([search.draw() for _ in range(min(BATCH, share - first))])
+        nodes = [one.nodes for one in judged]
+        counts = f"{np.mean(nodes):.0f} | {max(nodes)}"
         converged = sorted((one for one in judged if one.converged), key=lambda one: -one.error)
         if not converged:
-            print(f"| {name} | {len(judged)} | 0 |{' - |' * (len(heads) - 3)}", flush=True)
+            print(f"| {name} | {len(judged)} | 0 |{' - |' * (len(heads) - 5)} {counts} |", flush=True)
             continue
         off = [sum(one.error > limit for one in converged) for limit in LIMITS]
         missed = sum(one.error > one.stated + MISSED for one in converged)
         top = max(search.climb(converged[: chosen.climb], chosen.steps), key=lambda one: one.error)
         cells = [name, len(judged), len(converged), *off, missed, f"{converged[0].error:.2g}"]
-        cells += [f"{top.error:.2g}", f"{top.stated:.2g}", f"{top.error / top.magnitude:.1g}"]
+        cells += [f"{top.error:.2g}", f"{top.stated:.2g}", f"{top.error / top.magnitude:.1g}", counts]
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

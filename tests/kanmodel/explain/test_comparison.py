@@ -76,7 +76,9 @@ def test_one_model_differs_by_the_data_alone(seed, other_seed):
     x, y = make_windows(MODEL, 1, seed)[0], make_windows(MODEL, 1, other_seed)[0]
     found = compare(MODEL, x, MODEL, y, 1)
     assert not found.model.any() and found.model_total == 0
-    ledger = explain_windows(MODEL, MODEL.to_model_units(x[None]), 1, Baseline("instance", instance=y))
+    ledger = explain_windows(
+        MODEL, MODEL.to_model_units(x[None]), 1, Baseline("instance", instance=y), detail="features"
+    )
     assert found.data == pytest.approx(ledger.contributions[0], abs=2 * ledger.tolerance)
 
 

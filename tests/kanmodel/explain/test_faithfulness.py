@@ -82,7 +82,9 @@ def test_curves_by_hand(shape):
     model = make_model(shape, n_features=3, lookback=3, n_reference=20)
     row = by_method(model)["ledger"]
     windows = model.scaling.features_to_original(model.reference.windows)
-    order = np.argsort(-np.abs(explain_windows(model, model.reference.windows, 0).contributions), axis=1)
+    order = np.argsort(
+        -np.abs(explain_windows(model, model.reference.windows, 0, detail="features").contributions), axis=1
+    )
 
     def distance(gone):
         changed = windows.copy()
@@ -113,8 +115,8 @@ def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():
     shares = {}
     for kind, ledger in {
         "mean": explain_windows(model, windows, 0),
-        "zero": explain_windows(model, windows, 0, Baseline("zero")),
-        "reference": explain_windows(model, windows, 0, ReferenceBaselines(16)),
+        "zero": explain_windows(model, windows, 0, Baseline("zero"), detail="features"),
+        "reference": explain_windows(model, windows, 0, ReferenceBaselines(16), detail="features"),
     }.items():
         sizes = np.abs(ledger.contributions).mean(axis=0)
         shares[kind] = sizes / sizes.sum()

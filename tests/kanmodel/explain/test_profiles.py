@@ -51,14 +51,14 @@ STEEP = pytest.mark.thorough("4,000 points of a front, which take 3 s")
     ("shape", "factor"), [("lstm", 1), ("lstm", 6), pytest.param("front", 3, marks=STEEP), ("head", 1)]
 )
 def test_shares_are_within_their_errors(shape, factor):
-    """Each share is within 3 stated errors of that with 4,000 points, and no error exceeds half a percent."""
+    """Each share is within 3 stated errors of that with 4,000 points, and no error exceeds one percent."""
     model = steeper(shape, factor)
     found, exact = profile_nodes(model), midpoint_shares(model)
     assert found.shares.keys() == found.errors.keys() == exact.keys()
     for place, shares in exact.items():
         off = np.abs(found.shares[place] - shares).max(axis=1)
         assert (off <= 3 * found.errors[place] + 1e-4).all()
-        assert (found.errors[place] <= 5e-3).all()
+        assert (found.errors[place] <= 1e-2).all()
 
 
 def test_a_large_model_is_profiled_on_fewer_windows():

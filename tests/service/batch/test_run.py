@@ -72,7 +72,7 @@ def expected(rows: pl.DataFrame, model: LoadedModel = MODEL, output: int = 0) ->
     names, lookback = list(model.config.feature_names), model.config.lookback
     ends = np.arange(lookback - 1, len(rows))
     windows = take_windows(rows.select(names).to_numpy(), ends, lookback)
-    ledger = explain_windows(model, model.to_model_units(windows), output)
+    ledger = explain_windows(model, model.to_model_units(windows), output, detail="features")
     return pl.DataFrame(
         {
             "window": ends,

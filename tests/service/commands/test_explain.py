@@ -19,13 +19,13 @@ def test_a_window_is_explained(run, saved):
     file = saved(make_model("lstm", targets=("y", "z")))
     model = load_checkpoint(file)
     document = json.loads(run("explain", file, "--window", "7", "--output-name", "z+1", "--json")[1])
-    ledger = explain_windows(model, model.reference.windows[7:8], 1)
+    ledger = explain_windows(model, model.reference.windows[7:8], 1, detail="features")
     assert list(document["contributions"].values()) == pytest.approx(ledger.contributions[0].tolist())
     total = document["baseline_prediction"] + sum(document["contributions"].values())
     assert total == pytest.approx(document["prediction"], abs=document["residual"] + 1e-9)
     assert document["target"] == model.reference.targets[7, 1] and document["time"] == model.reference.times[7]
     code, out, _ = run("explain", file)
-    last = explain_windows(model, model.reference.windows[-1:], 0)
+    last = explain_windows(model, model.reference.windows[-1:], 0, detail="features")
     assert code == 0 and f"{last.predictions[0]:+.4f}" in out and f"{last.baseline_prediction:+.4f}" in out
     order = re.findall(r"│ (f\d) ", out)
     sizes = dict(zip(model.config.feature_names, np.abs(last.contributions[0]), strict=True))

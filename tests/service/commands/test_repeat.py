@@ -156,7 +156,7 @@ def test_the_receipt_has_question_and_versions(service):
         "groups": {},
         "segments": {},
         "tolerance": 0.01,
-        "path_nodes": 17,
+        "path_nodes": 9,
         "halvings": 20,
     }
     assert answer["baseline"]["seed"] == 7

@@ -213,7 +213,10 @@ def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(se
     assert {answer.status_code for answer in answers} == {200}
     expected = {checkpoint(model): model.predict(make_windows(MODEL, 3)) for model in models}
     assert {answer.json()["checkpoint"] for answer in answers} == set(expected)
-    ledgers = {checkpoint(model): explain_windows(model, model.to_model_units(WINDOWS), 0) for model in models}
+    ledgers = {
+        checkpoint(model): explain_windows(model, model.to_model_units(WINDOWS), 0, detail="features")
+        for model in models
+    }
     for body in (answer.json() for answer in answers):
         np.testing.assert_allclose(body["predictions"], expected[body["checkpoint"]], rtol=1e-12)
         if "explanations" in body:

@@ -167,7 +167,7 @@ def test_the_baseline_is_used_and_echoed(service, kind):
         ),
     }[kind]
     answer = ask(service, "front", baseline=asked)
-    ledger = explain_windows(model, model.to_model_units(make_windows(model, 2)), 0, baseline)
+    ledger = explain_windows(model, model.to_model_units(make_windows(model, 2)), 0, baseline, detail="features")
     assert answer["explanations"][0]["contributions"]["f1"] == ledger.contributions[0, 1]
     assert answer["explanations"][0]["baseline_prediction"] == ledger.baseline_prediction
     if echoed:

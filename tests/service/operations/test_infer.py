@@ -168,13 +168,14 @@ def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
 
 def test_explanations_are_those_of_the_ledger(each_service, model, windows):
     """One per window and output, by features or by steps, from the given baseline."""
-    ledgers = [explain_windows(model, model.to_model_units(windows), o, Baseline("zero")) for o in range(4)]
+    scaled = model.to_model_units(windows)
     answers = {
         detail: each_service.post(INFER, make_tensors(windows.tolist(), explain=True, detail=detail, baseline="zero"))
         for detail in ("features", "steps")
     }
     for detail, answer in answers.items():
         tensors = read(answer)
+        ledgers = [explain_windows(model, scaled, output, Baseline("zero"), detail=detail) for output in range(4)]
         name = "contributions" if detail == "features" else detail
         expected = np.stack([getattr(ledger, name) for ledger in ledgers], axis=1)
         np.testing.assert_allclose(tensors["contributions"], expected, rtol=0, atol=1e-9)

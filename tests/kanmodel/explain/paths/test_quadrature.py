@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 
-from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, interpolation, nested_clenshaw_curtis
+from kanmodel.explain.paths.quadrature import (
+    clenshaw_curtis,
+    estimate_errors,
+    interpolation,
+    measure_gaps,
+    nested_clenshaw_curtis,
+)
 
 counts = st.integers(2, 64)
 seeds = st.integers(0, 2**32 - 1)
@@ -108,6 +114,27 @@ def test_interpolates_polynomials_exactly(n, factor, seed):
     fine = clenshaw_curtis(factor * (n - 1) + 1).nodes
     np.testing.assert_allclose(found, polynomial(fine), atol=1e-11)
     np.testing.assert_array_equal(found[::factor], polynomial(clenshaw_curtis(n).nodes))
+
+
+@given(st.sampled_from([5, 9, 17, 33]), seeds)
+def test_gaps_of_polynomials(n, seed):
+    """A rule has no gap for what it integrates exactly, and the coarser rules have one for what they do not."""
+    polynomial, nodes = Polynomial(np.random.default_rng(seed).normal(size=n)), clenshaw_curtis(n).nodes
+    fine, coarse, coarsest = measure_gaps(polynomial(nodes)[None], polynomial.deriv()(nodes)[None])
+    assert fine[0] <= 1e-12 * np.abs(polynomial.coef).sum()
+    low = Polynomial(polynomial.coef[: (n + 1) // 2])
+    assert measure_gaps(low(nodes)[None], low.deriv()(nodes)[None])[1] <= 1e-12 * np.abs(low.coef).sum()
+    assert coarse[0] > fine[0] and coarsest[0] > fine[0]
+
+
+def test_the_rate_is_that_of_known_errors_or_of_the_entries():
+    """Entries fall as fast as known errors do, but not where their own differences do not fall."""
+    falling = np.array([[[1.001]], [[1.01]], [[0.5]]])
+    _, rate = estimate_errors(falling, np.array([[0.001], [0.01], [0.5]]))
+    assert rate[0] == pytest.approx(0.1, rel=0.5)
+    standing = np.array([[[1.0]], [[1.4]], [[1.0]]])
+    (error,), rate = estimate_errors(standing, np.array([[1e-9], [1.0], [1.0]]))
+    assert rate[0] == 1 and error[0] >= 0.4
 
 
 def test_rules_that_agree_by_chance():
