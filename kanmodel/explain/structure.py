@@ -21,7 +21,6 @@ from torch import Tensor
 
 from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
-from kanmodel.network.graph import GraphNetwork
 from kanmodel.network.layer import KANLayer
 
 NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "head", "output", "subnode"]
@@ -78,13 +77,26 @@ def label_of(identity: str) -> str:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
+    if network.config.graph:
+        return _reaching_features(network, output)
     edges = passing_edges(network, {key: layer.varies for key, layer in network.layers.items()})
-    if isinstance(network, GraphNetwork):
-        return network.acting_features(output, edges).tolist()
     read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
     if network.config.front:
         read = leading_nodes(network.stages["front"], "front", edges, read)[0]
     return [bool(feature) for feature in read]
+
+
+def _reaching_features(network: Network, output: int) -> list[bool]:
+    """The features of a graph that are read on a way to an output: those that make it NaN if they are NaN.
+
+    A recurrent part reads all its inputs, and a layer those with an edge that acts.
+    """
+    lookback, n = network.config.window_shape
+    windows = torch.randn(1, lookback, n, generator=torch.Generator().manual_seed(0)).repeat(n, 1, 1)
+    windows.diagonal(dim1=0, dim2=2).fill_(torch.nan)  # of window i feature i
+    outputs = network.freeze().forward(windows.to(getattr(torch, network.config.dtype)))
+    found: list[bool] = outputs[:, output].isnan().tolist()
+    return found
 
 
 def passing_edges(network: Network, edges: Kept) -> Kept:

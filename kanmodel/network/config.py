@@ -21,10 +21,11 @@ from kanmodel.data import Feature, Scaling, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
-from kanmodel.network.operations import Node, Shape, infer_shapes
+from kanmodel.network.operations import Node, Shape, infer_shapes, last_uses
 
 T = TypeVar("T")
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
+MAX_GRAPH = 1 << 25  # values of a graph for one window, with those on edges, of gates and around layers
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
 LAYER_NORM_EPS = 1e-5
 
@@ -270,6 +271,8 @@ class ModelConfig:
             if self.graph_shapes[-1] != (n_outputs,):
                 ends = f"ends in {list(self.graph_shapes[-1])}"
                 raise ConfigError(f"graph must end in {n_outputs} values, horizon x targets, but {ends}")
+            if self.graph_size > MAX_GRAPH:
+                raise ConfigError(f"graph has {self.graph_size} values with its edges and cuts, more than {MAX_GRAPH}")
             return
         for stage, layers, n_nodes in (("front", self.front, len(self.features)), ("head", self.head, self.n_readout)):
             for number, layer in enumerate(layers):
@@ -292,14 +295,19 @@ class ModelConfig:
 
     @cached_property
     def graph_size(self) -> int:
-        """Number of values that a graph computes for a window, with those on edges and of gates; 0 for a chain."""
-        shapes = self.graph_shapes if self.graph else ()
-        of_layers, of_recurrents = (
-            [prod(shapes[node.inputs[0]][:-1]) for node in self.graph if node.op == op] for op in ("layer", "recurrent")
-        )
-        edges = sum(n * of.n_in * of.n_subnodes for n, of in zip(of_layers, self.head, strict=False))
-        gates = sum(n * 5 * of.n_units for n, of in zip(of_recurrents, self.recurrents, strict=False))
-        return sum(map(prod, shapes)) + edges + gates
+        """Number of values that a ledger keeps of a graph for a window, with edges, gates and cuts; 0 for a chain."""
+        if not self.graph:
+            return 0
+        sizes, last = [*map(prod, self.graph_shapes)], last_uses(self.graph)
+        leaves = [number for number, node in enumerate(self.graph) if node.op in ("layer", "recurrent")]
+        crossing = sum(size for leaf in leaves for size, use in zip(sizes[:leaf], last, strict=False) if use > leaf)
+        rows = {
+            op: [sizes[leaf] // self.graph_shapes[leaf][-1] for leaf in leaves if self.graph[leaf].op == op]
+            for op in ("layer", "recurrent")
+        }
+        edges = sum(n * of.n_in * of.n_subnodes for n, of in zip(rows["layer"], self.head, strict=True))
+        gates = sum(n * 5 * of.n_units for n, of in zip(rows["recurrent"], self.recurrents, strict=True))
+        return sum(sizes) + crossing + edges + gates
 
     @cached_property
     def recurrent_widths(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Network, apply_output_function
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.layer import Edges, KANLayer, LayerTrace
-from kanmodel.network.operations import OPERATIONS, Arrangement
-from kanmodel.network.recurrent import FrozenRecurrent, acting_inputs, make_recurrent
+from kanmodel.network.operations import OPERATIONS, Arrangement, last_uses
+from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
 Leaves = Sequence[Callable[[Tensor], Tensor]]
 
@@ -162,18 +162,9 @@ class GraphNetwork(Network):
         )
 
     @cached_property
-    def last_uses(self) -> list[int]:
-        """The last node that reads each one; for the last node, the number of nodes."""
-        last = [0] * len(self.config.graph)
-        for number, node in enumerate(self.config.graph):
-            for source in node.inputs:
-                last[source] = number
-        return [*last[:-1], len(last)]
-
-    @cached_property
     def cuts(self) -> tuple[Cut, ...]:
         """The cuts at the leaves, in the order of the computation."""
-        cuts, origins = list[Cut](), list[frozenset[str]]()
+        cuts, origins, last = list[Cut](), list[frozenset[str]](), last_uses(self.config.graph)
         counts = {"head": 0, "recurrent": 0}
         for number, node in enumerate(self.config.graph):
             origin = frozenset[str]().union(*(origins[source] for source in node.inputs))
@@ -184,65 +175,17 @@ class GraphNetwork(Network):
                 around = {
                     other: " + ".join(sorted(origins[other]))
                     for other in range(number)
-                    if self.last_uses[other] > number and origins[other]
+                    if last[other] > number and origins[other]
                 }
                 cuts.append(Cut(stage, layer, number, around))
                 origin = frozenset({f"{stage}:{layer}"})
             origins.append(frozenset({"window"}) if node.op == "window" else origin)
         return tuple(cuts)
 
-    def acting_features(self, output: int, edges: Mapping[tuple[str, int], Tensor]) -> Tensor:
-        """The features from which a way of such edges and of nonzero weights leads to an output, (n_features,), bool.
-
-        Every operation of the glue counts as one that depends on all that it reads.
-        """
-        config, shapes = self.config, self.config.graph_shapes
-        acting = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
-        acting[-1][output] = True
-        acting[-1] |= config.output_function == "softmax"
-        layers, recurrents = len(config.head), len(config.recurrents)
-        for number, node in reversed(list(enumerate(config.graph))):
-            of_node, shapes_read = acting[number], [shapes[source] for source in node.inputs]
-            if node.op == "arrange":
-                every = torch.zeros(sum(torch.Size(shape).numel() for shape in shapes_read), dtype=torch.bool)
-                indices = torch.from_numpy(node.indices()) if node.runs else torch.arange(len(every))
-                every[indices[of_node.flatten()]] = True
-                sizes = [torch.Size(shape).numel() for shape in shapes_read]
-                reads = [part.view(shape) for part, shape in zip(torch.split(every, sizes), shapes_read, strict=True)]
-            elif node.op == "layer":
-                layers -= 1
-                layer = self.stages["head"][layers]
-                subnodes = of_node[..., list(layer.config.node_of_subnode)]  # (..., n_subnodes)
-                found = (subnodes[..., None] & edges["head", layers]).any(dim=-2)
-                reads = [found.any(dim=-1, keepdim=True) & torch.ones_like(found) if layer.config.mixes else found]
-            elif node.op == "recurrent":
-                recurrents -= 1
-                units, part = of_node.flatten(0, -2).any(dim=0), config.recurrents[recurrents]
-                module = cast(nn.LSTM | nn.GRU, self.recurrents[recurrents])
-                found = acting_inputs(module, part, units, shapes_read[0][-2], last=False)
-                reads = [found.expand(shapes_read[0])]
-            elif node.op in ("sum", "mean", "max", "min", "std"):
-                reads = [of_node[..., None].expand(shapes_read[0])]
-            elif node.op in ("softmax", "matmul"):
-                reads = [of_node.any().expand(shape) for shape in shapes_read]
-            else:
-                reads = [_unbroadcast(of_node, shape) for shape in shapes_read]
-            for source, read in zip(node.inputs, reads, strict=True):
-                acting[source] = acting[source] | read
-        (window,) = [number for number, node in enumerate(config.graph) if node.op == "window"]
-        return acting[window].any(dim=0)
-
 
 def flat(values: Tensor) -> Tensor:
     """(batch, ...) -> (batch, n)."""
     return values.reshape(len(values), -1)
-
-
-def _unbroadcast(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Whether any of the values that a broadcast made of each is true, bool."""
-    found = values.any(dim=tuple(range(values.ndim - len(shape)))) if values.ndim > len(shape) else values
-    axes = tuple(axis for axis, n in enumerate(shape) if n == 1)
-    return found.any(dim=axes, keepdim=True) if axes else found
 
 
 @dataclass(frozen=True)

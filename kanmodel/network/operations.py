@@ -159,6 +159,15 @@ def infer_shapes(
     return tuple(shapes)
 
 
+def last_uses(nodes: Sequence[Node]) -> list[int]:
+    """The last node that reads each one; for the last node, the number of nodes."""
+    last = [0] * (len(nodes) - 1) + [len(nodes)]
+    for number, node in enumerate(nodes):
+        for source in node.inputs:
+            last[source] = number
+    return last
+
+
 def _check_ways(nodes: Sequence[Node]) -> None:
     """Raises `ConfigError` unless every node leads to the last one, and every leaf comes after the only window."""
     read = {source for node in nodes for source in node.inputs}

@@ -34,6 +34,7 @@ CONFIG = ModelConfig(  # a skip of the last step around an LSTM and a head
         Node("add", (3, 6)),
     ),
 )
+CHAIN = replace(CONFIG, graph=(), recurrents=(), head=plain_layers([2, 2]))
 
 
 def make(config=CONFIG):
@@ -52,7 +53,7 @@ def changed(number, **fields):
 def test_the_document_holds_the_graph():
     """It is read as it was written; that of a chain has no graph."""
     assert config_from_dict(json.loads(json.dumps(config_to_dict(CONFIG)))) == CONFIG
-    chain = config_to_dict(replace(CONFIG, graph=(), recurrents=(), recurrent=CONFIG.recurrents[0]))
+    chain = config_to_dict(CHAIN)
     assert not {"graph", "recurrents"} & set(chain)
 
 
@@ -97,6 +98,16 @@ def test_an_arrangement_of_a_lattice_is_a_view():
     )
 
 
+MANY_EDGES = {
+    "head": json.loads(json.dumps(config_to_dict(replace(CHAIN, head=plain_layers([2, 300, 100, 2])))))["head"][1:2],
+    "graph": [
+        {"op": "window"},
+        {"op": "arrange", "inputs": [0], "shape": [2000, 300], "runs": [[0, 0, 600_000]]},
+        {"op": "layer", "inputs": [1]},
+        {"op": "mean", "inputs": [2]},
+        {"op": "arrange", "inputs": [3], "shape": [2], "runs": [[0, 1, 2]]},
+    ],
+}
 DAMAGE = {
     "a cycle": (changed(2, inputs=[3]), r"graph\[2\].inputs must be nodes before it"),
     "an unknown operation": (changed(6, op="eval"), "op must be one of window, constant"),
@@ -107,6 +118,10 @@ DAMAGE = {
     "too few indices": (changed(4, runs=[[0, 1, 1]]), r"graph\[4\]: arrange does not fit"),
     "runs that are none": (changed(4, runs=[[0, 1]]), "first, stride and count"),
     "too many values": (changed(5, shape=[65536, 65536]), "a graph at most"),
+    "too many edges": (
+        {**config_to_dict(CONFIG), "recurrents": [], **MANY_EDGES},
+        "graph has .* values with its edges",
+    ),
     "an empty shape": (changed(5, shape=[0]), "does not fit|has shape"),
     "a parameter of none": (changed(6, parameter=1.0), "mul has no parameter"),
     "a node that is not read": (changed(7, inputs=[3, 3]), r"graph\[6\] is read by no node"),
