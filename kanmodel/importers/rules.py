@@ -50,6 +50,15 @@ def _sub(tracer: GraphTracer, out: Tensor, one: Any, other: Any, alpha: float = 
     return tracer.apply("sub", one, other if alpha == 1 else tracer.apply("mul", other, alpha))
 
 
+def _mul(tracer: GraphTracer, out: Tensor, one: Any, other: Any) -> Tensor:
+    """The product, or silu where it is written as x sigmoid(x)."""
+    left, right = tracer.of(one), tracer.of(other)
+    for x, factor in ((left, right), (right, left)):
+        if tracer.is_known("sigmoid", x, factor):
+            return tracer.apply("silu", x)
+    return tracer.apply("mul", left, right)
+
+
 def _div(tracer: GraphTracer, out: Tensor, one: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is not None:
         tracer.refuse(f"a division that rounds ({rounding_mode})")
@@ -189,8 +198,10 @@ def _group_norm(
 def _batch_norm(
     tracer: GraphTracer, out: Any, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any
 ) -> Any:
-    if mean is None or (len(args) > 2 and args[0]):
-        tracer.refuse("a batch norm by the batch's own mean")
+    if mean is None or (len(args) > 2 and args[0]):  # an instance norm, as there is one window
+        numbers = _normalise(tracer, tracer.of(x), [axis for axis in range(x.ndim) if axis != 1], args[-1])
+        shape = (-1, *(1,) * (x.ndim - 2))
+        return (_affine(tracer, numbers, *(each if each is None else each.reshape(shape) for each in (weight, bias))),)
     shape, scale = (-1, *(1,) * (x.ndim - 2)), (variance + args[-1]).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -320,11 +331,11 @@ RULES: dict[str, Callable[..., Any]] = {
     "clamp": lambda tracer, out, x, min=None, max=None: _clamp(tracer, out, x, min, max),
     "clamp_min": lambda tracer, out, x, low: tracer.apply("maximum", x, low),
     "clamp_max": lambda tracer, out, x, high: tracer.apply("minimum", x, high),
-    **{"add": _add, "sub": _sub, "div": _div},
+    **{"add": _add, "sub": _sub, "mul": _mul, "div": _div},
     "rsub": lambda tracer, out, one, other, alpha=1: _sub(tracer, out, other, one, alpha),
     **{
         name: lambda tracer, out, one, other, name=name: tracer.apply(name, one, other)
-        for name in ("mul", "maximum", "minimum")
+        for name in ("maximum", "minimum")
     },
     "addcmul": lambda tracer, out, x, one, other, value=1: _add(tracer, out, x, tracer.apply("mul", one, other), value),
     **{"mean": _reduction("mean"), "sum": _reduction("sum"), "amax": _reduction("max"), "amin": _reduction("min")},

@@ -45,6 +45,7 @@ CELL = -2  # number of the elements of cell states, which no node holds; those o
 VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
+UNREAD |= {"isnan", "isinf"}  # which finite values are not
 UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
 
 
@@ -307,6 +308,13 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape = np.broadcast_shapes(*(tuple(each.shape) for each in numbers))
         inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
         return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
+
+    def is_known(self, op: str, of: Tensor, numbers: Tensor) -> bool:
+        """Whether some numbers are those of an elementwise operation of others."""
+        if of.shape != numbers.shape or bool((of < 0).any()):
+            return False
+        first = self._known.get((op, (self._read(of.reshape(_stripped(of.shape))),), None))
+        return first is not None and torch.equal(numbers, _count(tuple(numbers.shape), first))
 
     def reduce(self, op: str, value: Any, axes: int | Sequence[int] | None = None, keep: bool = False) -> Tensor:
         """A reduction over some axes, all by default."""

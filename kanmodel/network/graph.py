@@ -109,12 +109,12 @@ class GraphNetwork(Network):
         left = {"layer": iter(layers), "recurrent": iter(recurrents)}
         for number, node in enumerate(self.config.graph):
             read, operation = [values[source] for source in node.inputs], OPERATIONS[node.op]
-            if record is not None and operation.watched and operation.function is not None:
-                record.watch(read, operation.kinks)
             if operation.function is not None:
                 if len(read) > 1 and read[0].ndim != read[1].ndim:  # they are broadcast after the batch
                     axes = max(value.ndim for value in read)
                     read = [value.reshape(n, *(1,) * (axes - value.ndim), *value.shape[1:]) for value in read]
+                if record is not None and operation.watched:
+                    record.watch(read, operation.kinks)
                 value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
             elif node.op == "arrange":
                 value = self._arrangements[number](*read)

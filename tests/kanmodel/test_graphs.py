@@ -194,6 +194,109 @@ def test_what_no_graph_has_is_refused(name):
         assert re.search(r"at 'Refused' \(test_graphs.py, line \d+\)", str(refusal.value))
 
 
+class Of(nn.Module):
+    """A function of a module's parts and a window."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def scaled_by_size(m, x):
+    """GluonTS' scaling by the mean magnitude."""
+    size = x.abs().mean(dim=1, keepdim=True).clamp(min=1e-3)
+    return m.fc((x / size).flatten(1)) * size[:, 0, :1]
+
+
+def filled(m, x):
+    out = torch.zeros(len(x), 2)
+    out[:, 0:1], out[:, 1:] = m.one(x[:, -1]), m.two(x[:, 0])
+    return out
+
+
+def each_feature(m, x):
+    return m.fc(m.gru(x.transpose(1, 2).reshape(-1, LOOKBACK, 1))[0][:, -1]).view(len(x), 3)
+
+
+def flat(**parts):
+    return {"fc": nn.Linear(18, 2)} | parts
+
+
+SHAPES = {
+    "no leaf": lambda: Of(lambda m, x: x[:, -1, :2] * 2 - x[:, 0, :2]),
+    "einsum": lambda: Of(lambda m, x: torch.einsum("btf,tfo->bo", x, m.w), w=nn.Parameter(torch.randn(6, 3, 2))),
+    "mean magnitude": lambda: Of(scaled_by_size, **flat()),
+    "unit length": lambda: Of(lambda m, x: m.fc(nn.functional.normalize(x[:, -1], dim=1)), fc=nn.Linear(3, 2)),
+    "largest": lambda: Of(lambda m, x: m.fc((x / x.abs().amax(dim=(1, 2), keepdim=True)).flatten(1)), **flat()),
+    "prelu": lambda: Of(lambda m, x: m.fc(m.act(m.one(x)).flatten(1)), one=nn.Linear(3, 3), act=nn.PReLU(), **flat()),
+    "instance norm": lambda: Of(
+        lambda m, x: m.fc(m.norm(x.transpose(1, 2)).flatten(1)), norm=nn.InstanceNorm1d(3), **flat()
+    ),
+    "group norm": lambda: Of(
+        lambda m, x: m.fc(m.norm(x.transpose(1, 2)).flatten(1)), norm=nn.GroupNorm(3, 3), **flat()
+    ),
+    "in place": lambda: Of(filled, one=nn.Linear(3, 1), two=nn.Linear(3, 1)),
+    "each feature": lambda: Of(each_feature, gru=nn.GRU(1, 3, batch_first=True), fc=nn.Linear(3, 1)),
+    "projection": lambda: Of(
+        lambda m, x: m.fc(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(3, 4, proj_size=2, batch_first=True), fc=nn.Linear(2, 2)
+    ),
+    "in two axes": lambda: Of(
+        lambda m, x: m.fc(m.conv(x[:, None]).flatten(1)), conv=nn.Conv2d(1, 2, 3), fc=nn.Linear(8, 2)
+    ),
+    "in groups": lambda: Of(
+        lambda m, x: m.fc(m.conv(x.transpose(1, 2)).flatten(1)), conv=nn.Conv1d(3, 6, 3, groups=3), fc=nn.Linear(24, 2)
+    ),
+    "causal": lambda: Of(
+        lambda m, x: m.fc(nn.functional.scaled_dot_product_attention(m.q(x), x, x, is_causal=True)[:, -1]),
+        q=nn.Linear(3, 3),
+        fc=nn.Linear(3, 2),
+    ),
+    "double": lambda: Of(lambda m, x: m.fc(x.flatten(1)) + x[:, -1, :2], **flat()).double(),
+    "one output": lambda: Of(lambda m, x: (m.fc(x.flatten(1)) + x[:, -1, :1]).squeeze(), fc=nn.Linear(18, 1)),
+    "script": lambda: torch.jit.trace(
+        Of(lambda m, x: m.fc(x.flatten(1)) + x[:, 0, :2], **flat()), torch.zeros(2, 6, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_other_modules_are_graphs(name):
+    """Each forecasts what the module does, and its explanations converge."""
+    torch.manual_seed(0)
+    net = SHAPES[name]().eval()
+    model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
+    assert model.config.graph
+    windows = random_walks(2, seed=5)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(windows).to(getattr(torch, model.config.dtype))).reshape(2, -1).double().numpy()
+    np.testing.assert_allclose(model.predict(windows), expected, atol=1e-4)
+    assert model.explain(windows, baseline={"instance": random_walks(1, seed=6)[0].tolist()}).converged.all()
+
+
+CHAINS = {
+    "silu": lambda m, x: m.two((lambda y: y * torch.sigmoid(y))(m.one(x[:, -1]))),
+    "guard": lambda m, x: m.two(m.one(x[:, -1])) if not torch.isnan(x).any() else x,
+    "twice the mean": lambda m, x: m.two(m.one(x.sum(dim=1) / 3)),
+    "reversed axes": lambda m, x: m.three(x.transpose(1, 2).flatten(1)),
+    "every step": lambda m, x: m.two(m.one(m.gru(x)[0]))[:, -1],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_found_in_what_is_drawn(name):
+    """However it is written, if its operations are those of a chain; a mean with a factor is none."""
+    torch.manual_seed(0)
+    parts = {"one": nn.Linear(3, 3), "two": nn.Linear(3, 2), "three": nn.Linear(18, 2)}
+    net = Of(CHAINS[name], gru=nn.GRU(3, 3, batch_first=True), **parts)
+    model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
+    assert bool(model.config.graph) == (name == "twice the mean")
+
+
 UNARY = (torch.tanh, torch.sin, nn.functional.silu, torch.sigmoid, nn.functional.softplus)
 BINARY = (torch.add, torch.sub, torch.mul, lambda one, other: one / (1 + other * other))
 MOVES = (

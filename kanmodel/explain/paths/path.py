@@ -245,7 +245,7 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[C
     ends = outputs[:, :1], outputs[:, -1:] - outputs[:, :1]
     by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_readout, of_logits, of_edges)
     return Contributions._make(
-        map_arrays(lambda values: values.swapaxes(0, 1).reshape(-1, *values.shape[2:]), by_rule)
+        map_arrays(lambda values: values.swapaxes(0, 1).reshape(3 * n, *values.shape[2:]), by_rule)
     ), gaps
 
 
