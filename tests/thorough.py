@@ -9,11 +9,11 @@ import pytest
 from _pytest.mark import ParameterSet
 
 THOROUGH = os.environ.get("THOROUGH") == "1"  # set by `make test-all`
-FEWER = 5
+FEWER = 10
 
 
 def examples(count: int) -> int:
-    """The number of generated cases: `count` by `make test-all`, else a fifth of it."""
+    """The number of generated cases: `count` by `make test-all`, else a tenth of it."""
     return count if THOROUGH else -(-count // FEWER)
 
 

@@ -73,6 +73,7 @@ def test_nodes_and_edges_keep_their_ids(tmp_path, shape):
     np.testing.assert_array_equal(loaded.reference.targets, model.reference.targets)
 
 
+@pytest.mark.thorough("prunes for every output")
 @pytest.mark.parametrize("fidelity", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_output_keeps_the_fidelity(shape, fidelity):
@@ -149,6 +150,7 @@ def test_a_constant_node_that_is_needed_stays():
     torch.testing.assert_close(smaller.reference_outputs, model.reference_outputs, rtol=0, atol=1e-9)
 
 
+@pytest.mark.thorough("prunes with pykan")
 @pytest.mark.parametrize(
     "name", few_of(["interp4", "mult_arity_lists", "pykan_head"], ("interp4", "mult_arity_lists"), "a larger model")
 )

@@ -210,6 +210,7 @@ def test_parts_that_cannot_be_separate_say_so():
         formulas_of(make_model("head", n_features=2, n_reference=5))
 
 
+@pytest.mark.thorough("writes formulas of a large network")
 def test_a_large_network_is_not_written_out():
     """A network with more than 300 edges has no formula as a whole."""
     config = replace(make_model("head", n_features=4).config, head=plain_layers([4, 40, 4, 1]))

@@ -61,6 +61,7 @@ def test_a_shifted_edge_alone_differs_in_its_curve():
             assert (edge.curve_difference > 0) == ((edge.stage, edge.layer, edge.i, edge.j) == place)
 
 
+@pytest.mark.thorough("prunes and compares")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_of_a_pruned_copy_edges_have_only_gone(shape, tmp_path):
     """Edges keep their ids through prune, save and load: none came, and what went is masked in the copy."""

@@ -82,6 +82,7 @@ def test_a_large_model_is_profiled_on_fewer_windows():
     assert MAX_WINDOWS > counts[1] > counts[2] > counts[3] == MIN_WINDOWS
 
 
+@pytest.mark.thorough("profiles of many units")
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("readout", ["last", "mean", "flatten"])
 def test_more_units_than_features(cell, readout):
