@@ -95,7 +95,7 @@ def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Ar
     values = values.detach().double().view(n, N_NODES, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
-    errors, rate = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
+    errors, rate = estimate_errors(N_NODES, (entries / scale[:, None]).reshape(3, n, -1), residual)
     passed = PassedNodes.of(points, trace, (n, N_NODES))
     move, _ = measure_moves(model.frozen, model.node_ranges, rule.nodes, passed)
     return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))

@@ -243,7 +243,7 @@ class Walk(NamedTuple):
         arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
         arrays += [nested.steps] if self.detail != "features" else []
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
-        errors, rate = estimate_errors(entries, residual if self.detail == "flow" else gaps)
+        errors, rate = estimate_errors(n_nodes, entries, residual if self.detail == "flow" else gaps)
         move, doubtful = measure_moves(self.network, self.ranges, rule.nodes, samples.passed)
         hidden = self._measure_hidden(samples, doubtful)
         errors, n_of_rule = np.concatenate([errors, hidden[:, None]], axis=1), np.full(n, n_nodes)

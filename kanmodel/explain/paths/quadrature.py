@@ -17,7 +17,6 @@ from numpy.polynomial.chebyshev import chebint, chebvander
 
 from kanmodel.data import Array
 
-LEAST_RATE = 0.01  # doubling the nodes is never assumed to gain more than two digits
 LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the error of the fine one
 MARGIN = 1.3  # the decay of one entry's error differs from that of the known errors
 POWER = 3  # of the decrease of the differences, the least rate
@@ -109,25 +108,26 @@ def measure_gaps(values: Array, slopes: Array) -> Array:
     return np.array(gaps)
 
 
-def estimate_errors(entries: Array, gaps: Array) -> tuple[Array, Array]:
+def estimate_errors(n_nodes: int, entries: Array, gaps: Array) -> tuple[Array, Array]:
     """Errors of the finest of three nested rules, (n, n_entries), and the rate of convergence, (n,).
 
     |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate at which
-    doubling the nodes has reduced the known errors, `LEAST_RATE` to 1. Entries may converge more slowly than sums in
-    which they cancel, so the rate is not below a `POWER` of the decrease of the rules' differences. The differences of
-    a geometric decay decrease by the square from one doubling to the next; what does not decay keeps a rate of 1.
+    doubling the nodes has reduced the known errors. Entries may converge more slowly than sums in which they cancel, so
+    the rate is not below a `POWER` of the decrease of the rules' differences: what does not decay keeps a rate of 1.
+    Nor is it below 1 / n_nodes, since few nodes may show a decay that does not last.
 
     Two rules may agree by chance while both are wrong, where a steep part lies just so between their nodes. So the
     error of the fine rule is at least a small share of the difference between the two coarser ones.
 
     Args:
+        n_nodes: of the finest rule.
         entries: results of each rule, (3, n, n_entries), the finest first.
         gaps: known errors of each rule, (3, n), such as those of sums of entries.
     """
     differences = np.abs(entries[:-1] - entries[1:])
     after, before = differences.max(axis=2)
     known, own = _ratio(gaps[0] + VISIBLE * after, gaps[1] + VISIBLE * before), _ratio(after, before) ** POWER
-    rate: Array = np.maximum(np.maximum(known, own), LEAST_RATE)
+    rate: Array = np.maximum(np.maximum(known, own), 1 / n_nodes)
     return np.maximum(MARGIN * differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate
 
 

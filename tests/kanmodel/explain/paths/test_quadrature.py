@@ -95,13 +95,13 @@ def test_the_estimate_is_above_the_error(steepness, place):
     slope = steepness / np.cosh(steepness * (nested.nodes - place)) ** 2
     exact = np.tanh(steepness * (1 - place)) + np.tanh(steepness * place)
     integrals = (nested.weights @ slope)[:, None, None]
-    ((error,),), _ = estimate_errors(integrals, np.abs(integrals[:, :, 0] - exact))
+    ((error,),), _ = estimate_errors(17, integrals, np.abs(integrals[:, :, 0] - exact))
     assert abs(integrals[0, 0, 0] - exact) <= 3 * error + 1e-12
 
 
 def test_nothing_to_integrate_has_no_error():
     """If all three rules agree the estimate is 0, without division by zero."""
-    errors, rate = estimate_errors(np.zeros((3, 2, 4)), np.zeros((3, 2)))
+    errors, rate = estimate_errors(9, np.zeros((3, 2, 4)), np.zeros((3, 2)))
     assert not errors.any()
     assert (rate == 1).all()
 
@@ -130,15 +130,15 @@ def test_gaps_of_polynomials(n, seed):
 def test_the_rate_is_that_of_known_errors_or_of_the_entries():
     """Entries fall as fast as known errors do, but not where their own differences do not fall."""
     falling = np.array([[[1.001]], [[1.01]], [[0.5]]])
-    _, rate = estimate_errors(falling, np.array([[0.001], [0.01], [0.5]]))
+    _, rate = estimate_errors(65, falling, np.array([[0.001], [0.01], [0.5]]))
     assert rate[0] == pytest.approx(0.1, rel=0.5)
     standing = np.array([[[1.0]], [[1.4]], [[1.0]]])
-    (error,), rate = estimate_errors(standing, np.array([[1e-9], [1.0], [1.0]]))
+    (error,), rate = estimate_errors(65, standing, np.array([[1e-9], [1.0], [1.0]]))
     assert rate[0] == 1 and error[0] >= 0.4
 
 
 def test_rules_that_agree_by_chance():
     """Where the two finer rules agree and the coarsest does not, the error is a share of that difference."""
     entries = np.array([[[2.0, 3.0]], [[2.0, 3.0]], [[1.0, 3.0]]])
-    errors, _ = estimate_errors(entries, np.zeros((3, 1)))
+    errors, _ = estimate_errors(9, entries, np.zeros((3, 1)))
     np.testing.assert_allclose(errors, [[0.003, 0]])
