@@ -724,7 +724,7 @@ class Model(Result):
             str(config.recurrent or ""),
             *map(str, config.recurrents),
             "" if config.graph else f"readout {config.readout}",
-            f"{len(config.head)} layers" if config.graph else f"head {width_of(config.head)}",
+            f"KAN layers: {len(config.head)}" if config.graph else f"head {width_of(config.head)}",
             config.output_function or "",
         ]
         named = [with_unit(name, self._unit_of(number)) for number, name in enumerate(self.outputs)]

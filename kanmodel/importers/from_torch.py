@@ -34,6 +34,7 @@ ROUNDING = 1e-3  # of the spread of the forecasts: what a module may lose in flo
 PERTURBATION = 0.2  # of the spread of each feature, in the windows on which the network is compared once more
 
 
+@torch.inference_mode(False)  # ledgers differentiate the network, whatever mode it was made in
 @checked
 def from_torch(
     net: nn.Module,

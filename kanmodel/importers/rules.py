@@ -308,7 +308,10 @@ def _cumsum(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int, **_: Any) ->
 
 RULES: dict[str, Callable[..., Any]] = {
     **{name: _moves(name) for name in ("clone", "cat", "stack", "flip", "roll", "index", "index_select", "gather")},
-    **{name: _moves(name) for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter")},
+    **{
+        name: _moves(name)
+        for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter", "_unsafe_index")
+    },
     **{name: lambda tracer, out, x, *args, **kwargs: tracer.of(x).clone() for name in ("_to_copy", "nan_to_num")},
     "copy": lambda tracer, out, target, source, *args: tracer.of(source).expand(target.shape),
     "fill": lambda tracer, out, target, value: tracer.of(value).expand(target.shape),

@@ -134,6 +134,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._paused or name in UNREAD or not any(map(self._is_tracked, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
+        rule = RULES.get(name.removesuffix("_") if mutates else name)
+        if rule is None:
+            with self:  # where torch has not decomposed an operation yet, as in inference mode
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         before = self._of_target(args[0]) if mutates else None
         out = func(*args, **kwargs)
         outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
@@ -141,7 +147,6 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out  # views
         if any(self._is_tracked(value) and not value.is_floating_point() for value in given):
             self.refuse(name, "decides by values that depend on the window")
-        rule = RULES.get(name.removesuffix("_") if mutates else name)
         if rule is None:
             self.refuse(name)
         with self._pausing():

@@ -251,6 +251,9 @@ SHAPES = {
     "in groups": lambda: Of(
         lambda m, x: m.fc(m.conv(x.transpose(1, 2)).flatten(1)), conv=nn.Conv1d(3, 6, 3, groups=3), fc=nn.Linear(24, 2)
     ),
+    "resized": lambda: Of(
+        lambda m, x: m.fc(nn.functional.interpolate(x.transpose(1, 2), size=3).flatten(1)), fc=nn.Linear(9, 2)
+    ),
     "causal": lambda: Of(
         lambda m, x: m.fc(nn.functional.scaled_dot_product_attention(m.q(x), x, x, is_causal=True)[:, -1]),
         q=nn.Linear(3, 3),
@@ -276,6 +279,14 @@ def test_other_modules_are_graphs(name):
         expected = net(torch.from_numpy(windows).to(getattr(torch, model.config.dtype))).reshape(2, -1).double().numpy()
     np.testing.assert_allclose(model.predict(windows), expected, atol=1e-4)
     assert model.explain(windows, baseline={"instance": random_walks(1, seed=6)[0].tolist()}).converged.all()
+
+
+def test_a_graph_is_read_in_inference_mode():
+    """Torch leaves operations undecomposed there; the network is explained as any other."""
+    with torch.inference_mode():
+        model = kanmodel.from_torch(make_wired("RevIN"), windows=random_walks(), features=list(FEATURES))
+        ledger = model.explain(random_walks(2))
+    np.testing.assert_allclose(ledger.steps, read("RevIN").explain(random_walks(2)).steps, atol=ledger.tolerance)
 
 
 CHAINS = {
