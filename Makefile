@@ -21,7 +21,7 @@ serve: .venv/runtime # install and serve the bundled model, or the models of KAN
 	$(BIN)/kanscope serve
 
 # Three workers keep two cores busy, since what starts servers waits much. Each part has new ones, so that none grows
-# beyond 800 MB. `make test` leaves out the tests marked `thorough`, and nine of ten generated cases.
+# beyond 1.1 GB. `make test` leaves out the tests marked `thorough`, and nine of ten generated cases.
 ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder
