@@ -344,7 +344,8 @@ def _encode(done: int, explanations: Sequence[Explanation], encoded: bool) -> Pr
 
 def _observe(progress: Progress, question: ExplainQuestion, parts: Parts) -> Progress:
     for one in progress.explanations:
-        residual = one["residual"] / one["tolerance"] * question.options.tolerance
+        spreads = one["tolerance"] / question.options.tolerance
+        residual = one["residual"] / spreads if spreads else 0.0  # a tolerance of 1e-320 may be 0 in the output's unit
         parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
     return progress
 

@@ -167,7 +167,7 @@ def test_a_client_that_does_not_read_is_disconnected(serve, folder, service, cap
         *("POST", "/v1/models/two:explain", "Accept: application/x-ndjson"),
         *("Content-Type: application/json", f"Content-Length: {len(body)}"),
     )
-    edges = "/v1/models/two/edges?output=a%2B1"
+    edges = "/v1/models/two/edges?output=a%2B1&points=1001"
     begin = ask + body if what == "a stream" else head("GET", edges) * 1000
     with serve(models=folder / "two.safetensors", send_timeout=0.5) as client:
         client.get(edges)

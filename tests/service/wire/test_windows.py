@@ -63,7 +63,7 @@ def test_a_request_names_groups(client):
 @pytest.mark.parametrize("groups", [{}, GROUPS])
 def test_a_request_names_segments(client, groups):
     """By segment, the contributions of a name sum to those of its features and steps."""
-    grouped = Model(PLAIN).explain(WINDOWS, groups=groups, segments=SEGMENTS)
+    grouped = Model(PLAIN).explain(WINDOWS, groups=groups, segments=SEGMENTS, detail="steps")
     for number, one in enumerate(explain(client, groups=groups, segments=SEGMENTS, detail="steps")):
         found = [list(values.values()) for values in one["contributions_by_group"].values()]
         np.testing.assert_allclose(found, grouped.contributions_by_group[number], atol=1e-9)
@@ -147,7 +147,7 @@ def test_groups_of_the_open_inference_protocol(client):
     parameters = {"explain": True, "groups": json.dumps(GROUPS), "segments": json.dumps(SEGMENTS)}
     answer = client.post("/v2/models/plain/infer", json=make_tensors(BODY["instances"], **parameters)).json()
     tensors = {tensor["name"]: np.reshape(tensor["data"], tensor["shape"]) for tensor in answer["outputs"]}
-    expected = Model(PLAIN).explain(WINDOWS, groups=GROUPS, segments=SEGMENTS).contributions_by_group
+    expected = Model(PLAIN).explain(WINDOWS, groups=GROUPS, segments=SEGMENTS, detail="steps").contributions_by_group
     np.testing.assert_allclose(tensors["contributions_by_group"], expected[:, None], atol=1e-9)
     assert answer["parameters"]["groups"] == ["pair", "three", "f2"]
     assert answer["parameters"]["segments"] == ["late", "early"]

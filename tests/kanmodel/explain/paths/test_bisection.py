@@ -211,7 +211,10 @@ def exact_entries(model, windows):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_tighter_tolerance_is_never_worse(shape):
-    """A float32 model reaches tolerances far below its rounding, or reports that it has not converged."""
+    """A float32 model reaches tolerances far below its rounding, or reports that it has not converged.
+
+    An error is understated by more than 3 times at most where it is within the tolerance.
+    """
     model = make_model(shape, seed=3, dtype="float32")
     windows = model.to_model_units(make_windows(model, 8))
     exact = exact_entries(model, windows)
@@ -222,7 +225,7 @@ def test_a_tighter_tolerance_is_never_worse(shape):
         entries = np.concatenate([values.reshape(len(values), -1) for values in arrays if values is not None], axis=1)
         off = np.abs(entries - exact).max(axis=1)
         assert ledger.converged.all() or tolerance < 1e-5
-        assert (off <= 3 * ledger.error + 1e-12).all()
+        assert (off <= np.maximum(3 * ledger.error, ledger.tolerance) + 1e-12).all()
         assert (off <= np.maximum(before, ledger.tolerance) + 1e-12).all()
         before = off
 
