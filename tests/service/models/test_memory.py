@@ -122,9 +122,9 @@ def test_the_first_answer_does_not_wait_for_the_other_files(serve, many, monkeyp
                 assert status == 200 and np.allclose(body["predictions"], expected[name])
             states = {one["name"]: one["state"] for one in client.get("/readyz").json()["models"]}
             assert {name for name, state in states.items() if state == "ready"} == asked
-            assert client.get("/v1/models/m7/ready").json()["error"] == "model 'm7' is loading"
+            assert client.get("/v1/models/m3/ready").json()["error"] == "model 'm3' is loading"
             timeout = {"X-Request-Timeout": "0.05"}
-            answer = client.get("/v1/models/m7", headers=timeout)
+            answer = client.get("/v1/models/m3", headers=timeout)
             assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
             go_on.set()
             poll(lambda: "loading" not in client.get("/readyz").text)
