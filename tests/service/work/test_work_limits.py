@@ -86,7 +86,7 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
 
     monkeypatch.setattr(core, "sample_edges", sample_slowly)
     url = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
-    with serve(models=folder / "nyc-weather.safetensors", max_explanations=1) as client:
+    with serve(models=folder / "nyc-weather.safetensors", max_explanations=1, cached_results=64) as client:
         assert client.get("/v1/models/nyc-weather/report").status_code == 200
         poll(lambda: is_at_rest(client))
         try:
