@@ -84,20 +84,21 @@ class GraphNetwork(Network):
                 self.constants.register_buffer(str(number), value, persistent=False)
         self.to(getattr(torch, config.dtype))
 
-    def forward(self, window: Tensor) -> Tensor:
-        """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""
-        return apply_output_function(self.config, self.logits(window))
-
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
-        layers = [layer.forward for layer in self.head]
-        recurrents = [lambda steps, module=module: module(steps)[0] for module in self.recurrents]
-        return self.run(window, layers, recurrents)
+        return self.run(window, [layer.forward for layer in self.head], self._recurrent_leaves())
 
     def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """Like `forward`, but returns all activations."""
-        recurrents = [lambda steps, module=module: module(steps)[0] for module in self.recurrents]
-        return self.record(window, [layer.functions() for layer in self.stages["head"]], recurrents)
+        functions = [layer.functions() for layer in self.stages["head"]]
+        return self.record(window, functions, self._recurrent_leaves())
+
+    def _recurrent_leaves(self) -> Leaves:
+        def pass_steps(module: nn.Module, steps: Tensor) -> Tensor:
+            states: Tensor = module(steps)[0]
+            return states
+
+        return [partial(pass_steps, module) for module in self.recurrents]
 
     def freeze(self) -> FrozenGraph:
         """As of a chain."""
@@ -221,9 +222,10 @@ class _Record:
 class FrozenGraph(FrozenNetwork):
     """A `GraphNetwork` for inference, with the interface of a frozen chain."""
 
+    network: GraphNetwork
+
     def __init__(self, network: GraphNetwork) -> None:
         self.network, self.config, self._layers, self.recurrent = network, network.config, network.stages, None
-        self._graph = network
         self._functions = {"head": [layer.functions(frozen=True) for layer in self._layers["head"]]}
         self._forward = [FrozenLayers([layer]).forward for layer in self._layers["head"]]
         self.recurrents = tuple(
@@ -234,8 +236,8 @@ class FrozenGraph(FrozenNetwork):
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
         with torch.inference_mode():
-            return self._graph.run(window, self._forward, self.recurrents)
+            return self.network.run(window, self._forward, self.recurrents)
 
     def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """As `GraphNetwork.trace`; differentiable."""
-        return self._graph.record(window, self._functions["head"], self.recurrents)
+        return self.network.record(window, self._functions["head"], self.recurrents)

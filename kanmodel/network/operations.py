@@ -52,7 +52,7 @@ def _product(one: Shape, other: Shape) -> Shape:
     return (*one[:-1], other[-1])
 
 
-# Arguments at which the slope of an activation jumps.
+# Arguments at which the slope of a function jumps, of activations of a layer as well.
 KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs"), (0.0,)), "hardtanh": (-1.0, 1.0)}
 KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
 

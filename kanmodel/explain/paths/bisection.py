@@ -45,6 +45,7 @@ from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, 
 from kanmodel.network.bounds import Intervals, NodeRanges
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.layer import InputTransform, KANLayer
+from kanmodel.network.operations import KINKS
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 BATCH = 64  # paths that are bisected together
@@ -58,9 +59,6 @@ LEAST_PART = 0.1  # of a part, on either side of where it is divided, except at 
 MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of interpolation
 AT_ONCE = 1_000_000  # values of edges between points
 FINER = 8  # intervals in each between two points at whose ends functions are evaluated
-# Arguments at which the slope of an activation jumps.
-KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu"), (0.0,)), "relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0)}
-KINKS |= dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))
 
 Values = TypeVar("Values")
 
