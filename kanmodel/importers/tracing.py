@@ -424,16 +424,21 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return out
         return forward(*args, **kwargs)
 
+    def _recurrent_arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """What the call of a recurrent module or cell reads, None if nothing is traced in it, and its first states."""
+        read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
+        is_traced = isinstance(read, Tensor) and not self._paused and self._is_tracked(read)
+        return (read if is_traced else None), [state for state in states if isinstance(state, Tensor)]
+
     def _call_cell(
         self, known_as: RecurrentPart, module: nn.RNNCellBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The call of a cell, one step of a leaf if its states are those of the step before, or zeros."""
-        read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
-        if not isinstance(read, Tensor) or self._paused or not self._is_tracked(read):
+        read, given = self._recurrent_arguments(args, kwargs)
+        if read is None or (self._enter_lstm and isinstance(module, nn.LSTMCell)):
             return forward(*args, **kwargs)
-        if self._enter_lstm and isinstance(module, nn.LSTMCell):
-            return forward(*args, **kwargs)
-        given = [state for state in states if isinstance(state, Tensor)]
         rows, index = len(read) if read.ndim == 2 else 1, len(self._loops)
         loop = Loop(known_as)
         if any(map(self.depends, given)):
@@ -463,11 +468,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, known_as: RecurrentPart, module: nn.RNNBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
-        read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
-        if not isinstance(read, Tensor) or self._paused or not self._is_tracked(read):
+        read, given = self._recurrent_arguments(args, kwargs)
+        if read is None or (self._enter_lstm and isinstance(module, nn.LSTM)):
             return forward(*args, **kwargs)
-        started = any(isinstance(state, Tensor) and (self._is_tracked(state) or bool(state.any())) for state in states)
-        if started or (self._enter_lstm and isinstance(module, nn.LSTM)):
+        if any(self._is_tracked(state) or bool(state.any()) for state in given):
             return forward(*args, **kwargs)
         with self._pausing():
             out, states = forward(*args, **kwargs)
