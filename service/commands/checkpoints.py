@@ -11,7 +11,7 @@ from kanmodel import Model, load
 from kanmodel.errors import DataError
 from kanmodel.explain.pruning import Fill, Metric
 from kanmodel.explain.topology import Topology
-from kanmodel.network.config import LayerConfig, Layers, width_of
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.text import write_value
 from service.commands import options
 
@@ -67,26 +67,29 @@ def _print_model(file: Path, model: Model, topology: Topology | None, n_edges: i
     options.print_table(title, ["layer", *columns, "kept"], rows[:n_edges], caption=caption)
 
 
-def _describe(model: Model) -> Iterator[tuple[str, str]]:
-    """Names and values of shapes and provenance."""
-    config, recurrent, provenance = model.config, model.config.recurrent, model.provenance
-    yield "lookback", str(config.lookback)
-    yield "outputs", ", ".join(config.outputs)
+def _describe_chain(config: ModelConfig) -> Iterator[tuple[str, str]]:
     if config.front:
         yield "front", _describe_layers(config.front)
-    if config.graph:
-        yield "graph", f"{len(config.graph)} nodes"
-        yield from ((part.cell.upper(), f"{part.n_units} units") for part in config.recurrents)
-    elif recurrent is None:
+    if (recurrent := config.recurrent) is None:
         yield "recurrent", f"none, readout {config.readout}"
     else:
         layers = "1 layer" if recurrent.num_layers == 1 else f"{recurrent.num_layers} layers"
         direction = ", bidirectional" if recurrent.bidirectional else ""
         yield recurrent.cell.upper(), f"{recurrent.hidden_size} units, {layers}{direction}, readout {config.readout}"
+    yield "head", _describe_layers(config.head)
+
+
+def _describe(model: Model) -> Iterator[tuple[str, str]]:
+    """Names and values of shapes and provenance."""
+    config, provenance = model.config, model.provenance
+    yield "lookback", str(config.lookback)
+    yield "outputs", ", ".join(config.outputs)
     if config.graph:
+        yield "graph", f"{len(config.graph)} nodes"
+        yield from ((part.cell.upper(), f"{part.n_units} units") for part in config.recurrents)
         yield from (("layer", f"{of.n_in} to {of.n_out}, {_describe_layer(of)}") for of in config.head)
     else:
-        yield "head", _describe_layers(config.head)
+        yield from _describe_chain(config)
     if config.output_function is not None:
         yield "output function", config.output_function
     yield "reference", str(model.reference)
