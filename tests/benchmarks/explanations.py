@@ -5,7 +5,7 @@ Integrated Gradients covers only inputs, and FeatureAblation only `removed`: an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -37,14 +37,8 @@ def rows(model: LoadedModel) -> Iterator[Row]:
             f"Captum, {STEPS} steps": attribute,
             f"Captum, {STEPS} steps, internal_batch_size 512": partial(attribute, internal_batch_size=512),
         }
-        ours, *theirs = times_in_turn([partial(explain_windows, model, windows, 0), *peers.values()], rounds)
-        name, best = min(zip(peers, theirs, strict=True), key=lambda pair: float(np.median(pair[1])))
-        yield Row(
-            f"explain (flow) {n} window{'s' if n > 1 else ''} in process, largest residual {residual:.1e} std",
-            f"{np.median(ours) * 1e3:.2f} ms",
-            f"{name}: {np.median(best) * 1e3:.2f} ms",
-            f"{np.median(best) / np.median(ours):.1f}x",
-        )
+        what = f"explain (flow) {n} window{'s' if n > 1 else ''} in process, largest residual {residual:.1e} std"
+        yield beside_best(what, partial(explain_windows, model, windows, 0), peers, rounds)
         yield from ablations(model, windows, start)
 
 
@@ -57,12 +51,17 @@ def ablations(model: LoadedModel, windows: Tensor, start: Tensor) -> Iterator[Ro
         ("cells", each_cell(model.config), None),
     ):
         attribute = partial(captum.attribute, windows, start, feature_mask=mask)
-        peers = [partial(attribute, perturbations_per_eval=n) for n in AT_ONCE]
-        ours, *theirs = times_in_turn([partial(measure_effects, model, windows, 0, Baseline(), parts), *peers], 10)
-        n_at_once, best = min(zip(AT_ONCE, theirs, strict=True), key=lambda pair: float(np.median(pair[1])))
-        yield Row(
-            f"effects (removed and alone) of {len(parts)} {what}, {len(windows)} windows in process",
-            f"{np.median(ours) * 1e3:.2f} ms",
-            f"Captum's FeatureAblation (removed), {n_at_once} at once: {np.median(best) * 1e3:.2f} ms",
-            f"{np.median(best) / np.median(ours):.1f}x",
-        )
+        peers = {
+            f"Captum's FeatureAblation (removed), {n} at once": partial(attribute, perturbations_per_eval=n)
+            for n in AT_ONCE
+        }
+        name = f"effects (removed and alone) of {len(parts)} {what}, {len(windows)} windows in process"
+        yield beside_best(name, partial(measure_effects, model, windows, 0, Baseline(), parts), peers, rounds=10)
+
+
+def beside_best(what: str, ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], rounds: int) -> Row:
+    """A row of median times: ours beside the fastest peer, all in turn."""
+    own, *theirs = times_in_turn([ours, *peers.values()], rounds)
+    name, best = min(zip(peers, theirs, strict=True), key=lambda pair: float(np.median(pair[1])))
+    mine, other = np.median(own), np.median(best)
+    return Row(what, f"{mine * 1e3:.2f} ms", f"{name}: {other * 1e3:.2f} ms", f"{other / mine:.1f}x")
