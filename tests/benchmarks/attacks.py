@@ -33,7 +33,7 @@ from kanmodel.checkpoint import save_checkpoint
 SECONDS = 7.0  # of each attack; longer than an answered message may last
 N_CLIENTS, N_ATTACKING = 64, 8
 OTHER = "other"  # a second model, for comparisons
-HONEST, ATTACKER = "honest-0mBq3bTzY1sD5vX8", "attacker-Wd7Lr2QeJ9uHc4G"
+HONEST, ATTACKER, THIRD = "honest-0mBq3bTzY1sD5vX8", "attacker-Wd7Lr2QeJ9uHc4G", "third-8Mi1oKp3SbEj0UwTx5Vy"
 BLOCK = 64 << 10
 PATH = f"/v1/models/{NAME}"
 
@@ -73,10 +73,10 @@ class Target:
             connection.close()
 
     def explain(self) -> str:
-        """How an explanation of another key goes meanwhile."""
+        """How an explanation of a third key goes meanwhile."""
         start = perf_counter()
-        status = self.ask("POST", f"{PATH}:explain", f'{{"instances": [{self.window}]}}', HONEST)
-        return f"another key's :explain {status} after {perf_counter() - start:.1f} s"
+        status = self.ask("POST", f"{PATH}:explain", f'{{"instances": [{self.window}]}}', THIRD)
+        return f"a third key's :explain {status} after {perf_counter() - start:.1f} s"
 
 
 Attack = Callable[[Target], str]
@@ -184,7 +184,7 @@ def slow_bodies(target: Target) -> str:
         connections = [stack.enter_context(target.connect()) for _ in range(512)]
         send_to_all(connections, request + b'{"instances": [')
         sleep(target.seconds / 2)
-        seen = f"meanwhile /metrics {target.ask('GET', '/metrics', key=HONEST)}, {target.explain()}"
+        seen = f"meanwhile /metrics {target.ask('GET', '/metrics', key=THIRD)}, {target.explain()}"
         sleep(target.seconds / 2)
         return f"{sum(map(is_open, connections))} of {len(connections)} are open, {seen}"
 
@@ -299,7 +299,7 @@ def rows(seconds: float = SECONDS, only: str = "") -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             for seed, name in enumerate((NAME, OTHER)):
                 save_checkpoint(large_model(seed), Path(folder) / f"{name}.safetensors")
-            keys = f"honest explain {HONEST};attacker explain {ATTACKER}"
+            keys = f"honest explain {HONEST};attacker explain {ATTACKER};third explain {THIRD}"
             with our_server(Path(folder), KANSCOPE_KEYS=keys) as server:
                 yield from _measure(server.port, server.pid, seconds, only)
     finally:
