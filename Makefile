@@ -31,8 +31,7 @@ ifneq ($(ONLY),)
 	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
 else
 	$(parallel) -m "not thorough" tests/kanmodel
-	$(parallel) -m "not thorough" tests/service
-	$(parallel) -m "not thorough" $(call without,kanmodel service)
+	$(parallel) -m "not thorough" $(call without,kanmodel)
 endif
 
 # What needs both cores runs last, with nothing beside it.

@@ -21,7 +21,7 @@ from kanmodel.data import Feature, Scaling, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
-from kanmodel.network.operations import Node, Shape, infer_shapes, last_uses
+from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
 
 T = TypeVar("T")
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
@@ -491,6 +491,8 @@ def _read(hint: Any, data: Any, place: str) -> Any:
     if get_origin(hint) is tuple:
         if not isinstance(data, list | tuple):
             raise ConfigError(f"{place} must be a list, but is {quote(data)}")
+        if is_dataclass(get_args(hint)[0]) and len(data) > MAX_NODES:
+            raise ConfigError(f"{place} must have at most {MAX_NODES} objects, but has {len(data)}")
         return tuple(_read(get_args(hint)[0], item, f"{place}[{number}]") for number, item in enumerate(data))
     if hint is Basis and isinstance(data, dict):
         check_choice(data.get("kind"), f"{place}.kind", BASES)

@@ -11,7 +11,7 @@ PLACES = [
     ("edge", ["contribution", "score", "price", "profile"]),
     ("forecast", ["error", "residual"]),
     ("features", ["verdict", "share", "contribution"]),
-    ("formula", ["R²", "MAE", "complexity", "profile"]),
+    pytest.param(*("formula", ["R²", "MAE", "complexity", "profile"]), marks=pytest.mark.thorough("computes formulas")),
 ]
 
 

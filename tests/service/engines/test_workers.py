@@ -133,6 +133,7 @@ def test_one_scrape_covers_all_processes(workers):
         assert {int(pid) for pid, _ in memory} == pids and min(float(size) for _, size in memory) > 1e8
 
 
+@pytest.mark.thorough("waits for two processes that start")
 def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers):
     """Its current work is subtracted, its completed work is not."""
     find_processes(workers)

@@ -208,6 +208,7 @@ def test_a_dropped_model_is_freed_at_once(few):
         gc.enable()
 
 
+@pytest.mark.thorough("computes the global results of two models")
 def test_models_whose_results_are_cached_are_dropped_too(serve, many):
     """Global results and cached answers stay, equal after the model is loaded again, and do not keep it in memory."""
     folder, _ = many

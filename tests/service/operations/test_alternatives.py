@@ -319,6 +319,7 @@ def test_a_formula_in_three_forms(service):
     assert np.isfinite(function(*[0.5] * len(chosen["variables"])))
 
 
+@pytest.mark.thorough("compares models four times")
 def test_compare_prints_the_differences(run, versions):
     """`kanscope compare NEW OLD` has the direction of `Model.compare` and names the files, in each of its forms."""
     old, new = versions / "m" / "1.safetensors", versions / "m" / "2.safetensors"

@@ -254,6 +254,7 @@ def test_unloading_under_traffic_gives_complete_responses_or_503(client):
             assert answer.json()["error"] == "model 'm' is unloaded"
 
 
+@pytest.mark.thorough("starts two processes")
 def test_with_several_processes_the_folder_is_looked_at_instead(launch, tmp_path):
     """A command would reach only one process; the index is that of the process which answers."""
     write(tmp_path / "models" / "m.safetensors")
