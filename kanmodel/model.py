@@ -142,7 +142,7 @@ class Model(Result):
     feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used (as
     `InsufficientReferenceError` if a statistic needs more reference windows), `NonFiniteError` if a result is not
     finite, and `GraphError` for a graph if the question is about a chain of layers: its topology, edges and formulas,
-    pruning, the report, and ONNX.
+    pruning, and the report.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -624,7 +624,6 @@ class Model(Result):
             raise CheckpointError(f"{path} must end in .safetensors")
         return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
 
-    @of_chain
     def export_onnx(self, path: str | Path) -> OnnxExport:
         """Writes the forward pass as an ONNX graph, after comparing it with the model on all reference windows.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from glue_layers import KAN, KANLinear
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -181,6 +182,53 @@ class NormedSkip(nn.Module):
         last = self.rnn(x)[0][:, -1]
         return torch.softmax(self.head(self.norm(last) + last), dim=1)
 
+
+# Random graphs.
+UNARY = (torch.tanh, torch.sin, nn.functional.silu, torch.sigmoid, nn.functional.softplus)
+BINARY = (torch.add, torch.sub, torch.mul, lambda one, other: one / (1 + other * other))
+MOVES = (
+    lambda x: x.flip(1),
+    lambda x: x.roll(1, dims=2),
+    lambda x: torch.cat([x[:, 1:], x[:, :1]], dim=1),
+    lambda x: x - x.mean(dim=1, keepdim=True),
+    lambda x: x / (x.std(dim=2, keepdim=True) + 1),
+    lambda x: torch.softmax(x, dim=1) * x,
+    lambda x: nn.functional.pad(x, (0, 0, 1, 0))[:, :-1],
+    lambda x: x.transpose(1, 2).reshape(len(x), LOOKBACK, 3),
+    lambda x: torch.stack([x[:, :, 0], x[:, :, 2], x[:, :, 1]], dim=2),
+    lambda x: x.cumsum(dim=1) / LOOKBACK,
+    lambda x: torch.baddbmm(x, x @ x.transpose(1, 2) / 9, torch.tanh(x)),
+)
+
+
+class Random(nn.Module):
+    """Operations on a growing pool of values (batch, lookback, 3), and a head on the last."""
+
+    def __init__(self, plan, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.plan, self.head = plan, nn.Linear(3, 2)
+        self.lines = nn.ModuleList(nn.Linear(3, 3) for _ in plan)
+        self.recurrents = nn.ModuleList(nn.GRU(3, 3, batch_first=True) for _ in plan)
+
+    def forward(self, x):
+        pool = [x]
+        for number, (kind, which, one, other) in enumerate(self.plan):
+            read, beside = pool[one % len(pool)], pool[other % len(pool)]
+            if kind == "line":
+                pool.append(self.lines[number](read))
+            elif kind == "recurrent":
+                pool.append(self.recurrents[number](read)[0])
+            else:
+                functions = {"unary": UNARY, "binary": BINARY, "move": MOVES}[kind]
+                function = functions[which % len(functions)]
+                pool.append(function(read, beside) if kind == "binary" else function(read))
+        return self.head(torch.stack(pool).mean(dim=0)[:, -2:].sum(dim=1))
+
+
+kinds = st.sampled_from(["unary", "binary", "move", "line", "recurrent"])
+numbers = st.integers(0, 20)
+PLANS = st.lists(st.tuples(kinds, numbers, numbers, numbers), min_size=1, max_size=7)
 
 WIRED: dict[str, type[nn.Module]] = {
     each.__name__: each

@@ -105,15 +105,22 @@ class GraphNetwork(Network):
         return FrozenGraph(self)
 
     def run(self, window: Tensor, layers: Leaves, recurrents: Leaves, record: _Record | None = None) -> Tensor:
-        """The last node's values, from the functions of the leaves, of (rows, n_in) and of (rows, steps, n_in)."""
-        n, values = len(window), list[Tensor]()
+        """The last node's values, from the functions of the leaves, of (rows, n_in) and of (rows, steps, n_in).
+
+        All it does with values is in operations that ONNX export traces; their shapes are those of the config.
+        """
+        values, shapes = list[Tensor](), self.config.graph_shapes
         left = {"layer": iter(layers), "recurrent": iter(recurrents)}
         for number, node in enumerate(self.config.graph):
             read, operation = [values[source] for source in node.inputs], OPERATIONS[node.op]
             if operation.function is not None:
-                if len(read) > 1 and read[0].ndim != read[1].ndim:  # they are broadcast after the batch
-                    axes = max(value.ndim for value in read)
-                    read = [value.reshape(n, *(1,) * (axes - value.ndim), *value.shape[1:]) for value in read]
+                of = [shapes[source] for source in node.inputs]
+                if len(of[0]) != len(of[-1]):  # they are broadcast after the batch
+                    axes = max(map(len, of))
+                    read = [
+                        value.reshape(-1, *(1,) * (axes - len(shape)), *shape)
+                        for value, shape in zip(read, of, strict=True)
+                    ]
                 if record is not None and operation.watched:
                     record.watch(read, operation.kinks)
                 value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
@@ -123,17 +130,18 @@ class GraphNetwork(Network):
                 value = window
             elif node.op == "layer":
                 x = read[0] if record is None else record.cut(number, read[0], values)
-                rows = next(left[node.op])(x.reshape(-1, x.shape[-1]))
-                value = rows.reshape(*x.shape[:-1], -1)
+                rows = next(left[node.op])(x.reshape(-1, shapes[node.inputs[0]][-1]))
+                value = rows.reshape(-1, *shapes[number])
             elif node.op == "recurrent":
-                x = read[0].reshape(-1, *read[0].shape[-2:])
+                x = read[0].reshape(-1, *shapes[node.inputs[0]][-2:])
                 rows = next(left[node.op])(x)
-                value = rows.reshape(*read[0].shape[:-1], -1)
+                value = rows.reshape(-1, *shapes[number])
                 if record is not None:
                     value = record.cut(number, value, values)
+                    n = len(window)
                     record.steps.append((x.reshape(n, -1, *x.shape[1:]), rows.reshape(n, -1, *rows.shape[1:])))
             else:
-                value = self.constants.get_buffer(str(number)).expand(n, *self.config.graph_shapes[number])
+                value = self.constants.get_buffer(str(number))[None]  # of one window, for all
             if record is not None and node.op == "layer":
                 record.watched.append(value)
             values.append(value)
@@ -151,7 +159,9 @@ class GraphNetwork(Network):
         record = _Record({cut.node: cut for cut in self.cuts})
         logits = self.run(window, layers, recurrents, record)
         outputs = apply_output_function(self.config, logits)
-        watched, kinks = (tuple(map(flat, of)) for of in (record.watched, record.kinks))
+        watched, kinks = (
+            tuple(flat(each).expand(len(window), -1) for each in of) for of in (record.watched, record.kinks)
+        )
         return GraphTrace(
             tuple(traces),
             tuple(record.values),
@@ -227,7 +237,7 @@ class FrozenGraph(FrozenNetwork):
     def __init__(self, network: GraphNetwork) -> None:
         self.network, self.config, self._layers, self.recurrent = network, network.config, network.stages, None
         self._functions = {"head": [layer.functions(frozen=True) for layer in self._layers["head"]]}
-        self._forward = [FrozenLayers([layer]).forward for layer in self._layers["head"]]
+        self.leaves = [FrozenLayers([layer]) for layer in self._layers["head"]]
         self.recurrents = tuple(
             FrozenRecurrent(module, config)  # type: ignore[arg-type]
             for module, config in zip(network.recurrents, network.config.recurrents, strict=True)
@@ -236,7 +246,7 @@ class FrozenGraph(FrozenNetwork):
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
         with torch.inference_mode():
-            return self.network.run(window, self._forward, self.recurrents)
+            return self.network.run(window, [leaf.forward for leaf in self.leaves], self.recurrents)
 
     def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """As `GraphNetwork.trace`; differentiable."""

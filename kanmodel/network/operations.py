@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from kanmodel.errors import MAX_SIZE, ConfigError, Index, check_choice, check_config, check_count, check_number, quote
 from kanmodel.network.functions import ACTIVATIONS
@@ -213,22 +214,25 @@ class Arrangement:
 
     def __init__(self, node: Node) -> None:
         assert node.shape is not None
-        self.shape, self._lattice, self._indices = node.shape, None, None
-        if node.runs:
-            indices = node.indices().reshape(node.shape)
-            self._lattice = _lattice(indices) if len(node.inputs) == 1 else None
-            self._indices = torch.from_numpy(indices.ravel())
+        self.shape, self._lattice = node.shape, None
+        self.indices = node.indices().reshape(node.shape) if node.runs else None  # None for all values in their order
+        if self.indices is not None:
+            self._lattice = _lattice(self.indices) if len(node.inputs) == 1 else None
+            self._flat = torch.from_numpy(self.indices.ravel())
 
     def __call__(self, *values: Tensor) -> Tensor:
-        """Inputs (batch, ...) -> (batch, *shape)."""
-        n, flat = len(values[0]), [value.flatten(1) if value.ndim > 1 else value[:, None] for value in values]
+        """Inputs (batch, ...) -> (batch, *shape); the batch of a constant may be 1."""
+        if has_torch_function(values):  # for ONNX export, whose graph has its own operation
+            return handle_torch_function(Arrangement.__call__, values, self, *values)
+        n = max(map(len, values))
+        flat = [(value.flatten(1) if value.ndim > 1 else value[:, None]).expand(n, -1) for value in values]
         every = flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
         if self._lattice is not None:
             first, strides = self._lattice
             every = every.contiguous()
             return every.as_strided((n, *self.shape), (every.shape[1], *strides), every.storage_offset() + first)
-        if self._indices is not None:
-            every = every.index_select(1, self._indices)
+        if self.indices is not None:
+            every = every.index_select(1, self._flat)
         return every.reshape(n, *self.shape)
 
 

@@ -7,7 +7,8 @@ operators of that name, or for float64, which ONNX Runtime lacks, a Scan over th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import cast
 
 import numpy as np
 import onnx
@@ -16,12 +17,13 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import ExportError
 from kanmodel.network.chain import FrozenLayers, apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
+from kanmodel.network.graph import FrozenGraph
+from kanmodel.network.operations import Arrangement
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
 from kanmodel.network.splines import PiecewisePolynomial
-from kanmodel.onnx.values import OPERATIONS, Graph, Traced, Value, concatenate, write, write_many
+from kanmodel.onnx.values import OPERATIONS, Graph, Operand, Traced, Value, concatenate, write, write_many
 
 INPUT = "instances"
 PREDICTIONS, LOGITS = "predictions", "logits"
@@ -51,65 +53,37 @@ def sum_splines(splines: PiecewisePolynomial, x: Value) -> Value:
 OPERATIONS[PiecewisePolynomial.sums] = sum_splines
 
 
-class States:
-    """Hidden states of all steps, (lookback, batch, n_units), with the methods that the three readouts use.
-
-    Those of the last step, (batch, n_units), may be computed separately; (batch, 1) are added to every state.
-    """
-
-    def __init__(self, by_step: Value, last: Value | None = None, added: Value | float = 0.0) -> None:
-        self._by_step, self._last, self._added = by_step, last, added
-
-    def __getitem__(self, key: Any) -> Traced:
-        """``states[:, -1]``."""
-        assert key == (slice(None), -1)
-        last = write("Gather", self._by_step, np.array(-1), axis=0) if self._last is None else self._last
-        return last + self._added
-
-    def mean(self, dim: int) -> Traced:
-        """Mean over the steps."""
-        assert dim == 1
-        return self._by_step.mean(0) + self._added
-
-    def flatten(self, start: int) -> Traced:
-        """(batch, lookback * n_units)."""
-        assert start == 1
-        return write("Flatten", write("Transpose", self._by_step, perm=[1, 0, 2]), axis=1) + self._added
-
-
-def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
+def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> Traced:
     """`FrozenRecurrent` on (batch, lookback, n_in); NaN is added to the states of windows that are not finite.
 
     ONNX Runtime's operators would turn it into a finite state, and hide missing values.
     """
     x = write("Transpose", steps, perm=[1, 0, 2])
-    nothing = (0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0)).unsqueeze(1)
-    last = None
+    nothing = 0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=1)
     for directions in recurrent.gate_weights:
         with x.graph.scope("recurrent"):
             if x.graph.dtype == torch.float64:
                 x = _scan(recurrent.config.cell, x, directions)
             else:
-                x, last = _operator(recurrent.config.cell, x, directions)
-    return States(x, last, nothing)
+                x = _operator(recurrent.config.cell, x, directions)
+    return write("Transpose", x, perm=[1, 0, 2]) + nothing
 
 
-def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> tuple[Value, Value | None]:
-    """One layer with ONNX's operator, (lookback, batch, n_in) -> its states, and those of the last step."""
+def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
+    """One layer with ONNX's operator, (lookback, batch, n_in) -> (lookback, batch, n_units)."""
     hidden = len(directions[0].from_state)
-    states, last, *_ = write_many(
+    states, *_ = write_many(
         cell.upper(),
         [x, *(_stack(cell, part, directions) for part in ("from_inputs", "from_state", "bias"))],
         3 if cell == "lstm" else 2,
         hidden_size=hidden,
         direction="bidirectional" if len(directions) == 2 else "forward",
         **({"linear_before_reset": 1} if cell == "gru" else {}),
-    )  # states: (lookback, directions, batch, hidden); last: (directions, batch, hidden)
+    )  # (lookback, directions, batch, hidden)
     if len(directions) == 1:
-        return write("Squeeze", states, np.array([1])), write("Squeeze", last, np.array([0]))
-    # The final state of the backward direction is at the first step, which is not the readout.
+        return write("Squeeze", states, np.array([1]))
     in_a_row = write("Transpose", states, perm=[0, 2, 1, 3])
-    return write("Reshape", in_a_row, np.array([0, 0, 2 * hidden])), None
+    return write("Reshape", in_a_row, np.array([0, 0, 2 * hidden]))
 
 
 def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
@@ -166,6 +140,24 @@ def _gru_step(weights: GateWeights, x: Value, h: Value) -> tuple[Value, ...]:
 OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
 
 
+def arrange(arrangement: Arrangement, *values: Operand) -> Value:
+    """`Arrangement`, of constants too, which have a batch of 1."""
+    first = next(value for value in values if isinstance(value, Value))
+    batch = write("Gather", write("Shape", first), np.array([0]), axis=0)
+    flat = []
+    for value in values:
+        if isinstance(value, Tensor):
+            value = write("Expand", value.reshape(1, -1), concatenate([batch, np.array([value.numel()])]))
+        flat.append(write("Flatten", value, axis=1))
+    every = flat[0] if len(flat) == 1 else concatenate(flat, 1)
+    if arrangement.indices is None:
+        return cast(Value, every.reshape(-1, *arrangement.shape))
+    return write("Gather", every, arrangement.indices, axis=1)
+
+
+OPERATIONS[Arrangement.__call__] = arrange
+
+
 def write_forward(model: LoadedModel) -> onnx.ModelProto:
     """Builds the graph of a model's forward pass, for any number of windows.
 
@@ -176,20 +168,22 @@ def write_forward(model: LoadedModel) -> onnx.ModelProto:
         ExportError: a layer has no ONNX form.
     """
     frozen, scaling, config = model.frozen, model.scaling, model.config
-    if config.graph:
-        raise ExportError("a graph of layers and other operations has no ONNX form yet")
     graph = Graph(scaling.dtype)
     steps: Traced
     windows = Value(graph, INPUT)
     with graph.scope("scaling"):
         scaled = (windows - scaling.feature_mean) / scaling.feature_scale
         steps = write("Cast", scaled, to=helper.np_dtype_to_tensor_dtype(np.dtype(config.dtype)))
-    if "front" in frozen.stages:
-        rows = write("Reshape", steps, np.array([-1, len(config.features)]))
-        rows = _pass(frozen.stages["front"], "front", rows)
-        steps = write("Reshape", rows, np.array([-1, config.lookback, config.n_steps]))
-    states = steps if frozen.recurrent is None else frozen.recurrent(steps)
-    logits = _pass(frozen.stages["head"], "head", reduce_steps(config, states))
+    if isinstance(frozen, FrozenGraph):
+        with graph.scope("graph"):
+            leaves = [partial(_pass, layers, "head", number) for number, layers in enumerate(frozen.leaves)]
+            logits = frozen.network.run(steps, leaves, frozen.recurrents)
+    else:
+        if "front" in frozen.stages:
+            rows = _pass(frozen.stages["front"], "front", 0, steps.reshape(-1, len(config.features)))
+            steps = rows.reshape(-1, config.lookback, config.n_steps)
+        states = steps if frozen.recurrent is None else frozen.recurrent(steps)
+        logits = _pass(frozen.stages["head"], "head", 0, reduce_steps(config, states))
     with graph.scope("output"):
         outputs = [_as_double(apply_output_function(config, logits)) * scaling.output_scale + scaling.output_mean]
         names = [PREDICTIONS]
@@ -207,11 +201,11 @@ def write_forward(model: LoadedModel) -> onnx.ModelProto:
     return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="kanscope")
 
 
-def _pass(layers: FrozenLayers, stage: str, x: Traced) -> Traced:
-    """Applies consecutive layers, (rows, n_in) -> (rows, n_out); their nodes are named after them."""
+def _pass(layers: FrozenLayers, stage: str, first: int, x: Traced) -> Traced:
+    """Applies consecutive layers, (rows, n_in) -> (rows, n_out); their nodes are named by stage and number."""
     if layers.inputs is not None:
         x = x[:, layers.inputs]
-    for number, layer in enumerate(layers.layers):
+    for number, layer in enumerate(layers.layers, first):
         with x.graph.scope(f"{stage}.{number}"):
             x = layer.forward(x)
     return x

@@ -167,6 +167,18 @@ def _softplus(x: Value, beta: float = 1.0, **_: Any) -> Value:
     return write("Where", write("Greater", scaled, SOFTPLUS_LINE), x, smooth / beta)
 
 
+def _std(x: Value, dim: int, correction: int) -> Traced:
+    assert correction == 0
+    away = x - write("ReduceMean", x, axes=[dim], keepdims=1)
+    return write("Sqrt", write("ReduceMean", away * away, axes=[dim], keepdims=0))
+
+
+def _extreme(kind: str, x: Value, dim: int) -> Traced:
+    """The largest or smallest value; NaN beside a NaN, over which ONNX Runtime's kernels may pass."""
+    missing = write("Where", write("IsNaN", x), x, 0.0)
+    return write(kind, x, axes=[dim], keepdims=0) + write("ReduceSum", missing, np.array([dim]), keepdims=0)
+
+
 def _zeros_like(x: Value) -> Value:
     """0, also for NaN."""
     zero = torch.zeros(1, dtype=x.dtype).numpy()
@@ -196,11 +208,18 @@ def _node(kind: str) -> Operation:
     return lambda *inputs, **_: write(kind, *inputs)
 
 
-SAME_NAME = ("add", "sub", "mul", "div", "sqrt", "exp", "log", "abs", "sin", "cos", "sign", "tanh", "sigmoid", "relu")
+SAME_NAME = ("add", "sub", "mul", "div", "pow", "sqrt", "exp", "log", "abs", "sin", "cos", "atan", "erf", "sign")
 OTHER_NAME = {"subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "negative": "Neg"}
-OTHER_NAME |= {"matmul": "MatMul", "arcsin": "Asin", "arccos": "Acos", "arctan": "Atan"}
+OTHER_NAME |= {
+    "matmul": "MatMul",
+    "maximum": "Max",
+    "minimum": "Min",
+    "arcsin": "Asin",
+    "arccos": "Acos",
+    "arctan": "Atan",
+}
 OPERATIONS.update({name: _node(kind) for name, kind in OTHER_NAME.items()})
-OPERATIONS.update({name: _node(name.capitalize()) for name in SAME_NAME})
+OPERATIONS.update({name: _node(name.capitalize()) for name in (*SAME_NAME, "tanh", "sigmoid", "relu")})
 OPERATIONS.update(
     {
         "tan": lambda x: write("Sin", x) / write("Cos", x),
@@ -232,6 +251,10 @@ OPERATIONS.update(
         "sum": lambda x, dim: write("ReduceSum", x, np.array([dim]), keepdims=0),
         "prod": lambda x, dim: write("ReduceProd", x, axes=[dim], keepdims=0),
         "mean": lambda x, dim: write("ReduceMean", x, axes=[dim], keepdims=0),
+        "amax": partial(_extreme, "ReduceMax"),
+        "amin": partial(_extreme, "ReduceMin"),
+        "std": _std,
+        "reshape": lambda x, *shape: write("Reshape", x, np.array(shape)),
         "index_add": _index_add,
     }
 )

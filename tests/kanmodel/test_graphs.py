@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 from torch import nn
-from wired import FEATURES, LOOKBACK, WIRED, forecast, make_wired, random_walks
+from wired import FEATURES, LOOKBACK, PLANS, WIRED, Random, forecast, make_wired, random_walks
 
 import kanmodel
-from kanmodel.errors import ExportError, GraphError, UnreadableModelError
+from kanmodel.errors import GraphError, UnreadableModelError
 from kanmodel.explain.attribution import explain_windows
 
 EVERY = pytest.mark.parametrize("name", WIRED)
@@ -147,11 +147,12 @@ def test_what_needs_a_chain_says_so(question, tmp_path):
         QUESTIONS[question](read("SkipAroundHead"))
 
 
-def test_a_graph_has_no_onnx_form(tmp_path):
-    """Export says so, and acceleration falls back to torch."""
-    with pytest.raises((GraphError, ExportError), match="graph"):
-        read("SkipAroundHead").export_onnx(tmp_path / "m.onnx")
-    assert read("SkipAroundHead").accelerate().predict(random_walks(1)).shape == (1, 2)
+def test_a_graph_is_exported(tmp_path):
+    """Its ONNX file is compared with it as that of a chain is, and acceleration predicts the same."""
+    model, windows = read("RevIN"), random_walks(3, seed=4)
+    written = model.save(tmp_path / "m.safetensors").export_onnx(tmp_path / "m.onnx")
+    assert (written.windows, written.relative_difference < 1e-5) == (200, True)
+    np.testing.assert_allclose(model.accelerate().predict(windows), model.predict(windows), atol=1e-5)
 
 
 class Refused(nn.Module):
@@ -308,54 +309,8 @@ def test_a_chain_is_found_in_what_is_drawn(name):
     assert bool(model.config.graph) == (name == "twice the mean")
 
 
-UNARY = (torch.tanh, torch.sin, nn.functional.silu, torch.sigmoid, nn.functional.softplus)
-BINARY = (torch.add, torch.sub, torch.mul, lambda one, other: one / (1 + other * other))
-MOVES = (
-    lambda x: x.flip(1),
-    lambda x: x.roll(1, dims=2),
-    lambda x: torch.cat([x[:, 1:], x[:, :1]], dim=1),
-    lambda x: x - x.mean(dim=1, keepdim=True),
-    lambda x: x / (x.std(dim=2, keepdim=True) + 1),
-    lambda x: torch.softmax(x, dim=1) * x,
-    lambda x: nn.functional.pad(x, (0, 0, 1, 0))[:, :-1],
-    lambda x: x.transpose(1, 2).reshape(len(x), LOOKBACK, 3),
-    lambda x: torch.stack([x[:, :, 0], x[:, :, 2], x[:, :, 1]], dim=2),
-    lambda x: x.cumsum(dim=1) / LOOKBACK,
-    lambda x: torch.baddbmm(x, x @ x.transpose(1, 2) / 9, torch.tanh(x)),
-)
-
-
-class Random(nn.Module):
-    """Operations on a growing pool of values (batch, lookback, 3), and a head on the last."""
-
-    def __init__(self, plan, seed):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.plan, self.head = plan, nn.Linear(3, 2)
-        self.lines = nn.ModuleList(nn.Linear(3, 3) for _ in plan)
-        self.recurrents = nn.ModuleList(nn.GRU(3, 3, batch_first=True) for _ in plan)
-
-    def forward(self, x):
-        pool = [x]
-        for number, (kind, which, one, other) in enumerate(self.plan):
-            read, beside = pool[one % len(pool)], pool[other % len(pool)]
-            if kind == "line":
-                pool.append(self.lines[number](read))
-            elif kind == "recurrent":
-                pool.append(self.recurrents[number](read)[0])
-            else:
-                functions = {"unary": UNARY, "binary": BINARY, "move": MOVES}[kind]
-                function = functions[which % len(functions)]
-                pool.append(function(read, beside) if kind == "binary" else function(read))
-        return self.head(torch.stack(pool).mean(dim=0)[:, -2:].sum(dim=1))
-
-
-kinds = st.sampled_from(["unary", "binary", "move", "line", "recurrent"])
-numbers = st.integers(0, 20)
-
-
 @settings(max_examples=examples(15))
-@given(st.lists(st.tuples(kinds, numbers, numbers, numbers), min_size=1, max_size=7), st.integers(0, 99))
+@given(PLANS, st.integers(0, 99))
 def test_any_graph_equals_its_module(plan, seed):
     """In value and in gradient, and each layer of its ledger is complete."""
     net = Random(plan, seed).double().eval()

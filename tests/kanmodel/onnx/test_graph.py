@@ -14,13 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, networks
 from thorough import examples
+from wired import FEATURES as WALKED
+from wired import PLANS, WIRED, Random, make_wired, random_walks
 
+import kanmodel
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.data import Array, Feature, Target
 from kanmodel.errors import ExportError
 from kanmodel.network.bases import BSpline
-from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
+from kanmodel.network.chain import Network
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, SymbolicEdge
 from kanmodel.network.functions import FUNCTIONS
+from kanmodel.network.operations import OPERATIONS as NODES
+from kanmodel.network.operations import Node, infer_shapes, runs_of
 from kanmodel.onnx.export import ROUNDING, TOLERANCE
 from kanmodel.onnx.forward import write_forward
 from kanmodel.onnx.session import Session
@@ -61,7 +67,9 @@ def compare_unless_refused(model: LoadedModel, windows: Array) -> None:
         compare(model, windows)
     except ExportError as error:
         assert (
-            model.config.dtype == "float64" and MISSING in str(error) and str(error)[:5] in ("head.", "front", "outpu")
+            model.config.dtype == "float64"
+            and MISSING in str(error)
+            and str(error)[:5] in ("head.", "front", "graph", "outpu")
         )
 
 
@@ -110,6 +118,72 @@ def test_every_fixed_function_is_the_networks(function, dtype):
     model.network.head[0].symbolic_affine.copy_(torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
     model = LoadedModel(model.network, Reference(model.reference.windows), {}, model.provenance)
     compare_unless_refused(model, np.linspace(-3, 3, 25).reshape(-1, 1, 1))
+
+
+def near_and_far(n=6, seed=0):
+    """Random walks, others with noise, and some a hundred times as far away."""
+    walks = random_walks(n, seed)
+    return np.concatenate([walks, walks + np.random.default_rng(seed).standard_normal(walks.shape), 100 * walks])
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_modules_of_branches_and_skips_have_a_graph(name):
+    """Networks that are graphs, as libraries build them, predict the same."""
+    model = kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(WALKED))
+    compare(model.loaded, near_and_far())
+
+
+@settings(max_examples=examples(15))
+@given(PLANS, st.integers(0, 99))
+def test_the_graph_is_any_graph(plan, seed):
+    """Random operations, layers and recurrent parts predict the same, in either type."""
+    net, windows = Random(plan, seed).eval(), random_walks(40, seed) / 3
+    for dtype in (torch.float32, torch.float64):
+        model = kanmodel.from_torch(net.to(dtype), windows=windows, features=list(WALKED))
+        compare_unless_refused(model.loaded, near_and_far(3, seed + 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", NODES)
+def test_every_operation_of_a_graph_is_the_networks(op, dtype):
+    """Each agrees, of windows and with constants, and is not finite where the network is not."""
+    window, swapped = Node("window"), Node("arrange", (0,), shape=(3, 2), runs=runs_of([0, 3, 1, 4, 2, 5]))
+    given = {
+        "window": (window,),
+        "arrange": (window, Node("number", parameter=2.0), Node("arrange", (1, 0), shape=(2, 2), runs=((0, 2, 4),))),
+        "constant": (window, Node("constant", shape=(3,)), Node("add", (1, 0))),
+        "number": (window, Node("number", parameter=0.5), Node("sub", (1, 0))),
+        "layer": (window, Node("layer", (0,))),
+        "recurrent": (window, Node("recurrent", (0,))),
+        "matmul": (window, swapped, Node("matmul", (0, 1))),
+        "power": (window, Node("power", (0,), 3.0)),
+    }
+    if op in given:
+        nodes = given[op]
+    elif NODES[op].n_inputs == 2:
+        nodes = (window, Node("arrange", (0,), shape=(3,), runs=((5, -1, 3),)), Node(op, (0, 1)))
+    else:
+        nodes = (window, Node(op, (0,)))
+    head = (LayerConfig(3, 2),) if op == "layer" else ()
+    recurrents = (RecurrentConfig("gru", 2),) if op == "recurrent" else ()
+    n = np.prod(infer_shapes(nodes, (2, 3), head, recurrents)[-1]).item()
+    config = ModelConfig(
+        *(tuple(Feature(name) for name in WALKED), (Target("y"),), 2, n, head),
+        dtype=dtype,
+        graph=(*nodes, Node("arrange", (len(nodes) - 1,), shape=(n,))),
+        recurrents=recurrents,
+    )
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randn(30, 2, 3, generator=generator).to(getattr(torch, dtype))
+    windows = windows.abs() if op in ("log", "sqrt") else windows
+    network = Network.of(config, generator)
+    for constant in network.constants.buffers():
+        constant.add_(0.5)
+    model = LoadedModel(network, Reference(windows), {}, make_model().provenance)
+    given_windows = 10.0 ** torch.arange(-1, 2).repeat_interleave(10)[:, None, None] * windows
+    given_windows[3, 1, 0], given_windows[5] = torch.nan, 0
+    given_windows[4, 0, 2] = 1 if op == "recurrent" else torch.inf
+    compare_unless_refused(model, given_windows.double().numpy())
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
