@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, get_args, overload
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, GraphError, Problem, check_lowest, checked, refuse_unknown
 from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
-from kanmodel.explain.attribution import Explanation, LedgerOptions, Segments, complete_segments, explain_windows
+from kanmodel.explain.attribution import (
+    Explanation,
+    LedgerOptions,
+    Method,
+    Segments,
+    complete_segments,
+    explain_windows,
+)
 from kanmodel.explain.baseline import baseline_windows
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
@@ -33,6 +40,7 @@ from kanmodel.explain.paths.path import Detail
 from kanmodel.explain.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.result import Result, Table
+from kanmodel.explain.shapley import Orders
 from kanmodel.explain.shifts import Goal, Search
 from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
@@ -278,6 +286,9 @@ class Model(Result):
         halvings: int = LedgerOptions.halvings,
         effects: bool | Literal["steps"] = False,
         detail: Detail = "flow",
+        method: Method = "path",
+        orders: int = Orders.count,
+        seed: int = Orders.seed,
     ) -> Explanation:
         """Contributions of each feature at each step to the forecast of one output.
 
@@ -301,19 +312,29 @@ class Model(Result):
                 for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
             detail: the contributions that must reach the tolerance: ``"features"``, with fewer nodes; ``"steps"`` too,
                 as segments require; or also the nodes and edges of every layer, which only ``"flow"`` has.
+            method: ``"shapley"`` adds Shapley values of the outermost groups and of features without one, in each
+                segment if there are any: of at most 12 such parts from the forecasts of all 2^n coalitions, of more
+                from random orders, with a standard error. Without groups, each feature is a part.
+            orders: number of random orders, even; the forecasts of each are one less than there are parts.
+            seed: of these orders.
         """
         number = self._number_of(output)
-        options = LedgerOptions(tolerance, path_nodes, halvings)
+        options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
+        refuse_unknown("method", method, get_args(Method))
         groups, segments = self.choose_groups(groups, segments)
         if segments and detail == "features":
             detail = "steps"
         start = read_baseline(self.loaded, baseline)
-        scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
+        given = read_windows(self.loaded, windows)
+        scaled = self.loaded.to_model_units(given)
         explained = explain_windows(self.loaded, scaled, number, start, options, detail)
-        explained = replace(explained, groups=groups, segments=segments)
-        if not effects:
-            return explained
-        return attribution.add_effects(explained, self.loaded, scaled, number, start, of_steps=effects == "steps")
+        explained = replace(explained, groups=groups, segments=segments, windows=given)
+        asked = self.loaded, scaled, number, start
+        if method == "shapley":
+            explained = attribution.add_shapley(explained, *asked, drawn)
+        if effects:
+            explained = attribution.add_effects(explained, *asked, of_steps=effects == "steps")
+        return explained
 
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None

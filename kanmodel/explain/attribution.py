@@ -34,13 +34,14 @@ from torch import Tensor
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.data import N_LISTED, Array, rows_of_steps
-from kanmodel.errors import DataError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
+from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
 from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, paused, take
 from kanmodel.explain.result import Pictured, Table, Theme
+from kanmodel.explain.shapley import Orders, Shapley, measure_shapley
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.text import with_unit
@@ -50,14 +51,18 @@ FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding 
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 
+Method = Literal["path", "shapley"]
 Segments = Mapping[str, tuple[int, int]]
 """Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
 
 _EFFECTS = ("removed", "alone", "together")
+_OF_PATH = "what a part adds as all parts move from the baseline to the window together"
+_OF_ORDERS = "what a part adds on average over the orders in which the parts change one after another"
+_SHAPLEY = ("shapley", "shapley_standard_error")
 _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
 _BY_WINDOW = (
     *("predictions", "contributions", "steps", "layers", "error", "residual", "converged", "path_nodes"),
-    *("standard_error", "effects", "effects_by_group", "step_effects"),
+    *("standard_error", "effects", "effects_by_group", "step_effects", "shapley", "windows"),
 )
 
 
@@ -120,6 +125,10 @@ class Explanation(Pictured):
         effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
         effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
         step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
+        shapley: Shapley values of the `parts`, (n, n_parts), or with segments (n, n_parts, n_segments); None if not
+            requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
+            value is what it adds on average over the orders in which the parts change one after another.
+        windows: those explained, (n, lookback, n_features), original units; None for `explain_windows`.
     """
 
     output: str
@@ -143,6 +152,8 @@ class Explanation(Pictured):
     effects: Effects | None = None
     effects_by_group: Effects | None = None
     step_effects: Effects | None = None
+    shapley: Shapley | None = None
+    windows: Array | None = None
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -153,6 +164,11 @@ class Explanation(Pictured):
     def group_names(self) -> tuple[str, ...]:
         """Names of the contributions by group: the groups, then the features without a group."""
         return self.grouping.names
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what a forecast is divided among: outermost groups, and features without a group."""
+        return tuple(self.group_names[number] for number in self.grouping.whole)
 
     @property
     def is_grouped(self) -> bool:
@@ -203,11 +219,44 @@ class Explanation(Pictured):
             places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
             raise IncompleteError(f"{places[0].path} {message}", places)
 
+    def shap(self) -> Any:
+        """The Shapley values, or the contributions if there are none, as a `shap.Explanation`, which shap's plots draw.
+
+        It has a column for each of `parts`, in each segment if there are any. Its data are the newest value of a
+        feature, or its mean in a segment, original units; NaN for a group of several features.
+
+        Raises:
+            ExportError: the library shap is not installed.
+        """
+        try:
+            import shap
+        except ImportError as error:
+            raise ExportError("the library shap is not installed: pip install shap") from error
+        whole, rows = list(self.grouping.whole), self.segment_rows or [slice(-1, None)]
+        values = self.contributions_by_group[:, whole]
+        if self.shapley is not None:
+            values = self.shapley.values
+        single = {number: members[0] for number, members in enumerate(self.grouping.members) if len(members) == 1}
+        data = np.full((len(self), len(whole), len(rows)), np.nan)
+        for place, number in enumerate(whole):
+            if number in single and self.windows is not None:
+                column = self.windows[:, :, single[number]]
+                data[:, place] = np.stack([column[:, steps].mean(axis=1) for steps in rows], axis=1)
+        names = [f"{part}, {segment}" for part in self.parts for segment in self.segments] or [*self.parts]
+        return shap.Explanation(
+            values=values.reshape(len(self), -1),
+            base_values=np.full(len(self), self.baseline_prediction),
+            data=data.reshape(len(self), -1),
+            feature_names=names,
+            output_names=with_unit(self.output, self.unit),
+        )
+
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
         """A row for each window and feature, features in the model's order; values of the window are repeated.
 
         Args:
-            by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any.
+            by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any. Shapley
+                values are those of `parts`: None for a member of another group, and for features if there are groups.
         """
         names: list[dict[str, str]] = [{by: name} for name in (self.features if by == "feature" else self.group_names)]
         columns, effects = {"contribution": self.contributions}, self.effects
@@ -216,6 +265,8 @@ class Explanation(Pictured):
             columns, effects = {"contribution": self.contributions_by_group}, self.effects_by_group
         if effects is not None:
             columns |= {name: getattr(effects, name) for name in _EFFECTS}
+        if self.shapley is not None and (by == "group" or not self.is_grouped):
+            columns |= dict(zip(_SHAPLEY, map(self._spread, self.shapley), strict=True))
         return [
             {
                 "window": window,
@@ -230,6 +281,12 @@ class Explanation(Pictured):
             for window in range(len(self))
             for name, *row in zip(names, *(values[window].ravel().tolist() for values in columns.values()), strict=True)
         ]
+
+    def _spread(self, of_parts: Array) -> Any:
+        """Values of `parts` at their places among `group_names`; None for members of other groups."""
+        spread = np.full((len(self), len(self.group_names), *of_parts.shape[2:]), None, dtype=object)
+        spread[:, list(self.grouping.whole)] = of_parts
+        return spread
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """The waterfall of one window, and below it the heat map of contributions by feature and step.
@@ -259,7 +316,8 @@ class Explanation(Pictured):
         baseline = f"{self.baseline_prediction:.4g}"
         if len(self) != 1:
             return {"baseline": baseline, "converged": f"{int(self.converged.sum())} of {len(self)}"}
-        return {
+        shapley = {} if self.shapley is None else {"contribution": _OF_PATH, "shapley": _OF_ORDERS}
+        return shapley | {
             "prediction": f"{self.predictions[0]:.4g}",
             "baseline": baseline,
             "residual": f"{self.residual[0]:.2g}, error {self.error[0]:.2g}, tolerance {self.tolerance:.2g}",
@@ -272,11 +330,14 @@ class Explanation(Pictured):
             columns = ["feature", "mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in effects)]
             by_feature = Table(self._means(columns[1:]), columns, in_text=False)
             return [by_feature, Table(self._windows(), _OF_WINDOW, "Window by window")]
-        columns, rows, grouped = ["contribution", *effects], _largest_first(self.table()), self.is_grouped
-        tables = [Table(rows, ["feature", *columns], "All contributions", in_text=not grouped)]
+        columns, shapley = ["contribution", *effects], [] if self.shapley is None else ["shapley"]
+        rows, grouped = _largest_first(self.table()), self.is_grouped
+        of_features = ["feature", *columns, *([] if grouped else shapley)]
+        tables = [Table(rows, of_features, "All contributions", in_text=not grouped)]
         if grouped:
             named = ["group", "segment"] if self.segments else ["group"]
-            tables.append(Table(_largest_first(self.table("group")), [*named, *columns], "Contributions by group"))
+            of_groups = [*named, *columns, *shapley]
+            tables.append(Table(_largest_first(self.table("group")), of_groups, "Contributions by group"))
         return tables
 
     def _means(self, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -358,6 +419,22 @@ def add_effects(
         of_step = measure(each_cell(model.config), *model.config.window_shape)
     effects = measure_effects(model, windows, output, baseline, each_feature(model.config))
     return replace(explained, effects=effects, effects_by_group=by_group, step_effects=of_step)
+
+
+def add_shapley(
+    explained: Explanation,
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | ReferenceBaselines,
+    orders: Orders,
+) -> Explanation:
+    """Adds the Shapley values of `Explanation.parts`, in each segment, to what `explain_windows` returned."""
+    members = [explained.grouping.members[number] for number in explained.grouping.whole]
+    parts = [Part(tuple(of_part), rows) for of_part in members for rows in explained.segment_rows or [slice(None)]]
+    found = measure_shapley(model, windows, output, baseline, parts, orders)
+    of_segments = (len(explained.segments),) if explained.segments else ()
+    return replace(explained, shapley=found.reshape(len(windows), len(members), *of_segments))
 
 
 def _average(explanations: Sequence[Explanation]) -> Explanation:

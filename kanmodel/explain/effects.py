@@ -99,6 +99,14 @@ def each_cell(config: ModelConfig) -> list[Part]:
     return [Part((feature,), slice(step, step + 1)) for step, feature in cells]
 
 
+def cells_of(parts: Sequence[Part], config: ModelConfig) -> Tensor:
+    """The cells of each part, (n_parts, lookback, n_features), bool."""
+    cells = np.zeros((len(parts), *config.window_shape), dtype=bool)
+    for number, part in enumerate(parts):
+        cells[number, part.steps, part.features] = True
+    return torch.from_numpy(cells)
+
+
 def measure_effects(
     model: LoadedModel,
     windows: Tensor,
@@ -120,10 +128,7 @@ def measure_effects(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
-    of_parts = np.zeros((len(parts), *model.config.window_shape), dtype=bool)
-    for number, part in enumerate(parts):
-        of_parts[number, part.steps, part.features] = True
-    cells, live = torch.from_numpy(of_parts), torch.tensor(connected_features(model.network, output))
+    cells, live = cells_of(parts, model.config), torch.tensor(connected_features(model.network, output))
     of_baselines = []
     for start in scaled_baselines(model, baseline):
         batches = [_ablate(model, batch, start, output, cells, live) for batch in torch.split(windows, BATCH)]
@@ -157,24 +162,24 @@ def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, par
     moves = (windows != start) & live
     moving = moves.flatten(1).float() @ parts.flatten(1).float().T > 0  # (n, n_parts)
     acting = moving.any(dim=0).nonzero().flatten()
-    acting = acting[_first_steps(parts[acting]).argsort(stable=True)]
+    acting = acting[first_steps(parts[acting]).argsort(stable=True)]
 
     effects = torch.zeros(2, n, len(parts), dtype=torch.float64)
     with torch.inference_mode():
         ends = model.frozen.forward(torch.cat([windows, start[None]]))
         forecasts = [ends[:n], ends[n:].expand_as(ends[:n])]
-        forecasts += _exchange(model.frozen, torch.cat([windows, starts]), torch.cat([starts, windows]), parts[acting])
+        forecasts += exchange(model.frozen, torch.cat([windows, starts]), torch.cat([starts, windows]), parts[acting])
         whole, changed = torch.cat(forecasts)[:, output].double().view(-1, 2, n).tensor_split([1])
         effects[:, :, acting] = (whole - changed).permute(1, 2, 0)
     return np.where(moving, effects * torch.tensor([[[1.0]], [[-1.0]]]), 0.0)
 
 
-def _first_steps(parts: Tensor) -> Tensor:
+def first_steps(parts: Tensor) -> Tensor:
     """The first step of each part, (n_parts, lookback, n_features) -> (n_parts,)."""
     return parts.any(dim=2).int().argmax(dim=1)
 
 
-def _exchange(network: FrozenNetwork, kept: Tensor, given: Tensor, parts: Tensor) -> Iterator[Tensor]:
+def exchange(network: FrozenNetwork, kept: Tensor, given: Tensor, parts: Tensor) -> Iterator[Tensor]:
     """Yields forecasts of n windows with each part from n others, (some parts * n, n_outputs), part by part.
 
     Windows are (n, lookback, n_features), parts (n_parts, lookback, n_features), in the order of their first steps.
@@ -194,7 +199,7 @@ def _exchange(network: FrozenNetwork, kept: Tensor, given: Tensor, parts: Tensor
 
 
 def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """As `_exchange`, for a recurrent network in one direction.
+    """As `exchange`, for a recurrent network in one direction.
 
     Until its first changed step, a window has the states of the one that is kept. So only the steps from there on are
     computed, in a batch that grows from step to step: n columns for the first part, n for the second, and so on.
@@ -215,7 +220,7 @@ def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequen
     before = [recurrent.start(n)]  # states of the kept windows before each step, (num_layers, n_states, n_units, n)
     for batch in batches:
         pause()
-        firsts, touched = _first_steps(batch).tolist(), batch.any(dim=2).numpy()
+        firsts, touched = first_steps(batch).tolist(), batch.any(dim=2).numpy()
         for step in range(len(before) - 1, firsts[-1]):
             before.append(recurrent.advance(before[-1].clone(), gates_of_kept[:, step].clone()))
         gates = kept.new_empty(len(gates_of_kept), len(batch), n)

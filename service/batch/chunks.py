@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kanmodel.data import Array, TimeColumn, read_instants, window_ends
 from kanmodel.errors import DataError, quote
-from kanmodel.explain.attribution import LedgerOptions
+from kanmodel.explain.attribution import LedgerOptions, Method
 from kanmodel.explain.baseline import Baseline
 from kanmodel.model import Model
 from service.batch import PART_WINDOWS, tables
@@ -31,6 +31,7 @@ class Plan:
     part_windows: int = PART_WINDOWS  # rows of the table per file
     strict: bool = False  # whether a bad row ends the run
     effects: bool = False  # whether to add the effects of removing each feature, and of each alone
+    method: Method = "path"  # `shapley` adds Shapley values
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -45,7 +46,7 @@ class Plan:
         described["groups"] = {name: list(features) for name, features in config.groups.items()}
         described |= {"lookback": config.lookback, "baseline": Baseline().kind, "tolerance": LedgerOptions().tolerance}
         described |= {"time_column": self.time, "segment_column": self.segment, "part_windows": self.part_windows}
-        return described | {"effects": self.effects}
+        return described | {"effects": self.effects, "method": self.method}
 
 
 @dataclass(frozen=True)

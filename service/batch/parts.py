@@ -19,6 +19,7 @@ from kanmodel.errors import DataError, KanscopeError, NonFiniteError
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.files import replacing
+from kanmodel.network.config import resolve_groups
 from service.batch.chunks import Chunk, Plan, Summary
 from service.batch.tables import first_line
 
@@ -47,6 +48,10 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
     """
     prefixes, config = ["contribution", *(EFFECTS if plan.effects else ())], plan.model.config
     entries = [f"{prefix}_{name}" for prefix in prefixes for name in (*config.feature_names, *config.groups)]
+    if plan.method == "shapley":
+        outermost = resolve_groups(config.groups, config.feature_names)
+        names = [outermost.names[number] for number in outermost.whole]
+        entries += [f"{prefix}_{name}" for prefix in ("shapley", "shapley_standard_error") for name in names]
     numbers = ("prediction", "baseline", *entries, "residual", "error")
     tables = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]
     kept: list[int] = []
@@ -78,7 +83,8 @@ def _explain(plan: Plan, windows: Array, first: int) -> Iterator[tuple[int, Expl
     """Explains windows together, or if that fails one by one; yields each result with its first window's number."""
     result: Explanation | KanscopeError
     try:
-        result = plan.model.explain(windows, plan.model.outputs[plan.output], effects=plan.effects, detail="features")
+        output = plan.model.outputs[plan.output]
+        result = plan.model.explain(windows, output, effects=plan.effects, detail="features", method=plan.method)
     except (DataError, NonFiniteError) as error:
         result = error
     if isinstance(result, Explanation) or len(windows) == 1:
@@ -95,6 +101,7 @@ def _tabulate(explained: Explanation, n_groups: int) -> Array:
         entries.append(getattr(explained.effects, name))
         if explained.effects_by_group is not None:
             entries.append(getattr(explained.effects_by_group, name)[:, :n_groups])
+    entries += explained.shapley or ()
     baseline = np.full(len(explained.predictions), explained.baseline_prediction)
     return np.column_stack([explained.predictions, baseline, *entries, explained.residual, explained.error])
 

@@ -15,7 +15,7 @@ from typer import Argument, Exit, Option, echo
 
 from kanmodel import Model, load
 from kanmodel.errors import DataError, KanscopeError, UnknownNameError, refuse_unknown
-from kanmodel.explain.attribution import Explanation
+from kanmodel.explain.attribution import Explanation, Method
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.text import write_value
 from service.batch import PART_WINDOWS, EngineName
@@ -40,6 +40,7 @@ def explain(
     workers: Annotated[int | None, Option(min=1, help="Threads, or Ray actors. Default: one per core.")] = None,
     part_windows: Annotated[int, Option(min=1, help="Rows of TABLE per output file.")] = PART_WINDOWS,
     effects: Annotated[bool, Option("--effects", help="Add the effect of each feature removed, and alone.")] = False,
+    shapley: Annotated[bool, Option("--shapley", help="Add Shapley values of groups and single features.")] = False,
     window: Annotated[int | None, Option(min=0, help="Reference window, from 0. Default: the last.")] = None,
     faithfulness: Annotated[bool, Option("--faithfulness", help="Measure that of contributions instead.")] = False,
     receipt: Annotated[Path | None, Option(help="Saved answer of :explain to compute again; see above.")] = None,
@@ -61,15 +62,21 @@ def explain(
     if receipt is not None or windows is not None:
         if receipt is None or windows is None:
             raise DataError("--receipt and --input go together")
-        if faithfulness or effects or any(given is not None for given in (window, output_name, data, folder)):
+        if (
+            faithfulness
+            or effects
+            or shapley
+            or any(given is not None for given in (window, output_name, data, folder))
+        ):
             raise DataError("--receipt takes all its options from the receipt, so no others can be given with it")
         from service.commands.repeat import repeat
 
         return repeat(receipt, windows, file, as_json)
     if file is None:
         raise DataError("FILE is missing: give the checkpoint")
-    if faithfulness and (window is not None or effects):
-        raise DataError("--faithfulness averages over many windows, so --window and --effects cannot be given with it")
+    if faithfulness and (window is not None or effects or shapley):
+        others = "--window, --effects and --shapley"
+        raise DataError(f"--faithfulness averages over many windows, so {others} cannot be given with it")
     if (data is None) != (folder is None):
         raise DataError("TABLE and -o go together: the table to explain, and the folder to write to")
     of_table = time_column or segment_column or strict or workers or engine != "threads" or part_windows != PART_WINDOWS
@@ -78,6 +85,7 @@ def explain(
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load(file)
+    method: Method = "shapley" if shapley else "path"
     about = {"file": str(file), "checkpoint": model.checkpoint}
     if data is not None and folder is not None:
         from service.batch import chunks, tables
@@ -87,7 +95,7 @@ def explain(
         if time_column is None and clock is not None and clock.name in tables.read_schema(tables.find_files(data)[0]):
             time_column = clock.name
         number = model.outputs.index(output)
-        plan = chunks.Plan(model, data, number, time_column, segment_column, part_windows, strict, effects)
+        plan = chunks.Plan(model, data, number, time_column, segment_column, part_windows, strict, effects, method)
         _explain_table(plan, folder, engine, workers, as_json)
     elif faithfulness:
         rows = model.faithfulness(output_name)
@@ -103,7 +111,8 @@ def explain(
         number = last if window is None else window
         if number > last:
             raise UnknownNameError(f"there is no reference window {number}; the windows are 0 to {last}")
-        explained = model.explain(model.reference.windows[number], output_name, effects=effects, detail="features")
+        chosen = model.reference.windows[number]
+        explained = model.explain(chosen, output_name, effects=effects, detail="features", method=method)
         times, targets = model.reference.times, model.reference.targets
         time = None if times is None else times[number]
         target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])
@@ -128,14 +137,20 @@ def _print_window(model: Model, explained: Explanation, number: int, title: str,
     shown = np.where(np.abs(last) > ROUNDING * model.scaling.feature_scale, last, 0.0).tolist()
     known = {feature.name: (feature.unit, value) for feature, value in zip(model.features, shown, strict=True)}
 
+    shapley = ["shapley"] if explained.shapley else []
+
     def signed(row: Mapping[str, Any]) -> list[str]:
-        return [f"{row[name]:+.4f}" for name in ("contribution", *effects)]
+        values = (row.get(name) for name in ("contribution", *effects, *shapley))
+        return ["" if value is None else f"{value:+.4f}" for value in values]
 
     rows = sorted(explained.table(), key=lambda row: -abs(row["contribution"]))
-    groups = explained.table("group")[: len(explained.groups)]  # the rest are features without a group
+    by_group = explained.table("group")
+    of_parts = {row["group"]: row.get("shapley") for row in by_group}
+    rows = [row | {"shapley": of_parts.get(row["feature"])} for row in rows]
+    groups = by_group[: len(explained.groups)]  # the rest are features without a group
     totals = {"baseline: the forecast for the mean window": explained.baseline_prediction}
     totals |= {"forecast": explained.predictions[0]} | ({} if target is None else {"actual value": target})
-    columns = ["feature", "unit", "last value", f"contribution{unit}", *effects]
+    columns = ["feature", "unit", "last value", f"contribution{unit}", *effects, *shapley]
     singles = [(row["feature"], *known[row["feature"]], *signed(row)) for row in rows]
     sums = [(f"{r['group']}: {', '.join(explained.groups[r['group']])} together", "", "", *signed(r)) for r in groups]
     ends = [(name, "", "", f"{value:+.4f}") for name, value in totals.items()]

@@ -155,6 +155,8 @@ def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Ser
     asked = {name: request[name] for name in ("instances", "columns") if name in request}
     asked |= {name: receipt[name] for name in ("output", "detail", "groups", "segments", "tolerance")}
     asked["effects"] = receipt.get("effects", False)
+    if "shapley" in receipt:
+        asked |= {"method": "shapley", "orders": receipt["shapley"]["count"], "seed": receipt["shapley"]["seed"]}
     asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])

@@ -21,6 +21,7 @@ from kanmodel.data import Array, refuse_non_finite
 from kanmodel.errors import quote
 from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.explain.shapley import Orders
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
@@ -99,6 +100,15 @@ class ExplainRequest(Windows):
     """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
     alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, output, baseline and
     feature, or cell, which count as path nodes in `max_path_nodes`."""
+    method: Literal["path", "shapley"] = "path"
+    """`shapley` adds Shapley values beside the contributions of the path, of the outermost groups and of the features
+    without a group, in each segment where there are `segments`. Of at most 12 such parts they are exact, from the
+    forecasts of all 2^n coalitions; of more they are means over `orders`, with a standard error. These forecasts count
+    as path nodes in `max_path_nodes`."""
+    orders: Annotated[int, Field(ge=4, multiple_of=2, strict=True)] = Orders.count
+    """Number of random orders for the Shapley values of more than 12 parts, half of them the reverse of the others."""
+    seed: Annotated[int, Field(ge=0, strict=True)] = Orders.seed
+    """Seed of these orders."""
     receipt: Annotated[bool, Field(strict=True)] = False
     """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
     progress: Annotated[bool, Field(strict=True)] = False
@@ -136,6 +146,13 @@ class InputHash(TypedDict):
     shape: Annotated[list[int], about("[n, lookback, n_features].", min_length=3, max_length=3)]
 
 
+class ShapleyOrders(TypedDict):
+    """The random orders of the parts, from which Shapley values of more than 12 parts are."""
+
+    count: Annotated[int, about("Their number, half of them the reverse of the others.")]
+    seed: Annotated[int, about("Seed of the draw.")]
+
+
 class Receipt(TypedDict):
     """What `kanscope explain --receipt` needs, besides the windows, to reproduce an answer."""
 
@@ -148,6 +165,7 @@ class Receipt(TypedDict):
     output: ExplainedOutput
     detail: Annotated[Detail, about("Level of detail.")]
     effects: NotRequired[Annotated[bool, about("True if effects were requested.")]]
+    shapley: NotRequired[Annotated[ShapleyOrders, about("The random orders, if Shapley values were requested.")]]
     baseline: Annotated[UsedBaseline, about("The baseline, with the seed of a draw.")]
     groups: Annotated[_Groups, about("Groups of features whose contributions are summed; may be empty.")]
     segments: _Segments
@@ -261,7 +279,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     warnings, output = check_values(windows, paths, served), document.get("output")
     outputs, baseline = tuple(wire.read_outputs(output, model.config)), read_baseline(document.get("baseline"), model)
     options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list)
-    flags = {name: getattr(asked, name) for name in ("effects", "receipt", "progress")}
+    flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress")}
+    flags["shapley"] = Orders(asked.orders, asked.seed) if asked.method == "shapley" else None
     question = ExplainQuestion(
         served, windows, warnings, outputs, asked.detail, baseline, groups, segments, options, as_list=as_list, **flags
     )
@@ -293,6 +312,7 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
             method="expected_gradients" if is_mean else "integrated_gradients",
             output=header["output"],
             effects=question.effects or None,
+            shapley=None if question.shapley is None else vars(question.shapley),
             baseline=header["baseline"],
             **vars(question.options),
         )

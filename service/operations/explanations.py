@@ -17,7 +17,8 @@ from kanmodel.explain import attribution
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.paths.path import LedgerLayer
-from kanmodel.network.config import Groups
+from kanmodel.explain.shapley import Orders, count_forecasts
+from kanmodel.network.config import Groups, resolve_groups
 from kanmodel.network.graph import GraphNetwork
 from service.models.registry import Served
 from service.operations.members import about
@@ -102,6 +103,14 @@ class Explanation(TypedDict):
     """Of what `contributions_by_group` is of, in the same form; with `effects`."""
     step_effects: NotRequired[StepEffects]
     """Of each cell; with `effects` and detail `steps` or `flow`."""
+    shapley: NotRequired[dict[str, float | dict[str, float]]]
+    """Shapley value of each outermost group, and of each feature without a group; of each segment where there are
+    `segments`. A contribution is what a part adds as all parts move from the baseline to the window together; a
+    Shapley value is what it adds on average over the orders in which the parts change one after another. They sum to
+    F(x) - F(x0) too. Only where asked for."""
+    shapley_standard_error: NotRequired[dict[str, float | dict[str, float]]]
+    """Standard error of each of them: of the random orders, or over several baselines; 0 where all coalitions of one
+    baseline were forecast."""
     layers: NotRequired[list[LayerContributions]]
     """In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."""
     residual: float
@@ -128,10 +137,10 @@ def describe_explanation(explained: attribution.Explanation, detail: Detail, fir
     def name(values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(features, values, strict=True))
 
-    def name_groups(values: Sequence[Any]) -> dict[str, Any]:
+    def name_groups(values: Sequence[Any], names: Sequence[str] = explained.group_names) -> dict[str, Any]:
         if explained.segments:
             values = [dict(zip(explained.segments, of_group, strict=True)) for of_group in values]
-        return dict(zip(explained.group_names, values, strict=True))
+        return dict(zip(names, values, strict=True))
 
     for window in range(len(explained)):
         explanation: Explanation = {
@@ -159,6 +168,11 @@ def describe_explanation(explained: attribution.Explanation, detail: Detail, fir
         if explained.step_effects is not None:
             removed, alone = explained.step_effects.removed, explained.step_effects.alone
             explanation["step_effects"] = {"removed": removed[window].tolist(), "alone": alone[window].tolist()}
+        if explained.shapley is not None:
+            of_parts = explained.shapley
+            explanation["shapley"] = name_groups(of_parts.values[window].tolist(), explained.parts)
+            errors_of_parts = of_parts.standard_error[window].tolist()
+            explanation["shapley_standard_error"] = name_groups(errors_of_parts, explained.parts)
         if detail == "flow":
             explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
@@ -202,6 +216,7 @@ class ExplainQuestion:
     segments: attribution.Segments  # likewise
     options: attribution.LedgerOptions = field(default_factory=attribution.LedgerOptions)  # accuracy of the ledgers
     effects: bool = False
+    shapley: Orders | None = None  # random orders for Shapley values; None where they are not asked for
     as_list: bool = True  # whether the request has a list of outputs, and so the answer
     receipt: bool = False
     progress: bool = False
@@ -214,7 +229,8 @@ class ExplainQuestion:
     @property
     def batch_key(self) -> tuple[str, bytes]:
         """Equal for questions whose explanations differ in their windows alone."""
-        asked = (self.outputs, self.detail, self.baseline, self.groups, self.segments, self.options, self.effects)
+        names = ("outputs", "detail", "baseline", "groups", "segments", "options", "effects", "shapley")
+        asked = [getattr(self, name) for name in names]
         return self.served.checkpoint, orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
 
     @property
@@ -228,13 +244,22 @@ class ExplainQuestion:
             n_parts += (len(self.groups) + n_features) * max(len(self.segments), 1)
         return n_parts
 
+    @property
+    def n_forecasts(self) -> int:
+        """Upper bound of the forecasts for effects and Shapley values, for each window, output and baseline."""
+        if self.shapley is None:
+            return 2 * self.n_parts
+        whole = resolve_groups(self.groups, self.served.model.config.feature_names).whole
+        return 2 * self.n_parts + count_forecasts(len(whole) * max(len(self.segments), 1), self.shapley)
+
     def refuse_costly(self, max_path_nodes: int) -> None:
-        """Raises `DataError` if it takes more path nodes without bisection, plus forecasts for effects."""
+        """Raises `DataError` if it takes more path nodes without bisection, plus those forecasts."""
         n_baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        n_nodes = self.total * n_baselines * (attribution.USUAL_NODES + 2 * self.n_parts)
+        n_nodes = self.total * n_baselines * (attribution.USUAL_NODES + self.n_forecasts)
         if n_nodes > max_path_nodes:
             reason = f"would take {n_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
             others = ", or leave out effects" if self.effects else ""
+            others += ", or Shapley values" if self.shapley else ""
             message = f"{reason}: send fewer windows, outputs or baselines at a time{others}"
             raise invalid_value("body", message, "limit_exceeded")
 
@@ -296,6 +321,8 @@ def explain_part(
     windows = question.windows[first : first + PART_WINDOWS]
     asked: dict[str, Any] = {name: getattr(question, name) for name in ("baseline", "groups", "segments", "detail")}
     asked["effects"] = "steps" if question.effects and question.detail != "features" else question.effects
+    if question.shapley is not None:
+        asked |= {"method": "shapley", "orders": question.shapley.count, "seed": question.shapley.seed}
     by_output: list[Iterator[Explanation]] = []
 
     def tell_and_pause() -> None:
@@ -371,9 +398,11 @@ def _estimate_json(question: ExplainQuestion) -> int:
         n_named = len(question.groups) + n_features
         of_each = sum(len(name) + NUMBER_BYTES + 6 for name in question.segments) or NUMBER_BYTES
         named = names + sum(map(len, question.groups)) + n_named * (of_each + 8)
-        n_bytes += named * (2 if question.effects else 1)
+        n_bytes += named * (1 + question.effects + 2 * (question.shapley is not None))
     if question.effects:
         n_bytes += names
+    if question.shapley is not None:
+        n_bytes += 2 * (names + n_features * (NUMBER_BYTES + 6))
     n_bytes += question.n_parts * (2 * NUMBER_BYTES + len('"":{"removed":,"alone":},'))
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER_BYTES

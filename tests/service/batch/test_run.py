@@ -149,6 +149,20 @@ def test_effects_are_columns_beside_contributions(run, file, tmp_path):
     assert code == 2 and "effects" in error
 
 
+def test_shapley_values_are_columns(run, file, tmp_path):
+    """--shapley adds columns `shapley_` and `shapley_standard_error_` per part, with the library's values."""
+    rows = make_rows(n=30)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--shapley")
+    found = result(tmp_path / "out")
+    windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
+    explained = Model(MODEL).explain(windows, method="shapley")
+    columns = found.select(f"shapley_{part}" for part in explained.parts).to_numpy()
+    np.testing.assert_allclose(columns, explained.shapley.values, atol=1e-9)
+    others = [name for name in found.columns if not name.startswith("shapley_")]
+    assert_frame_equal(found.select(others), expected(rows), abs_tol=1e-9)
+
+
 @pytest.mark.parametrize("nested", [pl.List(pl.Float64), pl.Array(pl.Float64, LOOKBACK), pl.List(pl.String)])
 def test_a_row_may_hold_a_window(run, file, tmp_path, nested):
     """A row with one list of values per feature gives the same result as the series it was cut from."""
@@ -620,7 +634,7 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
         (["--strict"], "--strict, --engine, --workers and --part-windows need TABLE"),
         (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows need TABLE"),
         (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
-        (["--faithfulness", "--effects"], "so --window and --effects cannot be given with it"),
+        (["--faithfulness", "--effects"], "so --window, --effects and --shapley cannot be given with it"),
         (["--effects", "--receipt", "a", "--input", "b"], "--receipt takes all its options from the receipt"),
         (
             ["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"],

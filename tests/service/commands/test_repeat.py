@@ -177,6 +177,19 @@ def test_effects_repeat(service, detail):
     assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
 
 
+def test_shapley_values_repeat(service):
+    """The receipt includes the random orders of more than 12 parts, so that the same values are drawn again."""
+    model = service.models["front"]
+    segments = {str(step): [step, step] for step in range(-3, 1)}
+    asked = {"segments": segments, "method": "shapley", "orders": 4, "seed": 5}
+    body = {"instances": make_windows(model, 2).tolist(), **asked}
+    data = ask(service, "front", body)
+    assert repeat_answer(read_answer(data, "answer"), body, Model(model)).agrees
+    changed = json.loads(data)
+    changed["receipt"]["shapley"]["seed"] = 6
+    assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
+
+
 def test_a_receipt_is_given_on_request(service):
     """By default a response has no receipt; in NDJSON it is in the first line."""
     body = {"instances": make_windows(service.models["front"], 2).tolist()}

@@ -101,6 +101,24 @@ def test_effects_of_groups_are_those_of_the_library(service, segments):
             assert effect["alone"] == pytest.approx(found.effects_by_group.alone[window, number, *place], abs=1e-9)
 
 
+@pytest.mark.parametrize("segments", [None, {"new": [-1, 0]}, {str(step): [step, step] for step in range(-3, 1)}])
+def test_shapley_values_are_those_of_the_library(service, segments):
+    """Of groups and single features, in each segment; of more than 12 parts by the orders of the seed."""
+    asked = {"groups": {"pair": ["f0", "f3"]}, "segments": segments, "method": "shapley", "orders": 6, "seed": 2}
+    answer = ask(service, "front", **asked, receipt=True)
+    windows = make_windows(service.models["front"], 2)
+    found = Model(service.models["front"]).explain(windows, **asked)
+    for window, explanation in enumerate(answer["explanations"]):
+        for name, values in found.shapley._asdict().items():
+            given = explanation["shapley" if name == "values" else "shapley_standard_error"]
+            assert list(given) == list(found.parts)
+            parts = [[*part.values()] for part in given.values()] if segments else [*given.values()]
+            np.testing.assert_allclose(parts, values[window], atol=1e-9)
+    assert answer["receipt"]["shapley"] == {"count": 6, "seed": 2}
+    plain = ask(service, "front", receipt=True)
+    assert "shapley" not in plain["receipt"] and "shapley" not in plain["explanations"][0]
+
+
 def test_effects_over_http_are_differences_of_predictions(service):
     """:predict gives the forecast behind `removed` for a window in which the client set the feature to the baseline."""
     answer = ask(service, "front", effects=True)

@@ -293,6 +293,20 @@ def test_the_forecasts_of_effects_are_bounded(serve, folder):
         assert "would take 73 path nodes" in answer.json()["error"]
 
 
+def test_the_forecasts_of_shapley_values_are_bounded(serve, folder):
+    """All coalitions of at most 12 parts, else those of the random orders, count as path nodes."""
+    window = [[0.5, 1.5, 2.5, 3.5]] * 6
+    body = {"instances": [window], "output": "a+1", "method": "shapley"}
+    sixteen = {"segments": {str(step): [step, step] for step in (0, -1, -2)}, "orders": 4}
+    for members, n_nodes in (({}, 17 + 2**4), (sixteen, 17 + 4 * 15 + 2)):
+        for missing in (0, 1):
+            with serve(models=folder / "two.safetensors", max_path_nodes=n_nodes - missing) as client:
+                answer = client.post("/v1/models/two:explain", json={**body, **members})
+            assert answer.status_code == (422 if missing else 200), members
+        assert f"would take {n_nodes} path nodes" in answer.json()["error"]
+        assert "or Shapley values" in answer.json()["error"]
+
+
 def test_the_path_nodes_of_an_explanation_are_bounded(serve, folder):
     """Windows, outputs and baselines count; the error states the limit, which also holds for receipts."""
     window = [[0.5, 1.5, 2.5, 3.5]] * 6
