@@ -7,13 +7,15 @@ the forecasts of the module.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
@@ -23,7 +25,7 @@ from kanmodel.importers import assembly, samples
 from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
-from kanmodel.importers.tracing import GraphTracer
+from kanmodel.importers.tracing import GraphTracer, pick_output
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 
@@ -49,6 +51,7 @@ def from_torch(
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
+    output: str | int | None = None,
 ) -> LoadedModel:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
@@ -76,8 +79,10 @@ def from_torch(
             ``target_std``; None where the module reads and gives original units.
         horizon: likewise.
         groups: likewise.
-        integer: likewise.
+        integer: likewise; what an Embedding reads must be named here.
         fixed: likewise.
+        output: the forecast in what the module returns: the key of a dictionary, the name of a field of a dataclass or
+            of a named tuple, or the number of an entry of a tuple. By default the first entry of a tuple.
 
     Raises:
         UnreadableModelError: the module is neither; which operation is not understood, or where the forecasts differ
@@ -96,7 +101,7 @@ def from_torch(
     scaled = of_features.features_to_model(x).numpy()
     read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
-        expected, name = forecast(net, read), "the forecasts of the module"
+        expected, name = forecast(net, read, output), "the forecasts of the module"
         shapes = samples.make_shapes(stated, lookback, expected, name)
 
         def shape(values: Any, name: str) -> Array:
@@ -114,10 +119,11 @@ def from_torch(
                     "module, such as scaling each window, or the scaling is another"
                 )
         tree = read_live(net, count_entering(net, read))
-        _refuse_mixed(net, read, expected)
-        network, tracer = _read_network(net, read, tree, shapes)
-        perturbed = _perturb(scaled)
-        expected = np.concatenate([expected, forecast(net, perturbed[:, 0] if reads_rows else perturbed)])
+        _refuse_mixed(net, read, expected, output)
+        network, tracer = _read_network(net, read, tree, shapes, output)
+        perturbed = _perturb(scaled, np.array([feature.integer for feature in shapes.features]))
+        moved = forecast(net, perturbed[:, 0] if reads_rows else perturbed, output, "windows around those given, ")
+        expected = np.concatenate([expected, moved])
     with torch.inference_mode():
         dtype = getattr(torch, network.config.dtype)
         computed = network(torch.from_numpy(np.concatenate([scaled, perturbed])).to(dtype)).double().numpy()
@@ -149,18 +155,21 @@ def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
         raise CheckpointError(problem)
 
 
-def _read_network(net: nn.Module, windows: Array, tree: Module, shapes: ModelConfig) -> tuple[Network, GraphTracer]:
+def _read_network(
+    net: nn.Module, windows: Array, tree: Module, shapes: ModelConfig, output: str | int | None
+) -> tuple[Network, GraphTracer]:
     """The network of a module, a chain if it is one, and the tracer that has drawn it.
 
     Norms belong to the layers of a chain. In a graph they are operations, and an LSTM whose cell states are read is
     entered, which takes another pass.
     """
     tensors = [tensor for tensor in net.state_dict().values() if tensor.is_floating_point()]
-    like = next(iter(tensors), torch.from_numpy(windows))
+    like = _like(net, torch.from_numpy(windows))
     window, enter_lstm = torch.from_numpy(windows[:1]).to(like.device, like.dtype), False
+    integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
         with unchanged(net):
-            tracer = GraphTracer(net, tree, norms, enter_lstm)
+            tracer = GraphTracer(net, tree, norms, enter_lstm, integer, output)
             try:
                 drawing = tracer.trace(window)
             except UnreadableModelError:
@@ -180,9 +189,9 @@ def _read_network(net: nn.Module, windows: Array, tree: Module, shapes: ModelCon
     raise AssertionError("the last pass returns or raises")
 
 
-def _refuse_mixed(net: nn.Module, windows: Array, expected: Array) -> None:
+def _refuse_mixed(net: nn.Module, windows: Array, expected: Array, output: str | int | None) -> None:
     """Refuses a module whose forecast of a window depends on those beside it."""
-    twice = forecast(net, np.repeat(windows[-1:], 2, axis=0))
+    twice = forecast(net, np.repeat(windows[-1:], 2, axis=0), output)
     if not samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], twice).matches:
         raise UnreadableModelError(
             "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
@@ -190,12 +199,12 @@ def _refuse_mixed(net: nn.Module, windows: Array, expected: Array) -> None:
         )
 
 
-def _perturb(windows: Array) -> Array:
-    """Windows around some of those that are given, (n, lookback, n_features)."""
-    few = windows[choose_evenly(len(windows))[:N_RECORDED]]
-    noise = np.random.default_rng(0).standard_normal(few.shape)
+def _perturb(windows: Array, integer: NDArray[np.bool_]) -> Array:
+    """Windows around some of those that are given, (n, lookback, n_features), whole numbers being those of others."""
+    few, random = windows[choose_evenly(len(windows))[:N_RECORDED]], np.random.default_rng(0)
+    noise = random.standard_normal(few.shape)
     moved: Array = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
-    return moved
+    return np.where(integer, random.permutation(few), moved)
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
@@ -254,38 +263,62 @@ def unchanged(net: nn.Module) -> Iterator[None]:
                     tensor.copy_(value)
 
 
-def forecast(net: nn.Module, windows: Array) -> Array:
+def forecast(net: nn.Module, windows: Array, output: str | int | None = None, around: str = "") -> Array:
     """Outputs of a module in eval mode for windows, or rows, (n, n_outputs).
 
     Raises `UnreadableModelError` if it does not return a forecast for each window, or is not deterministic.
     """
     batches = [torch.from_numpy(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
-    outputs, again = [_forward(net, batch) for batch in batches], _forward(net, batches[0])
+    outputs = [_forward(net, batch, output, around) for batch in batches]
+    again = _forward(net, batches[0], output, around)
     if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
         raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
     found: Array = torch.cat(outputs).numpy()
     if not np.isfinite(found).all():
-        raise UnreadableModelError("the module gives a forecast that is not finite for one of the windows")
+        raise UnreadableModelError(f"the module gives a forecast that is not finite for one of the {around}windows")
     return found
 
 
-def _forward(net: nn.Module, windows: Tensor) -> Tensor:
-    like = next((t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()), windows)
+def _forward(net: nn.Module, windows: Tensor, output: str | int | None = None, around: str = "") -> Tensor:
+    like = _like(net, windows)
     try:
-        out = net.eval()(windows.to(like.device, like.dtype))
+        returned = net.eval()(windows.to(like.device, like.dtype))
     except Exception as error:  # whatever the user's code raises
         reason = str(error).strip().splitlines()
         rows = ". If it reads rows, give windows as (n, n_features)" if windows.shape[1:-1] == (1,) else ""
         raise UnreadableModelError(
-            f"the module does not take windows of shape {list(windows.shape)}: "
+            _more_inputs(net)
+            or f"the module does not take {around}windows of shape {list(windows.shape)}: "
             f"{reason[0] if reason else repr(error)}{rows}"
         ) from error
-    while isinstance(out, (tuple, list)) and out:
-        out = out[0]
+    out = pick_output(returned, output)
     if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(windows):
         shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
     return out.detach().cpu().double().reshape(len(windows), -1)
+
+
+def _like(net: nn.Module, windows: Tensor) -> Tensor:
+    """A tensor of the type that a module reads."""
+    tensors = (t.real if t.is_complex() else t for t in (*net.parameters(), *net.buffers()))
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), windows)
+
+
+def _more_inputs(net: nn.Module) -> str:
+    """What to write for a module whose forward wants more than windows; empty if it does not."""
+    with suppress(TypeError, ValueError):  # some callables have no signature
+        parameters = signature(net.forward).parameters.values()
+        wanted = [
+            p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if len(wanted) > 1:
+            given = ", ".join(f"{name}=windows[..., {[number]}]" for number, name in enumerate(wanted))
+            return (
+                f"the module's forward wants {', '.join(wanted[:-1])} and {wanted[-1]}, but is given windows: give "
+                "a module that makes them of a window's columns, such as class Wrapped(torch.nn.Module) with "
+                f"self.net = net in __init__ and def forward(self, windows): return self.net({given})"
+            )
+    return ""
 
 
 def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:

@@ -7,33 +7,42 @@ overload, and without the ``_`` of those in place. What is here is what a graph 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from kanmodel.importers.parts import Layer
-from kanmodel.network.bases import Line
+from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import LayerConfig
 
 if TYPE_CHECKING:
     from kanmodel.importers.tracing import GraphTracer
 
+MAX_MATRIX = 1 << 20  # values of the matrix of a linear function
+MAX_SORTED = 64  # values of a sort, which takes as many turns
 UNKNOWN = -1  # number of an element that no node holds, such as the place of a maximum
 
 
-def _moves(name: str) -> Callable[..., Any]:
-    """The rule of an operation that only moves elements."""
+def _moves(name: str, of_floats: bool = False) -> Callable[..., Any]:
+    """The rule of an operation that only moves elements; some take floats alone, which hold any number here."""
     operation = getattr(torch.ops.aten, name)
 
     def rule(tracer: GraphTracer, out: Any, *args: Any, **kwargs: Any) -> Any:
-        def of(value: Tensor) -> Tensor:
-            return tracer.of(value) if value.is_floating_point() else value
+        moved = [value for value in tree_flatten(args[:1])[0] if isinstance(value, Tensor)]
 
-        return operation(*tree_map_only(Tensor, of, args), **tree_map_only(Tensor, of, kwargs))
+        def of(value: Tensor) -> Tensor:
+            is_moved = value.is_floating_point() or any(value is each for each in moved)
+            if not is_moved and tracer.depends(value):
+                tracer.refuse(name, "which decides by values of the window")
+            numbers = tracer.of(value) if is_moved else value
+            return numbers.as_subclass(Tensor).double() if of_floats and is_moved else numbers
+
+        found = operation(*tree_map_only(Tensor, of, args), **tree_map_only(Tensor, of, kwargs))
+        return tree_map_only(Tensor, Tensor.long, found) if of_floats else found
 
     return rule
 
@@ -75,6 +84,39 @@ def _pow(tracer: GraphTracer, out: Tensor, base: Any, exponent: Any) -> Tensor:
 
 def _power(exponent: float) -> Callable[..., Tensor]:
     return lambda tracer, out, x: tracer.apply("power", x, parameter=exponent)
+
+
+def _above(tracer: GraphTracer, one: Any, other: Any) -> Tensor:
+    """1 where one number is above another, else 0."""
+    return tracer.apply("step", tracer.apply("sub", one, other))
+
+
+def _not(tracer: GraphTracer, mask: Any) -> Tensor:
+    return tracer.apply("sub", 1.0, mask)
+
+
+COMPARISONS: dict[str, Callable[..., Tensor]] = {
+    "gt": lambda tracer, out, one, other: _above(tracer, one, other),
+    "lt": lambda tracer, out, one, other: _above(tracer, other, one),
+    "ge": lambda tracer, out, one, other: _not(tracer, _above(tracer, other, one)),
+    "le": lambda tracer, out, one, other: _not(tracer, _above(tracer, one, other)),
+    **{name: lambda tracer, out, mask: _not(tracer, mask) for name in ("logical_not", "bitwise_not")},
+    **{
+        name: lambda tracer, out, one, other: tracer.apply("mul", one, other)
+        for name in ("logical_and", "bitwise_and", "__and__")
+    },
+    **{
+        name: lambda tracer, out, one, other: _not(tracer, tracer.apply("mul", _not(tracer, one), _not(tracer, other)))
+        for name in ("logical_or", "bitwise_or", "__or__")
+    },
+}
+
+
+def _where(tracer: GraphTracer, out: Tensor, mask: Tensor, one: Any, other: Any) -> Tensor:
+    """A choice of numbers by a constant mask; by one of the window, an operation."""
+    if not tracer.depends(mask):
+        return torch.where(mask, tracer.of(one), tracer.of(other))
+    return tracer.apply("where", mask, one, other)
 
 
 def _clamp(tracer: GraphTracer, out: Tensor, x: Any, low: Any = None, high: Any = None) -> Tensor:
@@ -242,9 +284,20 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """A layer of lines that is applied at each place."""
-    if transposed or tracer.depends(weight):
-        tracer.refuse("a transposed convolution" if transposed else "a convolution by values of the window")
+    """A layer of lines that is applied at each place; a transposed one is one layer of all values."""
+    if tracer.depends(weight):
+        tracer.refuse("a convolution by values of the window")
+    if transposed:
+        ways = stride, padding, dilation, transposed, output_padding, groups
+
+        def convolve(values: Tensor) -> Tensor:
+            images: Tensor = torch.ops.aten.convolution(values, weight.detach().cpu().double(), None, *ways)
+            return images
+
+        matrix = _matrix(tracer, convolve, x.shape[1:])
+        shift = weight.new_zeros(out.shape[1]) if bias is None else bias
+        shift = shift.detach().cpu()[:, None].expand(out.shape[1], matrix.shape[1] // out.shape[1]).flatten()
+        return tracer.layer(_linear(matrix.T.to(weight.dtype), shift), tracer.of(x).flatten(1)).reshape(out.shape)
     patches = _patches(tracer.of(x), weight.shape[2:], stride, padding, dilation, int(tracer.of(0.0)))
     patches = patches.reshape(len(patches), groups, -1, *patches.shape[2:])
     patches = patches.movedim(2, -2).flatten(-2)  # (n, groups, *places, values)
@@ -255,6 +308,27 @@ def _convolution(
         for group, (each, shift) in enumerate(zip(filters, biases, strict=True))
     ]
     return torch.cat(of_groups, dim=1)
+
+
+def _matrix(tracer: GraphTracer, function: Callable[[Tensor], Tensor], shape: Sequence[int]) -> Tensor:
+    """The matrix of a linear function of values (n, *shape), by its images of the unit vectors, (n_in, n_out)."""
+    size = prod(shape)
+    if size * function(torch.zeros(1, *shape, dtype=torch.float64)).numel() > MAX_MATRIX:
+        tracer.refuse("a linear function of too many values")
+    images = function(torch.eye(size, dtype=torch.float64).reshape(size, *shape))
+    return images.flatten(1)
+
+
+def _linear_function(name: str, axes: int) -> Callable[..., Tensor]:
+    """The rule of an operation that is linear in its first argument, alike for all of the first axes."""
+
+    def rule(tracer: GraphTracer, out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        operation, shape = getattr(torch.ops.aten, name), x.shape[-axes:]
+        matrix = _matrix(tracer, lambda values: operation(values[:, None], *args, **kwargs), shape)
+        rows = tracer.of(x).reshape(-1, prod(shape))
+        return tracer.matmul(rows, matrix.to(x.dtype)).reshape(out.shape)
+
+    return rule
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Layer:
@@ -272,9 +346,13 @@ def _max_pool(
     dilation: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
 ) -> Any:
-    if ceil_mode:
-        tracer.refuse("a pooling with ceil_mode")
-    patches = _patches(tracer.of(x), size, stride or size, padding, dilation, UNKNOWN)
+    (out, _), numbers, stride, padding = out, tracer.of(x), stride or size, padding[: len(size)]
+    if ceil_mode:  # the last places reach beyond the values
+        places = zip(out.shape[-len(size) :], x.shape[-len(size) :], size, stride, padding, dilation, strict=False)
+        beyond = [(m - 1) * step + (k - 1) * d + 1 - n - 2 * pad for m, n, k, step, pad, d in places]
+        after = [max(n, 0) for n in reversed(beyond)]
+        numbers = torch.constant_pad_nd(numbers, [n for each in after for n in (0, each)], UNKNOWN)
+    patches = _patches(numbers, size, stride, padding, dilation, UNKNOWN)
     patches = torch.where(patches == UNKNOWN, patches.amax(dim=-1, keepdim=True), patches)  # a value of the same patch
     numbers = tracer.reduce("max", patches, -1)
     return numbers, torch.full(numbers.shape, UNKNOWN)
@@ -292,10 +370,101 @@ def _avg_pool(
     divisor: int | None = None,
 ) -> Tensor:
     if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
-        tracer.refuse("a pooling with ceil_mode, divisor_override or without count_include_pad")
+        ways = size, stride, padding, ceil_mode, count_include_pad, divisor
+        return _linear_function("avg_pool2d", 2)(tracer, out, x, *ways)
     padding = padding[: len(size)]
     patches = _patches(tracer.of(x), size, stride or size, padding, (1,) * len(size), int(tracer.of(0.0)))
     return tracer.reduce("mean", patches, -1)
+
+
+def _attention(
+    tracer: GraphTracer,
+    out: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Any:
+    """softmax(Q K^T scale + mask) V of each head, where torch is told to compute it as a whole."""
+    heads = [tracer.of(each).flatten(0, -3) for each in (query, key, value)]
+    scores = tracer.matmul(heads[0], heads[1].transpose(1, 2)).reshape(*query.shape[:-1], key.shape[-2])
+    scores = tracer.apply("mul", scores, query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.full(scores.shape[-2:], -torch.inf, dtype=query.dtype).triu(1)
+    scores = scores if attn_mask is None else tracer.apply("add", scores, attn_mask)
+    weights = tracer.softmax(scores, -1).flatten(0, -3)
+    numbers = tracer.matmul(weights, heads[2]).reshape(*query.shape[:-1], value.shape[-1])
+    return numbers, torch.full(query.shape[:-1], UNKNOWN)
+
+
+def _cumprod(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
+    first, *rest = tracer.of(x).unbind(axis)
+    products = [first]
+    for each in rest:
+        products.append(tracer.apply("mul", products[-1], each))
+    return torch.stack(products, dim=axis)
+
+
+def _sort(tracer: GraphTracer, out: Any, x: Tensor, axis: int = -1, descending: bool = False, **_: Any) -> Any:
+    """A sorting network of neighbours, whose values are minima and maxima; the places are in no graph."""
+    n = x.shape[axis] if x.ndim else 1
+    if n > MAX_SORTED:
+        tracer.refuse(f"a sort of {n} values", f"and a graph sorts at most {MAX_SORTED}")
+    numbers = tracer.of(x).movedim(axis, -1) if x.ndim else tracer.of(x)[None]
+    for turn in range(n if n > 2 else n - 1):
+        first = turn % 2
+        last = first + (n - first) // 2 * 2
+        pairs = numbers[..., first:last].reshape(*numbers.shape[:-1], -1, 2)
+        ends = [tracer.apply(op, pairs[..., 0], pairs[..., 1]) for op in ("minimum", "maximum")]
+        inner = torch.stack(ends, dim=-1).flatten(-2)
+        numbers = torch.cat([numbers[..., :first], inner, numbers[..., last:]], dim=-1)
+    numbers = numbers.flip(-1) if descending else numbers
+    numbers = numbers.movedim(-1, axis) if x.ndim else numbers[0]
+    return numbers, torch.full(numbers.shape, UNKNOWN)
+
+
+def _topk(tracer: GraphTracer, out: Any, x: Tensor, k: int, axis: int = -1, largest: bool = True, *_: Any) -> Any:
+    numbers = _sort(tracer, out, x, axis, largest)[0].narrow(axis, 0, k)
+    return numbers, torch.full(numbers.shape, UNKNOWN)
+
+
+def _embedding(tracer: GraphTracer, out: Tensor, weight: Tensor, indices: Tensor, *_: Any) -> Tensor:
+    """Linear splines of a whole number, whose knots are the rows: at each it is that row, between two on their line."""
+    if tracer.depends(weight) or len(weight) < 2:
+        tracer.refuse("an embedding of values of the window, or of a single row")
+    if not tracer.integer:
+        tracer.refuse("an embedding", "of features that are not named in integer=[...]")
+    basis = BSpline(len(weight) - 1, 1)
+    tensors = {
+        "coef": weight.detach().cpu().T[:, None],
+        "grid": torch.arange(-1.0, len(weight) + 1, dtype=weight.dtype)[None],
+        "scale_spline": weight.new_ones(weight.shape[1], 1),
+    }
+    return tracer.layer(
+        Layer(LayerConfig(1, weight.shape[1], basis, base="zero"), tensors), tracer.of(indices)[..., None]
+    )
+
+
+def _round(tracer: GraphTracer, out: Tensor, x: Tensor, **_: Any) -> Tensor:
+    """The values themselves, which are whole where a feature of whole numbers is scaled back."""
+    if not tracer.integer:
+        tracer.refuse("round", "of features that are not named in integer=[...]")
+    return tracer.of(x).clone()
+
+
+def _cdist(tracer: GraphTracer, out: Tensor, one: Tensor, other: Tensor, order: float = 2, *_: Any) -> Tensor:
+    moves = tracer.apply("sub", tracer.of(one).unsqueeze(-2), tracer.of(other).unsqueeze(-3))
+    return _norm(tracer, out, moves, order, [-1])
+
+
+def _threshold(tracer: GraphTracer, out: Tensor, x: Tensor, threshold: float, value: float) -> Tensor:
+    if threshold != value:
+        tracer.refuse(f"a threshold at {threshold} that gives {value}", "which jumps there")
+    return tracer.apply("maximum", x, threshold)
 
 
 def _cumsum(tracer: GraphTracer, out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
@@ -312,18 +481,22 @@ RULES: dict[str, Callable[..., Any]] = {
         name: _moves(name)
         for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter", "_unsafe_index")
     },
+    **{f"{way}_pad{n}d": _moves(f"{way}_pad{n}d", True) for way in ("replication", "reflection") for n in (1, 2, 3)},
+    **{name: _moves(name) for name in ("_pack_padded_sequence", "_pad_packed_sequence")},
     **{name: lambda tracer, out, x, *args, **kwargs: tracer.of(x).clone() for name in ("_to_copy", "nan_to_num")},
     "copy": lambda tracer, out, target, source, *args: tracer.of(source).expand(target.shape),
     "fill": lambda tracer, out, target, value: tracer.of(value).expand(target.shape),
     "zero": lambda tracer, out, target: tracer.of(0.0).expand(target.shape),
-    "where": lambda tracer, out, mask, one, other: torch.where(mask, tracer.of(one), tracer.of(other)),
-    "masked_fill": lambda tracer, out, x, mask, value: torch.where(mask, tracer.of(value), tracer.of(x)),
+    **COMPARISONS,
+    "where": _where,
+    "masked_fill": lambda tracer, out, x, mask, value: _where(tracer, out, mask, value, x),
     "constant_pad_nd": lambda tracer, out, x, pad, value=0.0: torch.constant_pad_nd(
         tracer.of(x), pad, int(tracer.of(value))
     ),
     **{name: _unary(name) for name in ("relu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")},
     **{name: _unary(name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan", "erf")},
     "neg": lambda tracer, out, x: tracer.apply("mul", x, -1.0),
+    "sign": lambda tracer, out, x: tracer.apply("sub", _above(tracer, x, 0.0), _above(tracer, 0.0, x)),
     "square": lambda tracer, out, x: tracer.apply("mul", x, x),
     "log1p": lambda tracer, out, x: tracer.apply("log", tracer.apply("add", x, 1.0)),
     "expm1": lambda tracer, out, x: tracer.apply("sub", tracer.apply("exp", x), 1.0),
@@ -354,5 +527,15 @@ RULES: dict[str, Callable[..., Any]] = {
     **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
     "_native_batch_norm_legit_no_training": _batch_norm,
     **{"convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool},
-    "cumsum": _cumsum,
+    **{name: _linear_function(name, 1) for name in ("upsample_linear1d",)},
+    **{
+        name: _linear_function(name, 2)
+        for name in ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bicubic2d_aa")
+    },
+    **{"cumsum": _cumsum, "cumprod": _cumprod, "sort": _sort, "topk": _topk},
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    **{"embedding": _embedding, "round": _round, "_cdist_forward": _cdist, "threshold": _threshold},
+    "log_sigmoid_forward": lambda tracer, out, x: (
+        tracer.apply("mul", tracer.apply("softplus", tracer.apply("mul", x, -1.0), parameter=1.0), -1.0),
+    ),
 }

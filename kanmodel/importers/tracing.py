@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -77,9 +78,18 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     An LSTM whose cell states are read elsewhere must be entered, which `needs_cells` says after a refusal.
     """
 
-    def __init__(self, net: nn.Module, tree: Module, norms: bool = False, enter_lstm: bool = False) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        tree: Module,
+        norms: bool = False,
+        enter_lstm: bool = False,
+        integer: Sequence[str] = (),
+        output: str | int | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.needs_cells, self._norms, self._enter_lstm = False, norms, enter_lstm
+        self.integer, self._output = integer, output
         self._loops: list[Loop] = []
         self._keys: set[str] = set()  # of the tensors of the leaves
         self.drawing = Drawing()
@@ -116,9 +126,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UnreadableModelError(problem) from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-        while isinstance(out, (tuple, list)) and out:
-            out = out[0]
-        numbers = self._numbers(out)
+        out = pick_output(out, self._output)
+        numbers = self._numbers(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
         return self.drawing.keep(self._read(numbers.flatten()))
@@ -145,10 +154,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
         if not mutates and outputs and all(map(self._is_tracked, outputs)):
             return out  # views
-        if any(self._is_tracked(value) and not value.is_floating_point() for value in given):
-            self.refuse(name, "decides by values that depend on the window")
         if rule is None:
-            self.refuse(name)
+            decides = any(self._is_tracked(value) and not value.is_floating_point() for value in given)
+            self.refuse(name, *(["which decides by values of the window"] if decides else []))
         with self._pausing():
             try:
                 numbers = rule(self, out, *args, **kwargs)
@@ -429,6 +437,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> tuple[Tensor | None, list[Tensor]]:
         """What the call of a recurrent module or cell reads, None if nothing is traced in it, and its first states."""
         read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
+        read = read.data if isinstance(read, PackedSequence) else read  # the steps of one window, one after another
         is_traced = isinstance(read, Tensor) and not self._paused and self._is_tracked(read)
         return (read if is_traced else None), [state for state in states if isinstance(state, Tensor)]
 
@@ -489,8 +498,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 last.append(steps[:, -1, : part.hidden_size])
                 if part.bidirectional:
                     last.append(steps[:, 0, part.hidden_size :])
-            numbers = steps if module.batch_first or out.ndim == 2 else steps.transpose(0, 1)
-            self._mark(out, numbers.reshape(out.shape))
+            marked = out.data if isinstance(out, PackedSequence) else out
+            numbers = steps if module.batch_first or marked.ndim == 2 else steps.transpose(0, 1)
+            self._mark(marked, numbers.reshape(marked.shape))
             hidden = states[0] if isinstance(states, tuple) else states
             self._mark(hidden, torch.stack(last).reshape(hidden.shape))
             if isinstance(states, tuple):
@@ -516,6 +526,38 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 place = f"{self._names[module] or type(module).__name__!r} ({file}, line {frame.f_lineno})"
             frame = frame.f_back  # type: ignore[assignment]
         raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
+
+
+def pick_output(out: Any, output: str | int | None) -> Any:
+    """The forecast in what a module returns: its entry `output`, or by default the first of a tuple or the only one.
+
+    Raises `UnreadableModelError`, which lists the entries, if it is not named or there is no such entry.
+    """
+    entries = _entries(out)
+    if output is not None:
+        if entries is None or output not in entries:
+            has = "a single tensor" if entries is None else f"the entries {', '.join(map(repr, entries))}"
+            raise UnreadableModelError(f"output is {output!r}, but the module returns {has}")
+        out, entries = entries[output], _entries(entries[output])
+    while entries:
+        if not isinstance(out, (tuple, list)) and len(entries) > 1:
+            listed = ", ".join(map(repr, entries))
+            raise UnreadableModelError(
+                f"the module returns {listed}: name the forecast, such as output={next(iter(entries))!r}"
+            )
+        out = next(iter(entries.values()))
+        entries = _entries(out)
+    return out
+
+
+def _entries(out: Any) -> dict[Any, Any] | None:
+    """The entries of a dictionary, a tuple, a dataclass or a similar object by key; None if it is a tensor."""
+    if isinstance(out, (tuple, list)):
+        named = dict(zip(getattr(out, "_fields", ()), out, strict=False))
+        return named or dict(enumerate(out))
+    if isinstance(out, Mapping):
+        return dict(out)
+    return None if isinstance(out, Tensor) or not hasattr(out, "__dict__") else dict(vars(out))
 
 
 def _stripped(shape: Sequence[int], kept: int = 1) -> Shape:

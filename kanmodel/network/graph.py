@@ -115,7 +115,7 @@ class GraphNetwork(Network):
             read, operation = [values[source] for source in node.inputs], OPERATIONS[node.op]
             if operation.function is not None:
                 of = [shapes[source] for source in node.inputs]
-                if len(of[0]) != len(of[-1]):  # they are broadcast after the batch
+                if len({*map(len, of)}) > 1:  # they are broadcast after the batch
                     axes = max(map(len, of))
                     read = [
                         value.reshape(-1, *(1,) * (axes - len(shape)), *shape)

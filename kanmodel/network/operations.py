@@ -54,7 +54,7 @@ def _product(one: Shape, other: Shape) -> Shape:
 
 
 # Arguments at which the slope of a function jumps, of activations of a layer as well.
-KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs"), (0.0,)), "hardtanh": (-1.0, 1.0)}
+KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs", "step"), (0.0,)), "hardtanh": (-1.0, 1.0)}
 KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
 
 OPERATIONS: dict[str, Operation] = {
@@ -67,6 +67,8 @@ OPERATIONS: dict[str, Operation] = {
     **{name: Operation(1, of.function, _same, of.parameter) for name, of in ACTIVATIONS.items() if name != "identity"},
     **{name: Operation(1, getattr(torch, name), _same) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan")},
     "erf": Operation(1, torch.erf, _same),
+    "step": Operation(1, lambda x: torch.relu(torch.sign(x)) + 0 * x, _same),  # 1 above 0; its gradient is 0
+    "where": Operation(3, lambda mask, one, other: torch.where(mask > 0, one, other) + 0 * mask, _same, watched=False),
     "power": Operation(1, torch.pow, _same, torch.nan),
     "add": Operation(2, torch.add, _same, watched=False),
     "sub": Operation(2, torch.sub, _same, watched=False),

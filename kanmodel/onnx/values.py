@@ -211,6 +211,8 @@ def _node(kind: str) -> Operation:
 SAME_NAME = ("add", "sub", "mul", "div", "pow", "sqrt", "exp", "log", "abs", "sin", "cos", "atan", "erf", "sign")
 OTHER_NAME = {"subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "negative": "Neg"}
 OTHER_NAME |= {
+    "where": "Where",
+    "greater": "Greater",
     "matmul": "MatMul",
     "maximum": "Max",
     "minimum": "Min",

@@ -174,10 +174,14 @@ def branch(x):
 
 
 REFUSALS = {
-    "sort": (lambda x: x.sort(dim=1)[0][:, 0, :1], "computes sort"),
     "round": (lambda x: x[:, -1, :1].round(), "computes round"),
-    "compare": (lambda x: (x[:, -1, :1] > 0).float(), "computes gt"),
-    "branch": (branch, "computes lt"),
+    "branch": (branch, "computes all .*decides by values of the window"),
+    "equal": (lambda x: (x[:, -1, :1] == 0).float(), "computes eq"),
+    "embedding": (
+        lambda x: torch.embedding(torch.eye(9), x[:, -1].long().abs())[:, 0, :1],
+        r"named in integer=\[...\]",
+    ),
+    "sorted places": (lambda x: x[:, -1].gather(1, x[:, 0].sort(dim=1)[1])[:, :1], "gather .*decides by values"),
     "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
     "squeeze": (squeezed, "does not take one window alone"),
     "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "windows of a batch are mixed"),
@@ -224,6 +228,19 @@ def each_feature(m, x):
     return m.fc(m.gru(x.transpose(1, 2).reshape(-1, LOOKBACK, 1))[0][:, -1]).view(len(x), 3)
 
 
+def packed(m, x):
+    lengths = torch.full((len(x),), 6)
+    steps = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    return m.fc(nn.utils.rnn.pad_packed_sequence(m.gru(steps)[0], batch_first=True)[0][:, -1])
+
+
+def hats(x):
+    """Linear B-splines as libraries write them, (n, 3, 4)."""
+    grid, x = torch.arange(-3.0, 3), x.unsqueeze(-1)
+    steps = ((x >= grid[:-1]) & (x < grid[1:])).to(x.dtype)
+    return (x - grid[:-2]) * steps[..., :-1] + (grid[2:] - x) * steps[..., 1:]
+
+
 def flat(**parts):
     return {"fc": nn.Linear(18, 2)} | parts
 
@@ -262,6 +279,34 @@ SHAPES = {
     ),
     "double": lambda: Of(lambda m, x: m.fc(x.flatten(1)) + x[:, -1, :2], **flat()).double(),
     "one output": lambda: Of(lambda m, x: (m.fc(x.flatten(1)) + x[:, -1, :1]).squeeze(), fc=nn.Linear(18, 1)),
+    "sorted": lambda: Of(lambda m, x: m.fc(torch.sort(x, dim=1, descending=True)[0].flatten(1)), **flat()),
+    "largest three": lambda: Of(lambda m, x: m.fc(x[..., 0].topk(3)[0]), fc=nn.Linear(3, 2)),
+    "ends repeated": lambda: Of(
+        lambda m, x: m.conv(nn.functional.pad(x.transpose(1, 2), (2, 1), "replicate")).mean(2), conv=nn.Conv1d(3, 2, 3)
+    ),
+    "last place beyond": lambda: Of(
+        lambda m, x: torch.cat(
+            [
+                nn.functional.max_pool1d(m.one(x).transpose(1, 2), 4, ceil_mode=True).flatten(1),
+                nn.functional.avg_pool1d(x.transpose(1, 2), 4, ceil_mode=True).flatten(1),
+            ],
+            dim=1,
+        ),
+        one=nn.Linear(3, 2),
+    ),
+    "cubic": lambda: Of(
+        lambda m, x: nn.functional.interpolate(m.fc(x.flatten(1)).view(-1, 1, 1, 2), (1, 5), mode="bicubic"), **flat()
+    ),
+    "products so far": lambda: Of(lambda m, x: m.fc(torch.sigmoid(x).cumprod(dim=1).flatten(1)), **flat()),
+    "distances": lambda: Of(
+        lambda m, x: torch.exp(-torch.cdist(m.fc(x.flatten(1)), m.c)), c=nn.Parameter(torch.randn(4, 2)), **flat()
+    ),
+    "splines by comparisons": lambda: Of(
+        lambda m, x: hats(m.one(x[:, -1])).flatten(1) @ m.w, one=nn.Linear(3, 3), w=nn.Parameter(torch.randn(12, 2))
+    ),
+    "a choice without a jump": lambda: Of(
+        lambda m, x: torch.where(m.fc(x.flatten(1)) > 1, 2 - m.fc(x.flatten(1)), m.fc(x.flatten(1)) ** 2), **flat()
+    ),
     "script": lambda: torch.jit.trace(
         Of(lambda m, x: m.fc(x.flatten(1)) + x[:, 0, :2], **flat()), torch.zeros(2, 6, 3)
     ),
@@ -282,6 +327,41 @@ def test_other_modules_are_graphs(name):
     assert model.explain(windows, baseline={"instance": random_walks(1, seed=6)[0].tolist()}).converged.all()
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_embedding_of_whole_numbers_is_a_layer_of_splines(scaled):
+    """At every whole number it is the row, between them on a line, so that ledgers converge; scaled features too."""
+    torch.manual_seed(0)
+    hours = np.random.default_rng(0).integers(8, size=(200, LOOKBACK, 1))
+    windows = np.concatenate([random_walks()[..., :2], hours], axis=2)
+    mean, std = ([0.5, 0.0, 3.5], [2.0, 1.0, 2.25]) if scaled else ([0.0] * 3, [1.0] * 3)
+    scaling = {"mean": mean, "std": std} if scaled else None
+
+    def embed(m, x):
+        hour = (x[..., 2] * std[2] + mean[2]).round() if scaled else x[..., 2]
+        return m.fc(m.gru(torch.cat([x[..., :2], m.hour(hour.long())], dim=2))[0][:, -1])
+
+    net = Of(embed, hour=nn.Embedding(8, 2), gru=nn.GRU(4, 4, batch_first=True), fc=nn.Linear(4, 2))
+    stated = {"windows": windows, "features": ["a", "b", "hour"], "scaling": scaling}
+    model = kanmodel.from_torch(net, integer=["hour"], **stated)
+    ledger = model.explain(windows[:3])
+    assert ledger.converged.all() and model.config.head[0].basis.order == 1
+    assert np.abs(ledger.contributions[:, 2]).min() > 0
+    assert model.counterfactual(windows[:1], at_least=float(model.predict(windows[:1])[0, 0]) + 0.02)
+    with pytest.raises(UnreadableModelError, match=r"named in integer=\[...\]|computes round"):
+        kanmodel.from_torch(net, **stated)
+
+
+def test_a_jump_is_stated_as_residual():
+    """Where a forecast jumps, no slope explains it: the ledger has not converged, and its residual is the jump."""
+    torch.manual_seed(0)
+    net = Of(lambda m, x: m.fc(x.flatten(1)) + 3 * (x[:, -1, :1] > 0), **flat())
+    model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
+    one, other = np.zeros((1, LOOKBACK, 3)), np.zeros((1, LOOKBACK, 3))
+    one[0, -1, 0], other[0, -1, 0] = -1.0, 1.0
+    ledger = model.explain(other, baseline={"instance": one[0].tolist()})
+    assert not ledger.converged.any() and ledger.residual == pytest.approx([3.0], rel=1e-3)
+
+
 def test_a_graph_is_read_in_inference_mode():
     """Torch leaves operations undecomposed there; the network is explained as any other."""
     with torch.inference_mode():
@@ -296,6 +376,8 @@ CHAINS = {
     "twice the mean": lambda m, x: m.two(m.one(x.sum(dim=1) / 3)),
     "reversed axes": lambda m, x: m.three(x.transpose(1, 2).flatten(1)),
     "every step": lambda m, x: m.two(m.one(m.gru(x)[0]))[:, -1],
+    "transposed convolution": lambda m, x: m.four(m.up(x.transpose(1, 2)).flatten(1)),
+    "packed": packed,
 }
 
 
@@ -304,6 +386,7 @@ def test_a_chain_is_found_in_what_is_drawn(name):
     """However it is written, if its operations are those of a chain; a mean with a factor is none."""
     torch.manual_seed(0)
     parts = {"one": nn.Linear(3, 3), "two": nn.Linear(3, 2), "three": nn.Linear(18, 2)}
+    parts |= {"up": nn.ConvTranspose1d(3, 2, 3, 2), "four": nn.Linear(26, 2), "fc": nn.Linear(3, 2)}
     net = Of(CHAINS[name], gru=nn.GRU(3, 3, batch_first=True), **parts)
     model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
     assert bool(model.config.graph) == (name == "twice the mean")

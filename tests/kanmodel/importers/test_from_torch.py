@@ -1,5 +1,8 @@
 """Live modules that hold more than their forward pass uses, or do less than their library's forecast."""
 
+from collections import namedtuple
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ import kanmodel
 from kanmodel import CheckpointError, UnreadableModelError
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.importers.from_file import from_file
-from kanmodel.importers.from_torch import from_torch
+from kanmodel.importers.from_torch import forecast, from_torch
 
 CASE = load_glue("lstm_mlp")
 UNUSED = ["loss.quantiles", "metric.total", "metric.count", "auxiliary.weight", "auxiliary.bias"]
@@ -129,3 +132,70 @@ def test_a_recurrent_part_reads_windows_of_one_step():
     windows = np.random.default_rng(0).normal(size=(40, 1, 2))
     model = from_torch(OneStep(), windows=windows, features=["a", "b"])
     assert model.config.recurrent is not None and model.config.recurrent.cell == "lstm"
+
+
+Named = namedtuple("Named", ["mean", "scale"])
+
+
+@dataclass
+class Fields:
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+
+RETURNED = {"dictionary": lambda m, s: {"mean": m, "scale": s}, "dataclass": Fields, "named tuple": Named}
+
+
+class Returning(nn.Module):
+    def __init__(self, returned):
+        super().__init__()
+        self.lstm, self.one, self.two, self.returned = nn.LSTM(2, 4), nn.Linear(4, 1), nn.Linear(4, 1), returned
+
+    def forward(self, x):
+        last = self.lstm(x.transpose(0, 1))[0][-1]
+        return self.returned(self.one(last), self.two(last).exp())
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_the_forecast_is_the_named_entry_of_what_a_module_returns(kind):
+    """By its key or field; without a name the refusal lists the entries, but for the first entry of a tuple."""
+    torch.manual_seed(0)
+    module, windows = Returning(RETURNED[kind]), np.random.default_rng(0).normal(size=(40, 5, 2))
+    given = {"windows": windows, "features": ["a", "b"]}
+    scale = from_torch(module, output="scale", **given)
+    np.testing.assert_allclose(scale.predict(windows), forecast(module, windows, "scale"), rtol=1e-5)
+    if kind == "named tuple":
+        assert (from_torch(module, **given).predict(windows) != scale.predict(windows)).any()
+    else:
+        with pytest.raises(UnreadableModelError, match="returns 'mean', 'scale': name the forecast, such as output='m"):
+            from_torch(module, **given)
+    with pytest.raises(UnreadableModelError, match="output is 'std', but the module returns the entries 'mean', 'sca"):
+        from_torch(module, output="std", **given)
+
+
+def test_a_forward_of_several_inputs_is_told_the_wrapper_to_write():
+    """The sentence has the names of the arguments, and the wrapper that it describes is read."""
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.fc = nn.LSTM(1, 4, batch_first=True), nn.Linear(5, 1)
+
+        def forward(self, past, known, mask=None):
+            return self.fc(torch.cat([self.lstm(past)[0][:, -1], known[:, -1]], dim=1))
+
+    torch.manual_seed(0)
+    given = {"windows": np.random.default_rng(0).normal(size=(40, 5, 2)), "features": ["a", "b"]}
+    with pytest.raises(UnreadableModelError, match="forward wants past and known, but is given windows") as refusal:
+        from_torch(Both(), **given)
+    body = str(refusal.value).rpartition("def forward(self, windows): return ")[2]
+
+    class Wrapped(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, windows):
+            return eval(body)
+
+    assert from_torch(Wrapped(Both()), **given).config.graph

@@ -162,6 +162,8 @@ def test_every_operation_of_a_graph_is_the_networks(op, dtype):
         nodes = given[op]
     elif NODES[op].n_inputs == 2:
         nodes = (window, Node("arrange", (0,), shape=(3,), runs=((5, -1, 3),)), Node(op, (0, 1)))
+    elif NODES[op].n_inputs == 3:
+        nodes = (window, Node("step", (0,)), Node("exp", (0,)), Node(op, (1, 2, 0)))
     else:
         nodes = (window, Node(op, (0,)))
     head = (LayerConfig(3, 2),) if op == "layer" else ()
