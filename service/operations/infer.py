@@ -32,7 +32,8 @@ from service.wire.errors import invalid_value, invalid_values
 from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
 from service.wire.windows import Axis, parse_groups, read_array, read_groups
-from service.work.jobs import PARSED_BYTE, Kind, estimate_describing
+from service.work.budget import Kind
+from service.work.jobs import PARSED_BYTE, estimate_describing
 
 INSTANCES = "instances"  # the tensor that holds all features
 HEADER_LENGTH = "Inference-Header-Content-Length"

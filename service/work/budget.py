@@ -7,8 +7,8 @@ from typing import Literal
 
 from service.wire.errors import ErrorCode, OverloadedError, invalid_value
 from service.wire.security import OWNER, Owner
-from service.work.jobs import Kind
 
+Kind = Literal["forecast", "explanation", "background"]  # class of work
 Place = Kind | Literal["request", "probe"]
 RESERVED_PLACES = 3  # eighths of a limit of places that are reserved for small holders
 RESERVED_BYTES = 2  # of a limit of bytes: one request may need more of them

@@ -21,9 +21,9 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
 from service.wire.errors import NotReadyError
 from service.work import jobs
-from service.work.budget import Bounds, Budget, Claim
+from service.work.budget import Bounds, Budget, Claim, Kind
 from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
-from service.work.jobs import ComputeThread, Cost, Deadline, Job, Kind, Waiter, resolve
+from service.work.jobs import ComputeThread, Cost, Deadline, Job, Waiter, resolve
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")

@@ -11,18 +11,15 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread, get_native_id
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from kanmodel.data import Array
 from service.telemetry.observation import span
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER, Owner
-
-if TYPE_CHECKING:
-    from service.work.budget import Claim
+from service.work.budget import Claim, Kind
 
 Result = TypeVar("Result")
-Kind = Literal["forecast", "explanation", "background"]
 Lane = Literal["short", "long", "background"]
 URGENCY: dict[Kind, int] = {"forecast": 0, "explanation": 1, "background": 2}  # lower runs first
 SHORT = 0.1  # estimated seconds up to which a job counts as short
