@@ -5,25 +5,30 @@ Model units are (value - mean) / std of the training rows; a constant column has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from numbers import Real
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.errors import DataError, Positive, Problem, check_config
+from kanmodel.errors import ConfigError, DataError, Positive, Problem, check_config, quote
 
 Array = NDArray[np.float64]
 N_LISTED = 20  # bad values named in one error; the message counts them all
 MAX_STEP = 1.5  # usual steps; a longer one is a gap
 ROUNDING = 1e-3  # of a step: instants that differ by less are the same
-NO_TIME = "must be a time in ISO 8601, a date or a number, but is"
+DAY = 86_400.0  # seconds
+NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
+DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")  # day first, which dots say and slashes do not
 
 
 @dataclass(frozen=True)
@@ -215,23 +220,32 @@ class Clock:
 
     @classmethod
     def of(
-        cls, values: Any, segment: NDArray[np.generic] | None = None, max_step: float = MAX_STEP, name: str = "time"
+        cls,
+        values: Any,
+        segment: NDArray[np.generic] | None = None,
+        max_step: float = MAX_STEP,
+        name: str = "time",
+        zone: str | None = None,
+        quoted: Mapping[str, Any] | None = None,
     ) -> Clock:
-        """The clock of a time column (n_rows,): numbers, dates, or strings of either, dates in ISO 8601, else UTC.
+        """The clock of a time column (n_rows,), as `read_instants` takes it.
 
-        `segment`, (n_rows,), changes where another series begins, whose times may start again.
+        `segment`, (n_rows,), changes where another series begins, whose times may start again. An error about an hour
+        that is there twice has the values of the columns `quoted`, (n_rows,) each.
 
         Raises:
             DataError: a cell is not a time, a row is not later than the one above it, or `max_step` is below 1.
         """
         if not max_step >= 1:
             raise DataError(f"max_step must be at least 1 usual step, but is {max_step}")
-        seconds, dated = read_instants(values, name)
+        seconds, dated = read_instants(values, name, zone)
         steps = np.diff(seconds)
         within = np.ones(len(steps), dtype=bool) if segment is None else np.asarray(segment[1:] == segment[:-1])
         for row in np.flatnonzero(within & (steps <= 0)).tolist():
             relation = "earlier than" if steps[row] < 0 else "the same as in"
             message = f"is {relation} the row above it, but rows must be ordered from oldest to newest"
+            if dated and (twice := _describe_repeated_hour(seconds, row + 1, quoted or {})):
+                message = twice
             raise _refusal(name, row + 1, message)
         step = float(np.median(steps[within])) if within.any() else 0.0
         gaps = np.zeros(len(seconds), dtype=bool)
@@ -250,43 +264,112 @@ class Clock:
         return f"{self.gaps.sum()} steps in time are gaps, longer than {self.max_step:g} times the usual {step}"
 
 
-def read_instants(values: Any, name: str) -> tuple[Array, bool]:
-    """The instants of a time column in seconds, (n_rows,), and whether its values are dates; see `Clock.of`.
+def read_instants(values: Any, name: str, zone: str | None = None) -> tuple[Array, bool]:
+    """The instants of a time column in seconds, (n_rows,), and whether its values are dates.
 
-    Raises `DataError`, which names the row and the column, if a cell is not a time.
+    A cell is a number, a date, or a string of either: ISO 8601, or a day with dots, as 31.12.2023 23:00. Dates without
+    an offset are local times of `zone`, by default UTC. Of an hour that is there twice, as daylight saving ends, the
+    first rows are before the clocks are put back.
+
+    Raises:
+        DataError: a cell is not a time, or a local time that does not exist, or one of an hour that the zone has twice
+            and the column once; the error names row and column.
     """
     array = np.asarray(values)
     if array.dtype.kind == "M":
         instants, dated = array.astype("datetime64[us]").astype(np.int64) / 1e6, True
         instants[np.isnat(array)] = np.nan
+        is_local = np.ones(len(array), dtype=bool)
     elif array.dtype.kind in "iuf":
-        instants, dated = array.astype(np.float64), False
+        instants, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
     else:
         cells = [_read_cell(cell, name, row) for row, cell in enumerate(array.tolist())]
         dated = bool(cells) and cells[0][1]
-        for row, (_, is_date) in enumerate(cells):
+        for row, (_, is_date, _) in enumerate(cells):
             if is_date != dated:
                 raise _refusal(name, row, f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}")
-        instants = np.array([instant for instant, _ in cells], dtype=np.float64)
+        instants = np.array([instant for instant, _, _ in cells], dtype=np.float64)
+        is_local = np.array([local for _, _, local in cells], dtype=bool)
     for row in np.flatnonzero(~np.isfinite(instants)).tolist():
         raise _refusal(name, row, f"{NO_TIME} {array[row]}")
+    if zone is not None and is_local.any():
+        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, name)
     return instants, dated
 
 
-def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool]:
-    """An instant in seconds, and whether the cell is a date."""
+def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool, bool]:
+    """An instant in seconds, whether the cell is a date, and whether that is a local time: it has no offset."""
     instant = cell
-    for read in (float, datetime.fromisoformat) if isinstance(cell, str) else ():
+    reads: tuple[Callable[[str], Any], ...] = (float, datetime.fromisoformat, *map(_dotted, DOTTED))
+    for read in reads if isinstance(cell, str) else ():
         with suppress(ValueError):
             instant = read(cell.strip())
             break
     if isinstance(instant, date) and not isinstance(instant, datetime):
         instant = datetime(instant.year, instant.month, instant.day)
     if isinstance(instant, datetime) and instant == instant:  # pandas' NaT is a datetime that differs from itself
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp(), True
+        is_local = instant.tzinfo is None
+        return (instant.replace(tzinfo=UTC) if is_local else instant).timestamp(), True, is_local
     if isinstance(instant, Real):
-        return float(instant), False
+        return float(instant), False, False
     raise _refusal(name, row, f"{NO_TIME} {cell!r}")
+
+
+@cache
+def _dotted(form: str) -> Callable[[str], datetime]:
+    return lambda text: datetime.strptime(text, form)
+
+
+@cache
+def find_zone(name: str) -> ZoneInfo:
+    """A time zone by its IANA name; raises `ConfigError` if there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
+        raise ConfigError(f"zone must be a time zone such as Europe/Berlin, but is {quote(name)}") from error
+
+
+def _local_offsets(seconds: Array, rows: NDArray[np.int64], zone: str, name: str) -> Array:
+    """Seconds that local times are ahead of UTC, (n_rows,), 0 but in some rows; `seconds` are those as if of UTC."""
+    place, known, seen = find_zone(zone), dict[float, tuple[float, float]](), Counter[float]()
+    rows = rows if seconds[rows[0]] <= seconds[rows[-1]] else rows[::-1]  # oldest first, as far as one can say
+    offsets, count = np.zeros(len(seconds)), Counter(seconds[rows].tolist())
+    for row, local in zip(rows.tolist(), seconds[rows].tolist(), strict=True):
+        if (quarter := local // 900) not in known:  # no zone changes within one
+            at = datetime.fromtimestamp(900 * quarter, UTC).replace(tzinfo=place)
+            of = (at.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+            first, second = (offset.total_seconds() for offset in of)
+            known[quarter] = first, second
+        first, second = known[quarter]
+        if first < second:
+            message = f"is {_as_text(local)}, which does not exist in {zone}, where the clocks are put forward"
+            raise _refusal(name, row, message)
+        if first > second and count[local] % 2:
+            message = f"is {_as_text(local)}, which {zone} has twice, as the clocks are put back, but the table "
+            times = "once" if count[local] == 1 else f"{count[local]} times"
+            raise _refusal(name, row, f"{message}{times}: give times with their offset, such as 2023-10-29T02:00+02:00")
+        offsets[row] = second if seen[local] % 2 else first
+        seen[local] += 1
+    return offsets
+
+
+def _describe_repeated_hour(seconds: Array, row: int, quoted: Mapping[str, Any]) -> str | None:
+    """What is said of a row that repeats the time of an earlier one in a night of a Sunday; None of other rows."""
+    earlier = np.flatnonzero(seconds[:row] == seconds[row])
+    at = datetime.fromtimestamp(seconds[row], UTC)
+    if not len(earlier) or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
+        return None
+    first = int(earlier[-1])
+    values = "".join(f", with {name} {of[first]} and {of[row]}" for name, of in quoted.items())
+    hour = "the hour that is there twice when daylight saving ends, if these are local times"
+    return (
+        f"is {_as_text(seconds[row])} as in data row {first + 1}{values}: {hour}. Name their time zone (zone, such as "
+        "Europe/Berlin), or give times with their offset"
+    )
+
+
+def _as_text(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 
 
 def _refusal(name: str, row: int, message: str) -> DataError:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array, read_instants, refuse_non_finite, times_as_text
+from kanmodel.encoding import Encoding, as_cells
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import ModelConfig
@@ -134,16 +135,19 @@ def read_numbers(values: Any, path: str) -> Array:
 
 def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
     """The newest rows of a frame as one window, columns by name; columns that are not features are ignored."""
-    names, columns, lookback = model.config.feature_names, list(frame.columns), model.config.lookback
+    config, columns = model.config, list(frame.columns)
+    names, lookback = (config.encoding.names if config.encoding else config.feature_names), config.lookback
     _refuse_missing(names, columns, f"{path} has no column")
     count = Counter(columns)
     for name in names:
         if count[name] > 1:
             raise DataError(f"{path} has {count[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
+    if config.encoding is not None:
+        return _encode_frame(config, config.encoding, frame, path)
     rows = np.asarray(frame.to_numpy())
     if rows.ndim != 2 or len(rows) < lookback:
         raise DataError.at(path, f"has {len(rows)} rows, but a window has {lookback} steps")
-    newest = _order_rows(model.config, frame, len(rows), path)[-lookback:]
+    newest = _order_rows(config, frame, len(rows), lookback, path)[0][-lookback:]
     window = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in names]
     for name, column in zip(names, window, strict=True):
         for step in np.flatnonzero(~np.isfinite(column)):
@@ -151,34 +155,66 @@ def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
     return np.stack(window, axis=1)
 
 
-def _order_rows(config: ModelConfig, frame: Any, n_rows: int, path: str) -> NDArray[np.int64]:
-    """The rows of a frame in order of time, if the model and the frame have one; raises for a gap in the window."""
+def _encode_frame(config: ModelConfig, encoding: Encoding, frame: Any, path: str) -> Array:
+    """The newest window of a frame whose columns are those of the training, which `encoding` makes features."""
+    cells, n_needed = {name: as_cells(frame[name]) for name in encoding.names}, config.lookback + encoding.later
+    n_rows = len(frame)
+    if n_rows < n_needed:
+        after = f", and the {encoding.later} after it, of which known columns are read" if encoding.later else ""
+        raise DataError.at(path, f"has {n_rows} rows, but needs the {config.lookback} steps of a window{after}")
+    order, instants = _order_rows(config, frame, n_rows, n_needed, path)
+    cells, run = {name: column[order] for name, column in cells.items()}, np.zeros(n_rows, dtype=np.int64)
+    if config.time is not None:
+        if instants is None:
+            raise DataError.at(
+                path, f"has no column {config.time.name!r}, the times of the rows, nor an index of dates"
+            )
+        run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
+    encoded = encoding.encode(cells, instants, run)
+    first = n_rows - n_needed
+    for row in sorted(row for row in encoded.bad if row >= first):
+        name, problem = encoded.bad[row]
+        raise DataError.at(f"{path}[{name!r}], row {order[row]}", problem)
+    window = encoded.values[first : first + config.lookback]
+    for step, number in np.argwhere(np.isnan(window)).tolist():
+        name, problem = encoding.describe_missing(config.feature_names[number], n_rows - 1 - first - step)
+        raise DataError.at(f"{path}[{name!r}], row {order[first + step]}", problem)
+    return window
+
+
+def _order_rows(
+    config: ModelConfig, frame: Any, n_rows: int, n_needed: int, path: str
+) -> tuple[NDArray[np.int64], Array | None]:
+    """The rows of a frame in order of time, and their instants, if the model and the frame have a time.
+
+    Raises `DataError` for a gap in the newest `n_needed` rows.
+    """
     time, values = config.time, None
     if time is not None and time.name in frame.columns:
-        values = frame[time.name].to_numpy()
+        values = as_cells(frame[time.name])
     elif time is not None and time.dated and hasattr(frame, "index"):
         index = frame.index.to_numpy()
         values = index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
     if time is None or values is None:
-        return np.arange(n_rows)
+        return np.arange(n_rows), None
     column = f"{path}[{time.name!r}]"
-    instants, dated = read_instants(values, time.name)
+    instants, dated = read_instants(values, time.name, config.encoding.zone if config.encoding else None)
     if dated != time.dated:
         raise DataError.at(column, f"must hold {'dates' if time.dated else 'numbers'}, as in training")
     order = np.argsort(instants, kind="stable")
-    steps = np.diff(instants[order[-config.lookback - 1 :]])  # with the row before the window, which may repeat a time
+    steps = np.diff(instants[order[-n_needed - 1 :]])  # with the row before the window, which may repeat a time
     if (steps == 0).any():
         row = order[len(order) - len(steps) + int(np.flatnonzero(steps == 0)[0])]
         raise DataError.at(column, f"must not repeat a time, but has {times_as_text(values[[row]])[0]} twice")
-    within = steps[len(steps) - config.lookback + 1 :]
+    within = steps[len(steps) - n_needed + 1 :]
     if 2 * time.is_short(within).sum() > len(within):
         message = f"has mostly steps shorter than those of the training, {time.usual_step}: give rows at that distance"
         raise DataError.at(column, message)
     for place in np.flatnonzero(time.is_gap(within)).tolist():
-        before, after = times_as_text(values[order[len(order) - config.lookback + place :][:2]])
-        message = f"must have no gap in the window's {config.lookback} rows, but goes from {before} to {after}"
+        before, after = times_as_text(values[order[len(order) - n_needed + place :][:2]])
+        message = f"must have no gap in the window's {n_needed} rows, but goes from {before} to {after}"
         raise DataError.at(column, message)
-    return order
+    return order, instants[order]
 
 
 def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> Array:

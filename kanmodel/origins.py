@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -12,6 +13,7 @@ from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.data import MAX_STEP
+from kanmodel.encoding import MAX_FILL
 from kanmodel.errors import ConfigError, UnknownNameError, checked
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
@@ -61,6 +63,12 @@ def train(
     segment: str | None = None,
     split: str | None = None,
     max_step: float = MAX_STEP,
+    zone: str | None = None,
+    calendar: bool | Sequence[str] = False,
+    holidays: str | None = None,
+    known: Sequence[str] = (),
+    fill: str | float | None = None,
+    max_fill: int = MAX_FILL,
     units: Mapping[str, str] | None = None,
     last_value: Mapping[str, str | float] | None = None,
     groups: Groups | None = None,
@@ -72,8 +80,10 @@ def train(
 ) -> Model:
     """Trains an LSTM+KAN forecaster on a table, and compares it with persistence and ridge regression.
 
-    Windows with a missing value or target are left out and counted, and no window spans a gap in time. The figures are
-    in `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more;
+    Windows with a missing value or target are left out and counted, and no window spans a gap in time. Warnings state
+    before training which columns, windows and rows are left out, and why. How the columns become features is kept in
+    the checkpoint (`kanmodel.encoding.Encoding`), and is what `Model.predict` does with a frame. The figures are in
+    `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more;
     see `kanmodel.training.training.fit`.
 
     Args:
@@ -83,14 +93,25 @@ def train(
         ahead: rows between a window's last row and the first forecast, the output ``{target}+{ahead}``; with `horizon`
             h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that is already shifted, so that each row
             has the value to forecast from it; its output is called ``{target}+1``.
-        features: input columns; by default every column of numbers or booleans without another role, including the
-            target if `ahead` is not 0, because its past is then known. A warning names the columns left out by that.
-        time: the column of time stamps: dates, ISO 8601 strings, or numbers. A step longer than `max_step` is a gap.
+        features: input columns; by default every column of numbers, booleans or texts without another role, including
+            the target if `ahead` is not 0, because its past is then known. A warning names the columns left out.
+        time: the column of time stamps: dates, ISO 8601 or 31.12.2023 23:00 as strings, or numbers; by default the
+            index, if it has dates. A step longer than `max_step` is a gap.
         segment: the column whose value changes where another series begins.
         split: the column with train, validation or test; by default the newest 15 % of the rows are for the
             test. Without validation rows, blocks of training windows all over the rows before the test are held out
             (`validation_share`, `validation_blocks`); the reference windows are chosen evenly from them.
         max_step: the longest time step that is not a gap, as a multiple of the median step.
+        zone: time zone of times without an offset, and of the calendar, such as ``Europe/Berlin``; by default that of
+            the time column, or else UTC.
+        calendar: whether hour, weekday and day of the year, each as sine and cosine, and the weekend are features, or
+            the names of some: ``["hour", "weekday"]``. They are those of the time of the first forecast.
+        holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature.
+        known: columns whose future is known at the forecast, such as a weather forecast or a schedule: their values are
+            taken `ahead` rows later, and the feature is called ``temp+24``.
+        fill: how missing values are filled: ``forward``, with the last one; ``linear``, on a line to the next one; or a
+            number. Levels are always filled forward. Targets are not filled.
+        max_fill: the most rows without a value, one after another, that are filled.
         units: unit of a feature or target, by name.
         last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is
             itself a change; only needed if `ahead` is 0.
@@ -112,12 +133,14 @@ def train(
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
     columns = Columns(targets, None if features is None else tuple(features), split, segment, time, max_step)
+    columns = replace(columns, zone=zone, calendar=calendar, holidays=holidays, fill=fill, max_fill=max_fill)
     columns = replace(columns, ahead=ahead, units=units or {}, last_value=last_value or {}, groups=groups or {})
-    table = make_table(frame, replace(columns, integer=tuple(integer), fixed=tuple(fixed)))
+    columns = replace(columns, known=_names(known), integer=tuple(integer), fixed=tuple(fixed))
+    table = make_table(frame, columns)
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
     line = ProgressLine(progress)
-    trained = training.fit(table, _read_options(options), line)
+    trained = training.fit(table, _read_options(options), line, partial(warn, stacklevel=4))
     line.finish(trained.metrics)
     return Model(trained, name)
 
@@ -168,13 +191,18 @@ def fine_tune(
             more = "; grid_size sets a finer one" if option == "grid" else ""
             raise ConfigError(f"{option} cannot be given, because it is taken from the model{more}")
     config = model.loaded.config
-    targets = tuple(target.name for target in config.targets)
-    columns = Columns(targets, config.feature_names, split, segment, time, max_step, ahead=config.ahead)
-    table, line = make_table(frame, replace(columns, last_value=last_value or {})), ProgressLine(progress)
+    targets, encoding = tuple(target.name for target in config.targets), config.encoding
+    names = encoding.names if encoding else config.feature_names
+    columns = Columns(targets, names, split, segment, time, max_step, ahead=config.ahead)
+    table, line = make_table(frame, replace(columns, last_value=last_value or {}), encoding), ProgressLine(progress)
     chosen = _read_options({"grid_updates": 0} | options)
     tuning = training.fine_tune(model.loaded, table, chosen, line, move_grids, grid_size)
     line.finish(tuning.after.metrics)
     return Model(tuning.after, model.name)
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _read_options(options: Mapping[str, Any]) -> TrainingOptions:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from kanmodel import errors as checks
 from kanmodel.data import Feature, Scaling, Target, TimeColumn
+from kanmodel.encoding import Encoding
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
@@ -229,6 +230,7 @@ class ModelConfig:
             columns are already shifted, or it is unknown, and the first output is ``{target}+1``.
         groups: features that belong together, by the name of their group; explanations also sum their contributions.
         time: the time stamps of the training rows; None if there were none.
+        encoding: how the columns of a table become the features; None if they are columns as they stand.
         graph: the nodes of a network whose parts are joined in another way than a chain, in the order of the
             computation; the last are the outputs before the output function. Its KAN layers are those of the `head`,
             in that order. Empty for a chain.
@@ -250,6 +252,7 @@ class ModelConfig:
     time: TimeColumn | None = None
     graph: tuple[Node, ...] = ()
     recurrents: tuple[RecurrentConfig, ...] = ()
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -263,6 +266,10 @@ class ModelConfig:
         except DataError as error:
             raise ConfigError(str(error)) from error
         object.__setattr__(self, "groups", deepcopy(self.groups))  # the caller may change what it gave
+        if self.encoding is not None and self.encoding.features != self.feature_names:
+            raise ConfigError("encoding must give the features, in their order, but gives others")
+        if self.encoding is not None and self.encoding.calendar and (self.time is None or not self.time.dated):
+            raise ConfigError("encoding has a calendar, but time has no dates")
         check_count(len(self.front) + len(self.head), "the number of layers", lowest=0, highest=MAX_LAYERS)
         n_outputs = self.horizon * len(self.targets)
         if self.graph or self.recurrents:
@@ -448,6 +455,8 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     data = asdict(config)
     if not config.graph:  # a chain has neither
         del data["graph"], data["recurrents"]
+    if config.encoding is None:
+        del data["encoding"]
     for stage in ("front", "head"):
         for layer, written in zip(getattr(config, stage), data[stage], strict=True):
             written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}

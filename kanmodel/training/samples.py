@@ -58,6 +58,7 @@ class Parts:
     validation: Ends
     test: Ends
     missing: Missing
+    left_out: str = ""  # how many windows and rows are left out, and why; empty if none are
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def split_samples(
         if column is not None:
             breaks[1:] |= column[1:] != column[:-1]
     run = np.cumsum(breaks)  # no sample spans two runs
-    ends, missing = _leave_out(table, window_ends([run], table.n_rows, span) - last, lookback, horizon)
+    whole = window_ends([run], table.n_rows, span) - last
+    ends, missing = _leave_out(table, whole, lookback, horizon)
     parts = {part: ends[labels[ends] == part] for part in PARTS}
     has_validation = "validation" in labels
     if not has_validation:
@@ -123,7 +125,27 @@ def split_samples(
                 reasons.append(str(missing))
             found_of = f"the {part} part has {len(found)} windows of {span} rows, but needs {MIN_SAMPLES}"
             raise DataError("; ".join([found_of, *reasons]))
-    return Parts(**parts, missing=missing)
+    left_out = _describe_left_out(table, whole, ends, missing, sum(map(len, parts.values())), span)
+    return Parts(**parts, missing=missing, left_out=left_out)
+
+
+def _describe_left_out(table: TrainingTable, whole: Ends, ends: Ends, missing: Missing, n_used: int, span: int) -> str:
+    """The windows that are left out, with their reasons; empty if gaps and missing values are none of them."""
+    breaks = np.zeros(table.n_rows, dtype=bool) if table.clock is None else table.clock.gaps.copy()
+    for first, _ in table.segments[1:]:
+        breaks[first] = True
+    n_all = table.n_rows - span + 1
+    n_gaps = n_all - len(window_ends([np.cumsum(breaks)], table.n_rows, span))
+    if not n_gaps and not missing.windows:
+        return ""
+    worst = ", ".join(f"{name} ({count:,})" for name, count in missing.worst.items())
+    reasons = {
+        "that would cross a gap in time or a change of the segment": n_gaps,
+        "that would be in two parts": n_all - n_gaps - len(whole) + len(ends) - n_used,
+        f"for missing values, of {worst}": missing.windows,
+    }
+    listed = "; ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
+    return f"{n_all - n_used:,} of {n_all:,} windows are left out: {listed}"
 
 
 def covered_rows(ends: Ends, first: int, last: int) -> Ends:

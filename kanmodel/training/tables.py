@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from decimal import Decimal
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import MAX_STEP, Array, Clock, refuse_non_finite, times_as_text
-from kanmodel.errors import DataError, UnknownNameError, quote
+from kanmodel.data import DAY, MAX_STEP, Array, Clock, find_zone, refuse_non_finite, times_as_text
+from kanmodel.encoding import (
+    CALENDAR,
+    DAYS_OF,
+    MAX_FILL,
+    MAX_LEVELS,
+    Calendar,
+    Encoding,
+    Fill,
+    SourceColumn,
+    as_cells,
+    is_missing,
+    is_number,
+    level_of,
+    public_holidays,
+    read_cells,
+)
+from kanmodel.errors import ConfigError, DataError, UnknownNameError, quote, refuse_unknown
 from kanmodel.network.config import Groups, resolve_groups
 
 Labels = NDArray[np.generic]
 
+NO_VALUE = "no value"
 PARTS = ("train", "validation", "test")
-MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +59,12 @@ class Columns(Roles):
     segment: str | None = None
     time: str | None = None
     max_step: float = MAX_STEP
+    zone: str | None = None
+    calendar: bool | Sequence[str] = False
+    holidays: str | None = None
+    known: tuple[str, ...] = ()
+    fill: str | float | None = None
+    max_fill: int = MAX_FILL
 
     @property
     def special(self) -> tuple[str, ...]:
@@ -75,6 +96,7 @@ class TrainingTable(Roles):
     clock: Clock | None = None  # the instant of each row, if known; no window spans one of its gaps
     times: tuple[str, ...] | None = None  # each row's time stamp, if known
     left_out: Mapping[str, str] = field(default_factory=dict)  # why a column is not a feature, if none were named
+    encoding: Encoding | None = None  # from which the features are computed; None if they are columns as they stand
 
     def __post_init__(self) -> None:
         for path, values in (("features", self.features), ("targets", self.targets)):
@@ -116,41 +138,132 @@ class TrainingTable(Roles):
         return list(pairwise([0, *changes, self.n_rows]))
 
 
-def make_table(frame: Any, columns: Columns) -> TrainingTable:
+def make_table(frame: Any, columns: Columns, encoding: Encoding | None = None) -> TrainingTable:
     """Converts a frame to a table for training.
 
     The frame is anything with ``.columns`` whose columns have ``.to_numpy()``, or a mapping of name to array; rows
-    oldest first. None, NaN and masked values are missing. Raises as `TrainingTable`, and DataError if columns differ in
-    length, a value is neither a number nor missing, or a time is invalid or not later than the one above it.
+    oldest first. None, NaN and masked values are missing. An index of dates is the time, if no column is named as such.
+    The features are those of `encoding`, or by default of a new one, see `kanmodel.train`.
+
+    Raises as `TrainingTable`, and DataError if columns differ in length, a value is neither a number nor a text nor
+    missing, or a time is invalid or not later than the one above it; ConfigError for other options of the encoding.
     """
     if not columns.targets:
         raise DataError.at("target", "must name at least one column")
     data = _read_columns(frame)
-    for name in (*columns.targets, *(columns.features or ()), *columns.special):
+    if (index := read_index(frame, columns.time, data)) is not None:
+        columns = replace(columns, time=columns.time or index[0])
+        data[str(columns.time)] = index[1]
+    time, known = columns.time, columns.known
+    for name in (*columns.targets, *(columns.features or ()), *columns.special, *known):
         if name not in data:
             raise UnknownNameError(f"there is no column {name!r}; the columns are {', '.join(map(str, data))}")
     if columns.features == ():
         raise DataError.at("features", "must name at least one column")
-    candidates = columns.features or tuple(name for name in data if name not in columns.no_features)
-    left_out = {} if columns.features else {name: why for name in candidates if (why := _why_no_numbers(data[name]))}
-    features = tuple(name for name in candidates if name not in left_out)
-    if not features:
-        beside = ", ".join((*columns.targets, *columns.special))
-        named = f"; {describe_left_out(left_out)}" if left_out else ""
-        raise DataError(f"there is no numeric column besides {beside}{named}")
-    segment, time = _labels(data, columns.segment), columns.time
+    segment, left_out, clock = _labels(data, columns.segment), dict[str, str](), None
+    zone = columns.zone or (encoding.zone if encoding else None)
+    if time is not None:
+        quoted = {name: data[name] for name in columns.targets}
+        clock = Clock.of(data[time], segment, columns.max_step, time, zone, quoted)
+    if encoding is not None:
+        if missing := [name for name in encoding.names if name not in data]:
+            raise UnknownNameError(f"there is no column {missing[0]!r}; the columns are {', '.join(map(str, data))}")
+    else:
+        encoding, left_out = _plan_encoding(frame, data, columns, clock)
+    breaks = np.zeros(len(data[columns.targets[0]]), dtype=bool) if clock is None else clock.gaps.copy()
+    if segment is not None:
+        breaks[1:] |= segment[1:] != segment[:-1]
+    encoded = encoding.encode(data, None if clock is None else clock.seconds, np.cumsum(breaks))
+    for row, (name, problem) in sorted(encoded.bad.items()):
+        raise DataError.at(_place(row, name), problem)
+    roles = {role.name: getattr(columns, role.name) for role in fields(Roles)}
+    if not encoding.is_plain:  # what is said of a column holds for its features
+        for role in ("integer", "fixed"):
+            roles[role] = tuple(of for name in roles[role] for of in encoding.sources.get(name, (name,)))
+        roles["fixed"] = tuple(dict.fromkeys((*roles["fixed"], *encoding.fixed)))
+        of_features = {of: unit for name, unit in columns.units.items() for of in encoding.sources.get(name, (name,))}
+        targets = {name: unit for name, unit in columns.units.items() if name in columns.targets}
+        roles |= {"units": of_features | targets, "groups": {**encoding.groups, **columns.groups}}
     return TrainingTable(
-        features=np.column_stack([_numbers(data[name], name) for name in features]),
+        features=encoded.values,
         targets=np.column_stack([_numbers(data[name], name) for name in columns.targets]),
-        feature_names=features,
+        feature_names=encoding.features,
         target_names=columns.targets,
         split=_labels(data, columns.split),
         segment=segment,
-        clock=None if time is None else Clock.of(data[time], segment, columns.max_step, time),
+        clock=clock,
         times=None if time is None else times_as_text(data[time]),
         left_out=left_out,
-        **{role.name: getattr(columns, role.name) for role in fields(Roles)},
+        encoding=None if encoding.is_plain else encoding,
+        **roles,
     )
+
+
+def _plan_encoding(
+    frame: Any, data: Mapping[str, np.ndarray[Any, Any]], columns: Columns, clock: Clock | None
+) -> tuple[Encoding, dict[str, str]]:
+    """The encoding of a frame by the options, and why columns are not features."""
+    known, left_out, sources = columns.known, dict[str, str](), list[SourceColumn]()
+    if known and not columns.ahead:
+        raise DataError.at("known", "needs ahead: values are taken so many rows later, where the target is")
+    for name in columns.features or (name for name in data if name not in columns.no_features):
+        levels, why = _plan(data[name])
+        if why and why != NO_VALUE and (columns.features or name in known):
+            raise DataError(f"column {name} cannot be a feature: {why}")
+        if why and not columns.features:
+            left_out[name] = why
+            continue
+        sources.append(SourceColumn(name, levels, columns.ahead if name in known else 0))
+    for name in known:
+        if name in columns.targets:
+            raise DataError(f"{name} is a target, so its future is not known")
+        if name not in (source.name for source in sources):
+            raise DataError(f"{name} is known, but not one of the features")
+    parts = columns.calendar
+    if not sources and not parts and not columns.holidays:
+        beside = ", ".join((*columns.targets, *columns.special))
+        named = f"; {describe_left_out(left_out)}" if left_out else ""
+        raise DataError(f"there is no column of numbers or texts besides {beside}{named}")
+    calendar = None
+    if parts or columns.holidays:
+        if clock is None or not clock.dated:
+            raise DataError.at("calendar", "needs time: a column, or an index, of dates")
+        if isinstance(parts, bool):
+            parts = [part for part in CALENDAR if clock.step < DAYS_OF[part] * DAY] if parts else []
+        for part in parts:
+            refuse_unknown("calendar part", part, CALENDAR)
+        if columns.holidays:
+            public_holidays(columns.holidays)
+        calendar = Calendar(tuple(dict.fromkeys(parts)), columns.ahead * clock.step, columns.holidays)
+    zone = columns.zone
+    if zone is None and calendar is not None and columns.time is not None:
+        zone = find_zone_of(frame, columns.time)
+    encoding = Encoding(tuple(sources), calendar, Fill.of(columns.fill, columns.max_fill), zone)
+    features = encoding.features
+    for name in (*encoding.groups, *features):
+        if features.count(name) > 1 or (name in encoding.groups and name in features):
+            raise DataError(f"there is a column {name}, which is also the name of a calendar feature: rename it")
+    return encoding, left_out
+
+
+def read_index(frame: Any, time: str | None, names: Container[object]) -> tuple[str, np.ndarray[Any, Any]] | None:
+    """Name and times of a frame's index of dates; None if there is none, or a column has the times."""
+    if time in names or not hasattr(frame, "index") or isinstance(frame, Sequence):
+        return None
+    name, index = getattr(frame.index, "name", None), frame.index.to_numpy()
+    is_dated = len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime))
+    return (str(name or "time"), index) if is_dated and (time is None or time == (name or time)) else None
+
+
+def find_zone_of(frame: Any, time: str) -> str | None:
+    """The time zone of a frame's times, by its IANA name; None if they have none, or another one."""
+    column = frame[time] if time in list(getattr(frame, "columns", frame)) else frame.index
+    dtype = getattr(column, "dtype", None)
+    zone = getattr(dtype, "tz", None) or getattr(dtype, "time_zone", None)
+    try:
+        return None if zone is None else find_zone(str(zone)).key
+    except ConfigError:  # of an offset
+        return None
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:
@@ -167,7 +280,7 @@ def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise DataError(f"there is more than one column {repeated[0]!r}")
-    data = {name: _as_array(frame[name]) for name in names}
+    data = {name: as_cells(frame[name]) for name in names}
     for name, values in data.items():
         if values.ndim != 1 or values.shape != data[names[0]].shape:
             expected = data[names[0]].shape if data[names[0]].ndim == 1 else "(n,)"
@@ -175,39 +288,31 @@ def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
     return data
 
 
-def _as_array(values: Any) -> np.ndarray[Any, Any]:
-    array = values.to_numpy() if hasattr(values, "to_numpy") else values
-    if isinstance(array, np.ma.MaskedArray):
-        array = np.where(np.ma.getmaskarray(array), np.array(None), array.data)
-    read = np.asarray(array)
-    # a list of numbers and words keeps the type of each cell
-    return np.array(array, dtype=object) if read.dtype.kind == "U" and isinstance(array, list | tuple) else read
-
-
-def _why_no_numbers(values: np.ndarray[Any, Any]) -> str | None:
-    """Why a column is not a feature; None if it holds a number, or a boolean, which is 0 or 1."""
-    if values.dtype.kind in "biu":
-        return None
-    if values.dtype.kind == "f":
-        return "no value" if np.isnan(values).all() else None
-    if values.dtype.kind != "O":
-        return "text" if values.dtype.kind in "US" else str(values.dtype)
-    cells = [cell for cell in values.tolist() if not _is_missing(cell)]
-    if any(map(_is_number, cells)):
-        return None
-    return type(cells[0]).__name__.replace("str", "text") if cells else "no value"
+def _plan(values: np.ndarray[Any, Any]) -> tuple[tuple[str, ...], str | None]:
+    """The levels of a column of texts, none of one of numbers or booleans; or why it is not a feature."""
+    kind = values.dtype.kind
+    if kind in "biu":
+        return (), None
+    if kind == "f":
+        return (), NO_VALUE if np.isnan(values).all() else None
+    if kind not in "OUS":
+        return (), str(values.dtype)
+    cells = [cell for cell in values.tolist() if not is_missing(cell)]
+    if not cells or any(map(is_number, cells)):
+        return (), None if cells else NO_VALUE
+    if not all(isinstance(cell, str) for cell in cells):
+        return (), type(cells[0]).__name__
+    levels = tuple(sorted({level_of(cell) for cell in cells}))
+    if len(levels) == 1:
+        return (), "the same text in every row"
+    if len(levels) > MAX_LEVELS:
+        return (), f"{len(levels)} different texts, more than {MAX_LEVELS}"
+    return levels, None
 
 
 def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
     """A column in float64, NaN where a value is missing."""
-    if values.dtype.kind in "biuf":
-        numbers = values.astype(np.float64)
-    else:
-
-        def read(cell: Any) -> float:
-            return np.nan if _is_missing(cell) else float(cell) if _is_number(cell) else np.inf
-
-        numbers = np.array([read(cell) for cell in values.tolist()])
+    numbers = read_cells(values)
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
         raise DataError.at(_place(row, name), f"must be a finite number or empty, but is {quote(values.tolist()[row])}")
     return numbers
@@ -219,17 +324,9 @@ def _labels(data: Mapping[str, np.ndarray[Any, Any]], name: str | None) -> Label
         return None
     labels: Labels = np.array([str(cell) for cell in data[name].tolist()])
     for row, cell in enumerate(labels.tolist()):
-        if _is_missing(cell):
+        if is_missing(cell):
             raise DataError(f"{_place(row, name)} is empty")
     return labels
-
-
-def _is_number(cell: Any) -> bool:
-    return isinstance(cell, Real | Decimal | np.bool_)
-
-
-def _is_missing(cell: Any) -> bool:
-    return str(cell).strip().lower() in MISSING
 
 
 def _place(row: int, name: str) -> str:

@@ -27,13 +27,15 @@ def fit(
     table: TrainingTable,
     options: TrainingOptions = DEFAULTS,
     report: Callable[[Progress], None] = lambda progress: None,
+    announce: Callable[[str], None] = lambda sentence: None,
 ) -> LoadedModel:
     """Trains a forecaster, measures it on the test part, and stores reference windows of the validation part.
 
     The weights are those of the epoch with the lowest validation error. The metrics are ``test_r2`` and ``test_mae``
     (original units; means over the outputs), and on the same windows ``ridge_r2`` and, if the table has the values
     that they repeat, ``persistence_r2``, ``persistence_day_r2`` and ``persistence_week_r2``. ``left_out_windows``
-    counts windows left out for missing values, in total and by column.
+    counts windows left out for missing values, in total and by column. `announce` is called before the training, with a
+    sentence about the rows and windows that are left out, if any are.
 
     Raises:
         DataError: too few rows, a target constant in training or an output constant in the test part, or no epochs.
@@ -43,6 +45,8 @@ def fit(
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     data = _Data(table, options)
+    if data.parts.left_out:
+        announce(data.parts.left_out)
     network = Network(data.config, torch.Generator().manual_seed(options.seed))
     descend(network, data.samples, data.parts, options, report)
     return data.measure(LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True)))
@@ -133,6 +137,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         ahead=table.ahead,
         groups={name: tuple(members) for name, members in table.groups.items()},
         time=TimeColumn(clock.name, clock.step, clock.max_step, clock.dated) if clock and clock.step else None,
+        encoding=table.encoding,
     )
 
 

@@ -12,6 +12,7 @@ from typer import Argument, BadParameter, Context, Option, echo
 
 from kanmodel import Model, load
 from kanmodel.data import MAX_STEP
+from kanmodel.encoding import MAX_FILL, Encoding
 from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.network.config import Cell, ModelConfig
@@ -21,6 +22,8 @@ from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, make_table
 from kanmodel.training.training import fine_tune, fit
 from service.commands.options import Written, make_console, print_table, print_written, refuse_unwritable
+
+ENCODING = ("zone", "calendar", "holidays", "known", "fill", "max_fill")
 
 
 def parse_width(text: str | None) -> Width | None:
@@ -44,6 +47,14 @@ def parse_pairs(texts: list[str], option: str) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
+def parse_fill(text: str | None) -> str | float | None:
+    """Parses ``linear`` or ``forward``, which stay as they are, or a number."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
 def split_names(text: str | None) -> tuple[str, ...] | None:
     """Splits ``a,b`` into names."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
@@ -57,11 +68,17 @@ def train(
     ahead: Annotated[int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; see --horizon.")] = 0,
     origin: Annotated[Path | None, Option("--from", help="Checkpoint to tune; its columns and scaling stay.")] = None,
     update_grid: Annotated[bool, Option("--update-grid", help="With --from: move knots to the data, twice.")] = False,
-    features: Annotated[str | None, Option(help="Input columns, as a,b. Default: all numeric ones.")] = None,
+    features: Annotated[str | None, Option(help="Input columns, as a,b. Default: all of numbers or texts.")] = None,
     split_column: Annotated[str | None, Option(help="Column with train, validation or test.")] = None,
     segment_column: Annotated[str | None, Option(help="Column that changes at gaps: no window crosses one.")] = None,
-    time_column: Annotated[str | None, Option(help="Times, ISO 8601 or numbers: no window crosses a gap.")] = None,
+    time_column: Annotated[str | None, Option(help="Times: ISO 8601, 31.12.2023 23:00, numbers; show gaps.")] = None,
     max_step: Annotated[float, Option(help="Longest step that is not a gap, in median steps.")] = MAX_STEP,
+    zone: Annotated[str | None, Option(help="Time zone of times without offset, such as Europe/Berlin.")] = None,
+    calendar: Annotated[bool, Option("--calendar", help="Add hour, weekday, day of year and weekend.")] = False,
+    holidays: Annotated[str | None, Option(help="Add the public holidays of a country: DE, or DE-BY.")] = None,
+    known: Annotated[str | None, Option(help="Columns known AHEAD rows later, as a,b.")] = None,
+    fill: Annotated[str | None, Option(help="Missing values: forward, linear, or a number.")] = None,
+    max_fill: Annotated[int, Option(min=1, help="Most rows in a row that are filled.")] = MAX_FILL,
     unit: Annotated[list[str], Option(help="NAME=UNIT of a feature or target; repeat.")] = [],  # noqa: B006
     last_value: Annotated[list[str], Option(help="TARGET=FEATURE of persistence, or =0 for changes.")] = [],  # noqa: B006
     group: Annotated[list[str], Option(help="NAME=a,b: contributions to sum; repeat.")] = [],  # noqa: B006
@@ -100,6 +117,7 @@ def train(
     values = context.params | {"target": tuple(target), "targets": tuple(target), "features": split_names(features)}
     values |= {"width": parse_width(width), "front": parse_width(front), "units": parse_pairs(unit, "--unit")}
     values |= {"split": split_column, "segment": segment_column, "time": time_column}
+    values |= {"known": split_names(known) or (), "fill": parse_fill(fill)}
     values |= {"integer": split_names(integer) or (), "fixed": split_names(fixed) or ()}
     last_values = parse_pairs(last_value, "--last-value").items()
     values["last_value"] = {name: 0 if of == "0" else of for name, of in last_values}
@@ -114,7 +132,7 @@ def train(
             raise ConfigError("--update-grid needs --from: the grids of a new model are fitted to the data anyway")
         table = _read_table(data, columns)
         with _progress(options.epochs) as report:
-            trained = fit(table, options, report)
+            trained = fit(table, options, report, lambda sentence: echo(f"{data.name}: {sentence}", err=True))
         _print_trained(Model(trained).save(output), output)
         return
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -128,7 +146,7 @@ def train(
     grid_size = grid if "grid" in given else None
     if grid_size is not None:
         refine_config(old.config, grid_size)  # raises before the table is read
-    table = _read_table(data, columns)
+    table = _read_table(data, columns, old.config.encoding)
     with _progress(options.epochs) as report:
         tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
     tuned = Model(tuning.after).save(output)
@@ -141,23 +159,24 @@ def train(
 
 def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any], file: Path) -> Columns:
     """The columns with those of a checkpoint; refuses options that it determines, or that are given differently."""
-    for name in (*ARCHITECTURE, "unit", "group", "integer", "fixed"):
+    for name in (*ARCHITECTURE, "unit", "group", "integer", "fixed", *ENCODING):
         if name in given and name != "grid":  # which may refine that of the checkpoint
             option = f"--{name.replace('_', '-')} cannot be given with --from"
-            raise ConfigError(f"{option}: architecture, units and groups come from {file.name}")
+            raise ConfigError(f"{option}: architecture, units, groups and encoding come from {file.name}")
     stated: dict[str, Any] = {name: getattr(config, name) for name in ("ahead", "lookback", "horizon")}
-    stated |= {"target": tuple(target.name for target in config.targets), "features": config.feature_names}
+    features = config.encoding.names if config.encoding else config.feature_names
+    stated |= {"target": tuple(target.name for target in config.targets), "features": features}
     for name, of_file in stated.items():
         if name in given and given[name] != of_file:
             value, has = (",".join(each) if isinstance(each, tuple) else each for each in (given[name], of_file))
             raise ConfigError(f"--{name} is {value}, but {file.name} has {has}")
-    return replace(columns, targets=stated["target"], features=config.feature_names, ahead=config.ahead)
+    return replace(columns, targets=stated["target"], features=features, ahead=config.ahead)
 
 
-def _read_table(data: Path, columns: Columns) -> TrainingTable:
+def _read_table(data: Path, columns: Columns, encoding: Encoding | None = None) -> TrainingTable:
     from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
 
-    table = make_table(read_training_frame(data, columns), columns)
+    table = make_table(read_training_frame(data, columns), columns, encoding)
     if table.left_out:
         echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
     return table

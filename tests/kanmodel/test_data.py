@@ -204,7 +204,10 @@ def test_one_row_has_no_step():
     [
         ([0, 2, 1], "data row 3, column time is earlier than the row above it"),
         ([0, 1, 1], "data row 3, column time is the same as in the row above it"),
-        ([0, np.nan], "data row 2, column time must be a time in ISO 8601, a date or a number, but is nan"),
+        (
+            [0, np.nan],
+            "data row 2, column time must be a time in ISO 8601 or as 31.12.2023 23:00, .* but is nan",
+        ),
         (["2026-01-01", "Monday"], "data row 2, column time must be a time .* but is 'Monday'"),
         (["2026-01-01", None], "data row 2, column time must be a time .* but is None"),
         (["2026-01-01", "5"], "data row 2, column time must be a date as above, but is 5"),

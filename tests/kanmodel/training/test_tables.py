@@ -38,10 +38,12 @@ def masked(columns):
     ids=["mapping", "masked", "pandas", "nullable", "index", "polars", "decimals"],
 )
 def test_every_kind_of_frame_is_the_same_table(make):
-    """For any kind of frame numbers and booleans are features, missing values NaN, and text is ignored."""
+    """For any kind of frame numbers, booleans and each text are features, and missing values NaN."""
     table = make_table(make(COLUMNS), EVERYTHING)
-    assert table.feature_names == ("wind", "rain", "load") and table.target_names == ("load",)
-    np.testing.assert_array_equal(table.features, [[1.5, 1, 10], [np.nan, 0, 20], [3, 1, 30]])
+    assert table.feature_names == ("station=EWR", "station=JFK", "station=LGA", "wind", "rain", "load")
+    assert table.target_names == ("load",) and table.groups == {"station": table.feature_names[:3]}
+    np.testing.assert_array_equal(table.features[:, :3], np.eye(3))
+    np.testing.assert_array_equal(table.features[:, 3:], [[1.5, 1, 10], [np.nan, 0, 20], [3, 1, 30]])
     assert table.targets.tolist() == [[10], [20], [30]]
     assert table.split.tolist() == ["train", "train", "test"] and table.segment is None
     assert table.clock.step == 86_400 and table.clock.dated and table.units == {"load": "MW"}
@@ -51,7 +53,8 @@ def test_every_kind_of_frame_is_the_same_table(make):
 def test_features_are_those_that_are_named():
     """Features have the given order; the target is one only if it is named, or if `ahead` makes its past known."""
     assert make_table(COLUMNS, Columns(("load",), ("load", "wind"), ahead=2)).feature_names == ("load", "wind")
-    assert make_table(COLUMNS, Columns(("load",))).feature_names == ("wind", "rain")
+    numbers = {name: COLUMNS[name] for name in ("wind", "rain", "load")}
+    assert make_table(numbers, Columns(("load",))).feature_names == ("wind", "rain")
     with pytest.raises(DataError, match="load is a target and a feature"):
         make_table(COLUMNS, Columns(("load",), ("load", "wind")))
 
@@ -68,7 +71,7 @@ def test_features_are_those_that_are_named():
         (COLUMNS, Columns(("load",), ("q",)), UnknownNameError, "there is no column 'q'"),
         (COLUMNS, Columns(("load",), time="q"), UnknownNameError, "there is no column 'q'"),
         (COLUMNS, Columns(("station",)), DataError, "data row 1, column station must be a finite number .* is 'EWR'"),
-        (COLUMNS, Columns(("load",), ("wind", "station")), DataError, "data row 1, column station must be a finite"),
+        (COLUMNS, Columns(("load",), ("wind", "time")), DataError, "column time cannot be a feature: datetime64"),
         (COLUMNS | {"wind": [1, "x", 2]}, Columns(("load",)), DataError, "data row 2, column wind .* but is 'x'"),
         (COLUMNS | {"wind": [1, np.inf, 2]}, Columns(("load",)), DataError, "data row 2, column wind .* but is inf"),
         (COLUMNS | {"wind": [1, 2]}, Columns(("load",)), DataError, r"column wind must have the shape \(3,\), but has"),
@@ -80,7 +83,7 @@ def test_features_are_those_that_are_named():
             "the split of data row 2 must be one of",
         ),
         (COLUMNS | {"time": ["x", "y", "z"]}, EVERYTHING, DataError, "data row 1, column time must be a time"),
-        ({"load": [1]}, Columns(("load",)), DataError, "there is no numeric column besides load"),
+        ({"load": [1]}, Columns(("load",)), DataError, "there is no column of numbers or texts besides load"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), Columns(("a",)), DataError, "there is more than one column 'a'"),
         ([[1, 2]], Columns(("a",)), DataError, "must be a data frame or a mapping of name to array, but is a list"),
         (COLUMNS, Columns(("load",), ahead=-1), DataError, "ahead must be a whole number from 0, but is -1"),

@@ -15,6 +15,8 @@ from service.batch.tables import read_columns, read_training_frame
 CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
 EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})
 
+ONE_TEXT = "the same text in every row"
+
 
 def read_training_table(path, columns):
     """Reads a file as `kanscope train` does."""
@@ -27,10 +29,13 @@ def write(path, text):
 
 
 def test_a_csv_becomes_arrays(tmp_path):
-    """Numeric columns without another purpose are the features; text columns are ignored."""
+    """Columns of numbers, and each text of the others, are the features, if they have no other purpose."""
     table = read_training_table(write(tmp_path / "t.csv", CSV), EVERYTHING)
-    assert table.feature_names == ("a", "b")
-    assert table.features.tolist() == [[1.5, 2.0], [-1000.0, 4.0]] and table.targets.tolist() == [[3.0], [5.0]]
+    assert table.feature_names == ("a", "b", "station=EWR", "station=JFK")
+    assert table.features.tolist() == [[1.5, 2.0, 1.0, 0.0], [-1000.0, 4.0, 0.0, 1.0]] and table.targets.tolist() == [
+        [3.0],
+        [5.0],
+    ]
     assert table.split.tolist() == ["train", "test"] and table.segment.tolist() == ["1", "2"]
     assert table.times == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
 
@@ -57,7 +62,7 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
 def test_a_name_may_have_a_line_break(tmp_path):
     """In quotes, as in any other cell."""
     path = write(tmp_path / "t.csv", '"a\n(m)",y\n1,2\n')
-    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a\n(m)",)
+    assert list(read_training_frame(path, Columns(targets=("y",)))) == ["a\n(m)", "y"]
 
 
 def test_booleans_are_0_and_1(tmp_path):
@@ -71,16 +76,16 @@ def test_booleans_are_0_and_1(tmp_path):
 
 
 def test_columns_left_out_are_named_with_the_reason(tmp_path):
-    """Text, dates, lists and empty columns are left out and named; columns that have a role are not."""
-    path = write(tmp_path / "t.csv", "time,station,note,a,y\n1,EWR,,1,1\n2,JFK,NaN,2,2\n")
+    """One text, dates, lists and empty columns are left out and named; columns that have a role are not."""
+    path = write(tmp_path / "t.csv", "time,station,note,a,y\n1,EWR,,1,1\n2,EWR,NaN,2,2\n")
     table = read_training_table(path, Columns(targets=("y",), time="time"))
-    assert table.feature_names == ("a",) and table.left_out == {"station": "text", "note": "no value"}
+    assert table.feature_names == ("a",) and table.left_out == {"station": ONE_TEXT, "note": "no value"}
     day = [date(2026, 1, 1)] * 2
     frame = pl.DataFrame({"day": day, "pair": [[1.0, 2.0]] * 2, "none": [None, None], "a": [1, 2], "y": [1, 2]})
     frame.write_parquet(tmp_path / "t.parquet")
     table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
     assert table.left_out == {"day": "date", "pair": "list", "none": "no value"}
-    with pytest.raises(DataError, match=r"no numeric column besides y; not used as features: station \(text\)$"):
+    with pytest.raises(DataError, match=rf"no column of numbers or texts besides y; not .*: station \({ONE_TEXT}\)$"):
         read_training_table(write(tmp_path / "u.csv", "station,y\nEWR,1\n"), Columns(targets=("y",)))
     assert not read_training_table(path, Columns(targets=("y",), features=("a",))).left_out
 
@@ -207,7 +212,7 @@ def test_times_may_start_again_in_another_segment(tmp_path):
         ("t.csv", b'a,y\n1,"2\n', r"^cannot read t\.csv: "),
         ("t.csv", "a,é\n1,é\n".encode("latin-1"), r"^cannot read t\.csv: invalid utf-8 sequence$"),
         ("t.csv", b"a,a,y\n1,2,3\n", r"^t\.csv has more than one column 'a'$"),
-        ("t.csv", b"y\n1\n", r"^there is no numeric column besides y$"),
+        ("t.csv", b"y\n1\n", r"^there is no column of numbers or texts besides y$"),
         ("t.csv.gz", gzip.compress(b"a,y\n" + os.urandom(900).hex().encode())[:400], r"^cannot read t\.csv\.gz: "),
         ("t.parquet", b"PAR1 but not really", r"^cannot read t\.parquet: "),
         ("t.xlsx", b"PK", r"^t\.xlsx must end in \.csv, \.csv\.gz or \.parquet$"),
@@ -234,7 +239,7 @@ def test_a_parquet_column_of_lists_is_not_numeric(tmp_path):
     """Nested columns are ignored, and refused if named as a feature."""
     pl.DataFrame({"a": [1.0], "l": [[1, 2]], "y": [1]}).write_parquet(tmp_path / "t.parquet")
     assert read_training_table(tmp_path / "t.parquet", Columns(targets=("y",))).feature_names == ("a",)
-    with pytest.raises(DataError, match="data row 1, column l must be a finite number"):
+    with pytest.raises(DataError, match="column l cannot be a feature: list"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), features=("l",)))
     with pytest.raises(DataError, match=r"column l of t\.parquet holds"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), segment="l"))

@@ -164,7 +164,7 @@ def test_fine_tuning_needs_options_that_agree(tmp_path, table, run):
     for options, message in (
         (
             ["--hidden", "4"],
-            "--hidden cannot be given with --from: architecture, units and groups come from old.safetensors",
+            "--hidden cannot be given with --from: architecture, units, groups and encoding come from old.safetensors",
         ),
         (["--width", "4,1"], "--width cannot be given"),
         (["--cell", "gru"], "--cell cannot be given"),
@@ -244,3 +244,29 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, table, run, monke
     code, _, err = run("train", table, *TRAIN, *QUICK, "-o", file)
     assert code == 2 and err.endswith(f"kanscope: cannot write {file}: No space left on device\n")
     assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "table.csv"]
+
+
+def test_a_table_as_people_have_it_is_trained_on(tmp_path, run):
+    """Texts, the calendar, a known column and filled gaps become features, and what is left out is printed first."""
+    rows = [
+        f"{1 + hour // 24:02d}.01.2024 {hour % 24:02d}:00,{'night' if hour % 24 < 6 else 'day'}," for hour in range(700)
+    ]
+    cells = [f"{row}{'' if hour % 50 == 7 else hour % 11},{hour % 24},m{hour}" for hour, row in enumerate(rows)]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["time,tariff,temp,load,id", *cells[:300], *cells[305:]]))
+    options = ["--target", "load", "--time-column", "time", "--ahead", "3", "--known", "temp", "--calendar"]
+    options += ["--fill", "linear", "--max-fill", "2", "--zone", "Europe/Berlin"]
+    file = tmp_path / "m.safetensors"
+    code, _, err = run("train", table, *options, *QUICK, "-o", file)
+    assert code == 0, err
+    assert "t.csv: not used as features: id (695 different texts, more than 64)" in err
+    assert "windows are left out: 5 that would cross a gap in time" in err and "missing" not in err
+    config = load_checkpoint(file).config
+    assert config.feature_names[:4] == ("tariff=day", "tariff=night", "temp+3", "load")
+    assert list(config.groups) == ["tariff", "temp", "hour", "weekday", "day_of_year"]
+    finer = tmp_path / "finer.safetensors"
+    code, _, err = run("train", table, "--from", file, "--time-column", "time", "--epochs", "0", "-o", finer)
+    assert code == 0, err
+    assert load_checkpoint(finer).config.encoding == config.encoding
+    code, _, err = run("train", table, "--from", file, "--fill", "0", "-o", finer)
+    assert code == 2 and "--fill cannot be given with --from" in err
