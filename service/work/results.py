@@ -13,8 +13,8 @@ from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.wire.errors import NotReadyError
-from service.work.executor import Executor
 from service.work.budget import Kind
+from service.work.executor import Executor
 from service.work.jobs import UNKNOWN, Cost
 
 logger = logging.getLogger(__name__)
