@@ -31,15 +31,16 @@ ifneq ($(ONLY),)
 	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
 else
 	$(parallel) -m "not thorough" tests/kanmodel
-	$(parallel) -m "not thorough" $(call without,kanmodel)
+	$(parallel) -m "not thorough" $(call without,kanmodel libraries)
 endif
 
 # What needs both cores runs last, with nothing beside it.
 test-all: export THOROUGH := 1
-test-all: .venv/dev .venv/clients/ready # install, and run all tests
+test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run all tests
+	MALLOC_ARENA_MAX=1 .venv/libraries/bin/python -m pytest -n 3 tests/libraries
 	$(parallel) tests/kanmodel $(call without,kanmodel/explain)
 	$(parallel) tests/kanmodel/explain
-	$(parallel) $(call without,kanmodel service)
+	$(parallel) $(call without,kanmodel service libraries)
 	$(parallel) tests/service/work
 	$(parallel) tests/service/batch tests/service/commands
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
@@ -113,6 +114,15 @@ CLIENTS := tests/clients
 	if command -v npm >/dev/null; then npm ci --prefix .venv/clients --ignore-scripts --no-audit --no-fund; fi
 	@touch $@
 
+# The forecasting libraries whose fitted objects are read. All else, torch above all, is that of .venv.
+LIBRARIES := tests/libraries
+.venv/libraries/ready: $(LIBRARIES)/requirements.txt .venv/dev
+	$(call create-venv,.venv/libraries)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>"$$(.venv/libraries/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dev.pth"
+	.venv/libraries/bin/python -m pip install --require-hashes --no-deps -r $(LIBRARIES)/requirements.txt
+	@touch $@
+
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
 	@touch .venv/runtime .venv/dev $@
@@ -129,7 +139,7 @@ BENCHMARKS := tests/benchmarks
 # Pins what pyproject.toml asks for, on every Python and platform. What is pinned stays, unless UPGRADE=--upgrade asks for
 # the newest versions. torch and what its CUDA builds need stay free: they differ by machine. So does pip.
 UPGRADE ?=
-FREE := ^(torch|triton|nvidia-|cuda-|pip==)
+FREE := ^(torch==|triton|nvidia-|cuda-|pip==)
 compile = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(UPGRADE) \
 	--custom-compile-command 'make lock'
 
@@ -144,5 +154,7 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)
 	$(compile) $(CLIENTS)/requirements.in --generate-hashes -o $(CLIENTS)/requirements.txt
+	$(compile) $(LIBRARIES)/requirements.in --generate-hashes -o $(LIBRARIES)/requirements.txt
+	sed -E -i '/$(FREE)/,/[^\\]$$/d' $(LIBRARIES)/requirements.txt
 	$(compile) $(BENCHMARKS)/requirements.in --generate-hashes -o $(BENCHMARKS)/requirements.txt
 	rm -rf build/lock $(LOCK).all $(IMAGE_LOCK).all

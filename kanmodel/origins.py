@@ -1,4 +1,4 @@
-"""Origins of a `Model`: `load` a checkpoint, convert by `from_torch` and `from_file`, `train` and `fine_tune`."""
+"""Origins of a `Model`: `load` a checkpoint, `train` and `fine_tune`, convert by `from_torch` and other importers."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Seq
 
     loaded = importer.from_file(path, windows=windows, predictions=predictions, features=features, **options)
     return Model(loaded, Path(path).stem)
+
+
+@checked
+def from_neuralforecast(nf: Any, model: str | None = None, **options: Any) -> Model:
+    """Converts a model of a fitted `NeuralForecast`, or of the folder that it was saved to, with all of its scalers.
+
+    The model forecasts what `NeuralForecast.predict` does on the windows of its dataset. See
+    `kanmodel.importers.libraries.neuralforecast.from_neuralforecast` for options and errors.
+    """
+    from kanmodel.importers.libraries import neuralforecast as importer  # here, because it imports yaml
+
+    loaded = importer.from_neuralforecast(nf, model, **options)
+    return Model(loaded, model or "model")
 
 
 @checked

@@ -494,7 +494,7 @@ RULES: dict[str, Callable[..., Any]] = {
         tracer.of(x), pad, int(tracer.of(value))
     ),
     **{name: _unary(name) for name in ("relu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")},
-    **{name: _unary(name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan", "erf")},
+    **{name: _unary(name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan", "erf", "sinh", "asinh")},
     "neg": lambda tracer, out, x: tracer.apply("mul", x, -1.0),
     "sign": lambda tracer, out, x: tracer.apply("sub", _above(tracer, x, 0.0), _above(tracer, 0.0, x)),
     "square": lambda tracer, out, x: tracer.apply("mul", x, x),
@@ -515,7 +515,7 @@ RULES: dict[str, Callable[..., Any]] = {
     },
     "addcmul": lambda tracer, out, x, one, other, value=1: _add(tracer, out, x, tracer.apply("mul", one, other), value),
     **{"mean": _reduction("mean"), "sum": _reduction("sum"), "amax": _reduction("max"), "amin": _reduction("min")},
-    **{"max": _extreme("max"), "min": _extreme("min")},
+    **{"max": _extreme("max"), "min": _extreme("min"), "median": _extreme("median")},
     **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
     "linalg_vector_norm": _norm,
     **{name: lambda tracer, out, x, axis, *_: tracer.softmax(x, axis) for name in ("_softmax", "_safe_softmax")},

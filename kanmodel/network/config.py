@@ -6,6 +6,7 @@ it, a BatchNorm in evaluation mode is an affine map of the nodes. A config that 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -29,6 +30,7 @@ MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in 
 MAX_GRAPH = 1 << 25  # values of a graph for one window, with those on edges, of gates and around layers
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
 LAYER_NORM_EPS = 1e-5
+QUANTILE = re.compile(r"(.*)(@0\.\d+)$")  # the name of a target that is a quantile
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ class ModelConfig:
         features: input columns, in the order of a window's last axis.
         targets: forecast columns, or classes.
         lookback: steps of a window.
-        horizon: forecast steps; output ``{target}+{step}`` with steps outermost.
+        horizon: forecast steps; output ``{target}+{step}`` with steps outermost, of a quantile
+            ``{target}+{step}@{quantile}``.
         head: the layers after the readout, at least one.
         recurrent: the LSTM or GRU; None if there is none.
         front: layers applied to each step, before the recurrent part; empty if there are none.
@@ -384,9 +387,15 @@ class ModelConfig:
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes."""
-        first = max(1, self.ahead)
-        return tuple(f"{t.name}+{step}" for step in range(first, first + self.horizon) for t in self.targets)
+        """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes.
+
+        Those of a target that is a quantile, such as ``load@0.9``, are ``load+{step}@0.9``.
+        """
+        first, names = max(1, self.ahead), [QUANTILE.match(target.name) for target in self.targets]
+        parts = [
+            found.groups() if found else (target.name, "") for found, target in zip(names, self.targets, strict=True)
+        ]
+        return tuple(f"{name}+{step}{of}" for step in range(first, first + self.horizon) for name, of in parts)
 
     @property
     def scaling(self) -> Scaling:

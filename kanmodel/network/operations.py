@@ -53,6 +53,10 @@ def _product(one: Shape, other: Shape) -> Shape:
     return (*one[:-1], other[-1])
 
 
+def _median(x: Tensor) -> Tensor:
+    return x.median(dim=-1)[0]
+
+
 # Arguments at which the slope of a function jumps, of activations of a layer as well.
 KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs", "step"), (0.0,)), "hardtanh": (-1.0, 1.0)}
 KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
@@ -66,7 +70,7 @@ OPERATIONS: dict[str, Operation] = {
     "recurrent": Operation(1),
     **{name: Operation(1, of.function, _same, of.parameter) for name, of in ACTIVATIONS.items() if name != "identity"},
     **{name: Operation(1, getattr(torch, name), _same) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan")},
-    "erf": Operation(1, torch.erf, _same),
+    **{name: Operation(1, getattr(torch, name), _same) for name in ("sinh", "asinh", "erf")},
     "step": Operation(1, lambda x: torch.relu(torch.sign(x)) + 0 * x, _same),  # 1 above 0; its gradient is 0
     "where": Operation(3, lambda mask, one, other: torch.where(mask > 0, one, other) + 0 * mask, _same, watched=False),
     "power": Operation(1, torch.pow, _same, torch.nan),
@@ -80,6 +84,7 @@ OPERATIONS: dict[str, Operation] = {
     "mean": Operation(1, partial(torch.mean, dim=-1), _reduced, watched=False),
     "max": Operation(1, partial(torch.amax, dim=-1), _reduced),
     "min": Operation(1, partial(torch.amin, dim=-1), _reduced),
+    "median": Operation(1, _median, _reduced),
     "std": Operation(1, partial(torch.std, dim=-1, correction=0), _reduced),
     "softmax": Operation(1, partial(torch.softmax, dim=-1), _same),
     "matmul": Operation(2, torch.matmul, _product),

@@ -179,6 +179,15 @@ def _extreme(kind: str, x: Value, dim: int) -> Traced:
     return write(kind, x, axes=[dim], keepdims=0) + write("ReduceSum", missing, np.array([dim]), keepdims=0)
 
 
+def _median(x: Value, dim: int) -> tuple[Traced]:
+    """The lower median of the last axis, as torch's first result; NaN beside a NaN."""
+    assert dim == -1
+    half = write("Div", write("Add", write("Shape", x, start=-1), np.array([1])), np.array([2]))
+    lower, _ = write_many("TopK", [x, half], 2, axis=-1, largest=0)
+    missing = write("Where", write("IsNaN", x), x, 0.0)
+    return (write("Gather", lower, np.array(-1), axis=-1) + write("ReduceSum", missing, np.array([-1]), keepdims=0),)
+
+
 def _zeros_like(x: Value) -> Value:
     """0, also for NaN."""
     zero = torch.zeros(1, dtype=x.dtype).numpy()
@@ -221,7 +230,7 @@ OTHER_NAME |= {
     "arctan": "Atan",
 }
 OPERATIONS.update({name: _node(kind) for name, kind in OTHER_NAME.items()})
-OPERATIONS.update({name: _node(name.capitalize()) for name in (*SAME_NAME, "tanh", "sigmoid", "relu")})
+OPERATIONS.update({name: _node(name.capitalize()) for name in (*SAME_NAME, "sinh", "asinh", "tanh", "sigmoid", "relu")})
 OPERATIONS.update(
     {
         "tan": lambda x: write("Sin", x) / write("Cos", x),
@@ -255,6 +264,7 @@ OPERATIONS.update(
         "mean": lambda x, dim: write("ReduceMean", x, axes=[dim], keepdims=0),
         "amax": partial(_extreme, "ReduceMax"),
         "amin": partial(_extreme, "ReduceMin"),
+        "median": _median,
         "std": _std,
         "reshape": lambda x, *shape: write("Reshape", x, np.array(shape)),
         "index_add": _index_add,

@@ -1,0 +1,427 @@
+"""Import of what neuralforecast has fitted: ``from_neuralforecast``.
+
+Around its module neuralforecast scales each series (`local_scaler_type`) and each window (`scaler_type`), and some
+models forecast step by step. All of that is traced with the module, so that what is explained is what `predict`
+returns. The library's own methods make the batch, normalise it and forecast; only the statistics of a window, which
+they compute around missing values, are computed here for windows without any, in operations of a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import Array
+from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
+from kanmodel.importers.from_file import choose_evenly
+from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
+from kanmodel.importers.libraries import import_library
+
+MASK = "available_mask"  # the library's column that says whether a row is there
+AFFINE = ("standard", "robust", "robust-iqr", "minmax")  # the local scalers that are an offset and a scale
+MAD_OF_STD = 0.6744897501960817  # as the library has it, of a normal distribution
+
+
+@torch.inference_mode(False)
+@checked
+def from_neuralforecast(
+    nf: Any,
+    model: str | None = None,
+    *,
+    series: Any = None,
+    units: Mapping[str, str] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+) -> LoadedModel:
+    """Converts a model of a fitted `NeuralForecast`, with its scalers, to one that forecasts what `predict` returns.
+
+    Up to 512 windows of the stored dataset, evenly chosen over all series, become the reference. On them the library's
+    forecasts and the network's must be the same to 1e-5 of their spread.
+
+    A window has the rows that `predict` reads, oldest first: `input_size` of them, one more if the model is recurrent,
+    and the `h` rows of the future if it has `futr_exog_list`. Its features are the target and the columns of
+    `hist_exog_list`, `futr_exog_list` and `stat_exog_list`. In rows of the future only the columns of `futr_exog_list`
+    are read, and of a static one only the newest known row. The features of a multivariate model are the targets of all
+    series, by `unique_id`, then each other column as ``column[unique_id]``. Outputs are ``{target}+{step}``, those of a
+    quantile ``{target}+{step}@{quantile}``. Of a distribution the mean is explained.
+
+    A window whose target is constant has no scale: with a `scaler_type` the library takes 1 for it, by which its
+    forecast jumps. The network forecasts what it does for windows that hardly vary, and such windows are no reference.
+
+    Args:
+        nf: a fitted `NeuralForecast` with its dataset, or the folder that its `save` wrote, which is loaded without
+            running code.
+        model: the name of one of its models, as in the columns that `predict` returns; None if there is but one.
+        series: the `unique_id` whose windows are the reference. It must be given where `local_scaler_type` scales each
+            of several series in its own way.
+        units: of features and targets, by name.
+        groups: as in `from_torch`.
+        integer: likewise.
+        fixed: likewise.
+
+    Raises:
+        UnreadableModelError: the library does what no graph has, such as embedding categories; the message names it.
+        CheckpointError: `nf` is not fitted, or has no dataset with enough rows.
+        UnknownNameError: there is no such model or series.
+    """
+    nf = _load(Path(nf)) if isinstance(nf, (str, Path)) else nf
+    module = _choose_model(nf, model)
+    data = _Data(nf, module, series)
+    is_sampled = module.loss.is_distribution_output and not module.RECURRENT
+    with unchanged(module):
+        predictions = data.predict()
+        again = data.predict(seed=2) if is_sampled else predictions
+    whole = _Whole(module, data)
+    with unchanged(whole):
+        whole.prepare()
+        found = from_torch(
+            whole,
+            windows=data.windows(),
+            features=data.features,
+            outputs=data.targets,
+            targets=data.truth(),
+            predictions=None if is_sampled else predictions,
+            scaling=data.scaling(),
+            horizon=module.h,
+            groups=groups,
+            integer=integer,
+            fixed=fixed,
+        )
+    if is_sampled:
+        _compare_samples(found, predictions, again)
+    library = f"neuralforecast {version('neuralforecast')} {type(module).__name__}, {found.provenance.library}"
+    units, config = units or {}, found.config
+    for name in units:
+        if name not in (*data.features, *data.targets):
+            raise UnknownNameError(f"units has no column {name!r}; there are {', '.join(data.features)}")
+    features = tuple(replace(feature, unit=units.get(feature.name)) for feature in config.features)
+    targets = tuple(replace(target, unit=units.get(target.name)) for target in config.targets)
+    return replace(
+        found.with_config(replace(config, features=features, targets=targets)),
+        reference=replace(found.reference, times=data.times),
+        provenance=replace(found.provenance, source="from_neuralforecast", library=library),
+    )
+
+
+def _load(folder: Path) -> Any:
+    """What `NeuralForecast.save` wrote, if that is tensors and JSON; of pickles only their names are looked at."""
+    if not (folder / "configuration.json").is_file():
+        if (folder / "configuration.pkl").is_file():
+            raise CheckpointError(
+                f"{folder} holds pickles, which may run code: where you trust them, give "
+                f"NeuralForecast.load({str(folder)!r}, allow_pickle=True) to from_neuralforecast"
+            )
+        raise CheckpointError(f"{folder} is no folder that NeuralForecast.save wrote: it has no configuration.json")
+    library = import_library("neuralforecast")
+    try:
+        return library.NeuralForecast.load(str(folder))
+    except Exception as error:  # whatever the library raises
+        raise CheckpointError(f"neuralforecast cannot load {folder}: {error}") from error
+
+
+def _choose_model(nf: Any, name: str | None) -> Any:
+    """The one of `nf.models` that `predict` calls by a name."""
+    if not getattr(nf, "_fitted", False):
+        problem = "but this one is not" if hasattr(nf, "models") else f"but is {type(nf).__name__}"
+        raise CheckpointError(f"nf must be a fitted NeuralForecast, {problem}")
+    names = [repr(module) for module in nf.models]
+    if name is None and len(names) > 1:
+        raise UnknownNameError(f"model must be one of {', '.join(names)}")
+    if name is not None and name not in names:
+        raise UnknownNameError(f"there is no model {name!r}; the models are {', '.join(names)}")
+    return nf.models[0 if name is None else names.index(name)]
+
+
+def _compare_samples(model: LoadedModel, one: Array, other: Array) -> None:
+    """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
+    means = model.predict(model.scaling.features_to_original(model.reference.windows))
+    noise = np.sqrt(np.square(one - other).mean(axis=0))
+    difference = np.sqrt(
+        np.square((one + other) / 2 - means).mean(axis=0)
+    )  # half of the noise if it is none of its own
+    if (difference > noise + TOLERANCE * means.std(axis=0)).any():
+        output = int((difference - noise).argmax())
+        raise UnreadableModelError(
+            f"the mean that was read for {model.config.outputs[output]} is {difference[output]:.3g} from that of the "
+            f"library's samples, whose error is {noise[output] / 2:.3g}"
+        )
+
+
+class _Data:
+    """Windows of a stored dataset, what their columns are called, and the local scalers.
+
+    Attributes:
+        rows: (n, lookback + h, columns, series), as the local scalers leave them; a multivariate model has all series.
+        static: of each series, (series of the dataset, columns).
+        groups: the series of each window, (n,).
+        times: of each window's last known row.
+    """
+
+    def __init__(self, nf: Any, module: Any, series: Any) -> None:
+        data: Any = getattr(nf, "dataset", None)
+        if not isinstance(getattr(data, "temporal", None), Tensor):
+            raise CheckpointError("nf has no dataset in memory: fit it on a data frame, or load it with its dataset")
+        if module.cat_exog_list:
+            named = ", ".join(module.cat_exog_list)
+            raise UnreadableModelError(f"{module!r} embeds the categories of {named}, which no graph does")
+        self.nf, self.module, self.dataset, self.series = nf, module, data, [*nf.uids]
+        self.lookback = module.inference_input_size if module.RECURRENT else module.input_size
+        self.columns = [*dict.fromkeys([nf.target_col, *module.hist_exog_list, *module.futr_exog_list])]
+        self.statics = [*module.stat_exog_list]
+        chosen = [*range(len(self.series))]
+        if series is not None:
+            if module.MULTIVARIATE:
+                raise CheckpointError(f"{module!r} forecasts all series together, of which none can be chosen")
+            if series not in self.series:
+                raise UnknownNameError(f"there is no series {series!r}; those of the dataset are {quote(self.series)}")
+            chosen = [self.series.index(series)]
+        elif nf.scalers_ and len(self.series) > 1 and not module.MULTIVARIATE:
+            raise UnknownNameError(
+                f"series must be one of {quote(self.series)}, because local_scaler_type={nf.local_scaler_type!r} "
+                "scales each in its own way"
+            )
+        at = [data.static_cols.get_loc(column) for column in self.statics]
+        self.static = data.static[:, at] if at else torch.zeros(len(self.series), 0)
+        self._take_rows(chosen)
+
+    def _take_rows(self, chosen: Sequence[int]) -> None:
+        data, length = self.dataset, self.lookback + self.module.h
+        starts, sizes, shifts = data.indptr[:-1], np.diff(data.indptr), np.zeros(1, int)
+        if self.module.MULTIVARIATE:
+            chosen, shifts = [0], starts
+            if len({*sizes}) > 1:
+                raise CheckpointError(f"{self.module!r} reads all series together, which must be of one length")
+        there = data.temporal[:, data.temporal_cols.get_loc(MASK)].numpy() > 0
+        firsts = np.concatenate([starts[group] + np.arange(max(sizes[group] - length + 1, 0)) for group in chosen])
+        seen = np.concatenate([[0], np.cumsum(there)])
+        target = data.temporal[:, data.y_idx].numpy()
+        changes = np.concatenate([[0], np.cumsum(target[1:] != target[:-1])])
+        for shift in shifts:
+            firsts = firsts[seen[firsts + shift + length] - seen[firsts + shift] == length]
+            if self.module.scaler.scaler_type in STATISTICS:
+                firsts = firsts[changes[firsts + shift + self.lookback - 1] > changes[firsts + shift]]
+        if not len(firsts):
+            raise CheckpointError(f"no series has input_size + h = {length} rows without a gap whose target varies")
+        lasts = firsts[choose_evenly(len(firsts))] + self.lookback - 1
+        lasts = np.array(sorted(lasts, key=lambda row: self.nf.ds[row]))
+        self.groups = np.asarray(data.indptr).searchsorted(lasts, side="right") - 1
+        self.times = tuple(str(self.nf.ds[row]) for row in lasts)
+        numbers = lasts[:, None, None] + np.arange(1 - self.lookback, self.module.h + 1)[:, None] + shifts
+        at = [data.temporal_cols.get_loc(column) for column in self.columns]
+        self.rows = data.temporal[:, at][torch.from_numpy(numbers)].movedim(3, 2)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the target in each series of a window."""
+        return [str(name) for name in self.series] if self.module.MULTIVARIATE else self.columns[:1]
+
+    @property
+    def features(self) -> list[str]:
+        """Names of a window's columns."""
+        if not self.module.MULTIVARIATE:
+            return [*self.columns, *self.statics]
+        return [*self.names, *(f"{column}[{name}]" for column in self.columns[1:] for name in self.names)]
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the outputs of one step."""
+        loss = self.module.loss
+        if loss.is_distribution_output or len(loss.output_names) == 1 or self.module.RECURRENT:
+            return self.names
+        return [f"{name}@{quantile:.4g}" for name in self.names for quantile in loss.quantiles.tolist()]
+
+    def windows(self) -> Array:
+        """(n, rows of a window, n_features), original units."""
+        n = self.lookback + (self.module.h if self.module.futr_exog_list else 0)
+        rows = self.rows[:, :n].flatten(2)
+        if not self.module.MULTIVARIATE:
+            rows = torch.cat([rows, self.static[self.groups][:, None].expand(-1, n, -1)], dim=2)
+        mean, std = self._scales()
+        found: Array = rows.double().numpy() * std + mean
+        return found
+
+    def truth(self) -> Array:
+        """What came, (n, n_outputs), original units."""
+        target = self.rows[:, self.lookback :, 0].double().numpy()
+        return self._to_original(target.repeat(len(self.targets) // len(self.names), axis=2))
+
+    def scaling(self) -> dict[str, Array] | None:
+        """The local scalers as `from_torch` takes them."""
+        if not self.nf.scalers_ and not self.nf.static_scalers_:
+            return None
+        (mean, std), (target_mean, target_std) = self._scales(), self._target_scales()
+        return {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
+
+    def _scales(self) -> Array:
+        """Offset and scale of each feature, (2, n_features)."""
+        groups = range(len(self.series)) if self.module.MULTIVARIATE else self.groups[:1]
+        scales = [_scale(self.nf.scalers_, column, group) for column in self.columns for group in groups]
+        if not self.module.MULTIVARIATE:
+            scales += [_scale(self.nf.static_scalers_, column, 0) for column in self.statics]
+        return np.array(scales).T
+
+    def _target_scales(self) -> Array:
+        return self._scales()[:, : len(self.names)].repeat(len(self.targets) // len(self.names), axis=1)
+
+    def _to_original(self, outputs: Array) -> Array:
+        """(n, h, n_targets) -> (n, n_outputs)."""
+        mean, std = self._target_scales()
+        found: Array = (outputs * std + mean).reshape(len(outputs), -1)
+        return found
+
+    def predict(self, seed: int = 1) -> Array:
+        """The library's forecasts for the windows, (n, n_outputs), original units."""
+        n, length = self.rows.shape[:2]
+        series, static = self.rows.permute(3, 0, 1, 2), self.static
+        if self.module.MULTIVARIATE:  # all windows of a series in turn
+            series = series.flatten(1, 2)
+        else:  # each window as a series
+            series, static = series[0], static[self.groups]
+        temporal = torch.cat([series, torch.ones(*series.shape[:2], 1)], dim=2)
+        dataset = type(self.dataset)(
+            temporal=temporal.flatten(0, 1),
+            temporal_cols=_index([*self.columns, MASK]),
+            indptr=np.arange(len(temporal) + 1) * temporal.shape[1],
+            y_idx=0,
+            static=static if self.statics else None,
+            static_cols=_index(self.statics) if self.statics else None,
+        )
+        self.module.set_test_size(temporal.shape[1] - self.lookback)
+        found = self.module.predict(dataset=dataset, step_size=length, random_seed=seed)
+        found = found.reshape(-1, n, self.module.h, found.shape[-1])  # series outermost
+        each = found[..., : len(self.targets) // len(self.names)].astype(np.float64)
+        return self._to_original(each.transpose(1, 2, 0, 3).reshape(n, self.module.h, -1))
+
+
+def _scale(scalers: Mapping[str, Any], column: str, group: int) -> tuple[float, float]:
+    """Offset and scale of a column in one series."""
+    if column not in scalers:
+        return 0.0, 1.0
+    stats = getattr(scalers[column], "stats_", np.zeros(0))
+    if type(scalers[column]).__name__ == "LocalBoxCoxScaler":
+        raise UnreadableModelError(f"the local scaler boxcox of {column} is no offset and scale, which a model has")
+    offset, scale = map(float, stats[group])
+    return offset, scale
+
+
+def _index(names: Sequence[str]) -> Any:
+    from pandas import Index  # which neuralforecast imports anyway
+
+    return Index(names)
+
+
+class _Whole(nn.Module):
+    """What `predict` does with a window: the batch, its normalisation, the model, and the inverse."""
+
+    def __init__(self, model: Any, data: _Data) -> None:
+        super().__init__()
+        self.model, self.columns, self.statics = model, data.columns, data.statics
+        self.lookback, self.n_series, self.static = data.lookback, data.rows.shape[3], data.static
+
+    def prepare(self) -> None:
+        """Replaces what is computed around missing values, or from samples, by what it is without; see `unchanged`."""
+        model = self.model
+        model.input_size = self.lookback
+        model._set_quantiles()
+        statistics = STATISTICS.get(model.scaler.scaler_type)
+        if statistics is not None:
+
+            def of_known(x: Tensor, mask: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:
+                shift, scale = statistics(x[:, : self.lookback])
+                return shift, scale + eps
+
+            model.scaler.compute_statistics = of_known
+        loss = model.loss
+        if loss.is_distribution_output:
+            name = getattr(loss, "distribution", type(loss).__name__)
+            if name not in MEANS:
+                raise UnreadableModelError(
+                    f"the mean of the distribution {name} is not known, only of {', '.join(MEANS)}"
+                )
+
+            def mean_of(distr_args: Sequence[Tensor], num_samples: int | None = None) -> tuple[None, Tensor, Tensor]:
+                loss.distr_mean = MEANS[name](*distr_args)
+                mean = loss.distr_mean.unsqueeze(-1)
+                return None, mean, mean.expand(*mean.shape[:-1], len(loss.quantiles))
+
+            loss.sample = mean_of
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(n, rows, n_features) -> (n, h, n_targets)."""
+        model, n, h = self.model, len(window), self.model.h
+        at = len(self.columns) * self.n_series
+        rows = window[:, :, :at].reshape(n, -1, len(self.columns), self.n_series)
+        if not model.futr_exog_list:
+            rows = torch.cat([rows, rows.new_zeros(n, h, *rows.shape[2:])], dim=1)
+        static = self.static if model.MULTIVARIATE else window[:, self.lookback - 1, at:]
+        batch = {
+            "temporal": torch.cat([rows, rows.new_ones(n, self.lookback + h, 1, self.n_series)], dim=2),
+            "temporal_cols": _index([*self.columns, MASK]),
+            "static": static,
+            "static_cols": _index(self.statics),
+        }
+        y = {"y_idx": 0}
+        insample, mask, _, _, hist, futr, stat = model._parse_windows(y, model._normalization(batch, 0))
+        predict = model._predict_step_recurrent_batch if model.RECURRENT else model._predict_step_direct_batch
+        found = predict(
+            insample_y=insample,
+            insample_mask=torch.ones_like(mask),
+            hist_exog=hist,
+            futr_exog=futr,
+            stat_exog=stat,
+            y_idx=0,
+        )
+        found = found.reshape(n, h, self.n_series, -1)
+        outputs: Tensor = (found[..., :1] if model.RECURRENT or model.loss.is_distribution_output else found).flatten(2)
+        return outputs
+
+
+def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean(dim=1, keepdim=True), x.std(dim=1, correction=0, keepdim=True)
+
+
+def _robust(x: Tensor) -> tuple[Tensor, Tensor]:
+    median = x.median(dim=1, keepdim=True).values
+    mad = (x - median).abs().median(dim=1, keepdim=True).values
+    return median, torch.where(mad > 0, mad, MAD_OF_STD * x.std(dim=1, correction=0, keepdim=True))
+
+
+def _min_max(x: Tensor) -> tuple[Tensor, Tensor]:
+    low = x.amin(dim=1, keepdim=True)
+    return low, x.amax(dim=1, keepdim=True) - low
+
+
+# By `scaler_type`: shift and scale of each column, (n, 1, columns, series), but for eps, of its known rows.
+STATISTICS = {"standard": _standard, "revin": _standard, "robust": _robust, "invariant": _robust}
+STATISTICS |= {"minmax": _min_max, "minmax1": _min_max}
+
+
+def _average(means: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean of a mixture, whose components are on the last axis."""
+    return means.mean(dim=-1) if weights is None else (means * weights).sum(dim=-1)
+
+
+def _negative_binomial(count: Tensor, probability: Tensor) -> Tensor:
+    return count * probability / (1 - probability)
+
+
+# By distribution: its mean from what the loss calls its arguments.
+MEANS: dict[str, Callable[..., Tensor]] = {
+    "Normal": lambda mean, std: mean,
+    "StudentT": lambda df, mean, scale: mean,
+    "Poisson": lambda rate: rate,
+    "Bernoulli": lambda probability: probability,
+    "NegativeBinomial": _negative_binomial,
+    "GMM": lambda means, stds, weights=None: _average(means, weights),
+    "PMM": _average,
+    "NBMM": lambda counts, probabilities, weights=None: _average(_negative_binomial(counts, probabilities), weights),
+}

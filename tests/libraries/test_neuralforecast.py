@@ -1,0 +1,251 @@
+"""What neuralforecast has fitted, on its own forecasts: every kind of model, scaler, column and loss that is read."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from neuralforecast import NeuralForecast, models
+from neuralforecast.losses.pytorch import GMM, NBMM, PMM, DistributionLoss, HuberMQLoss, IQLoss, MQLoss
+
+import kanmodel
+from kanmodel import CheckpointError, UnknownNameError, UnreadableModelError
+
+LOOKBACK, HORIZON, ROWS, SERIES = 12, 4, 120, ("north", "south")
+TRAINING = {
+    **{"max_steps": 3, "accelerator": "cpu", "logger": False},
+    **dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False),
+}
+SMALL = {"h": HORIZON, "input_size": LOOKBACK, **TRAINING}
+EXOGENOUS = {"hist_exog_list": ["wind"], "futr_exog_list": ["temp"], "stat_exog_list": ["area"]}
+UNITS = {"encoder_hidden_size": 6}
+DECODED = {**UNITS, "decoder_hidden_size": 6}
+ATTENTION = {"hidden_size": 8, "n_heads": 2, "e_layers": 1, "d_ff": 8}
+BLOCKS = {"mlp_units": [[8, 8]] * 3}
+UNIVARIATE = {
+    "LSTM": DECODED,
+    "GRU": DECODED,
+    "RNN": DECODED,
+    "DilatedRNN": {**DECODED, "dilations": [[1, 2], [4]]},
+    "TCN": DECODED,
+    "MLP": {"hidden_size": 8},
+    "KAN": {"hidden_size": 6},
+    "NBEATSx": BLOCKS,
+    "BiTCN": {"hidden_size": 4},
+    "TiDE": {"hidden_size": 8, "decoder_output_dim": 4, "temporal_decoder_dim": 4, "temporal_width": 2},
+    "TFT": {"hidden_size": 4, "n_head": 1},
+    "DeepNPTS": {"hidden_size": 6},
+}
+WITHOUT_COLUMNS = {"NBEATS": BLOCKS, "DLinear": {"moving_avg_window": 5}, "NLinear": {}}
+RECURRENT = {"LSTM": {**UNITS, "recurrent": True}, "GRU": {**UNITS, "recurrent": True}}
+RECURRENT |= {"DeepAR": {"lstm_hidden_size": 6, "lstm_n_layers": 1}}
+MULTIVARIATE = {
+    "MLPMultivariate": {"hidden_size": 8},
+    "RMoK": {"taylor_order": 2, "jacobi_degree": 2, "wavelet_function": "mexican_hat"},
+    "TSMixer": {"n_block": 1, "ff_dim": 6},
+    "iTransformer": ATTENTION,
+    "SOFTS": {"hidden_size": 8, "d_core": 8, "e_layers": 1, "d_ff": 8},
+    "TimeXer": {**ATTENTION, "patch_len": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def silent():
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def make_frame():
+    random, hours = np.random.default_rng(0), np.arange(ROWS)
+    frames = []
+    for number, name in enumerate(SERIES):
+        temp = 15 + 8 * np.sin(hours / 24 + number) + random.normal(0, 1, ROWS)
+        load = 100 + 60 * number + 20 * np.sin(hours * np.pi / 12) + 2 * temp + random.normal(0, 3, ROWS)
+        frame = {"unique_id": name, "ds": hours, "load": load, "temp": temp, "wind": random.gamma(2, 2, ROWS)}
+        frames.append(pd.DataFrame({**frame, "holiday": (hours % 50 > 40).astype(float)}))
+    return pd.concat(frames, ignore_index=True)
+
+
+FRAME, STATIC = make_frame(), pd.DataFrame({"unique_id": SERIES, "area": [1.0, 2.5]})
+
+
+def fit(kind, local=None, **options):
+    nf = NeuralForecast([getattr(models, kind)(**SMALL, **options)], freq=1, local_scaler_type=local)
+    nf.fit(FRAME, static_df=STATIC, target_col="load")
+    return nf
+
+
+def predict(nf, series):
+    """What `predict` returns for the hours after the data, (h, outputs of a step), and the window that it reads."""
+    future = nf.make_future_dataframe()
+    future["temp"] = np.linspace(10, 20, len(future))
+    last = pd.concat([FRAME, future]).query("unique_id == @series").merge(STATIC, on="unique_id").fillna(0)
+    return nf.predict(futr_df=future).query("unique_id == @series").drop(columns=["unique_id", "ds"]).to_numpy(), last
+
+
+def check(nf, hours_of="north", **options):
+    """The model, which forecasts what `predict` returns for the hours after the data too."""
+    model = kanmodel.from_neuralforecast(nf, **options)
+    expected, last = predict(nf, hours_of)
+    rows = last.iloc[len(last) - model.lookback - (0 if nf.models[0].futr_exog_list else HORIZON) :]
+    window = rows[[feature.name for feature in model.features]].to_numpy()[: model.lookback]
+    n = len(model.outputs) // HORIZON
+    found = model.predict(window[None]).reshape(HORIZON, n)
+    spread = np.ptp(FRAME["load"])
+    np.testing.assert_allclose(found, expected[:, :n], atol=1e-5 * spread, rtol=1e-6)
+    assert model.loaded.provenance.verified
+    assert model.loaded.provenance.library.startswith("neuralforecast ")
+    return model
+
+
+@pytest.mark.parametrize("kind", UNIVARIATE)
+def test_a_model_with_columns_of_three_kinds_and_scaled_windows_forecasts_what_predict_returns(kind):
+    """Past, future and static columns are features, and what scales each window is part of the network."""
+    model = check(fit(kind, scaler_type="standard", **EXOGENOUS, **UNIVARIATE[kind]))
+    assert [feature.name for feature in model.features] == ["load", "wind", "temp", "area"]
+    assert model.lookback == LOOKBACK + HORIZON
+    assert list(model.outputs) == [f"load+{step}" for step in range(1, HORIZON + 1)]
+
+
+@pytest.mark.parametrize("kind", WITHOUT_COLUMNS)
+def test_a_model_of_the_target_alone_forecasts_what_predict_returns(kind):
+    """Without future columns a window has the rows of input_size."""
+    assert check(fit(kind, **WITHOUT_COLUMNS[kind])).lookback == LOOKBACK
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_forecast_is_read_with_its_steps(kind):
+    """A forecast that is fed back is unrolled, and reads one row more."""
+    options = {"futr_exog_list": ["temp"], "scaler_type": "robust", **RECURRENT[kind]}
+    assert check(fit(kind, **options)).lookback == LOOKBACK + 1 + HORIZON
+
+
+@pytest.mark.parametrize("kind", MULTIVARIATE)
+def test_a_multivariate_model_reads_and_forecasts_all_series_at_once(kind):
+    """The targets of all series are its features, and each has its outputs."""
+    nf = fit(kind, local="standard", n_series=2, **MULTIVARIATE[kind])
+    model = kanmodel.from_neuralforecast(nf)
+    assert [feature.name for feature in model.features] == [*SERIES]
+    assert model.outputs[:3] == ("north+1", "south+1", "north+2")
+    window = FRAME.pivot(index="ds", columns="unique_id", values="load")[[*SERIES]].to_numpy()[-LOOKBACK:]
+    expected = nf.predict().pivot(index="ds", columns="unique_id", values=kind)[[*SERIES]].to_numpy()
+    np.testing.assert_allclose(model.predict(window[None]).reshape(HORIZON, 2), expected, rtol=1e-5)
+
+
+def test_columns_of_a_multivariate_model_are_named_by_their_series():
+    """Each column stands once for each series; static columns are constants."""
+    model = kanmodel.from_neuralforecast(fit("TSMixerx", n_series=2, n_block=1, ff_dim=4, **EXOGENOUS))
+    of_columns = [f"{column}[{name}]" for column in ("wind", "temp") for name in SERIES]
+    assert [feature.name for feature in model.features] == [*SERIES, *of_columns]
+
+
+@pytest.mark.parametrize("kind", ["standard", "robust", "minmax", "minmax1", "revin", "invariant"])
+def test_the_scaler_of_each_window_is_part_of_the_network(kind):
+    """With a column that is constant in most windows too, whose scale is then 0."""
+    check(fit("MLP", hidden_size=8, scaler_type=kind, hist_exog_list=["wind", "holiday"]))
+
+
+@pytest.mark.parametrize("local", ["standard", "robust", "robust-iqr", "minmax"])
+def test_the_scaler_of_a_series_is_the_scaling_of_its_model(local):
+    """Windows and forecasts are in original units; each series has a model of its own."""
+    nf = fit("MLP", local, hidden_size=8, scaler_type="standard", hist_exog_list=["wind"])
+    for series in SERIES:
+        assert check(nf, series, series=series).features[0].std > 0
+    with pytest.raises(UnknownNameError, match=r"series must be one of \['north', 'south'\], because"):
+        kanmodel.from_neuralforecast(nf)
+    with pytest.raises(UnreadableModelError, match="boxcox"):
+        kanmodel.from_neuralforecast(fit("MLP", "boxcox", hidden_size=8), series="north")
+
+
+@pytest.mark.parametrize("loss", [MQLoss(quantiles=[0.1, 0.9]), HuberMQLoss(level=[80]), IQLoss()], ids=str)
+def test_quantiles_are_outputs_named_by_their_level(loss):
+    """Each step has an output for each quantile of the loss; an implicit quantile is the median that predict gives."""
+    model = check(fit("MLP", hidden_size=8, loss=loss, valid_loss=loss, scaler_type="standard"))
+    names = {2: ("load+1@0.1", "load+1@0.9"), 3: ("load+1@0.5", "load+1@0.1", "load+1@0.9"), 1: ("load+1",)}
+    n = len(model.outputs) // HORIZON
+    assert model.outputs[:n] == names[n]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(DistributionLoss(name) for name in ("Normal", "StudentT", "Poisson", "NegativeBinomial")),
+        *(GMM(weighted=True), PMM(), NBMM()),
+    ],
+    ids=lambda loss: getattr(loss, "distribution", type(loss).__name__),
+)
+def test_the_mean_of_a_distribution_is_read_where_the_library_samples(loss):
+    """It differs from the library's mean of samples as these differ from each other; another mean is refused."""
+    nf = fit("MLP", hidden_size=8, loss=loss, scaler_type="standard")
+    model = kanmodel.from_neuralforecast(nf)
+    window = FRAME.query("unique_id == 'north'")[["load"]].to_numpy()[-LOOKBACK:]
+    sampled = nf.predict().query("unique_id == 'north'")["MLP"].to_numpy()
+    np.testing.assert_allclose(model.predict(window[None])[0], sampled, rtol=0.1)
+
+
+def test_a_distribution_whose_mean_is_unknown_is_refused():
+    """The refusal names it, and those that are known."""
+    loss = DistributionLoss("ISQF")
+    with pytest.raises(UnreadableModelError, match="the mean of the distribution ISQF is not known, only of Normal"):
+        kanmodel.from_neuralforecast(fit("MLP", hidden_size=8, loss=loss))
+
+
+def test_a_saved_folder_is_read_as_what_was_saved(tmp_path):
+    """A folder of tensors and JSON gives the same model; one of pickles is refused with the line to write."""
+    nf = fit("MLP", hidden_size=8, scaler_type="robust")
+    nf.save(str(tmp_path / "new"))
+    model, window = kanmodel.from_neuralforecast(nf), FRAME[["load"]].to_numpy()[:LOOKBACK]
+    again = kanmodel.from_neuralforecast(tmp_path / "new", "MLP", units={"load": "MW"})
+    np.testing.assert_array_equal(again.predict(window), model.predict(window))
+    assert again.features[0].unit == "MW"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/configuration.pkl").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"pickles, which may run code.*NeuralForecast\.load\('.*old'"):
+        kanmodel.from_neuralforecast(tmp_path / "old")
+    with pytest.raises(CheckpointError, match=r"it has no configuration\.json"):
+        kanmodel.from_neuralforecast(tmp_path)
+
+
+def test_a_forecaster_is_named_and_unchanged():
+    """Of several models one must be named; the object forecasts as before, and is as before."""
+    nf = NeuralForecast([models.NLinear(**SMALL), models.MLP(hidden_size=8, alias="mine", **SMALL)], freq=1)
+    with pytest.raises(CheckpointError, match="nf must be a fitted NeuralForecast, but this one is not"):
+        kanmodel.from_neuralforecast(nf, "mine")
+    with pytest.raises(CheckpointError, match="but is dict"):
+        kanmodel.from_neuralforecast({})
+    nf.fit(FRAME, target_col="load")
+    before, attributes = nf.predict(), [sorted(vars(model)) for model in nf.models]
+    assert kanmodel.from_neuralforecast(nf, "mine").name == "mine"
+    for name in (None, "other"):
+        with pytest.raises(UnknownNameError, match="NLinear, mine"):
+            kanmodel.from_neuralforecast(nf, name)
+    pd.testing.assert_frame_equal(nf.predict(), before)
+    assert [sorted(vars(model)) for model in nf.models] == attributes
+    with pytest.raises(UnknownNameError, match="there is no series 'west'"):
+        kanmodel.from_neuralforecast(nf, "mine", series="west")
+
+
+def test_windows_of_a_constant_target_are_no_reference():
+    """The library takes 1 for the deviation of such a window; with no other windows the import is refused."""
+    frame = FRAME.assign(load=FRAME["load"].where(FRAME["ds"] < 50, 7.0))
+    nf = NeuralForecast([models.MLP(hidden_size=8, scaler_type="standard", **SMALL)], freq=1)
+    nf.fit(frame, target_col="load")
+    model = kanmodel.from_neuralforecast(nf)
+    windows = model.loaded.reference.windows[:, :, 0]
+    assert len(windows) == 2 * 50 and bool((windows.amax(dim=1) > windows.amin(dim=1)).all())
+    nf.fit(frame.assign(load=7.0), target_col="load")
+    with pytest.raises(CheckpointError, match="no series has input_size \\+ h = 16 rows without a gap whose target"):
+        kanmodel.from_neuralforecast(nf)
+
+
+@pytest.mark.parametrize("kind", ["standard", "robust", "minmax"])
+def test_scaled_windows_are_explained_from_a_constant_baseline(kind):
+    """From the mean window, whose scale is 0, contributions converge and sum to the forecast at every cut."""
+    model = kanmodel.from_neuralforecast(fit("KAN", hidden_size=6, scaler_type=kind, hist_exog_list=["wind"]))
+    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[:3])
+    explanation = model.explain(windows)
+    assert explanation.converged.all()
+    for layer in explanation.layers:
+        summed = layer.nodes.sum(axis=1) + (0 if layer.around is None else layer.around.sum(axis=1))
+        np.testing.assert_allclose(summed, explanation.predictions - explanation.baseline_prediction, atol=0.1)
