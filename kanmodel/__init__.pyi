@@ -22,8 +22,10 @@ from kanmodel.explain.what_if import Curve as Curve
 from kanmodel.explain.what_if import WhatIf as WhatIf
 from kanmodel.model import Model as Model
 from kanmodel.origins import fine_tune as fine_tune
+from kanmodel.origins import from_darts as from_darts
 from kanmodel.origins import from_file as from_file
 from kanmodel.origins import from_neuralforecast as from_neuralforecast
+from kanmodel.origins import from_pytorch_forecasting as from_pytorch_forecasting
 from kanmodel.origins import from_torch as from_torch
 from kanmodel.origins import load as load
 from kanmodel.origins import train as train

@@ -53,6 +53,17 @@ def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Seq
 
 
 @checked
+def from_darts(model: Any, series: Any = None, **options: Any) -> Model:
+    """Converts a fitted model of darts on torch, or the file of its `save`, to one that forecasts what `predict` does.
+
+    See `kanmodel.importers.libraries.darts.from_darts` for options and errors.
+    """
+    from kanmodel.importers.libraries import darts as importer  # here, because it imports yaml
+
+    return Model(importer.from_darts(model, series, **options))
+
+
+@checked
 def from_neuralforecast(nf: Any, model: str | None = None, **options: Any) -> Model:
     """Converts a model of a fitted `NeuralForecast`, or of the folder that it was saved to, with all of its scalers.
 
@@ -63,6 +74,17 @@ def from_neuralforecast(nf: Any, model: str | None = None, **options: Any) -> Mo
 
     loaded = importer.from_neuralforecast(nf, model, **options)
     return Model(loaded, model or "model")
+
+
+@checked
+def from_pytorch_forecasting(model: Any, dataset: Any, **options: Any) -> Model:
+    """Converts a fitted model of pytorch-forecasting to one that forecasts what `predict` does on its dataset.
+
+    See `kanmodel.importers.libraries.pytorch_forecasting.from_pytorch_forecasting` for options and errors.
+    """
+    from kanmodel.importers.libraries import pytorch_forecasting as importer  # here, because it imports yaml
+
+    return Model(importer.from_pytorch_forecasting(model, dataset, **options))
 
 
 @checked

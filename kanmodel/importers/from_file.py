@@ -144,7 +144,10 @@ def import_weights(
             ConfigError,
         ) as error:  # a doubt about keys, but masks, is the first reason of a refusal
             masks = all(not bool(torch.isfinite(source.tensors[key]).all()) for key in structure.unused)
-            raise CheckpointError(str(error) if masks else f"{structure.doubt} (from_torch may read it)") from error
+            problem = (
+                str(error) if masks else f"{structure.doubt}{'' if source.adapter else ' (from_torch may read it)'}"
+            )
+            raise CheckpointError(f"{problem}{source.adapter}") from error
         if samples.has_check:
             refuse_ambiguous(samples, result, strict)
         refuse_mixed_units(samples, result.found)

@@ -200,11 +200,15 @@ def _refuse_mixed(net: nn.Module, windows: Array, expected: Array, output: str |
 
 
 def _perturb(windows: Array, integer: NDArray[np.bool_]) -> Array:
-    """Windows around some of those that are given, (n, lookback, n_features), whole numbers being those of others."""
+    """Windows around some of those that are given, in the range of each feature, (n, lookback, n_features).
+
+    Whole numbers are those of other windows.
+    """
     few, random = windows[choose_evenly(len(windows))[:N_RECORDED]], np.random.default_rng(0)
     noise = random.standard_normal(few.shape)
-    moved: Array = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
-    return np.where(integer, random.permutation(few), moved)
+    moved = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
+    inside = np.clip(moved, windows.min(axis=(0, 1)), windows.max(axis=(0, 1)))  # a logarithm is defined there
+    return np.where(integer, random.permutation(few), inside)
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:

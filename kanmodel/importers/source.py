@@ -101,6 +101,16 @@ class Source:
     prefix: str = ""  # of wrappers, removed from all keys, such as ``module.``
     dtypes: tuple[str, ...] = ()  # in the file, such as ``float16``
 
+    @property
+    def adapter(self) -> str:
+        """What may read a checkpoint that a forecasting library wrote, to end a refusal with; else empty."""
+        if self.hyper_parameters.keys() >= {"input_chunk_length", "output_chunk_length"}:
+            return f"; with darts, kanmodel.from_darts({self.name.removesuffix('.ckpt')!r}) may read it"
+        if self.hyper_parameters.keys() >= {"output_transformer", "dataset_parameters"}:
+            load = f"load_from_checkpoint({self.name!r}, weights_only=False)"
+            return f"; with pytorch-forecasting, kanmodel.from_pytorch_forecasting(<class>.{load}, dataset) may read it"
+        return ""
+
 
 def open_source(path: Path) -> Source:
     """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
@@ -137,8 +147,9 @@ def _find_weights(name: str, found: object) -> Source:
     entries = {} if is_module(found) else _entries_of(found)
     if entries is None:
         darts = isinstance(found, Placeholder) and found.name.startswith("darts.")
-        where = f": the weights of a model of darts are in the file {name}.ckpt beside it" if darts else ""
-        raise CheckpointError(f"holds {_describe_foreign(found)} and no state_dict{where}")
+        where = f": the weights of a model of darts are in the readable file {name}.ckpt beside it; with darts, "
+        where += f"kanmodel.from_darts({name!r}) reads both"
+        raise CheckpointError(f"holds {_describe_foreign(found)} and no state_dict{where if darts else ''}")
     nested = [key for key, value in entries.items() if isinstance(key, str) and _has_weights(value)]
     if len(nested) > 1:
         listed = ", ".join(key[:MAX_KEY] for key in nested[:5])

@@ -99,6 +99,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._starts: list[int] = []  # the number of the first element of each node
         self._shapes: list[Shape] = []
         self._total, self._paused = 0, False
+        self._fixed: set[int] = set()  # nodes that do not depend on the window
         self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
         self._watch_parts(tree)
@@ -193,6 +194,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _is_tracked(self, value: Tensor) -> bool:
         return value.untyped_storage()._cdata in self._storages
 
+    def _is_fixed(self, value: Tensor) -> bool:
+        """Whether no element depends on the window, as in a part of a tensor of which others do."""
+        flat = self.of(value).flatten().numpy()
+        inside = ((flat >= 0) & (flat < VIRTUAL)).all()
+        return bool(inside) and self._fixed.issuperset((np.searchsorted(self._starts, flat, side="right") - 1).tolist())
+
     def _numbers(self, value: Tensor) -> Tensor | None:
         """The numbers of the elements of a tensor; None if it does not depend on the window."""
         found = self._storages.get(value.untyped_storage()._cdata)
@@ -254,6 +261,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(self.drawing.nodes) > MAX_DRAWN:
             self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
         own = shape if op in ("constant", "arrange") else None
+        if op != "window" and self._fixed.issuperset(inputs):
+            self._fixed.add(len(self.drawing.nodes))
         self.drawing.nodes.append(Node(op, inputs, parameter, own, runs))
         self._starts.append(self._total)
         self._total += prod(shape)
@@ -411,6 +420,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
             return forward(*args, **kwargs)
         with self._pausing():
+            if self._is_fixed(read):
+                return forward(*args, **kwargs)  # a constant
             spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
             generator = torch.Generator().manual_seed(0)
             noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
@@ -484,6 +495,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return forward(*args, **kwargs)
         with self._pausing():
             out, states = forward(*args, **kwargs)
+            if self._is_fixed(read):
+                return out, states  # constants
             steps = self.of(read)
             steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
             self._keys |= known_as.keys

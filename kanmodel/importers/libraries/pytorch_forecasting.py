@@ -1,0 +1,354 @@
+"""Import of what pytorch-forecasting has fitted: ``from_pytorch_forecasting``.
+
+Its datasets scale and encode before a model reads them, by group or by window. That is traced with the model, so that
+windows are in original units and what is explained is what `predict` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import Array
+from kanmodel.errors import CheckpointError, UnreadableModelError, checked
+from kanmodel.importers.from_file import choose_evenly
+from kanmodel.importers.from_torch import from_torch, unchanged
+from kanmodel.importers.libraries import describe, import_library
+from kanmodel.network.config import Groups
+
+
+@checked
+def from_pytorch_forecasting(
+    model: Any,
+    dataset: Any,
+    *,
+    units: Mapping[str, str] | None = None,
+    groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+) -> LoadedModel:
+    """Converts a fitted model of pytorch-forecasting to one that forecasts what its `predict` returns.
+
+    The windows are those of the dataset that have `max_encoder_length` rows before a forecast of
+    `max_prediction_length`, without a gap, up to 512 evenly chosen. On them the forecasts of `predict` and those of the
+    network must be the same to 1e-5 of their spread.
+
+    A window has these rows, oldest first, and those of the forecast too if the dataset has known variables. Its
+    features are the target and the reals in original units, and a column ``variable=category`` for each category,
+    which is 1 where the variable has it and else 0; those of a variable are a group. In rows of the forecast only known
+    variables are read, and of a static one the newest row before it. Center and scale of a `GroupNormalizer` that
+    differ by series are static features, ``{target}_center`` and ``{target}_scale``. Outputs are ``{target}+{step}``,
+    or ``{target}@{quantile}+{step}`` of a `QuantileLoss`.
+
+    Args:
+        model: fitted, such as a `NHiTS`, or loaded by its class's `load_from_checkpoint`.
+        dataset: the `TimeSeriesDataSet` that it was fitted to, or one made from it, as for validation.
+        units: of target and reals, by name.
+        groups: further groups of features, as in `from_torch`.
+        integer: as in `from_torch`.
+        fixed: likewise.
+
+    Raises:
+        UnreadableModelError: the model does what no graph has, such as sampling; the message names it.
+        CheckpointError: no pytorch-forecasting, another object than these, or a dataset without such windows.
+    """
+    library = import_library("pytorch_forecasting")
+    for value, kind, what in ((model, library.BaseModel, "model"), (dataset, library.TimeSeriesDataSet, "dataset")):
+        if not isinstance(value, kind):
+            raise CheckpointError(f"{what} must be a {kind.__name__} of the library, but is a {type(value).__name__}")
+    data = _Data(dataset)
+    quantiles = model.loss.quantiles if isinstance(model.loss, library.QuantileLoss) else None
+    predict, mode = _Predict(model, data, quantiles is not None), "prediction" if quantiles is None else "quantiles"
+    if not np.array_equal(data.predict(model, mode, 1), data.predict(model, mode, 1)):
+        problem = f"two forecasts of one window by {type(model).__name__} with {type(model.loss).__name__} differ"
+        raise UnreadableModelError(f"{problem}, because predict draws samples")
+    forecasts = data.predict(model, mode)
+    with unchanged(predict):
+        predict.prepare()
+        found = from_torch(
+            predict,
+            windows=data.windows,
+            features=data.features,
+            outputs=[data.target] if quantiles is None else [f"{data.target}@{quantile:.4g}" for quantile in quantiles],
+            targets=data.truth.repeat(len(quantiles or [1]), axis=1),
+            predictions=forecasts,
+            horizon=data.n_out,
+            groups={**data.categories, **(groups or {})},
+            integer=integer,
+            fixed=fixed,
+        )
+    return describe(found, "pytorch-forecasting", type(model).__name__, units)
+
+
+class _Scaler:
+    """What a dataset does with a real variable: (f(x) - center) / scale.
+
+    Attributes:
+        parameters: center and scale in each window, (n, 2); None if they are those of the window's own values.
+        own: the `EncoderNormalizer` that finds these.
+        mixin: the transformer if it has an f, such as softplus.
+    """
+
+    def __init__(self, transformer: Any, name: str, groups: Tensor, group_ids: Sequence[str]) -> None:
+        kinds = import_library("pytorch_forecasting.data.encoders")
+        self.own = _without_branch(transformer) if isinstance(transformer, kinds.EncoderNormalizer) else None
+        self.mixin = _without_branch(transformer) if isinstance(transformer, kinds.TransformMixIn) else None
+        self.parameters: Array | None = None
+        if transformer is None:
+            self.parameters = np.array([[0.0, 1.0]]).repeat(len(groups), axis=0)
+        elif isinstance(transformer, kinds.GroupNormalizer):
+            self.parameters = np.stack([np.ravel(transformer.get_parameters(of, group_ids)) for of in groups])
+        elif self.own is None:
+            center = getattr(transformer, "center_", getattr(transformer, "mean_", None))
+            if not hasattr(transformer, "scale_") or hasattr(transformer, "min_"):
+                raise UnreadableModelError(f"{name} has a {type(transformer).__name__}, which is no center and scale")
+            center, scale = (np.ravel(0.0 if each is None else each)[:1] for each in (center, transformer.scale_))
+            self.parameters = np.array([[float(center[0]), float(scale[0])]]).repeat(len(groups), axis=0)
+
+    @property
+    def varies(self) -> bool:
+        """Whether center and scale depend on the series."""
+        return self.parameters is not None and bool((self.parameters != self.parameters[:1]).any())
+
+    def inverse(self, rows: Array) -> Array:
+        """Original values of those that a dataset stores, (n, rows); those of its own it stores as they are."""
+        if self.parameters is None:
+            return rows
+        found = rows * self.parameters[:, 1:] + self.parameters[:, :1]
+        if self.mixin is None or self.mixin.transformation is None:
+            return found
+        functions = self.mixin.get_transform(self.mixin.transformation)
+        original: Array = functions.get("inverse", functions["reverse"])(torch.from_numpy(found)).numpy()
+        return original
+
+    def scale_of(self, known: Tensor) -> Tensor:
+        """Center and scale of windows by the rows before their forecast, (n, n_in) -> (n, 2)."""
+        if self.own is None:
+            assert self.parameters is not None
+            return torch.from_numpy(self.parameters[:1]).to(known).expand(len(known), -1)
+        fitted: Tensor = self.own.fit(known).get_parameters()
+        return fitted
+
+    def transform(self, rows: Tensor, scale: Tensor) -> Tensor:
+        """(n, rows) with their center and scale, (n, 2)."""
+        values = rows if self.mixin is None else self.mixin.preprocess(rows)
+        scaled: Tensor = (values - scale[:, :1]) / scale[:, 1:]
+        return scaled
+
+
+def _without_branch(transformer: Any) -> Any:
+    """The same transformer; its inverse softplus, x + log(1 - exp(-x)), also where x is large, and the log is 0."""
+    if getattr(transformer, "transformation", None) != "softplus":
+        return transformer
+    found, eps = copy(transformer), torch.finfo(torch.float32).eps
+    inverse = {"forward": lambda y: y + (y + eps).neg().expm1().neg().log()}
+    found.transformation = {**transformer.get_transform("softplus"), **inverse}
+    return found
+
+
+class _Data:
+    """The windows of a dataset, and what it makes of their columns for a model."""
+
+    def __init__(self, dataset: Any) -> None:
+        if dataset.multi_target:
+            raise UnreadableModelError(f"the dataset has several targets, {', '.join(dataset.target_names)}, not one")
+        if dataset.target in dataset.flat_categoricals:
+            raise UnreadableModelError(f"the target {dataset.target} is a category, not a number")
+        self.dataset, self.target = dataset, str(dataset.target)
+        self.n_in, self.n_out = dataset.max_encoder_length, dataset.max_prediction_length
+        index, n = dataset.index, self.n_in + self.n_out
+        whole = (index["index_end"] - index["index_start"] + 1 == n) & (index["sequence_length"] == n)
+        places = np.flatnonzero(whole.to_numpy())
+        if not len(places) or dataset.randomize_length is not None:
+            reason = f"{n} rows without a gap" if not len(places) else "a fixed length, but randomize_length"
+            raise CheckpointError(f"the dataset has no windows of {reason}: max_encoder_length + max_prediction_length")
+        places = places[choose_evenly(len(places))]
+        self.places = places[np.argsort(index["time"].to_numpy()[places], kind="stable")]
+        self.rows = index["index_start"].to_numpy()[self.places][:, None] + np.arange(n)
+        groups = dataset.data["groups"][self.rows[:, 0]]
+        made = {"relative_time_idx": dataset.add_relative_time_idx, "encoder_length": dataset.add_encoder_length}
+        made |= {f"{self.target}_{part}": dataset.add_target_scales for part in ("center", "scale")}
+        self.made = {name for name, is_made in made.items() if is_made}
+        self.scalers = {
+            name: _Scaler(dataset.get_transformer(name), name, groups, dataset.group_ids)
+            for name in (*dataset.reals, self.target)
+        }
+        self.lagged = {name for name, of in dataset.lagged_variables.items() if of == self.target}
+        for name, scaler in self.scalers.items():
+            if scaler.varies and name not in (self.target, *self.lagged):
+                raise UnreadableModelError(f"{name} is scaled by series, which is only understood of the target")
+        self.reals = [name for name in dataset.reals if name not in self.made and name != self.target]
+
+    @cached_property
+    def categories(self) -> dict[str, list[str]]:
+        """Names of the columns of each categorical variable."""
+        found = {}
+        for name in self.dataset.flat_categoricals:
+            classes = self.dataset.get_transformer(name).classes_
+            found[name] = [f"{name}={category}" for category in sorted(classes, key=lambda each: classes[each])]
+        return found
+
+    @property
+    def features(self) -> list[str]:
+        """Names of a window's columns."""
+        scale = [f"{self.target}_center", f"{self.target}_scale"] if self.scalers[self.target].varies else []
+        return [self.target, *self.reals, *(name for names in self.categories.values() for name in names), *scale]
+
+    def _flat(self, *names: str) -> set[str]:
+        """Variables, those of a group of categorical ones each by its own name."""
+        groups = self.dataset._variable_groups
+        return {each for name in names for each in groups.get(name, [name])} - self.made
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Variables that are read in rows of the forecast."""
+        dataset = self.dataset
+        return self._flat(*dataset._time_varying_known_reals, *dataset._time_varying_known_categoricals)
+
+    @cached_property
+    def static(self) -> set[str]:
+        """Variables that are read in the newest row before the forecast alone."""
+        return self._flat(*self.dataset._static_reals, *self.dataset._static_categoricals)
+
+    @cached_property
+    def windows(self) -> Array:
+        """(n, rows, n_features); columns that are not known are in rows of the forecast as in the newest before it."""
+        data, numbers = self.dataset.data, np.arange(self.n_in + self.n_out)
+        numbers = numbers if self.known else numbers[: self.n_in]
+
+        def take(values: Tensor, name: str) -> Array:
+            taken = numbers if name in self.known else np.minimum(numbers, self.n_in - 1)
+            rows: Array = values.numpy()[self.rows[:, taken]].astype(np.float64)
+            return rows
+
+        at, columns = {name: number for number, name in enumerate(self.dataset.reals)}, []
+        columns.append(take(data["target"][0], self.target))
+        for name in self.reals:
+            columns.append(self.scalers[name].inverse(take(data["reals"][:, at[name]], name)))
+        for number, (name, names) in enumerate(self.categories.items()):
+            codes = take(data["categoricals"][:, number], name)
+            columns += [(codes == code).astype(np.float64) for code in range(len(names))]
+        scaler = self.scalers[self.target]
+        if scaler.parameters is not None and scaler.varies:
+            columns += [part[:, None].repeat(len(numbers), axis=1) for part in scaler.parameters.T]
+        return np.stack(columns, axis=2)
+
+    @property
+    def truth(self) -> Array:
+        """What came, (n, n_out)."""
+        found: Array = self.dataset.data["target"][0].numpy()[self.rows[:, self.n_in :]].astype(np.float64)
+        return found
+
+    def predict(self, model: Any, mode: str, n: int | None = None) -> Array:
+        """The library's forecasts of the first windows, all by default, (n, n_out) or (n, n_out, quantiles)."""
+        chosen = copy(self.dataset)
+        chosen.index = self.dataset.index.iloc[self.places[:n]]
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
+        try:
+            found = model.predict(chosen, mode=mode, trainer_kwargs={"accelerator": "cpu", **quiet})
+        except Exception as error:  # whatever the library raises
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise CheckpointError(f"{type(model).__name__} cannot forecast the dataset: {reason}") from error
+        forecasts: Array = np.asarray(found.cpu(), dtype=np.float64)
+        return forecasts
+
+
+class _Predict(nn.Module):
+    """What `predict` does with a window, (n, rows, n_features) -> (n, n_out, n_targets)."""
+
+    def __init__(self, model: Any, data: _Data, quantiles: bool) -> None:
+        super().__init__()
+        self.model, self._data, self._quantiles = model, data, quantiles
+
+    def prepare(self) -> None:
+        """Replaces what is done by codes of categories and by lengths, which are full; see `unchanged`."""
+        layers = import_library("pytorch_forecasting.models.nn")
+        self.model.output_transformer = _without_branch(self.model.output_transformer)
+        for module in self.model.modules():
+            if isinstance(module, layers.MultiEmbedding):
+                module.forward = partial(_embed, module, self._data.categories)
+            elif isinstance(module, layers.rnn.RNN):
+                module.forward = partial(_recur, module, nn.LSTM if isinstance(module, nn.LSTM) else nn.GRU)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """The batch of a dataset, and the model's forecast."""
+        data, n, n_in, n_out = self._data, len(window), self._data.n_in, self._data.n_out
+        rows = torch.arange(n_in + n_out).clamp(max=window.shape[1] - 1)
+        columns = dict(zip(data.features, window[:, rows].unbind(2), strict=True))
+        target, zeros = columns[data.target][:, :n_in], window.new_zeros(n, n_out)
+        scale = data.scalers[data.target].scale_of(target)
+        if data.scalers[data.target].varies:
+            scale = torch.stack([columns[name][:, n_in - 1] for name in data.features[-2:]], dim=1)
+
+        def place(name: str, values: Tensor) -> Tensor:
+            if name in data.static:
+                return values[:, n_in - 1 : n_in].expand(-1, n_in + n_out)
+            return values if name in data.known else torch.cat([values[:, :n_in], zeros], dim=1)
+
+        def real(name: str) -> Tensor:
+            if name not in data.made:
+                own = name in (data.target, *data.lagged)
+                of = scale if own else data.scalers[name].scale_of(columns[name][:, :n_in])
+                return place(name, data.scalers[name].transform(columns[name], of))
+            if name == "relative_time_idx":
+                times: Tensor = torch.arange(-n_in, n_out) / n_in
+                return times.to(window).expand(n, -1)
+            if name == "encoder_length":
+                return window.new_ones(n, n_in + n_out)
+            part = scale[:, 1:] if name.endswith("_scale") else scale[:, :1]
+            made = data.scalers[name].transform(part, data.scalers[name].scale_of(part))
+            return made.expand(-1, n_in + n_out)
+
+        reals = [real(name) for name in data.dataset.reals]
+        codes = [place(name, columns[each]) for name, names in data.categories.items() for each in names]
+        cont, cat = (
+            torch.stack(each, dim=2) if each else window.new_zeros(n, n_in + n_out, 0) for each in (reals, codes)
+        )
+        lengths = torch.full((n,), n_in), torch.full((n,), n_out)
+        out = self.model(
+            {
+                "encoder_cat": cat[:, :n_in],
+                "encoder_cont": cont[:, :n_in],
+                "encoder_target": target,
+                "encoder_lengths": lengths[0],
+                "decoder_cat": cat[:, n_in:],
+                "decoder_cont": cont[:, n_in:],
+                "decoder_target": zeros,
+                "decoder_lengths": lengths[1],
+                "decoder_time_idx": torch.arange(n_out).expand(n, -1),
+                "groups": torch.zeros(n, len(data.dataset.group_ids), dtype=torch.long),
+                "target_scale": scale,
+            }
+        )
+        forecast: Tensor = (self.model.to_quantiles if self._quantiles else self.model.to_prediction)(out)
+        return forecast
+
+
+def _embed(module: Any, categories: Mapping[str, Sequence[str]], x: Tensor) -> Any:
+    """A `MultiEmbedding` of the columns of categories, in place of their codes."""
+    ends = np.cumsum([len(names) for names in categories.values()])
+    of = dict(zip(categories, x.tensor_split(ends[:-1].tolist(), dim=-1), strict=True))
+    found = {
+        name: sum(of[each] @ embedding.weight for each in module.categorical_groups.get(name, [name]))
+        for name, embedding in module.embeddings.items()
+    }
+    return torch.cat([*found.values()], dim=-1) if module.concat_output else found
+
+
+def _recur(
+    module: Any,
+    kind: type[nn.LSTM | nn.GRU],
+    x: Tensor,
+    hx: Any = None,
+    lengths: Any = None,
+    enforce_sorted: bool = True,
+) -> Any:
+    """The call of an LSTM or GRU of the library, without its packing of sequences."""
+    return kind.forward(module, x, hx)
