@@ -514,6 +514,9 @@ RULES: dict[str, Callable[..., Any]] = {
         for name in ("maximum", "minimum")
     },
     "addcmul": lambda tracer, out, x, one, other, value=1: _add(tracer, out, x, tracer.apply("mul", one, other), value),
+    "lerp": lambda tracer, out, x, end, weight: _add(
+        tracer, out, x, tracer.apply("mul", tracer.apply("sub", end, x), weight)
+    ),
     **{"mean": _reduction("mean"), "sum": _reduction("sum"), "amax": _reduction("max"), "amin": _reduction("min")},
     **{"max": _extreme("max"), "min": _extreme("min"), "median": _extreme("median")},
     **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},

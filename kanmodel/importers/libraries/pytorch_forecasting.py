@@ -98,8 +98,8 @@ class _Scaler:
 
     def __init__(self, transformer: Any, name: str, groups: Tensor, group_ids: Sequence[str]) -> None:
         kinds = import_library("pytorch_forecasting.data.encoders")
-        self.own = _without_branch(transformer) if isinstance(transformer, kinds.EncoderNormalizer) else None
-        self.mixin = _without_branch(transformer) if isinstance(transformer, kinds.TransformMixIn) else None
+        self.own = transformer if isinstance(transformer, kinds.EncoderNormalizer) else None
+        self.mixin = transformer if isinstance(transformer, kinds.TransformMixIn) else None
         self.parameters: Array | None = None
         if transformer is None:
             self.parameters = np.array([[0.0, 1.0]]).repeat(len(groups), axis=0)
@@ -141,16 +141,6 @@ class _Scaler:
         values = rows if self.mixin is None else self.mixin.preprocess(rows)
         scaled: Tensor = (values - scale[:, :1]) / scale[:, 1:]
         return scaled
-
-
-def _without_branch(transformer: Any) -> Any:
-    """The same transformer; its inverse softplus, x + log(1 - exp(-x)), also where x is large, and the log is 0."""
-    if getattr(transformer, "transformation", None) != "softplus":
-        return transformer
-    found, eps = copy(transformer), torch.finfo(torch.float32).eps
-    inverse = {"forward": lambda y: y + (y + eps).neg().expm1().neg().log()}
-    found.transformation = {**transformer.get_transform("softplus"), **inverse}
-    return found
 
 
 class _Data:
@@ -270,7 +260,6 @@ class _Predict(nn.Module):
     def prepare(self) -> None:
         """Replaces what is done by codes of categories and by lengths, which are full; see `unchanged`."""
         layers = import_library("pytorch_forecasting.models.nn")
-        self.model.output_transformer = _without_branch(self.model.output_transformer)
         for module in self.model.modules():
             if isinstance(module, layers.MultiEmbedding):
                 module.forward = partial(_embed, module, self._data.categories)
