@@ -9,8 +9,6 @@ they compute around missing values, are computed here for windows without any, i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
 from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
-from kanmodel.importers.libraries import import_library
+from kanmodel.importers.libraries import describe, import_library
 
 MASK = "available_mask"  # the library's column that says whether a row is there
 AFFINE = ("standard", "robust", "robust-iqr", "minmax")  # the local scalers that are an offset and a scale
@@ -98,18 +96,7 @@ def from_neuralforecast(
         )
     if is_sampled:
         _compare_samples(found, predictions, again)
-    library = f"neuralforecast {version('neuralforecast')} {type(module).__name__}, {found.provenance.library}"
-    units, config = units or {}, found.config
-    for name in units:
-        if name not in (*data.features, *data.targets):
-            raise UnknownNameError(f"units has no column {name!r}; there are {', '.join(data.features)}")
-    features = tuple(replace(feature, unit=units.get(feature.name)) for feature in config.features)
-    targets = tuple(replace(target, unit=units.get(target.name)) for target in config.targets)
-    return replace(
-        found.with_config(replace(config, features=features, targets=targets)),
-        reference=replace(found.reference, times=data.times),
-        provenance=replace(found.provenance, source="from_neuralforecast", library=library),
-    )
+    return describe(found, "neuralforecast", type(module).__name__, units, data.times)
 
 
 def _load(folder: Path) -> Any:

@@ -416,7 +416,9 @@ def test_a_model_of_darts_is_refused_with_the_file_that_has_its_weights(tmp_path
     modules[name].BlockRNNModel = model
     with patch.dict(sys.modules, modules):
         torch.save(model(), tmp_path / "m.pt")
-    with pytest.raises(CheckpointError, match=r"readable file m.pt.ckpt beside it; with darts, kanmodel.from_darts\(.m.pt.\)"):
+    with pytest.raises(
+        CheckpointError, match=r"readable file m.pt.ckpt beside it; with darts, kanmodel.from_darts\(.m.pt.\)"
+    ):
         describe_file(tmp_path / "m.pt")
 
 
