@@ -479,7 +479,6 @@ class Model(Result):
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
         return measure_faithfulness(self.loaded, self._number_of(output))
 
-    @of_chain
     def topology(self, output: str | None = None, **rule: Unpack[RuleArguments]) -> Topology:
         """The graph of the network for one output, pruned.
 
@@ -499,7 +498,6 @@ class Model(Result):
         number = self._number_of(output)
         return self._lay_out(number, self._rule(**rule))
 
-    @of_chain
     def ablate(self, windows: Windows, output: str | None = None, **rule: Unpack[RuleArguments]) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
@@ -515,7 +513,6 @@ class Model(Result):
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
         return Ablation.of(topology, predictions, ablated)
 
-    @of_chain
     def fidelity_curve(
         self, output: str | None = None, *, metric: Metric = "contribution", fill: Fill = "mean"
     ) -> tuple[FidelityPoint, ...]:
@@ -526,7 +523,6 @@ class Model(Result):
         number, rule = self._number_of(output), PruningRule.of(None, metric, None, fill)
         return self._trace_fidelity(number, metric, rule.fill)
 
-    @of_chain
     def edge(self, *place: Any, stage: str = "head", points: int = 101, span: Span = "support") -> Edge:
         """The function on an edge, sampled, with the distribution of its inputs on the reference windows.
 
@@ -542,13 +538,11 @@ class Model(Result):
         edge = find_edge(self.loaded.network, place[0] if len(place) == 1 else place, stage)
         return self.curves([edge], points, span)[0]
 
-    @of_chain
     def find_edges(self, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:
         """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once."""
         names = [edges] if isinstance(edges, str) else edges
         return tuple(sorted({find_edge_key(self.loaded.network, name) for name in names}))
 
-    @of_chain
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
         check_lowest("points", points, 2)
@@ -576,12 +570,10 @@ class Model(Result):
         """
         return self._formulas(self._number_of(output))
 
-    @of_chain
     def report(self, output: str | None = None) -> Report:
         """Answers to common questions about the picture of a KAN, for one output."""
         return self._report(self._number_of(output))
 
-    @of_chain
     def prune(self, outputs: Sequence[str] | str | None = None, **rule: Unpack[RuleArguments]) -> Model:
         """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
 
@@ -601,7 +593,6 @@ class Model(Result):
         forecasts = (full.loaded.reference_outputs, self.loaded.reference_outputs)
         return Fidelity.of(full.loaded, self._number_of(output), *forecasts)
 
-    @of_chain
     def refine_grid(self, grid_size: int) -> Model:
         """A new model with its functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
 
@@ -706,7 +697,6 @@ class Model(Result):
     def _formulas(self, output: int) -> Formulas:
         return Formulas.of(self.loaded, output)
 
-    @of_chain
     def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelComparison:
         def compute() -> ModelComparison:
             number = match_outputs(self.loaded, other.loaded, output)

@@ -16,7 +16,15 @@ from kanmodel.data import Array
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule, prune_network, r2, remove_edges
 from kanmodel.explain.result import Result, Table
-from kanmodel.explain.structure import Kept, edges_between, leading_nodes, passing_edges
+from kanmodel.explain.structure import (
+    Kept,
+    edges_between,
+    leading_nodes,
+    passing_edges,
+    read_place,
+    rows_of_layers,
+    set_place,
+)
 from kanmodel.explain.topology import Topology
 from kanmodel.network.chain import Network
 from kanmodel.text import with_unit
@@ -90,7 +98,7 @@ def measure_size(network: Network) -> Size:
     if network.config.graph:
         return Size(sum(int(edges.sum()) for edges in live.values()), sum(layer.n_out for layer in network.config.head))
     _, leading = _leading(network, live)
-    hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
+    hidden = [leading[set_place(key)] for row in rows_of_layers(network.config) for key in row[:-1]]
     return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
 
 
@@ -144,11 +152,13 @@ def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedMod
 
 
 def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
-    """Edges and nodes from which kept edges lead to the end of their stage; all others have no effect."""
+    """Edges and nodes from which kept edges lead to the end of their row; all others have no effect."""
     passing, leading = passing_edges(network, edges), Kept()
-    for stage, layers in network.stages.items():
-        nodes = leading_nodes(layers, stage, passing, torch.ones(layers[-1].config.n_out, dtype=torch.bool))
-        leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
+    for row in rows_of_layers(network.config):
+        last = torch.ones(network.layers[row[-1]].config.n_out, dtype=torch.bool)
+        nodes = leading_nodes(network, row, passing, last)
+        for at, key in enumerate(row):
+            leading[read_place(network.config, key)], leading[set_place(key)] = nodes[at : at + 2]
     return edges_between(network, passing, leading), leading
 
 

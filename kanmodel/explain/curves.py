@@ -191,10 +191,12 @@ def _sample(
         curve = (x, y, base, spline, symbolic if is_symbolic[j, edge.i] else None, slopes[n, j])
         x_original, y_original, unit = None, None, None
         if edge.source.startswith("feature:") and not mixes:
-            x_original = x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i]
-            unit = model.config.features[edge.i].unit
+            feature = model.config.feature_names.index(edge.source.removeprefix("feature:"))
+            x_original = x * scaling.feature_scale[feature] + scaling.feature_mean[feature]
+            unit = model.config.features[feature].unit
         if edge.target.startswith("output:"):  # a sum node, with one sub-node
-            y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[j]
+            output = model.config.outputs.index(edge.target.removeprefix("output:"))
+            y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[output]
         support, line = supports[n], lines[n][j]
         shape: CurveShape = "linear" if line.r2 >= LINEAR_R2 else "curved"
         if support.outside_grid is not None and support.outside_grid > 0.5:

@@ -9,8 +9,8 @@ would take more than a minute or two, fewer permutations are made, and then of f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,10 +22,13 @@ from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.explain.attribution import Explanation, explain_windows, sum_groups
 from kanmodel.explain.bootstrap import Bootstrap, Estimate
+from kanmodel.explain.links import measure_links
+from kanmodel.explain.paths.path import sum_subnodes
 from kanmodel.explain.profiles import Profiles, profile_nodes
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
-from kanmodel.explain.structure import connected_features
+from kanmodel.explain.structure import connected_features, read_place, set_place
+from kanmodel.network.chain import LayerKey
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.text import with_unit
@@ -113,8 +116,11 @@ class Importance(GlobalResult, Pictured):
         groups: a row for each group and each feature without a group, most important first; empty without groups.
         explanation: of the reference windows.
         steps: (lookback,), oldest first.
-        nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in).
+        nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in); the nodes of a
+            graph by place, see `kanmodel.network.wiring`.
         profiles: what each node stands for.
+        links: of a graph the contributions of its links, (n_nodes,) by the place and index of the node that is computed
+            and the place of those it is computed from; see `kanmodel.explain.links`.
     """
 
     output: str
@@ -126,6 +132,7 @@ class Importance(GlobalResult, Pictured):
     nodes: Mapping[tuple[str, int], Estimate]
     edges: Mapping[tuple[str, int], Estimate]
     profiles: Profiles
+    links: Mapping[tuple[LayerKey, int, LayerKey], Estimate] = field(default_factory=dict)
     groups: tuple[Attribution, ...] = ()
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
@@ -166,8 +173,9 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
         NonFiniteError: the explanation of a reference window is not finite.
     """
     explanation = explain_windows(model, model.reference.windows, output)
+    links, scale = measure_links(model, output), float(model.scaling.output_scale[output])
     bootstrap = Bootstrap(len(explanation))
-    nodes = {(layer.stage, layer.layer): layer.nodes for layer in explanation.layers}
+    nodes = dict(_nodes_by_place(model.config, explanation))
     edges = {(layer.stage, layer.layer): layer.edges for layer in explanation.layers}
     return Importance(
         output=explanation.output,
@@ -179,8 +187,20 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
         nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
         edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items() if values is not None},
         profiles=profile_nodes(model),
+        links={link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()},
         reference=model.reference_span,
     )
+
+
+def _nodes_by_place(config: ModelConfig, explanation: Explanation) -> Iterator[tuple[LayerKey, Array | None]]:
+    """Contributions of nodes, by place; a KAN layer of a graph has inputs, and outputs, which get what enters them."""
+    for layer in explanation.layers:
+        key = layer.stage, layer.layer
+        if not config.graph or layer.stage != "head":
+            yield key, layer.nodes
+        elif layer.edges is not None:
+            yield read_place(config, key), layer.nodes
+            yield set_place(key), sum_subnodes(config.head[layer.layer], layer.edges)
 
 
 def add_groups(model: LoadedModel, importance: Importance, groups: Groups) -> Importance:

@@ -20,7 +20,7 @@ from kanmodel.explain.bootstrap import Bootstrap, share_of
 from kanmodel.explain.comparison import match_outputs
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.result import GlobalResult, Table
-from kanmodel.explain.structure import ledger_key
+from kanmodel.explain.structure import ledger_key, read_place
 from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.network.chain import LayerKey
 from kanmodel.text import Row, printable, with_unit, write_value
@@ -249,6 +249,14 @@ class _Side:
     def _units(self, key: LayerKey) -> tuple[Array | float, Array | float]:
         """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
         config, scaling = self._model.config, self._model.scaling
+        if config.graph:
+            ids = config.wiring.ids[read_place(config, key)]
+            names = [name.split(":", {"feature": 1, "cell": 2}.get(name.split(":")[0], 0))[-1] for name in ids]
+            units = dict(
+                zip(config.feature_names, zip(scaling.feature_mean, scaling.feature_scale, strict=True), strict=True)
+            )
+            plain = [units[name] if name != identity else (0.0, 1.0) for name, identity in zip(names, ids, strict=True)]
+            return np.array(plain)[:, 0], np.array(plain)[:, 1]
         kind, _ = ledger_key(config, *key)
         if kind == "input" or (kind == "cell" and config.has_plain_steps):
             repeats = self._layers[key].config.n_in // len(config.features)

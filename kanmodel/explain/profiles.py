@@ -7,7 +7,7 @@ baseline, along paths that are bisected where the integrals are not accurate eno
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from kanmodel.explain.paths.path import PassedNodes, paths_per_pass, points_alon
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.graph import GraphTrace
 from kanmodel.network.recurrent import count_weights
 
 MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
@@ -35,8 +36,9 @@ HALVINGS = 10
 class Profiles:
     """The mean |contribution| of features to nodes over reference windows, as a share of all features'.
 
-    By (stage, layer), the outputs as the last layer of the head, unless an output function stands between. A node that
-    no feature moves has 0 everywhere. A front node's value is its sum over the steps.
+    By (stage, layer), the outputs as the last layer of the head, unless an output function stands between; of a graph
+    by place, with the inputs of its layers. A node that no feature moves has 0 everywhere. The value of a front's node,
+    and of one of a graph, is its sum over the steps and rows at which it is read.
     """
 
     shares: Mapping[tuple[str, int], Array]  # (n_nodes, n_features)
@@ -44,12 +46,7 @@ class Profiles:
 
 
 def profile_nodes(model: LoadedModel) -> Profiles:
-    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
-
-    A graph has none.
-    """
-    if model.config.graph:
-        return Profiles({}, {})
+    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows."""
     with torch.no_grad():
         values = _node_values(model.config, model.frozen.trace(model.reference.windows))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
@@ -77,6 +74,8 @@ def count_windows(config: ModelConfig) -> int:
     if not weights:
         return MAX_WINDOWS
     passes = min(len(config.features), config.n_units)
+    if config.graph:
+        passes = sum(map(len, config.wiring.ids.values()))
     affordable = int(MULTIPLY_ADDS / (N_NODES * passes * config.lookback * weights))
     return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
 
@@ -113,6 +112,8 @@ def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: 
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
     values, slopes_of = _node_values(network.network.config, trace), []
+    if network.config.graph:
+        return torch.stack([slopes(node) for nodes in values.values() for node in nodes.unbind(1)], dim=1)
     readout = network.readout_slopes(trace, change)
     if readout is None:
         readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)
@@ -129,6 +130,8 @@ def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: 
 
 def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:
     """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
+    if isinstance(trace, GraphTrace):
+        return dict(_graph_values(config, trace))
     values = {
         ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
         for number, layer in enumerate(trace.front)
@@ -139,3 +142,15 @@ def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Ten
     if config.output_function is not None:
         values["output", len(config.head)] = trace.outputs
     return values
+
+
+def _graph_values(config: ModelConfig, trace: GraphTrace) -> Iterator[tuple[tuple[str, int], Tensor]]:
+    """The same of a graph, by place."""
+    n = len(trace.outputs)
+    for key, read in config.wiring.read.items():
+        states = trace.steps[key[1]][1].reshape(n, -1, read.shape[-1])
+        yield key, (states * torch.from_numpy(read.reshape(states.shape[1:]))).sum(dim=1)
+    for number, layer in enumerate(trace.layers):
+        for place, values in ((("glue", number), layer.inputs), (("head", number + 1), layer.nodes)):
+            yield place, values.reshape(n, -1, values.shape[1]).sum(dim=1)
+    yield ("output", len(config.head)), trace.outputs

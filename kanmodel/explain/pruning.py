@@ -19,15 +19,25 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
+from kanmodel.explain import scores as pykan
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.scores import MIN_INPUTS, score_traces
-from kanmodel.explain.structure import EdgeKey, Kept, connected_nodes, edges_between, passing_edges
-from kanmodel.network.chain import LayerKey, Network, Trace, trace_chain
+from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.explain.structure import (
+    EdgeKey,
+    Kept,
+    connected_nodes,
+    edges_between,
+    passing_edges,
+    read_place,
+    rows_of_layers,
+    set_place,
+)
+from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.layer import LayerTrace
 
 Fill = Literal["mean", "zero"]
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]  # mean |contribution|, or a score of pykan
-Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
+Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for places of nodes
 EVALUATIONS = 4e9  # budget of edge function evaluations per metric
 DEFAULT_FIDELITY = 0.99
 
@@ -160,7 +170,7 @@ class Pruning:
     Attributes:
         rule: the rule, its metric resolved.
         edges: whether an edge is kept, by (stage, layer).
-        nodes: whether a node is kept, by (stage, layer).
+        nodes: whether a node is kept, by place.
         fidelity: of the pruned network.
     """
 
@@ -226,9 +236,7 @@ class MaskedForward:
             subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
             return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
 
-        no_front = self._first == ("head", 0)
-        read_out = (lambda _: self._unmasked.readout) if no_front else self.model.network.read_out
-        return trace_chain(self.model.config, self.model.reference.windows, through, read_out)
+        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through)
 
     @cached_property
     def full(self) -> Trace:
@@ -244,7 +252,7 @@ def score_network(model: LoadedModel, importance: Importance, trace: Trace, metr
     """Scores of the edges, and of the nodes, from contributions or from activations on the reference windows.
 
     The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest
-    outgoing edge, and infinity in the last layer of a stage.
+    outgoing edge, and infinity in the last layer of a row.
 
     Raises:
         InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
@@ -257,13 +265,16 @@ def score_network(model: LoadedModel, importance: Importance, trace: Trace, metr
         needed = f"metric {metric} needs at least {MIN_INPUTS} reference windows"
         raise InsufficientReferenceError(f"{needed}, but the checkpoint holds {n_windows}")
     else:
-        scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in network.stages.items()}
-        edges = {(stage, n): values for stage in scores for n, values in enumerate(getattr(scores[stage], metric))}
+        scores, nodes = pykan.score_network(network, trace)
+        edges = {key: getattr(of_layer, metric)[0] for key, of_layer in scores.items()}
         if metric == "backward":
-            return edges, {(stage, n): values for stage in scores for n, values in enumerate(scores[stage].nodes)}
-    nodes = {key: values.amax(dim=0) for key, values in edges.items()}
-    for stage, layers in network.stages.items():
-        nodes[stage, len(layers)] = torch.full_like(layers[-1].node_bias, float("inf"))
+            return edges, nodes
+    nodes = {}
+    for row in rows_of_layers(network.config):
+        after = torch.full_like(network.layers[row[-1]].node_bias, float("inf"))
+        for key in reversed(row):
+            nodes[set_place(key)] = after
+            nodes[read_place(network.config, key)] = after = edges[key].amax(dim=0)
     return edges, nodes
 
 
@@ -345,7 +356,7 @@ def count_at_once(model: LoadedModel) -> int:
     """
     config = model.config
     front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
-    of_network = len(model.reference.windows) * (config.lookback * front + head)
+    of_network = len(model.reference.windows) * (config.lookback * front + head + config.graph_size)
     return math.ceil((front + head) * of_network / EVALUATIONS)
 
 
@@ -377,14 +388,16 @@ def _cut_at_thresholds(
     network = masked.model.network
     _, scores = score(masked.full, "")
     nodes = {key: values > thresholds.node for key, values in scores.items()}
-    for stage, layers in network.stages.items():  # only hidden nodes are removed
-        nodes |= {(stage, end): torch.ones_like(nodes[stage, end]) for end in (0, len(layers))}
+    rows = rows_of_layers(network.config)
+    firsts = [read_place(network.config, row[0]) for row in rows]
+    for end in (*firsts, *(set_place(row[-1]) for row in rows)):  # only hidden nodes are removed
+        nodes[end] = torch.ones_like(nodes[end])
     edges = edges_between(network, masked.live, nodes)
     scores, _ = score(masked.trace(edges), "nodes")
     for key, layer in network.layers.items():  # as in pykan, the threshold is not for edges with a symbolic function
         edges[key] &= (scores[key] > thresholds.edge) | layer.is_symbolic
     _, scores = score(masked.trace(edges), "edges")
-    nodes |= {(stage, 0): scores[stage, 0] > thresholds.input for stage in network.stages}
+    nodes |= {first: scores[first] > thresholds.input for first in firsts}
     return edges_between(network, edges, nodes), nodes
 
 

@@ -26,7 +26,7 @@ from kanmodel.text import printable
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
-INNER = (*READOUT_KINDS, "front", "head")  # kinds of nodes
+INNER = (*READOUT_KINDS, "front", "glue", "head")  # kinds of nodes
 N_EFFECTS = 128  # reference windows, taken evenly, on which features are removed and stand alone
 N_DISAGREEMENTS = 3  # edges that score and contribution rank differently, which are named
 N_NAMED = 3  # features or nodes named in a sentence, at most

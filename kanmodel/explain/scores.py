@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import InsufficientReferenceError, UnknownNameError
+from kanmodel.explain.structure import read_place, rows_of_layers, set_place
+from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.layer import KANLayer, LayerTrace
 
 MIN_INPUTS = 128  # a standard deviation over fewer says little; over one it does not exist
@@ -56,6 +58,23 @@ def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KA
     edges, nodes = _pass_back(layers, traces, forward_u, every_output)
     forward_n = tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True))
     return KANScores(forward_u, forward_n, tuple(edges), tuple(nodes))
+
+
+def score_network(network: Network, trace: Trace) -> tuple[dict[LayerKey, KANScores], dict[LayerKey, Tensor]]:
+    """Scores of each layer in its row, and of the nodes by their places; raises as `score_traces`.
+
+    A row is a KAN of its own, and a graph's layers are applied to all their rows of inputs.
+    """
+    layers, nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
+    for row in rows_of_layers(network.config):
+        traces = [trace.stages[stage][number] for stage, number in row]
+        scores = score_traces([network.layers[key] for key in row], traces)
+        for at, key in enumerate(row):
+            parts = (scores.forward_u, scores.forward_n, scores.backward)
+            u, n, backward = (of[at : at + 1] for of in parts)
+            layers[key] = KANScores(u, n, backward, scores.nodes[at : at + 2])
+            nodes[read_place(network.config, key)], nodes[set_place(key)] = layers[key].nodes
+    return layers, nodes
 
 
 def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node: int) -> Tensor:

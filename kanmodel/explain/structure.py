@@ -7,6 +7,12 @@ or nodes of the front. The last layer of the head is the outputs, unless an outp
 factors of a product node are ``{id}.{m}``. The edge from node i of a layer of a KAN to sub-node j of the next is
 ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 
+A graph has ``lstm:{r}:{u}`` or ``gru:{r}:{u}`` for the units of its recurrent part number r, and ``head:{l}:{j}`` for
+the outputs of layer number l - 1. What a layer reads is one of these nodes, a cell, or else ``glue:{l}:{i}``: input i
+of layer l, which operations between the layers have computed, such as a sum or the normalised value of a window. So a
+node stands at a place, (stage, number), of those of `kanmodel.network.wiring`; of a chain's stage layer l reads the
+nodes at (stage, l) and sets those at (stage, l + 1).
+
 Connectivity follows from masks and zero weights alone. What has no connection with an output has no effect on it, for
 any data that stay finite on their way (0 times infinity is not 0). The converse fails: nonzero weights may cancel.
 """
@@ -16,17 +22,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
-from kanmodel.network.layer import KANLayer
+from kanmodel.network.graph import GraphNetwork
+from kanmodel.network.recurrent import acting_inputs
+from kanmodel.network.wiring import Flags, leaves_of, spread
 
-NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "head", "output", "subnode"]
+NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "glue", "head", "output", "subnode"]
 READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
 EdgeKey = tuple[str, int, int, int]  # (stage, layer, i, j): from node i of the layer to sub-node j of the next
-Kept = dict[LayerKey, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
+Kept = dict[LayerKey, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for places of nodes
+
+
+def read_place(config: ModelConfig, key: LayerKey) -> LayerKey:
+    """The place of the nodes that a layer reads."""
+    return ("glue", key[1]) if config.graph else key
+
+
+def set_place(key: LayerKey) -> LayerKey:
+    """The place of the nodes that a layer sets."""
+    return key[0], key[1] + 1
+
+
+def rows_of_layers(config: ModelConfig) -> list[list[LayerKey]]:
+    """The layers that follow each other directly: the stages of a chain; of a graph those with nothing between them."""
+    if config.graph:
+        return [[("head", number) for number in row] for row in config.wiring.rows]
+    return [[(stage, number) for number in range(len(layers))] for stage, layers in config.stages.items()]
 
 
 def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
@@ -41,7 +67,9 @@ def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
 
 
 def node_id(config: ModelConfig, stage: str, layer: int, index: int) -> str:
-    """Id of a node of a layer of a stage."""
+    """Id of a node of a layer of a stage, or of a place of a graph."""
+    if config.graph:
+        return config.wiring.ids[stage, layer][index]
     kind, number = ledger_key(config, stage, layer)
     match kind:
         case "output":
@@ -77,26 +105,50 @@ def label_of(identity: str) -> str:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
-    if network.config.graph:
+    if isinstance(network, GraphNetwork):
         return _reaching_features(network, output)
     edges = passing_edges(network, {key: layer.varies for key, layer in network.layers.items()})
     read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
     if network.config.front:
-        read = leading_nodes(network.stages["front"], "front", edges, read)[0]
+        read = leading_nodes(network, rows_of_layers(network.config)[0], edges, read)[0]
     return [bool(feature) for feature in read]
 
 
-def _reaching_features(network: Network, output: int) -> list[bool]:
-    """The features of a graph that are read on a way to an output: those that make it NaN if they are NaN.
+def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
+    """The features of a graph that are read on a way to an output, value by value."""
+    config, layers = network.config, network.layers
+    passing = passing_edges(network, {key: layer.varies for key, layer in layers.items()})
+    leaves = {
+        node: (into[1], config.head[into[1]] if into[0] == "glue" else None) for node, into, _ in leaves_of(config)
+    }
 
-    A recurrent part reads all its inputs, and a layer those with an edge that acts.
-    """
-    lookback, n = network.config.window_shape
-    windows = torch.randn(1, lookback, n, generator=torch.Generator().manual_seed(0)).repeat(n, 1, 1)
-    windows.diagonal(dim1=0, dim2=2).fill_(torch.nan)  # of window i feature i
-    outputs = network.freeze().forward(windows.to(getattr(torch, network.config.dtype)))
-    found: list[bool] = outputs[:, output].isnan().tolist()
+    def through(node: int, flags: Flags) -> Flags:
+        number, layer = leaves[node]
+        if layer is not None:
+            rows = torch.from_numpy(flags.reshape(-1, layer.n_in))
+            read = _through_norm(layer, rows).float() @ passing["head", number].float().T > 0
+            nodes = torch.zeros(len(rows), layer.n_out).index_add(1, torch.tensor(layer.node_of_subnode), read.float())
+            return (nodes > 0).numpy().reshape(*flags.shape[:-1], layer.n_out)
+        acting = (flags & _acting_inputs(network, number).numpy()).any(axis=-1)  # (n, ..., steps)
+        if config.recurrents[number].bidirectional:
+            acting = np.broadcast_to(acting.any(axis=-1, keepdims=True), acting.shape)
+        reached = np.logical_or.accumulate(acting, axis=-1)[..., None]
+        return np.broadcast_to(reached, (*reached.shape[:-1], config.recurrents[number].n_units))
+
+    found: list[bool] = []
+    window = next(number for number, node in enumerate(config.graph) if node.op == "window")
+    for flags in spread(config, window, through):
+        n, last = next(len(each) for each in flags if each is not None), flags[-1]
+        reached = np.zeros((n, len(config.outputs)), dtype=np.bool_) if last is None else last
+        of_outputs = reached if config.output_function == "softmax" else reached[:, output : output + 1]
+        found += [bool(each.any()) for each in of_outputs]
     return found
+
+
+def _acting_inputs(network: GraphNetwork, number: int) -> Tensor:
+    """The inputs of a recurrent part of a graph that act on some of its units, (n_in,)."""
+    part, units = network.config.recurrents[number], torch.ones(network.config.recurrents[number].n_units).bool()
+    return acting_inputs(network.recurrents[number], part, units, network.config.lookback, last=False)  # type: ignore[arg-type]
 
 
 def passing_edges(network: Network, edges: Kept) -> Kept:
@@ -119,17 +171,19 @@ def passing_edges(network: Network, edges: Kept) -> Kept:
 def edges_between(network: Network, edges: Kept, nodes: Kept) -> Kept:
     """The edges whose source and target are both among the nodes."""
     between: Kept = {}
-    for (stage, number), layer in network.layers.items():
-        targets = nodes[stage, number + 1][list(layer.config.node_of_subnode)]  # (n_subnodes,)
-        between[stage, number] = edges[stage, number] & targets[:, None] & nodes[stage, number]
+    for key, layer in network.layers.items():
+        targets = nodes[set_place(key)][list(layer.config.node_of_subnode)]  # (n_subnodes,)
+        between[key] = edges[key] & targets[:, None] & nodes[read_place(network.config, key)]
     return between
 
 
 def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
-    """The nodes that `passing_edges` connect both with a feature and with an output, (n_nodes,) by (stage, layer).
+    """The nodes that `passing_edges` connect both with a feature and with an output, (n_nodes,) by place.
 
     A softmax reads all nodes for each output. A recurrent part counts as connected with everything.
     """
+    if isinstance(network, GraphNetwork):
+        return _connected_in_graph(network, output, edges)
     config = network.config
     forward: Kept = {}
     reached = torch.ones(len(config.features), dtype=torch.bool)
@@ -144,27 +198,66 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
         forward[stage, len(layers)] = reached
     connected: Kept = {}
     onward = (torch.arange(len(config.outputs)) == output) | (config.output_function == "softmax")
-    for stage in reversed(list(network.stages)):
-        leading = leading_nodes(network.stages[stage], stage, edges, onward)
+    for row in reversed(rows_of_layers(config)):
+        stage, leading = row[0][0], leading_nodes(network, row, edges, onward)
         connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
         if stage == "head":
             onward = torch.ones(config.n_steps).bool() if config.mixes_steps else network.acting_steps(leading[0])
     return {key: connected[key] for key in forward}
 
 
-def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor) -> list[Tensor]:
-    """The nodes of each layer of a stage from which `passing_edges` lead to those of its last, bool (n_nodes,)."""
+def _connected_in_graph(network: GraphNetwork, output: int, edges: Kept) -> Kept:
+    config, wiring, forward = network.config, network.config.wiring, Kept()
+    links = {
+        into: {place: torch.from_numpy(np.ascontiguousarray(reads)) for place, reads in read.items()}
+        for into, read in wiring.links.items()
+    }
+    last = ("output", len(config.head))
+
+    def reach(into: LayerKey) -> Tensor:
+        reads = [(by & forward[place]).any(dim=1) for place, by in links[into].items()]
+        return torch.stack(reads).any(dim=0)
+
+    def lead(place: LayerKey) -> Tensor:
+        read = [(links[into][place] & onward[into][:, None]).any(dim=0) for into in onward if place in links[into]]
+        return torch.stack(read).any(dim=0)
+
+    forward["input", 0] = torch.ones(len(config.features), dtype=torch.bool)
+    for _, into, place in leaves_of(config):
+        reached, key = reach(into), ("head", into[1])
+        if into[0] == "steps":
+            forward[place] = reached.any().expand(config.recurrents[into[1]].n_units)
+            continue
+        layer = config.head[into[1]]
+        forward[into] = _through_norm(layer, reached)
+        forward[place] = _any_subnode(layer, (edges[key] & forward[into]).any(dim=1))
+    forward[last] = reach(last)
+    onward = {last: torch.arange(len(config.outputs)) == output}
+    for _, into, place in reversed([*leaves_of(config)]):
+        leading = lead(place)
+        if into[0] == "glue":
+            onward[into] = leading_nodes(network, [("head", into[1])], edges, leading)[0]
+        else:
+            onward[into] = _acting_inputs(network, into[1]) & leading.any()
+        forward[place] = forward[place] & leading
+    forward["input", 0] = lead(("input", 0))
+    return {place: nodes & onward.get(place, nodes) for place, nodes in forward.items()}
+
+
+def leading_nodes(network: Network, row: Sequence[LayerKey], edges: Kept, last: Tensor) -> list[Tensor]:
+    """The nodes of each layer of a row from which `passing_edges` lead to those of its last, bool (n_nodes,)."""
     onward = [last]
-    for number, layer in reversed(list(enumerate(layers))):
-        subnodes = onward[0][list(layer.config.node_of_subnode)]
-        leading = (edges[stage, number] & subnodes[:, None]).any(dim=0)
-        onward.insert(0, _through_norm(layer.config, leading))
+    for key in reversed(row):
+        layer = network.layers[key].config
+        subnodes = onward[0][list(layer.node_of_subnode)]
+        leading = (edges[key] & subnodes[:, None]).any(dim=0)
+        onward.insert(0, _through_norm(layer, leading))
     return onward
 
 
 def _through_norm(layer: LayerConfig, nodes: Tensor) -> Tensor:
-    """Nodes that a layer reads, (n_nodes,); with a layer norm each of them acts through all, so one set sets all."""
-    return nodes.any().expand_as(nodes) if layer.mixes else nodes
+    """Nodes that a layer reads, (..., n_nodes); with a layer norm each of them acts through all, so one sets all."""
+    return nodes.any(dim=-1, keepdim=True).expand_as(nodes) if layer.mixes else nodes
 
 
 def _any_subnode(layer: LayerConfig, subnodes: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from math import tanh
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import UnknownNameError, quote
@@ -22,8 +24,8 @@ from kanmodel.explain import structure
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
 from kanmodel.explain.result import GlobalResult, Pictured, Table
-from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_traces
-from kanmodel.explain.structure import EdgeKey, NodeKind, node_id, subnode_id
+from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_network
+from kanmodel.explain.structure import EdgeKey, NodeKind, node_id, read_place, subnode_id
 from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.text import list_some, with_unit
@@ -31,7 +33,7 @@ from kanmodel.text import list_some, with_unit
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-EdgeKind = Literal["edge", "product", "input", "output"]
+EdgeKind = Literal["edge", "product", "input", "link", "output"]
 OPACITY_BETA = 3.0  # the default `beta` of pykan's `plot`: opacity = tanh(beta * backward score)
 _SCORES = ("backward", "forward_n", "forward_u")
 _COLUMNS = ("source", "target", "contribution", "backward")
@@ -68,13 +70,15 @@ class TopologyEdge:
     Attributes:
         kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node in the same layer; ``input``, from
             a feature to a unit or a cell that the head reads; ``output``, from a node of the last layer to the output,
-            through the output function.
-        stage: front, lstm, gru, cell, head or output.
+            through the output function; ``link``, in a graph from a node to one that the operations between the layers
+            compute of it, or that reads it through a recurrent part.
+        stage: front, lstm, gru, cell, glue, head or output.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
-        contribution: mean |contribution| over the reference windows, the target's unit; for ``edge`` and ``output``.
+        contribution: mean |contribution| over the reference windows, the target's unit; for ``edge``, ``output``, and
+            ``link`` except into a recurrent part or in a graph with more than 256 computed nodes.
         interval: of that mean, 95 %.
-        share: of the feature in the profile of the unit or cell; only for ``input``.
+        share: of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
         scores: backward, forward_n and forward_u, model units; None if not available.
         opacity: tanh(3 * backward score), as pykan draws it; None without scores.
         outside_grid: share of its reference inputs outside the core interval of its grid; None for a basis without one.
@@ -145,7 +149,7 @@ class Topology(GlobalResult, Pictured):
 
     def upstream(self) -> Self:
         """The subgraph upstream of the output, along all edges; features, front nodes, units and cells stay."""
-        before_head = [node.id for node in self.nodes if node.kind not in ("head", "subnode", "output")]
+        before_head = [node.id for node in self.nodes if node.kind not in ("glue", "head", "subnode", "output")]
         found = _reach([f"output:{self.output}", *before_head], ((edge.target, edge.source) for edge in self.edges))
         nodes = tuple(node for node in self.nodes if node.id in found)
         return replace(self, nodes=nodes, edges=tuple(edge for edge in self.edges if edge.target in found))
@@ -233,15 +237,19 @@ def make_graph(model: LoadedModel, importance: Importance, pruning: Pruning) -> 
     """The nodes and edges of the graph of a model, for the output of `importance` and a pruning."""
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows)
-    stages = model.network.stages if len(model.reference.windows) >= MIN_INPUTS else {}
-    scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
-    nodes = tuple(_nodes(model, importance, pruning, scores))
-    edges = _kan_edges(model, importance, pruning, trace, scores)
-    return nodes, (*edges, *_other_edges(nodes, model.config, pruning, importance.output_index))
+    scores, of_nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
+    if len(model.reference.windows) >= MIN_INPUTS:
+        scores, of_nodes = score_network(model.network, trace)
+    edges, output = _kan_edges(model, importance, pruning, trace, scores), importance.output_index
+    if model.config.graph:
+        nodes = tuple(_graph_nodes(model, importance, pruning, of_nodes))
+        return nodes, (*edges, *_factor_edges(model.config, pruning), *_links(nodes, model.config, importance))
+    nodes = tuple(_nodes(model, importance, pruning, of_nodes))
+    return nodes, (*edges, *_factor_edges(model.config, pruning), *_other_edges(nodes, model.config, output))
 
 
 def _nodes(
-    model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[LayerKey, Tensor]
 ) -> Iterator[TopologyNode]:
     config, output = model.config, importance.output_index
     if config.readout_stage is not None and not config.front:  # features are not the first nodes of a stage
@@ -253,14 +261,43 @@ def _nodes(
             key, kept = structure.ledger_key(config, stage, number), pruning.nodes[stage, number].tolist()
             if number or key[0] != "front":  # with a front, the head's input nodes may be the front's outputs
                 by_id = {node_id(config, stage, number, index): keep for index, keep in enumerate(kept)}
-                of_nodes = scores[stage].nodes[number].tolist() if stage in scores else ()
+                of_nodes = scores[stage, number].tolist() if (stage, number) in scores else ()
                 yield from _nodes_of_layer(config, importance, key, by_id, of_nodes)
-            for subnode, node in _factors(layers[number - 1]) if number else ():
-                identity = subnode_id(config, stage, number, subnode)
-                yield TopologyNode(identity, "subnode", number, subnode, structure.label_of(identity), kept[node])
+            yield from _factor_nodes(config, stage, number, kept) if number else ()
     if config.output_function is not None:
         outputs = {f"output:{name}": number == output for number, name in enumerate(config.outputs)}
         yield from _nodes_of_layer(config, importance, ("output", len(config.head)), outputs)
+
+
+def _factor_nodes(config: ModelConfig, stage: str, layer: int, kept: Sequence[bool]) -> Iterator[TopologyNode]:
+    for subnode, node in _factors(config.stages[stage][layer - 1]):
+        identity = subnode_id(config, stage, layer, subnode)
+        yield TopologyNode(identity, "subnode", layer, subnode, structure.label_of(identity), kept[node])
+
+
+def _graph_nodes(
+    model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[LayerKey, Tensor]
+) -> Iterator[TopologyNode]:
+    """Yields the nodes of a graph, each once: features, what the parts read and set in their order, outputs."""
+    config, output, listed = model.config, importance.output_index, set[str]()
+    edges = structure.passing_edges(model.network, pruning.edges)
+    connected = structure.connected_nodes(model.network, output, edges)
+    connected["input", 0] = torch.tensor(structure.connected_features(model.network, output))
+    connected["output", len(config.head)] = torch.arange(len(config.outputs)) == output
+    outputs, places = config.wiring.ids["output", len(config.head)], config.wiring.ids.items()
+    of_nodes: dict[str, float] = {}  # scores, of a node that several layers read the largest
+    for place, ids in (each for each in places if each[0] in scores):
+        for identity, score in zip(ids, scores[place].tolist(), strict=True):
+            is_set = place[0] == "head"
+            of_nodes[identity] = score if is_set else max(score, of_nodes.get(identity, 0.0))
+    for place, ids in places:
+        kept = pruning.nodes.get(place, connected[place])
+        for node in _nodes_of_layer(config, importance, place, dict(zip(ids, kept.tolist(), strict=True))):
+            if node.id not in listed and (place[0] == "output" or node.id not in outputs):
+                listed.add(node.id)
+                score = {"backward": of_nodes[node.id]} if node.id in of_nodes else None
+                yield replace(node, scores=score, layer=0 if node.kind == "cell" else node.layer)
+        yield from _factor_nodes(config, *place, kept.tolist()) if place[0] == "head" else ()
 
 
 def _nodes_of_layer(
@@ -284,14 +321,14 @@ def network_edges(network: Network) -> Iterator[TopologyEdge]:
     config = network.config
     for (stage, number), layer in network.layers.items():
         live = layer.live.tolist()
-        sources = [node_id(config, stage, number, i) for i in range(layer.config.n_in)]
+        sources = [node_id(config, *read_place(config, (stage, number)), i) for i in range(layer.config.n_in)]
         targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
         for (i, source), (j, target) in product(enumerate(sources), enumerate(targets)):
             yield TopologyEdge(source, target, "edge", stage, number, i, j, kept=live[j][i], masked=not live[j][i])
 
 
 def _kan_edges(
-    model: LoadedModel, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[LayerKey, KANScores]
 ) -> Iterator[TopologyEdge]:
     outside: dict[LayerKey, list[float]] = {}  # share of the values of each input beyond the core interval of its grid
     for (stage, number), layer in model.network.layers.items():
@@ -301,8 +338,8 @@ def _kan_edges(
     for edge in network_edges(model.network):
         key, i, j = (edge.stage, edge.layer), edge.i, edge.j
         score, opacity = None, None
-        if (of_stage := scores.get(edge.stage)) is not None:
-            score = {name: float(getattr(of_stage, name)[edge.layer][j, i]) for name in _SCORES}
+        if (of_layer := scores.get(key)) is not None:
+            score = {name: float(getattr(of_layer, name)[0][j, i]) for name in _SCORES}
             opacity = tanh(OPACITY_BETA * score["backward"])
         kept, beyond = bool(pruning.edges[key][j, i]), outside[key][i] if key in outside else None
         value, interval = float(importance.edges[key].value[j, i]), importance.edges[key].bounds(j, i)
@@ -311,14 +348,44 @@ def _kan_edges(
         )
 
 
-def _other_edges(
-    nodes: Sequence[TopologyNode], config: ModelConfig, pruning: Pruning, output: int
-) -> Iterator[TopologyEdge]:
-    """Yields the edges into product nodes, into units or cells, and into the output from nodes that it is made of."""
+def _factor_edges(config: ModelConfig, pruning: Pruning) -> Iterator[TopologyEdge]:
+    """Yields the edges into product nodes."""
     for (stage, layer), kept in pruning.nodes.items():
-        for subnode, number in _factors(config.stages[stage][layer - 1]) if layer else ():
+        for subnode, number in _factors(config.stages[stage][layer - 1]) if layer and stage in config.stages else ():
             source, target = subnode_id(config, stage, layer, subnode), node_id(config, stage, layer, number)
             yield TopologyEdge(source, target, "product", stage, layer, subnode, number, bool(kept[number]))
+
+
+def _links(nodes: Sequence[TopologyNode], config: ModelConfig, importance: Importance) -> Iterator[TopologyEdge]:
+    """Yields what joins the nodes of a graph besides edges, once for each two nodes."""
+    output = importance.output_index
+    by_id, wiring, listed = {node.id: node for node in nodes}, config.wiring, set[tuple[str, str]]()
+    for into, read in wiring.links.items():
+        if into[0] == "steps":  # each unit reads all
+            targets = wiring.ids[config.recurrents[into[1]].cell, into[1]]
+            read = {place: np.tile(reads.any(axis=0), (len(targets), 1)) for place, reads in read.items()}
+        else:
+            targets = wiring.ids[into]
+        for place, reads in read.items():
+            for j, i in np.argwhere(reads).tolist():
+                source, target = by_id[wiring.ids[place][i]], by_id[targets[j]]
+                is_copied = into[0] == "glue" and target.kind not in ("glue", "cell")
+                is_other = source.id == target.id or (into[0] == "output" and j != output)
+                if is_copied or is_other or (source.id, target.id) in listed:
+                    continue
+                listed.add((source.id, target.id))
+                into_unit = source.kind == "feature" and target.kind in structure.READOUT_KINDS
+                kind: EdgeKind = "input" if into_unit else "link"
+                share = target.profile.get(source.label, 0.0) if source.kind == "feature" else None
+                place_of = (target.kind, source.layer, i, j)
+                edge = TopologyEdge(source.id, target.id, kind, *place_of, source.kept and target.kept, share=share)
+                if (estimate := importance.links.get((into, j, place))) is not None:
+                    edge = replace(edge, contribution=float(estimate.value[i]), interval=estimate.bounds(i))
+                yield edge
+
+
+def _other_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int) -> Iterator[TopologyEdge]:
+    """Yields the edges into units or cells, and into the output from nodes that it is made of."""
     features = [node for node in nodes if node.kind == "feature"]
     for unit, feature in product((node for node in nodes if node.kind in structure.READOUT_KINDS), features):
         share, i, j = unit.profile.get(feature.label, 0.0), feature.index, unit.index

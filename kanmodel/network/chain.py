@@ -117,6 +117,11 @@ class Network(nn.Module):
         stages = self.stages
         return trace_chain(self.config, window, lambda stage, number, x: stages[stage][number].trace(x), self.read_out)
 
+    def retrace(self, trace: Trace, window: Tensor, through: PassLayer) -> Trace:
+        """The layers and outputs with other functions of the layers; what comes before them is taken from a trace."""
+        read_out = self.read_out if self.front else lambda _: trace.readout
+        return trace_chain(self.config, window, through, read_out)
+
     def read_out(self, steps: Tensor) -> Tensor:
         """Recurrent part and readout of steps after the front, (batch, lookback, n) -> (batch, n_readout)."""
         if self.recurrent is not None:

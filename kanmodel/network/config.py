@@ -24,6 +24,7 @@ from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_c
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
+from kanmodel.network.wiring import Wiring
 
 T = TypeVar("T")
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
@@ -318,6 +319,11 @@ class ModelConfig:
         edges = sum(n * of.n_in * of.n_subnodes for n, of in zip(rows["layer"], self.head, strict=True))
         gates = sum(n * 5 * of.n_units for n, of in zip(rows["recurrent"], self.recurrents, strict=True))
         return sum(sizes) + crossing + edges + gates
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """How the parts of a graph are joined."""
+        return Wiring.of(self)
 
     @cached_property
     def recurrent_widths(self) -> tuple[int, ...]:

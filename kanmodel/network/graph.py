@@ -8,14 +8,14 @@ outputs of a recurrent one). What flows around the leaf there, such as a skip, i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Network, apply_output_function
+from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Network, PassLayer, apply_output_function
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.layer import Edges, KANLayer, LayerTrace
 from kanmodel.network.operations import OPERATIONS, Arrangement, last_uses
@@ -36,6 +36,7 @@ class GraphTrace:
         steps: inputs and states of each recurrent layer, (batch, rows, steps, n).
         logits: the last node, (batch, n_outputs), before the output function.
         outputs: the forecasts.
+        before: values of the nodes before the first KAN layer.
     """
 
     layers: tuple[LayerTrace, ...]
@@ -45,6 +46,7 @@ class GraphTrace:
     steps: tuple[tuple[Tensor, Tensor], ...]
     logits: Tensor
     outputs: Tensor
+    before: tuple[Tensor, ...] = ()
 
     @property
     def stages(self) -> dict[str, tuple[LayerTrace, ...]]:
@@ -104,14 +106,37 @@ class GraphNetwork(Network):
         """As of a chain."""
         return FrozenGraph(self)
 
-    def run(self, window: Tensor, layers: Leaves, recurrents: Leaves, record: _Record | None = None) -> Tensor:
+    def retrace(self, trace: GraphTrace, window: Tensor, through: PassLayer) -> GraphTrace:  # type: ignore[override]
+        """As of a chain."""
+        traces = list[LayerTrace]()
+
+        def leaf(number: int, x: Tensor) -> Tensor:
+            traces.append(through("head", number, x))
+            return traces[-1].nodes
+
+        layers = [partial(leaf, number) for number in range(len(self.head))]
+        logits = self.run(window, layers, self._recurrent_leaves(), known=trace.before)
+        return replace(trace, layers=tuple(traces), logits=logits, outputs=apply_output_function(self.config, logits))
+
+    def run(
+        self,
+        window: Tensor,
+        layers: Leaves,
+        recurrents: Leaves,
+        record: _Record | None = None,
+        known: Sequence[Tensor] = (),
+    ) -> Tensor:
         """The last node's values, from the functions of the leaves, of (rows, n_in) and of (rows, steps, n_in).
 
-        All it does with values is in operations that ONNX export traces; their shapes are those of the config.
+        The values of the first nodes may be `known`. All it does with values is in operations that ONNX export traces;
+        their shapes are those of the config.
         """
-        values, shapes = list[Tensor](), self.config.graph_shapes
+        values, shapes = list(known), self.config.graph_shapes
         left = {"layer": iter(layers), "recurrent": iter(recurrents)}
         for number, node in enumerate(self.config.graph):
+            if number < len(known):
+                next(left.get(node.op, iter(())), None)
+                continue
             read, operation = [values[source] for source in node.inputs], OPERATIONS[node.op]
             if operation.function is not None:
                 of = [shapes[source] for source in node.inputs]
@@ -129,6 +154,8 @@ class GraphNetwork(Network):
             elif node.op == "window":
                 value = window
             elif node.op == "layer":
+                if record is not None and not record.before:
+                    record.before.extend(values)
                 x = read[0] if record is None else record.cut(number, read[0], values)
                 rows = next(left[node.op])(x.reshape(-1, shapes[node.inputs[0]][-1]))
                 value = rows.reshape(-1, *shapes[number])
@@ -170,6 +197,7 @@ class GraphNetwork(Network):
             tuple(record.steps),
             logits,
             outputs,
+            tuple(record.before),
         )
 
     @cached_property
@@ -212,6 +240,7 @@ class _Record:
     watched: list[Tensor] = field(default_factory=list)
     kinks: list[Tensor] = field(default_factory=list)
     steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)
 
     def cut(self, number: int, leaf: Tensor, values: list[Tensor]) -> Tensor:
         """Copies the values of a cut, those around the leaf in their place, and returns the leaf's."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import ceil
 from operator import sub
+from typing import Any
 
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.svg import MARGIN
 
 HEADER, FOOTER = 98.0, 68.0
+LINE = 16.0  # height of a line of text
 CAPTIONS, FOLDED = 112.0, 128.0  # widths of the columns beside the layers: captions, and counts of folded nodes
 MIN_WIDTH, MAX_WIDTH = 560.0, 1480.0  # width between the two
 FEATURE_PITCH, NODE_PITCH, PRUNED_PITCH, MAX_PITCH = 38.0, 78.0, 13.0, 180.0
@@ -24,6 +26,7 @@ BOX_GAP, MAX_GAP = 10.0, 28.0  # from a box to the next
 MIN_LEAD, LEAD_SHARE = 34.0, 22.0  # distance between nodes and boxes: the least, and the width of a fan per pixel of it
 INPUT_GAP, STEP_GAP = 130.0, 72.0  # below units or cells: from features, from a front
 BUNDLE_GAP = 260.0  # between layers joined by links without curves
+LANES = 56.0  # width of the column beside the layers for what passes some of them
 FACTORS, FACTOR_PITCH = 28.0, 18.0  # from a product node to its factors, and from one to the next
 
 Point = tuple[float, float]
@@ -31,17 +34,21 @@ Point = tuple[float, float]
 
 @dataclass
 class Row:
-    """A layer of nodes of one kind; `layer` is its index within its stage."""
+    """A layer of nodes of one kind; of a graph the nodes that are equally far from the features."""
 
-    kind: str
-    layer: int
+    parts: Sequence[tuple[str, int]]  # kind and layer of its nodes, one except in a graph
     kept: Sequence[TopologyNode]  # in the order of the data
     pruned: Sequence[TopologyNode]
-    edges: Sequence[TopologyEdge]  # that leave its nodes and have a box
+    edges: Sequence[TopologyEdge]  # that enter the nodes of the next row and have a box
     has_factors: bool  # whether some of its nodes are products, with their factors below them
     pruned_width: float  # that the pruned nodes take; 0 if they are folded
     y: float = 0.0  # of its nodes' centres, set by `lay_out`
     pitch: float = 0.0  # from one kept node to the next, likewise
+
+    @property
+    def kind(self) -> str:
+        """The kind of its nodes, of several the first."""
+        return self.parts[0][0]
 
     @property
     def side(self) -> float:
@@ -86,6 +93,7 @@ class Layout:
     rows: Sequence[Row]  # from bottom to top
     places: Mapping[str, Point]  # centre of each drawn node and sub-node, by id
     boxes: Mapping[EdgeKey, Box]  # of the kept edges' curves
+    lanes: Mapping[tuple[str, str], float]  # x coordinates beside the layers of the edges that pass some, by their ends
     tilted: bool  # whether names of features are tilted, because they are too many or too long
     name_length: int  # most characters of the name of a feature
 
@@ -110,45 +118,65 @@ def lay_out(topology: Topology, fold: bool, with_curves: bool = True) -> Layout:
     room = left + (width - first.pruned_width - first.pitch * (len(first.kept) - 1)) / 2 - CHIP
     name_length = int(room / (CHARACTER * SLOPE)) if tilted else longest
     labels = CHIP + (min(longest, name_length) * CHARACTER * TILT if tilted else 0.0)
-    gaps = [_gap(below, above, width, with_curves) for below, above in pairwise(rows)]
-    height = HEADER + sum(gaps) + labels + FOOTER
-    for row, y in zip(rows, accumulate(gaps, sub, initial=height - FOOTER - labels), strict=True):
+    links = any(edge.kind == "link" for edge in topology.edges)
+    gaps = [_gap(below, above, width, with_curves, links) for below, above in pairwise(rows)]
+    footer = FOOTER + (LINE if links else 0.0)
+    height = HEADER + sum(gaps) + labels + footer
+    for row, y in zip(rows, accumulate(gaps, sub, initial=height - footer - labels), strict=True):
         row.y = y
     places: dict[str, Point] = {}
     for row in rows:
         places |= _place_row(row, left, right, fold)
     places |= _place_factors(topology, places)
     boxes = {key: box for row in rows for key, box in _place_boxes(row, places, width, left, right)}
+    level = {node.id: number for number, row in enumerate(rows) for node in (*row.kept, *row.pruned)}
+    level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}
+    passing = [
+        edge for edge in topology.edges if (edge.kept or not fold) and level[edge.target] > level[edge.source] + 1
+    ]
+    sources = list(dict.fromkeys(edge.source for edge in passing))
+    beside_of = {node: right + LANES * (number + 1) / (len(sources) + 1) for number, node in enumerate(sources)}
+    lanes = {(edge.source, edge.target): beside_of[edge.source] for edge in passing}
+    right += LANES if lanes else 0.0
     beside = FOLDED if fold and any(row.pruned for row in rows) else 0.0
-    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, tilted, name_length)
+    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, lanes, tilted, name_length)
 
 
 def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> list[Row]:
     """Layers from the features to the output; sub-nodes belong to the layer of their node."""
-    nodes: dict[tuple[str, int], list[TopologyNode]] = {}
-    for node in topology.nodes:
-        if node.kind != "subnode":
-            nodes.setdefault((node.kind, node.layer), []).append(node)
-    leaving: dict[str, list[TopologyEdge]] = {}
+    nodes = [node for node in topology.nodes if node.kind != "subnode"]
+    levels = topology.loaded.config.wiring.levels if topology.loaded.config.graph else None
+    by_level: dict[Any, list[TopologyNode]] = {}
+    for node in nodes:
+        place = ("input" if node.kind == "feature" else node.kind, node.layer)
+        by_level.setdefault(place if levels is None else levels[place], []).append(node)
+    if levels is not None:
+        by_level = dict(sorted(by_level.items()))
+    level = {node.id: number for number, members in enumerate(by_level.values()) for node in members}
+    level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}
+    entering: dict[str, dict[int, list[TopologyEdge]]] = {}  # by source and row below the target
     for edge in topology.kan_edges:
         if edge.kept and with_curves:
-            leaving.setdefault(edge.source, []).append(edge)
+            entering.setdefault(edge.source, {}).setdefault(level[edge.target] - 1, []).append(edge)
     products = {edge.target for edge in topology.edges if edge.kind == "product"}
     rows = []
-    for (kind, layer), members in nodes.items():
+    for number, members in enumerate(by_level.values()):
         kept, pruned = ([node for node in members if node.kept == is_kept] for is_kept in (True, False))
-        edges = [edge for node in members for edge in leaving.get(node.id, ())]
+        edges = [edge for node in nodes for edge in entering.get(node.id, {}).get(number, ())]
         has_factors = any(node.id in products for node in members)
-        rows.append(Row(kind, layer, kept, pruned, edges, has_factors, 0.0 if fold else len(pruned) * PRUNED_PITCH))
+        parts = list(dict.fromkeys((node.kind, node.layer) for node in members))
+        rows.append(Row(parts, kept, pruned, edges, has_factors, 0.0 if fold else len(pruned) * PRUNED_PITCH))
     return rows
 
 
-def _gap(below: Row, above: Row, width: float, with_curves: bool) -> float:
+def _gap(below: Row, above: Row, width: float, with_curves: bool, links: bool) -> float:
     """Distance from the centre of one layer to that of the next."""
-    if above.kind in READOUT_KINDS:
-        return INPUT_GAP if below.kind == "feature" else STEP_GAP
+    if above.kind in READOUT_KINDS and not below.edges:
+        return STEP_GAP if below.kind == "front" else INPUT_GAP
     if not with_curves:
         return BUNDLE_GAP
+    if not below.edges and links:
+        return INPUT_GAP
     boxes = below.lines(width) * (below.side + BOX_GAP)
     return CHIP + 2 * below.lead(width) + boxes + (FACTORS if above.has_factors else 0.0)
 

@@ -16,7 +16,7 @@ from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
-from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, FOLDED, STEP_GAP, Box, Layout, Point, lay_out
+from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, shorten, write_amount, write_points
 
@@ -26,8 +26,10 @@ N_POINTS = 25  # points of a curve, enough for its box
 N_CURVES = 300  # most curves of a picture
 N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
-LINE = 16.0  # height of a line of text
 HEADING = 8.6  # width of a character of the heading
+UNITS, SHORT = ("lstm", "gru"), {"cell": "steps", "glue": "computed", "output": "output"}  # in a row of several kinds
+N_CAPTION = 16  # characters of a caption
+BEND = 46.0  # height of the curve to a lane
 BAND = 8.0  # margin of the background of units
 PADDING = 4.0  # between a curve and its box
 LINK = 1.4  # width, if opacity shows the score
@@ -49,6 +51,7 @@ CAPTIONS = {  # of a layer, and what its nodes are called
     "lstm": ("LSTM units", "unit"),
     "gru": ("GRU units", "unit"),
     "cell": ("all steps", "cell"),
+    "glue": ("computed inputs", "input"),
     "head": ("hidden layer {}", "node"),
     "output": ("output", "output"),
 }
@@ -181,7 +184,11 @@ def _add_captions(root: Part, scene: _Scene, of_all: bool) -> None:
         if row.kind in READOUT_KINDS:
             top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
             root.add("rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
-        root.add("text", CAPTIONS[row.kind][0].format(row.layer), x=MARGIN + 8, y=row.y - 2)
+        caption = CAPTIONS[row.kind][0].format(row.parts[0][1])
+        if len(row.parts) > 1:
+            names = [kind.upper() if kind in UNITS else SHORT.get(kind, f"layer {layer}") for kind, layer in row.parts]
+            caption = shorten(", ".join(dict.fromkeys(names)), N_CAPTION)
+        root.add("text", caption, x=MARGIN + 8, y=row.y - 2)
         kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
         root.add("text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
     fronts = [row for row in layout.rows if row.kind == "front"]
@@ -201,7 +208,8 @@ def _add_links(root: Part, scene: _Scene) -> None:
 
     kept, unit = [edge for edge in scene.topology.kan_edges if edge.kept], scene.topology.unit
     has_front = any(row.kind == "front" for row in scene.layout.rows)
-    largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
+    weighed = [*kept, *(edge for edge in scene.topology.edges if edge.kind == "link")]
+    largest = max((edge.contribution or 0.0 for edge in weighed), default=0.0)
     strongest = max((scene.worth(edge) for edge in kept), default=0.0)
     for edge in sorted(scene.topology.edges, key=depth):
         if scene.fold and not edge.kept:
@@ -212,6 +220,11 @@ def _add_links(root: Part, scene: _Scene) -> None:
         if not edge.kept:
             width, class_ = FAINT, "link pale-link"
             opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
+        elif edge.kind == "link":
+            width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
+            class_ = (
+                f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}" if edge.share is not None else class_
+            )
         elif edge.kind == "input":
             width, opacity = INPUT_THICK * (edge.share or 0.0), BEHIND_OPACITY if has_front else INPUT_OPACITY
             class_ = f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}"
@@ -222,7 +235,7 @@ def _add_links(root: Part, scene: _Scene) -> None:
             opacity = 1.0 if edge.opacity is None else edge.opacity
         elif box is not None:
             width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
-        share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
+        share = "" if edge.share is None else f"{edge.share:.1%} of the target's profile"
         lines = (name_edge(edge), share, *list_worth(edge, unit), describe_shape(curve) if curve else "")
         group = root.add_group(
             "\n".join(filter(None, lines)),
@@ -230,27 +243,33 @@ def _add_links(root: Part, scene: _Scene) -> None:
             **{f"data_{name}": getattr(edge, name) for name in EDGE_DATA},
             tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
         )
-        path = _join(*scene.ends(edge)) if box is None else _join_through(*scene.ends(edge), box)
-        group.add("path", class_=class_, d=path, stroke_width=width, opacity=opacity)
+        lane = scene.layout.lanes.get((edge.source, edge.target))
+        path = _join(*scene.ends(edge), lane) if box is None else _join_through(*scene.ends(edge), box, lane)
+        dashes = {"stroke_dasharray": "5 4"} if edge.kind == "link" else {}
+        group.add("path", class_=class_, d=path, stroke_width=width, opacity=opacity, **dashes)
         if box is not None and curve is not None:
             _add_curve(group, box, curve, opacity)
 
 
-def _join(source: Point, target: Point) -> str:
-    """A path with vertical ends from one place to the other."""
+def _join(source: Point, target: Point, lane: float | None = None) -> str:
+    """A path with vertical ends from one place to the other, along a lane beside the layers that it passes."""
     (x, y), (x_target, y_target) = source, target
+    if lane is not None:
+        up, down = y - BEND, y_target + BEND
+        begin, end = f"C{x:.1f} {up:.1f} {lane:.1f} {y:.1f} {lane:.1f} {up:.1f}", f"{x_target:.1f} {y_target:.1f}"
+        return f"M{x:.1f} {y:.1f}{begin}V{down:.1f}C{lane:.1f} {y_target:.1f} {x_target:.1f} {down:.1f} {end}"
     middle = (y + y_target) / 2
     return f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {x_target:.1f} {middle:.1f} {x_target:.1f} {y_target:.1f}"
 
 
-def _join_through(source: Point, target: Point, box: Box) -> str:
+def _join_through(source: Point, target: Point, box: Box, lane: float | None = None) -> str:
     """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
     if box.lines == 1:
-        return _join(source, (box.x, box.low)) + _join((box.x, box.high), target)
-    lane, start, end = BOX_GAP / 2 / (box.lines + 1), box.x - box.side / 2, box.x + box.side / 2
-    left, right = start - lane * (box.line + 1), end + lane * (box.lines - box.line)
+        return _join(source, (box.x, box.low), lane) + _join((box.x, box.high), target)
+    gap, start, end = BOX_GAP / 2 / (box.lines + 1), box.x - box.side / 2, box.x + box.side / 2
+    left, right = start - gap * (box.line + 1), end + gap * (box.lines - box.line)
     through = f"V{box.y:.1f}H{start:.1f}M{end:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
-    return _join(source, (left, box.low)) + through + _join((right, box.high), target)
+    return _join(source, (left, box.low), lane) + through + _join((right, box.high), target)
 
 
 def _add_curve(group: Part, box: Box, curve: Edge, opacity: float) -> None:
@@ -344,6 +363,8 @@ def _add_legend(root: Part, scene: _Scene, n_links: int | None) -> None:
         value = "pykan's score" if scene.by_score else "the mean |contribution|"
         text = f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."
     lines = [text + (f" Of more than {n_links} links only the strongest are drawn." if n_links is not None else "")]
+    if any(edge.kind == "link" for edge in scene.topology.edges):
+        lines.append("A dashed line is what operations between layers lead on; its width is its mean |contribution|.")
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)

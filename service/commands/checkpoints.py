@@ -38,18 +38,16 @@ def inspect(
         if report:
             document: Mapping[str, Any] = reports.describe_report(served, model.report(output_name))
         else:
-            document = dict(models.describe_model(served, []))
-            if not model.config.graph:
-                found = model.topology(output_name)
-                document["topology"] = topologies.describe_topology(served, found, found.upstream(), pruned=False)
+            found, document = model.topology(output_name), dict(models.describe_model(served, []))
+            document["topology"] = topologies.describe_topology(served, found, found.upstream(), pruned=False)
         options.print_json({"file": str(file), **document})
     elif report:
         echo(model.report(output_name).markdown(), nl=False)
     else:
-        _print_model(file, model, None if model.config.graph else model.topology(output_name), edges)
+        _print_model(file, model, model.topology(output_name), edges)
 
 
-def _print_model(file: Path, model: Model, topology: Topology | None, n_edges: int) -> None:
+def _print_model(file: Path, model: Model, topology: Topology, n_edges: int) -> None:
     title = f"{file.name}  {(model.checkpoint or '')[:19]}…"
     options.print_table(title, ["", "architecture"], _describe(model), n_left=2)
     features = ((f.name, f.unit, f.mean, f.std, f.min, f.max) for f in model.features)
@@ -57,8 +55,6 @@ def _print_model(file: Path, model: Model, topology: Topology | None, n_edges: i
     of_features = ["feature", "unit", "mean", "std", "min", "max"]
     options.print_table("features and targets", of_features, features, targets, n_left=2)
     options.print_table("metrics", ["metric", "value"], model.metrics.items())
-    if topology is None:
-        return
     columns, found = ("i", "j", "contribution", "backward", "forward_n", "forward_u"), topology.table()
     rows = [(f"{e['stage']} {e['layer']}", *(e[c] for c in columns), "yes" if e["kept"] else "") for e in found]
     title = f"{min(n_edges, len(found))} of {len(found)} edges by contribution to {topology.output}"

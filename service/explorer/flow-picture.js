@@ -71,12 +71,14 @@ export function tellCarried(root, flow, topology, unit) {
   const drawn = [...edgesOf(root)]
     .filter(({ dataset }) => dataset.target === into)
     .reduce((sum, { dataset }) => sum + (flow.edges.get(edgeKey(/** @type {any} */ (dataset))) ?? 0), 0);
-  const total = flow.nodes.find(({ id }) => id === into)?.outgoing ?? 0;
+  const total = flow.nodes.find(({ id }) => id === into)?.outgoing;
   const apart = Math.max(0, ...flow.nodes.map(({ incoming, outgoing }) => Math.abs(incoming - outgoing)));
   return (
-    `Colour and width show an edge's contribution to this forecast. At every node, incoming and outgoing ` +
-    `contributions are equal within ${amount(apart, unit)}. The edges drawn carry ${signed(drawn, unit)} of ` +
-    `${signed(total, unit)} into the output.`
+    `Colour and width show an edge's contribution to this forecast. At every node listed, incoming and outgoing ` +
+    `contributions are equal within ${amount(apart, unit)}. ` +
+    (total === undefined
+      ? "Operations between the layers (dashed) lead into the output."
+      : `The edges drawn carry ${signed(drawn, unit)} of ${signed(total, unit)} into the output.`)
   );
 }
 

@@ -17,7 +17,8 @@ import { edgeKey } from "./graph.js";
 /**
  * @typedef {object} Flow
  * @property {Map<string, number>} edges contribution of each edge, by `stage/layer/i/j`
- * @property {FlowNode[]} nodes those of the KANs, and the units and features before them, in the order of the data
+ * @property {FlowNode[]} nodes those of the KANs, and the units and features before them, in the order of the data; in
+ *   a graph those that only layers read
  */
 
 /**
@@ -55,8 +56,9 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
   const output = topology.nodes.find(({ id }) => id === `output:${topology.graph.output}`);
   if (output) outgoing.set(output.id, prediction - baseline_prediction);
   for (const { id, value } of entries(layers, topology)) if (!incoming.has(id)) incoming.set(id, value);
+  const linked = new Set(topology.edges.filter(({ kind }) => kind === "link").map(({ source }) => source)); // of a graph
   const nodes = topology.nodes
-    .filter(({ id }) => incoming.has(id) && outgoing.has(id))
+    .filter(({ id }) => incoming.has(id) && outgoing.has(id) && !linked.has(id))
     .map(({ id, label }) => ({ id, label, incoming: incoming.get(id) ?? 0, outgoing: outgoing.get(id) ?? 0 }));
   return { edges, nodes };
 }
@@ -69,7 +71,9 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
  */
 function entries(layers, topology) {
   const kinds = /** @type {Record<string, string>} */ ({ input: "feature", lstm: "lstm", gru: "gru", cell: "cell" });
-  return layers.flatMap(({ stage, nodes = [] }) =>
-    topology.nodes.filter(({ kind }) => kind === kinds[stage]).map(({ id, index }) => ({ id, value: nodes[index] })),
+  return layers.flatMap(({ stage, layer, nodes = [] }) =>
+    topology.nodes
+      .filter((node) => node.kind === kinds[stage] && node.layer === layer)
+      .map(({ id, index }) => ({ id, value: nodes[index] })),
   );
 }

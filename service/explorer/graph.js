@@ -37,7 +37,7 @@ export function labelsOf({ nodes }) {
  * @param {string} id
  */
 export function nameNode(id) {
-  return id.replace(/^(feature|output):/, "").replace(/^(lstm|gru|head|front|cell):/, "$1 ");
+  return id.replace(/^(feature|output):/, "").replace(/^(lstm|gru|head|front|cell|glue):/, "$1 ");
 }
 
 /**

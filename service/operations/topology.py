@@ -173,11 +173,13 @@ class Scores(TypedDict):
 
 
 class GraphNode(TypedDict):
-    """A node: a feature, a unit of an LSTM or GRU, a cell of the window, a node or sub-node, or an output."""
+    """A node: a feature, a unit of an LSTM or GRU, a cell of the window, an input or node of a layer, or an output."""
 
     id: str
     """`feature:{name}`, `front:{l}:{j}`, `lstm:{u}` or `gru:{u}`, `cell:{step}:{name}` where the head reads all steps,
-    step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor `head:{l}:{j}.{m}`."""
+    step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor `head:{l}:{j}.{m}`. In a graph
+    `lstm:{r}:{u}` or `gru:{r}:{u}`, unit u of recurrent part r; `head:{l}:{j}`, output j of layer l - 1; and
+    `glue:{l}:{i}`, input i of layer l, where operations between the layers compute it."""
     kind: Annotated[NodeKind, about("What it is.")]
     layer: Annotated[int, about("Its layer within its stage.")]
     index: Annotated[int, about("Its number within its layer.")]
@@ -198,17 +200,19 @@ class GraphEdge(TypedDict):
     target: Annotated[str, about("Id of the node or sub-node it enters.")]
     kind: EdgeKind
     """`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to a unit or a cell;
-    `output` joins a node of the last layer to the output, where an output function stands between them."""
-    stage: Literal["front", "lstm", "gru", "cell", "head", "output"]
+    `output` joins a node of the last layer to the output, where an output function stands between them; `link` joins
+    two nodes of a graph of which one is computed from the other by operations between the layers, such as a skip."""
+    stage: Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
     """Which part of the network it is of."""
     layer: Annotated[int, about("Layer of the node it leaves.")]
     i: Annotated[int, about("Number of the node it leaves.")]
     j: Annotated[int, about("Number of the sub-node it enters.")]
     space: Annotated[Literal["model"], about("Scores and opacity are in model units.")]
     contribution: float | None
-    """Mean |contribution| over the reference windows, target's unit; null but for kinds `edge` and `output`."""
-    interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; only for kinds `edge` and `output`.")]]
-    share: NotRequired[Annotated[float, about("Share of the feature in the unit's profile; only for kind `input`.")]]
+    """Mean |contribution| over the reference windows, target's unit; null for kinds `product` and `input`, and for a
+    `link` into a recurrent part or of a graph with more than 256 computed nodes."""
+    interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; absent without a contribution.")]]
+    share: NotRequired[Annotated[float, about("Share of the feature in the target's profile; only from a feature.")]]
     scores: NotRequired[Scores]
     opacity: NotRequired[Annotated[float, about("tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
     outside_grid: NotRequired[float]

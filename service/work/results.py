@@ -62,8 +62,7 @@ class GlobalResults:
                 if served is None:
                     self._prepared.discard((checkpoint, output))
                 else:
-                    usual = Model.importance if served.model.config.graph else Model.report
-                    await self._find("background", served, output, usual, {})
+                    await self._find("background", served, output, Model.report, {})
             except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
                 return

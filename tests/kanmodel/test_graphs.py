@@ -128,23 +128,10 @@ def test_a_feature_without_a_way_to_the_output_is_disconnected():
     assert verdicts["b"] == "disconnected" and "disconnected" not in (verdicts["a"], verdicts["c"])
 
 
-QUESTIONS = {
-    "topology": lambda model: model.topology(),
-    "formula": lambda model: model.formula(),
-    "report": lambda model: model.report(),
-    "prune": lambda model: model.prune(),
-    "edge": lambda model: model.edge("head:0:0:0"),
-    "ablate": lambda model: model.ablate(random_walks(1)),
-    "fidelity curve": lambda model: model.fidelity_curve(),
-    "refine grid": lambda model: model.refine_grid(10),
-}
-
-
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_what_needs_a_chain_says_so(question, tmp_path):
+def test_what_needs_a_chain_says_so():
     """One sentence says what a graph cannot answer."""
-    with pytest.raises(GraphError, match=f"is a graph .*: {question} needs a chain of layers"):
-        QUESTIONS[question](read("SkipAroundHead"))
+    with pytest.raises(GraphError, match=r"is a graph .*: formula needs a chain of layers"):
+        read("SkipAroundHead").formula()
 
 
 def test_a_graph_is_exported(tmp_path):

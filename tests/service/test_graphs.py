@@ -1,4 +1,4 @@
-"""Models whose network is a graph, served: forecasts, explanations, and what only chains answer."""
+"""Models whose network is a graph, served: forecasts, explanations, topology, and what only chains answer."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_graph_is_served(client, name):
 
 @pytest.mark.parametrize("name", FEW)
 def test_other_operations_of_a_graph(client, name):
-    """Attributions, what-if and comparisons answer; a topology, edges, formulas and the report need a chain."""
+    """Attributions, topology, edges, report, what-if and comparisons answer; formulas need a chain."""
     windows = random_walks(2, seed=4).tolist()
     asked = {"output": client.get(f"/v1/models/{name}").json()["outputs"][0]}
     assert client.get(f"/v1/models/{name}/attributions", params=asked).status_code == 200
@@ -57,7 +57,25 @@ def test_other_operations_of_a_graph(client, name):
     for operation, body in answers.items():
         answer = client.post(f"/v1/models/{name}:{operation}", json=body | asked)
         assert answer.status_code == 200, answer.text
-    for resource in ("topology", "edges", "formula", "report", "topology/fidelity"):
-        answer = client.get(f"/v1/models/{name}/{resource}", params=asked)
-        assert (answer.status_code, answer.json()["code"]) == (422, "not_a_chain"), resource
-        assert "needs a chain of layers" in answer.json()["error"]
+    for resource in ("topology", "edges", "edges/0/0/0", "report", "topology/fidelity"):
+        assert client.get(f"/v1/models/{name}/{resource}", params=asked).status_code == 200, resource
+    for resource in ("topology", "edges/0/0/0", "attributions"):
+        answer = client.get(f"/v1/models/{name}/{resource}", params=asked, headers={"Accept": "image/svg+xml"})
+        assert answer.status_code == 200 and answer.text.startswith("<svg")
+    compared = client.get(f"/v1/models/{name}/comparison", params=asked | {"against_model": name})
+    assert compared.status_code == 200, compared.text
+    ablated = client.post(f"/v1/models/{name}:ablate", json={"instances": windows} | asked)
+    assert ablated.status_code == 200, ablated.text
+    answer = client.get(f"/v1/models/{name}/formula", params=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "not_a_chain")
+    assert "needs a chain of layers" in answer.json()["error"]
+
+
+def test_a_skip_is_a_link(client):
+    """The topology lists what flows around the layers as an edge of its own kind."""
+    answer = client.get("/v1/models/RevIN/topology", params={"pruned": "false", "output": "y1+1"}).json()
+    links = [edge for edge in answer["edges"] if edge["kind"] == "link"]
+    assert {(edge["source"], edge["target"]) for edge in links} == {
+        ("head:1:0", "output:y1+1"),
+        ("feature:a", "output:y1+1"),
+    }

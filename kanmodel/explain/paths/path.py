@@ -331,7 +331,7 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
             gaps.append(layer.edges.sum(axis=(1, 2))[:, None] - total)
             if not config.mixes:
                 gaps.append(layer.edges.sum(axis=1) - reaching)
-            entering = _entering(config, layer.edges)
+            entering = sum_subnodes(config, layer.edges)
     residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
     return residual
 
@@ -381,11 +381,11 @@ def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[
     nodes = None
     for number, (config, leaving) in enumerate(zip(layers, edges, strict=True)):
         yield LedgerLayer(stage, number, nodes, leaving)
-        nodes = _entering(config, leaving)
+        nodes = sum_subnodes(config, leaving)
     yield LedgerLayer(stage, len(edges), nodes, None)
 
 
-def _entering(config: LayerConfig, edges: Array) -> Array:
+def sum_subnodes(config: LayerConfig, edges: Array) -> Array:
     """Contributions of edges to their target nodes, (n, n_out): a product node has the sum of its sub-nodes."""
     entering: Array = edges.sum(axis=2)
     if config.mult_arity:

@@ -49,7 +49,7 @@ function facts(entries) {
 
 /** @param {Model} model */
 function tellKind({ targets, outputs, lookback, horizon, features, architecture }) {
-  const { front, lstm, gru, head, readout } = architecture;
+  const { front, lstm, gru, head, readout, graph } = architecture;
   const cell = lstm ?? gru;
   const named = targets.map(({ name, unit }) => (unit ? `${name} (${unit})` : name));
   /** @type {Record<string, string>} */
@@ -61,6 +61,11 @@ function tellKind({ targets, outputs, lookback, horizon, features, architecture 
   };
   if (front) kind["At every step"] = tellLayers(front);
   if (cell) kind[lstm ? "LSTM" : "GRU"] = `${cell.hidden_size} units${cell.bidirectional ? ", both directions" : ""}`;
+  if (graph) {
+    const count = (/** @type {string} */ name) => graph.filter(({ op }) => op === name).length;
+    kind.Graph = `${count("layer")} layers and ${count("recurrent")} recurrent parts, in ${graph.length} operations`;
+    return kind;
+  }
   if (readout) kind["Read out"] = readout;
   kind.KAN = tellLayers(head);
   return kind;

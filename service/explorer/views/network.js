@@ -179,12 +179,11 @@ function buttonsOf(place) {
 function teller(topology, unit, click) {
   const nodes = new Map(topology.nodes.map((node) => [node.id, node]));
   const labels = labelsOf(topology);
-  const edges = new Map(topology.edges.map((edge) => [`${edge.kind} ${edgeKey(edge)}`, edge]));
+  const edges = new Map(topology.edges.map((edge) => [`${edge.source} ${edge.target}`, edge]));
   return (part) => {
-    const { node, kind } = part.dataset;
+    const { node, source, target } = part.dataset;
     if (node !== undefined) return tellNode(nodes.get(node), unit);
-    if (kind !== undefined)
-      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), labels, unit, click);
+    if (source !== undefined) return tellEdge(edges.get(`${source} ${target}`), labels, unit, click);
     return part.getAttribute("aria-label")?.split(", pruned: ") ?? [];
   };
 }
@@ -209,7 +208,8 @@ function tellNode(node, unit) {
 function tellEdge(edge, labels, unit, click) {
   if (!edge) return [];
   const lines = [nameEdge(edge, labels), ...tellWorth(edge, unit)];
-  if (edge.share !== undefined) lines.push(`${percent(edge.share)} of the unit's profile`);
+  if (edge.share !== undefined) lines.push(`${percent(edge.share)} of the target's profile`);
+  if (edge.kind === "link") lines.push("What operations between the layers lead on");
   if (edge.outside_grid) lines.push(`${percent(edge.outside_grid)} of its inputs outside the grid`);
   if (edge.kind === "edge") lines.push(`Click, or press Enter, ${click === "remove" ? "to remove it" : "for its function"}`);
   return lines;

@@ -1,0 +1,286 @@
+"""How the parts of a graph are joined: what each reads of the others through the operations between them.
+
+The nodes that are seen of a graph are at places, (kind, number): the features, ``("input", 0)``; the units of recurrent
+part r, ``("lstm", r)`` or ``("gru", r)``; the inputs of KAN layer k, ``("glue", k)``; its outputs, ``("head", k + 1)``,
+as in a chain; and the outputs, ``("output", n)``. Each stands for all rows and steps at which it is. A recurrent part
+reads ``("steps", r)``. An input that is copied from another node unchanged is that node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.network.operations import Node, Shape
+
+if TYPE_CHECKING:
+    from kanmodel.network.config import ModelConfig
+
+Place = tuple[str, int]
+Flags = NDArray[np.bool_]
+Through = Callable[[int, Flags], Flags]  # of a leaf, by its node: of its inputs (n, *shape) -> of its outputs
+SPREAD = 1 << 26  # flags that are held together
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The nodes of a graph and what joins them.
+
+    Attributes:
+        ids: of the nodes at each place, in the order of the computation. An input of a layer that copies a node has the
+            id of that; a node that is an output, and nothing else, has the id of the output.
+        links: for each place that reads, the places that it reads of, with what reads what, (n_reading, n_read).
+        rows: KAN layers, by number, that follow each other directly, as in a chain.
+        levels: how far each kind and number of nodes is from the features, in parts on the longest way.
+        read: of the states of each recurrent part those that anything reads, in their shape.
+    """
+
+    ids: Mapping[Place, tuple[str, ...]]
+    links: Mapping[Place, Mapping[Place, Flags]]
+    rows: tuple[tuple[int, ...], ...]
+    levels: Mapping[Place, int]
+    read: Mapping[Place, Flags]
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Wiring:
+        """The wiring of the graph of a config."""
+        return _Finder(config).find()
+
+
+def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
+    """Yields node, place of the inputs and place of the outputs of each leaf, in the order of the computation."""
+    n_layers = n_recurrents = 0
+    for number, node in enumerate(config.graph):
+        if node.op == "layer":
+            yield number, ("glue", n_layers), ("head", n_layers + 1)
+            n_layers += 1
+        elif node.op == "recurrent":
+            yield number, ("steps", n_recurrents), (config.recurrents[n_recurrents].cell, n_recurrents)
+            n_recurrents += 1
+
+
+def spread(config: ModelConfig, start: int, through: Through | None) -> Iterator[list[Flags | None]]:
+    """Yields, for units of one node after the other, what depends on each unit through the operations of a graph.
+
+    Args:
+        config: of the graph.
+        start: the node whose units are followed, on its last axis.
+        through: what depends on the inputs of a leaf; None if nothing does.
+
+    Yields:
+        For some of the units a list by node of flags (n_units, *shape); None where nothing depends on them.
+    """
+    shapes = config.graph_shapes
+    n, at_once = shapes[start][-1], max(1, SPREAD // sum(map(prod, shapes)))
+    for first in range(0, n, at_once):
+        units = np.arange(first, min(first + at_once, n))
+        begin = np.zeros((len(units), *shapes[start]), dtype=np.bool_)
+        begin[np.arange(len(units)), ..., units] = True
+        found: list[Flags | None] = [None] * start + [begin]
+        for number, node in enumerate(config.graph[start + 1 :], start=start + 1):
+            read = [found[source] for source in node.inputs]
+            if all(flags is None for flags in read):
+                found.append(None)
+            elif node.op in ("layer", "recurrent"):
+                found.append(None if through is None or read[0] is None else through(number, read[0]))
+            else:
+                given = [
+                    np.zeros((len(units), *shapes[source]), dtype=np.bool_) if flags is None else flags
+                    for source, flags in zip(node.inputs, read, strict=True)
+                ]
+                found.append(_depend(node, given, shapes[number]))
+        yield found
+
+
+def _depend(node: Node, read: Sequence[Flags], shape: Shape) -> Flags:
+    """What of an operation's result depends on its flagged inputs, (n, *shape) each."""
+    n = len(read[0])
+    if node.op == "arrange":
+        every = np.concatenate([flags.reshape(n, -1) for flags in read], axis=1)
+        return (every[:, node.indices()] if node.runs else every).reshape(n, *shape)
+    if node.op == "matmul":
+        rows, columns = np.any(read[0], axis=-1, keepdims=True), np.any(read[1], axis=-2, keepdims=True)
+        either: Flags = rows | columns
+        return either
+    if node.op == "softmax":
+        return np.broadcast_to(read[0].any(axis=-1, keepdims=True), read[0].shape)
+    if len(read) == 1:
+        return np.asarray(read[0].any(axis=-1)) if read[0].ndim > len(shape) + 1 else read[0]
+    either = np.zeros((n, *shape), dtype=np.bool_)
+    for flags in read:
+        either |= flags.reshape(n, *(1,) * (len(shape) + 1 - flags.ndim), *flags.shape[1:])
+    return either
+
+
+class _Finder:
+    """Finds the wiring of a graph."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config, self.shapes, self.leaves = config, config.graph_shapes, [*leaves_of(config)]
+        window = next(number for number, node in enumerate(config.graph) if node.op == "window")
+        self.sources: dict[int, Place] = {window: ("input", 0)} | {node: out for node, _, out in self.leaves}
+        self.reading: dict[Place, int] = {into: config.graph[node].inputs[0] for node, into, _ in self.leaves}
+        self.output = ("output", len(config.head))
+        self.reading[self.output] = len(config.graph) - 1
+        self.copied = self._copies()
+        self.links = self._links()
+        self.outside = {("input", 0): tuple(f"feature:{name}" for name in config.feature_names)}
+        self.outside[self.output] = tuple(f"output:{name}" for name in config.outputs)
+
+    def find(self) -> Wiring:
+        ids, config = dict(self.outside), self.config
+        for node, _, out in self.leaves:
+            kind, number = out
+            ids[out] = tuple(f"{kind}:{number}:{unit}" for unit in range(self.shapes[node][-1]))
+        if config.output_function is None:
+            self._name_outputs(ids)
+        for _, into, _ in self.leaves:
+            if into[0] == "glue":
+                ids[into] = self._name_inputs(into, ids)
+        order = [("input", 0), *(place for _, *both in self.leaves for place in both if place in ids), self.output]
+        ids = {place: ids[place] for place in order}
+        return Wiring(ids, self.links, self._rows(), self._levels(ids), self._read())
+
+    def _copies(self) -> list[NDArray[np.int64]]:
+        """Of each value of each node the value of a leaf or the window that it copies, by a number; -1 for none."""
+        copied: list[NDArray[np.int64]] = []
+        self.first: dict[int, int] = {}  # number of the first value of each source
+        n = 0
+        for number, node in enumerate(self.config.graph):
+            size = prod(self.shapes[number])
+            if number in self.sources:
+                self.first[number] = n
+                copied.append(np.arange(n, n + size))
+                n += size
+            elif node.op == "arrange":
+                every = np.concatenate([copied[source] for source in node.inputs])
+                copied.append(every[node.indices()] if node.runs else every)
+            else:
+                copied.append(np.full(size, -1))
+        return copied
+
+    def _links(self) -> dict[Place, dict[Place, Flags]]:
+        links: dict[Place, dict[Place, Flags]] = {place: {} for place in self.reading}
+        for source, place in self.sources.items():
+            columns: dict[Place, list[Flags]] = {into: [] for into in self.reading}
+            for found in spread(self.config, source, None):
+                for into, node in self.reading.items():
+                    flags, width = found[node], (self.shapes[node] or (1,))[-1]
+                    n = next(len(each) for each in found if each is not None)
+                    reached = np.zeros((n, 1, width), dtype=np.bool_) if flags is None else flags.reshape(n, -1, width)
+                    columns[into].append(np.asarray(reached.any(axis=1)))
+            for into, parts in columns.items():
+                reads = np.concatenate(parts).T
+                if into == self.output and self.config.output_function == "softmax":
+                    reads = np.broadcast_to(reads.any(axis=0), reads.shape)
+                if reads.any():
+                    links[into][place] = reads
+        return links
+
+    def _origin(self, values: NDArray[np.int64]) -> tuple[int, int, NDArray[np.int64]] | None:
+        """The source and its unit that all of some values copy, with their places in the source; None if none is."""
+        if (values < 0).any():
+            return None
+        source = max(number for number, first in self.first.items() if first <= values.min())
+        within = values - self.first[source]
+        unit = within % self.shapes[source][-1]
+        if within.max() >= prod(self.shapes[source]) or (unit != unit[0]).any():
+            return None
+        return source, int(unit[0]), within
+
+    def _name_inputs(self, into: Place, ids: Mapping[Place, tuple[str, ...]]) -> tuple[str, ...]:
+        node = self.reading[into]
+        columns = self.copied[node].reshape(-1, self.shapes[node][-1]).T
+        names: list[str] = []
+        for number, values in enumerate(columns):
+            own, origin = f"glue:{into[1]}:{number}", self._origin(values)
+            if origin is None:
+                names.append(own)
+                continue
+            source, unit, within = origin
+            name = ids[self.sources[source]][unit]
+            if self.sources[source] == ("input", 0) and (within == within[0]).all():
+                step = int(within[0]) // len(self.config.features) - self.config.lookback + 1
+                name = name.replace("feature:", f"cell:{step}:", 1)
+            names.append(name)
+        of_steps = all(name.startswith("feature:") for name in names)  # a layer that is applied to each step
+        return tuple(
+            name
+            if names.count(name) == 1 and (of_steps or not name.startswith("feature:"))
+            else f"glue:{into[1]}:{number}"
+            for number, name in enumerate(names)
+        )
+
+    def _name_outputs(self, ids: dict[Place, tuple[str, ...]]) -> None:
+        """Gives nodes that are an output, and nothing else, its id."""
+        last = self.reading[self.output]
+        for output, value in enumerate(self.copied[last]):
+            origin = self._origin(value[None])
+            if origin is None or (self.copied[last] == value).sum() > 1:
+                continue
+            source, unit, _ = origin
+            place, read = self.sources[source], 0
+            for reading in self.links.values():
+                read += int(reading[place][:, unit].sum()) if place in reading else 0
+            if place[0] == "head" and read == 1 and prod(self.shapes[source][:-1]) == 1:
+                names = [*ids[place]]
+                names[unit] = ids[self.output][output]
+                ids[place] = tuple(names)
+
+    def _rows(self) -> tuple[tuple[int, ...], ...]:
+        rows: list[list[int]] = []
+        layers = {out: node for node, _, out in self.leaves if out[0] == "head"}
+        for into, node in self.reading.items():
+            if into[0] != "glue":
+                continue
+            before = next(iter(self.links[into]), None)
+            readers = [place for place, read in self.links.items() if before in read]
+            if before in layers and len(self.links[into]) == 1 and readers == [into]:
+                source = layers[before]
+                whole = np.arange(prod(self.shapes[source])) + self.first[source]
+                if np.array_equal(self.copied[node], whole):
+                    next(row for row in rows if row[-1] == before[1] - 1).append(into[1])
+                    continue
+            rows.append([into[1]])
+        return tuple(map(tuple, rows))
+
+    def _levels(self, ids: Mapping[Place, tuple[str, ...]]) -> dict[Place, int]:
+        levels: dict[Place, int] = {("input", 0): 0}
+        for _, into, out in self.leaves:
+            read = max((levels[place] for place in self.links[into]), default=0)
+            kinds = {name.split(":", 1)[0] for name in ids.get(into, ())}
+            if "cell" in kinds:
+                levels["cell", 0], read = 1, max(read, 1)
+            if "glue" in kinds:
+                levels[into] = read = read + 1
+            levels[out] = read + 1
+        for place in self.links[self.output]:
+            is_output = all(name.startswith("output:") for name in ids[place])
+            levels[self.output] = max(levels.get(self.output, 0), levels[place] + (not is_output))
+        return levels
+
+    def _read(self) -> dict[Place, Flags]:
+        """The states of each recurrent part that an operation or another leaf takes."""
+        read: dict[Place, Flags] = {}
+        for source, _, place in self.leaves:
+            if place[0] == "head":
+                continue
+            taken = np.zeros(prod(self.shapes[source]), dtype=np.bool_)
+            for node in self.config.graph:
+                if source in node.inputs and not node.runs:
+                    taken[:] = True
+                first = 0
+                for one in node.inputs if node.runs else ():
+                    end = first + prod(self.shapes[one])
+                    if one == source:
+                        within = node.indices()
+                        taken[within[(within >= first) & (within < end)] - first] = True
+                    first = end
+            taken[:] |= source == len(self.config.graph) - 1
+            read[place] = taken.reshape(self.shapes[source])
+        return read
