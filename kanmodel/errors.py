@@ -107,7 +107,7 @@ class UnreadableModelError(KanscopeError):
 
 
 class GraphError(KanscopeError):
-    """A question about a graph that has an answer for a chain of layers alone, such as pruning."""
+    """A question about a graph that has an answer for a chain of layers alone, such as formulas."""
 
 
 class DataError(KanscopeError):

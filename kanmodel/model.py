@@ -150,8 +150,7 @@ class Model(Result):
     An output is given by its name, and is the first by default. Methods raise `UnknownNameError` for an output, a
     feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used (as
     `InsufficientReferenceError` if a statistic needs more reference windows), `NonFiniteError` if a result is not
-    finite, and `GraphError` for a graph if the question is about a chain of layers: its topology, edges and formulas,
-    pruning, and the report.
+    finite, and `GraphError` for a graph if the question is about a chain of layers: its formulas.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.

@@ -78,7 +78,8 @@ def _integrate(model: LoadedModel, ends: PartEnds, output: int, targets: Targets
     network: FrozenGraph = model.frozen  # type: ignore[assignment]
     with torch.enable_grad():
         trace = network.trace(points)
-        slopes = torch.autograd.grad(trace.outputs[:, output].sum(), [layer.inputs for layer in trace.layers])
+        inputs = [layer.inputs for layer in trace.layers]
+        slopes = torch.autograd.grad(trace.outputs[:, output].sum(), inputs) if inputs else ()
         sources, computed, outputs = _run_apart(network, points, trace)
         moved = {place: _moves(rule, values, n) for place, values in sources.items()}
         of_output = trace.outputs[:, output].detach().double().numpy().reshape(n, N_NODES)

@@ -215,7 +215,7 @@ class MaskedForward:
 
     def __init__(self, model: LoadedModel, fill: Fill = "mean") -> None:
         self.model, self._layers = model, model.network.layers
-        self._first = next(iter(self._layers))  # the layer whose inputs no edge changes
+        self._first = next(iter(self._layers), None)  # the layer whose inputs no edge changes
         with torch.no_grad():
             self._unmasked = model.network.trace(model.reference.windows)
         self.live: Kept = {key: layer.live for key, layer in self._layers.items()}
@@ -357,7 +357,7 @@ def count_at_once(model: LoadedModel) -> int:
     config = model.config
     front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
     of_network = len(model.reference.windows) * (config.lookback * front + head + config.graph_size)
-    return math.ceil((front + head) * of_network / EVALUATIONS)
+    return max(1, math.ceil((front + head) * of_network / EVALUATIONS))
 
 
 def prune_network(model: LoadedModel, pruning: Pruning) -> Network:

@@ -125,7 +125,7 @@ def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
     def through(node: int, flags: Flags) -> Flags:
         number, layer = leaves[node]
         if layer is not None:
-            rows = torch.from_numpy(flags.reshape(-1, layer.n_in))
+            rows = torch.from_numpy(np.array(flags.reshape(-1, layer.n_in)))
             read = _through_norm(layer, rows).float() @ passing["head", number].float().T > 0
             nodes = torch.zeros(len(rows), layer.n_out).index_add(1, torch.tensor(layer.node_of_subnode), read.float())
             return (nodes > 0).numpy().reshape(*flags.shape[:-1], layer.n_out)

@@ -349,6 +349,17 @@ def test_a_jump_is_stated_as_residual():
     assert not ledger.converged.any() and ledger.residual == pytest.approx([3.0], rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["no leaf", "einsum", "each feature", "in two axes"])
+def test_other_graphs_are_drawn_and_pruned(name):
+    """Without layers too, and where a layer is applied at several places."""
+    torch.manual_seed(0)
+    model = kanmodel.from_torch(SHAPES[name]().eval(), windows=random_walks(), features=list(FEATURES))
+    drawn = model.topology()
+    assert drawn.svg().startswith("<svg") and str(model.report())
+    assert {edge.target for edge in drawn.edges} >= {f"output:{model.outputs[0]}"}
+    assert model.prune(fidelity=0.9).fidelity_to(model).r2 >= 0.9 - 1e-6
+
+
 def test_a_graph_is_read_in_inference_mode():
     """Torch leaves operations undecomposed there; the network is explained as any other."""
     with torch.inference_mode():
