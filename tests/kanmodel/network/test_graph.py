@@ -60,7 +60,7 @@ def test_the_document_holds_the_graph():
 def test_shapes_are_those_of_the_values():
     """What arithmetic says of every node is what a pass computes, and the tensors are those of the network."""
     network, shapes = make(), []
-    record = type("Record", (), {"watch": lambda *_: None, "watched": [], "steps": []})()
+    record = type("Record", (), {"watch": lambda *_: None, "watched": [], "steps": [], "before": []})()
     record.cut = lambda number, leaf, values: shapes.append([tuple(value.shape[1:]) for value in values]) or leaf
     network.run(
         torch.zeros(5, 4, 2), [layer.forward for layer in network.head], [lambda x: network.recurrents[0](x)[0]], record
