@@ -207,14 +207,12 @@ class Encoded:
     """The features of a table's rows.
 
     Attributes:
-        values: (n_rows, n_features), original units; NaN where a value is missing.
-        bad: by row, the column and what is wrong with its cell: neither a value nor missing.
-        filled: by column, the number of cells that were filled.
+        values: (n_rows, n_features), original units; NaN where a value is missing, or its cell is bad.
+        filled: by column, the cells that were filled, (n_rows,); columns without such cells are left out.
     """
 
     values: Array
-    bad: Mapping[int, tuple[str, str]]
-    filled: Mapping[str, int]
+    filled: Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -282,45 +280,61 @@ class Encoding:
         """Rows before and after a row, beyond which nothing acts on its features."""
         return self.later + (self.fill.longest + 1 if self.fill else 0)
 
-    def encode(self, cells: Mapping[str, Cells], instants: Array | None, run: NDArray[np.int64]) -> Encoded:
-        """The features of a table's rows, oldest first.
+    def read(self, cells: Mapping[str, Cells]) -> tuple[Array, dict[int, tuple[str, str]]]:
+        """The cells of a table's rows as numbers, and which are bad.
 
         Args:
             cells: the columns by name, (n_rows,) each, numbers or any objects.
+
+        Returns:
+            (n_rows, n_columns): the value, or the number of the level; NaN where there is none, inf of a bad cell.
+            By row, the first column with a bad cell and what is wrong with it.
+        """
+        columns, bad = list[Array](), dict[int, tuple[str, str]]()
+        for column in self.columns:
+            found = cells[column.name]
+            columns.append(read_levels(found, column.levels) if column.levels else read_cells(found))
+            for row in np.flatnonzero(np.isinf(columns[-1])).tolist():
+                bad.setdefault(row, (column.name, _describe_bad(found[[row]].tolist()[0], column.levels)))
+        return np.array(columns).reshape(len(self.columns), -1).T, dict(sorted(bad.items()))
+
+    def encode(self, numbers: Array, instants: Array | None, run: NDArray[np.int64]) -> Encoded:
+        """The features of a table's rows, oldest first.
+
+        Args:
+            numbers: (n_rows, n_columns), as `read` gives them.
             instants: seconds, (n_rows,); needed for a calendar.
             run: (n_rows,), a number that changes where a gap is before a row.
         """
-        rows, bad, filled = np.arange(len(run)), dict[int, tuple[str, str]](), dict[str, int]()
-        parts: list[Array] = []
-        for column in self.columns:
-            values = read_levels(cells[column.name], column.levels) if column.levels else read_cells(cells[column.name])
-            for row in np.flatnonzero(np.isinf(values)).tolist():
-                bad.setdefault(row, (column.name, _describe_bad(cells[column.name][[row]].tolist()[0], column.levels)))
+        rows, filled, parts = np.arange(len(run)), dict[str, NDArray[np.bool_]](), list[Array]()
+        for column, values in zip(self.columns, numbers.T, strict=True):
+            is_bad = np.isinf(values)
+            values = np.where(is_bad, np.nan, values)
             if self.fill is not None:
-                before = np.isnan(values)
-                values = self.fill.fill(values, run, bool(column.levels), not column.later)
-                if n := int((before & ~np.isnan(values)).sum()):
-                    filled[column.name] = n
+                missing = np.isnan(values)
+                values = np.where(is_bad, np.nan, self.fill.fill(values, run, bool(column.levels), not column.later))
+                if (found := missing & ~np.isnan(values)).any():
+                    filled[column.name] = found
             if column.later:
-                from_row = np.minimum(rows + column.later, len(rows) - 1)
-                is_there = (rows + column.later < len(rows)) & (run[from_row] == run)
-                values = np.where(is_there, values[from_row], np.nan)
+                source = np.minimum(rows + column.later, len(rows) - 1)
+                is_there = (rows + column.later < len(rows)) & (run[source] == run)
+                values = np.where(is_there, values[source], np.nan)
             if column.levels:
                 is_level = (values[:, None] == np.arange(len(column.levels))).astype(np.float64)
-                parts.append(np.where(np.isfinite(values)[:, None], is_level, values[:, None]))
+                parts.append(np.where(np.isnan(values)[:, None], np.nan, is_level))
             else:
                 parts.append(values[:, None])
         if self.calendar is not None:
             if instants is None:
-                raise DataError("the calendar needs the times of the rows")
+                raise DataError("the calendar of this model needs the times of the rows")
             parts += [column[:, None] for column in self.calendar.encode(instants, self.zone)]
-        return Encoded(np.concatenate(parts, axis=1), bad, filled)
+        return Encoded(np.concatenate(parts, axis=1), filled)
 
     def describe_missing(self, feature: str, n_after: int) -> tuple[str, str]:
         """The column for which a feature has no value, and why; its row has `n_after` rows of the table after it."""
         column = next(one for one in self.columns if feature in one.features)
         if column.later:
-            where = "the table ends before" if n_after < column.later else "is empty there"
+            where = "the table ends before" if n_after < column.later else "is empty there, or after a gap"
             return column.name, f"must be known {column.later} rows later, but {where}"
         if self.fill is None:
             return column.name, "is empty, and the model was trained without fill"

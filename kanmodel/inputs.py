@@ -170,11 +170,12 @@ def _encode_frame(config: ModelConfig, encoding: Encoding, frame: Any, path: str
                 path, f"has no column {config.time.name!r}, the times of the rows, nor an index of dates"
             )
         run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
-    encoded = encoding.encode(cells, instants, run)
+    numbers, bad = encoding.read(cells)
     first = n_rows - n_needed
-    for row in sorted(row for row in encoded.bad if row >= first):
-        name, problem = encoded.bad[row]
-        raise DataError.at(f"{path}[{name!r}], row {order[row]}", problem)
+    for row, (name, problem) in bad.items():
+        if row >= first:
+            raise DataError.at(f"{path}[{name!r}], row {order[row]}", problem)
+    encoded = encoding.encode(numbers, instants, run)
     window = encoded.values[first : first + config.lookback]
     for step, number in np.argwhere(np.isnan(window)).tolist():
         name, problem = encoding.describe_missing(config.feature_names[number], n_rows - 1 - first - step)

@@ -15,10 +15,20 @@ import torch
 from thorough import few_of
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Array, Feature, Target
+from kanmodel.data import Array, Feature, Target, TimeColumn
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Cell, DType, LayerConfig, Layers, ModelConfig, Readout, RecurrentConfig
+from kanmodel.network.config import (
+    Cell,
+    DType,
+    LayerConfig,
+    Layers,
+    ModelConfig,
+    Readout,
+    RecurrentConfig,
+    plain_layers,
+)
+from kanmodel.training.tables import Columns, make_table
 
 Shape = Literal["lstm", "head", "front", "flat"]
 SHAPES = few_of(("lstm", "head", "front"), ("lstm", "head"), "a front has every step explained, and takes longer")
@@ -234,3 +244,23 @@ def repack(
             for changed, content in (made if isinstance(made, dict) else {name: made}).items():
                 after.writestr(changed, content)
     return stream.getvalue()
+
+
+def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0) -> LoadedModel:
+    """A float64 model with random weights, which reads the columns of a frame as if it were trained on it."""
+    table = make_table(frame, columns)
+    features = [Feature(name, fixed=name in table.fixed) for name in table.feature_names]
+    config = ModelConfig(
+        features=tuple(features),
+        targets=tuple(map(Target, columns.targets)),
+        lookback=lookback,
+        horizon=1,
+        head=plain_layers([3, 1]),
+        recurrent=RecurrentConfig("lstm", 3),
+        ahead=columns.ahead,
+        dtype="float64",
+        groups=table.groups,
+        time=table.clock and TimeColumn(table.clock.name, table.clock.step, table.clock.max_step, table.clock.dated),
+        encoding=table.encoding,
+    )
+    return make_chain(config, seed)

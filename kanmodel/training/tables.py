@@ -173,9 +173,10 @@ def make_table(frame: Any, columns: Columns, encoding: Encoding | None = None) -
     breaks = np.zeros(len(data[columns.targets[0]]), dtype=bool) if clock is None else clock.gaps.copy()
     if segment is not None:
         breaks[1:] |= segment[1:] != segment[:-1]
-    encoded = encoding.encode(data, None if clock is None else clock.seconds, np.cumsum(breaks))
-    for row, (name, problem) in sorted(encoded.bad.items()):
+    numbers, bad = encoding.read(data)
+    for row, (name, problem) in bad.items():
         raise DataError.at(_place(row, name), problem)
+    encoded = encoding.encode(numbers, None if clock is None else clock.seconds, np.cumsum(breaks))
     roles = {role.name: getattr(columns, role.name) for role in fields(Roles)}
     if not encoding.is_plain:  # what is said of a column holds for its features
         for role in ("integer", "fixed"):
@@ -220,7 +221,7 @@ def _plan_encoding(
         if name not in (source.name for source in sources):
             raise DataError(f"{name} is known, but not one of the features")
     parts = columns.calendar
-    if not sources and not parts and not columns.holidays:
+    if not sources:
         beside = ", ".join((*columns.targets, *columns.special))
         named = f"; {describe_left_out(left_out)}" if left_out else ""
         raise DataError(f"there is no column of numbers or texts besides {beside}{named}")

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kanmodel.data import Array, TimeColumn, read_instants, window_ends
+from kanmodel.encoding import Encoding, as_cells
 from kanmodel.errors import DataError, quote
 from kanmodel.explain.attribution import LedgerOptions, Method
 from kanmodel.explain.baseline import Baseline
@@ -36,7 +38,18 @@ class Plan:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read."""
-        return tuple(dict.fromkeys((*self.model.config.feature_names, *filter(None, (self.time, self.segment)))))
+        return tuple(dict.fromkeys((*self.sources, *filter(None, (self.time, self.segment)))))
+
+    @property
+    def has_instants(self) -> bool:
+        """Whether the times are read as those of the training."""
+        return self.time is not None and self.model.config.time is not None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The columns from which the features are made."""
+        config = self.model.config
+        return config.encoding.names if config.encoding else config.feature_names
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the results: a folder is resumed only if all of it is the same."""
@@ -177,6 +190,49 @@ def read_rows(plan: Plan) -> Iterator[pl.DataFrame]:
 
     Raises as `hold_windows`, and DataError if a row is earlier than the one above it, or bad and the plan is strict.
     """
+    encoding = plan.model.config.encoding
+    for rows in _read_files(plan) if encoding is None else _encode_rows(_read_files(plan), plan, encoding):
+        for row in rows["reason"].is_not_null().arg_true() if plan.strict else ():
+            raise DataError(f"{_place(rows, row)}, {rows['reason'][row]}")
+        yield rows
+
+
+def _encode_rows(read: Iterator[pl.DataFrame], plan: Plan, encoding: Encoding) -> Iterator[pl.DataFrame]:
+    """The rows with features as ``values``: those of `_read_files` are the numbers of their columns' cells.
+
+    Each row is encoded among as many as act on it, however the table is read. The last rows of a table with columns
+    whose future is known are read for these alone, and left out.
+    """
+    held, before = None, 0  # rows that are not yet encoded, after some before them
+    for rows in chain(read, [None]):
+        if rows is not None:
+            held = rows if held is None else pl.concat([held, rows])
+        if held is None:
+            return
+        end = len(held) - (encoding.later if rows is None else encoding.reach)
+        if end > before:
+            yield _encode(held, plan, encoding)[before:end]
+            held, before = held[max(end - encoding.reach, 0) :], min(end, encoding.reach)
+
+
+def _encode(rows: pl.DataFrame, plan: Plan, encoding: Encoding) -> pl.DataFrame:
+    clock, breaks = plan.model.config.time, np.zeros(len(rows), dtype=bool)
+    if plan.segment is not None:
+        breaks |= rows["segment"].ne_missing(rows["segment"].shift(1)).to_numpy()
+    instants = rows["instant"].fill_nan(None).forward_fill().fill_null(0).to_numpy() if plan.has_instants else None
+    if instants is not None and clock is not None:
+        breaks |= clock.is_gap(np.diff(instants, prepend=instants[0]))
+    values = encoding.encode(rows["values"].to_numpy(), instants, np.cumsum(breaks)).values
+    reasons = rows["reason"].to_list()
+    for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
+        if reasons[row] is None:
+            feature = plan.model.config.feature_names[int(np.isnan(values[row]).argmax())]
+            reasons[row] = " ".join(("column", *encoding.describe_missing(feature, len(rows) - 1 - row)))
+    return rows.with_columns(values=values, reason=pl.Series(reasons, dtype=pl.String))
+
+
+def _read_files(plan: Plan) -> Iterator[pl.DataFrame]:
+    """As `read_rows`, but with the numbers of cells as ``values``, if the model has an encoding; bad rows pass."""
     as_windows = hold_windows(plan)
     width = len(plan.columns) * (plan.model.config.lookback if as_windows else 1)
     before = 0
@@ -187,11 +243,11 @@ def read_rows(plan: Plan) -> Iterator[pl.DataFrame]:
             until = np.linspace(read, before + frame.read, len(frame.cells) + 1)[1:]
             rows = _parse(frame, plan, as_windows).with_columns(file=pl.lit(path.name), read=until)
             marks = pl.concat([row.drop("values") for row in (*above, rows)])
+            if plan.has_instants and not as_windows:  # which are in order where local times are not
+                marks = marks.with_columns(time=marks["instant"].fill_nan(None))
             row = None if plan.time is None else tables.find_disorder(marks, plan.segment is not None)
             if row is not None:
                 raise DataError(f"{_place(marks, row)}, column {plan.time} {tables.DISORDER}")
-            for row in rows["reason"].is_not_null().arg_true() if plan.strict else ():
-                raise DataError(f"{_place(rows, row)}, {rows['reason'][row]}")
             above, read = [rows[-1:]], before + frame.read
             yield rows
         before += path.stat().st_size
@@ -210,7 +266,9 @@ def hold_windows(plan: Plan) -> bool:
     by_time: dict[str, str] = {}
     for path in tables.find_files(plan.table):
         schema = tables.read_schema(path, plan.columns, tuple(filter(None, (plan.time, plan.segment))))
-        for name in plan.model.config.feature_names:
+        for name in plan.sources:
+            if plan.model.config.encoding is not None and schema[name].is_nested():
+                raise DataError(f"column {name} of {path.name} holds {schema[name]}, but this model reads rows")
             by_form.setdefault(isinstance(schema[name], pl.List | pl.Array), f"column {name} of {path.name}")
         if plan.time is not None:
             by_time.setdefault(str(schema[plan.time]), path.name)
@@ -224,15 +282,20 @@ def hold_windows(plan: Plan) -> bool:
 
 def _parse(frame: tables.Frame, plan: Plan, as_windows: bool) -> pl.DataFrame:
     """The columns of `read_rows`, except ``file`` and ``read``."""
-    values, reasons = _read_values(frame.cells, plan, as_windows)
+    if (encoding := plan.model.config.encoding) is not None:
+        values, bad = encoding.read({name: tables.parse_cells(frame.cells[name]) for name in encoding.names})
+        reasons = {row: f"column {name} {problem}" for row, (name, problem) in bad.items()}
+    else:
+        values, reasons = _read_values(frame.cells, plan, as_windows)
     columns = {"time": frame.cells[plan.time]} if plan.time is not None else {}
     if plan.segment is not None:
         columns["segment"] = frame.cells[plan.segment].cast(pl.String)
     for column in columns.values():
         for row in column.is_null().arg_true():
             reasons.setdefault(row, f"column {column.name} is empty")
-    if plan.time is not None and plan.model.config.time is not None and not as_windows:
-        columns["instant"] = _read_instants(columns["time"], plan.model.config.time, reasons)
+    if plan.has_instants and not as_windows:
+        zone = encoding.zone if encoding else None
+        columns["instant"] = _read_instants(columns["time"], plan.model.config.time, reasons, zone)  # type: ignore[arg-type]
     reason = pl.Series([reasons.get(row) for row in range(len(values))], dtype=pl.String)
     numbers = np.arange(len(values)) + frame.first_row
     return pl.DataFrame({"values": values, "row": numbers, "reason": reason, **columns})
@@ -262,13 +325,13 @@ def _read_values(cells: pl.DataFrame, plan: Plan, as_windows: bool) -> tuple[Arr
     return values.reshape(len(values), steps * len(features)), reasons
 
 
-def _read_instants(times: pl.Series, clock: TimeColumn, reasons: dict[int, str]) -> pl.Series:
+def _read_instants(times: pl.Series, clock: TimeColumn, reasons: dict[int, str], zone: str | None) -> pl.Series:
     """Times as numbers; NaN where a cell is not a time as in training, which is a reason to reject its row."""
     instants = np.full(len(times), np.nan)
     known = times.is_not_null().arg_true().to_list()
     for rows in (known, *([row] for row in known)):  # together, or if that fails one by one
         with suppress(DataError):
-            found, dated = read_instants(times[rows].to_numpy(), clock.name)
+            found, dated = read_instants(as_cells(times[rows]), clock.name, zone)
             instants[rows] = found if dated == clock.dated else np.nan
             if rows is known and dated == clock.dated:
                 break

@@ -147,6 +147,16 @@ def parse_numbers(column: pl.Series) -> pl.Series:
     return pl.repeat(None, len(column), dtype=pl.Float64, eager=True).alias(column.name)
 
 
+def parse_cells(column: pl.Series) -> np.ndarray[Any, Any]:
+    """Parses the cells of a column where they are numbers; the others stay as they are, and null is NaN."""
+    numbers = parse_numbers(column)
+    values = numbers.to_numpy()
+    is_other = numbers.is_null() & column.is_not_null()
+    return (
+        np.where(is_other.to_numpy(), np.fromiter(column.to_list(), dtype=object), values) if is_other.any() else values
+    )
+
+
 def describe_cell(cell: object) -> str:
     """Why a cell is not a finite number."""
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
@@ -172,13 +182,9 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
     Raises DataError if the file cannot be read or has no rows, and UnknownNameError if a named column does not exist.
     """
     cells = _read_file(path, (*columns.targets, *(columns.features or ()), *columns.special), columns.special).cells
-    frame: dict[str, Any] = {}
-    for column in cells:
-        numbers = parse_numbers(column)
-        frame[column.name] = values = numbers.to_numpy()
-        if (is_other := numbers.is_null() & column.is_not_null()).any():
-            frame[column.name] = np.where(is_other.to_numpy(), np.fromiter(column.to_list(), dtype=object), values)
-    return frame | {name: cells[name].to_numpy() for name in columns.special}
+    return {column.name: parse_cells(column) for column in cells} | {
+        name: cells[name].to_numpy() for name in columns.special
+    }
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:

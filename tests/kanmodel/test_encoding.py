@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from factories import make_encoded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +44,9 @@ def encode(encoding, columns, instants=None, gaps=()):
     run = np.zeros(len(next(iter(cells.values()))), dtype=np.int64)
     for gap in gaps:
         run[gap:] += 1
-    return encoding.encode(cells, instants, run)
+    numbers, bad = encoding.read(cells)
+    assert not bad
+    return encoding.encode(numbers, instants, run)
 
 
 @st.composite
@@ -72,7 +75,7 @@ def test_the_rows_of_training_are_encoded_alike_in_serving(given_table):
     """What the checkpoint's JSON keeps encodes the same rows to the same features, bit for bit."""
     data, columns = given_table
     table = make_table(data, columns)
-    document = json.loads(json.dumps(config_to_dict(config_of(table))))
+    document = json.loads(json.dumps(config_to_dict(make_encoded(data, columns).config)))
     encoding = config_from_dict(document).encoding
     again = make_table(data, columns, encoding)
     assert again.feature_names == table.feature_names and again.groups == table.groups
@@ -90,7 +93,7 @@ def test_a_part_of_a_table_is_encoded_as_the_whole(given_table, data):
     start, end = max(first - reach, 0), min(last + reach, n_rows)
     part = {name: np.array(column, dtype=object)[start:end] for name, column in cells.items() if name != "time"}
     run = np.cumsum(table.clock.gaps)[start:end]
-    encoded = table.encoding.encode(part, table.clock.seconds[start:end], run)
+    encoded = table.encoding.encode(table.encoding.read(part)[0], table.clock.seconds[start:end], run)
     assert encoded.values[first - start : last - start].tobytes() == table.features[first:last].tobytes()
 
 
@@ -103,29 +106,12 @@ def test_no_later_row_acts_on_a_feature_that_is_filled_forward(given_table, data
         return  # reads the next value
     end = data.draw(st.integers(1, table.n_rows))
     part = {name: np.array(column, dtype=object)[:end] for name, column in cells.items() if name != "time"}
-    encoded = table.encoding.encode(part, table.clock.seconds[:end], np.cumsum(table.clock.gaps)[:end])
+    run = np.cumsum(table.clock.gaps)[:end]
+    encoded = table.encoding.encode(table.encoding.read(part)[0], table.clock.seconds[:end], run)
     both = ~np.isnan(encoded.values) & ~np.isnan(table.features[:end])
     np.testing.assert_array_equal(encoded.values[both], table.features[:end][both])
     unknown = [number for number, name in enumerate(table.feature_names) if f"+{columns.ahead}" not in name]
     assert (both | np.isnan(table.features[:end]))[:, unknown].all()
-
-
-def config_of(table):
-    """A config of the features of a table."""
-    from kanmodel.data import Feature, Target, TimeColumn
-    from kanmodel.network.config import ModelConfig, plain_layers
-
-    return ModelConfig(
-        tuple(Feature(name) for name in table.feature_names),
-        (Target("y"),),
-        1,
-        1,
-        plain_layers([len(table.feature_names), 1]),
-        ahead=table.ahead,
-        groups=table.groups,
-        time=TimeColumn("time", 3600.0, 1.5, True),
-        encoding=table.encoding,
-    )
 
 
 def test_a_table_as_people_have_it_is_all_a_model_takes(model, tmp_path):
@@ -278,7 +264,7 @@ def test_levels_are_filled_forward_and_counted():
     encoding = Encoding((SourceColumn("c", ("x", "y")), SourceColumn("a")), fill=Fill("value", 0.5))
     encoded = encode(encoding, {"c": [None, "y", None, "x"], "a": [1, None, 2, "NA"]})
     np.testing.assert_array_equal(encoded.values, [[np.nan, np.nan, 1], [0, 1, 0.5], [0, 1, 2], [1, 0, 0.5]])
-    assert encoded.filled == {"c": 1, "a": 2} and not encoded.bad
+    assert {name: rows.nonzero()[0].tolist() for name, rows in encoded.filled.items()} == {"c": [2], "a": [1, 3]}
 
 
 @given(

@@ -569,7 +569,7 @@ def test_booleans_are_numbers_for_library_and_commands(run, tmp_path, ending):
     )
     table = tmp_path / f"table{ending}"
     frame.write_csv(table) if ending == ".csv" else frame.write_parquet(table)
-    with pytest.warns(UserWarning, match=r"^not used as features: station \(text\)$"):
+    with pytest.warns(UserWarning, match=r"^not used as features: station \(the same text in every row\)$"):
         expected = kanmodel.train(frame, "y", **options)
     flags = [str(word) for name, value in options.items() for word in (f"--{name}", value) if name != "width"]
     saved, out = tmp_path / "model.safetensors", tmp_path / "out"

@@ -1,0 +1,131 @@
+"""Tables as people have them are explained as the library forecasts them, however they are read."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from factories import make_encoded
+from polars.testing import assert_frame_equal
+
+from kanmodel import Model
+from kanmodel.data import take_windows
+from kanmodel.training.tables import Columns, make_table
+from service.batch import tables
+from service.batch.chunks import Plan
+from service.batch.run import explain_table, use_threads
+
+N_ROWS, AHEAD, LOOKBACK = 120, 3, 4
+COLUMNS = Columns(
+    ("load",), time="time", ahead=AHEAD, known=("temp", "sky"), calendar=True, fill="linear", max_fill=2, zone="UTC"
+)
+
+
+def make_rows():
+    """Hours with an hour that is missing, and cells without a value, of which three together are not filled."""
+    rng = np.random.default_rng(0)
+    hours = [hour for hour in range(N_ROWS + 1) if hour != 60]
+    columns = {"time": [(datetime(2024, 3, 30) + timedelta(hours=hour)).strftime("%d.%m.%Y %H:%M") for hour in hours]}
+    columns |= {"temp": rng.normal(size=N_ROWS).tolist(), "load": rng.normal(size=N_ROWS).tolist()}
+    columns["sky"] = rng.choice(["clear", "cloudy"], N_ROWS).tolist()
+    for name, rows in (("temp", (7, 8, 40)), ("load", (20, 21, 22, 90)), ("sky", (33, 100))):
+        for row in rows:
+            columns[name][row] = None
+    return pl.DataFrame(columns)
+
+
+ROWS = make_rows()
+MODEL = Model(make_encoded(ROWS, COLUMNS, LOOKBACK))
+
+
+def explain(path, folder, model=MODEL, **options):
+    """The parts of a run, and its rejected rows."""
+    plan = Plan(model, path, time="time", **options)
+    list(explain_table(plan, folder, use_threads, 1))
+    return pl.read_parquet(folder / "*.parquet").sort("window"), pl.read_csv(folder / "_rejected.csv").rows()
+
+
+def test_every_window_is_explained_as_the_library_forecasts_it(tmp_path):
+    """The features are those of the training; rows that have none are listed with what is missing."""
+    ROWS.write_csv(tmp_path / "rows.csv")
+    found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out")
+    table = make_table(ROWS, COLUMNS)
+    ends = np.arange(LOOKBACK - 1, N_ROWS - AHEAD)
+    windows = take_windows(table.features, ends, LOOKBACK)
+    run = np.cumsum(table.clock.gaps)
+    good = ~np.isnan(windows).any(axis=(1, 2)) & (run[ends] == run[ends - LOOKBACK + 1])
+    assert found["window"].to_list() == ends[good].tolist()
+    np.testing.assert_allclose(found["prediction"], MODEL.predict(windows[good])[:, 0], atol=1e-9)
+    np.testing.assert_allclose(
+        found["contribution_hour"], found["contribution_hour_sin"] + found["contribution_hour_cos"], atol=1e-12
+    )
+    reasons = {row - 2: reason for _, row, reason in rejected}
+    assert reasons[20] == (
+        "column load is empty and cannot be filled: there are more than 2 rows without a value (max_fill), or none "
+        "before that has one"
+    )
+    assert reasons[58] == "column temp must be known 3 rows later, but is empty there, or after a gap"
+    last = MODEL.predict(ROWS)
+    assert found["prediction"][-1] == pytest.approx(last[0, 0])
+
+
+def test_the_parts_of_a_table_are_encoded_as_the_whole(tmp_path, monkeypatch):
+    """Blocks of a few rows, small parts, several files and parquet give the same windows."""
+    ROWS.write_csv(tmp_path / "rows.csv")
+    expected, rejected = explain(tmp_path / "rows.csv", tmp_path / "whole")
+    (tmp_path / "folder").mkdir()
+    for number in range(3):
+        ROWS[50 * number : 50 * number + 50].write_parquet(tmp_path / "folder" / f"{number}.parquet")
+    found, _ = explain(tmp_path / "folder", tmp_path / "files", part_windows=17)
+    assert_frame_equal(found, expected, abs_tol=1e-9)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 60)
+    found, again = explain(tmp_path / "rows.csv", tmp_path / "blocks", part_windows=5)
+    assert_frame_equal(found, expected, abs_tol=1e-9)
+    assert again == rejected
+
+
+def test_an_hour_that_is_there_twice_is_in_order(tmp_path):
+    """Quarters of an hour of local time go back as daylight saving ends, which is no disorder in the zone."""
+    instants = [datetime(2023, 10, 28, 22) + timedelta(minutes=15 * n) for n in range(60)]
+    local = pl.Series("time", instants).dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin")
+    frame = pl.DataFrame({"time": local.dt.strftime("%Y-%m-%dT%H:%M"), "load": np.arange(60.0)})
+    columns = Columns(("load",), time="time", ahead=1, zone="Europe/Berlin", calendar=["hour"])
+    frame.write_csv(tmp_path / "rows.csv")
+    found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out", Model(make_encoded(frame, columns, LOOKBACK)))
+    assert len(found) == 60 - LOOKBACK + 1 and not rejected
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"sky": "foggy"}, "column sky has the unknown level 'foggy'; the levels are clear, cloudy"),
+        ({"temp": "warm"}, "column temp must be a finite number or empty, but is 'warm'"),
+        ({"time": "noon"}, "column time must be a date, as in training, but is 'noon'"),
+    ],
+)
+def test_a_bad_cell_is_named(tmp_path, change, reason):
+    """Its row is listed, and with strict the first one ends the run."""
+    ((name, cell),) = change.items()
+    cells = ROWS[name].cast(pl.String).to_list()
+    ROWS.with_columns(pl.Series(name, [*cells[:70], cell, *cells[71:]])).write_csv(tmp_path / "rows.csv")
+    found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out")
+    assert ("rows.csv", 72, reason) in rejected
+    assert not set(range(70, 70 + LOOKBACK)) & set(found["window"].to_list())
+
+
+def test_the_command_reads_the_columns_of_the_training(run, tmp_path):
+    """Its time column is found by its name; a missing column, and lists, are refused by name."""
+    model = MODEL.save(tmp_path / "m.safetensors")
+    ROWS.write_csv(tmp_path / "rows.csv")
+    code, said, err = run("explain", tmp_path / "m.safetensors", tmp_path / "rows.csv", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert "windows left out that cross a gap in time, such as 01.04.2024 11:00 to 01.04.2024 13:00" in said
+    for frame, message in (
+        (ROWS.drop("sky"), "rows.parquet has no column 'sky', but has time, temp, load"),
+        (ROWS.drop("time"), "the calendar of this model needs the times of the rows"),
+        (ROWS.with_columns(pl.concat_list("load")), "column load of rows.parquet holds List(Float64), but this model"),
+    ):
+        frame.write_parquet(tmp_path / "rows.parquet")
+        code, _, err = run("explain", tmp_path / "m.safetensors", tmp_path / "rows.parquet", "-o", tmp_path / "no")
+        assert code == 2 and message in err
+    assert model.config.encoding is not None
