@@ -118,6 +118,9 @@ def open_source(path: Path) -> Source:
     Raises `CheckpointError` if it is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
     with naming(path.name):
+        if path.is_dir():
+            reader = f"kanmodel.from_neuralforecast({str(path)!r})"
+            raise CheckpointError(f"is a folder; {reader} reads one that NeuralForecast.save wrote")
         data = read_bounded(path, MAX_BYTES)
         is_archive = is_legacy(data) or data.startswith(ZIP_START)
         if data[8:9] == b"{" and not is_archive:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Option, echo
 
-from kanmodel import Model
+from kanmodel import Model, from_neuralforecast
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.documents import read_names, read_windows_file
 from kanmodel.importers.from_file import Description, Imported, describe_file, import_checkpoint
@@ -18,7 +18,7 @@ N_SHOWN = 5  # other functions that fit
 
 
 def import_(
-    file: Annotated[Path, Argument(help="Saved weights: a state_dict, a module, or a training checkpoint with one.")],
+    file: Annotated[Path, Argument(help="A state_dict, a module or a training checkpoint; or a library's folder.")],
     windows: Annotated[Path | None, Option(help=".npz: eval, predictions, and reference, reference_target.")] = None,
     features: Annotated[Path | None, Option(help="Text file with a feature per line: name, or name,unit.")] = None,
     targets: Annotated[Path | None, Option(help="The same for the targets.")] = None,
@@ -27,12 +27,19 @@ def import_(
     output: Annotated[Path | None, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
     describe: Annotated[bool, Option("--describe", help="Print what was found, and a manifest for it.")] = False,
     strict: Annotated[bool, Option("--strict", help="Refuse a file if several functions fit the windows.")] = False,
+    model: Annotated[str | None, Option(help="Of a folder of neuralforecast: one of its models.")] = None,
+    series: Annotated[str | None, Option(help="The same: the unique_id whose scaler is taken.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert saved weights to a checkpoint, and verify that it predicts the same.
 
-    An LSTM or a GRU, or neither, with KAN or Linear layers; the predictions determine how they are put together.
+    An LSTM or a GRU, or neither, with KAN or Linear layers; the predictions determine how they are put together. A
+    folder that NeuralForecast.save wrote has all that is needed, and neuralforecast must be installed.
     """
+    if file.is_dir() and output is not None:
+        refuse_unwritable(output)
+        _write_folder(file, model, series, output, as_json)
+        return
     given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
     given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
     given |= {"scaling": str(scaling.resolve())} if scaling else {}
@@ -66,6 +73,17 @@ def import_(
         print_json({"name": imported.name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
     else:
         echo("\n".join((f"{imported.name}: wrote {output}  {checkpoint[:19]}…", *_write_lines(imported))))
+
+
+def _write_folder(folder: Path, name: str | None, series: str | None, output: Path, as_json: bool) -> None:
+    loaded = from_neuralforecast(folder, name, series=series).loaded
+    checkpoint, origin = str(Model(loaded).save(output).checkpoint), loaded.provenance
+    if as_json:
+        names = {"name": name or folder.name, "file": str(output), "checkpoint": checkpoint}
+        print_json({**names, "provenance": vars(origin), "reference_windows": len(loaded.reference.windows)})
+    else:
+        echo(f"{name or folder.name}: wrote {output}  {checkpoint[:19]}…\nread: {origin.library}")
+        echo(f"verified: the largest difference from the library's forecasts is {origin.difference:.2g}")
 
 
 def _describe(imported: Imported) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """What neuralforecast has fitted, on its own forecasts: every kind of model, scaler, column and loss that is read."""
 
+import json
 import logging
+import re
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +12,9 @@ import pytest
 from neuralforecast import NeuralForecast, models
 from neuralforecast.losses.pytorch import GMM, NBMM, PMM, DistributionLoss, HuberMQLoss, IQLoss, MQLoss
 
-import kanmodel
+import kanmodel.importers
 from kanmodel import CheckpointError, UnknownNameError, UnreadableModelError
+from service.cli import main
 
 LOOKBACK, HORIZON, ROWS, SERIES = 12, 4, 120, ("north", "south")
 TRAINING = {
@@ -35,8 +40,11 @@ UNIVARIATE = {
     "TiDE": {"hidden_size": 8, "decoder_output_dim": 4, "temporal_decoder_dim": 4, "temporal_width": 2},
     "TFT": {"hidden_size": 4, "n_head": 1},
     "DeepNPTS": {"hidden_size": 6},
+    "NHITS": BLOCKS,
 }
 WITHOUT_COLUMNS = {"NBEATS": BLOCKS, "DLinear": {"moving_avg_window": 5}, "NLinear": {}}
+WITHOUT_COLUMNS["PatchTST"] = {"hidden_size": 8, "n_heads": 2, "patch_len": 4, "stride": 4, "linear_hidden_size": 8}
+WITHOUT_COLUMNS["PatchTST"] |= {"encoder_layers": 1}
 RECURRENT = {"LSTM": {**UNITS, "recurrent": True}, "GRU": {**UNITS, "recurrent": True}}
 RECURRENT |= {"DeepAR": {"lstm_hidden_size": 6, "lstm_n_layers": 1}}
 MULTIVARIATE = {
@@ -46,6 +54,8 @@ MULTIVARIATE = {
     "iTransformer": ATTENTION,
     "SOFTS": {"hidden_size": 8, "d_core": 8, "e_layers": 1, "d_ff": 8},
     "TimeXer": {**ATTENTION, "patch_len": 4},
+    "TimeMixer": {"d_model": 8, "d_ff": 8, "e_layers": 1, "down_sampling_layers": 1},
+    "XLinear": {},
 }
 
 
@@ -249,3 +259,33 @@ def test_scaled_windows_are_explained_from_a_constant_baseline(kind):
     for layer in explanation.layers:
         summed = layer.nodes.sum(axis=1) + (0 if layer.around is None else layer.around.sum(axis=1))
         np.testing.assert_allclose(summed, explanation.predictions - explanation.baseline_prediction, atol=0.1)
+
+
+def test_the_command_reads_a_saved_folder(tmp_path, monkeypatch, capsys):
+    """`kanscope import` of a folder writes the checkpoint of one model and series."""
+    fit("MLP", "standard", hidden_size=8).save(str(tmp_path / "folder"))
+    written = tmp_path / "north.safetensors"
+
+    def run(*more):
+        arguments = ["kanscope", "import", tmp_path / "folder", "--series", "north", "-o", written, *more]
+        monkeypatch.setattr("sys.argv", [*map(str, arguments)])
+        with suppress(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    assert "read: neuralforecast" in run()
+    assert kanmodel.load(written).features[0].std > 0
+    assert json.loads(run("--json"))["provenance"]["source"] == "from_neuralforecast"
+
+
+def test_the_five_lines_of_the_readme_explain_a_forecast():
+    """They explain what `predict` returns for the last hour of the horizon."""
+    readme = (Path(kanmodel.importers.__file__).parent / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(nf\.fit.*?)```", readme, re.DOTALL)
+    assert len(lines.splitlines()) == 5
+    nf = NeuralForecast([models.NHITS(**{**SMALL, "h": 24, "input_size": 36}, **BLOCKS, scaler_type="robust")], freq=1)
+    names = {"nf": nf, "frame": FRAME, "kanmodel": kanmodel}
+    exec(lines, names)
+    expected = nf.predict().query("unique_id == 'north'")["NHITS"].to_numpy()[-1]
+    assert names["explained"].predictions[0] == pytest.approx(expected, rel=1e-5)
+    assert names["explained"].converged.all() and names["model"].features[0].unit == "MW"

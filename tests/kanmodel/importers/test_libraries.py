@@ -1,0 +1,41 @@
+"""Checkpoints of forecasting libraries' models, which answer without the library."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from goldens import FOLDER
+
+import kanmodel
+from kanmodel import CheckpointError
+
+LIBRARIES = FOLDER / "libraries"
+EXPECTED = np.load(LIBRARIES / "expected.npz")
+
+
+@pytest.mark.parametrize("name", EXPECTED.files)
+def test_a_checkpoint_forecasts_what_the_library_did_and_explains_it(name):
+    """Without the library: its forecasts to 1e-5 of their spread, converged, and complete at every cut."""
+    model, expected = kanmodel.load(LIBRARIES / f"{name}.safetensors"), EXPECTED[name]
+    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows)
+    np.testing.assert_allclose(model.predict(windows), expected, atol=1e-5 * expected.std())
+    explanation = model.explain(windows[:2])
+    assert explanation.converged.all()
+    change = explanation.predictions - explanation.baseline_prediction
+    slack = np.abs(explanation.residual) + 1e-6 * np.abs(change)
+    assert (np.abs(explanation.contributions.sum(axis=1) - change) <= slack).all()
+    for layer in explanation.layers:
+        around = 0 if layer.around is None else layer.around.sum(axis=1)
+        assert (np.abs(layer.nodes.sum(axis=1) + around - change) <= slack).all()
+
+
+def test_a_folder_and_a_wrong_object_are_refused_with_what_to_do(tmp_path):
+    """Without neuralforecast its folder is refused by naming it; from_file says how a folder is read."""
+    (tmp_path / "configuration.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"neuralforecast must be installed .*: pip install neuralforecast"):
+        kanmodel.from_neuralforecast(tmp_path)
+    line = rf"is a folder; kanmodel\.from_neuralforecast\('{tmp_path}'\) reads one that NeuralForecast\.save wrote"
+    with pytest.raises(CheckpointError, match=line):
+        kanmodel.from_file(tmp_path, windows=np.zeros((1, 1, 1)), predictions=[0.0], features=["x"])
+    with pytest.raises(CheckpointError, match="nf must be a fitted NeuralForecast, but is SimpleNamespace"):
+        kanmodel.from_neuralforecast(SimpleNamespace())
