@@ -22,6 +22,7 @@ _NAMES = {  # by module
     "explain.curves": "Edge",
     "explain.formula": "Formulas",
     "explain.importance": "Importance",
+    "explain.changes": "Changes",
     "explain.model_comparison": "ModelComparison",
     "explain.report": "Report",
     "explain.topology": "Topology",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array, read_instants, refuse_non_finite, times_as_text
-from kanmodel.encoding import Encoding, as_cells
+from kanmodel.data import Array, TimeColumn, read_instants, refuse_non_finite, take_windows, times_as_text, window_ends
+from kanmodel.encoding import as_cells
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import ModelConfig
 
+Rows = NDArray[np.int64]
+Gaps = Literal["error", "skip"]
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(min|h|d|w)")
+_SECONDS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 BASELINES = (
     '"mean", "zero", "reference", {"reference": count, "seed": number}, '
     '{"values": {feature: a number or one per step}} or {"instance": window}'
@@ -44,8 +49,8 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
             or a repeated time within the window of a frame.
         UnknownNameError: a mapping names a feature that does not exist.
     """
-    if hasattr(windows, "columns") and hasattr(windows, "to_numpy"):
-        read = _read_frame(model, windows, path)
+    if is_frame(windows):
+        read = read_series(model, windows, path=path)[0]
     elif isinstance(windows, Mapping):
         read = _read_mapping(model, windows, path)
     else:
@@ -133,63 +138,112 @@ def read_numbers(values: Any, path: str) -> Array:
     return numbers
 
 
-def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
-    """The newest rows of a frame as one window, columns by name; columns that are not features are ignored."""
-    config, columns = model.config, list(frame.columns)
-    names, lookback = (config.encoding.names if config.encoding else config.feature_names), config.lookback
-    _refuse_missing(names, columns, f"{path} has no column")
-    count = Counter(columns)
+def is_frame(windows: Any) -> bool:
+    """Whether windows are given as a data frame."""
+    return hasattr(windows, "columns") and hasattr(windows, "to_numpy")
+
+
+def read_series(
+    model: LoadedModel, frame: Any, last: int | str = 1, gaps: Gaps = "error", before: int = 0, path: str = "windows"
+) -> tuple[Array, tuple[str, ...] | None]:
+    """The newest windows of a data frame, one for each row that is the newest of a window, and the times of these rows.
+
+    Columns that the model does not read are ignored. Rows are in order of time if the frame has the time column of the
+    training or an index of dates, else as they stand.
+
+    Args:
+        model: determines columns, time and lookback.
+        frame: the data frame; its columns are those of the table in training if the checkpoint keeps how they become
+            features.
+        last: number of windows; or a duration, such as ``7d``, ``36h``, ``15min`` or ``2w``, before the newest row.
+        gaps: ``error`` raises for a gap in time among their rows, ``skip`` leaves out the windows that span one.
+        before: number of further windows before those.
+        path: name of the argument in an error.
+
+    Returns:
+        (n, lookback, n_features), original units, oldest first, every value finite; and n times as the checkpoint
+        writes them, None if the rows have none.
+
+    Raises:
+        DataError: a missing or repeated column, too few rows, a repeated time, a gap, or a value that is no number.
+    """
+    config, names = model.config, model.config.encoding.names if model.config.encoding else model.config.feature_names
+    encoding, lookback, columns = config.encoding, config.lookback, Counter(frame.columns)
+    _refuse_missing(names, list(columns), f"{path} has no column")
     for name in names:
-        if count[name] > 1:
-            raise DataError(f"{path} has {count[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
-    if config.encoding is not None:
-        return _encode_frame(config, config.encoding, frame, path)
-    rows = np.asarray(frame.to_numpy())
-    if rows.ndim != 2 or len(rows) < lookback:
-        raise DataError.at(path, f"has {len(rows)} rows, but a window has {lookback} steps")
-    newest = _order_rows(config, frame, len(rows), lookback, path)[0][-lookback:]
-    window = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in names]
-    for name, column in zip(names, window, strict=True):
+        if columns[name] > 1:
+            raise DataError(f"{path} has {columns[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
+    order, instants, stamps = _order_rows(config, frame, path)
+    later, n_rows = encoding.later if encoding else 0, len(order)
+    n_windows = _count_windows(last, None if instants is None else instants[: n_rows - later], config) + before
+    n_needed = lookback - 1 + n_windows + later
+    if n_rows < n_needed:
+        steps = f"the {lookback} steps of a window" if n_windows == 1 else f"{n_needed - later} for {n_windows} windows"
+        after = f", and the {later} after {'it' if n_windows == 1 else 'them'}, of which known columns are read"
+        raise DataError.at(path, f"has {n_rows} rows, but needs {steps}{after if later else ''}")
+    run = np.zeros(n_rows, dtype=np.int64)  # changes at a gap
+    if config.time is not None and instants is not None and stamps is not None:
+        _check_steps(config.time, instants, stamps[order], n_needed, gaps, f"{path}[{config.time.name!r}]")
+        run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
+    rows = _encode_rows if encoding else _number_rows
+    values = rows(config, frame, path, order, instants, run, n_needed)  # (n_needed - later, n_features)
+    first = n_rows - n_needed
+    ends = window_ends([run[first : n_rows - later]], len(values), lookback)
+    if not len(ends):
+        raise DataError.at(path, "has no window without a gap")
+    times = None if stamps is None else times_as_text(stamps[order[first + ends]])
+    return take_windows(values, ends, lookback), times
+
+
+def _count_windows(last: int | str, instants: Array | None, config: ModelConfig) -> int:
+    """The number of windows that `last` asks for, by the instants of the rows at which one may end."""
+    if not isinstance(last, str):
+        check_lowest("last", last, 1)
+        return int(last)
+    found = _DURATION.fullmatch(last.strip())
+    if found is None or not float(found[1]):
+        raise DataError.at(
+            "last", f"must be a number of windows, or a duration such as 7d or 36h, but is {quote(last)}"
+        )
+    if instants is None or config.time is None or not config.time.dated:
+        raise DataError.at("last", f"must be a number of windows, as the rows have no dates, but is {quote(last)}")
+    return max(1, int((instants > instants[-1] - float(found[1]) * _SECONDS[found[2]]).sum())) if len(instants) else 1
+
+
+def _number_rows(
+    config: ModelConfig, frame: Any, path: str, order: Rows, _: Array | None, run: Rows, n_needed: int
+) -> Array:
+    """The newest rows of a frame whose columns are the features, (n_needed, n_features)."""
+    rows, newest, columns = np.asarray(frame.to_numpy()), order[len(run) - n_needed :], list(frame.columns)
+    read = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in config.feature_names]
+    for name, column in zip(config.feature_names, read, strict=True):
         for step in np.flatnonzero(~np.isfinite(column)):
             raise DataError.at(f"{path}[{name!r}], row {newest[step]}", "must be finite")
-    return np.stack(window, axis=1)
+    return np.stack(read, axis=1)
 
 
-def _encode_frame(config: ModelConfig, encoding: Encoding, frame: Any, path: str) -> Array:
-    """The newest window of a frame whose columns are those of the training, which `encoding` makes features."""
-    cells, n_needed = {name: as_cells(frame[name]) for name in encoding.names}, config.lookback + encoding.later
-    n_rows = len(frame)
-    if n_rows < n_needed:
-        after = f", and the {encoding.later} after it, of which known columns are read" if encoding.later else ""
-        raise DataError.at(path, f"has {n_rows} rows, but needs the {config.lookback} steps of a window{after}")
-    order, instants = _order_rows(config, frame, n_rows, n_needed, path)
-    cells, run = {name: column[order] for name, column in cells.items()}, np.zeros(n_rows, dtype=np.int64)
-    if config.time is not None:
-        if instants is None:
-            raise DataError.at(
-                path, f"has no column {config.time.name!r}, the times of the rows, nor an index of dates"
-            )
-        run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
-    numbers, bad = encoding.read(cells)
+def _encode_rows(
+    config: ModelConfig, frame: Any, path: str, order: Rows, instants: Array | None, run: Rows, n_needed: int
+) -> Array:
+    """The newest rows of a frame whose columns are those of the training, but those that known columns alone need."""
+    assert config.encoding is not None
+    encoding, n_rows, time = config.encoding, len(run), config.time
+    if time is not None and instants is None:
+        raise DataError.at(path, f"has no column {time.name!r}, the times of the rows, nor an index of dates")
+    numbers, bad = encoding.read({name: as_cells(frame[name])[order] for name in encoding.names})
     first = n_rows - n_needed
     for row, (name, problem) in bad.items():
         if row >= first:
             raise DataError.at(f"{path}[{name!r}], row {order[row]}", problem)
-    encoded = encoding.encode(numbers, instants, run)
-    window = encoded.values[first : first + config.lookback]
-    for step, number in np.argwhere(np.isnan(window)).tolist():
+    values = encoding.encode(numbers, instants, run).values[first : n_rows - encoding.later]
+    for step, number in np.argwhere(np.isnan(values)).tolist():
         name, problem = encoding.describe_missing(config.feature_names[number], n_rows - 1 - first - step)
         raise DataError.at(f"{path}[{name!r}], row {order[first + step]}", problem)
-    return window
+    return values
 
 
-def _order_rows(
-    config: ModelConfig, frame: Any, n_rows: int, n_needed: int, path: str
-) -> tuple[NDArray[np.int64], Array | None]:
-    """The rows of a frame in order of time, and their instants, if the model and the frame have a time.
-
-    Raises `DataError` for a gap in the newest `n_needed` rows.
-    """
+def _order_rows(config: ModelConfig, frame: Any, path: str) -> tuple[Rows, Array | None, Any]:
+    """The rows of a frame in order of time, their instants in it, and their time stamps as they stand, if any."""
     time, values = config.time, None
     if time is not None and time.name in frame.columns:
         values = as_cells(frame[time.name])
@@ -197,25 +251,31 @@ def _order_rows(
         index = frame.index.to_numpy()
         values = index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
     if time is None or values is None:
-        return np.arange(n_rows), None
-    column = f"{path}[{time.name!r}]"
+        return np.arange(frame.shape[0] if hasattr(frame, "shape") else len(frame.to_numpy())), None, None
     instants, dated = read_instants(values, time.name, config.encoding.zone if config.encoding else None)
     if dated != time.dated:
-        raise DataError.at(column, f"must hold {'dates' if time.dated else 'numbers'}, as in training")
+        raise DataError.at(
+            f"{path}[{time.name!r}]", f"must hold {'dates' if time.dated else 'numbers'}, as in training"
+        )
     order = np.argsort(instants, kind="stable")
-    steps = np.diff(instants[order[-n_needed - 1 :]])  # with the row before the window, which may repeat a time
-    if (steps == 0).any():
-        row = order[len(order) - len(steps) + int(np.flatnonzero(steps == 0)[0])]
-        raise DataError.at(column, f"must not repeat a time, but has {times_as_text(values[[row]])[0]} twice")
+    return order, instants[order], values
+
+
+def _check_steps(time: TimeColumn, instants: Array, stamps: Any, n_needed: int, gaps: Gaps, column: str) -> None:
+    """Raises `DataError` for a repeated time or, unless skipped, a gap in the newest rows, which are in order."""
+    steps = np.diff(instants[-n_needed - 1 :])  # with the row before them, which may repeat a time
+    first = len(instants) - len(steps)
+    for step in np.flatnonzero(steps == 0).tolist():
+        twice = times_as_text(stamps[[first + step]])[0]
+        raise DataError.at(column, f"must not repeat a time, but has {twice} twice")
     within = steps[len(steps) - n_needed + 1 :]
     if 2 * time.is_short(within).sum() > len(within):
         message = f"has mostly steps shorter than those of the training, {time.usual_step}: give rows at that distance"
         raise DataError.at(column, message)
-    for place in np.flatnonzero(time.is_gap(within)).tolist():
-        before, after = times_as_text(values[order[len(order) - n_needed + place :][:2]])
+    for place in np.flatnonzero(time.is_gap(within)).tolist() if gaps == "error" else ():
+        before, after = times_as_text(stamps[len(stamps) - n_needed + place :][:2])
         message = f"must have no gap in the window's {n_needed} rows, but goes from {before} to {after}"
         raise DataError.at(column, message)
-    return order, instants[order]
 
 
 def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> Array:

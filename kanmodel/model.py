@@ -29,6 +29,7 @@ from kanmodel.explain.attribution import (
     explain_windows,
 )
 from kanmodel.explain.baseline import baseline_windows
+from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
 from kanmodel.explain.curves import Edge, Span, sample_edges
@@ -46,7 +47,7 @@ from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
-from kanmodel.inputs import read_baseline, read_windows
+from kanmodel.inputs import Gaps, is_frame, read_baseline, read_series, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.text import list_some, with_unit
 
@@ -245,9 +246,17 @@ class Model(Result):
         """
         return f"sha256:{identify_checkpoint(Path(path))}"
 
-    def predict(self, windows: Windows) -> Array:
-        """Forecasts, (n, n_outputs), original units, of windows in any form of `Windows`."""
-        return self.loaded.predict(read_windows(self.loaded, windows))
+    def predict(self, windows: Windows, *, last: int | str | None = None, gaps: Gaps = "error") -> Array:
+        """Forecasts, (n, n_outputs), original units, of windows in any form of `Windows`.
+
+        Args:
+            windows: the windows.
+            last: of a data frame, how many windows, which end at its newest rows: a number, or a duration such as
+                ``"7d"``, ``"36h"`` or ``"15min"``. By default one.
+            gaps: whether a gap in time among these rows is an error, or the windows that span one are left out
+                (``"skip"``).
+        """
+        return self.loaded.predict(self._read(windows, last, gaps)[0])
 
     def accelerate(self) -> Model:
         """The same model, which predicts with ONNX Runtime the batch sizes for which it is measured to be faster.
@@ -289,6 +298,8 @@ class Model(Result):
         method: Method = "path",
         orders: int = Orders.count,
         seed: int = Orders.seed,
+        last: int | str | None = None,
+        gaps: Gaps = "error",
     ) -> Explanation:
         """Contributions of each feature at each step to the forecast of one output.
 
@@ -317,6 +328,8 @@ class Model(Result):
                 from random orders, with a standard error. Without groups, each feature is a part.
             orders: number of random orders, even; the forecasts of each are one less than there are parts.
             seed: of these orders.
+            last: of a data frame, how many windows, as in `predict`; the explanation has their `times`.
+            gaps: what is done with a gap in time among their rows, as in `predict`.
         """
         number = self._number_of(output)
         options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
@@ -325,10 +338,10 @@ class Model(Result):
         if segments and detail == "features":
             detail = "steps"
         start = read_baseline(self.loaded, baseline)
-        given = read_windows(self.loaded, windows)
+        given, times = self._read(windows, last, gaps)
         scaled = self.loaded.to_model_units(given)
         explained = explain_windows(self.loaded, scaled, number, start, options, detail)
-        explained = replace(explained, groups=groups, segments=segments, windows=given)
+        explained = replace(explained, groups=groups, segments=segments, windows=given, times=times)
         asked = self.loaded, scaled, number, start
         if method == "shapley":
             explained = attribution.add_shapley(explained, *asked, drawn)
@@ -344,6 +357,51 @@ class Model(Result):
         if chosen is not self.config.groups:  # its own are valid
             resolve_groups(chosen, self.config.feature_names)
         return chosen, complete_segments({} if segments is None else segments, self.lookback)
+
+    def changes(
+        self,
+        windows: Windows,
+        output: str | None = None,
+        *,
+        ago: int = 1,
+        same_time: bool = False,
+        last: int | str | None = None,
+        baseline: Any = "mean",
+        tolerance: float = LedgerOptions.tolerance,
+    ) -> Changes:
+        """Why each forecast differs from the one some steps before: new rows, rows that have aged, rows that are gone.
+
+        Args:
+            windows: a data frame; or windows (n, lookback, n_features) of which each begins a step after the one before
+                it, original units.
+            output: name of the output; None for the first.
+            ago: steps from the earlier forecast to the newer one.
+            same_time: whether both are forecasts for the same time, so that the earlier one is of the output that lies
+                `ago` steps further ahead; by default both are of `output`.
+            last: of a data frame, how many forecasts, or those of a duration, as in `predict`. By default one.
+            baseline: what both windows are compared with, as in `explain`.
+            tolerance: of the explanations of both forecasts, as in `explain`.
+
+        Raises:
+            DataError: windows that do not follow each other, or fewer than `ago` and one.
+            UnknownNameError: there is no output `ago` steps further ahead.
+        """
+        check_lowest("ago", ago, 1)
+        if is_frame(windows):
+            given, times = read_series(self.loaded, windows, 1 if last is None else last, before=ago)
+        else:
+            given, times = self._read(windows, last, "error")
+            refuse_unlinked(given, ago)
+        name = self.outputs[self._number_of(output)]
+        asked: dict[str, Any] = {"baseline": baseline, "tolerance": tolerance, "groups": None, "detail": "steps"}
+        if not same_time:
+            explained = self.explain(given, name, **asked)
+            newer, earlier = explained[ago:], explained[:-ago]
+        else:
+            target, _, step = name.rpartition("+")
+            further = f"{target}+{int(step) + ago}"
+            newer, earlier = self.explain(given[ago:], name, **asked), self.explain(given[:-ago], further, **asked)
+        return Changes.of(newer, earlier, ago, times and times[ago:])
 
     def what_if(
         self,
@@ -750,6 +808,15 @@ class Model(Result):
 
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit
+
+    def _read(self, windows: Windows, last: int | str | None, gaps: Gaps) -> tuple[Array, tuple[str, ...] | None]:
+        """Windows, and the times of those of a frame."""
+        if is_frame(windows):
+            refuse_unknown("gaps", gaps, get_args(Gaps))
+            return read_series(self.loaded, windows, 1 if last is None else last, gaps)
+        if last is not None:
+            raise DataError.at("last", "is of a data frame, but the windows are no frame")
+        return read_windows(self.loaded, windows), None
 
     def _key(self, output: int, *question: Hashable) -> Hashable:
         return (self.loaded.sha256, output, *question)

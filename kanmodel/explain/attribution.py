@@ -59,7 +59,7 @@ _EFFECTS = ("removed", "alone", "together")
 _OF_PATH = "what a part adds as all parts move from the baseline to the window together"
 _OF_ORDERS = "what a part adds on average over the orders in which the parts change one after another"
 _SHAPLEY = ("shapley", "shapley_standard_error")
-_OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
+_OF_WINDOW = ("prediction", "largest contribution", "residual", "error", "converged")
 _BY_WINDOW = (
     *("predictions", "contributions", "steps", "layers", "error", "residual", "converged", "path_nodes"),
     *("standard_error", "effects", "effects_by_group", "step_effects", "shapley", "windows"),
@@ -129,6 +129,7 @@ class Explanation(Pictured):
             requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units; None for `explain_windows`.
+        times: of the newest row of each window, (n,); None unless the windows are those of a data frame with times.
     """
 
     output: str
@@ -154,6 +155,7 @@ class Explanation(Pictured):
     step_effects: Effects | None = None
     shapley: Shapley | None = None
     windows: Array | None = None
+    times: tuple[str, ...] | None = None
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -203,7 +205,7 @@ class Explanation(Pictured):
             number = range(len(self))[window]  # raises IndexError, and supports negative indices
             window = slice(number, number + 1)
         of_chosen: dict[str, Any] = {name: take(getattr(self, name), window) for name in _BY_WINDOW}
-        return replace(self, **of_chosen)
+        return replace(self, **of_chosen, times=self.times and self.times[window])
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
         """Raises if a residual is larger than F(x) - F(x0) and than the output's standard deviation on the reference.
@@ -269,7 +271,7 @@ class Explanation(Pictured):
             columns |= dict(zip(_SHAPLEY, map(self._spread, self.shapley), strict=True))
         return [
             {
-                "window": window,
+                **self._name_window(window),
                 **name,
                 **dict(zip(columns, row, strict=True)),
                 "prediction": float(self.predictions[window]),
@@ -306,7 +308,8 @@ class Explanation(Pictured):
         return super()._picture(theme) if len(self) == 1 else None
 
     def _title(self) -> str:
-        windows = "" if len(self) == 1 else f" for {len(self)} windows"
+        windows = f", {self.times[0]}" if self.times and len(self) == 1 else ""
+        windows = windows if len(self) == 1 else f" for {len(self)} windows"
         return f"Explanation of {with_unit(self.output, self.unit)}{windows}"
 
     def _details(self) -> str:
@@ -329,7 +332,10 @@ class Explanation(Pictured):
         if len(self) != 1:
             columns = ["feature", "mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in effects)]
             by_feature = Table(self._means(columns[1:]), columns, in_text=False)
-            return [by_feature, Table(self._windows(), _OF_WINDOW, "Window by window")]
+            return [
+                by_feature,
+                Table(self._windows(), ["time" if self.times else "window", *_OF_WINDOW], "Window by window"),
+            ]
         columns, shapley = ["contribution", *effects], [] if self.shapley is None else ["shapley"]
         rows, grouped = _largest_first(self.table()), self.is_grouped
         of_features = ["feature", *columns, *([] if grouped else shapley)]
@@ -353,12 +359,15 @@ class Explanation(Pictured):
             for number in np.argsort(-means[0], kind="stable").tolist()
         ]
 
+    def _name_window(self, window: int) -> dict[str, Any]:
+        return {"window": window} if self.times is None else {"window": window, "time": self.times[window]}
+
     def _windows(self) -> list[dict[str, Any]]:
         """A row for each window."""
         largest = [self.features[feature] for feature in np.abs(self.contributions).argmax(axis=1).tolist()]
         figures = (values.tolist() for values in (self.residual, self.error, self.converged))
-        rows = zip(range(len(self)), self.predictions.tolist(), largest, *figures, strict=True)
-        return [dict(zip(_OF_WINDOW, row, strict=True)) for row in rows]
+        rows = zip(self.predictions.tolist(), largest, *figures, strict=True)
+        return [self._name_window(number) | dict(zip(_OF_WINDOW, row, strict=True)) for number, row in enumerate(rows)]
 
 
 def _largest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
