@@ -68,7 +68,7 @@ def results() -> dict[str, Result]:
         "WhatIf": one.what_if(window, ["f0"], shift=(-1, 1)),
         "Counterfactuals": one.counterfactual(window, at_least=-1e3),
         "Counterfactual": one.counterfactual(window, at_least=-1e3)[0],
-        "Changes": one.changes(LINKED),
+        "Changes": one.changes(np.zeros((2, *window.shape[-2:]))),
         "Comparisons": one.compare(None, window, window),
         "ModelComparison": one.compare(one),
         "Importance": one.importance(),
