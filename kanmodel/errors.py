@@ -4,7 +4,6 @@
     ├── ConfigError            an architecture that cannot exist
     ├── CheckpointError        a file that is not a readable checkpoint
     ├── UnreadableModelError   a live module that is no chain or graph of known parts
-    ├── GraphError             a question about a graph that has an answer for a chain of layers alone
     ├── DataError              a table, window or value that cannot be used
     │   └── InsufficientReferenceError   too few reference windows for a statistic
     ├── UnknownNameError       a feature, output, edge or option that does not exist
@@ -104,10 +103,6 @@ class CheckpointError(KanscopeError):
 
 class UnreadableModelError(KanscopeError):
     """The module is no chain or graph that this version can read; the message names the part or the difference."""
-
-
-class GraphError(KanscopeError):
-    """A question about a graph that has an answer for a chain of layers alone, such as formulas."""
 
 
 class DataError(KanscopeError):

@@ -17,7 +17,7 @@ import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
 from kanmodel.computing import Once
 from kanmodel.data import Array, Feature, Scaling, read_only
-from kanmodel.errors import CheckpointError, DataError, GraphError, Problem, check_lowest, checked, refuse_unknown
+from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
 from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
 from kanmodel.explain.attribution import (
@@ -94,19 +94,6 @@ def cached(question: Question) -> Question:
     return cast(Question, ask)
 
 
-def of_chain(question: Question) -> Question:
-    """A method of `Model` that raises `GraphError` for a graph."""
-
-    @wraps(question)
-    def ask(self: Model, *args: Any, **kwargs: Any) -> Any:
-        if self.config.graph:
-            what = question.__name__.removeprefix("_").replace("_", " ")
-            raise GraphError(f"{self.name} is a graph of layers and other operations: {what} needs a chain of layers")
-        return question(self, *args, **kwargs)
-
-    return cast(Question, ask)
-
-
 @dataclass(frozen=True)
 class Reference:
     """The reference windows in time order, on which global results such as `importance` are measured.
@@ -150,8 +137,8 @@ class Model(Result):
 
     An output is given by its name, and is the first by default. Methods raise `UnknownNameError` for an output, a
     feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used (as
-    `InsufficientReferenceError` if a statistic needs more reference windows), `NonFiniteError` if a result is not
-    finite, and `GraphError` for a graph if the question is about a chain of layers: its formulas.
+    `InsufficientReferenceError` if a statistic needs more reference windows), and `NonFiniteError` if a result is not
+    finite.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -605,14 +592,15 @@ class Model(Result):
         check_lowest("points", points, 2)
         return sample_edges(self.loaded, edges, points, span, self.name)
 
-    @of_chain
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
         return suggest_edge_formulas(self.loaded, edge)
 
-    @of_chain
     def formula(self, output: str | None = None) -> Formulas:
-        """The head as formulas of its inputs: of LSTM units, or of features if there is no LSTM.
+        """An output as formulas: of LSTM units, or of features if there is no LSTM.
+
+        Those of a graph are also of the cells of the window that flow around its layers, and of statistics over the
+        steps, such as the mean of a feature, by which a forecast is scaled back.
 
         Args:
             output: its name; None for the first.
@@ -622,7 +610,8 @@ class Model(Result):
             reference windows, which neither the search nor the choice among the formulas has used.
 
         Raises:
-            ConfigError: the model has a layer norm or an output function that cannot be written.
+            ConfigError: it cannot be written: there is a layer norm, an attention or another function that mixes what a
+                formula would have to hold alone, or it would be too long. The sentence says which.
             InsufficientReferenceError: there are fewer than 6 reference windows.
         """
         return self._formulas(self._number_of(output))

@@ -1,4 +1,4 @@
-"""The head of a network as formulas: the Pareto front of complexity and error, from a constant to the whole network.
+"""An output of a network as formulas: the Pareto front of complexity and error, from a constant to the whole network.
 
 The edges enter in the order of their contributions, each as the function that fits it best, at several weights of
 complexity; the constants of each formula are then fitted together. The last formula is the network itself, with its
@@ -33,17 +33,16 @@ from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.head_formula import Edge, HeadFormula, Subnode, TabulatedEdge, find_used, tabulate_edges
+from kanmodel.explain.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, form_of, too_long_error
+from kanmodel.explain.head_formula import HeadFormula, TabulatedEdge, tabulate_edges
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.pruning import r2
 from kanmodel.explain.result import GlobalResult, Table
-from kanmodel.explain.structure import ledger_key, node_id
 from kanmodel.explain.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
 from kanmodel.network.functions import ACTIVATIONS, activate
 from kanmodel.text import with_unit
 
 MAX_EDGES = 40  # in a formula of functions
-MAX_CALLS = 300  # of tables in the formula of the whole network; a larger network has none
 SIZES = (1, 2, 3, 4, 6, 9, 13, 20, 30)  # edges of the formulas that are tried
 PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose, per unit of complexity
 MIN_GAIN = 1e-4  # of R2 that more complexity must bring
@@ -52,8 +51,6 @@ MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs i
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
 LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
 N_PROFILED = 3  # features of a variable's profile
-OUTPUT_FUNCTIONS = {None: "x", "relu": "Max(x, 0)", "tanh": "tanh(x)"}
-OUTPUT_FUNCTIONS |= {"sigmoid": "1/(1 + exp(-x))", "silu": "x/(1 + exp(-x))"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,9 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
     return parts
 
 
-def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> list[tuple[HeadFormula, float]]:
+def find_front(
+    searched: LoadedModel, choosing: LoadedModel, output: int, composition: Composition
+) -> list[tuple[HeadFormula, float]]:
     """The formulas of one output before the output function, simplest first; deterministic.
 
     They are searched on the reference windows of `searched`, whose contributions must be finite (NonFiniteError). Each
@@ -118,7 +117,7 @@ def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> lis
     function, scaling = choosing.config.output_function, choosing.scaling
     with torch.no_grad():
         trace = choosing.network.trace(choosing.reference.windows)
-    inputs = trace.readout.double().numpy()
+    inputs = composition.read(choosing.reference.windows, trace)
 
     def finish(logits: Tensor) -> Tensor:
         if function is not None:
@@ -126,7 +125,7 @@ def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> lis
         return logits * float(scaling.output_scale[output]) + float(scaling.output_mean[output])
 
     full = finish(trace.logits[:, output].double())
-    search, tried = _Search(searched, output), []
+    search, tried = _Search(searched, output, composition), []
     for formula in search.compose():
         fitted = formula.fit(search.inputs, search.logits)
         tried.append((fitted, r2(full, finish(torch.from_numpy(fitted.values(inputs))))))
@@ -141,21 +140,21 @@ def find_front(searched: LoadedModel, choosing: LoadedModel, output: int) -> lis
 
 
 class _Search:
-    """The search for formulas of one output: of inputs of the head (n, n_in) for its logits (n,), model units."""
+    """The search for formulas of one output: of inputs (n, n_inputs) for its logits (n,), model units."""
 
-    def __init__(self, model: LoadedModel, output: int) -> None:
-        self._output, self._layers = output, model.network.stages["head"]
+    def __init__(self, model: LoadedModel, output: int, composition: Composition) -> None:
+        self._composition, self._layers, windows = composition, composition.layers, model.reference.windows
         with torch.no_grad():
-            trace = model.network.trace(model.reference.windows)
-        self._traces = trace.head
-        self._means = [trace.edges.double().mean(dim=0).numpy() for trace in self._traces]  # (n_subnodes, n_in)
-        self.inputs, self.logits = trace.readout.double().numpy(), trace.logits[:, output].double().numpy()
+            trace = model.network.trace(windows)
+        self._traces = composition.traces(trace, len(windows))
+        self._means = {number: of.edges.double().mean(dim=0).numpy() for number, of in self._traces.items()}
+        self.inputs, self.logits = composition.read(windows, trace), trace.logits[:, output].double().numpy()
         self._live = sorted(
-            (number, i, j) for number, layer in enumerate(self._layers) for j, i in layer.live.nonzero().tolist()
+            (number, i, j) for number in self._traces for j, i in self._layers[number].live.nonzero().tolist()
         )
         magnitudes = {
             layer.layer: np.abs(layer.edges).mean(axis=0)
-            for layer in explain_windows(model, model.reference.windows, output).layers
+            for layer in explain_windows(model, windows, output).layers
             if layer.stage == "head" and layer.edges is not None
         }
         self._ranked = sorted(self._live, key=lambda edge: (-magnitudes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
@@ -166,33 +165,40 @@ class _Search:
             self._candidates[n, i, j] = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
 
     def compose(self) -> Iterator[HeadFormula]:
-        """Formulas of growing numbers of edges, at each price, without repetitions."""
-        seen = set()
+        """Formulas of growing numbers of edges, at each price, without repetitions.
+
+        Raises ConfigError where all but a constant would be too long.
+        """
+        seen, too_long = set(), False
         for size in dict.fromkeys([0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)]):
             for price in PRICES if size else PRICES[:1]:
                 formula = self._compose(self._ranked[:size], price)
-                key = tuple(formula.edges.items())
-                if key not in seen:
-                    seen.add(key)
+                too_long |= formula is None
+                if formula is not None and tuple(formula.edges.items()) not in seen:
+                    seen.add(tuple(formula.edges.items()))
                     yield formula
+        if too_long and seen == {()}:
+            raise too_long_error()
 
-    def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula:
-        """The formula of some edges, each with the best function; what is left out is its mean."""
+    def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula | None:
+        """The formula of some edges, each with the best function; what is left out is its mean. None if too long."""
+        used, n_calls, n_operations = self._composition.find_used(kept)
+        if n_calls > MAX_CALLS or n_operations > MAX_TERMS:
+            return None
         edges: dict[Edge, Candidate] = {}
-        constants = {(n, j): float(of.sum()) for n, means in enumerate(self._means) for j, of in enumerate(means)}
-        for n, i, j in kept:
+        constants = {(n, j): float(of.sum()) for n, means in self._means.items() for j, of in enumerate(means)}
+        for n, i, j in used:
             chosen = max(self._candidates[n, i, j], key=lambda one: one.r2 - price * one.complexity)
             edges[n, i, j] = replace(chosen, d=0.0)
             constants[n, j] += chosen.d - float(self._means[n][j, i])
-        used, _ = find_used(self._layers, self._output, edges)
-        return HeadFormula(self._layers, self._output, {edge: edges[edge] for edge in used}, constants)
+        return HeadFormula(self._composition, edges, constants)
 
     def tabulate(self) -> HeadFormula | None:
         """The network itself; None where it is too large to be written."""
-        used, n_calls = find_used(self._layers, self._output, self._live)
-        if n_calls > MAX_CALLS:
+        used, n_calls, n_operations = self._composition.find_used(self._live)
+        if n_calls > MAX_CALLS or n_operations > MAX_TERMS:
             return None
-        tables = tabulate_edges(self._layers, [trace.inputs.double().numpy() for trace in self._traces], used)
+        tables = tabulate_edges(self._layers, self._traces, used)
         edges: dict[Edge, Candidate | TabulatedEdge] = {}
         constants: dict[Subnode, float] = defaultdict(float)
         for n, i, j in self._live:
@@ -203,7 +209,7 @@ class _Search:
                 constants[n, j] += exact.d
             else:
                 edges[n, i, j] = tables[n, i, j]
-        return HeadFormula(self._layers, self._output, edges, constants)
+        return HeadFormula(self._composition, edges, constants)
 
 
 @dataclass(frozen=True)
@@ -211,7 +217,8 @@ class Variable:
     """The input that a symbol is.
 
     Attributes:
-        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``.
+        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``, or its statistic over the steps of the window,
+            such as ``mean(temp_c)``.
         profile: the features with the largest shares in its value; empty for a feature.
     """
 
@@ -224,11 +231,12 @@ class Variable:
 
 @dataclass(frozen=True)
 class Formula:
-    """One output as a formula of the head's inputs: LSTM units, which are dimensionless, or features in their units.
+    """One output as a formula: of LSTM units, which are dimensionless, or of features in their units.
 
     Attributes:
         output: name of the output.
-        complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
+        complexity: pykan's prices of the functions on edges, or the coefficients of edges in tables, added up, and one;
+            operations between layers, which all formulas of a graph have, are not counted.
         r2: coefficient of determination of the written formula, with its rounded numbers, against the model, through
             the whole model, on the third part of the reference windows, which neither the search nor the choice of
             formulas has seen; None where it has no finite value for one of them, as the logarithm of a negative number.
@@ -252,35 +260,31 @@ class Formula:
 class Writer:
     """Writes formulas of one output: digits are chosen on the windows of `searched`, errors measured on `judged`'s."""
 
-    def __init__(self, searched: LoadedModel, judged: LoadedModel, output: int) -> None:
+    def __init__(self, searched: LoadedModel, judged: LoadedModel, output: int, composition: Composition) -> None:
         import sympy  # here, since it is slow to import
 
-        config, scaling = searched.config, searched.scaling
+        config, scaling, inputs = searched.config, searched.scaling, composition.inputs
         self._config, self._scaling, self._output = config, scaling, output
-        nodes = [node_id(config, "head", 0, index) for index in range(config.head[0].n_in)]
-        parts, letters = [node.split(":") for node in nodes], {"lstm": "u", "gru": "u", "front": "n"}
-        names = [letters.get(kind, "") + "_".join(rest) for kind, *rest in parts]  # lstm:3 -> u3
-        self._symbols = [sympy.Symbol(name) for name in make_identifiers(names)]
-        self._in_model_units: Sequence[Any] = self._symbols
-        shares = profile_nodes(searched).shares.get(ledger_key(config, "head", 0), np.zeros((len(nodes), 0)))
-        ranked = zip(nodes, shares, np.argsort(-shares, axis=1, kind="stable")[:, :N_PROFILED], strict=True)
-        self._variables = [
-            Variable(node, {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0})
-            for node, of, order in ranked
+        self._symbols = [sympy.Symbol(name) for name in make_identifiers([one.name for one in inputs])]
+        columns = zip(self._symbols, inputs, strict=True)
+        self._in_model_units = [
+            symbol if (one.mean, one.scale) == (0, 1) else (symbol - one.mean) / one.scale for symbol, one in columns
         ]
-        mean, scale = np.zeros(len(nodes)), np.ones(len(nodes))
-        if config.has_plain_steps and config.readout != "mean":  # inputs are features
-            n_steps = len(nodes) // len(config.features)
-            mean, scale = np.tile(scaling.feature_mean, n_steps), np.tile(scaling.feature_scale, n_steps)
-            columns = zip(self._symbols, mean.tolist(), scale.tolist(), strict=True)
-            self._in_model_units = [(symbol - its_mean) / its_scale for symbol, its_mean, its_scale in columns]
-        (self._inputs, self._full), (self._judged_inputs, self._judged_full) = (
-            (
-                model.network.encode(model.reference.windows).double().numpy() * scale + mean,
-                torch.from_numpy(scaling.outputs_to_original(model.reference_outputs)[:, output]),
-            )
-            for model in (searched, judged)
-        )
+        shares = profile_nodes(searched).shares
+        self._variables = []
+        for one in inputs:
+            of = shares[one.key][one.unit] if one.key in shares else np.zeros(len(config.features))
+            order = np.argsort(-of, kind="stable")[:N_PROFILED]
+            profile = {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0}
+            self._variables.append(Variable(one.node, profile))
+        mean, scale = (np.array([getattr(one, name) for one in inputs]) for name in ("mean", "scale"))
+        read = []
+        for model in (searched, judged):
+            with torch.no_grad():
+                trace = model.network.trace(model.reference.windows)
+            full = torch.from_numpy(scaling.outputs_to_original(model.reference_outputs)[:, output])
+            read.append((composition.read(model.reference.windows, trace) * scale + mean, full))
+        (self._inputs, self._full), (self._judged_inputs, self._judged_full) = read
         targets = judged.reference.targets
         self._targets = None if targets is None else targets[:, output]
 
@@ -296,7 +300,7 @@ class Writer:
 
         def evaluate(expression: Any, inputs: Array) -> Array:
             with np.errstate(all="ignore"):
-                found = sympy.lambdify(self._symbols, expression, known)(*inputs.T)
+                found = sympy.lambdify(self._symbols, expression, known, cse=True)(*inputs.T)
             return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
 
         def fit(expression: Any) -> float:
@@ -309,9 +313,12 @@ class Writer:
             )
 
         node = formula.express(self._in_model_units, prefix)
-        output = sympy.sympify(OUTPUT_FUNCTIONS[self._config.output_function]).subs(sympy.Symbol("x"), node)
+        function, parameter = self._config.output_function, 0.0
+        if function is not None:
+            parameter = ACTIVATIONS[function].parameter or 0.0
+            node = form_of(function).of_symbols(node, 0.0, parameter)
         scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
-        exact = float(scale) * output + float(mean)
+        exact = float(scale) * node + float(mean)
         least = fit(exact) - (LOSS_OF_TABLES if formula.tables else LOSS)
         shorter = map(round_to, DIGITS)
         expression = next((short for short in shorter if fit(short) >= least), exact)
@@ -320,7 +327,9 @@ class Writer:
         name = self._config.outputs[self._output]
         named = zip(self._symbols, self._variables, strict=True)
         used = {str(symbol): variable for symbol, variable in named if symbol in expression.free_symbols}
-        printer = NumPyPrinter({"fully_qualified_modules": True, "allow_unknown_functions": True})
+        functions = {name: f"numpy.{name}" for name in ("maximum", "minimum")}
+        options = {"fully_qualified_modules": True, "allow_unknown_functions": True, "user_functions": functions}
+        printer = NumPyPrinter(options)
         tables = [table.write(prefix) for table in formula.tables]
         body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
         return Formula(
@@ -361,7 +370,7 @@ def make_identifiers(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, repr=False)
 class Formulas(GlobalResult):
-    """Formulas of one output in the head's inputs: the Pareto front of complexity and error.
+    """Formulas of one output: the Pareto front of complexity and error.
 
     Attributes:
         output: name of the output.
@@ -384,23 +393,20 @@ class Formulas(GlobalResult):
         """Searches the formulas of one output.
 
         Raises:
-            ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone, or the output function
-                cannot be written.
+            ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone, an operation or the
+                output function cannot be written, or what is between the layers would be too long.
             InsufficientReferenceError: there are fewer than 6 reference windows.
             NonFiniteError: a contribution is not finite on the reference windows.
         """
         config = model.config
-        if any(layer.mixes for layer in config.head):
-            raise ConfigError(
-                "a formula needs edges that are functions of one number, but a layer norm mixes all inputs"
-            )
         if config.output_function == "softmax":
             raise ConfigError("a formula needs outputs that are functions of one node, but softmax mixes them")
-        if config.output_function not in OUTPUT_FUNCTIONS:
-            raise ConfigError(f"the output function {config.output_function} cannot be written as a formula")
+        if config.output_function is not None:
+            form_of(config.output_function)
+        composition = Composition.of(model, output)
         (searched, chosen, judged), parts = zip(*split_reference(model), strict=True)
-        front = find_front(searched, chosen, output)
-        writer = Writer(searched, judged, output)
+        front = find_front(searched, chosen, output, composition)
+        writer = Writer(searched, judged, output, composition)
         formulas = tuple(writer.write(formula) for formula, _ in front)
         unit = config.target_of(output).unit
         return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference_span)

@@ -1,16 +1,15 @@
-"""A head with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
+"""An output with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
 
-The nodes and sub-nodes are the network's own, with their affine maps and products; an edge is c f(a x + b), and what is
-constant in it, such as the mean of an edge that is left out, is part of its sub-node's constant. In the last formula,
-which leaves none out, an edge is a table of the network's own function.
+How it is computed is its `Composition`: the nodes and sub-nodes are the network's own, with their affine maps and
+products. An edge is c f(a x + b), and what is constant in it, such as the mean of an edge that is left out, is part of
+its sub-node's constant. In the last formula, which leaves none out, an edge is a table of the network's own function.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property, reduce
 from math import prod
 from typing import Any
 
@@ -18,11 +17,9 @@ import numpy as np
 import torch
 
 from kanmodel.data import Array
+from kanmodel.explain.composition import Composition, Edge, Subnode, form_of
 from kanmodel.explain.symbolic import FUNCTIONS, Candidate
-from kanmodel.network.layer import KANLayer
-
-Edge = tuple[int, int, int]  # layer, i, j
-Subnode = tuple[int, int]  # layer, j
+from kanmodel.network.layer import KANLayer, LayerTrace
 
 N_POINTS = 257  # of a table
 BEYOND = 1.0  # the inputs on either side, as a share of their range, that a table goes
@@ -64,11 +61,12 @@ class TabulatedEdge:
 
 
 def tabulate_edges(
-    layers: Sequence[KANLayer], reached: Sequence[Array], chosen: Sequence[Edge]
+    layers: Sequence[KANLayer], traces: Mapping[int, LayerTrace], chosen: Sequence[Edge]
 ) -> dict[Edge, TabulatedEdge]:
-    """Some edges of a head's layers, over the range of the inputs (n, n_in) that reach each layer, and beyond."""
+    """Some edges of a head's layers, over the range of the inputs that reach each layer, and beyond."""
     tables = {}
-    for number, (layer, inputs) in enumerate(zip(layers, reached, strict=True)):
+    for number, trace in traces.items():
+        layer, inputs = layers[number], trace.inputs.double().numpy()
         low, high = inputs.min(axis=0), inputs.max(axis=0)
         high = np.where(low < high, high, low + 1)
         low, high = low - BEYOND * (high - low), high + BEYOND * (high - low)
@@ -85,17 +83,15 @@ def tabulate_edges(
 
 @dataclass(frozen=True)
 class HeadFormula:
-    """The formula of one node of the last layer, of the inputs of the head, in model units.
+    """The formula of one output before the output function, of the inputs of its composition, in model units.
 
     Attributes:
-        layers: of the head, first to last.
-        node: number of the node of the last layer.
-        edges: c f(a x + b) of each edge that the node depends on, without d, or its table.
+        composition: how the output is computed.
+        edges: c f(a x + b) of each edge that the output depends on, without d, or its table.
         constants: of each sub-node, by (layer, sub-node); 0 where there is none.
     """
 
-    layers: Sequence[KANLayer]
-    node: int
+    composition: Composition
     edges: Mapping[Edge, Candidate | TabulatedEdge]
     constants: Mapping[Subnode, float]
 
@@ -110,13 +106,18 @@ class HeadFormula:
         return [function for function in self.edges.values() if isinstance(function, TabulatedEdge)]
 
     def values(self, inputs: Array) -> Array:
-        """The node's values for inputs of the head (n, n_in), (n,); not finite beyond a function's domain."""
+        """The output for inputs (n, n_inputs), (n,); not finite beyond a function's domain."""
+
+        def apply(op: str, x: Any, y: Any, parameter: float) -> Any:
+            return form_of(op).of_numbers(x, y, parameter)
+
         with np.errstate(all="ignore"):
-            values: Array = np.zeros(len(inputs)) + self._evaluate(inputs.T, lambda function, x: function.values(x))
+            found = self._evaluate(inputs.T, lambda function, x: function.values(x), apply)
+            values: Array = np.zeros(len(inputs)) + found
         return values
 
     def express(self, symbols: Sequence[Any], prefix: str) -> Any:
-        """The node as an expression of sympy's symbols of the inputs; names of tables begin with the prefix."""
+        """The output as an expression of sympy's symbols of the inputs; names of tables begin with the prefix."""
         import sympy  # here, since it is slow to import
 
         parse = cache(lambda name: sympy.sympify(FUNCTIONS[name].pattern.format("u")))
@@ -126,7 +127,10 @@ class HeadFormula:
                 return sympy.Function(prefix + function.name)(x)
             return function.c * parse(function.function).subs(sympy.Symbol("u"), function.a * x + function.b)
 
-        return sympy.sympify(self._evaluate(symbols, express))
+        def apply(op: str, x: Any, y: Any, parameter: float) -> Any:
+            return form_of(op).of_symbols(x, y, parameter)
+
+        return sympy.sympify(self._evaluate(symbols, express, apply))
 
     def fit(self, inputs: Array, values: Array) -> HeadFormula:
         """The same functions with the numbers that come nearest to values (n,), by least squares; itself if none do.
@@ -135,13 +139,13 @@ class HeadFormula:
         """
         from scipy.optimize import least_squares  # here, since it is slow to import
 
-        subnodes = sorted({(edge[0], edge[2]) for edge in self.edges} or {(len(self.layers) - 1, self.node)})
+        subnodes = sorted({(edge[0], edge[2]) for edge in self.edges} or self.composition.outermost)
         fitted = {edge: function for edge, function in self.edges.items() if isinstance(function, Candidate)}
         start = np.array(
             [number for function in fitted.values() for number in (function.a, function.b, function.c)]
             + [self.constants.get(subnode, 0.0) for subnode in subnodes]
         )
-        if len(fitted) < len(self.edges) or len(start) > min(MAX_FITTED, len(values)):
+        if not start.size or len(fitted) < len(self.edges) or len(start) > min(MAX_FITTED, len(values)):
             return self
 
         def with_numbers(numbers: Array) -> HeadFormula:
@@ -172,37 +176,52 @@ class HeadFormula:
             return self
         return with_numbers(np.array(found.x.tolist(), dtype=object))  # Python's numbers, for sympy
 
-    def _evaluate(self, inputs: Iterable[Any], apply: Callable[[Candidate | TabulatedEdge, Any], Any]) -> Any:
-        """The node from the inputs of the head, numbers or symbols; edges by `apply`."""
-        values = list(inputs)
-        for number, layer in enumerate(self.layers):
-            sums = [self.constants.get((number, j), 0.0) for j in range(len(layer.subnode_scale))]
-            for (of, i, j), function in self.edges.items():
-                if of == number:
-                    sums[j] = sums[j] + apply(function, values[i])
-            scales, biases = layer.subnode_scale.tolist(), layer.subnode_bias.tolist()
-            factors: dict[int, list[Any]] = defaultdict(list)
-            for j, node in enumerate(layer.config.node_of_subnode):
-                factors[node].append(scales[j] * sums[j] + biases[j])
-            nodes = zip(layer.node_scale.tolist(), factors.values(), layer.node_bias.tolist(), strict=True)
-            values = [scale * prod(rest, start=first) + bias for scale, (first, *rest), bias in nodes]
-        return values[self.node]
+    def _evaluate(
+        self,
+        inputs: Iterable[Any],
+        apply: Callable[[Candidate | TabulatedEdge, Any], Any],
+        operate: Callable[[str, Any, Any, float], Any],
+    ) -> Any:
+        """The output from the inputs, numbers or symbols; edges by `apply`, operations of x, y and p by `operate`."""
+        composition, given, into = self.composition, list(inputs), dict[Subnode, list[tuple[int, Any]]]()
+        for (layer, i, j), function in self.edges.items():
+            into.setdefault((layer, j), []).append((i, function))
+        values: dict[int, Any] = {}
+        for at in self._needed:
+            step = composition.steps[at]
+            if step.op == "input":
+                values[at] = given[step.node]
+            elif step.op == "number":
+                values[at] = step.parameter
+            elif step.op == "layer":
+                scales, biases, node_scales, node_biases = composition.affine[step.layer]
+                factors = []
+                for j in composition.members[step.layer, step.node]:
+                    total = self.constants.get((step.layer, j), 0.0)
+                    for i, function in into.get((step.layer, j), ()):
+                        total = total + apply(function, values[step.reads[i]])
+                    factors.append(scales[j] * total + biases[j])
+                first, *rest = factors
+                values[at] = node_scales[step.node] * prod(rest, start=first) + node_biases[step.node]
+            elif len(step.reads) == 1:
+                values[at] = operate(step.op, values[step.reads[0]], 0.0, step.parameter)
+            else:
+                read = (values[source] for source in step.reads)
+                values[at] = reduce(lambda x, y, op=step.op: operate(op, x, y, 0.0), read)  # type: ignore[misc]
+        return values[len(composition.steps) - 1]
 
-
-def find_used(layers: Sequence[KANLayer], node: int, edges: Iterable[Edge]) -> tuple[list[Edge], int]:
-    """The edges by which a node of the last layer depends on the inputs, in order, and their number in a formula.
-
-    Other edges of the head are zero. A formula has some repeatedly, as a node is written out wherever it is read.
-    """
-    enters = [layer.config.node_of_subnode for layer in layers]
-    reached, reaching = {(0, i) for i in range(layers[0].config.n_in)}, []  # nodes that depend on an input
-    for layer, i, j in sorted(edges):
-        if (layer, i) in reached:
-            reached.add((layer + 1, enters[layer][j]))
-            reaching.append((layer, i, j))
-    used, times = [], Counter({(len(layers), node): 1})
-    for layer, i, j in reversed(reaching):  # from the last layer to the first
-        if times[layer + 1, enters[layer][j]]:
-            times[layer, i] += times[layer + 1, enters[layer][j]]
-            used.append((layer, i, j))
-    return used[::-1], times.total() - 1
+    @cached_property
+    def _needed(self) -> list[int]:
+        """The steps that the output is computed from, in their order; from others only edges lead that are left out."""
+        into: dict[Subnode, set[int]] = {}
+        for layer, i, j in self.edges:
+            into.setdefault((layer, j), set()).add(i)
+        steps, needed = self.composition.steps, {len(self.composition.steps) - 1}
+        for at in reversed(range(len(steps))):
+            step = steps[at]
+            if at in needed and step.op == "layer":
+                for j in self.composition.members[step.layer, step.node]:
+                    needed.update(step.reads[i] for i in into.get((step.layer, j), ()))
+            elif at in needed:
+                needed.update(step.reads)
+        return sorted(needed)

@@ -118,7 +118,7 @@ def formula(
     complexity: Annotated[int | None, Option(min=1, help="Print only the best of at most this, as Python.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
+    """Print formulas of an output, from a constant to the whole network, each with its error on held-out windows.
 
     Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
     measured through the whole model on a third of the reference windows, which the search has not used.

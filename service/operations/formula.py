@@ -1,4 +1,4 @@
-"""GET /v1/models/{model}/formula: the head as formulas."""
+"""GET /v1/models/{model}/formula: an output as formulas."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -33,7 +33,10 @@ class FormulaQuery(OutputQuery):
 class VariableInfo(TypedDict):
     """The meaning of a symbol in a formula."""
 
-    node: Annotated[str, about("Id of the node, such as `lstm:7` or `feature:temp_c`.")]
+    node: Annotated[
+        str,
+        about("Id of the node, such as `lstm:7` or `feature:temp_c`, or a statistic of one, such as `mean(temp_c)`."),
+    ]
     profile: Annotated[dict[str, float], about("Features with the largest shares in its value; empty for a feature.")]
 
 
@@ -86,16 +89,17 @@ def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]
 
 @result("formula", "formula", FormulaResponse, FormulaQuery, {TEXT: "One formula as Python or LaTeX."})
 async def get_formula(call: Call) -> Response:
-    """Writes the head as formulas of its inputs, from a constant to the whole network, each with its error.
+    """Writes an output as formulas, from a constant to the whole network, each with its error.
 
-    Inputs are LSTM units, or features if there is no LSTM; everything is in original units.
+    They are of LSTM units, or of features if there is no LSTM; those of a graph also of the cells and the statistics of
+    the window that flow around its layers. Everything is in original units.
     """
     served, query = call.served, call.query
     media_type = JSON if query.format == "json" else TEXT
     call.choose_media_type((media_type,))
     try:
         found = await call.deadline.wait(call.parts.results.find(served, call.output, Model.formula))
-    except ConfigError as error:  # a layer norm, or an output function
+    except ConfigError as error:  # such as of a layer norm, an output function or an attention
         raise invalid_value("model", f"has no formula: {error}", "no_formula") from error
     chosen = [one for one in found if query.complexity is None or one.complexity <= query.complexity]
     if media_type == JSON:

@@ -53,7 +53,7 @@ _408 = Literal["body_timeout", "headers_timeout"]
 _413 = Literal["body_too_large"]
 _415 = Literal["unsupported_media_type", "unsupported_encoding"]
 _421 = Literal["host_not_allowed"]
-_INVALID = Literal["invalid_json", "invalid_value", "limit_exceeded", "no_formula", "not_a_chain", "not_finite"]
+_INVALID = Literal["invalid_json", "invalid_value", "limit_exceeded", "no_formula", "not_finite"]
 _422 = Literal[_INVALID, "result_not_finite", "explanation_incomplete"]
 _429 = Literal["rate_limited"]
 _431 = Literal["headers_too_large"]
@@ -139,7 +139,6 @@ CAUSES: dict[type[Exception], ErrorCode] = {
     core.UnknownNameError: "edge_not_found",  # the names that the model core looks up are edges
     core.NonFiniteError: "result_not_finite",
     core.IncompleteError: "explanation_incomplete",
-    core.GraphError: "not_a_chain",
     core.ConfigError: "internal_error",
     core.CheckpointError: "internal_error",
     core.UnreadableModelError: "internal_error",  # raised by imports, which the service does not do

@@ -46,7 +46,7 @@ def test_a_graph_is_served(client, name):
 
 @pytest.mark.parametrize("name", FEW)
 def test_other_operations_of_a_graph(client, name):
-    """Attributions, topology, edges, report, what-if and comparisons answer; formulas need a chain."""
+    """Attributions, topology, edges, formulas, report, what-if and comparisons answer as of a chain."""
     windows = random_walks(2, seed=4).tolist()
     asked = {"output": client.get(f"/v1/models/{name}").json()["outputs"][0]}
     assert client.get(f"/v1/models/{name}/attributions", params=asked).status_code == 200
@@ -66,9 +66,8 @@ def test_other_operations_of_a_graph(client, name):
     assert compared.status_code == 200, compared.text
     ablated = client.post(f"/v1/models/{name}:ablate", json={"instances": windows} | asked)
     assert ablated.status_code == 200, ablated.text
-    answer = client.get(f"/v1/models/{name}/formula", params=asked)
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_a_chain")
-    assert "needs a chain of layers" in answer.json()["error"]
+    formula = client.get(f"/v1/models/{name}/formula", params=asked).json()["formulas"][-1]
+    assert formula["r2"] > 0.999 and all(variable["node"] for variable in formula["variables"].values())
 
 
 def test_a_skip_is_a_link(client):
@@ -79,3 +78,11 @@ def test_a_skip_is_a_link(client):
         ("head:1:0", "output:y1+1"),
         ("feature:a", "output:y1+1"),
     }
+
+
+def test_a_graph_without_a_formula_says_why(client):
+    """An attention is refused in one sentence, with the code of a model without a formula."""
+    asked = {"output": client.get("/v1/models/Attention").json()["outputs"][0]}
+    answer = client.get("/v1/models/Attention/formula", params=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_formula")
+    assert "softmax mixes 6 values" in answer.json()["error"]

@@ -162,7 +162,7 @@ function tellVariables({ variables }, link) {
       h(
         "td",
         {},
-        h("a", { href: link(node) }, nameNode(node)),
+        node.includes("(") ? node : h("a", { href: link(node.replace(/ (at|of) .*/, "")) }, nameNode(node)),
         h("span", { class: "muted made" }, made.join(", ")),
       ),
     );

@@ -23,11 +23,10 @@ from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
 from kanmodel.errors import UNPRINTABLE, ConfigError, InsufficientReferenceError
 from kanmodel.explain import formula as formula_module
+from kanmodel.explain.composition import Composition
 from kanmodel.explain.formula import Formulas, Writer, find_front, make_identifiers, split_reference
-from kanmodel.explain.head_formula import find_used
 from kanmodel.explain.symbolic import suggest_formulas
 from kanmodel.network.config import Transform, plain_layers
-from kanmodel.network.layer import KANLayer
 
 HOSTILE = (
     "phi_0_0_0",
@@ -113,7 +112,7 @@ def test_formulas_are_pareto_optimal(shape):
     model, formulas = tiny(shape)
     assert formulas[0].complexity == 1 and not formulas[0].variables
     (searched, _), (chosen, _), _ = split_reference(model)
-    for (one, r2), (next_one, next_r2) in pairwise(find_front(searched, chosen, 0)):
+    for (one, r2), (next_one, next_r2) in pairwise(find_front(searched, chosen, 0, Composition.of(model, 0))):
         assert one.complexity < next_one.complexity and r2 < next_r2
 
 
@@ -196,8 +195,9 @@ def test_a_formula_without_a_value_has_no_error():
     (searched, _), (chosen, _), (judged, _) = split_reference(model)
     windows = judged.reference.windows.clone()
     windows[-1] = torch.nan
-    writer = Writer(searched, replace(judged, reference=replace(judged.reference, windows=windows)), 0)
-    written = [writer.write(formula) for formula, _ in find_front(searched, chosen, 0)]
+    composition = Composition.of(model, 0)
+    writer = Writer(searched, replace(judged, reference=replace(judged.reference, windows=windows)), 0, composition)
+    written = [writer.write(formula) for formula, _ in find_front(searched, chosen, 0, composition)]
     assert [(one.r2, one.mae) for one in written[1:]] == [(None, None)] * (len(formulas) - 1)
 
 
@@ -220,9 +220,15 @@ def test_a_large_network_is_not_written_out():
 
 def test_the_edges_of_a_deep_network_are_counted_and_not_its_paths():
     """Nine layers of twelve nodes use all edges, but have five billion paths when expanded."""
-    layers = [KANLayer(config) for config in plain_layers([*[12] * 9, 1])]
-    edges = [(number, i, j) for number, layer in enumerate(layers) for j, i in layer.live.nonzero().tolist()]
-    assert find_used(layers, 0, edges) == (sorted(edges), sum(12**depth for depth in range(1, 10)))
+    model = make_chain(
+        replace(make_model("head", n_features=12).config, head=plain_layers([*[12] * 9, 1])), n_reference=2
+    )
+    layers = enumerate(model.network.head)
+    edges = [(number, i, j) for number, layer in layers for j in range(layer.config.n_out) for i in range(12)]
+    for layer in model.network.head:
+        layer.mask.fill_(1)
+    found = Composition.of(model, 0).find_used(edges)
+    assert found == (sorted(edges), sum(12**depth for depth in range(1, 10)), 0)
 
 
 def test_the_same_model_gives_the_same_formulas():
