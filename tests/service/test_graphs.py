@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from goldens import FOLDER
 from waiting import poll
 from wired import FEATURES, WIRED, forecast, make_wired, random_walks
 
@@ -10,7 +11,19 @@ import kanmodel
 from service.app import create_app
 from service.settings import Settings
 
+EXPECTED = np.load(FOLDER / "libraries/expected.npz")
 FEW = ("SkipAroundHead", "RevIN", "Pooled")
+
+
+def serve(folder):
+    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
+        poll(lambda: client.get("/readyz").status_code == 200)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def library_client():
+    yield from serve(FOLDER / "libraries")
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +32,20 @@ def client(tmp_path_factory):
     for name in WIRED:
         model = kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
         model.save(folder / f"{name}.safetensors")
-    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
-        poll(lambda: client.get("/readyz").status_code == 200)
-        yield client
+    yield from serve(folder)
+
+
+@pytest.mark.parametrize("name", EXPECTED.files)
+def test_a_forecaster_of_a_library_is_served(library_client, name):
+    """It forecasts what the library did, and explains that."""
+    model, expected = kanmodel.load(FOLDER / f"libraries/{name}.safetensors"), EXPECTED[name][:, -1]
+    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[-2:])
+    asked = {"instances": windows.tolist(), "output": model.outputs[-1]}
+    answers = library_client.post(f"/v1/models/{name}:explain", json=asked).json()["explanations"]
+    for explained, known in zip(answers, expected[-2:], strict=True):
+        assert abs(explained["prediction"] - known) < 1e-5 * EXPECTED[name].std()
+        rest = explained["prediction"] - explained["baseline_prediction"] - sum(explained["contributions"].values())
+        assert explained["converged"] and abs(rest) <= 2 * explained["residual"] + 1e-6 * abs(known)
 
 
 @pytest.mark.parametrize("name", WIRED)

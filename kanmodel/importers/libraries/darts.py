@@ -119,6 +119,7 @@ class _Source:
     """Windows of the series, in the units in which the model reads them."""
 
     model: Any
+    n_series: int  # of which the windows are
     series: Sequence[Any]  # of each window, up to its forecast
     covariates: Mapping[str, Sequence[Any]]  # of each window, as for `predict`
     horizon: int
@@ -175,6 +176,7 @@ class _Source:
         true = [every[number].values()[end : end + horizon] for number, end in ends]
         return cls(
             model,
+            len(every),
             cut,
             along,
             horizon,
@@ -212,7 +214,7 @@ class _Source:
         ]
         for number, (name, scaler) in enumerate(scalers.items()):
             if scaler is not None:
-                from_three[number] = _unscale(scaler, from_three[number], name)
+                from_three[number] = _unscale(scaler, from_three[number], name, self.n_series)
         zero, one, _ = np.concatenate(from_three, axis=1)
         return np.stack([zero, one - zero])
 
@@ -284,15 +286,18 @@ class _Predict(nn.Module):
         return forecast
 
 
-def _unscale(scaler: Any, values: Array, name: str) -> Array:
-    """Values of components in the units before a scaler of darts; it must be linear."""
+def _unscale(scaler: Any, values: Array, name: str, n_series: int) -> Array:
+    """Values of components in the units before a scaler of darts; it must be linear, and the same for all series."""
     try:
-        found: Array = scaler.inverse_transform(import_library("darts").TimeSeries.from_values(values)).values()
+        probes = [import_library("darts").TimeSeries.from_values(values)] * n_series
+        found: list[Array] = [each.values() for each in scaler.inverse_transform(probes)]
     except Exception as error:
         raise CheckpointError(f"{name} cannot be inverted: {_first_line(error)}") from error
-    if found.shape != values.shape or not np.allclose(found[2] - found[1], found[1] - found[0]):
+    if found[0].shape != values.shape or not np.allclose(found[0][2] - found[0][1], found[0][1] - found[0][0]):
         raise CheckpointError(f"{name} must be linear, such as one of StandardScaler")
-    return found
+    if not all(np.array_equal(each, found[0]) for each in found):
+        raise CheckpointError(f"{name} must be the same for all series, as with global_fit=True")
+    return found[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,12 @@
 """Checkpoints of forecasting libraries' models, which answer without the library."""
 
+import sys
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from goldens import FOLDER
 
 import kanmodel
@@ -39,3 +42,34 @@ def test_a_folder_and_a_wrong_object_are_refused_with_what_to_do(tmp_path):
         kanmodel.from_file(tmp_path, windows=np.zeros((1, 1, 1)), predictions=[0.0], features=["x"])
     with pytest.raises(CheckpointError, match="nf must be a fitted NeuralForecast, but is SimpleNamespace"):
         kanmodel.from_neuralforecast(SimpleNamespace())
+
+
+@pytest.mark.parametrize("package", ["darts", "pytorch-forecasting"])
+def test_a_library_that_is_not_installed_is_named(package):
+    """With the command that installs it."""
+    name = package.replace("-", "_")
+    with (
+        patch.dict(sys.modules, {name: None}),
+        pytest.raises(CheckpointError, match=f"{package} must be installed .*: pip install {package}"),
+    ):
+        getattr(kanmodel, f"from_{name}")(*[None] * (1 if package == "darts" else 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("input_chunk_length", "output_chunk_length"), r"; with darts, kanmodel\.from_darts\('m\.pt'\) may read it"),
+        (
+            ("output_transformer", "dataset_parameters"),
+            r"from_pytorch_forecasting\(<class>\.load_from_checkpoint\('m\.pt\.ckpt', ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("key", ["stacks.0.odd", "stacks.0.weight"])
+def test_a_refused_checkpoint_of_a_library_names_the_line_that_reads_it(key, arguments, line, tmp_path):
+    """Whether its keys are not understood, or its parts do not follow each other."""
+    weights = {key: torch.ones(3, 5), "stacks.1.weight": torch.ones(2, 7)}
+    torch.save({"state_dict": weights, "hyper_parameters": dict.fromkeys(arguments, 1)}, tmp_path / "m.pt.ckpt")
+    given = {"windows": np.random.default_rng(0).normal(size=(40, 4, 1)), "features": ["x"]}
+    with pytest.raises(CheckpointError, match=line):
+        kanmodel.from_file(tmp_path / "m.pt.ckpt", predictions=np.arange(40.0), **given)
