@@ -244,7 +244,7 @@ def is_legacy(data: bytes) -> bool:
     return data.startswith(b"\x80") and LEGACY_MAGIC in data[:32]
 
 
-def _open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
+def open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
     """An archive that is not larger unpacked, because torch.save does not compress, and the names of its members."""
     if data.count(DIRECTORY_ENTRY) > MAX_MEMBERS:
         raise CheckpointError(f"is an archive of more than {MAX_MEMBERS} members")
@@ -262,7 +262,8 @@ def _open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
     return archive, names
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> memoryview:
+def read_member(archive: zipfile.ZipFile, name: str) -> memoryview:
+    """The bytes of a member, which must be neither compressed nor encrypted."""
     try:
         member = archive.getinfo(name)
     except KeyError:
@@ -281,7 +282,7 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> memoryview:
 
 
 def _read_zip(data: bytes) -> object:
-    archive, names = _open_zip(data)
+    archive, names = open_zip(data)
     if any(name.split("/")[-1] == "constants.pkl" for name in names):
         raise CheckpointError("is a TorchScript archive, which is code: save model.state_dict() alone")
     pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
@@ -289,7 +290,7 @@ def _read_zip(data: bytes) -> object:
         raise CheckpointError("is a zip archive, but not one of torch.save")
     folder = pickles[0].removesuffix("data.pkl")
     place = f"{folder}byteorder"
-    order = bytes(_read_member(archive, place)) if place in names else b"little"
+    order = bytes(read_member(archive, place)) if place in names else b"little"
     if order not in (b"little", b"big"):
         raise CheckpointError("is damaged: its byte order is neither little nor big")
     storages: dict[str, Storage] = {}
@@ -297,7 +298,7 @@ def _read_zip(data: bytes) -> object:
     def load(key: object) -> object:
         kind, name, n_values, _ = _parse_storage_id(key)
         if name not in storages:
-            memory = _read_member(archive, f"{folder}data/{name}")
+            memory = read_member(archive, f"{folder}data/{name}")
             dtype, n_bytes = _check_storage(kind, n_values, len(memory))
             if n_bytes != len(memory):
                 raise CheckpointError(f"is damaged: storage {name[:80]} has {len(memory)} bytes for {n_values} values")
@@ -306,7 +307,7 @@ def _read_zip(data: bytes) -> object:
                 _swap_bytes(storages[name])
         return storages[name]
 
-    stream = io.BytesIO(_read_member(archive, pickles[0]))
+    stream = io.BytesIO(read_member(archive, pickles[0]))
     return read_pickle(stream, tensor_functions(), BUILDERS, load)
 
 

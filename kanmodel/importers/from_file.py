@@ -7,30 +7,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Column
+from kanmodel.data import Array, Column
 from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
+from kanmodel.importers.exported import Program, open_file
+from kanmodel.importers.from_torch import forecast, read_network, unchanged
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, Statement
 from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
 from kanmodel.importers.refusals import describe_mismatch, refuse_ambiguous, refuse_mixed_units
-from kanmodel.importers.samples import Samples, make_samples, read_samples, refuse_fractions, refuse_weak, state_call
+from kanmodel.importers.samples import (
+    Comparison,
+    Samples,
+    choose_evenly,
+    make_samples,
+    read_samples,
+    refuse_fractions,
+    refuse_weak,
+    state_call,
+)
 from kanmodel.importers.search import Progress, Result, find_reading
-from kanmodel.importers.source import Source, open_source
-from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, find_structure
+from kanmodel.importers.source import Source
+from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
+from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
 
-N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
+PROGRAM = "a program of torch.export"
 MEANINGS = {
     "base": "base_activation: the activation added to the basis",
     "library": "library: the keys fit fast-kan and FasterKAN",
@@ -68,7 +80,7 @@ def from_file(
     splines, the order of layers, and whether windows and predictions are scaled.
 
     Args:
-        path: a state_dict, a whole module, or a training or Lightning checkpoint.
+        path: a state_dict, a whole module, a training or Lightning checkpoint, or a program of `torch.export.save`.
         windows: inputs, (n, lookback, n_features), oldest step first; up to 512 of them become the reference windows.
         predictions: of the model for these windows, (n, n_outputs) or (n,).
         features: names of the inputs.
@@ -91,7 +103,7 @@ def from_file(
     """
     stated = state_call(features, outputs, scaling, horizon, groups, integer, fixed)
     samples = make_samples(stated, windows, targets, predictions, tolerance)
-    return import_weights(open_source(Path(path)), stated, samples, strict=strict).model
+    return import_weights(open_file(Path(path)), stated, samples, strict=strict).model
 
 
 @dataclass(frozen=True)
@@ -101,12 +113,17 @@ class Imported:
     Attributes:
         model: ready to save, predict and explain.
         name: its name in the manifest, or that of the file.
-        result: the reading of the file that was found, and other functions that fit all given windows as well.
+        found: the reading of the file that was found, in words; empty if it left nothing open.
+        comparison: the largest difference from the check; None without one.
+        result: that reading, and other functions that fit all given windows as well; of a program, which leaves nothing
+            open, none.
     """
 
     model: LoadedModel
     name: str
-    result: Result
+    found: str
+    comparison: Comparison | None
+    result: Result = field(default_factory=partial(Result, ()))
 
 
 def import_checkpoint(
@@ -123,7 +140,7 @@ def import_checkpoint(
     `from_file`. Raises `CheckpointError`, naming the place, if the file cannot be used or no reading passes the check.
     """
     samples = read_samples(manifest, read_table)
-    imported = import_weights(open_source(file), manifest, samples, progress, strict)
+    imported = import_weights(open_file(file), manifest, samples, progress, strict)
     return replace(imported, name=manifest.name or imported.name)
 
 
@@ -132,6 +149,9 @@ def import_weights(
 ) -> Imported:
     """`import_checkpoint` with the file and the samples in memory."""
     refuse_weak(samples, stated.place)
+    if source.program is not None:
+        with naming(source.name):
+            return _import_program(source, source.program, stated, samples)
     with naming(source.name):
         structure = find_structure(source, stated)
         try:
@@ -152,32 +172,82 @@ def import_weights(
             refuse_ambiguous(samples, result, strict)
         refuse_mixed_units(samples, result.found)
     chosen = result.found.chosen
-    if chosen[INPUTS] == "original" or not stated.is_scaled:
-        refuse_fractions(samples.reference, samples.shapes.features, samples.reference_name)
     described, comparison = result.found.describe(), result.comparison
     provenance = replace(
         Provenance.now("import", verified=samples.has_check),
         library=f"{structure.library}{', ' if described else ''}{described}, read by kanscope {version('kanscope')}",
-        difference=comparison.absolute if comparison else None,
-        relative_difference=comparison.relative if comparison else None,
         not_told_apart=tuple(match.reading.describe() for match in result.undecided),
         unused=structure.unused,
     )
+    units = chosen[INPUTS], chosen[PREDICTIONS]
+    model = _with_reference(source.name, network, stated, samples, units, comparison, provenance)
+    return Imported(model, Path(source.name).stem, described, comparison, result)
+
+
+def _import_program(source: Source, program: Program, stated: Statement, samples: Samples) -> Imported:
+    """A model of a program, whose check decides alone whether windows and predictions are scaled."""
+    space = stated.space
+    if stated.is_scaled and space is None and not samples.has_check:
+        raise CheckpointError(f"lacks a check, without which {stated.place} must say its space, scaled or original")
+    spaces = (space,) if space else ("scaled", "original") if stated.is_scaled else ("scaled",)
+    windows = samples.inputs if samples.has_check else samples.reference
+    program.measure(windows.shape[1:])
+    tried: list[tuple[Comparison | None, tuple[str, str], Array, Array]] = []
+    for of_inputs, of_predictions in product(spaces, spaces):
+        read = samples.to_model(windows, of_inputs).numpy()
+        with unchanged(program):
+            expected = forecast(program, read)
+        if expected.shape[1] != len(samples.shapes.outputs):
+            raise CheckpointError(
+                f"forecasts {expected.shape[1]} values for a window, where {len(samples.shapes.outputs)} are named"
+            )
+        own = samples.from_model(torch.from_numpy(expected), of_predictions)
+        compared = samples.bounds.compare(samples.predictions, own) if samples.has_check else None
+        tried.append((compared, (of_inputs, of_predictions), read, expected))
+    comparison, units, read, expected = min(tried, key=lambda each: each[0].relative if each[0] else 0.0)
+    if comparison is not None and not comparison.matches:
+        raise CheckpointError(
+            f"does not compute {samples.predictions_name}: it gives {comparison.computed:.7g} in place of "
+            f"{comparison.expected:.7g} at window {comparison.window}, which is {comparison.describe_relative()} off"
+        )
+    network, tracer, found = read_network(program, read, samples.shapes, expected)
+    provenance = replace(
+        Provenance.now("import", verified=samples.has_check),
+        library=f"{tracer.library}, {PROGRAM}, read by kanscope {version('kanscope')}",
+        unused=tracer.unused,
+    )
+    words = [f"{what} {UNIT_WORDS[of]}" for what, of in zip((INPUTS, PREDICTIONS), units, strict=True)]
+    described = ", ".join([PROGRAM, *(words if len(tried) > 1 else [])])
+    model = _with_reference(source.name, network, stated, samples, units, comparison or found, provenance)
+    return Imported(model, Path(source.name).stem, described, comparison)
+
+
+def _with_reference(
+    name: str,
+    network: Network,
+    stated: Statement,
+    samples: Samples,
+    units: tuple[str, str],
+    comparison: Comparison | None,
+    provenance: Provenance,
+) -> LoadedModel:
+    """The model of a network whose windows and predictions are in some units, with its reference windows."""
+    of_inputs, of_predictions = units
+    if of_inputs == "original" or not stated.is_scaled:
+        refuse_fractions(samples.reference, samples.shapes.features, samples.reference_name)
+    if comparison is not None:
+        of = comparison
+        provenance = replace(provenance, difference=of.absolute, relative_difference=of.relative)
     kept = choose_evenly(len(samples.reference)) if samples.reference_name == "windows" else slice(None)
-    windows = samples.to_model(samples.reference[kept], chosen[INPUTS]).to(getattr(torch, network.config.dtype))
+    windows = samples.to_model(samples.reference[kept], of_inputs).to(getattr(torch, network.config.dtype))
     targets = None if samples.targets is None else samples.targets[kept]
-    if targets is not None and chosen[PREDICTIONS] == "scaled":
+    if targets is not None and of_predictions == "scaled":
         targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
     model = LoadedModel(network, Reference(windows, targets), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
         place = f"a window of {samples.reference_name}"
-        raise CheckpointError(f"{source.name} has a forecast that is not finite for {place}")
-    return Imported(model, Path(source.name).stem, result)
-
-
-def choose_evenly(n: int) -> NDArray[np.intp]:
-    """Indices of at most `N_REFERENCE` of n windows, evenly chosen."""
-    return np.arange(n) if n <= N_REFERENCE else np.linspace(0, n - 1, N_REFERENCE).round().astype(np.intp)
+        raise CheckpointError(f"{name} has a forecast that is not finite for {place}")
+    return model
 
 
 @dataclass(frozen=True)
@@ -231,8 +301,8 @@ class Description:
 
 
 def describe_file(path: Path, imported: Imported | None = None, known: Manifest | None = None) -> Description:
-    """Describes a file of weights, and the result of its import; raises as `open_source` and `find_parts`."""
-    source, known = open_source(path), known or Manifest()
+    """Describes a file of weights, and the result of its import; raises as `open_file` and `find_parts`."""
+    source, known = open_file(path), known or Manifest()
     with naming(source.name):
         parts, recurrents = find_parts(source.tensors, Metadata(known, source.module))
     every: list[AnyPart] = [*recurrents, *parts]
@@ -244,6 +314,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         places = ", ".join(repr(part.place) for part in parts if name in part.open)
         missing.append(f"{MEANINGS[name]} ({places})")
     missing += [f"pykan_config: it {part.problem}" for part in parts if part.problem]
+    missing = missing[:1] if source.program is not None else missing  # which leaves nothing open
     return Description(
         file=source.name,
         container=source.container,
@@ -254,9 +325,11 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         parts=tuple(DescribedPart(part.place, part.library, part.description, part.open) for part in every),
         unknown=tuple(key for key in source.tensors if key not in used),
         missing=tuple(missing),
-        found=imported.result.found.describe() if imported else None,
+        found=imported.found if imported else None,
         undecided=imported.result.describe_undecided() if imported else (),
-        manifest=_found_manifest(imported, known, parts) if imported else _blank_manifest(source, parts, recurrents),
+        manifest=_found_manifest(imported, known, parts)
+        if imported and imported.result.matches
+        else _blank_manifest(source, parts, recurrents),
     )
 
 

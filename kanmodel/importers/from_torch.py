@@ -22,7 +22,6 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.data import Array, Scaling
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.importers import assembly, samples
-from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.tracing import GraphTracer, pick_output
@@ -118,23 +117,8 @@ def from_torch(
                     f"{found.window}, where predictions has {found.expected:.7g}: its library does more than the "
                     "module, such as scaling each window, or the scaling is another"
                 )
-        tree = read_live(net, count_entering(net, read))
-        _refuse_mixed(net, read, expected, output)
-        network, tracer = _read_network(net, read, tree, shapes, output)
-        perturbed = _perturb(scaled, np.array([feature.integer for feature in shapes.features]))
-        moved = forecast(net, perturbed[:, 0] if reads_rows else perturbed, output, "windows around those given, ")
-        expected = np.concatenate([expected, moved])
-    with torch.inference_mode():
-        dtype = getattr(torch, network.config.dtype)
-        computed = network(torch.from_numpy(np.concatenate([scaled, perturbed])).to(dtype)).double().numpy()
-    found = known.bounds.compare(expected, computed)
-    if not found.matches:
-        raise UnreadableModelError(
-            f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
-            f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
-            + ("; if that is rounding, give the module as module.double()" if found.relative < ROUNDING else "")
-        )
-    kept = choose_evenly(len(x))
+    network, tracer, found = read_network(net, scaled, shapes, expected, reads_rows=reads_rows, output=output)
+    kept = samples.choose_evenly(len(x))
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
@@ -144,6 +128,47 @@ def from_torch(
         relative_difference=found.relative,
     )
     return LoadedModel(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
+
+
+def read_network(
+    net: nn.Module,
+    windows: Array,
+    shapes: ModelConfig,
+    expected: Array,
+    *,
+    reads_rows: bool = False,
+    output: str | int | None = None,
+) -> tuple[Network, GraphTracer, samples.Comparison]:
+    """The network of a module, the tracer that drew it, and how far it is from the module's forecasts.
+
+    Args:
+        net: is unchanged afterwards.
+        windows: as the module reads them, (n, lookback, n_features).
+        shapes: features, targets, lookback and horizon.
+        expected: the module's forecasts for them, (n, n_outputs).
+        reads_rows: whether it is given (n, n_features), at a lookback of 1.
+        output: see `from_torch`.
+
+    Raises `UnreadableModelError` if a forecast for these windows, or for others around them, is another.
+    """
+    read = windows[:, 0] if reads_rows else windows
+    with unchanged(net):
+        tree = read_live(net, count_entering(net, read))
+        _refuse_mixed(net, read, expected, output)
+        network, tracer = _read_network(net, read, tree, shapes, output)
+        perturbed = _perturb(windows, np.array([feature.integer for feature in shapes.features]))
+        moved = forecast(net, perturbed[:, 0] if reads_rows else perturbed, output, "windows around those given, ")
+    with torch.inference_mode():
+        dtype = getattr(torch, network.config.dtype)
+        computed = network(torch.from_numpy(np.concatenate([windows, perturbed])).to(dtype)).double().numpy()
+    found = samples.Bounds.of(expected, TOLERANCE).compare(np.concatenate([expected, moved]), computed)
+    if not found.matches:
+        raise UnreadableModelError(
+            f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
+            f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
+            + ("; if that is rounding, give the module as module.double()" if found.relative < ROUNDING else "")
+        )
+    return network, tracer, found
 
 
 def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
@@ -204,7 +229,7 @@ def _perturb(windows: Array, integer: NDArray[np.bool_]) -> Array:
 
     Whole numbers are those of other windows.
     """
-    few, random = windows[choose_evenly(len(windows))[:N_RECORDED]], np.random.default_rng(0)
+    few, random = windows[samples.choose_evenly(len(windows))[:N_RECORDED]], np.random.default_rng(0)
     noise = random.standard_normal(few.shape)
     moved = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
     inside = np.clip(moved, windows.min(axis=(0, 1)), windows.max(axis=(0, 1)))  # a logarithm is defined there

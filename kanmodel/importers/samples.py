@@ -26,6 +26,7 @@ from kanmodel.network.config import Groups, ModelConfig, plain_layers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
+N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
 ROUNDING = 8 * float(np.finfo(np.float32).eps)  # allowed for float32, relative to the output's largest magnitude
 
 
@@ -309,6 +310,11 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
         shape = f"({n_windows}, {len(columns)}), a row for each window and a column for each of {', '.join(columns)}"
         raise CheckpointError(f"{name} must have the shape {shape}, but has {array.shape}")
     return array
+
+
+def choose_evenly(n: int) -> NDArray[np.intp]:
+    """Indices of at most `N_REFERENCE` of n windows, evenly chosen."""
+    return np.arange(n) if n <= N_REFERENCE else np.linspace(0, n - 1, N_REFERENCE).round().astype(np.intp)
 
 
 def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
 from kanmodel.importers.documents import naming, read_bounded
 from kanmodel.importers.pickles import GlobalName, Placeholder
+
+if TYPE_CHECKING:
+    from kanmodel.importers.exported import Program
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 HDF5_START = b"\x89HDF\r\n"
@@ -100,6 +103,7 @@ class Source:
     container: str | None = None  # key of the training dictionary that contained the weights
     prefix: str = ""  # of wrappers, removed from all keys, such as ``module.``
     dtypes: tuple[str, ...] = ()  # in the file, such as ``float16``
+    program: Program | None = None  # of `torch.export.save`, which computes with these tensors
 
     @property
     def adapter(self) -> str:
@@ -122,15 +126,21 @@ def open_source(path: Path) -> Source:
             reader = f"kanmodel.from_neuralforecast({str(path)!r})"
             raise CheckpointError(f"is a folder; {reader} reads one that NeuralForecast.save wrote")
         data = read_bounded(path, MAX_BYTES)
+    return read_source(path.name, data)
+
+
+def read_source(name: str, data: bytes) -> Source:
+    """`open_source` with the file in memory."""
+    with naming(name):
         is_archive = is_legacy(data) or data.startswith(ZIP_START)
         if data[8:9] == b"{" and not is_archive:
-            return _find_weights(path.name, _read_safetensors(data))
+            return _find_weights(name, _read_safetensors(data))
         if data.startswith(HDF5_START) or (data.startswith(ZIP_START) and b"model.weights.h5" in data):
             raise CheckpointError("is a file of Keras: with Keras on torch, torch.save(model.state_dict()) can be read")
         if data.startswith(b"\x80") and not is_archive:
             what = "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone"
             raise CheckpointError(what)
-        return _find_weights(path.name, read_archive(data))
+        return _find_weights(name, read_archive(data))
 
 
 def _read_safetensors(data: bytes) -> dict[str, Tensor]:
@@ -163,7 +173,7 @@ def _find_weights(name: str, found: object) -> Source:
     simple = {key: _simplify(value, budget) for key, value in hyper_parameters.items() if isinstance(key, str)}
     weights = entries[container] if nested else found
     module = read_module(weights) if is_module(weights) else None
-    tensors, dtypes = _read_tensors((_entries_of(weights) or {}) if module is None else module.state_dict())
+    tensors, dtypes = read_tensors((_entries_of(weights) or {}) if module is None else module.state_dict())
     prefix = ""
     while common := [c for c in COMMON_PREFIXES if all(key.startswith(prefix + c) for key in tensors)]:
         prefix += common[0]
@@ -221,7 +231,7 @@ def _entries_of(found: object) -> Mapping[Any, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a state_dict, half precision widened, and their types in the file.
 
     They are copied if their storages contain other values too: pykan's coefficients are views into the workspace of

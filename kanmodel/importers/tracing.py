@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_flatten
 from kanmodel.errors import CheckpointError, KanscopeError, UnreadableModelError
 from kanmodel.importers import assembly
 from kanmodel.importers.drawing import Drawing
+from kanmodel.importers.exported import Step
 from kanmodel.importers.layers import find_parts, find_recurrent
 from kanmodel.importers.parts import Item, Layer, Metadata, Norm, Part, RecurrentPart, keys_under
 from kanmodel.importers.rules import RULES, UNKNOWN
@@ -534,6 +535,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         place = ""
         while frame is not None and not place:
             module = frame.f_locals.get("self")
+            if isinstance(module, Step):
+                place = f"{module.place!r} of the program"
             if isinstance(module, nn.Module) and module in self._names and not place:
                 file = Path(frame.f_code.co_filename).name
                 place = f"{self._names[module] or type(module).__name__!r} ({file}, line {frame.f_lineno})"

@@ -87,12 +87,12 @@ def _write_folder(folder: Path, name: str | None, series: str | None, output: Pa
 
 
 def _describe(imported: Imported) -> dict[str, Any]:
-    result, compared = imported.result, imported.result.comparison
+    result, compared = imported.result, imported.comparison
     return {
         "provenance": vars(imported.model.provenance),
         "largest_difference": compared and compared.absolute,
         "relative_difference": compared and compared.relative,
-        "reading": result.found.describe() or None,
+        "reading": imported.found or None,
         "also_matching": [match.reading.describe() for match in result.matches[1:]],
         "not_told_apart": result.describe_undecided(),
         "readings_left_out": result.left_out,
@@ -104,17 +104,18 @@ def _describe(imported: Imported) -> dict[str, Any]:
 
 def _write_lines(imported: Imported) -> Iterator[str]:
     """How far the model is verified, which other functions fit, and what its reference windows lack."""
-    result, reading, others = imported.result, imported.result.found.describe(), imported.result.describe_undecided()
+    result, reading, others = imported.result, imported.found, imported.result.describe_undecided()
     n_reference, span = len(imported.model.reference.windows), imported.model.reference_span
-    if result.comparison is None:
+    if imported.comparison is None:
         yield "not verified: the manifest has no check, so the forecasts were compared with nothing"
         if reading:
             yield f"assumed: {reading}"
     else:
-        difference = f"{result.comparison.absolute:.2g}, {result.comparison.describe_relative()}"
+        difference = f"{imported.comparison.absolute:.2g}, {imported.comparison.describe_relative()}"
         yield f"verified: the largest difference from the check is {difference}"
         if reading:
-            yield f"found: {reading} ({result.tried:,} of {result.total:,} readings tried)"
+            tried = f" ({result.tried:,} of {result.total:,} readings tried)" if result.matches else ""
+            yield f"found: {reading}{tried}"
     yield from (f"warning: these windows fit as well: {other}" for other in others[:N_SHOWN])
     if len(others) > N_SHOWN:
         yield f"warning: and {len(others) - N_SHOWN} more"

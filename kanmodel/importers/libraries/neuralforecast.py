@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
-from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
+from kanmodel.importers.samples import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there
 AFFINE = ("standard", "robust", "robust-iqr", "minmax")  # the local scalers that are an offset and a scale

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
-from kanmodel.importers.from_file import choose_evenly
 from kanmodel.importers.from_torch import from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
+from kanmodel.importers.samples import choose_evenly
 from kanmodel.network.config import Groups
 
 
