@@ -25,6 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from kanmodel.computing import Once
 from kanmodel.data import Array, Scaling, read_only, refuse_non_finite
 from kanmodel.errors import (
     CheckpointError,
@@ -47,6 +48,7 @@ DOCUMENT_KEY = "kanscope"  # key of the JSON document in the file's metadata
 MAX_BYTES = 1 << 30  # larger files are refused before they are read
 MAX_HEADER_BYTES = 16 << 20
 MAX_MESSAGE = 500  # characters of an error, which may quote the file
+N_FACTS = 64  # of a model that are cached
 N_NAMED = 3  # features that the text about reference windows names
 MIN_STD = 1e-6  # of an output, in model units
 NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not scaled
@@ -292,6 +294,11 @@ class LoadedModel:
     def node_ranges(self) -> NodeRanges:
         """Usual ranges of the values of the network's nodes."""
         return measure_ranges(self.network, self.reference.windows)
+
+    @cached_property
+    def facts(self) -> Once:
+        """What explanations find of the model itself, each once."""
+        return Once(N_FACTS)
 
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
         """Windows (n, lookback, n_features) in model units, from those in original units, which errors name `path`.

@@ -35,7 +35,13 @@ from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.explain.baseline import (
+    Baseline,
+    ReferenceBaselines,
+    baseline_windows,
+    scaled_baselines,
+    spread_windows,
+)
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
@@ -46,7 +52,8 @@ from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.text import with_unit
 
-PATH_NODES, USUAL_NODES = 9, 17  # with which a path starts, and which it mostly takes at most
+PATH_NODES, USUAL_NODES = 9, 17  # with which a path starts, and where more than `MOST` paths need more
+MOST, N_TRIED = 2 / 3, 16  # of the paths to so many reference windows
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
@@ -72,7 +79,8 @@ class LedgerOptions:
 
     Attributes:
         tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
-        path_nodes: nodes with which the path, and each part of it, starts: a multiple of 4, and one.
+        path_nodes: nodes with which the path, and each part of it, starts: a multiple of 4, and one. At least 17 where
+            9 are too few for two thirds of the reference windows.
         halvings: how often a part may be halved where more nodes do not reach the tolerance; with 0, every path has
             just `path_nodes`.
 
@@ -506,9 +514,18 @@ def _explain_batch(
     spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
     def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Integrals[Contributions]:
-        asked = (output, spread, detail, options.path_nodes, halvings)
+        n_nodes = options.path_nodes
+        if halvings:
+            n_nodes = max(n_nodes, model.facts.get(("nodes", output, detail), find_usual_nodes))
+        asked = (output, spread, detail, n_nodes, halvings)
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), *asked)
         return walk.explain(options.tolerance * spread)
+
+    def find_usual_nodes() -> int:
+        asked, accepted = (output, spread, detail, PATH_NODES, 0), LedgerOptions.tolerance * spread
+        few, mean = spread_windows(model, N_TRIED), scaled_baselines(model)[0]
+        tried = Walk(model.frozen, model.node_ranges, few, mean, *asked).explain(accepted)
+        return USUAL_NODES if np.mean(tried.error > accepted) > MOST else PATH_NODES
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings)

@@ -128,7 +128,8 @@ def measure_effects(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
-    cells, live = cells_of(parts, model.config), torch.tensor(connected_features(model.network, output))
+    connected = model.facts.get(("connected", output), lambda: connected_features(model.network, output))
+    cells, live = cells_of(parts, model.config), torch.tensor(connected)
     of_baselines = []
     for start in scaled_baselines(model, baseline):
         batches = [_ablate(model, batch, start, output, cells, live) for batch in torch.split(windows, BATCH)]

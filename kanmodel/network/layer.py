@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import nan, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +105,14 @@ class Edges:
             edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self.weights)
         return edges if self.symbolic is None else edges + self.symbolic.edges(v, edges.shape[1])
 
+    def trace(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """`edges` without a gradient, and their sums with one: it takes the slopes, which come with the values."""
+        edges, sums = _Sums.apply(u, None if self.weights is None else self._base_of(v), self)  # type: ignore[no-untyped-call]
+        if self.symbolic is not None:
+            edges = edges + self.symbolic.edges(v.detach(), edges.shape[1])
+            sums = self.symbolic.add_to(sums, v)
+        return edges, sums
+
     def sums(self, v: Tensor, u: Tensor) -> Tensor:
         """Sums of the edges into each sub-node, (batch, n_subnodes)."""
         sums = self.functions.sums(u)
@@ -134,6 +143,26 @@ class Edges:
 
     def _base_of(self, v: Tensor) -> Tensor:
         return activate(self.base, ACTIVATIONS[self.base].parameter, v)
+
+
+class _Sums(torch.autograd.Function):
+    """Values of basis and base, (batch, n_subnodes, n_in), and their sums, (batch, n_subnodes)."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, base: Tensor | None, of: Edges) -> tuple[Tensor, Tensor]:
+        edges, slopes = of.functions.edges_and_slopes(u)
+        if base is not None and of.weights is not None:
+            edges = torch.addcmul(edges, base.unsqueeze(1), of.weights)
+        ctx.weights = of.weights
+        ctx.save_for_backward(slopes)
+        ctx.mark_non_differentiable(edges)
+        return edges, edges.sum(dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (slopes,) = ctx.saved_tensors
+        by_base = None if ctx.weights is None else gradient @ ctx.weights
+        return torch.bmm(gradient.unsqueeze(1), slopes).squeeze(1), by_base, None
 
 
 @dataclass(frozen=True)
@@ -359,8 +388,11 @@ class KANLayer(nn.Module):
 
     def trace(self, x: Tensor, functions: Edges | None = None) -> LayerTrace:
         """Like `forward`, but returns all activations; uses prepared functions if they are given."""
-        edges = (functions or self.functions()).edges(*self.read(x))
-        subnodes = edges.sum(dim=2)
+        if functions is None:
+            edges = self.functions().edges(*self.read(x))
+            subnodes = edges.sum(dim=2)
+        else:
+            edges, subnodes = functions.trace(*self.read(x))
         return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
 
     @torch.no_grad()

@@ -93,12 +93,14 @@ def _gru_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Te
 
 
 def _lstm_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
+    """A sigmoid takes a sixth of the time of a hyperbolic tangent: tanh(x) = 2 sigmoid(2 x) - 1."""
     state, cell = states
     gates.addmm_(weights.from_state.T, state)
     i, f, g, o = gates.chunk(4)
-    gates[: 2 * len(state)].sigmoid_()  # i and f
-    cell.mul_(f).addcmul_(i, g.tanh_())
-    torch.mul(o.sigmoid_(), cell.tanh(), out=state)
+    g.mul_(2)
+    gates.sigmoid_()
+    cell.mul_(f).addcmul_(i, g, value=2).sub_(i)
+    torch.mul(cell, 2, out=state).sigmoid_().mul_(2).sub_(1).mul_(o)
 
 
 def _gru_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
@@ -106,7 +108,7 @@ def _gru_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
     of_state = torch.addmm(weights.state_bias[:, None], weights.from_state.T, state)
     n_both = 2 * len(state)  # of the reset and the update gate
     r, z = gates[:n_both].add_(of_state[:n_both]).sigmoid_().chunk(2)
-    candidate = gates[n_both:].addcmul_(r, of_state[n_both:]).tanh_()
+    candidate = gates[n_both:].addcmul_(r, of_state[n_both:]).mul_(2).sigmoid_().mul_(2).sub_(1)  # as in an LSTM
     state.sub_(candidate).mul_(z).add_(candidate)
 
 

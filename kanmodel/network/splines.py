@@ -9,8 +9,6 @@ Source: de Boor 1978, "A Practical Guide to Splines", ch. IX; Liu et al. 2024, a
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -94,7 +92,7 @@ class PiecewisePolynomial:
         """Sums over the inputs, (batch, n_in) -> (batch, n_out); not differentiable."""
         if has_torch_function_unary(x):  # for ONNX export, whose graph computes sums differently
             return handle_torch_function(PiecewisePolynomial.sums, (x,), self, x)
-        interval, u = self._locate(x)
+        interval, u, _ = self._locate(x)
         powers = [torch.ones_like(u), u]
         while len(powers) <= self.order:
             powers.append(powers[-1] * u)
@@ -104,39 +102,28 @@ class PiecewisePolynomial:
         return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
 
     def edges(self, x: Tensor) -> Tensor:
-        """All values, (batch, n_in) -> (batch, n_out, n_in); the gradient is the slope of the same polynomials."""
-        values: Tensor = _Edges.apply(x, self)  # type: ignore[no-untyped-call]
-        return values
+        """All values, (batch, n_in) -> (batch, n_out, n_in); not differentiable."""
+        return self.edges_and_slopes(x)[0]
 
     def edges_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and first derivatives at (batch, n_in), both (batch, n_out, n_in), by Horner's rule."""
-        interval, u = self._locate(x)
+        interval, u, inverse_width = self._locate(x)
         terms = self.table[interval]  # (batch, n_in, k+1, n_out)
         u = u.unsqueeze(2)
-        values, slopes = terms[:, :, -1], torch.zeros_like(terms[:, :, -1])
+        slopes = values = terms[:, :, -1]
         for power in range(self.order - 1, -1, -1):
-            slopes = torch.addcmul(values, slopes, u)
+            slopes = values if power == self.order - 1 else torch.addcmul(values, slopes, u)
             values = torch.addcmul(terms[:, :, power], values, u)
-        return values.transpose(1, 2), (slopes * self.inverse_width[interval].unsqueeze(2)).transpose(1, 2)
+        if not self.order:
+            slopes = torch.zeros_like(values)
+        return values.transpose(1, 2), (slopes * inverse_width.unsqueeze(2)).transpose(1, 2)
 
-    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The interval of each position, as a row of the table, and the position in it: two of (batch, n_in)."""
+    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The interval of each position, as a row of the table, the position in it, and 1 / width: (batch, n_in)."""
         beyond = torch.ge(x, self.knots, out=x.new_empty(len(self.knots), *x.shape))  # as bool it is not vectorised
         interval = beyond.sum(0).long() + self.first
-        return interval, (x - self.start.take(interval)) * self.inverse_width.take(interval)
-
-
-class _Edges(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, splines: PiecewisePolynomial) -> Tensor:
-        values, slopes = splines.edges_and_slopes(x)
-        ctx.save_for_backward(slopes)
-        return values
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (slopes,) = ctx.saved_tensors
-        return (gradient * slopes).sum(dim=1), None
+        inverse_width = self.inverse_width.take(interval)
+        return interval, (x - self.start.take(interval)) * inverse_width, inverse_width
 
 
 def _polynomials(grid: Tensor, coef: Tensor, order: int) -> Tensor:

@@ -1,67 +1,122 @@
 """Explanations and effects in process, compared with Captum: Integrated Gradients with 50 steps and FeatureAblation.
 
-Integrated Gradients covers only inputs, and FeatureAblation only `removed`: an effect is `removed` and `alone`.
+`python tests/benchmarks/explanations.py` prints the rows of three LSTMs over 24, 12 and 14 hours of 20, 13 and 16
+features of the bundled weather, of 1 and of 32 windows, with 2 and with 1 thread: ratios of processor time, which a
+busy machine does not change much, and of wall time. Integrated Gradients covers only inputs. An effect is `removed` and
+`alone`, and FeatureAblation measures one of them: it is called twice.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import get_args
 
 import numpy as np
 import torch
 from captum.attr import FeatureAblation, IntegratedGradients
-from table import Row, times_in_turn
+from table import Row, print_table
 from torch import Tensor
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_windows
+from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel.explain.attribution import LedgerOptions, explain_windows
+from kanmodel.explain.baseline import Baseline, baseline_windows, spread_windows
 from kanmodel.explain.effects import each_cell, each_feature, measure_effects
+from kanmodel.explain.paths.path import Detail
 
 STEPS = 50
 AT_ONCE = (1, 16, 32, 64)  # of FeatureAblation, whose best is in the row
+EXACT = LedgerOptions(path_nodes=257, halvings=0)
+LONE = 1 / 3  # place of the lone window among the reference windows
+SMALLER = {"12 x 13": (13, {"lookback": 12, "hidden": 16, "seed": 3}), "14 x 16": (16, {"lookback": 14, "hidden": 24})}
 
 
-def rows(model: LoadedModel) -> Iterator[Row]:
-    """`explain_windows` and `measure_effects` of 1 and 32 windows, one torch thread."""
-    torch.set_num_threads(1)
+def rows(model: LoadedModel, name: str = "24 x 20", threads: int = 1, rounds: int = 15) -> Iterator[Row]:
+    """`explain_windows` and `measure_effects` of 1 and 32 windows, with so many threads of torch."""
+    torch.set_num_threads(threads)
+    name = f"{name}, threads: {threads}"
     every = model.reference.windows
     start = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
-    for n, rounds in ((1, 200), (32, 10)):
-        windows = every[torch.linspace(0, len(every) - 1, n).long()]
-        residual = float(explain_windows(model, windows, 0).residual.max()) / model.output_std[0]
+    for windows, repeats in ((every[int(LONE * len(every)), None], 6 * rounds), (spread_windows(model, 32), rounds)):
+        exact = explain_windows(model, windows.double(), 0, options=EXACT)
         attribute = partial(captum.attribute, windows, start, n_steps=STEPS)
-        peers = {
-            f"Captum, {STEPS} steps": attribute,
-            f"Captum, {STEPS} steps, internal_batch_size 512": partial(attribute, internal_batch_size=512),
-        }
-        what = f"explain (flow) {n} window{'s' if n > 1 else ''} in process, largest residual {residual:.1e} std"
-        yield beside_best(what, partial(explain_windows, model, windows, 0), peers, rounds)
-        yield from ablations(model, windows, start)
+        off = attribute().detach().numpy() * model.scaling.output_scale[0] - exact.steps
+        peers = {f"Captum, {STEPS} steps, off by {np.abs(off).max() / exact.tolerance:.2f} tolerances": attribute}
+        calls = {}
+        for detail in get_args(Detail):
+            found = explain_windows(model, windows, 0, detail=detail)
+            off = np.abs(found.steps - exact.steps).max() / exact.tolerance
+            what = f"{name}: explain ({detail}) {count(windows)}, {found.path_nodes.mean():.0f} nodes, off by {off:.2f}"
+            calls[what] = partial(explain_windows, model, windows, 0, detail=detail)
+        yield from beside_best(calls, peers, repeats)
+        yield from ablations(model, name, windows, start, rounds)
 
 
-def ablations(model: LoadedModel, windows: Tensor, start: Tensor) -> Iterator[Row]:
+def ablations(model: LoadedModel, name: str, windows: Tensor, start: Tensor, rounds: int) -> Iterator[Row]:
     """Effects of all features, and of all cells, against a baseline."""
-    captum = FeatureAblation(lambda x: model.network(x)[:, 0])
+    captum, starts = FeatureAblation(lambda x: model.network(x)[:, 0]), start.expand_as(windows).contiguous()
     features = torch.arange(windows.shape[2]).expand(1, *windows.shape[1:])
+
+    def both(**options: object) -> None:
+        captum.attribute(windows, starts, **options)
+        captum.attribute(starts, windows, **options)
+
     for what, parts, mask in (
         ("features", each_feature(model.config), features),
         ("cells", each_cell(model.config), None),
     ):
-        attribute = partial(captum.attribute, windows, start, feature_mask=mask)
+        if what == "cells" and len(windows) > 1:
+            rounds = 3
         peers = {
-            f"Captum's FeatureAblation (removed), {n} at once": partial(attribute, perturbations_per_eval=n)
+            f"Captum's FeatureAblation, twice, {n} at once": partial(both, feature_mask=mask, perturbations_per_eval=n)
             for n in AT_ONCE
         }
-        name = f"effects (removed and alone) of {len(parts)} {what}, {len(windows)} windows in process"
-        yield beside_best(name, partial(measure_effects, model, windows, 0, Baseline(), parts), peers, rounds=10)
+        what = f"{name}: effects (removed and alone) of {len(parts)} {what}, {count(windows)}"
+        yield from beside_best({what: partial(measure_effects, model, windows, 0, Baseline(), parts)}, peers, rounds)
 
 
-def beside_best(what: str, ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], rounds: int) -> Row:
-    """A row of median times: ours beside the fastest peer, all in turn."""
-    own, *theirs = times_in_turn([ours, *peers.values()], rounds)
-    name, best = min(zip(peers, theirs, strict=True), key=lambda pair: float(np.median(pair[1])))
-    mine, other = np.median(own), np.median(best)
-    return Row(what, f"{mine * 1e3:.2f} ms", f"{name}: {other * 1e3:.2f} ms", f"{other / mine:.1f}x")
+def count(windows: Tensor) -> str:
+    """The number of windows in words."""
+    return f"{len(windows)} window{'s' if len(windows) > 1 else ''}"
+
+
+def beside_best(
+    calls: Mapping[str, Callable[[], object]], peers: Mapping[str, Callable[[], object]], rounds: int
+) -> Iterator[Row]:
+    """Rows of median processor times, each beside the fastest peer, all in turn."""
+    every = [*calls.values(), *peers.values()]
+    for call in every:
+        call()
+    seconds = np.empty((2, rounds, len(every)))  # of the processor, and of the clock
+    for number in range(rounds):
+        for place, call in enumerate(every):
+            before = process_time(), perf_counter()
+            call()
+            seconds[:, number, place] = process_time() - before[0], perf_counter() - before[1]
+    processor, wall = np.median(seconds, axis=1)
+    best = len(calls) + int(processor[len(calls) :].argmin())
+    name = [*calls, *peers][best]
+    for place, what in enumerate(calls):
+        ratio = f"{processor[best] / processor[place]:.1f}x, wall {wall[best] / wall[place]:.1f}x"
+        yield Row(what, f"{processor[place] * 1e3:.2f} ms", f"{name}: {processor[best] * 1e3:.2f} ms", ratio)
+
+
+def make_models() -> Iterator[tuple[str, LoadedModel]]:
+    """The bundled model, and two on fewer of its features."""
+    sys.path.insert(0, str(Path(__file__).parent / "faithfulness"))
+    from nodes import make_weather
+
+    from service.models.repository import BUNDLED
+
+    yield "24 x 20", load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    for name, (n_features, options) in SMALLER.items():
+        yield name, make_weather(n_features, **options).loaded
+
+
+if __name__ == "__main__":
+    models = [*make_models()]
+    print_table(row for threads in (2, 1) for name, model in models for row in rows(model, name, threads))

@@ -55,6 +55,12 @@ def test_contributions_are_integrated_gradients(name):
                 assert np.abs(values.reshape(3, -1).sum(axis=1) + around - change[:, 0]).max() <= slack
         if layer.edges is not None:
             np.testing.assert_allclose(layer.edges.sum(axis=1), layer.nodes, atol=slack)
+    for detail in ("features", "steps"):
+        few = model.explain(windows, baseline={"instance": start.tolist()}, detail=detail)
+        assert few.converged.all() and few.detail == detail
+        assert [layer.stage for layer in few.layers] == ["input", "output"]
+        np.testing.assert_allclose(few.contributions, ledger.contributions, atol=2 * ledger.tolerance)
+        np.testing.assert_allclose(few.contributions, few.steps.sum(axis=1), atol=1e-12)
     if name == "Decoder":
         return  # it writes in place, which Captum cannot differentiate
 

@@ -85,7 +85,7 @@ class Integrals(NamedTuple, Generic[Values]):
     move: Array  # the largest of any node between neighbouring points, in widths of its usual interval, (n,)
     n_nodes: NDArray[np.int64]  # of the rule, (n,)
     rate: Array  # by which the last doubling of the nodes has reduced the errors, (n,)
-    divide_at: Array  # where to divide each part if necessary, from 0 to 1, (n,)
+    divide_at: Array  # where to divide each part if necessary, from 0 to 1, (n,); NaN: in the middle
 
     @property
     def error(self) -> Array:
@@ -136,7 +136,7 @@ def bisect(
         if not coarse.any():
             break
         pause()
-        halves = take(parts, coarse).divide(found.divide_at[coarse])
+        halves = take(parts, coarse).divide(np.nan_to_num(found.divide_at[coarse], nan=MIDDLE))
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
         added = integrate_all(halves, share)
@@ -219,64 +219,74 @@ class Walk(NamedTuple):
     def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
         """Integrals over parts, with more nodes for those in which they promise the accepted error (n,) of each.
 
-        If the convergence is geometric, each doubling of the nodes squares the rate of the one before.
+        If the convergence is geometric, each doubling of the nodes squares the rate of the one before. What lies
+        between the points is measured where these are no longer the reason for more of them.
         """
         found, n_nodes = self._integrate(ends, samples), samples.outputs.shape[1]
         doublings = max(((MAX_NODES - 1) // (n_nodes - 1)).bit_length() - 1, 0) if self.halvings else 0
-        promised = found.error * found.rate ** (2 ** (doublings + 1) - 2) <= accepted
-        some = promised & (found.move <= MAX_MOVE * 2**doublings) & ~found.within(accepted)
-        if not doublings or not some.any():
+        exponent, nodes = 2 ** (doublings + 1) - 2, nested_clenshaw_curtis(n_nodes).nodes
+        if (found.error > accepted).any():
+            kinks = divide_at_kinks(self.network.network, samples.passed, nodes)
+            rate = np.where(np.isnan(kinks), np.minimum(found.rate, SLOWEST_RATE), np.maximum(found.rate, KINK_RATE))
+            found = found._replace(rate=rate, divide_at=kinks)
+        some = (found.error > accepted) & (found.error * found.rate**exponent <= accepted) & (doublings > 0)
+        if not some.all():
+            found.move[~some], found.errors[~some, -1] = self._look_between(samples, ~some)
+            promised = (found.error * found.rate**exponent <= accepted) & (found.move <= MAX_MOVE * 2**doublings)
+            some |= promised & ~found.within(accepted) & (doublings > 0)
+            coarse = ~some & ~found.within(accepted) & np.isnan(found.divide_at)
+            if coarse.any():  # gradients do not show what lies between the points
+                steep = divide_where_steep(ends.change[coarse], samples.gradient[coarse], nodes)
+                found.divide_at[coarse] = np.where(found.move[coarse] > MAX_MOVE, np.nan, steep)
+        if not some.any():
             return found
         of_some, finer = take(ends, some), nested_clenshaw_curtis(2 * n_nodes - 1)
         both = take(samples, some).interleave(self._sample(of_some, finer.nodes[1::2]))
         return path.merge_rows(some, self._refine(of_some, both, accepted[some]), take(found, ~some))
 
     def _integrate(self, ends: PartEnds, samples: PathSamples) -> Integrals[Contributions]:
-        """Integrals over n parts."""
+        """Integrals over n parts, without what lies between the points."""
         n, n_nodes = samples.outputs.shape
-        rule, network = nested_clenshaw_curtis(n_nodes), self.network.network
-        nested, gaps = path.integrate(ends.change, samples, rule)
+        network = self.network.network
+        nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes))
         layers = path.list_layers(network, self.output, nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
         arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
         arrays += [nested.steps] if self.detail != "features" else []
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
         errors, rate = estimate_errors(n_nodes, entries, residual if self.detail == "flow" else gaps)
-        move, doubtful = measure_moves(self.network, self.ranges, rule.nodes, samples.passed)
-        hidden = self._measure_hidden(samples, doubtful)
-        errors, n_of_rule = np.concatenate([errors, hidden[:, None]], axis=1), np.full(n, n_nodes)
-        at = divide_at_kinks(network, samples.passed, rule.nodes)
-        is_smooth, steep = np.isnan(at), divide_where_steep(ends.change, samples.gradient, rule.nodes)
-        steep = np.where(move > MAX_MOVE, MIDDLE, steep)  # gradients do not show what lies between the points
-        rate = np.where(is_smooth, np.minimum(rate, SLOWEST_RATE), np.maximum(rate, KINK_RATE))
-        at = np.where(is_smooth, steep, at)
-        return Integrals(take(nested, slice(n)), errors, residual[0], move, n_of_rule, rate, at)
+        errors = np.concatenate([errors, np.zeros((n, 1))], axis=1)  # the last is of what is hidden between the points
+        return Integrals(
+            take(nested, slice(n)), errors, residual[0], np.zeros(n), np.full(n, n_nodes), rate, np.full(n, np.nan)
+        )
 
-    def _measure_hidden(self, samples: PathSamples, doubtful: Tensor | None) -> Array:
-        """The mean effect on the output of what the functions on edges do between the points, (n,).
+    def _look_between(self, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """The largest move between two points of the chosen paths, and what functions on edges hide there, (n,) each.
 
-        Where that is `doubtful`, see `measure_moves`, each function is evaluated at `FINER` times as many, and compared
-        with the polynomial through its values at the points, by which the rule replaces it. A least gradient of the
-        output by the sub-nodes is assumed: it may be 0 at all points and not between them.
+        The latter is the mean effect on the output. Where a large part of a bump lies between two points, see
+        `measure_moves`, each function is evaluated at `FINER` times as many, and compared with the polynomial through
+        its values at the points, by which the rule replaces it. A least gradient of the output by the sub-nodes is
+        assumed: it may be 0 at all points and not between them.
         """
-        n, n_points = samples.outputs.shape
+        passed, n_points = take(samples.passed, chosen), samples.outputs.shape[1]
+        move, doubtful = measure_moves(self.network, self.ranges, nested_clenshaw_curtis(n_points).nodes, passed)
         if doubtful is None or not bool(doubtful.any()):
-            return np.zeros(n)
-        effect = torch.zeros(n, dtype=torch.float64)
+            return move, np.zeros(len(move))
+        effect = torch.zeros(len(move), dtype=torch.float64)
         between = torch.from_numpy(interpolation(n_points, FINER))
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
-        of_layers = samples.passed.inputs, samples.subnodes_gradient, self.ranges.edges, doubtful
+        of_layers = passed.inputs, take(samples.subnodes_gradient, chosen), self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
-        for (stage, number), inputs, gradient, largest, chosen in layers:
+        for (stage, number), inputs, gradient, largest, some in layers:
             size = max(1, AT_ONCE // (FINER * gradient[0].numel() * inputs.shape[3]))
-            for paths in chosen.nonzero().flatten().split(size) if bool(chosen.any()) else ():
+            for paths in some.nonzero().flatten().split(size) if bool(some.any()) else ():
                 along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
                 found = self.network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
                 hidden = (found - between @ found[:, ::FINER]).abs_()
                 mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
                 slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
                 effect[paths] += (mean * slope).sum(dim=(1, 2))
-        return effect.numpy()
+        return move, effect.numpy()
 
 
 def measure_moves(

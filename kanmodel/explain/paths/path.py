@@ -43,9 +43,13 @@ def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
 
 def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
     """The chosen rows of all arrays; the arrays themselves if all are chosen."""
-    if isinstance(chosen, np.ndarray) and chosen.all():
+    if isinstance(chosen, slice):
+        return map_arrays(lambda array: array[chosen], values)
+    if chosen.all():
         return values
-    return map_arrays(lambda array: array[chosen], values)
+    rows = np.flatnonzero(chosen)
+    of_tensors = torch.from_numpy(rows)
+    return map_arrays(lambda of: of.index_select(0, of_tensors) if isinstance(of, Tensor) else of[rows], values)
 
 
 def concatenate(results: Sequence[Nested]) -> Nested:
@@ -155,11 +159,12 @@ class PathSamples(NamedTuple):
 
     outputs: Tensor  # the output, (n, n_points)
     gradient: Tensor  # by the features, (n, n_points, lookback, n_features)
-    readout_gradient: Tensor  # by what the head sees, (n, n_points, n_units)
-    logits_gradient: Tensor  # by the last layer's nodes, (n, n_points, n_outputs)
-    edges: tuple[Tensor, ...] | None  # of the flow, by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
     subnodes_gradient: tuple[Tensor, ...]  # by the sub-nodes of each layer, (n, n_points, rows, n_subnodes)
     passed: PassedNodes
+    # Of the flow; without it they are None.
+    readout_gradient: Tensor | None = None  # by what the head sees, (n, n_points, n_units)
+    logits_gradient: Tensor | None = None  # by the last layer's nodes, (n, n_points, n_outputs)
+    edges: tuple[Tensor, ...] | None = None  # by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
 
     def interleave(self, between: PathSamples) -> PathSamples:
         """Merges the samples at the points between each two of these."""
@@ -209,18 +214,24 @@ def sample_path(
     with torch.inference_mode(False), torch.enable_grad():
         batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
         trace = network.trace(batch)
-        outputs = trace.outputs[:, output]
         layers, values = trace.layers, trace.values
-        sources = [batch, trace.logits, *values, *(layer.subnodes for layer in layers)]
-        of_batch, by_logits, *gradients = torch.autograd.grad(outputs.sum(), sources)
-    paths = (len(ends), len(nodes))
-    by_values, gradients = gradients[: len(values)], gradients[len(values) :]
-    by_readout = flat(by_values[0]) if len(values) == 1 else torch.cat([by_logits[:, :0], *map(flat, by_values)], dim=1)
-    of_points, of_readout, of_logits = (by_path(each, paths) for each in (of_batch, by_readout, by_logits))
-    edges = tuple(by_path(layer.edges, paths, -1) for layer in layers) if detail == "flow" else None
-    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients)
+        sources = [batch, *(layer.subnodes for layer in layers)]
+        sources += [trace.logits, *values] if detail == "flow" else []
+        one = torch.zeros_like(trace.outputs)
+        one[:, output] = 1
+        of_batch, *gradients = torch.autograd.grad(trace.outputs, sources, one)
+    outputs, paths = trace.outputs[:, output], (len(ends), len(nodes))
+    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients[: len(layers)])
     passed = PassedNodes.of(batch, trace, paths)
-    return PathSamples(by_path(outputs, paths), of_points, of_readout, of_logits, edges, of_subnodes, passed)
+    samples = PathSamples(by_path(outputs, paths), by_path(of_batch, paths), of_subnodes, passed)
+    if detail != "flow":
+        return samples
+    by_logits, *by_values = gradients[len(layers) :]
+    by_readout = flat(by_values[0]) if len(values) == 1 else torch.cat([by_logits[:, :0], *map(flat, by_values)], dim=1)
+    edges = tuple(by_path(layer.edges, paths, -1) for layer in layers)
+    return samples._replace(
+        readout_gradient=by_path(by_readout, paths), logits_gradient=by_path(by_logits, paths), edges=edges
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
@@ -236,7 +247,7 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[C
     steps = moved[:, None] * gradients.reshape(n, 3, *change.shape[1:])
     gaps = measure_gaps(outputs, (gradient @ moved.reshape(n, -1, 1)).squeeze(2))
     of_readout = of_logits = of_edges = None
-    if samples.edges is not None:
+    if samples.edges is not None and samples.readout_gradient is not None and samples.logits_gradient is not None:
         readout, logits = samples.passed.readout.double().numpy(), samples.passed.head[-1].squeeze(2).double().numpy()
         of_nodes = [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
         by_readout, by_logits, *by_subnodes = _adjoints(rule, of_nodes)

@@ -41,15 +41,6 @@ def make_models() -> dict[str, Callable[[], Model]]:
         (found,) = (each for each in make_processes(seed) if each.name == name)
         return train(found.frame, **{"epochs": 30, "seed": seed, **found.train, **options})
 
-    def weather(**options: object) -> Model:
-        frame = pd.read_csv(BUNDLED / "nyc-weather.csv.gz").drop(columns=["time"])
-        if options.get("target"):
-            frame = frame.drop(columns=["dtemp_6h"])
-        else:
-            options |= {"target": "dtemp_6h", "last_value": {"dtemp_6h": 0}, "features": [*frame.columns[1:14]]}
-        labels = {"split": "split", "segment": "segment"}
-        return train(frame, **labels, **{"noise": 0.5, "weight_decay": 0.05, "epochs": 15, **options})
-
     return {
         "stock market, GRU": lambda: train(
             stocks(), "volatility", ahead=5, split="split", epochs=20, cell="gru", seed=21
@@ -60,11 +51,23 @@ def make_models() -> dict[str, Callable[[], Model]]:
         "carbon dioxide": lambda: train(
             carbon_dioxide(), "level", ahead=4, epochs=30, lookback=26, cell="gru", seed=23
         ),
-        "temperature": lambda: weather(target="temp_c", ahead=12, cell="gru", hidden=16, lookback=36, seed=24),
-        "weather, 2 layers": lambda: weather(num_layers=2, hidden=8, lookback=14, seed=25),
+        "temperature": lambda: make_weather(target="temp_c", ahead=12, cell="gru", hidden=16, lookback=36, seed=24),
+        "weather, 2 layers": lambda: make_weather(num_layers=2, hidden=8, lookback=14, seed=25),
         "ARMA": lambda: process("ARMA", 26, hidden=24, lookback=12),
         "switching features": lambda: process("switching features", 27, cell="gru", lookback=16),
     }
+
+
+def make_weather(n_features: int = 13, **options: object) -> Model:
+    """A model of the bundled weather: of its change in six hours by some features, or of another target by all."""
+    frame = pd.read_csv(BUNDLED / "nyc-weather.csv.gz").drop(columns=["time"])
+    if options.get("target"):
+        frame = frame.drop(columns=["dtemp_6h"])
+    else:
+        chosen = [name for name in frame.columns if name not in ("dtemp_6h", "split", "segment")][:n_features]
+        options |= {"target": "dtemp_6h", "last_value": {"dtemp_6h": 0}, "features": chosen}
+    labels = {"split": "split", "segment": "segment"}
+    return train(frame, **labels, **{"noise": 0.5, "weight_decay": 0.05, "epochs": 15, **options})
 
 
 def train(frame: object, target: str | None = None, **options: object) -> Model:

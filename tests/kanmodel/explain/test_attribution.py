@@ -1,3 +1,4 @@
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -13,12 +14,19 @@ from hypothesis import strategies as st
 from thorough import examples, few_of
 
 from kanmodel import Model
-from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.computing import pausing
 from kanmodel.data import Feature, Target
 from kanmodel.errors import ConfigError, DataError, NonFiniteError, UnknownNameError
-from kanmodel.explain.attribution import LedgerOptions, complete_segments, explain_windows, sum_groups
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.explain.attribution import (
+    MOST,
+    N_TRIED,
+    LedgerOptions,
+    complete_segments,
+    explain_windows,
+    sum_groups,
+)
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, spread_windows
 from kanmodel.explain.importance import rank_correlation
 from kanmodel.explain.paths.bisection import MAX_NODES, MAX_PARTS
 from kanmodel.explain.scores import score_layers
@@ -35,6 +43,7 @@ from kanmodel.network.config import (
     plain_layers,
     resolve_groups,
 )
+from service.models.repository import BUNDLED
 
 MODELS = {
     "lstm": ("lstm", {}),
@@ -286,6 +295,22 @@ def test_errors_are_those_of_257_nodes(detail):
         ratios += list(explained.error / np.maximum(np.maximum(off, explained.residual), 1e-9 * explained.tolerance))
     assert np.median(ratios) <= 1.5
     assert np.mean(np.array(ratios) < 0.5) <= 0.05
+
+
+@pytest.mark.parametrize(("factor", "least"), [(0.01, 9), (1, 17)])
+def test_paths_start_with_what_most_need(factor, least):
+    """With 17 nodes where 9 are too few for two thirds of the reference windows, a lone window as well as many."""
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    network = copy.deepcopy(model.network)
+    for weight in network.recurrent.parameters():
+        weight.mul_(factor)
+    model = LoadedModel(network, model.reference, {}, PROVENANCE)
+    tried = explain_windows(model, spread_windows(model, N_TRIED), 0, options=LedgerOptions(halvings=0))
+    assert (np.mean(tried.error > tried.tolerance) > MOST) == (least == 17)
+    windows = model.reference.windows[:8]
+    together = explain_windows(model, windows, 0).path_nodes.tolist()
+    assert min(together) == least
+    assert [int(explain_windows(model, window[None], 0).path_nodes[0]) for window in windows] == together
 
 
 def test_an_unknown_detail():

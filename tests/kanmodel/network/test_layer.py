@@ -144,6 +144,20 @@ def test_parts_and_slopes_are_those_of_the_edges(config, seed):
         torch.testing.assert_close(slopes.basis[:, j], by_u, rtol=1e-7, atol=1e-7)
 
 
+@given(layer_configs(3, symbolic=True), seeds)
+def test_a_trace_of_frozen_functions_is_that_of_the_layer(config, seed):
+    """Values are equal, and so are the gradients of nodes by inputs and by sub-nodes."""
+    layer, x = random_layer(config, seed)
+    x = x.requires_grad_()
+    expected, found = layer.trace(x), layer.trace(x, layer.functions(frozen=True))
+    weights = torch.arange(1.0, config.n_out + 1, dtype=x.dtype)
+    for name in ("edges", "subnodes", "nodes"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-7, atol=1e-7)
+    of_each = [torch.autograd.grad((trace.nodes @ weights).sum(), (x, trace.subnodes)) for trace in (expected, found)]
+    for one, other in zip(*of_each, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-6)
+
+
 @given(layer_configs(3, symbolic=True, mixes=False), seeds, st.booleans())
 def test_functions_of_some_edges(config, seed, frozen):
     """Edges selected by input and sub-node, at given positions, equal those among all."""
