@@ -270,7 +270,8 @@ class Writer:
         self._in_model_units = [
             symbol if (one.mean, one.scale) == (0, 1) else (symbol - one.mean) / one.scale for symbol, one in columns
         ]
-        shares = profile_nodes(searched).shares
+        mixed = {one.key for one in inputs if one.key[0] != "input"}  # what features mix in
+        shares = profile_nodes(searched, mixed).shares if mixed else {}
         self._variables = []
         for one in inputs:
             of = shares[one.key][one.unit] if one.key in shares else np.zeros(len(config.features))
@@ -345,7 +346,7 @@ class Writer:
 
 
 def make_identifiers(names: Sequence[str]) -> list[str]:
-    """A different identifier for each name: the name itself where it is one, else the nearest that is free.
+    """A different identifier for each name: the name itself where it is one and new, else the nearest that is free.
 
     An identifier is of ASCII letters, digits and underscores, and neither a keyword nor a name that Python or sympy has
     already, such as ``lambda``, ``abs``, ``E`` or ``sin``. Accents go, other characters become underscores, a leading
@@ -357,7 +358,7 @@ def make_identifiers(names: Sequence[str]) -> list[str]:
     kept = {name for name in names if name.isascii() and name.isidentifier() and name not in reserved}
     taken, identifiers = reserved | kept, list(names)
     for place, name in enumerate(names):
-        if name not in kept:
+        if name not in kept or name in names[:place]:
             plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
             stem = re.sub(r"\W+", "_", plain, flags=re.ASCII).strip("_") or "x"
             stem = f"x{stem}" if stem[0].isdigit() else stem

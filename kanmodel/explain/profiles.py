@@ -7,7 +7,7 @@ baseline, along paths that are bisected where the integrals are not accurate eno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,16 +45,19 @@ class Profiles:
     errors: Mapping[tuple[str, int], Array]  # (n_nodes,): the largest estimated error of a share of the node
 
 
-def profile_nodes(model: LoadedModel) -> Profiles:
-    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows."""
+def profile_nodes(model: LoadedModel, places: Collection[tuple[str, int]] | None = None) -> Profiles:
+    """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
+
+    Of a graph those at some places suffice, each of whose nodes takes time; None for all.
+    """
     with torch.no_grad():
-        values = _node_values(model.config, model.frozen.trace(model.reference.windows))
+        values = _node_values(model.config, model.frozen.trace(model.reference.windows), places)
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
     windows, start = spread_windows(model, count_windows(model.config)), scaled_baselines(model)[0]
 
     def integrate(parts: Parts, _: Array) -> Integrals[Array]:
-        return _integrate(model, part_ends(parts, start, windows), scale)
+        return _integrate(model, part_ends(parts, start, windows), scale, places)
 
     batch = paths_per_pass(model.config, N_NODES)
     _, _, whole = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
@@ -80,15 +83,18 @@ def count_windows(config: ModelConfig) -> int:
     return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
 
 
-def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Array]:
+def _integrate(
+    model: LoadedModel, ends: PartEnds, scale: Array, places: Collection[tuple[str, int]] | None
+) -> Integrals[Array]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
     with torch.enable_grad():
         trace = model.frozen.trace(points)
-        values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
+        nodes = _node_values(model.config, trace, places)
+        values = torch.cat(list(nodes.values()), dim=1)
         change = ends.change.to(points.dtype).repeat_interleave(N_NODES, dim=0)
-        slopes = _slopes_along(model.frozen, trace, points, change)
+        slopes = _slopes_along(model.frozen, trace, nodes, points, change)
     slopes = slopes.double().view(n, N_NODES, -1)  # of all nodes, by feature
     entries = (torch.from_numpy(rule.weights) @ slopes).view(n, 3, *scale.shape, -1).transpose(0, 1).numpy()
     values = values.detach().double().view(n, N_NODES, -1)
@@ -100,7 +106,9 @@ def _integrate(model: LoadedModel, ends: PartEnds, scale: Array) -> Integrals[Ar
     return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
 
 
-def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: Tensor) -> Tensor:
+def _slopes_along(
+    network: FrozenNetwork, trace: Trace, values: Mapping[tuple[str, int], Tensor], points: Tensor, change: Tensor
+) -> Tensor:
     """How fast each node's value moves with each feature along the paths, (n_points, n_nodes, n_features).
 
     Only the front's nodes and the readout take a pass through the steps, one for each feature or one for each node,
@@ -111,7 +119,7 @@ def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: 
         (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
-    values, slopes_of = _node_values(network.network.config, trace), []
+    slopes_of = []
     if network.config.graph:
         return torch.stack([slopes(node) for nodes in values.values() for node in nodes.unbind(1)], dim=1)
     readout = network.readout_slopes(trace, change)
@@ -128,10 +136,12 @@ def _slopes_along(network: FrozenNetwork, trace: Trace, points: Tensor, change: 
     return torch.cat(slopes_of, dim=1)
 
 
-def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:
-    """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
+def _node_values(
+    config: ModelConfig, trace: Trace, places: Collection[tuple[str, int]] | None = None
+) -> dict[tuple[str, int], Tensor]:
+    """Values of the nodes, (batch, n_nodes) by (stage, layer); of a graph those at some places, if they are given."""
     if isinstance(trace, GraphTrace):
-        return dict(_graph_values(config, trace))
+        return {at: of for at, of in _graph_values(config, trace) if places is None or at in places}
     values = {
         ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
         for number, layer in enumerate(trace.front)

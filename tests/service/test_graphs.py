@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from factories import make_tensors
 from fastapi.testclient import TestClient
 from goldens import FOLDER
 from waiting import poll
@@ -77,6 +78,7 @@ def test_other_operations_of_a_graph(client, name):
     answers = {
         "whatif": {"instances": windows[:1], "shift": {"from": -1, "to": 1}},
         "counterfactual": {"instances": windows[:1], "target": {"at_least": -1e3}},
+        "compare": {"instances": windows[:1], "against": {"instances": windows[1:]}},
     }
     for operation, body in answers.items():
         answer = client.post(f"/v1/models/{name}:{operation}", json=body | asked)
@@ -90,6 +92,10 @@ def test_other_operations_of_a_graph(client, name):
     assert compared.status_code == 200, compared.text
     ablated = client.post(f"/v1/models/{name}:ablate", json={"instances": windows} | asked)
     assert ablated.status_code == 200, ablated.text
+    shape = client.get(f"/v1/models/{name}/edges/0/0/0", params=asked | {"formulas": "true"}).json()
+    assert shape["formulas"][0]["r2"] > 0.99
+    inferred = client.post(f"/v2/models/{name}/infer", json=make_tensors(windows)).json()["outputs"][0]["data"]
+    np.testing.assert_allclose(inferred, forecast(make_wired(name), windows).ravel(), atol=1e-4)
     formula = client.get(f"/v1/models/{name}/formula", params=asked).json()["formulas"][-1]
     assert formula["r2"] > 0.999 and all(variable["node"] for variable in formula["variables"].values())
 

@@ -16,7 +16,7 @@ from wired import FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, rando
 
 import kanmodel
 from kanmodel.errors import ConfigError
-from kanmodel.explain.composition import FOLDED, REFUSED, Composition, Step, _Finder, form_of
+from kanmodel.explain.composition import FOLDED, REFUSED, Composition, _Finder, form_of
 from kanmodel.explain.formula import split_reference
 from kanmodel.explain.head_formula import HeadFormula
 from kanmodel.network.operations import OPERATIONS
@@ -218,4 +218,21 @@ def test_statistics_of_some_steps_name_them():
     model = kanmodel.from_torch(Newest(), windows=random_walks(), features=list(FEATURES))
     inputs = Composition.of(model.loaded, 0).inputs
     assert {one.node for one in inputs} == {"mean(a from -2 to 0)", "max(b at -5, -3, -1)", "sum(c)"}
-    assert LOOKBACK == 6 and Step("number").parameter == 0
+
+
+def test_each_statistic_has_a_symbol_of_its_own():
+    """A moving average takes means of one feature over several steps, whose names would be the same."""
+
+    class Smoothed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(LOOKBACK - 2, 1)
+
+        def forward(self, x):
+            return self.fc(nn.functional.avg_pool1d(x[:, None, :, 0], 3, 1)[:, 0])
+
+    torch.manual_seed(0)
+    model = kanmodel.from_torch(Smoothed(), windows=random_walks(), features=list(FEATURES))
+    formula = model.formula()[-1]
+    assert formula.r2 > 0.999 and set(formula.variables) <= {"mean_a", "mean_a_2", "mean_a_3", "mean_a_4"}
+    assert len({variable.node for variable in formula.variables.values()}) == len(formula.variables) > 2

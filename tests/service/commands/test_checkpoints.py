@@ -9,7 +9,9 @@ import onnxruntime
 import pytest
 from factories import make_chain, make_model
 from goldens import load_case
+from wired import FEATURES, make_wired, random_walks
 
+from kanmodel import from_torch
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.ablation import measure_size
 from kanmodel.explain.formula import split_reference
@@ -203,3 +205,16 @@ def test_the_bundled_model_is_exported(tmp_path, run):
     (outputs,) = session.run(["predictions"], {"instances": np.array(window)})
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     np.testing.assert_allclose(outputs, model.predict(np.array(window)), atol=1e-5 * model.output_std[0])
+
+
+def test_a_graph_is_exported_written_and_explained_row_by_row(tmp_path, run):
+    """The commands take a graph as they take a chain."""
+    model = from_torch(make_wired("RevIN"), windows=random_walks(), features=list(FEATURES))
+    file = model.save(tmp_path / "m.safetensors") and tmp_path / "m.safetensors"
+    code, out, _ = run("formula", file)
+    assert code == 0 and "std_a        std(a)" in out and "sqrt(std_a**2" in out
+    assert run("export", file, "-o", tmp_path / "m.onnx")[0] == 0 and (tmp_path / "m.onnx").exists()
+    rows = np.random.default_rng(0).standard_normal((40, 3)).cumsum(axis=0)
+    np.savetxt(tmp_path / "t.csv", rows, delimiter=",", header=",".join(FEATURES), comments="")
+    code, out, _ = run("explain", file, tmp_path / "t.csv", "-o", tmp_path / "out.csv")
+    assert code == 0 and "35 windows, 0 not within the tolerance" in out
