@@ -112,6 +112,7 @@ def from_torch(
             own = known.from_model(torch.from_numpy(expected), "original")
             found = samples.Bounds.of(given, TOLERANCE).compare(given, own)
             if not found.matches:
+                _refuse_mixed(net, read, expected, output)  # which would say more
                 raise UnreadableModelError(
                     f"the module forecasts {found.computed:.7g} for output {shapes.outputs[found.output]} at window "
                     f"{found.window}, where predictions has {found.expected:.7g}: its library does more than the "

@@ -261,6 +261,31 @@ def test_scaled_windows_are_explained_from_a_constant_baseline(kind):
         np.testing.assert_allclose(summed, explanation.predictions - explanation.baseline_prediction, atol=0.1)
 
 
+def test_windows_of_another_frame_have_its_scalers():
+    """Without a dataset its windows are given, and are scaled as `predict` does; the object keeps its own scalers."""
+    nf, shifted = fit("MLP", "standard", hidden_size=8), FRAME.assign(load=3 * FRAME["load"])
+    expected, own = nf.predict(shifted).query("unique_id == 'south'")["MLP"], nf.scalers_
+    del nf.dataset
+    with pytest.raises(CheckpointError, match="nf has no dataset in memory: give frame"):
+        kanmodel.from_neuralforecast(nf, series="south")
+    model = kanmodel.from_neuralforecast(nf, frame=shifted, static=STATIC, series="south")
+    window = shifted.query("unique_id == 'south'")[["load"]].to_numpy()[-LOOKBACK:]
+    np.testing.assert_allclose(model.predict(window)[0], expected, rtol=1e-5)
+    assert nf.scalers_ is own
+
+
+def test_categories_and_mixed_windows_are_refused():
+    """The refusal names what the model does."""
+    frame = FRAME.assign(kind=(FRAME["ds"] % 3).astype(str))
+    columns = {"hist_exog_list": ["kind"], "cat_exog_list": ["kind"]}
+    nf = NeuralForecast([models.MLP(hidden_size=8, categorical_cardinalities={"kind": 3}, **columns, **SMALL)], freq=1)
+    nf.fit(frame, target_col="load")
+    with pytest.raises(UnreadableModelError, match="MLP embeds the categories of kind, which no graph does"):
+        kanmodel.from_neuralforecast(nf)
+    with pytest.raises(UnreadableModelError, match="the windows of a batch are mixed"):
+        kanmodel.from_neuralforecast(fit("StemGNN", n_series=2))
+
+
 def test_the_command_reads_a_saved_folder(tmp_path, monkeypatch, capsys):
     """`kanscope import` of a folder writes the checkpoint of one model and series."""
     fit("MLP", "standard", hidden_size=8).save(str(tmp_path / "folder"))

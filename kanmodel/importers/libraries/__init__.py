@@ -33,7 +33,7 @@ def describe(
     config, units = found.config, units or {}
     features = tuple(replace(each, unit=units.get(each.name)) for each in config.features)
     targets = tuple(replace(each, unit=units.get(each.name.partition("@")[0])) for each in config.targets)
-    names = {each.name.partition("@")[0] for each in (*features, *targets)}
+    names = {*config.feature_names, *(each.name.partition("@")[0] for each in targets)}
     for name in units:
         if name not in names:
             raise UnknownNameError(f"units has no column {name!r}; there are {', '.join(config.feature_names)}")

@@ -34,6 +34,8 @@ def from_neuralforecast(
     nf: Any,
     model: str | None = None,
     *,
+    frame: Any = None,
+    static: Any = None,
     series: Any = None,
     units: Mapping[str, str] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -56,9 +58,11 @@ def from_neuralforecast(
     forecast jumps. The network forecasts what it does for windows that hardly vary, and such windows are no reference.
 
     Args:
-        nf: a fitted `NeuralForecast` with its dataset, or the folder that its `save` wrote, which is loaded without
-            running code.
+        nf: a fitted `NeuralForecast`, or the folder that its `save` wrote, which is loaded without running code.
         model: the name of one of its models, as in the columns that `predict` returns; None if there is but one.
+        frame: the data frame of the windows, to which `local_scaler_type` is fitted anew, as by `predict(frame)`; None
+            for the dataset that `nf` was fitted to.
+        static: the `static_df` of `frame`.
         series: the `unique_id` whose windows are the reference. It must be given where `local_scaler_type` scales each
             of several series in its own way.
         units: of features and targets, by name.
@@ -73,7 +77,7 @@ def from_neuralforecast(
     """
     nf = _load(Path(nf)) if isinstance(nf, (str, Path)) else nf
     module = _choose_model(nf, model)
-    data = _Data(nf, module, series)
+    data = _Data(nf, module, series, frame, static)
     is_sampled = module.loss.is_distribution_output and not module.RECURRENT
     with unchanged(module):
         predictions = data.predict()
@@ -153,14 +157,25 @@ class _Data:
         times: of each window's last known row.
     """
 
-    def __init__(self, nf: Any, module: Any, series: Any) -> None:
+    def __init__(self, nf: Any, module: Any, series: Any, frame: Any, static: Any) -> None:
         data: Any = getattr(nf, "dataset", None)
-        if not isinstance(getattr(data, "temporal", None), Tensor):
-            raise CheckpointError("nf has no dataset in memory: fit it on a data frame, or load it with its dataset")
+        self.nf, self.scalers, self.static_scalers = nf, nf.scalers_, nf.static_scalers_
+        if frame is not None:
+            names = {name: getattr(nf, name) for name in ("id_col", "time_col", "target_col")}
+            data, uids, _, self.instants = nf._prepare_fit(df=frame, static_df=static, **names)
+            self.scalers, nf.scalers_ = nf.scalers_, self.scalers
+            self.static_scalers, nf.static_scalers_ = nf.static_scalers_, self.static_scalers
+        elif isinstance(getattr(data, "temporal", None), Tensor):
+            uids, self.instants = nf.uids, nf.ds
+        else:
+            raise CheckpointError("nf has no dataset in memory: give frame, the data frame whose windows are taken")
         if module.cat_exog_list:
             named = ", ".join(module.cat_exog_list)
             raise UnreadableModelError(f"{module!r} embeds the categories of {named}, which no graph does")
-        self.nf, self.module, self.dataset, self.series = nf, module, data, [*nf.uids]
+        if module.loss.is_distribution_output and _distribution_of(module.loss) not in MEANS:
+            known = f"is not known, only of {', '.join(MEANS)}"
+            raise UnreadableModelError(f"the mean of the distribution {_distribution_of(module.loss)} {known}")
+        self.module, self.dataset, self.series = module, data, [*uids]
         self.lookback = module.inference_input_size if module.RECURRENT else module.input_size
         self.columns = [*dict.fromkeys([nf.target_col, *module.hist_exog_list, *module.futr_exog_list])]
         self.statics = [*module.stat_exog_list]
@@ -171,7 +186,7 @@ class _Data:
             if series not in self.series:
                 raise UnknownNameError(f"there is no series {series!r}; those of the dataset are {quote(self.series)}")
             chosen = [self.series.index(series)]
-        elif nf.scalers_ and len(self.series) > 1 and not module.MULTIVARIATE:
+        elif self.scalers and len(self.series) > 1 and not module.MULTIVARIATE:
             raise UnknownNameError(
                 f"series must be one of {quote(self.series)}, because local_scaler_type={nf.local_scaler_type!r} "
                 "scales each in its own way"
@@ -199,9 +214,9 @@ class _Data:
         if not len(firsts):
             raise CheckpointError(f"no series has input_size + h = {length} rows without a gap whose target varies")
         lasts = firsts[choose_evenly(len(firsts))] + self.lookback - 1
-        lasts = np.array(sorted(lasts, key=lambda row: self.nf.ds[row]))
+        lasts = np.array(sorted(lasts, key=lambda row: self.instants[row]))
         self.groups = np.asarray(data.indptr).searchsorted(lasts, side="right") - 1
-        self.times = tuple(str(self.nf.ds[row]) for row in lasts)
+        self.times = tuple(str(self.instants[row]) for row in lasts)
         numbers = lasts[:, None, None] + np.arange(1 - self.lookback, self.module.h + 1)[:, None] + shifts
         at = [data.temporal_cols.get_loc(column) for column in self.columns]
         self.rows = data.temporal[:, at][torch.from_numpy(numbers)].movedim(3, 2)
@@ -243,7 +258,7 @@ class _Data:
 
     def scaling(self) -> dict[str, Array] | None:
         """The local scalers as `from_torch` takes them."""
-        if not self.nf.scalers_ and not self.nf.static_scalers_:
+        if not self.scalers and not self.static_scalers:
             return None
         (mean, std), (target_mean, target_std) = self._scales(), self._target_scales()
         return {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
@@ -251,9 +266,9 @@ class _Data:
     def _scales(self) -> Array:
         """Offset and scale of each feature, (2, n_features)."""
         groups = range(len(self.series)) if self.module.MULTIVARIATE else self.groups[:1]
-        scales = [_scale(self.nf.scalers_, column, group) for column in self.columns for group in groups]
+        scales = [_scale(self.scalers, column, group) for column in self.columns for group in groups]
         if not self.module.MULTIVARIATE:
-            scales += [_scale(self.nf.static_scalers_, column, 0) for column in self.statics]
+            scales += [_scale(self.static_scalers, column, 0) for column in self.statics]
         return np.array(scales).T
 
     def _target_scales(self) -> Array:
@@ -300,6 +315,11 @@ def _scale(scalers: Mapping[str, Any], column: str, group: int) -> tuple[float, 
     return offset, scale
 
 
+def _distribution_of(loss: Any) -> str:
+    name: str = getattr(loss, "distribution", type(loss).__name__)
+    return name
+
+
 def _index(names: Sequence[str]) -> Any:
     from pandas import Index  # which neuralforecast imports anyway
 
@@ -329,14 +349,10 @@ class _Whole(nn.Module):
             model.scaler.compute_statistics = of_known
         loss = model.loss
         if loss.is_distribution_output:
-            name = getattr(loss, "distribution", type(loss).__name__)
-            if name not in MEANS:
-                raise UnreadableModelError(
-                    f"the mean of the distribution {name} is not known, only of {', '.join(MEANS)}"
-                )
+            mean_by = MEANS[_distribution_of(loss)]
 
             def mean_of(distr_args: Sequence[Tensor], num_samples: int | None = None) -> tuple[None, Tensor, Tensor]:
-                loss.distr_mean = MEANS[name](*distr_args)
+                loss.distr_mean = mean_by(*distr_args)
                 mean = loss.distr_mean.unsqueeze(-1)
                 return None, mean, mean.expand(*mean.shape[:-1], len(loss.quantiles))
 
