@@ -280,6 +280,21 @@ class Encoding:
         """Rows before and after a row, beyond which nothing acts on its features."""
         return self.later + (self.fill.longest + 1 if self.fill else 0)
 
+    def describe(self) -> dict[str, Any]:
+        """What is read, for people: the columns with their levels, the calendar and the filling."""
+        fill = self.fill and (f"{self.fill.value:g}" if self.fill.how == "value" else self.fill.how)
+        return {
+            "columns": [
+                {"name": one.name, "levels": list(one.levels), "later": one.later, "features": list(one.features)}
+                for one in self.columns
+            ],
+            "calendar": [*self.calendar.groups] if self.calendar else [],
+            "holidays": self.calendar.holidays if self.calendar else None,
+            "zone": self.zone,
+            "fill": fill,
+            "max_fill": self.fill.longest if self.fill else None,
+        }
+
     def read(self, cells: Mapping[str, Cells]) -> tuple[Array, dict[int, tuple[str, str]]]:
         """The cells of a table's rows as numbers, and which are bad.
 

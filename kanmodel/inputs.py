@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array, TimeColumn, read_instants, refuse_non_finite, take_windows, times_as_text, window_ends
-from kanmodel.encoding import as_cells
+from kanmodel.encoding import Cells, Encoding, as_cells
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import ModelConfig
@@ -28,6 +28,14 @@ BASELINES = (
     '"mean", "zero", "reference", {"reference": count, "seed": number}, '
     '{"values": {feature: a number or one per step}} or {"instance": window}'
 )
+
+
+class Places(NamedTuple):
+    """Names of what is read, in errors."""
+
+    rows: str
+    times: str
+    cell: Callable[[str, int], str]  # of a column in a row
 
 
 def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Array:
@@ -173,8 +181,11 @@ def read_series(
     for name in names:
         if columns[name] > 1:
             raise DataError(f"{path} has {columns[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
-    order, instants, stamps = _order_rows(config, frame, path)
-    later, n_rows = encoding.later if encoding else 0, len(order)
+    stamps = _find_times(config, frame)
+    places = Places(path, _name_times(config, path), lambda name, row: f"{path}[{name!r}], row {row}")
+    n_rows = frame.shape[0] if hasattr(frame, "shape") else len(frame.to_numpy())
+    order, instants = _order_rows(config, stamps, n_rows, places.times)
+    later = encoding.later if encoding else 0
     n_windows = _count_windows(last, None if instants is None else instants[: n_rows - later], config) + before
     n_needed = lookback - 1 + n_windows + later
     if n_rows < n_needed:
@@ -183,10 +194,13 @@ def read_series(
         raise DataError.at(path, f"has {n_rows} rows, but needs {steps}{after if later else ''}")
     run = np.zeros(n_rows, dtype=np.int64)  # changes at a gap
     if config.time is not None and instants is not None and stamps is not None:
-        _check_steps(config.time, instants, stamps[order], n_needed, gaps, f"{path}[{config.time.name!r}]")
+        _check_steps(config.time, instants, stamps[order], n_needed, gaps, places.times)
         run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
-    rows = _encode_rows if encoding else _number_rows
-    values = rows(config, frame, path, order, instants, run, n_needed)  # (n_needed - later, n_features)
+    if encoding is None:
+        values = _number_rows(config, frame, path, order[n_rows - n_needed :])
+    else:
+        cells = {name: as_cells(frame[name])[order] for name in names}
+        values, _ = _encode_cells(config, encoding, cells, order, instants, run, n_needed, places)
     first = n_rows - n_needed
     ends = window_ends([run[first : n_rows - later]], len(values), lookback)
     if not len(ends):
@@ -210,11 +224,9 @@ def _count_windows(last: int | str, instants: Array | None, config: ModelConfig)
     return max(1, int((instants > instants[-1] - float(found[1]) * _SECONDS[found[2]]).sum())) if len(instants) else 1
 
 
-def _number_rows(
-    config: ModelConfig, frame: Any, path: str, order: Rows, _: Array | None, run: Rows, n_needed: int
-) -> Array:
-    """The newest rows of a frame whose columns are the features, (n_needed, n_features)."""
-    rows, newest, columns = np.asarray(frame.to_numpy()), order[len(run) - n_needed :], list(frame.columns)
+def _number_rows(config: ModelConfig, frame: Any, path: str, newest: Rows) -> Array:
+    """Some rows of a frame whose columns are the features, (n, n_features)."""
+    rows, columns = np.asarray(frame.to_numpy()), list(frame.columns)
     read = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in config.feature_names]
     for name, column in zip(config.feature_names, read, strict=True):
         for step in np.flatnonzero(~np.isfinite(column)):
@@ -222,43 +234,95 @@ def _number_rows(
     return np.stack(read, axis=1)
 
 
-def _encode_rows(
-    config: ModelConfig, frame: Any, path: str, order: Rows, instants: Array | None, run: Rows, n_needed: int
-) -> Array:
-    """The newest rows of a frame whose columns are those of the training, but those that known columns alone need."""
-    assert config.encoding is not None
-    encoding, n_rows, time = config.encoding, len(run), config.time
-    if time is not None and instants is None:
-        raise DataError.at(path, f"has no column {time.name!r}, the times of the rows, nor an index of dates")
-    numbers, bad = encoding.read({name: as_cells(frame[name])[order] for name in encoding.names})
-    first = n_rows - n_needed
+def encode_rows(
+    config: ModelConfig, encoding: Encoding, cells: Mapping[str, Cells], times: Cells | None, places: Places
+) -> tuple[Array, dict[str, int]]:
+    """The newest window of some rows whose columns are those of the training.
+
+    Args:
+        config: that of the model.
+        encoding: likewise.
+        cells: its columns, (n_rows,) each, numbers or any objects; at least `lookback` rows, and those after them, of
+            which columns with a known future are read.
+        times: (n_rows,), by which the rows are put in order; None if they are in order.
+        places: names in errors.
+
+    Returns:
+        (lookback, n_features), original units; and by column, how many cells that the window reads were filled.
+
+    Raises:
+        DataError: too few rows, a bad cell, a value that is missing and cannot be filled, or times that are missing or
+            bad, are repeated or have a gap.
+    """
+    n_rows, n_needed = len(cells[encoding.names[0]]), config.lookback + encoding.later
+    if n_rows < n_needed:
+        after = f", and the {encoding.later} after it, of which known columns are read" if encoding.later else ""
+        raise DataError.at(places.rows, f"has {n_rows} rows, but needs the {config.lookback} steps of a window{after}")
+    order, instants = _order_rows(config, times, n_rows, places.times)
+    run = np.zeros(n_rows, dtype=np.int64)
+    if config.time is not None and instants is not None and times is not None:
+        _check_steps(config.time, instants, times[order], n_needed, "error", places.times)
+        run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
+    ordered = {name: column[order] for name, column in cells.items()}
+    return _encode_cells(config, encoding, ordered, order, instants, run, n_needed, places)
+
+
+def _encode_cells(
+    config: ModelConfig,
+    encoding: Encoding,
+    cells: Mapping[str, Cells],
+    order: Rows,
+    instants: Array | None,
+    run: Rows,
+    n_needed: int,
+    places: Places,
+) -> tuple[Array, dict[str, int]]:
+    """The features of the newest rows, but those that known columns alone need, and the cells that were filled.
+
+    Cells, instants and `run`, which changes at a gap, are of rows in the `order` of time.
+    """
+    n_rows = len(run)
+    if instants is None and encoding.calendar is not None:
+        raise DataError.at(places.times, "is missing: the times of the rows, from which the calendar is")
+    numbers, bad = encoding.read(cells)
+    first, last = n_rows - n_needed, n_rows - encoding.later
     for row, (name, problem) in bad.items():
         if row >= first:
-            raise DataError.at(f"{path}[{name!r}], row {order[row]}", problem)
-    values = encoding.encode(numbers, instants, run).values[first : n_rows - encoding.later]
+            raise DataError.at(places.cell(name, int(order[row])), problem)
+    encoded = encoding.encode(numbers, instants, run)
+    values = encoded.values[first:last]
     for step, number in np.argwhere(np.isnan(values)).tolist():
         name, problem = encoding.describe_missing(config.feature_names[number], n_rows - 1 - first - step)
-        raise DataError.at(f"{path}[{name!r}], row {order[first + step]}", problem)
-    return values
+        raise DataError.at(places.cell(name, int(order[first + step])), problem)
+    later = {column.name: column.later for column in encoding.columns}
+    counts = {name: int(rows[first + later[name] : last + later[name]].sum()) for name, rows in encoded.filled.items()}
+    return values, {name: n for name, n in counts.items() if n}
 
 
-def _order_rows(config: ModelConfig, frame: Any, path: str) -> tuple[Rows, Array | None, Any]:
-    """The rows of a frame in order of time, their instants in it, and their time stamps as they stand, if any."""
-    time, values = config.time, None
-    if time is not None and time.name in frame.columns:
-        values = as_cells(frame[time.name])
-    elif time is not None and time.dated and hasattr(frame, "index"):
-        index = frame.index.to_numpy()
-        values = index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
-    if time is None or values is None:
-        return np.arange(frame.shape[0] if hasattr(frame, "shape") else len(frame.to_numpy())), None, None
-    instants, dated = read_instants(values, time.name, config.encoding.zone if config.encoding else None)
+def _find_times(config: ModelConfig, frame: Any) -> Cells | None:
+    """The times of a frame's rows, if the model has a time and the frame has its column, or an index of dates."""
+    if config.time is not None and config.time.name in frame.columns:
+        return as_cells(frame[config.time.name])
+    if config.time is None or not config.time.dated or not hasattr(frame, "index"):
+        return None
+    index: Cells = frame.index.to_numpy()
+    return index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
+
+
+def _name_times(config: ModelConfig, path: str) -> str:
+    return f"{path}[{config.time.name!r}]" if config.time else path
+
+
+def _order_rows(config: ModelConfig, times: Cells | None, n_rows: int, column: str) -> tuple[Rows, Array | None]:
+    """The rows in order of time, and their instants in it, if the model has a time and the rows have times."""
+    time = config.time
+    if time is None or times is None:
+        return np.arange(n_rows), None
+    instants, dated = read_instants(times, column, config.encoding.zone if config.encoding else None)
     if dated != time.dated:
-        raise DataError.at(
-            f"{path}[{time.name!r}]", f"must hold {'dates' if time.dated else 'numbers'}, as in training"
-        )
+        raise DataError.at(column, f"must hold {'dates' if time.dated else 'numbers'}, as in training")
     order = np.argsort(instants, kind="stable")
-    return order, instants[order], values
+    return order, instants[order]
 
 
 def _check_steps(time: TimeColumn, instants: Array, stamps: Any, n_needed: int, gaps: Gaps, column: str) -> None:

@@ -1,6 +1,6 @@
 """What would the forecast be, what would it need, why does it differ: what these questions share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from service.wire.bodies import find_limits, parse_windows, read_body, validate_
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
-from service.wire.windows import read_output, read_windows, refuse_infinite_windows
+from service.wire.windows import Filled, read_output, read_windows, refuse_infinite_windows
 from service.work.jobs import PARSED_BYTE, SLICE
 
 
@@ -51,6 +51,7 @@ class Reading(Generic[Asked]):
     asked: Asked
     windows: Array
     output: int
+    filled: Sequence[Filled] = ()
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,11 @@ async def _answer(
             unread = dict(document)
             if isinstance(against := document.get("against"), dict):  # its windows are read by numpy, which is faster
                 unread["against"] = {name: value for name, value in against.items() if name != "instances"}
-            asked = validate_request(cls, unread, unread=("instances", "columns"))
-            windows, paths = read_windows(document, served.model, parts.settings.max_windows)
-            refuse_infinite_windows(windows, served.model, paths)
-            reading = Reading(call, document, asked, windows, read_output(asked.output, config))
+            asked = validate_request(cls, unread, unread=("instances", "columns", "times"))
+            given = read_windows(document, served.model, parts.settings.max_windows)
+            refuse_infinite_windows(given.windows, served.model, given.paths)
+            output = read_output(asked.output, config)
+            reading = Reading(call, document, asked, given.windows, output, given.filled)
             plan = make_plan(reading)
             if plan.n_forecasts > most:
                 reason = f"would take {plan.n_forecasts} forecasts, of at most {most} (max_path_nodes): "
@@ -130,7 +132,7 @@ async def _answer(
         model = parts.results.share(served).model
 
     def compute() -> tuple[bytes, RangeWarnings]:
-        warnings = warn_of_range(model, reading.windows)
+        warnings = warn_of_range(model, reading.windows, reading.filled)
         head = {"output": config.outputs[reading.output], "unit": config.target_of(reading.output).unit}
         return encode_json({**head_of(served), **head, **warnings.describe(), **plan.answer(model)}), warnings
 

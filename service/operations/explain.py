@@ -39,7 +39,7 @@ from service.wire.json import JSON, NDJSON, encode_json
 from service.work.jobs import JOINED_BYTE, PARSED_BYTE, estimate_describing
 
 logger = logging.getLogger(__name__)
-UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  # by pydantic
+UNREAD = ("instances", "columns", "times", "output", "baseline", "groups", "segments")  # by pydantic
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one.")]
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
@@ -257,7 +257,7 @@ def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines
 
 
 def _read_values(values: dict[str, Any], model: Model) -> Baseline:
-    wire.refuse_other_names(values, model, "baseline.values")
+    wire.refuse_other_names(values, model.config.feature_names, "baseline.values")
     for name, value in values.items():
         axes = (wire.Axis(model.config.lookback, "steps"),) if isinstance(value, list) else ()
         wire.read_array(value, axes, f"baseline.values.{name}")
@@ -275,8 +275,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     model, document = served.model, parse_windows(body, find_limits(served.model, settings))
     asked = validate_request(ExplainRequest, document, unread=UNREAD)
     groups, segments = wire.read_groups(document, model)
-    windows, paths = wire.read_windows(document, model, settings.max_windows)
-    warnings, output = check_values(windows, paths, served), document.get("output")
+    given = wire.read_windows(document, model, settings.max_windows)
+    windows, warnings, output = given.windows, check_values(given, served), document.get("output")
     outputs, baseline = tuple(wire.read_outputs(output, model.config)), read_baseline(document.get("baseline"), model)
     options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list)
     flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress")}

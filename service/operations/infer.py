@@ -31,7 +31,7 @@ from service.wire.connections import while_connected
 from service.wire.errors import invalid_value, invalid_values
 from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
-from service.wire.windows import Axis, parse_groups, read_array, read_groups
+from service.wire.windows import Axis, Given, parse_groups, read_array, read_groups
 from service.work.budget import Kind
 from service.work.jobs import PARSED_BYTE, estimate_describing
 
@@ -257,7 +257,7 @@ def read_inference(
         raise invalid_value("inputs", message)
     request = validate_request(InferRequest, document)
     windows, paths = read_tensors(request.inputs, body[length:], model, settings.max_windows)
-    warnings = check_values(windows, paths, served)
+    warnings = check_values(Given(windows, paths), served)
     asked = request.parameters or InferParameters()
     summed = parse_groups({"groups": asked.groups, "segments": asked.segments}, limits, "parameters.")
     groups, segments = read_groups(summed, model)

@@ -144,6 +144,29 @@ class Architecture(TypedDict):
     absent for a chain."""
 
 
+class ColumnInfo(TypedDict):
+    """A column of a table, as people have it."""
+
+    name: Annotated[str, about("Name of the column.")]
+    levels: Annotated[list[str], about("The texts that it may hold; empty for numbers.")]
+    later: Annotated[int, about("Rows later at which its value is taken, as its future is known; otherwise 0.")]
+    features: Annotated[list[str], about("The features that it becomes.")]
+
+
+class TableInfo(TypedDict):
+    """How the columns of a table become the features of the model, in training and in requests."""
+
+    columns: Annotated[list[ColumnInfo], about("The columns that are read.")]
+    rows: Annotated[int, about("Rows of an instance, at least: the lookback, and the known ones after it.")]
+    max_rows: Annotated[int, about("Rows of an instance, at most.")]
+    calendar: Annotated[list[str], about("Parts of the calendar that are features, for which `times` are needed.")]
+    holidays: Annotated[str | None, about("Country of the public holidays; null without.")]
+    zone: Annotated[str | None, about("Time zone of times without an offset; null for UTC.")]
+    fill: str | None
+    """How missing values are filled: `forward`, `linear`, or a number; null if they are not, and null is refused."""
+    max_fill: Annotated[int | None, about("Most rows without a value, one after another, that are filled.")]
+
+
 class ProvenanceInfo(TypedDict):
     """Where the checkpoint comes from."""
 
@@ -176,6 +199,9 @@ class ModelInfo(TypedDict):
     version: Version
     versions: Versions
     features: Annotated[list[FeatureInfo], about("Input columns, in the order of an instance's last axis.")]
+    table: NotRequired[TableInfo]
+    """What `columns` of a request may also be: the columns of the training; absent if the features are columns as they
+    stand."""
     groups: dict[str, list[str]]
     """Features by the name of their group, whose contributions `:explain` sums by default."""
     targets: Annotated[list[TargetInfo], about("Forecast columns.")]
@@ -220,6 +246,10 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     architecture = describe(Architecture, config, front=front, head=head, **cells, **more)
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
+    given["table"] = None
+    if (encoding := config.encoding) is not None:
+        rows = {"rows": config.lookback + encoding.later, "max_rows": config.lookback + encoding.reach}
+        given["table"] = encoding.describe() | rows
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
     return describe(ModelInfo, config, **given, provenance=describe(ProvenanceInfo, model.provenance))
 

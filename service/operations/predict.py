@@ -16,7 +16,7 @@ from service.wire.windows import read_windows
 from service.work.forecasts import ForecastRequest
 from service.work.jobs import PARSED_BYTE, estimate_describing
 
-_FORMS = frozenset({"instances", "columns"})
+_FORMS = frozenset({"instances", "columns", "times"})
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
 ]
@@ -45,9 +45,9 @@ async def predict(call: Call) -> Response:
             document = parse_windows(body, find_limits(served.model, parts.settings))
             if document.keys() - _FORMS:
                 validate_request(PredictRequest, document, unread=_FORMS)
-            windows, paths = read_windows(document, served.model, parts.settings.max_windows)
-            warnings = check_values(windows, paths, served)
-        return windows
+            given = read_windows(document, served.model, parts.settings.max_windows)
+            warnings = check_values(given, served)
+        return given.windows
 
     def describe(windows: Array, predictions: Array) -> Response:
         call.state.windows = len(windows)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from threading import local
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,12 +112,12 @@ class Limits:
     windows: int  # `max_windows`
     window_shape: tuple[int, int]  # lookback and number of features of the model
     outputs: int = 1  # of the model
+    table_shape: tuple[int, int] = (0, 0)  # rows and columns of a window as a table, if the model reads one
 
     @property
     def values(self) -> int:
         """Most numbers: those of `windows` windows, and some for the other members."""
-        lookback, n_features = self.window_shape
-        return (self.windows + 1) * lookback * n_features + _OTHERS
+        return (self.windows + 1) * max(prod(self.window_shape), prod(self.table_shape)) + _OTHERS
 
     @property
     def lists(self) -> int:
@@ -126,19 +127,24 @@ class Limits:
     @property
     def strings(self) -> int:
         """Most strings, names of members included: so many lists of names, and mappings, can a request have."""
-        return _NAMED * (sum(self.window_shape) + self.outputs) + _STRINGS
+        named = _NAMED * (sum(self.window_shape) + self.outputs) + _STRINGS
+        return named + self.windows * prod(self.table_shape)  # of which each cell may be one
 
 
 def find_limits(model: Model, settings: Settings) -> Limits:
     """The limits of a request to a model."""
-    config = model.config
-    return Limits(settings.max_json_depth, settings.max_windows, config.window_shape, len(config.outputs))
+    config, table_shape = model.config, (0, 0)
+    if config.encoding is not None:  # the columns, and the times
+        table_shape = (config.lookback + config.encoding.reach, len(config.encoding.names) + 1)
+    return Limits(settings.max_json_depth, settings.max_windows, config.window_shape, len(config.outputs), table_shape)
 
 
 def most_windows(data: bytes, model: Model) -> int:
     """An upper bound on the windows in a body: each value takes at least a digit and a separator."""
-    lookback, n_features = model.config.window_shape
-    return len(data) // (2 * lookback * n_features) + 1
+    lookback, n_columns = model.config.window_shape
+    if model.config.encoding is not None:
+        n_columns = min(n_columns, len(model.config.encoding.names))
+    return len(data) // (2 * lookback * n_columns) + 1
 
 
 def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:

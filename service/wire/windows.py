@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kanmodel.data import N_LISTED, Array, refuse_non_finite
+from kanmodel.encoding import Cells, Encoding
 from kanmodel.errors import DataError, Problem, quote
 from kanmodel.explain.attribution import Segments
+from kanmodel.inputs import Places, encode_rows
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from service.wire.bodies import Limits, parse_json
@@ -19,11 +22,24 @@ from service.wire.errors import NotFoundError, invalid_value, invalid_values
 _KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
 
 
-def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, str | Sequence[str]]:
-    """The windows of a request in either form; ``instances`` may already be an array, see `parse_windows`.
+class Filled(NamedTuple):
+    """Cells of one column that were filled."""
 
-    Returns:
-        (n, lookback, n_features), original units, oldest step first; their paths for `refuse_infinite_windows`.
+    instance: int
+    column: str
+    n_cells: int
+
+
+class Given(NamedTuple):
+    """The windows of a request."""
+
+    windows: Array  # (n, lookback, n_features), original units, oldest step first
+    paths: str | Sequence[str]  # that of all, or those of each feature's values
+    filled: Sequence[Filled] = ()
+
+
+def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Given:
+    """The windows of a request in either form; ``instances`` may already be an array, see `parse_windows`.
 
     Raises:
         DataError: both forms or none, a value or length that does not fit, or an unknown or missing feature; the error
@@ -36,13 +52,22 @@ def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> 
     if len(given) != 1:
         reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
         raise invalid_value("instances", reason)
-    value = members[given[0]]
+    value, times, names = members[given[0]], members.get("times"), model.config.feature_names
     if given == ["columns"]:
-        return _read_columns(value, model, max_windows), [f"columns.{name}" for name in model.config.feature_names]
+        if not isinstance(value, dict):
+            raise invalid_value("columns", "must be an object with a list of instances for each feature")
+        encoding = model.config.encoding
+        is_table = encoding is not None and (set(value) != set(names) or set(names) == set(encoding.names))
+        if encoding is not None and (is_table or times is not None):
+            return _read_rows(value, times, model, encoding, max_windows)
+    if times is not None:
+        raise invalid_value("times", "must be given only with the columns of a table that the model was trained on")
+    if given == ["columns"]:
+        return Given(_read_columns(value, model, max_windows), [f"columns.{name}" for name in names])
     _refuse_number_of_windows(value, max_windows, "instances")
     if isinstance(value, np.ndarray):
-        return value, "instances"
-    return read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances"), "instances"
+        return Given(value, "instances")
+    return Given(read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances"), "instances")
 
 
 def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
@@ -63,10 +88,10 @@ def window_axes(model: Model) -> tuple[Axis, Axis]:
     return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
 
 
-def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> None:
-    """Refuses a mapping with an unknown or a missing feature."""
-    names = dict.fromkeys(model.config.feature_names)
-    message = f"is unknown; the features are {', '.join(names)}"
+def refuse_other_names(given: Mapping[str, Any], known: Sequence[str], path: str, kind: str = "features") -> None:
+    """Refuses a mapping with an unknown or a missing feature, or another kind of names."""
+    names = dict.fromkeys(known)
+    message = f"is unknown; the {kind} are {', '.join(names)}"
     wrong = [(name, message) for name in given if name not in names]
     wrong += [(name, "is missing") for name in names if name not in given]
     if wrong:
@@ -74,11 +99,60 @@ def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> Non
         raise invalid_values(problems, len(wrong))
 
 
-def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
-    if not isinstance(value, dict):
-        raise invalid_value("columns", "must be an object with a list of instances for each feature")
-    refuse_other_names(value, model, "columns")
+def _read_rows(value: dict[str, Any], times: Any, model: Model, encoding: Encoding, max_windows: int) -> Given:
+    """The windows of tables, each of some rows, with the columns of the training."""
+    refuse_other_names(value, encoding.names, "columns", "columns")
+    first, *_ = given = {f"columns.{name}": value[name] for name in encoding.names}
+    _refuse_number_of_windows(given[first], max_windows, first)
+    if times is not None:
+        given["times"] = times
+    _refuse_other_shapes(given, most=model.config.lookback + encoding.reach)
+    windows, filled = list[Array](), list[Filled]()
+    for number in range(len(given[first])):
+        cells = {name: _as_cells(value[name][number]) for name in encoding.names}
+        places = Places(f"{first}[{number}]", f"times[{number}]", partial(_place, number))
+        at = None if times is None else _as_cells(times[number])
+        window, counts = encode_rows(model.config, encoding, cells, at, places)
+        windows.append(window)
+        filled += [Filled(number, name, n_cells) for name, n_cells in counts.items()]
+    sources = {feature: name for name, features in encoding.sources.items() for feature in features}
+    return Given(np.stack(windows), [f"columns.{sources[name]}" for name in model.config.feature_names], filled)
+
+
+def _place(number: int, name: str, row: int) -> str:
+    return f"columns.{name}[{number}][{row}]"
+
+
+def _refuse_other_shapes(given: Mapping[str, Any], most: int) -> None:
+    """Refuses columns, by their paths, that are not as many lists of as many cells as the first, or have lists in them.
+
+    The lists of the first may have `most` cells.
+    """
+    first, *_ = given
+    for path, lists in given.items():
+        if type(lists) is not list or len(lists) != len(given[first]):
+            raise invalid_value(path, "must be a list of instances, as many as the other columns have")
+        for number, cells in enumerate(lists):
+            if type(cells) is not list or len(cells) > most:
+                raise invalid_value(f"{path}[{number}]", f"must be a list of at most {most} rows")
+            if len(cells) != len(given[first][number]):
+                n_rows = len(given[first][number])
+                raise invalid_value(
+                    f"{path}[{number}]", f"must have {n_rows} rows, as {first} has, but has {len(cells)}"
+                )
+            for row, cell in enumerate(cells):
+                if type(cell) in (list, dict):
+                    raise invalid_value(f"{path}[{number}][{row}]", "must be a number, a string, a boolean or null")
+
+
+def _as_cells(cells: list[Any]) -> Cells:
+    """A list of JSON values as an array of objects."""
+    return np.fromiter(cells, dtype=object, count=len(cells))
+
+
+def _read_columns(value: dict[str, Any], model: Model, max_windows: int) -> Array:
     names = model.config.feature_names
+    refuse_other_names(value, names, "columns")
     _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
     n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
     axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))

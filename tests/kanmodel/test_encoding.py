@@ -171,11 +171,14 @@ def spoil(frame, column, rows, value):
         (lambda f: spoil(f, "temp", slice(716, None), None), r"\['temp'\], row 713 must be known 3 rows later, but is"),
         (lambda f: spoil(f, "load", slice(709, 715), None), r"\['load'\], row 711 is empty and cannot be filled: .* 4"),
         (lambda f: spoil(f, "load", 712, "much"), r"\['load'\], row 712 must be a finite number or empty, .* 'much'"),
-        (lambda f: spoil(f, "time", 712, "noon"), "data row 713, column time must be a time in ISO 8601 .* 'noon'"),
+        (
+            lambda f: spoil(f, "time", 712, "noon"),
+            r"data row 713, column windows\['time'\] must be a time in ISO 8601 .* 'noon'",
+        ),
         (lambda f: spoil(f, "time", 712, f["time"][711]), r"\['time'\] must not repeat a time, but has 2023-11-08T"),
         (lambda f: f.drop(index=714), r"\['time'\] must have no gap in the window's 9 rows"),
         (lambda f: f.drop(columns=["temp"]), "windows has no column 'temp'"),
-        (lambda f: f.drop(columns=["time"]), "windows has no column 'time', the times of the rows, nor an index"),
+        (lambda f: f.drop(columns=["time"]), r"windows\['time'\] is missing: the times of the rows"),
         (lambda f: f[-8:], "windows has 8 rows, but needs the 6 steps of a window, and the 3 after it"),
     ],
 )

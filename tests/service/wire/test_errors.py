@@ -130,7 +130,11 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "a tolerance of zero": (explain(tolerance=0), "tolerance", "must be greater than 0"),
     "a string for tolerance": (explain(tolerance="0.1"), "tolerance", "must be a valid number"),
     "a boolean for tolerance": (explain(tolerance=True), "tolerance", "must be a valid number"),
-    "unknown member": (explain(basline="mean"), "basline", "is unknown; expected one of instances, columns, output"),
+    "unknown member": (
+        explain(basline="mean"),
+        "basline",
+        "is unknown; expected one of instances, columns, times, output",
+    ),
     "bad window": (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
     "unknown baseline": (explain(baseline="median"), "baseline", '"mean", "zero"'),
     "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "from 2 to 130"),
