@@ -6,7 +6,8 @@ the operations alone, and over all rows and steps of both,
 
     C_st = sum_k w_k dF/dt(a_k) dt/ds(a_k) s'(a_k)
 
-Over s they sum to C_t, over the edges and links from s to its own: what enters a node leaves it.
+Over s they sum to C_t, over the edges and links from s to its own, unless a recurrent part or a layer with a norm reads
+s: what enters a node leaves it.
 """
 
 from __future__ import annotations
