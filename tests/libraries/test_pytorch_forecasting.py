@@ -36,6 +36,8 @@ MODELS = {  # class, its options, and those of its dataset
         {"hidden_size": 8, "attention_head_size": 2},
         {"unknown": ["wind", "load"], "add_relative_time_idx": True, "add_target_scales": True},
     ),
+    "no_categories": ("NHiTS", {"hidden_size": 8}, {"static": [], "known": ["temp", "time"]}),
+    "target_is_not_read": ("DecoderMLP", {"hidden_size": 8}, {"unknown": ["wind"]}),
     "timexer": (
         "TimeXer",
         {"hidden_size": 8, "n_heads": 2, "e_layers": 1, "d_ff": 8, "patch_length": 4},

@@ -168,8 +168,8 @@ class _Data:
         self.made = {name for name, is_made in made.items() if is_made}
         self.scalers = {
             name: _Scaler(dataset.get_transformer(name), name, groups, dataset.group_ids)
-            for name in (*dataset.reals, self.target)
-        }
+            for name in dataset.reals
+        } | {self.target: _Scaler(dataset.target_normalizer, self.target, groups, dataset.group_ids)}
         self.lagged = {name for name, of in dataset.lagged_variables.items() if of == self.target}
         for name, scaler in self.scalers.items():
             if scaler.varies and name not in (self.target, *self.lagged):
@@ -322,8 +322,7 @@ class _Predict(nn.Module):
 
 def _embed(module: Any, categories: Mapping[str, Sequence[str]], x: Tensor) -> Any:
     """A `MultiEmbedding` of the columns of categories, in place of their codes."""
-    ends = np.cumsum([len(names) for names in categories.values()])
-    of = dict(zip(categories, x.tensor_split(ends[:-1].tolist(), dim=-1), strict=True))
+    of = dict(zip(categories, torch.split(x, [len(names) for names in categories.values()], dim=-1), strict=True))
     found = {
         name: sum(of[each] @ embedding.weight for each in module.categorical_groups.get(name, [name]))
         for name, embedding in module.embeddings.items()

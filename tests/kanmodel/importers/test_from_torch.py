@@ -199,3 +199,37 @@ def test_a_forward_of_several_inputs_is_told_the_wrapper_to_write():
             return eval(body)
 
     assert from_torch(Wrapped(Both()), **given).config.graph
+
+
+class ReadsTime(nn.Module):
+    """A column of the time that is no feature goes through a layer and a GRU of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.of_time, self.gru, self.head = nn.Linear(1, 2), nn.GRU(1, 2, batch_first=True), nn.Linear(7, 1)
+
+    def forward(self, window):
+        time = torch.arange(window.shape[1]).to(window).expand(len(window), -1)
+        columns = torch.cat([window, time[..., None]], dim=2)
+        alone = columns[..., -1:]
+        read = torch.cat([columns, self.of_time(alone), self.gru(alone)[0]], dim=2)
+        return self.head(read[:, -1])
+
+
+class LogOfQuartiles(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, window):
+        return self.head(window.log().flatten(1).quantile(torch.tensor([0.1, 0.5, 0.75]), dim=1).T)
+
+
+@pytest.mark.parametrize("kind", [ReadsTime, LogOfQuartiles])
+def test_constants_and_quantiles_are_in_the_graph(kind):
+    """A part whose input does not depend on the window is a constant; positive windows are compared with such alone."""
+    torch.manual_seed(0)
+    module, windows = kind().eval(), np.random.default_rng(0).gamma(2, 1, size=(80, 4, 2))
+    model = from_torch(module, windows=windows, features=["a", "b"])
+    np.testing.assert_allclose(model.predict(windows)[:, 0], forecast(module, windows)[:, 0], atol=1e-5)
+    assert len(model.config.head) == 1 and not model.config.recurrents
