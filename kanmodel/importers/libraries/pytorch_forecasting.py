@@ -45,7 +45,7 @@ def from_pytorch_forecasting(
     which is 1 where the variable has it and else 0; those of a variable are a group. In rows of the forecast only known
     variables are read, and of a static one the newest row before it. Center and scale of a `GroupNormalizer` that
     differ by series are static features, ``{target}_center`` and ``{target}_scale``. Outputs are ``{target}+{step}``,
-    or ``{target}@{quantile}+{step}`` of a `QuantileLoss`.
+    or ``{target}+{step}@{quantile}`` of a `QuantileLoss`.
 
     Args:
         model: fitted, such as a `NHiTS`, or loaded by its class's `load_from_checkpoint`.
@@ -167,8 +167,7 @@ class _Data:
         made |= {f"{self.target}_{part}": dataset.add_target_scales for part in ("center", "scale")}
         self.made = {name for name, is_made in made.items() if is_made}
         self.scalers = {
-            name: _Scaler(dataset.get_transformer(name), name, groups, dataset.group_ids)
-            for name in dataset.reals
+            name: _Scaler(dataset.get_transformer(name), name, groups, dataset.group_ids) for name in dataset.reals
         } | {self.target: _Scaler(dataset.target_normalizer, self.target, groups, dataset.group_ids)}
         self.lagged = {name for name, of in dataset.lagged_variables.items() if of == self.target}
         for name, scaler in self.scalers.items():
