@@ -124,6 +124,7 @@ def _stock_market() -> Process:
             "volatility": daily_range.rolling(5).mean(),
         }
     ).iloc[5:]
+    table = table.reset_index(drop=True)  # without dates, whose weekends would be gaps
     table["split"] = np.where(np.arange(len(table)) // 250 % 4 == 3, "test", "train")
     options = {"target": "volatility", "ahead": 5, "split": "split", "epochs": 20}
     return Process("stock market", table, options | {"lookback": 15, "hidden": 8})

@@ -82,7 +82,7 @@ def stocks() -> pd.DataFrame:
     fear = np.log(vix.load().iloc[:, 0].reindex(index.index).ffill())
     returns, calm = 100 * np.log(index["Adj Close"]).diff(), spread.rolling(5).mean()
     table = pd.DataFrame({"return": returns, "range": spread, "vix": fear, "volatility": calm})
-    table = table.iloc[5:].replace([np.inf, -np.inf], np.nan).ffill().bfill()
+    table = table.iloc[5:].replace([np.inf, -np.inf], np.nan).ffill().bfill().reset_index(drop=True)
     return table.assign(split=np.where(np.arange(len(table)) // 250 % 4 == 3, "test", "train"))
 
 
