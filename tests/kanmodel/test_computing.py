@@ -101,13 +101,16 @@ def test_a_copy_in_another_process_begins_without_results():
 )
 def test_long_questions_pause_and_can_be_ended_at_a_pause(ask):
     """An exception raised by a pause ends the computation; the next request gets the full result."""
-    loaded = make_model("head", n_features=2, n_hidden=1, n_reference=20)
-    model, calls = Model(loaded), []
+
+    def make():
+        return Model(make_model("head", n_features=2, n_hidden=1, n_reference=20))
+
+    model, calls = make(), []
     with pausing(lambda: calls.append(1)):
         ask(model)
     assert len(calls) > 3
     for last in (1, len(calls)):
-        model, left = Model(loaded), iter(range(last - 1))
+        model, left = make(), iter(range(last - 1))
 
         def stop(left=left):
             if next(left, None) is None:
