@@ -75,7 +75,8 @@ class Summary:
 
     def __add__(self, other: Self) -> Self:
         counts = {name: count + getattr(other, name) for name, count in vars(self).items() if name != "gap"}
-        return replace(self, **counts, gap=self.gap or other.gap)
+        gaps = [gap for gap in (self.gap, other.gap) if gap]  # parts end in any order: the earliest
+        return replace(self, **counts, gap=min(gaps, default=""))
 
 
 @dataclass(frozen=True)

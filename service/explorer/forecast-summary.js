@@ -36,14 +36,17 @@ export function tellForecast(explanation, unit, note) {
 }
 
 /**
- * Warnings of values outside the training range.
+ * Warnings of values outside the training range, and of values that were filled.
  *
  * @param {Schemas["ExplainResponse"]} answer
  */
 export function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
   const told = warnings
     .slice(0, N_WARNINGS)
-    .map(({ feature, step, message }) => h("li", {}, `${feature} at step ${amount(step)}: ${message}`));
+    .map((warning) => {
+      const place = warning.code === "filled" ? warning.column : `${warning.feature} at step ${amount(warning.step)}`;
+      return h("li", {}, `${place}: ${warning.message}`);
+    });
   const more = warnings.length + omitted - told.length;
   return more ? [...told, h("li", {}, `and ${more} more features`)] : told;
 }
