@@ -261,7 +261,9 @@ class Clock:
 
     def __str__(self) -> str:
         step = str(timedelta(seconds=self.step)) if self.dated else f"{self.step:g}"
-        return f"{self.gaps.sum()} steps in time are gaps, longer than {self.max_step:g} times the usual {step}"
+        return (
+            f"{self.gaps.sum()} steps in time are gaps, longer than {self.max_step:g} times the usual {step} (max_step)"
+        )
 
 
 def read_instants(values: Any, name: str, zone: str | None = None) -> tuple[Array, bool]:

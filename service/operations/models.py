@@ -238,7 +238,7 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     if config.recurrent is not None:
         cells[config.recurrent.cell] = describe(RecurrentInfo, config.recurrent, readout=config.readout)
     front = _describe_layers(config.front) if config.front else None
-    head, more = _describe_layers(config.head), dict[str, Any]()
+    head, more = _describe_layers(config.head), dict[str, Any](graph=None)
     if config.graph:
         head["width"] = []
         nodes = zip(config.graph, config.graph_shapes, strict=True)

@@ -1,9 +1,9 @@
-"""Explanations and effects in process, compared with Captum: Integrated Gradients with 50 steps and FeatureAblation.
+"""Explanations, effects and Shapley values in process, compared with Captum.
 
 `python tests/benchmarks/explanations.py` prints the rows of three LSTMs over 24, 12 and 14 hours of 20, 13 and 16
 features of the bundled weather, of 1 and of 32 windows, with 2 and with 1 thread: ratios of processor time, which a
-busy machine does not change much, and of wall time. Integrated Gradients covers only inputs. An effect is `removed` and
-`alone`, and FeatureAblation measures one of them: it is called twice.
+busy machine does not change much, and of wall time. Integrated Gradients has 50 steps, and covers only inputs. An
+effect is `removed` and `alone`, and FeatureAblation measures one of them: it is called twice.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from typing import get_args
 
 import numpy as np
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients
+from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValueSampling
 from table import Row, print_table
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.explain.attribution import LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline, baseline_windows, spread_windows
-from kanmodel.explain.effects import each_cell, each_feature, measure_effects
+from kanmodel.explain.effects import Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths.path import Detail
+from kanmodel.explain.shapley import Orders, measure_shapley
 
 STEPS = 50
+SAMPLES = 25
 AT_ONCE = (1, 16, 32, 64)  # of FeatureAblation, whose best is in the row
 EXACT = LedgerOptions(path_nodes=257, halvings=0)
 LONE = 1 / 3  # place of the lone window among the reference windows
@@ -54,6 +56,7 @@ def rows(model: LoadedModel, name: str = "24 x 20", threads: int = 1, rounds: in
             calls[what] = partial(explain_windows, model, windows, 0, detail=detail)
         yield from beside_best(calls, peers, repeats)
         yield from ablations(model, name, windows, start, rounds)
+    yield from shapley(model, name, windows, start)
 
 
 def ablations(model: LoadedModel, name: str, windows: Tensor, start: Tensor, rounds: int) -> Iterator[Row]:
@@ -77,6 +80,24 @@ def ablations(model: LoadedModel, name: str, windows: Tensor, start: Tensor, rou
         }
         what = f"{name}: effects (removed and alone) of {len(parts)} {what}, {count(windows)}"
         yield from beside_best({what: partial(measure_effects, model, windows, 0, Baseline(), parts)}, peers, rounds)
+
+
+def shapley(model: LoadedModel, name: str, windows: Tensor, start: Tensor) -> Iterator[Row]:
+    """Shapley values of ten groups of features, from all coalitions, beside Captum's sampling of 25 permutations."""
+    groups = np.array_split(np.arange(windows.shape[2]), 10)
+    parts = [Part(tuple(members.tolist())) for members in groups]
+    mask = torch.from_numpy(np.repeat(np.arange(10), [len(members) for members in groups]))
+    captum, mask = ShapleyValueSampling(lambda x: model.network(x)[:, 0]), mask.expand(1, *windows.shape[1:])
+
+    def sample(n: int) -> None:
+        with torch.no_grad():
+            captum.attribute(windows, start, feature_mask=mask, n_samples=SAMPLES, perturbations_per_eval=n)
+
+    what = f"{name}: Shapley values of 10 groups, exact, {count(windows)}"
+    ours = {what: partial(measure_shapley, model, windows, 0, Baseline(), parts, Orders())}
+    for n in (1, 10):
+        peers = {f"Captum's Shapley value sampling, {SAMPLES} permutations, {n} at once": partial(sample, n)}
+        yield from beside_best(ours, peers, 3)
 
 
 def count(windows: Tensor) -> str:

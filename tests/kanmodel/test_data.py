@@ -190,7 +190,9 @@ def test_a_gap_is_a_step_longer_than_usual():
     weekdays = [day for day in (date(2026, 1, 5) + timedelta(days=n) for n in range(14)) if day.weekday() < 5]
     assert np.flatnonzero(Clock.of(weekdays).gaps).tolist() == [5]
     assert not Clock.of(weekdays, max_step=3).gaps.any()
-    assert str(Clock.of(weekdays)) == "1 steps in time are gaps, longer than 1.5 times the usual 1 day, 0:00:00"
+    assert (
+        str(Clock.of(weekdays)) == "1 steps in time are gaps, longer than 1.5 times the usual 1 day, 0:00:00 (max_step)"
+    )
 
 
 def test_one_row_has_no_step():

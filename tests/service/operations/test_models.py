@@ -42,6 +42,7 @@ def test_describes_inputs_and_outputs(service, name):
 def test_describes_an_architecture_in_the_names_of_pykan(service):
     """Width has numbers for sum nodes and pairs for layers with products; an absent stage is null."""
     front = service.get("/v1/models/front").json()["architecture"]
+    assert "graph" not in front
     assert front["front"]["width"] == [4, [3, 2], 5]
     assert front["front"]["mult_arity"] == [[], [2, 3], []]
     assert front["front"]["grid_size"] == [4, 5]
