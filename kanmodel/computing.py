@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
@@ -34,6 +34,11 @@ def pausing(hook: Callable[[], None]) -> Iterator[None]:
 
     with _set(call):
         yield
+
+
+def unpaused() -> AbstractContextManager[None]:
+    """Computations within do not pause, so that nothing outside ends them."""
+    return _set(None)
 
 
 @contextmanager

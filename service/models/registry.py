@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from kanmodel import Model, load
-from kanmodel.computing import pausing
+from kanmodel.computing import unpaused
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
@@ -338,7 +338,7 @@ def _load(path: Path) -> Model:
     window = model.scaling.features_to_original(model.loaded.reference.windows[:1])  # `reference` would convert all
     try:
         model.predict(window)
-        with pausing(lambda: None):  # a request that gives up must not end what others wait for
+        with unpaused():  # a request that gives up must not end what others wait for
             model.explain(window)
     except NonFiniteError as error:
         raise CheckpointError(f"{path.name} has no answer for its own reference window: {error}") from error
