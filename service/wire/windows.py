@@ -46,9 +46,9 @@ def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> 
             names each place.
     """
     given = [form for form in ("instances", "columns") if form in members]
-    for form in given:
-        if members[form] is None:
-            raise invalid_value(form, "must not be null; give instances or columns")
+    for name in (*given, "times"):
+        if members.get(name, "") is None:
+            raise invalid_value(name, "must not be null; give instances or columns, and times if the columns need them")
     if len(given) != 1:
         reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
         raise invalid_value("instances", reason)

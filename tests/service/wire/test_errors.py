@@ -65,6 +65,7 @@ BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its messa
     "null for both": ({"instances": None, "columns": None}, "instances", "must not be null"),
     "null beside instances": ({"instances": [WINDOW], "columns": None}, "columns", "must not be null"),
     "null beside columns": ({"instances": None, "columns": COLUMNS}, "instances", "must not be null"),
+    "null times": ({"instances": [WINDOW], "times": None}, "times", "must not be null"),
     "unknown member": (
         {"instances": [WINDOW], "instnaces": 1},
         "instnaces",
