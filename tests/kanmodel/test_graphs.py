@@ -9,7 +9,7 @@ import torch
 from captum.attr import IntegratedGradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 from torch import nn
 from wired import FEATURES, LOOKBACK, PLANS, WIRED, Random, forecast, make_wired, random_walks
 
@@ -17,7 +17,8 @@ import kanmodel
 from kanmodel.errors import UnreadableModelError
 from kanmodel.explain.attribution import explain_windows
 
-EVERY = pytest.mark.parametrize("name", WIRED)
+FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile"}
+EVERY = pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
 
 
 @cache

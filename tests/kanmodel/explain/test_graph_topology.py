@@ -12,7 +12,7 @@ import torch
 from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 from torch import nn
 from wired import FEATURES, WIRED, make_wired, random_walks
 
@@ -31,7 +31,8 @@ from kanmodel.network.chain import Network
 from kanmodel.network.operations import Node
 from kanmodel.show.network import draw_topology
 
-EVERY = pytest.mark.parametrize("name", WIRED)
+FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile"}
+EVERY = pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
 
 
 @cache

@@ -162,7 +162,7 @@ def heads():
     }
 
 
-@pytest.mark.parametrize("name", ["pykan_layer", "flashkan", "inkan"])
+@pytest.mark.parametrize("name", few_of(["pykan_layer", "flashkan", "inkan"], {"pykan_layer"}, "with other libraries"))
 def test_live_modules_of_further_libraries(name, monkeypatch):
     """A live module gives the model of its file, whose base function it states."""
     flashkan = importlib.import_module("flashkan")

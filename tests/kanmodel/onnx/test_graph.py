@@ -13,7 +13,7 @@ from glue import CASES, FEATURES, load_glue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, networks
-from thorough import examples
+from thorough import examples, few_of
 from wired import FEATURES as WALKED
 from wired import PLANS, WIRED, Random, make_wired, random_walks
 
@@ -126,7 +126,7 @@ def near_and_far(n=6, seed=0):
     return np.concatenate([walks, walks + np.random.default_rng(seed).standard_normal(walks.shape), 100 * walks])
 
 
-@pytest.mark.parametrize("name", WIRED)
+@pytest.mark.parametrize("name", few_of(WIRED, {"RevIN", "SkipAroundHead"}, "the same with other wirings"))
 def test_modules_of_branches_and_skips_have_a_graph(name):
     """Networks that are graphs, as libraries build them, predict the same."""
     model = kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(WALKED))
