@@ -87,7 +87,10 @@ def shapley(model: LoadedModel, name: str, windows: Tensor, start: Tensor) -> It
     groups = np.array_split(np.arange(windows.shape[2]), 10)
     parts = [Part(tuple(members.tolist())) for members in groups]
     mask = torch.from_numpy(np.repeat(np.arange(10), [len(members) for members in groups]))
-    captum, mask = ShapleyValueSampling(lambda x: model.network(x)[:, 0]), mask.expand(1, *windows.shape[1:])
+    captum, mask = (
+        ShapleyValueSampling(lambda x: model.network(x)[:, 0]),
+        mask.expand(1, *windows.shape[1:]).contiguous(),
+    )
 
     def sample(n: int) -> None:
         with torch.no_grad():
