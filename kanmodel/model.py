@@ -374,19 +374,16 @@ class Model(Result):
             UnknownNameError: there is no output `ago` steps further ahead.
         """
         check_lowest("ago", ago, 1)
-        if is_frame(windows):
-            given, times = read_series(self.loaded, windows, 1 if last is None else last, before=ago)
-        else:
-            given, times = self._read(windows, last, "error")
-            refuse_unlinked(given, ago)
-        name = self.outputs[self._number_of(output)]
+        given, times = self._read(windows, last, "error", before=ago)
+        refuse_unlinked(given, ago)
+        number = self._number_of(output)
+        name = self.outputs[number]
         asked: dict[str, Any] = {"baseline": baseline, "tolerance": tolerance, "groups": None, "detail": "steps"}
         if not same_time:
             explained = self.explain(given, name, **asked)
             newer, earlier = explained[ago:], explained[:-ago]
         else:
-            target, _, step = name.rpartition("+")
-            further = f"{target}+{int(step) + ago}"
+            further = self.config.name_output(number + ago * len(self.config.targets))
             newer, earlier = self.explain(given[ago:], name, **asked), self.explain(given[:-ago], further, **asked)
         return Changes.of(newer, earlier, ago, times and times[ago:])
 
@@ -798,11 +795,13 @@ class Model(Result):
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit
 
-    def _read(self, windows: Windows, last: int | str | None, gaps: Gaps) -> tuple[Array, tuple[str, ...] | None]:
-        """Windows, and the times of those of a frame."""
+    def _read(
+        self, windows: Windows, last: int | str | None, gaps: Gaps, before: int = 0
+    ) -> tuple[Array, tuple[str, ...] | None]:
+        """Windows, and the times of those of a frame; of that also some windows `before` the last."""
         if is_frame(windows):
             refuse_unknown("gaps", gaps, get_args(Gaps))
-            return read_series(self.loaded, windows, 1 if last is None else last, gaps)
+            return read_series(self.loaded, windows, 1 if last is None else last, gaps, before)
         if last is not None:
             raise DataError.at("last", "is of a data frame, but the windows are no frame")
         return read_windows(self.loaded, windows), None

@@ -397,11 +397,14 @@ class ModelConfig:
 
         Those of a target that is a quantile, such as ``load@0.9``, are ``load+{step}@0.9``.
         """
-        first, names = max(1, self.ahead), [QUANTILE.match(target.name) for target in self.targets]
-        parts = [
-            found.groups() if found else (target.name, "") for found, target in zip(names, self.targets, strict=True)
-        ]
-        return tuple(f"{name}+{step}{of}" for step in range(first, first + self.horizon) for name, of in parts)
+        return tuple(map(self.name_output, range(self.horizon * len(self.targets))))
+
+    def name_output(self, output: int) -> str:
+        """The name of output number `output`, or of what it would be beyond the horizon."""
+        name, step = self.target_of(output).name, max(1, self.ahead) + output // len(self.targets)
+        found = QUANTILE.match(name)
+        target, quantile = found.groups() if found else (name, "")
+        return f"{target}+{step}{quantile}"
 
     @property
     def scaling(self) -> Scaling:
@@ -424,6 +427,11 @@ class Grouping:
     names: tuple[str, ...]  # the groups in the given order, then the features without a group
     members: tuple[tuple[int, ...], ...]  # indices of the features of each, ascending
     whole: tuple[int, ...]  # indices of the names that are in no group: every feature is in exactly one of them
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names that are in no group: outermost groups, and features without a group."""
+        return tuple(self.names[number] for number in self.whole)
 
 
 def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:

@@ -41,6 +41,13 @@ def test_rows_sum_to_the_change(seed, ago, same_time, n):
     assert found.contributions.shape == (n, LOOKBACK + ago, N_FEATURES)
 
 
+def test_quantiles_of_the_same_time_are_compared():
+    """The earlier forecast of a quantile is of that quantile, which stands after the step in the name of an output."""
+    model = Model(make_model(targets=("a@0.1", "a@0.9"), horizon=3))
+    found = model.changes(make_series(LOOKBACK + 1)[1], "a+2@0.9", same_time=True)
+    assert (found.output, found.earlier_output) == ("a+2@0.9", "a+3@0.9")
+
+
 @pytest.mark.parametrize("ago", [1, 2, 4, 5])
 def test_a_linear_model_has_the_changes_of_algebra(ago):
     """A row that has aged changes the forecast by its value times the difference of the weights of its two steps."""
