@@ -356,7 +356,7 @@ def _local_offsets(seconds: Array, rows: NDArray[np.int64], zone: str, name: str
 
 
 def _describe_repeated_hour(seconds: Array, row: int, quoted: Mapping[str, Any]) -> str | None:
-    """What is said of a row that repeats the time of an earlier one in a night of a Sunday; None of other rows."""
+    """The error for a row that repeats an earlier time in a Sunday night, as daylight saving ends; None for others."""
     earlier = np.flatnonzero(seconds[:row] == seconds[row])
     at = datetime.fromtimestamp(seconds[row], UTC)
     if not len(earlier) or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:

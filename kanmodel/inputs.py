@@ -192,10 +192,7 @@ def read_series(
         steps = f"the {lookback} steps of a window" if n_windows == 1 else f"{n_needed - later} for {n_windows} windows"
         after = f", and the {later} after {'it' if n_windows == 1 else 'them'}, of which known columns are read"
         raise DataError.at(path, f"has {n_rows} rows, but needs {steps}{after if later else ''}")
-    run = np.zeros(n_rows, dtype=np.int64)  # changes at a gap
-    if config.time is not None and instants is not None and stamps is not None:
-        _check_steps(config.time, instants, stamps[order], n_needed, gaps, places.times)
-        run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
+    run = _find_runs(config, instants, None if stamps is None else stamps[order], n_rows, n_needed, gaps, places)
     if encoding is None:
         values = _number_rows(config, frame, path, order[n_rows - n_needed :])
     else:
@@ -259,10 +256,7 @@ def encode_rows(
         after = f", and the {encoding.later} after it, of which known columns are read" if encoding.later else ""
         raise DataError.at(places.rows, f"has {n_rows} rows, but needs the {config.lookback} steps of a window{after}")
     order, instants = _order_rows(config, times, n_rows, places.times)
-    run = np.zeros(n_rows, dtype=np.int64)
-    if config.time is not None and instants is not None and times is not None:
-        _check_steps(config.time, instants, times[order], n_needed, "error", places.times)
-        run = np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
+    run = _find_runs(config, instants, None if times is None else times[order], n_rows, n_needed, "error", places)
     ordered = {name: column[order] for name, column in cells.items()}
     return _encode_cells(config, encoding, ordered, order, instants, run, n_needed, places)
 
@@ -323,6 +317,22 @@ def _order_rows(config: ModelConfig, times: Cells | None, n_rows: int, column: s
         raise DataError.at(column, f"must hold {'dates' if time.dated else 'numbers'}, as in training")
     order = np.argsort(instants, kind="stable")
     return order, instants[order]
+
+
+def _find_runs(
+    config: ModelConfig,
+    instants: Array | None,
+    stamps: Cells | None,
+    n_rows: int,
+    n_needed: int,
+    gaps: Gaps,
+    places: Places,
+) -> Rows:
+    """A number for each row, which changes at a gap in time, after `_check_steps` of the newest; rows are in order."""
+    if config.time is None or instants is None or stamps is None:
+        return np.zeros(n_rows, dtype=np.int64)
+    _check_steps(config.time, instants, stamps, n_needed, gaps, places.times)
+    return np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
 
 
 def _check_steps(time: TimeColumn, instants: Array, stamps: Any, n_needed: int, gaps: Gaps, column: str) -> None:

@@ -124,3 +124,12 @@ def load_case(name: str, dtype: DType = "float64") -> Case:
     network.load_state_dict({key: torch.from_numpy(array) for key, array in weights.items()})
     reference = Reference(torch.from_numpy(arrays["reference"]).to(getattr(torch, dtype)))
     return Case(LoadedModel(network, reference, {}, PROVENANCE), dtype, arrays, document)
+
+
+def load_shapley(name: str, baseline: str) -> tuple[Case, Tensor, Array, Array]:
+    """A case, windows of it, the baseline in original units, and exact Shapley values by feature, (n, n_features)."""
+    case = load_case(name)
+    golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
+    exact = golden[f"shapley_{baseline}_float64"]
+    start = golden["mean_baseline"].astype(float) if baseline == "mean" else np.zeros(golden["mean_baseline"].shape)
+    return case, case.windows("eval")[: len(exact)], start, exact

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import pytest
 import torch
 from glue_layers import KAN, KANLinear
 from hypothesis import strategies as st
+from thorough import few_of
 from torch import Tensor, nn
 from torch.nn import functional
+
+import kanmodel
 
 LOOKBACK, FEATURES = 6, ("a", "b", "c")
 
@@ -237,12 +243,20 @@ WIRED: dict[str, type[nn.Module]] = {
         *(Pooled, Convolved, Attention, CellLoop, Decoder, NormedSkip),
     )
 }
+FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile"}
+EVERY = pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
 
 
 def make_wired(name: str) -> nn.Module:
     """A module with seeded weights, in evaluation mode."""
     torch.manual_seed(0)
     return WIRED[name]().eval()
+
+
+@cache
+def read(name: str) -> kanmodel.Model:
+    """The model of such a module, read once."""
+    return kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
 
 
 def forecast(net: nn.Module, windows: Tensor | np.ndarray) -> np.ndarray:

@@ -35,13 +35,7 @@ from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
-from kanmodel.explain.baseline import (
-    Baseline,
-    ReferenceBaselines,
-    baseline_windows,
-    scaled_baselines,
-    spread_windows,
-)
+from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
@@ -178,7 +172,7 @@ class Explanation(Pictured):
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of what a forecast is divided among: outermost groups, and features without a group."""
-        return tuple(self.group_names[number] for number in self.grouping.whole)
+        return self.grouping.parts
 
     @property
     def is_grouped(self) -> bool:

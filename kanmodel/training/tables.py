@@ -178,7 +178,7 @@ def make_table(frame: Any, columns: Columns, encoding: Encoding | None = None) -
         raise DataError.at(_place(row, name), problem)
     encoded = encoding.encode(numbers, None if clock is None else clock.seconds, np.cumsum(breaks))
     roles = {role.name: getattr(columns, role.name) for role in fields(Roles)}
-    if not encoding.is_plain:  # what is said of a column holds for its features
+    if not encoding.is_plain:  # the options of a column are those of its features
         for role in ("integer", "fixed"):
             roles[role] = tuple(of for name in roles[role] for of in encoding.sources.get(name, (name,)))
         roles["fixed"] = tuple(dict.fromkeys((*roles["fixed"], *encoding.fixed)))

@@ -49,8 +49,7 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
     prefixes, config = ["contribution", *(EFFECTS if plan.effects else ())], plan.model.config
     entries = [f"{prefix}_{name}" for prefix in prefixes for name in (*config.feature_names, *config.groups)]
     if plan.method == "shapley":
-        outermost = resolve_groups(config.groups, config.feature_names)
-        names = [outermost.names[number] for number in outermost.whole]
+        names = resolve_groups(config.groups, config.feature_names).parts
         entries += [f"{prefix}_{name}" for prefix in ("shapley", "shapley_standard_error") for name in names]
     numbers = ("prediction", "baseline", *entries, "residual", "error")
     tables = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]

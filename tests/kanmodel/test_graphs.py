@@ -1,7 +1,6 @@
 """Forecasters whose parts are joined in another way than a chain: imported, saved, predicted and explained."""
 
 import re
-from functools import cache
 
 import numpy as np
 import pytest
@@ -9,21 +8,13 @@ import torch
 from captum.attr import IntegratedGradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples, few_of
+from thorough import examples
 from torch import nn
-from wired import FEATURES, LOOKBACK, PLANS, WIRED, Random, forecast, make_wired, random_walks
+from wired import EVERY, FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks, read
 
 import kanmodel
 from kanmodel.errors import UnreadableModelError
 from kanmodel.explain.attribution import explain_windows
-
-FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile"}
-EVERY = pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
-
-
-@cache
-def read(name):
-    return kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
 
 
 @EVERY

@@ -1,7 +1,5 @@
 """What darts has fitted, on its own forecasts: every kind of model, covariate, likelihood and scaler that is read."""
 
-import logging
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,13 +32,6 @@ BOTH = {  # of future ones too
     "TFTModel": {"hidden_size": 8, "num_attention_heads": 2, "likelihood": None, "loss_fn": nn.MSELoss()},
 }
 TIDE = BOTH["TiDEModel"]
-
-
-@pytest.fixture(autouse=True)
-def silent():
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def make_series(name, n, seed):

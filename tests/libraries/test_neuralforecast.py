@@ -1,7 +1,6 @@
 """What neuralforecast has fitted, on its own forecasts: every kind of model, scaler, column and loss that is read."""
 
 import json
-import logging
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -57,13 +56,6 @@ MULTIVARIATE = {
     "TimeMixer": {"d_model": 8, "d_ff": 8, "e_layers": 1, "down_sampling_layers": 1},
     "XLinear": {},
 }
-
-
-@pytest.fixture(autouse=True)
-def silent():
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def make_frame():

@@ -1,7 +1,5 @@
 """What pytorch-forecasting has fitted, on its own forecasts: every kind of model, variable, normalizer and loss."""
 
-import logging
-
 import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
@@ -53,13 +51,6 @@ NORMALIZERS = {
     "relu": GroupNormalizer(groups=["site"], transformation="relu", center=False),
     "one_group": GroupNormalizer(),
 }
-
-
-@pytest.fixture(autouse=True)
-def silent():
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def make_frame():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from factories import PROVENANCE, SHAPES, make_chain, make_model, make_windows
-from goldens import load_arrays, load_case
+from goldens import load_arrays, load_case, load_shapley
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples, few_of
@@ -151,11 +151,7 @@ def test_integrated_gradients_of_captum(name, dtype, baseline):
 
 def shapley_and_ledger(name, baseline):
     """Exact Shapley values by feature, over all coalitions, and the ledger's contributions, (n, n_features) each."""
-    case = load_case(name)
-    golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
-    exact = golden[f"shapley_{baseline}_float64"]
-    start = golden["mean_baseline"].astype(float) if baseline == "mean" else np.zeros(golden["mean_baseline"].shape)
-    windows = case.windows("eval")[: len(exact)]
+    case, windows, start, exact = load_shapley(name, baseline)
     ledger = explain_windows(case.model, windows, 0, Baseline("instance", instance=start))
     return exact, ledger.contributions
 

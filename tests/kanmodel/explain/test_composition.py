@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 import sympy
@@ -12,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples, few_of
 from torch import nn
-from wired import FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks
+from wired import FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks, read
 
 import kanmodel
 from kanmodel.errors import ConfigError
@@ -22,11 +20,6 @@ from kanmodel.explain.head_formula import HeadFormula
 from kanmodel.network.operations import OPERATIONS
 
 SCALING = {"mean": [3.0, -1.0, 0.5], "std": [2.0, 4.0, 0.25], "target_mean": [1.0, 2.0], "target_std": [3.0, 5.0]}
-
-
-@cache
-def read(name):
-    return kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
 
 
 class Own:

@@ -12,9 +12,9 @@ import torch
 from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples, few_of
+from thorough import examples
 from torch import nn
-from wired import FEATURES, WIRED, make_wired, random_walks
+from wired import EVERY, FEATURES, WIRED, random_walks, read
 
 import kanmodel
 from kanmodel.checkpoint import LoadedModel
@@ -30,14 +30,6 @@ from kanmodel.explain.topology import build_topology
 from kanmodel.network.chain import Network
 from kanmodel.network.operations import Node
 from kanmodel.show.network import draw_topology
-
-FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile"}
-EVERY = pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
-
-
-@cache
-def read(name):
-    return kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 import torch
 from captum.attr import ShapleyValues
 from factories import make_chain, make_model, make_windows
-from goldens import load_arrays, load_case
+from goldens import load_shapley
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
@@ -81,11 +81,7 @@ def test_values_sum_to_the_change(seed, baseline, segments, orders):
 @pytest.mark.parametrize(("name", "baseline"), [("pykan_head", "zero"), ("tiny", "zero"), ("tiny", "mean")])
 def test_values_of_real_models(name, baseline):
     """Exact values equal the golden ones, and random orders of 20 features are within their errors."""
-    case = load_case(name)
-    golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
-    exact = golden[f"shapley_{baseline}_float64"]
-    start = golden["mean_baseline"].astype(float) if baseline == "mean" else np.zeros(golden["mean_baseline"].shape)
-    windows = case.windows("eval")[: len(exact)]
+    case, windows, start, exact = load_shapley(name, baseline)
     asked = case.model, windows, 0, Baseline("instance", instance=start), each_feature(case.model.config)
     found = measure_shapley(*asked, Orders(64, 1))
     if exact.shape[1] <= MAX_EXACT:
