@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -176,6 +178,17 @@ def describe_losses(rows: Sequence[Faithfulness]) -> str:
     return "\n".join(lines) or "The ledger is best in every column."
 
 
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Hides the second interrupt of one SIGINT: after that of polars, Python's own, raised as generators are closed."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda raised: None if raised.exc_type is KeyboardInterrupt else hook(raised)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
 def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool) -> None:
     """Explains a table into a folder with a progress bar on stderr, by bytes of the table, and prints a summary.
 
@@ -189,7 +202,7 @@ def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | 
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
     total, before, start = chunks.Summary(), None, monotonic()
     try:
-        with Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
+        with _interrupted_once(), Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
             n_bytes = sum(path.stat().st_size for path in tables.find_files(plan.table))
             task = bar.add_task("explain", total=n_bytes, done="", rate="")
             for total, read in run.explain_table(plan, output, use_engine, workers):
