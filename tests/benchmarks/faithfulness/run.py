@@ -188,21 +188,23 @@ def time_over_http(model: Model, windows: Array) -> dict[str, float]:
     return {"ledger, over HTTP": without, "ledger and `removed`, over HTTP": with_effects}
 
 
-def print_measures(figures: Mapping[str, Figures]) -> None:
+def print_measures(figures: Mapping[str, Figures], what: str = "windows") -> None:
     """Means over models with standard errors, and marks for differences from the methods in `MARKS`."""
-    columns = [f"{name} ({better} is better)" for name, better in BETTER.items()]
+    known = {name for found in figures.values() for name in found.by_window}
+    columns = [f"{name} ({better} is better)" for name, better in BETTER.items() if name in known]
     print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in figures.items():
         if found.by_window:
             cells = [
                 _write(found.by_window[column]) + _mark(figures, name, column) if column in found.by_window else "-"
                 for column in BETTER
+                if column in known
             ]
             print(f"| {name} | {' | '.join(cells)} |")
-    marks = ", ".join(f"{mark} from {name}" for name, mark in MARKS.items())
+    marks = ", ".join(f"{mark} from {name}" for name, mark in MARKS.items() if name in figures)
     print(
         f"\n± is the standard error over models. At p < {SIGNIFICANT}, by Wilcoxon's signed-rank test over all "
-        f"windows, a figure differs: {marks}."
+        f"{what}, a figure differs: {marks}."
     )
 
 
@@ -233,6 +235,8 @@ def _mark(figures: Mapping[str, Figures], name: str, column: str) -> str:
     """The marks of a value."""
     found = ""
     for other, mark in MARKS.items():
+        if other not in figures:
+            continue
         differences = np.concatenate(figures[name].by_window[column]) - np.concatenate(figures[other].by_window[column])
         if np.any(differences != 0) and wilcoxon(differences).pvalue < SIGNIFICANT:
             found += mark
