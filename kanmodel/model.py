@@ -40,7 +40,7 @@ from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.paths.path import Detail
 from kanmodel.explain.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.explain.report import Report, write_report
-from kanmodel.explain.result import Result, Table
+from kanmodel.explain.result import ModelResult, Result, Table
 from kanmodel.explain.shapley import Orders
 from kanmodel.explain.shifts import Goal, Search
 from kanmodel.explain.structure import EdgeKey
@@ -49,14 +49,16 @@ from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_ed
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import Gaps, is_frame, read_baseline, read_series, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
-from kanmodel.text import list_some, with_unit
+from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:
     from kanmodel.onnx.export import OnnxExport
 
+N_HASH = 12  # digits of a hash that tell checkpoints apart for people
 N_KEPT = 128  # results of questions about the model as a whole
 Answer = TypeVar("Answer")
 Question = TypeVar("Question", bound=Callable[..., Any])
+Given = TypeVar("Given", bound=ModelResult)
 
 EdgeName = str | tuple[Any, ...]
 """An edge, as `Model.edge` takes it."""
@@ -180,6 +182,13 @@ class Model(Result):
     def checkpoint(self) -> str | None:
         """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
         return f"sha256:{self.loaded.sha256}" if self.loaded.sha256 else None
+
+    @property
+    def origin(self) -> str:
+        """The name and the beginning of the checkpoint's hash, which pages and pictures of results state."""
+        return f"{shorten(self.name)}, " + (
+            f"checkpoint {self.loaded.sha256[:N_HASH]}" if self.checkpoint else "not saved"
+        )
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -328,7 +337,7 @@ class Model(Result):
         given, times = self._read(windows, last, gaps)
         scaled = self.loaded.to_model_units(given)
         explained = explain_windows(self.loaded, scaled, number, start, options, detail)
-        explained = replace(explained, groups=groups, segments=segments, windows=given, times=times)
+        explained = self._sign(explained, groups=groups, segments=segments, windows=given, times=times)
         asked = self.loaded, scaled, number, start
         if method == "shapley":
             explained = attribution.add_shapley(explained, *asked, drawn)
@@ -408,7 +417,9 @@ class Model(Result):
                 the feature is set to constant values from its training minimum to its maximum.
             points: number of these values.
         """
-        return WhatIf.of(self.loaded, read_windows(self.loaded, windows), features, steps, shift, points)
+        given, times = self._read(windows, None, "error")
+        found = WhatIf.of(self.loaded, given, features, steps, shift, points)
+        return self._sign(found, times=times)
 
     def counterfactual(
         self,
@@ -484,7 +495,7 @@ class Model(Result):
                 raise DataError.at("against_windows", "is given without windows")
             match_outputs(self.loaded, against.loaded, number)
             found = self._compare_models(number, against, PruningRule.of(fidelity))
-            return replace(found, name=self.name, against_name=against.name)
+            return self._sign(found, name=self.name, against_name=against.name)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = LedgerOptions(tolerance)
@@ -510,7 +521,7 @@ class Model(Result):
             groups: as in `explain`.
         """
         key = tuple((name, *members) for name, members in self.choose_groups(groups)[0].items())
-        return self._attribute(self._number_of(output), key)
+        return self._sign(self._attribute(self._number_of(output), key))
 
     def agreement(self, output: str | None = None) -> tuple[Agreement, ...]:
         """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair."""
@@ -552,7 +563,7 @@ class Model(Result):
         predictions = self.loaded.predict(read)[:, number]
         topology, network = self._lay_out(number, chosen), self._ablate(number, chosen)
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
-        return Ablation.of(topology, predictions, ablated)
+        return self._sign(Ablation.of(topology, predictions, ablated))
 
     def fidelity_curve(
         self, output: str | None = None, *, metric: Metric = "contribution", fill: Fill = "mean"
@@ -587,7 +598,7 @@ class Model(Result):
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
         check_lowest("points", points, 2)
-        return sample_edges(self.loaded, edges, points, span, self.name)
+        return [self._sign(edge) for edge in sample_edges(self.loaded, edges, points, span, self.name)]
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
@@ -611,11 +622,11 @@ class Model(Result):
                 formula would have to hold alone, or it would be too long. The sentence says which.
             InsufficientReferenceError: there are fewer than 6 reference windows.
         """
-        return self._formulas(self._number_of(output))
+        return self._sign(self._formulas(self._number_of(output)))
 
     def report(self, output: str | None = None) -> Report:
         """Answers to common questions about the picture of a KAN, for one output."""
-        return self._report(self._number_of(output))
+        return self._sign(self._report(self._number_of(output)))
 
     def prune(self, outputs: Sequence[str] | str | None = None, **rule: Unpack[RuleArguments]) -> Model:
         """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
@@ -722,7 +733,7 @@ class Model(Result):
         pruned = self._prune(output, rule)
         key = self._key(output, "graph", pruned.kept, rule.fill)
         parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruned))
-        return Topology.of(self.loaded, output, pruned, parts, self.name)
+        return self._sign(Topology.of(self.loaded, output, pruned, parts, self.name))
 
     def _ablate(self, output: int, rule: PruningRule) -> LoadedModel:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
@@ -794,6 +805,9 @@ class Model(Result):
 
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit
+
+    def _sign(self, result: Given, **about: Any) -> Given:
+        return replace(result, origin=self.origin, **about)
 
     def _read(
         self, windows: Windows, last: int | str | None, gaps: Gaps, before: int = 0

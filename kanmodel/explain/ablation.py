@@ -15,7 +15,7 @@ from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.data import Array
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule, prune_network, r2, remove_edges
-from kanmodel.explain.result import Result, Table
+from kanmodel.explain.result import ModelResult, Table
 from kanmodel.explain.structure import (
     Kept,
     edges_between,
@@ -37,7 +37,7 @@ _COLUMNS = ("window", "prediction", "ablated_prediction", "difference")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Ablation(Result):
+class Ablation(ModelResult):
     """Forecasts of one output by the whole network, and by the edges that a rule keeps.
 
     Attributes:

@@ -40,7 +40,7 @@ from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, mea
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
 from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, paused, take
-from kanmodel.explain.result import Pictured, Table, Theme
+from kanmodel.explain.result import Table, Theme, WindowsResult
 from kanmodel.explain.shapley import Orders, Shapley, measure_shapley
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
@@ -96,7 +96,7 @@ class LedgerOptions:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Explanation(Pictured):
+class Explanation(WindowsResult):
     """Contributions of each feature at each step to the forecasts of one output for n windows, in the target's unit.
 
     Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
@@ -131,7 +131,6 @@ class Explanation(Pictured):
             requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units; None for `explain_windows`.
-        times: of the newest row of each window, (n,); None unless the windows are those of a data frame with times.
     """
 
     output: str
@@ -157,7 +156,6 @@ class Explanation(Pictured):
     step_effects: Effects | None = None
     shapley: Shapley | None = None
     windows: Array | None = None
-    times: tuple[str, ...] | None = None
 
     @cached_property
     def grouping(self) -> Grouping:

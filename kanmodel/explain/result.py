@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from inspect import isfunction
 from pathlib import Path
@@ -110,7 +110,30 @@ class Result(ABC):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class GlobalResult(Result):
+class ModelResult(Result):
+    """A result of a model, whose pages and pictures end with their source.
+
+    Attributes:
+        origin: the model's name and the beginning of its checkpoint's hash; empty if a `Model` did not give the result.
+    """
+
+    origin: str = field(default="", kw_only=True)
+
+    @property
+    def source(self) -> str:
+        """The model, its checkpoint, and the time of the windows, as far as they are known."""
+        return ", ".join(filter(None, (self.origin, self._period())))
+
+    def _period(self) -> str:
+        """The time of the windows; empty if unknown."""
+        return ""
+
+    def _note(self) -> str:
+        return html.write_prose(self.source.replace("`", "'")) if self.source else ""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class GlobalResult(ModelResult):
     """A result on the reference windows, which it states at its end.
 
     Attributes:
@@ -119,8 +142,11 @@ class GlobalResult(Result):
 
     reference: ReferenceSpan = field(kw_only=True)
 
+    def _period(self) -> str:
+        return f"reference: {replace(self.reference, unlike_training=())}"
+
     def _note(self) -> str:
-        return html.write_prose(f"Reference: {self.reference}")
+        return html.write_prose(f"Reference: {self.reference}") + super()._note()
 
     def _text(self) -> str:
         return super().__repr__()
@@ -129,7 +155,7 @@ class GlobalResult(Result):
         return f"{self._text()}\nReference: {self.reference}"
 
 
-class Pictured(Result):
+class Pictured(ModelResult):
     """A result that has a picture."""
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
@@ -141,6 +167,24 @@ class Pictured(Result):
 
     def _picture(self, theme: Theme) -> str | None:
         return draw(self, theme).decode()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class WindowsResult(Pictured):
+    """A result on some windows, with a picture.
+
+    Attributes:
+        times: of the newest row of each window, (n,); None unless the windows are those of a data frame with times.
+    """
+
+    times: tuple[str, ...] | None = field(default=None, kw_only=True)
+
+    def _period(self) -> str:
+        if not self.times:
+            return ""
+        return (
+            f"window of {self.times[0]}" if len(self.times) == 1 else f"windows of {self.times[0]} to {self.times[-1]}"
+        )
 
 
 def _give(content: str, path: str | Path | None) -> str:

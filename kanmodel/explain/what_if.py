@@ -17,7 +17,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.errors import DataError, check_lowest, quote
-from kanmodel.explain.result import Result, Table
+from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shifts import find_features, find_rows
 from kanmodel.text import with_unit
 
@@ -34,6 +34,9 @@ class Curve:
         values: (points,), in the feature's unit.
         predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
         outside_training_range: whether a changed value is outside the training range, (points,).
+        within: the lowest and the highest value with which none is; infinite where the range is unknown.
+        actual: the value that leaves the newest changed step as it is: its own, or a shift of 0.
+        prediction: the forecast of the unchanged window, (n_outputs,).
     """
 
     feature: str
@@ -42,18 +45,23 @@ class Curve:
     values: Array
     predictions: Array
     outside_training_range: NDArray[np.bool_]
+    within: tuple[float, float]
+    actual: float
+    prediction: Array
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class WhatIf(Result):
+class WhatIf(WindowsResult):
     """Response curves for each window.
 
     Attributes:
         outputs: names of the outputs.
+        units: of their forecasts; None if unknown.
         curves: by window, then by feature in the requested order.
     """
 
     outputs: tuple[str, ...]
+    units: tuple[str | None, ...]
     curves: tuple[tuple[Curve, ...], ...]
 
     @classmethod
@@ -77,7 +85,7 @@ class WhatIf(Result):
         chosen, rows = find_features(model.config, features), find_rows(model.config, steps)
         kind: Literal["shift", "value"] = "value" if shift is None else "shift"
         curves: list[list[Curve]] = []
-        for window in windows:
+        for window, prediction in zip(windows, model.predict(windows), strict=True):
             curves.append([])
             for feature in chosen:
                 column = model.config.features[feature]
@@ -85,13 +93,17 @@ class WhatIf(Result):
                 if shift is None and not np.isfinite([low, high]).all():
                     raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
                 values = np.linspace(low, high, points) if shift is None else _read_shift(shift)
-                changed = np.repeat(window[None], len(values), axis=0)
-                changed[:, rows, feature] = values[:, None] + (0.0 if shift is None else window[rows, feature])
+                changed, present = np.repeat(window[None], len(values), axis=0), window[rows, feature]
+                added = np.zeros_like(present) if shift is None else present
+                changed[:, rows, feature] = values[:, None] + added
                 taken = changed[:, rows, feature]
                 outside = ((taken < low) | (taken > high)).any(axis=1)
-                curves[-1].append(Curve(column.name, column.unit, kind, values, model.predict(changed), outside))
+                within = float(low - added.min()), float(high - added.max())
+                found = (values, model.predict(changed), outside, within, float((present - added)[-1]), prediction)
+                curves[-1].append(Curve(column.name, column.unit, kind, *found))
                 pause()
-        return cls(model.config.outputs, tuple(map(tuple, curves)))
+        units = tuple(model.config.target_of(output).unit for output in range(len(model.config.outputs)))
+        return cls(model.config.outputs, units, tuple(map(tuple, curves)))
 
     def __len__(self) -> int:
         return len(self.curves)

@@ -39,7 +39,7 @@ def draw_edge(
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
     place = output or f"layer {curve.edge.layer} of the {curve.edge.stage}"
     heading, shape, worth = name_edge(curve.edge), describe_shape(curve), " · ".join(list_worth(curve.edge, unit))
-    root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.", role="img")
+    root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.", curve.source, role="img")
     root.add_heading(heading, f"{curve.name}: {place}", 84, 108)
     root.add("text", shape, x=MARGIN, y=82.0)
     root.add("text", worth, x=MARGIN, y=82.0 + LINE)

@@ -49,7 +49,7 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     bottom = _add_waterfall(body, result, names)
     if len(steps) > 1:
         bottom = _add_heat_map(body, bottom + GAP, names, steps, result.segments, unit)
-    root = new_picture(WIDTH, bottom, heading, caption)
+    root = new_picture(WIDTH, bottom, heading, caption, result.source)
     root.add_heading(heading, caption)
     root.append(body)
     return root.serialise(theme)

@@ -24,7 +24,7 @@ def draw_importance(result: Importance, theme: Theme = "auto") -> bytes:
     bottom = TOP + ROW * (len(drawn) + bool(rest))
     heading = f"{result.output}: how much each feature counts"
     caption = "mean |contribution| over the reference windows, with its 95 % interval; share of all, and verdict"
-    root = new_picture(WIDTH, bottom + AXIS, heading, caption)
+    root = new_picture(WIDTH, bottom + AXIS, heading, caption, result.source)
     root.add_heading(heading, caption)
     ends = (end for row in drawn for end in (row.interval[1], row.mean_abs_contribution))
     x = scale_over([0.0, *ends], LEFT, RIGHT)

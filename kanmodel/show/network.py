@@ -119,7 +119,7 @@ def draw_topology(
     layout, heading, cost = scene.layout, f"{topology.name}: {topology.output}", describe_cost(upstream)
     if through is not None:
         heading += f", the paths through {scene.nodes[through].label}"
-    root = new_picture(layout.width, layout.height, heading, cost)
+    root = new_picture(layout.width, layout.height, heading, cost, topology.source)
     root.add_heading(heading, cost, n_heading=int(layout.width / HEADING)).set("class", "cost muted")
     _add_captions(root, scene, of_all=through is None)
     _add_links(root, scene)

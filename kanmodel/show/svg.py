@@ -15,6 +15,7 @@ from kanmodel.show.style import STYLE, attributes_of
 from kanmodel.text import printable
 
 MARGIN = 24.0
+SOURCE, LETTER = 20.0, 6.0  # height of the line with the source; width of a letter, roughly
 MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
 TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
 TINY = 1e-300  # shorter scales have no ticks
@@ -75,17 +76,27 @@ class Part(Element):
 
 
 def new_picture(
-    width: float, height: float, title: str, description: str, role: str = "graphics-document document"
+    width: float,
+    height: float,
+    title: str,
+    description: str,
+    source: str = "",
+    role: str = "graphics-document document",
 ) -> Part:
     """An empty picture with a background, by default of this width and height in pixels; it scales to its space.
 
-    The description is for screen readers. The WAI-ARIA role ``img`` would hide the parts from them.
+    A line below has the source, if it is known: model, checkpoint and time. The description is for screen readers.
+    The WAI-ARIA role ``img`` would hide the parts from them.
     """
-    size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
+    whole = height + (SOURCE if source else 0.0)
+    size = {"width": width, "height": whole, "viewBox": f"0 0 {width:g} {whole:g}"}
     picture = Part("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
     picture.add("title", title)
     picture.add("desc", description)
-    picture.add("rect", class_="paper", width=width, height=height)
+    picture.add("rect", class_="paper", width=width, height=whole)
+    if source:
+        shown = shorten(source, int((width - 2 * MARGIN) / LETTER))
+        picture.add("text", shown, x=MARGIN, y=whole - 8, class_="muted").add("title", source)
     return picture
 
 
@@ -104,8 +115,9 @@ def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
 
 
 def write_amount(value: float, unit: str | None) -> str:
-    """``1.59 K``."""
-    return f"{value:.3g} {unit}" if unit else f"{value:.3g}"
+    """``1.59 K``, and ``52340 MW`` rather than ``5.23e+04 MW``."""
+    amount = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{amount} {unit}" if unit else amount
 
 
 def write_change(value: float, unit: str | None) -> str:

@@ -201,7 +201,7 @@ def test_topology_is_the_one_below(model, asked, rule):
     below = build_topology(model.loaded, measure_importance(model.loaded, 0), rule)
     found = model.topology(**asked)
     expected = vars(below) | {"unit": "K", "name": "model", "loaded": model.loaded}
-    expected["reference"] = model.loaded.reference_span
+    expected |= {"reference": model.loaded.reference_span, "origin": "model, not saved"}
     assert vars(found) == expected
     graph = found.networkx()
     assert set(graph) == {node.id for node in below.nodes} and graph.number_of_edges() == len(below.edges)
@@ -273,7 +273,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
 
     def ask(number):
         start.wait()
-        return [model.importance, model.report][number % 2]()
+        return model.importance().explanation if number % 2 else model.report().findings
 
     monkeypatch.setattr(core, "measure_importance", measure)
     with ThreadPoolExecutor(8) as threads:

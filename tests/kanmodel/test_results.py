@@ -267,7 +267,7 @@ def test_a_notebook_that_is_not_trusted_shows_all(results):
         assert all(image.get("alt") for image in after.iter("img"))
 
 
-@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge"])
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if"])
 def test_a_picture_needs_no_stylesheet(results, name):
     """Each shape and text has literal colours for its theme, and only `auto` needs a style."""
     for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
@@ -292,7 +292,7 @@ def test_a_picture_needs_no_stylesheet(results, name):
 @pytest.mark.skipif(
     shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
 )
-@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge"])
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if"])
 def test_librsvg_draws_the_colours(results, name, tmp_path):
     """Outside browsers the background of a picture has the theme's colour, and most of it is empty."""
     for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"])):

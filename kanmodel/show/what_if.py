@@ -1,0 +1,151 @@
+"""The picture of a what-if analysis: a panel for each feature, with the forecast over its values or shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+
+from kanmodel.data import Array
+from kanmodel.explain.result import Theme, draw
+from kanmodel.explain.what_if import Curve, WhatIf
+from kanmodel.show.svg import (
+    LETTER,
+    Part,
+    Scale,
+    new_picture,
+    scale_over,
+    shorten,
+    write_amount,
+    write_points,
+)
+
+WIDTH, LEFT, RIGHT = 760.0, 76.0, 736.0
+TOP = 122.0  # of the first panels
+GAP, HEIGHT, BELOW = 26.0, 132.0, 58.0  # between panels in a row; of a panel; between rows, for axis and name
+END = 22.0  # less below the last row
+N_ALONG, N_PANELS = 3, 24  # panels in a row; those drawn, of the features that move the forecast most
+N_LINES = 30  # windows drawn
+BOLD = 7.2  # width of a letter of a name, roughly
+ALONE, ALONE_HEIGHT = 1, 240.0  # a single panel is as wide as the picture, and higher
+
+
+@draw.register
+def draw_what_if(result: WhatIf, theme: Theme = "auto") -> bytes:
+    """Draws the curves of the first output as SVG, a panel for each feature; of several windows with their mean.
+
+    All panels have one scale of forecasts, the features that move them most first. Values outside the training range
+    are shaded, and the curve there is dashed. Dashed rules are the actual value and the forecast of the window.
+    """
+    panels = [tuple(curves) for curves in zip(*result.curves, strict=True)]
+    moves = [float(np.mean([np.ptp(curve.predictions[:, 0]) for curve in panel])) for panel in panels]
+    drawn = [panels[number] for number in np.argsort(-np.array(moves), kind="stable").tolist()[:N_PANELS]]
+    n_along = min(N_ALONG, len(drawn))
+    height = ALONE_HEIGHT if n_along == ALONE else HEIGHT
+    heading = f"{result.outputs[0]}: what if a feature were different"
+    caption = _describe(result, len(panels) - len(drawn))
+    bottom = TOP + ceil(len(drawn) / n_along) * (height + BELOW) - END
+    root = new_picture(WIDTH, bottom, heading, caption, result.source)
+    root.add_heading(heading, caption, n_caption=120)
+    _add_key(root, len(result) > 1, any(curve.outside_training_range.any() for panel in drawn for curve in panel))
+    forecasts = [value for panel in drawn for one in panel for value in (*one.predictions[:, 0], one.prediction[0])]
+    pitch = (RIGHT - LEFT + GAP) / n_along
+    for number, panel in enumerate(drawn):
+        row, column = divmod(number, n_along)
+        top, left = TOP + row * (height + BELOW), LEFT + column * pitch
+        y = scale_over(forecasts, top + height, top, margin=0.06)
+        _add_panel(root, panel, left, left + pitch - GAP, y, result.units[0], is_first=column == 0)
+    return root.serialise(theme)
+
+
+def _describe(result: WhatIf, n_left_out: int) -> str:
+    """The caption: what is forecast, and what is not drawn."""
+    unit, n_outputs = result.units[0], len(result.outputs)
+    parts = [f"forecast{f' in {unit}' if unit else ''} with one feature changed and all others as they are"]
+    parts += [f"the first of {n_outputs} outputs"] if n_outputs > 1 else []
+    parts += [f"{n_left_out} more features move it less"] if n_left_out else []
+    return "; ".join(parts)
+
+
+def _add_key(root: Part, are_several: bool, is_shaded: bool) -> None:
+    """The legend."""
+    of_one = [("curve main", "forecast"), ("dashed", "the window as it is")]
+    names = [("curve main", "mean of the windows"), ("part s0", "each window")] if are_several else of_one
+    at = LEFT
+    for class_, name in [*names, *([("shade", "outside the training range")] if is_shaded else [])]:
+        if class_ == "shade":
+            root.add("rect", class_=class_, x=at, y=75.0, width=24.0, height=14.0)
+        else:
+            root.add("path", class_=class_, d=f"M{at:.2f} 82h24")
+        root.add("text", name, x=at + 30, y=86.0)
+        at += 54 + LETTER * len(name)
+
+
+def _add_panel(
+    root: Part, curves: Sequence[Curve], left: float, right: float, y: Scale, of_target: str | None, is_first: bool
+) -> None:
+    """One feature: its axes, the range of training, a line for each window, and what it is now."""
+    one, several = curves[0], len(curves) > 1
+    drawn = [curves[number] for number in np.linspace(0, len(curves) - 1, min(N_LINES, len(curves))).astype(int)]
+    x = scale_over([*one.values, *(curve.actual for curve in drawn)], left, right)
+    name = f"shift of {one.feature}" if one.kind == "shift" else one.feature
+    group = root.add_group(_summarise(curves, of_target), class_="panel", data_feature=one.feature)
+    top, bottom = y.end, y.start
+    low, high = min(curve.within[0] for curve in curves), max(curve.within[1] for curve in curves)
+    ends = np.clip([low, high], x.low, x.high).tolist() if low <= high else [x.high, x.high]
+    for start, end in ((x.low, ends[0]), (ends[1], x.high)):
+        if end > start:
+            at = {"x": x.at(start), "y": top, "width": x.at(end) - x.at(start), "height": bottom - top}
+            group.add("rect", class_="shade", **at).add("title", "outside the training range")
+    for value in y.ticks(4):
+        group.add("path", class_="rule", d=f"M{left:.2f} {y.at(value):.2f}H{right:.2f}")
+        if is_first:
+            group.add("text", f"{value:g}", x=left - 8, y=y.at(value) + 4, class_="end muted")
+    for value in x.ticks(4 if right - left < 300 else 8):
+        group.add("path", class_="tick", d=f"M{x.at(value):.2f} {bottom}v4")
+        group.add("text", f"{value:g}", x=x.at(value), y=bottom + 16, class_="middle muted")
+    group.add("path", class_="axis", d=f"M{left:.2f} {bottom}H{right:.2f}")
+    unit = "" if one.unit is None else f" ({shorten(one.unit, 8)})"
+    now = "" if several or one.kind == "shift" else f"now {write_amount(_round(one.actual, x), None)}"
+    length = int((right - left - LETTER * len(now)) / BOLD) - len(unit) - 1
+    group.add("text", shorten(name, length) + unit, x=left, y=top - 6, class_="strong")
+    if now:
+        group.add("text", now, x=right, y=top - 6, class_="end muted")
+    if several:
+        for curve in drawn:
+            group.add("polyline", class_="part s0", points=_place(x, y, curve.values, curve.predictions[:, 0]))
+        mean = np.mean([curve.predictions[:, 0] for curve in curves], axis=0)
+        group.add("polyline", class_="curve main", points=_place(x, y, one.values, mean))
+        return
+    forecast = float(one.prediction[0])
+    group.add("path", class_="dashed", d=f"M{left:.2f} {y.at(forecast):.2f}H{right:.2f}")
+    group.add("path", class_="dashed", d=f"M{x.at(one.actual):.2f} {bottom}V{top}")
+    predictions = one.predictions[:, 0]
+    group.add("polyline", class_="curve line", points=_place(x, y, one.values, predictions))
+    inside = one.values[(one.values > low) & (one.values < high)]
+    bounds = np.clip([low, high], one.values[0], one.values[-1]) if low <= high else np.zeros(0)
+    known = np.unique([*bounds, *inside])
+    group.add("polyline", class_="curve main", points=_place(x, y, known, np.interp(known, one.values, predictions)))
+    group.add("circle", class_="dot", cx=x.at(one.actual), cy=y.at(forecast), r=3.5)
+
+
+def _place(x: Scale, y: Scale, values: Array, forecasts: Array) -> str:
+    return write_points(x.all_at(values), y.all_at(forecasts))
+
+
+def _round(value: float, x: Scale) -> float:
+    """Zero for what is too small to be seen, such as a rounding error."""
+    return value if abs(value) > 1e-6 * (x.high - x.low) else 0.0
+
+
+def _summarise(curves: Sequence[Curve], unit: str | None) -> str:
+    """The tooltip of a panel."""
+    one = curves[0]
+    low, high = float(one.predictions[:, 0].min()), float(one.predictions[:, 0].max())
+    span = f"{one.values[0]:.3g} to {write_amount(float(one.values[-1]), one.unit)}"
+    what = f"{'shift of ' if one.kind == 'shift' else ''}{one.feature} from {span}"
+    if len(curves) > 1:
+        return f"{what}, {len(curves)} windows"
+    now = f"; now {write_amount(one.actual, one.unit)}" if one.kind == "value" else ""
+    return f"{what}: forecast {low:.3g} to {write_amount(high, unit)}, {float(one.prediction[0]):.3g} as it is{now}"
