@@ -299,6 +299,15 @@ def read_instants(values: Any, name: str, zone: str | None = None) -> tuple[Arra
     return instants, dated
 
 
+def read_index(frame: Any, time: str | None) -> tuple[str, NDArray[Any]] | None:
+    """Name and times of a frame's index, if it has dates or is named `time`."""
+    if not hasattr(frame, "index") or isinstance(frame, Sequence):
+        return None
+    name, index = getattr(frame.index, "name", None), frame.index.to_numpy()
+    is_dated = len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime))
+    return (str(name or "time"), index) if is_dated or (time is not None and name == time) else None
+
+
 def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool, bool]:
     """An instant in seconds, whether the cell is a date, and whether that is a local time: it has no offset."""
     instant = cell

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kanmodel.data import DAY, Array, find_zone
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, quote
 
-MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
+MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
 MAX_LEVELS = 64  # of a column of texts
 MAX_FILL = 24  # rows without a value in a row that are filled, unless the user says more or fewer
 CYCLES = ("hour", "weekday", "day_of_year")  # a sine and a cosine each
@@ -364,12 +364,17 @@ def _describe_bad(cell: Any, levels: Sequence[str]) -> str:
 
 
 def read_cells(values: Cells) -> Array:
-    """A column in float64: NaN where a value is missing, inf where it is not a finite number."""
+    """A column in float64, numbers in texts too: NaN where a value is missing, inf where it is not a finite number."""
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
 
     def read(cell: Any) -> float:
-        return np.nan if is_missing(cell) else float(cell) if is_number(cell) else np.inf
+        if is_missing(cell):
+            return np.nan
+        try:
+            return float(cell) if is_number(cell) or isinstance(cell, str) else np.inf
+        except ValueError:
+            return np.inf
 
     return np.array([read(cell) for cell in values.tolist()], dtype=np.float64)
 

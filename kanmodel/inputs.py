@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array, TimeColumn, read_instants, refuse_non_finite, take_windows, times_as_text, window_ends
+from kanmodel.data import (
+    Array,
+    TimeColumn,
+    read_index,
+    read_instants,
+    refuse_non_finite,
+    take_windows,
+    times_as_text,
+    window_ends,
+)
 from kanmodel.encoding import Cells, Encoding, as_cells
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
@@ -193,15 +201,17 @@ def read_series(
         after = f", and the {later} after {'it' if n_windows == 1 else 'them'}, of which known columns are read"
         raise DataError.at(path, f"has {n_rows} rows, but needs {steps}{after if later else ''}")
     run = _find_runs(config, instants, None if stamps is None else stamps[order], n_rows, n_needed, gaps, places)
-    if encoding is None:
-        values = _number_rows(config, frame, path, order[n_rows - n_needed :])
-    else:
-        cells = {name: as_cells(frame[name])[order] for name in names}
-        values, _ = _encode_cells(config, encoding, cells, order, instants, run, n_needed, places)
     first = n_rows - n_needed
-    ends = window_ends([run[first : n_rows - later]], len(values), lookback)
+    ends = window_ends([run[first : n_rows - later]], n_needed - later, lookback)
+    ends = ends[run[first + ends] == run[first + ends + later]]
     if not len(ends):
         raise DataError.at(path, "has no window without a gap")
+    if encoding is None:
+        values = _number_rows(config, frame, path, order[first:])
+    else:
+        cells = {name: as_cells(frame[name])[order] for name in names}
+        is_read = np.isin(np.arange(n_needed - later), ends[:, None] - np.arange(lookback))
+        values, _ = _encode_cells(config, encoding, cells, order, instants, run, is_read, places)
     times = None if stamps is None else times_as_text(stamps[order[first + ends]])
     return take_windows(values, ends, lookback), times
 
@@ -258,7 +268,8 @@ def encode_rows(
     order, instants = _order_rows(config, times, n_rows, places.times)
     run = _find_runs(config, instants, None if times is None else times[order], n_rows, n_needed, "error", places)
     ordered = {name: column[order] for name, column in cells.items()}
-    return _encode_cells(config, encoding, ordered, order, instants, run, n_needed, places)
+    is_read = np.ones(config.lookback, dtype=bool)
+    return _encode_cells(config, encoding, ordered, order, instants, run, is_read, places)
 
 
 def _encode_cells(
@@ -268,14 +279,15 @@ def _encode_cells(
     order: Rows,
     instants: Array | None,
     run: Rows,
-    n_needed: int,
+    is_read: NDArray[np.bool_],
     places: Places,
 ) -> tuple[Array, dict[str, int]]:
     """The features of the newest rows, but those that known columns alone need, and the cells that were filled.
 
-    Cells, instants and `run`, which changes at a gap, are of rows in the `order` of time.
+    Cells, instants and `run`, which changes at a gap, are of rows in the `order` of time; `is_read` says which of the
+    newest are in a window, and so must have every value.
     """
-    n_rows = len(run)
+    n_rows, n_needed = len(run), len(is_read) + encoding.later
     if instants is None and encoding.calendar is not None:
         raise DataError.at(places.times, "is missing: the times of the rows, from which the calendar is")
     numbers, bad = encoding.read(cells)
@@ -285,7 +297,7 @@ def _encode_cells(
             raise DataError.at(places.cell(name, int(order[row])), problem)
     encoded = encoding.encode(numbers, instants, run)
     values = encoded.values[first:last]
-    for step, number in np.argwhere(np.isnan(values)).tolist():
+    for step, number in np.argwhere(np.isnan(values) & is_read[:, None]).tolist():
         name, problem = encoding.describe_missing(config.feature_names[number], n_rows - 1 - first - step)
         raise DataError.at(places.cell(name, int(order[first + step])), problem)
     later = {column.name: column.later for column in encoding.columns}
@@ -294,13 +306,11 @@ def _encode_cells(
 
 
 def _find_times(config: ModelConfig, frame: Any) -> Cells | None:
-    """The times of a frame's rows, if the model has a time and the frame has its column, or an index of dates."""
+    """The times of a frame's rows, if the model has a time and the frame its column, or such an index."""
     if config.time is not None and config.time.name in frame.columns:
         return as_cells(frame[config.time.name])
-    if config.time is None or not config.time.dated or not hasattr(frame, "index"):
-        return None
-    index: Cells = frame.index.to_numpy()
-    return index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
+    index = read_index(frame, config.time.name) if config.time is not None and config.time.dated else None
+    return None if index is None else index[1]
 
 
 def _name_times(config: ModelConfig, path: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import DAY, MAX_STEP, Array, Clock, find_zone, refuse_non_finite, times_as_text
+from kanmodel.data import DAY, MAX_STEP, Array, Clock, find_zone, read_index, refuse_non_finite, times_as_text
 from kanmodel.encoding import (
     CALENDAR,
     DAYS_OF,
@@ -151,7 +150,8 @@ def make_table(frame: Any, columns: Columns, encoding: Encoding | None = None) -
     if not columns.targets:
         raise DataError.at("target", "must name at least one column")
     data = _read_columns(frame)
-    if (index := read_index(frame, columns.time, data)) is not None:
+    index = None if columns.time in data else read_index(frame, columns.time)
+    if index is not None and columns.time in (None, index[0]):
         columns = replace(columns, time=columns.time or index[0])
         data[str(columns.time)] = index[1]
     time, known = columns.time, columns.known
@@ -247,15 +247,6 @@ def _plan_encoding(
     return encoding, left_out
 
 
-def read_index(frame: Any, time: str | None, names: Container[object]) -> tuple[str, np.ndarray[Any, Any]] | None:
-    """Name and times of a frame's index of dates; None if there is none, or a column has the times."""
-    if time in names or not hasattr(frame, "index") or isinstance(frame, Sequence):
-        return None
-    name, index = getattr(frame.index, "name", None), frame.index.to_numpy()
-    is_dated = len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime))
-    return (str(name or "time"), index) if is_dated and (time is None or time == (name or time)) else None
-
-
 def find_zone_of(frame: Any, time: str) -> str | None:
     """The time zone of a frame's times, by its IANA name; None if they have none, or another one."""
     column = frame[time] if time in list(getattr(frame, "columns", frame)) else frame.index
@@ -306,6 +297,8 @@ def _plan(values: np.ndarray[Any, Any]) -> tuple[tuple[str, ...], str | None]:
     levels = tuple(sorted({level_of(cell) for cell in cells}))
     if len(levels) == 1:
         return (), "the same text in every row"
+    if len(levels) > MAX_LEVELS and np.isfinite(read_cells(np.array(cells, dtype=object))).all():
+        return (), None  # numbers that were read as texts, since some cells have a word for a missing value
     if len(levels) > MAX_LEVELS:
         return (), f"{len(levels)} different texts, more than {MAX_LEVELS}"
     return levels, None

@@ -55,9 +55,9 @@ def parse_fill(text: str | None) -> str | float | None:
         return text
 
 
-def split_names(text: str | None) -> tuple[str, ...] | None:
-    """Splits ``a,b`` into names."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+def split_names(texts: list[str]) -> tuple[str, ...]:
+    """Splits each ``a,b`` into names."""
+    return tuple(stripped for text in texts for name in text.split(",") if (stripped := name.strip()))
 
 
 def train(
@@ -68,7 +68,7 @@ def train(
     ahead: Annotated[int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; see --horizon.")] = 0,
     origin: Annotated[Path | None, Option("--from", help="Checkpoint to tune; its columns and scaling stay.")] = None,
     update_grid: Annotated[bool, Option("--update-grid", help="With --from: move knots to the data, twice.")] = False,
-    features: Annotated[str | None, Option(help="Input columns, as a,b. Default: all of numbers or texts.")] = None,
+    features: Annotated[list[str], Option(help="Inputs, as a,b, or repeat. Default: all numbers and texts.")] = [],  # noqa: B006
     split_column: Annotated[str | None, Option(help="Column with train, validation or test.")] = None,
     segment_column: Annotated[str | None, Option(help="Column that changes at gaps: no window crosses one.")] = None,
     time_column: Annotated[str | None, Option(help="Times: ISO 8601, 31.12.2023 23:00, numbers; show gaps.")] = None,
@@ -76,14 +76,14 @@ def train(
     zone: Annotated[str | None, Option(help="Time zone of times without offset, such as Europe/Berlin.")] = None,
     calendar: Annotated[bool, Option("--calendar", help="Add hour, weekday, day of year and weekend.")] = False,
     holidays: Annotated[str | None, Option(help="Add the public holidays of a country: DE, or DE-BY.")] = None,
-    known: Annotated[str | None, Option(help="Columns known AHEAD rows later, as a,b.")] = None,
+    known: Annotated[list[str], Option(help="Columns known AHEAD rows later, as a,b, or repeat.")] = [],  # noqa: B006
     fill: Annotated[str | None, Option(help="Missing values: forward, linear, or a number.")] = None,
     max_fill: Annotated[int, Option(min=1, help="Most rows in a row that are filled.")] = MAX_FILL,
     unit: Annotated[list[str], Option(help="NAME=UNIT of a feature or target; repeat.")] = [],  # noqa: B006
     last_value: Annotated[list[str], Option(help="TARGET=FEATURE of persistence, or =0 for changes.")] = [],  # noqa: B006
     group: Annotated[list[str], Option(help="NAME=a,b: contributions to sum; repeat.")] = [],  # noqa: B006
-    integer: Annotated[str | None, Option(help="Features that counterfactuals keep whole, as a,b.")] = None,
-    fixed: Annotated[str | None, Option(help="Features that counterfactuals leave unchanged, as a,b.")] = None,
+    integer: Annotated[list[str], Option(help="Features that counterfactuals keep whole, as a,b.")] = [],  # noqa: B006
+    fixed: Annotated[list[str], Option(help="Features that counterfactuals leave unchanged, as a,b.")] = [],  # noqa: B006
     lookback: Annotated[int, Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[int, Option(min=1, help="Steps to forecast, from AHEAD, or 1, on.")] = DEFAULTS.horizon,
     hidden: Annotated[int, Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone.")] = DEFAULTS.hidden,
@@ -114,14 +114,18 @@ def train(
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """
-    values = context.params | {"target": tuple(target), "targets": tuple(target), "features": split_names(features)}
+    values = context.params | {
+        "target": tuple(target),
+        "targets": tuple(target),
+        "features": split_names(features) or None,
+    }
     values |= {"width": parse_width(width), "front": parse_width(front), "units": parse_pairs(unit, "--unit")}
     values |= {"split": split_column, "segment": segment_column, "time": time_column}
-    values |= {"known": split_names(known) or (), "fill": parse_fill(fill)}
-    values |= {"integer": split_names(integer) or (), "fixed": split_names(fixed) or ()}
+    values |= {"known": split_names(known), "fill": parse_fill(fill)}
+    values |= {"integer": split_names(integer), "fixed": split_names(fixed)}
     last_values = parse_pairs(last_value, "--last-value").items()
     values["last_value"] = {name: 0 if of == "0" else of for name, of in last_values}
-    values["groups"] = {name: split_names(names) or () for name, names in parse_pairs(group, "--group").items()}
+    values["groups"] = {name: split_names([names]) for name, names in parse_pairs(group, "--group").items()}
     options = TrainingOptions(**{option.name: values[option.name] for option in fields(TrainingOptions)})
     columns = Columns(**{role.name: values[role.name] for role in fields(Columns)})
     refuse_unwritable(output)

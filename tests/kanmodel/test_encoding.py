@@ -356,3 +356,29 @@ def test_a_model_of_plain_columns_has_no_encoding():
     """Its document is as it was before there were encodings."""
     model = kanmodel.train(make_frame()[["load"]], "load", ahead=1, **QUICK)
     assert model.config.encoding is None and "encoding" not in config_to_dict(model.config)
+
+
+def test_numbers_among_words_for_missing_values_are_numbers(model):
+    """Readers of CSV give a column with such a word as texts; in training and in forecasts they are its numbers."""
+    frame = make_frame()
+    texts = frame.assign(temp=frame["temp"].map(str).replace("nan", "n/a"))
+    assert texts["temp"].nunique() > 64
+    np.testing.assert_array_equal(model.predict(texts), model.predict(frame))
+    trained = kanmodel.train(texts, "load", **ROLES, **QUICK)
+    assert trained.config.encoding == model.config.encoding
+
+
+def test_an_index_with_the_name_of_the_time_column_has_the_times(model):
+    """Also one of texts, as `set_index` gives it."""
+    frame = make_frame()
+    texts = frame.assign(time=frame["time"].dt.strftime("%Y-%m-%dT%H:%M%z")).set_index("time")
+    np.testing.assert_array_equal(model.predict(texts, last=9), model.predict(frame, last=9))
+
+
+def test_windows_whose_known_future_lies_after_a_gap_are_skipped(model):
+    """A gap costs the windows that span it, and those that need a known column's value from beyond it."""
+    lookback, later = model.lookback, model.config.encoding.later
+    frame = make_frame().drop(index=N_ROWS - 30)
+    skipped = model.predict(frame, last=40, gaps="skip")
+    assert len(skipped) == 40 - (lookback - 1) - later
+    np.testing.assert_array_equal(skipped[-5:], model.predict(frame, last=5))
