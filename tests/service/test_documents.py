@@ -45,7 +45,9 @@ def test_the_front_page_is_short_and_answers_the_four_questions() -> None:
     assert sorted(ANSWERS) == sorted(re.findall("<!-- answer: (.*) -->", EVERYTHING))
 
 
-@pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge", "infer"])
+@pytest.mark.parametrize(
+    "answer", ["predict", "explain", "topology", "edge", "whatif", "counterfactual", "compare", "infer"]
+)
 def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
     """Each number beside a curl command is in the response, under its key."""
     command, shown = ANSWERS[answer]
