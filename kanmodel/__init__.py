@@ -17,6 +17,7 @@ _NAMES = {  # by module
     "KanscopeError NonFiniteError UnknownNameError UnreadableModelError",
     "explain.ablation": "Ablation",
     "explain.attribution": "Explanation",
+    "explain.backtest": "Backtest",
     "explain.comparison": "Comparisons",
     "explain.counterfactual": "Counterfactual Counterfactuals",
     "explain.curves": "Edge",

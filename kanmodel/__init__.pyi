@@ -9,6 +9,7 @@ from kanmodel.errors import UnknownNameError as UnknownNameError
 from kanmodel.errors import UnreadableModelError as UnreadableModelError
 from kanmodel.explain.ablation import Ablation as Ablation
 from kanmodel.explain.attribution import Explanation as Explanation
+from kanmodel.explain.backtest import Backtest as Backtest
 from kanmodel.explain.changes import Changes as Changes
 from kanmodel.explain.comparison import Comparisons as Comparisons
 from kanmodel.explain.counterfactual import Counterfactual as Counterfactual

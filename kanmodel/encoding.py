@@ -142,7 +142,7 @@ class Calendar:
     def encode(self, instants: Array, zone: str | None) -> list[Array]:
         """The columns of its features, (n_rows,) each, of instants in seconds; local times are those of `zone`."""
         instants = instants + self.later
-        at = instants + _offsets(instants, zone)
+        at = instants + zone_offsets(instants, zone)
         day = np.floor(at / DAY)
         columns: list[Array] = []
         for part in self.parts:
@@ -166,7 +166,7 @@ class Calendar:
         return columns
 
 
-def _offsets(instants: Array, zone: str | None) -> Array:
+def zone_offsets(instants: Array, zone: str | None) -> Array:
     """Seconds that local time is ahead of UTC at instants, (n_rows,)."""
     if zone is None:
         return np.zeros(len(instants))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import (
+    DAY,
     Array,
     TimeColumn,
     read_index,
@@ -23,10 +24,14 @@ from kanmodel.data import (
     times_as_text,
     window_ends,
 )
-from kanmodel.encoding import Cells, Encoding, as_cells
-from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
+from kanmodel.encoding import Cells, Encoding, SourceColumn, as_cells, read_cells, zone_offsets
+from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote, refuse_unknown
+from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
-from kanmodel.network.config import ModelConfig
+from kanmodel.network.config import QUANTILE, ModelConfig
+from kanmodel.training.baselines import persistence
+from kanmodel.training.samples import leave_out
+from kanmodel.training.tables import TrainingTable, read_columns
 
 Rows = NDArray[np.int64]
 Gaps = Literal["error", "skip"]
@@ -214,6 +219,108 @@ def read_series(
         values, _ = _encode_cells(config, encoding, cells, order, instants, run, is_read, places)
     times = None if stamps is None else times_as_text(stamps[order[first + ends]])
     return take_windows(values, ends, lookback), times
+
+
+def read_outcomes(
+    model: LoadedModel,
+    frame: Any,
+    target: str | None = None,
+    last: int | str | None = None,
+    gaps: Gaps = "skip",
+    places: Places | None = None,
+) -> Outcomes:
+    """The windows of a table whose targets are rows of it as well, and these.
+
+    As in training, windows with a missing value are left out, and so are those across a gap if it is skipped; a window
+    of whose actual values some are missing is there.
+
+    Args:
+        model: determines columns, time, lookback and horizon.
+        frame: a data frame, or a mapping of name to column, with the columns of the training, its time if it had one,
+            and the target.
+        target: its name; None for the first.
+        last: as of `read_series`, of the windows whose actual values the table reaches; None for all.
+        gaps: as of `read_series`.
+        places: names in errors; by default those of a data frame.
+
+    Raises:
+        DataError: a missing or repeated column, too few rows, a bad or repeated time, a gap unless it is skipped, a
+            value that is no finite number, an unknown level, no complete window, or no actual value; or the target's
+            own past is a feature, and the checkpoint does not have by how many rows it is forecast ahead.
+        UnknownNameError: there is no such target.
+    """
+    config, time, path = model.config, model.config.time, "frame" if places is None else places.rows
+    encoding = config.encoding or Encoding(tuple(map(SourceColumn, config.feature_names)))
+    names = tuple(of.name for of in config.targets)
+    target = names[0] if target is None else target
+    refuse_unknown("target", target, names)
+    data = read_columns(frame)
+    found = QUANTILE.fullmatch(target)
+    column = found[1] if found and target not in data else target
+    places = places or Places(path, _name_times(config, path), lambda name, row: f"{path}[{name!r}], row {row}")
+    _refuse_missing((*encoding.names, column), list(data), f"{path} has no column")
+    if column in encoding.names and not config.ahead:
+        raise DataError.at(
+            places.rows, f"cannot be compared: the checkpoint does not have how many rows ahead {column} is"
+        )
+    stamps = _find_times(config, frame) if is_frame(frame) else data.get(time.name) if time else None
+    if time is not None and stamps is None:
+        raise DataError.at(places.rows, f"has no column {time.name!r}, the times of its rows")
+    lookback, last_step, n_rows = config.lookback, config.ahead + config.horizon - 1, len(data[column])
+    reach = max(encoding.later, last_step)
+    if n_rows < lookback + reach:
+        needed = f"the {lookback} steps of a window and the {reach} after it"
+        raise DataError.at(places.rows, f"has {n_rows} rows, but needs {needed}")
+    order, instants = _order_rows(config, stamps, n_rows, places.times)
+    n_windows = n_rows - reach - lookback + 1
+    if last is not None:
+        n_windows = _count_windows(last, None if instants is None else instants[: n_rows - reach], config)
+    n_needed = lookback - 1 + n_windows + reach
+    if n_rows < n_needed:
+        message = f"has {n_rows} rows, but needs {n_needed} for {n_windows} windows and what came after them"
+        raise DataError.at(places.rows, message)
+    first = n_rows - n_needed
+    run = _find_runs(config, instants, None if stamps is None else stamps[order], n_rows, n_needed, gaps, places)
+    numbers, bad = encoding.read({name: data[name][order] for name in encoding.names})
+    actual = read_cells(data[column][order])
+    infinite = np.flatnonzero(np.isinf(actual)).tolist()
+    for row in infinite:
+        bad.setdefault(row, (column, f"must be a finite number or empty, but is {quote(data[column][order[row]])}"))
+    for row, (name, problem) in sorted(bad.items()):
+        if row >= first:
+            raise DataError.at(places.cell(name, int(order[row])), problem)
+    actual[infinite] = np.nan
+    values = encoding.encode(numbers, instants, run).values
+    table = TrainingTable(values, actual[:, None], config.feature_names, (column,), ahead=config.ahead)
+    whole = window_ends([run], n_rows, lookback + reach) - reach
+    whole = whole[whole >= first + lookback - 1]
+    ends, missing = leave_out(table, whole, lookback, horizon=0)
+    if not len(ends):
+        reasons = [f"{n_windows - len(whole)} cross a gap"] * (len(whole) < n_windows)
+        reasons += [f"{missing.windows} have a missing value, of {', '.join(missing.worst)}"] * bool(missing.windows)
+        raise DataError.at(places.rows, f"has no window to forecast: of {n_windows}, {' and '.join(reasons)}")
+    rows = ends[:, None] + config.ahead + np.arange(config.horizon)
+    if np.isnan(actual[rows]).all():
+        raise DataError.at(places.rows, f"has no value of {column} that one of its {len(ends)} windows forecasts")
+    texts = None if stamps is None else np.array(times_as_text(stamps[order]), dtype=object)
+    local = None
+    if instants is not None and time is not None and time.dated:
+        local = (instants + zone_offsets(instants, encoding.zone))[rows]
+    return Outcomes(
+        target=target,
+        rows=values,
+        ends=ends,
+        actual=actual[rows],
+        persistence=persistence(table, ends, 1)[:, 0],
+        times=None if texts is None else tuple(texts[ends].tolist()),
+        target_times=None if texts is None else texts[rows],
+        local=local,
+        zone=encoding.zone,
+        within_day=time is not None and time.step < DAY,
+        across_gaps=n_windows - len(whole),
+        missing=missing.windows,
+        missing_columns=missing.worst,
+    )
 
 
 def _count_windows(last: int | str, instants: Array | None, config: ModelConfig) -> int:

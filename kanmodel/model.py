@@ -28,6 +28,7 @@ from kanmodel.explain.attribution import (
     complete_segments,
     explain_windows,
 )
+from kanmodel.explain.backtest import Backtest, Outcomes
 from kanmodel.explain.baseline import baseline_windows
 from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
@@ -47,7 +48,7 @@ from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
-from kanmodel.inputs import Gaps, is_frame, read_baseline, read_series, read_windows
+from kanmodel.inputs import Gaps, is_frame, read_baseline, read_outcomes, read_series, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.text import list_some, shorten, with_unit
 
@@ -253,6 +254,27 @@ class Model(Result):
                 (``"skip"``).
         """
         return self.loaded.predict(self._read(windows, last, gaps)[0])
+
+    def backtest(
+        self, frame: Any, target: str | None = None, *, last: int | str | None = None, gaps: Gaps = "skip"
+    ) -> Backtest:
+        """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, hour and month.
+
+        Skill is 1 - MAE / MAE of persistence, the last value that was known. Windows with a missing value, across a gap
+        in time, or that end where the table has not all rows of the horizon yet, are left out, and so are forecasts
+        without an actual value; the result states how many.
+
+        Args:
+            frame: a data frame, or a mapping of name to column, with the columns of the training, the target among
+                them, and the time if the model was trained with one: the rows of the test or new ones.
+            target: its name; None for the first.
+            last: how many windows, those that end at the newest rows whose whole horizon the table has: a number, or a
+                duration, as in `predict`. By default all.
+            gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
+        """
+        refuse_unknown("gaps", gaps, get_args(Gaps))
+        read = frame if isinstance(frame, Outcomes) else read_outcomes(self.loaded, frame, target, last, gaps)
+        return self._sign(Backtest.of(self.loaded, read))
 
     def accelerate(self) -> Model:
         """The same model, which predicts with ONNX Runtime the batch sizes for which it is measured to be faster.

@@ -16,9 +16,9 @@ N_NAMED = 8  # names that a text lists
 Row = Mapping[str, Any]
 
 
-def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Some columns of a table, numbers right-aligned, at most `N_ROWS` rows."""
-    are_numbers, cells, more = format_cells(rows, columns, N_ROWS)
+def write_table(rows: Sequence[Row], columns: Sequence[str], most: int = N_ROWS) -> str:
+    """Some columns of a table, numbers right-aligned, at most so many rows."""
+    are_numbers, cells, more = format_cells(rows, columns, most)
     lines = [list(columns), *([shorten(cell) for cell in line] for line in cells)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
 

@@ -246,16 +246,16 @@ def repack(
     return stream.getvalue()
 
 
-def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0) -> LoadedModel:
+def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> LoadedModel:
     """A float64 model with random weights, which reads the columns of a frame as if it were trained on it."""
     table = make_table(frame, columns)
     features = [Feature(name, fixed=name in table.fixed) for name in table.feature_names]
     config = ModelConfig(
         features=tuple(features),
-        targets=tuple(map(Target, columns.targets)),
+        targets=tuple(Target(name, columns.units.get(name)) for name in columns.targets),
         lookback=lookback,
-        horizon=1,
-        head=plain_layers([3, 1]),
+        horizon=horizon,
+        head=plain_layers([3, horizon * len(columns.targets)]),
         recurrent=RecurrentConfig("lstm", 3),
         ahead=columns.ahead,
         dtype="float64",

@@ -28,7 +28,7 @@ def draw(result: object, theme: Theme) -> bytes:
 class Table:
     """Some columns of the rows of a result, in order; in HTML it is folded below its title, if it has one.
 
-    It is shown in text and in HTML, unless `in_text` or `in_html` is false.
+    It is shown in text and in HTML, unless `in_text` or `in_html` is false; in text at most `most` rows of it.
     """
 
     rows: Sequence[Row]
@@ -36,6 +36,7 @@ class Table:
     title: str | None = None
     in_text: bool = True
     in_html: bool = True
+    most: int = text.N_ROWS
 
     def markup(self) -> str:
         """The table as HTML."""
@@ -79,7 +80,7 @@ class Result(ABC):
         parts = [printable(self._title())]
         if facts := self._facts():
             parts.append(text.write_facts(facts))
-        parts += [text.write_table(table.rows, table.columns) for table in self._tables() if table.in_text]
+        parts += [text.write_table(table.rows, table.columns, table.most) for table in self._tables() if table.in_text]
         return "\n".join(parts)
 
     def _picture(self, theme: Theme) -> str | None:

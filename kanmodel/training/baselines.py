@@ -25,8 +25,8 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
     return scores
 
 
-def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
-    """The persistence forecast, (len(ends), horizon * n_targets), original units; None if a window has no such value.
+def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array:
+    """The persistence forecast, (len(ends), horizon * n_targets), original units; NaN where there is no such value.
 
     Each target keeps the last value known at the window's last row: of the feature that `TrainingTable.last_value`
     names, or else of the target's column in the segment. A column that is already shifted (`ahead` 0) has future values
@@ -36,10 +36,8 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
     for number, name in enumerate(table.target_names):
         source = table.last_value.get(name)
         if source is None:
-            if not table.ahead:
-                return None
-            known = np.empty(table.n_rows)
-            for first, last in table.segments:
+            known = np.full(table.n_rows, np.nan)
+            for first, last in table.segments if table.ahead else ():
                 column = table.targets[first:last, number]
                 at = np.maximum.accumulate(np.where(np.isnan(column), 0, np.arange(last - first)))
                 known[first:last] = column[at]  # NaN before the first value
@@ -48,8 +46,7 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
             columns.append(np.zeros(len(ends)))
         else:
             columns.append(table.features[ends, table.feature_names.index(str(source))])
-    forecasts = np.tile(np.column_stack(columns), horizon)
-    return None if np.isnan(forecasts).any() else forecasts
+    return np.tile(np.column_stack(columns), horizon)
 
 
 def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period: float) -> Array | None:

@@ -110,7 +110,7 @@ def split_samples(
             breaks[1:] |= column[1:] != column[:-1]
     run = np.cumsum(breaks)  # no sample spans two runs
     whole = window_ends([run], table.n_rows, span) - last
-    ends, missing = _leave_out(table, whole, lookback, horizon)
+    ends, missing = leave_out(table, whole, lookback, horizon)
     parts = {part: ends[labels[ends] == part] for part in PARTS}
     has_validation = "validation" in labels
     if not has_validation:
@@ -153,7 +153,7 @@ def covered_rows(ends: Ends, first: int, last: int) -> Ends:
     return np.unique(ends[:, None] + np.arange(first, last + 1))
 
 
-def _leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> tuple[Ends, Missing]:
+def leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> tuple[Ends, Missing]:
     """The windows without missing values or targets, and the number of the others, by column."""
     names = (*table.feature_names, *(f"{name} (target)" for name in table.target_names))
     reads = [(column, ends + 1 - lookback, lookback) for column in table.features.T]

@@ -149,7 +149,7 @@ def make_table(frame: Any, columns: Columns, encoding: Encoding | None = None) -
     """
     if not columns.targets:
         raise DataError.at("target", "must name at least one column")
-    data = _read_columns(frame)
+    data = read_columns(frame)
     index = None if columns.time in data else read_index(frame, columns.time)
     if index is not None and columns.time in (None, index[0]):
         columns = replace(columns, time=columns.time or index[0])
@@ -263,7 +263,7 @@ def describe_left_out(left_out: Mapping[str, str]) -> str:
     return "not used as features: " + ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
-def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
+def read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
     """The columns by name, one-dimensional and of equal length."""
     if not isinstance(frame, Mapping) and not hasattr(frame, "columns"):
         kind = type(frame).__name__

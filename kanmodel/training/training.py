@@ -184,13 +184,17 @@ class _Data:
     def _baseline_metrics(self) -> dict[str, float]:
         """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
         table, parts, horizon, scaling = self.table, self.parts, self.config.horizon, self.config.scaling
-        forecasts = {"persistence": baselines.persistence(table, parts.test, horizon)}
+        forecasts: dict[str, Array | None] = {"persistence": baselines.persistence(table, parts.test, horizon)}
         for season, period in baselines.SEASONS.items():
             forecasts[f"persistence_{season}"] = baselines.seasonal_persistence(table, parts.test, horizon, period)
         ridge = baselines.ridge(self.samples, parts.train, parts.validation, parts.test)
         forecasts["ridge"] = ridge * scaling.output_scale + scaling.output_mean
         targets = self._targets(parts.test)
-        known = {name: forecast for name, forecast in forecasts.items() if forecast is not None}
+        known = {
+            name: forecast
+            for name, forecast in forecasts.items()
+            if forecast is not None and not np.isnan(forecast).any()
+        }
         metrics = {f"{name}_r2": float(baselines.r2_scores(targets, of).mean()) for name, of in known.items()}
         metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in PARTS}
         if parts.missing.windows:

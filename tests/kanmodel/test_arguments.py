@@ -68,6 +68,7 @@ def results() -> dict[str, Result]:
         "WhatIf": one.what_if(window, ["f0"], shift=(-1, 1)),
         "Counterfactuals": one.counterfactual(window, at_least=-1e3),
         "Counterfactual": one.counterfactual(window, at_least=-1e3)[0],
+        "Backtest": one.backtest(**BASE["backtest"]()),
         "Changes": one.changes(np.zeros((2, *window.shape[-2:]))),
         "Comparisons": one.compare(None, window, window),
         "ModelComparison": one.compare(one),
@@ -82,6 +83,7 @@ def results() -> dict[str, Result]:
 
 BASE = {
     "windows": windows,
+    "backtest": lambda: {"frame": frame() | {"y": np.zeros(90)}},
     "compare": lambda: {"other": model()},
     "counterfactual": lambda: {"at_least": 1e3, "max_features": 1},
     "curves": lambda: {"edges": model().topology().kan_edges},

@@ -1,0 +1,72 @@
+"""The picture of a backtest: mean absolute errors by step, hour and month, beside those of persistence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+
+from kanmodel.explain.backtest import Backtest, Errors
+from kanmodel.explain.result import Theme, draw
+from kanmodel.show.explanation import WIDTH
+from kanmodel.show.svg import MARGIN, Part, new_picture, scale_over, write_amount, write_change
+
+LEFT, RIGHT = 76.0, WIDTH - MARGIN  # ends of a plot
+TOP, HEIGHT, PANEL = 84.0, 110.0, 176.0  # below the heading; of a plot; from one plot to the next
+WIDEST = 40.0  # column
+N_LABELS = 14  # below a plot
+TITLES = {"horizon": "by steps ahead", "hour": "by hour of the day", "month": "by month"}
+
+
+@draw.register
+def draw_backtest(result: Backtest, theme: Theme = "auto") -> bytes:
+    """Draws a column for the MAE of each step, hour and month as SVG, with a line for that of persistence.
+
+    Of one step, hour or month there is no plot, unless there is nothing else.
+    """
+    panels = {name: groups for name, groups in result.by.items() if len(groups) > 1}
+    panels = panels or {"horizon": result.by["horizon"]}
+    unit, errors = result.unit, result.metrics
+    heading = f"{result.target}: MAE {'unknown' if errors.mae is None else write_amount(errors.mae, unit)}"
+    skill = "" if errors.skill is None else f"; skill {errors.skill:.3g}"
+    caption = f"mean absolute error of {errors.count:,} forecasts; the dark lines are those of persistence{skill}"
+    root = new_picture(WIDTH, TOP + PANEL * len(panels), heading, caption, result.source)
+    root.add_heading(heading, caption)
+    for number, (name, groups) in enumerate(panels.items()):
+        title = TITLES[name] if name == "horizon" else f"{TITLES[name]} ({result.clock})"
+        _add_panel(root, TOP + PANEL * number, title, groups, unit)
+    return root.serialise(theme)
+
+
+def _add_panel(root: Part, top: float, title: str, groups: Mapping[int | str, Errors], unit: str | None) -> None:
+    """Adds the columns of some groups, with labels below and rules at round values."""
+    root.add("text", title, x=LEFT, y=top, class_="strong")
+    top += 14
+    bottom = top + HEIGHT
+    values = [
+        value for errors in groups.values() for value in (errors.mae, errors.persistence_mae) if value is not None
+    ]
+    y = scale_over([0.0, *values], bottom, top)
+    for tick in y.ticks(4):
+        root.add("path", class_="rule", d=f"M{LEFT} {y.at(tick):.2f}H{RIGHT}")
+        root.add("text", f"{tick:g}", x=LEFT - 8, y=y.at(tick) + 4, class_="end muted")
+    if unit:
+        root.add("text", unit, x=LEFT - 8, y=top - 14, class_="end muted")
+    pitch, every = (RIGHT - LEFT) / len(groups), ceil(len(groups) / N_LABELS)
+    width = min(0.7 * pitch, WIDEST)
+    for number, (value, errors) in enumerate(groups.items()):
+        middle = LEFT + pitch * (number + 0.5)
+        if number % every == 0:
+            root.add("text", f"{value}", x=middle, y=bottom + 16, class_="middle muted")
+        if errors.mae is None or errors.bias is None:
+            continue
+        label = f"{value}: MAE {write_amount(errors.mae, unit)}, bias {write_change(errors.bias, unit)}"
+        if errors.persistence_mae is not None:
+            label += f", persistence {write_amount(errors.persistence_mae, unit)}"
+        label += f", {errors.count:,} forecasts"
+        group = root.add_group(label, class_="column")
+        height = bottom - y.at(errors.mae)
+        place = {"x": middle - width / 2, "y": bottom - height, "width": width, "height": height}
+        group.add("rect", class_="rise", **place, fill_opacity=0.8)
+        if errors.persistence_mae is not None:
+            at, half = y.at(errors.persistence_mae), min(0.45 * pitch, WIDEST)
+            group.add("path", class_="whisker", d=f"M{middle - half:.2f} {at:.2f}H{middle + half:.2f}")
