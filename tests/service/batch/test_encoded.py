@@ -1,5 +1,7 @@
 """Tables as people have them are explained as the library forecasts them, however they are read."""
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -129,3 +131,35 @@ def test_the_command_reads_the_columns_of_the_training(run, tmp_path):
         code, _, err = run("explain", tmp_path / "m.safetensors", tmp_path / "rows.parquet", "-o", tmp_path / "no")
         assert code == 2 and message in err
     assert model.config.encoding is not None
+
+
+READING = """
+import resource, sys
+from pathlib import Path
+import kanmodel
+from service.batch.chunks import Plan, read_chunks
+
+chunks = read_chunks(Plan(kanmodel.load(sys.argv[1]), Path(sys.argv[2]), time="time"), {})
+n_windows, before = len(next(chunks).ends), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+n_windows += sum(len(chunk.ends) for chunk in chunks)
+print(n_windows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.thorough("reads a million rows in a process of its own")
+def test_a_table_of_a_million_rows_needs_little_more_memory_than_its_beginning(tmp_path):
+    """All windows are cut, with texts, the calendar and filled cells, within 150 MB above those of the first part."""
+    n_rows, block, start = 1_000_000, 100_000, np.datetime64("1900-01-01T00", "ms")
+    with (tmp_path / "rows.csv").open("wb") as file:
+        for first in range(0, n_rows, block):
+            hours = np.arange(first, first + block)
+            time = pl.Series(start + hours * np.timedelta64(1, "h")).dt.strftime("%d.%m.%Y %H:%M")
+            values = {"load": np.sin(hours / 7).round(3), "temp": pl.Series(hours / 9 % 30).round(1)}
+            values["temp"] = values["temp"].set(pl.Series(hours % 97 == 5), None)
+            columns = {"time": time, "sky": np.where(hours % 9 < 5, "clear", "cloudy")} | values
+            pl.DataFrame(columns).write_csv(file, include_header=not first)
+    MODEL.save(tmp_path / "model.safetensors")
+    words = [sys.executable, "-c", READING, tmp_path / "model.safetensors", tmp_path / "rows.csv"]
+    n_windows, kilobytes = map(int, subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert n_windows == n_rows - AHEAD - LOOKBACK + 1
+    assert kilobytes < 150_000
