@@ -21,6 +21,7 @@ _NAMES = {  # by module
     "explain.comparison": "Comparisons",
     "explain.counterfactual": "Counterfactual Counterfactuals",
     "explain.curves": "Edge",
+    "explain.explanations": "Explanations",
     "explain.formula": "Formulas",
     "explain.importance": "Importance",
     "explain.changes": "Changes",

@@ -28,6 +28,7 @@ MAX_STEP = 1.5  # usual steps; a longer one is a gap
 ROUNDING = 1e-3  # of a step: instants that differ by less are the same
 DAY = 86_400.0  # seconds
 NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
+FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
 DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")  # day first, which dots say and slashes do not
 
 
@@ -396,3 +397,27 @@ def times_as_text(values: Any) -> tuple[str, ...]:
         return tuple(np.datetime_as_string(seconds if finer else array).tolist())
     cells: Sequence[Any] = array.tolist()
     return tuple(cell.isoformat() if isinstance(cell, date) else str(cell) for cell in cells)
+
+
+def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tuple[str, ...]:
+    """Instants of `read_instants` in the form in which `times_as_text` writes the time stamps of the same column.
+
+    Local times are those of `zone`, by default UTC; texts of another form than those of `FORMS` become ISO 8601 in UTC.
+    """
+    array = np.asarray(stamps)
+    if array.dtype.kind in "iuf":
+        return tuple(f"{instant:.15g}" for instant in instants.tolist())
+    sample = None if array.dtype.kind == "M" else array[-1:].tolist()[0]
+    _, dated, is_local = (0.0, True, True) if sample is None else _read_cell(sample, "time", 0)
+    if not dated:
+        return tuple(f"{instant:.15g}" for instant in instants.tolist())
+    place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and is_local else UTC)
+    found = [datetime.fromtimestamp(instant, place) for instant in instants.tolist()]
+    found = [at.replace(tzinfo=None) for at in found] if is_local else found
+    if sample is None:
+        return times_as_text(np.array(found, dtype="datetime64[us]").astype(array.dtype))
+    for form in (*FORMS, "%Y-%m-%d", *DOTTED) if isinstance(sample, str) else ():
+        with suppress(ValueError):
+            datetime.strptime(sample.strip(), form)
+            return tuple(at.strftime(form) for at in found)
+    return times_as_text([at.date() if type(sample) is date else at for at in found])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import (
     DAY,
+    ROUNDING,
     Array,
     TimeColumn,
     read_index,
@@ -23,6 +25,7 @@ from kanmodel.data import (
     take_windows,
     times_as_text,
     window_ends,
+    write_instants,
 )
 from kanmodel.encoding import Cells, Encoding, SourceColumn, as_cells, read_cells, zone_offsets
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote, refuse_unknown
@@ -51,6 +54,74 @@ class Places(NamedTuple):
     cell: Callable[[str, int], str]  # of a column in a row
 
 
+class Ends(NamedTuple):
+    """Where windows end among the rows of a data frame in the order of time."""
+
+    rows: Rows  # of the newest row of each window, (n,)
+    order: Rows  # the row of the frame at each place, (n_rows,)
+    instants: Array | None  # in order, (n_rows,); None if the rows have no times
+    stamps: Cells | None  # times as the frame has them, in order; None likewise
+    run: Rows  # a number that changes at a gap in time, (n_rows,)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Windows of a data frame.
+
+    Attributes:
+        windows: (n, lookback, n_features), original units, oldest first, every value finite.
+        times: of the newest row of each window, as the checkpoint writes them; None if the rows have none.
+        ends: where they end among the rows.
+    """
+
+    windows: Array
+    times: tuple[str, ...] | None
+    ends: Ends
+
+
+def find_actual(config: ModelConfig, frame: Any, ends: Ends, output: int, path: str = "windows") -> dict[str, Any]:
+    """For which times windows of a data frame forecast an output, and what came: attributes of an `Explanation`.
+
+    That is the row so many rows later if there is no gap in time between, else the time so many usual steps later, and
+    the row of that time. Of a target that was shifted before training (`ahead` 0) it is the row in which the frame has
+    the shifted value, and if its past is a feature as well, no value is known to be the one that is forecast.
+
+    Returns:
+        ``actual``, the values of the target's column, (n,), NaN where there is none yet, if there is such a column; if
+        rows have times, ``instants``, (n,), seconds or the unit of the time column, ``zone``, and unless the target is
+        shifted, ``target_times``.
+
+    Raises:
+        DataError: a value is not a finite number.
+    """
+    target, sources = config.target_of(output).name, config.encoding.names if config.encoding else config.feature_names
+    columns, quantile = list(frame.columns), QUANTILE.match(target)
+    column = quantile[1] if quantile is not None and target not in columns else target
+    later = config.ahead + output // len(config.targets)
+    n_rows, rows = len(ends.run), ends.rows + later
+    at = np.minimum(rows, n_rows - 1)
+    is_there = (rows < n_rows) & (ends.run[at] == ends.run[ends.rows])
+    found: dict[str, Any] = {}
+    if config.time is not None and ends.instants is not None and ends.stamps is not None:
+        step = config.time.step
+        instants = np.where(is_there, ends.instants[at], ends.instants[ends.rows] + later * step)
+        at = np.where(is_there, at, np.minimum(np.searchsorted(ends.instants, instants - ROUNDING * step), n_rows - 1))
+        is_there |= np.abs(ends.instants[at] - instants) <= ROUNDING * step
+        found["instants"] = instants
+        found["zone"] = zone = config.encoding.zone if config.encoding else None
+        if config.ahead:
+            texts = np.array(times_as_text(ends.stamps[at]), dtype=object)
+            texts[~is_there] = write_instants(instants[~is_there], ends.stamps, zone)
+            found["target_times"] = tuple(texts.tolist())
+    if columns.count(column) == 1 and (config.ahead or column not in sources):
+        cells = as_cells(frame[column])[ends.order[at]]
+        found["actual"] = actual = np.where(is_there, read_cells(cells), np.nan)
+        for window in np.flatnonzero(np.isinf(actual)).tolist():
+            place = f"{path}[{column!r}], row {ends.order[at[window]]}"
+            raise DataError.at(place, f"must be a finite number or empty, but is {quote(cells[[window]].tolist()[0])}")
+    return found
+
+
 def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Array:
     """Windows in any of the forms that `kanmodel.model.Model` takes.
 
@@ -71,7 +142,7 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
         UnknownNameError: a mapping names a feature that does not exist.
     """
     if is_frame(windows):
-        read = read_series(model, windows, path=path)[0]
+        read = read_series(model, windows, path=path).windows
     elif isinstance(windows, Mapping):
         read = _read_mapping(model, windows, path)
     else:
@@ -166,8 +237,8 @@ def is_frame(windows: Any) -> bool:
 
 def read_series(
     model: LoadedModel, frame: Any, last: int | str = 1, gaps: Gaps = "error", before: int = 0, path: str = "windows"
-) -> tuple[Array, tuple[str, ...] | None]:
-    """The newest windows of a data frame, one for each row that is the newest of a window, and the times of these rows.
+) -> Series:
+    """The newest windows of a data frame, one for each row that is the newest of a window.
 
     Columns that the model does not read are ignored. Rows are in order of time if the frame has the time column of the
     training or an index of dates, else as they stand.
@@ -180,10 +251,6 @@ def read_series(
         gaps: ``error`` raises for a gap in time among their rows, ``skip`` leaves out the windows that span one.
         before: number of further windows before those.
         path: name of the argument in an error.
-
-    Returns:
-        (n, lookback, n_features), original units, oldest first, every value finite; and n times as the checkpoint
-        writes them, None if the rows have none.
 
     Raises:
         DataError: a missing or repeated column, too few rows, a repeated time, a gap, or a value that is no number.
@@ -218,7 +285,8 @@ def read_series(
         is_read = np.isin(np.arange(n_needed - later), ends[:, None] - np.arange(lookback))
         values, _ = _encode_cells(config, encoding, cells, order, instants, run, is_read, places)
     times = None if stamps is None else times_as_text(stamps[order[first + ends]])
-    return take_windows(values, ends, lookback), times
+    found = Ends(first + ends, order, instants, None if stamps is None else stamps[order], run)
+    return Series(take_windows(values, ends, lookback), times, found)
 
 
 def read_outcomes(

@@ -34,6 +34,7 @@ from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
 from kanmodel.explain.curves import Edge, Span, sample_edges
+from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import Importance, add_groups, measure_importance
@@ -48,7 +49,7 @@ from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
-from kanmodel.inputs import Gaps, is_frame, read_baseline, read_outcomes, read_series, read_windows
+from kanmodel.inputs import Gaps, Series, find_actual, is_frame, read_baseline, read_outcomes, read_series, read_windows
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.text import list_some, shorten, with_unit
 
@@ -78,6 +79,24 @@ class RuleArguments(TypedDict, total=False):
     thresholds: Thresholds | Mapping[str, float] | None
     fill: Fill
     without: Sequence[EdgeName]
+
+
+class ExplainOptions(TypedDict, total=False):
+    """The options of `Model.explain`."""
+
+    baseline: Any
+    groups: Groups | Literal["checkpoint"] | None
+    segments: Segments | None
+    tolerance: float
+    path_nodes: int
+    halvings: int
+    effects: bool | Literal["steps"]
+    detail: Detail
+    method: Method
+    orders: int
+    seed: int
+    last: int | str | None
+    gaps: Gaps
 
 
 class Results(Protocol):
@@ -300,11 +319,20 @@ class Model(Result):
         scaled = self.scaling.features_to_model(values)
         return (scaled.isfinite() & torch.from_numpy(values).to(scaled.dtype).isfinite()).numpy()
 
+    @overload
+    def explain(
+        self, windows: Windows, output: str | None = ..., *, outputs: None = ..., **options: Unpack[ExplainOptions]
+    ) -> Explanation: ...
+    @overload
+    def explain(
+        self, windows: Windows, *, outputs: Literal["all"] | Sequence[str], **options: Unpack[ExplainOptions]
+    ) -> Explanations: ...
     def explain(
         self,
         windows: Windows,
         output: str | None = None,
         *,
+        outputs: Literal["all"] | Sequence[str] | None = None,
         baseline: Any = "mean",
         groups: Groups | Literal["checkpoint"] | None = "checkpoint",
         segments: Segments | None = None,
@@ -318,12 +346,13 @@ class Model(Result):
         seed: int = Orders.seed,
         last: int | str | None = None,
         gaps: Gaps = "error",
-    ) -> Explanation:
-        """Contributions of each feature at each step to the forecast of one output.
+    ) -> Explanation | Explanations:
+        """Contributions of each feature at each step to the forecast of one output, or of several.
 
         Args:
             windows: in any form of `Windows`, original units.
             output: its name; None for the first.
+            outputs: names of several, or ``"all"``, for `Explanations`, whose items are the explanation of each.
             baseline: what the windows are compared with: ``"mean"`` of the reference windows, ``"zero"`` in model
                 units, the mean of ``"reference"`` windows or of ``{"reference": count, "seed": number}``,
                 ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``.
@@ -346,26 +375,35 @@ class Model(Result):
                 from random orders, with a standard error. Without groups, each feature is a part.
             orders: number of random orders, even; the forecasts of each are one less than there are parts.
             seed: of these orders.
-            last: of a data frame, how many windows, as in `predict`; the explanation has their `times`.
+            last: of a data frame, how many windows, as in `predict`; the explanation has their `times`, and the
+                `actual` values of the forecasts if the frame has the target's column.
             gaps: what is done with a gap in time among their rows, as in `predict`.
         """
-        number = self._number_of(output)
+        numbers = self._numbers_of(output, outputs)
         options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
         refuse_unknown("method", method, get_args(Method))
         groups, segments = self.choose_groups(groups, segments)
         if segments and detail == "features":
             detail = "steps"
         start = read_baseline(self.loaded, baseline)
-        given, times = self._read(windows, last, gaps)
-        scaled = self.loaded.to_model_units(given)
-        explained = explain_windows(self.loaded, scaled, number, start, options, detail)
-        explained = self._sign(explained, groups=groups, segments=segments, windows=given, times=times)
-        asked = self.loaded, scaled, number, start
-        if method == "shapley":
-            explained = attribution.add_shapley(explained, *asked, drawn)
-        if effects:
-            explained = attribution.add_effects(explained, *asked, of_steps=effects == "steps")
-        return explained
+        given, series = self._read(windows, last, gaps)
+        scaled, found = self.loaded.to_model_units(given), list[Explanation]()
+        for number in numbers:
+            explained = explain_windows(self.loaded, scaled, number, start, options, detail)
+            explained = self._sign(explained, groups=groups, segments=segments, windows=given)
+            if series is not None:
+                actual = find_actual(self.config, windows, series.ends, number)
+                explained = replace(explained, times=series.times, **actual)
+            asked = self.loaded, scaled, number, start
+            if method == "shapley":
+                explained = attribution.add_shapley(explained, *asked, drawn)
+            if effects:
+                explained = attribution.add_effects(explained, *asked, of_steps=effects == "steps")
+            found.append(explained)
+        if outputs is None:
+            return found[0]
+        targets = tuple(self.config.target_of(number).name for number in numbers)
+        return Explanations(tuple(found), targets, times=found[0].times, origin=self.origin)
 
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
@@ -405,7 +443,7 @@ class Model(Result):
             UnknownNameError: there is no output `ago` steps further ahead.
         """
         check_lowest("ago", ago, 1)
-        given, times = self._read(windows, last, "error", before=ago)
+        given, series = self._read(windows, last, "error", before=ago)
         refuse_unlinked(given, ago)
         number = self._number_of(output)
         name = self.outputs[number]
@@ -416,7 +454,7 @@ class Model(Result):
         else:
             further = self.config.name_output(number + ago * len(self.config.targets))
             newer, earlier = self.explain(given[ago:], name, **asked), self.explain(given[:-ago], further, **asked)
-        return Changes.of(newer, earlier, ago, times and times[ago:])
+        return Changes.of(newer, earlier, ago, series.times[ago:] if series and series.times else None)
 
     def what_if(
         self,
@@ -439,9 +477,9 @@ class Model(Result):
                 the feature is set to constant values from its training minimum to its maximum.
             points: number of these values.
         """
-        given, times = self._read(windows, None, "error")
+        given, series = self._read(windows, None, "error")
         found = WhatIf.of(self.loaded, given, features, steps, shift, points)
-        return self._sign(found, times=times)
+        return self._sign(found, times=series.times if series else None)
 
     def counterfactual(
         self,
@@ -657,10 +695,7 @@ class Model(Result):
             outputs: names of the outputs that keep the fidelity; None for all.
             **rule: as for `topology`.
         """
-        names = [outputs] if isinstance(outputs, str) else self.outputs if outputs is None else outputs
-        numbers = sorted({self._number_of(name) for name in names})
-        if not numbers:
-            raise DataError("outputs is empty", [Problem("outputs", "is empty")])
+        numbers = sorted(self._numbers_of(None, "all" if outputs is None else outputs))
         measured = [self._measure(number) for number in numbers]
         return Model(extract_subnetwork(self.loaded, measured, self._rule(**rule)), self.name)
 
@@ -833,11 +868,12 @@ class Model(Result):
 
     def _read(
         self, windows: Windows, last: int | str | None, gaps: Gaps, before: int = 0
-    ) -> tuple[Array, tuple[str, ...] | None]:
-        """Windows, and the times of those of a frame; of that also some windows `before` the last."""
+    ) -> tuple[Array, Series | None]:
+        """Windows, and with their rows those of a frame; of that also some windows `before` the last."""
         if is_frame(windows):
             refuse_unknown("gaps", gaps, get_args(Gaps))
-            return read_series(self.loaded, windows, 1 if last is None else last, gaps, before)
+            series = read_series(self.loaded, windows, 1 if last is None else last, gaps, before)
+            return series.windows, series
         if last is not None:
             raise DataError.at("last", "is of a data frame, but the windows are no frame")
         return read_windows(self.loaded, windows), None
@@ -847,6 +883,17 @@ class Model(Result):
 
     def _rule(self, **rule: Any) -> PruningRule:
         return PruningRule.of(**rule | {"without": self.find_edges(rule.get("without", ()))})
+
+    def _numbers_of(self, output: str | None, outputs: Sequence[str] | None) -> list[int]:
+        if outputs is None:
+            return [self._number_of(output)]
+        if output is not None:
+            raise DataError.at("outputs", "and output must not both be given")
+        names = self.outputs if outputs == "all" else [outputs] if isinstance(outputs, str) else outputs
+        numbers = [self._number_of(name) for name in dict.fromkeys(names)]
+        if not numbers:
+            raise DataError("outputs is empty", [Problem("outputs", "is empty")])
+        return numbers
 
     def _number_of(self, output: str | None) -> int:
         if output is None:

@@ -50,8 +50,8 @@ def with_unit(name: str, unit: str | None) -> str:
 
 
 def write_value(value: Any) -> str:
-    """A cell of a table; a dash for None."""
-    if value is None:
+    """A cell of a table; a dash for None and NaN."""
+    if value is None or value != value:
         return "-"
     return f"{value:.{PRECISION}g}" if isinstance(value, float) else printable(str(value))
 

@@ -19,6 +19,7 @@ windows as baselines, these are expected gradients (Erion et al. 2019, arXiv 190
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -60,11 +61,14 @@ _EFFECTS = ("removed", "alone", "together")
 _OF_PATH = "what a part adds as all parts move from the baseline to the window together"
 _OF_ORDERS = "what a part adds on average over the orders in which the parts change one after another"
 _SHAPLEY = ("shapley", "shapley_standard_error")
-_OF_WINDOW = ("prediction", "largest contribution", "residual", "error", "converged")
 _BY_WINDOW = (
     *("predictions", "contributions", "steps", "layers", "error", "residual", "converged", "path_nodes"),
-    *("standard_error", "effects", "effects_by_group", "step_effects", "shapley", "windows"),
+    *("standard_error", "effects", "effects_by_group", "step_effects", "shapley", "windows", "actual", "instants"),
 )
+_OF_TIME = ("times", "target_times")
+_OF_WINDOW = ("prediction", "actual", "largest contribution", "residual", "error", "converged")
+_OF_ERRORS = ("prediction", "actual", "forecast_error", "drivers")
+N_DRIVERS = 3  # contributions that a row of `largest_errors` names
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,38 @@ class LedgerOptions:
             raise DataError.at("path_nodes", message)
 
 
+class ExplainedWindows(WindowsResult):
+    """Explained windows, whose picture is of one, or of several over time."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
+        """One window, or several over time: the forecasts with the actual values, and below them the contributions.
+
+        One window of one output is a waterfall, and below it the heat map of contributions by feature and step; of
+        several outputs it is drawn over these. Top-level groups replace their features, and in the heat map segments
+        replace steps. Arguments are those of `html`.
+
+        Raises:
+            DataError: there are several windows without times, or none.
+            UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
+        """
+        if not self._is_drawn:
+            raise DataError(f"a picture shows one window, but there are {len(self)} without times: take one, as e[0]")
+        return super().svg(path, theme=theme)
+
+    @property
+    def _is_drawn(self) -> bool:
+        return len(self) == 1 or (len(self) > 1 and self.times is not None)
+
+    def _picture(self, theme: Theme) -> str | None:
+        return super()._picture(theme) if self._is_drawn else None
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class Explanation(WindowsResult):
+class Explanation(ExplainedWindows):
     """Contributions of each feature at each step to the forecasts of one output for n windows, in the target's unit.
 
     Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
@@ -131,6 +165,12 @@ class Explanation(WindowsResult):
             requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units; None for `explain_windows`.
+        target_times: for which each forecast is, (n,), as the table writes times; None likewise, and if the target's
+            column was shifted before training.
+        instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n,); None without times.
+        zone: name of the time zone of local times; None for UTC, or times as they stand.
+        actual: what came at these times, (n,), NaN where there is no value yet; None unless the windows are those of a
+            data frame with the target's column.
     """
 
     output: str
@@ -156,6 +196,10 @@ class Explanation(WindowsResult):
     step_effects: Effects | None = None
     shapley: Shapley | None = None
     windows: Array | None = None
+    target_times: tuple[str, ...] | None = None
+    instants: Array | None = None
+    zone: str | None = None
+    actual: Array | None = None
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -171,6 +215,25 @@ class Explanation(WindowsResult):
     def parts(self) -> tuple[str, ...]:
         """Names of what a forecast is divided among: outermost groups, and features without a group."""
         return self.grouping.parts
+
+    @cached_property
+    def contributions_by_part(self) -> Array:
+        """Contributions of each of `parts`, (n, n_parts); they sum to those of the features."""
+        whole: Array = sum_groups(self.contributions, [self.grouping.members[part] for part in self.grouping.whole])
+        return whole
+
+    @property
+    def forecast_errors(self) -> Array | None:
+        """Forecasts minus actual values, (n,), NaN where there is none yet; None if `actual` is."""
+        errors: Array | None = None if self.actual is None else self.predictions - self.actual
+        return errors
+
+    @property
+    def error_summary(self) -> str | None:
+        """The mean magnitude of the forecast errors, and of how many; None if no actual value is known."""
+        errors = self.forecast_errors
+        known = np.empty(0) if errors is None else np.abs(errors[~np.isnan(errors)])
+        return f"{known.mean():.4g}, of {len(known)} actual values" if len(known) else None
 
     @property
     def is_grouped(self) -> bool:
@@ -205,7 +268,8 @@ class Explanation(WindowsResult):
             number = range(len(self))[window]  # raises IndexError, and supports negative indices
             window = slice(number, number + 1)
         of_chosen: dict[str, Any] = {name: take(getattr(self, name), window) for name in _BY_WINDOW}
-        return replace(self, **of_chosen, times=self.times and self.times[window])
+        of_chosen |= {name: given and given[window] for name in _OF_TIME for given in [getattr(self, name)]}
+        return replace(self, **of_chosen)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
         """Raises if a residual is larger than F(x) - F(x0) and than the output's standard deviation on the reference.
@@ -253,13 +317,21 @@ class Explanation(WindowsResult):
             output_names=with_unit(self.output, self.unit),
         )
 
-    def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
+    def table(self, by: Literal["feature", "group"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
         """A row for each window and feature, features in the model's order; values of the window are repeated.
+
+        `actual` is NaN where there is no value yet.
 
         Args:
             by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any. Shapley
                 values are those of `parts`: None for a member of another group, and for features if there are groups.
+            wide: whether there is a row for each window instead, with a column for the contribution of each feature, or
+                of each of `parts` (and segment: ``hour, last six hours``), which sum to the forecast minus the
+                baseline's, up to the residual. A name that another column has gets `` (contribution)`` at its end.
+                Effects and Shapley values are left out.
         """
+        if wide:
+            return self._rows_of_windows(by)
         names: list[dict[str, str]] = [{by: name} for name in (self.features if by == "feature" else self.group_names)]
         columns, effects = {"contribution": self.contributions}, self.effects
         if by == "group":
@@ -274,14 +346,77 @@ class Explanation(WindowsResult):
                 **self._name_window(window),
                 **name,
                 **dict(zip(columns, row, strict=True)),
-                "prediction": float(self.predictions[window]),
-                "baseline_prediction": self.baseline_prediction,
-                "residual": float(self.residual[window]),
-                "error": float(self.error[window]),
-                "converged": bool(self.converged[window]),
+                **self._describe_window(window),
+                **self._describe_accuracy(window),
             }
             for window in range(len(self))
             for name, *row in zip(names, *(values[window].ravel().tolist() for values in columns.values()), strict=True)
+        ]
+
+    def _rows_of_windows(self, by: Literal["feature", "group"]) -> list[dict[str, Any]]:
+        """The wide table."""
+        names, values = [*self.features], self.contributions
+        if by == "group":
+            values = self.contributions_by_group[:, list(self.grouping.whole)].reshape(len(self), -1)
+            names = [f"{part}, {segment}" for part in self.parts for segment in self.segments] or [*self.parts]
+        taken = {"output"}
+        for window in range(min(1, len(self))):
+            taken |= {*self._name_window(window), *self._describe_window(window), *self._describe_accuracy(window)}
+        for number, name in enumerate(names):
+            while name in taken:
+                name += " (contribution)"
+            taken.add(name)
+            names[number] = name
+        return [
+            {
+                **self._name_window(window),
+                **self._describe_window(window),
+                **dict(zip(names, row, strict=True)),
+                **self._describe_accuracy(window),
+            }
+            for window, row in enumerate(values.tolist())
+        ]
+
+    def _name_window(self, window: int) -> dict[str, Any]:
+        times = {"time": self.times, "target_time": self.target_times}
+        return {"window": window} | {name: given[window] for name, given in times.items() if given is not None}
+
+    def _describe_window(self, window: int) -> dict[str, Any]:
+        actual = {} if self.actual is None else {"actual": float(self.actual[window])}
+        forecast = {"prediction": float(self.predictions[window])}
+        return forecast | actual | {"baseline_prediction": self.baseline_prediction}
+
+    def _describe_accuracy(self, window: int) -> dict[str, Any]:
+        figures = {"residual": float(self.residual[window]), "error": float(self.error[window])}
+        return figures | {"converged": bool(self.converged[window])}
+
+    def largest_errors(self, n: int = 10) -> list[dict[str, Any]]:
+        """The windows whose forecasts are furthest from their actual values, furthest first.
+
+        Args:
+            n: number of rows, at most.
+
+        Returns:
+            A row for each, with `forecast_error`, which is the forecast minus the actual value, and as `drivers` the
+            largest contributions of `parts`.
+
+        Raises:
+            DataError: no actual value is known.
+        """
+        check_lowest("n", n, 1)
+        errors = self.forecast_errors
+        if errors is None or np.isnan(errors).all():
+            raise DataError("no actual value is known: give a data frame with the target's column, and last")
+        furthest = np.argsort(-np.abs(np.nan_to_num(errors)), kind="stable")
+        known = furthest[~np.isnan(errors[furthest])][:n].tolist()
+        return [
+            {
+                **self._name_window(window),
+                **self._describe_window(window),
+                "forecast_error": float(errors[window]),
+                "drivers": name_largest(self.parts, self.contributions_by_part[window]),
+            }
+            for window in known
         ]
 
     def _spread(self, of_parts: Array) -> Any:
@@ -289,23 +424,6 @@ class Explanation(WindowsResult):
         spread = np.full((len(self), len(self.group_names), *of_parts.shape[2:]), None, dtype=object)
         spread[:, list(self.grouping.whole)] = of_parts
         return spread
-
-    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The waterfall of one window, and below it the heat map of contributions by feature and step.
-
-        Top-level groups replace their features, and segments replace steps. Arguments are those of `html`.
-
-        Raises:
-            DataError: there are several windows, or none.
-            UnknownNameError: a theme that does not exist.
-            ExportError: the file cannot be written.
-        """
-        if len(self) != 1:
-            raise DataError(f"a waterfall shows one window, but there are {len(self)}: take one, as e[0]")
-        return super().svg(path, theme=theme)
-
-    def _picture(self, theme: Theme) -> str | None:
-        return super()._picture(theme) if len(self) == 1 else None
 
     def _title(self) -> str:
         windows = f", {self.times[0]}" if self.times and len(self) == 1 else ""
@@ -318,10 +436,12 @@ class Explanation(WindowsResult):
     def _facts(self) -> dict[str, str]:
         baseline = f"{self.baseline_prediction:.4g}"
         if len(self) != 1:
-            return {"baseline": baseline, "converged": f"{int(self.converged.sum())} of {len(self)}"}
+            errors = {} if (error := self.error_summary) is None else {"mean |forecast error|": error}
+            return {"baseline": baseline} | errors | {"converged": f"{int(self.converged.sum())} of {len(self)}"}
         shapley = {} if self.shapley is None else {"contribution": _OF_PATH, "shapley": _OF_ORDERS}
         return shapley | {
             "prediction": f"{self.predictions[0]:.4g}",
+            **({} if self.actual is None or np.isnan(self.actual[0]) else {"actual": f"{self.actual[0]:.4g}"}),
             "baseline": baseline,
             "residual": f"{self.residual[0]:.2g}, error {self.error[0]:.2g}, tolerance {self.tolerance:.2g}",
             "converged": "yes" if self.converged[0] else "no",
@@ -332,10 +452,13 @@ class Explanation(WindowsResult):
         if len(self) != 1:
             columns = ["feature", "mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in effects)]
             by_feature = Table(self._means(columns[1:]), columns, in_text=False)
-            return [
-                by_feature,
-                Table(self._windows(), ["time" if self.times else "window", *_OF_WINDOW], "Window by window"),
-            ]
+            name = "time" if self.times else "window"
+            rows = self._windows()
+            columns = [column for column in _OF_WINDOW if rows and column in rows[0]]
+            tables = [by_feature, Table(rows, [name, *columns], "Window by window")]
+            if self.error_summary is not None:
+                tables.append(Table(self.largest_errors(), [name, *_OF_ERRORS], "Largest errors", in_text=False))
+            return tables
         columns, shapley = ["contribution", *effects], [] if self.shapley is None else ["shapley"]
         rows, grouped = _largest_first(self.table()), self.is_grouped
         of_features = ["feature", *columns, *([] if grouped else shapley)]
@@ -359,15 +482,24 @@ class Explanation(WindowsResult):
             for number in np.argsort(-means[0], kind="stable").tolist()
         ]
 
-    def _name_window(self, window: int) -> dict[str, Any]:
-        return {"window": window} if self.times is None else {"window": window, "time": self.times[window]}
-
     def _windows(self) -> list[dict[str, Any]]:
         """A row for each window."""
-        largest = [self.features[feature] for feature in np.abs(self.contributions).argmax(axis=1).tolist()]
-        figures = (values.tolist() for values in (self.residual, self.error, self.converged))
-        rows = zip(self.predictions.tolist(), largest, *figures, strict=True)
-        return [self._name_window(number) | dict(zip(_OF_WINDOW, row, strict=True)) for number, row in enumerate(rows)]
+        largest = np.abs(self.contributions).argmax(axis=1).tolist()
+        return [
+            {
+                **self._name_window(window),
+                **self._describe_window(window),
+                "largest contribution": self.features[feature],
+                **self._describe_accuracy(window),
+            }
+            for window, feature in enumerate(largest)
+        ]
+
+
+def name_largest(names: Sequence[str], values: Array, form: str = "+.3g") -> str:
+    """The names of the largest values by magnitude with these, ``temp +3.1, hour -2``; of (n_names,)."""
+    largest = np.argsort(-np.abs(values), kind="stable")[:N_DRIVERS].tolist()
+    return ", ".join(f"{names[number]} {values[number]:{form}}" for number in largest)
 
 
 def _largest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from kanmodel.data import Array, rows_of_steps, steps_of_rows
 from kanmodel.explain.attribution import Explanation, sum_groups
 from kanmodel.explain.result import Theme, draw
+from kanmodel.show.series import draw_series
 from kanmodel.show.svg import (
     MARGIN,
     Part,
@@ -38,7 +39,12 @@ MIN_OPACITY = 0.004  # of a cell; fainter ones are invisible
 
 @draw.register
 def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
-    """Draws the first window as SVG, outermost groups for their features; only the waterfall if there is one step."""
+    """Draws one window as SVG, outermost groups for their features; only the waterfall if there is one step.
+
+    Several are drawn over time.
+    """
+    if len(result) > 1:
+        return draw_series(result, theme)
     whole, members = list(result.grouping.whole), result.grouping.members
     names = [result.group_names[number] for number in whole]
     steps = sum_groups(result.steps[0], members)[:, whole]

@@ -63,6 +63,8 @@ LOOKS: dict[str, dict[str, str]] = {
     "knot": {"stroke": "ink", "stroke-width": "1.5"},
     "bar": {"fill": "rest"},
     "rule": {"stroke": "faint"},
+    "actual": {"fill": "none", "stroke": "rest", "stroke-width": "2.4"} | ROUND,
+    "net": {"fill": "none", "stroke": "ink", "stroke-width": "1.2"} | ROUND,
     "main": {"stroke-width": "2.4"},
     "part": {"fill": "none", "stroke-width": "1.2"},
     "line": {"stroke-dasharray": "5 4"},

@@ -65,6 +65,7 @@ def results() -> dict[str, Result]:
     return {
         "Model": one,
         "Explanation": one.explain(window),
+        "Explanations": one.explain(window, outputs="all"),
         "WhatIf": one.what_if(window, ["f0"], shift=(-1, 1)),
         "Counterfactuals": one.counterfactual(window, at_least=-1e3),
         "Counterfactual": one.counterfactual(window, at_least=-1e3)[0],

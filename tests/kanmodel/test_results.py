@@ -66,6 +66,7 @@ def results_of(model, windows):
         "model": model,
         "explanation": explained[0],
         "explanations": explained,
+        "explanations of outputs": model.explain(windows[:1], outputs="all"),
         "importance": model.importance(),
         "topology": model.topology(fidelity=0.9),
         "edge": model.edge("lstm:1", "head:1:2"),
@@ -181,7 +182,7 @@ def test_several_windows_show_a_table(model, windows):
     assert float(means[1][1]) == pytest.approx(largest, rel=1e-3)
     assert [float(row[1]) for row in each[1:]] == pytest.approx(found.predictions.tolist(), rel=1e-3)
     assert "Explanation of a+1 (K) for 5 windows" in found._repr_html_()
-    with pytest.raises(DataError, match=r"a waterfall shows one window, but there are 5: take one, as e\[0\]"):
+    with pytest.raises(DataError, match=r"shows one window, but there are 5 without times: take one, as e\[0\]"):
         found.svg()
 
 
