@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from numbers import Real
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -239,7 +239,8 @@ class Clock:
         """
         if not max_step >= 1:
             raise DataError(f"max_step must be at least 1 usual step, but is {max_step}")
-        seconds, dated = read_instants(values, name, zone)
+        place = partial(_name_row, name)
+        seconds, dated = read_instants(values, place, zone)
         steps = np.diff(seconds)
         within = np.ones(len(steps), dtype=bool) if segment is None else np.asarray(segment[1:] == segment[:-1])
         for row in np.flatnonzero(within & (steps <= 0)).tolist():
@@ -247,7 +248,7 @@ class Clock:
             message = f"is {relation} the row above it, but rows must be ordered from oldest to newest"
             if dated and (twice := _describe_repeated_hour(seconds, row + 1, quoted or {})):
                 message = twice
-            raise _refusal(name, row + 1, message)
+            raise DataError.at(place(row + 1), message)
         step = float(np.median(steps[within])) if within.any() else 0.0
         gaps = np.zeros(len(seconds), dtype=bool)
         gaps[1:] = within & (steps > max_step * step)
@@ -267,7 +268,7 @@ class Clock:
         )
 
 
-def read_instants(values: Any, name: str, zone: str | None = None) -> tuple[Array, bool]:
+def read_instants(values: Any, place: Callable[[int], str], zone: str | None = None) -> tuple[Array, bool]:
     """The instants of a time column in seconds, (n_rows,), and whether its values are dates.
 
     A cell is a number, a date, or a string of either: ISO 8601, or a day with dots, as 31.12.2023 23:00. Dates without
@@ -276,7 +277,7 @@ def read_instants(values: Any, name: str, zone: str | None = None) -> tuple[Arra
 
     Raises:
         DataError: a cell is not a time, or a local time that does not exist, or one of an hour that the zone has twice
-            and the column once; the error names row and column.
+            and the column once; `place` names its row.
     """
     array = np.asarray(values)
     if array.dtype.kind == "M":
@@ -286,17 +287,18 @@ def read_instants(values: Any, name: str, zone: str | None = None) -> tuple[Arra
     elif array.dtype.kind in "iuf":
         instants, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
     else:
-        cells = [_read_cell(cell, name, row) for row, cell in enumerate(array.tolist())]
+        cells = [_read_cell(cell, place, row) for row, cell in enumerate(array.tolist())]
         dated = bool(cells) and cells[0][1]
         for row, (_, is_date, _) in enumerate(cells):
             if is_date != dated:
-                raise _refusal(name, row, f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}")
+                message = f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}"
+                raise DataError.at(place(row), message)
         instants = np.array([instant for instant, _, _ in cells], dtype=np.float64)
         is_local = np.array([local for _, _, local in cells], dtype=bool)
     for row in np.flatnonzero(~np.isfinite(instants)).tolist():
-        raise _refusal(name, row, f"{NO_TIME} {array[row]}")
+        raise DataError.at(place(row), f"{NO_TIME} {array[row]}")
     if zone is not None and is_local.any():
-        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, name)
+        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place)
     return instants, dated
 
 
@@ -309,7 +311,7 @@ def read_index(frame: Any, time: str | None) -> tuple[str, NDArray[Any]] | None:
     return (str(name or "time"), index) if is_dated or (time is not None and name == time) else None
 
 
-def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool, bool]:
+def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> tuple[float, bool, bool]:
     """An instant in seconds, whether the cell is a date, and whether that is a local time: it has no offset."""
     instant = cell
     reads: tuple[Callable[[str], Any], ...] = (float, datetime.fromisoformat, *map(_dotted, DOTTED))
@@ -324,7 +326,7 @@ def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool, bool]:
         return (instant.replace(tzinfo=UTC) if is_local else instant).timestamp(), True, is_local
     if isinstance(instant, Real):
         return float(instant), False, False
-    raise _refusal(name, row, f"{NO_TIME} {cell!r}")
+    raise DataError.at(place(row), f"{NO_TIME} {quote(cell)}")
 
 
 @cache
@@ -341,25 +343,26 @@ def find_zone(name: str) -> ZoneInfo:
         raise ConfigError(f"zone must be a time zone such as Europe/Berlin, but is {quote(name)}") from error
 
 
-def _local_offsets(seconds: Array, rows: NDArray[np.int64], zone: str, name: str) -> Array:
+def _local_offsets(seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str]) -> Array:
     """Seconds that local times are ahead of UTC, (n_rows,), 0 but in some rows; `seconds` are those as if of UTC."""
-    place, known, seen = find_zone(zone), dict[float, tuple[float, float]](), Counter[float]()
+    local_zone, known, seen = find_zone(zone), dict[float, tuple[float, float]](), Counter[float]()
     rows = rows if seconds[rows[0]] <= seconds[rows[-1]] else rows[::-1]  # oldest first, as far as one can say
     offsets, count = np.zeros(len(seconds)), Counter(seconds[rows].tolist())
     for row, local in zip(rows.tolist(), seconds[rows].tolist(), strict=True):
         if (quarter := local // 900) not in known:  # no zone changes within one
-            at = datetime.fromtimestamp(900 * quarter, UTC).replace(tzinfo=place)
+            at = datetime.fromtimestamp(900 * quarter, UTC).replace(tzinfo=local_zone)
             of = (at.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
             first, second = (offset.total_seconds() for offset in of)
             known[quarter] = first, second
         first, second = known[quarter]
         if first < second:
             message = f"is {_as_text(local)}, which does not exist in {zone}, where the clocks are put forward"
-            raise _refusal(name, row, message)
+            raise DataError.at(place(row), message)
         if first > second and count[local] % 2:
             message = f"is {_as_text(local)}, which {zone} has twice, as the clocks are put back, but the table "
             times = "once" if count[local] == 1 else f"{count[local]} times"
-            raise _refusal(name, row, f"{message}{times}: give times with their offset, such as 2023-10-29T02:00+02:00")
+            message += f"{times}: give times with their offset, such as 2023-10-29T02:00+02:00"
+            raise DataError.at(place(row), message)
         offsets[row] = second if seen[local] % 2 else first
         seen[local] += 1
     return offsets
@@ -384,8 +387,8 @@ def _as_text(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 
 
-def _refusal(name: str, row: int, message: str) -> DataError:
-    return DataError.at(f"data row {row + 1}, column {name}", message)
+def _name_row(name: str, row: int) -> str:
+    return f"data row {row + 1}, column {name}"
 
 
 def times_as_text(values: Any) -> tuple[str, ...]:

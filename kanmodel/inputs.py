@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +23,6 @@ from kanmodel.data import (
     read_index,
     read_instants,
     refuse_non_finite,
-    take_windows,
     times_as_text,
     window_ends,
     write_instants,
@@ -47,36 +47,53 @@ BASELINES = (
 
 
 class Places(NamedTuple):
-    """Names of what is read, in errors."""
+    """Names of a table, its columns and its cells in errors: those of a data frame, or of a JSON document."""
 
     rows: str
-    times: str
-    cell: Callable[[str, int], str]  # of a column in a row
+    time: str = "time"  # name of the column of times
+    last: str = "last"
+    is_frame: bool = True
+
+    def column(self, name: str) -> str:
+        """``windows['load']``, or ``series.load``."""
+        return f"{self.rows}[{name!r}]" if self.is_frame else f"{self.rows}.{name}"
+
+    def cell(self, name: str, row: int) -> str:
+        """``windows['load'], row 17``, or ``series.load[17]``."""
+        return f"{self.column(name)}, row {row}" if self.is_frame else f"{self.column(name)}[{row}]"
 
 
 class Ends(NamedTuple):
-    """Where windows end among the rows of a data frame in the order of time."""
+    """Where windows end among the rows of a table in the order of time."""
 
     rows: Rows  # of the newest row of each window, (n,)
-    order: Rows  # the row of the frame at each place, (n_rows,)
+    order: Rows  # the row of the table at each place, (n_rows,)
     instants: Array | None  # in order, (n_rows,); None if the rows have no times
-    stamps: Cells | None  # times as the frame has them, in order; None likewise
+    stamps: Cells | None  # times as the table has them, in order; None likewise
     run: Rows  # a number that changes at a gap in time, (n_rows,)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Windows of a data frame.
+    """Windows that are cut from the rows of a table, each a run of rows without a gap in time.
 
     Attributes:
         windows: (n, lookback, n_features), original units, oldest first, every value finite.
         times: of the newest row of each window, as the checkpoint writes them; None if the rows have none.
         ends: where they end among the rows.
+        rows: the rows that are in a window, (n_rows, n_features), oldest first.
+        numbers: their numbers in the table as it was given, (n_rows,).
+        filled: by column, how many cells that each window reads were filled, (n,); without columns of which none were.
+        n_left_out: number of windows that are left out, as they span a gap.
     """
 
     windows: Array
     times: tuple[str, ...] | None
     ends: Ends
+    rows: Array
+    numbers: Rows
+    filled: Mapping[str, Rows]
+    n_left_out: int
 
 
 def find_actual(config: ModelConfig, frame: Any, ends: Ends, output: int, path: str = "windows") -> dict[str, Any]:
@@ -255,38 +272,89 @@ def read_series(
     Raises:
         DataError: a missing or repeated column, too few rows, a repeated time, a gap, or a value that is no number.
     """
-    config, names = model.config, model.config.encoding.names if model.config.encoding else model.config.feature_names
-    encoding, lookback, columns = config.encoding, config.lookback, Counter(frame.columns)
+    config, columns = model.config, Counter(frame.columns)
+    names = encoding_of(config).names
     _refuse_missing(names, list(columns), f"{path} has no column")
     for name in names:
         if columns[name] > 1:
             raise DataError(f"{path} has {columns[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
-    stamps = _find_times(config, frame)
-    places = Places(path, _name_times(config, path), lambda name, row: f"{path}[{name!r}], row {row}")
-    n_rows = frame.shape[0] if hasattr(frame, "shape") else len(frame.to_numpy())
-    order, instants = _order_rows(config, stamps, n_rows, places.times)
-    later = encoding.later if encoding else 0
-    n_windows = _count_windows(last, None if instants is None else instants[: n_rows - later], config) + before
-    n_needed = lookback - 1 + n_windows + later
+    cells = {name: as_cells(frame[name]) for name in names}
+    places = Places(path, config.time.name if config.time else "time")
+    return cut_windows(config, cells, _find_times(config, frame), places, last, gaps, before)
+
+
+def cut_windows(
+    config: ModelConfig,
+    cells: Mapping[str, Cells],
+    stamps: Cells | None,
+    places: Places,
+    last: int | str | None = None,
+    gaps: Gaps = "error",
+    before: int = 0,
+    is_ordered: bool = False,
+) -> Series:
+    """The windows of the rows of a table, one for each row that is the newest of a window.
+
+    Args:
+        config: that of the model.
+        cells: the columns of the table in training, (n_rows,) each, numbers or any objects.
+        stamps: the times of the rows, (n_rows,), by which they are put in order; None if they are in order.
+        places: names in errors.
+        last: as in `read_series`; None for as many windows as there are.
+        gaps: likewise.
+        before: likewise.
+        is_ordered: whether times that are not in order are refused.
+
+    Raises:
+        DataError: too few rows, a bad cell, a value that is missing and cannot be filled, or times that are missing or
+            bad, are repeated or have a gap.
+    """
+    encoding, lookback = encoding_of(config), config.lookback
+    n_rows, later = len(cells[encoding.names[0]]), encoding.later
+    order, instants, is_dated = _order_rows(config, stamps, n_rows, places, is_ordered)
+    n_windows = n_rows - later - lookback + 1
+    if last is not None:
+        dated = instants[: n_rows - later] if instants is not None and is_dated else None
+        n_windows = _count_windows(last, dated, places.last) + before
+    n_needed = lookback - 1 + max(n_windows, 1) + later
     if n_rows < n_needed:
-        steps = f"the {lookback} steps of a window" if n_windows == 1 else f"{n_needed - later} for {n_windows} windows"
-        after = f", and the {later} after {'it' if n_windows == 1 else 'them'}, of which known columns are read"
-        raise DataError.at(path, f"has {n_rows} rows, but needs {steps}{after if later else ''}")
-    run = _find_runs(config, instants, None if stamps is None else stamps[order], n_rows, n_needed, gaps, places)
+        steps = f"the {lookback} steps of a window" if n_windows <= 1 else f"{n_needed - later} for {n_windows} windows"
+        after = f", and the {later} after {'it' if n_windows <= 1 else 'them'}, of which known columns are read"
+        raise DataError.at(places.rows, f"has {n_rows} rows, but needs {steps}{after if later else ''}")
+    run = _find_runs(config, instants, stamps, order, n_needed, gaps, places)
+    if instants is None and encoding.calendar is not None:
+        message = "is missing: the times of the rows, from which the calendar is"
+        raise DataError.at(places.column(places.time), message)
     first = n_rows - n_needed
-    ends = window_ends([run[first : n_rows - later]], n_needed - later, lookback)
-    ends = ends[run[first + ends] == run[first + ends + later]]
+    ends = window_ends([run[first:]], n_needed, lookback + later) - later  # among the needed rows
     if not len(ends):
-        raise DataError.at(path, "has no window without a gap")
-    if encoding is None:
-        values = _number_rows(config, frame, path, order[first:])
-    else:
-        cells = {name: as_cells(frame[name])[order] for name in names}
-        is_read = np.isin(np.arange(n_needed - later), ends[:, None] - np.arange(lookback))
-        values, _ = _encode_cells(config, encoding, cells, order, instants, run, is_read, places)
-    times = None if stamps is None else times_as_text(stamps[order[first + ends]])
+        raise DataError.at(places.rows, "has no window without a gap")
     found = Ends(first + ends, order, instants, None if stamps is None else stamps[order], run)
-    return Series(take_windows(values, ends, lookback), times, found)
+    known = slice(max(first - encoding.reach, 0), n_rows)  # beyond these rows, nothing acts on the needed ones
+    first -= known.start
+    numbers, bad = encoding.read({name: column[order[known]] for name, column in cells.items()})
+    order = order[known]
+    for row, (name, problem) in bad.items():
+        if row >= first:
+            raise DataError.at(places.cell(name, int(order[row])), problem)
+    encoded = encoding.encode(numbers, None if instants is None else instants[known], run[known])
+    within = first + ends[:, None] + np.arange(1 - lookback, 1)
+    is_read = np.zeros(len(order), dtype=bool)
+    is_read[within.ravel()] = True
+    for row, number in np.argwhere(np.isnan(encoded.values) & is_read[:, None]).tolist():
+        name, problem = encoding.describe_missing(config.feature_names[number], len(order) - 1 - row)
+        raise DataError.at(places.cell(name, int(order[row])), problem)
+    filled = dict[str, Rows]()
+    for column in encoding.columns:
+        if column.name in encoded.filled:
+            total = np.append(0, np.cumsum(encoded.filled[column.name]))
+            newest = first + ends + column.later
+            if (counts := total[newest + 1] - total[newest + 1 - lookback]).any():
+                filled[column.name] = counts
+    times = None if found.stamps is None else times_as_text(found.stamps[found.rows])
+    read = np.flatnonzero(is_read)
+    values, n_left_out = encoded.values, n_windows - len(ends)
+    return Series(values[within], times, found, values[read], order[read], filled, n_left_out)
 
 
 def read_outcomes(
@@ -296,6 +364,7 @@ def read_outcomes(
     last: int | str | None = None,
     gaps: Gaps = "skip",
     places: Places | None = None,
+    is_ordered: bool = False,
 ) -> Outcomes:
     """The windows of a table whose targets are rows of it as well, and these.
 
@@ -310,6 +379,7 @@ def read_outcomes(
         last: as of `read_series`, of the windows whose actual values the table reaches; None for all.
         gaps: as of `read_series`.
         places: names in errors; by default those of a data frame.
+        is_ordered: whether times that are not in order are refused.
 
     Raises:
         DataError: a missing or repeated column, too few rows, a bad or repeated time, a gap unless it is skipped, a
@@ -318,14 +388,14 @@ def read_outcomes(
         UnknownNameError: there is no such target.
     """
     config, time, path = model.config, model.config.time, "frame" if places is None else places.rows
-    encoding = config.encoding or Encoding(tuple(map(SourceColumn, config.feature_names)))
+    encoding = encoding_of(config)
     names = tuple(of.name for of in config.targets)
     target = names[0] if target is None else target
     refuse_unknown("target", target, names)
     data = read_columns(frame)
     found = QUANTILE.fullmatch(target)
     column = found[1] if found and target not in data else target
-    places = places or Places(path, _name_times(config, path), lambda name, row: f"{path}[{name!r}], row {row}")
+    places = places or Places(path, time.name if time else "time")
     _refuse_missing((*encoding.names, column), list(data), f"{path} has no column")
     if column in encoding.names and not config.ahead:
         raise DataError.at(
@@ -339,16 +409,17 @@ def read_outcomes(
     if n_rows < lookback + reach:
         needed = f"the {lookback} steps of a window and the {reach} after it"
         raise DataError.at(places.rows, f"has {n_rows} rows, but needs {needed}")
-    order, instants = _order_rows(config, stamps, n_rows, places.times)
+    order, instants, is_dated = _order_rows(config, stamps, n_rows, places, is_ordered)
     n_windows = n_rows - reach - lookback + 1
     if last is not None:
-        n_windows = _count_windows(last, None if instants is None else instants[: n_rows - reach], config)
+        dated = instants[: n_rows - reach] if instants is not None and is_dated else None
+        n_windows = _count_windows(last, dated, places.last)
     n_needed = lookback - 1 + n_windows + reach
     if n_rows < n_needed:
         message = f"has {n_rows} rows, but needs {n_needed} for {n_windows} windows and what came after them"
         raise DataError.at(places.rows, message)
     first = n_rows - n_needed
-    run = _find_runs(config, instants, None if stamps is None else stamps[order], n_rows, n_needed, gaps, places)
+    run = _find_runs(config, instants, stamps, order, n_needed, gaps, places)
     numbers, bad = encoding.read({name: data[name][order] for name in encoding.names})
     actual = read_cells(data[column][order])
     infinite = np.flatnonzero(np.isinf(actual)).tolist()
@@ -391,93 +462,27 @@ def read_outcomes(
     )
 
 
-def _count_windows(last: int | str, instants: Array | None, config: ModelConfig) -> int:
-    """The number of windows that `last` asks for, by the instants of the rows at which one may end."""
+@cache
+def _plain_encoding(names: tuple[str, ...]) -> Encoding:
+    return Encoding(tuple(map(SourceColumn, names)))
+
+
+def encoding_of(config: ModelConfig) -> Encoding:
+    """How columns become features; without such a rule they are features as they stand."""
+    return config.encoding or _plain_encoding(config.feature_names)
+
+
+def _count_windows(last: int | str, instants: Array | None, place: str) -> int:
+    """The number of windows that `last` asks for, by the dates of the rows at which one may end, in seconds."""
     if not isinstance(last, str):
-        check_lowest("last", last, 1)
+        check_lowest(place, last, 1)
         return int(last)
     found = _DURATION.fullmatch(last.strip())
     if found is None or not float(found[1]):
-        raise DataError.at(
-            "last", f"must be a number of windows, or a duration such as 7d or 36h, but is {quote(last)}"
-        )
-    if instants is None or config.time is None or not config.time.dated:
-        raise DataError.at("last", f"must be a number of windows, as the rows have no dates, but is {quote(last)}")
+        raise DataError.at(place, f"must be a number of windows, or a duration such as 7d or 36h, but is {quote(last)}")
+    if instants is None:
+        raise DataError.at(place, f"must be a number of windows, as the rows have no dates, but is {quote(last)}")
     return max(1, int((instants > instants[-1] - float(found[1]) * _SECONDS[found[2]]).sum())) if len(instants) else 1
-
-
-def _number_rows(config: ModelConfig, frame: Any, path: str, newest: Rows) -> Array:
-    """Some rows of a frame whose columns are the features, (n, n_features)."""
-    rows, columns = np.asarray(frame.to_numpy()), list(frame.columns)
-    read = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in config.feature_names]
-    for name, column in zip(config.feature_names, read, strict=True):
-        for step in np.flatnonzero(~np.isfinite(column)):
-            raise DataError.at(f"{path}[{name!r}], row {newest[step]}", "must be finite")
-    return np.stack(read, axis=1)
-
-
-def encode_rows(
-    config: ModelConfig, encoding: Encoding, cells: Mapping[str, Cells], times: Cells | None, places: Places
-) -> tuple[Array, dict[str, int]]:
-    """The newest window of some rows whose columns are those of the training.
-
-    Args:
-        config: that of the model.
-        encoding: likewise.
-        cells: its columns, (n_rows,) each, numbers or any objects; at least `lookback` rows, and those after them, of
-            which columns with a known future are read.
-        times: (n_rows,), by which the rows are put in order; None if they are in order.
-        places: names in errors.
-
-    Returns:
-        (lookback, n_features), original units; and by column, how many cells that the window reads were filled.
-
-    Raises:
-        DataError: too few rows, a bad cell, a value that is missing and cannot be filled, or times that are missing or
-            bad, are repeated or have a gap.
-    """
-    n_rows, n_needed = len(cells[encoding.names[0]]), config.lookback + encoding.later
-    if n_rows < n_needed:
-        after = f", and the {encoding.later} after it, of which known columns are read" if encoding.later else ""
-        raise DataError.at(places.rows, f"has {n_rows} rows, but needs the {config.lookback} steps of a window{after}")
-    order, instants = _order_rows(config, times, n_rows, places.times)
-    run = _find_runs(config, instants, None if times is None else times[order], n_rows, n_needed, "error", places)
-    ordered = {name: column[order] for name, column in cells.items()}
-    is_read = np.ones(config.lookback, dtype=bool)
-    return _encode_cells(config, encoding, ordered, order, instants, run, is_read, places)
-
-
-def _encode_cells(
-    config: ModelConfig,
-    encoding: Encoding,
-    cells: Mapping[str, Cells],
-    order: Rows,
-    instants: Array | None,
-    run: Rows,
-    is_read: NDArray[np.bool_],
-    places: Places,
-) -> tuple[Array, dict[str, int]]:
-    """The features of the newest rows, but those that known columns alone need, and the cells that were filled.
-
-    Cells, instants and `run`, which changes at a gap, are of rows in the `order` of time; `is_read` says which of the
-    newest are in a window, and so must have every value.
-    """
-    n_rows, n_needed = len(run), len(is_read) + encoding.later
-    if instants is None and encoding.calendar is not None:
-        raise DataError.at(places.times, "is missing: the times of the rows, from which the calendar is")
-    numbers, bad = encoding.read(cells)
-    first, last = n_rows - n_needed, n_rows - encoding.later
-    for row, (name, problem) in bad.items():
-        if row >= first:
-            raise DataError.at(places.cell(name, int(order[row])), problem)
-    encoded = encoding.encode(numbers, instants, run)
-    values = encoded.values[first:last]
-    for step, number in np.argwhere(np.isnan(values) & is_read[:, None]).tolist():
-        name, problem = encoding.describe_missing(config.feature_names[number], n_rows - 1 - first - step)
-        raise DataError.at(places.cell(name, int(order[first + step])), problem)
-    later = {column.name: column.later for column in encoding.columns}
-    counts = {name: int(rows[first + later[name] : last + later[name]].sum()) for name, rows in encoded.filled.items()}
-    return values, {name: n for name, n in counts.items() if n}
 
 
 def _find_times(config: ModelConfig, frame: Any) -> Cells | None:
@@ -488,53 +493,61 @@ def _find_times(config: ModelConfig, frame: Any) -> Cells | None:
     return None if index is None else index[1]
 
 
-def _name_times(config: ModelConfig, path: str) -> str:
-    return f"{path}[{config.time.name!r}]" if config.time else path
-
-
-def _order_rows(config: ModelConfig, times: Cells | None, n_rows: int, column: str) -> tuple[Rows, Array | None]:
-    """The rows in order of time, and their instants in it, if the model has a time and the rows have times."""
-    time = config.time
-    if time is None or times is None:
-        return np.arange(n_rows), None
-    instants, dated = read_instants(times, column, config.encoding.zone if config.encoding else None)
-    if dated != time.dated:
-        raise DataError.at(column, f"must hold {'dates' if time.dated else 'numbers'}, as in training")
+def _order_rows(
+    config: ModelConfig, stamps: Cells | None, n_rows: int, places: Places, is_ordered: bool
+) -> tuple[Rows, Array | None, bool]:
+    """The rows in order of time, and their instants in it, if they have times, and whether these are dates."""
+    if stamps is None:
+        return np.arange(n_rows), None, False
+    zone, place = config.encoding.zone if config.encoding else None, partial(places.cell, places.time)
+    instants, dated = read_instants(stamps, place, zone)
+    if config.time is not None and dated != config.time.dated:
+        kind = "dates" if config.time.dated else "numbers"
+        raise DataError.at(places.column(places.time), f"must hold {kind}, as in training")
+    for row in np.flatnonzero(np.diff(instants) <= 0).tolist() if is_ordered else ():
+        before, after = times_as_text(stamps[row : row + 2])
+        raise DataError.at(place(row + 1), f"must be later than {before} in the row before it, but is {after}")
     order = np.argsort(instants, kind="stable")
-    return order, instants[order]
+    return order, instants[order], dated
 
 
 def _find_runs(
     config: ModelConfig,
     instants: Array | None,
     stamps: Cells | None,
-    n_rows: int,
+    order: Rows,
     n_needed: int,
     gaps: Gaps,
     places: Places,
 ) -> Rows:
-    """A number for each row, which changes at a gap in time, after `_check_steps` of the newest; rows are in order."""
+    """A number for each row in the order of time, which changes at a gap, after `_check_steps` of the newest."""
     if config.time is None or instants is None or stamps is None:
-        return np.zeros(n_rows, dtype=np.int64)
-    _check_steps(config.time, instants, stamps, n_needed, gaps, places.times)
+        return np.zeros(len(order), dtype=np.int64)
+    _check_steps(config.time, instants, stamps, order, n_needed, gaps, places)
     return np.cumsum(config.time.is_gap(np.diff(instants, prepend=instants[0])))
 
 
-def _check_steps(time: TimeColumn, instants: Array, stamps: Any, n_needed: int, gaps: Gaps, column: str) -> None:
+def _check_steps(
+    time: TimeColumn, instants: Array, stamps: Cells, order: Rows, n_needed: int, gaps: Gaps, places: Places
+) -> None:
     """Raises `DataError` for a repeated time or, unless skipped, a gap in the newest rows, which are in order."""
     steps = np.diff(instants[-n_needed - 1 :])  # with the row before them, which may repeat a time
     first = len(instants) - len(steps)
     for step in np.flatnonzero(steps == 0).tolist():
-        twice = times_as_text(stamps[[first + step]])[0]
-        raise DataError.at(column, f"must not repeat a time, but has {twice} twice")
+        row = order[first + step]
+        message = f"must not repeat a time, but has {times_as_text(stamps[[row]])[0]} twice"
+        raise DataError.at(places.cell(places.time, int(row)), message)
     within = steps[len(steps) - n_needed + 1 :]
     if 2 * time.is_short(within).sum() > len(within):
         message = f"has mostly steps shorter than those of the training, {time.usual_step}: give rows at that distance"
-        raise DataError.at(column, message)
-    for place in np.flatnonzero(time.is_gap(within)).tolist() if gaps == "error" else ():
-        before, after = times_as_text(stamps[len(stamps) - n_needed + place :][:2])
-        message = f"must have no gap in the window's {n_needed} rows, but goes from {before} to {after}"
-        raise DataError.at(column, message)
+        raise DataError.at(places.column(places.time), message)
+    for step in np.flatnonzero(time.is_gap(within)).tolist() if gaps == "error" else ():
+        rows = order[len(order) - n_needed + step :][:2]
+        before, after = times_as_text(stamps[rows])
+        message = (
+            f"must have no gap before it, but goes from {before} to {after}; gaps skip leaves out windows across it"
+        )
+        raise DataError.at(places.cell(places.time, int(rows[1])), message)
 
 
 def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> Array:

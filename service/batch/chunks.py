@@ -332,7 +332,7 @@ def _read_instants(times: pl.Series, clock: TimeColumn, reasons: dict[int, str],
     known = times.is_not_null().arg_true().to_list()
     for rows in (known, *([row] for row in known)):  # together, or if that fails one by one
         with suppress(DataError):
-            found, dated = read_instants(as_cells(times[rows]), clock.name, zone)
+            found, dated = read_instants(as_cells(times[rows]), str, zone)
             instants[rows] = found if dated == clock.dated else np.nan
             if rows is known and dated == clock.dated:
                 break

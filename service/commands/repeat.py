@@ -24,6 +24,7 @@ from service.operations import explain
 from service.operations.explanations import ExplainQuestion, explain_all
 from service.settings import Settings, choose_settings
 from service.wire.errors import problem_of
+from service.wire.windows import FORMS, SERIES_OPTIONS
 
 AGREEMENT = 1e-6  # tolerance of numbers, in standard deviations; what follows from the request alone must be equal
 # May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
@@ -152,13 +153,14 @@ def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Ser
     """The question of a receipt with the windows of a request; DataError or UnknownNameError unless both fit."""
     used: Mapping[str, Any] = receipt["baseline"]
     members = BASELINES.get(used["kind"])
-    asked = {name: request[name] for name in ("instances", "columns", "times") if name in request}
+    asked = {name: request[name] for name in (*FORMS, *SERIES_OPTIONS) if name in request}
     asked |= {name: receipt[name] for name in ("output", "detail", "groups", "segments", "tolerance")}
     asked["effects"] = receipt.get("effects", False)
     if "shapley" in receipt:
         asked |= {"method": "shapley", "orders": receipt["shapley"]["count"], "seed": receipt["shapley"]["seed"]}
     asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
-    unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
+    most = sys.maxsize
+    unlimited = Settings.model_construct(max_windows=most, max_body_bytes=most, max_path_nodes=most)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
     return replace(explain.read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
 

@@ -1,6 +1,6 @@
 """What would the forecast be, what would it need, why does it differ: what these questions share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -13,23 +13,23 @@ from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from service.operations.members import Answer, Output, about, head_of
 from service.operations.route import MODEL, Call, Operation, OperationRoute
-from service.operations.windows import RangeWarnings, Warned, Windows, warn_of_range
+from service.operations.windows import CheckedWindows, OfWindows, Windows, estimate_reading, warn_of_range
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
-from service.wire.windows import Filled, read_output, read_windows, refuse_infinite_windows
-from service.work.jobs import PARSED_BYTE, SLICE
+from service.wire.windows import UNREAD, Given, read_output, read_windows, refuse_infinite_values
+from service.work.jobs import SLICE
 
 
 class WindowsRequest(Windows):
-    """Windows in one of two forms, and an output."""
+    """Windows in one of three forms, and an output."""
 
     output: Output = None
 
 
-class WindowsAnswer(Answer, Warned):
+class WindowsAnswer(Answer, OfWindows):
     """What the answers to these questions say first."""
 
     output: Annotated[str, about("Name of the output.")]
@@ -41,17 +41,21 @@ Asked = TypeVar("Asked", bound=WindowsRequest)
 
 @dataclass(frozen=True)
 class Reading(Generic[Asked]):
-    """A request that is read: `document` is its JSON, `asked` the same, validated, apart from arrays.
+    """A request that is read: `document` is its JSON, `asked` the same, validated, apart from windows.
 
-    Its windows are (n, lookback, n_features), in original units, and `output` is an index.
+    `output` is an index.
     """
 
     call: Call
     document: dict[str, Any]
     asked: Asked
-    windows: Array
+    given: Given
     output: int
-    filled: Sequence[Filled] = ()
+
+    @property
+    def windows(self) -> Array:
+        """(n, lookback, n_features), original units."""
+        return self.given.windows
 
 
 @dataclass(frozen=True)
@@ -106,15 +110,15 @@ async def _answer(
         body = await read_body(call, parts.settings, held)
 
         def read() -> tuple[Reading[Asked], Plan]:
-            document = parse_windows(body, find_limits(served.model, parts.settings))
+            limits = find_limits(served.model, parts.settings)
+            document = parse_windows(body, limits)
             unread = dict(document)
             if isinstance(against := document.get("against"), dict):  # its windows are read by numpy, which is faster
-                unread["against"] = {name: value for name, value in against.items() if name != "instances"}
-            asked = validate_request(cls, unread, unread=("instances", "columns", "times"))
-            given = read_windows(document, served.model, parts.settings.max_windows)
-            refuse_infinite_windows(given.windows, served.model, given.paths)
-            output = read_output(asked.output, config)
-            reading = Reading(call, document, asked, given.windows, output, given.filled)
+                unread["against"] = {name: value for name, value in against.items() if name not in UNREAD}
+            asked = validate_request(cls, unread, unread=UNREAD)
+            given = read_windows(document, served.model, limits)
+            refuse_infinite_values(given, served.model)
+            reading = Reading(call, document, asked, given, read_output(asked.output, config))
             plan = make_plan(reading)
             if plan.n_forecasts > most:
                 reason = f"would take {plan.n_forecasts} forecasts, of at most {most} (max_path_nodes): "
@@ -124,22 +128,22 @@ async def _answer(
 
         with span("parse"):
             key = object() if may_load else None
-            reading, plan = await parts.work.run(read, "explanation", PARSED_BYTE * len(body), key, deadline)
+            reading, plan = await parts.work.run(read, "explanation", estimate_reading(body), key, deadline)
     call.state.windows, model = len(reading.windows), served.model
-    if plan.rule is not None:
-        finding = parts.results.find(served, reading.output, Model.topology, **vars(plan.rule))
-        await while_connected(call, deadline.wait(finding))
-        model = parts.results.share(served).model
 
-    def compute() -> tuple[bytes, RangeWarnings]:
-        warnings = warn_of_range(model, reading.windows, reading.filled)
+    def compute() -> tuple[bytes, CheckedWindows]:
+        checked = warn_of_range(model, reading.given)
         head = {"output": config.outputs[reading.output], "unit": config.target_of(reading.output).unit}
-        return encode_json({**head_of(served), **head, **warnings.describe(), **plan.answer(model)}), warnings
+        return encode_json({**head_of(served), **head, **checked.describe(), **plan.answer(model)}), checked
 
-    with parts.work.claim("explanation", plan.n_bytes) as held:
+    with parts.work.claim("explanation", plan.n_bytes + reading.windows.nbytes) as held:
+        if plan.rule is not None:
+            finding = parts.results.find(served, reading.output, Model.topology, **vars(plan.rule))
+            await while_connected(call, deadline.wait(finding))
+            model = parts.results.share(served).model
         computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
-        described, warnings = await while_connected(call, computing)
-    call.count_warnings(warnings.counts)
+        described, checked = await while_connected(call, computing)
+    call.count_warnings(checked.counts)
     return Response(described, media_type=JSON)
 
 

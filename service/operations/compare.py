@@ -1,6 +1,6 @@
 """POST /v1/models/{model}:compare: why two forecasts differ."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -9,18 +9,22 @@ from kanmodel.explain.attribution import USUAL_NODES
 from kanmodel.explain.comparison import Comparison
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
-from service.operations.members import Answer, Closed, about, describe, head_of
-from service.wire.windows import Axis, read_array, refuse_infinite_windows, window_axes
+from service.operations.members import Answer, about, describe, head_of
+from service.operations.windows import Forms
+from service.wire.bodies import find_limits
+from service.wire.errors import invalid_value
+from service.wire.windows import FORMS, SERIES_OPTIONS, read_windows, refuse_infinite_values
 from service.work.jobs import HELD_NUMBER_BYTES
 
 Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
 
 
-class Against(Closed):
-    """The other side of a comparison: other windows, another version or another model, or several of these."""
+class Against(Forms):
+    """The other side of a comparison: other windows, another version or another model, or several of these.
 
-    instances: list[list[list[float]]] | None = None
-    """As many windows as in the request; absent: the same windows."""
+    Its windows, in any one form, are as many as those of the request; absent: the same windows.
+    """
+
     version: str | None = None
     """Version of the other model; absent: that of the request, or the highest of another model."""
     model: str | None = None
@@ -38,6 +42,8 @@ class CompareRequest(WindowsRequest):
 
 class ComparedModel(Answer):
     """The model on the other side of a comparison."""
+
+    times: NotRequired[Annotated[list[str], about("The times of its windows, if a series of its own has times.")]]
 
 
 class DataPart(TypedDict):
@@ -84,20 +90,25 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
     Exchanging the two sides reverses the signs of both parts.
     """
     served, windows, asked = reading.call.served, reading.windows, reading.asked.against
-    other, names = served, served.model.config.feature_names
+    other, names, times = served, served.model.config.feature_names, None
     if asked.model is not None or asked.version is not None:
         name = served.name if asked.model is None else asked.model
         other = reading.call.parts.registry.get(name, asked.version)
-    against, given = windows, reading.document["against"].get("instances")
-    if given is not None:
-        axes = (Axis(len(windows), "instances"), *window_axes(other.model))
-        against = read_array(given, axes, "against.instances")
-        refuse_infinite_windows(against, other.model, "against.instances")
+    against, document = windows, reading.document["against"]
+    if document.keys() & {*FORMS, *SERIES_OPTIONS}:
+        limits = find_limits(other.model, reading.call.parts.settings)
+        given = read_windows(document, other.model, limits, "against.")
+        refuse_infinite_values(given, other.model)
+        against, times = given.windows, given.times
+        if len(against) != len(windows):
+            message = f"must have {len(windows)} windows, as the request has, but has {len(against)}"
+            raise invalid_value(f"against.{next(form for form in FORMS if form in document)}", message)
 
     def find(model: Model) -> dict[str, Any]:
         output = model.outputs[reading.output]
         found = model.compare(other.model, windows, against, output, tolerance=reading.asked.tolerance)
-        return {"against": head_of(other), "comparisons": list(map(describe_one, found))}
+        of_other = head_of(other) | ({} if times is None else {"times": [*times]})
+        return {"against": of_other, "comparisons": list(map(describe_one, found))}
 
     def describe_one(one: Comparison) -> ForecastComparison:
         of_data, of_model = (dict(zip(names, part.tolist(), strict=True)) for part in (one.data, one.model))

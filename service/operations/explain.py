@@ -28,7 +28,7 @@ from service.operations.explanations import Detail, ExplainQuestion, Explanation
 from service.operations.members import Answer, Checkpoint, Closed, about, describe, head_of
 from service.operations.predict import Predictions
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import Warned, Windows, check_values
+from service.operations.windows import OfWindows, Windows, check_values, estimate_reading
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire import windows as wire
@@ -36,12 +36,12 @@ from service.wire.bodies import find_limits, parse_windows, read_body, validate_
 from service.wire.connections import ClosingStream, while_connected
 from service.wire.errors import ErrorResponse, describe_error, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
-from service.work.jobs import JOINED_BYTE, PARSED_BYTE, estimate_describing
+from service.work.jobs import JOINED_BYTE, estimate_describing
 
 logger = logging.getLogger(__name__)
-UNREAD = ("instances", "columns", "times", "output", "baseline", "groups", "segments")  # by pydantic
+UNREAD = (*wire.UNREAD, "output", "baseline", "groups", "segments")  # by pydantic
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
-ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one.")]
+ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one, or `all`.")]
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BaselineValue = Annotated[float | list[float], about("A number, or one per step, in original units.")]
 _KINDS = (
@@ -73,10 +73,10 @@ class BaselineReference(Closed):
 
 
 class ExplainRequest(Windows):
-    """Windows to explain, in one of two forms, and the options of the explanation."""
+    """Windows to explain, in one of three forms, and the options of the explanation."""
 
     output: str | list[str] | None = None
-    """Name of an output, or a list of names; optional if the model has one."""
+    """Name of an output, a list of names, or `all`; optional if the model has one."""
     detail: Detail = "features"
     """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
     baseline: Annotated[
@@ -176,7 +176,7 @@ class Receipt(TypedDict):
     halvings: Annotated[int, about("Most bisections of any part of a path.", ge=0)]
 
 
-class ExplainHeader(Answer, Warned):
+class ExplainHeader(Answer, OfWindows):
     """What all explanations of a request share; the first line of an NDJSON answer."""
 
     output: ExplainedOutput
@@ -272,17 +272,19 @@ def _read_values(values: dict[str, Any], model: Model) -> Baseline:
 
 def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQuestion:
     """Parses a body; raises `DataError`, which names each place, or `UnknownNameError` if there is no such output."""
-    model, document = served.model, parse_windows(body, find_limits(served.model, settings))
+    model, limits = served.model, find_limits(served.model, settings)
+    document = parse_windows(body, limits)
     asked = validate_request(ExplainRequest, document, unread=UNREAD)
     groups, segments = wire.read_groups(document, model)
-    given = wire.read_windows(document, model, settings.max_windows)
-    windows, warnings, output = given.windows, check_values(given, served), document.get("output")
+    checked, output = check_values(wire.read_windows(document, model, limits), served), document.get("output")
     outputs, baseline = tuple(wire.read_outputs(output, model.config)), read_baseline(document.get("baseline"), model)
-    options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list)
+    options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list) or output == wire.ALL
     flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress")}
     flags["shapley"] = Orders(asked.orders, asked.seed) if asked.method == "shapley" else None
     question = ExplainQuestion(
-        served, windows, warnings, outputs, asked.detail, baseline, groups, segments, options, as_list=as_list, **flags
+        *(served, checked.windows, checked, outputs, asked.detail, baseline, groups, segments, options),
+        as_list=as_list,
+        **flags,
     )
     question.refuse_costly(settings.max_path_nodes)
     return question
@@ -299,7 +301,7 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
         "unit": units if question.as_list else units[0],
         "baseline": describe_baseline(question.baseline, served.model),
         "predictions": predictions.tolist(),
-        **question.warnings.describe(),  # type: ignore[typeddict-item]
+        **question.checked.describe(),  # type: ignore[typeddict-item]
     }
     if question.receipt:
         is_mean = isinstance(question.baseline, ReferenceBaselines)
@@ -365,15 +367,16 @@ async def explain(call: Call) -> Response:
         body = await read_body(call, parts.settings, held)
         read = partial(read_question, body, served, parts.settings)
         with span("parse"):
-            question = await parts.work.run(read, "explanation", PARSED_BYTE * len(body), deadline=deadline)
+            question = await parts.work.run(read, "explanation", estimate_reading(body), deadline=deadline)
     if question.progress and not is_stream:
         raise invalid_value("progress", f"needs Accept: {NDJSON}")
     call.state.windows = len(question.windows)
     cost = estimate_describing(question.windows, n_outputs)
     explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")
     if is_stream or n_outputs > 1:
-        predictions = await parts.work.predict(served.model, question.windows, deadline)
-        call.count_warnings(question.warnings.counts)
+        with parts.work.claim("explanation", question.windows.nbytes, place=False):
+            predictions = await parts.work.predict(served.model, question.windows, deadline)
+        call.count_warnings(question.checked.counts)
     if is_stream:
         describing = partial(_encode, question, predictions)
         header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
@@ -381,7 +384,7 @@ async def explain(call: Call) -> Response:
     encoded, forecasts = await while_connected(call, _collect(explaining))
     if n_outputs == 1:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
-        call.count_warnings(question.warnings.counts)
+        call.count_warnings(question.checked.counts)
     cost += JOINED_BYTE * sum(map(len, encoded))
     with span("encode"):
         join = partial(_encode, question, predictions, encoded)

@@ -23,7 +23,7 @@ from kanmodel.network.graph import GraphNetwork
 from service.models.registry import Served
 from service.operations.members import about
 from service.operations.route import Parts
-from service.operations.windows import RangeWarnings
+from service.operations.windows import CheckedWindows
 from service.telemetry.observation import span
 from service.wire.errors import invalid_value
 from service.wire.json import encode_json
@@ -208,7 +208,7 @@ class ExplainQuestion:
 
     served: Served
     windows: Array  # (n, lookback, n_features), original units
-    warnings: RangeWarnings  # of all windows
+    checked: CheckedWindows  # of the request
     outputs: tuple[int, ...]  # their indices
     detail: Detail
     baseline: Baseline | ReferenceBaselines

@@ -256,27 +256,25 @@ def read_inference(
         message = f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}"
         raise invalid_value("inputs", message)
     request = validate_request(InferRequest, document)
-    windows, paths = read_tensors(request.inputs, body[length:], model, settings.max_windows)
-    warnings = check_values(Given(windows, paths), served)
+    checked = check_values(read_tensors(request.inputs, body[length:], model, settings.max_windows), served)
     asked = request.parameters or InferParameters()
     summed = parse_groups({"groups": asked.groups, "segments": asked.segments}, limits, "parameters.")
     groups, segments = read_groups(summed, model)
     outputs = _choose_outputs(request, asked, is_grouped=bool(groups or segments))
     is_explained = outputs.keys() - {"predictions"}
     baseline, numbers = read_baseline(asked.baseline if is_explained else None, model), range(len(model.outputs))
-    question = ExplainQuestion(served, windows, warnings, tuple(numbers), asked.detail, baseline, groups, segments)
+    question = ExplainQuestion(
+        *(served, checked.windows, checked, tuple(numbers), asked.detail, baseline, groups, segments)
+    )
     if is_explained:
         question.refuse_costly(settings.max_path_nodes)
     return question, outputs, request.id or None
 
 
-def read_tensors(
-    tensors: Sequence[InferInput], binary: bytes, model: Model, max_windows: int
-) -> tuple[Array, str | list[str]]:
+def read_tensors(tensors: Sequence[InferInput], binary: bytes, model: Model, max_windows: int) -> Given:
     """The windows of one tensor with all features, or of one tensor per feature, by name; raises `DataError`.
 
-    `binary` has the values of those that are binary, in their order. Returns (n, lookback, n_features), original units,
-    oldest step first; and the path of all values, or of each feature's.
+    `binary` has the values of those that are binary, in their order.
     """
     inputs = {f"inputs[{number}]": tensor for number, tensor in enumerate(tensors)}
     name, names, window = tensors[0].name, model.config.feature_names, model.config.window_shape
@@ -284,18 +282,24 @@ def read_tensors(
     ordered = _sort_by_name(inputs, names) if by_feature else inputs
     first = next(iter(ordered))
     for path, tensor in ordered.items():
-        shape, place, expected = tensor.shape, f"{path}.shape", window[:1] if by_feature else window
+        shape, where, expected = tensor.shape, f"{path}.shape", window[:1] if by_feature else window
         if not shape or tuple(shape[1:]) != expected:
-            raise invalid_value(place, f"must be [n, {', '.join(map(str, expected))}], but is {shape}")
+            raise invalid_value(where, f"must be [n, {', '.join(map(str, expected))}], but is {shape}")
         if not 1 <= shape[0] <= max_windows:
             message = f"must be 1 to {max_windows} (max_windows), but is {shape[0]}"
-            raise invalid_value(f"{place}[0]", message, "limit_exceeded" if shape[0] else "invalid_value")
+            raise invalid_value(f"{where}[0]", message, "limit_exceeded" if shape[0] else "invalid_value")
         if shape[0] != (n := ordered[first].shape[0]):
-            raise invalid_value(f"{place}[0]", f"must be {n} as in {first}, but is {shape[0]}")
+            raise invalid_value(f"{where}[0]", f"must be {n} as in {first}, but is {shape[0]}")
     values = _read_values(inputs, binary)
-    if by_feature:
-        return np.stack([values[path] for path in ordered], axis=-1), [f"{path}.data" for path in ordered]
-    return values[first], f"{first}.data"
+    paths = [*ordered]
+
+    def place(window: int, step: int, feature: int) -> str:
+        return (
+            f"{paths[feature]}.data[{window}][{step}]" if by_feature else f"{first}.data[{window}][{step}][{feature}]"
+        )
+
+    windows = np.stack([values[path] for path in paths], axis=-1) if by_feature else values[first]
+    return Given(windows, windows, place)
 
 
 def _sort_by_name(inputs: Mapping[str, InferInput], names: Sequence[str]) -> dict[str, InferInput]:
@@ -411,7 +415,7 @@ async def infer(call: Call) -> Response:
         call.state.caller.require("explain")
     call.state.windows = len(question.windows)
     predictions = await parts.work.predict(served.model, question.windows, deadline)
-    call.count_warnings(question.warnings.counts)
+    call.count_warnings(question.checked.counts)
     explanations: list[Explanation] = []
 
     async def explain() -> None:
@@ -451,7 +455,7 @@ def _answer(
         "model_name": served.name,
         "model_version": served.version,
         "id": answer_id,
-        "parameters": {"checkpoint": served.checkpoint, "outside_range": len(question.warnings)},
+        "parameters": {"checkpoint": served.checkpoint, "outside_range": sum(question.checked.counts.values())},
         "outputs": [],
     }
     buffers: list[bytes] = []

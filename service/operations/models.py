@@ -153,13 +153,21 @@ class ColumnInfo(TypedDict):
     features: Annotated[list[str], about("The features that it becomes.")]
 
 
+class TimeInfo(TypedDict):
+    """The times of the rows that the model was trained on."""
+
+    name: Annotated[str, about("Name of the column.")]
+    step: Annotated[float, about("Usual time from row to row: seconds, or of numbers their own unit.")]
+    max_step: Annotated[float, about("Longest step that is not a gap, in usual steps.")]
+    dated: Annotated[bool, about("Whether they are dates; else numbers.")]
+
+
 class TableInfo(TypedDict):
     """How the columns of a table become the features of the model, in training and in requests."""
 
     columns: Annotated[list[ColumnInfo], about("The columns that are read.")]
-    rows: Annotated[int, about("Rows of an instance, at least: the lookback, and the known ones after it.")]
-    max_rows: Annotated[int, about("Rows of an instance, at most.")]
-    calendar: Annotated[list[str], about("Parts of the calendar that are features, for which `times` are needed.")]
+    rows: Annotated[int, about("Rows that one window needs: the lookback, and the known ones after it.")]
+    calendar: Annotated[list[str], about("Parts of the calendar that are features, for which times are needed.")]
     holidays: Annotated[str | None, about("Country of the public holidays; null without.")]
     zone: Annotated[str | None, about("Time zone of times without an offset; null for UTC.")]
     fill: str | None
@@ -200,8 +208,9 @@ class ModelInfo(TypedDict):
     versions: Versions
     features: Annotated[list[FeatureInfo], about("Input columns, in the order of an instance's last axis.")]
     table: NotRequired[TableInfo]
-    """What `columns` of a request may also be: the columns of the training; absent if the features are columns as they
-    stand."""
+    """The columns of a `series`: those of the training; absent if the features are columns as they stand."""
+    time: NotRequired[TimeInfo]
+    """The time column of the training, with which the times of a `series` are compared; absent if there was none."""
     groups: dict[str, list[str]]
     """Features by the name of their group, whose contributions `:explain` sums by default."""
     targets: Annotated[list[TargetInfo], about("Forecast columns.")]
@@ -248,8 +257,7 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
     given["table"] = None
     if (encoding := config.encoding) is not None:
-        rows = {"rows": config.lookback + encoding.later, "max_rows": config.lookback + encoding.reach}
-        given["table"] = encoding.describe() | rows
+        given["table"] = encoding.describe() | {"rows": config.lookback + encoding.later}
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
     return describe(ModelInfo, config, **given, provenance=describe(ProvenanceInfo, model.provenance))
 

@@ -8,25 +8,24 @@ from fastapi import Response
 from kanmodel.data import Array
 from service.operations.members import Answer, about, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import NO_WARNINGS, Warned, Windows, check_values
+from service.operations.windows import CheckedWindows, OfWindows, Windows, check_values, estimate_reading
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
 from service.wire.json import answer_json
-from service.wire.windows import read_windows
+from service.wire.windows import FORMS, UNREAD, read_windows
 from service.work.forecasts import ForecastRequest
-from service.work.jobs import PARSED_BYTE, estimate_describing
+from service.work.jobs import estimate_describing
 
-_FORMS = frozenset({"instances", "columns", "times"})
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
 ]
 
 
 class PredictRequest(Windows):
-    """Windows to forecast, in one of two forms."""
+    """Windows to forecast, in one of three forms."""
 
 
-class PredictResponse(Answer, Warned):
+class PredictResponse(Answer, OfWindows):
     """The forecasts of a request."""
 
     outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`.")]
@@ -37,17 +36,16 @@ class PredictResponse(Answer, Warned):
 @Operation("POST", f"{MODEL}:predict", "predictions", "read", PredictResponse, body=PredictRequest)
 async def predict(call: Call) -> Response:
     """Forecasts every output for each instance, in original units."""
-    parts, served, warnings = call.parts, call.served, NO_WARNINGS
+    parts, served = call.parts, call.served
+    limits, checked = find_limits(served.model, parts.settings), list[CheckedWindows]()
 
     def read() -> Array:
-        nonlocal warnings
         with span("parse"):
-            document = parse_windows(body, find_limits(served.model, parts.settings))
-            if document.keys() - _FORMS:
-                validate_request(PredictRequest, document, unread=_FORMS)
-            given = read_windows(document, served.model, parts.settings.max_windows)
-            warnings = check_values(given, served)
-        return given.windows
+            document = parse_windows(body, limits)
+            if document.keys() - set(FORMS):
+                validate_request(PredictRequest, document, unread=UNREAD)
+            checked.append(check_values(read_windows(document, served.model, limits), served))
+        return checked[0].windows
 
     def describe(windows: Array, predictions: Array) -> Response:
         call.state.windows = len(windows)
@@ -56,7 +54,7 @@ async def predict(call: Call) -> Response:
                 **head_of(served),
                 "outputs": list(served.model.outputs),
                 "predictions": predictions.tolist(),
-                **warnings.describe(),  # type: ignore[typeddict-item]
+                **checked[0].describe(),  # type: ignore[typeddict-item]
             }
             if served.model.config.is_classifier:
                 answer["logits"] = served.model.logits(windows).tolist()
@@ -68,10 +66,10 @@ async def predict(call: Call) -> Response:
             model=served.model,
             read=read,
             describe=describe,
-            reading=PARSED_BYTE * len(body),
+            reading=estimate_reading(body),
             describing=partial(estimate_describing, n_outputs=len(served.model.outputs)),
             most_windows=most_windows(body, served.model),
         )
         answer = await parts.work.answer(request, call.deadline)
-    call.count_warnings(warnings.counts)
+    call.count_warnings(checked[0].counts)
     return answer

@@ -1,43 +1,57 @@
 """The windows of a request, and warnings of their values outside the training range."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NotRequired
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
+from kanmodel.inputs import Gaps
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.members import Closed, about
-from service.wire.windows import Filled, Given, refuse_infinite_windows
+from service.wire.bodies import may_hold_series
+from service.wire.windows import FORMS, Given, refuse_infinite_values
+from service.work.jobs import PARSED_BYTE, READ_BYTE, Cost
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
 
-class Windows(Closed):
-    """Windows, in one of two forms."""
+class Forms(Closed):
+    """The forms of windows, of which one is given."""
 
-    # Below allOf, since openapi-python-client otherwise generates a class for each form. Null, as which an absent form
-    # is read, is refused in a request.
-    model_config = ConfigDict(
-        json_schema_extra={"allOf": [{"oneOf": [{"required": ["instances"]}, {"required": ["columns"]}]}]}
-    )
-
+    # Null, as which an absent form is read, is refused in a request.
     instances: list[list[list[float]]] | SkipJsonSchema[None] = None
     """Windows as arrays, n x lookback x n_features, original units, oldest step first, features in the order of the
-    model's `features`. Give either this or `columns`."""
-    columns: dict[str, list[list[float | str | bool | None]]] | SkipJsonSchema[None] = None
+    model's `features`. Give this, `columns` or `series`."""
+    columns: dict[str, list[list[float]]] | SkipJsonSchema[None] = None
     """Windows as named columns: for each feature of the model n x lookback values, original units, oldest step first.
-    Give either this or `instances`. Of a model with a `table` also the columns of that table, as they are: n lists of
-    rows, oldest first, with null where a value is missing and `fill` says how it is filled."""
-    times: list[list[str | float]] | SkipJsonSchema[None] = None
-    """The times of the rows in `columns`, n lists of as many: strings as in ISO 8601 or 31.12.2023 23:00, or numbers.
-    Only for the columns of a model's `table`; needed if that has a `calendar`."""
+    Give this, `instances` or `series`."""
+    series: dict[str, list[float | str | bool | None]] | SkipJsonSchema[None] = None
+    """Rows of a table, once, as named columns with a cell for each row, oldest first: the features in original units,
+    or of a model with a `table` the columns of that table as they are, with null where a value is missing and `fill`
+    says how it is filled. Each row that is the newest of a whole window gives that window. `time`, or the name of the
+    model's time column, has the times of the rows: strings as in ISO 8601 or 31.12.2023 23:00, or numbers. They must
+    be in order and without a gap, and may be left out unless the table has a `calendar`. Give this, `instances` or
+    `columns`."""
+    last: Annotated[int, Field(ge=1, strict=True)] | str | None = None
+    """Of a series only the newest windows: so many, or those whose newest row is within a duration, such as `7d`,
+    `36h` or `15min`, before the newest row of all."""
+    gaps: Annotated[
+        Gaps, about("Of a series, whether a gap in time is an error, or windows across it are left out.")
+    ] = "error"
+
+
+class Windows(Forms):
+    """Windows, in one of three forms."""
+
+    # Below allOf, since openapi-python-client otherwise generates a class for each form.
+    model_config = ConfigDict(json_schema_extra={"allOf": [{"oneOf": [{"required": [form]} for form in FORMS]}]})
 
 
 class RangeWarning(TypedDict):
@@ -63,65 +77,75 @@ class FilledWarning(TypedDict):
     message: Annotated[str, about("The warning as a sentence.")]
 
 
-class Warned(TypedDict):
-    """What an answer about windows says of their values."""
+class OfWindows(TypedDict):
+    """What an answer about windows says of them."""
 
+    times: NotRequired[Annotated[list[str], about("The time of each instance's newest row, if a series has times.")]]
+    windows_omitted: NotRequired[int]
+    """Number of windows of a series that span a gap in time, left out with `"gaps": "skip"`; absent if there are
+    none."""
     warnings: list[RangeWarning | FilledWarning]
     """Values outside the training range, and cells that were filled; at most 100 together."""
     warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
 
 
 @dataclass(frozen=True)
-class RangeWarnings:
-    """The values of a request outside the training range."""
+class CheckedWindows:
+    """The windows of a request, and their values outside the training range."""
 
-    listed: list[RangeWarning]  # the first `MAX_WARNINGS`
-    counts: Mapping[str, int]  # by feature, the number of instances with such a value
-    filled: Sequence[Filled] = ()  # what was filled, which is listed first
+    given: Given
+    listed: Sequence[RangeWarning] = ()  # the first `MAX_WARNINGS`
+    counts: Mapping[str, int] = field(default_factory=dict)  # by feature, the number of instances with such a value
 
-    def __len__(self) -> int:
-        return sum(self.counts.values())
+    @property
+    def windows(self) -> Array:
+        """(n, lookback, n_features), original units."""
+        return self.given.windows
 
-    def describe(self) -> Warned:
+    def describe(self) -> OfWindows:
         """The members of an answer."""
-        filled: list[FilledWarning] = [
-            {
-                "code": "filled",
-                "instance": instance,
-                "column": column,
-                "count": n_cells,
-                "message": f"{n_cells} {'cell' if n_cells == 1 else 'cells'} of {column} without a value were filled",
-            }
-            for instance, column, n_cells in self.filled[:MAX_WARNINGS]
-        ]
-        warnings = (list[RangeWarning | FilledWarning]() + filled + self.listed)[:MAX_WARNINGS]
-        omitted = len(self) + len(self.filled) - len(warnings)
-        return {"warnings": warnings, "warnings_omitted": omitted} if omitted else {"warnings": warnings}
+        warnings: list[RangeWarning | FilledWarning] = [*self._describe_filled(), *self.listed]
+        described: OfWindows = {"warnings": warnings[:MAX_WARNINGS]}
+        if self.given.times is not None:
+            described["times"] = [*self.given.times]
+        if self.given.n_left_out:
+            described["windows_omitted"] = self.given.n_left_out
+        n_filled = sum(map(np.count_nonzero, self.given.filled.values()))
+        if omitted := sum(self.counts.values()) + n_filled - len(described["warnings"]):
+            described["warnings_omitted"] = omitted
+        return described
+
+    def _describe_filled(self) -> Iterator[FilledWarning]:
+        """The first warnings of filled cells, by instance."""
+        names, counts = [*self.given.filled], [*self.given.filled.values()]
+        for instance, column in np.argwhere(np.array(counts).T)[:MAX_WARNINGS].tolist() if counts else ():
+            n, name = int(counts[column][instance]), names[column]
+            message = f"{n} {'cell' if n == 1 else 'cells'} of {name} without a value were filled"
+            yield {"code": "filled", "instance": instance, "column": name, "count": n, "message": message}
 
 
-NO_WARNINGS = RangeWarnings([], {})
-
-
-def check_values(given: Given, served: Served) -> RangeWarnings:
+def check_values(given: Given, served: Served) -> CheckedWindows:
     """Warns of values outside the training range, and of filled cells.
 
     Raises `DataError`, which names each value that is not finite after scaling.
     """
-    (low, high), windows = served.usual_values, given.windows
-    if ((windows >= low) & (windows <= high)).all():  # most requests pass this single check
-        return replace(NO_WARNINGS, filled=given.filled) if given.filled else NO_WARNINGS
-    refuse_infinite_windows(windows, served.model, given.paths)
-    return warn_of_range(served.model, windows, given.filled)
+    (low, high), values = served.usual_values, given.values
+    if values.ndim == 2:  # rows
+        low, high = low[0], high[0]
+    if ((values >= low) & (values <= high)).all():  # most requests pass this single check
+        return CheckedWindows(given)
+    refuse_infinite_values(given, served.model)
+    return warn_of_range(served.model, given)
 
 
-def warn_of_range(model: Model, windows: Array, filled: Sequence[Filled] = ()) -> RangeWarnings:
-    """The most extreme value per instance and feature; windows are (n, lookback, n_features), original units."""
-    low, high = model.feature_range
+def warn_of_range(model: Model, given: Given) -> CheckedWindows:
+    """The most extreme value per instance and feature."""
+    windows, (low, high) = given.windows, model.feature_range
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
     beyond -= ROUNDING * model.scaling.feature_scale
     is_outside = beyond.max(axis=1) > 0  # (n, n_features)
     if not is_outside.any():
-        return replace(NO_WARNINGS, filled=filled) if filled else NO_WARNINGS
+        return CheckedWindows(given)
     steps, features, listed = beyond.argmax(axis=1), model.config.features, list[RangeWarning]()
     for instance, number in np.argwhere(is_outside)[:MAX_WARNINGS].tolist():
         feature, step = features[number], int(steps[instance, number])
@@ -139,4 +163,9 @@ def warn_of_range(model: Model, windows: Array, filled: Sequence[Filled] = ()) -
             }
         )
     counts = zip(model.config.feature_names, is_outside.sum(axis=0).tolist(), strict=True)
-    return RangeWarnings(listed, {name: n for name, n in counts if n}, filled)
+    return CheckedWindows(given, listed, {name: n for name, n in counts if n})
+
+
+def estimate_reading(body: bytes) -> Cost:
+    """Parsing a request, and of a series reading each cell and cutting the windows."""
+    return (PARSED_BYTE + READ_BYTE if may_hold_series(body) else PARSED_BYTE) * len(body)

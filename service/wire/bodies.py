@@ -22,11 +22,12 @@ import numpy as np
 import orjson
 import simdjson
 from fastapi import Request
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from kanmodel.data import N_LISTED
-from kanmodel.errors import Problem
+from kanmodel.errors import DataError, Problem
 from kanmodel.model import Model
 from service.settings import Settings
 from service.wire.errors import NOT_FINITE, RequestError, invalid_members, invalid_value, invalid_values
@@ -45,10 +46,10 @@ _STRINGS = 1_000  # others
 _DIGITS = 300  # of an integer within the range of a double, whatever they are
 _of_thread = local()
 
-# The bytes that determine nesting: an opening bracket is 1, a closing one -1 as a signed byte.
+# The bytes of structure: an opening bracket is 1, a closing one -1 as a signed byte, a colon 0.
 _QUOTE = 2
-_MARKS = bytes.maketrans(b'[{]}"', bytes([1, 1, 255, 255, _QUOTE]))
-_UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
+_MARKS = bytes.maketrans(b'[{]}":', bytes([1, 1, 255, 255, _QUOTE, 0]))
+_UNMARKED = bytes(set(range(256)) - set(b'[{]}":'))
 
 
 async def read_body(request: Request, settings: Settings, held: Claim, media_types: Sequence[str] = (JSON,)) -> bytes:
@@ -112,12 +113,13 @@ class Limits:
     windows: int  # `max_windows`
     window_shape: tuple[int, int]  # lookback and number of features of the model
     outputs: int = 1  # of the model
-    table_shape: tuple[int, int] = (0, 0)  # rows and columns of a window as a table, if the model reads one
+    rows: int = 0  # of a series
+    texts: int = 0  # columns of a series that may hold strings
 
     @property
     def values(self) -> int:
         """Most numbers: those of `windows` windows, and some for the other members."""
-        return (self.windows + 1) * max(prod(self.window_shape), prod(self.table_shape)) + _OTHERS
+        return (self.windows + 1) * prod(self.window_shape) + self.rows * self.texts + _OTHERS
 
     @property
     def lists(self) -> int:
@@ -126,34 +128,49 @@ class Limits:
 
     @property
     def strings(self) -> int:
-        """Most strings, names of members included: so many lists of names, and mappings, can a request have."""
-        named = _NAMED * (sum(self.window_shape) + self.outputs) + _STRINGS
-        return named + self.windows * prod(self.table_shape)  # of which each cell may be one
+        """Most strings besides cells, names of members included: so many lists of names, and mappings, can there be."""
+        return _NAMED * (sum(self.window_shape) + self.outputs) + _STRINGS
+
+    @property
+    def cells(self) -> int:
+        """Most strings that are cells of a series, of both sides of a comparison."""
+        return 2 * self.rows * self.texts
 
 
 def find_limits(model: Model, settings: Settings) -> Limits:
     """The limits of a request to a model."""
-    config, table_shape = model.config, (0, 0)
-    if config.encoding is not None:  # the columns, and the times
-        table_shape = (config.lookback + config.encoding.reach, len(config.encoding.names) + 1)
-    return Limits(settings.max_json_depth, settings.max_windows, config.window_shape, len(config.outputs), table_shape)
+    config, most = model.config, settings.max_windows
+    cut = max(1, min(most, settings.max_body_bytes // (2 * prod(config.window_shape))))  # as a body holds as instances
+    rows, texts = cut + config.lookback - 1, 1
+    if config.encoding is not None:
+        rows, texts = rows + config.encoding.later, 1 + len(config.encoding.names)
+    return Limits(settings.max_json_depth, most, config.window_shape, len(config.outputs), rows, texts)
+
+
+def may_hold_series(data: bytes) -> bool:
+    """Whether a body may hold a series; a large one is not searched for the whole word, which takes milliseconds."""
+    return b"\\" in data or (b'"series"' in data if len(data) <= KEPT else b"r" in data)
 
 
 def most_windows(data: bytes, model: Model) -> int:
-    """An upper bound on the windows in a body: each value takes at least a digit and a separator."""
+    """An upper bound on the windows in a body: each value takes a separator, and at least a digit."""
     lookback, n_columns = model.config.window_shape
     if model.config.encoding is not None:
         n_columns = min(n_columns, len(model.config.encoding.names))
-    return len(data) // (2 * lookback * n_columns) + 1
+    n_values = data.count(b",") + 1 if len(data) <= KEPT else len(data) // 2
+    return n_values // (n_columns if may_hold_series(data) else lookback * n_columns) + 1
 
 
 def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
-    """As `parse_object`, but ``instances`` become an array if they are valid windows.
+    """As `parse_object`, but ``instances`` become an array if they are valid windows, and a series may hold strings.
 
     Otherwise they stay lists, in which the invalid values are then located.
     """
-    _refuse_counts(data, limits)
-    return _parse_plain(data, limits) or _require_object(_parse(data, limits.depth))
+    n_strings = _refuse_counts(data, limits, limits.cells)
+    document = _parse_plain(data, limits) or _require_object(_parse(data, limits.depth))
+    if n_strings > limits.strings and (n := n_strings - _count_texts(document)) > limits.strings:
+        raise _too_many_strings(n, limits.strings)
+    return document
 
 
 def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
@@ -178,8 +195,11 @@ def _require_object(document: Any) -> dict[str, Any]:
     return document
 
 
-def _refuse_counts(data: bytes, limits: Limits) -> None:
-    """Refuses what holds more strings, values or lists than a valid request, before a parser makes objects of them."""
+def _refuse_counts(data: bytes, limits: Limits, n_cells: int = 0) -> int:
+    """Refuses what holds more strings, values or lists than a valid request, before a parser makes objects of them.
+
+    Of the strings, `n_cells` may be cells. Returns their number; 0 where it is small.
+    """
     if len(data) > LARGE:
         shape = ", ".join(map(str, limits.window_shape))
         n_values, n_lists = _count(data, ","), _count(data, "[") + _count(data, "{")
@@ -187,11 +207,23 @@ def _refuse_counts(data: bytes, limits: Limits) -> None:
             if n > most:
                 of = f"{limits.windows} instances (max_windows) of [{shape}]"
                 raise invalid_value("body", f"holds {n} {what}, more than {of} have")
-    can_exceed = len(data) > 3 * limits.strings  # a string has two quotes, and a comma or colon after it
-    if can_exceed and (n := _count(data, '"') // 2) > limits.strings:
+    if len(data) <= 3 * limits.strings:  # a string has two quotes, and a comma or colon after it
+        return 0
+    if (n := _count(data, '"') // 2) > (most := limits.strings + n_cells):
         _refuse_depth(data, limits.depth)
-        of = f"the {limits.strings} of a request to this model"
-        raise invalid_value("body", f"holds {n} names and strings, more than {of}")
+        raise _too_many_strings(n, most)
+    return n
+
+
+def _too_many_strings(n: int, most: int) -> DataError:
+    return invalid_value("body", f"holds {n} names and strings, more than the {most} of a request to this model")
+
+
+def _count_texts(document: dict[str, Any]) -> int:
+    """The strings among the cells of a series, and of the other side of a comparison."""
+    sides = [side.get("series") for side in (document, document.get("against")) if isinstance(side, dict)]
+    columns = [column for side in sides if isinstance(side, dict) for column in side.values()]
+    return sum([*map(type, column)].count(str) for column in columns if isinstance(column, list))
 
 
 def _count(data: bytes, byte: str) -> int:
@@ -205,13 +237,18 @@ def _refuse_depth(data: bytes, max_depth: int) -> None:
     """Refuses deep nesting before parsing; a body with few brackets needs no check."""
     if data.count(b"[") + data.count(b"{") <= max_depth:
         return
+    if np.cumsum(_find_structure(data), dtype=np.int32).max(initial=0) > max_depth:
+        raise invalid_value("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")
+
+
+def _find_structure(data: bytes) -> NDArray[np.int8]:
+    """The marks of brackets and colons outside strings, in their order."""
     unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
     marks = np.frombuffer(unescaped.translate(_MARKS, _UNMARKED), np.int8)
     quotes = marks == _QUOTE
-    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # outside strings; overflow of 8 bits keeps the parity
-    depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
-    if depths.max() > max_depth:
-        raise invalid_value("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")
+    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # overflow of 8 bits keeps the parity
+    found: NDArray[np.int8] = marks[outside & ~quotes]
+    return found
 
 
 def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
@@ -253,7 +290,8 @@ def _parse(data: bytes, max_depth: int) -> Any:
     except orjson.JSONDecodeError as error:
         _refuse_non_finite(data)
         raise invalid_value("body", f"must be JSON: {error}", "invalid_json") from None
-    if _count(data, ":") != _count_members(document):  # colons in strings, or members that replaced others
+    n = _count_members(document)
+    if _count(data, ":") != n and np.count_nonzero(_find_structure(data) == 0) != n:  # colons of replaced members
         _refuse_repeated(json.loads(data, object_pairs_hook=tuple, parse_int=float))
     return document
 

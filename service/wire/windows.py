@@ -1,86 +1,87 @@
-"""Reads what a request says about a model: windows in either form, arrays, an output, groups and segments."""
+"""Reads what a request says about a model: windows in any form, arrays, an output, groups and segments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kanmodel.data import N_LISTED, Array, refuse_non_finite
-from kanmodel.encoding import Cells, Encoding
+from kanmodel.data import N_LISTED, Array
+from kanmodel.encoding import Cells
 from kanmodel.errors import DataError, Problem, quote
 from kanmodel.explain.attribution import Segments
-from kanmodel.inputs import Places, encode_rows
+from kanmodel.inputs import Gaps, Places, cut_windows, encoding_of
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from service.wire.bodies import Limits, parse_json
 from service.wire.errors import NotFoundError, invalid_value, invalid_values
 
-_KINDS = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
-
-
-class Filled(NamedTuple):
-    """Cells of one column that were filled."""
-
-    instance: int
-    column: str
-    n_cells: int
+FORMS = ("instances", "columns", "series")
+SERIES_OPTIONS = ("last", "gaps")
+UNREAD = (*FORMS, "last")  # by pydantic, whose errors would name a form of the member too
+ALL = "all"  # outputs; none has this name, since each ends with its step
+_FORMS = "instances, columns or a series"
+_KINDS: dict[type, str] = {
+    **{int: "a number", float: "a number", str: "a string", bool: "a boolean", type(None): "null"},
+    **{dict: "an object", list: "a list"},
+}
 
 
 class Given(NamedTuple):
     """The windows of a request."""
 
     windows: Array  # (n, lookback, n_features), original units, oldest step first
-    paths: str | Sequence[str]  # that of all, or those of each feature's values
-    filled: Sequence[Filled] = ()
+    values: Array  # what was given of them: these windows, or the rows from which they are cut, (n_rows, n_features)
+    place: Callable[..., str]  # the path of a value by its indices in `values`
+    times: tuple[str, ...] | None = None  # of the newest row of each window
+    filled: Mapping[str, NDArray[np.int64]] = {}  # by column, the filled cells that each window reads, (n,)
+    n_left_out: int = 0  # windows across gaps
 
 
-def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Given:
-    """The windows of a request in either form; ``instances`` may already be an array, see `parse_windows`.
+def read_windows(members: Mapping[str, Any], model: Model, limits: Limits, path: str = "") -> Given:
+    """The windows of a request in any form; ``instances`` may already be an array, see `parse_windows`.
+
+    In errors, `path` stands before the names of the members.
 
     Raises:
-        DataError: both forms or none, a value or length that does not fit, or an unknown or missing feature; the error
-            names each place.
+        DataError: several forms or none, a value or length that does not fit, an unknown or missing feature, or times
+            that are not in order or have a gap; the error names each place.
     """
-    given = [form for form in ("instances", "columns") if form in members]
-    for name in (*given, "times"):
-        if members.get(name, "") is None:
-            raise invalid_value(name, "must not be null; give instances or columns, and times if the columns need them")
+    given = [form for form in FORMS if form in members]
+    for name in given:
+        if members[name] is None:
+            raise invalid_value(f"{path}{name}", f"must not be null; give {_FORMS}")
     if len(given) != 1:
-        reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
-        raise invalid_value("instances", reason)
-    value, times, names = members[given[0]], members.get("times"), model.config.feature_names
-    if given == ["columns"]:
-        if not isinstance(value, dict):
-            raise invalid_value("columns", "must be an object with a list of instances for each feature")
-        encoding = model.config.encoding
-        is_table = encoding is not None and (set(value) != set(names) or set(names) == set(encoding.names))
-        if encoding is not None and (is_table or times is not None):
-            return _read_rows(value, times, model, encoding, max_windows)
-    if times is not None:
-        raise invalid_value("times", "must be given only with the columns of a table that the model was trained on")
-    if given == ["columns"]:
-        return Given(_read_columns(value, model, max_windows), [f"columns.{name}" for name in names])
-    _refuse_number_of_windows(value, max_windows, "instances")
-    if isinstance(value, np.ndarray):
-        return Given(value, "instances")
-    return Given(read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances"), "instances")
+        reason = f"and {given[1]} are both given: give one" if given else f"is missing: give {_FORMS}"
+        raise invalid_value(f"{path}{given[0] if given else 'instances'}", reason)
+    (form,) = given
+    value, place = members[form], f"{path}{form}"
+    if form == "series":
+        return _read_series(value, model, limits, place, members.get("last"), members.get("gaps", "error"))
+    for name in SERIES_OPTIONS:
+        if name in members:
+            raise invalid_value(f"{path}{name}", "must be given only with a series")
+    if form == "columns":
+        names = model.config.feature_names
+        windows = _read_columns(value, model, limits.windows, place)
+        return Given(windows, windows, lambda window, step, feature: f"{place}.{names[feature]}[{window}][{step}]")
+    _refuse_number_of_windows(value, limits.windows, place)
+    if not isinstance(value, np.ndarray):
+        value = read_array(value, (Axis(None, "instances"), *window_axes(model)), place)
+    return Given(value, value, lambda *indices: place + "".join(f"[{index}]" for index in indices))
 
 
-def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
-    """Raises DataError for values that are not finite after the model's scaling, naming each.
-
-    Windows are (n, lookback, n_features), original units; `paths` is that of all, or those of each feature's values.
-    """
-    representable = model.find_representable(windows)
+def refuse_infinite_values(given: Given, model: Model) -> None:
+    """Raises DataError for values that are not finite after the model's scaling, naming each."""
+    representable = model.find_representable(given.values)
     if not representable.all():
-        finite = np.where(representable, windows, np.nan)
-        parts = [(paths, finite)] if isinstance(paths, str) else zip(paths, np.moveaxis(finite, -1, 0), strict=True)
-        for path, values in parts:
-            refuse_non_finite(values, path)
+        places = np.argwhere(~representable)
+        problems = [Problem(given.place(*place), "must be finite") for place in places[:N_LISTED].tolist()]
+        count = f"{len(places)} of {representable.size} values {'is' if len(places) == 1 else 'are'} not finite"
+        raise DataError(f"{problems[0]}; {count}", problems)
 
 
 def window_axes(model: Model) -> tuple[Axis, Axis]:
@@ -88,10 +89,12 @@ def window_axes(model: Model) -> tuple[Axis, Axis]:
     return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
 
 
-def refuse_other_names(given: Mapping[str, Any], known: Sequence[str], path: str, kind: str = "features") -> None:
-    """Refuses a mapping with an unknown or a missing feature, or another kind of names."""
+def refuse_other_names(
+    given: Mapping[str, Any], known: Sequence[str], path: str, kind: str = "features", time: str | None = None
+) -> None:
+    """Refuses a mapping with an unknown or a missing feature, or another kind of names, beside one of the time."""
     names = dict.fromkeys(known)
-    message = f"is unknown; the {kind} are {', '.join(names)}"
+    message = f"is unknown; the {kind} are {', '.join(filter(None, (time, *names)))}"
     wrong = [(name, message) for name in given if name not in names]
     wrong += [(name, "is missing") for name in names if name not in given]
     if wrong:
@@ -99,64 +102,65 @@ def refuse_other_names(given: Mapping[str, Any], known: Sequence[str], path: str
         raise invalid_values(problems, len(wrong))
 
 
-def _read_rows(value: dict[str, Any], times: Any, model: Model, encoding: Encoding, max_windows: int) -> Given:
-    """The windows of tables, each of some rows, with the columns of the training."""
-    refuse_other_names(value, encoding.names, "columns", "columns")
-    first, *_ = given = {f"columns.{name}": value[name] for name in encoding.names}
-    _refuse_number_of_windows(given[first], max_windows, first)
-    if times is not None:
-        given["times"] = times
-    _refuse_other_shapes(given, most=model.config.lookback + encoding.reach)
-    windows, filled = list[Array](), list[Filled]()
-    for number in range(len(given[first])):
-        cells = {name: _as_cells(value[name][number]) for name in encoding.names}
-        places = Places(f"{first}[{number}]", f"times[{number}]", partial(_place, number))
-        at = None if times is None else _as_cells(times[number])
-        window, counts = encode_rows(model.config, encoding, cells, at, places)
-        windows.append(window)
-        filled += [Filled(number, name, n_cells) for name, n_cells in counts.items()]
+def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int | str | None, gaps: Gaps) -> Given:
+    """The windows of a table's columns, of which each is a list of cells. Their sizes are checked before the cells."""
+    if not isinstance(value, dict):
+        raise invalid_value(path, "must be an object with a list of cells for each column")
+    places = Places(path, "time", f"{path.removesuffix('series')}last", is_frame=False)
+    if not (last is None or type(last) in (int, str)):
+        raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
+    config, encoding = model.config, encoding_of(model.config)
+    named = config.time.name if config.time else "time"
+    time = named if named in value or "time" in encoding.names else "time"
+    given = {name: cells for name, cells in value.items() if name != time or time in encoding.names}
+    refuse_other_names(given, encoding.names, path, "columns", named)
+    (first, n_rows), *_ = sizes = {
+        name: len(cells) if type(cells) is list else None for name, cells in value.items()
+    }.items()
+    for name, n in sizes:
+        if n is None:
+            message = f"must be a list of cells, but is {_KINDS[type(value[name])]}"
+            raise invalid_value(f"{path}.{name}", message)
+        if not 1 <= n <= limits.rows:
+            message = f"must have 1 to {limits.rows} cells (max_windows), but has {n}"
+            raise invalid_value(f"{path}.{name}", message, "limit_exceeded" if n else "invalid_value")
+        if n != n_rows:
+            raise invalid_value(f"{path}.{name}", f"must have {n_rows} cells, as {first} has, but has {n}")
+    columns = {name: _read_cells(value[name], f"{path}.{name}") for name in encoding.names}
+    stamps = _read_cells(value[time], f"{path}.{time}", is_time=True) if time in value.keys() - given.keys() else None
+    places = places._replace(time=time)
+    cut = cut_windows(config, columns, stamps, places, last, gaps, is_ordered=True)
     sources = {feature: name for name, features in encoding.sources.items() for feature in features}
-    return Given(np.stack(windows), [f"columns.{sources[name]}" for name in model.config.feature_names], filled)
+
+    def place(row: int, feature: int) -> str:
+        name = sources[config.feature_names[feature]]
+        return places.cell(name, int(cut.numbers[row]))
+
+    return Given(cut.windows, cut.rows, place, cut.times, cut.filled, cut.n_left_out)
 
 
-def _place(number: int, name: str, row: int) -> str:
-    return f"columns.{name}[{number}][{row}]"
-
-
-def _refuse_other_shapes(given: Mapping[str, Any], most: int) -> None:
-    """Refuses columns, by their paths, that are not as many lists of as many cells as the first, or have lists in them.
-
-    The lists of the first may have `most` cells.
-    """
-    first, *_ = given
-    for path, lists in given.items():
-        if type(lists) is not list or len(lists) != len(given[first]):
-            raise invalid_value(path, "must be a list of instances, as many as the other columns have")
-        for number, cells in enumerate(lists):
-            if type(cells) is not list or len(cells) > most:
-                raise invalid_value(f"{path}[{number}]", f"must be a list of at most {most} rows")
-            if len(cells) != len(given[first][number]):
-                n_rows = len(given[first][number])
-                raise invalid_value(
-                    f"{path}[{number}]", f"must have {n_rows} rows, as {first} has, but has {len(cells)}"
-                )
-            for row, cell in enumerate(cells):
-                if type(cell) in (list, dict):
-                    raise invalid_value(f"{path}[{number}][{row}]", "must be a number, a string, a boolean or null")
-
-
-def _as_cells(cells: list[Any]) -> Cells:
-    """A list of JSON values as an array of objects."""
+def _read_cells(cells: list[Any], path: str, is_time: bool = False) -> Cells:
+    """A column as an array: of numbers, or else of objects, as times are whose texts stay."""
+    kinds = {*map(type, cells)}
+    refused = {list, dict, bool, type(None)} if is_time else {list, dict}
+    if kinds & refused:
+        row = next(row for row, cell in enumerate(cells) if type(cell) in refused)
+        allowed = "a string or a number" if is_time else "a number, a string, a boolean or null"
+        raise invalid_value(f"{path}[{row}]", f"must be {allowed}, but is {_KINDS[type(cells[row])]}")
+    if kinds <= {int, float} and not is_time:
+        return np.array(cells, dtype=np.float64)
     return np.fromiter(cells, dtype=object, count=len(cells))
 
 
-def _read_columns(value: dict[str, Any], model: Model, max_windows: int) -> Array:
+def _read_columns(value: Any, model: Model, max_windows: int, path: str) -> Array:
     names = model.config.feature_names
-    refuse_other_names(value, names, "columns")
-    _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
+    if not isinstance(value, dict):
+        raise invalid_value(path, "must be an object with a list of instances for each feature")
+    refuse_other_names(value, names, path)
+    _refuse_number_of_windows(value[names[0]], max_windows, f"{path}.{names[0]}")
     n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
     axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
-    return np.stack([read_array(value[name], axes, f"columns.{name}") for name in names], axis=-1)
+    return np.stack([read_array(value[name], axes, f"{path}.{name}") for name in names], axis=-1)
 
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
@@ -201,7 +205,7 @@ def _refuse(items: list[Any], wrong: list[int], axes: Sequence[Axis], depth: int
     axis = axes[depth] if depth < len(axes) else None
     problems = []
     for n in wrong[:N_LISTED]:
-        kind = _KINDS.get(type(items[n]), "a number")
+        kind = _KINDS[type(items[n])]
         if axis is None:
             message = f"must be a number, but is {kind}"
         elif kind != "a list":
@@ -237,12 +241,14 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
 
 
 def read_outputs(value: Any, config: ModelConfig) -> list[int]:
-    """The indices of one output or a list of outputs, in the order of the request.
+    """The indices of one output, of a list of outputs in the order of the request, or of `ALL`.
 
     Raises:
         DataError: as `read_output`, or the list is empty or names an output twice.
         NotFoundError: there is no such output.
     """
+    if value == ALL:
+        return [*range(len(config.outputs))]
     if not isinstance(value, list):
         return [read_output(value, config)]
     if not value:

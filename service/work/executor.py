@@ -81,8 +81,9 @@ class Executor:
             windows = await self.run(request.read, "forecast", request.reading, deadline=deadline)
             describing = request.describing(windows)
             if describing.seconds <= jobs.IN_PLACE or len(windows) > BATCH_WINDOWS:
-                describe = partial(request.describe, windows, await self.predict(request.model, windows, deadline))
-                return await self.run(describe, "forecast", describing, deadline=deadline)
+                with self.claim("forecast", windows.nbytes, place=False):
+                    describe = partial(request.describe, windows, await self.predict(request.model, windows, deadline))
+                    return await self.run(describe, "forecast", describing, deadline=deadline)
             request, n_windows, n_bytes = replace(request, read=lambda: windows), len(windows), describing.n_bytes
         return await self._forecasts.answer(request, n_windows, n_bytes, deadline)
 

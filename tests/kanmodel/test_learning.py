@@ -243,7 +243,7 @@ def test_a_gap_or_a_repeated_time_in_the_window_of_a_frame_is_refused(hourly, fo
     model, frame = hourly
     gap = pd.concat([frame[:-5], frame[-2:]])
     with pytest.raises(
-        DataError, match=r"'time'\] must have no gap in the window's 6 rows, but goes from .*T06.* to .*T10"
+        DataError, match=r"'time'\], row \d+ must have no gap before it, but goes from .*T06.* to .*T10"
     ):
         model.predict(form(gap))
     with pytest.raises(DataError, match=r"must not repeat a time, but has 2026-02-07T07:00:00.* twice"):

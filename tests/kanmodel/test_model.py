@@ -105,10 +105,13 @@ class Frame:
     """The minimal interface of a data frame."""
 
     def __init__(self, columns):
-        self.columns, self._rows = list(columns), np.column_stack(list(columns.values()))
+        self.columns, self._values = list(columns), columns
+
+    def __getitem__(self, name):
+        return self._values[name]
 
     def to_numpy(self):
-        return self._rows
+        return np.column_stack(list(self._values.values()))
 
 
 @pytest.mark.parametrize("baseline", ["mean", "zero", "values", "instance", "reference"])
@@ -336,12 +339,12 @@ HOSTILE = {
     "gap": (
         pd.DataFrame(np.zeros((9, 4)), columns=NAMES).replace({"f2": {0.0: None}}),
         DataError,
-        r"windows\['f2'\], row 3 must be finite",
+        r"windows\['f2'\], row 3 is empty, and the model was trained without fill",
     ),
     "words": (
         pl.DataFrame(BAD, schema=NAMES).with_columns(f2=pl.lit("x")),
         DataError,
-        r"windows\['f2'\]\[0\] must be a",
+        r"windows\['f2'\], row 0 must be a finite number, but is 'x'",
     ),
 }
 

@@ -190,6 +190,9 @@ def test_common_headers_are_in_the_document():
     [
         ({"instances": [[[1.0]]]}, True),
         ({"columns": {"a": [[1.0]]}}, True),
+        ({"series": {"time": ["2024-03-01"], "a": [1.0], "b": ["x"], "c": [None]}, "last": 1, "gaps": "skip"}, True),
+        ({"series": {"a": [1.0]}, "last": "7d"}, True),
+        ({"series": {"a": [1.0]}, "columns": {"a": [[1.0]]}}, False),
         ({"instances": [[[1.0]]], "columns": {"a": [[1.0]]}}, False),
         ({"instances": None, "columns": None}, False),
         ({"instances": None}, False),
@@ -197,7 +200,7 @@ def test_common_headers_are_in_the_document():
     ],
 )
 def test_the_schema_requires_exactly_one_form_of_the_windows(name, members, valid):
-    """The schema accepts `instances` or `columns` but not both, as the service does."""
+    """The schema accepts `instances`, `columns` or `series` but only one, as the service does."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
     assert Draft202012Validator(schema).is_valid(members) == valid
 

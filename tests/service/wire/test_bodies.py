@@ -243,6 +243,32 @@ def test_a_body_of_as_many_windows_as_may_be_is_read():
     assert parse_windows(json.dumps({"columns": columns}).encode(), limits) == {"columns": columns}
 
 
+def test_strings_are_cells_of_a_series():
+    """So many as its rows have, on both sides of a comparison, beside the names of a request, and no more elsewhere."""
+    limits = Limits(depth=32, windows=1, window_shape=(1, 2), rows=2000, texts=2)
+    side = {"time": ["31.12.2023 23:00"] * 2000, "sky": ['"a": 1'] * 500 + ["clear"] * 500}
+    body = {"series": side, "against": {"series": side}}
+    assert parse_windows(json.dumps(body).encode(), limits) == body
+    for wrong in (
+        body | {"groups": {f"g{number}": ["sky"] for number in range(600)}},
+        {"series": side | {f"c{number}": [0] for number in range(1100)}},
+        {"series": 1, "features": ["sky"] * 1100},
+        {"series": [["x"] * 1100]},
+    ):
+        with pytest.raises(DataError, match=r"body holds \d+ names and strings, more than the 1064 of a request"):
+            parse_windows(json.dumps(wrong).encode(), limits)
+    with pytest.raises(DataError, match=r"body holds 9\d+ names and strings, more than the 9064 of a request"):
+        parse_windows(json.dumps({"series": {"sky": ["x"] * 9100}}).encode(), limits)
+
+
+def test_colons_in_strings_are_no_members():
+    """A name that is given twice is found beside them, and only that."""
+    times = '{"series": {"time": ["2024-03-01T00:00", "a\\":[{\\\\"]%s}}'
+    assert parse_object((times % "").encode(), LIMITS)["series"]["time"][1] == 'a":[{\\'
+    with pytest.raises(DataError, match=r"series\.time is given twice"):
+        parse_object((times % ', "time": []').encode(), LIMITS)
+
+
 def test_large_bodies_are_parsed_off_the_event_loop(serve, folder, monkeypatch):
     """Bodies above some thousand bytes are parsed off the event loop; small ones on it, which is faster."""
     from service.operations import predict as predictions

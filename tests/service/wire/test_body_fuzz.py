@@ -43,14 +43,16 @@ def ask(service):
     return ask
 
 
-@pytest.fixture(scope="module", params=["instances", "columns"])
+@pytest.fixture(scope="module", params=["instances", "columns", "series"])
 def document(request, service):
-    """A valid request to explain, in either form."""
+    """A valid request to explain, in each form."""
     model = service.models["two"]
     windows = make_windows(model, N_WINDOWS)
-    columns = {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
+    names, lookback = model.config.feature_names, model.config.lookback
+    columns = {name: windows[..., f].tolist() for f, name in enumerate(names)}
+    series = {name: windows[..., f].ravel()[: lookback + N_WINDOWS - 1].tolist() for f, name in enumerate(names)}
     return {
-        request.param: windows.tolist() if request.param == "instances" else columns,
+        request.param: {"instances": windows.tolist(), "columns": columns, "series": series}[request.param],
         "output": ["a+1", "b+2"],
         "detail": "steps",
         "baseline": {"values": dict.fromkeys(model.config.feature_names, 0.5)},

@@ -60,16 +60,16 @@ def explain(**members):
 
 BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its message)
     "a list": ([1, 2], "body", "must be a JSON object"),
-    "neither form": ({}, "instances", "give instances or columns"),
+    "neither form": ({}, "instances", "give instances, columns or a series"),
     "both forms": ({"instances": [WINDOW], "columns": COLUMNS}, "instances", "both given"),
     "null for both": ({"instances": None, "columns": None}, "instances", "must not be null"),
     "null beside instances": ({"instances": [WINDOW], "columns": None}, "columns", "must not be null"),
     "null beside columns": ({"instances": None, "columns": COLUMNS}, "instances", "must not be null"),
-    "null times": ({"instances": [WINDOW], "times": None}, "times", "must not be null"),
+    "null series": ({"series": None}, "series", "must not be null; give instances, columns or a series"),
     "unknown member": (
         {"instances": [WINDOW], "instnaces": 1},
         "instnaces",
-        "is unknown; expected one of instances, columns",
+        "is unknown; expected one of instances, columns, series, last, gaps",
     ),
     "no instances": ({"instances": []}, "instances", "must have 1 to 50 instances (max_windows), but has 0"),
     "too many instances": (
@@ -134,7 +134,7 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "unknown member": (
         explain(basline="mean"),
         "basline",
-        "is unknown; expected one of instances, columns, times, output",
+        "is unknown; expected one of instances, columns, series, last, gaps, output",
     ),
     "bad window": (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
     "unknown baseline": (explain(baseline="median"), "baseline", '"mean", "zero"'),
@@ -452,6 +452,7 @@ def test_each_bad_parameter_is_named(service, name):
         ("predict", {"instances": "window"}, "instances[0][0][2]"),
         ("explain", {"instances": "window"}, "instances[0][0][2]"),
         ("predict", {"columns": "columns"}, "columns.f2[0][0]"),
+        ("predict", {"series": "series"}, "series.f2[0]"),
         ("explain", {"instances": "good", "baseline": {"values": "number"}}, "baseline.values.f2"),
         ("explain", {"instances": "good", "baseline": {"values": "steps"}}, "baseline.values.f2[0]"),
         ("explain", {"instances": "good", "baseline": {"instance": "row"}}, "baseline.instance[0][2]"),
@@ -463,6 +464,7 @@ def test_finite_is_judged_after_scaling(service, verb, members, path):
         "good": [[[0.0] * 4]],
         "window": [[[0.0, 0.0, 1e39, 0.0]]],
         "columns": {f"f{f}": [[1e39 if f == 2 else 0.0]] for f in range(4)},
+        "series": {f"f{f}": [1e39 if f == 2 else 0.0] for f in range(4)},
         "number": {f"f{f}": 1e39 if f == 2 else 0.0 for f in range(4)},
         "steps": {f"f{f}": [1e39] if f == 2 else 0.0 for f in range(4)},
         "row": [[0.0, 0.0, 1e39, 0.0]],

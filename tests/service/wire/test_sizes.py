@@ -18,7 +18,7 @@ ROW = json.dumps([0.5] * 20).encode()
 WINDOW = b"[%s]" % b",".join([ROW] * 24)
 ONE = b'{"instances": [%s], ' % WINDOW
 TOO_MANY = (
-    r"body holds \d+ (names and strings, more than the 1720 of a request to this model|"
+    r"body holds \d+ (names and strings, more than the (1720|9958) of a request to this model|"
     r"(values|lists and objects), more than 4096 instances \(max_windows\) of \[24, 20\] have)"
 )
 LONG = r"x{40}x*(\.\.\.|…)x*x{40}"  # a name of many x, shortened
@@ -40,6 +40,29 @@ ATTACKS = {
     "groups": ("explain", ONE + b'"groups": {', b'"x%d":["temp_c"],', b'"x":["temp_c"]}}', TOO_MANY),
     "groups in a string": ("infer", b'{"parameters": {"groups": "{', rb"\"x%d\":[],", rb'\"x\":[]}"}}', TOO_MANY),
     "columns": ("predict", b'{"columns": {', b'"x%d":[],', b'"x":[]}}', TOO_MANY),
+    "series": ("predict", b'{"series": {', b'"x%d":[],', b'"x":[]}}', TOO_MANY),
+    "cells": ("predict", b'{"series": {"temp_c": [', b"0,", b"0]}}", rf"series\.\w+ (is missing|must .*)|{TOO_MANY}"),
+    "cells of strings": (
+        "predict",
+        b'{"series": {"temp_c": [',
+        b'"x",',
+        b"0]}}",
+        rf"series\.\w+ is missing|{TOO_MANY}",
+    ),
+    "times": ("explain", b'{"series": {"time": [', b'"31.12.2023 23:00",', b"0]}}", rf"series\.\w+ .*|{TOO_MANY}"),
+    "groups beside a series": (
+        *("explain", b'{"series": {"temp_c": [0]}, "groups": {', b'"x%d":["temp_c"],', b'"x":["temp_c"]}}'),
+        TOO_MANY,
+    ),
+    "nested cells": ("predict", b'{"series": {"temp_c": [', b"[0],", b"0]}}", rf"series\.\w+ is missing|{TOO_MANY}"),
+    "a long column": (
+        "predict",
+        b'{"series": {"',
+        b"x",
+        b'": [0]}}',
+        rf"series\.{LONG} is unknown; the columns are .*",
+    ),
+    "a long last": ("predict", b'{"series": {}, "last": "', b"x", b'"}', r"series\.\w+ is missing.*"),
     "outputs": ("explain", ONE + b'"output": [', b'"y",', b'"y"]}', TOO_MANY),
     "segments": ("explain", ONE + b'"segments": {', b'"x%d":[0,0],', b'"x":[0,0]}}', TOO_MANY),
     "edges": ("ablate", ONE + b'"without": [', b'"head:0:0:0",', b'"head:0:0:0"]}', TOO_MANY),
