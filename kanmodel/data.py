@@ -411,7 +411,7 @@ def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tup
     if array.dtype.kind in "iuf":
         return tuple(f"{instant:.15g}" for instant in instants.tolist())
     sample = None if array.dtype.kind == "M" else array[-1:].tolist()[0]
-    _, dated, is_local = (0.0, True, True) if sample is None else _read_cell(sample, "time", 0)
+    _, dated, is_local = (0.0, True, True) if sample is None else _read_cell(sample, str, 0)
     if not dated:
         return tuple(f"{instant:.15g}" for instant in instants.tolist())
     place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and is_local else UTC)

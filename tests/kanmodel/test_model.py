@@ -344,7 +344,7 @@ HOSTILE = {
     "words": (
         pl.DataFrame(BAD, schema=NAMES).with_columns(f2=pl.lit("x")),
         DataError,
-        r"windows\['f2'\], row 0 must be a finite number, but is 'x'",
+        r"windows\['f2'\], row 0 must be a finite number or empty, but is 'x'",
     ),
 }
 

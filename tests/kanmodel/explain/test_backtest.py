@@ -239,7 +239,7 @@ MANY = pl.lit(None, dtype=pl.Float64)
             {},
             "2024-10-27 02:00, which Europe/Berlin has twice, as the clocks are put back, but the table once",
         ),
-        (TABLE, {"gaps": "error"}, r"frame\['time'\] must have no gap in the window's 427 rows"),
+        (TABLE, {"gaps": "error"}, r"frame\['time'\], row 60 must have no gap before it, but goes from"),
         (TABLE, {"last": "soon"}, "last must be a number of windows, or a duration"),
         (TABLE, {"last": 425}, "frame has 427 rows, but needs 432 for 425 windows and what came after them"),
         (TABLE.with_columns(sky=pl.lit("dusty")), {}, r"frame\['sky'\], row 0 has the unknown level 'dusty'"),
