@@ -1,17 +1,23 @@
-"""Long computations: pauses between slices of their work, and results that are computed once (single flight).
+"""Long computations: pauses between slices of their work, progress, and results computed once (single flight).
 
 Within `pausing` a hook is called between slices, mostly of a few milliseconds, and before what may take longer. It may
 wait, to let more urgent work run first, or raise, to cancel the computation: no partial result is cached.
+
+Within `reporting` a function is told which share of the work is done. `slices` divide what is left of the part of the
+work around them evenly, and `part` takes a share of it; parts of parts are known to the same call, so that its shares
+never decrease. A cached result, or one that another thread computes, is done at once.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
+from time import monotonic
 from typing import Any, TypeVar, cast
 
 _hook: ContextVar[Callable[[], None] | None] = ContextVar("hook", default=None)
@@ -48,6 +54,110 @@ def _set(hook: Callable[[], None] | None) -> Iterator[None]:
         yield
     finally:
         _hook.reset(token)
+
+
+Slice = TypeVar("Slice")
+UNTIL_DONE = 0.99  # of the work is what its slices report at most: 1 is reported when there is a result
+N_MARKS, REDRAWN = 30, 0.1  # of a bar, and seconds between two drawings of it
+BRIEF = 0.5  # seconds; the bar of a shorter computation disappears
+
+
+class Done(float):
+    """The share of a computation that is done, from 0 to 1.
+
+    Attributes:
+        seconds_left: an estimate, if the rest takes as long as what is done did by its share; None at 0.
+    """
+
+    seconds_left: float | None = None
+
+
+Progress = bool | Callable[[float], object]
+"""Whether to draw a bar on stderr, or a function that is called with `Done`, first 0, then growing shares, last 1. It
+may raise, to cancel the computation, but must not ask for the result itself."""
+
+
+class _Work:
+    """A computation that reports: the share that is done, and the share at which its innermost part ends."""
+
+    def __init__(self, report: Callable[[float], object]) -> None:
+        self.report, self.start, self.end = report, monotonic(), UNTIL_DONE
+        self.done = Done(0.0)
+        report(self.done)
+
+    def reach(self, share: float) -> None:
+        """Reports a share, unless as much was reported before."""
+        if share > self.done:
+            self.done = Done(share)
+            self.done.seconds_left = (monotonic() - self.start) * (1 - share) / share
+            self.report(self.done)
+
+
+class _Bar:
+    """A bar in one line of text on stderr, in a terminal or a notebook."""
+
+    def __init__(self) -> None:
+        self.start = monotonic()
+        self.drawn = -REDRAWN
+
+    def __call__(self, done: float) -> None:
+        now, left = monotonic(), getattr(done, "seconds_left", None)
+        if 0 < done < 1 and now - self.drawn < REDRAWN:
+            return
+        self.drawn, marks = now, "#" * int(done * N_MARKS)
+        time = f"{now - self.start:.0f} s" if done == 1 else "" if left is None else f"about {left:.0f} s left"
+        line = f"[{marks:.<{N_MARKS}}] {done:4.0%}  {time}"
+        if done == 1 and now - self.start < BRIEF:
+            line = ""
+        print(f"\r{line:<60}", end="\n" if line and done == 1 else "\r", file=sys.stderr, flush=True)
+
+
+_work: ContextVar[_Work | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def reporting(progress: Progress) -> Iterator[None]:
+    """Computations within report their progress; with False they are part of what reports around them, if anything."""
+    if progress is False:
+        yield
+        return
+    work = _Work(_Bar() if progress is True else progress)
+    token = _work.set(work)
+    try:
+        yield
+    except BaseException:
+        if progress is True:
+            print(file=sys.stderr)
+        raise
+    finally:
+        _work.reset(token)
+    work.reach(1.0)
+
+
+@contextmanager
+def part(share: float) -> Iterator[None]:
+    """What is computed within is a share of what is left of the work around it."""
+    work = _work.get()
+    if work is None:
+        yield
+        return
+    around = work.end
+    work.end = goal = around if share >= 1 else min(around, work.done + share * (around - work.done))
+    try:
+        yield
+    finally:
+        work.end = around
+    work.reach(goal)
+
+
+def slices(work: Iterable[Slice]) -> Iterator[Slice]:
+    """The slices of a computation, each an equal share of it, with a pause before each but the first."""
+    each = list(work)
+    for number, one in enumerate(each):
+        if number:
+            pause()
+        with part(1 / (len(each) - number)):
+            yield one
 
 
 Result = TypeVar("Result")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
-from kanmodel.computing import Once
+from kanmodel.computing import Once, Progress, part, reporting, slices
 from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
 from kanmodel.explain import attribution, pruning
@@ -97,6 +97,7 @@ class ExplainOptions(TypedDict, total=False):
     seed: int
     last: int | str | None
     gaps: Gaps
+    progress: Progress
 
 
 class Results(Protocol):
@@ -112,6 +113,17 @@ def cached(question: Question) -> Question:
     @wraps(question)
     def ask(self: Model, output: int, *rest: Hashable) -> Any:
         return self.results.get(self._key(output, question.__name__, *rest), lambda: question(self, output, *rest))
+
+    return cast(Question, ask)
+
+
+def reported(question: Question) -> Question:
+    """Reports the progress of a method of `Model` as its argument `progress` says."""
+
+    @wraps(question)
+    def ask(*given: Any, progress: Progress = False, **options: Any) -> Any:
+        with reporting(progress):
+            return question(*given, **options)
 
     return cast(Question, ask)
 
@@ -155,7 +167,9 @@ class Model(Result):
 
     Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,
     are computed on first use and cached, once for all threads that ask at the same time (single flight): they are to be
-    read, not changed. Long computations call `kanmodel.computing.pause` between slices of the work.
+    read, not changed. Long computations call `kanmodel.computing.pause` between slices of the work, and report their
+    `progress`: with True as a bar on stderr, or to a function, which gets the share that is done, from 0 to 1; see
+    `kanmodel.computing.Progress`.
 
     An output is given by its name, and is the first by default. Methods raise `UnknownNameError` for an output, a
     feature, an edge or an option that does not exist, `DataError` for other arguments that cannot be used (as
@@ -327,6 +341,7 @@ class Model(Result):
     def explain(
         self, windows: Windows, *, outputs: Literal["all"] | Sequence[str], **options: Unpack[ExplainOptions]
     ) -> Explanations: ...
+    @reported
     def explain(
         self,
         windows: Windows,
@@ -346,6 +361,7 @@ class Model(Result):
         seed: int = Orders.seed,
         last: int | str | None = None,
         gaps: Gaps = "error",
+        progress: Progress = False,
     ) -> Explanation | Explanations:
         """Contributions of each feature at each step to the forecast of one output, or of several.
 
@@ -378,6 +394,7 @@ class Model(Result):
             last: of a data frame, how many windows, as in `predict`; the explanation has their `times`, and the
                 `actual` values of the forecasts if the frame has the target's column.
             gaps: what is done with a gap in time among their rows, as in `predict`.
+            progress: whether to draw a bar, or what is called with the share that is done.
         """
         numbers = self._numbers_of(output, outputs)
         options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
@@ -388,8 +405,9 @@ class Model(Result):
         start = read_baseline(self.loaded, baseline)
         given, series = self._read(windows, last, gaps)
         scaled, found = self.loaded.to_model_units(given), list[Explanation]()
-        for number in numbers:
-            explained = explain_windows(self.loaded, scaled, number, start, options, detail)
+        for number in slices(numbers):
+            with part(0.5 if method == "shapley" or effects else 1.0):
+                explained = explain_windows(self.loaded, scaled, number, start, options, detail)
             explained = self._sign(explained, groups=groups, segments=segments, windows=given)
             if series is not None:
                 actual = find_actual(self.config, windows, series.ends, number)
@@ -414,6 +432,7 @@ class Model(Result):
             resolve_groups(chosen, self.config.feature_names)
         return chosen, complete_segments({} if segments is None else segments, self.lookback)
 
+    @reported
     def changes(
         self,
         windows: Windows,
@@ -424,6 +443,7 @@ class Model(Result):
         last: int | str | None = None,
         baseline: Any = "mean",
         tolerance: float = LedgerOptions.tolerance,
+        progress: Progress = False,
     ) -> Changes:
         """Why each forecast differs from the one some steps before: new rows, rows that have aged, rows that are gone.
 
@@ -437,6 +457,7 @@ class Model(Result):
             last: of a data frame, how many forecasts, or those of a duration, as in `predict`. By default one.
             baseline: what both windows are compared with, as in `explain`.
             tolerance: of the explanations of both forecasts, as in `explain`.
+            progress: as in `explain`.
 
         Raises:
             DataError: windows that do not follow each other, or fewer than `ago` and one.
@@ -453,9 +474,12 @@ class Model(Result):
             newer, earlier = explained[ago:], explained[:-ago]
         else:
             further = self.config.name_output(number + ago * len(self.config.targets))
-            newer, earlier = self.explain(given[ago:], name, **asked), self.explain(given[:-ago], further, **asked)
+            with part(0.5):
+                newer = self.explain(given[ago:], name, **asked)
+            earlier = self.explain(given[:-ago], further, **asked)
         return Changes.of(newer, earlier, ago, series.times[ago:] if series and series.times else None)
 
+    @reported
     def what_if(
         self,
         windows: Windows,
@@ -464,6 +488,7 @@ class Model(Result):
         shift: Sequence[float] | None = None,
         *,
         points: int = DEFAULT_POINTS,
+        progress: Progress = False,
     ) -> WhatIf:
         """Forecasts of each window with one feature changed and all others unchanged (individual response curves).
 
@@ -476,11 +501,13 @@ class Model(Result):
             shift: from, to and number of points (21 by default) of constants to add, in the feature's unit. Without it
                 the feature is set to constant values from its training minimum to its maximum.
             points: number of these values.
+            progress: as in `explain`.
         """
         given, series = self._read(windows, None, "error")
         found = WhatIf.of(self.loaded, given, features, steps, shift, points)
         return self._sign(found, times=series.times if series else None)
 
+    @reported
     def counterfactual(
         self,
         windows: Windows,
@@ -493,6 +520,7 @@ class Model(Result):
         steps: Sequence[int] | None = None,
         max_features: int = Search.max_features,
         within_training_range: bool = True,
+        progress: Progress = False,
     ) -> Counterfactuals:
         """Searches the smallest change of each window for which its forecast reaches a goal.
 
@@ -509,6 +537,7 @@ class Model(Result):
             steps: the first and the last step that change, 0 the newest; None for all.
             max_features: how many features may change together.
             within_training_range: whether changed values must stay within the training range of the feature.
+            progress: as in `explain`.
         """
         number, goal = self._number_of(output), Goal.of(at_least, at_most, between)
         search = Search(features, steps, max_features, within_training_range)
@@ -524,9 +553,13 @@ class Model(Result):
         output: str | None = ...,
         *,
         tolerance: float = ...,
+        progress: Progress = ...,
     ) -> Comparisons: ...
     @overload
-    def compare(self, other: Model, *, output: str | None = ..., fidelity: float | None = ...) -> ModelComparison: ...
+    def compare(
+        self, other: Model, *, output: str | None = ..., fidelity: float | None = ..., progress: Progress = ...
+    ) -> ModelComparison: ...
+    @reported
     def compare(
         self,
         other: Model | None = None,
@@ -536,6 +569,7 @@ class Model(Result):
         *,
         tolerance: float = LedgerOptions.tolerance,
         fidelity: float | None = None,
+        progress: Progress = False,
     ) -> Comparisons | ModelComparison:
         """Explains the difference of forecasts of two windows, two models, or both; without windows, of two models.
 
@@ -548,6 +582,7 @@ class Model(Result):
             tolerance: of each ledger, as for `explain`.
             fidelity: without windows: the R2 to which both models are pruned before their edges are compared; 0.99 by
                 default.
+            progress: as in `explain`.
         """
         number, against = self._number_of(output), self if other is None else other
         if windows is None:
@@ -571,31 +606,43 @@ class Model(Result):
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""
         return baseline_windows(self.loaded, read_baseline(self.loaded, baseline))
 
+    @reported
     def importance(
-        self, output: str | None = None, *, groups: Groups | Literal["checkpoint"] | None = "checkpoint"
+        self,
+        output: str | None = None,
+        *,
+        groups: Groups | Literal["checkpoint"] | None = "checkpoint",
+        progress: Progress = False,
     ) -> Importance:
         """Global importance of features and groups over the reference windows, with bootstrap intervals and verdicts.
 
         Args:
             output: its name; None for the first.
             groups: as in `explain`.
+            progress: as in `explain`.
         """
         key = tuple((name, *members) for name, members in self.choose_groups(groups)[0].items())
         return self._sign(self._attribute(self._number_of(output), key))
 
-    def agreement(self, output: str | None = None) -> tuple[Agreement, ...]:
+    @reported
+    def agreement(self, output: str | None = None, *, progress: Progress = False) -> tuple[Agreement, ...]:
         """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair."""
         return self._agreement(self._number_of(output))
 
-    def faithfulness(self, output: str | None = None) -> tuple[Faithfulness, ...]:
+    @reported
+    def faithfulness(self, output: str | None = None, *, progress: Progress = False) -> tuple[Faithfulness, ...]:
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
         return measure_faithfulness(self.loaded, self._number_of(output))
 
-    def topology(self, output: str | None = None, **rule: Unpack[RuleArguments]) -> Topology:
+    @reported
+    def topology(
+        self, output: str | None = None, *, progress: Progress = False, **rule: Unpack[RuleArguments]
+    ) -> Topology:
         """The graph of the network for one output, pruned.
 
         Args:
             output: its name; None for the first.
+            progress: as in `explain`.
             **rule: what to keep, as below.
 
         Keyword Args:
@@ -625,8 +672,14 @@ class Model(Result):
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
         return self._sign(Ablation.of(topology, predictions, ablated))
 
+    @reported
     def fidelity_curve(
-        self, output: str | None = None, *, metric: Metric = "contribution", fill: Fill = "mean"
+        self,
+        output: str | None = None,
+        *,
+        metric: Metric = "contribution",
+        fill: Fill = "mean",
+        progress: Progress = False,
     ) -> tuple[FidelityPoint, ...]:
         """Fidelity against the number of kept edges, from all towards none, removing the weakest first.
 
@@ -664,7 +717,8 @@ class Model(Result):
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
         return suggest_edge_formulas(self.loaded, edge)
 
-    def formula(self, output: str | None = None) -> Formulas:
+    @reported
+    def formula(self, output: str | None = None, *, progress: Progress = False) -> Formulas:
         """An output as formulas: of LSTM units, or of features if there is no LSTM.
 
         Those of a graph are also of the cells of the window that flow around its layers, and of statistics over the
@@ -672,6 +726,7 @@ class Model(Result):
 
         Args:
             output: its name; None for the first.
+            progress: as in `explain`.
 
         Returns:
             Formulas from a constant to all edges, each with its error through the whole model on a third of the
@@ -684,19 +739,29 @@ class Model(Result):
         """
         return self._sign(self._formulas(self._number_of(output)))
 
-    def report(self, output: str | None = None) -> Report:
+    @reported
+    def report(self, output: str | None = None, *, progress: Progress = False) -> Report:
         """Answers to common questions about the picture of a KAN, for one output."""
         return self._sign(self._report(self._number_of(output)))
 
-    def prune(self, outputs: Sequence[str] | str | None = None, **rule: Unpack[RuleArguments]) -> Model:
+    @reported
+    def prune(
+        self,
+        outputs: Sequence[str] | str | None = None,
+        *,
+        progress: Progress = False,
+        **rule: Unpack[RuleArguments],
+    ) -> Model:
         """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
 
         Args:
             outputs: names of the outputs that keep the fidelity; None for all.
+            progress: as in `explain`.
             **rule: as for `topology`.
         """
         numbers = sorted(self._numbers_of(None, "all" if outputs is None else outputs))
-        measured = [self._measure(number) for number in numbers]
+        with part(0.5):
+            measured = [self._measure(number) for number in slices(numbers)]
         return Model(extract_subnetwork(self.loaded, measured, self._rule(**rule)), self.name)
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:
@@ -775,7 +840,9 @@ class Model(Result):
 
     @cached
     def _agreement(self, output: int) -> tuple[Agreement, ...]:
-        return compare_baselines(self.loaded, self._measure(output))
+        with part(0.4):
+            measured = self._measure(output)
+        return compare_baselines(self.loaded, measured)
 
     @cached
     def _prune(self, output: int, rule: PruningRule) -> Pruning:
@@ -783,11 +850,14 @@ class Model(Result):
         if rule.without:
             rest = self._prune(output, replace(rule, without=()))
             return pruning.remove_edges(self.loaded, output, rest, rule.without)
-        return pruning.prune_by_rule(self.loaded, self._measure(output), rule)
+        with part(0.5):
+            measured = self._measure(output)
+        return pruning.prune_by_rule(self.loaded, measured, rule)
 
     def _lay_out(self, output: int, rule: PruningRule) -> Topology:
         """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
-        pruned = self._prune(output, rule)
+        with part(0.9):
+            pruned = self._prune(output, rule)
         key = self._key(output, "graph", pruned.kept, rule.fill)
         parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruned))
         return self._sign(Topology.of(self.loaded, output, pruned, parts, self.name))
@@ -802,7 +872,9 @@ class Model(Result):
 
     @cached
     def _trace_fidelity(self, output: int, metric: Metric, fill: Fill) -> tuple[FidelityPoint, ...]:
-        return pruning.trace_fidelity(self.loaded, self._measure(output), metric, fill)
+        with part(0.6):
+            measured = self._measure(output)
+        return pruning.trace_fidelity(self.loaded, measured, metric, fill)
 
     @cached
     def _formulas(self, output: int) -> Formulas:
@@ -811,8 +883,11 @@ class Model(Result):
     def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelComparison:
         def compute() -> ModelComparison:
             number = match_outputs(self.loaded, other.loaded, output)
-            topologies = self._lay_out(output, rule), other._lay_out(number, rule)
-            return ModelComparison.of(self._measure(output), *topologies)
+            with part(0.4):
+                topology = self._lay_out(output, rule)
+            with part(0.7):
+                against = other._lay_out(number, rule)
+            return ModelComparison.of(self._measure(output), topology, against)
 
         identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
         return self.results.get(self._key(output, "comparison", identity, rule), compute)
@@ -825,7 +900,11 @@ class Model(Result):
     @cached
     def _report(self, output: int) -> Report:
         """On the default topology."""
-        return write_report(self.loaded, self.importance(self.outputs[output]), self._lay_out(output, PruningRule()))
+        with part(0.4):
+            measured = self.importance(self.outputs[output])
+        with part(0.4):
+            topology = self._lay_out(output, PruningRule())
+        return write_report(self.loaded, measured, topology)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature."""

@@ -34,13 +34,14 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.computing import part, slices
 from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
-from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, paused, take
+from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, take
 from kanmodel.explain.result import Table, Theme, WindowsResult
 from kanmodel.explain.shapley import Orders, Shapley, measure_shapley
 from kanmodel.network.chain import FrozenNetwork
@@ -534,7 +535,7 @@ def explain_windows(
         raise DataError("windows is empty")
     refuse_unknown("detail", detail, get_args(Detail))
     starts, options = baseline_windows(model, baseline or Baseline()), options or LedgerOptions()
-    found = [_explain_from(model, windows, output, start, options, detail) for start in paused(starts)]
+    found = [_explain_from(model, windows, output, start, options, detail) for start in slices(starts)]
     return _average(found) if isinstance(baseline, ReferenceBaselines) else found[0]
 
 
@@ -604,7 +605,7 @@ def _explain_from(
     """Explains windows (n, lookback, n_features), model units, from a baseline (lookback, n_features), original."""
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
-    batches = paused(torch.split(windows, BATCH))
+    batches = slices(torch.split(windows, BATCH))
     explained = concatenate([_explain_batch(model, batch, scaled_start, output, options, detail) for batch in batches])
     output_std = float(model.output_std[output])
     residual, error = explained.residual * scale, explained.error * scale
@@ -659,7 +660,8 @@ def _explain_batch(
     again = (largest > FLOAT32_REACH * model.reference_magnitude).flatten(1).any(dim=1).numpy()  # (n,)
     if again.all():
         return explain(model.frozen_float64, windows.double(), options.halvings)
-    near = explain(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS))
+    with part(0.6):  # the rest may be windows that need float64
+        near = explain(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS))
     converged, tried = near.within(options.tolerance * spread), np.zeros(len(windows), dtype=np.int64)
     tried[~again], again[~again] = near.n_nodes, ~converged
     if not again.any():

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
+from kanmodel.computing import pause, slices
 from kanmodel.data import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation, LedgerOptions, explain_windows
@@ -104,9 +104,8 @@ class Comparisons(Result):
         """
         outputs, config = (output, match_outputs(model, against, output)), model.config
         found = []
-        for x, y in zip(windows, against_windows, strict=True):
+        for x, y in slices(zip(windows, against_windows, strict=True)):
             found.append(_compare((model, against), outputs, x, y, options))
-            pause()
         return cls(config.outputs[output], config.target_of(output).unit, config.feature_names, tuple(found))
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
+from kanmodel.computing import part, slices
 from kanmodel.data import Array, steps_of_rows
 from kanmodel.explain.counterfactual_search import FeatureSearch, JointSearch, SingleFeature
 from kanmodel.explain.result import Result, Table
@@ -120,7 +120,8 @@ class Counterfactual:
         still = np.zeros((1, len(shifts.std)))
         prediction = float(shifts.predict(still)[0])
         margin = MARGIN * float(model.output_std[output])
-        alone = [FeatureSearch(shifts, goal, margin, feature).run() for feature in shifts.movable]
+        with part(0.5):
+            alone = [FeatureSearch(shifts, goal, margin, feature).run() for feature in slices(shifts.movable)]
         singles = tuple(single for single, _ in alone)
         candidates = [still, np.eye(len(shifts.std))[shifts.movable] * np.array([[place] for _, place in alone])]
         if search.max_features > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
@@ -173,9 +174,8 @@ class Counterfactuals(Result):
         """The counterfactual of each of some windows, (n, lookback, n_features); as `Counterfactual.of`."""
         config, found = model.config, []
         steps = steps_of_rows(find_rows(config, search.steps), config.lookback)
-        for window in windows:
+        for window in slices(windows):
             found.append(Counterfactual.of(model, window, output, goal, search, typical))
-            pause()
         return cls(config.outputs[output], config.target_of(output).unit, steps, tuple(found))
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
-from kanmodel.computing import pause
+from kanmodel.computing import part, pause, slices
 from kanmodel.data import Array
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.explain.bootstrap import Bootstrap
@@ -102,8 +102,8 @@ def each_cell(config: ModelConfig) -> list[Part]:
 def cells_of(parts: Sequence[Part], config: ModelConfig) -> Tensor:
     """The cells of each part, (n_parts, lookback, n_features), bool."""
     cells = np.zeros((len(parts), *config.window_shape), dtype=bool)
-    for number, part in enumerate(parts):
-        cells[number, part.steps, part.features] = True
+    for number, one in enumerate(parts):
+        cells[number, one.steps, one.features] = True
     return torch.from_numpy(cells)
 
 
@@ -131,8 +131,8 @@ def measure_effects(
     connected = model.facts.get(("connected", output), lambda: connected_features(model.network, output))
     cells, live = cells_of(parts, model.config), torch.tensor(connected)
     of_baselines = []
-    for start in scaled_baselines(model, baseline):
-        batches = [_ablate(model, batch, start, output, cells, live) for batch in torch.split(windows, BATCH)]
+    for start in slices(scaled_baselines(model, baseline)):
+        batches = [_ablate(model, batch, start, output, cells, live) for batch in slices(torch.split(windows, BATCH))]
         of_baselines.append(np.concatenate(batches, axis=1))
     removed, alone = np.mean(of_baselines, axis=0) * float(model.scaling.output_scale[output])
     refuse_non_finite_outputs(removed)
@@ -291,11 +291,12 @@ def measure_interactions(model: LoadedModel, output: int) -> Interactions:
         of_feature = [difference(frozenset({feature}), rest) for feature, rest in enumerate(others)]
         chosen = sorted(_largest(of_feature, N_FEATURES))
     candidates = list(combinations(chosen, 2))
-    differences = [difference(frozenset({i}), frozenset({j})) for i, j in candidates]
+    with part(0.5):
+        differences = [difference(frozenset({i}), frozenset({j})) for i, j in slices(candidates)]
 
     difference = _second_difference(model, output, model.reference.windows)
     bootstrap, found = Bootstrap(len(model.reference.windows)), []
-    for i, j in (candidates[pair] for pair in _largest(differences, N_PAIRS)):
+    for i, j in slices(candidates[pair] for pair in _largest(differences, N_PAIRS)):
         estimate = bootstrap.mean(difference(frozenset({i}), frozenset({j})))
         found.append(Interaction((names[i], names[j]), float(estimate.value), estimate.bounds()))
     found.sort(key=lambda interaction: -interaction.strength)

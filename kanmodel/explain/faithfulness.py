@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import part, slices
 from kanmodel.data import Array
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
@@ -57,12 +58,11 @@ def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agree
     """
     windows, output = model.reference.windows, importance.output_index
     several = ReferenceBaselines(min(N_BASELINES, len(windows)))
-    explanations = {
-        "mean": importance.explanation,
-        "zero": explain_windows(model, windows, output, Baseline("zero"), detail="features"),
-        "reference": explain_windows(model, windows, output, several, detail="features"),
-    }
     kinds: tuple[ComparedBaseline, ...] = ("mean", "zero", "reference")
+    explanations = {"mean": importance.explanation}
+    with part(1 / (1 + several.count)):
+        explanations["zero"] = explain_windows(model, windows, output, Baseline("zero"), detail="features")
+    explanations["reference"] = explain_windows(model, windows, output, several, detail="features")
     sizes = {kind: np.abs(explanations[kind].contributions).mean(axis=0) for kind in kinds}
     shares = {kind: size / (size.sum() or 1.0) for kind, size in sizes.items()}
     agreements = []
@@ -109,27 +109,30 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
         rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
         full = outputs(np.zeros(rank.shape, dtype=bool))
         numbers = range(1, max(windows.shape[2], 2))  # removing all says nothing about the order
-        gone = [np.abs(outputs(rank < k) - full).mean() for k in numbers]
-        back = [np.abs(outputs(rank >= k) - full).mean() for k in numbers]
+        with part(0.5):
+            gone = [np.abs(outputs(rank < k) - full).mean() for k in slices(numbers)]
+        with part(0.5):
+            back = [np.abs(outputs(rank >= k) - full).mean() for k in slices(numbers)]
         infidelity = None
         if contributions is not None:
-            errors = [full - outputs(subset) - contributions @ subset.astype(float) for subset in subsets]
+            errors = [full - outputs(subset) - contributions @ subset.astype(float) for subset in slices(subsets)]
             infidelity = float(np.square(errors).mean())
         return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
 
-    ledger = explain_windows(model, windows, output, detail="features").contributions / (
-        spread * model.scaling.output_scale[output]
-    )
+    with part(0.4):
+        ledger = explain_windows(model, windows, output, detail="features").contributions / (
+            spread * model.scaling.output_scale[output]
+        )
     with torch.enable_grad():
         points = windows.clone().requires_grad_()
         (slopes,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)
     gradient = slopes.double().numpy() / spread
     by_gradient = (gradient * (windows - scaled_baselines(model)).double().numpy()).sum(axis=1)
-    rows = [
-        judge("ledger", np.abs(ledger), ledger),
-        judge("gradient", np.abs(gradient).sum(axis=1), by_gradient),
-        judge("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
+    asked: list[tuple[str, Array, Array | None]] = [
+        ("ledger", np.abs(ledger), ledger),
+        ("gradient", np.abs(gradient).sum(axis=1), by_gradient),
+        ("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
     ]
     if (score := score_features(model)) is not None:
-        rows.append(judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
-    return tuple(rows)
+        asked.append(("pykan_score", np.broadcast_to(score, ledger.shape), None))
+    return tuple(judge(*one) for one in slices(asked))

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.computing import pause
+from kanmodel.computing import part, pause, slices
 from kanmodel.data import Array
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.attribution import explain_windows
@@ -125,7 +125,8 @@ def find_front(
         return logits * float(scaling.output_scale[output]) + float(scaling.output_mean[output])
 
     full = finish(trace.logits[:, output].double())
-    search, tried = _Search(searched, output, composition), []
+    with part(0.8):
+        search, tried = _Search(searched, output, composition), []
     for formula in search.compose():
         fitted = formula.fit(search.inputs, search.logits)
         tried.append((fitted, r2(full, finish(torch.from_numpy(fitted.values(inputs))))))
@@ -159,8 +160,7 @@ class _Search:
         }
         self._ranked = sorted(self._live, key=lambda edge: (-magnitudes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
         self._candidates: dict[Edge, list[Candidate]] = {}
-        for n, i, j in self._ranked:
-            pause()
+        for n, i, j in slices(self._ranked):
             exact = find_exact_formula(self._layers[n], i, j)  # which is then the only one
             self._candidates[n, i, j] = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
 
@@ -406,9 +406,10 @@ class Formulas(GlobalResult):
             form_of(config.output_function)
         composition = Composition.of(model, output)
         (searched, chosen, judged), parts = zip(*split_reference(model), strict=True)
-        front = find_front(searched, chosen, output, composition)
+        with part(0.8):
+            front = find_front(searched, chosen, output, composition)
         writer = Writer(searched, judged, output, composition)
-        formulas = tuple(writer.write(formula) for formula, _ in front)
+        formulas = tuple(writer.write(formula) for formula, _ in slices(front))
         unit = config.target_of(output).unit
         return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference_span)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
+from kanmodel.computing import part, pause, slices
 from kanmodel.data import Array
 from kanmodel.explain.attribution import Explanation, explain_windows, sum_groups
 from kanmodel.explain.bootstrap import Bootstrap, Estimate
@@ -172,7 +172,8 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
     Raises:
         NonFiniteError: the explanation of a reference window is not finite.
     """
-    explanation = explain_windows(model, model.reference.windows, output)
+    with part(0.7):
+        explanation = explain_windows(model, model.reference.windows, output)
     links, scale = measure_links(model, output), float(model.scaling.output_scale[output])
     bootstrap = Bootstrap(len(explanation))
     nodes = dict(_nodes_by_place(model.config, explanation))
@@ -317,7 +318,7 @@ def permute_features(
 
     before = errors(windows)
     growth = np.zeros((len(windows), len(groups)))
-    for number, features in enumerate(groups):
+    for number, features in slices(enumerate(groups)):
         generator = np.random.default_rng([seed, min(features)])
         for _ in range(permutations):
             permuted, moved = windows.clone(), torch.from_numpy(generator.permutation(len(windows)))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
+from kanmodel.computing import slices
 from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
 from kanmodel.explain import scores as pykan
 from kanmodel.explain.importance import Importance
@@ -303,7 +303,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
         usable = get_args(Metric) if len(model.reference.windows) >= MIN_INPUTS else ("contribution",)
         metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
         kept = {}
-        for metric in metrics:
+        for metric in slices(metrics):
             scores, _ = score_network(model, importance, masked.full, metric)
             kept[metric] = _cut_by_fidelity(masked, output, scores, rule.fidelity or 0.0)
         metric = min(kept, key=lambda metric: _count(kept[metric]))
@@ -339,7 +339,6 @@ def trace_fidelity(
     weakest_first = _order_edges(masked, score_network(model, importance, masked.full, metric)[0])
     points = []
     for n_removed, edges in _remove_weakest(masked, output, weakest_first, count_at_once(model)):
-        pause()
         try:
             fidelity = masked.fidelity(output, edges)
         except NonFiniteError:
@@ -413,11 +412,11 @@ def _remove_weakest(
 ) -> Iterator[tuple[int, Kept]]:
     """Yields the number of edges removed by their score, and the edges that are then left, without those cut off.
 
-    From the `start` weakest removed to all, `at_once` more each time; each set of edges once.
+    From the `start` weakest removed to all, `at_once` more each time; each set of edges once. Pauses between them.
     """
     network, n_removed = masked.model.network, 0
     remaining, last = passing_edges(network, masked.live), None
-    for end in (*range(start, len(weakest_first), at_once), len(weakest_first)):
+    for end in slices([*range(start, len(weakest_first), at_once), len(weakest_first)]):
         for _, (stage, layer, i, j) in weakest_first[n_removed:end]:
             remaining[stage, layer][j, i] = False
         n_removed = end
@@ -432,9 +431,8 @@ def _cut_by_fidelity(masked: MaskedForward, output: int, scores: Scores, fidelit
     weakest_first, full = _order_edges(masked, scores), masked.full.outputs[:, output].double()
     # Edges that are cut off already may have an effect: a node without inputs is a constant.
     best, n_best = masked.live, 0
-    for at_once in sorted({count_at_once(masked.model), 1}, reverse=True):
+    for at_once in slices(sorted({count_at_once(masked.model), 1}, reverse=True)):
         for n_removed, edges in _remove_weakest(masked, output, weakest_first, at_once, n_best):
-            pause()
             if r2(full, masked.trace(edges).outputs[:, output].double()) < fidelity:
                 break
             best, n_best = edges, n_removed

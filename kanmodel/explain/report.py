@@ -12,6 +12,7 @@ import numpy as np
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import part
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.baseline import Baseline, spread_windows
 from kanmodel.explain.bootstrap import CONFIDENCE
@@ -103,7 +104,8 @@ class Report(GlobalResult):
 def write_report(model: LoadedModel, importance: Importance, topology: Topology) -> Report:
     """The report on one output, from its importance with groups and its topology, pruned by fidelity."""
     unit = importance.unit or "target units"
-    of_features = (_features(model, importance), _independence(model, importance, unit))
+    with part(0.5):
+        of_features = (_features(model, importance), _independence(model, importance, unit))
     of_picture = (_opacity(topology), _depth(topology), _shapes(model, topology))
     findings = (_sparsity(topology, unit), *of_features, *of_picture, _trust(model, importance, topology, unit))
     return Report(importance.output, findings, reference=model.reference_span)

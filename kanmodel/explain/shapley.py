@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.computing import slices
 from kanmodel.data import Array
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines
@@ -106,9 +107,9 @@ def measure_shapley(
     playing = (cells & live).flatten(1).any(dim=1)
     n_windows, n_players = len(windows), int(playing.sum())
     of_baselines = []
-    for number, start in enumerate(scaled_baselines(model, baseline)):
+    for number, start in slices(enumerate(scaled_baselines(model, baseline))):
         rules = _rules(n_players, orders, number)
-        batches = torch.split(windows, BATCH)
+        batches = slices(torch.split(windows, BATCH))
         found = [_play(model.frozen, batch, start, output, cells[playing] & live, rules) for batch in batches]
         of_baselines.append(np.concatenate(found, axis=1))
     sampled = np.array(of_baselines)  # (n_baselines, 2, n, n_players): values, and their standard errors
@@ -159,7 +160,7 @@ def _play(network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, c
     worth = torch.empty(len(rules.coalitions), n, dtype=torch.float64)
     with torch.inference_mode():
         worth[0] = network.forward(start[None])[0, output]
-        for chosen in torch.split(torch.arange(1, len(rules.coalitions)), COALITIONS) if len(cells) else ():
+        for chosen in slices(torch.split(torch.arange(1, len(rules.coalitions)), COALITIONS) if len(cells) else ()):
             changed = (rules.coalitions[chosen].float() @ of_players > 0).view(-1, *start.shape)
             order = first_steps(changed).argsort(stable=True)
             forecasts = torch.cat([*exchange(network, start.expand_as(windows), windows, changed[order])])

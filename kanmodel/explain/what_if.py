@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
+from kanmodel.computing import slices
 from kanmodel.data import Array
 from kanmodel.errors import DataError, check_lowest, quote
 from kanmodel.explain.result import Table, WindowsResult
@@ -85,9 +85,9 @@ class WhatIf(WindowsResult):
         chosen, rows = find_features(model.config, features), find_rows(model.config, steps)
         kind: Literal["shift", "value"] = "value" if shift is None else "shift"
         curves: list[list[Curve]] = []
-        for window, prediction in zip(windows, model.predict(windows), strict=True):
+        for window, prediction in slices(zip(windows, model.predict(windows), strict=True)):
             curves.append([])
-            for feature in chosen:
+            for feature in slices(chosen):
                 column = model.config.features[feature]
                 low, high = model.feature_low[feature], model.feature_high[feature]
                 if shift is None and not np.isfinite([low, high]).all():
@@ -101,7 +101,6 @@ class WhatIf(WindowsResult):
                 within = float(low - added.min()), float(high - added.max())
                 found = (values, model.predict(changed), outside, within, float((present - added)[-1]), prediction)
                 curves[-1].append(Curve(column.name, column.unit, kind, *found))
-                pause()
         units = tuple(model.config.target_of(output).unit for output in range(len(model.config.outputs)))
         return cls(model.config.outputs, units, tuple(map(tuple, curves)))
 

@@ -604,7 +604,7 @@ def test_the_examples_of_the_readmes_run(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 34 and (tmp_path / "small.safetensors").exists()
+    assert compared == 36 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
     section = (root / "README.md").read_text().partition("## In a notebook")[2]
     *lines, last = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1].splitlines()

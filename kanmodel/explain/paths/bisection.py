@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.computing import pause
+from kanmodel.computing import part, pause, slices
 from kanmodel.data import Array
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.path import (
@@ -38,7 +38,6 @@ from kanmodel.explain.paths.path import (
     PathSamples,
     concatenate,
     map_arrays,
-    paused,
     take,
 )
 from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, interpolation, nested_clenshaw_curtis
@@ -125,11 +124,12 @@ def bisect(
     """
 
     def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
-        slices = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
-        return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in paused(slices)])
+        batches = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
+        return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in slices(batches)])
 
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = integrate_all(parts, np.full(n, tolerance))
+    with part(0.5):  # how often paths are bisected is not known before
+        found = integrate_all(parts, np.full(n, tolerance))
     n_nodes = found.n_nodes.copy()
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
@@ -139,7 +139,8 @@ def bisect(
         halves = take(parts, coarse).divide(np.nan_to_num(found.divide_at[coarse], nan=MIDDLE))
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
-        added = integrate_all(halves, share)
+        with part(0.5):
+            added = integrate_all(halves, share)
         np.add.at(n_nodes, halves.path, added.n_nodes)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
     return parts, found, found.total(parts, n_nodes)

@@ -6,7 +6,7 @@ Computations come in slices of one pass each, a few milliseconds, and pause betw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.explain.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
@@ -63,14 +62,6 @@ def merge_rows(chosen: NDArray[np.bool_], of_chosen: Nested, others: Nested) -> 
         return of_chosen
     order = np.argsort(np.append(np.flatnonzero(chosen), np.flatnonzero(~chosen)))
     return map_arrays(lambda *arrays: np.concatenate(arrays)[order], of_chosen, others)
-
-
-def paused(slices: Iterable[Nested]) -> Iterator[Nested]:
-    """The slices of a computation, with a pause before each but the first."""
-    for number, each in enumerate(slices):
-        if number:
-            pause()
-        yield each
 
 
 class PassedNodes(NamedTuple):
