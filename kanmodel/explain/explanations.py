@@ -97,7 +97,7 @@ class Explanations(ExplainedWindows):
                 "output": each.output,
                 "mean |forecast error|": each.error_summary,
                 "largest contributions": name_largest(
-                    each.parts, np.abs(each.contributions_by_part).mean(axis=0), ".3g"
+                    each.parts, np.abs(each.contributions_by_part).sum(axis=0) / max(1, len(each)), ".3g"
                 ),
                 "converged": f"{int(each.converged.sum())} of {len(each)}",
             }

@@ -67,26 +67,29 @@ class Panel:
     @classmethod
     def of(cls, title: str, points: Sequence[Explanation]) -> Panel:
         """That of one explanation of several windows, or of several explanations of one."""
-        first, unknown = points[0], tuple(shorten(each.output) for each in points)
-        names = [name for each in points for name in each.target_times or each.times or unknown[:1] * len(each)]
-        moments = [each.instants for each in points if each.instants is not None]
-        at = np.concatenate(moments) if moments else np.arange(len(points), dtype=np.float64)
-        is_dated = bool(moments) and not _is_number(names[0])
-        local = (at + zone_offsets(at, first.zone)).astype("datetime64[s]") if is_dated else None
+        first, moments = points[0], [each.instants for each in points if each.instants is not None]
+        if len(points) == 1:
+            names = first.target_times or first.times or ()
+        else:
+            names = tuple((each.target_times or (shorten(each.output),))[0] for each in points)
+        at = np.concatenate(moments) if moments else np.arange(len(names), dtype=np.float64)
+        order = np.argsort(at, kind="stable")
+        at, names = at[order], tuple(names[number] for number in order.tolist())
+        is_dated = bool(moments) and first.times is not None and not _is_number(first.times[0])
         step = float(np.median(np.diff(at))) if len(at) > 1 else 1.0
         actual = [np.full(len(each), np.nan) if each.actual is None else each.actual for each in points]
         return cls(
             title,
             first.unit,
-            tuple(names) if moments else unknown,
-            local,
+            names,
+            (at + zone_offsets(at, first.zone)).astype("datetime64[s]") if is_dated else None,
             at,
             np.full(len(at), step),
             np.diff(at, prepend=at[0]) > MAX_STEP * step,
-            np.concatenate([each.predictions for each in points]),
-            np.concatenate(actual),
-            np.concatenate([np.full(len(each), each.baseline_prediction) for each in points]),
-            np.concatenate([each.contributions_by_part for each in points]),
+            np.concatenate([each.predictions for each in points])[order],
+            np.concatenate(actual)[order],
+            np.concatenate([np.full(len(each), each.baseline_prediction) for each in points])[order],
+            np.concatenate([each.contributions_by_part for each in points])[order],
         )
 
     def average(self, most: int) -> tuple[Panel, int]:
@@ -139,12 +142,15 @@ def draw_explanations(result: Explanations, theme: Theme = "auto") -> bytes:
             name: [one for one, target in zip(all_of, result.targets, strict=True) if target == name] for name in names
         }
         panels = [Panel.of(name, points) for name, points in of.items()]
-        heading = f"{', '.join(names)}: the forecasts of {result.times[0] if result.times else 'one window'}"
+        kind, heading = (
+            "targets",
+            f"{', '.join(names)}: the forecasts of {result.times[0] if result.times else 'one window'}",
+        )
     else:
         panels = [Panel.of(each.output, [each]) for each in all_of]
-        heading = f"{', '.join(dict.fromkeys(result.targets))} over time"
+        kind, heading = "outputs", f"{', '.join(dict.fromkeys(result.targets))} over time"
     chosen = np.unique(np.linspace(0, len(panels) - 1, N_PANELS).round().astype(int)).tolist()
-    note = f", {len(chosen)} of {len(panels)} outputs" if len(chosen) < len(panels) else ""
+    note = f", {len(chosen)} of {len(panels)} {kind}" if len(chosen) < len(panels) else ""
     return _draw_panels(heading, note, parts, [panels[number] for number in chosen], result.source, theme)
 
 
