@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from numbers import Real
@@ -112,8 +112,8 @@ def find_actual(config: ModelConfig, frame: Any, ends: Ends, output: int, path: 
         DataError: a value is not a finite number.
     """
     target, sources = config.target_of(output).name, config.encoding.names if config.encoding else config.feature_names
-    columns, quantile = list(frame.columns), QUANTILE.match(target)
-    column = quantile[1] if quantile is not None and target not in columns else target
+    columns = list(frame.columns)
+    column = find_target_column(target, columns)
     later = config.ahead + output // len(config.targets)
     n_rows, rows = len(ends.run), ends.rows + later
     at = np.minimum(rows, n_rows - 1)
@@ -393,8 +393,7 @@ def read_outcomes(
     target = names[0] if target is None else target
     refuse_unknown("target", target, names)
     data = read_columns(frame)
-    found = QUANTILE.fullmatch(target)
-    column = found[1] if found and target not in data else target
+    column = find_target_column(target, data)
     places = places or Places(path, time.name if time else "time")
     _refuse_missing((*encoding.names, column), list(data), f"{path} has no column")
     if column in encoding.names and not config.ahead:
@@ -460,6 +459,12 @@ def read_outcomes(
         missing=missing.windows,
         missing_columns=missing.worst,
     )
+
+
+def find_target_column(target: str, names: Container[str]) -> str:
+    """The column of a target's actual values; a quantile without its own has that of what it is a quantile of."""
+    found = QUANTILE.fullmatch(target)
+    return found[1] if found and target not in names else target
 
 
 @cache

@@ -25,6 +25,7 @@ from service.models.watching import Watch, share_memory
 from service.operations import (
     ablate,
     attributions,
+    backtest,
     compare,
     comparison,
     counterfactual,
@@ -61,7 +62,7 @@ CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent",
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-_ON_WINDOWS = (predict, explain, what_if, counterfactual, ablate, compare)
+_ON_WINDOWS = (predict, backtest, explain, what_if, counterfactual, ablate, compare)
 _ON_MODELS = (models, reference, attributions, topology, edges, report, comparison, formula)
 OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 

@@ -208,6 +208,8 @@ class Backtest(WindowsResult):
         of_windows = (values.tolist() for values in (self.predictions, self.actual, self.persistence))
         target_times = self.outcomes.target_times
         for number, of_steps in enumerate(zip(*of_windows, strict=True)):
+            if number % CHUNK == 0:
+                pause()
             time = {} if self.times is None else {"time": self.times[number]}
             for step, (prediction, actual, persistence) in enumerate(zip(*of_steps, strict=True)):
                 is_known = actual == actual

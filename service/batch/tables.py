@@ -14,7 +14,6 @@ import polars as pl
 
 from kanmodel.data import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
-from kanmodel.training.tables import Columns
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together, and a row more
@@ -176,15 +175,14 @@ def find_disorder(rows: pl.DataFrame, has_segments: bool) -> int | None:
     return back.arg_max() if back.any() else None
 
 
-def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
+def read_table(path: Path, names: Iterable[str] = (), special: Sequence[str] = ()) -> dict[str, Any]:
     """Reads the columns of a file in the form that `kanmodel.train` takes: numbers where cells are, else as they are.
 
-    Raises DataError if the file cannot be read or has no rows, and UnknownNameError if a named column does not exist.
+    Those that are `special`, of times and labels, stay as they are. Raises DataError if the file cannot be read or has
+    no rows, and UnknownNameError if a column of one of the `names`, or a special one, does not exist.
     """
-    cells = _read_file(path, (*columns.targets, *(columns.features or ()), *columns.special), columns.special).cells
-    return {column.name: parse_cells(column) for column in cells} | {
-        name: cells[name].to_numpy() for name in columns.special
-    }
+    cells = _read_file(path, (*names, *special), special).cells
+    return {column.name: column if column.name in special else parse_cells(column) for column in cells}
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:

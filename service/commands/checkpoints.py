@@ -1,4 +1,4 @@
-"""Commands on a checkpoint: ``kanscope inspect``, ``formula`` and ``compare`` print, ``prune`` and ``export`` write."""
+"""Commands on a checkpoint: ``kanscope inspect``, ``formula``, ``backtest`` and ``compare`` print, others write."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,6 +11,7 @@ from kanmodel import Model, load
 from kanmodel.errors import DataError
 from kanmodel.explain.pruning import Fill, Metric
 from kanmodel.explain.topology import Topology
+from kanmodel.inputs import Places, read_outcomes
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.text import write_value
 from service.commands import options
@@ -139,6 +140,35 @@ def formula(
         variables = (f"# {symbol} is {variable.node}" for symbol, variable in one.variables.items())
         lines = (f"# complexity {one.complexity}, {r2} on held-out windows", *variables, one.python.rstrip())
         echo("\n".join(lines))
+
+
+def backtest(
+    file: options.Checkpoint,
+    table: Annotated[Path, Argument(help="Table with what came: .csv, .csv.gz or .parquet.")],
+    target: Annotated[str | None, Option(help="Target to compare. Default: the first.")] = None,
+    last: Annotated[str | None, Option(help="Newest windows alone: a number, or a duration such as 30d.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Forecast from every row of a table, and print the errors: overall, by step, hour of the day and month.
+
+    TABLE has the columns of the training, its time, and the target, in any order of rows. Hour and month are those of
+    the time that is forecast, by the clock of the training's time zone, or UTC. Skill is 1 - MAE / MAE of persistence,
+    the last value that was known. Windows across a gap in time or with a missing value are left out and counted.
+    """
+    from service.batch.tables import read_table  # here, since the other commands start faster without polars
+
+    model = load(file)
+    time, newest = model.config.time, int(last) if last and last.isdecimal() else last
+    cells = read_table(table, special=[time.name] if time else [])
+    places = Places(table.name, time.name) if time else Places(table.name)
+    found = model.backtest(read_outcomes(model.loaded, cells, target, newest, places=places))
+    if as_json:
+        from service.models.registry import Served
+        from service.operations.backtest import describe_backtest
+
+        options.print_json(describe_backtest(Served(model.name, model), found))
+    else:
+        echo(repr(found))
 
 
 def compare(

@@ -178,9 +178,10 @@ def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any
 
 
 def _read_table(data: Path, columns: Columns, encoding: Encoding | None = None) -> TrainingTable:
-    from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
+    from service.batch.tables import read_table  # here, since the other commands start faster without polars
 
-    table = make_table(read_training_frame(data, columns), columns, encoding)
+    frame = read_table(data, (*columns.targets, *(columns.features or ())), columns.special)
+    table = make_table(frame, columns, encoding)
     if table.left_out:
         echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
     return table

@@ -102,18 +102,31 @@ def refuse_other_names(
         raise invalid_values(problems, len(wrong))
 
 
-def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int | str | None, gaps: Gaps) -> Given:
-    """The windows of a table's columns, of which each is a list of cells. Their sizes are checked before the cells."""
+class SeriesCells(NamedTuple):
+    """The columns of a series, and its times, (n_rows,) each, with their names in errors."""
+
+    columns: dict[str, Cells]
+    times: Cells | None
+    places: Places
+
+
+def read_cells(value: Any, config: ModelConfig, limits: Limits, path: str, last: Any, beside: str = "") -> SeriesCells:
+    """A table's columns, of which each is a list of cells; their sizes are checked before the cells.
+
+    They are those of the training, and a column `beside` them. `last`, what else is said of the series, must be a
+    number or a string.
+    """
     if not isinstance(value, dict):
         raise invalid_value(path, "must be an object with a list of cells for each column")
     places = Places(path, "time", f"{path.removesuffix('series')}last", is_frame=False)
     if not (last is None or type(last) in (int, str)):
         raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
-    config, encoding = model.config, encoding_of(model.config)
+    encoding = encoding_of(config)
+    names = tuple(dict.fromkeys(filter(None, (*encoding.names, beside))))
     named = config.time.name if config.time else "time"
     time = named if named in value or "time" in encoding.names else "time"
     given = {name: cells for name, cells in value.items() if name != time or time in encoding.names}
-    refuse_other_names(given, encoding.names, path, "columns", named)
+    refuse_other_names(given, names, path, "columns", named)
     (first, n_rows), *_ = sizes = {
         name: len(cells) if type(cells) is list else None for name, cells in value.items()
     }.items()
@@ -126,9 +139,15 @@ def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int 
             raise invalid_value(f"{path}.{name}", message, "limit_exceeded" if n else "invalid_value")
         if n != n_rows:
             raise invalid_value(f"{path}.{name}", f"must have {n_rows} cells, as {first} has, but has {n}")
-    columns = {name: _read_cells(value[name], f"{path}.{name}") for name in encoding.names}
+    columns = {name: _read_cells(value[name], f"{path}.{name}") for name in names}
     stamps = _read_cells(value[time], f"{path}.{time}", is_time=True) if time in value.keys() - given.keys() else None
-    places = places._replace(time=time)
+    return SeriesCells(columns, stamps, places._replace(time=time))
+
+
+def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int | str | None, gaps: Gaps) -> Given:
+    """The windows of a series."""
+    config, encoding = model.config, encoding_of(model.config)
+    columns, stamps, places = read_cells(value, config, limits, path, last)
     cut = cut_windows(config, columns, stamps, places, last, gaps, is_ordered=True)
     sources = {feature: name for name, features in encoding.sources.items() for feature in features}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.training.tables import Columns, make_table
-from service.batch.tables import read_columns, read_training_frame
+from service.batch.tables import read_columns, read_table
 
 CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
 EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})
@@ -20,7 +20,7 @@ ONE_TEXT = "the same text in every row"
 
 def read_training_table(path, columns):
     """Reads a file as `kanscope train` does."""
-    return make_table(read_training_frame(path, columns), columns)
+    return make_table(read_table(path, (*columns.targets, *(columns.features or ())), columns.special), columns)
 
 
 def write(path, text):
@@ -62,7 +62,7 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
 def test_a_name_may_have_a_line_break(tmp_path):
     """In quotes, as in any other cell."""
     path = write(tmp_path / "t.csv", '"a\n(m)",y\n1,2\n')
-    assert list(read_training_frame(path, Columns(targets=("y",)))) == ["a\n(m)", "y"]
+    assert list(read_table(path, ["y"])) == ["a\n(m)", "y"]
 
 
 def test_booleans_are_0_and_1(tmp_path):

@@ -123,6 +123,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_model",
         "get_model_readiness",
         "predict",
+        "backtest",
         "explain",
         "what_if",
         "counterfactual",
@@ -159,7 +160,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
         assert ("version" in names) == path.startswith("/v1/models/{model}")
-    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 8500
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 9000
 
 
 def test_every_tag_is_described():

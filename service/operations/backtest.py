@@ -1,0 +1,214 @@
+"""POST /v1/models/{model}:backtest: forecasts over a table beside what came, and their errors."""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NotRequired, cast
+
+from fastapi import Response
+from pydantic import ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain.backtest import Backtest, Errors, Outcomes
+from kanmodel.inputs import Gaps, encoding_of, find_target_column, read_outcomes
+from service.models.registry import Served
+from service.operations.members import Answer, Closed, UnitOf, about, describe, head_of
+from service.operations.route import MODEL, Call, Operation
+from service.operations.windows import estimate_reading
+from service.telemetry.observation import span
+from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
+from service.wire.connections import while_connected
+from service.wire.errors import invalid_value
+from service.wire.json import JSON, encode_json
+from service.wire.windows import read_cells
+from service.work.jobs import HELD_NUMBER_BYTES, SLICE
+
+N_MEMBERS = 8  # of a row of the answer
+N_ARRAYS = 8  # of each feature and output over the rows, while they are read and compared
+BacktestDetail = TypeAliasType("BacktestDetail", Literal["errors", "rows"])
+Mean = Annotated[float | None, about("In the target's unit; null if nothing can be compared.")]
+
+
+class BacktestRequest(Closed):
+    """A table with the columns of the training, the target's among them."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["series"]})
+
+    series: dict[str, list[float | str | bool | None]] | SkipJsonSchema[None] = None
+    """Rows of a table, once, as in `:predict`, and the column of the target beside them, original units, null where its
+    value is unknown. The times of the rows are needed if the model was trained with times."""
+    target: Annotated[str | None, about("Name of the target; optional if the model has one.")] = None
+    last: Annotated[int, Field(ge=1, strict=True)] | str | None = None
+    """Only the newest windows whose whole horizon the series has: so many, or those whose newest row is within a
+    duration, such as `30d`, before the newest of these rows."""
+    gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"
+    detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
+
+
+class Skill(TypedDict):
+    """How much better the forecasts are than simpler ones: 1 - MAE / MAE of those."""
+
+    persistence: float | None
+    """Than the last value known at the window's last row: 1 perfect, 0 as good, below 0 worse. Null if no such value is
+    known, as of a target that was shifted before training, or none of them has an error."""
+
+
+class ErrorsInfo(TypedDict):
+    """Errors of some forecasts."""
+
+    count: Annotated[int, about("Number of forecasts whose actual value is known.")]
+    mae: Mean
+    rmse: Mean
+    bias: Annotated[float | None, about("Mean of forecast minus actual value; null if nothing can be compared.")]
+    persistence_mae: Mean
+    skill: Skill
+
+
+class HorizonErrors(ErrorsInfo):
+    """Errors of one output."""
+
+    horizon: Annotated[int, about("Steps from the window's last row.")]
+    output: Annotated[str, about("Name of the output.")]
+
+
+class HourErrors(ErrorsInfo):
+    """Errors of one hour of the day."""
+
+    hour: Annotated[int, about("Of the time that is forecast, 0 to 23.")]
+
+
+class MonthErrors(ErrorsInfo):
+    """Errors of one month."""
+
+    month: Annotated[str, about("Of the time that is forecast, such as `2024-03`.")]
+
+
+class ErrorsBy(TypedDict):
+    """Errors by parts of the forecasts; hour and month are those of the time that is forecast, by the clock of `zone`.
+
+    There are none without dates, and no hours of rows a day or more apart.
+    """
+
+    horizon: list[HorizonErrors]
+    hour: list[HourErrors]
+    month: list[MonthErrors]
+
+
+class LeftOut(TypedDict):
+    """Windows of the series that are not compared."""
+
+    across_gaps: Annotated[int, about("Windows with a gap in time in them, or before their actual values.")]
+    missing: Annotated[int, about("Windows with a missing value.")]
+    missing_columns: Annotated[dict[str, int], about("Of these, by the features with the most missing values.")]
+
+
+class BacktestRow(TypedDict):
+    """One forecast beside what came."""
+
+    window: Annotated[int, about("Number of the window, from 0.")]
+    time: NotRequired[Annotated[str, about("Of the window's newest row; absent without times.")]]
+    output: Annotated[str, about("Name of the output.")]
+    target_time: NotRequired[Annotated[str, about("The time that is forecast; absent without times.")]]
+    prediction: Annotated[float, about("The forecast, original units.")]
+    actual: Annotated[float | None, about("Null if unknown.")]
+    error: Annotated[float | None, about("Forecast minus actual value; null if that is unknown.")]
+    persistence: Annotated[float | None, about("The last value known at the window's last row; null if none is.")]
+
+
+class BacktestResponse(Answer):
+    """The errors of forecasts over a table."""
+
+    target: Annotated[str, about("Name of the target.")]
+    unit: UnitOf
+    outputs: Annotated[list[str], about("Names of the target's outputs.")]
+    windows: Annotated[int, about("Number of windows, each with a forecast for each output.")]
+    left_out: LeftOut
+    zone: Annotated[str | None, about("Time zone of hours and months; null for UTC, or times as they stand.")]
+    metrics: ErrorsInfo
+    by: ErrorsBy
+    rows: NotRequired[Annotated[list[BacktestRow], about("With `detail` rows: window by window, then output.")]]
+
+
+def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = "errors") -> BacktestResponse:
+    """The answer."""
+
+    def errors_of(errors: Errors) -> ErrorsInfo:
+        return describe(ErrorsInfo, errors, skill=Skill(persistence=errors.skill))
+
+    def list_errors(name: str) -> Any:
+        return [{name: value, **errors_of(errors)} for value, errors in found.by[name].items()]
+
+    by = ErrorsBy(horizon=list_errors("horizon"), hour=list_errors("hour"), month=list_errors("month"))
+    for step, output in zip(by["horizon"], found.outputs, strict=True):
+        step["output"] = output
+    answer: BacktestResponse = {
+        **head_of(served),  # type: ignore[typeddict-item]
+        "target": found.target,
+        "unit": found.unit,
+        "outputs": list(found.outputs),
+        "windows": len(found),
+        "left_out": describe(LeftOut, found.outcomes),
+        "zone": found.outcomes.zone,
+        "metrics": errors_of(found.metrics),
+        "by": by,
+    }
+    if detail == "rows":
+        answer["rows"] = cast(list[BacktestRow], found.rows())
+    return answer
+
+
+@Operation("POST", f"{MODEL}:backtest", "predictions", "read", BacktestResponse, body=BacktestRequest)
+async def backtest(call: Call) -> Response:
+    """Forecasts from every row of a table, and compares with what came, which the table also has.
+
+    Windows across a gap in time, or with a missing value, are left out and counted, and so are forecasts whose actual
+    value is missing.
+    """
+    parts, served, deadline, config = call.parts, call.served, call.deadline, call.served.model.config
+    settings, encoding = parts.settings, encoding_of(config)
+    n_columns, of_row = len(encoding.names) + 1, 8 * N_ARRAYS * (len(config.features) + config.horizon)
+    with parts.work.claim("explanation", place=False) as held:
+        body = await read_body(call, settings, held)
+        held.grow(of_row * (body.count(b",") // n_columns + 1))
+
+        def read() -> tuple[BacktestRequest, Outcomes]:
+            most_rows = settings.max_body_bytes // (2 * n_columns)  # as a body can hold
+            limits = replace(find_limits(served.model, settings), rows=most_rows, texts=n_columns + 1)
+            document = parse_windows(body, limits)
+            if "series" not in document:
+                raise invalid_value("series", "is missing: give the rows of a table")
+            asked = validate_request(BacktestRequest, document, unread=("series", "last"))
+            names = [target.name for target in config.targets]
+            if asked.target is None and len(names) > 1:
+                raise invalid_value("target", f"is missing; the targets are {', '.join(names)}")
+            if asked.target is not None and asked.target not in names:
+                raise invalid_value("target", f"is unknown; the targets are {', '.join(names)}")
+            target, rows = asked.target or names[0], document["series"]
+            column = target
+            if isinstance(rows, dict):
+                columns = {find_target_column(name, rows) for name in names}
+                column = find_target_column(target, rows)
+                others = columns - {column, *encoding.names}
+                rows = {name: cells for name, cells in rows.items() if name not in others}
+            last = document.get("last")
+            table, times, places = read_cells(rows, config, limits, "series", last, column)
+            if config.time is not None and times is not None:
+                table[config.time.name] = times
+            return asked, read_outcomes(served.model.loaded, table, target, last, asked.gaps, places, is_ordered=True)
+
+        with span("parse"):
+            asked, outcomes = await parts.work.run(read, "explanation", estimate_reading(body), deadline=deadline)
+    n_windows, n_forecasts = len(outcomes.ends), outcomes.actual.size
+    call.state.windows = n_windows
+    if n_windows > (most := settings.max_path_nodes):
+        reason = f"would take {n_windows} forecasts, of at most {most} (max_path_nodes): send fewer rows"
+        raise invalid_value("series", reason, "limit_exceeded")
+    n_bytes = of_row * len(outcomes.rows)
+    n_bytes += N_MEMBERS * n_forecasts * HELD_NUMBER_BYTES if asked.detail == "rows" else 0
+
+    def compute() -> bytes:
+        return encode_json(describe_backtest(served, served.model.backtest(outcomes), asked.detail))
+
+    with parts.work.claim("explanation", n_bytes) as held:
+        computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
+        described = await while_connected(call, computing)
+    return Response(described, media_type=JSON)

@@ -1,0 +1,140 @@
+"""Errors over a table are the same from the library, over HTTP and on the command line."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from factories import make_encoded, make_model
+
+from kanmodel import Model, load
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.training.tables import Columns
+
+N_ROWS, AHEAD, ZONE = 400, 3, "Europe/Berlin"
+COLUMNS = Columns(("load",), time="at", zone=ZONE, calendar=True, known=("sky",), fill="forward", ahead=AHEAD)
+
+
+def make_frame():
+    """Hours over the end of daylight saving, with a gap and missing values."""
+    rng, row = np.random.default_rng(0), np.arange(N_ROWS)
+    frame = pd.DataFrame({"at": pd.date_range("2024-10-20", periods=N_ROWS, freq="h", tz=ZONE)})
+    frame["load"] = np.where(row % 41 == 7, np.nan, 50 + 10 * np.sin(row / 4) + rng.normal(size=N_ROWS))
+    frame["sky"] = rng.choice(["calm", "windy"], N_ROWS)
+    return frame.drop(index=[100, 101]).reset_index(drop=True)
+
+
+FRAME = make_frame()
+PLAIN = make_model(targets=("a", "b"), n_reference=60)
+SERIES = {
+    "at": [time.isoformat() for time in FRAME["at"]],
+    "load": [None if np.isnan(value) else value for value in FRAME["load"].tolist()],
+    "sky": FRAME["sky"].tolist(),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The models, and the table as files."""
+    folder = tmp_path_factory.mktemp("models")
+    save_checkpoint(make_encoded(FRAME, COLUMNS, horizon=2), folder / "load.safetensors")
+    save_checkpoint(PLAIN, folder / "plain.safetensors")
+    FRAME.to_csv(folder / "table.csv", index=False)
+    pl.DataFrame(FRAME.to_dict(orient="list")).with_columns(
+        at=pl.Series(FRAME["at"].dt.tz_convert("UTC").dt.tz_localize(None).to_list())
+        .dt.replace_time_zone("UTC")
+        .dt.convert_time_zone(ZONE)
+    ).write_parquet(folder / "table.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(serve, folder):
+    with serve(models=folder, max_windows=50) as client:
+        yield client
+
+
+def ask(client, model="load", **body):
+    """The answer, or the error."""
+    return client.post(f"/v1/models/{model}:backtest", json=body).json()
+
+
+def test_the_answer_has_the_numbers_of_the_library(client, folder):
+    """Each error, and each forecast beside its actual value; more windows than `max_windows` are compared."""
+    found = load(folder / "load.safetensors").backtest(FRAME)
+    answer = ask(client, series=SERIES, detail="rows")
+    assert answer["windows"] == len(found) > 300 and answer["zone"] == ZONE
+    assert answer["outputs"] == ["load+3", "load+4"] and answer["target"] == "load"
+    parts = [answer["metrics"], *(one for groups in answer["by"].values() for one in groups)]
+    table = found.table()
+    assert len(parts) == len(table) == 1 + 2 + 24 + 2
+    for one, row in zip(parts, table, strict=True):
+        assert all(one[name] == row[name] for name in ("count", "mae", "rmse", "bias", "persistence_mae"))
+        assert one["skill"] == {"persistence": row["skill"]}
+        assert row["by"] == "all" or one[row["by"]] == row["value"]
+    assert [one["output"] for one in answer["by"]["horizon"]] == ["load+3", "load+4"]
+    assert answer["rows"] == found.rows() and answer["rows"][0]["time"] == "2024-10-20T03:00:00+02:00"
+    lost = answer["left_out"]
+    assert (lost["across_gaps"], lost["missing"]) == (found.outcomes.across_gaps, found.outcomes.missing)
+    short = ask(client, series=SERIES, last="2d")
+    assert "rows" not in short and short["windows"] == len(load(folder / "load.safetensors").backtest(FRAME, last="2d"))
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_the_command_prints_the_same(client, folder, run, name):
+    """`--json` prints the answer; without it, the tables of the library."""
+    code, out, _ = run("backtest", folder / "load.safetensors", folder / name, "--last", "10d", "--json")
+    assert code == 0 and json.loads(out) == ask(client, series=SERIES, last="10d")
+    code, out, _ = run("backtest", folder / "load.safetensors", folder / name, "--last", "50")
+    shown = repr(load(folder / "load.safetensors").backtest(FRAME, last=50)).splitlines()
+    assert [line for line in out.splitlines() if line[:4] != "time"] == [line for line in shown if line[:4] != "time"]
+
+
+def test_a_target_is_named_where_there_are_several(client):
+    """Without a name the first is not taken; a series without times has errors by step alone."""
+    rows = {name: [float(row % 5) for row in range(20)] for name in PLAIN.config.feature_names}
+    rows |= {"a": [1.0] * 20, "b": [0.0] * 20}
+    of_b = {name: column for name, column in rows.items() if name != "a"}
+    assert ask(client, "plain", series=of_b)["error"] == "target is missing; the targets are a, b"
+    answer = ask(client, "plain", series=of_b, target="b", detail="rows")
+    found = Model(PLAIN).backtest(rows, "b")
+    assert answer["metrics"]["mae"] == pytest.approx(found.metrics.mae) and answer["metrics"]["skill"] == {
+        "persistence": None
+    }
+    assert answer["by"]["hour"] == answer["by"]["month"] == [] and "time" not in answer["rows"][0]
+    assert asdict(found.metrics)["count"] == answer["metrics"]["count"] == 15
+
+
+WITHOUT = {name: column for name, column in SERIES.items() if name != "load"}
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({}, "series is missing: give the rows of a table"),
+        ({"series": None}, "series must be an object"),
+        ({"series": SERIES, "instances": []}, "instances is unknown"),
+        ({"series": WITHOUT}, "series.load is missing"),
+        ({"series": SERIES | {"rain": SERIES["load"]}}, "series.rain is unknown"),
+        ({"series": {name: column[:6] for name, column in SERIES.items()}}, "series has 6 rows, but needs"),
+        ({"series": SERIES | {"load": [None] * len(FRAME)}}, "series has no window to forecast: of 391"),
+        ({"series": SERIES | {"load": ["x", *SERIES["load"][1:]]}}, "series.load[0] must be a finite number or empty"),
+        ({"series": SERIES, "gaps": "error"}, "series.at[100] must have no gap before it"),
+        ({"series": SERIES, "last": "soon"}, "last must be a number of windows, or a duration"),
+        ({"series": SERIES, "target": "b"}, "target is unknown; the targets are load"),
+        ({"series": {name: column[::-1] for name, column in SERIES.items()}}, "must be later than"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(client, body, error):
+    """With status 422 and one sentence that names the place."""
+    answer = client.post("/v1/models/load:backtest", json=body)
+    assert answer.status_code == 422 and error in answer.json()["error"], answer.json()["error"]
+
+
+def test_a_table_without_the_target_is_refused(folder, run, tmp_path):
+    """The command names the file."""
+    FRAME.drop(columns="load").to_csv(tmp_path / "short.csv", index=False)
+    code, _, error = run("backtest", folder / "load.safetensors", tmp_path / "short.csv")
+    assert code == 2 and "short.csv has no column 'load'" in error
