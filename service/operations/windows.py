@@ -7,10 +7,10 @@ from typing import Annotated, Literal, NotRequired
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel import inputs
 from kanmodel.data import Array
-from kanmodel.inputs import Gaps
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.members import Closed, about
@@ -20,6 +20,8 @@ from service.work.jobs import PARSED_BYTE, READ_BYTE, Cost
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
+
+Gaps = TypeAliasType("Gaps", inputs.Gaps)
 
 
 class Forms(Closed):

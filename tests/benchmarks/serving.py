@@ -20,6 +20,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import polars
 import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
@@ -37,7 +38,7 @@ from servers import (
 )
 from table import Row, print_table, times_in_turn
 
-from kanmodel.checkpoint import save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from service.models.repository import BUNDLED
 
@@ -50,6 +51,7 @@ WORK = ((1, 1), (1, 8), (1, 64), (32, 1), (32, 8))  # windows, connections
 WORK_OF_TWO = ((1, 64), (32, 8))  # the same for servers with two processes
 N_BODIES = 64
 EXPLAINED = 32  # windows of the concurrent explanations
+N_WEEK, LOOKBACK = 168, 24  # windows of a series, and their steps
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def rows() -> Iterator[Row]:
             with our_server(BUNDLED) as bundled:
                 finish_background(bundled.port, BUNDLED_NAME)
                 yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
+                yield from series_rows(bundled)
                 yield from cached_rows(bundled, by_hand)
     finally:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
@@ -264,6 +267,35 @@ def fairness_row(ours: Server, windows: np.ndarray) -> Row:
     explaining.join()
     work = f":predict of 1 window, 64 connections, while {EXPLAINED} windows are explained without pause"
     return Row(work, str(beside), f"without: {alone}", f"p99 {beside.p99 / alone.p99:.1f}x")
+
+
+def series_rows(ours: Server) -> Iterator[Row]:
+    """The windows of a week as a series, beside the same windows in one request and one by one, by processor time."""
+    table = polars.read_csv(BUNDLED / f"{BUNDLED_NAME}.csv.gz", infer_schema_length=None)
+    table = table.filter(polars.len().over("segment") >= N_WEEK + LOOKBACK - 1)[: N_WEEK + LOOKBACK - 1]
+    names = [feature.name for feature in load_checkpoint(BUNDLED / f"{BUNDLED_NAME}.safetensors").config.features]
+    rows = table.select(names).to_numpy()
+    windows = [rows[first : first + LOOKBACK].tolist() for first in range(N_WEEK)]
+    series = {"time": table["time"].to_list(), **{name: table[name].to_list() for name in names}}
+    bodies: dict[str, list[dict[str, Any]]] = {
+        "series": [{"series": series}],
+        "instances": [{"instances": windows}],
+        "apart": [{"instances": [window]} for window in windows],
+    }
+    for verb in ("predict", "explain"):
+        path = f"/v1/models/{BUNDLED_NAME}:{verb}"
+        requests = {form: [post(path, json.dumps(body).encode()) for body in of] for form, of in bodies.items()}
+        rounds = [
+            {form: measure(ours, of, 1).cpu * len(of) * 1e3 for form, of in requests.items()} for _ in range(ROUNDS)
+        ]
+        cpu = {form: median(of[form] for of in rounds) for form in requests}
+        yield Row(
+            f":{verb} of {N_WEEK} windows of {LOOKBACK} steps as a series of {len(rows)} rows, 1 connection",
+            f"{cpu['series']:.1f} ms of the processor, {len(requests['series'][0]) / 1e3:.0f} kB",
+            f"in one request: {cpu['instances']:.1f} ms, {len(requests['instances'][0]) / 1e3:.0f} kB; "
+            f"in {N_WEEK} requests: {cpu['apart']:.1f} ms",
+            f"{cpu['instances'] / cpu['series']:.1f}x; {cpu['apart'] / cpu['series']:.1f}x",
+        )
 
 
 def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:

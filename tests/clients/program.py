@@ -27,9 +27,11 @@ from kanscope_client.models import (
     ExplainRequest,
     ExplainResponse,
     FormulaResponse,
+    Gaps,
     Metric,
     ModelComparisonResponse,
     PredictRequest,
+    PredictRequestSeries,
     PredictResponse,
     Shift,
     TopologyResponse,
@@ -51,6 +53,13 @@ request = ExplainRequest(instances=instances, detail=Detail.STEPS, baseline=Base
 explained = explain.sync(model, client=client, body=request)
 assert isinstance(explained, ExplainResponse)
 contributions: dict[str, float] = explained.explanations[0].contributions.to_dict()
+
+rows = {name: [step[number] for step in instances[0]] for number, name in enumerate(contributions)}
+time = [f"2013-06-12T{hour:02d}:00Z" for hour in range(len(instances[0]))]
+series = PredictRequest(series=PredictRequestSeries.from_dict({"time": time, **rows}), last=1, gaps=Gaps.SKIP)
+of_rows = predict.sync(model, client=client, body=series)
+assert isinstance(of_rows, PredictResponse)
+assert of_rows.predictions == predicted.predictions and of_rows.times == time[-1:]
 
 request = ExplainRequest.from_dict({**request.to_dict(), "groups": {"hour": ["hour_sin", "hour_cos"]}})
 grouped = explain.sync(model, client=client, body=request)

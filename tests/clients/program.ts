@@ -23,6 +23,19 @@ const explained = await client.POST("/v1/models/{model}:explain", {
 });
 const contributions: Record<string, number> | undefined = explained.data?.explanations[0].contributions;
 
+const rows: [string, number[] | undefined][] = Object.keys(contributions ?? {}).map((name, feature) => [
+  name,
+  instances?.[0].map((step) => step[feature]),
+]);
+const time = rows[0][1]?.map((_, hour) => `2013-06-12T${String(hour).padStart(2, "0")}:00Z`);
+const ofRows = await client.POST("/v1/models/{model}:predict", {
+  params,
+  body: { series: Object.fromEntries([["time", time ?? []], ...rows.map(([name, cells]) => [name, cells ?? []])]), last: 1 },
+});
+if (ofRows.data?.predictions[0][0] !== forecast || ofRows.data?.times?.[0] !== time?.at(-1)) {
+  throw new Error(JSON.stringify({ forecast, ofRows: ofRows.data ?? ofRows.error }));
+}
+
 const grouped = await client.POST("/v1/models/{model}:explain", {
   params,
   body: { instances, baseline: "zero", groups: { hour: ["hour_sin", "hour_cos"] } },
