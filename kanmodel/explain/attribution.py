@@ -343,14 +343,10 @@ class Explanation(ExplainedWindows):
         if self.shapley is not None and (by == "group" or not self.is_grouped):
             columns |= dict(zip(_SHAPLEY, map(self._spread, self.shapley), strict=True))
         return [
-            {
-                **self._name_window(window),
-                **name,
-                **dict(zip(columns, row, strict=True)),
-                **self._describe_window(window),
-                **self._describe_accuracy(window),
-            }
+            {**about, **name, **dict(zip(columns, row, strict=True)), **figures}
             for window in range(len(self))
+            for about in [self._name_window(window)]
+            for figures in [self._describe_window(window) | self._describe_accuracy(window)]
             for name, *row in zip(names, *(values[window].ravel().tolist() for values in columns.values()), strict=True)
         ]
 
