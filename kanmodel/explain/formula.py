@@ -271,7 +271,7 @@ class Writer:
             symbol if (one.mean, one.scale) == (0, 1) else (symbol - one.mean) / one.scale for symbol, one in columns
         ]
         mixed = {one.key for one in inputs if one.key[0] != "input"}  # what features mix in
-        shares = profile_nodes(searched, mixed).shares if mixed else {}
+        shares = profile_nodes(searched, mixed, with_lags=False).shares if mixed else {}
         self._variables = []
         for one in inputs:
             of = shares[one.key][one.unit] if one.key in shares else np.zeros(len(config.features))

@@ -1,8 +1,9 @@
-"""Profiles: the share of each feature in the value of each node.
+"""Profiles: the share of each feature in the value of each node, and at which steps of the window it is read.
 
 Deep in a network, and downstream of an LSTM already in its first layer, a node's value is a mixture of features. Its
 profile is the ledger of that value instead of the prediction's: Integrated Gradients of the node, from the mean
-baseline, along paths that are bisected where the integrals are not accurate enough.
+baseline, along paths that are bisected where the integrals are not accurate enough. The share of a feature is divided
+among the steps, by lag: lag 0 is the newest step, lag 1 the one before.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import part, slices
 from kanmodel.data import Array
 from kanmodel.explain.baseline import scaled_baselines, spread_windows
 from kanmodel.explain.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
-from kanmodel.explain.paths.path import PassedNodes, paths_per_pass, points_along
+from kanmodel.explain.paths.path import PassedNodes, map_arrays, paths_per_pass, points_along, take
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
@@ -30,6 +33,56 @@ MULTIPLY_ADDS = 4e12  # a few minutes of one core, within which the number of wi
 N_NODES = 17
 TOLERANCE = 3e-2  # largest accepted error of a feature's contribution to a node, in standard deviations of the node
 HALVINGS = 10
+MAX_LAG_WINDOWS = 64  # on which shares are divided by lag, which takes a gradient of each node
+LAG_MULTIPLY_ADDS = 3e10  # a few seconds of one core, as above
+SHARE_BY_FEATURE = 0.7  # of the time
+MAX_CELLS = 1 << 22  # nodes x features x steps, 16 MB; a larger model has no lags
+RUN_SHARE = 0.8  # of a feature's magnitude that its run of lags holds
+N_READ = 3  # features named in a sentence
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Lags:
+    """The steps at which a node reads a feature, as lags: 0 is the newest step of the window.
+
+    Attributes:
+        newest, oldest: the ends of the shortest run of neighbouring lags that holds 80 % of the feature's share; of
+            equally short ones that which holds most, of these the newest.
+        shares: of each lag in the node's value, (lookback,), which sum to the share of the feature.
+    """
+
+    newest: int
+    oldest: int
+    shares: NDArray[np.float32]
+
+    def __str__(self) -> str:
+        return f"lag {self.newest}" if self.newest == self.oldest else f"lags {self.newest} to {self.oldest}"
+
+
+def find_lags(shares: NDArray[np.float32]) -> list[Lags]:
+    """The lags of features by their shares at each lag, (n_features, lookback), lag 0 first."""
+    held = np.pad(np.cumsum(shares, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    enough, lookback = (RUN_SHARE - ROUNDING) * held[:, -1], shares.shape[1]
+
+    def hold(width: NDArray[np.int64]) -> Array:
+        """What runs of a width for each feature hold from each lag on; -1 beyond the last, (n_features, lookback)."""
+        ends = np.arange(lookback) + width[:, None]
+        sums = np.take_along_axis(held, np.minimum(ends, lookback), axis=1) - held[:, :-1]
+        return np.where(ends <= lookback, sums, -1)
+
+    low, high = np.ones(len(shares), dtype=int), np.full(len(shares), lookback)
+    while (low < high).any():  # a wider run holds no less
+        middle = (low + high) // 2
+        is_enough = hold(middle).max(axis=1) >= enough
+        low, high = np.where(is_enough, low, middle + 1), np.where(is_enough, middle, high)
+    newest = hold(high).argmax(axis=1)
+    return [Lags(int(n), int(n + width - 1), of) for n, width, of in zip(newest, high, shares, strict=True)]
+
+
+def describe_lags(lags: Mapping[str, Lags]) -> str:
+    """``hour_sin at lags 0 to 5, temp_c at lag 0``: the first three features."""
+    return ", ".join(f"{name} at {of}" for name, of in list(lags.items())[:N_READ])
 
 
 @dataclass(frozen=True)
@@ -39,16 +92,26 @@ class Profiles:
     By (stage, layer), the outputs as the last layer of the head, unless an output function stands between; of a graph
     by place, with the inputs of its layers. A node that no feature moves has 0 everywhere. The value of a front's node,
     and of one of a graph, is its sum over the steps and rows at which it is read.
+
+    A feature's share is divided among its lags in proportion to its mean |contribution| at each of them, over up to 64
+    of the same windows. Contributions of opposite sign at two lags cancel in the share, not in the proportion.
     """
 
     shares: Mapping[tuple[str, int], Array]  # (n_nodes, n_features)
     errors: Mapping[tuple[str, int], Array]  # (n_nodes,): the largest estimated error of a share of the node
+    lags: Mapping[tuple[str, int], NDArray[np.float32]]
+    """Shares by lag, float32, (n_nodes, n_features, lookback), which sum to `shares`.
+
+    Not of a front, whose nodes read the step at which they are applied, and empty as `profile_nodes` says."""
 
 
-def profile_nodes(model: LoadedModel, places: Collection[tuple[str, int]] | None = None) -> Profiles:
+def profile_nodes(
+    model: LoadedModel, places: Collection[tuple[str, int]] | None = None, with_lags: bool = True
+) -> Profiles:
     """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
 
-    Of a graph those at some places suffice, each of whose nodes takes time; None for all.
+    Of a graph those at some places suffice, each of whose nodes takes time; None for all. There are no lags of a window
+    of one step, nor of a model with more than 4 million nodes x features x steps.
     """
     with torch.no_grad():
         values = _node_values(model.config, model.frozen.trace(model.reference.windows), places)
@@ -60,7 +123,8 @@ def profile_nodes(model: LoadedModel, places: Collection[tuple[str, int]] | None
         return _integrate(model, part_ends(parts, start, windows), scale, places)
 
     batch = paths_per_pass(model.config, N_NODES)
-    _, _, whole = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
+    with part(SHARE_BY_FEATURE):
+        parts, _, whole = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
     total = magnitude.sum(axis=1, keepdims=True)
@@ -68,7 +132,12 @@ def profile_nodes(model: LoadedModel, places: Collection[tuple[str, int]] | None
     moved = error + shares * error.sum(axis=1, keepdims=True)  # of the share's numerator, and of its denominator
     off = np.divide(moved, total, out=np.zeros_like(moved), where=total > 0).max(axis=1)
     ends = np.cumsum([nodes.shape[1] for nodes in values.values()])[:-1]
-    return Profiles(*(dict(zip(values, np.split(figures, ends), strict=True)) for figures in (shares, off)))
+    shares_of, errors_of = (dict(zip(values, np.split(figures, ends), strict=True)) for figures in (shares, off))
+    if not with_lags or model.config.lookback == 1 or shares.size * model.config.lookback > MAX_CELLS:
+        return Profiles(shares_of, errors_of, {})
+    lags = np.split(_divide_by_lag(model, parts, windows, start, shares, places), ends)
+    of_places = zip(values, lags, strict=True)
+    return Profiles(shares_of, errors_of, {place: of for place, of in of_places if place[0] != "front"})
 
 
 def count_windows(config: ModelConfig) -> int:
@@ -81,6 +150,61 @@ def count_windows(config: ModelConfig) -> int:
         passes = sum(map(len, config.wiring.ids.values()))
     affordable = int(MULTIPLY_ADDS / (N_NODES * passes * config.lookback * weights))
     return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
+
+
+def _divide_by_lag(
+    model: LoadedModel,
+    parts: Parts,
+    windows: Tensor,
+    start: Tensor,
+    shares: Array,
+    places: Collection[tuple[str, int]] | None,
+) -> NDArray[np.float32]:
+    """The shares, (n_nodes, n_features), divided among the lags: float32, (n_nodes, n_features, lookback).
+
+    If the chosen windows do not move a node by a feature that has a share in it, the others follow.
+    """
+    n, config = len(windows), model.config
+    cost = N_NODES * len(shares) * config.lookback * count_weights(config)
+    count = min(n, MAX_LAG_WINDOWS, max(MIN_WINDOWS, int(LAG_MULTIPLY_ADDS / cost) if cost else n))
+    chosen = np.isin(np.arange(n), np.linspace(0, n - 1, count).astype(int))
+    size = max(1, min(paths_per_pass(config, N_NODES), MAX_CELLS // (shares.size * config.lookback)))
+    magnitude = np.zeros((*shares.shape, config.lookback))
+    order = np.argsort(parts.path, kind="stable")  # one path after the other
+    parts = map_arrays(lambda of: of[order], parts)
+    for some in (chosen, ~chosen):
+        of_some = take(parts, some[parts.path])
+        cells, path = np.zeros_like(magnitude), -1
+        for batch in slices([slice(first, first + size) for first in range(0, len(of_some.path), size)]):
+            of_batch = take(of_some, batch)
+            found = _integrate_cells(model, part_ends(of_batch, start, windows), places)
+            for at, of_part in zip(of_batch.path.tolist(), found, strict=True):
+                if at != path:
+                    magnitude += np.abs(cells, out=cells)
+                    cells, path = np.zeros_like(magnitude), at
+                cells += of_part
+        magnitude += np.abs(cells)
+        total = magnitude.sum(axis=2)
+        if not ((total == 0) & (shares > 0)).any():
+            break
+    divided = np.divide(shares, total, out=np.zeros_like(total), where=total > 0)[..., None] * magnitude
+    lags: NDArray[np.float32] = divided[..., ::-1].astype(np.float32)
+    return lags
+
+
+def _integrate_cells(model: LoadedModel, ends: PartEnds, places: Collection[tuple[str, int]] | None) -> Array:
+    """Contributions of features at each step to all nodes, (n_parts, n_nodes, n_features, lookback), oldest first."""
+    rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
+    points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
+    weights, found = torch.from_numpy(rule.weights[0]), list[Tensor]()
+    with torch.enable_grad():
+        values = _node_values(model.config, model.frozen.trace(points), places)
+        for node in torch.cat(list(values.values()), dim=1).unbind(1):
+            (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
+            mean = weights @ gradient.double().reshape(n, N_NODES, -1)
+            found.append(mean.view_as(ends.change) * ends.change)
+    cells: Array = torch.stack(found, dim=1).transpose(2, 3).numpy()
+    return cells
 
 
 def _integrate(

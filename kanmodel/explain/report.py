@@ -20,6 +20,7 @@ from kanmodel.explain.curves import CurveShape, sample_edges
 from kanmodel.explain.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.explain.importance import REDUNDANT_CORRELATION, Importance, Verdict, rank_correlation
+from kanmodel.explain.profiles import RUN_SHARE
 from kanmodel.explain.result import GlobalResult
 from kanmodel.explain.structure import READOUT_KINDS
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge
@@ -235,13 +236,20 @@ def _depth(topology: Topology) -> Finding:
     inner.sort(key=lambda node: -(node.contribution or 0.0))
     profiles = {node.id: dict(node.profile) for node in inner}
     nodes = []
-    for node, profile in list(profiles.items())[:N_NAMED]:
-        shares = [f"{_percent(share)} `{name}`" for name, share in list(profile.items())[:N_NAMED]]
-        nodes.append(f"`{node}` is {', '.join(shares)}")
+    for node in inner[:N_NAMED]:
+        at = {name: f" at {lags}" for name, lags in node.lags.items()}
+        shares = [
+            f"{_percent(share)} `{name}`{at.get(name, '')}" for name, share in list(node.profile.items())[:N_NAMED]
+        ]
+        nodes.append(f"`{node.id}` is {', '.join(shares)}")
     answer = f"By the share of each feature in a node's own value: {'; '.join(nodes)}."
+    if any(node.lags for node in inner[:N_NAMED]):
+        answer += f" Most of a share, {round(100 * RUN_SHARE)} %, is at these lags, counted back from the newest step."
     answer = answer if inner else "There is no inner node: the edges act on features."
     question = "How are layers read whose inputs are already transformed?"
-    return Finding("depth", question, answer, {"profiles": profiles})
+    lags = {node.id: {name: [of.newest, of.oldest] for name, of in node.lags.items()} for node in inner}
+    evidence = {"profiles": profiles, "lags": lags, "lag_percent": round(100 * RUN_SHARE)}
+    return Finding("depth", question, answer, evidence)
 
 
 def _shapes(model: LoadedModel, topology: Topology) -> Finding:

@@ -22,6 +22,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.explain import structure
 from kanmodel.explain.importance import Importance
+from kanmodel.explain.profiles import Lags, describe_lags, find_lags
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_network
@@ -49,6 +50,8 @@ class TopologyNode:
         interval: of that mean, 95 %.
         scores: pykan's backward score, model units; None if not available.
         profile: share of each feature in the node's own value, by name; empty for features and sub-nodes.
+        lags: the steps at which it reads these features; empty for a window of one step, and for a model with more than
+            4 million nodes x features x steps.
     """
 
     id: str
@@ -61,6 +64,12 @@ class TopologyNode:
     interval: tuple[float, float] | None = None
     scores: Mapping[str, float] | None = None
     profile: Mapping[str, float] = field(default_factory=dict)
+    lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
+
+    @property
+    def reads(self) -> str:
+        """``hour_sin at lags 0 to 5, temp_c at lag 0``: the features with the largest shares; empty without lags."""
+        return describe_lags(self.lags)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class TopologyEdge:
             ``link`` except into a recurrent part or in a graph with more than 256 computed nodes.
         interval: of that mean, 95 %.
         share: of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
+        lags: the steps at which the source reads features; of an edge with a share, those of the feature in the target.
+            Empty for ``product``, for an ``edge`` that leaves a feature, and as for a node.
         scores: backward, forward_n and forward_u, model units; None if not available.
         opacity: tanh(3 * backward score), as pykan draws it; None without scores.
         outside_grid: share of its reference inputs outside the core interval of its grid; None for a basis without one.
@@ -99,6 +110,12 @@ class TopologyEdge:
     scores: Mapping[str, float] | None = None
     opacity: float | None = None
     outside_grid: float | None = None
+    lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
+
+    @property
+    def reads(self) -> str:
+        """As of a node."""
+        return describe_lags(self.lags)
 
     @property
     def key(self) -> EdgeKey:
@@ -190,7 +207,7 @@ class Topology(GlobalResult, Pictured):
         """A row for each edge that holds a function, largest contribution first."""
         rows = []
         for edge in sorted(self.kan_edges, key=lambda edge: -(edge.contribution or 0.0)):
-            row = _without(edge, "scores", "interval", "kind", "share")
+            row = _without(edge, "scores", "interval", "kind", "share", "lags") | {"reads": edge.reads}
             low, high = edge.interval or (None, None)
             scores = edge.scores or dict.fromkeys(_SCORES)
             rows.append(row | {"interval_low": low, "interval_high": high} | dict(scores))
@@ -240,12 +257,15 @@ def make_graph(model: LoadedModel, importance: Importance, pruning: Pruning) -> 
     scores, of_nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
     if len(model.reference.windows) >= MIN_INPUTS:
         scores, of_nodes = score_network(model.network, trace)
-    edges, output = _kan_edges(model, importance, pruning, trace, scores), importance.output_index
+    list_nodes = _graph_nodes if model.config.graph else _nodes
+    nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
+    lags = {node.id: node.lags for node in nodes}
+    edges = (replace(edge, lags=lags[edge.source]) for edge in _kan_edges(model, importance, pruning, trace, scores))
     if model.config.graph:
-        nodes = tuple(_graph_nodes(model, importance, pruning, of_nodes))
-        return nodes, (*edges, *_factor_edges(model.config, pruning), *_links(nodes, model.config, importance))
-    nodes = tuple(_nodes(model, importance, pruning, of_nodes))
-    return nodes, (*edges, *_factor_edges(model.config, pruning), *_other_edges(nodes, model.config, output))
+        others = _links(nodes, model.config, importance)
+    else:
+        others = _other_edges(nodes, model.config, importance.output_index)
+    return nodes, (*edges, *_factor_edges(model.config, pruning), *others)
 
 
 def _nodes(
@@ -304,16 +324,21 @@ def _nodes_of_layer(
     config: ModelConfig, importance: Importance, key: LayerKey, kept: dict[str, bool], scores: Sequence[float] = ()
 ) -> Iterator[TopologyNode]:
     """Yields the nodes of a layer, which a ledger lists at `key`, by the ids of `kept`."""
-    profiles = importance.profiles.shares.get(key, importance.profiles.shares.get(("head", key[1])))
-    estimate, names = importance.nodes[key], config.feature_names
+    profiles, estimate, names = importance.profiles, importance.nodes[key], config.feature_names
+    place = key if key in profiles.shares else ("head", key[1])
     for index, (identity, keep) in enumerate(kept.items()):
-        shares = [] if key == ("input", 0) or profiles is None else zip(profiles[index].tolist(), names, strict=True)
-        profile = {name: share for share, name in sorted(shares, key=lambda pair: -pair[0]) if share > 0}
+        profile, lags = dict[str, float](), dict[str, Lags]()
+        if key != ("input", 0) and place in profiles.shares:
+            shares = profiles.shares[place][index]
+            order = [feature for feature in np.argsort(-shares, kind="stable").tolist() if shares[feature] > 0]
+            profile = {names[feature]: float(shares[feature]) for feature in order}
+            if place in profiles.lags:
+                lags = dict(zip(profile, find_lags(profiles.lags[place][index][order]), strict=True))
         kind: Any = identity.split(":", 1)[0]  # ids begin with their kind
         node = TopologyNode(identity, kind, key[1], index, structure.label_of(identity), keep)
         value, interval = float(estimate.value[index]), estimate.bounds(index)
         of_node = {"backward": scores[index]} if scores else None
-        yield replace(node, contribution=value, interval=interval, scores=of_node, profile=profile)
+        yield replace(node, contribution=value, interval=interval, scores=of_node, profile=profile, lags=lags)
 
 
 def network_edges(network: Network) -> Iterator[TopologyEdge]:
@@ -379,6 +404,7 @@ def _links(nodes: Sequence[TopologyNode], config: ModelConfig, importance: Impor
                 share = target.profile.get(source.label, 0.0) if source.kind == "feature" else None
                 place_of = (target.kind, source.layer, i, j)
                 edge = TopologyEdge(source.id, target.id, kind, *place_of, source.kept and target.kept, share=share)
+                edge = replace(edge, lags=_lags_between(source, target))
                 if (estimate := importance.links.get((into, j, place))) is not None:
                     edge = replace(edge, contribution=float(estimate.value[i]), interval=estimate.bounds(i))
                 yield edge
@@ -391,13 +417,21 @@ def _other_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int
         share, i, j = unit.profile.get(feature.label, 0.0), feature.index, unit.index
         if share or unit.kind != "cell":  # a cell is one value of one step, which most features do not reach
             both = unit.kept and feature.kept
-            yield TopologyEdge(feature.id, unit.id, "input", unit.kind, 0, i, j, both, share=share)
+            edge = TopologyEdge(feature.id, unit.id, "input", unit.kind, 0, i, j, both, share=share)
+            yield replace(edge, lags=_lags_between(feature, unit))
     depth, target = len(config.head), f"output:{config.outputs[output]}"
     for node in nodes if config.output_function is not None else ():
         is_read = config.output_function == "softmax" or node.index == output
         if node.kind == "head" and node.layer == depth and is_read:
             edge = TopologyEdge(node.id, target, "output", "output", depth, node.index, output, node.kept)
-            yield replace(edge, contribution=node.contribution, interval=node.interval)
+            yield replace(edge, contribution=node.contribution, interval=node.interval, lags=node.lags)
+
+
+def _lags_between(source: TopologyNode, target: TopologyNode) -> Mapping[str, Lags]:
+    """What the source reads; if it is a feature, when the target reads it."""
+    if source.kind != "feature":
+        return source.lags
+    return {name: lags for name, lags in target.lags.items() if name == source.label}
 
 
 def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:

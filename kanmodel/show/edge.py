@@ -39,7 +39,8 @@ def draw_edge(
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
     place = output or f"layer {curve.edge.layer} of the {curve.edge.stage}"
     heading, shape, worth = name_edge(curve.edge), describe_shape(curve), " · ".join(list_worth(curve.edge, unit))
-    root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.", curve.source, role="img")
+    reads = f" {label_of(curve.edge.source)} reads {curve.edge.reads}." if curve.edge.reads else ""
+    root = new_picture(WIDTH, height, heading, f"{shape}. {worth}.{reads}", curve.source, role="img")
     root.add_heading(heading, f"{curve.name}: {place}", 84, 108)
     root.add("text", shape, x=MARGIN, y=82.0)
     root.add("text", worth, x=MARGIN, y=82.0 + LINE)
@@ -127,7 +128,8 @@ def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
     source, target = (label_of(end) for end in (curve.edge.source, curve.edge.target))
     along = shorten(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised") + " (model units)"
     y_along = HISTOGRAM_BOTTOM + (2 if original is None else 3) * LINE
-    root.add("text", along, x=RIGHT, y=y_along, class_="end").add("title", source)
+    reads = f" reads {curve.edge.reads}" if curve.edge.reads else ""
+    root.add("text", along, x=RIGHT, y=y_along, class_="end").add("title", source + reads)
     up = f"what it adds to {shorten(target, N_UP)} (model units)"
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
     root.add("text", up, class_="middle", transform=turned).add("title", target)

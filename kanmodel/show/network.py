@@ -236,7 +236,8 @@ def _add_links(root: Part, scene: _Scene) -> None:
         elif box is not None:
             width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
         share = "" if edge.share is None else f"{edge.share:.1%} of the target's profile"
-        lines = (name_edge(edge), share, *list_worth(edge, unit), describe_shape(curve) if curve else "")
+        reads = f"reads {edge.reads}" if edge.reads else ""
+        lines = (name_edge(edge), share, reads, *list_worth(edge, unit), describe_shape(curve) if curve else "")
         group = root.add_group(
             "\n".join(filter(None, lines)),
             class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
@@ -302,7 +303,9 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
         if scene.fold and not node.kept:
             continue
         x, y = layout.places[node.id]
-        profile = ", ".join(f"{share:.0%} {name}" for name, share in list(node.profile.items())[:N_SHARES])
+        shares = list(node.profile.items())[:N_SHARES]
+        at = {name: f" at {lags}" for name, lags in node.lags.items()}
+        profile = ", ".join(f"{share:.0%} {name}{at.get(name, '')}" for name, share in shares)
         label = "\n".join(filter(None, (node.label, *list_worth(node, scene.topology.unit), profile)))
         class_ = f"node {node.kind}" if node.kept else f"node {node.kind} pruned"
         group = root.add_group(label, class_=class_, data_node=node.id, data_kept=node.kept, tabindex=0)

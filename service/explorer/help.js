@@ -20,7 +20,8 @@ const TERMS = {
   error: "The largest estimated error of any single contribution here, in the target's unit.",
   ablation:
     "The forecast that the network still makes without the edges that are pruned and removed, each replaced by its mean over the reference windows.",
-  profile: "The composition of a node: the share of each feature in the node's own value, over the reference windows.",
+  profile:
+    "The composition of a node: the share of each feature in the node's own value, over the reference windows. 80 % of a share is at the lags that stand beside it; lag 0 is the newest step of the window.",
 };
 
 /** @typedef {keyof typeof TERMS} Term */

@@ -126,7 +126,7 @@ export function sharesOf({ nodes }, through) {
 }
 
 /**
- * The profile of an edge's input, each feature with a link to its paths.
+ * The profile of an edge's input, each feature with a link to its paths and the lags at which most of it is read.
  *
  * @param {Node | undefined} source of the edge
  * @param {(node: string) => string} link to the paths through a node
@@ -139,6 +139,18 @@ export function tellMakers(source, link) {
       {},
       h("td", {}, h("a", { href: link(`feature:${name}`) }, name)),
       h("td", { class: "number" }, percent(share)),
+      h("td", {}, tellLags(source?.lags?.[name])),
     ),
   );
+}
+
+/**
+ * When a feature is read, as in at lags 0 to 5; empty if it is not known.
+ *
+ * @param {Schemas["LagShares"] | undefined} lags
+ */
+export function tellLags(lags) {
+  if (!lags) return "";
+  const { newest, oldest } = lags;
+  return newest === oldest ? `at lag ${newest}` : `at lags ${newest} to ${oldest}`;
 }

@@ -17,7 +17,16 @@ from service.models.registry import Served
 from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
-from service.operations.topology import AppliedRule, RuleQuery, Scores, Stage, describe_rule, find_topology
+from service.operations.topology import (
+    AppliedRule,
+    LagShares,
+    RuleQuery,
+    Scores,
+    Stage,
+    describe_lags,
+    describe_rule,
+    find_topology,
+)
 from service.wire.errors import invalid_value
 from service.wire.json import SVG, answer_json, answer_svg
 from service.work.jobs import EDGE_FORMULAS, estimate_curves
@@ -110,6 +119,11 @@ class EdgeFunction(TypedDict):
     shape: Shape
     """`linear`, `curved`, `flat` if it is nearly constant, or `base_only` if its inputs lie outside the grid."""
     scores: NotRequired[Scores]
+    reads: NotRequired[str]
+    """When the source node reads which features, such as `hour_sin at lags 0 to 5, temp_c at lag 0`; absent where
+    the topology has no lags of it."""
+    lags: NotRequired[dict[str, LagShares]]
+    """The features with the largest shares in the source node by lag, at most 4; only of a single edge."""
     contribution: Annotated[float | None, about("Mean |contribution| over the reference windows, target's unit.")]
     kept: Annotated[bool, about("Whether the rule keeps it.")]
     formulas: NotRequired[Annotated[list[Formula], Field(max_length=N_FORMULAS)]]
@@ -140,7 +154,8 @@ def _describe_context(served: Served, topology: Topology) -> EdgeContext:
 
 def describe_edge(served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate]) -> EdgeResponse:
     """One edge, with its formulas, best first, if there are any."""
-    return {**_describe_context(served, topology), **_describe_curve(curve, candidates)}
+    described = _describe_curve(curve, candidates, describe_lags(curve.edge.lags))
+    return {**_describe_context(served, topology), **described}
 
 
 def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> EdgeList:
@@ -148,7 +163,9 @@ def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> Ed
     return {**_describe_context(served, topology), "edges": list(map(_describe_curve, curves))}
 
 
-def _describe_curve(curve: Edge, candidates: Sequence[Candidate] = ()) -> EdgeFunction:
+def _describe_curve(
+    curve: Edge, candidates: Sequence[Candidate] = (), lags: dict[str, LagShares] | None = None
+) -> EdgeFunction:
     support = curve.support
     histogram = {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
     return describe(
@@ -157,6 +174,8 @@ def _describe_curve(curve: Edge, candidates: Sequence[Candidate] = ()) -> EdgeFu
         **{name: getattr(curve.edge, name) for name in _OF_TOPOLOGY},
         space="model",
         scores=curve.edge.scores and dict(curve.edge.scores),
+        reads=curve.edge.reads or None,
+        lags=lags,
         support=describe(SupportInfo, support, histogram=histogram),
         formulas=_choose_formulas(candidates) if candidates else None,
     )

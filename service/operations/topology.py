@@ -1,14 +1,18 @@
 """GET /v1/models/{model}/topology and its fidelity: the pruned network as a graph; the pruning rule in requests."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Annotated, Any, Literal, NotRequired
 
+import numpy as np
 from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain import pruning
+from kanmodel.explain.profiles import Lags
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.structure import NodeKind
@@ -30,7 +34,7 @@ from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
 from service.wire.errors import invalid_value
 from service.wire.json import SVG, answer_json, answer_svg
-from service.work.jobs import LIST_ENTRY, estimate_graph
+from service.work.jobs import CURVE_VALUE, LIST_ENTRY, estimate_graph
 
 # Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -38,6 +42,7 @@ Metric = TypeAliasType("Metric", pruning.Metric)
 Fill = TypeAliasType("Fill", pruning.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
 _THRESHOLDS = ("node", "edge", "input")
+N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
 MAX_WITHOUT = 500  # edges that a request names
 
 
@@ -172,6 +177,16 @@ class Scores(TypedDict):
     forward_u: NotRequired[Annotated[float, about("Output spread; of edges only.")]]
 
 
+class LagShares(TypedDict):
+    """The steps of the window at which a feature is read, as lags: 0 is the newest step, 1 the one before."""
+
+    newest: int
+    """The first lag of the shortest run of neighbouring ones that holds 80 % of the feature's share; of equally short
+    runs, the one which holds most."""
+    oldest: Annotated[int, about("The last lag of this run.")]
+    shares: Annotated[list[float], about("Share of the feature at each lag, lag 0 first; they sum to its share.")]
+
+
 class GraphNode(TypedDict):
     """A node: a feature, a unit of an LSTM or GRU, a cell of the window, an input or node of a layer, or an output."""
 
@@ -190,6 +205,11 @@ class GraphNode(TypedDict):
     scores: NotRequired[Scores]
     profile: NotRequired[dict[str, float]]
     """Share of each feature in the node's own value, largest first; absent for features."""
+    lags: NotRequired[dict[str, LagShares]]
+    """When the node reads the features with the largest shares, at most 4. Absent for features and sub-nodes, nodes of
+    a front, which read the step at which they are applied, a window of one step, and a model with more than 4 million
+    nodes x features x steps."""
+    reads: NotRequired[Annotated[str, about("The same in words: `hour_sin at lags 0 to 5, temp_c at lag 0`.")]]
     kept: Annotated[bool, about("Whether the rule keeps it.")]
 
 
@@ -213,6 +233,9 @@ class GraphEdge(TypedDict):
     `link` into a recurrent part or of a graph with more than 256 computed nodes."""
     interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; absent without a contribution.")]]
     share: NotRequired[Annotated[float, about("Share of the feature in the target's profile; only from a feature.")]]
+    reads: NotRequired[str]
+    """When its source reads which features, as `hour_sin at lags 0 to 5, temp_c at lag 0`; of an edge with a `share`,
+    when the target reads the feature. Absent for kind `product`, and for an `edge` that leaves a feature."""
     scores: NotRequired[Scores]
     opacity: NotRequired[Annotated[float, about("tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
     outside_grid: NotRequired[float]
@@ -265,15 +288,31 @@ def describe_topology(served: Served, topology: Topology, part: Topology, pruned
         scores_missing=f"scores need {MIN_INPUTS} reference windows, and there are fewer" if few else None,
     )
     nodes = [
-        describe(GraphNode, node, scores=node.scores and dict(node.scores), profile=dict(node.profile) or None)
+        describe(
+            GraphNode,
+            node,
+            scores=node.scores and dict(node.scores),
+            profile=dict(node.profile) or None,
+            lags=describe_lags(node.lags),
+            reads=node.reads or None,
+        )
         for node in part.nodes
         if node.kept or not pruned
     ]
     edges = []
     for edge in (one for one in part.edges if one.kept or not pruned):
         scores, masked = edge.scores and dict(edge.scores), edge.masked if edge.kind == "edge" else None
-        edges.append(describe(GraphEdge, edge, space="model", scores=scores, masked=masked))
+        reads = edge.reads or None
+        edges.append(describe(GraphEdge, edge, space="model", scores=scores, masked=masked, reads=reads))
     return {"directed": True, "multigraph": False, "graph": graph, "nodes": nodes, "edges": edges}
+
+
+def describe_lags(lags: Mapping[str, Lags]) -> dict[str, LagShares] | None:
+    """The lags of the first features; None if there are none."""
+    described = {}
+    for name, of in islice(lags.items(), N_LAGGED):
+        described[name] = describe(LagShares, of, shares=np.round(of.shares.astype(float), LAG_DIGITS).tolist())
+    return described or None
 
 
 async def find_topology(call: Call) -> Topology:
@@ -322,6 +361,8 @@ async def get_topology(call: Call) -> Response:
     n_parts = sum(node.kept or not query.pruned for node in part.nodes)
     n_parts += count_links(part, query.pruned, N_LINKS) if is_drawn else len(part.edges)
     cost = estimate_graph(n_parts, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
+    if not is_drawn:
+        cost += CURVE_VALUE * (N_LAGGED * served.model.lookback * sum(bool(node.lags) for node in part.nodes))
     return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
 
 

@@ -104,7 +104,7 @@ export function create(page) {
       ...["Paths through ", pathsLink(edge.source), ", ", pathsLink(edge.target), ", or ", pathsLink("")],
     );
     makers.replaceChildren(
-      table(["Feature", "Share"], tellMakers(topology.nodes.find(({ id }) => id === edge.source), toPaths), {
+      table(["Feature", "Share", "Most of it"], tellMakers(topology.nodes.find(({ id }) => id === edge.source), toPaths), {
         class: "tight",
       }),
     );

@@ -8,7 +8,7 @@ import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
 import { edgeId, edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
 import { help, withHelp } from "../help.js";
-import { chosenNode, pathsControl, sharesOf } from "../paths.js";
+import { chosenNode, pathsControl, sharesOf, tellLags } from "../paths.js";
 import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
 import { zoomable } from "../zoom.js";
 
@@ -195,7 +195,7 @@ function teller(topology, unit, click) {
 function tellNode(node, unit) {
   if (!node) return [];
   const profile = Object.entries(node.profile ?? {}).slice(0, 4);
-  const made = profile.map(([name, share]) => `${percent(share)} ${name}`);
+  const made = profile.map(([name, share]) => `${percent(share)} ${name} ${tellLags(node.lags?.[name])}`.trim());
   return [node.label, ...tellWorth(node, unit), ...made, "Click, or press Enter, for its paths alone"];
 }
 
@@ -209,6 +209,7 @@ function tellEdge(edge, labels, unit, click) {
   if (!edge) return [];
   const lines = [nameEdge(edge, labels), ...tellWorth(edge, unit)];
   if (edge.share !== undefined) lines.push(`${percent(edge.share)} of the target's profile`);
+  if (edge.reads) lines.push(`reads ${edge.reads}`);
   if (edge.kind === "link") lines.push("What operations between the layers lead on");
   if (edge.outside_grid) lines.push(`${percent(edge.outside_grid)} of its inputs outside the grid`);
   if (edge.kind === "edge") lines.push(`Click, or press Enter, ${click === "remove" ? "to remove it" : "for its function"}`);

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import UnknownNameError
+from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule
 from kanmodel.explain.scores import score_layers
 from kanmodel.explain.topology import build_topology
+from kanmodel.show.edge import draw_edge
+from kanmodel.show.network import draw_topology
 
 ALL = PruningRule(thresholds=Thresholds(-1, -1, -1))
 
@@ -171,6 +174,30 @@ def test_profiles_are_shares(shape):
         assert sum(shares) == pytest.approx(1)
         assert shares == sorted(shares, reverse=True)
         assert set(node.profile) <= set(model.config.feature_names)
+
+
+def test_nodes_edges_and_pictures_say_when_features_are_read():
+    """A node has lags of its profile's features, an edge those of its source, and a link from a feature that one's."""
+    topology = build_topology(*tiny("lstm"), PruningRule())
+    nodes = {node.id: node for node in topology.nodes}
+    for node in topology.nodes:
+        assert list(node.lags) == list(node.profile)
+        for name, lags in node.lags.items():
+            assert lags.shares.sum() == pytest.approx(node.profile[name], abs=1e-6)
+    for edge in topology.edges:
+        source, target = (nodes[end] for end in (edge.source, edge.target))
+        if edge.kind == "product":
+            assert not edge.lags and not edge.reads
+        elif edge.kind == "input":
+            assert edge.reads == f"{source.label} at {target.lags[source.label]}"
+        else:
+            assert edge.lags == source.lags and edge.reads.count(" at lag") == len(source.lags)
+    edge = topology.kan_edges[0]
+    assert {row["reads"] for row in topology.table()} == {edge.reads for edge in topology.kan_edges}
+    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(topology.loaded, [edge])[0]).decode()]
+    assert all(f"reads {edge.reads}" in picture for picture in pictures)
+    unit = nodes[edge.source]
+    assert ", ".join(f"{share:.0%} {name} at {unit.lags[name]}" for name, share in unit.profile.items()) in pictures[0]
 
 
 @pytest.mark.thorough("a larger model than the synthetic series, of which the same is true")

@@ -38,6 +38,19 @@ def test_base_and_spline_add_up_to_the_curve(service):
     assert answer["x"] == sorted(answer["x"])
 
 
+def test_an_edge_says_when_its_source_reads_features(service):
+    """The lags of its source node, and the same in words, as the topology has them; the list has the words alone."""
+    answer = service.get("/v1/models/nyc-weather/edges/0/0/0").json()
+    graph = service.get("/v1/models/nyc-weather/topology?pruned=false").json()
+    (source,) = (node for node in graph["nodes"] if node["id"] == answer["source"])
+    assert (answer["lags"], answer["reads"]) == (source["lags"], source["reads"])
+    assert len(answer["lags"]) == 4 and all(len(lags["shares"]) == 24 for lags in answer["lags"].values())
+    (edge, *_) = (edge for edge in graph["edges"] if edge["source"] == source["id"])
+    assert edge["reads"] == answer["reads"]
+    listed = service.get("/v1/models/nyc-weather/edges?points=2").json()["edges"]
+    assert all("reads" in edge and "lags" not in edge for edge in listed)
+
+
 def test_original_units_are_given_where_there_are_any(service):
     """x_original is given if the edge leaves a feature, y_original if it enters an output."""
     first = service.get("/v1/models/head/edges/0/1/0").json()
@@ -59,6 +72,7 @@ def test_lists_the_kept_edges_each_as_it_is_alone(service):
     assert shared["rule"] == graph["graph"]["rule"]
     stage, layer, i, j = places[0]
     alone = service.get(f"/v1/models/front/edges/{layer}/{i}/{j}", params={**query, "stage": stage}).json()
+    alone.pop("lags", None)
     assert alone == {**shared, **answer["edges"][0]}
 
 

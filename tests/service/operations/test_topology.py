@@ -52,12 +52,18 @@ def test_the_answer_is_the_topology(service):
         assert described["contribution"] == node.contribution
         assert described.get("scores") == node.scores
         assert described.get("profile", {}) == node.profile
+        assert described.get("reads", "") == node.reads
+        for name, lags in described.get("lags", {}).items():
+            assert (lags["newest"], lags["oldest"]) == (node.lags[name].newest, node.lags[name].oldest)
+            assert sum(lags["shares"]) == pytest.approx(node.profile[name], abs=1e-6)
+        assert list(described.get("lags", {})) == list(node.lags)[:4]
         assert described.get("interval") == (None if node.interval is None else list(node.interval))
     for described, edge in zip(answer["edges"], topology.edges, strict=True):
         for name in ("source", "target", "kind", "stage", "layer", "i", "j", "contribution", "kept"):
             assert described[name] == getattr(edge, name)
         assert described.get("scores") == edge.scores
         assert described.get("share") == edge.share
+        assert described.get("reads", "") == edge.reads
         assert described.get("opacity") == edge.opacity
         assert described.get("interval") == (None if edge.interval is None else list(edge.interval))
         assert described.get("outside_grid") == edge.outside_grid
