@@ -20,8 +20,8 @@ help: # list the targets
 serve: .venv/runtime # install and serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-# Three workers keep two cores busy, since what starts servers waits much. Each part has new ones, so that none grows
-# beyond 1.1 GB. `make test` leaves out the tests marked `thorough`, and nine of ten generated cases.
+# Three workers keep two cores busy, since what starts servers waits much. Each part of `test-all` has new ones, so
+# that none grows beyond 1.1 GB. `make test` leaves out the tests marked `thorough`, and nine of ten generated cases.
 ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder
@@ -30,19 +30,16 @@ test: .venv/dev .venv/clients/ready # install, and run the quick tests; ONLY=kan
 ifneq ($(ONLY),)
 	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
 else
-	$(parallel) -m "not thorough" tests/kanmodel
-	$(parallel) -m "not thorough" $(call without,kanmodel libraries)
+	$(parallel) -m "not thorough" $(call without,libraries)
 endif
 
-# What needs both cores runs last, with nothing beside it.
+# Tests that wait for processes run beside tests that compute. What needs both cores runs last, with nothing beside it.
 test-all: export THOROUGH := 1
 test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run all tests
 	MALLOC_ARENA_MAX=1 .venv/libraries/bin/python -m pytest -n 3 tests/libraries
-	$(parallel) tests/kanmodel $(call without,kanmodel/explain)
-	$(parallel) tests/kanmodel/explain
+	$(parallel) tests/kanmodel tests/service/work $(call without,kanmodel/explain)
+	$(parallel) tests/kanmodel/explain tests/service/batch tests/service/commands
 	$(parallel) $(call without,kanmodel service libraries)
-	$(parallel) tests/service/work
-	$(parallel) tests/service/batch tests/service/commands
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 

@@ -126,7 +126,7 @@ def start_process(log: Path, *arguments: object, by: Start = Fork, **variables: 
         poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
         url = re.search(r"running on (http://[\w.:]+)", log.read_text())
         assert url, log.read_text()
-        with httpx2.Client(base_url=url[1], timeout=60) as client:
+        with httpx2.Client(base_url=url[1], timeout=300) as client:
             yield Process(popen, client, log)
     finally:
         popen.kill()

@@ -14,7 +14,7 @@ import httpx2
 
 def connect(client: httpx2.Client) -> socket.socket:
     """A new connection to the server of a client."""
-    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=300)
 
 
 def head(method: str, path: str, *headers: str) -> bytes:

@@ -17,7 +17,7 @@ def examples(count: int) -> int:
     return count if THOROUGH else -(-count // FEWER)
 
 
-def few_of(cases: Iterable[str], quick: Container[str], why: str) -> list[ParameterSet]:
+def few_of(cases: Iterable[object], quick: Container[object], why: str) -> list[ParameterSet]:
     """The cases as parameters of a test, all but the `quick` ones marked ``thorough``."""
     mark = pytest.mark.thorough(why)
     return [pytest.param(case, marks=() if case in quick else mark) for case in cases]

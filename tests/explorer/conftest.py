@@ -18,7 +18,8 @@ from waiting import poll
 from kanmodel.checkpoint import save_checkpoint
 from service.models.repository import BUNDLED
 
-OPTIONS = ["--no-sandbox"]  # the sandbox is not available to root in a container
+# The sandbox is not available to root in a container, and a GPU in software takes a sixth of the time.
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-software-rasterizer"]
 
 PATIENCE = 120_000  # ms, generous for a busy machine
 expect.set_options(timeout=PATIENCE)

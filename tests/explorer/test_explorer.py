@@ -22,6 +22,7 @@ WINDOW = ROOT / "tests" / "examples" / "window.json"
 AXE = Path(sys.prefix) / "clients" / "node_modules" / "axe-core" / "axe.min.js"  # `make test` sets it up
 VIEWS = ["network", "edge", "forecast", "features", "formula", "compare", "model", "report"]
 MODEL = "/v1/models/nyc-weather"
+FURTHER = pytest.mark.thorough("the same of further views")
 DESK = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
 DARK = {**DESK, "color_scheme": "dark"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "has_touch": True}
@@ -219,7 +220,7 @@ def test_a_pasted_window_is_explained(server, open_tab):
     assert tab.problems == []
 
 
-@pytest.mark.parametrize("way", ["choose", "drop"])
+@pytest.mark.parametrize("way", few_of(["choose", "drop"], ["drop"], "opens the same file"))
 def test_a_csv_file_is_explained(server, open_tab, tmp_path, way):
     """The header names the features, in any order and among other columns; the last rows are the window."""
     page = open_tab(server).show("forecast?model=nyc-weather")
@@ -281,6 +282,7 @@ def test_the_features_can_be_sorted(server, open_tab):
     expect(page.locator("[aria-sort=ascending]")).to_contain_text("Error when shuffled")
 
 
+@pytest.mark.thorough("every view once more")
 def test_each_finding_of_the_report_has_a_link(server, open_tab):
     """All findings are shown in the words of the API, each with a link to a view that loads."""
     tab = open_tab(server)
@@ -302,10 +304,10 @@ def test_each_finding_of_the_report_has_a_link(server, open_tab):
     ("hash", "selector"),
     [
         ("network?model=nyc-weather&fidelity=0.9&color=contribution&pruned=show", ".cost, .drawing desc"),
-        ("edge?model=nyc-weather&edge=head/1/3/0&range=grid", ".facts, .drawing"),
-        ("forecast?model=nyc-weather&window=ref:200&baseline=zero", ".summary"),
+        pytest.param("edge?model=nyc-weather&edge=head/1/3/0&range=grid", ".facts, .drawing", marks=FURTHER),
+        pytest.param("forecast?model=nyc-weather&window=ref:200&baseline=zero", ".summary", marks=FURTHER),
         ("features?model=nyc-weather&sort=name:down", "tbody"),
-        ("network?model=front&output=b%2B1", ".cost"),
+        pytest.param("network?model=front&output=b%2B1", ".cost", marks=FURTHER),
     ],
 )
 def test_an_address_restores_its_view(server, open_tab, hash, selector):
@@ -404,9 +406,9 @@ def test_the_command_that_is_copied_gives_the_same(server, open_tab):
 @pytest.mark.parametrize(
     ("view", "path", "n_rows"),
     [
-        ("network", "/topology?fidelity=0.99&pruned=true", 151),
+        pytest.param("network", "/topology?fidelity=0.99&pruned=true", 151, marks=FURTHER),
         ("edge", "/edges/1/3/0?formulas=true", 101),
-        ("features", "/attributions", 20),
+        pytest.param("features", "/attributions", 20, marks=FURTHER),
     ],
 )
 def test_the_data_of_a_view_can_be_saved(server, open_tab, view, path, n_rows):

@@ -6,12 +6,13 @@ import pytest
 from playwright.sync_api import expect
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+FURTHER = pytest.mark.thorough("the same of further views")
 PLACES = [
     ("network", ["R²", "MAE", "contribution", "score", "opacity"]),
-    ("edge", ["contribution", "score", "price", "profile"]),
-    ("forecast", ["error", "residual"]),
+    pytest.param(*("edge", ["contribution", "score", "price", "profile"]), marks=FURTHER),
+    pytest.param(*("forecast", ["error", "residual"]), marks=FURTHER),
     ("features", ["verdict", "share", "contribution"]),
-    pytest.param(*("formula", ["R²", "MAE", "complexity", "profile"]), marks=pytest.mark.thorough("computes formulas")),
+    pytest.param(*("formula", ["R²", "MAE", "complexity", "profile"]), marks=FURTHER),
 ]
 
 
@@ -91,6 +92,7 @@ def test_only_a_first_visit_gets_the_tour(server, open_tab):
     assert tab.problems == early.problems == []
 
 
+@pytest.mark.thorough("the tour once more")
 def test_the_tour_continues_while_the_page_is_used(server, open_tab):
     """Moving the slider keeps the step; opening another view ends the tour."""
     tab = open_tab(server)
@@ -106,6 +108,7 @@ def test_the_tour_continues_while_the_page_is_used(server, open_tab):
     expect(tour).to_have_count(0)
 
 
+@pytest.mark.thorough("the tour once more")
 def test_automated_browsers_get_the_tour_only_on_request(server, open_tab):
     """Automated browsers see no tour unless the address or the model's card asks for it."""
     tab = open_tab(server)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
+from thorough import few_of
 
 
 def say(value, sign=""):
     return f"{float(f'{value:.3g}'):{sign}g}".replace("-", "−")
 
 
-@pytest.mark.parametrize("model", ["two", "front"])
+@pytest.mark.parametrize("model", few_of(["two", "front"], ["two"], "the same of another model"))
 def test_all_outputs_of_a_window_are_listed(server, open_tab, model):
     """Forecast, baseline and contributions of each are those of `:explain`, and its name links to the output."""
     tab = open_tab(server)

@@ -14,6 +14,8 @@ import httpx2
 import pytest
 from factories import make_model
 from playwright.sync_api import expect
+from thorough import few_of
+from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.chain import Network
@@ -80,18 +82,15 @@ def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
     )
     expect(page.locator("main img")).to_have_count(1)
     assert page.evaluate("fetch('http://localhost:9/').then(() => 'sent', () => 'kept')") == "kept"
+    kinds = {"inline event handler", "inline style", "inline script", "connect"}
+
+    def are_refused() -> bool:
+        page.evaluate("0")  # takes what the browser has logged meanwhile
+        refused = [problem for problem in tab.problems if "Content Security Policy" in problem]
+        return all(any(kind in problem for problem in refused) for kind in kinds)
+
+    poll(are_refused)
     assert "Kanscope" in page.title()
-    refused = [problem for problem in tab.problems if "Content Security Policy" in problem]
-    assert {
-        kind
-        for kind in ("inline event handler", "inline style", "inline script", "connect")
-        if any(kind in p for p in refused)
-    } == {
-        "inline event handler",
-        "inline style",
-        "inline script",
-        "connect",
-    }
 
 
 @pytest.fixture(scope="module")
@@ -143,19 +142,26 @@ def proxy(target: str, prefix: str) -> Iterator[str]:
         server.server_close()
 
 
-def test_it_works_behind_a_prefix(serve, folder, open_tab):
-    """All requests of the page are below the proxy's prefix."""
+@pytest.fixture(scope="module")
+def outside(serve, folder) -> Iterator[httpx2.Client]:
+    """A client of a server below a proxy's prefix."""
     with (
         serve(folder, KANSCOPE_ROOT_PATH="/kanscope") as client,
         proxy(str(client.base_url).rstrip("/"), "/kanscope") as address,
         httpx2.Client(base_url=address) as outside,
     ):
-        for view in VIEWS:
-            tab = open_tab(outside, prefix="/kanscope")
-            tab.page.goto(f"{address}/kanscope/explorer#/{view}")
-            expect(tab.page.locator("h1")).to_have_text(view.capitalize())
-            assert tab.page.url.startswith(f"{address}/kanscope/explorer/#/")
-            assert tab.problems == []
+        yield outside
+
+
+@pytest.mark.parametrize("view", few_of(VIEWS, VIEWS[:1], "every view once more"))
+def test_it_works_behind_a_prefix(outside, open_tab, view):
+    """All requests of the page are below the proxy's prefix."""
+    tab = open_tab(outside, prefix="/kanscope")
+    address = f"{str(outside.base_url).rstrip('/')}/kanscope/explorer"
+    tab.page.goto(f"{address}#/{view}")
+    expect(tab.page.locator("h1")).to_have_text(view.capitalize())
+    assert tab.page.url.startswith(f"{address}/#/")
+    assert tab.problems == []
 
 
 def test_a_key_is_asked_for_once(serve, folder, open_tab):

@@ -93,6 +93,7 @@ def test_a_dot_has_a_hint_and_a_link(server, open_tab, windows, names):
     page.wait_for_url(lambda url: f"window=ref:{after['index']}&" not in url)
 
 
+@pytest.mark.thorough("shows the swarm once more")
 def test_the_rings_follow_a_changed_window(server, open_tab, windows, names):
     """When a value changes, the rings move; with another baseline there are none."""
     page = open_tab(server).show(f"{SHOWN}&swarm=open")

@@ -21,6 +21,7 @@ def run(folder, *command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.thorough("checks all types, for 8 s")
 def test_the_modules_use_the_api_as_it_is_described(tmp_path):
     """tsc finds no error in the JSDoc types, with responses typed by openapi-typescript."""
     if not MODULES.exists():

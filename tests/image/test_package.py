@@ -18,6 +18,7 @@ from trove_classifiers import classifiers
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("kanmodel", "service")
+BUILDS = pytest.mark.thorough("builds the wheel")
 
 
 def python(*arguments: str | Path, folder: Path) -> None:
@@ -35,6 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return sdist, wheel
 
 
+@BUILDS
 def test_the_wheel_holds_the_two_packages_and_nothing_else(built: tuple[Path, Path]) -> None:
     """It has the code, the bundled model, the explorer with its licences and `py.typed`, but no tests."""
     names = zipfile.ZipFile(built[1]).namelist()
@@ -48,6 +50,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(built: tuple[Path, Pa
     assert licenses == {f"service/explorer/vendor/{name}.LICENSE" for name in ("d3", "plot")} | {"LICENSE"}
 
 
+@BUILDS
 def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
     """It has the tests and documents, so that a packager can run them."""
     with tarfile.open(built[0]) as sdist:
@@ -57,6 +60,7 @@ def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
     assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", ".git/", "build/"))]
 
 
+@BUILDS
 def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
     """Metadata have the changelog's version, a summary, keywords, the README as Markdown and valid classifiers."""
     wheel = zipfile.ZipFile(built[1])

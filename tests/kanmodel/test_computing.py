@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from kanmodel import Model, computing
 from kanmodel.computing import Once, Pinned, part, pausing, reporting, slices
 
+SLOWER = pytest.mark.thorough("the same of further questions")
+
 
 class EndedError(Exception):
     """Raised by a pause to end a computation."""
@@ -54,7 +56,7 @@ def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
 
     def give_up():
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(300)
         raise EndedError
 
     def wait():
@@ -63,7 +65,7 @@ def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
 
     first = Thread(target=wait)
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(300)
     calls = []
 
     def give_up_later():
@@ -94,11 +96,11 @@ def test_a_copy_in_another_process_begins_without_results():
     [
         lambda model: model.explain(np.tile(model.reference.windows, (20, 1, 1))),
         lambda model: model.importance(),
-        lambda model: model.agreement(),
-        lambda model: model.faithfulness(),
-        lambda model: model.topology(),
-        lambda model: model.fidelity_curve(),
-        lambda model: model.formula(),
+        pytest.param(lambda model: model.agreement(), marks=SLOWER),
+        pytest.param(lambda model: model.faithfulness(), marks=SLOWER),
+        pytest.param(lambda model: model.topology(), marks=SLOWER),
+        pytest.param(lambda model: model.fidelity_curve(), marks=SLOWER),
+        pytest.param(lambda model: model.formula(), marks=SLOWER),
         lambda model: model.report(),
     ],
 )

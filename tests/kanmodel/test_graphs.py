@@ -8,7 +8,7 @@ import torch
 from captum.attr import IntegratedGradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 from torch import nn
 from wired import EVERY, FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks, read
 
@@ -341,7 +341,9 @@ def test_a_jump_is_stated_as_residual():
     assert not ledger.converged.any() and ledger.residual == pytest.approx([3.0], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["no leaf", "einsum", "each feature", "in two axes"])
+@pytest.mark.parametrize(
+    "name", few_of(["no leaf", "einsum", "each feature", "in two axes"], ["no leaf", "in two axes"], "further graphs")
+)
 def test_other_graphs_are_drawn_and_pruned(name):
     """Without layers too, and where a layer is applied at several places."""
     torch.manual_seed(0)

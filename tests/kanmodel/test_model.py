@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 import torch
 from factories import make_chain, make_model, make_windows
+from thorough import few_of
 from torch import nn
 
 import kanmodel
@@ -214,7 +215,7 @@ def test_topology_is_the_one_below(model, asked, rule):
     assert vars(model.topology(**asked)) == expected
 
 
-@pytest.mark.parametrize("shape", ["lstm", "head", "front", "flat"])
+@pytest.mark.parametrize("shape", few_of(["lstm", "head", "front", "flat"], ["front"], "the same of further chains"))
 def test_every_edge_by_its_ids_and_by_its_numbers(shape):
     """Each edge of a topology is found by ids and by numbers, products included, with the curve sampled below."""
     model = Model(make_model(shape, product=True, n_features=3, lookback=2, hidden_size=3, n_reference=20))
@@ -587,6 +588,7 @@ def test_a_model_does_not_change():
     assert model.metrics.get("test_r2") != -1.0 and model.loaded._fast_predict is None
 
 
+@pytest.mark.thorough("computes every example of two documents: 4 s")
 def test_the_examples_of_the_readmes_run(tmp_path, monkeypatch):
     """The examples of the core's README give the results shown, and the main README's lines keep 11 edges."""
     root = Path(kanmodel.__file__).parents[1]

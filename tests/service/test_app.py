@@ -75,10 +75,10 @@ create_app(Settings())
 unwanted = {"sympy", "polars", "ray", "pandas", "typer", "opentelemetry.sdk"}
 assert not unwanted & sys.modules.keys(), unwanted & sys.modules.keys()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_the_command_line_does_not_load_them_either():
     """`kanscope serve` would otherwise keep them in memory."""
     code = "import sys; import service.cli; assert not {'sympy', 'polars', 'ray', 'fastapi'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

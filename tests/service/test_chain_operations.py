@@ -55,7 +55,7 @@ def served(tmp_path_factory):
         yield client, models, folder
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", few_of(CONFIGS, ("mlp", "softmax"), "the same of other chains"))
 @pytest.mark.parametrize(
     "path",
     ["", "/topology", "/topology/fidelity", "/topology?format=svg", "/edges", "/attributions", "/report", "/ready"],
@@ -99,9 +99,7 @@ def test_forecasts_and_explanations(served, name, tmp_path, run):
     assert code == 0, out + err
 
 
-@pytest.mark.parametrize(
-    "name", few_of(CONFIGS, ("flat", "softmax"), "the same commands for other chains: 1 to 2 s each")
-)
+@pytest.mark.parametrize("name", few_of(CONFIGS, ("flat",), "the same commands for other chains: 1 to 2 s each"))
 def test_commands(served, name, tmp_path, run):
     """Each command runs: explain, inspect, prune and, for models that can be trained, train."""
     _, models, folder = served

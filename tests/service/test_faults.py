@@ -146,7 +146,7 @@ def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
             ask_until(process.client, asked, lambda: process.popen.send_signal(signal.SIGTERM)),
         )
         process.client.close()
-        assert process.popen.wait(60) == -signal.SIGTERM
+        assert process.popen.wait(300) == -signal.SIGTERM
         statuses = [
             line["status"] for line in process.lines() if line.get("route", "").startswith("/v1/models/{model}:")
         ]
@@ -163,7 +163,7 @@ def test_a_killed_process_can_be_restarted(launch, tmp_path, folder, asked):
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     with launch(models) as process:
         assert asyncio.run(ask_until(process.client, asked, process.popen.kill)) >= 100
-        assert process.popen.wait(60) == -signal.SIGKILL
+        assert process.popen.wait(300) == -signal.SIGKILL
     assert [file.name for file in models.iterdir()] == ["two.safetensors"]
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() == digest
     with launch(models) as process:

@@ -5,6 +5,7 @@ import pytest
 from factories import make_tensors
 from fastapi.testclient import TestClient
 from goldens import FOLDER
+from thorough import few_of
 from waiting import poll
 from wired import FEATURES, WIRED, forecast, make_wired, random_walks
 
@@ -14,10 +15,14 @@ from service.settings import Settings
 
 EXPECTED = np.load(FOLDER / "libraries/expected.npz")
 FEW = ("SkipAroundHead", "RevIN", "Pooled")
+PATIENCE = 300  # seconds that a request may take on a machine that is busy with other things
 
 
 def serve(folder):
-    with TestClient(create_app(Settings(models=folder)), base_url="http://localhost:8000") as client:
+    with TestClient(
+        create_app(Settings(models=folder, cached_results=4, request_timeout=PATIENCE)),
+        base_url="http://localhost:8000",
+    ) as client:
         poll(lambda: client.get("/readyz").status_code == 200)
         yield client
 
@@ -36,7 +41,7 @@ def client(tmp_path_factory):
     yield from serve(folder)
 
 
-@pytest.mark.parametrize("name", EXPECTED.files)
+@pytest.mark.parametrize("name", few_of(EXPECTED.files, ("kan", "darts_rnn"), "the same of further models"))
 def test_a_forecaster_of_a_library_is_served(library_client, name):
     """It forecasts what the library did, and explains that."""
     model, expected = kanmodel.load(FOLDER / f"libraries/{name}.safetensors"), EXPECTED[name][:, -1]
@@ -49,7 +54,7 @@ def test_a_forecaster_of_a_library_is_served(library_client, name):
         assert explained["converged"] and abs(rest) <= 2 * explained["residual"] + 1e-6 * abs(known)
 
 
-@pytest.mark.parametrize("name", WIRED)
+@pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
 def test_a_graph_is_served(client, name):
     """It predicts what its module does, explains itself, and is described node by node."""
     windows = random_walks(2, seed=4)
@@ -69,7 +74,7 @@ def test_a_graph_is_served(client, name):
     assert architecture["head"]["width"] == []
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", few_of(FEW, ("RevIN",), "every operation of two more graphs"))
 def test_other_operations_of_a_graph(client, name):
     """Attributions, topology, edges, formulas, report, what-if and comparisons answer as of a chain."""
     windows = random_walks(2, seed=4).tolist()

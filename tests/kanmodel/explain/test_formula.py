@@ -91,7 +91,7 @@ def check_stated_error(model, formula, output=0):
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
-        ("head", {}),
+        pytest.param("head", {}, marks=MORE),
         ("head", {"product": True, "dtype": "float32"}),
         ("lstm", {}),
         pytest.param("lstm", {"cell": "gru", "with_targets": False}, marks=MORE),

@@ -10,7 +10,7 @@ from factories import make_chain, make_model, make_windows
 from goldens import load_shapley
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.data import Feature, Target
@@ -151,7 +151,7 @@ def test_tables_have_both():
     assert "as all parts move" in repr(plain[0]) and "orders" in plain[0].html()
 
 
-@pytest.mark.parametrize("method", ["path", "shapley"])
+@pytest.mark.parametrize("method", few_of(["path", "shapley"], ["shapley"], "draws the same plots"))
 def test_plots_of_shap(method):
     """`shap` draws contributions and Shapley values: waterfall, beeswarm and scatter."""
     import shap

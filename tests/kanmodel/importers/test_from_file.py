@@ -396,7 +396,7 @@ DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arit
     "name",
     few_of(
         [name for name in READ if "pruned_" not in name and name != "float16"],
-        ("lightning", "mult_nodes", "plain_symbolic", "efficient"),
+        ("mult_nodes", "efficient"),
         "the same search for the options of further files",
     ),
 )

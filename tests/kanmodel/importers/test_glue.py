@@ -19,6 +19,7 @@ from kanmodel.importers.source import open_source
 
 RECURRENT = ("lstm", "gru", "bilstm")
 FEW = ("gru_kan", "bilstm_kan_linear", "lstm_cheby", "multi_step")
+QUICK = [("gru_kan", "whole_module.pt"), *((name, "state_dict.pt") for name in FEW[1:])]
 FURTHER = "the same search for the readings of further forecasters"
 EVERY = pytest.mark.parametrize("name", few_of(CASES, FEW, FURTHER))
 
@@ -51,7 +52,7 @@ def expected_choices(case):
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [pytest.param(*each, marks=() if each[0] in FEW else pytest.mark.thorough(FURTHER)) for each in FILES],
+    [pytest.param(*each, marks=() if each in QUICK else pytest.mark.thorough(FURTHER)) for each in FILES],
 )
 def test_every_file_is_found_out(name, file):
     """Each file gets its true reading among all, and predicts the same to 1e-5 of the spread."""
@@ -103,7 +104,7 @@ def test_the_ledger_of_every_import_is_complete(name):
         assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()
 
 
-@pytest.mark.parametrize("name", few_of(CASES, FEW[:2], FURTHER))
+@pytest.mark.parametrize("name", few_of(CASES, FEW[:1], FURTHER))
 def test_wrong_readings_are_right_only_for_their_own_predictions(name):
     """With the predictions of a wrong reading, that reading is found, and the true one is not."""
     case = load_glue(name)

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from goldens import FOLDER
+from thorough import few_of
 
 import kanmodel
 from kanmodel import CheckpointError
 
 LIBRARIES = FOLDER / "libraries"
 EXPECTED = np.load(LIBRARIES / "expected.npz")
+FEW = ("kan", "darts_rnn", "pytorch_forecasting_nhits")
 
 
-@pytest.mark.parametrize("name", EXPECTED.files)
+@pytest.mark.parametrize("name", few_of(EXPECTED.files, FEW, "further models of the same libraries"))
 def test_a_checkpoint_forecasts_what_the_library_did_and_explains_it(name):
     """Without the library: its forecasts to 1e-5 of their spread, converged, and complete at every cut."""
     model, expected = kanmodel.load(LIBRARIES / f"{name}.safetensors"), EXPECTED[name]

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError, NonFiniteError
@@ -43,6 +44,7 @@ def weights(model):
     return torch.cat([tensor.flatten() for tensor in model.network.state_dict().values()])
 
 
+@pytest.mark.thorough("trains for 60 epochs")
 def test_a_kan_learns_what_ridge_cannot():
     """A head alone forecasts 3 sin(a) + b far better than ridge and persistence on the same test rows."""
     options = replace(QUICK, lookback=1, hidden=0, width=(2, 1), epochs=60, learning_rate=0.03, weight_decay=0.0)
@@ -241,7 +243,7 @@ def outdated():
     return table, fit(table, replace(QUICK, grid_updates=0, epochs=15))
 
 
-@pytest.mark.parametrize("epochs", [0, 3])
+@pytest.mark.parametrize("epochs", few_of([0, 3], [3], "trains once more"))
 def test_grids_end_where_the_data_is(epochs):
     """Outdated grids move to the range of the training windows, also after epochs that change this range."""
     table, model = outdated()
@@ -297,7 +299,7 @@ def test_masked_edges_stay_masked():
     assert not after.network.trace(windows).head[0].edges[:, 0, 1].any()
 
 
-@pytest.mark.parametrize("basis", ["gaussian", "sech2"])
+@pytest.mark.parametrize("basis", few_of(["gaussian", "sech2"], ["gaussian"], "trains once more"))
 def test_a_radial_model_is_fine_tuned(basis):
     """A radial model is fine-tuned with default options; its centres stay, and grid updates are refused."""
     table = make_table()

@@ -90,6 +90,7 @@ def test_inspect_prints_the_report(run, saved):
     assert all(finding["answer"] and finding["evidence"] for finding in document["findings"])
 
 
+@pytest.mark.thorough("searches the formulas that the core tests do")
 def test_a_formula_has_the_stated_accuracy(run, saved):
     """The Python formula of a trained KAN has the printed R2 on held-out windows, and 0.99 on new ones."""
     case = load_case("interp4")

@@ -213,7 +213,7 @@ def test_the_scores_of_an_lstm_model_are_about_its_units(head):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", few_of(CASES, CASES[:3], "imports and serves each forecaster: 1 s"))
+@pytest.mark.parametrize("name", few_of(CASES, CASES[:1], "imports and serves each forecaster: 1 s"))
 def test_an_import_is_served_and_explained(serve, tmp_path, name):
     """A forecaster is imported from windows and names; the service predicts the same, and explains it completely."""
     case, file = load_glue(name), tmp_path / f"{name}.safetensors"

@@ -258,7 +258,7 @@ def test_sigterm_lets_accepted_requests_end(replicas, models):
             connection.sendall(body[10:])
             answer, document = read_answer(connection)
             assert (answer.status, document["model_name"]) == (200, "head")
-        assert replicas.popen.wait(60) == 0
+        assert replicas.popen.wait(300) == 0
 
 
 @ON_RAY
@@ -271,7 +271,7 @@ def test_replicas_scale_up_and_end_with_the_process(launch_on_ray, models):
             connection.sendall(head("POST", PATH, TYPE, "Content-Length: 9"))
         found = find_replicas(process.client, 2)
         process.popen.kill()
-        process.popen.wait(30)
+        process.popen.wait(300)
         poll(lambda: not any(map(is_running, found.values())))
         for connection in held:
             connection.close()

@@ -307,7 +307,7 @@ def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
                 answer, body = read_answer(connection)
                 assert (answer.status, body["model_name"]) == (200, "two")
                 assert len(body.get("explanations", ())) == (80 if b":explain" in request[:100] else 0)
-        assert process.popen.wait(60) == 0
+        assert process.popen.wait(300) == 0
         assert set(statuses) == {200}
 
 
@@ -317,7 +317,7 @@ def test_workers_end_with_their_supervisor(start_workers):
     with start_workers() as process:
         pids = find_processes(process)
         process.popen.kill()
-        process.popen.wait(30)
+        process.popen.wait(300)
         poll(lambda: not any(map(is_running, pids)))
         with socket.socket() as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

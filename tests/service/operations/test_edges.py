@@ -9,6 +9,8 @@ from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import build_topology
 from service.operations.edges import _choose_formulas
 
+MORE = pytest.mark.thorough("searches formulas once more")
+
 
 def test_the_answer_is_the_curve(service):
     """Every number of an edge is that of the model core, with what identifies it."""
@@ -76,7 +78,10 @@ def test_lists_the_kept_edges_each_as_it_is_alone(service):
     assert alone == {**shared, **answer["edges"][0]}
 
 
-@pytest.mark.parametrize(("name", "stage"), [("nyc-weather", "head"), ("front", "front"), ("head", "head")])
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [pytest.param("nyc-weather", "head", marks=MORE), ("front", "front"), pytest.param("head", "head", marks=MORE)],
+)
 def test_formulas_are_given_where_asked_for(service, name, stage):
     """At most five, best first, one of them a straight line, with the model core's numbers; absent by default."""
     model = service.models[name]

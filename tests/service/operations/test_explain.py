@@ -265,7 +265,7 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
 
     def explain_slowly(*arguments):
         calls.append(arguments)
-        assert len(calls) == 1 or go_on.wait(30)
+        assert len(calls) == 1 or go_on.wait(300)
         return explain_windows(*arguments)
 
     monkeypatch.setattr(core, "explain_windows", explain_slowly)

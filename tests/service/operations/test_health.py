@@ -45,7 +45,7 @@ def slow_version(monkeypatch):
 
     def load_slowly(path):
         if path.stem == "1":
-            go_on.wait(30)
+            go_on.wait(300)
         return kanmodel.load(path)
 
     monkeypatch.setattr("service.models.registry.load", load_slowly)

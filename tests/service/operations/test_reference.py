@@ -130,10 +130,11 @@ def test_a_setting_hides_the_windows(serve, folder_of):
         assert answer.json()["error"] == "reference windows are not shown here (reference_windows)"
 
 
+FORMULAS = pytest.mark.thorough("computes formulas: 5 s")
 GLOBAL = ("attributions", "topology", "edges", "edges/0/0/0", "report", "topology/fidelity", "comparison")
 
 
-@pytest.mark.parametrize("path", [*GLOBAL, "formula?complexity=3"])
+@pytest.mark.parametrize("path", [*GLOBAL, pytest.param("formula?complexity=3", marks=FORMULAS)])
 def test_global_answers_state_the_reference_windows(service, path):
     """Each global answer has the span of the reference windows, and warns where they are unlike the training rows."""
     for name in ("nyc-weather", "head"):

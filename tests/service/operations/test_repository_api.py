@@ -272,7 +272,7 @@ def test_loading_continues_after_the_deadline(client, tmp_path, monkeypatch, wai
     load = registry.load
 
     def load_slowly(path):
-        assert go_on.wait(60)
+        assert go_on.wait(300)
         return load(path)
 
     monkeypatch.setattr(registry, "load", load_slowly)

@@ -235,7 +235,7 @@ def test_a_head_that_is_not_read_yet_is_not_late(serve_app, folder):
 
     def wait() -> bool:
         arrived.append(1)
-        return go_on.wait(60)
+        return go_on.wait(300)
 
     app.add_api_route("/wait", wait)
     request = head("GET", "/healthz")

@@ -567,7 +567,7 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
     """The code names the cause: model loading, failed or unloaded; server or queue full; result late."""
     go_on = threading.Event()
     real = forecasts._forecast
-    monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(60) and kanmodel.load(path))
+    monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(300) and kanmodel.load(path))
     with serve(wait=False, models=folder, repository_api=True, max_queue=1) as client:
         soon = {"X-Request-Timeout": "0.05"}
         codes = {"loading": client.get("/v1/models/two", headers=soon), "readiness": client.get("/readyz")}
@@ -578,7 +578,7 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
         asks = {"json": {"instances": [WINDOW]}}
         block = threading.Event()
         monkeypatch.setattr(forecasts, "_measure_in_place", lambda model: 0)  # all go to the thread, which is blocked
-        monkeypatch.setattr(forecasts, "_forecast", lambda *them: block.wait(60) and real(*them))
+        monkeypatch.setattr(forecasts, "_forecast", lambda *them: block.wait(300) and real(*them))
         late = {**asks, "headers": soon}
         codes["late"] = client.post("/v1/models/two:predict", **late)
         with ThreadPoolExecutor(1) as pool:

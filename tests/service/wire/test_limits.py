@@ -35,7 +35,7 @@ def waiting(serve_app, folder):
 
         def wait() -> bool:
             arrived.append(1)
-            return go_on.wait(30)
+            return go_on.wait(300)
 
         app.add_api_route("/wait", wait)
         return serve_app(app), go_on, arrived
@@ -173,7 +173,7 @@ def test_a_client_that_does_not_read_is_disconnected(serve, folder, service, cap
         client.get(edges)
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(30)
+            connection.settimeout(300)
             connection.connect((client.base_url.host, client.base_url.port))
             connection.sendall(begin)
             poll(lambda: "a client has not read its answer within 0.5 seconds (send_timeout)" in caplog.text)
@@ -236,7 +236,7 @@ def test_sigterm_lets_accepted_requests_end(launch, folder):
         connection.sendall(BODY[10:])
         answer, body = read_answer(connection)
         assert (answer.status, body["model_name"]) == (200, "two")
-        assert process.popen.wait(30) == -signal.SIGTERM
+        assert process.popen.wait(300) == -signal.SIGTERM
 
 
 def test_a_kept_connection_is_answered_once_during_shutdown(serve, folder, monkeypatch):

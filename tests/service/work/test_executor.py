@@ -513,7 +513,7 @@ def test_no_forecast_waits_for_other_work():
 
     async def scenario(work):
         busy = await start_all(
-            *(work.run(lambda: go_on.wait(30), "explanation", Cost(0.05)) for _ in range(N_RUNNING + 2))
+            *(work.run(lambda: go_on.wait(300), "explanation", Cost(0.05)) for _ in range(N_RUNNING + 2))
         )
         found = await work.predict(model, make_windows(model, 2), Deadline.after(30))
         assert not go_on.is_set()

@@ -313,7 +313,7 @@ def busy(monkeypatch):
     def wait(model, windows):
         if len(windows[0]) == 7:
             begun.set()
-            assert go_on.wait(30)
+            assert go_on.wait(300)
         return forecast(model, windows)
 
     monkeypatch.setattr(forecasts, "_forecast", wait)

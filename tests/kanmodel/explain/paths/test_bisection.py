@@ -9,7 +9,7 @@ from factories import PROVENANCE, SHAPES, make_model, make_windows
 from goldens import load_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from thorough import examples
+from thorough import examples, few_of
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.data import Feature, Target
@@ -72,7 +72,7 @@ def integrate_finely(model, start, end):
     return entries, error
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", few_of(["float64", "float32"], ["float64"], "the same in single precision"))
 @pytest.mark.parametrize(
     ("weight", "places"),
     [(30, (0.5, 0.5)), (1000, (0.5, 0.5)), (1e6, (0.5, 0.5)), (1e6, (0.25, 0.75)), (1e6, (0.123, 0.87))],
@@ -379,7 +379,7 @@ FINE = (BSpline(100, 3), BSpline(100, 1), BSpline(40, 2), Gaussian(60, 0.03), Se
 
 
 @pytest.mark.parametrize(
-    "number", [0, 3, *(pytest.param(n, marks=pytest.mark.thorough("other bases")) for n in (1, 2, 4, 5))]
+    "number", [3, *(pytest.param(n, marks=pytest.mark.thorough("other bases")) for n in (0, 1, 2, 4, 5))]
 )
 def test_a_bump_between_two_nodes(number):
     """The product of b and a bump of a that is narrower than the distance of two nodes, anywhere on the path, is right.
