@@ -69,7 +69,7 @@ class Panel:
         """That of one explanation of several windows, or of several explanations of one."""
         first, moments = points[0], [each.instants for each in points if each.instants is not None]
         if len(points) == 1:
-            names = first.target_times or first.times or ()
+            names = first.target_times or first.times or (shorten(first.output),)
         else:
             names = tuple((each.target_times or (shorten(each.output),))[0] for each in points)
         at = np.concatenate(moments) if moments else np.arange(len(names), dtype=np.float64)

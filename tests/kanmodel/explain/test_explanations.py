@@ -285,6 +285,7 @@ def test_several_windows_without_times_have_no_picture(model):
             several.svg()
         assert "<svg" not in several.html()
     assert "load+4" in found[1].svg() and found[1].html().count("<svg") == 1
+    assert "load+2" in model.explain(found["load+2"].windows[:1], outputs=["load+2"]).svg()
 
 
 def test_the_order_of_windows_and_outputs_does_not_change_a_picture(model, explained):
