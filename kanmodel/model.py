@@ -541,8 +541,9 @@ class Model(Result):
         """
         number, goal = self._number_of(output), Goal.of(at_least, at_most, between)
         search = Search(features, steps, max_features, within_training_range)
-        read, typical = read_windows(self.loaded, windows), self._typical_distance(0)
-        return Counterfactuals.of(self.loaded, read, number, goal, search, typical)
+        given, series = self._read(windows, None, "error")
+        found = Counterfactuals.of(self.loaded, given, number, goal, search, self._typical_distance(0))
+        return self._sign(found, times=series.times if series else None)
 
     @overload
     def compare(
@@ -590,17 +591,18 @@ class Model(Result):
                 raise DataError.at("against_windows", "is given without windows")
             match_outputs(self.loaded, against.loaded, number)
             found = self._compare_models(number, against, PruningRule.of(fidelity))
-            return self._sign(found, name=self.name, against_name=against.name)
+            return replace(found, origin=self._name_both(against), name=self.name, against_name=against.name)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = LedgerOptions(tolerance)
         match_outputs(self.loaded, against.loaded, number)
-        mine = read_windows(self.loaded, windows)
+        mine, series = self._read(windows, None, "error")
         theirs = mine if against_windows is None else read_windows(against.loaded, against_windows, "against_windows")
         if len(theirs) != len(mine):
             message = f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
             raise DataError.at("against_windows", message)
-        return Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
+        divided = Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
+        return replace(divided, origin=self._name_both(against), times=series.times if series else None)
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""
@@ -941,6 +943,9 @@ class Model(Result):
 
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit
+
+    def _name_both(self, other: Model) -> str:
+        return self.origin if other is self else f"{self.origin}, against {other.origin}"
 
     def _sign(self, result: Given, **about: Any) -> Given:
         return replace(result, origin=self.origin, **about)

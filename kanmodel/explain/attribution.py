@@ -166,6 +166,7 @@ class Explanation(ExplainedWindows):
             requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units; None for `explain_windows`.
+        feature_units: of their values; None for an unknown unit.
         target_times: for which each forecast is, (n,), as the table writes times; None likewise, and if the target's
             column was shifted before training.
         instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n,); None without times.
@@ -197,6 +198,7 @@ class Explanation(ExplainedWindows):
     step_effects: Effects | None = None
     shapley: Shapley | None = None
     windows: Array | None = None
+    feature_units: tuple[str | None, ...] = ()
     target_times: tuple[str, ...] | None = None
     instants: Array | None = None
     zone: str | None = None
@@ -613,6 +615,7 @@ def _explain_from(
         output=model.config.outputs[output],
         unit=model.config.target_of(output).unit,
         features=model.config.feature_names,
+        feature_units=tuple(feature.unit for feature in model.config.features),
         predictions=predictions,
         baseline_prediction=float(explained.values.start[0]) * scale + mean,
         baseline=start,

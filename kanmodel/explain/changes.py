@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from kanmodel.data import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation
-from kanmodel.explain.result import Result, Table
+from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.text import with_unit
 
 _PARTS = ("new", "aged", "gone")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Changes(Result):
+class Changes(WindowsResult):
     """The changes of n forecasts since the ones `ago` steps before, in the target's unit.
 
     Attributes:
@@ -35,7 +35,6 @@ class Changes(Result):
         unit: of the target; None if unknown.
         features: their names.
         ago: steps from an earlier window to the newer one.
-        times: of the newest row of each newer window; None if unknown.
         predictions, earlier_predictions: the newer and the earlier forecasts, (n,).
         contributions: to the change, (n, lookback + ago, n_features), of rows in time: from the oldest of the earlier
             window to the newest of the newer one.
@@ -50,7 +49,6 @@ class Changes(Result):
     unit: str | None
     features: tuple[str, ...]
     ago: int
-    times: tuple[str, ...] | None
     predictions: Array
     earlier_predictions: Array
     contributions: Array
@@ -78,6 +76,7 @@ class Changes(Result):
             baseline_change=newer.baseline_prediction - earlier.baseline_prediction,
             error=newer.error + earlier.error,
             converged=newer.converged & earlier.converged,
+            origin=newer.origin,
         )
 
     @property

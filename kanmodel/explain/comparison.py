@@ -27,7 +27,7 @@ from kanmodel.data import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation, LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.result import Result, Table
+from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.text import with_unit
 
 _TOTALS = ("window", "prediction", "against", "difference", "data", "model", "baseline_shift", "converged")
@@ -68,7 +68,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Comparisons(Result):
+class Comparisons(WindowsResult):
     """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
 
     Attributes:

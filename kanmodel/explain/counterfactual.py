@@ -20,7 +20,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
 from kanmodel.data import Array, steps_of_rows
 from kanmodel.explain.counterfactual_search import FeatureSearch, JointSearch, SingleFeature
-from kanmodel.explain.result import Result, Table
+from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shifts import Goal, Search, Shifts, find_rows
 from kanmodel.text import with_unit
 
@@ -73,12 +73,14 @@ class Change:
         unit: its unit; None if unknown.
         shift: the constant, in that unit.
         shift_in_std: the same in training standard deviations.
+        before: the value at the newest of these steps before the change, in that unit.
     """
 
     feature: str
     unit: str | None
     shift: float
     shift_in_std: float
+    before: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +135,9 @@ class Counterfactual:
         best = np.lexsort((distance, missed))[:1]  # the smallest that reaches the goal, or else the nearest to it
         new_prediction = float(shifts.predict(tried[best])[0])
         (shift,), (changed,) = shifts.in_original_units(tried[best]), shifts.change(tried[best])
-        in_std = shift / shifts.std
+        in_std, newest = shift / shifts.std, window[find_rows(model.config, search.steps)][-1]
         changes = [
-            Change(shifts.columns[f].name, shifts.columns[f].unit, float(shift[f]), float(in_std[f]))
+            Change(shifts.columns[f].name, shifts.columns[f].unit, float(shift[f]), float(in_std[f]), float(newest[f]))
             for f in np.argsort(-np.abs(in_std), kind="stable")
             if shift[f]
         ]
@@ -152,19 +154,21 @@ class Counterfactual:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Counterfactuals(Result):
+class Counterfactuals(WindowsResult):
     """A counterfactual of one output for each window.
 
     Attributes:
         output: name of the output.
         unit: of its forecasts; None if unknown.
         steps: the first and the last step that change; 0 is the newest.
+        goal: the range that the forecasts must reach.
         counterfactuals: in the order of the windows.
     """
 
     output: str
     unit: str | None
     steps: tuple[int, int]
+    goal: Goal
     counterfactuals: tuple[Counterfactual, ...]
 
     @classmethod
@@ -176,7 +180,7 @@ class Counterfactuals(Result):
         steps = steps_of_rows(find_rows(config, search.steps), config.lookback)
         for window in slices(windows):
             found.append(Counterfactual.of(model, window, output, goal, search, typical))
-        return cls(config.outputs[output], config.target_of(output).unit, steps, tuple(found))
+        return cls(config.outputs[output], config.target_of(output).unit, steps, goal, tuple(found))
 
     def __len__(self) -> int:
         return len(self.counterfactuals)

@@ -19,7 +19,7 @@ from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Bootstrap, share_of
 from kanmodel.explain.comparison import match_outputs
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.result import GlobalResult, Table
+from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.structure import ledger_key, read_place
 from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.network.chain import LayerKey
@@ -90,7 +90,7 @@ class EdgeChange:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ModelComparison(GlobalResult):
+class ModelComparison(GlobalResult, Pictured):
     """The changes from another model to this one, on this model's reference windows.
 
     Attributes:

@@ -93,6 +93,11 @@ class Goal:
         margin = min(margin, (self.high - self.low) / 2)
         return Goal(self.low + margin, self.high - margin)
 
+    def __str__(self) -> str:
+        if np.isinf(self.low):
+            return f"at most {self.high:.4g}"
+        return f"at least {self.low:.4g}" if np.isinf(self.high) else f"between {self.low:.4g} and {self.high:.4g}"
+
     def miss(self, predictions: Array) -> Array:
         """Distance of predictions from the range; 0 inside it."""
         missed: Array = np.maximum(np.maximum(self.low - predictions, predictions - self.high), 0.0)

@@ -25,7 +25,9 @@ from kanmodel.show.svg import (
 )
 
 WIDTH = 760.0
-LEFT, RIGHT = 190.0, 640.0  # ends of a plot; names are left and amounts right of it
+LEFT, RIGHT = 250.0, 640.0  # ends of a plot; names are left and amounts right of it
+VALUES = 78.0  # width of the features' values, between their names and the plot
+ROUNDED = 1e-6  # of a feature's mean magnitude in window and baseline: a smaller value is shown as 0
 TOP, GAP = 78.0, 22.0  # below the heading; between waterfall and heat map
 ROW, BAR, AXIS = 22.0, 14.0, 34.0  # heights in the waterfall; AXIS is that of the axis' labels
 N_BARS = 15  # features with a bar of their own; the rest are one
@@ -70,35 +72,63 @@ def _add_waterfall(root: Part, result: Explanation, names: Sequence[str]) -> flo
     if effects is not None:
         pairs = zip(effects.removed[0][whole].tolist(), effects.alone[0][whole].tolist(), strict=True)
         notes = [f"; removed {write_change(r, unit)}, alone {write_change(a, unit)}" for r, a in pairs]
+    values = _write_values(result)
     named, rest = _split_features(np.abs(contributions), N_BARS)
-    bars = [(names[number], float(contributions[number]), notes[number]) for number in named]
+    bars = [(names[number], float(contributions[number]), notes[number], *values[number]) for number in named]
     if rest:
-        bars.append((f"{len(rest)} more features", float(contributions[rest].sum()), ""))
+        bars.append((f"{len(rest)} more features", float(contributions[rest].sum()), "", "", ""))
 
     start, prediction = result.baseline_prediction, float(result.predictions[0])
-    ends = list(accumulate((amount for _, amount, _ in bars), initial=start))
+    ends = list(accumulate((amount for _, amount, *_ in bars), initial=start))
     x, bottom = scale_over([prediction, *ends], LEFT, RIGHT, 0.04), TOP + ROW * (len(bars) + 2)
     root.add_rules(x, TOP, bottom, unit)
-    _add_forecast(root, x, TOP, "baseline", start, unit)
-    for number, ((name, _, note), (before, after)) in enumerate(zip(bars, pairwise(ends), strict=True), start=1):
+    left = LEFT - 12 - (VALUES if any(value for value, _ in values) else 0.0)
+    if left < LEFT - 12:
+        root.add(
+            "text", "value" if result.steps.shape[1] == 1 else "newest", x=LEFT - 12, y=TOP + 15, class_="end muted"
+        )
+    _add_forecast(root, x, TOP, "baseline", start, unit, left)
+    for number, ((name, _, note, value, of_window), (before, after)) in enumerate(
+        zip(bars, pairwise(ends), strict=True), start=1
+    ):
         y, amount = TOP + ROW * number, after - before
-        label = f"{name}: {write_change(amount, unit)}{note}"
+        label = f"{name}: {write_change(amount, unit)}{note}{of_window}"
         group = root.add_group(label, class_="step", data_feature=name)
         low, high = sorted((x.at(before), x.at(after)))
         group.add("rect", class_=_color(amount), x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)
         group.add("path", class_="axis", d=f"M{x.at(after):.2f} {y + 4 + BAR}v{ROW - BAR}")
-        group.add("text", shorten(name), x=LEFT - 12, y=y + 15, class_="end")
+        group.add("text", shorten(name), x=left, y=y + 15, class_="end")
+        if value:
+            group.add("text", value, x=LEFT - 12, y=y + 15, class_="end muted")
         group.add("text", write_change(amount, None), x=RIGHT + 12, y=y + 15)
-    _add_forecast(root, x, bottom - ROW, "forecast", prediction, unit)
+    _add_forecast(root, x, bottom - ROW, "forecast", prediction, unit, left)
     return bottom + AXIS
 
 
-def _add_forecast(root: Part, x: Scale, y: float, name: str, value: float, unit: str | None) -> None:
+def _write_values(result: Explanation) -> list[tuple[str, str]]:
+    """The newest value of each feature that is no group, and for its tooltip that and its mean over the window."""
+    found = []
+    for number in result.grouping.whole:
+        members = result.grouping.members[number]
+        if result.windows is None or len(members) != 1:
+            found.append(("", ""))
+            continue
+        values, unit = result.windows[0, :, members[0]], result.feature_units[members[0]]
+        size = np.abs([values, result.baseline[:, members[0]]]).mean()
+        rounded = np.where(np.abs(values) > ROUNDED * size, values, 0.0)
+        newest, mean = float(rounded[-1]), float(values.mean())
+        over = "" if len(values) == 1 else f", mean {write_amount(mean, unit)} over {len(values)} steps"
+        short = None if unit is None else shorten(unit, 6)
+        found.append((write_amount(newest, short), f"; newest value {write_amount(newest, unit)}{over}"))
+    return found
+
+
+def _add_forecast(root: Part, x: Scale, y: float, name: str, value: float, unit: str | None, left: float) -> None:
     """A mark for the forecast at one end of the waterfall."""
     group = root.add_group(f"{name}: {write_amount(value, unit)}", class_=name)
     group.add("circle", class_="dot", cx=x.at(value), cy=y + 4 + BAR / 2, r=4)
-    group.add("text", name, x=LEFT - 12, y=y + 15, class_="end muted")
-    group.add("text", f"{value:.3g}", x=RIGHT + 12, y=y + 15, class_="muted")
+    group.add("text", name, x=left, y=y + 15, class_="end muted")
+    group.add("text", write_amount(value, None), x=RIGHT + 12, y=y + 15, class_="muted")
 
 
 def _add_heat_map(

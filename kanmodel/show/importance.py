@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.explanation import LEFT, WIDTH
 from kanmodel.show.svg import new_picture, scale_over, shorten, write_amount
 
+WIDTH, LEFT = 760.0, 190.0  # names are left of the plot
 RIGHT = 560.0  # end of the plot; share and verdict are right of it
 SHARE, VERDICT = 640.0, 656.0  # end of one column, start of the next
 TOP = 92.0

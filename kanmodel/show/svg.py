@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, floor, isfinite, log10
+from textwrap import wrap
 from xml.etree.ElementTree import Element, tostring
 
 from kanmodel.data import Array
@@ -15,7 +16,7 @@ from kanmodel.show.style import STYLE, attributes_of
 from kanmodel.text import printable
 
 MARGIN = 24.0
-SOURCE, LETTER = 20.0, 6.0  # height of the line with the source; width of a letter, roughly
+SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of its second line; width of a letter, roughly
 MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
 TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
 TINY = 1e-300  # shorter scales have no ticks
@@ -88,15 +89,17 @@ def new_picture(
     A line below has the source, if it is known: model, checkpoint and time. The description is for screen readers.
     The WAI-ARIA role ``img`` would hide the parts from them.
     """
-    whole = height + (SOURCE if source else 0.0)
+    n_letters = int((width - 2 * MARGIN) / LETTER)
+    lines = wrap(shorten(source, 2 * n_letters - 20), n_letters, break_on_hyphens=False)
+    whole = height + (SOURCE + LINE * (len(lines) - 1) if lines else 0.0)
     size = {"width": width, "height": whole, "viewBox": f"0 0 {width:g} {whole:g}"}
     picture = Part("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
     picture.add("title", title)
     picture.add("desc", description)
     picture.add("rect", class_="paper", width=width, height=whole)
-    if source:
-        shown = shorten(source, int((width - 2 * MARGIN) / LETTER))
-        picture.add("text", shown, x=MARGIN, y=whole - 8, class_="muted").add("title", source)
+    for number, line in enumerate(lines):
+        y = height + SOURCE - 8 + LINE * number
+        picture.add("text", line, x=MARGIN, y=y, class_="muted").add("title", source)
     return picture
 
 

@@ -90,6 +90,112 @@ def test_many_panels_do_not_overlap():
     assert len({tuple(corner) for corner in corners}) == 24
 
 
+def bars_of(group):
+    """The bars of a row as (start, end) in pixels, and the place of the mark for their sum."""
+    bars = [
+        (float(rect.get("x")), float(rect.get("x")) + float(rect.get("width"))) for rect in group.iter(f"{SVG}rect")
+    ]
+    marks = [path.get("d") for path in group.iter(f"{SVG}path") if path.get("stroke-width") == "1.5"]
+    return bars, float(re.match(r"M([\d.]+) ", marks[0])[1]) if marks else None
+
+
+def check_blocks(picture, parts, totals):
+    """Bars are as long as their amounts, their sum is marked, and all rows of a window sum to its difference.
+
+    Args:
+        picture: the picture.
+        parts: amounts by window, (n_parts, n_features).
+        totals: by window.
+    """
+    for block, amounts, total in zip(groups(picture, "block"), parts, totals, strict=True):
+        x = scale_of(block, "x")
+        rows = {row.get("data-feature"): row for row in groups(block, "row")}
+        drawn = 0.0
+        for name, row in rows.items():
+            bars, mark = bars_of(row)
+            lengths = sorted(end - start for start, end in bars)
+            drawn += (mark - x(0)) / (x(1) - x(0))
+            if name.startswith("f"):
+                of_feature = amounts[:, int(name[1:])]
+                expected = sorted((abs(of_feature) * (x(1) - x(0))).tolist())
+                assert [0.0] * (len(expected) - len(lengths)) + lengths == pytest.approx(expected, abs=0.1)
+                assert mark == pytest.approx(x(of_feature.sum()), abs=0.1)
+        (whole,) = groups(block, "total")
+        ((start, end),), _ = bars_of(whole)
+        assert end - start == pytest.approx(abs(total) * (x(1) - x(0)), abs=0.1)
+        assert drawn == pytest.approx(total, abs=0.02 * max(1.0, abs(total)))
+
+
+@pytest.mark.parametrize("n_features", [4, 20])
+def test_comparisons_draw_the_parts_of_data_and_model(n_features):
+    """Each feature has its two parts; beyond twelve the rest is one row, and all sum to the difference."""
+    mine, other = (Model(make_model(n_features=n_features, seed=seed)) for seed in (0, 1))
+    windows = make_windows(mine.loaded, 4)
+    found = mine.compare(other, windows[:2], windows[2:])
+    parts = [np.stack([one.data, one.model]) for one in found]
+    check_blocks(draw(found), parts, [one.difference for one in found])
+    names = [row.get("data-feature") for row in groups(draw(found), "row")]
+    assert ("8 more features" in names) == (n_features == 20)
+
+
+def test_changes_draw_new_aged_and_gone_rows(model, windows):
+    """The newest three forecasts are drawn, with what each feature's rows add."""
+    rows = np.concatenate(windows[:2])
+    found = model.changes(np.stack([rows[start : start + 6] for start in range(5)]))
+    parts = [np.stack([found.new[number], found.aged[number], found.gone[number]]) for number in range(1, 4)]
+    picture = draw(found)
+    check_blocks(picture, parts, found.change[1:])
+    assert "1 of 4 windows are not drawn" in picture.find(f"{SVG}desc").text
+
+
+def test_a_comparison_of_models_draws_changes_of_shares(model):
+    """Each feature has the change of its share in percentage points, with its interval."""
+    found = model.compare(Model(make_model(seed=1)))
+    picture = draw(found)
+    x = scale_of(picture, "x")
+    for group, change in zip(groups(picture, "feature"), found.features, strict=True):
+        ((start, end),), _ = bars_of(group)
+        assert sorted([x(0), x(100 * change.change)]) == pytest.approx([start, end], abs=0.1)
+        (whisker,) = (path for path in group.iter(f"{SVG}path"))
+        ends = [float(end) for end in re.match(r"M([\d.-]+) [\d.]+H([\d.-]+)", whisker.get("d")).groups()]
+        assert ends == pytest.approx([x(100 * end) for end in change.interval], abs=0.1)
+
+
+@pytest.mark.parametrize("goal", [{"at_least": 0.5}, {"at_most": -5}, {"between": (0.5, 0.6)}])
+def test_counterfactuals_draw_the_way_to_the_goal(model, windows, goal):
+    """The forecast goes from a ring to a dot, in the goal if it is reached; each change likewise."""
+    found = model.counterfactual(windows[:2], **goal)
+    for group, one, window in zip(groups(draw(found), "window"), found, windows[:2], strict=True):
+        moves = [[float(circle.get("cx")) for circle in part.findall(f"{SVG}circle")] for part in group.iter()]
+        (before, after), *changes = [move for move in moves if move]
+        (band,) = group.iter(f"{SVG}rect")
+        start = float(band.get("x"))
+        assert (start - 0.1 <= after <= start + float(band.get("width")) + 0.1) == one.reached
+        assert np.sign(after - before) == np.sign(round(one.new_prediction - one.prediction, 6))
+        assert len(changes) == len(one.changes)
+        shifts = [change.shift_in_std for change in one.changes]
+        lengths = [end - start for start, end in changes]
+        if shifts:
+            assert np.array(lengths) / lengths[0] == pytest.approx(np.array(shifts) / shifts[0], abs=0.01)
+        for change in one.changes:
+            assert change.before == window[-1, int(change.feature[1:])]
+
+
+def test_the_waterfall_has_the_features_values(model, windows):
+    """Beside each name is its newest value with its unit, and groups have none."""
+    found = model.explain(windows[0])
+    for step in groups(draw(found), "step"):
+        feature = int(step.get("data-feature")[1:])
+        value, unit = windows[0, -1, feature], model.features[feature].unit
+        shown = step.findall(f"{SVG}text")[1].text
+        assert float(shown.split()[0]) == pytest.approx(value, rel=0.01) and shown.endswith(unit or shown)
+        mean = float(re.search(r"mean (\S+)", step.find(f"{SVG}title").text)[1])
+        assert mean == pytest.approx(windows[0, :, feature].mean(), rel=0.01)
+    grouped = draw(model.explain(windows[0], groups={"both": ["f0", "f1"]}))
+    both = next(step for step in groups(grouped, "step") if step.get("data-feature") == "both")
+    assert len(both.findall(f"{SVG}text")) == 2
+
+
 def test_pictures_and_pages_state_their_source(model, windows):
     """Model, checkpoint and time are below every picture, and at the end of every page."""
     results = [

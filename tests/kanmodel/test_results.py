@@ -20,6 +20,7 @@ from kanmodel.show.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("f0", "f1", "f2", "f3")
+DIFFERENCES = ("counterfactual", "comparisons", "model comparison", "changes")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,12 @@ def sanitise(html):
     return re.sub("(<img [^>]*)>", r"\1/>", left)
 
 
+def make_linked(windows):
+    """Two windows of which the second begins a step later."""
+    rows = np.concatenate(windows[:2])
+    return np.stack([rows[start : start + windows.shape[1]] for start in (0, 1)])
+
+
 def results_of(model, windows):
     """Every result of a model, by name."""
     explained = model.explain(windows)
@@ -76,6 +83,7 @@ def results_of(model, windows):
         "counterfactual": model.counterfactual(windows[:1], at_least=1e9),
         "comparisons": model.compare(None, windows[:2], windows[1:3]),
         "model comparison": model.compare(model),
+        "changes": model.changes(make_linked(windows), last=None),
         "formula": Model(make_model("head", n_features=2, n_hidden=1)).formula(),
     }
 
@@ -208,7 +216,9 @@ def test_effects_are_shown_with_contributions(model, windows):
     for group in picture_of(found[1]).iter(f"{SVG}g"):
         if group.get("class") == "step":
             number = NAMES.index(group.get("data-feature"))
-            removed, alone = re.search("; removed (.+) K, alone (.+) K$", group.find(f"{SVG}title").text).groups()
+            removed, alone = re.search(
+                r"; removed (\S+) K, alone (\S+) K; newest", group.find(f"{SVG}title").text
+            ).groups()
             assert float(removed.replace("\u2212", "-")) == pytest.approx(found.effects.removed[1, number], abs=0.01)
             assert float(alone.replace("\u2212", "-")) == pytest.approx(found.effects.alone[1, number], abs=0.01)
 
@@ -268,7 +278,7 @@ def test_a_notebook_that_is_not_trusted_shows_all(results):
         assert all(image.get("alt") for image in after.iter("img"))
 
 
-@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if"])
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if", *DIFFERENCES])
 def test_a_picture_needs_no_stylesheet(results, name):
     """Each shape and text has literal colours for its theme, and only `auto` needs a style."""
     for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
@@ -293,7 +303,7 @@ def test_a_picture_needs_no_stylesheet(results, name):
 @pytest.mark.skipif(
     shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
 )
-@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if"])
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if", *DIFFERENCES])
 def test_librsvg_draws_the_colours(results, name, tmp_path):
     """Outside browsers the background of a picture has the theme's colour, and most of it is empty."""
     for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"])):
@@ -343,7 +353,9 @@ def test_the_heat_map_holds_every_step(results):
     for n_features, lookback, n_rows, n_columns in ((64, 168, 25, 42), (4, 6, 4, 6), (25, 49, 25, 25)):
         steps = np.random.default_rng(0).normal(size=(lookback, n_features))
         names, total = tuple(f"f{i}" for i in range(n_features)), steps.sum(axis=0)
-        found = replace(results["explanation"], features=names, contributions=total[None], steps=steps[None])
+        found = replace(
+            results["explanation"], features=names, contributions=total[None], steps=steps[None], windows=None
+        )
         picture = ElementTree.fromstring(found.svg())
         rows = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "row"]
         assert len(rows) == n_rows and len(found.svg()) < 4e5
