@@ -208,44 +208,47 @@ def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequen
     config, recurrent, n = network.config, network.recurrent, len(kept)
     assert recurrent is not None
 
-    def add_inputs(steps: Tensor, gates: Tensor) -> None:
-        """Sets gates of the first layer to what steps add to them, (n_features, ...) -> (n_gates, ...)."""
-        columns = steps.flatten(1)
+    def add_inputs(steps: Array, gates: Array) -> None:
+        """Sets gates of the first layer to what steps add to them, (n_features, n) -> (n_gates, n)."""
         if "front" in network.stages:
-            columns = network.stages["front"].forward(columns.T).T
-        recurrent.add_inputs(columns, gates.flatten(1))
+            steps = network.stages["front"].forward(torch.from_numpy(steps).T).T.numpy()
+        recurrent.add_inputs(steps, gates)
 
-    kept, given = (windows.permute(2, 1, 0).contiguous() for windows in (kept, given))  # (n_features, lookback, n)
-    gates_of_kept = kept.new_empty(sum(count_gates(config)[:1]), *kept.shape[1:])
-    add_inputs(kept, gates_of_kept)
+    of_kept, of_given = (windows.permute(1, 2, 0).contiguous().numpy() for windows in (kept, given))
+    lookback, n_features, _ = of_kept.shape
+    gates_of_kept = np.empty((lookback, sum(count_gates(config)[:1]), n), of_kept.dtype)
+    for step in range(lookback):
+        add_inputs(of_kept[step], gates_of_kept[step])
     before = [recurrent.start(n)]  # states of the kept windows before each step, (num_layers, n_states, n_units, n)
     for batch in batches:
         pause()
-        firsts, touched = first_steps(batch).tolist(), batch.any(dim=2).numpy()
+        firsts, touched, cells = first_steps(batch).tolist(), batch.any(dim=2).numpy(), batch.permute(1, 2, 0).numpy()
         for step in range(len(before) - 1, firsts[-1]):
-            before.append(recurrent.advance(before[-1].clone(), gates_of_kept[:, step].clone()))
-        gates = kept.new_empty(len(gates_of_kept), len(batch), n)
-        states = kept.new_empty(*before[0].shape[:-1], len(batch), n)
-        outputs = kept.new_empty(1 if config.readout == "last" else config.lookback, config.n_units, len(batch), n)
+            before.append(recurrent.advance(before[-1].copy(), gates_of_kept[step].copy()))
+        states = np.empty((*before[0].shape[:-1], len(batch) * n), of_kept.dtype)
+        gates = np.empty((len(gates_of_kept[0]), len(batch) * n), of_kept.dtype)
+        outputs = np.empty((1 if config.readout == "last" else lookback, config.n_units, len(batch) * n), of_kept.dtype)
         if len(outputs) > 1:
             for step in range(firsts[-1]):
-                outputs[step] = before[step + 1][-1, 0, :, None]
+                outputs[step] = np.tile(before[step + 1][-1, 0], len(batch))
         joined = 0
-        for step in range(firsts[0], config.lookback):
+        for step in range(firsts[0], lookback):
             new, joined = joined, bisect_right(firsts, step)
             if new < joined:
-                states[..., new:joined, :] = before[step].unsqueeze(-2)
+                states[..., new * n : joined * n] = np.tile(before[step], joined - new)
             changed = np.flatnonzero(touched[:joined, step])
             if len(changed) < joined:
-                gates[:, :joined] = gates_of_kept[:, step, None]
+                by_part = gates[:, : joined * n].reshape(len(gates), joined, n)
+                by_part[:] = gates_of_kept[step][:, None]
             if len(changed):
-                chosen = slice(changed[0], changed[-1] + 1)
-                swapped = torch.where(batch[chosen, step].T.unsqueeze(2), given[:, step, None], kept[:, step, None])
-                add_inputs(swapped, gates[:, chosen])
-            recurrent.advance(states[..., :joined, :].flatten(-2), gates[:, :joined].flatten(1))
-            if len(outputs) > 1 or step == config.lookback - 1:
-                outputs[step - config.lookback, :, :joined] = states[-1, 0, :, :joined]
-        readout = reduce_steps(config, outputs.flatten(2).permute(2, 0, 1)).contiguous()
+                first, last = changed[0], changed[-1] + 1
+                cell = cells[step, :, first:last, None]
+                swapped = np.where(cell, of_given[step][:, None], of_kept[step][:, None])
+                add_inputs(swapped.reshape(n_features, -1), gates[:, first * n : last * n])
+            recurrent.advance(states[..., : joined * n], gates[:, : joined * n])
+            if len(outputs) > 1 or step == lookback - 1:
+                outputs[step - lookback, :, : joined * n] = states[-1, 0, :, : joined * n]
+        readout = reduce_steps(config, torch.from_numpy(outputs.transpose(2, 0, 1))).contiguous()
         yield apply_output_function(config, network.stages["head"].forward(readout))
 
 

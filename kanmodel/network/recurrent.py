@@ -1,17 +1,24 @@
-"""The recurrent part: torch's LSTM and GRU, their gates and forward-mode derivatives: what depends on the cell."""
+"""The recurrent part: torch's LSTM and GRU, their gates and derivatives: what depends on the cell.
+
+Forecasts come from torch's kernels. Passes that have gradients, or that share their first steps, run step by step in
+numpy: a step is a dozen operations on small matrices, which numpy starts several times as fast as torch, and torch's
+kernels also compute gradients of weights. Windows are columns there, since long rows are the fastest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
 from math import prod, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from kanmodel.data import Array
 from kanmodel.network.config import Cell, ModelConfig, RecurrentConfig
 
 CANDIDATE = 2  # index of the block of the candidate among the gates: a unit whose candidate is always 0 stays 0
@@ -92,32 +99,114 @@ def _gru_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Te
     return torch.stack(states, dim=2)
 
 
-def _lstm_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
-    """A sigmoid takes a sixth of the time of a hyperbolic tangent: tanh(x) = 2 sigmoid(2 x) - 1."""
-    state, cell = states
-    gates.addmm_(weights.from_state.T, state)
-    i, f, g, o = gates.chunk(4)
-    g.mul_(2)
-    gates.sigmoid_()
-    cell.mul_(f).addcmul_(i, g, value=2).sub_(i)
-    torch.mul(cell, 2, out=state).sigmoid_().mul_(2).sub_(1).mul_(o)
+class ColumnWeights(NamedTuple):
+    """Weights and biases of one layer and direction for windows in columns, (n_gates * hidden_size, n_in or 1).
+
+    As sigmoid(x) = (1 + tanh(x / 2)) / 2, the rows of sigmoids are halved: all gates start with a hyperbolic tangent.
+    """
+
+    from_inputs: Array
+    from_state: Array
+    bias: Array
+    state_bias: Array
+
+    @classmethod
+    def of(cls, weights: GateWeights) -> ColumnWeights:
+        """The same weights as numpy arrays."""
+        hidden = len(weights.from_state)
+        factors = torch.full_like(weights.bias, 0.5)
+        factors[CANDIDATE * hidden : (CANDIDATE + 1) * hidden] = 1
+        return cls(*((factors * weight).view(-1, len(factors)).T.contiguous().numpy() for weight in weights))
 
 
-def _gru_step(weights: GateWeights, gates: Tensor, states: Tensor) -> None:
-    (state,) = states
-    of_state = torch.addmm(weights.state_bias[:, None], weights.from_state.T, state)
-    n_both = 2 * len(state)  # of the reset and the update gate
-    r, z = gates[:n_both].add_(of_state[:n_both]).sigmoid_().chunk(2)
-    candidate = gates[n_both:].addcmul_(r, of_state[n_both:]).mul_(2).sigmoid_().mul_(2).sub_(1)  # as in an LSTM
-    state.sub_(candidate).mul_(z).add_(candidate)
+def _lstm_step(weights: ColumnWeights, gates: Array, before: Array, after: Array) -> None:
+    gates += weights.from_state @ before[0]
+    np.tanh(gates, out=gates)
+    i, f, g, o = by_gate = gates.reshape(4, -1, gates.shape[1])
+    for sigmoids in (by_gate[:2], o):
+        sigmoids *= 0.5
+        sigmoids += 0.5
+    state, cell = after
+    np.multiply(f, before[1], out=cell)
+    cell += i * g
+    np.tanh(cell, out=state)
+    state *= o
+
+
+def _gru_step(weights: ColumnWeights, gates: Array, before: Array, after: Array) -> None:
+    of_state = weights.from_state @ before[0]
+    of_state += weights.state_bias
+    n_both = 2 * before.shape[1]  # of the reset and the update gate
+    both, candidate = gates[:n_both], gates[n_both:]
+    both += of_state[:n_both]
+    np.tanh(both, out=both)
+    both *= 0.5
+    both += 0.5
+    r, z = both.reshape(2, -1, both.shape[1])
+    candidate += r * of_state[n_both:]
+    np.tanh(candidate, out=candidate)
+    (state,) = after
+    np.subtract(before[0], candidate, out=state)
+    state *= z
+    state += candidate
+
+
+def _lstm_gradient(weights: GateWeights, gates: Array, states: Array, gradient: Array) -> Array:
+    """As of `Kind.gradient`; slopes are computed for all steps at once, as in `_lstm_tangents`."""
+    (i, f, g, o), cells = gates.swapaxes(0, 1), states[:, 1]
+    slopes = np.subtract(1, gates)
+    slopes *= gates
+    slopes[:, 0] *= g
+    slopes[:, 1] *= cells[:-1]
+    by_g = slopes[:, 2]
+    np.multiply(g, g, out=by_g)
+    np.subtract(1, by_g, out=by_g)
+    by_g *= i
+    of_cell = np.tanh(cells[1:])
+    slopes[:, 3] *= of_cell
+    of_cell *= of_cell
+    np.subtract(1, of_cell, out=of_cell)
+    of_cell *= o
+    by_state, by_cell, of_state = (np.zeros_like(gradient[0]) for _ in range(3))
+    from_state = weights.from_state.numpy()
+    for step in reversed(range(len(gates))):
+        by_state += gradient[step]
+        np.multiply(by_state, of_cell[step], out=of_state)
+        by_cell += of_state
+        by_gates = slopes[step]
+        by_gates[:3] *= by_cell
+        by_gates[3] *= by_state
+        by_cell *= f[step]
+        np.matmul(from_state, by_gates.reshape(-1, by_gates.shape[2]), out=by_state)
+    return slopes
+
+
+def _gru_gradient(weights: GateWeights, gates: Array, states: Array, gradient: Array) -> Array:
+    (r, z, n), before, hidden = gates.swapaxes(0, 1), states[:-1, 0], gates.shape[2]
+    behind_reset = weights.from_state.T[2 * hidden :].numpy() @ before + weights.state_bias[2 * hidden :, None].numpy()
+    slopes = gates - gates * gates
+    slopes[:, 2] = (1 - n * n) * (1 - z)
+    slopes[:, 0] *= behind_reset * slopes[:, 2]
+    slopes[:, 1] *= before - n
+    by_state = np.zeros_like(gradient[0])
+    for step in reversed(range(len(gates))):
+        by_state += gradient[step]
+        slopes[step] *= by_state
+        of_state = slopes[step].copy()
+        of_state[2] *= r[step]
+        by_state *= z[step]
+        by_state += weights.from_state.numpy() @ of_state.reshape(-1, of_state.shape[2])
+    return slopes
 
 
 class Kind(NamedTuple):
     """A kind of cell: its gates are blocks of rows in each weight.
 
-    `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size). `step` makes
-    the states of a layer, (n_states, hidden_size, n), those of the next step, in place, from what its inputs add to the
-    gates, (n_gates * hidden_size, n), which it overwrites: with long rows it is as fast as torch's kernel, or faster.
+    `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size). `step` sets
+    the states of a layer after a step, (n_states, hidden_size, n), from those before it, which may be the same array.
+    What inputs add to the gates, (n_gates * hidden_size, n), becomes their values. `gradient` is that by all gates'
+    pre-activations, (lookback, n_gates, hidden_size, n), from these values, the states before the first step and after
+    each, (lookback + 1, n_states, hidden_size, n), and the gradient by the hidden states, (lookback, hidden_size, n).
     """
 
     n_gates: int
@@ -126,12 +215,13 @@ class Kind(NamedTuple):
     gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
     affine: bool  # whether `gates` are an affine map of inputs and state
     tangents: Callable[[GateWeights, Tensor, Tensor, Tensor, bool], Tensor]
-    step: Callable[[GateWeights, Tensor, Tensor], None]
+    step: Callable[[ColumnWeights, Array, Array, Array], None]
+    gradient: Callable[[GateWeights, Array, Array, Array], Array]
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(4, 2, 1, _lstm_gates, True, _lstm_tangents, _lstm_step),
-    "gru": Kind(3, 1, None, _gru_gates, False, _gru_tangents, _gru_step),
+    "lstm": Kind(4, 2, 1, _lstm_gates, True, _lstm_tangents, _lstm_step, _lstm_gradient),
+    "gru": Kind(3, 1, None, _gru_gates, False, _gru_tangents, _gru_step, _gru_gradient),
 }
 
 
@@ -227,20 +317,29 @@ class FrozenRecurrent:
         self.gate_weights = [
             directions[at : at + self._directions] for at in range(0, len(directions), self._directions)
         ]
+        self._columns = [[ColumnWeights.of(weights) for weights in layer] for layer in self.gate_weights]
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
         if has_torch_function_unary(steps):  # for ONNX export, whose graph has its own operation
             return handle_torch_function(FrozenRecurrent.__call__, (steps,), self, steps)
-        return self._run(steps, self._weights, self.config.num_layers)
+        config = self.config
+        state = steps.new_zeros(config.num_layers * self._directions, len(steps), config.hidden_size)
+        states = state if self._kind.n_states == 1 else (state,) * self._kind.n_states
+        options = config.bias, config.num_layers, 0.0, False, config.bidirectional, True
+        out: Tensor = getattr(torch, config.cell)(steps, states, self._weights, *options)[0]
+        return out
 
     def trace(self, steps: Tensor) -> RecurrentTrace:
         """Every layer's states at (batch, lookback, n_in), with gradients."""
         states: list[Tensor] = []
-        n_weights = len(self._weights) // self.config.num_layers
-        for layer in range(self.config.num_layers):
-            weights = self._weights[layer * n_weights :][:n_weights]
-            states.append(self._run(states[-1] if states else steps, weights, 1))
+        for weights, columns in zip(self.gate_weights, self._columns, strict=True):
+            inputs = states[-1] if states else steps
+            directions = [_Pass.apply(inputs, self._kind, weights[0], columns[0])]  # type: ignore[no-untyped-call]
+            if self._directions == 2:
+                backwards = _Pass.apply(inputs.flip(1), self._kind, weights[1], columns[1])  # type: ignore[no-untyped-call]
+                directions.append(backwards.flip(1))
+            states.append(torch.cat(directions, dim=2) if len(directions) > 1 else directions[0])
         return RecurrentTrace(steps, tuple(states))
 
     def gates(self, trace: RecurrentTrace) -> tuple[Tensor, ...]:
@@ -250,23 +349,23 @@ class FrozenRecurrent:
         """
         return self._gates(trace, self.gate_weights)
 
-    def add_inputs(self, inputs: Tensor, gates: Tensor, layer: int = 0) -> None:
+    def add_inputs(self, inputs: Array, gates: Array, layer: int = 0) -> None:
         """Sets gates of a layer in one direction, (n_gates * hidden_size, n), to what its inputs add, (n_in, n)."""
-        (weights,) = self.gate_weights[layer]
-        bias = weights.bias + weights.state_bias if self.has_affine_gates else weights.bias
-        torch.addmm(bias[:, None], weights.from_inputs.T, inputs, out=gates)
+        (weights,) = self._columns[layer]
+        np.matmul(weights.from_inputs, inputs, out=gates)
+        gates += weights.bias + weights.state_bias if self.has_affine_gates else weights.bias
 
-    def start(self, n: int) -> Tensor:
+    def start(self, n: int) -> Array:
         """States of all layers in one direction before the first step, (num_layers, n_states, hidden_size, n)."""
         size = self.config.num_layers, self._kind.n_states, self.config.hidden_size, n
-        return self.gate_weights[0][0].bias.new_zeros(size)
+        return np.zeros(size, self._columns[0][0].bias.dtype)
 
-    def advance(self, states: Tensor, gates: Tensor) -> Tensor:
+    def advance(self, states: Array, gates: Array) -> Array:
         """Makes such states those of the next step, in place, after `add_inputs` to the first layer's gates."""
-        for layer, (weights,) in enumerate(self.gate_weights):
+        for layer, (weights,) in enumerate(self._columns):
             if layer:
                 self.add_inputs(states[layer - 1, 0], gates, layer)
-            self._kind.step(weights, gates, states[layer])
+            self._kind.step(weights, gates, states[layer], states[layer])
         return states
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
@@ -313,13 +412,30 @@ class FrozenRecurrent:
                 gates.append(moved.view(*inputs.shape[:2], -1))
         return tuple(gates)
 
-    def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
-        config, kind = self.config, self._kind
-        state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
-        states = state if kind.n_states == 1 else (state,) * kind.n_states
-        options = config.bias, num_layers, 0.0, False, config.bidirectional, True
-        out: Tensor = getattr(torch, config.cell)(steps, states, weights, *options)[0]  # (batch, lookback, n_units)
-        return out
+
+class _Pass(torch.autograd.Function):
+    """Hidden states of one layer and direction, (batch, lookback, n_in) -> (batch, lookback, hidden_size)."""
+
+    @staticmethod
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is found in the results
+    def forward(ctx: Any, steps: Tensor, kind: Kind, weights: GateWeights, columns: ColumnWeights) -> Tensor:
+        gates = columns.from_inputs @ steps.detach().numpy().transpose(1, 2, 0)  # (lookback, n_gates * hidden_size, n)
+        gates += columns.bias + columns.state_bias if kind.affine else columns.bias
+        states = np.empty((len(gates) + 1, kind.n_states, len(weights.from_state), len(steps)), gates.dtype)
+        states[0] = 0
+        for step in range(len(gates)):
+            kind.step(columns, gates[step], states[step], states[step + 1])
+        ctx.of = kind, weights, gates.reshape(len(gates), kind.n_gates, -1, len(steps)), states
+        return torch.from_numpy(states[1:, 0].transpose(2, 0, 1))
+
+    @staticmethod
+    @np.errstate(over="ignore", invalid="ignore")
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        kind, weights, gates, states = ctx.of
+        by_states = np.ascontiguousarray(gradient.numpy().transpose(1, 2, 0))
+        by_gates = kind.gradient(weights, gates, states, by_states)
+        by_gates = by_gates.reshape(len(gates), -1, gates.shape[3]).transpose(0, 2, 1)
+        return torch.from_numpy((by_gates @ weights.from_inputs.T.numpy()).transpose(1, 0, 2)), None, None, None
 
 
 def _states_before(states: Tensor, hidden: int, reverse: bool) -> Tensor:
