@@ -6,15 +6,17 @@ nothing on the module, so threads can share a network.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.functions import ACTIVATIONS, activate
+from kanmodel.network.functions import ACTIVATIONS, activate, pull_back
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
 
@@ -56,6 +58,15 @@ class Trace:
     def values(self) -> tuple[Tensor, ...]:
         """Values besides logits and those on edges that a ledger has contributions of, (batch, n) each."""
         return (self.readout,)
+
+
+class Gradients(NamedTuple):
+    """Gradients of a combination of outputs by the activations of a `Trace`, each in the shape of these."""
+
+    window: Tensor
+    subnodes: tuple[Tensor, ...]  # of all layers
+    logits: Tensor
+    values: tuple[Tensor, ...]  # as `Trace.values`
 
 
 LayerKey = tuple[str, int]  # (stage, layer)
@@ -162,6 +173,17 @@ def reduce_steps(config: ModelConfig, steps: Tensor) -> Tensor:
     return steps.mean(dim=1) if config.readout == "mean" else steps.flatten(1)
 
 
+def spread_steps(config: ModelConfig, gradient: Tensor) -> Tensor:
+    """The gradient by the steps from that by their `reduce_steps`, (batch, n_readout) -> (batch, lookback, n)."""
+    if config.readout == "flatten":
+        return gradient.view(len(gradient), config.lookback, -1)
+    if config.readout == "mean":
+        return (gradient / config.lookback).unsqueeze(1).expand(-1, config.lookback, -1)
+    steps = gradient.new_zeros(config.lookback, *gradient.T.shape).permute(2, 0, 1)  # the order of recurrent passes
+    steps[:, -1] = gradient
+    return steps
+
+
 def apply_output_function(config: ModelConfig, logits: Tensor) -> Tensor:
     """(batch, n_outputs) -> the same shape."""
     if config.output_function is None:
@@ -228,6 +250,47 @@ class FrozenNetwork:
             return self._layers[stage][number].trace(x, self._functions[stage][number])
 
         return replace(trace_chain(self.config, window, through, read_out), recurrent=next(iter(recurrent), None))
+
+    def linearise(self, window: Tensor) -> tuple[Trace, Callable[[Tensor], Gradients]]:
+        """A trace as of `trace`, and the map of gradients by the outputs to those by all else; without autograd."""
+        recurrent: list[RecurrentTrace] = []
+        pull_backs: dict[str, list[Callable[..., Any]]] = defaultdict(list)
+
+        def read_out(steps: Tensor) -> Tensor:
+            if self.recurrent is not None:
+                found, of_states = self.recurrent.linearise(steps)
+                recurrent.append(found)
+                pull_backs["recurrent"].append(of_states)
+                steps = found.states[-1]
+            return reduce_steps(self.config, steps)
+
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
+            trace, of_nodes = self._layers[stage][number].linearise(x, self._functions[stage][number])
+            pull_backs[stage].append(of_nodes)
+            return trace
+
+        def of_outputs(gradient: Tensor) -> Gradients:
+            subnodes: list[Tensor] = []
+
+            def pass_back(stage: str, by_nodes: Tensor) -> Tensor:
+                for of_nodes in reversed(pull_backs[stage]):
+                    by_subnodes, by_nodes = of_nodes(by_nodes)
+                    subnodes.insert(0, by_subnodes)
+                return by_nodes
+
+            if self.config.output_function is not None:
+                gradient = pull_back(partial(apply_output_function, self.config), trace.logits, gradient)
+            readout = pass_back("head", gradient)
+            steps = spread_steps(self.config, readout)
+            for of_states in pull_backs["recurrent"]:
+                steps = of_states(steps)
+            if pull_backs["front"]:
+                steps = pass_back("front", steps.flatten(0, 1)).view(window.shape)
+            return Gradients(steps, tuple(subnodes), gradient, (readout,))
+
+        with torch.no_grad():
+            trace = trace_chain(self.config, window, through, read_out)
+        return replace(trace, recurrent=next(iter(recurrent), None)), torch.no_grad()(of_outputs)
 
     def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor | None:
         """First-order moves of the readout with each feature alone, (batch, n_readout, n_features), by forward mode.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import pi
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,8 +87,20 @@ def vary(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, turns:
     return torch.stack([function(point) for point in points]).diff(dim=0).abs().sum(dim=0)
 
 
+def pull_back(function: Callable[[Tensor], Any], x: Tensor, gradient: Any) -> Tensor:
+    """The gradient by x, from that by the function's values (a vector-Jacobian product); several values are a tuple."""
+    with torch.enable_grad():
+        points = x.detach().requires_grad_()
+        (by_points,) = torch.autograd.grad(function(points), points, gradient)
+    return by_points
+
+
 def value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """Values and first derivatives of an elementwise function, both of the shape of `x`."""
+    if function is functional.silu:
+        sigmoid = x.sigmoid()
+        values = x * sigmoid
+        return values, torch.addcmul(sigmoid, values, 1 - sigmoid)
     with torch.enable_grad():
         points = x.detach().requires_grad_()
         values = function(points)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Network, PassLayer, apply_output_function
+from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Gradients, Network, PassLayer, apply_output_function
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.layer import Edges, KANLayer, LayerTrace
 from kanmodel.network.operations import OPERATIONS, Arrangement, last_uses
@@ -280,3 +280,18 @@ class FrozenGraph(FrozenNetwork):
     def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """As `GraphNetwork.trace`; differentiable."""
         return self.network.record(window, self._functions["head"], self.recurrents)
+
+    def linearise(self, window: Tensor) -> tuple[GraphTrace, Callable[[Tensor], Gradients]]:  # type: ignore[override]
+        """As of a chain, but by autograd."""
+        with torch.enable_grad():
+            points = window.detach().requires_grad_()
+            trace = self.trace(points)
+
+        def of_outputs(gradient: Tensor) -> Gradients:
+            subnodes = [layer.subnodes for layer in trace.layers]
+            by_points, by_logits, *others = torch.autograd.grad(
+                trace.outputs, [points, trace.logits, *subnodes, *trace.values], gradient
+            )
+            return Gradients(by_points, tuple(others[: len(subnodes)]), by_logits, tuple(others[len(subnodes) :]))
+
+        return trace, of_outputs

@@ -24,7 +24,16 @@ from torch import Tensor, nn
 
 from kanmodel.network.bases import EdgeFunctions
 from kanmodel.network.config import LayerConfig, Transform
-from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS, IN_BUMPS, TURNS, activate, value_and_slope, vary
+from kanmodel.network.functions import (
+    ACTIVATIONS,
+    FUNCTIONS,
+    IN_BUMPS,
+    TURNS,
+    activate,
+    pull_back,
+    value_and_slope,
+    vary,
+)
 from kanmodel.network.splines import PiecewisePolynomial
 
 Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, of one shape
@@ -107,11 +116,28 @@ class Edges:
 
     def trace(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """`edges` without a gradient, and their sums with one: it takes the slopes, which come with the values."""
-        edges, sums = _Sums.apply(u, None if self.weights is None else self._base_of(v), self)  # type: ignore[no-untyped-call]
-        if self.symbolic is not None:
-            edges = edges + self.symbolic.edges(v.detach(), edges.shape[1])
-            sums = self.symbolic.add_to(sums, v)
+        edges, sums = _Sums.apply(v, u, self)  # type: ignore[no-untyped-call]
         return edges, sums
+
+    def linearise(self, v: Tensor, u: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        """`edges`, and the map of gradients by their sums, (batch, n_subnodes), to those by v and u; no autograd."""
+        edges, slopes = self.functions.edges_and_slopes(u)
+        of_base = of_symbolic = None
+        if self.weights is not None:
+            base, of_base = value_and_slope(self._activation, v)
+            edges = torch.addcmul(edges, base.unsqueeze(1), self.weights)
+        if self.symbolic is not None:
+            edges = edges + self.symbolic.edges(v, edges.shape[1])
+            of_symbolic = self.symbolic.slopes(v, edges.shape[1])
+
+        def pull_back(gradient: Tensor) -> tuple[Tensor, Tensor]:
+            by_u = torch.bmm(gradient.unsqueeze(1), slopes).squeeze(1)
+            by_v = torch.zeros_like(v)
+            if of_base is not None and self.weights is not None:
+                by_v = (gradient @ self.weights).mul_(of_base)
+            return by_v if of_symbolic is None else by_v + (gradient.unsqueeze(1) @ of_symbolic).squeeze(1), by_u
+
+        return edges, pull_back
 
     def sums(self, v: Tensor, u: Tensor) -> Tensor:
         """Sums of the edges into each sub-node, (batch, n_subnodes)."""
@@ -136,33 +162,32 @@ class Edges:
         basis, basis_slope = self.functions.edges_and_slopes(u)
         base = base_slope = symbolic = symbolic_slope = torch.zeros_like(basis)
         if self.weights is not None:
-            base, base_slope = (self.weights * part.unsqueeze(1) for part in value_and_slope(self._base_of, v))
+            base, base_slope = (self.weights * part.unsqueeze(1) for part in value_and_slope(self._activation, v))
         if self.symbolic is not None:
             symbolic, symbolic_slope = (of(v, basis.shape[1]) for of in (self.symbolic.edges, self.symbolic.slopes))
         return EdgeParts(base, basis, symbolic), EdgeParts(base_slope, basis_slope, symbolic_slope)
+
+    @property
+    def _activation(self) -> Callable[[Tensor], Tensor]:
+        function, parameter = ACTIVATIONS[self.base]
+        return function if parameter is None else self._base_of
 
     def _base_of(self, v: Tensor) -> Tensor:
         return activate(self.base, ACTIVATIONS[self.base].parameter, v)
 
 
 class _Sums(torch.autograd.Function):
-    """Values of basis and base, (batch, n_subnodes, n_in), and their sums, (batch, n_subnodes)."""
+    """Values of edges, (batch, n_subnodes, n_in), and their sums, (batch, n_subnodes), which have a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, base: Tensor | None, of: Edges) -> tuple[Tensor, Tensor]:
-        edges, slopes = of.functions.edges_and_slopes(u)
-        if base is not None and of.weights is not None:
-            edges = torch.addcmul(edges, base.unsqueeze(1), of.weights)
-        ctx.weights = of.weights
-        ctx.save_for_backward(slopes)
+    def forward(ctx: Any, v: Tensor, u: Tensor, of: Edges) -> tuple[Tensor, Tensor]:
+        edges, ctx.pull_back = of.linearise(v.detach(), u.detach())
         ctx.mark_non_differentiable(edges)
         return edges, edges.sum(dim=2)
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (slopes,) = ctx.saved_tensors
-        by_base = None if ctx.weights is None else gradient @ ctx.weights
-        return torch.bmm(gradient.unsqueeze(1), slopes).squeeze(1), by_base, None
+    def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return *ctx.pull_back(gradient), None
 
 
 @dataclass(frozen=True)
@@ -394,6 +419,21 @@ class KANLayer(nn.Module):
         else:
             edges, subnodes = functions.trace(*self.read(x))
         return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
+
+    def linearise(self, x: Tensor, functions: Edges) -> tuple[LayerTrace, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        """A trace, and the map of gradients by its nodes to those by sub-nodes and inputs; without autograd."""
+        edges, pull_back_edges = functions.linearise(*self.read(x))
+        subnodes = edges.sum(dim=2)
+
+        def of_nodes(by_nodes: Tensor) -> tuple[Tensor, Tensor]:
+            if self.config.mult_arity:
+                by_subnodes = pull_back(self.nodes, subnodes, by_nodes)
+            else:
+                by_subnodes = by_nodes * (self.node_scale * self.subnode_scale)
+            by_v, by_u = pull_back_edges(by_subnodes)
+            return by_subnodes, pull_back(self.read, x, (by_v, by_u)) if self.config.before else by_v.add_(by_u)
+
+        return LayerTrace(x, edges, subnodes, self.nodes(subnodes)), of_nodes
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:

@@ -21,6 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from kanmodel.data import Array
 from kanmodel.network.config import Cell, ModelConfig, RecurrentConfig
 
+LONG = 1024  # columns from which on torch's product, which adds to the gates without a copy, is faster than numpy's
 CANDIDATE = 2  # index of the block of the candidate among the gates: a unit whose candidate is always 0 stays 0
 
 
@@ -120,7 +121,10 @@ class ColumnWeights(NamedTuple):
 
 
 def _lstm_step(weights: ColumnWeights, gates: Array, before: Array, after: Array) -> None:
-    gates += weights.from_state @ before[0]
+    if gates.shape[1] < LONG:
+        gates += weights.from_state @ before[0]
+    else:
+        torch.from_numpy(gates).addmm_(torch.from_numpy(weights.from_state), torch.from_numpy(before[0]))
     np.tanh(gates, out=gates)
     i, f, g, o = by_gate = gates.reshape(4, -1, gates.shape[1])
     for sigmoids in (by_gate[:2], o):
@@ -331,16 +335,32 @@ class FrozenRecurrent:
         return out
 
     def trace(self, steps: Tensor) -> RecurrentTrace:
-        """Every layer's states at (batch, lookback, n_in), with gradients."""
+        """Every layer's states at (batch, lookback, n_in); the gradient is that of the last layer's."""
+        return RecurrentTrace(steps, _Pass.apply(steps, self))  # type: ignore[no-untyped-call]
+
+    def linearise(self, steps: Tensor) -> tuple[RecurrentTrace, Callable[[Tensor], Tensor]]:
+        """A trace, and the map of gradients by the last layer's states to those by the steps; without autograd."""
         states: list[Tensor] = []
-        for weights, columns in zip(self.gate_weights, self._columns, strict=True):
+        passes: list[list[Callable[[Tensor], Tensor]]] = []
+        for layer in zip(self.gate_weights, self._columns, strict=True):
             inputs = states[-1] if states else steps
-            directions = [_Pass.apply(inputs, self._kind, weights[0], columns[0])]  # type: ignore[no-untyped-call]
-            if self._directions == 2:
-                backwards = _Pass.apply(inputs.flip(1), self._kind, weights[1], columns[1])  # type: ignore[no-untyped-call]
-                directions.append(backwards.flip(1))
-            states.append(torch.cat(directions, dim=2) if len(directions) > 1 else directions[0])
-        return RecurrentTrace(steps, tuple(states))
+            of_directions, passed = [], []
+            for reverse, weights in enumerate(zip(*layer, strict=True)):
+                found, of_steps = _run(self._kind, *weights, inputs.flip(1) if reverse else inputs)
+                of_directions.append(found.flip(1) if reverse else found)
+                passed.append(of_steps)
+            states.append(torch.cat(of_directions, dim=2) if len(of_directions) > 1 else found)
+            passes.append(passed)
+
+        def of_states(gradient: Tensor) -> Tensor:
+            for forwards, *backwards in reversed(passes):
+                own, *others = gradient.chunk(self._directions, dim=2)
+                gradient = forwards(own)
+                for of_steps, by_states in zip(backwards, others, strict=True):
+                    gradient = gradient + of_steps(by_states.flip(1)).flip(1)
+            return gradient
+
+        return RecurrentTrace(steps, tuple(states)), of_states
 
     def gates(self, trace: RecurrentTrace) -> tuple[Tensor, ...]:
         """Arguments of the gates' sigmoid or, for the candidate, hyperbolic tangent, for each layer and direction.
@@ -414,28 +434,39 @@ class FrozenRecurrent:
 
 
 class _Pass(torch.autograd.Function):
-    """Hidden states of one layer and direction, (batch, lookback, n_in) -> (batch, lookback, hidden_size)."""
+    """The hidden states of all layers, of which the last has a gradient."""
 
     @staticmethod
-    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is found in the results
-    def forward(ctx: Any, steps: Tensor, kind: Kind, weights: GateWeights, columns: ColumnWeights) -> Tensor:
-        gates = columns.from_inputs @ steps.detach().numpy().transpose(1, 2, 0)  # (lookback, n_gates * hidden_size, n)
-        gates += columns.bias + columns.state_bias if kind.affine else columns.bias
-        states = np.empty((len(gates) + 1, kind.n_states, len(weights.from_state), len(steps)), gates.dtype)
-        states[0] = 0
-        for step in range(len(gates)):
-            kind.step(columns, gates[step], states[step], states[step + 1])
-        ctx.of = kind, weights, gates.reshape(len(gates), kind.n_gates, -1, len(steps)), states
-        return torch.from_numpy(states[1:, 0].transpose(2, 0, 1))
+    def forward(ctx: Any, steps: Tensor, recurrent: FrozenRecurrent) -> tuple[Tensor, ...]:
+        (_, states), ctx.pull_back = recurrent.linearise(steps.detach())
+        ctx.mark_non_differentiable(*states[:-1])
+        return states
 
     @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.pull_back(gradients[-1]), None
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is found in the results
+def _run(
+    kind: Kind, weights: GateWeights, columns: ColumnWeights, steps: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """States of one layer and direction at (batch, lookback, n_in), and the map of their gradients to the steps'."""
+    gates = columns.from_inputs @ steps.numpy().transpose(1, 2, 0)  # (lookback, n_gates * hidden_size, n)
+    gates += columns.bias + columns.state_bias if kind.affine else columns.bias
+    states = np.empty((len(gates) + 1, kind.n_states, len(weights.from_state), len(steps)), gates.dtype)
+    states[0] = 0
+    for step in range(len(gates)):
+        kind.step(columns, gates[step], states[step], states[step + 1])
+
     @np.errstate(over="ignore", invalid="ignore")
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        kind, weights, gates, states = ctx.of
+    def pull_back(gradient: Tensor) -> Tensor:
         by_states = np.ascontiguousarray(gradient.numpy().transpose(1, 2, 0))
-        by_gates = kind.gradient(weights, gates, states, by_states)
-        by_gates = by_gates.reshape(len(gates), -1, gates.shape[3]).transpose(0, 2, 1)
-        return torch.from_numpy((by_gates @ weights.from_inputs.T.numpy()).transpose(1, 0, 2)), None, None, None
+        values = gates.reshape(len(gates), kind.n_gates, -1, len(steps))
+        by_gates = kind.gradient(weights, values, states, by_states).reshape(gates.shape)
+        return torch.from_numpy((by_gates.transpose(0, 2, 1) @ weights.from_inputs.T.numpy()).transpose(1, 0, 2))
+
+    return torch.from_numpy(states[1:, 0].transpose(2, 0, 1)), pull_back
 
 
 def _states_before(states: Tensor, hidden: int, reverse: bool) -> Tensor:

@@ -202,26 +202,23 @@ def sample_path(
     network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int, detail: Detail
 ) -> PathSamples:
     """A forward and a backward pass for one output over all points of paths, which are as in `points_along`."""
-    with torch.inference_mode(False), torch.enable_grad():
-        batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
-        trace = network.trace(batch)
-        layers, values = trace.layers, trace.values
-        sources = [batch, *(layer.subnodes for layer in layers)]
-        sources += [trace.logits, *values] if detail == "flow" else []
+    with torch.inference_mode(False):
+        batch = points_along(starts, ends, nodes).flatten(0, 1)
+        trace, pull_back = network.linearise(batch)
         one = torch.zeros_like(trace.outputs)
         one[:, output] = 1
-        of_batch, *gradients = torch.autograd.grad(trace.outputs, sources, one)
+        gradients = pull_back(one)
     outputs, paths = trace.outputs[:, output], (len(ends), len(nodes))
-    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients[: len(layers)])
+    of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients.subnodes)
     passed = PassedNodes.of(batch, trace, paths)
-    samples = PathSamples(by_path(outputs, paths), by_path(of_batch, paths), of_subnodes, passed)
+    samples = PathSamples(by_path(outputs, paths), by_path(gradients.window, paths), of_subnodes, passed)
     if detail != "flow":
         return samples
-    by_logits, *by_values = gradients[len(layers) :]
-    by_readout = flat(by_values[0]) if len(values) == 1 else torch.cat([by_logits[:, :0], *map(flat, by_values)], dim=1)
-    edges = tuple(by_path(layer.edges, paths, -1) for layer in layers)
+    of_values = [flat(gradient) for gradient in gradients.values]
+    by_readout = of_values[0] if len(of_values) == 1 else torch.cat([gradients.logits[:, :0], *of_values], dim=1)
+    edges = tuple(by_path(layer.edges, paths, -1) for layer in trace.layers)
     return samples._replace(
-        readout_gradient=by_path(by_readout, paths), logits_gradient=by_path(by_logits, paths), edges=edges
+        readout_gradient=by_path(by_readout, paths), logits_gradient=by_path(gradients.logits, paths), edges=edges
     )
 
 

@@ -97,6 +97,22 @@ def test_a_frozen_trace_is_the_trace(network, seed):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
 
 
+@given(networks(), st.integers(0, 99))
+def test_linearised_passes_have_the_gradients_of_autograd(network, seed):
+    """Without autograd values are the same, and so are the gradients by inputs, readout and sub-nodes."""
+    windows, frozen = draw_windows(network, seed).requires_grad_(), FrozenNetwork(network)
+    expected, (found, pull_back) = frozen.trace(windows), frozen.linearise(windows.detach())
+    torch.testing.assert_close(found.outputs, expected.outputs, rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(found.layers, expected.layers, strict=True):
+        torch.testing.assert_close(ours.edges, theirs.edges, rtol=1e-9, atol=1e-9)
+    one = torch.zeros_like(found.outputs)
+    one[:, 0] = 1
+    ours = pull_back(one)
+    watched = gradients(windows, expected, expected.layers)
+    for own, theirs in zip((ours.window, *ours.values, *ours.subnodes), watched, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-7, atol=1e-7)
+
+
 def gradients(windows, trace, layers):
     watched = [windows, trace.readout, *(layer.subnodes for layer in layers)]
     return torch.autograd.grad(trace.outputs[:, 0].sum(), watched, allow_unused=True, materialize_grads=True)
