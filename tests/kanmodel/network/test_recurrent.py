@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kanmodel.network.config import RecurrentConfig
-from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, make_recurrent
+from kanmodel.network.recurrent import LONG, FrozenRecurrent, RecurrentTrace, make_recurrent
 
 CONFIGS = [
     RecurrentConfig(cell, 4, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
@@ -21,6 +21,24 @@ def make_frozen(config, factor=2.0):
     for weight in module.parameters():
         weight.mul_(factor)
     return module, FrozenRecurrent(module, config)
+
+
+@every_config
+@pytest.mark.parametrize("n", [3, LONG])
+def test_passes_are_torchs(config, n):
+    """States of all layers, and gradients by the steps, equal those of torch's module, of few and of many windows."""
+    module, frozen = make_frozen(config)
+    steps = torch.randn(n, 6, 3).double().requires_grad_()
+    states = frozen.trace(steps).states
+    expected, final = module(steps)
+    last = final if config.cell == "gru" else final[0]
+    torch.testing.assert_close(states[-1], expected, rtol=1e-10, atol=1e-12)
+    of_layers = last.view(config.num_layers, -1, n, config.hidden_size)[:, 0]
+    for found, layer in zip(states, of_layers, strict=True):
+        torch.testing.assert_close(found[:, -1, : config.hidden_size], layer, rtol=1e-10, atol=1e-12)
+    weights = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad((of * weights).sum(), steps)[0] for of in (states[-1], expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 @every_config
