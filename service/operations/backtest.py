@@ -9,11 +9,11 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.backtest import Backtest, Errors, Outcomes
-from kanmodel.inputs import Gaps, encoding_of, find_target_column, read_outcomes
+from kanmodel.inputs import encoding_of, find_target_column, read_outcomes
 from service.models.registry import Served
 from service.operations.members import Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import estimate_reading
+from service.operations.windows import Gaps, estimate_reading
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import while_connected

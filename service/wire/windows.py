@@ -135,7 +135,7 @@ def read_cells(value: Any, config: ModelConfig, limits: Limits, path: str, last:
             message = f"must be a list of cells, but is {_KINDS[type(value[name])]}"
             raise invalid_value(f"{path}.{name}", message)
         if not 1 <= n <= limits.rows:
-            message = f"must have 1 to {limits.rows} cells (max_windows), but has {n}"
+            message = f"must have 1 to {limits.rows} cells (max_windows, max_body_bytes), but has {n}"
             raise invalid_value(f"{path}.{name}", message, "limit_exceeded" if n else "invalid_value")
         if n != n_rows:
             raise invalid_value(f"{path}.{name}", f"must have {n_rows} cells, as {first} has, but has {n}")

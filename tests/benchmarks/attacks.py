@@ -240,6 +240,22 @@ def send(operation: str, members: Callable[[], str], target: Target) -> str:
     return repeat(target, lambda: target.ask("POST", f"{PATH}:{operation}", body))
 
 
+def send_series(columns: Callable[[int], str], target: Target) -> str:
+    """A series of some columns, written from the number of features, again and again."""
+    body = f'{{"series": {{{columns(len(json.loads(target.window)[0]))}}}}}'
+    return repeat(target, lambda: target.ask("POST", f"{PATH}:predict", body))
+
+
+def most_rows(n_features: int) -> str:
+    """The columns of a series from which 4,096 windows are cut, with times that take long to read."""
+    times = (
+        f'"{1 + row // 24 % 28:02}.{1 + row // 672 % 12:02}.{2024 + row // 8064} {row % 24:02}:00"'
+        for row in range(4143)
+    )
+    zeros = ",".join(["0.5"] * 4143)
+    return ",".join([f'"time":[{",".join(times)}]', *(f'"feature_{number}":[{zeros}]' for number in range(n_features))])
+
+
 def windows_out_of_range(target: Target) -> str:
     """2,000 windows, each value of which is out of the training range."""
     window = json.loads(target.window)
@@ -281,6 +297,13 @@ ATTACKS: dict[str, Attack] = {
         send, "predict", lambda: ",".join(f"{name}:0" for name in names(700_000))
     ),
     ":predict, a member name of 8 MB": partial(send, "predict", lambda: f'"{"x" * 8_000_000}": 0'),
+    ":predict, a series of 900,000 cells": partial(
+        send_series, lambda n: ",".join(f'"feature_{number}":[{",".join("0" * (900_000 // n))}]' for number in range(n))
+    ),
+    ":predict, a series of 900,000 unknown columns": partial(
+        send_series, lambda _: ",".join(f"{name}:[]" for name in names(900_000))
+    ),
+    ":predict, a series of 4,096 windows": partial(send_series, most_rows),
     ":predict of 2,000 windows out of range": windows_out_of_range,
     "an Accept of 60 KB": large_accept,
     "64 comparisons of one key": comparisons,

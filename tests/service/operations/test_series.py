@@ -303,9 +303,9 @@ def shorten(n):
         (lambda body: body.update(series=None), "series", "must not be null; give instances, columns or a series"),
         (lambda body: body.update(columns={}), "columns", "and series are both given: give one"),
         (lambda body: body.update(series={"time": ["x"] * 107} | {n: [0] * 107 for n in ("temp", "sky", "load")}),
-         "series.time", "must have 1 to 106 cells (max_windows), but has 107"),
+         "series.time", "must have 1 to 106 cells (max_windows, max_body_bytes), but has 107"),
         (shorten(6), "series", "has 6 rows, but needs the 4 steps of a window, and the 3 after it, of which known"),
-        (shorten(0), "series.time", "must have 1 to 106 cells (max_windows), but has 0"),
+        (shorten(0), "series.time", "must have 1 to 106 cells (max_windows, max_body_bytes), but has 0"),
         (lambda body: body.update(last=85), "series", "has 90 rows, but needs 88 for 85 windows, and the 3 after them"),
         (lambda body: body.update(last=0), "last", "must be a whole number from 1"),
         (lambda body: body.update(last=True), "last", "must be a number of windows, or a duration, but is a boolean"),
@@ -341,3 +341,22 @@ def test_a_feature_may_be_called_time(serve, tmp_path):
         answer = partial(ask, client, "predict", "m")
         assert answer(series=series).json()["predictions"] == answer(instances=cut(ROWS).tolist()).json()["predictions"]
         assert "times" not in answer(series=series).json()
+
+
+def test_the_memory_of_windows_is_bounded(serve, tmp_path):
+    """A small body of many windows counts as these, and has no more than a body of instances could."""
+    save_checkpoint(PLAIN, tmp_path / "m.safetensors")
+    series = {name: [0] * 2004 for name in NAMES}
+    with serve(models=tmp_path, max_work_bytes=500_000) as client:
+        refused = ask(client, "predict", "m", series=series)
+        assert refused.status_code == 422 and refused.json()["code"] == "limit_exceeded"
+        assert "would take 0.4 MB of memory, of at most 0.4 MB (max_work_bytes)" in refused.json()["error"]
+        assert ask(client, "predict", "m", series=series, last=600).status_code == 200
+    with serve(models=tmp_path, max_body_bytes=50_000) as client:
+        n = 50_000 // (2 * LOOKBACK * len(NAMES)) + LOOKBACK - 1
+        accepted = {name: [0] * n for name in NAMES}
+        assert ask(client, "predict", "m", series=accepted).status_code == 200
+        refused = ask(client, "predict", "m", series=series).json()
+        assert (
+            refused["errors"][0]["message"] == f"must have 1 to {n} cells (max_windows, max_body_bytes), but has 2004"
+        )
