@@ -248,12 +248,10 @@ def send_series(columns: Callable[[int], str], target: Target) -> str:
 
 def most_rows(n_features: int) -> str:
     """The columns of a series from which 4,096 windows are cut, with times that take long to read."""
-    times = (
-        f'"{1 + row // 24 % 28:02}.{1 + row // 672 % 12:02}.{2024 + row // 8064} {row % 24:02}:00"'
-        for row in range(4143)
-    )
-    zeros = ",".join(["0.5"] * 4143)
-    return ",".join([f'"time":[{",".join(times)}]', *(f'"feature_{number}":[{zeros}]' for number in range(n_features))])
+    days = (f"{day:02}.{month:02}.2024" for month in range(1, 13) for day in range(1, 29))
+    times = [f'"{day} {hour:02}:00"' for day in days for hour in range(24)][:4143]
+    cells = ",".join(["0.5"] * len(times))
+    return ",".join([f'"time":[{",".join(times)}]', *(f'"feature_{number}":[{cells}]' for number in range(n_features))])
 
 
 def windows_out_of_range(target: Target) -> str:
@@ -300,8 +298,8 @@ ATTACKS: dict[str, Attack] = {
     ":predict, a series of 900,000 cells": partial(
         send_series, lambda n: ",".join(f'"feature_{number}":[{",".join("0" * (900_000 // n))}]' for number in range(n))
     ),
-    ":predict, a series of 900,000 unknown columns": partial(
-        send_series, lambda _: ",".join(f"{name}:[]" for name in names(900_000))
+    ":predict, a series of 600,000 unknown columns": partial(
+        send_series, lambda _: ",".join(f"{name}:[]" for name in names(600_000))
     ),
     ":predict, a series of 4,096 windows": partial(send_series, most_rows),
     ":predict of 2,000 windows out of range": windows_out_of_range,

@@ -346,17 +346,15 @@ def test_a_feature_may_be_called_time(serve, tmp_path):
 def test_the_memory_of_windows_is_bounded(serve, tmp_path):
     """A small body of many windows counts as these, and has no more than a body of instances could."""
     save_checkpoint(PLAIN, tmp_path / "m.safetensors")
-    series = {name: [0] * 2004 for name in NAMES}
-    with serve(models=tmp_path, max_work_bytes=500_000) as client:
+    series = {name: [0] * 5004 for name in NAMES}
+    with serve(models=tmp_path, max_work_bytes=1 << 20, max_windows=6000) as client:
         refused = ask(client, "predict", "m", series=series)
         assert refused.status_code == 422 and refused.json()["code"] == "limit_exceeded"
-        assert "would take 0.4 MB of memory, of at most 0.4 MB (max_work_bytes)" in refused.json()["error"]
+        assert "would take 1.0 MB of memory, of at most 0.8 MB (max_work_bytes)" in refused.json()["error"]
         assert ask(client, "predict", "m", series=series, last=600).status_code == 200
     with serve(models=tmp_path, max_body_bytes=50_000) as client:
         n = 50_000 // (2 * LOOKBACK * len(NAMES)) + LOOKBACK - 1
         accepted = {name: [0] * n for name in NAMES}
         assert ask(client, "predict", "m", series=accepted).status_code == 200
         refused = ask(client, "predict", "m", series=series).json()
-        assert (
-            refused["errors"][0]["message"] == f"must have 1 to {n} cells (max_windows, max_body_bytes), but has 2004"
-        )
+        assert refused["error"] == f"series.f0 must have 1 to {n} cells (max_windows, max_body_bytes), but has 5004"
