@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from numbers import Real
 from typing import Any, Literal, NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import (
     DAY,
+    MAX_STEP,
     ROUNDING,
     Array,
     TimeColumn,
@@ -374,7 +375,8 @@ def read_outcomes(
     Args:
         model: determines columns, time, lookback and horizon.
         frame: a data frame, or a mapping of name to column, with the columns of the training, its time if it had one,
-            and the target.
+            and the target. Of a model without a time, rows have times if there is a column ``time``, or an index of
+            dates, and gaps are those of their median step.
         target: its name; None for the first.
         last: as of `read_series`, of the windows whose actual values the table reaches; None for all.
         gaps: as of `read_series`.
@@ -403,12 +405,18 @@ def read_outcomes(
     stamps = _find_times(config, frame) if is_frame(frame) else data.get(time.name) if time else None
     if time is not None and stamps is None:
         raise DataError.at(places.rows, f"has no column {time.name!r}, the times of its rows")
+    if time is None and "time" not in (*encoding.names, column):
+        index = None if "time" in data else read_index(frame, None)
+        stamps = data.get("time") if index is None else index[1]
     lookback, last_step, n_rows = config.lookback, config.ahead + config.horizon - 1, len(data[column])
     reach = max(encoding.later, last_step)
     if n_rows < lookback + reach:
         needed = f"the {lookback} steps of a window and the {reach} after it"
         raise DataError.at(places.rows, f"has {n_rows} rows, but needs {needed}")
     order, instants, is_dated = _order_rows(config, stamps, n_rows, places, is_ordered)
+    if time is None and instants is not None:
+        time = TimeColumn("time", float(np.median(np.diff(instants))) or 1.0, MAX_STEP, is_dated)
+        config = replace(config, time=time)
     n_windows = n_rows - reach - lookback + 1
     if last is not None:
         dated = instants[: n_rows - reach] if instants is not None and is_dated else None
@@ -451,6 +459,7 @@ def read_outcomes(
         actual=actual[rows],
         persistence=persistence(table, ends, 1)[:, 0],
         times=None if texts is None else tuple(texts[ends].tolist()),
+        is_shifted=not config.ahead,
         target_times=None if texts is None else texts[rows],
         local=local,
         zone=encoding.zone,

@@ -288,8 +288,15 @@ class Model(Result):
         """
         return self.loaded.predict(self._read(windows, last, gaps)[0])
 
+    @reported
     def backtest(
-        self, frame: Any, target: str | None = None, *, last: int | str | None = None, gaps: Gaps = "skip"
+        self,
+        frame: Any,
+        target: str | None = None,
+        *,
+        last: int | str | None = None,
+        gaps: Gaps = "skip",
+        progress: Progress = False,
     ) -> Backtest:
         """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, hour and month.
 
@@ -299,11 +306,13 @@ class Model(Result):
 
         Args:
             frame: a data frame, or a mapping of name to column, with the columns of the training, the target among
-                them, and the time if the model was trained with one: the rows of the test or new ones.
+                them, and the time if the model was trained with one: the rows of the test or new ones. Of another model
+                a column ``time`` or an index of dates, if there is one, has the times.
             target: its name; None for the first.
             last: how many windows, those that end at the newest rows whose whole horizon the table has: a number, or a
                 duration, as in `predict`. By default all.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
+            progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
         read = frame if isinstance(frame, Outcomes) else read_outcomes(self.loaded, frame, target, last, gaps)

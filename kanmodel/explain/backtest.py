@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import pause
+from kanmodel.computing import pause, slices
 from kanmodel.data import DAY, Array, take_windows
 from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.text import list_some, with_unit
@@ -38,6 +38,7 @@ class Outcomes:
         persistence: the target's last value known at the window's last row, (n,); NaN where there is none, or none is
             known to have been there, since the target's column was shifted before training (`ahead` 0).
         times: of each window's last row; None if the rows have none.
+        is_shifted: whether the target's column was shifted before training.
         target_times: of the rows with the actual values, (n, horizon), which is the time that is forecast unless the
             column was shifted; None likewise.
         local: the same in seconds of the local clock, (n, horizon); None if they are no dates.
@@ -54,6 +55,7 @@ class Outcomes:
     actual: Array
     persistence: Array
     times: tuple[str, ...] | None
+    is_shifted: bool
     target_times: NDArray[np.object_] | None
     local: Array | None
     zone: str | None
@@ -107,10 +109,9 @@ class Backtest(WindowsResult):
         names = [config.target_of(number).name for number in range(len(config.outputs))]
         numbers = [number for number, name in enumerate(names) if name == outcomes.target]
         parts = list[Array]()
-        for start in range(0, len(ends), CHUNK):
+        for start in slices(range(0, len(ends), CHUNK)):
             windows = take_windows(rows, ends[start : start + CHUNK], config.lookback)
             parts.append(model.predict(windows)[:, numbers])
-            pause()
         outputs = tuple(config.outputs[number] for number in numbers)
         steps = tuple(max(1, config.ahead) + step for step in range(config.horizon))
         return cls(
@@ -143,8 +144,9 @@ class Backtest(WindowsResult):
         """By ``horizon`` (steps ahead), ``hour`` (0 to 23) and ``month`` (``2024-03``).
 
         Hour and month are those of the time that is forecast, not of the window's newest row, by the local clock of
-        `zone`: an hour that is there twice as daylight saving ends counts as one hour of the day. There are none
-        without dates, and no hours of rows a day or more apart.
+        `zone`: an hour that is there twice as daylight saving ends counts as one hour of the day. Of a target that was
+        shifted before training, they are those of the row with its value. There are none without dates, and no hours of
+        rows a day or more apart.
         """
         by_step = self._measure(np.broadcast_to(np.arange(len(self.steps)), self.predictions.shape), len(self.steps))
         found: dict[str, Mapping[int | str, Errors]] = {"horizon": dict(zip(self.steps, by_step, strict=True))}
@@ -239,7 +241,8 @@ class Backtest(WindowsResult):
     @property
     def clock(self) -> str:
         """Which clock hours and months are of, in words."""
-        return f"time that is forecast, in {self.outcomes.zone or 'UTC or as it stands'}"
+        which = "row with the actual value" if self.outcomes.is_shifted else "time that is forecast"
+        return f"{which}, in {self.outcomes.zone or 'UTC or as it stands'}"
 
     def _title(self) -> str:
         return f"Backtest of {with_unit(self.target, self.unit)}"

@@ -85,7 +85,8 @@ class MonthErrors(ErrorsInfo):
 class ErrorsBy(TypedDict):
     """Errors by parts of the forecasts; hour and month are those of the time that is forecast, by the clock of `zone`.
 
-    There are none without dates, and no hours of rows a day or more apart.
+    Of a target that was shifted before training, they are those of the row with its value. There are none without
+    dates, and no hours of rows a day or more apart.
     """
 
     horizon: list[HorizonErrors]
@@ -107,7 +108,9 @@ class BacktestRow(TypedDict):
     window: Annotated[int, about("Number of the window, from 0.")]
     time: NotRequired[Annotated[str, about("Of the window's newest row; absent without times.")]]
     output: Annotated[str, about("Name of the output.")]
-    target_time: NotRequired[Annotated[str, about("The time that is forecast; absent without times.")]]
+    target_time: NotRequired[str]
+    """The time that is forecast, or of a target that was shifted before training, of the row with its value; absent
+    without times."""
     prediction: Annotated[float, about("The forecast, original units.")]
     actual: Annotated[float | None, about("Null if unknown.")]
     error: Annotated[float | None, about("Forecast minus actual value; null if that is unknown.")]
@@ -191,8 +194,8 @@ async def backtest(call: Call) -> Response:
                 rows = {name: cells for name, cells in rows.items() if name not in others}
             last = document.get("last")
             table, times, places = read_cells(rows, config, limits, "series", last, column)
-            if config.time is not None and times is not None:
-                table[config.time.name] = times
+            if times is not None:
+                table[config.time.name if config.time else "time"] = times
             return asked, read_outcomes(served.model.loaded, table, target, last, asked.gaps, places, is_ordered=True)
 
         with span("parse"):

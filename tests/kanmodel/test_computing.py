@@ -174,6 +174,9 @@ LONG = {
     "models": lambda model, **progress: model.compare(make_small(1), **progress),
     "forecasts": lambda model, **progress: model.compare(make_small(1), windows_of(model), **progress),
     "explanation": lambda model, **progress: model.explain(windows_of(model), **progress),
+    "backtest": lambda model, **progress: model.backtest(
+        {name: np.ones(1100) for name in ("f0", "f1", "y")}, **progress
+    ),
     "changes": lambda model, **progress: model.changes(windows_of(model), **progress),
     "what if": lambda model, **progress: model.what_if(windows_of(model), **progress),
     "counterfactual": lambda model, **progress: model.counterfactual(windows_of(model), at_least=1.0, **progress),

@@ -171,7 +171,9 @@ def test_errors_hold_for_any_numbers(data, n, horizon):
     last = data.draw(arrays.arrays(float, n, elements=some))
     predictions = data.draw(arrays.arrays(float, (n, horizon), elements=st.floats(-100, 100)))
     local = data.draw(arrays.arrays(float, (n, horizon), elements=st.integers(0, 10**8)))
-    found = Outcomes("y", np.zeros((0, 1)), np.zeros(n, int), actual, last, None, None, local, None, True, 0, 0, {})
+    found = Outcomes(
+        "y", np.zeros((0, 1)), np.zeros(n, int), actual, last, None, False, None, local, None, True, 0, 0, {}
+    )
     result = Backtest(None, tuple(f"y+{s}" for s in range(horizon)), tuple(range(horizon)), predictions, found)
     for step, errors in result.by["horizon"].items():
         known = ~np.isnan(actual[:, step])
@@ -198,6 +200,14 @@ def test_without_dates_there_are_no_hours_and_months():
     assert len(plain) == 40 - loaded.config.lookback + 1
     np.testing.assert_array_equal(plain.actual[:, 0], rows["y"][loaded.config.lookback - 1 :])
     assert plain.svg().count('class="column"') == 1
+    timed = rows | {
+        "time": [f"2024-01-01T{row:02d}:00" for row in range(20)] + [f"2024-02-02T0{row}:30" for row in range(9)]
+    }
+    timed = {name: column[:29] for name, column in timed.items()}
+    dated = Model(loaded).backtest(timed)  # of a model without times a column of this name, gaps by its median step
+    assert list(dated.by["month"]) == ["2024-01", "2024-02"] and dated.rows()[0]["target_time"] == "2024-01-01T05:00"
+    assert "of the row with the actual value, in UTC" in repr(dated)
+    assert dated.outcomes.across_gaps == loaded.config.lookback - 1
     daily = {"time": np.datetime64("2024-03-20") + np.arange(40), "y": rows["y"], "x": rows["f0"]}
     of_days = Model(make_encoded(daily, Columns(("y",), time="time", ahead=1))).backtest(daily)
     assert of_days.by["hour"] == {} and list(of_days.by["month"]) == ["2024-03", "2024-04"]

@@ -104,6 +104,8 @@ def test_a_target_is_named_where_there_are_several(client):
         "persistence": None
     }
     assert answer["by"]["hour"] == answer["by"]["month"] == [] and "time" not in answer["rows"][0]
+    timed = ask(client, "plain", series=of_b | {"time": SERIES["at"][:20]}, target="b")
+    assert [one["month"] for one in timed["by"]["month"]] == ["2024-10"] and timed["metrics"] == answer["metrics"]
     assert asdict(found.metrics)["count"] == answer["metrics"]["count"] == 15
 
 
