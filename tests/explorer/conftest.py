@@ -18,7 +18,7 @@ from waiting import poll
 from kanmodel.checkpoint import save_checkpoint
 from service.models.repository import BUNDLED
 
-# The sandbox is not available to root in a container, and a GPU in software takes a sixth of the time.
+# The sandbox is not available to root in a container, and a GPU in software costs time.
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-software-rasterizer"]
 
 PATIENCE = 120_000  # ms, generous for a busy machine
@@ -86,7 +86,9 @@ def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
     contexts: list[BrowserContext] = []
 
     def open_tab(server: httpx2.Client, prefix: str = "", **options: Any) -> Tab:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        # What moves while results are computed would be painted by the processors that compute them.
+        usual = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
+        context = browser.new_context(**{**usual, **options})
         contexts.append(context)
         context.set_default_timeout(PATIENCE)
         tab = Tab(context.new_page(), str(server.base_url).rstrip("/") + prefix)
