@@ -12,18 +12,20 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from kanmodel.text import Row, format_cells, printable
+from kanmodel.text import Row, abbreviate, format_cells, printable
 
+N_TILE = 26  # most characters of a name in a tile
 N_ROWS = 100  # of a table; the rest are counted
 # Regular expressions suffice: the drawing escapes quotes and brackets in values, and tags in texts.
 _GROUP = re.compile(r"<g [^>]*>")
 _FOR_PAGES = re.compile(r' (?:data-[a-z-]+|tabindex|aria-label)="[^"]*"')
 _TITLE = re.compile(r"<title>[^<]*</title>")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=[^\s\d`]{1,4}(?:[\s.,;:)]|$))")  # where no line breaks
 _NAMES = re.compile(r"<title>([^<]*)</title><desc>([^<]*)</desc>")
 
 _LIGHT = "body{color-scheme:light;background:#fff;color:#1f2328}"
 _DARK = "body{color-scheme:dark;background:#0d1117;color:#e6edf3}"
-_COLORS = {"light": _LIGHT, "dark": _DARK, "auto": f"{_LIGHT}@media (prefers-color-scheme:dark){{{_DARK}}}"}
+_COLORS = {"light": _LIGHT, "dark": _DARK, "auto": f"{_LIGHT}@media screen and (prefers-color-scheme:dark){{{_DARK}}}"}
 _PAGE_STYLE = (
     'body{margin:16px;font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}'
     "h1{font-size:20px}"
@@ -42,6 +44,41 @@ _STYLE = """<style>
 .kanscope-result .number{text-align:right}
 .kanscope-result pre{white-space:pre-wrap}
 .kanscope-result summary{cursor:pointer}
+</style>"""
+
+
+_SHEET_STYLE = """<style>
+@page{size:A4;margin:11mm 13mm}
+.kanscope-sheet{max-width:940px;margin:0 auto;line-height:1.5}
+.kanscope-sheet h1{font-size:26px;line-height:1.2;margin:8px 0 4px;letter-spacing:-.01em}
+.kanscope-sheet h2{font-size:18px;margin:28px 0 6px;padding-top:12px;border-top:1px solid #8884}
+.kanscope-sheet h3{font-size:14px;margin:10px 0 2px}
+.kanscope-sheet p,.kanscope-sheet ul{max-width:none;margin:4px 0 8px}
+.kanscope-sheet ul{padding-left:18px}
+.kanscope-sheet li{margin:3px 0}
+.kanscope-sheet code{font:inherit;font-weight:600}
+.kanscope-about{opacity:.72}.kanscope-sheet p.kanscope-about{margin:2px 0}
+.kanscope-tiles{display:flex;flex-wrap:wrap;gap:12px;margin:16px 0 0}
+.kanscope-tile{flex:1 1 130px;background:#8881;border-radius:8px;padding:10px 14px}
+.kanscope-tile strong{display:block;font-size:22px;line-height:1.25}
+.kanscope-tile span{font-size:13px;opacity:.8}
+.kanscope-panels{display:grid;gap:16px 24px;margin:12px 0;grid-template-columns:repeat(2,minmax(0,1fr))}
+.kanscope-panels.kanscope-three{grid-template-columns:repeat(3,minmax(0,1fr))}
+.kanscope-panels .kanscope-figure{margin:0;overflow:visible}
+.kanscope-panels .kanscope-figure>*{min-width:0;width:100%}
+.kanscope-columns{columns:2;column-gap:28px}
+.kanscope-term{break-inside:avoid;margin-bottom:8px}
+.kanscope-sheet details{margin-top:24px}
+.kanscope-three .kanscope-figure>*{max-width:330px}
+@media (max-width:640px){.kanscope-panels,.kanscope-panels.kanscope-three{grid-template-columns:minmax(0,1fr)}
+.kanscope-columns{columns:1}.kanscope-sheet h1{font-size:22px}}
+@media print{body{margin:0}.kanscope-sheet{font-size:9.5pt;line-height:1.36;max-width:none}
+.kanscope-sheet details{display:none}.kanscope-whole,.kanscope-panels,.kanscope-tile{break-inside:avoid}
+.kanscope-sheet h1{font-size:17pt}.kanscope-sheet h2{font-size:12.5pt;margin:12px 0 3px;padding-top:7px}
+.kanscope-sheet h2,.kanscope-sheet h3{break-after:avoid}.kanscope-sheet h3{font-size:9.5pt;margin:4px 0 1px}
+.kanscope-tile{padding:6px 10px}.kanscope-tile strong{font-size:14pt}.kanscope-tile span{font-size:8.5pt}
+.kanscope-tiles{margin-top:10px}.kanscope-panels{margin:6px 0;gap:6px 20px}
+.kanscope-columns{font-size:8.5pt}.kanscope-sheet li{margin:1px 0}}
 </style>"""
 
 
@@ -103,11 +140,59 @@ def write_heading(heading: str) -> str:
     return f"<h2>{isolate(heading)}</h2>"
 
 
-def write_prose(prose: str) -> str:
-    """A paragraph; text in backticks becomes code."""
-    parts = prose.split("`")
-    marked = [f"<code>{isolate(part)}</code>" if number % 2 else text(part) for number, part in enumerate(parts)]
-    return f"<p>{''.join(marked)}</p>"
+def write_prose(prose: str, longest: int | None = None) -> str:
+    """A paragraph, or a list of lines that begin with a dash; text in backticks becomes code.
+
+    No line breaks between a number and a short word after it, such as a unit. Names longer than `longest` characters
+    are abbreviated, with the whole as title.
+    """
+    if prose.startswith("- "):
+        return f"<ul>{''.join(f'<li>{_mark(line[2:], longest)}</li>' for line in prose.splitlines())}</ul>"
+    return f"<p>{_mark(prose, longest)}</p>"
+
+
+def _mark(line: str, longest: int | None) -> str:
+    parts = _BEFORE_UNIT.sub("\u00a0", line).split("`")
+    return "".join(_name(part, longest) if number % 2 else text(part) for number, part in enumerate(parts))
+
+
+def _name(name: str, longest: int | None) -> str:
+    if longest is None or len(name) <= longest:
+        return f"<code>{isolate(name)}</code>"
+    return f'<code title="{text(name)}">{isolate(abbreviate(name, longest))}</code>'
+
+
+def write_sheet(body: str) -> str:
+    """Markup that is laid out for reading and for printing on A4."""
+    return f'{_SHEET_STYLE}<div class="kanscope-sheet">{body}</div>'
+
+
+def write_banner(title: str, about: Sequence[str], headlines: Sequence[tuple[str, str]]) -> str:
+    """The head of a sheet: a title, lines below it, and figures in large type, each with what it is."""
+    lines = "".join(f'<p class="kanscope-about">{isolate(line)}</p>' for line in about)
+    tiles = (
+        f'<div class="kanscope-tile"><strong>{isolate(figure)}</strong> <span>{_mark(what, N_TILE)}</span></div>'
+        for figure, what in headlines
+    )
+    return f'<h1>{isolate(title)}</h1>{lines}<div class="kanscope-tiles">{"".join(tiles)}</div>'
+
+
+def write_section(heading: str, body: str, pictures: Sequence[str] = (), caption: str = "") -> str:
+    """A section of a sheet, with pictures beside each other below its markup; one with a caption is not divided."""
+    class_ = "kanscope-panels kanscope-three" if len(pictures) > 2 else "kanscope-panels"
+    panels = f'<div class="{class_}">{"".join(pictures)}</div>' if pictures else ""
+    below = f'<p class="kanscope-about">{text(caption)}</p>' if caption else ""
+    return f'<div class="{"kanscope-whole" if caption else ""}">{write_heading(heading)}{body}{panels}{below}</div>'
+
+
+def write_columns(parts: Sequence[str]) -> str:
+    """Parts of a sheet in two columns."""
+    return f'<div class="kanscope-columns">{"".join(parts)}</div>'
+
+
+def write_term(term: str, body: str) -> str:
+    """Markup below a small heading."""
+    return f'<div class="kanscope-term"><h3>{isolate(term)}</h3>{body}</div>'
 
 
 def write_code(code: str) -> str:

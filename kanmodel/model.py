@@ -752,7 +752,15 @@ class Model(Result):
 
     @reported
     def report(self, output: str | None = None, *, progress: Progress = False) -> Report:
-        """Answers to common questions about the picture of a KAN, for one output."""
+        """What is forecast and how well, what drives it, what to read with care, and questions about the network.
+
+        Its figures are of the reference windows. `html()` gives a page for those who use the forecasts, with pictures,
+        which is two sheets of A4 when printed.
+
+        Args:
+            output: its name; None for the first.
+            progress: as in `explain`.
+        """
         return self._sign(self._report(self._number_of(output)))
 
     @reported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -56,9 +57,31 @@ def write_value(value: Any) -> str:
     return f"{value:.{PRECISION}g}" if isinstance(value, float) else printable(str(value))
 
 
+def write_figure(value: float, beside: float | None = None) -> str:
+    """A number for people who are not used to exponents: three significant digits, as 12,300 or 0.0123.
+
+    Args:
+        value: the number.
+        beside: a larger one that has three significant digits: the number has as many decimals, `0.01` beside `1.59`.
+    """
+    rounded, size = float(f"{value:.3g}"), abs(float(f"{value if beside is None else beside:.3g}"))
+    if not 1e-4 <= size < 1e12:
+        return f"{rounded:g}"
+    written = f"{value:,.{max(0, 2 - floor(log10(size)))}f}"
+    return written if written.strip("-0.") else "0"
+
+
 def shorten(text: str) -> str:
     """Shortens a text to at most `MAX_CELL` characters."""
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
+
+
+def abbreviate(text: str, length: int) -> str:
+    """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[-end:]}"
 
 
 def list_some(names: Sequence[str], most: int = N_NAMED) -> str:

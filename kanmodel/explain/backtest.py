@@ -84,6 +84,56 @@ class Errors:
     skill: float | None
 
 
+def measure_errors(
+    error: Array, of_persistence: Array, groups: NDArray[np.int64] | None = None, n_groups: int = 1
+) -> list[Errors]:
+    """The errors of the forecasts in each group.
+
+    Args:
+        error: forecast minus actual value, of any shape, in the target's unit; NaN where it is unknown.
+        of_persistence: the same of persistence.
+        groups: the number of the group of each forecast, of the same shape; all in one by default.
+        n_groups: their number.
+    """
+    numbers = np.zeros(error.shape, dtype=np.int64) if groups is None else groups
+    known = ~np.isnan(error)
+    both = known & ~np.isnan(of_persistence)
+
+    def sum_over(which: NDArray[np.bool_], values: Array | None = None) -> list[float]:
+        weights = None if values is None else values[which]
+        return list(map(float, np.bincount(numbers[which], weights, n_groups)))
+
+    sums = (
+        sum_over(known),
+        sum_over(known, np.abs(error)),
+        sum_over(known, error**2),
+        sum_over(known, error),
+        sum_over(both),
+        sum_over(both, np.abs(error)),
+        sum_over(both, np.abs(of_persistence)),
+    )
+    measured = []
+    for n, absolute, squared, signed, n_both, ours, theirs in zip(*sums, strict=True):
+        mae, rmse, bias = (absolute / n, (squared / n) ** 0.5, signed / n) if n else (None, None, None)
+        skill = 1 - ours / theirs if theirs else None
+        measured.append(Errors(int(n), mae, rmse, bias, theirs / n_both if n_both else None, skill))
+    return measured
+
+
+def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | str], NDArray[np.int64]]]:
+    """By ``hour`` (0 to 23), within a day, and by ``month`` (``2024-03``): the groups, and the number of that of each.
+
+    `local` are seconds of the local clock, of any shape, as the numbers are.
+    """
+    months, numbers = np.unique(local.astype("datetime64[s]").astype("datetime64[M]"), return_inverse=True)
+    found: dict[str, tuple[list[int | str], NDArray[np.int64]]] = {}
+    found["month"] = months.astype(str).tolist(), numbers.reshape(local.shape)
+    if within_day:
+        hours, numbers = np.unique((local % DAY // 3600).astype(np.int64), return_inverse=True)
+        found["hour"] = hours.tolist(), numbers.reshape(local.shape)
+    return found
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Backtest(WindowsResult):
     """Forecasts of one target over a table, beside what came and beside persistence; `times` are of their making.
@@ -137,7 +187,7 @@ class Backtest(WindowsResult):
     @cached_property
     def metrics(self) -> Errors:
         """Over all forecasts."""
-        return self._measure(np.zeros(self.predictions.shape, dtype=np.int64), 1)[0]
+        return measure_errors(self.predictions - self.actual, self.persistence - self.actual)[0]
 
     @cached_property
     def by(self) -> Mapping[str, Mapping[int | str, Errors]]:
@@ -148,46 +198,18 @@ class Backtest(WindowsResult):
         shifted before training, they are those of the row with its value. There are none without dates, and no hours of
         rows a day or more apart.
         """
-        by_step = self._measure(np.broadcast_to(np.arange(len(self.steps)), self.predictions.shape), len(self.steps))
-        found: dict[str, Mapping[int | str, Errors]] = {"horizon": dict(zip(self.steps, by_step, strict=True))}
-        found |= {"hour": {}, "month": {}}
-        local = self.outcomes.local
-        if local is not None:
-            hours = (local % DAY // 3600).astype(np.int64)
-            if self.outcomes.within_day:
-                by_hour = self._measure(hours, N_HOURS)
-                there = np.unique(hours).tolist()
-                found["hour"] = {hour: by_hour[hour] for hour in there}
-            months, numbers = np.unique(local.astype("datetime64[s]").astype("datetime64[M]"), return_inverse=True)
-            by_month = self._measure(numbers.reshape(local.shape), len(months))
-            found["month"] = dict(zip(months.astype(str).tolist(), by_month, strict=True))
-        return found
-
-    def _measure(self, groups: NDArray[np.int64], n_groups: int) -> list[Errors]:
-        """The errors in each group; `groups` has the number of that of each forecast, (n, horizon)."""
-        error, of_persistence = self.predictions - self.actual, self.persistence - self.actual
-        known = ~np.isnan(error)
-        both = known & ~np.isnan(of_persistence)
-
-        def sum_over(which: NDArray[np.bool_], values: Array | None = None) -> list[float]:
-            weights = None if values is None else values[which]
-            return list(map(float, np.bincount(groups[which], weights, n_groups)))
-
-        sums = (
-            sum_over(known),
-            sum_over(known, np.abs(error)),
-            sum_over(known, error**2),
-            sum_over(known, error),
-            sum_over(both),
-            sum_over(both, np.abs(error)),
-            sum_over(both, np.abs(of_persistence)),
-        )
-        measured = []
-        for n, absolute, squared, signed, n_both, ours, theirs in zip(*sums, strict=True):
-            mae, rmse, bias = (absolute / n, (squared / n) ** 0.5, signed / n) if n else (None, None, None)
-            skill = 1 - ours / theirs if theirs else None
-            measured.append(Errors(int(n), mae, rmse, bias, theirs / n_both if n_both else None, skill))
-        return measured
+        groups: dict[str, tuple[Sequence[int | str], NDArray[np.int64]]] = {
+            "horizon": (self.steps, np.broadcast_to(np.arange(len(self.steps)), self.predictions.shape)),
+            "hour": ((), np.zeros(0, dtype=np.int64)),
+            "month": ((), np.zeros(0, dtype=np.int64)),
+        }
+        if self.outcomes.local is not None:
+            groups |= group_times(self.outcomes.local, self.outcomes.within_day)
+        errors = self.predictions - self.actual, self.persistence - self.actual
+        return {
+            name: dict(zip(labels, measure_errors(*errors, numbers, len(labels)), strict=True)) if labels else {}
+            for name, (labels, numbers) in groups.items()
+        }
 
     def __len__(self) -> int:
         return len(self.predictions)

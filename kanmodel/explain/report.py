@@ -1,12 +1,12 @@
-"""The report: answers to common questions about the picture of a KAN, with the numbers behind them."""
+"""The report: what a forecaster does, for those who use its forecasts, and answers to questions about its network."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,54 +19,42 @@ from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.curves import CurveShape, sample_edges
 from kanmodel.explain.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.explain.faithfulness import measure_faithfulness
+from kanmodel.explain.finding import Finding, SummaryId
 from kanmodel.explain.importance import REDUNDANT_CORRELATION, Importance, Verdict, rank_correlation
 from kanmodel.explain.profiles import RUN_SHARE
-from kanmodel.explain.result import GlobalResult
+from kanmodel.explain.result import GlobalResult, Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS
+from kanmodel.explain.summary import find_correlated, summarise
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge
-from kanmodel.text import printable
+from kanmodel.text import printable, write_figure
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
 INNER = (*READOUT_KINDS, "front", "glue", "head")  # kinds of nodes
 N_EFFECTS = 128  # reference windows, taken evenly, on which features are removed and stand alone
 N_DISAGREEMENTS = 3  # edges that score and contribution rank differently, which are named
+N_NAME = 34  # most characters of a name on the page
 N_NAMED = 3  # features or nodes named in a sentence, at most
-
-FindingId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A question of the report and its answer.
-
-    Attributes:
-        id: which question.
-        question: in words.
-        answer: as Markdown with names in backticks.
-        evidence: the numbers of the answer, and those behind it, by name; JSON values.
-    """
-
-    id: FindingId
-    question: str
-    answer: str
-    evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report(GlobalResult):
-    """Answers to common questions about the picture of a KAN, for one output.
+    """What a forecaster does, and answers to common questions about the picture of a KAN, for one output.
+
+    As HTML it is a page for readers who do not know the network, two sheets of A4 when printed.
 
     Attributes:
         output: name of the output.
+        unit: its unit; None if unknown.
         findings: questions with their answers and evidence.
     """
 
     output: str
+    unit: str | None
     findings: tuple[Finding, ...]
 
     def __getitem__(self, id: str) -> Report:
-        """One of the questions: sparsity, features, independence, opacity, depth, shapes or trust.
+        """One of the questions, by its id, such as ``drivers`` or ``shapes``.
 
         Raises:
             UnknownNameError: there is no such question.
@@ -84,19 +72,39 @@ class Report(GlobalResult):
     def markdown(self) -> str:
         """The report as Markdown."""
         sections = [f"## {each.question}\n\n{each.answer}" for each in self.findings]
-        return "\n\n".join([f"# How the model forecasts `{self.output}`", *sections]) + "\n"
+        return "\n\n".join([f"# How the model forecasts `{self.output}`", f"{self._about()}.", *sections]) + "\n"
+
+    def _about(self) -> str:
+        return ", ".join(filter(None, (self.origin, f"unit {self.unit}" if self.unit else "unit unknown")))
 
     def _title(self) -> str:
         return f"How the model forecasts {self.output}"
 
-    def _details(self) -> str:
-        title = html.write_heading(self._title()) if len(self.findings) > 1 else ""
-        return title + "".join(
-            html.write_heading(finding.question)
-            + html.write_prose(finding.answer)
-            + html.fold("Evidence", html.write_code(dumps(finding.evidence, indent=1, ensure_ascii=False)))
-            for finding in self.findings
-        )
+    def _body(self, theme: Theme, show: Callable[[str], str]) -> str:
+        """A page of all questions, those about the network last and in brief; one question with its whole answer."""
+        parts, rest = [], [each for each in self.findings if each.id not in get_args(SummaryId)]
+        is_page, folded = len(self.findings) > 1, []
+        if is_page:
+            span = self["forecast"].findings[0].evidence["span"]
+            about = [self._about(), f"{self.reference.windows} reference windows" + (f", {span}" if span else "")]
+            parts.append(
+                html.write_banner(self._title(), about, [one for each in self.findings for one in each.headlines])
+            )
+        for each in self.findings:
+            pictures = [show(draw(panel, theme, n_beside=len(each.panels)).decode()) for panel in each.panels]
+            if each not in rest or not is_page:
+                prose = html.write_prose(each.answer, N_NAME if is_page else None)
+                parts.append(html.write_section(each.question, prose, pictures, each.caption))
+        if is_page:
+            terms = [
+                html.write_term(each.question, html.write_prose(each.brief or each.answer, N_NAME)) for each in rest
+            ]
+            parts.append(html.write_section("Questions about the network", html.write_columns(terms)))
+            folded = [html.write_term(each.question, html.write_prose(each.answer)) for each in rest]
+        evidence = {each.id: each.evidence for each in self.findings}
+        code = html.write_code(dumps(evidence, indent=1, ensure_ascii=False))
+        folded = [*folded, code, self._note()]
+        return html.write_sheet("".join(parts) + html.fold("All answers and figures", "".join(folded)))
 
     def _text(self) -> str:
         return "\n".join(map(printable, self.markdown().rstrip().split("\n")))
@@ -108,8 +116,9 @@ def write_report(model: LoadedModel, importance: Importance, topology: Topology)
     with part(0.5):
         of_features = (_features(model, importance), _independence(model, importance, unit))
     of_picture = (_opacity(topology), _depth(topology), _shapes(model, topology))
-    findings = (_sparsity(topology, unit), *of_features, *of_picture, _trust(model, importance, topology, unit))
-    return Report(importance.output, findings, reference=model.reference_span)
+    of_network = (_sparsity(topology, unit), *of_features, *of_picture, _trust(model, importance, topology, unit))
+    findings = (*summarise(model, importance), *of_network)
+    return Report(importance.output, importance.unit, findings, reference=model.reference_span)
 
 
 def _sparsity(topology: Topology, unit: str) -> Finding:
@@ -131,9 +140,11 @@ def _sparsity(topology: Topology, unit: str) -> Finding:
     answer += f" {evidence['kept']} suffice: with them alone the forecasts keep an R2 of {fidelity.r2:.3f} against the"
     answer += " full model"
     if fidelity.mae is not None:
-        answer += f", and the mean absolute error goes from {fidelity.mae_full:.3g} to {fidelity.mae:.3g} {unit}"
-    answer += f". {len(idle)} of {len(inner)} inner nodes then have no connection left."
-    return Finding("sparsity", "Has the network pruned itself?", answer, evidence)
+        before, after = (write_figure(mae or 0.0) for mae in (fidelity.mae_full, fidelity.mae))
+        answer += f", and the mean absolute error goes from {before} to {after} {unit}"
+    answer += "."
+    rest = f" {len(idle)} of {len(inner)} inner nodes then have no connection left."
+    return Finding("sparsity", "Has the network pruned itself?", answer + rest, evidence, answer)
 
 
 def _features(model: LoadedModel, importance: Importance) -> Finding:
@@ -149,7 +160,8 @@ def _features(model: LoadedModel, importance: Importance) -> Finding:
     }
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in get_args(Verdict))
     named = ", ".join(f"`{name}` ({_percent(share)})" for name, share in list(shares.items())[:N_NAMED])
-    answer = f"Features by verdict: {counts}. Largest shares of all contributions: {named}."
+    brief = f"Features by verdict: {counts}."
+    answer = f"{brief} Largest shares of all contributions: {named}."
     for row in groups:
         act = "act" if len(row.members) > 1 else "acts"
         answer += f" {_name(row.members)} {act} as one, `{row.name}`, with {_percent(row.share)} of all contributions"
@@ -159,15 +171,12 @@ def _features(model: LoadedModel, importance: Importance) -> Finding:
     if mixer := model.config.mixer:
         answer += f" After {mixer} the inputs of the KAN are hidden units, each a mixture of all features: a unit"
         answer += " without connections says nothing about any one feature."
-    return Finding("features", "Are features without connections unimportant?", answer, evidence)
+    question = "Are features without connections unimportant?"
+    return Finding("features", question, answer, evidence, brief + (cut_off if disconnected else " None is cut off."))
 
 
 def _independence(model: LoadedModel, importance: Importance, unit: str) -> Finding:
-    pairs: dict[tuple[str, ...], float] = {}
-    for row in importance.features:
-        for partner in row.redundant_with:
-            pairs.setdefault(tuple(sorted((row.name, partner.name))), partner.correlation)
-    correlated = sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
+    correlated = find_correlated(importance)
     interactions = measure_interactions(model, importance.output_index)
     together = _acting_together(model, importance.output_index)
     evidence = {
@@ -182,20 +191,23 @@ def _independence(model: LoadedModel, importance: Importance, unit: str) -> Find
         "acting_together": together,
     }
     answer = (
-        "Connections do not answer that. Correlation in the data and interaction in the model are different. In the"
+        "Connections do not answer that: correlation in the data and interaction in the model are different. In the"
         f" data, {len(correlated)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in magnitude"
     )
     if correlated:
         (a, b), correlation = correlated[0]
         answer += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
+    answer += "."
+    brief = answer
     if not interactions.pairs:
-        answer += ". In the model there is a single feature, which interacts with no other."
+        answer += " In the model there is a single feature, which interacts with no other."
     else:
         strongest = interactions.pairs[0]
         (a, b), (low, high) = strongest.features, strongest.interval
         named = [f"`{row['feature']}` ({row['mean_abs_together']:.3g} {unit})" for row in together[:N_NAMED]]
+        brief += f" In the model, `{a}` and `{b}` interact most ({strongest.strength:.3g} {unit})."
         answer += (
-            f". In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were"
+            f" In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were"
             f" screened on {interactions.screening_windows} windows, `{a}` and `{b}` interact most: removing both moves"
             f" the forecast by {strongest.strength:.3g} {unit} on average beyond what removing each does (a local"
             f" second difference; {evidence['confidence_percent']} % interval {low:.3g} to {high:.3g}). Contributions"
@@ -203,7 +215,7 @@ def _independence(model: LoadedModel, importance: Importance, unit: str) -> Find
             " feature, `alone` what the feature does where all others are at the baseline. They differ most, which is"
             f" due to interactions with other features, for {', '.join(named)}."
         )
-    return Finding("independence", "Are features without common connections independent?", answer, evidence)
+    return Finding("independence", "Are features without common connections independent?", answer, evidence, brief)
 
 
 def _acting_together(model: LoadedModel, output: int) -> list[dict[str, Any]]:
@@ -220,7 +232,7 @@ def _acting_together(model: LoadedModel, output: int) -> list[dict[str, Any]]:
 def _opacity(topology: Topology) -> Finding:
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
     evidence: dict[str, Any] = {"beta": OPACITY_BETA, "edges": len(edges)}
-    answer = f"A lower score, not a lower weight: opacity is tanh({OPACITY_BETA:.0f} x backward score)."
+    brief = answer = f"A lower score, not a lower weight: opacity is tanh({OPACITY_BETA:.0f} x backward score)."
     if edges:
         correlation = rank_correlation(_backward(edges), np.array([edge.contribution for edge in edges]))
         evidence["rank_correlation"] = correlation
@@ -228,7 +240,7 @@ def _opacity(topology: Topology) -> Finding:
         answer += f" of the contributions have a rank correlation of {correlation:.2f}."
     else:
         answer += " This checkpoint has too few reference windows for scores."
-    return Finding("opacity", "What does a lighter edge mean?", answer, evidence)
+    return Finding("opacity", "What does a lighter edge mean?", answer, evidence, brief)
 
 
 def _depth(topology: Topology) -> Finding:
@@ -263,13 +275,16 @@ def _shapes(model: LoadedModel, topology: Topology) -> Finding:
         "narrow_percent": round(100 * NARROW),
         "line_r2": {_name_edge(curve.edge): curve.line.r2 for curve in curves},
     }
-    answer = (
+    brief = (
         f"Of the {len(curves)} edges that are kept, {found['linear']} are straight where the data lies and"
-        f" {found['curved']} are curved; {found['flat']} are flat. In {found['base_only']}, most inputs lie outside the"
+        f" {found['curved']} are curved; {found['flat']} are flat."
+    )
+    answer = (
+        f"{brief} In {found['base_only']}, most inputs lie outside the"
         f" grid, where only the base function acts. {narrow} of the straight ones see less than"
         f" {evidence['narrow_percent']} % of their grid: any smooth function is straight when looked at closely enough."
     )
-    return Finding("shapes", "Why do most edges look like a straight line?", answer, evidence)
+    return Finding("shapes", "Why do most edges look like a straight line?", answer, evidence, brief)
 
 
 def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit: str) -> Finding:
@@ -295,10 +310,13 @@ def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit:
         "faithfulness": [asdict(row) for row in faithfulness],
         "reference": vars(span) | {"unlike_training": unlike, "n_unlike": len(unlike)},
     }
-    answer = (
+    brief = (
         f"On {evidence['converged_percent']:g} % of the {len(explanation)} reference windows the contributions sum to"
         f" the change of the forecast within {explanation.tolerance:.2g} {unit} (completeness); the largest residual is"
-        f" {evidence['largest_residual']:.2g} {unit}. The least certain share lies between {_percent(low)} and"
+        f" {evidence['largest_residual']:.2g} {unit}."
+    )
+    answer = (
+        f"{brief} The least certain share lies between {_percent(low)} and"
         f" {_percent(high)} ({evidence['confidence_percent']} % interval). {len(outside)} edges get more than"
         f" {evidence['outside_percent']} % of their inputs from outside their grid. Removing features in the ledger's"
         f" order changes the forecast by {deletion['ledger']:.2f} standard deviations on average, in random order by"
@@ -311,7 +329,7 @@ def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit:
         answer += f" first of all {_name(unlike[:N_NAMED])}; for other windows these numbers may be different."
     answer += " All of this describes this model, not the data: another training on the same data may give other shares"
     answer += " and verdicts."
-    return Finding("trust", "How far can these numbers be trusted?", answer, evidence)
+    return Finding("trust", "How far can these numbers be trusted?", answer, evidence, brief)
 
 
 def _disagreements(topology: Topology) -> list[dict[str, Any]]:

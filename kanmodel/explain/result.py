@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from inspect import isfunction
@@ -19,8 +19,8 @@ Theme = Literal["light", "dark", "auto"]
 
 
 @singledispatch
-def draw(result: object, theme: Theme) -> bytes:
-    """The picture of a result, SVG; `kanmodel.show` registers one for each type that has one."""
+def draw(result: object, theme: Theme, **options: Any) -> bytes:
+    """The picture of a result, SVG; `kanmodel.show` registers one for each type that has one, with its options."""
     raise NotImplementedError(f"a {type(result).__name__} has no picture")
 
 
@@ -68,13 +68,16 @@ class Result(ABC):
             UnknownNameError: a theme that does not exist.
             ExportError: the file cannot be written.
         """
-        picture = self._picture(theme)
-        shown = html.inline_picture(picture) if picture else ""
-        return _give(html.write_page(self._title(), shown + self._details() + self._note(), theme), path)
+        body = self._body(theme, html.inline_picture)
+        return _give(html.write_page(self._title(), body, theme), path)
 
     def _repr_html_(self) -> str:
-        picture = self._picture("auto")
-        return html.write_piece((html.image_of(picture) if picture else "") + self._details() + self._note())
+        return html.write_piece(self._body("auto", html.image_of))
+
+    def _body(self, theme: Theme, show: Callable[[str], str]) -> str:
+        """The markup, with pictures in a theme as `show` embeds them."""
+        picture = self._picture(theme)
+        return (show(picture) if picture else "") + self._details() + self._note()
 
     def __repr__(self) -> str:
         parts = [printable(self._title())]

@@ -1,6 +1,17 @@
 """Pictures of results as SVG. Importing this package registers one with `draw` for each type of result that has one."""
 
-from kanmodel.show import backtest, counterfactual, differences, edge, explanation, importance, network, series, what_if
+from kanmodel.show import (
+    backtest,
+    counterfactual,
+    differences,
+    edge,
+    explanation,
+    importance,
+    network,
+    report,
+    series,
+    what_if,
+)
 
 __all__ = [
     "backtest",
@@ -10,6 +21,7 @@ __all__ = [
     "explanation",
     "importance",
     "network",
+    "report",
     "series",
     "what_if",
 ]

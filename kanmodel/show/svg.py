@@ -13,7 +13,7 @@ from kanmodel.data import Array
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.result import Theme
 from kanmodel.show.style import STYLE, attributes_of
-from kanmodel.text import printable
+from kanmodel.text import abbreviate, printable
 
 MARGIN = 24.0
 SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of its second line; width of a letter, roughly
@@ -104,11 +104,8 @@ def new_picture(
 
 
 def shorten(text: str, length: int = MAX_LABEL) -> str:
-    """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
-    if len(text) <= length:
-        return text
-    end = (length - 1) // 2
-    return f"{text[: length - 1 - end]}…{text[-end:]}"
+    """Shortens a text in the middle to at most `length` characters."""
+    return abbreviate(text, length)
 
 
 def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:

@@ -1,9 +1,9 @@
-"""Commands on a checkpoint: ``kanscope inspect``, ``formula``, ``backtest`` and ``compare`` print, others write."""
+"""Commands on a checkpoint: inspect, report, formula, backtest and compare show it, prune and export write."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option, echo
 
@@ -16,36 +16,59 @@ from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.text import write_value
 from service.commands import options
 
+REPORTS = (".html", ".md")
+
 
 def inspect(
     file: options.Checkpoint,
     output_name: options.OutputName = None,
     edges: Annotated[int, Option(min=0, help="Edges listed in the table, strongest first.")] = 20,
-    report: Annotated[bool, Option("--report", help="Print questions and answers about the KAN, as Markdown.")] = False,
-    as_json: Annotated[bool, Option("--json", help="Print JSON, with every edge; or the report's evidence.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, with every edge.")] = False,
 ) -> None:
-    """Print architecture, features, metrics, and the edges by contribution and score.
-
-    The report says whether the KAN pruned itself, which features count, what lighter edges mean, why most are straight.
-    """
+    """Print architecture, features, metrics, and the edges by contribution and score."""
     model = load(file)
     if as_json:
         from service.models.registry import Served
         from service.operations import models
-        from service.operations import report as reports
         from service.operations import topology as topologies
 
-        served = Served(model.name, model)
-        if report:
-            document: Mapping[str, Any] = reports.describe_report(served, model.report(output_name))
-        else:
-            found, document = model.topology(output_name), dict(models.describe_model(served, []))
-            document["topology"] = topologies.describe_topology(served, found, found.upstream(), pruned=False)
-        options.print_json({"file": str(file), **document})
-    elif report:
-        echo(model.report(output_name).markdown(), nl=False)
+        served, found = Served(model.name, model), model.topology(output_name)
+        topology = topologies.describe_topology(served, found, found.upstream(), pruned=False)
+        options.print_json({"file": str(file), **models.describe_model(served, []), "topology": topology})
     else:
         _print_model(file, model, model.topology(output_name), edges)
+
+
+def report(
+    file: options.Checkpoint,
+    output: Annotated[Path | None, Option("-o", "--output", help="Page or text to write, *.html or *.md.")] = None,
+    output_name: options.OutputName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print what is forecast and how well, what drives it, what to read with care, and answers about the network.
+
+    All of it is measured on the checkpoint's reference windows. The page has pictures, is two sheets of A4 when
+    printed, and runs and loads nothing.
+    """
+    if output is not None and as_json:
+        raise DataError("--output and --json are both given: give one")
+    if output is not None:
+        if output.suffix not in REPORTS:
+            raise DataError(f"{output} must end in {' or '.join(REPORTS)}")
+        options.refuse_unwritable(output, output.suffix)
+    model = load(file)
+    found = model.report(output_name)
+    if as_json:
+        from service.models.registry import Served
+        from service.operations.report import describe_report
+
+        options.print_json({"file": str(file), **describe_report(Served(model.name, model), found)})
+    elif output is None:
+        echo(repr(found))
+    elif output.suffix == ".html":
+        found.html(output)
+    else:
+        output.write_text(found.markdown(), encoding="utf-8")
 
 
 def _print_model(file: Path, model: Model, topology: Topology, n_edges: int) -> None:

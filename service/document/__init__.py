@@ -30,7 +30,7 @@ TAGS = {
     "attributions": "What each feature matters over the reference windows.",
     "topology": "The network when all that hardly matters is pruned.",
     "edges": "The functions on the edges of the KAN.",
-    "report": "What people ask before the picture of a KAN, answered.",
+    "report": "What a forecaster does, for those who use its forecasts, and answers about its network.",
     "formula": "The head written down.",
     "inference": "The Open Inference Protocol (V2), for clients of Triton and KServe.",
     "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",

@@ -58,6 +58,7 @@ Checkpoint = Annotated[
 UnitOf = Annotated[str | None, about("Its unit; null if unknown.")]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %
 Format = TypeAliasType("Format", Literal["json", "svg"])
+ReportFormat = TypeAliasType("ReportFormat", Literal["json", "html", "markdown"])
 Color = TypeAliasType("Color", network.Color)
 Theme = TypeAliasType("Theme", result.Theme)
 FormatParameter = Annotated[

@@ -1,20 +1,20 @@
-"""GET /v1/models/{model}/report: answers to the questions that people ask about the plot of a KAN."""
+"""GET /v1/models/{model}/report: what a forecaster does, as JSON, as prose, and as a page to read and to print."""
 
 from typing import Annotated, Any
 
 from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import report
+from kanmodel.explain import finding
 from kanmodel.explain.report import Report
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.members import OutputQuery, about, describe
+from service.operations.members import OutputQuery, ReportFormat, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
-from service.wire.json import JSON, MARKDOWN, answer_json
+from service.wire.json import HTML, JSON, MARKDOWN, POLICY, answer_json
 
-FindingId = TypeAliasType("FindingId", report.FindingId)
+FindingId = TypeAliasType("FindingId", finding.FindingId)
 
 
 class FindingInfo(TypedDict):
@@ -30,6 +30,15 @@ class FindingInfo(TypedDict):
     each against all others together)."""
 
 
+class ReportQuery(OutputQuery):
+    """Selects an output and a form."""
+
+    format: Annotated[
+        ReportFormat | None, about("`json`, `html` or `markdown`; takes precedence over the header `Accept`.")
+    ] = None
+    theme: ThemeParameter = "auto"
+
+
 class ReportResponse(OnReference):
     """The report on one output of a model."""
 
@@ -42,13 +51,22 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
     return describe(ReportResponse, report, **describe_span(served))
 
 
-@result("report", "report", ReportResponse, OutputQuery, {MARKDOWN: "The questions and answers as prose."})
+@result(
+    "report",
+    "report",
+    ReportResponse,
+    ReportQuery,
+    {MARKDOWN: "The questions and answers as prose.", HTML: "A page with pictures, two sheets of A4 when printed."},
+)
 async def get_report(call: Call) -> Response:
-    """Answers the questions that people ask about the plot of a KAN, in words and with the numbers behind them.
+    """Says what is forecast and how well, what drives it, what to read with care, and answers questions about the KAN.
 
-    With `Accept: text/markdown` as prose.
+    Every answer is in words, with the numbers behind it. With `Accept: text/markdown` as prose, with `text/html` as a
+    page that runs and loads nothing.
     """
-    report = await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.report))
+    found = await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.report))
     if call.media_type == JSON:
-        return answer_json(describe_report(call.served, report))
-    return Response(report.markdown(), media_type=MARKDOWN)
+        return answer_json(describe_report(call.served, found))
+    if call.media_type == HTML:
+        return Response(found.html(theme=call.query.theme), headers=POLICY, media_type=HTML)
+    return Response(found.markdown(), media_type=MARKDOWN)

@@ -25,7 +25,7 @@ from service.wire.bodies import validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import RequestError, answer_exception, invalid_value
 from service.wire.headers import choose_media_type, find_header, path_of
-from service.wire.json import JSON, SVG
+from service.wire.json import HTML, JSON, MARKDOWN, SVG
 from service.wire.security import KeyScope
 from service.wire.windows import read_output
 from service.work.cache import Answer, Answers
@@ -45,6 +45,7 @@ OF_A_MODEL = "/models/{model:name}"
 MODEL = "/v1" + OF_A_MODEL
 MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
+_FORMATS = {"json": JSON, "svg": SVG, "html": HTML, "markdown": MARKDOWN}
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
 
 
@@ -225,7 +226,7 @@ class OperationRoute(APIRoute):
         elif self.of_model and self.stated.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
             call.scope["state"].update(model=entry.name, checkpoint=entry.checkpoint)
-        asked = {"json": JSON, "svg": SVG}.get(call.query.format or "") if self._has_format else None
+        asked = _FORMATS.get(call.query.format or "") if self._has_format else None
         if asked or self.stated.media_types:
             call.media_type = asked or call.choose_media_type(self.stated.media_types)
         return await self.handler(call)

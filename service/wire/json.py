@@ -13,10 +13,11 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"  # an error (RFC 9457)
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown"
+HTML = "text/html"
 TEXT = "text/plain"
 SVG = "image/svg+xml"
 BYTES = "application/octet-stream"
-POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture
+POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture or a page
 
 
 def format_path(parts: Sequence[str | int]) -> str:

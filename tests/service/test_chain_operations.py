@@ -111,7 +111,7 @@ def test_commands(served, name, tmp_path, run):
         ("explain", checkpoint, *output),
         ("inspect", checkpoint, *output),
         ("inspect", checkpoint, "--json", *output),
-        ("inspect", checkpoint, "--report", *output),
+        ("report", checkpoint, *output),
         ("prune", checkpoint, "-o", tmp_path / "pruned.safetensors"),
     ):
         code, out, err = run(*arguments)

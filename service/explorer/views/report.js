@@ -1,4 +1,4 @@
-/** The report: answers to common questions about the picture, each with its evidence and a link to a view of it. */
+/** The report: what the model does, and answers about the picture, each with its evidence and a link to a view. */
 
 import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
@@ -10,6 +10,11 @@ import { h } from "../dom.js";
 
 /** @type {Record<Schemas["FindingId"], Place>} where each finding shows */
 const PLACES = {
+  forecast: { label: "A forecast", view: "forecast" },
+  accuracy: { label: "Forecasts and actual values", view: "forecast" },
+  drivers: { label: "The features by share", view: "features", values: { sort: "share" } },
+  response: { label: "The forecast, and what if", view: "forecast" },
+  limits: { label: "All features", view: "features" },
   sparsity: { label: "The pruned network", view: "network", values: { pruned: "" } },
   features: { label: "The features by share", view: "features", values: { sort: "share" } },
   independence: { label: "Features that move together", view: "features", values: { sort: "redundant" } },
@@ -55,7 +60,7 @@ function tellFinding({ id, question, answer, evidence }, page) {
     "section",
     { class: "card finding", "aria-labelledby": `finding-${id}` },
     h("h2", { id: `finding-${id}` }, question),
-    h("p", {}, ...withNames(answer)),
+    ...tellAnswer(answer),
     h("p", {}, h("a", { href: page.link(view, values) }, `${label} →`)),
     h(
       "details",
@@ -64,6 +69,16 @@ function tellFinding({ id, question, answer, evidence }, page) {
       h("pre", { tabindex: "0" }, JSON.stringify(evidence, null, 1)),
     ),
   );
+}
+
+/**
+ * A paragraph, or a list of lines that begin with a dash.
+ *
+ * @param {string} answer
+ */
+function tellAnswer(answer) {
+  if (!answer.startsWith("- ")) return [h("p", {}, ...withNames(answer))];
+  return [h("ul", {}, ...answer.split("\n").map((line) => h("li", {}, ...withNames(line.slice(2)))))];
 }
 
 /**

@@ -1,4 +1,4 @@
-"""`kanscope inspect`, `formula`, `prune` and `export` of checkpoints that tests make."""
+"""`kanscope inspect`, `report`, `formula`, `prune` and `export` of checkpoints that tests make."""
 
 import ast
 import json
@@ -11,14 +11,10 @@ from factories import make_chain, make_model
 from goldens import load_case
 from wired import FEATURES, make_wired, random_walks
 
-from kanmodel import from_torch
+from kanmodel import from_torch, load
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.ablation import measure_size
 from kanmodel.explain.formula import split_reference
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.report import write_report
-from kanmodel.explain.topology import build_topology
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Transform, plain_layers
 from service.models.repository import BUNDLED
@@ -52,14 +48,14 @@ def test_inspect_gives_json_with_every_edge(tmp_path, run):
 
 
 def test_json_is_the_http_answer(run, serve, saved):
-    """Inspect, its report and formula print the answers of the service, after the name of the file."""
+    """Inspect, report and formula print the answers of the service, after the name of the file."""
     file = saved(make_model("head", n_features=2, n_hidden=2))
     with serve(models=file) as client:
         paths = ("", "/topology?pruned=false", "/report", "/formula")
         model, topology, report, formulas = (client.get(f"/v1/models/m{path}").json() for path in paths)
     of_file = {"file": str(file)}
     assert json.loads(run("inspect", file, "--json")[1]) == of_file | model | {"versions": [], "topology": topology}
-    assert json.loads(run("inspect", file, "--report", "--json")[1]) == of_file | report
+    assert json.loads(run("report", file, "--json")[1]) == of_file | report
     assert json.loads(run("formula", file, "--json")[1]) == of_file | formulas
 
 
@@ -71,23 +67,38 @@ def test_inspect_works_with_few_reference_windows(tmp_path, run):
     assert code == 0 and max(edge["contribution"] or 0.0 for edge in edges) > 0
     assert not any("scores" in edge for edge in edges)
     assert run("inspect", tmp_path / "m.safetensors")[0] == 0
-    assert run("inspect", tmp_path / "m.safetensors", "--report", "--json")[0] == 0
+    assert run("report", tmp_path / "m.safetensors", "--json")[0] == 0
     assert run("prune", tmp_path / "m.safetensors", "-o", tmp_path / "n.safetensors")[0] == 0
 
 
-def test_inspect_prints_the_report(run, saved):
-    """Markdown output equals the report of the model; JSON output has the findings with their evidence."""
-    file = saved(make_model("head", targets=("y", "z")))
-    model = load_checkpoint(file)
-    importance = measure_importance(model, 1)
-    topology = build_topology(model, importance, PruningRule())
-    report = write_report(model, importance, topology)
-    code, out, _ = run("inspect", file, "--report", "--output-name", "z+1")
-    assert (code, out) == (0, report.markdown())
-    document = json.loads(run("inspect", file, "--report", "--output-name", "z+1", "--json")[1])
-    assert document["output"] == "z+1" and document["checkpoint"] == f"sha256:{model.sha256}"
-    assert [finding["id"] for finding in document["findings"]] == [finding.id for finding in report.findings]
-    assert all(finding["answer"] and finding["evidence"] for finding in document["findings"])
+def test_a_report_is_the_same_from_library_command_and_service(run, serve, saved, tmp_path):
+    """Page, prose and JSON of an output are equal, byte by byte; in the terminal it is text."""
+    file = saved(make_model("head", n_features=2, n_hidden=1, targets=("y", "z")))
+    report = load(file).report("z+1")
+    page, prose = tmp_path / "r.html", tmp_path / "r.md"
+    for path in (page, prose):
+        assert run("report", file, "-o", path, "--output-name", "z+1")[:2] == (0, "")
+    assert page.read_text("utf-8") == report.html() and prose.read_text("utf-8") == report.markdown()
+    assert run("report", file, "--output-name", "z+1")[:2] == (0, f"{report!r}\n")
+    with serve(models=file) as client:
+        for accept, name, path in (("text/html", "html", page), ("text/markdown", "markdown", prose)):
+            query = {"output": "z+1"}
+            negotiated = client.get("/v1/models/m/report", params=query, headers={"Accept": f"{accept},*/*;q=0.8"})
+            asked = client.get("/v1/models/m/report", params=query | {"format": name})
+            assert asked.content == negotiated.content == path.read_bytes()
+            assert asked.headers["content-type"] == f"{accept}; charset=utf-8"
+        answer = client.get("/v1/models/m/report", params=query | {"format": "json"}, headers={"Accept": "text/html"})
+        dark = client.get("/v1/models/m/report", params=query | {"format": "html", "theme": "dark"})
+    assert dark.text == report.html(theme="dark")
+    assert "default-src 'none'" in dark.headers["content-security-policy"]
+    printed = json.loads(run("report", file, "--output-name", "z+1", "--json")[1])
+    assert printed == {"file": str(file)} | answer.json() and printed["output"] == "z+1"
+    for arguments, words in (
+        (("-o", tmp_path / "r.pdf"), "must end in .html or .md"),
+        (("-o", page, "--json"), "both"),
+    ):
+        code, _, err = run("report", file, *arguments)
+        assert code == 2 and words in err
 
 
 @pytest.mark.thorough("searches the formulas that the core tests do")

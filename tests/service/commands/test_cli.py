@@ -52,7 +52,7 @@ def test_brackets_in_names_are_printed(run, tmp_path, monkeypatch):
         ("prune", file, "-o", pruned): ["[red]t[/red]+1", str(pruned)],
         ("explain", file, tmp_path / "table.csv", "-o", tmp_path / "[/o]"): [str(tmp_path / "[/o]")],
         ("compare", file, file): ["[red]t[/red]+1", "wind [/s]"],
-        ("inspect", file, "--report"): ["wind [/s]"],
+        ("report", file): ["wind [/s]"],
     }
     for command, printed in commands.items():
         code, out, err = run(*command)

@@ -1,0 +1,186 @@
+"""How good the forecasts are: errors on the reference windows beside simple forecasts, by step, month and hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import DAY, Array
+from kanmodel.explain.backtest import group_times, measure_errors
+from kanmodel.explain.finding import Amounts, Finding, Misses, Part, Times, write_percent
+from kanmodel.network.config import QUANTILE
+
+_SIMPLE = {
+    "persistence": "repeating the last known value",
+    "persistence_day": "repeating the value at the same time of the day before",
+    "persistence_week": "repeating the value at the same time of the week before",
+    "mean": "always forecasting the average",
+}
+_PERIODS = {"persistence_day": DAY, "persistence_week": 7 * DAY}
+
+
+def simple_forecasts(model: LoadedModel, output: int) -> dict[str, Array]:
+    """Forecasts that need no model, (n,) for the reference windows: persistence where the window has the target.
+
+    That is the value of the feature of the target's name at the last step, and at the newest step that lies whole days
+    or weeks before what is forecast. Otherwise the mean of the actual values.
+    """
+    config, found = model.config, dict[str, Array]()
+    name = config.target_of(output).name
+    name = match[1] if (match := QUANTILE.match(name)) else name
+    if name in config.feature_names:
+        number = config.feature_names.index(name)
+        known = model.scaling.features_to_original(model.reference.windows)[:, :, number]
+        found["persistence"] = known[:, -1]
+        lead = config.ahead + output // len(config.targets)
+        if config.ahead and config.time is not None and config.time.dated:
+            for season, seconds in _PERIODS.items():
+                rows = seconds / config.time.step
+                back = round(ceil(lead / rows) * rows - lead)
+                if rows >= 2 and rows == round(rows) and 0 < back < config.lookback:
+                    found[season] = known[:, -1 - back]
+    elif model.reference.targets is not None:
+        found["mean"] = np.full(len(model.reference.targets), model.reference.targets[:, output].mean())
+    return found
+
+
+def measure_accuracy(model: LoadedModel, output: int, when: Times, say: Amounts) -> Finding:
+    """The finding about errors; where actual values are unknown, what the metrics of training say."""
+    config, question = model.config, "How good are the forecasts?"
+    evidence: dict[str, Any] = {"test": _find_metrics(model, output)}
+    after = _describe_test(evidence["test"])
+    if model.reference.targets is None:
+        answer = f"The checkpoint holds no actual values to compare its forecasts with.{after}"
+        return Finding("accuracy", question, answer, evidence)
+    actual, forecast = model.reference.targets[:, output], predict_reference(model, output)
+    miss, simple = np.abs(forecast - actual), simple_forecasts(model, output)
+    middle, most = np.quantile(miss, [0.5, 0.9]).tolist()
+    simple_mae = {name: float(np.abs(of - actual).mean()) for name, of in simple.items()}
+    best = min(simple_mae, key=lambda name: simple_mae[name])
+    mae, bias, other = float(miss.mean()), float((forecast - actual).mean()), simple_mae[best]
+    better = 1 - mae / other if other > 0 else None
+    evidence |= {"mae": mae, "median": middle, "within_90_percent": most, "bias": bias, "largest": float(miss.max())}
+    evidence |= {"windows": len(miss), "simple_mae": simple_mae, "improvement": better}
+    if level := QUANTILE.match(config.target_of(output).name):
+        meant, below = float(level[2][1:]), float((actual <= forecast).mean())
+        evidence |= {"level": meant, "covered": below}
+        answer = (
+            f"`{config.outputs[output]}` is meant to be exceeded by {write_percent(1 - meant)} of the actual values;"
+        )
+        answer += f" {write_percent(1 - below)} of the {len(miss)} exceeded it.{after}"
+        evidence["exceeded"], evidence["meant"] = 1 - below, 1 - meant
+        headline = (write_percent(1 - below), f"of actual values exceed it, meant are {write_percent(1 - meant)}")
+        return Finding("accuracy", question, answer, evidence, headlines=(headline,))
+
+    answer, headlines = _describe_hits(model, output, evidence), [(say(mae), "average miss")]
+    answer += f"The forecast misses the actual value by {say(mae)} on average. Half of all forecasts miss by"
+    answer += f" less than {say(middle)}, nine of ten by less than {say(most)}."
+    answer += f" {_SIMPLE[best][0].upper()}{_SIMPLE[best][1:]} would miss by {say(other)}"
+    if better is not None:
+        compared = f"{write_percent(abs(better))} {'smaller' if better >= 0 else 'larger'}"
+        compared = compared if better > -1 else f"{1 - better:.1f} times"
+        answer += f": the model's miss is {compared}{'' if better > -1 else ' as large'}"
+        headlines.append((compared, f"{'than' if better > -1 else 'that of'} {_SIMPLE[best]}"))
+        evidence["ratio"] = 1 - better
+    if "right" in evidence:
+        headlines.append((write_percent(evidence["right"]), "of outcomes are named right"))
+    off = say(abs(bias))
+    tends = "neither too high nor too low" if off == say(0.0) else f"{off} too {'high' if bias > 0 else 'low'}"
+    answer += f". On average, forecasts are {tends}."
+    panels = tuple(_split_misses(model, output, when, simple[best], _SIMPLE[best]))
+    evidence["by"] = {panel.by: list(panel.rows) for panel in panels}
+    answer += "".join(_describe_extremes(panel, say) for panel in panels)
+    return Finding("accuracy", question, answer + after, evidence, panels=panels, headlines=tuple(headlines))
+
+
+def predict_reference(model: LoadedModel, output: int) -> Array:
+    """Forecasts of the reference windows, (n,), original units."""
+    outputs: Array = model.scaling.outputs_to_original(model.reference_outputs)[:, output]
+    return outputs
+
+
+def _find_metrics(model: LoadedModel, output: int) -> dict[str, float]:
+    """The metrics of training, those of one output in place of those of all."""
+    name, metrics = model.config.outputs[output], dict(model.metrics)
+    own = {kind: metrics[f"{kind} {name}"] for kind in ("test_r2", "test_mae") if f"{kind} {name}" in metrics}
+    kinds = ["test_windows", "test_r2", "test_mae"]
+    if not own:  # else those of baselines are means over all outputs
+        kinds += ["persistence_r2", "persistence_day_r2", "persistence_week_r2", "ridge_r2"]
+    return {kind: metrics[kind] for kind in kinds if kind in metrics} | own
+
+
+def _describe_test(test: Mapping[str, float]) -> str:
+    """What the metrics of training say, in a sentence after a space; empty without them."""
+    if "test_r2" not in test:
+        return ""
+    explained = write_percent(max(0.0, test["test_r2"]))
+    parts = [f"the model explained {explained} of the ups and downs of the actual values"]
+    known = {**_SIMPLE, "ridge": "a linear model (ridge regression)"}
+    for name, words in known.items():
+        if (r2 := test.get(f"{name}_r2")) is not None:
+            parts.append(f"{words} {write_percent(r2) if r2 > 0 else 'none'}")
+    return f" In the test after its training {', '.join(parts)}."
+
+
+def _describe_hits(model: LoadedModel, output: int, evidence: dict[str, Any]) -> str:
+    """How often a classifier names the right outcome, which goes into the evidence; empty for other models."""
+    config, targets = model.config, model.reference.targets
+    assert targets is not None
+    n, first = len(config.targets), output - output % len(config.targets)
+    if not config.is_classifier or not np.isin(targets, (0.0, 1.0)).all():
+        return ""
+    actual, forecast = targets[:, first : first + n], model.scaling.outputs_to_original(model.reference_outputs)
+    if config.output_function == "softmax" and n > 1:
+        named, true = forecast[:, first : first + n].argmax(axis=1), actual.argmax(axis=1)
+        usual = float(np.bincount(true).max() / len(true))
+    else:
+        named, true = forecast[:, output] >= 0.5, targets[:, output] == 1
+        usual = float(max(true.mean(), 1 - true.mean()))
+    right = float((named == true).mean())
+    evidence |= {"right": right, "most_common": usual}
+    answer = f"The outcome with the highest probability is the actual one in {write_percent(right)} of the situations;"
+    return f"{answer} always naming the most common one would be right in {write_percent(usual)}. "
+
+
+def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, name: str) -> Iterator[Misses]:
+    """The errors by step, month and hour, as far as there are two or more of them."""
+    config, targets = model.config, model.reference.targets
+    assert targets is not None
+    unit, own = (
+        config.target_of(output).unit,
+        range(output % len(config.targets), len(config.outputs), len(config.targets)),
+    )
+    if len(own) > 1:
+        others = [next(iter(simple_forecasts(model, number).items())) for number in own]
+        steps = np.broadcast_to(np.arange(len(own)), (len(targets), len(own)))
+        ours, actual = np.stack([predict_reference(model, number) for number in own], axis=1), targets[:, own]
+        errors = ours - actual, np.stack([of for _, of in others], axis=1) - actual
+        labels = [max(1, config.ahead) + step for step in range(len(own))]
+        yield Misses("step", _list_rows(labels, errors, steps), _SIMPLE[others[0][0]], "steps ahead", unit)
+    if (local := when.forecast) is not None:
+        errors = predict_reference(model, output) - targets[:, output], simple - targets[:, output]
+        groups = group_times(local, within_day=True)
+        for by in get_args(Part):
+            if len(groups[by][0]) > 1:
+                yield Misses(by, _list_rows(groups[by][0], errors, groups[by][1]), name, when.describe(by), unit)
+
+
+def _list_rows(
+    labels: Sequence[int | str], errors: tuple[Array, Array], groups: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """The rows of `Misses`, from the errors of the forecasts and of the simple ones, and the group of each."""
+    measured = zip(labels, measure_errors(*errors, groups, len(labels)), strict=True)
+    return [{"label": at, "windows": of.count, "mae": of.mae, "simple_mae": of.persistence_mae} for at, of in measured]
+
+
+def _describe_extremes(panel: Misses, say: Amounts) -> str:
+    """Where errors are largest and smallest, in a sentence after a space."""
+    worst, best = (choose(panel.rows, key=lambda row: row["mae"]) for choose in (max, min))
+    form = {"step": "{} steps ahead", "month": "in {}", "hour": "at {}:00"}[panel.by]
+    ends = [f"{form.format(panel.name(row))} ({say(row['mae'])})" for row in (worst, best)]
+    return f" By {panel.by}, the average miss is largest {ends[0]} and smallest {ends[1]}."

@@ -1,0 +1,226 @@
+"""What a report finds: questions with answers, evidence and small pictures, and how answers write times and amounts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.data import DAY, Array, read_instants
+from kanmodel.encoding import zone_offsets
+from kanmodel.errors import DataError
+from kanmodel.text import write_figure
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
+
+SummaryId = Literal["forecast", "accuracy", "drivers", "response", "limits"]
+NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+FindingId = Literal[SummaryId, NetworkId]
+Part = Literal["month", "hour"]
+
+
+@dataclass(frozen=True)
+class Misses:
+    """The mean absolute error of each hour, month or step.
+
+    Attributes:
+        by: what the rows are of.
+        rows: `label`, `windows`, `mae`, and `simple_mae` of the simple forecast, in order; a label is a number of
+            steps, an hour, or a month such as ``2024-03``.
+        simple: what the simple forecast is.
+        axis: what the labels are.
+        unit: of the errors; None if unknown.
+    """
+
+    by: Literal["step"] | Part
+    rows: Sequence[Mapping[str, Any]]
+    simple: str
+    axis: str
+    unit: str | None
+
+    def name(self, row: Mapping[str, Any]) -> str:
+        """The label of a row in words; a month without its year if all are of the same."""
+        if self.by != "month":
+            return str(row["label"])
+        year, month = row["label"].split("-")
+        years = {each["label"].split("-")[0] for each in self.rows}
+        return MONTHS[int(month) - 1] + (f" {year}" if len(years) > 1 else "")
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """How far each group or feature without a group moves the forecasts, most important first.
+
+    Attributes:
+        rows: `name`, `mean_abs_contribution`, `interval`, `share` of each.
+        rest: number and share of the others.
+        unit: of the contributions; None if unknown.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    rest: tuple[int, float]
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """The waterfall of one forecast.
+
+    Attributes:
+        title: which forecast.
+        start: the forecast for the baseline.
+        contributions: by name, largest first, those of the others as the last.
+        prediction: the forecast.
+        actual: the actual value; None if unknown.
+        unit: of all of these; None if unknown.
+    """
+
+    title: str
+    start: float
+    contributions: Mapping[str, float]
+    prediction: float
+    actual: float | None
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Response:
+    """The change of the forecasts as a feature is shifted at all steps of the windows.
+
+    Attributes:
+        feature: its name; `feature_unit` is None if unknown.
+        shift: (points,), in the feature's unit; the middle one is 0.
+        change: mean change of the forecast, (points,), in the target's unit.
+        low, high: its 10th and 90th percentile over the windows, (points,).
+        outside: share of the windows of which a value is then outside the training range, (points,).
+        unit: the target's; None if unknown.
+    """
+
+    feature: str
+    feature_unit: str | None
+    shift: Sequence[float]
+    change: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    outside: Sequence[float]
+    unit: str | None
+
+
+Panel = Misses | Drivers | Example | Response
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question of the report and its answer.
+
+    Attributes:
+        id: which question.
+        question: in words.
+        answer: as Markdown with names in backticks.
+        evidence: the numbers of the answer, and those behind it, by name; JSON values.
+        brief: a shorter answer, as the page has it; empty for the same.
+        panels: pictures of the evidence.
+        caption: what they show.
+        headlines: a figure in large type, and what it is.
+    """
+
+    id: FindingId
+    question: str
+    answer: str
+    evidence: Mapping[str, Any]
+    brief: str = ""
+    panels: tuple[Panel, ...] = ()
+    caption: str = ""
+    headlines: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of the reference windows' last steps.
+
+    Attributes:
+        texts: as the checkpoint has them; None if it has none.
+        local: seconds since 1970 by the clocks of the place, (n,); None if they are no dates.
+        zone: its name; empty if the times have none.
+        lead: seconds from the last step to the time that is forecast; None if unknown.
+    """
+
+    texts: tuple[str, ...] | None
+    local: Array | None
+    zone: str
+    lead: float | None
+
+    @classmethod
+    def of(cls, model: LoadedModel, output: int) -> Times:
+        """Those of a model; times that cannot be read are texts."""
+        config, texts = model.config, model.reference.times
+        local, zone, lead = None, "", None
+        if config.ahead and config.time is not None and config.time.dated:
+            lead = config.time.step * (config.ahead + output // len(config.targets))
+        try:
+            local, dated = (None, False) if texts is None else read_instants(list(texts), "times[{}]".format)
+        except DataError:
+            dated = False
+        if local is not None and dated and texts is not None:
+            zone = (config.encoding.zone or "") if config.encoding else ""
+            if _OFFSET.search(texts[0]):
+                local = local + zone_offsets(local, zone or None)
+                zone = zone or "UTC"
+        return cls(texts, local if dated else None, zone, lead)
+
+    def name(self, window: int) -> str:
+        """The time of a window's last step; empty if unknown."""
+        if self.local is None:
+            return f"`{self.texts[window]}`" if self.texts else ""
+        at = np.datetime64(int(self.local[window]), "s").item()
+        clock = f", {at:%H:%M}" if (self.local % DAY).any() else ""
+        return f"{at.day} {MONTHS[at.month - 1]} {at.year}{clock}"
+
+    @property
+    def span(self) -> str | None:
+        """From the first to the last; None if unknown."""
+        zone = f" ({self.zone})" if self.zone else ""
+        return f"{self.name(0)} to {self.name(-1)}{zone}".replace("`", "") if self.texts else None
+
+    @property
+    def forecast(self) -> Array | None:
+        """The times that are forecast, or, where the lead is unknown, those of the last steps; (n,)."""
+        return None if self.local is None else self.local + (self.lead or 0.0)
+
+    def describe(self, part: Part) -> str:
+        """What the hours or months of `forecast` are."""
+        what = f"{part} that is forecast" if self.lead is not None else f"{part} in which the forecast is made"
+        return f"{what} ({self.zone})" if self.zone and part == "hour" else what
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Writes amounts of the target in its unit, with the decimals of the output's standard deviation."""
+
+    unit: str | None
+    scale: float
+
+    @classmethod
+    def of(cls, model: LoadedModel, output: int) -> Amounts:
+        """Those of an output."""
+        return cls(model.config.target_of(output).unit, float(model.output_std[output]))
+
+    def __call__(self, value: float) -> str:
+        """``1.59 K``."""
+        written = write_figure(value, self.scale)
+        return f"{written} {self.unit}" if self.unit else written
+
+    def signed(self, value: float) -> str:
+        """``+1.59 K``."""
+        written = self(value)
+        return f"+{written}" if value > 0 and write_figure(value, self.scale) != "0" else written
+
+
+def write_percent(share: float) -> str:
+    """``53 %``."""
+    return f"{100 * share:.0f} %"
