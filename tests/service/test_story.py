@@ -7,42 +7,44 @@ column of notes; what drives its load is known, since `load.py` beside it comput
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import warnings
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from readmes import README
 
 import kanmodel
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 ZONE, AHEAD, LOOKBACK = "America/New_York", 24, 24
-ROLES = {"time": "time", "zone": ZONE, "ahead": AHEAD, "horizon": 3, "calendar": True, "fill": "linear"}
-ROLES |= {"known": ["temp_c", "daytype"], "units": {"load_mw": "MW", "temp_c": "°C"}}
 WEEK = 7 * 24
 
 
 @pytest.fixture(scope="module")
-def table():
-    return pl.read_csv(EXAMPLES / "load.csv.gz")
-
-
-@pytest.fixture(scope="module")
-def trained(table):
-    """The model, and the warnings that came before its training."""
-    with warnings.catch_warnings(record=True) as raised:
+def story(tmp_path_factory):
+    """The names that the first example of the README leaves, the warnings that it gave, and its folder."""
+    lines = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    folder, names = tmp_path_factory.mktemp("story"), {}
+    (folder / "tests").symlink_to(README.parent / "tests")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as raised:
+        patch.chdir(folder)
         warnings.simplefilter("always")
-        model = kanmodel.train(table, "load_mw", lookback=LOOKBACK, epochs=20, progress=False, **ROLES)
-    return model, [str(warning.message) for warning in raised]
+        exec(lines, names)
+    return {**names, "folder": folder, "told": " ".join(str(warning.message) for warning in raised)}
 
 
 @pytest.fixture(scope="module")
-def models(trained, tmp_path_factory):
+def table(story):
+    return story["table"]
+
+
+@pytest.fixture(scope="module")
+def models(story, tmp_path_factory):
     """The folder that is served."""
     folder = tmp_path_factory.mktemp("models")
-    trained[0].save(folder / "load.safetensors")
+    story["model"].save(folder / "load.safetensors")
     return folder
 
 
@@ -52,8 +54,8 @@ def model(models):
 
 
 @pytest.fixture(scope="module")
-def week(model, table):
-    return model.explain(table, last="7d", outputs="all", detail="features")
+def week(story):
+    return story["week"]
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +70,18 @@ def hours(table):
 
 def test_the_table_is_what_its_program_makes(table):
     """An hour is there twice, others are missing, and so is one of a hundred temperatures."""
-    made = runpy.run_path(str(EXAMPLES / "load.py"))["make_load"]()
+    made = runpy.run_path(str(README.parent / "tests/examples/load.py"))["make_load"]()
     assert made.write_csv() == table.write_csv()
     assert table["time"].is_duplicated().sum() == 2
     assert 0.005 < table["temp_c"].null_count() / len(table) < 0.015
 
 
-def test_what_is_left_out_is_said_before_the_training(trained, hours):
-    """The column of notes, and the windows that gaps cost, as polars counts them."""
-    told = " ".join(trained[1])
+def test_what_is_left_out_is_said_before_the_training(story):
+    """The column of notes, and the windows that gaps cost; none for missing temperatures, which are filled."""
+    told = story["told"]
     assert "note (869 different texts, more than 64)" in told
     assert "windows are left out" in told and "would cross a gap in time" in told
-    assert "temp_c" not in told  # its missing values are filled
+    assert "temp_c" not in told
 
 
 def test_the_drivers_of_the_load_are_found(model):
@@ -148,7 +150,7 @@ def test_library_http_and_command_line_say_the_same(model, models, table, week, 
     series = {"series": columns.to_dict(as_series=False), "last": WEEK}
     with serve(models=models) as client:
         forecast = client.post("/v1/models/load:predict", json=series).raise_for_status().json()
-        asked = series | {"output": "all"}
+        asked = series | {"output": "all", "detail": "flow"}
         explained = client.post("/v1/models/load:explain", json=asked).raise_for_status().json()
         report = client.get("/v1/models/load/report?output=load_mw%2B24").raise_for_status().json()
     assert forecast["times"] == list(week.times)
