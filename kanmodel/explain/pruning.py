@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
@@ -219,6 +220,7 @@ class MaskedForward:
         with torch.no_grad():
             self._unmasked = model.network.trace(model.reference.windows)
         self.live: Kept = {key: layer.live for key, layer in self._layers.items()}
+        self._last: tuple[Tensor, Tensor] | None = None
         self.fills = {
             (stage, number): trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
             for stage, traces in self._unmasked.stages.items()
@@ -228,15 +230,33 @@ class MaskedForward:
     @torch.no_grad()
     def trace(self, kept: Kept) -> Trace:
         """The activations with the kept edges alone; masked edges are 0 in the trace."""
+        through = partial(self._through, kept)
+        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through)
+
+    def _through(self, kept: Kept, stage: str, number: int, x: Tensor) -> LayerTrace:
+        key, layer = (stage, number), self._layers[stage, number]
+        edges = self._unmasked.stages[stage][number].edges if key == self._first else layer.edges(x)
+        edges = torch.where(kept[key], edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
+        subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
+        return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+
+    @torch.no_grad()
+    def outputs(self, kept: Kept) -> Tensor:
+        """The outputs of `trace`, up to rounding. Sub-nodes of the first layer are summed where their edges changed."""
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             key, layer = (stage, number), self._layers[stage, number]
-            edges = self._unmasked.stages[stage][number].edges if key == self._first else layer.edges(x)
-            edges = torch.where(kept[key], edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
-            subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
-            return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+            if key != self._first:
+                return self._through(kept, stage, number, x)
+            edges = self._unmasked.stages[stage][number].edges
+            last, sums = self._last or (~kept[key], edges.new_empty(edges.shape[:2]))
+            for j in (kept[key] != last).any(dim=1).nonzero().flatten().tolist():
+                of_subnode = torch.where(kept[key][j], edges[:, j], 0 * x).sum(dim=1)
+                sums[:, j] = of_subnode + (self.fills[key][j] * ~kept[key][j]).sum()
+            self._last = kept[key].clone(), sums
+            return LayerTrace(x, edges, sums, layer.nodes(sums))
 
-        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through)
+        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through).outputs
 
     @cached_property
     def full(self) -> Trace:
@@ -302,10 +322,12 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
     else:
         usable = get_args(Metric) if len(model.reference.windows) >= MIN_INPUTS else ("contribution",)
         metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
-        kept = {}
+        kept: dict[Metric, Kept] = {}
         for metric in slices(metrics):
             scores, _ = score_network(model, importance, masked.full, metric)
-            kept[metric] = _cut_by_fidelity(masked, output, scores, rule.fidelity or 0.0)
+            fewest = min(map(_count, kept.values()), default=None)
+            if fewest is None or _may_keep_fewer(masked, output, scores, rule.fidelity or 0.0, fewest):
+                kept[metric] = _cut_by_fidelity(masked, output, scores, rule.fidelity or 0.0)
         metric = min(kept, key=lambda metric: _count(kept[metric]))
         rule, edges = replace(rule, metric=metric), kept[metric]
         nodes = connected_nodes(model.network, output, passing_edges(model.network, edges))
@@ -433,10 +455,27 @@ def _cut_by_fidelity(masked: MaskedForward, output: int, scores: Scores, fidelit
     best, n_best = masked.live, 0
     for at_once in slices(sorted({count_at_once(masked.model), 1}, reverse=True)):
         for n_removed, edges in _remove_weakest(masked, output, weakest_first, at_once, n_best):
-            if r2(full, masked.trace(edges).outputs[:, output].double()) < fidelity:
+            if r2(full, masked.outputs(edges)[:, output].double()) < fidelity:
                 break
             best, n_best = edges, n_removed
     return best
+
+
+def _may_keep_fewer(masked: MaskedForward, output: int, scores: Scores, fidelity: float, fewest: int) -> bool:
+    """Whether `_cut_by_fidelity` may keep fewer edges: not if the first set with fewer does not keep the fidelity."""
+    if count_at_once(masked.model) > 1:  # then it does not try every set
+        return True
+    weakest_first, network = _order_edges(masked, scores), masked.model.network
+
+    def keep(n_removed: int) -> Kept:
+        remaining = passing_edges(network, masked.live)
+        for _, (stage, layer, i, j) in weakest_first[:n_removed]:
+            remaining[stage, layer][j, i] = False
+        return edges_between(network, remaining, connected_nodes(network, output, remaining))
+
+    n = bisect_left(range(len(weakest_first) + 1), True, key=lambda n_removed: _count(keep(n_removed)) < fewest)
+    full = masked.full.outputs[:, output].double()
+    return n <= len(weakest_first) and r2(full, masked.outputs(keep(n))[:, output].double()) >= fidelity
 
 
 def _count(edges: Mapping[LayerKey, Tensor]) -> int:

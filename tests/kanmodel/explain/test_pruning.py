@@ -565,3 +565,24 @@ def test_r2_of_anything_is_a_number(pruned, fidelity):
     assert torch.isfinite(outputs).all() or kept < fidelity
     assert fidelity_r2(full * 1e200, full * 1e200) == 1
     assert fidelity_r2(full * 1e-200, full * 1e-200) == 1
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_outputs_are_those_of_the_trace_in_any_order(shape):
+    """Sums that are kept from one set of edges to the next are those of the next."""
+    model, _ = tiny(shape, product=True)
+    masked, generator = MaskedForward(model), torch.Generator().manual_seed(0)
+    for share in (1.0, 0.5, 0.5, 0.9, 0.0, 0.7):
+        kept = {key: live & (torch.rand(live.shape, generator=generator) < share) for key, live in masked.live.items()}
+        torch.testing.assert_close(masked.outputs(kept), masked.trace(kept).outputs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fidelity", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_metric_is_the_first_of_those_that_keep_the_fewest_edges(seed, fidelity):
+    """As if every metric had been tried, although one that cannot keep fewer is not followed to its end."""
+    model, importance = tiny("head", seed, n_features=4, n_hidden=3)
+    each = [prune_by_rule(model, importance, PruningRule.of(fidelity, metric)) for metric in METRICS]
+    best = min(each, key=lambda pruning: pruning.n_edges)
+    found = prune_by_rule(model, importance, PruningRule.of(fidelity))
+    assert (found.rule.metric, found.kept) == (best.rule.metric, best.kept)
