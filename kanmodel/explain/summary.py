@@ -96,7 +96,7 @@ def _drivers(
         for row in drivers
     ]
     others = len(rows) - n_drawn, sum(row.share for row in drivers[n_drawn:])
-    first, next_ = drivers[0], [row for row in drivers[1:N_NAMED] if row.connected]
+    first, next_ = drivers[0], [row for row in drivers[1:N_NAMED] if row.share > 0]
     answer = f"`{first.name}` moves the forecast most: by {say(first.mean_abs_contribution)} on average away"
     answer += f" from the forecast for average conditions, {write_percent(first.share)} of all movement."
     if next_:
