@@ -32,11 +32,11 @@ def inspect(
         from service.operations import models
         from service.operations import topology as topologies
 
-        served, found = Served(model.name, model), model.topology(output_name)
+        served, found = Served(model.name, model), model.topology(output_name, progress=options.is_watched())
         topology = topologies.describe_topology(served, found, found.upstream(), pruned=False)
         options.print_json({"file": str(file), **models.describe_model(served, []), "topology": topology})
     else:
-        _print_model(file, model, model.topology(output_name), edges)
+        _print_model(file, model, model.topology(output_name, progress=options.is_watched()), edges)
 
 
 def report(
@@ -57,7 +57,7 @@ def report(
             raise DataError(f"{output} must end in {' or '.join(REPORTS)}")
         options.refuse_unwritable(output, output.suffix)
     model = load(file)
-    found = model.report(output_name)
+    found = model.report(output_name, progress=options.is_watched())
     if as_json:
         from service.models.registry import Served
         from service.operations.report import describe_report
@@ -148,7 +148,7 @@ def formula(
     measured through the whole model on a third of the reference windows, which the search has not used.
     """
     model = load(file)
-    found = model.formula(output_name)
+    found = model.formula(output_name, progress=options.is_watched())
     chosen = [each for each in found if each.complexity <= complexity][-1:] if complexity else [*found]
     if as_json:
         from service.models.registry import Served
@@ -210,7 +210,7 @@ def compare(
     if as_markdown and as_json:
         raise DataError("--markdown and --json are both given: give one")
     model, other = (replace(load(path), name=str(path)) for path in (file, against))
-    found = model.compare(other, output=output_name, fidelity=fidelity)
+    found = model.compare(other, output=output_name, fidelity=fidelity, progress=options.is_watched())
     if as_json:
         from service.models.registry import Served
         from service.operations.comparison import describe_model_comparison
@@ -244,7 +244,9 @@ def prune(
         raise DataError(f"--fidelity and --{next(iter(given))}-threshold are both given: give one")
     options.refuse_unwritable(output)
     full = load(file)
-    full.prune(output_name or None, fidelity=fidelity, metric=metric, thresholds=given or None, fill=fill).save(output)
+    names, shown = output_name or None, options.is_watched()
+    small = full.prune(names, fidelity=fidelity, metric=metric, thresholds=given or None, fill=fill, progress=shown)
+    small.save(output)
     pruned = load(output)
     both = (full, pruned)
     sizes = [("edges", *(one.size.edges for one in both)), ("hidden nodes", *(one.size.nodes for one in both))]

@@ -1,6 +1,7 @@
 """What commands share: options, the check of a path before the work, tables, and JSON."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,11 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
 def make_console(stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints every text as it is: names may hold brackets, such as ``wind [m/s]``, or colons."""
     return Console(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees the progress of a command: it goes to stderr, and there only to a terminal."""
+    return sys.stderr.isatty()
 
 
 def print_table(
