@@ -143,10 +143,13 @@ def _find_example(
 def _respond(model: LoadedModel, importance: Importance, drivers: Sequence[Attribution], say: Amounts) -> Finding:
     config, output, question = model.config, importance.output_index, "What happens if a driver changes?"
     windows = model.scaling.features_to_original(spread_windows(model, N_CHANGED))
-    spread = model.scaling.features_to_original(model.reference.windows).std(axis=(0, 1))
+    references = model.scaling.features_to_original(model.reference.windows)
+    spread = references.std(axis=(0, 1))
     columns = dict(zip(config.feature_names, config.features, strict=True))
     singles = [row.members[0] for row in drivers if len(row.members) == 1 and row.connected]
-    singles = [name for name in singles if not columns[name].fixed and spread[config.feature_names.index(name)] > 0]
+    # of two values, such as yes and no, there is none in between
+    is_gradual = [len(np.unique(values.round(6))) > 2 for values in np.moveaxis(references, -1, 0)]
+    singles = [name for name in singles if not columns[name].fixed and is_gradual[config.feature_names.index(name)]]
     panels, sentences = list[Panel](), list[str]()
     for name in singles[:N_RESPONSES]:
         column, size = columns[name], float(f"{spread[config.feature_names.index(name)]:.2g}")

@@ -143,6 +143,12 @@ def test_a_change_is_divided_among_rows_and_features(model, table):
     assert change.converged.all()
 
 
+def test_the_page_shifts_what_can_be_shifted(model):
+    """Temperature, load and wind, but not whether there is school."""
+    curves = model.report()["response"].findings[0].evidence["curves"]
+    assert [curve["feature"] for curve in curves] == ["temp_c+24", "load_mw", "wind_ms"]
+
+
 def test_library_http_and_command_line_say_the_same(model, models, table, week, serve, run, tmp_path):
     """Forecasts and contributions of the week, errors, and the report."""
     (tmp_path / "rows.csv").write_text(table.tail(WEEK + LOOKBACK + AHEAD).write_csv())
