@@ -61,6 +61,15 @@ def ask(client, model="load", **body):
     return client.post(f"/v1/models/{model}:backtest", json=body).json()
 
 
+def agree(one, other):
+    """Whether answers are equal, their numbers up to rounding: the service may compute forecasts by ONNX Runtime."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(agree(one[name], other[name]) for name in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(agree, one, other))
+    return one == (pytest.approx(other, rel=1e-5, abs=1e-5) if isinstance(other, float) else other)
+
+
 def test_the_answer_has_the_numbers_of_the_library(client, folder):
     """Each error, and each forecast beside its actual value; more windows than `max_windows` are compared."""
     found = load(folder / "load.safetensors").backtest(FRAME)
@@ -71,11 +80,11 @@ def test_the_answer_has_the_numbers_of_the_library(client, folder):
     table = found.table()
     assert len(parts) == len(table) == 1 + 2 + 24 + 2
     for one, row in zip(parts, table, strict=True):
-        assert all(one[name] == row[name] for name in ("count", "mae", "rmse", "bias", "persistence_mae"))
-        assert one["skill"] == {"persistence": row["skill"]}
+        assert all(agree(one[name], row[name]) for name in ("count", "mae", "rmse", "bias", "persistence_mae"))
+        assert agree(one["skill"], {"persistence": row["skill"]})
         assert row["by"] == "all" or one[row["by"]] == row["value"]
     assert [one["output"] for one in answer["by"]["horizon"]] == ["load+3", "load+4"]
-    assert answer["rows"] == found.rows() and answer["rows"][0]["time"] == "2024-10-20T03:00:00+02:00"
+    assert agree(answer["rows"], found.rows()) and answer["rows"][0]["time"] == "2024-10-20T03:00:00+02:00"
     lost = answer["left_out"]
     assert (lost["across_gaps"], lost["missing"]) == (found.outcomes.across_gaps, found.outcomes.missing)
     short = ask(client, series=SERIES, last="2d")
@@ -86,7 +95,7 @@ def test_the_answer_has_the_numbers_of_the_library(client, folder):
 def test_the_command_prints_the_same(client, folder, run, name):
     """`--json` prints the answer; without it, the tables of the library."""
     code, out, _ = run("backtest", folder / "load.safetensors", folder / name, "--last", "10d", "--json")
-    assert code == 0 and json.loads(out) == ask(client, series=SERIES, last="10d")
+    assert code == 0 and agree(json.loads(out), ask(client, series=SERIES, last="10d"))
     code, out, _ = run("backtest", folder / "load.safetensors", folder / name, "--last", "50")
     shown = repr(load(folder / "load.safetensors").backtest(FRAME, last=50)).splitlines()
     assert [line for line in out.splitlines() if line[:4] != "time"] == [line for line in shown if line[:4] != "time"]
