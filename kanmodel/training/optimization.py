@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from time import monotonic
 
 import numpy as np
 import torch
@@ -133,6 +134,7 @@ class ProgressLine:
         self._function = progress if callable(progress) else None
         is_seen = sys.stdout.isatty() or "ipykernel" in sys.modules
         self._is_shown = progress is True or (progress is None and is_seen)
+        self._start = monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Calls the function, or overwrites the line with the current progress."""
@@ -140,8 +142,9 @@ class ProgressLine:
             self._function(progress)
         elif self._is_shown:
             errors = f"train {progress.train_error:.4f}, validation {progress.validation_error:.4f}"
+            left = (monotonic() - self._start) * (progress.epochs / progress.epoch - 1)  # without an early stop
             line = f"epoch {progress.epoch}/{progress.epochs}  {errors}, best {progress.best_error:.4f}"
-            print(f"\r{line}", end="", flush=True)
+            print(f"\r{f'{line}, at most {left:.0f} s left':<100}", end="", flush=True)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of the model on the next line."""
