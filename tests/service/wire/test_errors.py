@@ -281,12 +281,12 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
         406,
         "which Accept excludes",
     ),
-    "a report in html": (
+    "a report as a picture": (
         "GET",
         "/v1/models/two/report",
-        {"headers": {"Accept": "text/html"}},
+        {"headers": {"Accept": "image/svg+xml"}},
         406,
-        "application/json or text/markdown",
+        "application/json or text/markdown or text/html",
     ),
     "unknown edge": ("GET", "/v1/models/two/edges/0/99/0?output=a%2B1", {}, 404, "head layer 0: i 0 to 4, j 0 to 2"),
     "a negative edge": ("GET", "/v1/models/two/edges/0/-1/0?output=a%2B1", {}, 404, "there is no edge"),
