@@ -22,6 +22,7 @@ def graphs(serve, tmp_path_factory):
         yield client
 
 
+@pytest.mark.thorough("draws a graph in a browser")
 def test_a_skip_is_drawn(graphs, open_tab):
     """Its link is among the edges, its title says what it is, and its source leads to the paths through it."""
     tab = open_tab(graphs)

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 FURTHER = pytest.mark.thorough("the same of further views")
 PLACES = [
-    ("network", ["R²", "MAE", "contribution", "score", "opacity"]),
+    pytest.param(*("network", ["R²", "MAE", "contribution", "score", "opacity"]), marks=FURTHER),
     pytest.param(*("edge", ["contribution", "score", "price", "profile"]), marks=FURTHER),
     pytest.param(*("forecast", ["error", "residual"]), marks=FURTHER),
     ("features", ["verdict", "share", "contribution"]),
