@@ -74,7 +74,8 @@ def test_a_graph_is_served(client, name):
     assert architecture["head"]["width"] == []
 
 
-@pytest.mark.parametrize("name", few_of(FEW, ("RevIN",), "every operation of two more graphs"))
+@pytest.mark.thorough("every operation of three graphs, whose results no other test computes")
+@pytest.mark.parametrize("name", FEW)
 def test_other_operations_of_a_graph(client, name):
     """Attributions, topology, edges, formulas, report, what-if and comparisons answer as of a chain."""
     windows = random_walks(2, seed=4).tolist()

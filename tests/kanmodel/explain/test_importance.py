@@ -121,6 +121,7 @@ def test_unknown_targets_have_no_permutation_effect():
     assert all(row.permutation_mae_increase is None and row.mean_abs_contribution > 0 for row in importance.features)
 
 
+SYNTHETIC = "explains a series of known truth; the quick tests find the drivers of the example table"
 RELEVANT = [
     7,
     13,
@@ -157,6 +158,7 @@ def train(columns, target, seed, **options):
     return fit(table, replace(KAN, seed=seed, **options))
 
 
+@pytest.mark.thorough(SYNTHETIC)
 def test_the_true_features_of_the_synthetic_series():
     """The five true features rank first and are important; no other reaches 2 % of the largest."""
     _, importance = golden("synthetic_gt")
@@ -168,6 +170,7 @@ def test_the_true_features_of_the_synthetic_series():
     assert {f"x{i}" for i in DECOYS} <= {row.name for row in rows if row.verdict == "negligible"}
 
 
+@pytest.mark.thorough(SYNTHETIC)
 def test_the_local_truth_of_the_synthetic_series():
     """Per cell the ledger has correlation 0.99 with the exact contribution, and matches its mean magnitude."""
     case, _ = golden("synthetic_gt")
@@ -179,6 +182,7 @@ def test_the_local_truth_of_the_synthetic_series():
     np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), atol=0.02)
 
 
+@pytest.mark.thorough(SYNTHETIC)
 def test_the_profiles_of_the_synthetic_series():
     """The output's profile consists of the same five features; no unit or node is dominated by a decoy or noise."""
     case, importance = golden("synthetic_gt")

@@ -76,6 +76,7 @@ def metric(text, name):
     return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
 
 
+@pytest.mark.thorough("starts two processes for their log")
 def test_log_lines_say_which_process_they_are_of(workers):
     """Each line has the process id, whether it is of a request or of a library."""
     pids = find_processes(workers)
