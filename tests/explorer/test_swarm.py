@@ -32,6 +32,7 @@ def strongest(windows):
     return np.argsort(-sizes, kind="stable")[:N_ROWS]
 
 
+@pytest.mark.thorough("reads every dot of a picture in a browser")
 def test_every_window_has_a_dot_for_each_of_the_strongest_features(server, open_tab, windows, names):
     """Dots are at the API's contributions, coloured by value; rings mark the window shown."""
     tab = open_tab(server)

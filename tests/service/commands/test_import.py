@@ -173,6 +173,7 @@ def head(serve, tmp_path_factory):
         yield client
 
 
+@pytest.mark.thorough("prunes golden models again, as the tests of the core do")
 def test_the_topology_at_pykans_thresholds_is_pykans(head):
     """With pykan's thresholds and a fill of zero, the kept edges are those of pykan's masks."""
     prunings = [pruning for pruning in load_case("pykan_head").prunings() if pruning.call != "prune_input"]

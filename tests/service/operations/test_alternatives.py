@@ -280,6 +280,7 @@ def test_the_deadline_ends_a_search(client):
     assert client.post("/v1/models/m:predict", json={"instances": windows}).status_code == 200
 
 
+@pytest.mark.thorough("compares two models as wholes")
 def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
     """Every number is that of `Model.compare`, cached with its ETag, and 0 for a model with itself."""
     new, old = (Model(make_model(seed=seed)) for seed in (5, 0))
