@@ -27,6 +27,7 @@ N_LISTED = 20  # bad values named in one error; the message counts them all
 MAX_STEP = 1.5  # usual steps; a longer one is a gap
 ROUNDING = 1e-3  # of a step: instants that differ by less are the same
 DAY = 86_400.0  # seconds
+SEASONS = {"day": DAY, "week": 7 * DAY}  # whose persistence forecasts are compared with
 NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
 FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
 DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")  # day first, which dots say and slashes do not

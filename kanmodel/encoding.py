@@ -311,7 +311,7 @@ class Encoding:
             columns.append(read_levels(found, column.levels) if column.levels else read_cells(found))
             for row in np.flatnonzero(np.isinf(columns[-1])).tolist():
                 if row not in bad:
-                    bad[row] = column.name, _describe_bad(found[[row]].tolist()[0], column.levels)
+                    bad[row] = column.name, describe_bad(found[[row]].tolist()[0], column.levels)
         return np.array(columns).reshape(len(self.columns), -1).T, dict(sorted(bad.items()))
 
     def encode(self, numbers: Array, instants: Array | None, run: NDArray[np.int64]) -> Encoded:
@@ -358,7 +358,8 @@ class Encoding:
         return column.name, f"is empty and cannot be filled: there are {limit}"
 
 
-def _describe_bad(cell: Any, levels: Sequence[str]) -> str:
+def describe_bad(cell: Any, levels: Sequence[str] = ()) -> str:
+    """What is wrong with a cell of a column of numbers, or of these levels."""
     if levels:
         return f"has the unknown level {quote(level_of(cell))}; the levels are {', '.join(levels)}"
     return f"must be a finite number or empty, but is {quote(cell)}"

@@ -28,7 +28,7 @@ from kanmodel.data import (
     window_ends,
     write_instants,
 )
-from kanmodel.encoding import Cells, Encoding, SourceColumn, as_cells, read_cells, zone_offsets
+from kanmodel.encoding import Cells, Encoding, SourceColumn, as_cells, describe_bad, read_cells, zone_offsets
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote, refuse_unknown
 from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
@@ -112,8 +112,7 @@ def find_actual(config: ModelConfig, frame: Any, ends: Ends, output: int, path: 
     Raises:
         DataError: a value is not a finite number.
     """
-    target, sources = config.target_of(output).name, config.encoding.names if config.encoding else config.feature_names
-    columns = list(frame.columns)
+    target, columns = config.target_of(output).name, list(frame.columns)
     column = find_target_column(target, columns)
     later = config.ahead + output // len(config.targets)
     n_rows, rows = len(ends.run), ends.rows + later
@@ -131,12 +130,12 @@ def find_actual(config: ModelConfig, frame: Any, ends: Ends, output: int, path: 
             texts = np.array(times_as_text(ends.stamps[at]), dtype=object)
             texts[~is_there] = write_instants(instants[~is_there], ends.stamps, zone)
             found["target_times"] = tuple(texts.tolist())
-    if columns.count(column) == 1 and (config.ahead or column not in sources):
+    if columns.count(column) == 1 and (config.ahead or column not in encoding_of(config).names):
         cells = as_cells(frame[column])[ends.order[at]]
         found["actual"] = actual = np.where(is_there, read_cells(cells), np.nan)
         for window in np.flatnonzero(np.isinf(actual)).tolist():
-            place = f"{path}[{column!r}], row {ends.order[at[window]]}"
-            raise DataError.at(place, f"must be a finite number or empty, but is {quote(cells[[window]].tolist()[0])}")
+            place = Places(path).cell(column, int(ends.order[at[window]]))
+            raise DataError.at(place, describe_bad(cells[[window]].tolist()[0]))
     return found
 
 
@@ -335,9 +334,7 @@ def cut_windows(
     first -= known.start
     numbers, bad = encoding.read({name: column[order[known]] for name, column in cells.items()})
     order = order[known]
-    for row, (name, problem) in bad.items():
-        if row >= first:
-            raise DataError.at(places.cell(name, int(order[row])), problem)
+    _refuse_bad(bad, first, order, places)
     encoded = encoding.encode(numbers, None if instants is None else instants[known], run[known])
     within = first + ends[:, None] + np.arange(1 - lookback, 1)
     is_read = np.zeros(len(order), dtype=bool)
@@ -431,10 +428,8 @@ def read_outcomes(
     actual = read_cells(data[column][order])
     infinite = np.flatnonzero(np.isinf(actual)).tolist()
     for row in infinite:
-        bad.setdefault(row, (column, f"must be a finite number or empty, but is {quote(data[column][order[row]])}"))
-    for row, (name, problem) in sorted(bad.items()):
-        if row >= first:
-            raise DataError.at(places.cell(name, int(order[row])), problem)
+        bad.setdefault(row, (column, describe_bad(data[column][order[row]])))
+    _refuse_bad(bad, first, order, places)
     actual[infinite] = np.nan
     values = encoding.encode(numbers, instants, run).values
     table = TrainingTable(values, actual[:, None], config.feature_names, (column,), ahead=config.ahead)
@@ -468,6 +463,13 @@ def read_outcomes(
         missing=missing.windows,
         missing_columns=missing.worst,
     )
+
+
+def _refuse_bad(bad: Mapping[int, tuple[str, str]], first: int, order: Rows, places: Places) -> None:
+    """Raises `DataError` for the first bad cell from a row on, of those that `Encoding.read` found in some order."""
+    for row, (name, problem) in sorted(bad.items()):
+        if row >= first:
+            raise DataError.at(places.cell(name, int(order[row])), problem)
 
 
 def find_target_column(target: str, names: Container[str]) -> str:

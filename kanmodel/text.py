@@ -12,6 +12,7 @@ from kanmodel.errors import UNPRINTABLE
 N_ROWS = 12  # the rest are counted
 PRECISION = 4  # significant digits
 MAX_CELL = 60  # characters of a text in a table
+MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
 N_NAMED = 8  # names that a text lists
 
 Row = Mapping[str, Any]
@@ -76,7 +77,7 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
 
 
-def abbreviate(text: str, length: int) -> str:
+def abbreviate(text: str, length: int = MAX_LABEL) -> str:
     """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
     if len(text) <= length:
         return text

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import DAY, Array
+from kanmodel.data import SEASONS, Array
 from kanmodel.explain.backtest import group_times, measure_errors
 from kanmodel.explain.finding import Amounts, Finding, Misses, Part, Times, write_percent
 from kanmodel.network.config import QUANTILE
@@ -21,7 +21,6 @@ _SIMPLE = {
     "persistence_week": "repeating the value at the same time of the week before",
     "mean": "always forecasting the average",
 }
-_PERIODS = {"persistence_day": DAY, "persistence_week": 7 * DAY}
 
 
 def simple_forecasts(model: LoadedModel, output: int) -> dict[str, Array]:
@@ -39,11 +38,11 @@ def simple_forecasts(model: LoadedModel, output: int) -> dict[str, Array]:
         found["persistence"] = known[:, -1]
         lead = config.ahead + output // len(config.targets)
         if config.ahead and config.time is not None and config.time.dated:
-            for season, seconds in _PERIODS.items():
+            for season, seconds in SEASONS.items():
                 rows = seconds / config.time.step
                 back = round(ceil(lead / rows) * rows - lead)
                 if rows >= 2 and rows == round(rows) and 0 < back < config.lookback:
-                    found[season] = known[:, -1 - back]
+                    found[f"persistence_{season}"] = known[:, -1 - back]
     elif model.reference.targets is not None:
         found["mean"] = np.full(len(model.reference.targets), model.reference.targets[:, output].mean())
     return found

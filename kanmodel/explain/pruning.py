@@ -439,13 +439,18 @@ def _remove_weakest(
     network, n_removed = masked.model.network, 0
     remaining, last = passing_edges(network, masked.live), None
     for end in slices([*range(start, len(weakest_first), at_once), len(weakest_first)]):
-        for _, (stage, layer, i, j) in weakest_first[n_removed:end]:
-            remaining[stage, layer][j, i] = False
+        edges = _remove(network, output, remaining, weakest_first[n_removed:end])
         n_removed = end
-        edges = edges_between(network, remaining, connected_nodes(network, output, remaining))
         if last is None or any(not torch.equal(edges[key], last[key]) for key in last):
             last = edges
             yield end, edges
+
+
+def _remove(network: Network, output: int, remaining: Kept, edges: Sequence[tuple[float, EdgeKey]]) -> Kept:
+    """Removes edges from the `remaining` ones, in place; returns those that are then not cut off."""
+    for _, (stage, layer, i, j) in edges:
+        remaining[stage, layer][j, i] = False
+    return edges_between(network, remaining, connected_nodes(network, output, remaining))
 
 
 def _cut_by_fidelity(masked: MaskedForward, output: int, scores: Scores, fidelity: float) -> Kept:
@@ -468,10 +473,7 @@ def _may_keep_fewer(masked: MaskedForward, output: int, scores: Scores, fidelity
     weakest_first, network = _order_edges(masked, scores), masked.model.network
 
     def keep(n_removed: int) -> Kept:
-        remaining = passing_edges(network, masked.live)
-        for _, (stage, layer, i, j) in weakest_first[:n_removed]:
-            remaining[stage, layer][j, i] = False
-        return edges_between(network, remaining, connected_nodes(network, output, remaining))
+        return _remove(network, output, passing_edges(network, masked.live), weakest_first[:n_removed])
 
     n = bisect_left(range(len(weakest_first) + 1), True, key=lambda n_removed: _count(keep(n_removed)) < fewest)
     full = masked.full.outputs[:, output].double()

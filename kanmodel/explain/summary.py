@@ -145,24 +145,23 @@ def _respond(model: LoadedModel, importance: Importance, drivers: Sequence[Attri
     windows = model.scaling.features_to_original(spread_windows(model, N_CHANGED))
     references = model.scaling.features_to_original(model.reference.windows)
     spread = references.std(axis=(0, 1))
-    columns = dict(zip(config.feature_names, config.features, strict=True))
-    singles = [row.members[0] for row in drivers if len(row.members) == 1 and row.connected]
+    names = [row.members[0] for row in drivers if len(row.members) == 1 and row.connected]
+    singles = [number for number in map(config.feature_names.index, names) if not config.features[number].fixed]
     # of two values, such as yes and no, there is none in between
-    is_gradual = [len(np.unique(values.round(6))) > 2 for values in np.moveaxis(references, -1, 0)]
-    singles = [name for name in singles if not columns[name].fixed and is_gradual[config.feature_names.index(name)]]
+    gradual = [number for number in singles if len(np.unique(references[..., number].round(6))) > 2]
     panels, sentences = list[Panel](), list[str]()
-    for name in singles[:N_RESPONSES]:
-        column, size = columns[name], float(f"{spread[config.feature_names.index(name)]:.2g}")
+    for number in gradual[:N_RESPONSES]:
+        column, size = config.features[number], float(f"{spread[number]:.2g}")
         size = max(1.0, round(size)) if column.integer else size
         points = 5 if column.integer else N_POINTS
-        found = WhatIf.of(model, windows, [name], None, (-2 * size, 2 * size, points))
+        found = WhatIf.of(model, windows, [column.name], None, (-2 * size, 2 * size, points))
         curves = [curve for (curve,) in found]
         changes = np.stack([curve.predictions[:, output] - curve.predictions[points // 2, output] for curve in curves])
         low, high = np.quantile(changes, [0.1, 0.9], axis=0).tolist()
         outside = np.mean([curve.outside_training_range for curve in curves], axis=0).tolist()
         shift = curves[0].values.tolist()
         response = Response(
-            name, column.unit, shift, changes.mean(axis=0).tolist(), low, high, outside, importance.unit
+            column.name, column.unit, shift, changes.mean(axis=0).tolist(), low, high, outside, importance.unit
         )
         panels.append(response)
         sentences.append(_describe_response(response, say))

@@ -46,9 +46,7 @@ def _add_panel(root: Part, top: float, title: str, groups: Mapping[int | str, Er
         value for errors in groups.values() for value in (errors.mae, errors.persistence_mae) if value is not None
     ]
     y = scale_over([0.0, *values], bottom, top)
-    for tick in y.ticks(4):
-        root.add("path", class_="rule", d=f"M{LEFT} {y.at(tick):.2f}H{RIGHT}")
-        root.add("text", f"{tick:g}", x=LEFT - 8, y=y.at(tick) + 4, class_="end muted")
+    root.add_levels(y, LEFT, RIGHT, 4)
     if unit:
         root.add("text", unit, x=LEFT - 8, y=top - 14, class_="end muted")
     pitch, every = (RIGHT - LEFT) / len(groups), ceil(len(groups) / N_LABELS)

@@ -6,8 +6,8 @@ from math import isfinite
 
 from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, shorten, write_amount, write_change
-from kanmodel.text import with_unit
+from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
+from kanmodel.text import abbreviate, with_unit
 
 WIDTH = 760.0
 LEFT, RIGHT = 190.0, 520.0  # ends of a plot; values before and after are right of it
@@ -47,7 +47,7 @@ def _add_window(root: Part, result: Counterfactuals, one: Counterfactual, name: 
         f"{name + ': ' if name else ''}{found}, {_write_move(one.prediction, one.new_prediction, unit)}"
     )
     group.set("class", "window")
-    group.add("text", shorten(f"{name}: {found}" if name else found, 90), x=MARGIN, y=top + 12, class_="strong")
+    group.add("text", abbreviate(f"{name}: {found}" if name else found, 90), x=MARGIN, y=top + 12, class_="strong")
     y = top + HEAD
     x = scale_over([one.prediction, one.new_prediction, *filter(isfinite, (low, high))], LEFT, RIGHT, 0.12)
     start, end = (x.at(min(max(bound, x.low), x.high)) for bound in (low, high))
@@ -77,7 +77,7 @@ def _add_move(
     group.add("path", class_="curve", d=f"M{x.at(before):.2f} {middle:g}H{x.at(after):.2f}")
     group.add("circle", class_="chip", cx=x.at(before), cy=middle, r=4)
     group.add("circle", class_="dot", cx=x.at(after), cy=middle, r=4)
-    group.add("text", shorten(name), x=LEFT - 12, y=y + 15, class_="end")
+    group.add("text", abbreviate(name), x=LEFT - 12, y=y + 15, class_="end")
     if what:
         group.add("text", _write_move(before, after, unit), x=RIGHT + 16, y=y + 15)
 
@@ -89,8 +89,8 @@ def _add_axis(group: Part, x: Scale, y: float, unit: str | None) -> None:
         group.add("path", class_="tick", d=f"M{x.at(value):.2f} {y:g}v4")
         group.add("text", f"{value:g}", x=x.at(value), y=y + 15, class_="middle muted")
     if unit:
-        group.add("text", shorten(unit, 12), x=RIGHT + 16, y=y + 15, class_="muted")
+        group.add("text", abbreviate(unit, 12), x=RIGHT + 16, y=y + 15, class_="muted")
 
 
 def _write_move(before: float, after: float, unit: str | None) -> str:
-    return f"{write_amount(before, None)} → {write_amount(after, None if unit is None else shorten(unit, 12))}"
+    return f"{write_amount(before, None)} → {write_amount(after, None if unit is None else abbreviate(unit, 12))}"

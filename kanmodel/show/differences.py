@@ -12,8 +12,8 @@ from kanmodel.explain.changes import Changes
 from kanmodel.explain.comparison import Comparisons
 from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.svg import LETTER, MARGIN, Part, Scale, new_picture, scale_over, shorten, write_amount, write_change
-from kanmodel.text import with_unit
+from kanmodel.show.svg import LETTER, MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
+from kanmodel.text import abbreviate, with_unit
 
 WIDTH = 760.0
 LEFT, RIGHT = 190.0, 640.0  # ends of a plot; names are left and amounts right of it
@@ -79,7 +79,7 @@ def draw_model_comparison(result: ModelComparison, theme: Theme = "auto") -> byt
     """Draws the change of each feature's share as SVG, with its interval; features beyond `N_FEATURES` are counted."""
     drawn = result.features[:N_FEATURES]
     more = len(result.features) - len(drawn)
-    heading = f"{result.output}: shares of the features, {shorten(result.against_name)} to {shorten(result.name)}"
+    heading = f"{result.output}: shares of the features, {abbreviate(result.against_name)} to {abbreviate(result.name)}"
     caption = (
         "change of the share of all contributions in percentage points, with its 95 % interval; share before, after"
     )
@@ -99,7 +99,7 @@ def draw_model_comparison(result: ModelComparison, theme: Theme = "auto") -> byt
         y = top + ROW * number
         _add_bars(group, x, y, (100 * one.change,), ("rise" if one.change > 0 else "fall",))
         group.add("path", class_="whisker", d=f"M{x.at(low):.2f} {y + ROW / 2:g}H{x.at(high):.2f}")
-        group.add("text", shorten(one.name), x=LEFT - 12, y=y + 14, class_="end")
+        group.add("text", abbreviate(one.name), x=LEFT - 12, y=y + 14, class_="end")
         is_certain = low > 0 or high < 0
         group.add("text", shares, x=WIDTH - MARGIN, y=y + 14, class_="end strong" if is_certain else "end muted")
     _add_zero(root, x, top, bottom)
@@ -142,7 +142,7 @@ def _draw_blocks(
 def _add_block(root: Part, block: Block, x: Scale, top: float, unit: str | None, parts: Sequence[str]) -> None:
     """The heading, a row for each feature, and the whole difference."""
     group = root.add_group(f"{block.heading}: {write_change(block.total, unit)}", class_="block")
-    group.add("text", shorten(block.heading, 90), x=MARGIN, y=top + 14, class_="strong")
+    group.add("text", abbreviate(block.heading, 90), x=MARGIN, y=top + 14, class_="strong")
     top += HEAD
     bottom = top + ROW * (len(block.rows) + 1)
     group.add_rules(x, top, bottom, unit)
@@ -156,7 +156,7 @@ def _add_block(root: Part, block: Block, x: Scale, top: float, unit: str | None,
         if not whole:
             line.add("path", class_="knot", d=f"M{x.at(total):.2f} {y + 2:g}v{ROW - 4:g}")
         look = " strong" if whole else ""
-        line.add("text", shorten(row.name), x=LEFT - 12, y=y + 14, class_=f"end{look}")
+        line.add("text", abbreviate(row.name), x=LEFT - 12, y=y + 14, class_=f"end{look}")
         line.add("text", write_change(total, None), x=RIGHT + 12, y=y + 14, class_=look.strip() or None)
     _add_zero(group, x, top, bottom)
 

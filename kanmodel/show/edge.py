@@ -11,7 +11,8 @@ from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import label_of
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import TopologyEdge, TopologyNode
-from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, shorten, write_amount, write_points
+from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_points
+from kanmodel.text import abbreviate
 
 WIDTH = 760.0
 LEFT, RIGHT = 92.0, 736.0  # ends of the plot
@@ -47,7 +48,7 @@ def draw_edge(
     _add_plot(root, curve)
     for index, candidate in enumerate(shown):
         y, fit = HISTOGRAM_BOTTOM + AXIS + LINE * (index + 0.5), f"R2 {candidate.r2:.4f}"
-        root.add("text", shorten(candidate.expression, 80), x=LEFT, y=y)
+        root.add("text", abbreviate(candidate.expression, 80), x=LEFT, y=y)
         root.add("text", f"{fit}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")
     return root.serialise(theme)
 
@@ -108,10 +109,7 @@ def _shade_outside(root: Part, curve: Edge, x: Scale) -> None:
 
 def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
     """Both axes with ticks and names; x also in original units if it is a feature."""
-    for value in y.ticks():
-        at = y.at(value)
-        root.add("path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
-        root.add("text", f"{value:g}", x=LEFT - 8, y=at + 4, class_="end muted")
+    root.add_levels(y, LEFT, RIGHT)
     original, length = curve.x_original, curve.x[-1] - curve.x[0]
     if original is not None and np.allclose(curve.x, original):
         original = None
@@ -126,11 +124,11 @@ def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
     for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
         root.add("path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
     source, target = (label_of(end) for end in (curve.edge.source, curve.edge.target))
-    along = shorten(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised") + " (model units)"
+    along = abbreviate(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised") + " (model units)"
     y_along = HISTOGRAM_BOTTOM + (2 if original is None else 3) * LINE
     reads = f" reads {curve.edge.reads}" if curve.edge.reads else ""
     root.add("text", along, x=RIGHT, y=y_along, class_="end").add("title", source + reads)
-    up = f"what it adds to {shorten(target, N_UP)} (model units)"
+    up = f"what it adds to {abbreviate(target, N_UP)} (model units)"
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
     root.add("text", up, class_="middle", transform=turned).add("title", target)
     root.add("text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")

@@ -19,10 +19,10 @@ from kanmodel.show.svg import (
     new_picture,
     require_finite,
     scale_over,
-    shorten,
     write_amount,
     write_change,
 )
+from kanmodel.text import abbreviate
 
 WIDTH = 760.0
 LEFT, RIGHT = 250.0, 640.0  # ends of a plot; names are left and amounts right of it
@@ -97,7 +97,7 @@ def _add_waterfall(root: Part, result: Explanation, names: Sequence[str]) -> flo
         low, high = sorted((x.at(before), x.at(after)))
         group.add("rect", class_=_color(amount), x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)
         group.add("path", class_="axis", d=f"M{x.at(after):.2f} {y + 4 + BAR}v{ROW - BAR}")
-        group.add("text", shorten(name), x=left, y=y + 15, class_="end")
+        group.add("text", abbreviate(name), x=left, y=y + 15, class_="end")
         if value:
             group.add("text", value, x=LEFT - 12, y=y + 15, class_="end muted")
         group.add("text", write_change(amount, None), x=RIGHT + 12, y=y + 15)
@@ -118,7 +118,7 @@ def _write_values(result: Explanation) -> list[tuple[str, str]]:
         rounded = np.where(np.abs(values) > ROUNDED * size, values, 0.0)
         newest, mean = float(rounded[-1]), float(values.mean())
         over = "" if len(values) == 1 else f", mean {write_amount(mean, unit)} over {len(values)} steps"
-        short = None if unit is None else shorten(unit, 6)
+        short = None if unit is None else abbreviate(unit, 6)
         found.append((write_amount(newest, short), f"; newest value {write_amount(newest, unit)}{over}"))
     return found
 
@@ -151,7 +151,7 @@ def _add_heat_map(
     lookback, title = len(steps), "Feature by segment"
     if segments:
         ordered = sorted(segments.items(), key=lambda segment: segment[1])
-        columns, labels = [ends for _, ends in ordered], [shorten(name) for name, _ in ordered]
+        columns, labels = [ends for _, ends in ordered], [abbreviate(name) for name, _ in ordered]
         values = np.stack([rows[:, rows_of_steps(*ends, lookback)].sum(axis=1) for ends in columns], axis=1)
     else:
         width = ceil(lookback / N_COLUMNS)  # the oldest column may have fewer steps
@@ -177,7 +177,7 @@ def _add_heat_map(
     for row, (name, of_row) in enumerate(zip(names, values.tolist(), strict=True)):
         y = top + CELL * row
         group = root.add_group(f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
-        group.add("text", shorten(name), x=LEFT - 12, y=y + 11, class_="end")
+        group.add("text", abbreviate(name), x=LEFT - 12, y=y + 11, class_="end")
         for column, ((first, last), value) in enumerate(zip(columns, of_row, strict=True)):
             opacity = abs(value) / largest if largest else 0.0
             if opacity >= MIN_OPACITY:

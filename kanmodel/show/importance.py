@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.svg import new_picture, scale_over, shorten, write_amount
+from kanmodel.show.svg import new_picture, scale_over, write_amount
+from kanmodel.text import abbreviate
 
 WIDTH, LEFT = 760.0, 190.0  # names are left of the plot
 RIGHT = 560.0  # end of the plot; share and verdict are right of it
@@ -40,7 +41,7 @@ def draw_importance(result: Importance, theme: Theme = "auto") -> bytes:
         middle, width = TOP + ROW * number + ROW / 2, x.at(row.mean_abs_contribution) - x.at(0.0)
         group.add("rect", class_="rise", x=x.at(0.0), y=middle - BAR / 2, width=width, height=BAR, fill_opacity=0.8)
         group.add("path", class_="whisker", d=f"M{x.at(low):.2f} {middle:g}H{x.at(high):.2f}")
-        group.add("text", shorten(row.name), x=LEFT - 12, y=middle + 4, class_="end")
+        group.add("text", abbreviate(row.name), x=LEFT - 12, y=middle + 4, class_="end")
         group.add("text", f"{row.share:.1%}", x=SHARE, y=middle + 4, class_="end")
         look = {"important": "strong", "weak": None}.get(row.verdict, "muted")
         group.add("text", row.verdict, x=VERDICT, y=middle + 4, class_=look)

@@ -18,7 +18,8 @@ from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Part, new_picture, shorten, write_amount, write_points
+from kanmodel.show.svg import MARGIN, Part, new_picture, write_amount, write_points
+from kanmodel.text import abbreviate
 
 Color = Literal["score", "contribution"]
 
@@ -187,7 +188,7 @@ def _add_captions(root: Part, scene: _Scene, of_all: bool) -> None:
         caption = CAPTIONS[row.kind][0].format(row.parts[0][1])
         if len(row.parts) > 1:
             names = [kind.upper() if kind in UNITS else SHORT.get(kind, f"layer {layer}") for kind, layer in row.parts]
-            caption = shorten(", ".join(dict.fromkeys(names)), N_CAPTION)
+            caption = abbreviate(", ".join(dict.fromkeys(names)), N_CAPTION)
         root.add("text", caption, x=MARGIN + 8, y=row.y - 2)
         kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
         root.add("text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
@@ -320,7 +321,7 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
         group.add("circle", class_=f"f{scene.colors.get(node.label, 0)}", cx=x, cy=y, r=radius)
         turned = f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"
         place = {"class_": "end", "transform": turned} if layout.tilted else {"class_": "middle", "x": x, "y": y + 24}
-        group.add("text", shorten(node.label, layout.name_length), **place)
+        group.add("text", abbreviate(node.label, layout.name_length), **place)
 
 
 def _add_chip(
@@ -330,9 +331,9 @@ def _add_chip(
     (x, y), is_output = place, node.kind == "output"
     name = f"× {node.label}" if product else node.label
     if is_output:
-        name = shorten(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
+        name = abbreviate(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
     elif len(name) * CHARACTER > room - CHIP_GAP:
-        name = shorten(node.label.rsplit(" ", 1)[-1])  # its numbers
+        name = abbreviate(node.label.rsplit(" ", 1)[-1])  # its numbers
     width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
     chip, text = ("chip solid", "middle on-solid") if is_output else ("chip", "middle")
     shares = [(number, node.profile.get(name, 0.0)) for name, number in colors.items()]

@@ -9,8 +9,8 @@ import numpy as np
 
 from kanmodel.explain.finding import Drivers, Example, Misses, Response
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.svg import Part, Scale, new_picture, scale_over, shorten, write_points
-from kanmodel.text import write_figure
+from kanmodel.show.svg import Part, Scale, new_picture, scale_over, write_points
+from kanmodel.text import abbreviate, write_figure
 
 WIDE, NARROW = 360.0, 240.0  # of one of two pictures in a row, and of three
 HEIGHT, BELOW, PAD = 178.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
@@ -40,9 +40,9 @@ def draw_misses(panel: Misses, theme: Theme = "auto", *, n_beside: int = 2) -> b
         if number % every == 0:
             root.add("text", panel.name(row), x=left + bar / 2, y=y.start + 14, class_="middle muted")
     root.add("path", class_="axis", d=f"M{start:g} {y.start}H{width}")
-    root.add("text", shorten(panel.axis, int(width / LETTER)), x=width, y=HEIGHT - 5, class_="end muted")
+    root.add("text", abbreviate(panel.axis, int(width / LETTER)), x=width, y=HEIGHT - 5, class_="end muted")
     root.add("path", class_="whisker", d=f"M0 {TOP - 6}h14")
-    root.add("text", shorten(panel.simple, int((width - 20) / 5.6)), x=20, y=TOP - 2, class_="muted")
+    root.add("text", abbreviate(panel.simple, int((width - 20) / 5.6)), x=20, y=TOP - 2, class_="muted")
     return root.serialise(theme)
 
 
@@ -63,7 +63,7 @@ def draw_drivers(panel: Drivers, theme: Theme = "auto", *, n_beside: int = 2) ->
         length = x.at(row["mean_abs_contribution"]) - x.start
         group.add("rect", class_="rise", x=x.start, y=middle - BAR / 2, width=length, height=BAR, fill_opacity=0.85)
         group.add("path", class_="whisker", d=f"M{x.at(low):.2f} {middle:g}H{x.at(high):.2f}")
-        group.add("text", shorten(row["name"], N_NAME), x=NAMES, y=middle + 4, class_="end")
+        group.add("text", abbreviate(row["name"], N_NAME), x=NAMES, y=middle + 4, class_="end")
         group.add("text", f"{row['share']:.0%}", x=WIDE, y=middle + 4, class_="end strong")
         group.add(
             "text", write_figure(row["mean_abs_contribution"], first), x=WIDE - 32, y=middle + 4, class_="end muted"
@@ -100,7 +100,7 @@ def draw_example(panel: Example, theme: Theme = "auto", *, n_beside: int = 2) ->
         look = {"class_": "rise" if after > before else "fall", "width": max(high - low, 0.5), "height": BAR}
         group.add("rect", **look, x=low, y=middle - BAR / 2)
         group.add("path", class_="axis", d=f"M{x.at(after):.2f} {middle + BAR / 2:g}v{ROW - BAR:g}")
-        group.add("text", shorten(name, N_NAME), x=NAMES, y=middle + 4, class_="end")
+        group.add("text", abbreviate(name, N_NAME), x=NAMES, y=middle + 4, class_="end")
         group.add("text", amount, x=WIDE, y=middle + 4, class_="end muted")
     return root.serialise(theme)
 
@@ -114,7 +114,7 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     width = WIDE if n_beside < 3 else NARROW
     root = _start(panel.feature, None, "change of the forecast", width, HEIGHT)
     unit = f" ({panel.unit})" if panel.unit else ""
-    root.add("text", f"change of the forecast{shorten(unit, 14)}", x=0, y=TOP - 4, class_="muted")
+    root.add("text", f"change of the forecast{abbreviate(unit, 14)}", x=0, y=TOP - 4, class_="muted")
     y = scale_over([*panel.low, *panel.high, *panel.change, 0.0], HEIGHT - BELOW, TOP + 8, 0.04)
     start = _add_levels(root, y, width)
     x = scale_over(panel.shift, start + 4, width - PAD)
@@ -133,8 +133,8 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     known = [point for point, is_inside in zip(points, inside.tolist(), strict=True) if is_inside]
     if len(known) > 1:
         root.add("polyline", class_="curve main s1", points=write_points(*map(list, zip(*known, strict=True))))
-    label = "lower or higher by" + (f" ({shorten(panel.feature_unit, 14)})" if panel.feature_unit else "")
-    root.add("text", shorten(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
+    label = "lower or higher by" + (f" ({abbreviate(panel.feature_unit, 14)})" if panel.feature_unit else "")
+    root.add("text", abbreviate(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
     return root.serialise(theme)
 
 
@@ -142,7 +142,7 @@ def _start(title: str, unit: str | None, description: str, width: float, height:
     """A picture with its title."""
     heading = f"{title} ({unit})" if unit else title
     root = new_picture(width, height, heading, description, role="img")
-    shown = root.add("text", shorten(heading, int(width / BOLD)), x=0, y=14, class_="strong", font_size="12")
+    shown = root.add("text", abbreviate(heading, int(width / BOLD)), x=0, y=14, class_="strong", font_size="12")
     shown.add("title", heading)
     return root
 

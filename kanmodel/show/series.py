@@ -20,8 +20,8 @@ from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, shorten, write_amount, write_change
-from kanmodel.text import with_unit
+from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
+from kanmodel.text import abbreviate, with_unit
 
 WIDTH = 760.0
 LEFT, RIGHT = 78.0, 736.0  # ends of the plots
@@ -69,9 +69,9 @@ class Panel:
         """That of one explanation of several windows, or of several explanations of one."""
         first, moments = points[0], [each.instants for each in points if each.instants is not None]
         if len(points) == 1:
-            names = first.target_times or first.times or (shorten(first.output),)
+            names = first.target_times or first.times or (abbreviate(first.output),)
         else:
-            names = tuple((each.target_times or (shorten(each.output),))[0] for each in points)
+            names = tuple((each.target_times or (abbreviate(each.output),))[0] for each in points)
         at = np.concatenate(moments) if moments else np.arange(len(names), dtype=np.float64)
         order = np.argsort(at, kind="stable")
         at, names = at[order], tuple(names[number] for number in order.tolist())
@@ -188,7 +188,7 @@ def _add_legend(root: Part, names: Sequence[str], has_actual: bool) -> float:
     samples = [(name, look, "path") for name, look in lines if has_actual or name != "actual value"]
     samples += [(name, f"f{number}", "rect") for number, name in enumerate(names, start=1)]
     for name, look, tag in samples:
-        text = shorten(name)
+        text = abbreviate(name)
         if x > MARGIN and x + KEY + LETTER * len(text) > RIGHT:
             x, y = MARGIN, y + LINE
         if tag == "path":
@@ -218,18 +218,16 @@ def _add_panel(root: Part, top: float, panel: Panel, values: Array, names: Seque
     starts, ends = stack(values)
     change = panel.predictions - panel.baseline
     below = scale_over([0.0, *starts.ravel(), *ends.ravel(), *change], second + STACKS, second, 0.03)
-    root.add("text", shorten(with_unit(panel.title, panel.unit), 60), x=LEFT, y=top + 14, class_="strong")
+    root.add("text", abbreviate(with_unit(panel.title, panel.unit), 60), x=LEFT, y=top + 14, class_="strong")
     root.add(
         "text",
-        "contributions" + (f" ({shorten(panel.unit)})" if panel.unit else ""),
+        "contributions" + (f" ({abbreviate(panel.unit)})" if panel.unit else ""),
         x=LEFT,
         y=second - 4,
         class_="muted",
     )
-    for scale, ticks in ((y, 4), (below, 7)):
-        for value in scale.ticks(ticks):
-            root.add("path", class_="rule", d=f"M{LEFT} {scale.at(value):.2f}H{RIGHT}")
-            root.add("text", f"{value:g}", x=LEFT - 8, y=scale.at(value) + 4, class_="end muted")
+    root.add_levels(y, LEFT, RIGHT, 4)
+    root.add_levels(below, LEFT, RIGHT, 7)
     breaks = [0, *np.flatnonzero(panel.breaks).tolist(), len(panel.at)]
     for after in breaks[1:-1]:
         gap = {"x": rights[after - 1], "width": lefts[after] - rights[after - 1], "height": second + STACKS - first}

@@ -17,7 +17,6 @@ from kanmodel.text import abbreviate, printable
 
 MARGIN = 24.0
 SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of its second line; width of a letter, roughly
-MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
 TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
 TINY = 1e-300  # shorter scales have no ticks
 
@@ -51,7 +50,7 @@ class Part(Element):
     def add_heading(self, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200) -> Part:
         """Adds a heading and a caption below it, of at most so many characters, with the whole text as title."""
         for name, length, y, class_ in ((heading, n_heading, 36.0, "heading"), (caption, n_caption, 57.0, "muted")):
-            text = self.add("text", shorten(name, length), x=MARGIN, y=y, class_=class_)
+            text = self.add("text", abbreviate(name, length), x=MARGIN, y=y, class_=class_)
             if len(name) > length:
                 text.add("title", name)
         return text
@@ -64,6 +63,13 @@ class Part(Element):
             self.add("text", f"{value:g}", x=at, y=bottom + 16, class_="middle muted")
         if unit:
             self.add("text", unit, x=x.end + 12, y=bottom + 16, class_="muted")
+
+    def add_levels(self, y: Scale, left: float, right: float, count: int = 6, is_labelled: bool = True) -> None:
+        """Adds the y axis of a plot: a horizontal rule for each tick, with its value on the left."""
+        for value in y.ticks(count):
+            self.add("path", class_="rule", d=f"M{left:.2f} {y.at(value):.2f}H{right:.2f}")
+            if is_labelled:
+                self.add("text", f"{value:g}", x=left - 8, y=y.at(value) + 4, class_="end muted")
 
     def serialise(self, theme: Theme) -> bytes:
         """The document in UTF-8, in the colours of a theme; an element's own attributes override its classes."""
@@ -90,7 +96,7 @@ def new_picture(
     The WAI-ARIA role ``img`` would hide the parts from them.
     """
     n_letters = int((width - 2 * MARGIN) / LETTER)
-    lines = wrap(shorten(source, 2 * n_letters - 20), n_letters, break_on_hyphens=False)
+    lines = wrap(abbreviate(source, 2 * n_letters - 20), n_letters, break_on_hyphens=False)
     whole = height + (SOURCE + LINE * (len(lines) - 1) if lines else 0.0)
     size = {"width": width, "height": whole, "viewBox": f"0 0 {width:g} {whole:g}"}
     picture = Part("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
@@ -101,11 +107,6 @@ def new_picture(
         y = height + SOURCE - 8 + LINE * number
         picture.add("text", line, x=MARGIN, y=y, class_="muted").add("title", source)
     return picture
-
-
-def shorten(text: str, length: int = MAX_LABEL) -> str:
-    """Shortens a text in the middle to at most `length` characters."""
-    return abbreviate(text, length)
 
 
 def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:

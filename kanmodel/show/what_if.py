@@ -16,10 +16,10 @@ from kanmodel.show.svg import (
     Scale,
     new_picture,
     scale_over,
-    shorten,
     write_amount,
     write_points,
 )
+from kanmodel.text import abbreviate
 
 WIDTH, LEFT, RIGHT = 760.0, 76.0, 736.0
 TOP = 122.0  # of the first panels
@@ -98,18 +98,15 @@ def _add_panel(
         if end > start:
             at = {"x": x.at(start), "y": top, "width": x.at(end) - x.at(start), "height": bottom - top}
             group.add("rect", class_="shade", **at).add("title", "outside the training range")
-    for value in y.ticks(4):
-        group.add("path", class_="rule", d=f"M{left:.2f} {y.at(value):.2f}H{right:.2f}")
-        if is_first:
-            group.add("text", f"{value:g}", x=left - 8, y=y.at(value) + 4, class_="end muted")
+    group.add_levels(y, left, right, 4, is_first)
     for value in x.ticks(4 if right - left < 300 else 8):
         group.add("path", class_="tick", d=f"M{x.at(value):.2f} {bottom}v4")
         group.add("text", f"{value:g}", x=x.at(value), y=bottom + 16, class_="middle muted")
     group.add("path", class_="axis", d=f"M{left:.2f} {bottom}H{right:.2f}")
-    unit = "" if one.unit is None else f" ({shorten(one.unit, 8)})"
+    unit = "" if one.unit is None else f" ({abbreviate(one.unit, 8)})"
     now = "" if several or one.kind == "shift" else f"now {write_amount(_round(one.actual, x), None)}"
     length = int((right - left - LETTER * len(now)) / BOLD) - len(unit) - 1
-    group.add("text", shorten(name, length) + unit, x=left, y=top - 6, class_="strong")
+    group.add("text", abbreviate(name, length) + unit, x=left, y=top - 6, class_="strong")
     if now:
         group.add("text", now, x=right, y=top - 6, class_="end muted")
     if several:

@@ -10,7 +10,6 @@ from kanmodel.data import ROUNDING, Array
 from kanmodel.training.samples import Ends, Samples
 from kanmodel.training.tables import TrainingTable
 
-SEASONS = {"day": 86_400.0, "week": 7 * 86_400.0}  # seconds
 PENALTIES = np.logspace(-1, 6, 15)
 CHUNK = 4096  # windows flattened at a time
 

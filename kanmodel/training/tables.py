@@ -21,13 +21,14 @@ from kanmodel.encoding import (
     Fill,
     SourceColumn,
     as_cells,
+    describe_bad,
     is_missing,
     is_number,
     level_of,
     public_holidays,
     read_cells,
 )
-from kanmodel.errors import ConfigError, DataError, UnknownNameError, quote, refuse_unknown
+from kanmodel.errors import ConfigError, DataError, UnknownNameError, refuse_unknown
 from kanmodel.network.config import Groups, resolve_groups
 
 Labels = NDArray[np.generic]
@@ -308,7 +309,7 @@ def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
     """A column in float64, NaN where a value is missing."""
     numbers = read_cells(values)
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
-        raise DataError.at(_place(row, name), f"must be a finite number or empty, but is {quote(values.tolist()[row])}")
+        raise DataError.at(_place(row, name), describe_bad(values[[row]].tolist()[0]))
     return numbers
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Array, Feature, Target, TimeColumn
+from kanmodel.data import SEASONS, Array, Feature, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
@@ -185,7 +185,7 @@ class _Data:
         """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
         table, parts, horizon, scaling = self.table, self.parts, self.config.horizon, self.config.scaling
         forecasts: dict[str, Array | None] = {"persistence": baselines.persistence(table, parts.test, horizon)}
-        for season, period in baselines.SEASONS.items():
+        for season, period in SEASONS.items():
             forecasts[f"persistence_{season}"] = baselines.seasonal_persistence(table, parts.test, horizon, period)
         ridge = baselines.ridge(self.samples, parts.train, parts.validation, parts.test)
         forecasts["ridge"] = ridge * scaling.output_scale + scaling.output_mean

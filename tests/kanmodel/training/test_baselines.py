@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import Clock
+from kanmodel.data import SEASONS, Clock
 from kanmodel.training import baselines
 from kanmodel.training.samples import Samples
 from kanmodel.training.tables import TrainingTable
@@ -97,7 +97,7 @@ def test_a_season_that_repeats_is_forecast_exactly(season, period, ahead):
     hours = np.delete(np.arange(900), slice(600, 640))
     table = series(pattern[hours % period], ahead, hours)
     ends = np.arange(400, 600 - ahead - 2)
-    forecasts = baselines.seasonal_persistence(table, ends, 3, baselines.SEASONS[season])
+    forecasts = baselines.seasonal_persistence(table, ends, 3, SEASONS[season])
     np.testing.assert_array_equal(forecasts, table.targets[ends[:, None] + ahead + np.arange(3), 0])
 
 
