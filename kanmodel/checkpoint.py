@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from kanmodel.errors import (
     DataError,
     NonFiniteError,
     Problem,
+    check_choice,
     check_config,
     check_number,
     check_text,
@@ -41,6 +42,7 @@ from kanmodel.files import replacing
 from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
+from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
 from kanmodel.text import list_some, printable, shorten
 
 FORMAT_VERSION = 2
@@ -55,6 +57,7 @@ NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not 
 MIN_RANGE, MAX_SHIFT, MAX_SPREAD = 0.8, 0.5, 2.0  # of reference windows that are like the training rows
 LongText = Annotated[str, partial(check_text, longest=2000)]
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of each tensor of a file
+_SIDES = ("below", "above")  # of intervals
 T = TypeVar("T")
 
 
@@ -186,6 +189,7 @@ class LoadedModel:
         metrics: measured in training, such as ``test_r2``.
         provenance: its origin.
         sha256: hash of the checkpoint file; empty for a model that was never saved.
+        intervals: of its forecasts; None if it has none.
     """
 
     network: Network
@@ -193,6 +197,7 @@ class LoadedModel:
     metrics: Mapping[str, float]
     provenance: Provenance
     sha256: str = ""
+    intervals: Intervals | None = None
     _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -339,6 +344,44 @@ class LoadedModel:
         refuse_non_finite_outputs(np.where(np.arange(outputs.shape[1]) == output, outputs, 0.0))
         return outputs[:, output]
 
+    def predict_bounds(self, windows: Array, path: str = "windows") -> tuple[Array, Array, Array]:
+        """`predict`, and the lower and upper bounds of the forecasts, (n_levels, n, n_forecasts) each.
+
+        Raises:
+            DataError: as `to_model_units`, or the model has no intervals.
+            NonFiniteError: a forecast or a bound is not finite.
+        """
+        intervals, predictions = self._need_intervals(), self.predict(windows, path)
+        outputs = torch.from_numpy((predictions - self.scaling.output_mean) / self.scaling.output_scale)
+        below, above = intervals.distances(self.config, outputs, self.to_model_units(windows, path))
+        forecasts = predictions[:, list(forecasts_of(self.config))]
+        bounds = forecasts - below, forecasts + above
+        for values in bounds:
+            refuse_non_finite_outputs(values[-1])
+        return predictions, *bounds
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Nominal coverages of the intervals, ascending; empty if there are none."""
+        return () if self.intervals is None else self.intervals.levels
+
+    def bound(self, forecast: int) -> LoadedModel:
+        """The model of one of `forecasts_of` and of its bounds and widths, on the same reference windows."""
+        intervals = self._need_intervals()
+
+        def make() -> LoadedModel:
+            with torch.inference_mode(False):
+                network = intervals.bound(self.network, forecast)
+            reference = replace(self.reference, targets=None)
+            return LoadedModel(network, reference, {}, self.provenance, self.sha256)
+
+        return self.facts.get(("bounds", forecast), make)
+
+    def _need_intervals(self) -> Intervals:
+        if self.intervals is None:
+            raise DataError("the model has no intervals: train it with intervals, or calibrate it")
+        return self.intervals
+
     def logits(self, windows: Array) -> Array:
         """Inputs of the output function, (n, n_outputs); windows as for `predict`."""
         logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
@@ -364,6 +407,11 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
     tensors["reference.windows"] = model.reference.windows.contiguous()
     if model.reference.targets is not None:
         tensors["reference.targets"] = torch.from_numpy(np.ascontiguousarray(model.reference.targets))
+    if model.intervals is not None:
+        tensors |= {f"intervals.{side}": torch.from_numpy(getattr(model.intervals, side)) for side in _SIDES}
+        nodes = model.intervals.network
+        of_nodes = {} if nodes is None else nodes.state_dict()
+        tensors |= {f"intervals.network.{name}": tensor.contiguous() for name, tensor in of_nodes.items()}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} is not finite")
@@ -374,6 +422,8 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
     }
+    if model.intervals is not None:
+        document["intervals"] = _describe_intervals(model.intervals)
     data = save_tensors(tensors, metadata={DOCUMENT_KEY: json.dumps(document, allow_nan=False)})
     try:
         with replacing(path, prefix=f".{path.name}.") as file:
@@ -420,7 +470,7 @@ def _read(path: Path, parse: Callable[[bytes], T]) -> T:
 
 def parse_checkpoint(data: bytes) -> LoadedModel:
     """`load_checkpoint` for bytes in memory; raises the same `CheckpointError`, whose message starts with a verb."""
-    config, provenance, metrics, times = _parse_description(data)
+    config, provenance, metrics, times, described = _parse_description(data)
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
@@ -430,15 +480,71 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
             raise CheckpointError(f"has a value that is not finite in tensor {name}")
     windows = tensors.pop("reference.windows")
     targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
+    of_intervals = {name: tensors.pop(name) for name in list(tensors) if name.startswith("intervals.")}
     network = Network.of(config)
     network.load_state_dict(tensors)
     with _describing():
         reference = Reference(windows, targets, times)
-        return LoadedModel(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
+        intervals = None if described is None else described.make(of_intervals)
+        return LoadedModel(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest(), intervals)
 
 
-def _parse_description(data: bytes) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None]:
-    """Config, provenance, metrics and time stamps of the reference windows, to which the tensors in the header fit."""
+class _IntervalsRecord(NamedTuple):
+    """What the document says of intervals."""
+
+    levels: tuple[float, ...]
+    kind: Any
+    calibration: Calibration
+    config: ModelConfig | None  # of the network of nodes
+
+    @classmethod
+    def read(cls, described: Any, config: ModelConfig) -> _IntervalsRecord:
+        nodes, levels = described["config"], tuple(described["levels"])
+        for number, level in enumerate(levels):
+            check_number(level, f"intervals.levels[{number}]")
+        of_nodes = None if nodes is None else config_from_dict(nodes)
+        if of_nodes is not None:
+            wanted = replace(of_nodes, targets=increment_targets(config, levels), lookback=config.lookback)
+            if (of_nodes, of_nodes.features, of_nodes.horizon) != (wanted, config.features, config.horizon):
+                raise ConfigError("intervals.config must have the model's features, lookback and horizon, and nodes")
+        calibration = read_record(Calibration, described["calibration"], "intervals.calibration")
+        check_choice(described["kind"], "intervals.kind", get_args(Kind))
+        return cls(levels, described["kind"], calibration, of_nodes)
+
+    def shapes(self, config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of its tensors."""
+        shape = len(self.levels), len(forecasts_of(config))
+        of_nodes = {} if self.config is None else _network_tensors(self.config)
+        return {f"intervals.{side}": ("F64", shape) for side in _SIDES} | {
+            f"intervals.network.{name}": of for name, of in of_nodes.items()
+        }
+
+    def make(self, tensors: dict[str, Tensor]) -> Intervals:
+        network = None
+        if self.config is not None:
+            network, place = Network.of(self.config), "intervals.network."
+            network.load_state_dict(
+                {name.removeprefix(place): of for name, of in tensors.items() if name.startswith(place)}
+            )
+        below, above = (tensors[f"intervals.{side}"].numpy() for side in _SIDES)
+        return Intervals(self.levels, self.kind, below, above, self.calibration, network)
+
+
+def _describe_intervals(intervals: Intervals) -> dict[str, Any]:
+    config = None if intervals.network is None else config_to_dict(intervals.network.config)
+    described = {"levels": intervals.levels, "kind": intervals.kind, "config": config}
+    return described | {"calibration": vars(intervals.calibration)}
+
+
+def _network_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    dtype = {"float32": "F32", "float64": "F64"}[config.dtype]
+    return {name: (dtype, shape) for name, shape in tensor_shapes(config).items()}
+
+
+def _parse_description(
+    data: bytes,
+) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None, _IntervalsRecord | None]:
+    """Config, provenance, metrics, times of the reference windows and intervals, to which the header's tensors fit."""
     metadata, tensors = _parse_header(data)
     document = _parse_document(metadata)
     with _describing():
@@ -448,10 +554,12 @@ def _parse_description(data: bytes) -> tuple[ModelConfig, Provenance, dict[str, 
         for name, value in metrics.items():
             check_number(value, f"metrics.{name}")
         times = None if times is None else tuple(map(str, times))
-    n_reference = _compare_tensors(tensors, config)
+        described = document.get("intervals")
+        intervals = None if described is None else _IntervalsRecord.read(described, config)
+    n_reference = _compare_tensors(tensors, config, {} if intervals is None else intervals.shapes(config))
     if times is not None and len(times) != n_reference:
         raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
-    return config, provenance, metrics, times
+    return config, provenance, metrics, times, intervals
 
 
 @contextmanager
@@ -498,12 +606,12 @@ def _parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _compare_tensors(found: Tensors, config: ModelConfig) -> int:
+def _compare_tensors(found: Tensors, config: ModelConfig, of_intervals: Tensors) -> int:
     """Raises for the first tensor that differs from the config; returns the number of reference windows, at least 1."""
     _, windows_shape = found.get("reference.windows", ("", ()))
     n_reference = windows_shape[0] if windows_shape else 0
+    expected = {**_network_tensors(config), **of_intervals}
     dtype = {"float32": "F32", "float64": "F64"}[config.dtype]
-    expected = {name: (dtype, shape) for name, shape in tensor_shapes(config).items()}
     expected["reference.windows"] = (dtype, (n_reference, config.lookback, len(config.features)))
     if "reference.targets" in found:
         expected["reference.targets"] = ("F64", (n_reference, len(config.outputs)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, wraps
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, get_args, overload
 
@@ -36,6 +37,7 @@ from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_dis
 from kanmodel.explain.curves import Edge, Span, sample_edges
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
+from kanmodel.explain.forecasts import Forecasts
 from kanmodel.explain.formula import Formulas
 from kanmodel.explain.importance import Importance, add_groups, measure_importance
 from kanmodel.explain.model_comparison import ModelComparison
@@ -50,7 +52,8 @@ from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import Gaps, Series, find_actual, is_frame, read_baseline, read_outcomes, read_series, read_windows
-from kanmodel.network.config import Groups, ModelConfig, resolve_groups, width_of
+from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
+from kanmodel.network.intervals import BOUNDS, name_bounds
 from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:
@@ -124,6 +127,19 @@ def reported(question: Question) -> Question:
     def ask(*given: Any, progress: Progress = False, **options: Any) -> Any:
         with reporting(progress):
             return question(*given, **options)
+
+    return cast(Question, ask)
+
+
+def bounded(question: Question) -> Question:
+    """Asks the model of a forecast's bounds if the argument `output` names one, such as ``load+24:width@0.8``."""
+    arguments = signature(question)
+
+    @wraps(question)
+    def ask(self: Model, *given: Any, **options: Any) -> Any:
+        output = arguments.bind(self, *given, **options).arguments.get("output")
+        model, _ = self._find_output(output)
+        return question(model, *given, **options)
 
     return cast(Question, ask)
 
@@ -276,17 +292,52 @@ class Model(Result):
         """
         return f"sha256:{identify_checkpoint(Path(path))}"
 
-    def predict(self, windows: Windows, *, last: int | str | None = None, gaps: Gaps = "error") -> Array:
-        """Forecasts, (n, n_outputs), original units, of windows in any form of `Windows`.
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Nominal coverages of the prediction intervals, ascending; empty if the model has none."""
+        return self.loaded.levels
+
+    @cached_property
+    def bounds(self) -> tuple[str, ...]:
+        """Names of the bounds of the intervals, such as ``load+24:lower@0.8``: outputs that can be explained."""
+        return name_bounds(self.config, self.levels)
+
+    @overload
+    def predict(
+        self, windows: Windows, *, intervals: None = ..., last: int | str | None = ..., gaps: Gaps = ...
+    ) -> Array: ...
+    @overload
+    def predict(
+        self,
+        windows: Windows,
+        *,
+        intervals: Literal["all"] | Sequence[float],
+        last: int | str | None = ...,
+        gaps: Gaps = ...,
+    ) -> Forecasts: ...
+    def predict(
+        self,
+        windows: Windows,
+        *,
+        intervals: Literal["all"] | Sequence[float] | None = None,
+        last: int | str | None = None,
+        gaps: Gaps = "error",
+    ) -> Array | Forecasts:
+        """Forecasts, (n, n_outputs), original units, of windows in any form of `Windows`; or `Forecasts` with bounds.
 
         Args:
             windows: the windows.
+            intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, or ``"all"`` that the model has.
             last: of a data frame, how many windows, which end at its newest rows: a number, or a duration such as
                 ``"7d"``, ``"36h"`` or ``"15min"``. By default one.
             gaps: whether a gap in time among these rows is an error, or the windows that span one are left out
                 (``"skip"``).
         """
-        return self.loaded.predict(self._read(windows, last, gaps)[0])
+        given, series = self._read(windows, last, gaps)
+        if intervals is None:
+            return self.loaded.predict(given)
+        found = Forecasts.of(self.loaded, given, intervals)
+        return self._sign(found, times=series.times if series else None)
 
     @reported
     def backtest(
@@ -376,7 +427,8 @@ class Model(Result):
 
         Args:
             windows: in any form of `Windows`, original units.
-            output: its name; None for the first.
+            output: its name; None for the first. Of a model with intervals also a bound or a width, such as
+                ``"load+24:width@0.8"``.
             outputs: names of several, or ``"all"``, for `Explanations`, whose items are the explanation of each.
             baseline: what the windows are compared with: ``"mean"`` of the reference windows, ``"zero"`` in model
                 units, the mean of ``"reference"`` windows or of ``{"reference": count, "seed": number}``,
@@ -405,7 +457,7 @@ class Model(Result):
             gaps: what is done with a gap in time among their rows, as in `predict`.
             progress: whether to draw a bar, or what is called with the share that is done.
         """
-        numbers = self._numbers_of(output, outputs)
+        asked_for = [self._find_output(name) for name in self._names_of(output, outputs)]
         options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
         refuse_unknown("method", method, get_args(Method))
         groups, segments = self.choose_groups(groups, segments)
@@ -414,14 +466,14 @@ class Model(Result):
         start = read_baseline(self.loaded, baseline)
         given, series = self._read(windows, last, gaps)
         scaled, found = self.loaded.to_model_units(given), list[Explanation]()
-        for number in slices(numbers):
+        for model, number in slices(asked_for):
             with part(0.5 if method == "shapley" or effects else 1.0):
-                explained = explain_windows(self.loaded, scaled, number, start, options, detail)
+                explained = explain_windows(model.loaded, scaled, number, start, options, detail)
             explained = self._sign(explained, groups=groups, segments=segments, windows=given)
             if series is not None:
-                actual = find_actual(self.config, windows, series.ends, number)
+                actual = find_actual(model.config, windows, series.ends, number)
                 explained = replace(explained, times=series.times, **actual)
-            asked = self.loaded, scaled, number, start
+            asked = model.loaded, scaled, number, start
             if method == "shapley":
                 explained = attribution.add_shapley(explained, *asked, drawn)
             if effects:
@@ -429,7 +481,7 @@ class Model(Result):
             found.append(explained)
         if outputs is None:
             return found[0]
-        targets = tuple(self.config.target_of(number).name for number in numbers)
+        targets = tuple(model.config.target_of(number).name for model, number in asked_for)
         return Explanations(tuple(found), targets, times=found[0].times, origin=self.origin)
 
     def choose_groups(
@@ -442,6 +494,7 @@ class Model(Result):
         return chosen, complete_segments({} if segments is None else segments, self.lookback)
 
     @reported
+    @bounded
     def changes(
         self,
         windows: Windows,
@@ -489,6 +542,7 @@ class Model(Result):
         return Changes.of(newer, earlier, ago, series.times[ago:] if series and series.times else None)
 
     @reported
+    @bounded
     def what_if(
         self,
         windows: Windows,
@@ -496,6 +550,7 @@ class Model(Result):
         steps: Sequence[int] | None = None,
         shift: Sequence[float] | None = None,
         *,
+        output: str | None = None,
         points: int = DEFAULT_POINTS,
         progress: Progress = False,
     ) -> WhatIf:
@@ -509,6 +564,7 @@ class Model(Result):
             steps: the first and the last step to change, 0 the newest: ``(-5, 0)`` for six; None for all.
             shift: from, to and number of points (21 by default) of constants to add, in the feature's unit. Without it
                 the feature is set to constant values from its training minimum to its maximum.
+            output: a bound or a width, for curves of the forecast and its bounds instead of all outputs.
             points: number of these values.
             progress: as in `explain`.
         """
@@ -517,6 +573,7 @@ class Model(Result):
         return self._sign(found, times=series.times if series else None)
 
     @reported
+    @bounded
     def counterfactual(
         self,
         windows: Windows,
@@ -570,6 +627,7 @@ class Model(Result):
         self, other: Model, *, output: str | None = ..., fidelity: float | None = ..., progress: Progress = ...
     ) -> ModelComparison: ...
     @reported
+    @bounded
     def compare(
         self,
         other: Model | None = None,
@@ -594,7 +652,7 @@ class Model(Result):
                 default.
             progress: as in `explain`.
         """
-        number, against = self._number_of(output), self if other is None else other
+        number, against = self._number_of(output), self if other is None else other._find_output(output)[0]
         if windows is None:
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
@@ -618,6 +676,7 @@ class Model(Result):
         return baseline_windows(self.loaded, read_baseline(self.loaded, baseline))
 
     @reported
+    @bounded
     def importance(
         self,
         output: str | None = None,
@@ -636,16 +695,19 @@ class Model(Result):
         return self._sign(self._attribute(self._number_of(output), key))
 
     @reported
+    @bounded
     def agreement(self, output: str | None = None, *, progress: Progress = False) -> tuple[Agreement, ...]:
         """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair."""
         return self._agreement(self._number_of(output))
 
     @reported
+    @bounded
     def faithfulness(self, output: str | None = None, *, progress: Progress = False) -> tuple[Faithfulness, ...]:
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
         return measure_faithfulness(self.loaded, self._number_of(output))
 
     @reported
+    @bounded
     def topology(
         self, output: str | None = None, *, progress: Progress = False, **rule: Unpack[RuleArguments]
     ) -> Topology:
@@ -668,6 +730,7 @@ class Model(Result):
         number = self._number_of(output)
         return self._lay_out(number, self._rule(**rule))
 
+    @bounded
     def ablate(self, windows: Windows, output: str | None = None, **rule: Unpack[RuleArguments]) -> Ablation:
         """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
@@ -684,6 +747,7 @@ class Model(Result):
         return self._sign(Ablation.of(topology, predictions, ablated))
 
     @reported
+    @bounded
     def fidelity_curve(
         self,
         output: str | None = None,
@@ -729,6 +793,7 @@ class Model(Result):
         return suggest_edge_formulas(self.loaded, edge)
 
     @reported
+    @bounded
     def formula(self, output: str | None = None, *, progress: Progress = False) -> Formulas:
         """An output as formulas: of LSTM units, or of features if there is no LSTM.
 
@@ -751,6 +816,7 @@ class Model(Result):
         return self._sign(self._formulas(self._number_of(output)))
 
     @reported
+    @bounded
     def report(self, output: str | None = None, *, progress: Progress = False) -> Report:
         """What is forecast and how well, what drives it, what to read with care, and questions about the network.
 
@@ -778,7 +844,7 @@ class Model(Result):
             progress: as in `explain`.
             **rule: as for `topology`.
         """
-        numbers = sorted(self._numbers_of(None, "all" if outputs is None else outputs))
+        numbers = sorted(map(self._number_of, self._names_of(None, "all" if outputs is None else outputs)))
         with part(0.5):
             measured = [self._measure(number) for number in slices(numbers)]
         return Model(extract_subnetwork(self.loaded, measured, self._rule(**rule)), self.name)
@@ -980,24 +1046,31 @@ class Model(Result):
         return read_windows(self.loaded, windows), None
 
     def _key(self, output: int, *question: Hashable) -> Hashable:
-        return (self.loaded.sha256, output, *question)
+        return (self.loaded.sha256, self.outputs[output], *question)
 
     def _rule(self, **rule: Any) -> PruningRule:
         return PruningRule.of(**rule | {"without": self.find_edges(rule.get("without", ()))})
 
-    def _numbers_of(self, output: str | None, outputs: Sequence[str] | None) -> list[int]:
+    def _names_of(self, output: str | None, outputs: Sequence[str] | None) -> list[str]:
         if outputs is None:
-            return [self._number_of(output)]
+            return [self.outputs[0] if output is None else output]
         if output is not None:
             raise DataError.at("outputs", "and output must not both be given")
         names = self.outputs if outputs == "all" else [outputs] if isinstance(outputs, str) else outputs
-        numbers = [self._number_of(name) for name in dict.fromkeys(names)]
-        if not numbers:
+        if not names:
             raise DataError("outputs is empty", [Problem("outputs", "is empty")])
-        return numbers
+        return list(dict.fromkeys(names))
 
     def _number_of(self, output: str | None) -> int:
         if output is None:
             return 0
         refuse_unknown("output", output, self.outputs)
         return self.outputs.index(output)
+
+    def _find_output(self, output: str | None) -> tuple[Model, int]:
+        """The model that has an output, this one or that of a forecast's bounds, and its index there."""
+        if not self.levels or output in self.outputs or BOUND.fullmatch(str(output)) is None:
+            return self, self._number_of(output)
+        refuse_unknown("output", output, (*self.outputs, *self.bounds))
+        forecast, number = divmod(self.bounds.index(str(output)), len(BOUNDS) * len(self.levels))
+        return Model(self.loaded.bound(forecast), self.name, self.results), number + 1

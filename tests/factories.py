@@ -28,6 +28,7 @@ from kanmodel.network.config import (
     RecurrentConfig,
     plain_layers,
 )
+from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
 from kanmodel.training.tables import Columns, make_table
 
 Shape = Literal["lstm", "head", "front", "flat"]
@@ -95,6 +96,20 @@ def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> Loa
         network = Network(config, torch.default_generator)
         randomise(network)
     return _load(network, np.random.default_rng(seed), n_reference, with_targets=True)
+
+
+def with_intervals(
+    model: LoadedModel, kind: Kind = "nodes", levels: tuple[float, ...] = (0.8, 0.95), seed: int = 2
+) -> LoadedModel:
+    """The model with intervals of random factors, for ``nodes`` of a random network of its own."""
+    rng, config, network = np.random.default_rng(seed), model.config, None
+    if kind == "nodes":
+        targets = increment_targets(config, levels)
+        head = replace(config.head[-1], n_sum=config.horizon * len(targets), mult_arity=())
+        config = replace(config, targets=targets, head=(*config.head[:-1], head))
+        network = make_chain(config, seed, n_reference=2).network
+    below, above = rng.uniform(0.2, 2, (2, len(levels), len(forecasts_of(model.config))))
+    return replace(model, intervals=Intervals(levels, kind, below, above, Calibration(100), network))
 
 
 def _load(network: Network, rng: np.random.Generator, n_reference: int, with_targets: bool) -> LoadedModel:

@@ -31,7 +31,7 @@ def simple_forecasts(model: LoadedModel, output: int) -> dict[str, Array]:
     """
     config, found = model.config, dict[str, Array]()
     name = config.target_of(output).name
-    name = match[1] if (match := QUANTILE.match(name)) else name
+    name = match[1] if (match := QUANTILE.fullmatch(name)) else name
     if name in config.feature_names:
         number = config.feature_names.index(name)
         known = model.scaling.features_to_original(model.reference.windows)[:, :, number]
@@ -65,7 +65,7 @@ def measure_accuracy(model: LoadedModel, output: int, when: Times, say: Amounts)
     better = 1 - mae / other if other > 0 else None
     evidence |= {"mae": mae, "median": middle, "within_90_percent": most, "bias": bias, "largest": float(miss.max())}
     evidence |= {"windows": len(miss), "simple_mae": simple_mae, "improvement": better}
-    if level := QUANTILE.match(config.target_of(output).name):
+    if level := QUANTILE.fullmatch(config.target_of(output).name):
         meant, below = float(level[2][1:]), float((actual <= forecast).mean())
         evidence |= {"level": meant, "covered": below}
         answer = (

@@ -31,7 +31,9 @@ MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in 
 MAX_GRAPH = 1 << 25  # values of a graph for one window, with those on edges, of gates and around layers
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
 LAYER_NORM_EPS = 1e-5
-QUANTILE = re.compile(r"(.*)(@0\.\d+)$")  # the name of a target that is a quantile
+BOUND = re.compile(r"(.*):(lower|upper|width|below|above)@(0\.\d+)")  # the name of a bound; see `network.intervals`
+QUANTILE = re.compile(r"(.*)(?<!:lower|:upper|:width|:below|:above)(@0\.\d+)")  # of a target that is a quantile
+_ASIDE = re.compile(r"(.*?)((?::\w{5})?@0\.\d+)")  # a target and what it is of it, a quantile or a bound
 
 
 @dataclass(frozen=True)
@@ -395,16 +397,17 @@ class ModelConfig:
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes.
 
-        Those of a target that is a quantile, such as ``load@0.9``, are ``load+{step}@0.9``.
+        Those of a target that is a quantile, such as ``load@0.9``, are ``load+{step}@0.9``, those of a bound,
+        ``load:lower@0.8``, are ``load+{step}:lower@0.8``.
         """
         return tuple(map(self.name_output, range(self.horizon * len(self.targets))))
 
     def name_output(self, output: int) -> str:
         """The name of output number `output`, or of what it would be beyond the horizon."""
         name, step = self.target_of(output).name, max(1, self.ahead) + output // len(self.targets)
-        found = QUANTILE.match(name)
-        target, quantile = found.groups() if found else (name, "")
-        return f"{target}+{step}{quantile}"
+        found = _ASIDE.fullmatch(name) if QUANTILE.fullmatch(name) or BOUND.fullmatch(name) else None
+        target, aside = found.groups() if found else (name, "")
+        return f"{target}+{step}{aside}"
 
     @property
     def scaling(self) -> Scaling:

@@ -1,0 +1,137 @@
+"""Intervals: bounds that do not cross, and networks of them that every explanation takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows, with_intervals
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.errors import ConfigError, DataError, UnknownNameError
+from kanmodel.model import Model
+from kanmodel.network.intervals import Kind, forecasts_of, quantile_levels
+
+QUANTILES = ("y", "y@0.1", "y@0.9", "y@0.025", "y@0.975")
+KINDS = ("nodes", "constant", "quantiles")
+
+
+def make(kind: Kind, shape: str = "lstm", horizon: int = 2, **options: object) -> LoadedModel:
+    """A model of which the intervals are of one kind."""
+    targets = QUANTILES if kind == "quantiles" else ("y", "z")
+    return with_intervals(make_model(shape, targets=targets, horizon=horizon, **options), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_network_of_bounds_computes_the_bounds_and_the_forecast(kind):
+    """Of each forecast: its network's outputs are what `predict_bounds` says, and their differences the widths."""
+    model = make(kind)
+    windows = make_windows(model, 20)
+    predictions, lower, upper = model.predict_bounds(windows)
+    for number, output in enumerate(forecasts_of(model.config)):
+        bound = model.bound(number)
+        found = bound.predict(windows)
+        expected = np.stack([lower[:, :, number], upper[:, :, number], (upper - lower)[:, :, number]], axis=1)
+        point = found[:, 0] if kind == "nodes" else predictions[:, output]  # nodes: of a network of their own
+        np.testing.assert_allclose(found[:, 0], point, rtol=1e-9)
+        shift = found[:, 0] - predictions[:, output]
+        moved = expected + np.array([1, 1, 0])[None, :, None] * shift
+        np.testing.assert_allclose(found[:, 1:], moved.reshape(6, -1).T, rtol=1e-8, atol=1e-9)
+
+
+@given(seed=st.integers(0, 50), scale=st.floats(0, 1e4))
+def test_bounds_do_not_cross_and_higher_levels_hold_lower_ones(seed, scale):
+    """In windows near the reference and far from it."""
+    for kind in KINDS:
+        model = make(kind)
+        windows = make_windows(model, 5, seed) * scale
+        predictions, lower, upper = model.predict_bounds(windows)
+        forecasts = predictions[:, list(forecasts_of(model.config))]
+        for inner, outer in (
+            (lower[0], lower[1]),
+            (-upper[0], -upper[1]),
+            (forecasts, lower[0]),
+            (-forecasts, -upper[0]),
+        ):
+            assert (outer <= inner).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_widths_are_explained_to_the_last_part(kind):
+    """Contributions sum to the change of the width, at every layer, and bounds' to theirs; names are like outputs'."""
+    model = Model(make(kind))
+    windows = make_windows(model.loaded, 4)
+    forecasts = model.predict(windows, intervals="all")
+    start = model.predict(model.baseline(), intervals="all")
+    of = {"lower": "lower", "upper": "upper", "width": "width"}
+    for bound, name in of.items():
+        explained = model.explain(windows, f"y+2:{bound}@0.95")
+        assert explained.output == f"y+2:{bound}@0.95"
+        assert explained.converged.all()
+        column = forecasts.outputs.index("y+2")
+        change = getattr(forecasts, name)[1, :, column] - getattr(start, name)[1, 0, column]
+        if kind == "nodes" and bound != "width":
+            continue  # the point forecast of its own random network is another
+        np.testing.assert_allclose(explained.contributions.sum(axis=1), change, atol=2 * float(explained.tolerance))
+        if kind == "constant" and bound == "width":
+            assert not explained.contributions.any()
+
+
+def test_global_questions_take_a_width():
+    """Importance, topology, formula, comparison, what-if, counterfactual of a width."""
+    model = Model(make("nodes"))
+    windows, width = make_windows(model.loaded, 2), "z+1:width@0.8"
+    assert model.importance(width).output == width
+    topology = model.topology(width, fidelity=0.9)
+    assert topology.output == width
+    assert model.topology("z+1", fidelity=0.9).output == "z+1"
+    assert model.compare(None, windows[:1], windows[1:], width).output == width
+    assert width in model.what_if(windows, "f0", output=width).outputs
+    usual = float(model.predict(windows[:1], intervals=(0.8,)).width[0, 0, 1])
+    found = model.counterfactual(windows[:1], width, at_most=0.99 * usual, max_features=1)
+    assert found.output == width
+    explained = model.explain(windows, outputs=["z+1", width])
+    assert explained.outputs == ("z+1", width)
+    with pytest.raises(UnknownNameError):
+        model.explain(windows, "z+1:width@0.7")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_keeps_intervals(kind, tmp_path: Path):
+    """All of them: loaded bounds are the same numbers."""
+    model, path = make(kind), tmp_path / "m.safetensors"
+    save_checkpoint(model, path)
+    loaded = load_checkpoint(path)
+    windows = make_windows(model, 3)
+    for one, other in zip(model.predict_bounds(windows), loaded.predict_bounds(windows), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert loaded.intervals is not None and model.intervals is not None
+    assert loaded.intervals.calibration == model.intervals.calibration
+
+
+def test_levels_of_quantile_heads_are_recognised():
+    """Those with both quantiles, of every target."""
+    assert quantile_levels(make_model("lstm", targets=QUANTILES).config) == (0.8, 0.95)
+    assert quantile_levels(make_model("lstm", targets=("y@0.5", "y@0.1", "y@0.9")).config) == (0.8,)
+    assert quantile_levels(make_model("lstm", targets=("y", "z", "y@0.1", "y@0.9")).config) == ()
+
+
+def test_what_does_not_exist_is_refused():
+    """Levels out of order, negative factors, bounds of a model without intervals."""
+    model = make("constant")
+    intervals = model.intervals
+    assert intervals is not None
+    for wrong in ({"levels": (0.95, 0.8)}, {"levels": (0.8, 1.0)}, {"below": -intervals.below}, {"kind": "nodes"}):
+        with pytest.raises(ConfigError):
+            replace(intervals, **wrong)
+    plain = Model(replace(model, intervals=None))
+    with pytest.raises(DataError, match="has none"):
+        plain.predict(make_windows(model, 1), intervals=(0.8,))
+    with pytest.raises(UnknownNameError):
+        plain.explain(make_windows(model, 1), "y+1:width@0.8")
+    with pytest.raises(DataError, match=r"one of 0\.8, 0\.95"):
+        Model(model).predict(make_windows(model, 1), intervals=(0.9,))
