@@ -34,7 +34,8 @@ def calibrate(levels: Sequence[float], residuals: Array, below: Array, above: Ar
     Args:
         levels: nominal coverages, ascending.
         residuals: actual value minus forecast, (n, n_forecasts), model units; NaN where the actual value is unknown.
-        below, above: the increments at each level, (n_levels, n, n_forecasts), model units, at least 0.
+        below: the increments of the lower bound at each level, (n_levels, n, n_forecasts), model units, at least 0.
+        above: those of the upper bound, likewise.
 
     Raises:
         DataError: fewer windows with an actual value than the highest level needs, or increments that are 0 where
