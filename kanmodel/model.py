@@ -53,7 +53,7 @@ from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_ed
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import Gaps, Series, find_actual, is_frame, read_baseline, read_outcomes, read_series, read_windows
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
-from kanmodel.network.intervals import BOUNDS, name_bounds
+from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
 from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:
@@ -332,12 +332,18 @@ class Model(Result):
                 ``"7d"``, ``"36h"`` or ``"15min"``. By default one.
             gaps: whether a gap in time among these rows is an error, or the windows that span one are left out
                 (``"skip"``).
+
+        Returns:
+            The forecasts; with `intervals` also `times`, and the `actual` values if the frame has the target's column.
         """
         given, series = self._read(windows, last, gaps)
         if intervals is None:
             return self.loaded.predict(given)
         found = Forecasts.of(self.loaded, given, intervals)
-        return self._sign(found, times=series.times if series else None)
+        if series is not None:
+            of = [find_actual(self.config, windows, series.ends, output) for output in forecasts_of(self.config)]
+            found = replace(found.with_actual(of), times=series.times)
+        return self._sign(found)
 
     @reported
     def backtest(
@@ -466,10 +472,19 @@ class Model(Result):
         start = read_baseline(self.loaded, baseline)
         given, series = self._read(windows, last, gaps)
         scaled, found = self.loaded.to_model_units(given), list[Explanation]()
+        bounds: tuple[Array, ...] = ()
         for model, number in slices(asked_for):
             with part(0.5 if method == "shapley" or effects else 1.0):
                 explained = explain_windows(model.loaded, scaled, number, start, options, detail)
             explained = self._sign(explained, groups=groups, segments=segments, windows=given)
+            if model is self and self.levels and number in (known := forecasts_of(self.config)):
+                bounds = bounds or self.loaded.predict_bounds(given)[1:]
+                lower, upper = (side[:, :, known.index(number)] for side in bounds)
+                ends = zip(lower, upper, strict=True)
+                explained = replace(explained, intervals=dict(zip(self.levels, ends, strict=True)))
+            if (named := BOUND.fullmatch(explained.output)) and named[2] == "width":
+                usual = float(np.median(model.reference_predictions[:, number]))
+                explained = replace(explained, usual_width=usual)
             if series is not None:
                 actual = find_actual(model.config, windows, series.ends, number)
                 explained = replace(explained, times=series.times, **actual)

@@ -42,11 +42,12 @@ from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, mea
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
 from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, take
+from kanmodel.explain.profiles import find_lags
 from kanmodel.explain.result import Table, Theme, WindowsResult
 from kanmodel.explain.shapley import Orders, Shapley, measure_shapley
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
-from kanmodel.text import with_unit
+from kanmodel.text import with_unit, write_figure
 
 PATH_NODES, USUAL_NODES = 9, 17  # with which a path starts, and where more than `MOST` paths need more
 MOST, N_TRIED = 2 / 3, 16  # of the paths to so many reference windows
@@ -55,6 +56,8 @@ FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other fo
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 
 Method = Literal["path", "shapley"]
+Intervals = Mapping[float, tuple[Array, Array]]
+"""Lower and upper bounds, (n,) each, by level."""
 Segments = Mapping[str, tuple[int, int]]
 """Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
 
@@ -173,6 +176,9 @@ class Explanation(ExplainedWindows):
         zone: name of the time zone of local times; None for UTC, or times as they stand.
         actual: what came at these times, (n,), NaN where there is no value yet; None unless the windows are those of a
             data frame with the target's column.
+        intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty for a model without intervals,
+            and for a bound or a width.
+        usual_width: median over the reference windows, of the explanation of a width; else None.
     """
 
     output: str
@@ -203,6 +209,8 @@ class Explanation(ExplainedWindows):
     instants: Array | None = None
     zone: str | None = None
     actual: Array | None = None
+    intervals: Intervals = field(default_factory=dict)
+    usual_width: float | None = None
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -239,6 +247,35 @@ class Explanation(ExplainedWindows):
         return f"{known.mean():.4g}, of {len(known)} actual values" if len(known) else None
 
     @property
+    def width_summary(self) -> str | None:
+        """How a window's width compares with the usual one, and which parts make it differ from the baseline's, when.
+
+        Parts have a share of the difference, or where much of it cancels their contribution. None unless the width of
+        one window is explained.
+        """
+        if self.usual_width is None or len(self) != 1:
+            return None
+        width, parts = float(self.predictions[0]), self.contributions_by_part[0]
+        usual = write_figure(self.usual_width) + (f" {self.unit}" if self.unit else "")
+        ratio = f"{write_figure(width / self.usual_width)} times " if self.usual_width > 0 else "instead of "
+        change, total = float(parts.sum()), float(np.abs(parts).sum())
+        if not total:
+            return f"{ratio}the usual {usual}"
+        by_lag = np.abs(sum_groups(self.steps[0], [self.grouping.members[part] for part in self.grouping.whole]))[
+            ::-1
+        ].T
+        when = [f" at {lags}" if by_lag.shape[1] > 1 else "" for lags in find_lags(by_lag.astype(np.float32))]
+        is_shared = abs(change) >= total / 2
+        form = "{:.0%} is {}{}" if is_shared else "{:+.3g} is {}{}"
+        named = [
+            form.format(value / (change if is_shared else 1.0), self.parts[part], when[part]).replace("%", " %")
+            for part in np.argsort(-np.abs(parts), kind="stable")[:N_DRIVERS].tolist()
+            for value in [float(parts[part])]
+            if value
+        ]
+        return f"{ratio}the usual {usual}; of the difference from the baseline's, {', '.join(named)}"
+
+    @property
     def is_grouped(self) -> bool:
         """Whether there are groups or segments."""
         return bool(self.groups or self.segments)
@@ -272,6 +309,7 @@ class Explanation(ExplainedWindows):
             window = slice(number, number + 1)
         of_chosen: dict[str, Any] = {name: take(getattr(self, name), window) for name in _BY_WINDOW}
         of_chosen |= {name: given and given[window] for name in _OF_TIME for given in [getattr(self, name)]}
+        of_chosen["intervals"] = {level: (low[window], high[window]) for level, (low, high) in self.intervals.items()}
         return replace(self, **of_chosen)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
@@ -383,6 +421,8 @@ class Explanation(ExplainedWindows):
     def _describe_window(self, window: int) -> dict[str, Any]:
         actual = {} if self.actual is None else {"actual": float(self.actual[window])}
         forecast = {"prediction": float(self.predictions[window])}
+        for level, bounds in self.intervals.items():
+            forecast |= zip(name_ends(level), (float(bound[window]) for bound in bounds), strict=True)
         return forecast | actual | {"baseline_prediction": self.baseline_prediction}
 
     def _describe_accuracy(self, window: int) -> dict[str, Any]:
@@ -440,6 +480,8 @@ class Explanation(ExplainedWindows):
         shapley = {} if self.shapley is None else {"contribution": _OF_PATH, "shapley": _OF_ORDERS}
         return shapley | {
             "prediction": f"{self.predictions[0]:.4g}",
+            **({"width": self.width_summary} if self.width_summary else {}),
+            **({"interval": describe_intervals(self.intervals)} if self.intervals else {}),
             **({} if self.actual is None or np.isnan(self.actual[0]) else {"actual": f"{self.actual[0]:.4g}"}),
             "baseline": baseline,
             "residual": f"{self.residual[0]:.2g}, error {self.error[0]:.2g}, tolerance {self.tolerance:.2g}",
@@ -453,7 +495,8 @@ class Explanation(ExplainedWindows):
             by_feature = Table(self._means(columns[1:]), columns, in_text=False)
             name = "time" if self.times else "window"
             rows = self._windows()
-            columns = [column for column in _OF_WINDOW if rows and column in rows[0]]
+            ends = [end for level in self.intervals for end in name_ends(level)]
+            columns = [column for column in (_OF_WINDOW[0], *ends, *_OF_WINDOW[1:]) if rows and column in rows[0]]
             tables = [by_feature, Table(rows, [name, *columns], "Window by window")]
             if self.error_summary is not None:
                 tables.append(Table(self.largest_errors(), [name, *_OF_ERRORS], "Largest errors", in_text=False))
@@ -493,6 +536,21 @@ class Explanation(ExplainedWindows):
             }
             for window, feature in enumerate(largest)
         ]
+
+
+def name_ends(level: float) -> tuple[str, str]:
+    """The columns of an interval: ``lower@0.8`` and ``upper@0.8``."""
+    return f"lower@{level:g}", f"upper@{level:g}"
+
+
+def describe_intervals(intervals: Intervals) -> str:
+    """The intervals of the first window: ``between 850 and 930 (80 %), 820 and 960 (95 %)``."""
+    ends = {level: (float(low[0]), float(high[0])) for level, (low, high) in intervals.items()}
+    size = 3 * min(high - low for low, high in ends.values())  # two digits of the narrowest or more
+    return "between " + ", ".join(
+        f"{write_figure(low, size)} and {write_figure(high, size)} ({100 * level:g} %)"
+        for level, (low, high) in ends.items()
+    )
 
 
 def name_largest(names: Sequence[str], values: Array, form: str = "+.3g") -> str:

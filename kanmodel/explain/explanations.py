@@ -11,7 +11,7 @@ import numpy as np
 
 from kanmodel import html
 from kanmodel.errors import check_lowest, refuse_unknown
-from kanmodel.explain.attribution import ExplainedWindows, Explanation, name_largest
+from kanmodel.explain.attribution import ExplainedWindows, Explanation, name_ends, name_largest
 from kanmodel.explain.result import Table
 from kanmodel.text import list_some
 
@@ -91,7 +91,9 @@ class Explanations(ExplainedWindows):
         if len(self) == 1:
             wide = zip(self.by_output, self.table(wide=True), strict=True)
             rows = [row | {"drivers": name_largest(each.parts, each.contributions_by_part[0])} for each, row in wide]
-            return [Table(rows, [name for name in _OF_ONE if name in rows[0]])]
+            ends = dict.fromkeys(end for each in self.by_output for level in each.intervals for end in name_ends(level))
+            names = [name for name in (*_OF_ONE[:3], *ends, *_OF_ONE[3:]) if any(name in row for row in rows)]
+            return [Table([dict.fromkeys(names) | row for row in rows], names)]
         rows = [
             {
                 "output": each.output,

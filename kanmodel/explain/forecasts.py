@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.errors import DataError, quote, refuse_unknown
-from kanmodel.explain.result import ModelResult, Table
-from kanmodel.network.intervals import forecasts_of
+from kanmodel.explain.attribution import name_ends
+from kanmodel.explain.result import Table, WindowsResult
+from kanmodel.network.intervals import forecasts_of, name_forecast
 from kanmodel.text import list_some, with_unit
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Forecasts(ModelResult):
+class Forecasts(WindowsResult):
     """Forecasts of n windows with an interval at each level, in original units.
 
     Attributes:
         outputs: names of the forecasts: the model's outputs, but of a target with quantiles only the target itself or
             its median.
+        targets: the name of the target that each forecasts, without a quantile.
         units: of each; None if unknown.
         levels: nominal coverages, ascending.
         predictions: (n, n_outputs).
         lower, upper: bounds, (n_levels, n, n_outputs).
-        times: of the newest row of each window; None unless the windows are those of a data frame with times.
+        actual: what came, (n, n_outputs), NaN where there is no value yet; None unless the windows are those of a data
+            frame with a target's column.
+        target_times: for which each forecast is, (n, n_outputs), as the table writes times; None without times, and if
+            the target's column was shifted before training.
+        instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n, n_outputs); None without
+            times.
+        zone: name of the time zone of local times; None for UTC, or times as they stand.
     """
 
     outputs: tuple[str, ...]
+    targets: tuple[str, ...]
     units: tuple[str | None, ...]
     levels: tuple[float, ...]
     predictions: Array
     lower: Array
     upper: Array
-    times: tuple[str, ...] | None = field(default=None, kw_only=True)
+    actual: Array | None = None
+    target_times: NDArray[np.object_] | None = None
+    instants: Array | None = None
+    zone: str | None = None
 
     @classmethod
     def of(cls, model: LoadedModel, windows: Array, levels: Literal["all"] | Sequence[float]) -> Forecasts:
@@ -51,11 +65,25 @@ class Forecasts(ModelResult):
         kept, at = list(forecasts_of(config)), [model.levels.index(level) for level in chosen]
         return cls(
             tuple(config.outputs[output] for output in kept),
+            tuple(name_forecast(config.target_of(output).name) for output in kept),
             tuple(config.target_of(output).unit for output in kept),
             chosen,
             predictions[:, kept],
             lower[at],
             upper[at],
+        )
+
+    def with_actual(self, found: Sequence[Mapping[str, Any]]) -> Forecasts:
+        """The same with the times that are forecast and what came, each as `kanmodel.inputs.find_actual` has it."""
+        unknown = np.full(len(self), np.nan)
+        columns = {name: np.stack([one.get(name, unknown) for one in found], axis=1) for name in ("actual", "instants")}
+        times = np.array([one.get("target_times", ()) for one in found], dtype=object).T
+        return replace(
+            self,
+            actual=columns["actual"] if any("actual" in one for one in found) else None,
+            instants=columns["instants"] if "instants" in found[0] else None,
+            target_times=times if times.size else None,
+            zone=found[0].get("zone"),
         )
 
     def __len__(self) -> int:
@@ -67,18 +95,51 @@ class Forecasts(ModelResult):
         width: Array = self.upper - self.lower
         return width
 
+    @property
+    def covered(self) -> Array | None:
+        """Whether each interval holds the actual value, (n_levels, n, n_outputs), NaN where it is unknown.
+
+        None if `actual` is.
+        """
+        if self.actual is None:
+            return None
+        inside = (self.lower <= self.actual) & (self.actual <= self.upper)
+        held: Array = np.where(np.isnan(self.actual), np.nan, inside)
+        return held
+
+    @property
+    def coverage(self) -> Mapping[float, float]:
+        """The share of the known actual values that the intervals hold, by level; empty if none is known."""
+        covered = self.covered
+        if covered is None or np.isnan(covered).all():
+            return {}
+        shares = np.nanmean(covered, axis=(1, 2)).tolist()
+        return dict(zip(self.levels, shares, strict=True))
+
     def table(self) -> list[dict[str, Any]]:
-        """A row for each window and output: ``time`` or ``window``, ``prediction``, ``lower@0.8``, ``upper@0.8``."""
+        """A row for each window and output: ``time`` or ``window``, ``prediction``, ``lower@0.8``, ``upper@0.8``.
+
+        With a target's column also `actual`, NaN where there is no value yet, and ``covered@0.8``, None there.
+        """
+        covered = self.covered
         return [
             {
                 **({"window": n} if self.times is None else {"time": self.times[n]}),
                 "output": name,
+                **({} if self.target_times is None else {"target_time": self.target_times[n, output]}),
                 "unit": self.units[output],
                 "prediction": float(self.predictions[n, output]),
+                **({} if self.actual is None else {"actual": float(self.actual[n, output])}),
                 **{
-                    f"{bound}@{level:g}": float(of[k, n, output])
+                    end: float(bound[k, n, output])
                     for k, level in enumerate(self.levels)
-                    for bound, of in (("lower", self.lower), ("upper", self.upper))
+                    for end, bound in zip(name_ends(level), (self.lower, self.upper), strict=True)
+                },
+                **{
+                    f"covered@{level:g}": None if held != held else bool(held)
+                    for k, level in enumerate(self.levels)
+                    if covered is not None
+                    for held in [covered[k, n, output]]
                 },
             }
             for n in range(len(self))
@@ -89,9 +150,19 @@ class Forecasts(ModelResult):
         named = [with_unit(name, unit) for name, unit in zip(self.outputs, self.units, strict=True)]
         return f"Forecasts of {list_some(named)} with intervals"
 
+    def _facts(self) -> dict[str, str]:
+        if self.actual is None or not (coverage := self.coverage):
+            return {}
+        known = int((~np.isnan(self.actual)).sum())
+        held = ", ".join(f"{100 * share:.3g} % at {level:g}" for level, share in coverage.items())
+        return {"covered": f"{held}, of {known:,} actual values"}
+
+    def _details(self) -> str:
+        return html.write_heading(self._title()) + super()._details()
+
     def _tables(self) -> list[Table]:
         rows = self.table()
-        return [Table(rows, list(rows[0]) if rows else [])]
+        return [Table(rows, [name for name in rows[0] if not name.startswith("covered")] if rows else [])]
 
 
 def choose_levels(model: LoadedModel, levels: Literal["all"] | Sequence[float]) -> tuple[float, ...]:

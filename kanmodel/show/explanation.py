@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import ceil
+from textwrap import wrap
 
 import numpy as np
 
 from kanmodel.data import Array, rows_of_steps, steps_of_rows
-from kanmodel.explain.attribution import Explanation, sum_groups
+from kanmodel.explain.attribution import Explanation, describe_intervals, sum_groups
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.series import draw_series
+from kanmodel.show.series import VEIL, draw_series
 from kanmodel.show.svg import (
     MARGIN,
     Part,
@@ -30,6 +31,7 @@ VALUES = 78.0  # width of the features' values, between their names and the plot
 ROUNDED = 1e-6  # of a feature's mean magnitude in window and baseline: a smaller value is shown as 0
 TOP, GAP = 78.0, 22.0  # below the heading; between waterfall and heat map
 ROW, BAR, AXIS = 22.0, 14.0, 34.0  # heights in the waterfall; AXIS is that of the axis' labels
+N_CAPTION = 116  # most letters of one of two lines
 N_BARS = 15  # features with a bar of their own; the rest are one
 CELL, STEP_AXIS = 15.0, 38.0  # heights in the heat map
 N_ROWS = 24  # features with a row of their own; the rest are summed
@@ -53,12 +55,16 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     prediction, unit = float(result.predictions[0]), result.unit
     heading = f"{result.output}: {write_amount(prediction, unit)}"
     caption = f"{write_amount(result.baseline_prediction, unit)} for the baseline, and what each feature adds to it"
+    first = describe_intervals(result.intervals) if result.intervals else result.width_summary
+    lines = [*(wrap(first, N_CAPTION) if first else ()), caption][:2]
     body = Part("g")
     bottom = _add_waterfall(body, result, names)
     if len(steps) > 1:
         bottom = _add_heat_map(body, bottom + GAP, names, steps, result.segments, unit)
-    root = new_picture(WIDTH, bottom, heading, caption, result.source)
-    root.add_heading(heading, caption)
+    root = new_picture(WIDTH, bottom, heading, "; ".join(filter(None, (first, caption))), result.source)
+    root.add_heading(heading, lines[0])
+    if lines[1:]:
+        root.add("text", abbreviate(lines[1], N_CAPTION), x=MARGIN, y=TOP - 6, class_="muted")
     root.append(body)
     return root.serialise(theme)
 
@@ -80,7 +86,9 @@ def _add_waterfall(root: Part, result: Explanation, names: Sequence[str]) -> flo
 
     start, prediction = result.baseline_prediction, float(result.predictions[0])
     ends = list(accumulate((amount for _, amount, *_ in bars), initial=start))
-    x, bottom = scale_over([prediction, *ends], LEFT, RIGHT, 0.04), TOP + ROW * (len(bars) + 2)
+    bounds = [(level, float(low[0]), float(high[0])) for level, (low, high) in reversed([*result.intervals.items()])]
+    known = [prediction, *ends, *(end for _, *interval in bounds for end in interval)]
+    x, bottom = scale_over(known, LEFT, RIGHT, 0.04), TOP + ROW * (len(bars) + 2)
     root.add_rules(x, TOP, bottom, unit)
     left = LEFT - 12 - (VALUES if any(value for value, _ in values) else 0.0)
     if left < LEFT - 12:
@@ -101,6 +109,10 @@ def _add_waterfall(root: Part, result: Explanation, names: Sequence[str]) -> flo
         if value:
             group.add("text", value, x=LEFT - 12, y=y + 15, class_="end muted")
         group.add("text", write_change(amount, None), x=RIGHT + 12, y=y + 15)
+    for level, low, high in bounds:
+        label = f"{100 * level:g} % interval: {write_amount(low, unit)} to {write_amount(high, unit)}"
+        place = {"x": x.at(low), "y": bottom - ROW + 4, "width": x.at(high) - x.at(low), "height": BAR}
+        root.add_group(label, class_="interval").add("rect", class_="rise", **place, fill_opacity=VEIL)
     _add_forecast(root, x, bottom - ROW, "forecast", prediction, unit, left)
     return bottom + AXIS
 

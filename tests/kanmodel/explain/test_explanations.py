@@ -266,7 +266,7 @@ def test_bars_of_several_windows_are_their_means(n, gap, most, seed):
     values = rng.normal(size=(n, 3))
     breaks = np.diff(at, prepend=at[0]) > 1.5
     flat = rng.normal(size=n)
-    panel = Panel("y", None, tuple(map(str, at)), None, at, np.ones(n), breaks, flat, flat, flat, values)
+    panel = Panel("y", None, (), tuple(map(str, at)), None, at, np.ones(n), breaks, flat, flat, flat, values, values)
     averaged, size = panel.average(most)
     np.testing.assert_allclose((averaged.contributions * averaged.widths[:, None]).sum(axis=0), values.sum(axis=0))
     assert averaged.widths.sum() == n and averaged.widths.max() <= size and averaged.breaks.sum() == breaks.sum()
