@@ -28,6 +28,7 @@ _NAMES = {  # by module
     "explain.model_comparison": "ModelComparison",
     "explain.report": "Report",
     "explain.topology": "Topology",
+    "explain.trust": "Trust WindowTrust",
     "explain.what_if": "Curve WhatIf",
     "model": "Model",
     "origins": "fine_tune from_darts from_file from_neuralforecast from_pytorch_forecasting from_torch load train",

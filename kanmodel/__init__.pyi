@@ -21,6 +21,8 @@ from kanmodel.explain.importance import Importance as Importance
 from kanmodel.explain.model_comparison import ModelComparison as ModelComparison
 from kanmodel.explain.report import Report as Report
 from kanmodel.explain.topology import Topology as Topology
+from kanmodel.explain.trust import Trust as Trust
+from kanmodel.explain.trust import WindowTrust as WindowTrust
 from kanmodel.explain.what_if import Curve as Curve
 from kanmodel.explain.what_if import WhatIf as WhatIf
 from kanmodel.model import Model as Model

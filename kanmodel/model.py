@@ -33,7 +33,7 @@ from kanmodel.explain.backtest import Backtest, Outcomes
 from kanmodel.explain.baseline import baseline_windows
 from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
-from kanmodel.explain.counterfactual import Counterfactuals, measure_typical_distance
+from kanmodel.explain.counterfactual import Counterfactuals
 from kanmodel.explain.curves import Edge, Span, sample_edges
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
@@ -50,6 +50,7 @@ from kanmodel.explain.shifts import Goal, Search
 from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
+from kanmodel.explain.trust import Trust
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import Gaps, Series, find_actual, is_frame, read_baseline, read_outcomes, read_series, read_windows
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
@@ -623,8 +624,24 @@ class Model(Result):
         number, goal = self._number_of(output), Goal.of(at_least, at_most, between)
         search = Search(features, steps, max_features, within_training_range)
         given, series = self._read(windows, None, "error")
-        found = Counterfactuals.of(self.loaded, given, number, goal, search, self._typical_distance(0))
+        found = Counterfactuals.of(self.loaded, given, number, goal, search)
         return self._sign(found, times=series.times if series else None)
+
+    def trust(self, windows: Windows | None = None, *, last: int | str | None = None, gaps: Gaps = "error") -> Trust:
+        """How unlike the reference windows each window is, by what, and whether its forecast can be relied on.
+
+        A window that overlaps in time with reference windows is near to these anyway. Without windows, those are
+        the reference windows, each compared with the others that it does not overlap with.
+
+        Args:
+            windows: in any form of `Windows`, original units; None for the reference windows.
+            last: of a data frame, how many windows, as in `predict`.
+            gaps: what is done with a gap in time among their rows, as in `predict`.
+        """
+        if windows is None:
+            return self._sign(Trust.of(self.loaded))
+        given, series = self._read(windows, last, gaps)
+        return self._sign(Trust.of(self.loaded, given), times=series.times if series else None)
 
     @overload
     def compare(
@@ -991,11 +1008,6 @@ class Model(Result):
 
         identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
         return self.results.get(self._key(output, "comparison", identity, rule), compute)
-
-    @cached
-    def _typical_distance(self, _: int) -> float | None:
-        """Typical distance of a reference window to its nearest neighbour; the same for all outputs."""
-        return measure_typical_distance(self.loaded)
 
     @cached
     def _report(self, output: int) -> Report:

@@ -4,8 +4,8 @@ After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a 
 chosen steps; its distance is the L1 norm in training standard deviations. It is searched by
 `kanmodel.explain.counterfactual_search`, and checked by a forecast of the changed window.
 
-A changed window that is much farther from its nearest neighbour among the reference windows (root mean square
-difference of the cells, training standard deviations) than these are from theirs is probably out of distribution.
+A changed window that is much farther from its nearest neighbour among the reference windows than these are from theirs
+is probably out of distribution; see `kanmodel.explain.trust`.
 """
 
 from __future__ import annotations
@@ -22,46 +22,10 @@ from kanmodel.data import Array, steps_of_rows
 from kanmodel.explain.counterfactual_search import FeatureSearch, JointSearch, SingleFeature
 from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shifts import Goal, Search, Shifts, find_rows
+from kanmodel.explain.trust import Neighbour, ReferenceDistances
 from kanmodel.text import with_unit
 
 MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in another batch may be rounded differently
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """The reference window nearest to a window.
-
-    Distances are root mean square differences of the cells, in training standard deviations.
-
-    Attributes:
-        index: its number, from 0.
-        distance: from the window.
-        typical: median distance of the reference windows from the nearest other; None if there is only one.
-    """
-
-    index: int
-    distance: float
-    typical: float | None
-
-
-def measure_typical_distance(model: LoadedModel) -> float | None:
-    """Median distance of the reference windows from the nearest other; None if there is only one."""
-    windows = model.reference.windows.double().flatten(1).numpy()  # (n, lookback * n_features), model units
-    if len(windows) < 2:
-        return None
-    nearest = [np.delete(((windows - window) ** 2).mean(axis=1), number).min() for number, window in enumerate(windows)]
-    return float(np.median(np.sqrt(nearest)))
-
-
-def find_neighbour(model: LoadedModel, window: Array, typical: float | None) -> Neighbour:
-    """The reference window nearest to a window (lookback, n_features), original units; the first of several.
-
-    `typical` is that of `measure_typical_distance`, which can be cached per model.
-    """
-    changed = model.to_model_units(window[None]).double().flatten().numpy()
-    distances = ((model.reference.windows.double().flatten(1).numpy() - changed) ** 2).mean(axis=1)
-    index = int(distances.argmin())
-    return Neighbour(index, float(np.sqrt(distances[index])), typical)
 
 
 @dataclass(frozen=True)
@@ -108,9 +72,7 @@ class Counterfactual:
     single_features: tuple[SingleFeature, ...]
 
     @classmethod
-    def of(
-        cls, model: LoadedModel, window: Array, output: int, goal: Goal, search: Search, typical: float | None = None
-    ) -> Counterfactual:
+    def of(cls, model: LoadedModel, window: Array, output: int, goal: Goal, search: Search) -> Counterfactual:
         """Searches the smallest change of one window, (lookback, n_features), original units, oldest step first.
 
         Raises:
@@ -147,7 +109,7 @@ class Counterfactual:
             changes=tuple(changes),
             new_prediction=new_prediction,
             distance=float(distance[best][0]),
-            nearest_reference=find_neighbour(model, changed, typical),
+            nearest_reference=ReferenceDistances.of(model).find_neighbour(model, changed),
             window=changed,
             single_features=singles,
         )
@@ -172,14 +134,12 @@ class Counterfactuals(WindowsResult):
     counterfactuals: tuple[Counterfactual, ...]
 
     @classmethod
-    def of(
-        cls, model: LoadedModel, windows: Array, output: int, goal: Goal, search: Search, typical: float | None
-    ) -> Counterfactuals:
+    def of(cls, model: LoadedModel, windows: Array, output: int, goal: Goal, search: Search) -> Counterfactuals:
         """The counterfactual of each of some windows, (n, lookback, n_features); as `Counterfactual.of`."""
         config, found = model.config, []
         steps = steps_of_rows(find_rows(config, search.steps), config.lookback)
         for window in slices(windows):
-            found.append(Counterfactual.of(model, window, output, goal, search, typical))
+            found.append(Counterfactual.of(model, window, output, goal, search))
         return cls(config.outputs[output], config.target_of(output).unit, steps, goal, tuple(found))
 
     def __len__(self) -> int:

@@ -26,6 +26,7 @@ from kanmodel.explain.result import GlobalResult, Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS
 from kanmodel.explain.summary import find_correlated, summarise
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge
+from kanmodel.explain.trust import ReferenceDistances
 from kanmodel.text import printable, write_figure
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
@@ -322,6 +323,12 @@ def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit:
         f" order changes the forecast by {deletion['ledger']:.2f} standard deviations on average, in random order by"
         f" {deletion['random']:.2f}."
     )
+    if (errors := ReferenceDistances.of(model).errors) is not None:
+        near, _, far = evidence["mae_by_distance"] = errors[:, importance.output_index].tolist()
+        answer += (
+            f" The mean absolute error is {write_figure(near)} {unit} on the third of the windows that are nearest"
+        )
+        answer += f" to another, {write_figure(far)} {unit} on the farthest third."
     if span.first is not None:
         answer += f" The reference windows go from `{span.first}` to `{span.last}`."
     if unlike:

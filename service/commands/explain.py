@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Exit, Option, echo
 
 from kanmodel import Model, load
-from kanmodel.errors import DataError, KanscopeError, UnknownNameError, refuse_unknown
+from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError, UnknownNameError, refuse_unknown
 from kanmodel.explain.attribution import Explanation, Method
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.text import write_value
@@ -118,14 +118,21 @@ def explain(
         times, targets = model.reference.times, model.reference.targets
         time = None if times is None else times[number]
         target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])
+        trust = None
+        with suppress(InsufficientReferenceError):
+            trust = model.trust()[number]
         if as_json:
             from service.operations.explanations import describe_explanation
+            from service.operations.windows import describe_window_trust
 
+            shown = {"window": number, "time": time, "target": target, "trust": trust and describe_window_trust(trust)}
             described = next(describe_explanation(explained, "features", number))
-            print_json({**about, "unit": explained.unit, "window": number, "time": time, "target": target, **described})
+            print_json({**about, "unit": explained.unit, **shown, **described})
         else:
             title = f"{explained.output}, window {number} of 0 to {last}{f', {time}' if time else ''}"
             _print_window(model, explained, number, title, target)
+            if trust is not None:
+                echo(str(trust))
 
 
 def _print_window(model: Model, explained: Explanation, number: int, title: str, target: float | None) -> None:

@@ -11,6 +11,7 @@ from kanmodel.explain.shifts import Search
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
+from service.operations.windows import NearestReference
 from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
@@ -66,18 +67,6 @@ class SingleFeatureInfo(TypedDict):
     best_prediction: Annotated[float, about("The sampled forecast nearest to the target.")]
     searched: int
     """Samples over its range. Unless `proven`, the target may be reached unseen between two."""
-
-
-class NearestReference(TypedDict):
-    """The reference window nearest to the changed window.
-
-    Distances are root mean square differences over all cells, in training standard deviations.
-    """
-
-    index: Annotated[int, about("Index of the reference window.")]
-    distance: Annotated[float, about("Its distance from the changed window.")]
-    typical: float | None
-    """Median distance between a reference window and its nearest other; null if there is only one."""
 
 
 class CounterfactualInfo(TypedDict):

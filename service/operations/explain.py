@@ -28,7 +28,16 @@ from service.operations.explanations import Detail, ExplainQuestion, Explanation
 from service.operations.members import Answer, Checkpoint, Closed, about, describe, head_of
 from service.operations.predict import Predictions
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import OfWindows, Windows, check_values, estimate_reading
+from service.operations.windows import (
+    AskTrust,
+    OfWindows,
+    TrustInfo,
+    Windows,
+    check_values,
+    describe_trust,
+    estimate_comparing,
+    estimate_reading,
+)
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire import windows as wire
@@ -36,7 +45,7 @@ from service.wire.bodies import find_limits, parse_windows, read_body, validate_
 from service.wire.connections import ClosingStream, while_connected
 from service.wire.errors import ErrorResponse, describe_error, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
-from service.work.jobs import JOINED_BYTE, estimate_describing
+from service.work.jobs import FREE, JOINED_BYTE, estimate_describing
 
 logger = logging.getLogger(__name__)
 UNREAD = (*wire.UNREAD, "output", "baseline", "groups", "segments")  # by pydantic
@@ -111,6 +120,7 @@ class ExplainRequest(Windows):
     """Seed of these orders."""
     receipt: Annotated[bool, Field(strict=True)] = False
     """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
+    trust: AskTrust = False
     progress: Annotated[bool, Field(strict=True)] = False
     """Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the explanations, one
     after each slice of work: how many explanations are computed, of how many, and how many slices that took. Only with
@@ -185,6 +195,7 @@ class ExplainHeader(Answer, OfWindows):
     baseline: UsedBaseline
     predictions: Predictions
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
+    trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
 
 
 class ExplainResponse(ExplainHeader):
@@ -279,7 +290,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     checked, output = check_values(wire.read_windows(document, model, limits), served), document.get("output")
     outputs, baseline = tuple(wire.read_outputs(output, model.config)), read_baseline(document.get("baseline"), model)
     options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list) or output == wire.ALL
-    flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress")}
+    flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress", "trust")}
     flags["shapley"] = Orders(asked.orders, asked.seed) if asked.method == "shapley" else None
     question = ExplainQuestion(
         *(served, checked.windows, checked, outputs, asked.detail, baseline, groups, segments, options),
@@ -303,6 +314,8 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
         "predictions": predictions.tolist(),
         **question.checked.describe(),  # type: ignore[typeddict-item]
     }
+    if question.trust:
+        header["trust"] = describe_trust(served.model, question.windows)
     if question.receipt:
         is_mean = isinstance(question.baseline, ReferenceBaselines)
         header["receipt"] = describe(
@@ -372,6 +385,7 @@ async def explain(call: Call) -> Response:
         raise invalid_value("progress", f"needs Accept: {NDJSON}")
     call.state.windows = len(question.windows)
     cost = estimate_describing(question.windows, n_outputs)
+    cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
     explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")
     if is_stream or n_outputs > 1:
         with parts.work.claim("explanation", question.windows.nbytes, place=False):

@@ -220,6 +220,7 @@ class ExplainQuestion:
     as_list: bool = True  # whether the request has a list of outputs, and so the answer
     receipt: bool = False
     progress: bool = False
+    trust: bool = False
 
     @property
     def total(self) -> int:

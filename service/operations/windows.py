@@ -11,17 +11,22 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import inputs
 from kanmodel.data import Array
+from kanmodel.explain import trust
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.members import Closed, about
+from service.operations.members import Closed, UnitOf, about, describe
 from service.wire.bodies import may_hold_series
 from service.wire.windows import FORMS, Given, refuse_infinite_values
-from service.work.jobs import PARSED_BYTE, READ_BYTE, Cost
+from service.work.jobs import PARSED_BYTE, READ_BYTE, Cost, estimate_trust
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
 Gaps = TypeAliasType("Gaps", inputs.Gaps)
+Verdict = TypeAliasType("Verdict", trust.Verdict)
+AskTrust = Annotated[
+    bool, about("Whether to add `trust`: how unlike the reference windows each instance is.", strict=True)
+]
 
 
 class Forms(Closed):
@@ -89,6 +94,76 @@ class OfWindows(TypedDict):
     warnings: list[RangeWarning | FilledWarning]
     """Values outside the training range, and cells that were filled; at most 100 together."""
     warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
+
+
+class NearestReference(TypedDict):
+    """The reference window nearest to a window.
+
+    Distances are root mean square differences over all cells, in training standard deviations.
+    """
+
+    index: Annotated[int, about("Index of the reference window.")]
+    distance: Annotated[float, about("Its distance from the window.")]
+    typical: float | None
+    """Median distance between a reference window and the nearest other that does not overlap with it in time; null if
+    all overlap."""
+
+
+class OutsideInfo(TypedDict):
+    """The values of a feature outside its training range."""
+
+    feature: Annotated[str, about("Name of the feature.")]
+    unit: UnitOf
+    steps: Annotated[list[int], about("The steps of these values, 0 the newest, ascending.")]
+    value: Annotated[float, about("The one farthest outside.")]
+    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
+    max: Annotated[float | None, about("Largest training value; null if unknown.")]
+    excess: Annotated[float, about("How far outside it is, in training standard deviations.")]
+
+
+class TrustInfo(TypedDict):
+    """How unlike the reference windows an instance is, and whether what holds for them can be relied on here."""
+
+    verdict: Verdict
+    """`outside`: a value is more than 0.1 training standard deviations outside the training range, and farther than in
+    99 % of the reference windows; `unusual`: else, `p_value` is at most 0.01; `usual`: neither; `unknown`: all
+    reference windows overlap in time. Of fewer than 99 reference windows, all must be exceeded."""
+    reliable: bool
+    """Whether the verdict is `usual`: nothing speaks against it that the coverage of intervals, and errors, are as on
+    the reference windows."""
+    sentence: Annotated[str, about("The verdict with its reasons, as a sentence.")]
+    nearest_reference: NearestReference
+    p_value: float | None
+    """Conformal p-value: the share of the reference windows, this one counted, that are at least as far from the
+    nearest other that does not overlap with them in time; null if all overlap."""
+    shares: dict[str, float]
+    """Share of each feature in the square of the distance; they sum to 1, or are 0 at a distance of 0."""
+    steps: dict[str, list[int]]
+    """Of the features with the largest shares, at most 3: the first and the last step, 0 the newest, of the shortest
+    run that holds 80 % of the share."""
+    outside: Annotated[list[OutsideInfo], about("Features outside their training range, farthest first.")]
+    mean_abs_error: dict[str, float] | None
+    """Mean absolute error of each output on that third of the reference windows, by distance, to which this one
+    belongs; null if unknown."""
+    error_ratio: float | None
+    """The same over the mean of the thirds, as a mean over the outputs; null if unknown."""
+
+
+def estimate_comparing(model: Model, windows: Array) -> Cost:
+    """The cost of `describe_trust`."""
+    return estimate_trust(windows, model.loaded.reference.windows.numel())
+
+
+def describe_trust(model: Model, windows: Array) -> list[TrustInfo]:
+    """How far the forecasts of windows (n, lookback, n_features), original units, can be relied on."""
+    return [describe_window_trust(one) for one in model.trust(windows)]
+
+
+def describe_window_trust(one: trust.WindowTrust) -> TrustInfo:
+    """The same of one window."""
+    steps = {name: [-lags.oldest, -lags.newest] for name, lags in one.lags.items()}
+    outside = [describe(OutsideInfo, each, min=each.low, max=each.high) for each in one.outside]
+    return describe(TrustInfo, one, sentence=str(one), steps=steps, outside=outside)
 
 
 @dataclass(frozen=True)

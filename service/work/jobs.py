@@ -54,6 +54,8 @@ READ_BYTE = Cost(3e-7)  # of a series, in addition
 CHECKED_BYTE = Cost(1e-9, 2)  # of windows, whose values are compared with the training range
 JOINED_BYTE = Cost(1e-9)  # of an answer
 COMPRESSED_BYTE = Cost(4e-8, 2)  # of an answer
+DESCRIBED_TRUST = Cost(2e-4, 20_000)  # of a window
+COMPARED_REFERENCE, COMPARED_VALUE = Cost(1e-8, 24), Cost(2e-10)  # a value of the reference windows: prepared, compared
 DESCRIBED_VALUE = Cost(2e-6)  # a forecast, or a feature of a window
 LIST_ENTRY = Cost(1e-5)  # such as a point of a fidelity curve
 EDGE_FORMULAS = Cost(0.05, 1 << 20)  # the candidates for one edge
@@ -70,6 +72,12 @@ def estimate_describing(windows: Array, n_outputs: int) -> Cost:
     """Describing forecasts, and warnings of values outside the training range."""
     n, _, n_features = windows.shape
     return DESCRIBED_VALUE * int(n * (n_outputs + n_features)) + CHECKED_BYTE * int(windows.nbytes)
+
+
+def estimate_trust(windows: Array, n_reference: int) -> Cost:
+    """Comparing windows with the reference windows, which have so many values, and describing how like these are."""
+    per_window = DESCRIBED_TRUST + COMPARED_VALUE * n_reference + CHECKED_BYTE * (4 * int(windows[0].nbytes))
+    return COMPARED_REFERENCE * n_reference + per_window * len(windows)
 
 
 def estimate_curves(n_edges: int, points: int) -> Cost:

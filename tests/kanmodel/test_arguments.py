@@ -77,6 +77,7 @@ def results() -> dict[str, Result]:
         "Topology": one.topology(),
         "Ablation": one.ablate(window),
         "Edge": one.edge("head:0:0:0"),
+        "Trust": one.trust(window),
         "Formulas": one.formula(),
         "Report": one.report(),
     }

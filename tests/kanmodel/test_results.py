@@ -84,6 +84,7 @@ def results_of(model, windows):
         "comparisons": model.compare(None, windows[:2], windows[1:3]),
         "model comparison": model.compare(model),
         "changes": model.changes(make_linked(windows), last=None),
+        "trust": model.trust(windows),
         "formula": Model(make_model("head", n_features=2, n_hidden=1)).formula(),
     }
 

@@ -46,7 +46,8 @@ def test_the_front_page_is_short_and_answers_the_four_questions() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["predict", "explain", "topology", "edge", "series", "whatif", "counterfactual", "compare", "infer"]
+    "answer",
+    ["predict", "explain", "topology", "edge", "series", "trust", "whatif", "counterfactual", "compare", "infer"],
 )
 def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
     """Each number beside a curl command is in the response, under its key."""

@@ -23,13 +23,22 @@ def test_a_window_is_explained(run, saved):
     assert list(document["contributions"].values()) == pytest.approx(ledger.contributions[0].tolist())
     total = document["baseline_prediction"] + sum(document["contributions"].values())
     assert total == pytest.approx(document["prediction"], abs=document["residual"] + 1e-9)
+    assert document["trust"]["sentence"] == str(Model(model).trust()[7])
     assert document["target"] == model.reference.targets[7, 1] and document["time"] == model.reference.times[7]
     code, out, _ = run("explain", file)
     last = explain_windows(model, model.reference.windows[-1:], 0, detail="features")
     assert code == 0 and f"{last.predictions[0]:+.4f}" in out and f"{last.baseline_prediction:+.4f}" in out
+    assert out.splitlines()[-1] == str(Model(model).trust()[159])
     order = re.findall(r"│ (f\d) ", out)
     sizes = dict(zip(model.config.feature_names, np.abs(last.contributions[0]), strict=True))
     assert order == sorted(sizes, key=lambda name: -sizes[name])
+
+
+def test_where_all_reference_windows_overlap_none_is_compared(run, saved):
+    """The sentence is left out, and in JSON null."""
+    file = saved(make_model("lstm", n_reference=3))
+    assert "reference windows" not in run("explain", file)[1]
+    assert json.loads(run("explain", file, "--json")[1])["trust"] is None
 
 
 def test_effects_are_printed_with_contributions(run, saved):

@@ -7,6 +7,8 @@ import pytest
 from documents import leaves
 from factories import make_tensors, make_windows
 
+from kanmodel import Model
+
 
 def columns_of(model, windows):
     return {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
@@ -72,6 +74,48 @@ def test_counts_the_warnings_that_it_leaves_out(service):
         answer = service.post(f"/v1/models/two:{verb}", {"instances": windows.tolist(), **more}).json()
         assert len(answer["warnings"]) == 100
         assert answer["warnings_omitted"] == 20
+
+
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "head"])
+def test_states_how_unlike_the_reference_windows_each_instance_is(each_service, name):
+    """What the library says of each, for any form and number of windows; :explain says the same, without it nothing."""
+    model = each_service.models[name]
+    windows = make_windows(model, 8)
+    far = windows[3, 0, 1] = model.config.features[1].max + 5 * model.config.features[1].std
+    expected, found = Model(model).trust(windows), []
+    for verb, body in (
+        ("predict", {"instances": windows.tolist()}),
+        ("predict", {"columns": columns_of(model, windows)}),
+        ("explain", {"instances": windows.tolist(), "output": model.config.outputs[0]}),
+    ):
+        assert "trust" not in each_service.post(f"/v1/models/{name}:{verb}", body).json()
+        found.append(each_service.post(f"/v1/models/{name}:{verb}", {**body, "trust": True}).json()["trust"])
+    assert found[0] == found[1] == found[2] and len(found[0]) == 8
+    for one, answer in zip(expected, found[0], strict=True):
+        assert (answer["verdict"], answer["reliable"], answer["sentence"]) == (one.verdict, one.reliable, str(one))
+        near = answer["nearest_reference"]
+        assert near["distance"] == pytest.approx(one.nearest_reference.distance, rel=1e-9)
+        assert near["index"] == one.nearest_reference.index and answer["p_value"] == one.p_value
+        assert answer["shares"] == pytest.approx(one.shares, rel=1e-6, abs=1e-12)
+        assert answer["steps"] == {key: [-lags.oldest, -lags.newest] for key, lags in one.lags.items()}
+        assert answer["mean_abs_error"] == one.mean_abs_error
+    outside = found[0][3]
+    (most, *_) = outside["outside"]
+    assert outside["verdict"] == "outside" and most["feature"] == model.config.feature_names[1]
+    assert most["value"] == far and most["max"] == model.config.features[1].max
+    assert most["steps"][0] == 1 - model.config.lookback
+
+
+def test_an_unknown_way_to_ask_for_trust_is_refused(service):
+    """It is true or false, and windows are checked as without."""
+    windows = make_windows(service.models["two"], 1).tolist()
+    for verb, members, path in (
+        ("predict", {"instances": windows, "trust": "yes"}, "trust"),
+        ("explain", {"instances": windows, "output": "a+1", "trust": 1}, "trust"),
+        ("predict", {"instances": [[[1]]], "trust": True}, "instances[0]"),
+    ):
+        answer = service.post(f"/v1/models/two:{verb}", members)
+        assert answer.status_code == 422 and answer.json()["errors"][0]["path"] == path, answer.text
 
 
 def test_four_threads_get_the_results_of_one(each_service):

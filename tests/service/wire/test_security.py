@@ -6,6 +6,7 @@ import os
 import re
 
 import pytest
+from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 from sockets import connect, head, is_closed, read_answer
@@ -75,6 +76,14 @@ def test_a_key_with_a_lower_scope_gets_the_required_one(client):
     """The 403 names the required scope."""
     answer = client.post("/v1/models/two:explain", headers=bearer(READ))
     assert answer.json()["error"] == "this needs an API key with the scope explain"
+
+
+def test_distances_from_the_reference_windows_need_the_scope_of_these(client):
+    """With `trust`, a forecast needs the scope explain."""
+    body = {"instances": make_windows(make_model(targets=("a", "b")), 1).tolist()}
+    for key, trust, status in ((READ, False, 200), (READ, True, 403), (EXPLAIN, True, 200)):
+        answer = client.post("/v1/models/two:predict", json={**body, "trust": trust}, headers=bearer(key))
+        assert answer.status_code == status, answer.text
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/docs/assets/favicon.png"])
