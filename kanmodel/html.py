@@ -72,7 +72,7 @@ _SHEET_STYLE = """<style>
 .kanscope-three .kanscope-figure>*{max-width:330px}
 @media (max-width:640px){.kanscope-panels,.kanscope-panels.kanscope-three{grid-template-columns:minmax(0,1fr)}
 .kanscope-columns{columns:1}.kanscope-sheet h1{font-size:22px}}
-@media print{body{margin:0}.kanscope-sheet{font-size:9.5pt;line-height:1.36;max-width:none}
+@media print{body{margin:0}.kanscope-sheet{font-size:9.5pt;line-height:1.33;max-width:none}
 .kanscope-sheet details{display:none}.kanscope-whole,.kanscope-panels,.kanscope-tile{break-inside:avoid}
 .kanscope-sheet h1{font-size:17pt}.kanscope-sheet h2{font-size:12.5pt;margin:12px 0 3px;padding-top:7px}
 .kanscope-sheet h2,.kanscope-sheet h3{break-after:avoid}.kanscope-sheet h3{font-size:9.5pt;margin:4px 0 1px}

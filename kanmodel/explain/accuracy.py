@@ -1,8 +1,9 @@
-"""How good the forecasts are: errors on the reference windows beside simple forecasts, by step, month and hour."""
+"""How good the forecasts are, and how sure: errors beside simple forecasts, and intervals, by step, month and hour."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Any, get_args
 
@@ -11,10 +12,16 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import SEASONS, Array
+from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.backtest import group_times, measure_errors
-from kanmodel.explain.finding import Amounts, Finding, Misses, Part, Times, write_percent
+from kanmodel.explain.baseline import spread_windows
+from kanmodel.explain.finding import Amounts, Band, Bars, Finding, Panel, Part, Times, write_percent
 from kanmodel.network.config import QUANTILE
+from kanmodel.network.intervals import BOUNDS, forecasts_of
 
+N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
+N_BAND = 48  # the newest ones, which are drawn
+N_NAMED = 3  # drivers of the width named in a sentence
 _SIMPLE = {
     "persistence": "repeating the last known value",
     "persistence_day": "repeating the value at the same time of the day before",
@@ -97,6 +104,92 @@ def measure_accuracy(model: LoadedModel, output: int, when: Times, say: Amounts)
     return Finding("accuracy", question, answer + after, evidence, panels=panels, headlines=tuple(headlines))
 
 
+def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts) -> Finding | None:
+    """The finding about the intervals of an output, mostly that of the lowest level; None without."""
+    intervals, config = model.intervals, model.config
+    if intervals is None or output not in forecasts_of(config):
+        return None
+    forecast = forecasts_of(config).index(output)
+    found = model.predict_bounds(model.scaling.features_to_original(model.reference.windows))
+    predictions, (lower, upper) = found[0][:, output], (bounds[:, :, forecast] for bounds in found[1:])
+    widths, calibration, percents = upper[0] - lower[0], intervals.calibration, list(map(_percent, intervals.levels))
+    usual, (narrow, wide) = float(np.median(widths)), np.quantile(widths, [0.1, 0.9]).tolist()
+    named = f"test_coverage {intervals.levels[0]:g}"
+    tested = model.metrics.get(f"{named} {config.outputs[output]}", model.metrics.get(named))
+    evidence: dict[str, Any] = {"levels": list(intervals.levels), "kind": intervals.kind, "usual_width": usual}
+    evidence |= {"eight_of_ten": [narrow, wide], "test_coverage": tested, "calibration": vars(calibration)}
+
+    brief = f"The interval around the forecast is meant to hold {percents[0]} of the actual values"
+    brief += "".join(f", a wider one {percent}" for percent in percents[1:]) + f". That of {percents[0]} is"
+    brief += f" {say(usual)} wide in {'every situation' if intervals.kind == 'constant' else 'the middle case'}."
+    if tested is not None:
+        brief += f" In the test after the training it held {write_percent(tested)} of them."
+    actual = None if model.reference.targets is None else model.reference.targets[:, output]
+    if actual is not None:
+        held = ((lower <= actual) & (actual <= upper)).mean(axis=1).tolist()
+        evidence |= {"held": held, "windows": len(actual)}
+        brief += f" Of the {len(actual)} situations here it holds {write_percent(held[0])}."
+    since = f", from `{calibration.first}` to `{calibration.last}`" if calibration.first else ""
+    spread = f" In eight of ten situations it is {say(narrow)} to {say(wide)} wide." if wide > narrow else ""
+    answer = f"{brief}{spread} It was calibrated on {calibration.windows} windows{since}."
+    ends = [when.name(max(0, len(widths) - N_BAND)), when.name(-1)] if when.texts else ["", ""]
+    first, last = (end.replace("`", "") for end in ends)
+    forecasts, low, high = (of[-N_BAND:].tolist() for of in (predictions, lower[0], upper[0]))
+    came = None if actual is None else actual[-N_BAND:].tolist()
+    panels: list[Panel] = [
+        Band(f"Forecasts, {percents[0]} interval", forecasts, low, high, came, first, last, say.unit)
+    ]
+    if intervals.kind != "constant":
+        bars = [*_split_widths(widths, when, f"Width of the {percents[0]} interval", say.unit)]
+        evidence["by"] = {each.by: list(each.rows) for each in bars}
+        shares = _share_width(model, forecast)
+        evidence["drivers"] = shares
+        answer += "".join(_describe_extremes(each, say) for each in bars) + _name_drivers(shares, N_NAMED)
+        brief += "".join(_describe_extremes(each, say) for each in bars[:1]) + _name_drivers(shares, N_NAMED - 1)
+        panels += bars[:1]
+    return Finding("intervals", "How sure are the forecasts?", answer, evidence, brief, tuple(panels))
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
+def _split_widths(widths: Array, when: Times, title: str, unit: str | None) -> Iterator[Bars]:
+    """The mean widths by hour and month, as far as there are two or more of them, beside the usual one."""
+    usual = float(np.median(widths))
+    groups = {} if when.forecast is None else group_times(when.forecast, within_day=True)
+    for by in ("hour", "month"):
+        if groups and len(groups[by][0]) > 1:
+            labels, numbers = groups[by]
+            counts = np.bincount(numbers)
+            rows = [
+                {"label": label, "windows": count, "width": width, "usual_width": usual}
+                for label, count, width in zip(
+                    labels, counts.tolist(), (np.bincount(numbers, widths) / counts).tolist(), strict=True
+                )
+            ]
+            yield Bars(by, rows, "usual width", when.describe(by), unit, title, ("width", "usual_width"))
+
+
+def _share_width(model: LoadedModel, forecast: int) -> dict[str, float]:
+    """The share of each group or feature without one in all movement of a forecast's first width, largest first."""
+    bounds, width = model.bound(forecast), 1 + BOUNDS.index("width")
+    explained = explain_windows(bounds, spread_windows(bounds, N_WIDTHS), width, detail="features")
+    grouped = replace(explained, groups=model.config.groups)
+    sizes = np.abs(grouped.contributions_by_part).mean(axis=0)
+    shares = zip(grouped.parts, (sizes / (sizes.sum() or 1.0)).tolist(), strict=True)
+    return dict(sorted(shares, key=lambda pair: -pair[1]))
+
+
+def _name_drivers(shares: Mapping[str, float], most: int) -> str:
+    """What makes the width large or small, in a sentence after a space."""
+    named = [f"`{name}` ({write_percent(share)})" for name, share in shares.items() if share][:most]
+    if not named:
+        return " No input changes its width."
+    then = f", then {' and '.join(named[1:])}" if named[1:] else ""
+    return f" What makes it wide or narrow is most of all {named[0]}{then}."
+
+
 def predict_reference(model: LoadedModel, output: int) -> Array:
     """Forecasts of the reference windows, (n,), original units."""
     outputs: Array = model.scaling.outputs_to_original(model.reference_outputs)[:, output]
@@ -146,7 +239,7 @@ def _describe_hits(model: LoadedModel, output: int, evidence: dict[str, Any]) ->
     return f"{answer} always naming the most common one would be right in {write_percent(usual)}. "
 
 
-def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, name: str) -> Iterator[Misses]:
+def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, name: str) -> Iterator[Bars]:
     """The errors by step, month and hour, as far as there are two or more of them."""
     config, targets = model.config, model.reference.targets
     assert targets is not None
@@ -160,26 +253,28 @@ def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, n
         ours, actual = np.stack([predict_reference(model, number) for number in own], axis=1), targets[:, own]
         errors = ours - actual, np.stack([of for _, of in others], axis=1) - actual
         labels = [max(1, config.ahead) + step for step in range(len(own))]
-        yield Misses("step", _list_rows(labels, errors, steps), _SIMPLE[others[0][0]], "steps ahead", unit)
+        yield Bars("step", _list_rows(labels, errors, steps), _SIMPLE[others[0][0]], "steps ahead", unit)
     if (local := when.forecast) is not None:
         errors = predict_reference(model, output) - targets[:, output], simple - targets[:, output]
         groups = group_times(local, within_day=True)
         for by in get_args(Part):
             if len(groups[by][0]) > 1:
-                yield Misses(by, _list_rows(groups[by][0], errors, groups[by][1]), name, when.describe(by), unit)
+                yield Bars(by, _list_rows(groups[by][0], errors, groups[by][1]), name, when.describe(by), unit)
 
 
 def _list_rows(
     labels: Sequence[int | str], errors: tuple[Array, Array], groups: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
-    """The rows of `Misses`, from the errors of the forecasts and of the simple ones, and the group of each."""
+    """The rows of `Bars`, from the errors of the forecasts and of the simple ones, and the group of each."""
     measured = zip(labels, measure_errors(*errors, groups, len(labels)), strict=True)
     return [{"label": at, "windows": of.count, "mae": of.mae, "simple_mae": of.persistence_mae} for at, of in measured]
 
 
-def _describe_extremes(panel: Misses, say: Amounts) -> str:
-    """Where errors are largest and smallest, in a sentence after a space."""
-    worst, best = (choose(panel.rows, key=lambda row: row["mae"]) for choose in (max, min))
+def _describe_extremes(panel: Bars, say: Amounts) -> str:
+    """Where the figures are largest and smallest, in a sentence after a space."""
+    name = panel.figures[0]
+    worst, best = (choose(panel.rows, key=lambda row: row[name]) for choose in (max, min))
     form = {"step": "{} steps ahead", "month": "in {}", "hour": "at {}:00"}[panel.by]
-    ends = [f"{form.format(panel.name(row))} ({say(row['mae'])})" for row in (worst, best)]
-    return f" By {panel.by}, the average miss is largest {ends[0]} and smallest {ends[1]}."
+    ends = [f"{form.format(panel.name(row))} ({say(row[name])})" for row in (worst, best)]
+    what = "average miss" if name == "mae" else "average width"
+    return f" By {panel.by}, the {what} is largest {ends[0]} and smallest {ends[1]}."

@@ -18,23 +18,25 @@ from kanmodel.text import write_figure
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 
-SummaryId = Literal["forecast", "accuracy", "drivers", "response", "limits"]
+SummaryId = Literal["forecast", "accuracy", "intervals", "drivers", "response", "limits"]
 NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 FindingId = Literal[SummaryId, NetworkId]
 Part = Literal["month", "hour"]
 
 
 @dataclass(frozen=True)
-class Misses:
-    """The mean absolute error of each hour, month or step.
+class Bars:
+    """A figure of each hour, month or step, beside another.
 
     Attributes:
         by: what the rows are of.
-        rows: `label`, `windows`, `mae`, and `simple_mae` of the simple forecast, in order; a label is a number of
-            steps, an hour, or a month such as ``2024-03``.
-        simple: what the simple forecast is.
+        rows: `label`, `windows` and two figures, in order, by default `mae` and `simple_mae` of the simple forecast; a
+            label is a number of steps, an hour, or a month such as ``2024-03``.
+        simple: what the other figure is.
         axis: what the labels are.
-        unit: of the errors; None if unknown.
+        unit: of the figures; None if unknown.
+        title: what the figure is.
+        figures: their names in the rows.
     """
 
     by: Literal["step"] | Part
@@ -42,6 +44,8 @@ class Misses:
     simple: str
     axis: str
     unit: str | None
+    title: str = "Average miss"
+    figures: tuple[str, str] = ("mae", "simple_mae")
 
     def name(self, row: Mapping[str, Any]) -> str:
         """The label of a row in words; a month without its year if all are of the same."""
@@ -111,7 +115,29 @@ class Response:
     unit: str | None
 
 
-Panel = Misses | Drivers | Example | Response
+@dataclass(frozen=True)
+class Band:
+    """Forecasts in the order of time with their interval and the actual values.
+
+    Attributes:
+        title: what the interval is.
+        forecast, lower, upper: (n,) each.
+        actual: (n,); None if unknown.
+        first, last: the times of the ends; empty if unknown.
+        unit: of all values; None if unknown.
+    """
+
+    title: str
+    forecast: Sequence[float]
+    lower: Sequence[float]
+    upper: Sequence[float]
+    actual: Sequence[float] | None
+    first: str
+    last: str
+    unit: str | None
+
+
+Panel = Bars | Band | Drivers | Example | Response
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from typing import Any, get_args
@@ -91,7 +91,7 @@ class Report(GlobalResult):
             parts.append(
                 html.write_banner(self._title(), about, [one for each in self.findings for one in each.headlines])
             )
-        for each in self.findings:
+        for each in self._sections() if is_page else self.findings:
             pictures = [show(draw(panel, theme, n_beside=len(each.panels)).decode()) for panel in each.panels]
             if each not in rest or not is_page:
                 prose = html.write_prose(each.answer, N_NAME if is_page else None)
@@ -101,11 +101,24 @@ class Report(GlobalResult):
                 html.write_term(each.question, html.write_prose(each.brief or each.answer, N_NAME)) for each in rest
             ]
             parts.append(html.write_section("Questions about the network", html.write_columns(terms)))
-            folded = [html.write_term(each.question, html.write_prose(each.answer)) for each in rest]
+            whole = [each for each in self.findings if each in rest or each.id == "intervals"]
+            folded = [html.write_term(each.question, html.write_prose(each.answer)) for each in whole]
         evidence = {each.id: each.evidence for each in self.findings}
         code = html.write_code(dumps(evidence, indent=1, ensure_ascii=False))
         folded = [*folded, code, self._note()]
         return html.write_sheet("".join(parts) + html.fold("All answers and figures", "".join(folded)))
+
+    def _sections(self) -> Iterator[Finding]:
+        """The findings as the page has them: errors and intervals in one section, so that two sheets suffice."""
+        found = {each.id: each for each in self.findings}
+        if (intervals := found.pop("intervals", None)) is not None:
+            accuracy = found["accuracy"]
+            panels = (*accuracy.panels[-2:], *intervals.panels[:1])
+            answer = f"{accuracy.answer} {intervals.brief}"
+            found["accuracy"] = replace(
+                accuracy, question=f"{accuracy.question[:-1]}, and how sure?", answer=answer, panels=panels
+            )
+        yield from found.values()
 
     def _text(self) -> str:
         return "\n".join(map(printable, self.markdown().rstrip().split("\n")))
@@ -255,14 +268,16 @@ def _depth(topology: Topology) -> Finding:
             f"{_percent(share)} `{name}`{at.get(name, '')}" for name, share in list(node.profile.items())[:N_NAMED]
         ]
         nodes.append(f"`{node.id}` is {', '.join(shares)}")
-    answer = f"By the share of each feature in a node's own value: {'; '.join(nodes)}."
+    brief, answer = (
+        f"By the share of each feature in a node's own value: {'; '.join(of)}." for of in (nodes[:1], nodes)
+    )
     if any(node.lags for node in inner[:N_NAMED]):
         answer += f" Most of a share, {round(100 * RUN_SHARE)} %, is at these lags, counted back from the newest step."
-    answer = answer if inner else "There is no inner node: the edges act on features."
+    brief, answer = (brief, answer) if inner else ("", "There is no inner node: the edges act on features.")
     question = "How are layers read whose inputs are already transformed?"
     lags = {node.id: {name: [of.newest, of.oldest] for name, of in node.lags.items()} for node in inner}
     evidence = {"profiles": profiles, "lags": lags, "lag_percent": round(100 * RUN_SHARE)}
-    return Finding("depth", question, answer, evidence)
+    return Finding("depth", question, answer, evidence, brief)
 
 
 def _shapes(model: LoadedModel, topology: Topology) -> Finding:

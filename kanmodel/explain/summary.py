@@ -14,7 +14,7 @@ import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import DAY
-from kanmodel.explain.accuracy import measure_accuracy, predict_reference
+from kanmodel.explain.accuracy import measure_accuracy, measure_intervals, predict_reference
 from kanmodel.explain.attribution import sum_groups
 from kanmodel.explain.baseline import spread_windows
 from kanmodel.explain.finding import MONTHS, Amounts, Drivers, Example, Finding, Panel, Response, Times, write_percent
@@ -32,13 +32,14 @@ N_POINTS = 21  # of a response, from two standard deviations below to two above
 
 
 def summarise(model: LoadedModel, importance: Importance) -> tuple[Finding, ...]:
-    """What is forecast, how well, what drives it, what happens if a driver changes, and what to read with care."""
+    """What is forecast, how well and how surely, what drives it, what if that changes, and what to read with care."""
     output = importance.output_index
     when, say, drivers = Times.of(model, output), Amounts.of(model, output), find_drivers(model, importance)
-    accuracy = measure_accuracy(model, output, when, say)
+    accuracy, intervals = measure_accuracy(model, output, when, say), measure_intervals(model, output, when, say)
     return (
         _forecast(model, importance, when),
         accuracy,
+        *([] if intervals is None else [intervals]),
         _drivers(model, importance, drivers, when, say),
         _respond(model, importance, drivers, say),
         _limits(model, importance, accuracy, when, say),

@@ -1,19 +1,21 @@
-"""The small pictures of a report: errors by step, month or hour, drivers, one forecast, and responses to a driver."""
+"""The small pictures of a report: errors and intervals, drivers, one forecast, and responses to a driver."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import ceil
 
 import numpy as np
 
-from kanmodel.explain.finding import Drivers, Example, Misses, Response
+from kanmodel.explain.finding import Band, Bars, Drivers, Example, Response
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import Part, Scale, new_picture, scale_over, write_points
 from kanmodel.text import abbreviate, write_figure
 
 WIDE, NARROW = 360.0, 240.0  # of one of two pictures in a row, and of three
 HEIGHT, BELOW, PAD = 178.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
+LOW = 150.0  # height of one of three that show errors or intervals
 TOP = 36.0  # room of the title
 ROW, BAR = 20.0, 12.0  # of a picture with a row for each driver
 NAMES, N_NAME = 138.0, 21  # of these: where the names end, and their most characters
@@ -21,28 +23,52 @@ LETTER, BOLD = 6.1, 7.6  # width of a letter, roughly
 
 
 @draw.register
-def draw_misses(panel: Misses, theme: Theme = "auto", *, n_beside: int = 2) -> bytes:
-    """Draws a bar for each mean error, with a line where that of the simple forecast is."""
-    width, rows = WIDE if n_beside < 3 else NARROW, panel.rows
-    root = _start(f"Average miss by {panel.by}", panel.unit, f"by {panel.axis}; line: {panel.simple}", width, HEIGHT)
-    largest = max(max(row["mae"], row["simple_mae"]) for row in rows)
-    y = Scale(0.0, (largest or 1.0) * 1.05, HEIGHT - BELOW, TOP + 16)
+def draw_bars(panel: Bars, theme: Theme = "auto", *, n_beside: int = 2) -> bytes:
+    """Draws a bar for each figure, with a line where the other is."""
+    (width, height), rows = (WIDE, HEIGHT) if n_beside < 3 else (NARROW, LOW), panel.rows
+    root = _start(f"{panel.title} by {panel.by}", panel.unit, f"by {panel.axis}; line: {panel.simple}", width, height)
+    largest = max(row[name] for row in rows for name in panel.figures)
+    y = Scale(0.0, (largest or 1.0) * 1.05, height - BELOW, TOP + 16)
     start = _add_levels(root, y, width)
     pitch = (width - PAD - start) / len(rows)
     every = ceil(len(rows) * max(20, 6 + 8 * max(len(panel.name(row)) for row in rows)) / (width - PAD - start))
     for number, row in enumerate(rows):
         left = start + pitch * (number + 0.12)
-        label = f"{panel.name(row)}: {_amount(row['mae'], panel.unit)} in {row['windows']} situations"
-        group = root.add_group(f"{label}; {panel.simple}: {_amount(row['simple_mae'], panel.unit)}", class_="bin")
-        top, line, bar = y.at(row["mae"]), y.at(row["simple_mae"]), 0.76 * pitch
+        figure, other = (row[name] for name in panel.figures)
+        label = f"{panel.name(row)}: {_amount(figure, panel.unit)} in {row['windows']} situations"
+        group = root.add_group(f"{label}; {panel.simple}: {_amount(other, panel.unit)}", class_="bin")
+        top, line, bar = y.at(figure), y.at(other), 0.76 * pitch
         group.add("rect", class_="rise", x=left, y=top, width=bar, height=y.start - top, fill_opacity=0.85)
         group.add("path", class_="whisker", d=f"M{left:.2f} {line:.2f}h{bar:.2f}")
         if number % every == 0:
             root.add("text", panel.name(row), x=left + bar / 2, y=y.start + 14, class_="middle muted")
     root.add("path", class_="axis", d=f"M{start:g} {y.start}H{width}")
-    root.add("text", abbreviate(panel.axis, int(width / LETTER)), x=width, y=HEIGHT - 5, class_="end muted")
+    root.add("text", abbreviate(panel.axis, int(width / LETTER)), x=width, y=height - 5, class_="end muted")
     root.add("path", class_="whisker", d=f"M0 {TOP - 6}h14")
     root.add("text", abbreviate(panel.simple, int((width - 20) / 5.6)), x=20, y=TOP - 2, class_="muted")
+    return root.serialise(theme)
+
+
+@draw.register
+def draw_band(panel: Band, theme: Theme = "auto", *, n_beside: int = 2) -> bytes:
+    """Draws forecasts as a line in their band, with a dot for each actual value."""
+    width, height = (WIDE, HEIGHT) if n_beside < 3 else (NARROW, LOW)
+    root = _start(
+        panel.title, panel.unit, "forecasts, their interval and actual values, in the order of time", width, height
+    )
+    known = [*panel.lower, *panel.upper, *(panel.actual or ())]
+    y = scale_over(known, height - BELOW, TOP, 0.04)
+    start = _add_levels(root, y, width)
+    x = Scale(-0.5, len(panel.forecast) - 0.5, start, width - PAD)
+    xs = [x.at(number) for number in range(len(panel.forecast))]
+    root.add("path", class_="rise", d=_enclose(xs, y, panel.lower, panel.upper), fill_opacity=0.2)
+    root.add("polyline", class_="curve", points=write_points(xs, [y.at(value) for value in panel.forecast]))
+    for at, actual, low, high in zip(xs, panel.actual or (), panel.lower, panel.upper, strict=False):
+        root.add("circle", class_="rise" if low <= actual <= high else "fall", cx=at, cy=y.at(actual), r=2)
+    root.add("text", panel.first, x=start, y=height - 18, class_="muted")
+    root.add("text", panel.last, x=width, y=height - 18, class_="end muted")
+    dots = "; dots: actual values" if panel.actual else ""
+    root.add("text", f"line: forecast{dots}", x=width, y=height - 5, class_="end muted")
     return root.serialise(theme)
 
 
@@ -122,9 +148,7 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
         root.add("text", _signed(value), x=x.at(value), y=y.start + 14, class_="middle muted")
     root.add("path", class_="axis", d=f"M{start:g} {y.at(0.0):.2f}H{width}")
     xs = [x.at(value) for value in panel.shift]
-    band = [*zip(xs, (y.at(value) for value in panel.low), strict=True)]
-    band += [*zip(xs, (y.at(value) for value in panel.high), strict=True)][::-1]
-    path = "M" + "L".join(f"{at:.2f} {height:.2f}" for at, height in band) + "Z"
+    path = _enclose(xs, y, panel.low, panel.high)
     group = root.add_group(f"{panel.feature}: the band holds eight of ten situations", class_="band-of-eight")
     group.add("path", class_="rise", d=path, fill_opacity=0.2)
     inside = np.array(panel.outside) <= 0.5
@@ -136,6 +160,12 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     label = "lower or higher by" + (f" ({abbreviate(panel.feature_unit, 14)})" if panel.feature_unit else "")
     root.add("text", abbreviate(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
     return root.serialise(theme)
+
+
+def _enclose(xs: Sequence[float], y: Scale, low: Sequence[float], high: Sequence[float]) -> str:
+    """The area between two lines."""
+    band = [*zip(xs, map(y.at, low), strict=True), *reversed([*zip(xs, map(y.at, high), strict=True)])]
+    return "M" + "L".join(f"{at:.2f} {height:.2f}" for at, height in band) + "Z"
 
 
 def _start(title: str, unit: str | None, description: str, width: float, height: float) -> Part:

@@ -12,6 +12,7 @@ import { h } from "../dom.js";
 const PLACES = {
   forecast: { label: "A forecast", view: "forecast" },
   accuracy: { label: "Forecasts and actual values", view: "forecast" },
+  intervals: { label: "A forecast and its interval", view: "forecast" },
   drivers: { label: "The features by share", view: "features", values: { sort: "share" } },
   response: { label: "The forecast, and what if", view: "forecast" },
   limits: { label: "All features", view: "features" },

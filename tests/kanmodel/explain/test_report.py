@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import SHAPES, disconnect, make_model
+from factories import SHAPES, disconnect, make_model, with_intervals
 from figures import unfounded
 from goldens import load_case
 
@@ -64,6 +64,17 @@ def test_every_number_is_in_the_evidence(shape, n_reference, with_targets):
     _, findings = tiny(shape, n_reference, with_targets)
     check_form(findings)
     check_numbers(findings)
+
+
+@pytest.mark.parametrize(("kind", "n_reference", "with_targets"), [("nodes", 1, True), ("constant", 20, False)])
+def test_intervals_are_a_question_of_their_own(kind, n_reference, with_targets):
+    """After that of errors, on few windows and without targets too, and its pictures are drawn."""
+    model, _ = tiny("lstm", n_reference, with_targets)
+    report = Model(with_intervals(model, kind)).report()
+    check_numbers(report.findings)
+    assert [finding.id for finding in report.findings] == [*IDS[:2], "intervals", *IDS[2:]]
+    assert "interval" in report["intervals"].html() and "<svg" in report["intervals"].html()
+    assert "how sure?" in report.html()
 
 
 def test_a_number_from_nowhere_is_noticed():

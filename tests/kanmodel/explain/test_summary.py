@@ -11,13 +11,15 @@ import numpy as np
 import polars as pl
 import pytest
 from browsers import CHROMIUM, MISSING
-from factories import make_model
+from factories import make_model, with_intervals
 from figures import unfounded
 
 import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import Reference
 from kanmodel.data import TimeColumn
+from kanmodel.explain.result import draw
+from kanmodel.show.style import LIGHT
 from service.models.repository import BUNDLED
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -170,6 +172,43 @@ def test_a_quantile_is_measured_by_what_exceeds_it():
     assert f"exceeded by 10 % of the actual values; {100 * exceeded:.0f} % of the 160" in finding.answer
 
 
+@pytest.mark.parametrize("kind", ["nodes", "constant"])
+def test_intervals_are_measured_on_the_reference_windows(model, kind):
+    """Widths overall, by month and hour, what they hold and what drives them; on the page beside the errors."""
+    loaded = with_intervals(model.loaded, kind)
+    told = Model(replace(loaded, metrics=loaded.metrics | {"test_coverage 0.8": 0.7, "test_coverage 0.8 f1+4": 0.9}))
+    report = told.report("f1+4")
+    (finding,) = report["intervals"].findings
+    found, forecasts = finding.evidence, told.predict(told.reference.windows, intervals="all")
+    width, actual = forecasts.width[0, :, 1], told.reference.targets[:, 1]
+    assert found["usual_width"] == pytest.approx(np.median(width)) and found["test_coverage"] == 0.9
+    assert found["eight_of_ten"] == pytest.approx(np.quantile(width, [0.1, 0.9]).tolist())
+    inside = (forecasts.lower[..., 1] <= actual) & (actual <= forecasts.upper[..., 1])
+    assert found["held"] == pytest.approx(inside.mean(axis=1).tolist())
+    for text in (finding.answer, finding.brief):
+        assert unfounded(text, found) == [] and text.endswith(".")
+    if kind == "constant":
+        assert "wide in every situation" in finding.answer and "by" not in found and len(finding.panels) == 1
+    else:
+        at = pl.Series(told.reference.times).str.to_datetime("%Y-%m-%dT%H:%MZ") + pl.duration(hours=4)
+        frame = pl.select(at=at).with_columns(width=pl.Series(width)).group_by(label=pl.col("at").dt.hour())
+        by_hour = frame.agg(pl.len(), pl.col("width").mean()).sort("label").rows()
+        assert [tuple(row.values())[:3] for row in found["by"]["hour"]] == [
+            (hour, n, pytest.approx(mean)) for hour, n, mean in by_hour
+        ]
+        chosen = told.reference.windows[np.linspace(0, 199, 128).astype(int)]
+        explained = told.explain(chosen, "f1+4:width@0.8", detail="features")
+        sizes = np.abs(explained.contributions_by_part).mean(axis=0)
+        assert found["drivers"] == pytest.approx(dict(zip(explained.parts, sizes / sizes.sum(), strict=True)), rel=1e-2)
+        assert list(found["drivers"].values()) == sorted(found["drivers"].values(), reverse=True)
+    band = ElementTree.fromstring(draw(finding.panels[0], "light"))
+    dots = [dot.get("fill") for dot in band.iter(f"{SVG}circle")]
+    assert len(dots) == 48 and dots.count(LIGHT["up"]) == inside[0, -48:].sum()
+    page = report.html()
+    assert page.count("<h2") == model.report("f1+4").html().count("<h2") and "and how sure?" in page
+    assert "interval around the forecast" in page and "calibrated on 100 windows" in page
+
+
 def test_pictures_are_as_large_as_what_they_show(model):
     """Bars have the heights of the errors, and long names, many outputs and few windows stay within the picture."""
     report = model.report()
@@ -190,13 +229,15 @@ def test_pictures_are_as_large_as_what_they_show(model):
 @pytest.mark.thorough("prints with a browser, and explains a large model")
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 def test_the_page_is_two_sheets_of_paper(tmp_path):
-    """Printed on A4, in the reader's theme or another, the bundled model's page has two sheets, and no fold."""
+    """Printed on A4, with intervals and without, the page has two sheets, and no fold."""
     model = kanmodel.load(BUNDLED / "nyc-weather.safetensors")
     wide = make_model(n_features=61, targets=("load",), horizon=24, n_reference=150)
     names = [f"plant_{number:02d}_bearing_temperature_of_the_turbine_hall_in_degrees" for number in range(61)]
     features = (replace(feature, name=name) for feature, name in zip(wide.config.features, names, strict=True))
     long = Model(wide.with_config(replace(wide.config, features=tuple(features))))
-    for number, report in enumerate((model.report(), long.report("load+7"))):
+    sure = [Model(with_intervals(each.loaded)) for each in (model, long)]
+    reports = [each.report(output) for each, output in zip((model, long, *sure), (None, "load+7") * 2, strict=True)]
+    for number, report in enumerate(reports):
         page, printed = tmp_path / f"{number}.html", tmp_path / f"{number}.pdf"
         assert len(report.html(page)) < 1e6
         command = [CHROMIUM, "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={printed}", page.as_uri()]
