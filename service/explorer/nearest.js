@@ -1,4 +1,4 @@
-/** The reference window nearest to a window of one's own, and its distance. */
+/** How like the reference windows a window of one's own is, and which of them is the nearest. */
 
 import { askJson } from "./api.js";
 import { h } from "./dom.js";
@@ -11,26 +11,25 @@ import { windowLink } from "./references.js";
 /** @typedef {import("./windows.js").Window} Window */
 
 const REST = 400; // ms
-const ANYTHING = 1e30; // above every forecast, so that the search has nothing to do
 
 /** @param {Page} page */
 export function nearestReference(page) {
-  const { path, version, output, model } = page;
+  const { path, version } = page;
   const rest = afterRest();
   const element = h("p", { class: "muted nearest", role: "status", hidden: true });
   let running = new AbortController();
   const ask = async (/** @type {Window} */ window, /** @type {AbortSignal} */ signal) => {
-    const free = model.features.find(({ fixed }) => !fixed);
-    if (!free) return;
-    const body = { instances: [window], output, target: { at_most: ANYTHING }, features: [free.name], max_features: 1 };
-    const answer = /** @type {Schemas["CounterfactualResponse"]} */ (
-      await askJson({ path: `${path}:counterfactual`, query: version, body }, signal)
+    const body = { instances: [window], trust: true };
+    const answer = /** @type {Schemas["PredictResponse"]} */ (
+      await askJson({ path: `${path}:predict`, query: version, body }, signal)
     );
-    const { index, distance, typical } = answer.counterfactuals[0].nearest_reference;
+    const [trust] = answer.trust ?? [];
+    if (!trust) return;
+    const { index, distance } = trust.nearest_reference;
     element.replaceChildren(
-      "The nearest reference window is ",
+      `${trust.sentence} The nearest reference window is `,
       windowLink(page, index, `number ${index}`),
-      `, ${amount(distance)} standard deviations away${typical === null ? "" : `; ${amount(typical)} is usual`}.`,
+      `, ${amount(distance)} standard deviations away.`,
     );
     element.hidden = false;
   };

@@ -23,7 +23,7 @@ from service.operations.explanations import ExplainQuestion, Explanation, comput
 from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness
 from service.operations.route import MODEL_V2, VERSION_V2, Call, Operation
-from service.operations.windows import check_values
+from service.operations.windows import check_values, estimate_comparing
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_object, read_body, validate_request
@@ -33,7 +33,7 @@ from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
 from service.wire.windows import Axis, Given, parse_groups, read_array, read_groups
 from service.work.budget import Kind
-from service.work.jobs import PARSED_BYTE, estimate_describing
+from service.work.jobs import FREE, PARSED_BYTE, estimate_describing
 
 INSTANCES = "instances"  # the tensor that holds all features
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -47,8 +47,10 @@ Datatype = TypeAliasType(
     Literal["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"],
 )
 OutputName = TypeAliasType(
-    "OutputName", Literal["predictions", "contributions", "contributions_by_group", "residual", "error"]
+    "OutputName",
+    Literal["predictions", "contributions", "contributions_by_group", "residual", "error", "distance", "p_value"],
 )
+TRUST: tuple[OutputName, ...] = ("distance", "p_value")
 
 
 class ServerMetadata(TypedDict):
@@ -181,6 +183,9 @@ class InferParameters(Closed):
     default those of the checkpoint."""
     segments: Annotated[str | None, Field(strict=True)] = None
     """`segments` of `ExplainRequest` as a string of JSON, such as `{"last six hours": [-5, 0]}`."""
+    trust: Annotated[bool, Field(strict=True)] = False
+    """Whether to add the tensors `distance` and `p_value`: how unlike the reference windows each instance is, as in
+    `TrustInfo`. Needs the scope explain too."""
     binary_data_output: Annotated[bool, about("Default of `binary_data` for all outputs.", strict=True)] = False
 
 
@@ -191,7 +196,7 @@ class InferRequest(Closed):
     model_name: Annotated[str | None, about("Sent by KServe's client besides the path; ignored.", strict=True)] = None
     parameters: InferParameters | None = None
     inputs: Annotated[list[InferInput], about("The input tensors.", min_length=1, fail_fast=True)]
-    outputs: Annotated[list[InferOutputRequest] | None, Field(max_length=5)] = None
+    outputs: Annotated[list[InferOutputRequest] | None, Field(max_length=7)] = None
     """The requested outputs; absent or empty: all."""
 
 
@@ -219,7 +224,8 @@ class InferOutput(TypedDict):
     name: OutputName
     """`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x n_outputs x lookback
     x n_features; `contributions_by_group`, n x n_outputs x n_names or, by segments, n x n_outputs x n_names x
-    n_segments; `residual` and `error`, n x n_outputs. In the unit of the target."""
+    n_segments; `residual` and `error`, n x n_outputs. In the unit of the target. `distance` and `p_value`, n,
+    are those of `TrustInfo`; the latter is 1 where all reference windows overlap."""
     shape: Annotated[list[int], about("Its shape.")]
     datatype: Annotated[Literal["FP64"], about("Datatype of the values.")]
     parameters: NotRequired[InferOutputSize]
@@ -261,10 +267,11 @@ def read_inference(
     summed = parse_groups({"groups": asked.groups, "segments": asked.segments}, limits, "parameters.")
     groups, segments = read_groups(summed, model)
     outputs = _choose_outputs(request, asked, is_grouped=bool(groups or segments))
-    is_explained = outputs.keys() - {"predictions"}
+    is_explained = outputs.keys() - {"predictions", *TRUST}
     baseline, numbers = read_baseline(asked.baseline if is_explained else None, model), range(len(model.outputs))
     question = ExplainQuestion(
-        *(served, checked.windows, checked, tuple(numbers), asked.detail, baseline, groups, segments)
+        *(served, checked.windows, checked, tuple(numbers), asked.detail, baseline, groups, segments),
+        trust=any(name in outputs for name in TRUST),
     )
     if is_explained:
         question.refuse_costly(settings.max_path_nodes)
@@ -375,14 +382,16 @@ def _choose_outputs(request: InferRequest, parameters: InferParameters, is_group
             raise invalid_value(place, "is given twice")
         if wanted.name == "contributions_by_group" and not is_grouped:
             raise invalid_value(place, f"{wanted.name} needs groups or segments")
-        if wanted.name != "predictions" and not explain:
-            raise invalid_value(place, f"{wanted.name} needs parameters.explain")
+        needs, is_given = ("trust", parameters.trust) if wanted.name in TRUST else ("explain", explain)
+        if wanted.name != "predictions" and not is_given:
+            raise invalid_value(place, f"{wanted.name} needs parameters.{needs}")
         own = None if wanted.parameters is None else wanted.parameters.binary_data
         chosen[wanted.name] = binary if own is None else own
     usual: list[OutputName] = ["predictions"]
     if explain:
         usual += ["contributions", "residual", "error"]
         usual += ["contributions_by_group"] if is_grouped else []
+    usual += TRUST if parameters.trust else ()
     return chosen or dict.fromkeys(usual, binary)
 
 
@@ -409,9 +418,9 @@ async def infer(call: Call) -> Response:
         with span("parse"):
             reading = parts.work.run(read, "forecast", PARSED_BYTE * len(body), deadline=deadline)
             question, outputs, request_id = await reading
-    is_explained = outputs.keys() - {"predictions"}
+    is_explained = outputs.keys() - {"predictions", *TRUST}
     kind: Kind = "explanation" if is_explained else "forecast"
-    if is_explained:
+    if is_explained or question.trust:
         call.state.caller.require("explain")
     call.state.windows = len(question.windows)
     predictions = await parts.work.predict(served.model, question.windows, deadline)
@@ -425,6 +434,7 @@ async def infer(call: Call) -> Response:
     if is_explained:
         await while_connected(call, explain())
     answer_id, cost = request_id or call.state.request_id, estimate_describing(question.windows, predictions.shape[1])
+    cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
     describe = partial(_answer, question, outputs, answer_id, predictions, explanations)
     with span("encode"):
         return await parts.work.run(describe, kind, cost)
@@ -451,6 +461,10 @@ def _answer(
     arrays = {name: np.array(values, np.float64) for name, values in lists.items() if values}
     tensors = {name: array.reshape(*predictions.shape, *array.shape[1:]) for name, array in arrays.items()}
     tensors["predictions"] = predictions
+    if question.trust:
+        found = [(one.nearest_reference.distance, one.p_value) for one in served.model.trust(question.windows)]
+        tensors["distance"] = np.array([distance for distance, _ in found])
+        tensors["p_value"] = np.array([1.0 if p_value is None else p_value for _, p_value in found])
     answer: InferResponse = {
         "model_name": served.name,
         "model_version": served.version,

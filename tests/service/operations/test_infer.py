@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from thorough import examples
 from waiting import poll
 
+from kanmodel import Model
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline
@@ -211,6 +212,22 @@ def test_a_version_is_reached_by_its_path(serve, tmp_path):
         )
 
 
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_distances_and_p_values_are_those_of_the_library(service, model, windows, is_binary):
+    """One of each for each window, beside the forecasts alone or with explanations; without `trust` none."""
+    found = Model(model).trust(windows)
+    asked = {"trust": True, "binary_data_output": is_binary}
+    for more in ({}, {"explain": True}):
+        answer = read(service.post(INFER, make_tensors(windows.tolist(), **asked, **more)))
+        assert answer["distance"] == pytest.approx([one.nearest_reference.distance for one in found])
+        assert answer["p_value"].tolist() == [one.p_value for one in found]
+        assert ("contributions" in answer) == bool(more)
+    body = make_tensors(windows.tolist(), trust=True) | {"outputs": [{"name": "p_value"}]}
+    assert [*read(service.post(INFER, body))] == ["p_value"]
+    del body["parameters"]
+    assert refused(service.post(INFER, body)) == "outputs[0].name p_value needs parameters.trust"
+
+
 def test_explanations_need_their_scope(serve, folder, windows):
     """A key with scope read gets forecasts but no explanation, whatever the body requests."""
     keys = f"reader read {READ};analyst explain {EXPLAIN}"
@@ -225,6 +242,9 @@ def test_explanations_need_their_scope(serve, folder, windows):
             "this needs an API key with the scope explain"
         )
         assert "contributions" in read(client.post(INFER, json=body, headers=analyst))
+        body = make_tensors(windows.tolist(), trust=True)
+        assert client.post(INFER, json=body, headers=reader).status_code == 403
+        assert "distance" in read(client.post(INFER, json=body, headers=analyst))
 
 
 def test_requests_are_counted_and_logged(launch, folder, service, model, windows):
@@ -301,7 +321,7 @@ def test_an_invalid_tensor_is_refused_in_one_sentence(service, windows, change, 
         ({"outputs": [{"name": "predictions"}] * 2}, "outputs[1].name is given twice"),
         (
             {"outputs": [{"name": "other"}]},
-            "outputs[0].name must be 'predictions', 'contributions', 'contributions_by_group', 'residual' or 'error'",
+            "outputs[0].name must be 'predictions', 'contributions', 'contributions_by_group', 'residual', 'error',",
         ),
         ({"outputs": [{"name": "residual"}]}, "outputs[0].name residual needs parameters.explain"),
         ({"outputs": [{"name": "predictions", "parameters": {"classification": 3}}]}, "outputs[0].parameters.class"),
