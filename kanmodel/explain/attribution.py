@@ -49,8 +49,8 @@ from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.text import with_unit, write_figure
 
-PATH_NODES, USUAL_NODES = 9, 17  # with which a path starts, and where more than `MOST` paths need more
-MOST, N_TRIED = 2 / 3, 16  # of the paths to so many reference windows
+PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
+MOST, N_TRIED = 1 / 2, 16  # of so many reference windows: of one window a second pass costs more than nodes do
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
@@ -82,7 +82,7 @@ class LedgerOptions:
     Attributes:
         tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
         path_nodes: nodes with which the path, and each part of it, starts: a multiple of 4, and one. At least 17 where
-            9 are too few for two thirds of the reference windows.
+            9 are too few for half of the reference windows, and 33 where 17 are.
         halvings: how often a part may be halved where more nodes do not reach the tolerance; with 0, every path has
             just `path_nodes`.
 
@@ -704,10 +704,14 @@ def _explain_batch(
         return walk.explain(options.tolerance * spread)
 
     def find_usual_nodes() -> int:
-        asked, accepted = (output, spread, detail, PATH_NODES, 0), LedgerOptions.tolerance * spread
         few, mean = spread_windows(model, N_TRIED), scaled_baselines(model)[0]
-        tried = Walk(model.frozen, model.node_ranges, few, mean, *asked).explain(accepted)
-        return USUAL_NODES if np.mean(tried.error > accepted) > MOST else PATH_NODES
+        walk = Walk(model.frozen, model.node_ranges, few, mean, output, spread, detail, PATH_NODES, 0)
+        accepted = LedgerOptions.tolerance * spread
+        for n_nodes in (PATH_NODES, USUAL_NODES):
+            tried = walk._replace(n_nodes=n_nodes).explain(accepted)
+            if np.mean(tried.error > accepted) <= MOST:
+                return n_nodes
+        return MORE_NODES
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings)

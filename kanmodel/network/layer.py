@@ -124,17 +124,19 @@ class Edges:
         edges, slopes = self.functions.edges_and_slopes(u)
         of_base = of_symbolic = None
         if self.weights is not None:
-            base, of_base = value_and_slope(self._activation, v)
+            base, of_base = value_and_slope(self._activation, in_columns(v))
             edges = torch.addcmul(edges, base.unsqueeze(1), self.weights)
         if self.symbolic is not None:
             edges = edges + self.symbolic.edges(v, edges.shape[1])
             of_symbolic = self.symbolic.slopes(v, edges.shape[1])
 
         def pull_back(gradient: Tensor) -> tuple[Tensor, Tensor]:
-            by_u = torch.bmm(gradient.unsqueeze(1), slopes).squeeze(1)
-            by_v = torch.zeros_like(v)
-            if of_base is not None and self.weights is not None:
-                by_v = (gradient @ self.weights).mul_(of_base)
+            gradient = in_columns(gradient)
+            by_u = (gradient.unsqueeze(2) * slopes).sum(dim=1)
+            if of_base is None or self.weights is None:
+                by_v = torch.zeros_like(by_u)
+            else:
+                by_v = (self.weights.T @ gradient.T).T.mul_(of_base)
             return by_v if of_symbolic is None else by_v + (gradient.unsqueeze(1) @ of_symbolic).squeeze(1), by_u
 
         return edges, pull_back
@@ -174,6 +176,11 @@ class Edges:
 
     def _base_of(self, v: Tensor) -> Tensor:
         return activate(self.base, ACTIVATIONS[self.base].parameter, v)
+
+
+def in_columns(values: Tensor) -> Tensor:
+    """The same values, (batch, n), stored in rows of the batch, as those of splines are: long rows are the fastest."""
+    return values.T.contiguous().T
 
 
 class _Sums(torch.autograd.Function):

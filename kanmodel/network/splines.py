@@ -9,6 +9,7 @@ Source: de Boor 1978, "A Practical Guide to Splines", ch. IX; Liu et al. 2024, a
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -87,6 +88,10 @@ class PiecewisePolynomial:
         self.table = in_rows(_polynomials(grid.double(), coef.double(), order), coef)  # (n_rows, k+1, n_out)
         self._rows = self.table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
         self._powers = torch.arange(order + 1)[:, None]
+        # In numpy, which starts small operations faster than torch; long rows, of the batch, are the fastest.
+        self._columns = self.table.permute(1, 2, 0).flatten(0, 1).contiguous()  # ((k+1) * n_out, n_rows)
+        in_columns = self.knots.transpose(1, 2).contiguous(), self.first[:, None], self.start, self.inverse_width
+        self._places = [values.numpy() for values in in_columns]
 
     def sums(self, x: Tensor) -> Tensor:
         """Sums over the inputs, (batch, n_in) -> (batch, n_out); not differentiable."""
@@ -105,18 +110,25 @@ class PiecewisePolynomial:
         """All values, (batch, n_in) -> (batch, n_out, n_in); not differentiable."""
         return self.edges_and_slopes(x)[0]
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is found in the results
     def edges_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and first derivatives at (batch, n_in), both (batch, n_out, n_in), by Horner's rule."""
-        interval, u, inverse_width = self._locate(x)
-        terms = self.table[interval]  # (batch, n_in, k+1, n_out)
-        u = u.unsqueeze(2)
-        slopes = values = terms[:, :, -1]
-        for power in range(self.order - 1, -1, -1):
-            slopes = values if power == self.order - 1 else torch.addcmul(values, slopes, u)
-            values = torch.addcmul(terms[:, :, power], values, u)
-        if not self.order:
-            slopes = torch.zeros_like(values)
-        return values.transpose(1, 2), (slopes * inverse_width.unsqueeze(2)).transpose(1, 2)
+        knots, first, start, inverse_width = self._places
+        columns = x.detach().T.contiguous().numpy()
+        interval = (columns >= knots).sum(axis=0)
+        interval += first
+        width = inverse_width.take(interval)
+        u = (columns - start.take(interval)) * width  # (n_in, batch)
+        terms = self._columns.index_select(1, torch.from_numpy(interval).flatten())
+        *lower, values = terms.numpy().reshape(self.order + 1, -1, *u.shape)  # (n_out, n_in, batch) each
+        slopes = np.zeros_like(values)
+        for term in reversed(lower):
+            slopes *= u
+            slopes += values
+            values *= u
+            values += term
+        slopes *= width
+        return torch.from_numpy(values).permute(2, 0, 1), torch.from_numpy(slopes).permute(2, 0, 1)
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The interval of each position, as a row of the table, the position in it, and 1 / width: (batch, n_in)."""
