@@ -108,7 +108,7 @@ class Edges:
     symbolic: SymbolicFunctions | None
 
     def edges(self, v: Tensor, u: Tensor) -> Tensor:
-        """Values of all edges, (batch, n_subnodes, n_in); differentiable."""
+        """Values of all edges, (batch, n_subnodes, n_in); differentiable, unless frozen."""
         edges = self.functions.edges(u)
         if self.weights is not None:
             edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self.weights)
