@@ -51,6 +51,7 @@ MAX_BYTES = 1 << 30  # larger files are refused before they are read
 MAX_HEADER_BYTES = 16 << 20
 MAX_MESSAGE = 500  # characters of an error, which may quote the file
 N_FACTS = 64  # of a model that are cached
+N_BOUNDED = 8  # forecasts whose networks of bounds are cached, each of which takes as much memory as the model
 N_NAMED = 3  # features that the text about reference windows names
 MIN_STD = 1e-6  # of an output, in model units
 NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not scaled
@@ -375,7 +376,12 @@ class LoadedModel:
             reference = replace(self.reference, targets=None)
             return LoadedModel(network, reference, {}, self.provenance, self.sha256)
 
-        return self.facts.get(("bounds", forecast), make)
+        return self.bounded_models.get(forecast, make)
+
+    @cached_property
+    def bounded_models(self) -> Once:
+        """The latest of these models."""
+        return Once(N_BOUNDED)
 
     def _need_intervals(self) -> Intervals:
         if self.intervals is None:

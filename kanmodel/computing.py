@@ -191,6 +191,11 @@ class Once:
         """Pickles without results: a copy in another process starts empty."""
         return Once, (self._size,)
 
+    @property
+    def count(self) -> int:
+        """Number of results."""
+        return len(self._cells)
+
     def get(self, key: Hashable, compute: Callable[[], Result], pinned: bool = False) -> Result:
         """Returns the cached result of a key, or that of `compute`, which must not ask for the same key.
 

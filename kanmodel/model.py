@@ -139,7 +139,7 @@ def bounded(question: Question) -> Question:
     @wraps(question)
     def ask(self: Model, *given: Any, **options: Any) -> Any:
         output = arguments.bind(self, *given, **options).arguments.get("output")
-        model, _ = self._find_output(output)
+        model, _ = self.find_output(output)
         return question(model, *given, **options)
 
     return cast(Question, ask)
@@ -298,10 +298,33 @@ class Model(Result):
         """Nominal coverages of the prediction intervals, ascending; empty if the model has none."""
         return self.loaded.levels
 
+    @property
+    def bounded_outputs(self) -> tuple[str, ...]:
+        """The outputs that have intervals, as `Forecasts.outputs`; empty if the model has none."""
+        return tuple(self.outputs[number] for number in forecasts_of(self.config)) if self.levels else ()
+
     @cached_property
     def bounds(self) -> tuple[str, ...]:
         """Names of the bounds of the intervals, such as ``load+24:lower@0.8``: outputs that can be explained."""
         return name_bounds(self.config, self.levels)
+
+    def find_output(self, output: str | None) -> tuple[Model, int]:
+        """The model that has an output, this one or that of a forecast's bounds, and its index there.
+
+        That of bounds has the forecast and its bounds at all levels as outputs, and this one's checkpoint and results.
+        """
+        if not self.levels or output in self.outputs or BOUND.fullmatch(str(output)) is None:
+            return self, self._number_of(output)
+        refuse_unknown("output", output, (*self.outputs, *self.bounds))
+        forecast, number = self._find_bound(str(output))
+        return Model(self.loaded.bound(forecast), self.name, self.results), number
+
+    def unit_of(self, output: str) -> str | None:
+        """The unit of an output or a bound; None if unknown."""
+        if output in self.outputs or not self.levels:
+            return self.config.target_of(self._number_of(output)).unit
+        refuse_unknown("output", output, (*self.outputs, *self.bounds))
+        return self.config.target_of(forecasts_of(self.config)[self._find_bound(output)[0]]).unit
 
     @overload
     def predict(
@@ -464,7 +487,7 @@ class Model(Result):
             gaps: what is done with a gap in time among their rows, as in `predict`.
             progress: whether to draw a bar, or what is called with the share that is done.
         """
-        asked_for = [self._find_output(name) for name in self._names_of(output, outputs)]
+        asked_for = [self.find_output(name) for name in self._names_of(output, outputs)]
         options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
         refuse_unknown("method", method, get_args(Method))
         groups, segments = self.choose_groups(groups, segments)
@@ -684,7 +707,7 @@ class Model(Result):
                 default.
             progress: as in `explain`.
         """
-        number, against = self._number_of(output), self if other is None else other._find_output(output)[0]
+        number, against = self._number_of(output), self if other is None else other._holder_of(output)
         if windows is None:
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
@@ -1040,7 +1063,7 @@ class Model(Result):
             f"KAN layers: {len(config.head)}" if config.graph else f"head {width_of(config.head)}",
             config.output_function or "",
         ]
-        named = [with_unit(name, self._unit_of(number)) for number, name in enumerate(self.outputs)]
+        named = [with_unit(name, self.unit_of(name)) for name in self.outputs]
         return {
             "checkpoint": self.checkpoint or "not saved",
             "graph" if config.graph else "chain": (", " if config.graph else " -> ").join(filter(None, chain)),
@@ -1050,9 +1073,6 @@ class Model(Result):
             "reference": str(self.reference),
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
         }
-
-    def _unit_of(self, output: int) -> str | None:
-        return self.config.target_of(output).unit
 
     def _name_both(self, other: Model) -> str:
         return self.origin if other is self else f"{self.origin}, against {other.origin}"
@@ -1094,10 +1114,10 @@ class Model(Result):
         refuse_unknown("output", output, self.outputs)
         return self.outputs.index(output)
 
-    def _find_output(self, output: str | None) -> tuple[Model, int]:
-        """The model that has an output, this one or that of a forecast's bounds, and its index there."""
-        if not self.levels or output in self.outputs or BOUND.fullmatch(str(output)) is None:
-            return self, self._number_of(output)
-        refuse_unknown("output", output, (*self.outputs, *self.bounds))
-        forecast, number = divmod(self.bounds.index(str(output)), len(BOUNDS) * len(self.levels))
-        return Model(self.loaded.bound(forecast), self.name, self.results), number + 1
+    def _holder_of(self, output: str | None) -> Model:
+        return self.find_output(output)[0] if output in self.bounds else self
+
+    def _find_bound(self, output: str) -> tuple[int, int]:
+        """The index of a bound's forecast, and its own among the outputs of `LoadedModel.bound`."""
+        forecast, number = divmod(self.bounds.index(output), len(BOUNDS) * len(self.levels))
+        return forecast, number + 1

@@ -165,23 +165,21 @@ class Forecasts(WindowsResult):
         return [Table(rows, [name for name in rows[0] if not name.startswith("covered")] if rows else [])]
 
 
-def choose_levels(model: LoadedModel, levels: Literal["all"] | Sequence[float]) -> tuple[float, ...]:
-    """The given levels of a model's intervals, ascending."""
+def choose_levels(
+    model: LoadedModel, levels: Literal["all"] | Sequence[float], path: str = "intervals"
+) -> tuple[float, ...]:
+    """The given levels of a model's intervals, ascending; errors name them by their `path`."""
     known = model.levels
     if not known:
-        raise DataError.at(
-            "intervals", "must not be given, as the model has none: train it with intervals, or calibrate it"
-        )
+        raise DataError.at(path, "must not be given, as the model has none: train it with intervals, or calibrate it")
     if isinstance(levels, str):
-        refuse_unknown("intervals", levels, ("all",))
+        refuse_unknown(path, levels, ("all",))
         return known
     chosen = np.asarray(levels, dtype=np.float64).reshape(-1).tolist()
     for number, level in enumerate(chosen):
         if level not in known:
             there = f"one of {', '.join(f'{p:g}' for p in known)}"
-            raise DataError.at(
-                f"intervals[{number}]", f"must be {there}, the levels of the model, but is {quote(level)}"
-            )
+            raise DataError.at(f"{path}[{number}]", f"must be {there}, the levels of the model, but is {quote(level)}")
     if not chosen:
-        raise DataError.at("intervals", "is empty")
+        raise DataError.at(path, "is empty")
     return tuple(sorted(set(chosen)))

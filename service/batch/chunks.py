@@ -27,7 +27,7 @@ class Plan:
 
     model: Model  # its features are columns of the table
     table: Path  # a file, or a folder of files
-    output: int = 0  # index of the output
+    output: str  # its name, or that of a bound
     time: str | None = None  # the column of time stamps
     segment: str | None = None  # the column that changes at each gap, which no window crosses
     part_windows: int = PART_WINDOWS  # rows of the table per file
@@ -53,9 +53,9 @@ class Plan:
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the results: a folder is resumed only if all of it is the same."""
-        config, target = self.model.config, self.model.config.target_of(self.output)
-        described: dict[str, Any] = {"checkpoint": self.model.checkpoint, "output": config.outputs[self.output]}
-        described |= {"unit": target.unit, "features": {feature.name: feature.unit for feature in config.features}}
+        config, unit = self.model.config, self.model.unit_of(self.output)
+        described: dict[str, Any] = {"checkpoint": self.model.checkpoint, "output": self.output}
+        described |= {"unit": unit, "features": {feature.name: feature.unit for feature in config.features}}
         described["groups"] = {name: list(features) for name, features in config.groups.items()}
         described |= {"lookback": config.lookback, "baseline": Baseline().kind, "tolerance": LedgerOptions().tolerance}
         described |= {"time_column": self.time, "segment_column": self.segment, "part_windows": self.part_windows}

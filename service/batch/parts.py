@@ -82,8 +82,7 @@ def _explain(plan: Plan, windows: Array, first: int) -> Iterator[tuple[int, Expl
     """Explains windows together, or if that fails one by one; yields each result with its first window's number."""
     result: Explanation | KanscopeError
     try:
-        output = plan.model.outputs[plan.output]
-        result = plan.model.explain(windows, output, effects=plan.effects, detail="features", method=plan.method)
+        result = plan.model.explain(windows, plan.output, effects=plan.effects, detail="features", method=plan.method)
     except (DataError, NonFiniteError) as error:
         result = error
     if isinstance(result, Explanation) or len(windows) == 1:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Exit, Option, echo
 
 from kanmodel import Model, load
-from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError, UnknownNameError, refuse_unknown
+from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError, UnknownNameError
 from kanmodel.explain.attribution import Explanation, Method
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.text import write_value
@@ -93,11 +93,10 @@ def explain(
         from service.batch import chunks, tables
 
         output, clock = output_name or model.outputs[0], model.config.time
-        refuse_unknown("output", output, model.outputs)
+        model.find_output(output)  # refuses an unknown one
         if time_column is None and clock is not None and clock.name in tables.read_schema(tables.find_files(data)[0]):
             time_column = clock.name
-        number = model.outputs.index(output)
-        plan = chunks.Plan(model, data, number, time_column, segment_column, part_windows, strict, effects, method)
+        plan = chunks.Plan(model, data, output, time_column, segment_column, part_windows, strict, effects, method)
         _explain_table(plan, folder, engine, workers, as_json)
     elif faithfulness:
         rows = model.faithfulness(output_name)
@@ -117,8 +116,9 @@ def explain(
         explained = model.explain(chosen, output_name, effects=effects, detail="features", method=method)
         times, targets = model.reference.times, model.reference.targets
         time = None if times is None else times[number]
-        target = None if targets is None else float(targets[number, model.outputs.index(explained.output)])
-        trust = None
+        target = trust = None
+        if targets is not None and explained.output in model.outputs:  # bounds have none
+            target = float(targets[number, model.outputs.index(explained.output)])
         with suppress(InsufficientReferenceError):
             trust = model.trust()[number]
         if as_json:
@@ -137,7 +137,8 @@ def explain(
 
 def _print_window(model: Model, explained: Explanation, number: int, title: str, target: float | None) -> None:
     """Prints the explanation of a reference window, largest contributions first."""
-    caption = f"the contributions add up to within {explained.residual[0]:.2g}; "
+    caption = f"{explained.width_summary}; " if explained.width_summary else ""
+    caption += f"the contributions add up to within {explained.residual[0]:.2g}; "
     caption += f"their largest error is {explained.error[0]:.2g}"
     if not explained.converged[0]:
         caption += f"; not converged to the tolerance of {explained.tolerance:.2g}"
@@ -157,8 +158,14 @@ def _print_window(model: Model, explained: Explanation, number: int, title: str,
     of_parts = {row["group"]: row.get("shapley") for row in by_group}
     rows = [row | {"shapley": of_parts.get(row["feature"])} for row in rows]
     groups = by_group[: len(explained.groups)]  # the rest are features without a group
-    totals = {"baseline: the forecast for the mean window": explained.baseline_prediction}
-    totals |= {"forecast": explained.predictions[0]} | ({} if target is None else {"actual value": target})
+    quantity = (
+        "forecast" if explained.output in model.outputs else "bound" if explained.usual_width is None else "width"
+    )
+    totals = {f"baseline: the {quantity} for the mean window": explained.baseline_prediction}
+    totals |= {quantity: explained.predictions[0]}
+    for level, bounds in explained.intervals.items():
+        totals |= {f"{end} bound at {level:g}": bound[0] for end, bound in zip(("lower", "upper"), bounds, strict=True)}
+    totals |= {} if target is None else {"actual value": target}
     columns = ["feature", "unit", "last value", f"contribution{unit}", *effects, *shapley]
     singles = [(row["feature"], *known[row["feature"]], *signed(row)) for row in rows]
     sums = [(f"{r['group']}: {', '.join(explained.groups[r['group']])} together", "", "", *signed(r)) for r in groups]

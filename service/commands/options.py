@@ -15,7 +15,7 @@ from kanmodel.model import Model
 from kanmodel.text import write_value
 
 Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
-OutputName = Annotated[str | None, Option(help="Output to use, such as load+1. Default: the first.")]
+OutputName = Annotated[str | None, Option(help="Output, such as load+1, or load+1:width@0.8. Default: the first.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
 

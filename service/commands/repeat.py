@@ -186,7 +186,6 @@ def compare_answers(
     Distances are in standard deviations of the output on the reference windows; for the baseline, in the smallest
     standard deviation of a feature. They are infinite for values that differ and are not numbers, or that one lacks.
     """
-    std = dict(zip(model.outputs, model.output_std.tolist(), strict=True))
     smallest = float(model.scaling.feature_scale.min())
     for place, one, other in _pair(saved, repeated):
         scale = None
@@ -194,9 +193,10 @@ def compare_answers(
             case ("baseline" | "receipt", *_):
                 scale = smallest
             case ("predictions", _, int(column)):
-                scale = std[model.outputs[column]]
+                scale = float(model.output_std[column])
             case ("explanations", int(number), *_):
-                scale = std[repeated["explanations"][number]["output"]]
+                of, output = model.find_output(repeated["explanations"][number]["output"])
+                scale = float(of.output_std[output])
         if scale is not None and isinstance(other, float) and type(one) in (int, float):
             yield abs(one - other) / scale, place, one, other
         else:

@@ -61,8 +61,16 @@ class Entry:
 
     def __post_init__(self) -> None:
         self.name, self.version = self.file.name, self.file.version
-        # Estimated memory: the file as it is, and in original units in float64; an ONNX Runtime session and modules.
-        self.n_bytes = 3 * sum(self.file.signature[1:2]) + (1 << 20)
+
+    @property
+    def n_bytes(self) -> int:
+        """Estimated memory: the file as it is, and in original units in float64; an ONNX Runtime session and modules.
+
+        As much again for each network of bounds of its forecasts.
+        """
+        served = self.served
+        n_bounded = 0 if served is None else served.model.loaded.bounded_models.count
+        return (3 * sum(self.file.signature[1:2]) + (1 << 20)) * (1 + n_bounded)
 
     @property
     def condition(self) -> str:
@@ -305,9 +313,10 @@ class Registry:
         with self._changing:
             excess = self.n_bytes - self._budget
             for oldest in [*self._loaded][:-1]:
+                n_bytes = oldest.n_bytes
                 if excess > 0 and oldest.reason is None and _release(oldest):
                     del self._loaded[oldest]
-                    excess -= oldest.n_bytes
+                    excess -= n_bytes
 
     def _drop(self, entry: Entry) -> None:
         """Drops a model that is no longer served; requests that use it finish."""

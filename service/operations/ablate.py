@@ -40,10 +40,10 @@ def ablate(reading: Reading[AblateRequest]) -> Plan:
 
     The rule is that of the topology, which shows the pruned network; `without` names further edges to remove.
     """
-    rule, windows = reading.asked.rule(reading.call.served.model), reading.windows
+    rule, windows = reading.asked.rule(reading.model), reading.windows
 
     def find(model: Model) -> dict[str, Any]:
-        found = model.ablate(windows, model.outputs[reading.output], **vars(rule))
+        found = model.ablate(windows, reading.output, **vars(rule))
         pairs = zip(found.predictions.tolist(), found.ablated_predictions.tolist(), strict=True)
         ablations = [AblationInfo(prediction=full, ablated_prediction=ablated) for full, ablated in pairs]
         edges, fidelity = Count(kept=found.n_kept, total=found.n_edges), describe(FidelityInfo, found.fidelity)

@@ -43,14 +43,19 @@ Asked = TypeVar("Asked", bound=WindowsRequest)
 class Reading(Generic[Asked]):
     """A request that is read: `document` is its JSON, `asked` the same, validated, apart from windows.
 
-    `output` is an index.
+    `output` is a name, perhaps of a bound.
     """
 
     call: Call
     document: dict[str, Any]
     asked: Asked
     given: Given
-    output: int
+    output: str
+
+    @property
+    def model(self) -> Model:
+        """The model that has the output, see `Model.find_output`."""
+        return self.call.served.model.find_output(self.output)[0]
 
     @property
     def windows(self) -> Array:
@@ -104,7 +109,7 @@ async def _answer(
         NonFiniteError: a result is not finite.
         NotFoundError: there is no such output.
     """
-    parts, deadline, served, config = call.parts, call.deadline, call.served, call.served.model.config
+    parts, deadline, served = call.parts, call.deadline, call.served
     most = parts.settings.max_path_nodes
     with parts.work.claim("explanation", place=False) as held:
         body = await read_body(call, parts.settings, held)
@@ -118,7 +123,7 @@ async def _answer(
             asked = validate_request(cls, unread, unread=UNREAD)
             given = read_windows(document, served.model, limits)
             refuse_infinite_values(given, served.model)
-            reading = Reading(call, document, asked, given, read_output(asked.output, config))
+            reading = Reading(call, document, asked, given, read_output(asked.output, served.model))
             plan = make_plan(reading)
             if plan.n_forecasts > most:
                 reason = f"would take {plan.n_forecasts} forecasts, of at most {most} (max_path_nodes): "
@@ -127,13 +132,13 @@ async def _answer(
             return reading, plan
 
         with span("parse"):
-            key = object() if may_load else None
+            key = object() if may_load or served.model.levels else None  # whose bounds it may make
             reading, plan = await parts.work.run(read, "explanation", estimate_reading(body), key, deadline)
     call.state.windows, model = len(reading.windows), served.model
 
     def compute() -> tuple[bytes, CheckedWindows]:
         checked = warn_of_range(model, reading.given)
-        head = {"output": config.outputs[reading.output], "unit": config.target_of(reading.output).unit}
+        head = {"output": reading.output, "unit": served.model.unit_of(reading.output)}
         return encode_json({**head_of(served), **head, **checked.describe(), **plan.answer(model)}), checked
 
     with parts.work.claim("explanation", plan.n_bytes + reading.windows.nbytes) as held:

@@ -105,8 +105,7 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
             raise invalid_value(f"against.{next(form for form in FORMS if form in document)}", message)
 
     def find(model: Model) -> dict[str, Any]:
-        output = model.outputs[reading.output]
-        found = model.compare(other.model, windows, against, output, tolerance=reading.asked.tolerance)
+        found = model.compare(other.model, windows, against, reading.output, tolerance=reading.asked.tolerance)
         of_other = head_of(other) | ({} if times is None else {"times": [*times]})
         return {"against": of_other, "comparisons": list(map(describe_one, found))}
 

@@ -108,7 +108,7 @@ def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
     def find(model: Model) -> dict[str, Any]:
         found = model.counterfactual(
             windows,
-            config.outputs[reading.output],
+            reading.output,
             **target,
             features=features,
             steps=steps,

@@ -201,11 +201,11 @@ class EdgePath(Closed):
 async def list_edges(call: Call) -> Response:
     """Samples the functions on all edges that the rule keeps."""
     served, query = call.served, call.query
-    topology = await _get_topology(call)
+    topology, model = await _get_topology(call), await call.find_model()
     kept = [edge for edge in topology.kan_edges if edge.kept]
 
     def sample() -> Response:
-        return answer_json(describe_edges(served, topology, served.model.curves(kept, query.points, query.range)))
+        return answer_json(describe_edges(served, topology, model.curves(kept, query.points, query.range)))
 
     cost = estimate_curves(len(kept), query.points)
     return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
@@ -221,14 +221,14 @@ async def get_edge(call: Call) -> Response:
     With `Accept: image/svg+xml` as a picture.
     """
     served, query = call.served, call.query
-    topology = await _get_topology(call)
+    topology, model = await _get_topology(call), await call.find_model()
     edge = topology.edge(query.stage, call.place.layer, call.place.i, call.place.j)
 
     def sample() -> Response:
-        (curve,) = served.model.curves([edge], query.points, query.range)
-        formulas = served.model.edge_formulas(edge) if query.formulas else []
+        (curve,) = model.curves([edge], query.points, query.range)
+        formulas = model.edge_formulas(edge) if query.formulas else []
         if call.media_type == SVG:
-            unit = served.model.config.target_of(call.output).unit
+            unit = served.model.unit_of(call.output)
             named = replace(curve, name=served.name)
             return answer_svg(draw_edge(named, query.theme, output=topology.output, unit=unit, formulas=formulas))
         return answer_json(describe_edge(served, topology, curve, formulas))

@@ -85,7 +85,8 @@ class ExplainRequest(Windows):
     """Windows to explain, in one of three forms, and the options of the explanation."""
 
     output: str | list[str] | None = None
-    """Name of an output, a list of names, or `all`; optional if the model has one."""
+    """Name of an output, a list of names, or `all`; optional if the model has one. Of a model with intervals also a
+    bound or a width of one, such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`."""
     detail: Detail = "features"
     """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
     baseline: Annotated[
@@ -288,7 +289,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     asked = validate_request(ExplainRequest, document, unread=UNREAD)
     groups, segments = wire.read_groups(document, model)
     checked, output = check_values(wire.read_windows(document, model, limits), served), document.get("output")
-    outputs, baseline = tuple(wire.read_outputs(output, model.config)), read_baseline(document.get("baseline"), model)
+    outputs, baseline = wire.read_outputs(output, model), read_baseline(document.get("baseline"), model)
     options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list) or output == wire.ALL
     flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress", "trust")}
     flags["shapley"] = Orders(asked.orders, asked.seed) if asked.method == "shapley" else None
@@ -303,9 +304,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
 
 def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainHeader:
     """The members that all explanations share; predictions for its windows are (n, n_outputs), original units."""
-    served, config = question.served, question.served.model.config
-    names = [config.outputs[output] for output in question.outputs]
-    units = [config.target_of(output).unit for output in question.outputs]
+    served, names = question.served, [*question.outputs]
+    units = [served.model.unit_of(name) for name in names]
     header: ExplainHeader = {
         **head_of(served),
         "output": names if question.as_list else names[0],
@@ -387,7 +387,8 @@ async def explain(call: Call) -> Response:
     cost = estimate_describing(question.windows, n_outputs)
     cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
     explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")
-    if is_stream or n_outputs > 1:
+    is_alone = question.outputs == served.model.outputs and n_outputs == 1
+    if is_stream or not is_alone:
         with parts.work.claim("explanation", question.windows.nbytes, place=False):
             predictions = await parts.work.predict(served.model, question.windows, deadline)
         call.count_warnings(question.checked.counts)
@@ -396,7 +397,7 @@ async def explain(call: Call) -> Response:
         header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
         return ClosingStream(_stream(call, question, header, explaining), media_type=NDJSON)
     encoded, forecasts = await while_connected(call, _collect(explaining))
-    if n_outputs == 1:  # the forecast of a window is the end of its path
+    if is_alone:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
         call.count_warnings(question.checked.counts)
     cost += JOINED_BYTE * sum(map(len, encoded))

@@ -18,7 +18,7 @@ from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.effects import Effects
 from kanmodel.explain.paths.path import LedgerLayer
 from kanmodel.explain.shapley import Orders, count_forecasts
-from kanmodel.network.config import Groups, resolve_groups
+from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.graph import GraphNetwork
 from service.models.registry import Served
 from service.operations.members import about
@@ -31,6 +31,7 @@ from service.work.jobs import NUMBER_BYTES, OBJECT_BYTES_PER_JSON_BYTE, SLICE, D
 
 PART_WINDOWS = 32  # that are explained, and sent, together
 SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself
+EDGE_BYTES = len('{"i":100,"j":100,"contribution":},') + NUMBER_BYTES
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 
 
@@ -83,12 +84,23 @@ class StepEffects(TypedDict):
     alone: Annotated[list[list[float]], about("F(x0 with that cell at x) - F(x0).")]
 
 
+class PredictionInterval(TypedDict):
+    """That of one forecast at one level."""
+
+    level: Annotated[float, about("Nominal coverage.")]
+    lower: Annotated[float, about("Lower bound, in the target's unit.")]
+    upper: Annotated[float, about("Upper bound.")]
+
+
 class Explanation(TypedDict):
     """The ledger of one instance and one output, in the target's unit."""
 
     instance: Annotated[int, about("Index of the instance.")]
     output: Annotated[str, about("Name of the output.")]
-    prediction: Annotated[float, about("The forecast F(x).")]
+    prediction: Annotated[float, about("The forecast F(x); of a bound or a width, that.")]
+    intervals: NotRequired[list[PredictionInterval]]
+    """Of the forecast, by level, ascending; absent of a bound or a width, and without intervals."""
+    usual_width: NotRequired[Annotated[float, about("Median over the reference windows; only of a width.")]]
     baseline_prediction: float
     """The forecast of the baseline, F(x0); the mean over several baselines."""
     contributions: dict[str, float]
@@ -157,6 +169,14 @@ def describe_explanation(explained: attribution.Explanation, detail: Detail, fir
             "path_nodes": int(explained.path_nodes[window]),
             "standard_error": None if errors is None else name(errors[window].tolist()),
         }
+        if explained.intervals:
+            ends = explained.intervals.items()
+            explanation["intervals"] = [
+                {"level": level, "lower": float(lower[window]), "upper": float(upper[window])}
+                for level, (lower, upper) in ends
+            ]
+        if explained.usual_width is not None:
+            explanation["usual_width"] = explained.usual_width
         if explained.is_grouped:
             explanation["contributions_by_group"] = name_groups(explained.contributions_by_group[window].tolist())
         if detail != "features":
@@ -209,7 +229,7 @@ class ExplainQuestion:
     served: Served
     windows: Array  # (n, lookback, n_features), original units
     checked: CheckedWindows  # of the request
-    outputs: tuple[int, ...]  # their indices
+    outputs: tuple[str, ...]  # or bounds
     detail: Detail
     baseline: Baseline | ReferenceBaselines
     groups: Groups  # empty where none are summed
@@ -335,7 +355,7 @@ def explain_part(
         if by_output:
             tell_and_pause()
         with pausing(tell_and_pause):
-            explained = model.explain(windows, model.outputs[output], **asked, **vars(question.options))
+            explained = model.explain(windows, output, **asked, **vars(question.options))
         explained.require_completeness(explained.tolerance / question.options.tolerance, first)
         by_output.append(describe_explanation(explained, question.detail, first))
     explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
@@ -395,6 +415,7 @@ def _estimate_json(question: ExplainQuestion) -> int:
     lookback, n_features = model.config.window_shape
     names = sum(map(len, model.config.feature_names))
     n_bytes = 500 + 2 * (names + n_features * (NUMBER_BYTES + 6))
+    n_bytes += len(model.levels) * (3 * NUMBER_BYTES + len('{"level":,"lower":,"upper":},'))
     if question.groups or question.segments:
         n_named = len(question.groups) + n_features
         of_each = sum(len(name) + NUMBER_BYTES + 6 for name in question.segments) or NUMBER_BYTES
@@ -408,12 +429,22 @@ def _estimate_json(question: ExplainQuestion) -> int:
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER_BYTES
     if question.detail == "flow":
-        n_bytes += NUMBER_BYTES * (n_features + model.config.n_readout + len(model.config.outputs))
-        if isinstance(network := model.loaded.network, GraphNetwork):
-            n_bytes += sum(part.n_units * NUMBER_BYTES for part in model.config.recurrents)
-            around = chain.from_iterable(set(cut.around.values()) for cut in network.cuts)
-            n_bytes += sum(len(source) + NUMBER_BYTES + 40 for source in around)
-        edge = len('{"i":100,"j":100,"contribution":},') + NUMBER_BYTES
-        for layer in chain.from_iterable(model.config.stages.values()):
-            n_bytes += layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
+        n_bytes += _estimate_flow(model.config, model.loaded.network)
+        if (intervals := model.loaded.intervals) is not None and set(question.outputs).intersection(model.bounds):
+            source, n_levels = intervals.network or model.loaded.network, len(intervals.levels)
+            n_outputs, n_columns = len(source.config.outputs), 1 + 2 * n_levels  # of at most two layers more
+            n_edges = n_outputs * n_columns + (n_outputs + n_columns) * (1 + 3 * n_levels)
+            n_bytes += _estimate_flow(source.config, source) + n_edges * EDGE_BYTES + 6 * n_outputs * NUMBER_BYTES
+    return n_bytes
+
+
+def _estimate_flow(config: ModelConfig, network: object) -> int:
+    """Upper bound of the bytes of the contributions of all layers in JSON."""
+    n_bytes = NUMBER_BYTES * (len(config.features) + config.n_readout + len(config.outputs))
+    if isinstance(network, GraphNetwork):
+        n_bytes += sum(part.n_units * NUMBER_BYTES for part in config.recurrents)
+        around = chain.from_iterable(set(cut.around.values()) for cut in network.cuts)
+        n_bytes += sum(len(source) + NUMBER_BYTES + 40 for source in around)
+    for layer in chain.from_iterable(config.stages.values()):
+        n_bytes += layer.n_in * layer.n_subnodes * EDGE_BYTES + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
     return n_bytes

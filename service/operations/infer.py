@@ -3,9 +3,11 @@
 Requests and answers are tensors, with their values in JSON or as binary data after it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from math import prod
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -26,13 +28,14 @@ from service.operations.route import MODEL_V2, VERSION_V2, Call, Operation
 from service.operations.windows import check_values, estimate_comparing
 from service.settings import Settings
 from service.telemetry.observation import span
-from service.wire.bodies import find_limits, parse_object, read_body, validate_request
+from service.wire.bodies import Limits, find_limits, parse_object, read_body, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value, invalid_values
 from service.wire.headers import find_header
 from service.wire.json import BYTES, JSON, answer_json, encode_json
-from service.wire.windows import Axis, Given, parse_groups, read_array, read_groups
+from service.wire.windows import ALL, Axis, Given, parse_groups, read_array, read_groups, read_levels
 from service.work.budget import Kind
+from service.work.forecasts import WithBounds
 from service.work.jobs import FREE, PARSED_BYTE, estimate_describing
 
 INSTANCES = "instances"  # the tensor that holds all features
@@ -42,15 +45,17 @@ _LENGTH = {
     "schema": {"type": "integer", "minimum": 0},
 }
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, followed by binary tensor data."}}
+MAX_OUTPUTS = 64
 Datatype = TypeAliasType(
     "Datatype",
     Literal["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"],
 )
-OutputName = TypeAliasType(
-    "OutputName",
-    Literal["predictions", "contributions", "contributions_by_group", "residual", "error", "distance", "p_value"],
-)
-TRUST: tuple[OutputName, ...] = ("distance", "p_value")
+EXPLAINED = ("contributions", "contributions_by_group", "residual", "error")
+TRUST = ("distance", "p_value")
+NAMES = ("predictions", *EXPLAINED, *TRUST)  # of tensors, besides those of bounds
+BOUND_TENSOR = re.compile(r"(lower|upper)@0\.[0-9]+")
+_PATTERN = f"^({'|'.join(NAMES)}|{BOUND_TENSOR.pattern})$"  # refused in words: see `_choose_outputs`
+OutputName = Annotated[str, Field(strict=True, max_length=32, json_schema_extra={"pattern": _PATTERN})]
 
 
 class ServerMetadata(TypedDict):
@@ -76,6 +81,8 @@ class ModelMetadataParameters(TypedDict):
     features: list[str]
     """Names along the last axis of the input; one tensor per feature may be sent instead."""
     outputs: Annotated[list[str], about("Names along the last axis of `predictions`.")]
+    bounded_outputs: Annotated[list[str], about("Names along that of `lower@0.8` and `upper@0.8`, by the levels.")]
+    levels: Annotated[list[float], about("Levels of the prediction intervals, ascending; empty without intervals.")]
     groups: list[str]
     """Names along the third axis of `contributions_by_group` for a request without groups; empty if the checkpoint has
     none."""
@@ -118,6 +125,8 @@ async def get_model_metadata(call: Call) -> Response:
             "checkpoint": served.checkpoint,
             "features": list(config.feature_names),
             "outputs": list(config.outputs),
+            "bounded_outputs": list(served.model.bounded_outputs),
+            "levels": list(served.model.levels),
             "groups": list(served.model.group_names),
         },
     }
@@ -165,7 +174,9 @@ class InferOutputParameters(Closed):
 class InferOutputRequest(Closed):
     """A requested output tensor."""
 
-    name: Annotated[OutputName, about("Its name.")]
+    name: OutputName
+    """`predictions`, `contributions`, `contributions_by_group`, `residual` or `error`, or the bounds of prediction
+    intervals by their level, such as `lower@0.8`."""
     parameters: InferOutputParameters | None = None
 
 
@@ -186,6 +197,9 @@ class InferParameters(Closed):
     trust: Annotated[bool, Field(strict=True)] = False
     """Whether to add the tensors `distance` and `p_value`: how unlike the reference windows each instance is, as in
     `TrustInfo`. Needs the scope explain too."""
+    intervals: Annotated[str | None, Field(strict=True)] = None
+    """`intervals` of `PredictRequest` as a string: `all`, or a list in JSON such as `[0.8, 0.95]`. They are in the
+    tensors `lower@0.8`, `upper@0.8` and so on, which `outputs` may name without this parameter too."""
     binary_data_output: Annotated[bool, about("Default of `binary_data` for all outputs.", strict=True)] = False
 
 
@@ -196,7 +210,7 @@ class InferRequest(Closed):
     model_name: Annotated[str | None, about("Sent by KServe's client besides the path; ignored.", strict=True)] = None
     parameters: InferParameters | None = None
     inputs: Annotated[list[InferInput], about("The input tensors.", min_length=1, fail_fast=True)]
-    outputs: Annotated[list[InferOutputRequest] | None, Field(max_length=7)] = None
+    outputs: Annotated[list[InferOutputRequest] | None, Field(max_length=MAX_OUTPUTS)] = None
     """The requested outputs; absent or empty: all."""
 
 
@@ -222,10 +236,11 @@ class InferOutput(TypedDict):
     """An output tensor."""
 
     name: OutputName
-    """`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x n_outputs x lookback
-    x n_features; `contributions_by_group`, n x n_outputs x n_names or, by segments, n x n_outputs x n_names x
-    n_segments; `residual` and `error`, n x n_outputs. In the unit of the target. `distance` and `p_value`, n,
-    are those of `TrustInfo`; the latter is 1 where all reference windows overlap."""
+    """`predictions`, n x n_outputs; `lower@0.8`, `upper@0.8` and so on, n x n_bounded_outputs; `contributions`, n x
+    n_outputs x n_features or, by steps, n x n_outputs x lookback x n_features; `contributions_by_group`, n x n_outputs
+    x n_names or, by segments, n x n_outputs x n_names x n_segments; `residual` and `error`, n x n_outputs. In the unit
+    of the target. `distance` and `p_value`, n, are those of `TrustInfo`; the latter is 1 where all reference windows
+    overlap."""
     shape: Annotated[list[int], about("Its shape.")]
     datatype: Annotated[Literal["FP64"], about("Datatype of the values.")]
     parameters: NotRequired[InferOutputSize]
@@ -244,7 +259,7 @@ class InferResponse(TypedDict):
 
 def read_inference(
     body: bytes, header_length: str | None, served: Served, settings: Settings
-) -> tuple[ExplainQuestion, dict[OutputName, bool], str | None]:
+) -> tuple[ExplainQuestion, dict[str, bool], str | None]:
     """Parses a request, of which `header_length` is the header with the length of its JSON; raises `DataError`.
 
     Returns its windows, and how to explain them; the requested tensors, and whether each is binary; the client's id.
@@ -266,11 +281,13 @@ def read_inference(
     asked = request.parameters or InferParameters()
     summed = parse_groups({"groups": asked.groups, "segments": asked.segments}, limits, "parameters.")
     groups, segments = read_groups(summed, model)
-    outputs = _choose_outputs(request, asked, is_grouped=bool(groups or segments))
-    is_explained = outputs.keys() - {"predictions", *TRUST}
-    baseline, numbers = read_baseline(asked.baseline if is_explained else None, model), range(len(model.outputs))
+    intervals = None if asked.intervals is None else _parse_levels(asked.intervals, limits)
+    levels = read_levels(intervals, model, "parameters.intervals")
+    outputs = _choose_outputs(request, asked, levels, model, is_grouped=bool(groups or segments))
+    is_explained = outputs.keys() & {*EXPLAINED}
+    baseline = read_baseline(asked.baseline if is_explained else None, model)
     question = ExplainQuestion(
-        *(served, checked.windows, checked, tuple(numbers), asked.detail, baseline, groups, segments),
+        *(served, checked.windows, checked, model.outputs, asked.detail, baseline, groups, segments),
         trust=any(name in outputs for name in TRUST),
     )
     if is_explained:
@@ -373,9 +390,20 @@ def _read_json(tensor: InferInput, path: str) -> Array:
     return values.reshape(tensor.shape)
 
 
-def _choose_outputs(request: InferRequest, parameters: InferParameters, is_grouped: bool) -> dict[OutputName, bool]:
+def _name_tensors(levels: Sequence[float]) -> list[str]:
+    """The names of the tensors of bounds."""
+    return [f"{bound}@{level:g}" for level in levels for bound in ("lower", "upper")]
+
+
+def _parse_levels(text: str, limits: Limits) -> Any:
+    return text if text == ALL else parse_groups({"intervals": text}, limits, "parameters.")["intervals"]
+
+
+def _choose_outputs(
+    request: InferRequest, parameters: InferParameters, levels: Sequence[float], model: Model, is_grouped: bool
+) -> dict[str, bool]:
     """The requested outputs, and whether each is binary."""
-    explain, binary, chosen = parameters.explain, parameters.binary_data_output, dict[OutputName, bool]()
+    explain, binary, chosen = parameters.explain, parameters.binary_data_output, dict[str, bool]()
     for number, wanted in enumerate(request.outputs or ()):
         place = f"outputs[{number}].name"
         if wanted.name in chosen:
@@ -383,11 +411,19 @@ def _choose_outputs(request: InferRequest, parameters: InferParameters, is_group
         if wanted.name == "contributions_by_group" and not is_grouped:
             raise invalid_value(place, f"{wanted.name} needs groups or segments")
         needs, is_given = ("trust", parameters.trust) if wanted.name in TRUST else ("explain", explain)
-        if wanted.name != "predictions" and not is_given:
+        if BOUND_TENSOR.fullmatch(wanted.name):
+            known = _name_tensors(model.levels)
+            if wanted.name not in known:
+                there = f"the bounds are {', '.join(known)}" if known else "the model has no intervals"
+                raise invalid_value(place, f"{wanted.name} does not exist; {there}")
+        elif wanted.name not in NAMES:
+            names = f"{', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}"
+            raise invalid_value(place, f"must be {names}, or a bound such as 'lower@0.8'")
+        elif wanted.name != "predictions" and not is_given:
             raise invalid_value(place, f"{wanted.name} needs parameters.{needs}")
         own = None if wanted.parameters is None else wanted.parameters.binary_data
         chosen[wanted.name] = binary if own is None else own
-    usual: list[OutputName] = ["predictions"]
+    usual = ["predictions", *_name_tensors(levels)]
     if explain:
         usual += ["contributions", "residual", "error"]
         usual += ["contributions_by_group"] if is_grouped else []
@@ -409,7 +445,7 @@ def _choose_outputs(request: InferRequest, parameters: InferParameters, is_group
     responses={200: {"content": {BYTES: _BINARY}, "headers": {HEADER_LENGTH: _LENGTH}}},
 )
 async def infer(call: Call) -> Response:
-    """Forecasts every output for each instance, and explains the forecasts if requested, as tensors."""
+    """Forecasts every output for each instance, as tensors; if requested with intervals, and explained."""
     parts, served, deadline = call.parts, call.served, call.deadline
     with parts.work.claim("forecast", place=False) as held:
         body = await read_body(call, parts.settings, held, (JSON, BYTES, ""))  # Triton's client sends none of them
@@ -418,12 +454,13 @@ async def infer(call: Call) -> Response:
         with span("parse"):
             reading = parts.work.run(read, "forecast", PARSED_BYTE * len(body), deadline=deadline)
             question, outputs, request_id = await reading
-    is_explained = outputs.keys() - {"predictions", *TRUST}
+    is_explained = outputs.keys() & {*EXPLAINED}
     kind: Kind = "explanation" if is_explained else "forecast"
     if is_explained or question.trust:
         call.state.caller.require("explain")
     call.state.windows = len(question.windows)
-    predictions = await parts.work.predict(served.model, question.windows, deadline)
+    bounding = WithBounds(served.model) if any(map(BOUND_TENSOR.fullmatch, outputs)) else None
+    values = await parts.work.predict(bounding or served.model, question.windows, deadline)
     call.count_warnings(question.checked.counts)
     explanations: list[Explanation] = []
 
@@ -433,22 +470,30 @@ async def infer(call: Call) -> Response:
 
     if is_explained:
         await while_connected(call, explain())
-    answer_id, cost = request_id or call.state.request_id, estimate_describing(question.windows, predictions.shape[1])
+    answer_id, cost = request_id or call.state.request_id, estimate_describing(question.windows, values.shape[1])
     cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
-    describe = partial(_answer, question, outputs, answer_id, predictions, explanations)
+    tensors = {"predictions": values} if bounding is None else _name_bounds(bounding, values)
+    describe = partial(_answer, question, outputs, answer_id, tensors, explanations)
     with span("encode"):
         return await parts.work.run(describe, kind, cost)
 
 
+def _name_bounds(bounding: WithBounds, values: Array) -> dict[str, Array]:
+    """The tensors of its forecasts, by name."""
+    predictions, lower, upper = bounding.split(values)
+    bounds = chain.from_iterable(zip(lower, upper, strict=True))
+    return {"predictions": predictions, **dict(zip(_name_tensors(bounding.model.levels), bounds, strict=True))}
+
+
 def _answer(
     question: ExplainQuestion,
-    wanted: Mapping[OutputName, bool],
+    wanted: Mapping[str, bool],
     answer_id: str,
-    predictions: Array,
+    forecasts: Mapping[str, Array],
     explanations: Sequence[Explanation],
 ) -> Response:
-    """JSON, then the binary tensors. Predictions are (n, n_outputs); explanations, by window, then output, or none."""
-    served = question.served
+    """JSON, then the binary tensors; explanations are by window, then output, or none."""
+    served, shape = question.served, forecasts["predictions"].shape
     by_group = [one["contributions_by_group"].values() for one in explanations if "contributions_by_group" in one]
     lists: dict[str, list[Any]] = {
         "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
@@ -459,8 +504,7 @@ def _answer(
         "error": [one["error"] for one in explanations],
     }
     arrays = {name: np.array(values, np.float64) for name, values in lists.items() if values}
-    tensors = {name: array.reshape(*predictions.shape, *array.shape[1:]) for name, array in arrays.items()}
-    tensors["predictions"] = predictions
+    tensors = {**forecasts, **{name: array.reshape(*shape, *array.shape[1:]) for name, array in arrays.items()}}
     if question.trust:
         found = [(one.nearest_reference.distance, one.p_value) for one in served.model.trust(question.windows)]
         tensors["distance"] = np.array([distance for distance, _ in found])

@@ -41,7 +41,13 @@ class Closed(BaseModel):
         return data
 
 
-Output = Annotated[str | None, about("Name of an output; optional if the model has one.")]
+Output = Annotated[
+    str | None,
+    about(
+        "Name of an output; optional if the model has one. Of a model with intervals also a bound or a width of one, "
+        "such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`."
+    ),
+]
 Features = Annotated[
     list[str] | None, about("Names of the features that may change; absent: all.", min_length=1, fail_fast=True)
 ]

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import Response
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.network import intervals
 from kanmodel.network.bases import BASES, BSpline
 from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
@@ -15,6 +16,7 @@ from service.operations.members import Checkpoint, Name, Version, about, describ
 from service.operations.route import MODEL, Call, Operation
 from service.wire.json import answer_json
 
+IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
 ReadoutOf = Annotated[
     Readout, about("Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`.")
 ]
@@ -175,6 +177,26 @@ class TableInfo(TypedDict):
     max_fill: Annotated[int | None, about("Most rows without a value, one after another, that are filled.")]
 
 
+class CalibrationInfo(TypedDict):
+    """The windows by which intervals were calibrated, on which nothing was fitted."""
+
+    windows: Annotated[int, about("Their number.")]
+    first: Annotated[str | None, about("Time stamp of the first; null if unknown.")]
+    last: Annotated[str | None, about("That of the last.")]
+
+
+class IntervalsInfo(TypedDict):
+    """The prediction intervals of a model, whose bounds and widths are outputs too: `load+24:width@0.8`."""
+
+    levels: Annotated[list[float], about("Nominal coverages, ascending.")]
+    kind: IntervalsKind
+    """What the distances of the bounds from the forecast are: `nodes` of the network, trained for this; differences of
+    the model's own `quantiles`; or `constant`, of which no feature is a cause."""
+    outputs: list[str]
+    """The outputs that have intervals: all, but of a target with quantiles the target itself or its median alone."""
+    calibration: CalibrationInfo
+
+
 class ProvenanceInfo(TypedDict):
     """Where the checkpoint comes from."""
 
@@ -213,13 +235,15 @@ class ModelInfo(TypedDict):
     """The time column of the training, with which the times of a `series` are compared; absent if there was none."""
     groups: dict[str, list[str]]
     """Features by the name of their group, whose contributions `:explain` sums by default."""
+    intervals: NotRequired[IntervalsInfo]
+    """The prediction intervals; absent if the model has none."""
     targets: Annotated[list[TargetInfo], about("Forecast columns.")]
     outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`, in the order of a prediction.")]
     lookback: Annotated[int, about("Number of steps of an instance.")]
     horizon: Annotated[int, about("Forecast steps.")]
     architecture: Architecture
     reference_windows: Annotated[int, about("Number of windows on which global explanations are computed.")]
-    metrics: Annotated[dict[str, float], about("Training metrics, such as `test_r2`.")]
+    metrics: Annotated[dict[str, float], about("Training metrics, such as `test_r2`, and coverages of intervals.")]
     provenance: ProvenanceInfo
 
 
@@ -255,7 +279,9 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     architecture = describe(Architecture, config, front=front, head=head, **cells, **more)
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
-    given["table"] = None
+    given |= {"table": None, "intervals": None}
+    if (found := model.loaded.intervals) is not None:
+        given["intervals"] = describe(IntervalsInfo, found, outputs=list(model.bounded_outputs))
     if (encoding := config.encoding) is not None:
         given["table"] = encoding.describe() | {"rows": config.lookback + encoding.later}
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}

@@ -1,10 +1,13 @@
 """POST /v1/models/{model}:predict: forecasts for windows."""
 
-from typing import Annotated, NotRequired
+from collections.abc import Sequence
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import Response
+from typing_extensions import TypedDict
 
 from kanmodel.data import Array
+from kanmodel.model import Model
 from service.operations.members import Answer, about, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import (
@@ -21,9 +24,9 @@ from service.operations.windows import (
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
 from service.wire.json import answer_json
-from service.wire.windows import FORMS, UNREAD, read_windows
-from service.work.forecasts import ForecastRequest
-from service.work.jobs import Cost, estimate_describing
+from service.wire.windows import FORMS, UNREAD, may_ask_for_bounds, read_levels, read_windows
+from service.work.forecasts import ForecastRequest, WithBounds
+from service.work.jobs import ANSWERED_VALUE, Cost, estimate_describing
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -33,7 +36,20 @@ Predictions = Annotated[
 class PredictRequest(Windows):
     """Windows to forecast, in one of three forms."""
 
+    intervals: list[float] | Literal["all"] | None = None
+    """Levels of the prediction intervals that the answer has too, such as `[0.8, 0.95]`, or `all`; the model states
+    those that it has."""
     trust: AskTrust = False
+
+
+class ForecastIntervals(TypedDict):
+    """The prediction intervals of one level, which cover about that share of what comes."""
+
+    level: Annotated[float, about("Nominal coverage.")]
+    outputs: list[str]
+    """Names of the forecasts: the `outputs`, but of a target with quantiles the target itself or its median alone."""
+    lower: Annotated[list[list[float]], about("Lower bounds, n x these, original units.")]
+    upper: Annotated[list[list[float]], about("Upper bounds.")]
 
 
 class PredictResponse(Answer, OfWindows):
@@ -41,6 +57,7 @@ class PredictResponse(Answer, OfWindows):
 
     outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`.")]
     predictions: Predictions
+    intervals: NotRequired[Annotated[list[ForecastIntervals], about("By level, ascending; only where asked for.")]]
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
     trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
 
@@ -48,54 +65,74 @@ class PredictResponse(Answer, OfWindows):
 PLAIN = PredictRequest()  # a request of windows alone
 
 
+def describe_intervals(model: Model, levels: Sequence[float], lower: Array, upper: Array) -> list[ForecastIntervals]:
+    """The intervals of some levels; the bounds are those of all, (n_levels, n, n_forecasts)."""
+    outputs = [*model.bounded_outputs]
+    return [
+        {"level": level, "outputs": outputs, "lower": lower[k].tolist(), "upper": upper[k].tolist()}
+        for k, level in enumerate(model.levels)
+        if level in levels
+    ]
+
+
 @Operation("POST", f"{MODEL}:predict", "predictions", "read", PredictResponse, body=PredictRequest)
 async def predict(call: Call) -> Response:
-    """Forecasts every output for each instance, in original units.
+    """Forecasts every output for each instance, in original units; with prediction intervals if the request asks.
 
     With `trust` a key needs the scope explain, as for the reference windows, from which the instances are measured.
     """
-    parts, served = call.parts, call.served
-    limits, found = find_limits(served.model, parts.settings), list[tuple[PredictRequest, CheckedWindows]]()
+    parts, served, model = call.parts, call.served, call.served.model
+    limits, found = find_limits(model, parts.settings), list[tuple[PredictRequest, CheckedWindows]]()
+    levels = list[float]()
 
     def read() -> Array:
         with span("parse"):
             document, asked = parse_windows(body, limits), PLAIN
             if document.keys() - set(FORMS):
-                asked = validate_request(PredictRequest, document, unread=UNREAD)
+                asked = validate_request(PredictRequest, document, unread=(*UNREAD, "intervals"))
+                levels.extend(read_levels(document.get("intervals"), model))
             if asked.trust:  # distances say what the reference windows are
                 call.state.caller.require("explain")
-            found.append((asked, check_values(read_windows(document, served.model, limits), served)))
+            found.append((asked, check_values(read_windows(document, model, limits), served)))
         return found[0][1].windows
 
     def estimate(windows: Array) -> Cost:
-        cost = estimate_describing(windows, len(served.model.outputs))
-        return cost + estimate_comparing(served.model, windows) if found[0][0].trust else cost
+        cost = estimate_describing(windows, n_values)
+        return cost + estimate_comparing(model, windows) if found[0][0].trust else cost
 
-    def describe(windows: Array, predictions: Array) -> Response:
+    def describe(windows: Array, values: Array) -> Response:
         call.state.windows = len(windows)
         asked, checked = found[0]
         with span("encode"):
+            predictions, *bounds = (values,) if bounding is None else bounding.split(values)
             answer: PredictResponse = {
                 **head_of(served),
-                "outputs": list(served.model.outputs),
+                "outputs": list(model.outputs),
                 "predictions": predictions.tolist(),
                 **checked.describe(),  # type: ignore[typeddict-item]
             }
-            if served.model.config.is_classifier:
-                answer["logits"] = served.model.logits(windows).tolist()
+            if levels:
+                answer["intervals"] = describe_intervals(model, levels, *bounds)
+            if model.config.is_classifier:
+                answer["logits"] = model.logits(windows).tolist()
             if asked.trust:
-                answer["trust"] = describe_trust(served.model, windows)
+                answer["trust"] = describe_trust(model, windows)
             return answer_json(answer)
 
     with parts.work.claim("forecast", place=False) as held:
         body = await read_body(call, parts.settings, held)
+        bounding = WithBounds(model) if may_ask_for_bounds(body, model) else None
+        reading, most, n_values = estimate_reading(body), most_windows(body, model), len(model.outputs)
+        if bounding is not None:
+            n_values = bounding.n_values
+            reading += ANSWERED_VALUE * (most * n_values)
         request = ForecastRequest(
-            model=served.model,
+            model=bounding or model,
             read=read,
             describe=describe,
-            reading=estimate_reading(body),
+            reading=reading,
             describing=estimate,
-            most_windows=most_windows(body, served.model),
+            most_windows=most,
         )
         answer = await parts.work.answer(request, call.deadline)
     call.count_warnings(found[0][1].counts)

@@ -138,7 +138,7 @@ async def list_reference_windows(call: Call) -> Response:
         importance = await call.deadline.wait(call.parts.results.find(served, call.output, Model.importance))
         contributions = importance.explanation.contributions
     elif query.output is not None:
-        read_output(query.output, served.model.config)
+        read_output(query.output, served.model)
 
     def describe_rows() -> Response:
         numbers = range(len(reference))[query.offset : query.offset + query.limit]

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kanmodel.model import Model
 from service.document import TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
@@ -76,9 +77,17 @@ class Call(Request):
         return cast(Parts, self.app.state.parts)
 
     @property
-    def output(self) -> int:
-        """The index of the output that the query names; raises `DataError` or `NotFoundError` if there is none."""
-        return read_output(self.query.output, self.served.model.config)
+    def output(self) -> str:
+        """The output or bound that the query names; raises `DataError` or `NotFoundError` if there is none."""
+        return read_output(self.query.output, self.served.model)
+
+    async def find_model(self) -> Model:
+        """The model that has this output, see `Model.find_output`, made off the event loop."""
+        find = partial(self.served.model.find_output, self.output)
+        if self.output in self.served.model.outputs:
+            return find()[0]
+        key = ("bound", self.served.checkpoint, self.output)
+        return (await self.parts.work.run(find, "explanation", SLICE, key, self.deadline))[0]
 
     def choose_media_type(self, offered: tuple[str, ...]) -> str:
         """The media type of the answer that the client wants most; raises `RequestError` if it accepts none."""

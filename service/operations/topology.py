@@ -317,7 +317,7 @@ def describe_lags(lags: Mapping[str, Lags]) -> dict[str, LagShares] | None:
 
 async def find_topology(call: Call) -> Topology:
     """The topology of the query's output and pruning rule."""
-    rule = vars(call.query.rule(call.served.model))
+    rule = vars(call.query.rule(await call.find_model()))
     return await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.topology, **rule))
 
 
@@ -336,7 +336,7 @@ async def get_topology(call: Call) -> Response:
     Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
     """
     served, query, is_drawn = call.served, call.query, call.media_type == SVG
-    topology = await find_topology(call)
+    topology, model = await find_topology(call), await call.find_model()
     part = topology.upstream()
     if query.through is not None:
         try:
@@ -350,7 +350,7 @@ async def get_topology(call: Call) -> Response:
         picture = draw_topology(
             replace(topology, name=served.name),
             query.theme,
-            curves=served.model.curves(curved_edges(part), N_POINTS),
+            curves=model.curves(curved_edges(part), N_POINTS),
             pruned=query.pruned,
             color=query.color,
             through=query.through,
@@ -375,9 +375,8 @@ async def get_fidelity_curve(call: Call) -> Response:
 
     def answer() -> Response:
         curve = [describe(FidelityPointInfo, one, r2=one.fidelity.r2, mae=one.fidelity.mae) for one in points]
-        windows, name = len(served.model.reference), served.model.outputs[output]
-        head = describe_span(served)
-        return answer_json(describe(FidelityCurve, asked, **head, output=name, reference_windows=windows, curve=curve))
+        head, n = describe_span(served), len(served.model.reference)
+        return answer_json(describe(FidelityCurve, asked, **head, output=output, reference_windows=n, curve=curve))
 
     cost = LIST_ENTRY * len(points)
     return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)

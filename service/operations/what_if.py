@@ -70,13 +70,14 @@ def what_if(reading: Reading[WhatIfRequest]) -> Plan:
     features, steps = read_range(asked.features, asked.steps, config)
     # Held: the curves, and the changed windows of one of them.
     n_forecasts = len(windows) * len(features) * points
-    n_bytes = n_forecasts * (N_ARRAYS * HELD_NUMBER_BYTES + 8 * len(config.outputs))
+    n_bytes = n_forecasts * (N_ARRAYS * HELD_NUMBER_BYTES + 8 * len(reading.model.outputs))
 
     def find(model: Model) -> dict[str, Any]:
-        found = model.what_if(windows, features, steps, shift, points=points)
-        return {"curves": [[describe_curve(curve) for curve in of_window] for of_window in found]}
+        found = model.what_if(windows, features, steps, shift, output=reading.output, points=points)
+        number = found.outputs.index(reading.output)
+        return {"curves": [[describe_curve(curve, number) for curve in of_window] for of_window in found]}
 
-    def describe_curve(curve: Curve) -> ResponseCurve:
-        return describe(ResponseCurve, curve, predictions=curve.predictions[:, reading.output].tolist())
+    def describe_curve(curve: Curve, number: int) -> ResponseCurve:
+        return describe(ResponseCurve, curve, predictions=curve.predictions[:, number].tolist())
 
     return Plan(n_forecasts, n_bytes + 3 * points * int(windows[0].nbytes), find)

@@ -13,21 +13,28 @@ from kanmodel.data import N_LISTED, Array
 from kanmodel.encoding import Cells
 from kanmodel.errors import DataError, Problem, quote
 from kanmodel.explain.attribution import Segments
+from kanmodel.explain.forecasts import choose_levels
 from kanmodel.inputs import Gaps, Places, cut_windows, encoding_of
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
-from service.wire.bodies import Limits, parse_json
+from kanmodel.network.intervals import BOUNDS
+from service.wire.bodies import KEPT, Limits, parse_json
 from service.wire.errors import NotFoundError, invalid_value, invalid_values
 
 FORMS = ("instances", "columns", "series")
 SERIES_OPTIONS = ("last", "gaps")
 UNREAD = (*FORMS, "last")  # by pydantic, whose errors would name a form of the member too
-ALL = "all"  # outputs; none has this name, since each ends with its step
+ALL = "all"  # outputs, of which none has this name, since each ends with its step; or levels
 _FORMS = "instances, columns or a series"
 _KINDS: dict[type, str] = {
     **{int: "a number", float: "a number", str: "a string", bool: "a boolean", type(None): "null"},
     **{dict: "an object", list: "a list"},
 }
+
+
+def may_ask_for_bounds(body: bytes, model: Model) -> bool:
+    """Whether a request to a model with intervals may name some; a large one is not searched for the whole word."""
+    return bool(model.levels) and (b"\\" in body or (b'"intervals"' in body if len(body) <= KEPT else b"v" in body))
 
 
 class Given(NamedTuple):
@@ -236,8 +243,8 @@ def _refuse(items: list[Any], wrong: list[int], axes: Sequence[Axis], depth: int
     return invalid_values(problems, len(wrong))
 
 
-def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
-    """The index of an output; None means the only one.
+def read_output(value: Any, model: Model, path: str = "output") -> str:
+    """The name of an output, or of a bound of its intervals; None means the only output.
 
     A ``+`` that a query does not escape arrives as a space: ``temp 1`` is taken for ``temp+1``.
 
@@ -245,40 +252,54 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
         DataError: not a string, or absent although the model has several outputs.
         NotFoundError: there is no such output.
     """
-    names = config.outputs
+    names = model.outputs
     if value is None:
         if len(names) > 1:
             raise invalid_value(path, f"is missing; the outputs are {', '.join(names)}")
-        return 0
+        return names[0]
     if not isinstance(value, str):
         raise invalid_value(path, f"must be the name of an output: {', '.join(names)}")
-    name = value if value in names else "+".join(value.rsplit(" ", 1))
-    if name not in names:
-        message = f"does not exist: {quote(value)}; the outputs are {', '.join(names)}"
+    known = names if value in names else (*names, *model.bounds)
+    name = value if value in known else "+".join(value.rsplit(" ", 1))
+    if name not in known:
+        of_each = [f":{bound}@{level:g}" for level in model.levels for bound in BOUNDS]
+        bounds = f", each also with {', '.join(of_each)}" if of_each else ""
+        message = f"does not exist: {quote(value)}; the outputs are {', '.join(names)}{bounds}"
         raise NotFoundError(message, "output_not_found", path)
-    return names.index(name)
+    return name
 
 
-def read_outputs(value: Any, config: ModelConfig) -> list[int]:
-    """The indices of one output, of a list of outputs in the order of the request, or of `ALL`.
+def read_outputs(value: Any, model: Model) -> tuple[str, ...]:
+    """The names of one output or bound, of a list of them in the order of the request, or of `ALL` outputs.
 
     Raises:
         DataError: as `read_output`, or the list is empty or names an output twice.
         NotFoundError: there is no such output.
     """
     if value == ALL:
-        return [*range(len(config.outputs))]
+        return model.outputs
     if not isinstance(value, list):
-        return [read_output(value, config)]
+        return (read_output(value, model),)
     if not value:
-        raise invalid_value("output", f"must name at least one output: {', '.join(config.outputs)}")
-    numbers: dict[int, None] = {}
-    for index, name in enumerate(value):
-        number = read_output("" if name is None else name, config, f"output[{index}]")
-        if number in numbers:
+        raise invalid_value("output", f"must name at least one output: {', '.join(model.outputs)}")
+    names: dict[str, None] = {}
+    for index, given in enumerate(value):
+        name = read_output("" if given is None else given, model, f"output[{index}]")
+        if name in names:
             raise invalid_value(f"output[{index}]", "is given twice")
-        numbers[number] = None
-    return [*numbers]
+        names[name] = None
+    return (*names,)
+
+
+def read_levels(value: Any, model: Model, path: str = "intervals") -> tuple[float, ...]:
+    """The levels of intervals that a request asks for, ascending; none for null.
+
+    Raises DataError: it is no list of levels, or the model has no intervals, or none of such a level.
+    """
+    if value is None:
+        return ()
+    levels = value if value == ALL else read_array(value, (Axis(None, "levels"),), path).tolist()
+    return choose_levels(model.loaded, levels, path)
 
 
 def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segments]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, repeat
 from time import thread_time
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
+from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.errors import NonFiniteError
 from kanmodel.model import Model
@@ -31,13 +32,61 @@ N_TIMINGS = 5
 N_MODELS = 1000  # whose timings are kept
 
 
+class Forecaster(Protocol):
+    """What forecasts windows: a `Model`, or one with the bounds of its intervals."""
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Its network and reference windows."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Its identity: those that are equal are batched together."""
+
+    def predict(self, windows: Array, /) -> Array:
+        """Forecasts, (n, n_values), for windows (n, lookback, n_features), both in original units."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithBounds:
+    """A model that forecasts the bounds of its intervals too: after its outputs all lower, then all upper ones."""
+
+    model: Model
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """That of the model."""
+        return self.model.loaded
+
+    @property
+    def checkpoint(self) -> str:
+        """That of the model, with what tells it from the model alone."""
+        return f"{self.model.checkpoint} with bounds"
+
+    @property
+    def n_values(self) -> int:
+        """Number of values of a window."""
+        return len(self.model.outputs) + 2 * len(self.model.levels) * len(self.model.bounded_outputs)
+
+    def predict(self, windows: Array, /) -> Array:
+        """(n, n_values), see `split`."""
+        predictions, lower, upper = self.model.loaded.predict_bounds(windows)
+        return np.concatenate([predictions, *lower, *upper], axis=1)
+
+    def split(self, values: Array) -> tuple[Array, Array, Array]:
+        """Predictions (n, n_outputs), and lower and upper bounds (n_levels, n, n_forecasts)."""
+        n_outputs = len(self.model.outputs)
+        bounds = values[:, n_outputs:].reshape(len(values), 2, len(self.model.levels), -1).transpose(1, 2, 0, 3)
+        return values[:, :n_outputs], bounds[0], bounds[1]
+
+
 @dataclass(frozen=True, slots=True)
 class ForecastRequest(Generic[Result]):
     """A request for forecasts: how it is parsed before, and answered after."""
 
-    model: Model
+    model: Forecaster
     read: Callable[[], Array]  # its windows, (n, lookback, n_features), original units
-    describe: Callable[[Array, Array], Result]  # the answer for windows and their forecasts, (n, n_outputs)
+    describe: Callable[[Array, Array], Result]  # the answer for windows and their forecasts, (n, n_values)
     reading: Cost = FREE
     describing: Callable[[Array], Cost] = lambda _: FREE
     most_windows: int = 1  # upper bound
@@ -57,11 +106,11 @@ class Forecasts:
         self._batches = Batches(BATCH_WINDOWS)  # for the thread, by checkpoint
         self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
-    async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
+    async def predict(self, model: Forecaster, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others that wait for the same model; one that arrives alone at once.
 
         More windows than a batch may have are forecast in several, between which other owners have their turn. Windows
-        are (n, lookback, n_features), original units; forecasts are (n, n_outputs).
+        are (n, lookback, n_features), original units; forecasts are (n, n_values).
 
         Raises:
             NonFiniteError: a forecast is not finite.
@@ -129,7 +178,7 @@ class Forecasts:
 
     def _compute(self, batch: Sequence[Waiter]) -> list[Any]:
         """The answer or the error of each request, alone in failing; a new model is timed first."""
-        model: Model = batch[0].item.model
+        model: Forecaster = batch[0].item.model
         if model.checkpoint not in self._in_place:
             if len(self._in_place) >= N_MODELS:
                 self._in_place.clear()
@@ -145,7 +194,7 @@ class Forecasts:
         return [*answers.values()]
 
 
-def _forecast(model: Model, windows: Sequence[Array]) -> list[Array | Exception]:
+def _forecast(model: Forecaster, windows: Sequence[Array]) -> list[Array | Exception]:
     """The forecasts, or the error, of the windows of each request."""
     try:
         with span("forecast", windows=sum(map(len, windows))):
@@ -156,9 +205,9 @@ def _forecast(model: Model, windows: Sequence[Array]) -> list[Array | Exception]
     return [predictions[end - len(of_request) : end] for of_request, end in zip(windows, ends, strict=True)]
 
 
-def _measure_in_place(model: Model) -> int:
+def _measure_in_place(model: Forecaster) -> int:
     """How many windows a model forecasts in `IN_PLACE` seconds, by linear extrapolation from one and from several."""
-    windows = model.scaling.features_to_original(model.loaded.reference.windows[:N_TIMED])
+    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[:N_TIMED])
 
     def measure(n: int) -> float:
         """CPU seconds of this thread, which other load does not affect; the least, since that only ever adds."""

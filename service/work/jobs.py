@@ -56,7 +56,8 @@ JOINED_BYTE = Cost(1e-9)  # of an answer
 COMPRESSED_BYTE = Cost(4e-8, 2)  # of an answer
 DESCRIBED_TRUST = Cost(2e-4, 20_000)  # of a window
 COMPARED_REFERENCE, COMPARED_VALUE = Cost(1e-8, 24), Cost(2e-10)  # a value of the reference windows: prepared, compared
-DESCRIBED_VALUE = Cost(2e-6)  # a forecast, or a feature of a window
+DESCRIBED_VALUE = Cost(2e-6)  # a forecast or a bound of one, or a feature of a window
+ANSWERED_VALUE = Cost(0, 160)  # a forecast or a bound, in arrays, as an object alone in a list, and in JSON
 LIST_ENTRY = Cost(1e-5)  # such as a point of a fidelity curve
 EDGE_FORMULAS = Cost(0.05, 1 << 20)  # the candidates for one edge
 CURVE_VALUE = Cost(4e-7, 64)  # in an array, in a list, and in JSON
@@ -69,9 +70,10 @@ HELD_NUMBER_BYTES = NUMBER_BYTES * (1 + OBJECT_BYTES_PER_JSON_BYTE)  # as an obj
 
 
 def estimate_describing(windows: Array, n_outputs: int) -> Cost:
-    """Describing forecasts, and warnings of values outside the training range."""
+    """Describing forecasts and bounds, `n_outputs` values each, and warnings of values outside the training range."""
     n, _, n_features = windows.shape
-    return DESCRIBED_VALUE * int(n * (n_outputs + n_features)) + CHECKED_BYTE * int(windows.nbytes)
+    checking = DESCRIBED_VALUE * int(n * (n_outputs + n_features)) + CHECKED_BYTE * int(windows.nbytes)
+    return checking + ANSWERED_VALUE * int(n * n_outputs)
 
 
 def estimate_trust(windows: Array, n_reference: int) -> Cost:

@@ -38,7 +38,7 @@ class GlobalResults:
     def __init__(self, size: int, work: Executor, find_served: Callable[[], Mapping[str, Served | None]]) -> None:
         self._size, self._work, self._find_served = size, work, find_served
         self._known = Once(size)
-        self._prepared: set[tuple[str, int]] = set()  # checkpoints and outputs
+        self._prepared: set[tuple[str, str]] = set()  # checkpoints and outputs
         self._seconds: dict[Hashable, float] = {}  # that a kind of result took, by checkpoint, method and options
         self.unprepared = 0  # outputs whose results are still to be computed in advance
 
@@ -52,7 +52,7 @@ class GlobalResults:
         self._known.unpin(lambda key: (f"sha256:{key[0]}", key[1]) not in self._prepared)  # type: ignore[index]
         room = max(0, self._size // N_PREPARED - len(self._prepared))
         models = [(checkpoint, served) for checkpoint in new if (served := known.get(checkpoint)) is not None]
-        outputs = [(checkpoint, output) for checkpoint, one in models for output in range(len(one.model.outputs))]
+        outputs = [(checkpoint, output) for checkpoint, one in models for output in one.model.outputs]
         prepared = [one for one in outputs if one not in self._prepared][:room]
         self._prepared |= set(prepared)
         self.unprepared += len(prepared)
@@ -67,24 +67,24 @@ class GlobalResults:
                 self.unprepared -= len(prepared) - number
                 return
             except Exception:  # a request for it gets the error
-                name = served.model.outputs[output] if served else output
-                logger.warning("the results of model %s, output %s, fail", served and served.name, name, exc_info=True)
+                of = served and served.name
+                logger.warning("the results of model %s, output %s, fail", of, output, exc_info=True)
             self.unprepared -= 1
 
     def share(self, served: Served) -> Served:
         """The same model, which knows the results that are cached here."""
         return replace(served, model=replace(served.model, results=self._known))
 
-    async def find(self, served: Served, output: int, method: Callable[..., Result], **options: Any) -> Result:
-        """The result of a method of `Model` for one output, such as `Model.report`: cached, or computed on a thread."""
+    async def find(self, served: Served, output: str, method: Callable[..., Result], **options: Any) -> Result:
+        """The result of a method of `Model`, such as `Model.report`, for an output or bound: cached or computed."""
         return await self._find("explanation", served, output, method, options)
 
-    async def comparison(self, served: Served, output: int, other: Served, fidelity: float) -> ModelComparison:
+    async def comparison(self, served: Served, output: str, other: Served, fidelity: float) -> ModelComparison:
         """Comparison with another model, for one output."""
-        rule, name = PruningRule(fidelity=fidelity), served.model.outputs[output]
+        rule = PruningRule(fidelity=fidelity)
         await self.find(served, output, Model.topology, **vars(rule))
-        if name in other.model.outputs:  # otherwise the comparison is refused
-            await self.find(other, other.model.outputs.index(name), Model.topology, **vars(rule))
+        if output in other.model.outputs or output in other.model.bounds:  # otherwise the comparison is refused
+            await self.find(other, output, Model.topology, **vars(rule))
 
         def compare(model: Model, name: str, fidelity: float, other_checkpoint: str) -> ModelComparison:
             against = model if other.model is served.model else replace(other.model, results=model.results)
@@ -93,14 +93,14 @@ class GlobalResults:
         return await self.find(served, output, compare, fidelity=fidelity, other_checkpoint=other.checkpoint)
 
     async def _find(
-        self, kind: Kind, served: Served, output: int, method: Callable[..., Result], options: Mapping[str, Any]
+        self, kind: Kind, served: Served, output: str, method: Callable[..., Result], options: Mapping[str, Any]
     ) -> Result:
         if method is Model.report:
             await self._find(kind, served, output, Model.topology, vars(PruningRule()))
         elif method is not Model.importance or options:
             await self._find(kind, served, output, Model.importance, {})
         results: Any = Pinned(self._known) if kind == "background" else self._known
-        compute = partial(method, replace(served.model, results=results), served.model.outputs[output], **options)
+        compute = partial(method, replace(served.model, results=results), output, **options)
         try:
             with pausing(_refuse):  # a lookup must not compute
                 return compute()

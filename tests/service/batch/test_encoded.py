@@ -42,7 +42,7 @@ MODEL = Model(make_encoded(ROWS, COLUMNS, LOOKBACK))
 
 def explain(path, folder, model=MODEL, **options):
     """The parts of a run, and its rejected rows."""
-    plan = Plan(model, path, time="time", **options)
+    plan = Plan(model, path, model.outputs[0], time="time", **options)
     list(explain_table(plan, folder, use_threads, 1))
     return pl.read_parquet(folder / "*.parquet").sort("window"), pl.read_csv(folder / "_rejected.csv").rows()
 
@@ -139,7 +139,8 @@ from pathlib import Path
 import kanmodel
 from service.batch.chunks import Plan, read_chunks
 
-chunks = read_chunks(Plan(kanmodel.load(sys.argv[1]), Path(sys.argv[2]), time="time"), {})
+model = kanmodel.load(sys.argv[1])
+chunks = read_chunks(Plan(model, Path(sys.argv[2]), model.outputs[0], time="time"), {})
 n_windows, before = len(next(chunks).ends), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 n_windows += sum(len(chunk.ends) for chunk in chunks)
 print(n_windows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

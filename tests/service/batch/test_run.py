@@ -219,7 +219,7 @@ def test_files_chunks_and_interruptions_change_nothing(data):
         kind = data.draw(st.sampled_from([".csv", ".csv.gz", ".parquet"]), label="kind")
         table = write_files(rows, Path(place) / "table", cuts, kind, data.draw(st.integers(1, N_ROWS), label="group"))
         size = data.draw(st.integers(1, N_ROWS + 10), label="part_windows")
-        plan = Plan(Model(MODEL), table, time="time", part_windows=size)
+        plan = Plan(Model(MODEL), table, MODEL.config.outputs[0], time="time", part_windows=size)
         ends = data.draw(st.lists(st.integers(0, 5), max_size=2), label="parts before each interruption")
         for number in [*ends, None]:
             advances = explain_table(plan, Path(place) / "out", use_threads, 2)

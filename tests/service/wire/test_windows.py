@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from factories import make_model, make_tensors, make_windows, write_table
+from factories import make_model, make_tensors, make_windows, with_intervals, write_table
 from fastapi.testclient import TestClient
 from waiting import poll
 
@@ -274,15 +274,15 @@ def test_a_plus_that_a_query_does_not_escape_is_one_all_the_same(service):
 
 def test_names_with_spaces_are_distinguished():
     """An exact name takes precedence, and only the last space may stand for a plus."""
-    config = make_model(targets=("a", "a b", "a 1")).config
-    assert config.outputs == ("a+1", "a b+1", "a 1+1")
-    for number, name in enumerate(config.outputs):
-        assert read_output(name, config) == number
-        assert read_output(name.replace("+", " "), config) == number
+    model = Model(with_intervals(make_model(targets=("a", "a b", "a 1"))))
+    assert model.outputs == ("a+1", "a b+1", "a 1+1")
+    for name in (*model.outputs, *model.bounds):
+        assert read_output(name, model) == name
+        assert read_output(name.replace("+", " "), model) == name
 
 
 @pytest.mark.parametrize("name", ["", " ", "a", "a  1", "a 1 ", "b 1"])
 def test_other_names_are_refused(name):
     """The error has the name as sent and lists the existing ones."""
     with pytest.raises(NotFoundError, match=f"output does not exist: '{name}'; the outputs are a\\+1"):
-        read_output(name, make_model(targets=("a", "c")).config)
+        read_output(name, Model(make_model(targets=("a", "c"))))

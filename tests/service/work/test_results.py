@@ -72,8 +72,8 @@ def prepare(models, size=64):
     async def scenario(kept):
         await kept.prepare([served.checkpoint for served in models])
         for served in models:
-            await kept.find(served, 0, Model.report)
-        return await kept.find(models[0], 0, Model.importance)
+            await kept.find(served, served.model.outputs[0], Model.report)
+        return await kept.find(models[0], models[0].model.outputs[0], Model.importance)
 
     return run(scenario, size, models)
 
@@ -121,7 +121,7 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
     rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in (1e-9, 2e-9, 3e-9)]
 
     async def scenario(kept):
-        return [await kept.find(served, 0, Model.topology, **vars(rule)) for rule in [*rules, *rules]]
+        return [await kept.find(served, "y+1", Model.topology, **vars(rule)) for rule in [*rules, *rules]]
 
     topologies = run(scenario)
     assert [topology.rule for topology in topologies] == [*rules, *rules]
@@ -164,17 +164,17 @@ def test_background_results_stay_while_their_model_is_served(computed):
         served.append(prepared)
         await kept.prepare([prepared.checkpoint])
         for rule in rules:
-            await kept.find(other, 0, Model.topology, **vars(rule))
+            await kept.find(other, "y+1", Model.topology, **vars(rule))
         computed.clear()
-        await kept.find(prepared, 0, Model.report)
-        await kept.find(prepared, 0, Model.importance)
+        await kept.find(prepared, "y+1", Model.report)
+        await kept.find(prepared, "y+1", Model.importance)
         assert computed == []
         served[:] = [other]
         await kept.prepare([other.checkpoint])
         for rule in rules:
-            await kept.find(other, 0, Model.topology, **vars(rule))
+            await kept.find(other, "y+1", Model.topology, **vars(rule))
         computed.clear()
-        await kept.find(prepared, 0, Model.importance)
+        await kept.find(prepared, "y+1", Model.importance)
         assert computed == ["measure_importance", "add_groups"]
 
     run(scenario, size=8, served=served)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import httpx2
 import pytest
 import torch
-from factories import make_model, make_windows
+from factories import make_model, make_windows, with_intervals
 from sockets import connect, head, is_at_rest, read_answer
 from waiting import poll
 
@@ -29,9 +29,11 @@ from service.models.registry import Served
 from service.operations import explanations
 from service.operations.edges import describe_edges
 from service.operations.explanations import estimate_explanations, explain_all
+from service.operations.predict import describe_intervals
 from service.operations.topology import N_LINKS, describe_topology
 from service.wire.json import answer_json, encode_json
-from service.work.jobs import estimate_curves, estimate_graph
+from service.work.forecasts import WithBounds
+from service.work.jobs import estimate_curves, estimate_describing, estimate_graph
 
 NDJSON = {"Accept": "application/x-ndjson"}
 FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
@@ -111,17 +113,28 @@ def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, fold
         poll(lambda: is_at_rest(client))
 
 
-@pytest.mark.parametrize("name", ["two", "front", "head", "nyc-weather"])
+DAY = make_model(horizon=24, n_features=2, n_reference=130)
+QUANTILES = make_model(horizon=12, n_features=2, n_reference=130, targets=("y", "y@0.1", "y@0.9"))
+BOUNDED = {
+    "nodes": with_intervals(DAY),
+    "constant": with_intervals(DAY, "constant"),
+    "quantiles": with_intervals(QUANTILES, "quantiles", (0.8,)),
+}
+
+
+@pytest.mark.parametrize("name", ["two", "front", "head", "nyc-weather", *BOUNDED])
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
 def test_explanations_take_no_more_bytes_than_estimated(service, name, detail):
-    """The JSON and the objects of one part stay within the estimate."""
+    """The JSON and the objects of one part stay within the estimate, also of bounds and widths."""
     from service.operations.explain import read_question
     from service.settings import Settings
 
-    model = service.models[name]
-    members = {"output": list(model.config.outputs), "detail": detail, "baseline": {"reference": 2}}
+    model = service.models[name] if name in service.models else BOUNDED[name]
+    outputs = [*model.config.outputs[:4], *Model(model).bounds[2::3][:8]]
+    members = {"output": outputs, "detail": detail, "baseline": {"reference": 2}}
     body = json.dumps(body_of(model, 2, **members)).encode()
     question = read_question(body, Served(name, Model(model)), Settings())
+    explain_all(question)  # what is made once
     tracemalloc.start()
     try:
         described = explain_all(question)
@@ -130,8 +143,25 @@ def test_explanations_take_no_more_bytes_than_estimated(service, name, detail):
         tracemalloc.stop()
     lines = sum(len(encode_json(one)) for one in described)
     assert 2 * lines <= estimate_explanations(question, "json") - estimate_explanations(question, "lines")
-    assert held <= estimate_explanations(question, "lines") + 200_000  # of what is made only once
+    assert held <= estimate_explanations(question, "lines") + 200_000  # of what is cached
     assert lines * 20 >= explanations._estimate_json(question) * question.total  # not much above the real size
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_intervals_take_no_more_bytes_than_estimated(name):
+    """The estimate covers their arrays and lists, up to the encoded response; of 24 outputs with 2 levels, say."""
+    bounding = WithBounds(Model(BOUNDED[name]))
+    windows = make_windows(BOUNDED[name], 200)
+    values = bounding.predict(windows)
+    tracemalloc.start()
+    try:
+        predictions, *bounds = bounding.split(values.copy())
+        described = describe_intervals(bounding.model, bounding.model.levels, *bounds)
+        body = encode_json({"predictions": predictions.tolist(), "intervals": described})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= estimate_describing(windows, bounding.n_values).n_bytes <= 12 * len(body)
 
 
 def test_curves_take_no_more_bytes_than_estimated(service):
