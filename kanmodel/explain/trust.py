@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ from kanmodel.data import Array, read_instants
 from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.explain.profiles import N_READ, Lags, find_lags
 from kanmodel.explain.result import ModelResult, Table
+from kanmodel.network.intervals import forecasts_of
 from kanmodel.text import write_figure
 
 Verdict = Literal["usual", "unusual", "outside", "unknown"]
@@ -109,6 +110,8 @@ class WindowTrust:
         mean_abs_error: of each output on the third of the reference windows that has such distances, original units;
             None where targets are unknown, or fewer than 3 windows have a distance.
         error_ratio: the same over the mean of the three thirds, as a mean over the outputs; None likewise.
+        coverage: by level, the share of the actual values of that third that the model's intervals hold; None likewise,
+            and of a model without intervals.
     """
 
     verdict: Verdict
@@ -120,6 +123,7 @@ class WindowTrust:
     outside: tuple[Outside, ...]
     mean_abs_error: Mapping[str, float] | None
     error_ratio: float | None
+    coverage: Mapping[float, float] | None
 
     @property
     def reliable(self) -> bool:
@@ -148,9 +152,10 @@ class WindowTrust:
         else:
             found = f"{100 * p_value:.0f} % of the reference windows are at least as far from the nearest other"
         if self.error_ratio is not None and self.verdict != "outside":
-            found += (
-                f"; reference windows about as far have {self.error_ratio:.2f} times the mean absolute error of all"
-            )
+            found += "; reference windows about as far have"
+            found += f" {self.error_ratio:.2f} times the mean absolute error of all"
+            held = [f"{100 * held:.0f} % at {100 * level:g} %" for level, held in (self.coverage or {}).items()]
+            found += f", and intervals that hold {' and '.join(held)}" if held else ""
         doubt = "; the coverage of intervals is not guaranteed here" if self.verdict in ("outside", "unusual") else ""
         return f"{self.verdict.capitalize()}: {found}{doubt}."
 
@@ -165,15 +170,20 @@ class ReferenceDistances:
         ranked: the distances from the nearest other that does not overlap, ascending; those that have one.
         excess: largest distance of a value from the training range, 0 within it, (n,), ascending, training standard
             deviations.
+        typical: median of those ranked; None if there are none.
         errors: mean absolute error of the nearest third, the middle one and the farthest, (3, n_outputs), original
             units; None where targets are unknown, or fewer than 3 windows have a distance.
+        coverage: share of the actual values of each third that the intervals hold, (3, n_levels); None likewise, and
+            without intervals.
     """
 
     scale: Tensor
     overlaps: NDArray[np.bool_]
     ranked: Array
     excess: Array
-    errors: Array | None
+    typical: float | None
+    errors: Array | None = None
+    coverage: Array | None = None
 
     @classmethod
     def of(cls, model: LoadedModel) -> ReferenceDistances:
@@ -182,24 +192,30 @@ class ReferenceDistances:
 
     @classmethod
     def _measure(cls, model: LoadedModel) -> ReferenceDistances:
-        windows, targets, errors = model.reference.windows, model.reference.targets, None
-        spread = windows.double().std(dim=(0, 1), correction=0)
+        windows, targets = model.reference.windows, model.reference.targets
         unknown = [one.min is None and (one.mean, one.std) == NO_SCALING for one in model.config.features]
-        scale = torch.where(torch.tensor(unknown) & (spread > 0), spread, 1.0)
-        overlaps = find_overlaps(model)
+        varies = windows.amax(dim=(0, 1)) > windows.amin(dim=(0, 1))
+        spread = windows.double().std(dim=(0, 1), correction=0)
+        scale = torch.where(torch.tensor(unknown) & varies, spread, 1.0)
+        overlaps, original = find_overlaps(model), model.scaling.features_to_original(windows)
         distances = np.sqrt(_find_nearest(windows, windows, scale, overlaps)[1].sum(axis=(1, 2)))
-        order = np.argsort(np.where(overlaps.all(axis=1), np.inf, distances), kind="stable")
-        order = order[: len(order) - overlaps.all(axis=1).sum()]
-        if targets is not None and len(order) >= 3:
-            misses = np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets)
-            errors = np.stack([misses[third].mean(axis=0) for third in np.array_split(order, 3)])
-        excess = _measure_excess(model, model.scaling.features_to_original(windows)).max(axis=(1, 2))
-        return cls(scale, overlaps, distances[order], np.sort(excess), errors)
+        alone = overlaps.all(axis=1)
+        order = np.argsort(np.where(alone, np.inf, distances), kind="stable")[: np.count_nonzero(~alone)]
+        ranked, excess = distances[order], np.sort(_measure_excess(model, original).max(axis=(1, 2)))
+        found = cls(scale, overlaps, ranked, excess, float(np.median(ranked)) if len(ranked) else None)
+        if targets is None or len(order) < 3:
+            return found
 
-    @property
-    def typical(self) -> float | None:
-        """Median distance; None if there is none."""
-        return float(np.median(self.ranked)) if len(self.ranked) else None
+        def average(values: Array) -> Array:
+            """The means of each third."""
+            return np.stack([values[third].mean(axis=0) for third in np.array_split(order, 3)])
+
+        errors = average(np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets))
+        if not model.levels:
+            return replace(found, errors=errors)
+        _, lower, upper = model.predict_bounds(original)
+        actual = targets[:, list(forecasts_of(model.config))]
+        return replace(found, errors=errors, coverage=average(((lower <= actual) & (actual <= upper)).mean(axis=2).T))
 
     def find_third(self, distances: Array) -> NDArray[np.int64]:
         """The third of the reference windows to which windows belong by their distances, 0 to 2, (n,)."""
@@ -396,7 +412,13 @@ def _list_outside(model: LoadedModel, window: Array, excess: Array) -> tuple[Out
 def _compare_errors(model: LoadedModel, reference: ReferenceDistances) -> list[dict[str, Any]]:
     """What `WindowTrust` has of the errors, for each third."""
     if reference.errors is None:
-        return [{"mean_abs_error": None, "error_ratio": None}] * 3
+        return [{"mean_abs_error": None, "error_ratio": None, "coverage": None}] * 3
     ratios = ((reference.errors + TINY) / (reference.errors.mean(axis=0) + TINY)).mean(axis=1)  # 1 where all are 0
-    named = [dict(zip(model.config.outputs, of_third, strict=True)) for of_third in reference.errors.tolist()]
-    return [{"mean_abs_error": of, "error_ratio": ratio} for of, ratio in zip(named, ratios.tolist(), strict=True)]
+    named = [dict(zip(model.config.outputs, of, strict=True)) for of in reference.errors.tolist()]
+    held = (
+        [None] * 3
+        if reference.coverage is None
+        else [dict(zip(model.levels, of, strict=True)) for of in reference.coverage.tolist()]
+    )
+    members = zip(named, ratios.tolist(), held, strict=True)
+    return [{"mean_abs_error": error, "error_ratio": ratio, "coverage": of} for error, ratio, of in members]

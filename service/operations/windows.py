@@ -121,6 +121,13 @@ class OutsideInfo(TypedDict):
     excess: Annotated[float, about("How far outside it is, in training standard deviations.")]
 
 
+class LevelCoverage(TypedDict):
+    """How many actual values the intervals of a level hold."""
+
+    level: Annotated[float, about("Nominal coverage of the intervals.")]
+    covered: Annotated[float, about("Share of the actual values that they hold.")]
+
+
 class TrustInfo(TypedDict):
     """How unlike the reference windows an instance is, and whether what holds for them can be relied on here."""
 
@@ -147,6 +154,9 @@ class TrustInfo(TypedDict):
     belongs; null if unknown."""
     error_ratio: float | None
     """The same over the mean of the thirds, as a mean over the outputs; null if unknown."""
+    coverage: list[LevelCoverage] | None
+    """Of the intervals, ascending by level, on the actual values of that third; null if unknown, or without
+    intervals."""
 
 
 def estimate_comparing(model: Model, windows: Array) -> Cost:
@@ -163,7 +173,8 @@ def describe_window_trust(one: trust.WindowTrust) -> TrustInfo:
     """The same of one window."""
     steps = {name: [-lags.oldest, -lags.newest] for name, lags in one.lags.items()}
     outside = [describe(OutsideInfo, each, min=each.low, max=each.high) for each in one.outside]
-    return describe(TrustInfo, one, sentence=str(one), steps=steps, outside=outside)
+    levels = None if one.coverage is None else [LevelCoverage(level=of, covered=c) for of, c in one.coverage.items()]
+    return describe(TrustInfo, one, sentence=str(one), steps=steps, outside=outside, coverage=levels)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import make_model, make_windows
+from factories import make_model, make_windows, with_intervals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
@@ -234,7 +234,23 @@ def test_errors_are_those_of_windows_as_far():
         for number in third:
             assert [*found[number].mean_abs_error.values()] == pytest.approx(expected)
             assert found[number].error_ratio == pytest.approx((expected / np.mean(means, axis=0)).mean())
+        assert all(found[number].coverage is None for number in third)
     assert Trust.of(UNTIMED, WINDOWS[:1])[0].mean_abs_error is None
+
+
+def test_intervals_cover_what_they_do_on_windows_as_far():
+    """Thirds of the reference windows have the share of their actual values that the intervals hold, by level."""
+    model = with_intervals(with_reference(MODEL, MODEL.reference.windows, targets=MODEL.reference.targets))
+    found = Trust.of(model)
+    forecasts = Model(model).predict(REFERENCE, intervals="all")
+    inside = (forecasts.lower <= model.reference.targets) & (model.reference.targets <= forecasts.upper)
+    order = np.argsort([one.nearest_reference.distance for one in found])
+    for third in np.array_split(order, 3):
+        expected = dict(zip(forecasts.levels, inside[:, third].mean(axis=(1, 2)), strict=True))
+        for number in third:
+            assert found[number].coverage == pytest.approx(expected)
+        held = " and ".join(f"{100 * share:.0f} % at {100 * level:g} %" for level, share in expected.items())
+        assert f"intervals that hold {held}" in str(found[third[0]])
 
 
 def test_constant_features_and_unknown_ranges_leave_no_number_undefined():
@@ -252,6 +268,11 @@ def test_constant_features_and_unknown_ranges_leave_no_number_undefined():
     assert same.nearest_reference.distance == pytest.approx(0, abs=1e-6)
     assert other.nearest_reference.distance == pytest.approx(1.5) and other.shares["f1"] == pytest.approx(1)
     assert not other.outside
+    plain = tuple(replace(one, mean=0.0, std=1.0) for one in features)
+    windows = torch.full((50, 6, 4), 0.1, dtype=torch.float64)  # whose mean is rounded
+    windows[..., 0] = MODEL.reference.windows[:50, :, 0]
+    (one,) = Trust.of(with_reference(MODEL, windows, features=plain), windows[:1].numpy() + np.array([0, 3.0, 0, 0]))
+    assert one.nearest_reference.distance == pytest.approx(1.5) and one.shares["f1"] == pytest.approx(1)
 
 
 def test_a_model_states_it_for_any_form_of_windows():
