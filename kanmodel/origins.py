@@ -109,6 +109,7 @@ def train(
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
+    intervals: float | Sequence[float] = (),
     progress: Report = None,
     name: str = "model",
     **options: Any,
@@ -135,7 +136,8 @@ def train(
         segment: the column whose value changes where another series begins.
         split: the column with train, validation or test; by default the newest 15 % of the rows are for the
             test. Without validation rows, blocks of training windows all over the rows before the test are held out
-            (`validation_share`, `validation_blocks`); the reference windows are chosen evenly from them.
+            (`validation_share`, `validation_blocks`); the reference windows are chosen evenly from them. With
+            `intervals`, every second block calibrates these instead.
         max_step: the longest time step that is not a gap, as a multiple of the median step.
         zone: time zone of times without an offset, and of the calendar, such as ``Europe/Berlin``; by default that of
             the time column, or else UTC.
@@ -156,6 +158,9 @@ def train(
         fixed: features that nobody can change, such as the calendar, which a counterfactual leaves unchanged.
         progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
             a terminal or a notebook.
+        intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, or one of them. They are trained after the
+            forecasts, which they do not change, and calibrated on windows on which nothing else depends; see
+            `kanmodel.training.training.fit`. `Model.predict` then gives bounds, which can be explained.
         name: name of the model.
         **options: those of `kanmodel.training.optimization.TrainingOptions`: `lookback`, `horizon`, `hidden`, `cell`,
             `width`, `front`, `grid`, `lamb`, `grid_updates`, `epochs`, `patience`, `seed` and more.
@@ -163,7 +168,7 @@ def train(
     Raises:
         DataError: a value that cannot be used, too few windows, or a constant target; the message states the reason.
         UnknownNameError: a column or an option that does not exist.
-        ConfigError: an architecture that cannot exist.
+        ConfigError: an architecture that cannot exist, or cannot have intervals.
         NonFiniteError: the training diverged.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
@@ -175,7 +180,8 @@ def train(
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
     line = ProgressLine(progress)
-    trained = training.fit(table, _read_options(options), line, partial(warn, stacklevel=4))
+    levels = (intervals,) if isinstance(intervals, (int, float)) else tuple(intervals)
+    trained = training.fit(table, _read_options(options | {"intervals": levels}), line, partial(warn, stacklevel=4))
     line.finish(trained.metrics)
     return Model(trained, name)
 
@@ -200,6 +206,9 @@ def fine_tune(
     Columns, `ahead`, architecture, units and scaling are the model's; masked edges stay masked. The returned weights
     are those of the epoch with the lowest validation error plus penalty, including epoch 0, the start; with 0 epochs
     the model is only measured.
+
+    Intervals are trained anew after the forecasts, and calibrated on this table: on windows that the first training did
+    not fit either if it is the same table with the same split, or a newer one.
 
     Args:
         model: the model to start from; it is not changed.

@@ -21,7 +21,7 @@ def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
     """The same model on finer grids, as `refine_grids`, whose errors it raises.
 
     Its provenance states the largest difference between the predictions of both for the reference windows. The metrics
-    are kept if that is below 1e-4 of the output's standard deviation; otherwise there are none.
+    and intervals are kept if that is below 1e-4 of the output's standard deviation; otherwise there are none.
     """
     network = refine_grids(model.network, grid_size)
     with torch.no_grad():
@@ -33,7 +33,9 @@ def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
         difference=float(of_output.max()),
         relative_difference=relative,
     )
-    return LoadedModel(network, model.reference, model.metrics if provenance.verified else {}, provenance)
+    if not provenance.verified:
+        return LoadedModel(network, model.reference, {}, provenance)
+    return LoadedModel(network, model.reference, model.metrics, provenance, intervals=model.intervals)
 
 
 def refine_grids(network: Network, grid_size: int) -> Network:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from time import monotonic
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from kanmodel.errors import DataError, NonFiniteError, check_fields
-from kanmodel.network.chain import Network, Trace
+from kanmodel.network.chain import Network
 from kanmodel.network.config import Cell
 from kanmodel.network.layer import LayerTrace
 from kanmodel.training.samples import Parts, Samples
@@ -25,6 +26,7 @@ ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
 LOWEST = {"lookback": 1, "horizon": 1, "hidden": 0, "batch": 2, "epochs": 0, "patience": 1}
 LOWEST |= {"validation_blocks": 1, "reference_windows": 2}
 LARGEST = 10**9  # of any option; larger ones overflow
+LEVEL_DIGITS = 4  # decimals of a level, which stand in the names of bounds
 GRID_ROWS = 2048  # rows that a grid update uses
 GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on fixed grids
 
@@ -57,6 +59,8 @@ class TrainingOptions:
         validation_share: of the training windows, held out if the split has no validation rows.
         validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
         reference_windows: of the validation part, stored in the model, evenly chosen.
+        intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, which are sorted; none if it is empty. With
+            them, every second held-out block is for their calibration instead.
         seed: of the training's own generators. The same seed gives the same model, in any thread; another number of
             torch's threads, or another processor, may round differently.
     """
@@ -82,6 +86,7 @@ class TrainingOptions:
     validation_share: float = 0.15
     validation_blocks: int = 12
     reference_windows: int = 512
+    intervals: tuple[float, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,15 +99,28 @@ class TrainingOptions:
                 raise DataError(f"{name} must lie between 0 and {LARGEST}, but is {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise DataError(f"validation_share must lie between 0 and 1, but is {self.validation_share}")
+        for level in self.intervals:
+            if not 0 < level < 1 or round(level, LEVEL_DIGITS) != level:
+                wanted = f"between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8"
+                raise DataError(f"intervals must be levels {wanted}, but has {level:g}")
+            if self.intervals.count(level) > 1:
+                raise DataError(f"intervals has the level {level:g} more than once")
+        object.__setattr__(self, "intervals", tuple(sorted(map(float, self.intervals))))
 
 
 DEFAULTS = TrainingOptions()
-ARCHITECTURE = ("hidden", "cell", "num_layers", "bidirectional", "width", "front", "grid", "order")
+ARCHITECTURE = ("hidden", "cell", "num_layers", "bidirectional", "width", "front", "grid", "order", "intervals")
+
+
+Stage = Literal["forecasts", "intervals"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a training after an epoch; errors are mean squared errors in units of the target's variance.
+    """Progress of a training after an epoch.
+
+    Errors of forecasts are mean squared errors in units of the target's variance; those of intervals are pinball losses
+    of the bounds in its standard deviations.
 
     Attributes:
         epoch: its number, from 1.
@@ -110,6 +128,7 @@ class Progress:
         train_error: on the epoch's training batches, noise included.
         validation_error: on the validation part.
         best_error: validation error of the best epoch so far.
+        stage: what is trained, first the forecasts and then their intervals, if these are wanted.
     """
 
     epoch: int
@@ -117,6 +136,7 @@ class Progress:
     train_error: float
     validation_error: float
     best_error: float
+    stage: Stage = "forecasts"
 
 
 Report = bool | Callable[[Progress], None] | None
@@ -143,7 +163,8 @@ class ProgressLine:
         elif self._is_shown:
             errors = f"train {progress.train_error:.4f}, validation {progress.validation_error:.4f}"
             left = (monotonic() - self._start) * (progress.epochs / progress.epoch - 1)  # without an early stop
-            line = f"epoch {progress.epoch}/{progress.epochs}  {errors}, best {progress.best_error:.4f}"
+            stage = "" if progress.stage == "forecasts" else f" of the {progress.stage}"
+            line = f"epoch {progress.epoch}/{progress.epochs}{stage}  {errors}, best {progress.best_error:.4f}"
             print(f"\r{f'{line}, at most {left:.0f} s left':<100}", end="", flush=True)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
@@ -155,50 +176,88 @@ class ProgressLine:
             print(f"\n{', '.join(figures)}{note}")
 
 
+class Objective(Protocol):
+    """What `descend` minimizes by the parameters of a module."""
+
+    @property
+    def stage(self) -> Stage:
+        """What is trained."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
+        ...
+
+    def evaluate(self, windows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The error on windows with targets (n, n_outputs), and the sparsity penalty; differentiable."""
+        ...
+
+    def update_grids(self, windows: Tensor) -> None:
+        """Moves the knots of the module to windows, in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """The mean squared error of a network's forecasts."""
+
+    module: Network
+    stage: Stage = "forecasts"
+
+    def evaluate(self, windows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Objective`."""
+        trace = self.module.trace(windows)
+        penalties = [sparsity_penalty(layers) for layers in trace.stages.values()]
+        return mse_loss(trace.outputs, targets), torch.stack(penalties).sum()
+
+    def update_grids(self, windows: Tensor) -> None:
+        """See `Objective`."""
+        update_grids(self.module, windows)
+
+
 def descend(
-    network: Network,
+    objective: Objective,
     samples: Samples,
     parts: Parts,
     options: TrainingOptions,
     report: Callable[[Progress], None],
-    trained: bool = False,
+    start: Literal["left", "compared", "penalised"] = "left",
 ) -> None:
-    """Trains a network in place, and restores the weights of the epoch with the lowest validation error.
+    """Trains a module in place, and restores the weights of the epoch with the lowest validation error.
 
-    If it is `trained` already, the penalty is added to that error, and the initial weights are compared too. `report`
-    is called after each epoch. Raises NonFiniteError if the training diverges.
+    The initial weights are left, or `compared` like an epoch; `penalised` if the penalty is also added to the errors
+    that are compared, as of a module that is trained already. `report` is called after each epoch. Raises
+    NonFiniteError if the training diverges.
     """
+    module = objective.module
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.epochs) * n_batches)
     spacing = GRID_UPDATES_UNTIL * options.epochs / max(1, options.grid_updates)
     grid_updates = {int(update * spacing) for update in range(options.grid_updates)}  # epochs before which knots move
     held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
 
-    def penalty(trace: Trace) -> Tensor:
-        return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
-
     def judge() -> tuple[float, float]:
         """The validation error, and the value by which epochs are compared."""
         with torch.no_grad():
-            error = mse_loss(network(held_out[0]), held_out[1]).item()
-            return error, error + (options.lamb * float(penalty(network.trace(held_out[0]))) if trained else 0.0)
+            error, penalty = map(float, objective.evaluate(*held_out))
+            return error, error + (options.lamb * penalty if start == "penalised" else 0.0)
 
-    best, best_epoch = deepcopy(network.state_dict()), 0
-    best_error, best_score = judge() if trained else (float("inf"), float("inf"))
+    best, best_epoch = deepcopy(module.state_dict()), 0
+    best_error, best_score = (float("inf"), float("inf")) if start == "left" else judge()
     for epoch in range(options.epochs):
         order = rng.permutation(parts.train)
         if epoch in grid_updates:
-            update_grids(network, samples.windows(order[:GRID_ROWS]))
+            objective.update_grids(samples.windows(order[:GRID_ROWS]))
         errors = []
         for batch in np.array_split(order, n_batches):
             windows = samples.windows(batch)
             windows = windows + options.noise * torch.randn(windows.shape, generator=noise_source, dtype=windows.dtype)
-            trace = network.trace(windows)
-            error = mse_loss(trace.outputs, samples.outputs(batch))
+            error, penalty = objective.evaluate(windows, samples.outputs(batch))
             optimizer.zero_grad()
-            (error + options.lamb * penalty(trace)).backward()  # type: ignore[no-untyped-call]
+            (error + options.lamb * penalty).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             errors.append(error.item())
@@ -206,12 +265,13 @@ def descend(
         if not np.isfinite([*errors, validation_error]).all():
             raise NonFiniteError(f"the training diverged in epoch {epoch + 1}; try a lower learning rate")
         if score < best_score:
-            best, best_epoch = deepcopy(network.state_dict()), epoch
+            best, best_epoch = deepcopy(module.state_dict()), epoch
             best_error, best_score = validation_error, score
-        report(Progress(epoch + 1, options.epochs, float(np.mean(errors)), validation_error, best_error))
+        mean = float(np.mean(errors))
+        report(Progress(epoch + 1, options.epochs, mean, validation_error, best_error, objective.stage))
         if epoch - best_epoch >= options.patience:
             break
-    network.load_state_dict(best)
+    module.load_state_dict(best)
 
 
 def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:

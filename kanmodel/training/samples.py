@@ -1,4 +1,4 @@
-"""Samples of a table: windows with their targets, split into training, validation and test.
+"""Samples of a table: windows with their targets, split into training, validation, calibration and test.
 
 A window ends at row e and consists of the rows e-lookback+1 .. e. Its targets are those of the rows e+ahead ..
 e+ahead+horizon-1. With `ahead` 0 the target columns are already shifted: each row has the value to forecast from it. A
@@ -56,6 +56,7 @@ class Parts:
 
     train: Ends
     validation: Ends
+    calibration: Ends  # of intervals; empty without
     test: Ends
     missing: Missing
     left_out: str = ""  # how many windows and rows are left out, and why; empty if none are
@@ -89,14 +90,25 @@ class Samples:
 
 
 def split_samples(
-    table: TrainingTable, lookback: int, horizon: int, validation_share: float, validation_blocks: int
+    table: TrainingTable,
+    lookback: int,
+    horizon: int,
+    validation_share: float,
+    validation_blocks: int,
+    n_calibration: int = 0,
 ) -> Parts:
-    """Splits the samples of a table into three parts.
+    """Splits the samples of a table into parts.
 
     If the split has no validation rows, `validation_share` of the training samples are held out, in blocks that are
     evenly spread over all rows of training, so that they cover its seasons: `validation_blocks`, or fewer if each would
-    be shorter than one sample with its targets. Training samples that share a row with one of them are left out. Raises
-    DataError if a part has too few samples, with its longest run of rows, and the windows left out for missing values.
+    be shorter than one sample with its targets. Training samples that share a row with one of them are left out.
+
+    With `n_calibration`, the number of samples that the calibration needs, every second block is for it, so that what
+    is trained on stays the same; if the split has validation rows, half as many blocks of training samples are.
+
+    Raises:
+        DataError: a part has too few samples; with its longest run of rows, and the windows left out for missing
+            values.
     """
     is_test = np.arange(table.n_rows) >= round((1 - TEST_SHARE) * table.n_rows)
     labels = np.where(is_test, "test", "train") if table.split is None else table.split
@@ -111,19 +123,32 @@ def split_samples(
     run = np.cumsum(breaks)  # no sample spans two runs
     whole = window_ends([run], table.n_rows, span) - last
     ends, missing = leave_out(table, whole, lookback, horizon)
-    parts = {part: ends[labels[ends] == part] for part in PARTS}
+    parts = {part: ends[labels[ends] == part] for part in PARTS} | {"calibration": ends[:0]}
     has_validation = "validation" in labels
     if not has_validation:
-        parts["train"], parts["validation"] = _hold_out(parts["train"], span, validation_share, validation_blocks)
-    for part, found in parts.items():
-        if len(found) < MIN_SAMPLES:
-            own = labels == ("train" if part == "validation" and not has_validation else part)
+        least = 2 if n_calibration else 1
+        parts["train"], held = _hold_out(parts["train"], span, validation_share, validation_blocks, least)
+        parts["validation"] = held.ravel()
+        if n_calibration:
+            parts["calibration"] = held[1::2].ravel()
+            parts["validation"] = _leave_apart(held[::2].ravel(), parts["calibration"], span)
+    elif n_calibration:
+        share, most = validation_share / 2, max(1, validation_blocks // 2)
+        parts["train"], held = _hold_out(parts["train"], span, share, most)
+        parts["calibration"] = held.ravel()
+    needed = dict.fromkeys(PARTS, MIN_SAMPLES) | ({"calibration": n_calibration} if n_calibration else {})
+    for part, least in needed.items():
+        found = parts[part]
+        if len(found) < least:
+            is_held_out = part == "calibration" or (part == "validation" and not has_validation)
+            own = labels == ("train" if is_held_out else part)
             reasons = [f"its longest run of rows without a gap is {np.bincount(run[own]).max(initial=0)}"]
             if table.clock is not None and table.clock.gaps.any():
                 reasons.append(str(table.clock))
             if missing.windows:
                 reasons.append(str(missing))
-            found_of = f"the {part} part has {len(found)} windows of {span} rows, but needs {MIN_SAMPLES}"
+            found_of = f"the {part} part has {len(found)} windows of {span} rows, but needs {least}"
+            found_of += " for the intervals" if part == "calibration" else ""
             raise DataError("; ".join([found_of, *reasons]))
     left_out = _describe_left_out(table, whole, ends, missing, sum(map(len, parts.values())), span)
     return Parts(**parts, missing=missing, left_out=left_out)
@@ -167,17 +192,23 @@ def leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> 
     return ends[~incomplete], Missing(int(incomplete.sum()), dict((+counts).most_common()))
 
 
-def _hold_out(ends: Ends, span: int, share: float, most_blocks: int) -> tuple[Ends, Ends]:
-    """Training and validation windows: holds out evenly spread blocks of consecutive samples."""
+def _hold_out(ends: Ends, span: int, share: float, most_blocks: int, least_blocks: int = 1) -> tuple[Ends, Ends]:
+    """Training windows, and those held out, (n_blocks, length): evenly spread blocks of consecutive samples."""
     n_held = round(share * len(ends))
-    n_blocks = int(np.clip(n_held // span, 1, most_blocks))
+    n_blocks = max(least_blocks, min(n_held // span, most_blocks))
     length = n_held // n_blocks
     centres = (np.arange(n_blocks) + 0.5) * len(ends) / n_blocks
     starts = np.round(centres - length / 2).astype(int)
-    held = ends[(starts[:, None] + np.arange(length)).ravel()]
-    if not len(held):
-        return ends, held
-    after = np.searchsorted(held, ends)  # the first held-out window that ends no earlier
-    to_next = np.abs(held[np.minimum(after, len(held) - 1)] - ends)
-    to_previous = np.abs(ends - held[np.maximum(after - 1, 0)])
-    return ends[np.minimum(to_next, to_previous) >= span], held
+    held: Ends = ends[starts[:, None] + np.arange(length)]
+    return _leave_apart(ends, held.ravel(), span), held
+
+
+def _leave_apart(ends: Ends, others: Ends, span: int) -> Ends:
+    """The windows that share no row with others, both ascending."""
+    if not len(others):
+        return ends
+    after = np.searchsorted(others, ends)  # the first of the others that ends no earlier
+    to_next = np.abs(others[np.minimum(after, len(others) - 1)] - ends)
+    to_previous = np.abs(ends - others[np.maximum(after - 1, 0)])
+    apart: Ends = ends[np.minimum(to_next, to_previous) >= span]
+    return apart

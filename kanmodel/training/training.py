@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,9 +16,20 @@ from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.conformal import calibrate, count_needed
+from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
 from kanmodel.training import baselines
 from kanmodel.training.grids import refine_grids, refuse_without_knots
-from kanmodel.training.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, descend, update_grids
+from kanmodel.training.increments import fit_increments, refuse_increments
+from kanmodel.training.optimization import (
+    DEFAULTS,
+    GRID_ROWS,
+    Progress,
+    SquaredError,
+    TrainingOptions,
+    descend,
+    update_grids,
+)
 from kanmodel.training.samples import Ends, Parts, Samples, covered_rows, split_samples
 from kanmodel.training.tables import PARTS, TrainingTable
 
@@ -37,19 +48,30 @@ def fit(
     counts windows left out for missing values, in total and by column. `announce` is called before the training, with a
     sentence about the rows and windows that are left out, if any are.
 
+    Intervals, if there are levels of them, are trained after the forecasts, which they do not change, and calibrated on
+    the calibration part, on which nothing else depends. Their metrics are, of each level p, ``test_coverage p``, the
+    share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting and Raftery 2007, eq. 43):
+    the width, plus 2 / (1 - p) times the distance of an actual value outside; original units, means over the outputs.
+
     Raises:
         DataError: too few rows, a target constant in training or an output constant in the test part, or no epochs.
-        ConfigError: an architecture that cannot exist.
+        ConfigError: an architecture that cannot exist, or cannot have intervals.
         NonFiniteError: the training diverged.
     """
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
-    data = _Data(table, options)
+    data = _Data(table, options, options.intervals)
     if data.parts.left_out:
         announce(data.parts.left_out)
+    if options.intervals:
+        refuse_increments(data.config)
     network = Network(data.config, torch.Generator().manual_seed(options.seed))
-    descend(network, data.samples, data.parts, options, report)
-    return data.measure(LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True)))
+    descend(SquaredError(network), data.samples, data.parts, options, report)
+    model = LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True))
+    if options.intervals:
+        nodes = fit_increments(network, options.intervals, data.samples, data.parts, options, report)
+        model = data.calibrate(model, options.intervals, "nodes", nodes)
+    return data.measure(model)
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,8 @@ def fine_tune(
 ) -> FineTuning:
     """Continues training a model, as `kanmodel.fine_tune` describes; options of the architecture are ignored.
 
+    Intervals are calibrated on this table; their nodes are trained anew after the forecasts, but not with 0 epochs.
+
     Raises:
         DataError: other columns or `ahead` than the model's, too few rows, or an output constant in the test part.
         ConfigError: `move_grids` or `grid_size` for a model without B-splines, or a grid that is not finer.
@@ -92,17 +116,31 @@ def fine_tune(
     if move_grids:
         refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
-    data = _Data(table, options, config)
-    network = deepcopy(model.network) if grid_size is None else refine_grids(model.network, grid_size)
+    data = _Data(table, options, model.levels, config)
+
+    def copy(network: Network) -> Network:
+        return deepcopy(network) if grid_size is None else refine_grids(network, grid_size)
+
+    network = copy(model.network)
     before = data.measure(replace(model, reference=data.reference))
     windows = data.samples.windows(_choose_evenly(data.parts.train, GRID_ROWS))
     if move_grids:
         update_grids(network, windows)
-    descend(network.train().requires_grad_(True), data.samples, data.parts, options, report, trained=True)
+    objective = SquaredError(network.train().requires_grad_(True))
+    descend(objective, data.samples, data.parts, options, report, start="penalised")
     if move_grids and options.epochs:
         update_grids(network, windows)
-    provenance = Provenance.now("train", verified=True, parent=model)
-    return FineTuning(before, data.measure(LoadedModel(network, data.reference, {}, provenance)))
+    tuned = LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True, parent=model))
+    if model.intervals is not None:
+        nodes = model.intervals.network
+        if nodes is not None and options.epochs:
+            nodes = fit_increments(network, model.levels, data.samples, data.parts, options, report)
+        elif nodes is not None:
+            nodes = copy(nodes)
+            if move_grids:
+                update_grids(nodes, windows)
+        tuned = data.calibrate(tuned, model.levels, model.intervals.kind, nodes)
+    return FineTuning(before, data.measure(tuned))
 
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
@@ -141,6 +179,21 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     )
 
 
+def _measure_intervals(
+    outputs: Sequence[str], levels: Sequence[float], errors: Array, below: Array, above: Array
+) -> dict[str, float]:
+    """Coverage and Winkler score of bounds at distances (n_levels, n, n_outputs) from forecasts with some errors."""
+    metrics = dict[str, float]()
+    for level, *distances in zip(levels, below, above, strict=True):
+        outside = np.maximum(-errors - distances[0], errors - distances[1]).clip(0)
+        scores = distances[0] + distances[1] + 2 / (1 - level) * outside
+        for metric, by_output in (("coverage", (outside == 0).mean(axis=0)), ("winkler", scores.mean(axis=0))):
+            metrics[f"test_{metric} {level:g}"] = float(by_output.mean())
+            named = zip(outputs, by_output, strict=True) if len(outputs) > 1 else ()
+            metrics |= {f"test_{metric} {level:g} {name}": float(value) for name, value in named}
+    return metrics
+
+
 def _std(column: Array) -> float:
     """Standard deviation; exactly 0 for a constant column, whose mean may have a rounding error."""
     return float(np.std(column)) if np.ptp(column) else 0.0
@@ -154,12 +207,20 @@ def _choose_evenly(ends: Ends, most: int) -> Ends:
 class _Data:
     """A table that is split into parts, in the units of a model: a trained one's config, or a new one by the options.
 
-    Raises DataError for too few rows, or an output that is constant in the test part, so that its R2 is not defined.
+    `levels` are those of its intervals. Raises DataError for too few rows, or an output that is constant in the test
+    part, so that its R2 is not defined.
     """
 
-    def __init__(self, table: TrainingTable, options: TrainingOptions, config: ModelConfig | None = None) -> None:
+    def __init__(
+        self,
+        table: TrainingTable,
+        options: TrainingOptions,
+        levels: Sequence[float],
+        config: ModelConfig | None = None,
+    ) -> None:
         share, blocks, self.table = options.validation_share, options.validation_blocks, table
-        self.parts = split_samples(table, options.lookback, options.horizon, share, blocks)
+        n_calibration = count_needed(levels[-1]) if levels else 0
+        self.parts = split_samples(table, options.lookback, options.horizon, share, blocks, n_calibration)
         self.config = config or _configure(table, options, self.parts)
         for name, column in zip(self.config.outputs, self._targets(self.parts.test).T, strict=True):
             if np.ptp(column) == 0:
@@ -169,15 +230,34 @@ class _Data:
         stamps = None if table.times is None else tuple(table.times[end] for end in ends)
         self.reference = Reference(self.samples.windows(ends), self._targets(ends), stamps)
 
+    def calibrate(self, model: LoadedModel, levels: Sequence[float], kind: Kind, nodes: Network | None) -> LoadedModel:
+        """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
+        ends, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
+        windows, ones = self.samples.windows(ends), np.ones((len(levels), len(chosen)))
+        outputs = model.frozen.forward(windows).double()
+        targets = (self._targets(ends) - scaling.output_mean) / scaling.output_scale
+        first, last = (None, None) if self.table.times is None else (self.table.times[end] for end in ends[[0, -1]])
+        plain = Intervals(tuple(levels), kind, ones, ones, Calibration(len(ends), first, last), nodes)
+        increments = plain.increments(self.config, outputs, windows)
+        below, above = calibrate(levels, (targets - outputs.numpy())[:, chosen], *increments)
+        return replace(model, intervals=replace(plain, below=below, above=above))
+
     def measure(self, model: LoadedModel) -> LoadedModel:
         """The model with its errors on the test part, and those of the baselines."""
         outputs, targets = self.config.outputs, self._targets(self.parts.test)
+        windows = self.samples.windows(self.parts.test)
         with torch.no_grad():
-            forecasts = model.scaling.outputs_to_original(model.network(self.samples.windows(self.parts.test)))
+            nodes = model.network(windows)
+        forecasts = model.scaling.outputs_to_original(nodes)
         r2, mae = baselines.r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
         metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
         for number, name in enumerate(outputs if len(outputs) > 1 else ()):
             metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
+        if model.intervals is not None:
+            chosen = list(forecasts_of(self.config))
+            distances = model.intervals.distances(self.config, nodes, windows)
+            names = [outputs[output] for output in chosen]
+            metrics |= _measure_intervals(names, model.levels, (targets - forecasts)[:, chosen], *distances)
         return replace(model, metrics=metrics | self._baseline_metrics)
 
     @cached_property
@@ -196,7 +276,8 @@ class _Data:
             if forecast is not None and not np.isnan(forecast).any()
         }
         metrics = {f"{name}_r2": float(baselines.r2_scores(targets, of).mean()) for name, of in known.items()}
-        metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in PARTS}
+        names = (*PARTS, "calibration") if len(parts.calibration) else PARTS
+        metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in names}
         if parts.missing.windows:
             metrics["left_out_windows"] = float(parts.missing.windows)
             metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}

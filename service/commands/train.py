@@ -55,6 +55,14 @@ def parse_fill(text: str | None) -> str | float | None:
         return text
 
 
+def parse_levels(texts: list[str]) -> tuple[float, ...]:
+    """Parses each ``0.8,0.95`` into levels."""
+    try:
+        return tuple(map(float, split_names(texts)))
+    except ValueError as error:
+        raise BadParameter(f"{','.join(texts)!r} is not levels such as 0.8,0.95", param_hint="--intervals") from error
+
+
 def split_names(texts: list[str]) -> tuple[str, ...]:
     """Splits each ``a,b`` into names."""
     return tuple(stripped for text in texts for name in text.split(",") if (stripped := name.strip()))
@@ -105,6 +113,7 @@ def train(
     validation_share: Annotated[float, Option(help="Share of windows held out.")] = DEFAULTS.validation_share,
     validation_blocks: Annotated[int, Option(min=1, help="Blocks held out, at most.")] = DEFAULTS.validation_blocks,
     reference_windows: Annotated[int, Option(min=2, help="Kept for explanations.")] = DEFAULTS.reference_windows,
+    intervals: Annotated[list[str], Option(help="Levels of prediction intervals, as 0.8,0.95.")] = [],  # noqa: B006
     seed: Annotated[int, Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
 ) -> None:
     """Train an LSTM+KAN forecaster on a table, and compare it with persistence and ridge regression.
@@ -122,7 +131,7 @@ def train(
     values |= {"width": parse_width(width), "front": parse_width(front), "units": parse_pairs(unit, "--unit")}
     values |= {"split": split_column, "segment": segment_column, "time": time_column}
     values |= {"known": split_names(known), "fill": parse_fill(fill)}
-    values |= {"integer": split_names(integer), "fixed": split_names(fixed)}
+    values |= {"integer": split_names(integer), "fixed": split_names(fixed), "intervals": parse_levels(intervals)}
     last_values = parse_pairs(last_value, "--last-value").items()
     values["last_value"] = {name: 0 if of == "0" else of for name, of in last_values}
     values["groups"] = {name: split_names([names]) for name, names in parse_pairs(group, "--group").items()}
@@ -196,7 +205,9 @@ def _progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
 
         def report(epoch: Epoch) -> None:
             errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
-            bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
+            errors = f"{errors}, best {epoch.best_error:.4f}"
+            errors = errors if epoch.stage == "forecasts" else f"{epoch.stage}: {errors}"
+            bar.update(task, completed=epoch.epoch, errors=errors)
 
         yield report
 
@@ -212,6 +223,11 @@ def _measure(model: Model) -> tuple[str, str, str]:
 def _print_trained(model: Model, output: Path) -> None:
     """Prints the metrics, what limits explanations, and path, size and hash of the checkpoint."""
     print_table("metrics", ["metric", "value"], model.metrics.items())
+    if model.loaded.intervals is not None:
+        calibration = model.loaded.intervals.calibration
+        levels = " and ".join(f"{level:g}" for level in model.levels)
+        span = "" if calibration.first is None else f", {calibration.first} to {calibration.last}"
+        echo(f"Intervals at {levels} are calibrated on {calibration.windows} windows{span}.")
     if "persistence_r2" not in model.metrics:
         unknown = "because the last value of an already shifted target is not known: use --ahead or --last-value."
         echo(f"Persistence is not measured, {unknown}")

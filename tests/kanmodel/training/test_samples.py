@@ -75,6 +75,35 @@ def test_validation_is_blocks_all_over_the_rows_before_the_test(n_rows, lookback
     assert not len(distances) or np.ptp(distances) <= 1
 
 
+@given(split_tables(), st.integers(1, 6), st.integers(1, 3))
+def test_calibration_shares_no_row_with_another_part(rows, lookback, horizon):
+    """With or without validation rows in the split, and it has rows of training alone."""
+    try:
+        parts = split_samples(rows, lookback, horizon, 0.3, 12, 9)
+    except DataError as error:
+        assert "part has" in str(error)
+        return
+    own = rows_of(parts.calibration, lookback, horizon)
+    assert len(parts.calibration) >= 9 and (np.diff(parts.calibration) > 0).all()
+    assert (rows.split[parts.calibration] == "train").all()
+    for ends in (parts.train, parts.validation, parts.test):
+        assert len(ends) >= MIN_SAMPLES and not own & rows_of(ends, lookback, horizon)
+
+
+@given(st.integers(600, 2000), st.integers(1, 12), st.integers(1, 3), st.integers(0, 6), st.integers(2, 15))
+def test_every_second_held_out_block_is_for_calibration(n_rows, lookback, horizon, ahead, most):
+    """The other half is for validation, and what is trained on is the same as without calibration."""
+    rows, span = table(n_rows, ahead=ahead), lookback + ahead + horizon - 1
+    without = split_samples(rows, lookback, horizon, 0.15, most)
+    parts = split_samples(rows, lookback, horizon, 0.15, most, 9)
+    if np.count_nonzero(np.diff(without.validation) > 1):  # at least two blocks
+        np.testing.assert_array_equal(parts.train, without.train)
+        assert sorted([*parts.validation, *parts.calibration]) == without.validation.tolist()
+    both = np.sort(np.concatenate([parts.validation, parts.calibration]))
+    starts = both[np.flatnonzero(np.diff(both, prepend=-span) > 1)]
+    assert np.isin(starts, parts.calibration).tolist() == [bool(number % 2) for number in range(len(starts))]
+
+
 def test_step_one_is_the_target_of_the_window_s_last_row():
     """The window that ends at row e has the targets of rows e, e+1, ... in this order."""
     rows = table(10)

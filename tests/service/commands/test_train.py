@@ -10,6 +10,7 @@ import torch
 from factories import make_model, write_table
 from processes import Fork, start, start_command
 
+from kanmodel import load
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, prune_by_rule
@@ -41,6 +42,37 @@ def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
         assert name in out and name in model.metrics
     assert f"sha256:{model.sha256[:12]}" in out
     assert len(model.reference.times) == len(model.reference.windows) >= 128
+
+
+def test_intervals_are_trained_and_used(tmp_path, table, run):
+    """`--intervals` prints coverage and calibration, and the model predicts and explains its bounds; `--from` keeps."""
+    file, tuned = tmp_path / "m.safetensors", tmp_path / "tuned.safetensors"
+    columns = ["--target", "y", "--ahead", "2", "--time-column", "time", "--features", "a,b,y"]
+    code, out, err = run("train", table, *columns, *QUICK, "--intervals", "0.9", "--intervals", "0.5,0.8", "-o", file)
+    assert code == 0, err
+    model = load(file)
+    assert model.levels == (0.5, 0.8, 0.9)
+    for name in ("test_coverage 0.5", "test_winkler 0.9", "calibration_windows"):
+        assert name in out and name in model.metrics
+    calibration = model.loaded.intervals.calibration
+    sentence = f"Intervals at 0.5 and 0.8 and 0.9 are calibrated on {calibration.windows} windows, {calibration.first}"
+    assert sentence in " ".join(out.split())
+    forecasts = model.predict(model.reference.windows[:5], intervals="all")
+    assert (forecasts.lower[0] < forecasts.predictions).all() and (forecasts.upper[0] > forecasts.predictions).all()
+    assert model.explain(model.reference.windows[:2], "y+2:width@0.9").converged.all()
+    code, out, err = run("train", table, *columns, "--from", file, "--epochs", "1", "-o", tuned)
+    assert code == 0, err
+    assert load(tuned).levels == (0.5, 0.8, 0.9) and "test_winkler 0.9" in out
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [("80", "intervals must be levels between 0 and 1"), ("0.8;0.9", "is not levels such as 0.8,0.95")],
+)
+def test_bad_levels_are_refused(tmp_path, table, run, levels, message):
+    """Before the table is read, with the level."""
+    code, _, err = run("train", table, *TRAIN, *QUICK, "--intervals", levels, "-o", tmp_path / "m.safetensors")
+    assert code != 0 and message in " ".join(err.replace("│", " ").split())
 
 
 def test_the_program_runs_from_end_to_end(tmp_path, table):
