@@ -3,7 +3,8 @@
 import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
 import { freshLink, h, table } from "./dom.js";
-import { amount, signed } from "./figures.js";
+import { amount, range, signed } from "./figures.js";
+import { askIntervals, levelName } from "./intervals.js";
 import { afterRest } from "./latest.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -33,10 +34,13 @@ export function allOutputs(page) {
     const { signal } = (running = new AbortController());
     try {
       const body = { instances: [window], output: model.outputs, baseline };
-      const answer = /** @type {Schemas["ExplainResponse"]} */ (
-        await askJson({ path: `${path}:explain`, query: version, body }, signal)
-      );
-      place.replaceChildren(listOutputs(answer, page));
+      const [answer, [intervals]] = await Promise.all([
+        /** @type {Promise<Schemas["ExplainResponse"]>} */ (
+          askJson({ path: `${path}:explain`, query: version, body }, signal)
+        ),
+        askIntervals(page, [window], signal),
+      ]);
+      place.replaceChildren(listOutputs(answer, page, intervals));
       problem.textContent = "";
     } catch (error) {
       if (!signal.aborted) problem.textContent = reasonOf(error);
@@ -57,12 +61,14 @@ export function allOutputs(page) {
 /**
  * @param {Schemas["ExplainResponse"]} answer for a list of outputs
  * @param {Page} page
+ * @param {Record<string, import("./intervals.js").Interval[]>} intervals by output
  */
-function listOutputs({ explanations, unit: units }, page) {
+function listOutputs({ explanations, unit: units }, page, intervals) {
   const sizes = explanations.map(({ contributions }) => Math.max(...Object.values(contributions).map(Math.abs)) || 1);
   const share = (/** @type {string} */ name) =>
     Math.max(...explanations.map(({ contributions }, number) => Math.abs(contributions[name]) / sizes[number]));
   const names = d3.sort(Object.keys(explanations[0].contributions), (name) => -share(name)).slice(0, N_FEATURES);
+  const levels = page.model.intervals?.levels ?? [];
   const rows = explanations.map(({ output, prediction, baseline_prediction: baseline, contributions }, number) => {
     const unit = Array.isArray(units) ? units[number] : units;
     const cells = names.map((name) => contributionCell(contributions[name], sizes[number]));
@@ -71,11 +77,18 @@ function listOutputs({ explanations, unit: units }, page) {
       { "data-output": output },
       h("th", { scope: "row" }, outputLink(page, output)),
       h("td", { class: "number" }, amount(prediction, unit)),
+      ...levels.map((_, k) => h("td", { class: "number" }, tellInterval(intervals[output]?.[k]))),
       h("td", { class: "number" }, amount(baseline)),
       ...cells,
     );
   });
-  return table(["Output", "Forecast", "Baseline", ...names], rows);
+  const ofLevels = levels.map((level) => `${levelName(level)} interval`);
+  return table(["Output", "Forecast", ...ofLevels, "Baseline", ...names], rows);
+}
+
+/** @param {import("./intervals.js").Interval | undefined} interval */
+function tellInterval(interval) {
+  return interval ? range([interval.lower, interval.upper]) : "";
 }
 
 /**

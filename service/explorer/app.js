@@ -3,6 +3,7 @@
 import { askJson, modelPath, reasonOf } from "./api.js";
 import { byId, h } from "./dom.js";
 import { hideHint } from "./hint.js";
+import { boundsOf, forecastOf } from "./intervals.js";
 import { carry, readState, writeState } from "./state.js";
 import { isWanted, showRound } from "./tour.js";
 import { isPassing, tellProgress, waitForNext } from "./waiting.js";
@@ -133,7 +134,8 @@ function refuseFailed(name, version) {
  * @returns {Page}
  */
 function pageOf(path, chosen, version, model, output) {
-  const target = model.targets.find(({ name }) => output.replace(/\+\d+$/, "") === name);
+  const { output: forecast } = forecastOf(model, output);
+  const target = model.targets.find(({ name }) => forecast.replace(/\+\d+(?=$|@)/, "") === name);
   const here = () => ({ ...readState(location.hash).values, model: chosen, output });
   return {
     path,
@@ -184,7 +186,7 @@ function showFrame(chosen, label, model, output) {
   const models = h("select", { id: "model" }, ...modelOptions());
   models.value = chosen;
   models.onchange = () => go({ model: models.value });
-  const outputs = h("select", { id: "output" }, ...(model?.outputs ?? []).map((name) => h("option", { value: name }, name)));
+  const outputs = h("select", { id: "output" }, ...(model ? outputOptions(model, output ?? "") : []));
   outputs.value = output ?? "";
   outputs.onchange = () => go({ output: outputs.value });
   replaceKeepingFocus(byId("choices"), [
@@ -205,6 +207,20 @@ function replaceKeepingFocus(parent, children) {
   const focused = [...parent.children].findIndex((child) => child === document.activeElement);
   parent.replaceChildren(...children);
   children[focused]?.focus();
+}
+
+/**
+ * The outputs, and the bounds and widths of the one that is shown.
+ *
+ * @param {Schemas["ModelInfo"]} model
+ * @param {string} output
+ */
+function outputOptions(model, output) {
+  const option = (/** @type {string} */ name) => h("option", { value: name }, name);
+  const { output: forecast } = forecastOf(model, output);
+  const bounds = boundsOf(model, forecast);
+  const group = bounds.length ? [h("optgroup", { label: `Intervals of ${forecast}` }, ...bounds.map(option))] : [];
+  return [...model.outputs.map(option), ...group];
 }
 
 /** The models, and each version as `name/version` if there are several; choosing a failed one shows the reason. */

@@ -3,6 +3,7 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { amount, signed } from "./figures.js";
+import { levelName } from "./intervals.js";
 
 const CLASS = "plot"; // its style is allowed by the page's Content-Security-Policy
 
@@ -71,8 +72,9 @@ const TICK = 70; // pixels of a chart for a tick
  * @param {number} width
  * @param {number[][]} window whose newest values are beside the names
  * @param {{name: string, std: number | null}[]} features
+ * @param {import("./intervals.js").Interval[]} intervals of the forecast
  */
-export function drawWaterfall(explanation, unit, width, window, features) {
+export function drawWaterfall(explanation, unit, width, window, features, intervals) {
   const { contributions, baseline_prediction: baseline, prediction } = explanation;
   const newest = new Map(features.map(({ name, std }, index) => [name, rounded(window[window.length - 1][index], std)]));
   const label = (/** @type {string} */ name) => (newest.has(name) ? ` = ${amount(newest.get(name))}` : "");
@@ -91,6 +93,14 @@ export function drawWaterfall(explanation, unit, width, window, features) {
     y: { ...namesOf(rows, width, label), padding: 0.25 },
     marks: [
       Plot.ruleX(ends, { x: "value", stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.5 }),
+      Plot.barX(intervals, {
+        x1: "lower",
+        x2: "upper",
+        y: () => "forecast",
+        fill: "var(--up)",
+        fillOpacity: 0.2,
+        ariaLabel: ({ level, lower, upper }) => `${levelName(level)} interval: ${amount(lower)} to ${amount(upper, unit)}`,
+      }),
       Plot.barX(bars, {
         x1: "from",
         x2: "to",

@@ -4,6 +4,7 @@ import { askJson, reasonOf } from "./api.js";
 import { h, table } from "./dom.js";
 import { withFeature } from "./edits.js";
 import { amount, signed } from "./figures.js";
+import { predictOutput } from "./intervals.js";
 import { afterRest } from "./latest.js";
 import { windowLink } from "./references.js";
 
@@ -169,7 +170,7 @@ async function ask({ path, version, output }, { target = "", most = MOST, beyond
  * @param {AbortSignal} signal
  * @returns {Promise<Answer[]>}
  */
-async function askSingles({ path, version, output, model }, { changes, single_features: singles }, window, signal) {
+async function askSingles(page, { changes, single_features: singles }, window, signal) {
   const reaching = singles.filter(
     ({ feature, shift }) => shift && !(changes.length === 1 && changes[0].feature === feature),
   );
@@ -179,15 +180,12 @@ async function askSingles({ path, version, output, model }, { changes, single_fe
     .map(({ feature, unit, shift, shift_in_std }) => ({ feature, unit, shift: shift ?? 0, shift_in_std }));
   if (!chosen.length || !changes.length) return [];
   const windows = chosen.map(({ feature, shift }) => {
-    const index = model.features.findIndex(({ name }) => name === feature);
+    const index = page.model.features.findIndex(({ name }) => name === feature);
     return withFeature(window, index, (value) => value + shift);
   });
-  const { outputs, predictions } = /** @type {Schemas["PredictResponse"]} */ (
-    await askJson({ path: `${path}:predict`, query: version, body: { instances: windows } }, signal)
-  );
-  const place = outputs.indexOf(output);
+  const predictions = await predictOutput(page, windows, signal);
   return chosen.map((change, number) => ({
-    ...{ changes: [change], window: windows[number], prediction: predictions[number][place] },
+    ...{ changes: [change], window: windows[number], prediction: predictions[number] },
     distance: Math.abs(change.shift_in_std ?? 0),
   }));
 }

@@ -2,8 +2,9 @@
 
 import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
-import { amount, signed } from "./figures.js";
+import { amount, range, signed } from "./figures.js";
 import { withHelp } from "./help.js";
+import { levelName } from "./intervals.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 
@@ -13,8 +14,9 @@ const N_WARNINGS = 5; // warnings shown; the rest are counted
  * @param {Schemas["Explanation"]} explanation
  * @param {string | null} unit
  * @param {string} note
+ * @param {import("./intervals.js").Interval[]} intervals of the forecast
  */
-export function tellForecast(explanation, unit, note) {
+export function tellForecast(explanation, unit, note, intervals) {
   const { prediction, baseline_prediction: baseline, error, residual, tolerance, converged } = explanation;
   const doubt = converged ? "" : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong. `;
   return [
@@ -23,6 +25,7 @@ export function tellForecast(explanation, unit, note) {
     figure("baseline", amount(baseline, unit)),
     h("span", { class: "sign", "aria-hidden": "true" }, "+"),
     figure("contributions", signed(prediction - baseline, unit)),
+    ...intervals.map(({ level, lower, upper }) => figure(`${levelName(level)} interval`, range([lower, upper]))),
     h(
       "p",
       { class: "muted" },

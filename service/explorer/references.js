@@ -3,12 +3,13 @@
 import "./vendor/d3.min.js";
 import { askJson } from "./api.js";
 import { freshLink } from "./dom.js";
+import { forecastOf } from "./intervals.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
 
 /**
- * One reference window, for one output.
+ * One reference window, for one output; of a bound or a width for the forecast that it is of.
  *
  * @typedef {object} Moment
  * @property {number} index
@@ -39,7 +40,7 @@ export function loadMoments(page) {
 
 /** @param {Page} page */
 async function askMoments({ path, version, output, model }) {
-  const place = model.outputs.indexOf(output);
+  const place = model.outputs.indexOf(forecastOf(model, output).output);
   const count = Math.min(model.reference_windows, MOST);
   const answers = await Promise.all(
     d3.range(0, count, PAGE).map(

@@ -1,6 +1,7 @@
 /** The state of the page, all of which is in the address: `#/edge?model=…&edge=head/0/7/3`. */
 
 import { groupsFit } from "./groups.js";
+import { hasOutput } from "./intervals.js";
 
 /** @typedef {{view: string, values: Record<string, string>}} State */
 /** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
@@ -43,7 +44,7 @@ export function carry(values, before, after) {
     /^\w+$/.test(window) || (window.startsWith("ref:") ? Number(window.slice(4)) < after.reference_windows : alike);
   /** @type {Record<string, (value: string) => boolean>} */
   const conditions = {
-    output: (output) => after.outputs.includes(output),
+    output: (output) => hasOutput(after, output),
     through: (node) =>
       node.startsWith("feature:")
         ? after.features.some(({ name }) => node === `feature:${name}`)

@@ -7,6 +7,7 @@ import { h } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
 import { edgeKey } from "../graph.js";
+import { hasOutput } from "../intervals.js";
 import { shapeOf, writeState } from "../state.js";
 import { unpackWindow } from "../windows.js";
 
@@ -160,7 +161,7 @@ async function othersOf({ details }, page, signal) {
     details.map(async ({ name, ready }) => {
       if (!ready || name === page.model.name) return ready;
       const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path: modelPath(name) }, signal));
-      return shapeOf(model) === shapeOf(page.model) && model.outputs.includes(page.output);
+      return shapeOf(model) === shapeOf(page.model) && hasOutput(model, page.output);
     }),
   );
   const fitting = details.filter((_, index) => fits[index]);

@@ -13,6 +13,7 @@ import { readFlow } from "../flow.js";
 import { colorKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
+import { askIntervals } from "../intervals.js";
 import { afterRest, latestOnly } from "../latest.js";
 import { nearestReference } from "../nearest.js";
 import { overview } from "../overview.js";
@@ -161,15 +162,23 @@ export function create(page) {
     ...answers.slice(2),
   );
 
-  /** @type {{text: string, answer: Schemas["ExplainResponse"]} | undefined} */
+  /** @typedef {{explained: Schemas["ExplainResponse"], intervals: import("../intervals.js").Interval[]}} Explained */
+  /** @type {{text: string, answer: Explained} | undefined} */
   let known;
   /**
    * @param {import("../api.js").Ask} ask
+   * @param {Window} window
    * @param {AbortSignal} [signal]
    */
-  const explain = async (ask, signal) => {
+  const explain = async (ask, window, signal) => {
     const text = JSON.stringify(ask.body);
-    if (known?.text !== text) known = { text, answer: await askJson(ask, signal) };
+    if (known?.text !== text) {
+      const [explained, [intervals]] = await Promise.all([
+        /** @type {Promise<Schemas["ExplainResponse"]>} */ (askJson(ask, signal)),
+        askIntervals(page, [window], signal),
+      ]);
+      known = { text, answer: { explained, intervals: intervals[page.output] ?? [] } };
+    }
     return known.answer;
   };
   const askOf = (/** @type {Chosen} */ { baseline }, /** @type {Window} */ window) => ({
@@ -209,22 +218,22 @@ export function create(page) {
   /**
    * @param {Chosen} state
    * @param {Window} window
-   * @param {Schemas["ExplainResponse"]} explained
+   * @param {Explained} answer
    * @param {{topology: Schemas["TopologyResponse"], root: SVGSVGElement}} network
    */
-  const draw = (state, window, explained, { topology, root }) => {
+  const draw = (state, window, { explained, intervals }, { topology, root }) => {
     showAnswers(true, true);
     const [explanation] = explained.explanations;
     const { contributions } = explanation;
     const flow = readFlow(explanation, topology);
-    summary.replaceChildren(...tellForecast(explanation, page.unit, state.note), warnings);
+    summary.replaceChildren(...tellForecast(explanation, page.unit, state.note, intervals), warnings);
     warnings.replaceChildren(...tellWarnings(explained));
     const byGroup = /** @type {Record<string, number> | undefined} */ (explanation.contributions_by_group);
     bars.element.hidden = !byGroup;
     bars.set(given.bars ?? "groups");
     const way = byGroup && given.bars !== "features" ? outermost(byGroup, readGroups(given, page.model)) : contributions;
     waterfall.replaceChildren(
-      drawWaterfall({ ...explanation, contributions: way }, page.unit, widthOf(waterfall), window, features),
+      drawWaterfall({ ...explanation, contributions: way }, page.unit, widthOf(waterfall), window, features, intervals),
     );
     cells.set(explanation, window);
     scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
@@ -250,7 +259,7 @@ export function create(page) {
     const state = now;
     if (!state || !network) return;
     try {
-      const explained = await explain(askOf(state, window));
+      const explained = await explain(askOf(state, window), window);
       if (state === now) draw(state, window, explained, network);
     } catch (error) {
       if (state === now) refuse(error);
@@ -285,7 +294,7 @@ export function create(page) {
     void moments.set(next.origin);
     change.hidden = false;
     try {
-      const [explained, loaded] = await Promise.all([explain(askOf(next, window), signal), loadNetwork(signal)]);
+      const [explained, loaded] = await Promise.all([explain(askOf(next, window), window, signal), loadNetwork(signal)]);
       draw(next, window, explained, loaded);
       drawSeries();
     } catch (error) {

@@ -3,6 +3,7 @@
 import { titleBar } from "../actions.js";
 import { h, table } from "../dom.js";
 import { amount } from "../figures.js";
+import { levelName } from "../intervals.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["ModelInfo"]} Model */
@@ -48,7 +49,7 @@ function facts(entries) {
 }
 
 /** @param {Model} model */
-function tellKind({ targets, outputs, lookback, horizon, features, architecture }) {
+function tellKind({ targets, outputs, lookback, horizon, features, architecture, intervals }) {
   const { front, lstm, gru, head, readout, graph } = architecture;
   const cell = lstm ?? gru;
   const named = targets.map(({ name, unit }) => (unit ? `${name} (${unit})` : name));
@@ -59,6 +60,10 @@ function tellKind({ targets, outputs, lookback, horizon, features, architecture 
     Reads: `${features.length} features over ${lookback} steps`,
     "Steps ahead": String(horizon),
   };
+  if (intervals) {
+    const { levels, calibration } = intervals;
+    kind.Intervals = `${levels.map(levelName).join(", ")}, calibrated on ${calibration.windows} windows`;
+  }
   if (front) kind["At every step"] = tellLayers(front);
   if (cell) kind[lstm ? "LSTM" : "GRU"] = `${cell.hidden_size} units${cell.bidirectional ? ", both directions" : ""}`;
   if (graph) {
