@@ -12,7 +12,8 @@ import numpy as np
 from kanmodel.data import Array, rows_of_steps, steps_of_rows
 from kanmodel.explain.attribution import Explanation, describe_intervals, sum_groups
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.series import VEIL, draw_series
+from kanmodel.show.series import draw_series
+from kanmodel.show.style import VEIL
 from kanmodel.show.svg import (
     MARGIN,
     Part,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import ceil
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from kanmodel.explain.finding import Band, Bars, Drivers, Example, Response
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.svg import Part, Scale, new_picture, scale_over, write_points
+from kanmodel.show.svg import Part, Scale, enclose, new_picture, scale_over, write_points
 from kanmodel.text import abbreviate, write_figure
 
 WIDE, NARROW = 360.0, 240.0  # of one of two pictures in a row, and of three
@@ -61,7 +60,9 @@ def draw_band(panel: Band, theme: Theme = "auto", *, n_beside: int = 2) -> bytes
     start = _add_levels(root, y, width)
     x = Scale(-0.5, len(panel.forecast) - 0.5, start, width - PAD)
     xs = [x.at(number) for number in range(len(panel.forecast))]
-    root.add("path", class_="rise", d=_enclose(xs, y, panel.lower, panel.upper), fill_opacity=0.2)
+    root.add(
+        "path", class_="rise", d=enclose(xs, [*map(y.at, panel.lower)], [*map(y.at, panel.upper)]), fill_opacity=0.2
+    )
     root.add("polyline", class_="curve", points=write_points(xs, [y.at(value) for value in panel.forecast]))
     for at, actual, low, high in zip(xs, panel.actual or (), panel.lower, panel.upper, strict=False):
         root.add("circle", class_="rise" if low <= actual <= high else "fall", cx=at, cy=y.at(actual), r=2)
@@ -148,7 +149,7 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
         root.add("text", _signed(value), x=x.at(value), y=y.start + 14, class_="middle muted")
     root.add("path", class_="axis", d=f"M{start:g} {y.at(0.0):.2f}H{width}")
     xs = [x.at(value) for value in panel.shift]
-    path = _enclose(xs, y, panel.low, panel.high)
+    path = enclose(xs, [*map(y.at, panel.low)], [*map(y.at, panel.high)])
     group = root.add_group(f"{panel.feature}: the band holds eight of ten situations", class_="band-of-eight")
     group.add("path", class_="rise", d=path, fill_opacity=0.2)
     inside = np.array(panel.outside) <= 0.5
@@ -160,12 +161,6 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     label = "lower or higher by" + (f" ({abbreviate(panel.feature_unit, 14)})" if panel.feature_unit else "")
     root.add("text", abbreviate(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
     return root.serialise(theme)
-
-
-def _enclose(xs: Sequence[float], y: Scale, low: Sequence[float], high: Sequence[float]) -> str:
-    """The area between two lines."""
-    band = [*zip(xs, map(y.at, low), strict=True), *reversed([*zip(xs, map(y.at, high), strict=True)])]
-    return "M" + "L".join(f"{at:.2f} {height:.2f}" for at, height in band) + "Z"
 
 
 def _start(title: str, unit: str | None, description: str, width: float, height: float) -> Part:

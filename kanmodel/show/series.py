@@ -20,8 +20,8 @@ from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.forecasts import Forecasts
 from kanmodel.explain.result import Theme, draw
-from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
+from kanmodel.show.style import N_COLORS, VEIL
+from kanmodel.show.svg import MARGIN, Part, Scale, enclose, new_picture, scale_over, write_amount, write_change
 from kanmodel.text import abbreviate, with_unit
 
 WIDTH = 760.0
@@ -30,7 +30,6 @@ TOP, LINE = 82.0, 18.0  # below the heading; height of a line of the legend
 LETTER, KEY = 6.2, 30.0  # width of a letter, roughly; of a legend's sample with its space
 TITLE, FORECASTS, BETWEEN, STACKS, AXIS = 24.0, 130.0, 16.0, 170.0, 52.0  # heights in a panel, from top to bottom
 ALONE = 190.0  # of the forecasts where nothing is below them
-VEIL = 0.17  # opacity of an interval; an inner one lies upon the outer ones
 N_PANELS = 4  # of several outputs; others are left out
 N_COLUMNS = 336  # bars in a panel, or half as many in each of several; of more windows, neighbouring ones are averaged
 N_TICKS = 8
@@ -351,8 +350,7 @@ def _surround(
     lower, upper = [*low[start:end]], [*high[start:end]]
     if len(xs) == 1:
         xs, lower, upper = [lefts[start], rights[start]], lower * 2, upper * 2
-    around = [*zip(xs, lower, strict=True), *reversed([*zip(xs, upper, strict=True)])]
-    return "M" + "L".join(f"{at:.2f} {value:.2f}" for at, value in around) + "Z"
+    return enclose(xs, lower, upper)
 
 
 def _trace(lefts: Sequence[float], rights: Sequence[float], ys: Sequence[float], start: int, end: int) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 from kanmodel.explain.result import Theme
 
 N_COLORS = 6  # features with a colour of their own
+VEIL = 0.17  # opacity of an interval; an inner one lies upon the outer ones
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 COLORS = {  # in the themes light and dark

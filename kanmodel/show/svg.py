@@ -115,6 +115,13 @@ def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in zip(xs, ys, strict=True))
 
 
+def enclose(xs: Sequence[float], lower: Sequence[float], upper: Sequence[float]) -> str:
+    """The path around the area between two lines, at positions; raises as `require_finite`."""
+    require_finite(sum(lower) + sum(upper))
+    around = [*zip(xs, lower, strict=True), *reversed([*zip(xs, upper, strict=True)])]
+    return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in around) + "Z"
+
+
 def write_amount(value: float, unit: str | None) -> str:
     """``1.59 K``, and ``52340 MW`` rather than ``5.23e+04 MW``."""
     amount = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"

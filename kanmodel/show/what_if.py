@@ -10,10 +10,13 @@ import numpy as np
 from kanmodel.data import Array
 from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.what_if import Curve, WhatIf
+from kanmodel.network.config import BOUND
+from kanmodel.show.style import VEIL
 from kanmodel.show.svg import (
     LETTER,
     Part,
     Scale,
+    enclose,
     new_picture,
     scale_over,
     write_amount,
@@ -36,7 +39,8 @@ def draw_what_if(result: WhatIf, theme: Theme = "auto") -> bytes:
     """Draws the curves of the first output as SVG, a panel for each feature; of several windows with their mean.
 
     All panels have one scale of forecasts, the features that move them most first. Values outside the training range
-    are shaded, and the curve there is dashed. Dashed rules are the actual value and the forecast of the window.
+    are shaded, and the curve there is dashed. Dashed rules are the actual value and the forecast of the window. Of one
+    window intervals are bands, if their bounds are outputs.
     """
     panels = [tuple(curves) for curves in zip(*result.curves, strict=True)]
     moves = [float(np.mean([np.ptp(curve.predictions[:, 0]) for curve in panel])) for panel in panels]
@@ -49,13 +53,22 @@ def draw_what_if(result: WhatIf, theme: Theme = "auto") -> bytes:
     root = new_picture(WIDTH, bottom, heading, caption, result.source)
     root.add_heading(heading, caption, n_caption=120)
     _add_key(root, len(result) > 1, any(curve.outside_training_range.any() for panel in drawn for curve in panel))
-    forecasts = [value for panel in drawn for one in panel for value in (*one.predictions[:, 0], one.prediction[0])]
+    bounds = (
+        {name: number for number, name in enumerate(result.outputs) if BOUND.fullmatch(name)}
+        if len(result) == 1
+        else {}
+    )
+    lower, upper = ([at for name, at in bounds.items() if f":{side}@" in name] for side in ("lower", "upper"))
+    shown = [0, *lower, *upper]
+    forecasts = [float(value) for panel in drawn for one in panel for value in one.predictions[:, shown].ravel()]
+    forecasts += [float(one.prediction[0]) for panel in drawn for one in panel]
     pitch = (RIGHT - LEFT + GAP) / n_along
     for number, panel in enumerate(drawn):
         row, column = divmod(number, n_along)
         top, left = TOP + row * (height + BELOW), LEFT + column * pitch
         y = scale_over(forecasts, top + height, top, margin=0.06)
-        _add_panel(root, panel, left, left + pitch - GAP, y, result.units[0], is_first=column == 0)
+        intervals = [*zip(lower, upper, strict=True)]
+        _add_panel(root, panel, left, left + pitch - GAP, y, result.units[0], intervals, is_first=column == 0)
     return root.serialise(theme)
 
 
@@ -63,7 +76,10 @@ def _describe(result: WhatIf, n_left_out: int) -> str:
     """The caption: what is forecast, and what is not drawn."""
     unit, n_outputs = result.units[0], len(result.outputs)
     parts = [f"forecast{f' in {unit}' if unit else ''} with one feature changed and all others as they are"]
-    parts += [f"the first of {n_outputs} outputs"] if n_outputs > 1 else []
+    if any(BOUND.fullmatch(name) for name in result.outputs):
+        parts += ["bands are its intervals"] if len(result) == 1 else []
+    elif n_outputs > 1:
+        parts += [f"the first of {n_outputs} outputs"]
     parts += [f"{n_left_out} more features move it less"] if n_left_out else []
     return "; ".join(parts)
 
@@ -83,9 +99,16 @@ def _add_key(root: Part, are_several: bool, is_shaded: bool) -> None:
 
 
 def _add_panel(
-    root: Part, curves: Sequence[Curve], left: float, right: float, y: Scale, of_target: str | None, is_first: bool
+    root: Part,
+    curves: Sequence[Curve],
+    left: float,
+    right: float,
+    y: Scale,
+    of_target: str | None,
+    intervals: Sequence[tuple[int, int]],
+    is_first: bool,
 ) -> None:
-    """One feature: its axes, the range of training, a line for each window, and what it is now."""
+    """One feature: its axes, the range of training, a line for each window with its intervals, and what it is now."""
     one, several = curves[0], len(curves) > 1
     drawn = [curves[number] for number in np.linspace(0, len(curves) - 1, min(N_LINES, len(curves))).astype(int)]
     x = scale_over([*one.values, *(curve.actual for curve in drawn)], left, right)
@@ -109,6 +132,9 @@ def _add_panel(
     group.add("text", abbreviate(name, length) + unit, x=left, y=top - 6, class_="strong")
     if now:
         group.add("text", now, x=right, y=top - 6, class_="end muted")
+    for of in reversed(intervals):  # the widest below the others
+        ends = (y.all_at(one.predictions[:, number]) for number in of)
+        group.add("path", class_="rise", d=enclose(x.all_at(one.values), *ends), fill_opacity=VEIL)
     if several:
         for curve in drawn:
             group.add("polyline", class_="part s0", points=_place(x, y, curve.values, curve.predictions[:, 0]))

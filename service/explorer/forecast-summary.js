@@ -4,7 +4,7 @@ import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
 import { amount, range, signed } from "./figures.js";
 import { withHelp } from "./help.js";
-import { levelName } from "./intervals.js";
+import { kindOf, levelName } from "./intervals.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 
@@ -17,10 +17,10 @@ const N_WARNINGS = 5; // warnings shown; the rest are counted
  * @param {import("./intervals.js").Interval[]} intervals of the forecast
  */
 export function tellForecast(explanation, unit, note, intervals) {
-  const { prediction, baseline_prediction: baseline, error, residual, tolerance, converged } = explanation;
+  const { output, prediction, baseline_prediction: baseline, error, residual, tolerance, converged } = explanation;
   const doubt = converged ? "" : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong. `;
   return [
-    figure("forecast", amount(prediction, unit)),
+    figure("forecast", amount(prediction, unit), undefined, kindOf(output)),
     h("span", { class: "sign", "aria-hidden": "true" }, "="),
     figure("baseline", amount(baseline, unit)),
     h("span", { class: "sign", "aria-hidden": "true" }, "+"),

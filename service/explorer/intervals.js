@@ -36,6 +36,16 @@ export function forecastOf({ outputs, intervals }, output) {
 }
 
 /**
+ * What an output is: a forecast, or the lower bound, the upper bound or the width of an interval.
+ *
+ * @param {string} output
+ */
+export function kindOf(output) {
+  const [, , kind, level] = BOUND.exec(output) ?? [];
+  return kind ? `${kind === "width" ? kind : `${kind} bound`} of the ${levelName(Number(level))} interval` : "forecast";
+}
+
+/**
  * Whether a model has an output, a bound or a width.
  *
  * @param {Schemas["ModelInfo"]} model

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from factories import make_model, make_windows
+from factories import make_model, make_windows, with_intervals
 
 from kanmodel import Model
 
@@ -78,6 +78,20 @@ def test_what_if_of_several_windows_draws_their_mean(model, windows):
     *each, mean = (points_of(line)[1] for line in panel.iter(f"{SVG}polyline"))
     assert len(each) == len(windows)
     np.testing.assert_allclose(np.mean(each, axis=0), mean, atol=0.02)
+
+
+def test_what_if_of_a_bound_draws_the_intervals(windows):
+    """The bands of the forecast over each value, of one window."""
+    sure = Model(with_intervals(make_model()))
+    found = sure.what_if(windows[:1], "f0", output="y+1:lower@0.8")
+    (panel,) = groups(draw(found), "panel")
+    (curve,), y = found[0], scale_of(panel, "y")
+    areas = [path.get("d")[1:-1] for path in panel.iter(f"{SVG}path") if path.get("fill-opacity")]
+    for area, level in zip(areas, (0.95, 0.8), strict=True):
+        heights = np.array([float(corner.split()[1]) for corner in area.split("L")])
+        low, high = (curve.predictions[:, found.outputs.index(f"y+1:{side}@{level}")] for side in ("lower", "upper"))
+        np.testing.assert_allclose(heights, y(np.concatenate([low, high[::-1]])), atol=0.1)
+    assert "fill-opacity" not in sure.what_if(windows[:1], "f0").svg()
 
 
 def test_many_panels_do_not_overlap():
