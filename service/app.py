@@ -47,6 +47,7 @@ from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
+from service.telemetry.record import Record
 from service.wire.errors import answer_http_error
 from service.wire.security import Access, load_keys, load_origins
 from service.work.budget import Bounds
@@ -76,7 +77,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
-        ConfigError: the API keys cannot be used, or there must be some; or tracing is on, and OpenTelemetry is missing.
+        ConfigError: the API keys cannot be used, or there must be some; tracing is on, and OpenTelemetry is missing; or
+            the record cannot be written where the settings say.
     """
     if settings.tracing:
         start_tracing()
@@ -93,7 +95,9 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     )
     work = Executor(bounds, counted)
     results = GlobalResults(settings.cached_results, work, registry.defaults)
-    parts = Parts(settings, registry, results, work, Answers(settings.cached_answers, registry.index), counted)
+    answers = Answers(settings.cached_answers, registry.index)
+    record = None if settings.record is None else Record(settings, counted)
+    parts = Parts(settings, registry, results, work, answers, counted, record)
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
@@ -140,6 +144,8 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     torch.set_num_threads(parts.settings.torch_threads)
     share_memory()
     parts.work.start()
+    if parts.record is not None:
+        parts.record.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
     others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.workers > 1 else []
@@ -154,6 +160,8 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         task.cancel()
     watch.close()
     await parts.work.close()
+    if parts.record is not None:
+        await asyncio.to_thread(parts.record.close)
     await watching
 
 

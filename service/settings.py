@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kanmodel.errors import ConfigError
@@ -73,6 +73,18 @@ class Settings(BaseSettings):
     tracing: bool = False  # whether spans are sent to the OpenTelemetry collector of OTEL_EXPORTER_OTLP_ENDPOINT
     log_format: Literal["auto", "json", "console"] = "auto"  # console is for people; auto: console on a terminal
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # the lowest that is logged
+
+    # Folder of the record of forecasts and explanations, or address that it is sent to; absent: nothing is recorded.
+    record: HttpUrl | Path | None = Field(default=None, union_mode="left_to_right")
+    record_inputs: str = ""  # features whose values are recorded, by commas; `*`: all, `-name`: all others
+    record_headers: str = ""  # headers of requests that are recorded, by commas
+    record_share: float = Field(default=1.0, gt=0, le=1)  # of the requests that are recorded, drawn at random
+    record_seconds: Positive = 1.0  # between two writes: the most that is lost if the process is killed
+    record_queue_bytes: Count = 64 << 20  # that may wait to be recorded; what is more is counted and not recorded
+    record_file_bytes: Count = 64 << 20  # of a file, after which the next one is begun
+    record_days: float | None = Field(default=None, gt=0)  # after which files are removed
+    record_bytes: Count | None = None  # of all files, beyond which the oldest are removed
+    record_token: SecretStr | None = None  # sent to an address as `Authorization: Bearer`
 
     @property
     def is_shared(self) -> bool:

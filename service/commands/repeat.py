@@ -22,6 +22,7 @@ from service.models.registry import Served
 from service.models.repository import list_checkpoints
 from service.operations import explain
 from service.operations.explanations import ExplainQuestion, explain_all
+from service.operations.members import find_versions, hash_windows
 from service.settings import Settings, choose_settings
 from service.wire.errors import problem_of
 from service.wire.windows import FORMS, SERIES_OPTIONS
@@ -144,7 +145,7 @@ def repeat_answer(saved: Saved, request: Mapping[str, Any], model: Model) -> Rep
         many = f"{n_differing} of {len(found)} values differ by more than {AGREEMENT:g} standard deviations"
         by = f" ({largest:.2g} standard deviations)" if largest < inf else ""
         reasons.append(f"{many}, the most in {where}: it was {was} and is now {now}{by}")
-    versions = zip(explain.find_versions().items(), receipt["versions"].values(), strict=True)
+    versions = zip(find_versions().items(), receipt["versions"].values(), strict=True)
     warnings = [f"computed with {name} {then}, recomputed with {now}" for (name, now), then in versions if then != now]
     return Repeat(not reasons, reasons, warnings, len(found), largest if largest < inf else None)
 
@@ -167,12 +168,12 @@ def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Ser
 
 def _compare_question(receipt: explain.Receipt, question: ExplainQuestion) -> Iterator[str]:
     """How the windows differ from those of the receipt, and its options of integration from those of its version."""
-    wanted, found, usual = receipt["input"], explain.hash_windows(question.windows), LedgerOptions()
+    wanted, found, usual = receipt["input"], hash_windows(question.windows), LedgerOptions()
     if found["shape"] != wanted["shape"]:
         yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
     elif found["sha256"] != wanted["sha256"]:
         yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
-    if receipt["versions"]["kanscope"] == explain.find_versions()["kanscope"]:
+    if receipt["versions"]["kanscope"] == find_versions()["kanscope"]:
         for name in ("path_nodes", "halvings"):
             if getattr(usual, name) != receipt[name]:
                 yield f"{name} is {getattr(usual, name)} in this version, not {receipt[name]}"

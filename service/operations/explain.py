@@ -3,15 +3,14 @@
 A receipt is what an auditor needs to reproduce an answer; it does not repeat the numbers, which are compared with it.
 """
 
-import hashlib
 import logging
-import platform
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
+import orjson
 from fastapi import Response
 from pydantic import Field
 from starlette.requests import ClientDisconnect
@@ -25,8 +24,20 @@ from kanmodel.explain.shapley import Orders
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
-from service.operations.members import Answer, Checkpoint, Closed, about, describe, head_of
+from service.operations.members import (
+    Answer,
+    Checkpoint,
+    Closed,
+    InputHash,
+    LibraryVersions,
+    about,
+    describe,
+    find_versions,
+    hash_windows,
+    head_of,
+)
 from service.operations.predict import Predictions
+from service.operations.recorded import Recording, begin_recording
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import (
     AskTrust,
@@ -137,24 +148,6 @@ class UsedBaseline(TypedDict):
     reference: NotRequired[Annotated[int, about("Number of reference windows drawn; only for kind `reference`.")]]
     seed: NotRequired[Annotated[int, about("Seed of the draw; only for kind `reference`.")]]
     instance: NotRequired[Annotated[list[list[float]], about("lookback x n_features; only for kind `instance`.")]]
-
-
-class LibraryVersions(TypedDict):
-    """Versions of the software that computed the numbers."""
-
-    kanscope: Annotated[str, about("This service.")]
-    torch: Annotated[str, about("PyTorch, with its build.")]
-    numpy: Annotated[str, about("NumPy.")]
-    python: Annotated[str, about("Python.")]
-
-
-class InputHash(TypedDict):
-    """A hash of the explained windows."""
-
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """SHA-256 of the windows in original units as little-endian float64, row by row: in Python
-    `hashlib.sha256(numpy.asarray(instances, "<f8").tobytes())`."""
-    shape: Annotated[list[int], about("[n, lookback, n_features].", min_length=3, max_length=3)]
 
 
 class ShapleyOrders(TypedDict):
@@ -347,17 +340,6 @@ def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> 
     return {"kind": "reference", "reference": len(windows), "seed": baseline.seed, "values": values}
 
 
-def find_versions() -> LibraryVersions:
-    """The versions of the libraries in this process."""
-    kanscope, torch, numpy = map(version, ("kanscope", "torch", "numpy"))
-    return {"kanscope": kanscope, "torch": torch, "numpy": numpy, "python": platform.python_version()}
-
-
-def hash_windows(windows: Array) -> InputHash:
-    """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
-    return {"sha256": hashlib.sha256(np.asarray(windows, "<f8").tobytes()).hexdigest(), "shape": list(windows.shape)}
-
-
 @Operation(
     "POST",
     f"{MODEL}:explain",
@@ -395,7 +377,7 @@ async def explain(call: Call) -> Response:
     if is_stream:
         describing = partial(_encode, question, predictions)
         header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
-        return ClosingStream(_stream(call, question, header, explaining), media_type=NDJSON)
+        return ClosingStream(_stream(call, question, predictions, header, explaining), media_type=NDJSON)
     encoded, forecasts = await while_connected(call, _collect(explaining))
     if is_alone:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
@@ -403,7 +385,40 @@ async def explain(call: Call) -> Response:
     cost += JOINED_BYTE * sum(map(len, encoded))
     with span("encode"):
         join = partial(_encode, question, predictions, encoded)
-        return Response(await parts.work.run(join, "explanation", cost), media_type=JSON)
+        answer = Response(await parts.work.run(join, "explanation", cost), media_type=JSON)
+    if (recording := begin_recording(call)) is not None:
+        record_explanations(recording, question, predictions, encoded, len(answer.body))
+    return answer
+
+
+def record_explanations(
+    recording: Recording,
+    question: ExplainQuestion,
+    predictions: Array,
+    explanations: Sequence[bytes] | Sequence[Explanation],
+    n_bytes: int,
+    part: slice = slice(None),
+) -> None:
+    """Records explanations, in JSON or as objects of `n_bytes`; those of a part as if it had been asked for alone."""
+    windows, forecasts = question.windows[part], predictions[part]
+    first, last = part.start or 0, part.stop or len(question.windows)
+
+    def answer() -> dict[str, Any]:
+        asked = replace(question, windows=windows, receipt=True, trust=False)
+        header: dict[str, Any] = {**describe_question(asked, forecasts)}
+        listed = [one for one in header["warnings"] if first <= one["instance"] < last]
+        header["warnings"] = _count_from(first, listed)
+        if "times" in header:
+            header["times"] = header["times"][part]
+        if isinstance(explanations[0], bytes):
+            return {**header, "explanations": [*map(orjson.Fragment, explanations)]}
+        return {**header, "explanations": _count_from(first, explanations)}
+
+    recording.add(windows, forecasts, answer, n_bytes=n_bytes, first=first)
+
+
+def _count_from(first: int, ones: Sequence[Any]) -> list[Any]:
+    return [{**one, "instance": one["instance"] - first} for one in ones] if first else [*ones]
 
 
 async def _collect(explaining: AsyncGenerator[Progress, None]) -> tuple[list[bytes], list[float]]:
@@ -424,11 +439,15 @@ def _encode(question: ExplainQuestion, predictions: Array, explanations: Sequenc
 
 
 async def _stream(
-    call: Call, question: ExplainQuestion, header: bytes, explaining: AsyncGenerator[Progress, None]
+    call: Call,
+    question: ExplainQuestion,
+    predictions: Array,
+    header: bytes,
+    explaining: AsyncGenerator[Progress, None],
 ) -> AsyncGenerator[bytes, None]:
     """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"
-    slices, request_id = 0, call.state.request_id
+    slices, request_id, recording = 0, call.state.request_id, begin_recording(call)
     try:
         while (progress := await while_connected(call, anext(explaining, None))) is not None:
             slices += 1
@@ -438,6 +457,10 @@ async def _stream(
                 lines.insert(0, encode_json({"progress": counts}))
             if lines:
                 yield b"\n".join([*lines, b""])
+            if recording is not None and progress.explanations:
+                sent, n_bytes = progress.explanations, sum(map(len, progress.encoded))
+                part = slice(sent[0]["instance"], sent[-1]["instance"] + 1)
+                record_explanations(recording, question, predictions, sent, n_bytes, part)
     except GeneratorExit:  # the client has gone while a line was sent
         await explaining.aclose()
         raise

@@ -20,10 +20,12 @@ from kanmodel.data import Array
 from kanmodel.errors import Problem
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.explain import BaselineName, read_baseline
-from service.operations.explanations import ExplainQuestion, Explanation, compute_explanations
+from service.operations.explain import BaselineName, read_baseline, record_explanations
+from service.operations.explanations import ExplainQuestion, Explanation, compute_explanations, estimate_explanations
 from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness
+from service.operations.predict import describe_intervals
+from service.operations.recorded import begin_recording
 from service.operations.route import MODEL_V2, VERSION_V2, Call, Operation
 from service.operations.windows import check_values, estimate_comparing
 from service.settings import Settings
@@ -475,7 +477,17 @@ async def infer(call: Call) -> Response:
     tensors = {"predictions": values} if bounding is None else _name_bounds(bounding, values)
     describe = partial(_answer, question, outputs, answer_id, tensors, explanations)
     with span("encode"):
-        return await parts.work.run(describe, kind, cost)
+        answer = await parts.work.run(describe, kind, cost)
+    if (recording := begin_recording(call)) is not None:
+        predictions, *bounds = (values,) if bounding is None else bounding.split(values)
+        if is_explained:
+            n_bytes = estimate_explanations(question, "objects")
+            record_explanations(recording, question, predictions, explanations, n_bytes)
+        else:
+            model = served.model
+            intervals = partial(describe_intervals, model, model.levels, *bounds) if bounds else None
+            recording.add(question.windows, predictions, intervals=intervals, n_bytes=values.nbytes)
+    return answer
 
 
 def _name_bounds(bounding: WithBounds, values: Array) -> dict[str, Array]:

@@ -1,7 +1,10 @@
 """What requests and answers of several operations share."""
 
+import hashlib
+import platform
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.metadata import version
 from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -9,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType, TypedDict, is_typeddict
 
+from kanmodel.data import Array
 from kanmodel.explain import result
 from kanmodel.show import network
 from service.models.registry import Served
@@ -103,6 +107,36 @@ class Answer(TypedDict):
 def head_of(served: Served) -> Answer:
     """The first members of an answer about a model."""
     return {"model_name": served.name, "version": served.version, "checkpoint": served.checkpoint}
+
+
+class LibraryVersions(TypedDict):
+    """Versions of the software that computed the numbers."""
+
+    kanscope: Annotated[str, about("This service.")]
+    torch: Annotated[str, about("PyTorch, with its build.")]
+    numpy: Annotated[str, about("NumPy.")]
+    python: Annotated[str, about("Python.")]
+
+
+class InputHash(TypedDict):
+    """A hash of the explained windows."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the windows in original units as little-endian float64, row by row: in Python
+    `hashlib.sha256(numpy.asarray(instances, "<f8").tobytes())`."""
+    shape: Annotated[list[int], about("[n, lookback, n_features].", min_length=3, max_length=3)]
+
+
+@cache
+def find_versions() -> LibraryVersions:
+    """The versions of the libraries in this process."""
+    kanscope, torch, numpy = map(version, ("kanscope", "torch", "numpy"))
+    return {"kanscope": kanscope, "torch": torch, "numpy": numpy, "python": platform.python_version()}
+
+
+def hash_windows(windows: Array) -> InputHash:
+    """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
+    return {"sha256": hashlib.sha256(np.asarray(windows, "<f8").tobytes()).hexdigest(), "shape": list(windows.shape)}
 
 
 def describe(cls: Callable[..., Described], source: object, /, **given: Any) -> Described:

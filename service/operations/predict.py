@@ -1,6 +1,7 @@
 """POST /v1/models/{model}:predict: forecasts for windows."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import Response
@@ -9,6 +10,7 @@ from typing_extensions import TypedDict
 from kanmodel.data import Array
 from kanmodel.model import Model
 from service.operations.members import Answer, about, head_of
+from service.operations.recorded import begin_recording
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import (
     AskTrust,
@@ -83,7 +85,7 @@ async def predict(call: Call) -> Response:
     """
     parts, served, model = call.parts, call.served, call.served.model
     limits, found = find_limits(model, parts.settings), list[tuple[PredictRequest, CheckedWindows]]()
-    levels = list[float]()
+    levels, forecasts = list[float](), list[Array]()
 
     def read() -> Array:
         with span("parse"):
@@ -102,6 +104,7 @@ async def predict(call: Call) -> Response:
 
     def describe(windows: Array, values: Array) -> Response:
         call.state.windows = len(windows)
+        forecasts.append(values)
         asked, checked = found[0]
         with span("encode"):
             predictions, *bounds = (values,) if bounding is None else bounding.split(values)
@@ -136,4 +139,8 @@ async def predict(call: Call) -> Response:
         )
         answer = await parts.work.answer(request, call.deadline)
     call.count_warnings(found[0][1].counts)
+    if (recording := begin_recording(call)) is not None:
+        predictions, *bounds = (forecasts[0],) if bounding is None else bounding.split(forecasts[0])
+        intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
+        recording.add(found[0][1].windows, predictions, intervals=intervals, n_bytes=forecasts[0].nbytes)
     return answer

@@ -22,6 +22,7 @@ from service.operations.members import Closed, VersionQuery
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
+from service.telemetry.record import Record
 from service.wire.bodies import validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import RequestError, answer_exception, invalid_value
@@ -60,6 +61,7 @@ class Parts:
     work: Executor
     answers: Answers
     metrics: Metrics
+    record: Record | None  # if answers are recorded
 
 
 class Call(Request):

@@ -52,6 +52,10 @@ class Metrics:
         self.unprepared = gauge("unprepared_outputs", unprepared)
         self.models = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
         self.model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
+        self.recorded = counter("recorded_events", "Events written to the record.")
+        self.unrecorded = counter("unrecorded_events", "Events that were lost to the record, by reason.", ["reason"])
+        for reason in ("full", "failed", "refused"):
+            self.unrecorded.labels(reason)
         build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []

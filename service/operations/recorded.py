@@ -1,0 +1,130 @@
+"""What is recorded of an answer: forecasts with a receipt, explanations, and inputs that the settings name.
+
+The data of events are documents of the Open Inference Protocol with a tensor for each column, since TrustyAI reads
+several tensors of one shape, (n), as columns of their names.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kanmodel.data import Array
+from service.models.registry import Served
+from service.operations.members import find_versions, hash_windows
+from service.operations.route import Call
+from service.telemetry.chain import Event
+from service.telemetry.record import REQUEST, RESPONSE, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The record of one request."""
+
+    record: Record
+    served: Served
+    request_id: str
+    headers: Mapping[str, list[str]]  # that the settings name
+
+    def add(
+        self,
+        windows: Array,
+        predictions: Array,
+        answer: Callable[[], dict[str, Any]] | None = None,
+        intervals: Callable[[], object] | None = None,
+        n_bytes: int = 0,
+        first: int = 0,
+    ) -> None:
+        """Records forecasts of windows, (n, n_outputs) of (n, lookback, n_features), and how they are explained.
+
+        `answer` makes an `ExplainResponse` with a receipt on the thread of the record, `intervals` those of the answer;
+        both hold `n_bytes` until then. Parts of a stream are recorded one by one: `first` is a part's first window.
+        """
+        names = self.served.model.config.feature_names if self.record.names else ()
+        n_events = 2 if self.record.show(names) else 1
+        describe = partial(self._describe, windows, predictions, answer, intervals, first, datetime.now(UTC))
+        n_bytes += windows.nbytes + predictions.nbytes
+        self.record.put(n_bytes, n_events, describe)
+
+    def _describe(
+        self,
+        windows: Array,
+        predictions: Array,
+        answer: Callable[[], dict[str, Any]] | None,
+        intervals: Callable[[], object] | None,
+        first: int,
+        time: datetime,
+    ) -> Iterator[Event]:
+        served, config, record = self.served, self.served.model.config, self.record
+        shown = record.show(config.feature_names) if record.names else []
+        is_partly_shown = 0 < len(shown) < len(config.features)
+        event_id, source = self.request_id, f"/v2/models/{served.name}/versions/{served.version}"
+        if first:
+            event_id += f".{first}"
+        component = "predictor" if answer is None else "explainer"
+        members = (event_id, source, time, served.name, component, self.headers)
+        parameters = {"checkpoint": served.checkpoint}
+        if shown:
+            cells = _name_cells(tuple(config.feature_names[number] for number in shown), config.lookback)
+            inputs = _encode_tensors(cells, windows[..., shown].reshape(len(windows), -1))
+            yield record.describe(REQUEST, {"id": event_id, "parameters": parameters, "inputs": inputs}, *members)
+        data: dict[str, Any] = {
+            "model_name": served.name,
+            "model_version": served.version,
+            "id": event_id,
+            "parameters": parameters,
+            "outputs": _encode_tensors(config.outputs, predictions),
+        }
+        if intervals is not None:
+            data["intervals"] = intervals()
+        if answer is not None:
+            data["answer"] = answer()
+            if len(shown) < len(config.features):
+                _hide_inputs(data["answer"], is_partly_shown)
+        else:
+            data["receipt"] = {"checkpoint": served.checkpoint, "versions": find_versions()}
+            if not is_partly_shown:
+                data["receipt"]["input"] = hash_windows(windows)
+        yield record.describe(RESPONSE, data, *members)
+
+
+def begin_recording(call: Call) -> Recording | None:
+    """Begins to record a request; None if nothing is recorded, or another share of the requests."""
+    record = call.parts.record
+    if record is None or not record.draw():
+        return None
+    return Recording(record, call.served, call.state.request_id, record.choose_headers(call.scope["headers"]))
+
+
+def _encode_tensors(names: Sequence[str], columns: Array) -> orjson.Fragment:
+    """The tensors of the columns of an array (n, n_columns), as JSON: a dict for each takes three times as long."""
+    values = np.ascontiguousarray(columns.T, np.float64)
+    rows = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    shape = b',"shape":[%d],"datatype":"FP64","data":[' % len(columns)
+    tensors = [b'{"name":%b%b%b]}' % (orjson.dumps(name), shape, row) for name, row in zip(names, rows, strict=True)]
+    return orjson.Fragment(b"[%b]" % b",".join(tensors))
+
+
+@lru_cache
+def _name_cells(features: tuple[str, ...], lookback: int) -> list[str]:
+    """The names of the cells of a window, oldest step first: `load[-23]` to `load[0]`."""
+    return [f"{name}[{step}]" for step in range(1 - lookback, 1) for name in features]
+
+
+def _hide_inputs(answer: dict[str, Any], is_partly_shown: bool) -> None:
+    """Removes what repeats inputs from an `ExplainResponse`: warnings, times, and a baseline that was given.
+
+    Where a part of the features is recorded, the hash of all goes too, as it would confirm a guess of the others.
+    """
+    answer["warnings"] = []
+    for name in ("times", "warnings_omitted"):
+        answer.pop(name, None)
+    for holder in (answer, answer["receipt"]):
+        if (kind := holder["baseline"]["kind"]) in ("values", "instance"):
+            holder["baseline"] = {"kind": kind}
+    if is_partly_shown:
+        del answer["receipt"]["input"]
