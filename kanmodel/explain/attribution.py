@@ -256,11 +256,12 @@ class Explanation(ExplainedWindows):
         if self.usual_width is None or len(self) != 1:
             return None
         width, parts = float(self.predictions[0]), self.contributions_by_part[0]
-        usual = write_figure(self.usual_width) + (f" {self.unit}" if self.unit else "")
+        unit = f" {self.unit}" if self.unit else ""
+        usual = f"{write_figure(self.usual_width)}{unit}"
         ratio = f"{write_figure(width / self.usual_width)} times " if self.usual_width > 0 else "instead of "
         change, total = float(parts.sum()), float(np.abs(parts).sum())
         if not total:
-            return f"{ratio}the usual {usual}"
+            return f"{ratio}the usual {usual}; nothing makes it differ from the baseline's"
         by_lag = np.abs(sum_groups(self.steps[0], [self.grouping.members[part] for part in self.grouping.whole]))[
             ::-1
         ].T
@@ -273,7 +274,8 @@ class Explanation(ExplainedWindows):
             for value in [float(parts[part])]
             if value
         ]
-        return f"{ratio}the usual {usual}; of the difference from the baseline's, {', '.join(named)}"
+        start = f"{write_figure(self.baseline_prediction)}{unit}"
+        return f"{ratio}the usual {usual}; {change:+.3g}{unit} from the baseline's {start}, of which {', '.join(named)}"
 
     @property
     def is_grouped(self) -> bool:

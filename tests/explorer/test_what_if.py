@@ -162,7 +162,7 @@ def test_the_reference_index_is_not_kept_for_another_model(server, open_tab):
 
 
 def test_a_point_is_dragged_and_the_forecast_follows_at_once(server, open_tab, window, features):
-    """While dragging, the forecast is that of the current point, and no other request is sent."""
+    """While dragging, the forecast is that of the current point; at rest the nearest window is asked for too."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     name = page.locator(".line").nth(3).get_attribute("aria-label").split(" ")[0]
@@ -181,7 +181,7 @@ def test_a_point_is_dragged_and_the_forecast_follows_at_once(server, open_tab, w
     wanted = changed(window, index, [22], lambda _: float(value))
     expect(figure(page, "forecast")).to_have_text(forecast(server, wanted))
     assert page.url == before
-    assert asked and {url.split(":")[-1] for url in asked} <= {"explain", "whatif"}
+    assert asked and {url.split(":")[-1] for url in asked} <= {"explain", "whatif", "predict"}
     page.mouse.up()
     page.wait_for_url(re.compile("window=z:"))
     assert window_in(page, server) == wanted

@@ -155,3 +155,5 @@ def test_a_width_says_how_it_compares_and_why(model):
         seen.add(cancels)
     assert seen == {True, False}
     assert one.width_summary[:40] in one.svg()
+    constant = Model(with_intervals(model.loaded, "constant")).explain(TABLE, name, groups=None)
+    assert constant.width_summary.startswith("1.00 times") and "nothing" in constant.width_summary
