@@ -114,7 +114,7 @@ def measure_effects(
     baseline: Baseline | ReferenceBaselines,
     parts: Sequence[Part],
 ) -> Effects:
-    """Effects of parts on forecasts, (n, n_parts): at most 2 forecasts per window, baseline and part, and one without.
+    """Effects of parts on forecasts, (n, n_parts): at most 2 forecasts per window, baseline and part, and 2 without.
 
     Args:
         model: the model.
@@ -167,10 +167,10 @@ def _ablate(model: LoadedModel, windows: Tensor, start: Tensor, output: int, par
 
     effects = torch.zeros(2, n, len(parts), dtype=torch.float64)
     with torch.inference_mode():
-        ends = model.frozen.forward(torch.cat([windows, start[None]]))
-        forecasts = [ends[:n], ends[n:].expand_as(ends[:n])]
-        forecasts += exchange(model.frozen, torch.cat([windows, starts]), torch.cat([starts, windows]), parts[acting])
-        whole, changed = torch.cat(forecasts)[:, output].double().view(-1, 2, n).tensor_split([1])
+        kept, given = torch.cat([windows, starts]), torch.cat([starts, windows])
+        changes = torch.cat([parts.new_zeros(1, *parts.shape[1:]), parts[acting]])  # the first changes nothing
+        forecasts = torch.cat([*exchange(model.frozen, kept, given, changes)])
+        whole, changed = forecasts[:, output].double().view(-1, 2, n).tensor_split([1])
         effects[:, :, acting] = (whole - changed).permute(1, 2, 0)
     return np.where(moving, effects * torch.tensor([[[1.0]], [[-1.0]]]), 0.0)
 
@@ -191,7 +191,7 @@ def exchange(network: FrozenNetwork, kept: Tensor, given: Tensor, parts: Tensor)
     n_windows = min(BATCH_BYTES // (kept.itemsize * n_numbers), BATCH_WINDOWS)
     batches = torch.split(parts, max(n_windows // n, 1)) if len(parts) else ()
     shares = config.recurrent is not None and not config.recurrent.bidirectional
-    if shares and not parts[:, 0].any(dim=1).all():
+    if batches and shares and bool(first_steps(parts[-1:])):
         yield from _resume(network, kept, given, batches)
         return
     for batch in batches:
