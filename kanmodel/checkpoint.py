@@ -352,14 +352,29 @@ class LoadedModel:
             DataError: as `to_model_units`, or the model has no intervals.
             NonFiniteError: a forecast or a bound is not finite.
         """
-        intervals, predictions = self._need_intervals(), self.predict(windows, path)
-        outputs = torch.from_numpy((predictions - self.scaling.output_mean) / self.scaling.output_scale)
-        below, above = intervals.distances(self.config, outputs, self.to_model_units(windows, path))
-        forecasts = predictions[:, list(forecasts_of(self.config))]
-        bounds = forecasts - below, forecasts + above
+        intervals, (predictions, *increments) = self.need_intervals(), self.predict_increments(windows, path)
+        kept, below, above = list(forecasts_of(self.config)), *intervals.distances(*increments)
+        forecasts, scale = predictions[:, kept], self.scaling.output_scale[kept]
+        bounds = forecasts - below * scale, forecasts + above * scale
         for values in bounds:
             refuse_non_finite_outputs(values[-1])
         return predictions, *bounds
+
+    def predict_increments(self, windows: Array, path: str = "windows") -> tuple[Array, Array, Array]:
+        """`predict`, and the increments below and above, (n_levels, n, n_forecasts) each, model units.
+
+        Raises:
+            DataError: as `to_model_units`, or the model has no intervals.
+            NonFiniteError: a forecast is not finite.
+        """
+        intervals, predictions = self.need_intervals(), self.predict(windows, path)
+        outputs = torch.from_numpy((predictions - self.scaling.output_mean) / self.scaling.output_scale)
+        return predictions, *intervals.increments(self.config, outputs, self.to_model_units(windows, path))
+
+    @property
+    def checkpoint(self) -> str | None:
+        """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
+        return f"sha256:{self.sha256}" if self.sha256 else None
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -368,7 +383,7 @@ class LoadedModel:
 
     def bound(self, forecast: int) -> LoadedModel:
         """The model of one of `forecasts_of` and of its bounds and widths, on the same reference windows."""
-        intervals = self._need_intervals()
+        intervals = self.need_intervals()
 
         def make() -> LoadedModel:
             with torch.inference_mode(False):
@@ -383,7 +398,8 @@ class LoadedModel:
         """The latest of these models."""
         return Once(N_BOUNDED)
 
-    def _need_intervals(self) -> Intervals:
+    def need_intervals(self) -> Intervals:
+        """The intervals; raises `DataError` if there are none."""
         if self.intervals is None:
             raise DataError("the model has no intervals: train it with intervals, or calibrate it")
         return self.intervals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from numbers import Real
@@ -33,6 +33,7 @@ from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, 
 from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import QUANTILE, ModelConfig
+from kanmodel.network.intervals import forecasts_of
 from kanmodel.training.baselines import persistence
 from kanmodel.training.samples import leave_out
 from kanmodel.training.tables import TrainingTable, read_columns
@@ -463,6 +464,44 @@ def read_outcomes(
         missing=missing.windows,
         missing_columns=missing.worst,
     )
+
+
+def read_pairs(
+    model: LoadedModel, windows: Any, targets: Any, last: int | str | None, gaps: Gaps, places: Places | None = None
+) -> tuple[Iterable[Array], Array, tuple[str, ...] | None]:
+    """Windows with the actual values of the forecasts that have intervals, as `Model.calibrate` takes them.
+
+    Returns:
+        Parts of the windows, (n_part, lookback, n_features), oldest step first; the actual values, (n, n_forecasts),
+        NaN where one is unknown; and the time of each window, None if unknown. All in original units.
+
+    Raises:
+        DataError: the windows or the targets do not fit, or there are no targets.
+    """
+    config, kept, path = model.config, list(forecasts_of(model.config)), "targets"
+    if windows is not None and targets is None:
+        names = dict.fromkeys(config.target_of(output).name for output in kept)
+        read = [read_outcomes(model, windows, name, last, gaps, places) for name in names]
+        of_targets = np.stack([outcomes.actual for outcomes in read], axis=2)
+        return read[0].parts(config.lookback), of_targets.reshape(len(of_targets), -1), read[0].times
+    if last is not None:
+        raise DataError.at("last", "is of a data frame, but the windows are no frame")
+    if targets is not None:
+        if windows is None:
+            raise DataError.at(path, "is given without windows")
+        given, actual, times = read_windows(model, windows), read_numbers(targets, path), None
+        actual = actual[:, None] if actual.ndim == 1 else actual
+        if actual.ndim != 2 or len(actual) != len(given) or actual.shape[1] not in (len(kept), len(config.outputs)):
+            shapes = " or ".join(f"{(len(given), n)}" for n in sorted({len(kept), len(config.outputs)}))
+            raise DataError.at(path, f"must have shape {shapes}, but has {actual.shape}")
+        for row, column in np.argwhere(np.isinf(actual)).tolist():
+            raise DataError.at(f"{path}[{row}][{column}]", "must be finite, or empty where it is unknown")
+    else:
+        known = model.reference
+        if known.targets is None:
+            raise DataError.at(path, "of the reference windows are unknown: give a table, or windows with targets")
+        given, actual, times = model.scaling.features_to_original(known.windows), known.targets, known.times
+    return [given], actual if actual.shape[1] == len(kept) else actual[:, kept], times
 
 
 def _refuse_bad(bad: Mapping[int, tuple[str, str]], first: int, order: Rows, places: Places) -> None:

@@ -31,6 +31,7 @@ from kanmodel.explain.attribution import (
 )
 from kanmodel.explain.backtest import Backtest, Outcomes
 from kanmodel.explain.baseline import baseline_windows
+from kanmodel.explain.calibration import Adaptation, calibrate_intervals
 from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals
@@ -52,7 +53,18 @@ from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.trust import Trust
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
-from kanmodel.inputs import Gaps, Series, find_actual, is_frame, read_baseline, read_outcomes, read_series, read_windows
+from kanmodel.inputs import (
+    Gaps,
+    Places,
+    Series,
+    find_actual,
+    is_frame,
+    read_baseline,
+    read_outcomes,
+    read_pairs,
+    read_series,
+    read_windows,
+)
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
 from kanmodel.text import list_some, shorten, with_unit
@@ -232,7 +244,7 @@ class Model(Result):
     @property
     def checkpoint(self) -> str | None:
         """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
-        return f"sha256:{self.loaded.sha256}" if self.loaded.sha256 else None
+        return self.loaded.checkpoint
 
     @property
     def origin(self) -> str:
@@ -375,21 +387,26 @@ class Model(Result):
         frame: Any,
         target: str | None = None,
         *,
+        adapt: bool | Mapping[str, Any] = False,
         last: int | str | None = None,
         gaps: Gaps = "skip",
         progress: Progress = False,
     ) -> Backtest:
-        """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, hour and month.
+        """Forecasts over a table beside what came: errors, bias and skill, overall, by horizon, hour, month, week.
 
         Skill is 1 - MAE / MAE of persistence, the last value that was known. Windows with a missing value, across a gap
         in time, or that end where the table has not all rows of the horizon yet, are left out, and so are forecasts
-        without an actual value; the result states how many.
+        without an actual value; the result states how many. Of a model with intervals it has their coverage, mean width
+        and Winkler score as well.
 
         Args:
             frame: a data frame, or a mapping of name to column, with the columns of the training, the target among
                 them, and the time if the model was trained with one: the rows of the test or new ones. Of another model
                 a column ``time`` or an index of dates, if there is one, has the times.
             target: its name; None for the first.
+            adapt: whether the intervals are adapted in the order of time, each forecast's by the actual values that
+                were known as it was made; or an `adaptation` of an earlier backtest to go on from: actual values that
+                it knows already do not count again, and forecasts made before it was have no interval.
             last: how many windows, those that end at the newest rows whose whole horizon the table has: a number, or a
                 duration, as in `predict`. By default all.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
@@ -397,7 +414,53 @@ class Model(Result):
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
         read = frame if isinstance(frame, Outcomes) else read_outcomes(self.loaded, frame, target, last, gaps)
-        return self._sign(Backtest.of(self.loaded, read))
+        return self._sign(Backtest.of(self.loaded, read, adapt))
+
+    @reported
+    def calibrate(
+        self,
+        windows: Any = None,
+        targets: Any = None,
+        *,
+        intervals: Sequence[float] | float | None = None,
+        last: int | str | None = None,
+        gaps: Gaps = "skip",
+        places: Places | None = None,
+        progress: Progress = False,
+    ) -> Model:
+        """A new model with prediction intervals that are calibrated on windows that the model was not fitted on.
+
+        Where the model has outputs of the quantiles of all levels, such as ``load@0.1`` and ``load@0.9`` of 0.8, their
+        distances from the forecast are multiplied by a factor, and their widths explained by features; a model with
+        intervals from training keeps what they were trained to, if its levels are asked for. Of any other model
+        intervals are `constant`: of the same width in every window, for each output. See `kanmodel.network.conformal`.
+
+        Args:
+            windows: a table with the target's column, as of `backtest`; or, with `targets`, windows in any form of
+                `Windows`. By default the reference windows with their targets: right only if nothing was fitted on
+                them, while training chose its best epoch by them, and of an import it is for you to know.
+            targets: actual values of the windows, (n, n_outputs), original units; of a model with quantiles also of its
+                forecasts alone.
+            intervals: levels; by default those the model has, or 0.8 and 0.95.
+            last: of a table, as in `backtest`.
+            gaps: of a table, as in `backtest`.
+            places: names of a table in errors; by default those of a data frame.
+            progress: as in `explain`.
+        """
+        refuse_unknown("gaps", gaps, get_args(Gaps))
+        parts, actual, times = read_pairs(self.loaded, windows, targets, last, gaps, places)
+        return Model(calibrate_intervals(self.loaded, parts, actual, intervals, times), self.name)
+
+    def adapt(self, adaptation: Mapping[str, Any]) -> Model:
+        """The same checkpoint with the intervals of a backtest's `adaptation`, which are predicted and explained.
+
+        Args:
+            adaptation: `Backtest.adaptation`, or that of an answer of the service.
+
+        Raises:
+            DataError: it is of another checkpoint, or not an adaptation.
+        """
+        return Model(Adaptation.read(adaptation, self.loaded).apply(self.loaded), self.name)
 
     def accelerate(self) -> Model:
         """The same model, which predicts with ONNX Runtime the batch sizes for which it is measured to be faster.
@@ -1070,6 +1133,7 @@ class Model(Result):
             "windows": f"{self.lookback} steps x {len(self.features)} features",
             "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
             "outputs": list_some(named),
+            **({} if self.loaded.intervals is None else {"intervals": str(self.loaded.intervals)}),
             "reference": str(self.reference),
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
         }

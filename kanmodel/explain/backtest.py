@@ -1,14 +1,21 @@
-"""`Backtest`: forecasts beside what came, and their errors by horizon, hour of the day and month.
+"""`Backtest`: forecasts beside what came, and their errors by horizon, hour of the day, month and week.
 
 Of n forecasts p with the actual values y: MAE = mean |p - y|, RMSE = sqrt(mean (p - y)^2), bias = mean (p - y). Skill
 is 1 - MAE / MAE of persistence (Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.8):
 1 for perfect forecasts, 0 for those as good as persistence, the last value that was known, and below 0 for worse.
+
+Of intervals [l, u] at level p, the coverage is the share of actual values within, and the Winkler score the mean of
+
+    (u - l) + 2 / (1 - p) (l - y)  if y < l,   + 2 / (1 - p) (y - u)  if y > u
+
+(interval score: Gneiting and Raftery 2007, eq. 43), which is lowest for the true quantiles: it rewards narrow intervals
+and punishes what lies outside. Coverage by week or month says whether it lasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +24,11 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause, slices
-from kanmodel.data import DAY, Array, take_windows
+from kanmodel.data import DAY, Array, read_instants, take_windows
+from kanmodel.errors import DataError
+from kanmodel.explain.calibration import Adaptation, columns_of, predict_parts, track
 from kanmodel.explain.result import Table, WindowsResult
+from kanmodel.network.intervals import forecasts_of
 from kanmodel.text import list_some, with_unit
 
 CHUNK = 1024  # windows forecast at a time
@@ -64,6 +74,42 @@ class Outcomes:
     missing: int
     missing_columns: Mapping[str, int]
 
+    def parts(self, lookback: int) -> Iterator[Array]:
+        """The windows, some at a time, (n_part, lookback, n_features), original units."""
+        for start in slices(range(0, len(self.ends), CHUNK)):
+            yield take_windows(self.rows, self.ends[start : start + CHUNK], lookback)
+
+    def count_until(self, last: str | None) -> int:
+        """Number of windows that end at a time or before it; 0 if it or their times are None."""
+        if last is None or self.times is None:
+            return 0
+        if last in self.times:
+            return self.times.index(last) + 1
+        of_all, _ = read_instants([*self.times, last], lambda row: "adapt.last", self.zone)
+        return int(np.searchsorted(of_all[:-1], of_all[-1], "right"))
+
+
+@dataclass(frozen=True)
+class IntervalErrors:
+    """How intervals of some forecasts fit what came; None where there is nothing to compare.
+
+    Attributes:
+        level: nominal coverage.
+        count: number of forecasts with an interval whose actual value is known.
+        covered: share of actual values inside.
+        below, above: share of those below the lower bound, and above the upper one.
+        width: mean width, in the target's unit.
+        winkler: Winkler score (mean interval score), likewise.
+    """
+
+    level: float
+    count: int
+    covered: float | None
+    below: float | None
+    above: float | None
+    width: float | None
+    winkler: float | None
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -74,6 +120,7 @@ class Errors:
         mae, rmse, bias: mean absolute error, root mean squared error, and mean of forecast minus actual value.
         persistence_mae: MAE of persistence, over the forecasts for which it is known too.
         skill: 1 - MAE / MAE of persistence, both over these; None also where persistence has no error.
+        intervals: of their intervals, by level, ascending; empty if they have none.
     """
 
     count: int
@@ -82,6 +129,16 @@ class Errors:
     bias: float | None
     persistence_mae: float | None
     skill: float | None
+    intervals: tuple[IntervalErrors, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """For a table: those of intervals as ``covered@0.8``, ``width@0.8``, ``winkler@0.8``."""
+        of_points = {name: getattr(self, name) for name in ("count", *COLUMNS[:-1])}
+        return of_points | {
+            f"{name}@{each.level:g}": getattr(each, name)
+            for each in self.intervals
+            for name in ("covered", "width", "winkler")
+        }
 
 
 def measure_errors(
@@ -120,8 +177,46 @@ def measure_errors(
     return measured
 
 
+def measure_intervals(
+    levels: Sequence[float],
+    lower: Array,
+    upper: Array,
+    actual: Array,
+    groups: NDArray[np.int64] | None = None,
+    n_groups: int = 1,
+) -> list[tuple[IntervalErrors, ...]]:
+    """How the intervals of the forecasts in each group fit.
+
+    Args:
+        levels: nominal coverages, (n_levels,).
+        lower: the lower bounds, (n_levels, ...), in the target's unit; NaN where there is none.
+        upper: the upper bounds, likewise.
+        actual: the actual values, (...), of any shape; NaN where one is unknown.
+        groups: as of `measure_errors`.
+        n_groups: their number.
+    """
+    numbers = np.zeros(actual.shape, dtype=np.int64) if groups is None else groups
+    measured = []
+    for level, low, high in zip(levels, lower, upper, strict=True):
+        known = ~np.isnan(actual) & ~np.isnan(low)
+        y, low, high, of = actual[known], low[known], high[known], numbers[known]
+        beyond = np.maximum(np.maximum(low - y, y - high), 0)
+        columns = (None, y < low, y > high, high - low, high - low + 2 / (1 - level) * beyond)
+        sums = zip(*(np.bincount(of, column, n_groups).tolist() for column in columns), strict=True)
+        measured.append([_of_sums(level, *of_group) for of_group in sums])
+    return list(zip(*measured, strict=True))
+
+
+def _of_sums(level: float, count: float, *sums: float) -> IntervalErrors:
+    below, above, width, winkler = (each / count if count else None for each in sums)
+    covered = None if below is None or above is None else 1 - below - above
+    return IntervalErrors(level, int(count), covered, below, above, width, winkler)
+
+
 def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | str], NDArray[np.int64]]]:
-    """By ``hour`` (0 to 23), within a day, and by ``month`` (``2024-03``): the groups, and the number of that of each.
+    """By ``month`` (``2024-03``), and within a day by ``hour`` (0 to 23) and ``week`` (its Monday, ``2024-03-04``).
+
+    Returns the groups of each, and the number of that of each time.
 
     `local` are seconds of the local clock, of any shape, as the numbers are.
     """
@@ -131,6 +226,8 @@ def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | st
     if within_day:
         hours, numbers = np.unique((local % DAY // 3600).astype(np.int64), return_inverse=True)
         found["hour"] = hours.tolist(), numbers.reshape(local.shape)
+        mondays, numbers = np.unique((local // DAY + 3) // 7 * 7 - 3, return_inverse=True)  # day 0 was a Thursday
+        found["week"] = mondays.astype("datetime64[D]").astype(str).tolist(), numbers.reshape(local.shape)
     return found
 
 
@@ -144,6 +241,10 @@ class Backtest(WindowsResult):
         steps: the number in the name of each output: steps from the window's last row.
         predictions: (n, horizon), original units.
         outcomes: the windows, with actual values, persistence and times.
+        levels: nominal coverages of the intervals, ascending; empty if the target has none.
+        lower, upper: bounds, (n_levels, n, horizon), original units; NaN before a given adaptation.
+        adaptation: the factors of the intervals after all outcomes, for `Model.adapt` and the next backtest, as a
+            document for JSON; None unless they were adapted.
     """
 
     unit: str | None
@@ -151,22 +252,41 @@ class Backtest(WindowsResult):
     steps: tuple[int, ...]
     predictions: Array
     outcomes: Outcomes
+    levels: tuple[float, ...] = field(default=(), kw_only=True)
+    lower: Array = field(default_factory=lambda: np.zeros((0, 0, 0)), kw_only=True)
+    upper: Array = field(default_factory=lambda: np.zeros((0, 0, 0)), kw_only=True)
+    adaptation: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, model: LoadedModel, outcomes: Outcomes) -> Backtest:
-        """Forecasts each window, some at a time, so that only these are in memory; raises as `LoadedModel.predict`."""
-        config, rows, ends = model.config, outcomes.rows, outcomes.ends
-        names = [config.target_of(number).name for number in range(len(config.outputs))]
-        numbers = [number for number, name in enumerate(names) if name == outcomes.target]
-        parts = list[Array]()
-        for start in slices(range(0, len(ends), CHUNK)):
-            windows = take_windows(rows, ends[start : start + CHUNK], config.lookback)
-            parts.append(model.predict(windows)[:, numbers])
+    def of(cls, model: LoadedModel, outcomes: Outcomes, adapt: bool | Mapping[str, Any] = False) -> Backtest:
+        """Forecasts each window, some at a time, so that only these are in memory.
+
+        Raises:
+            DataError: intervals cannot be adapted, since there are none, it is unknown when outcomes come, or the
+                adaptation does not fit.
+            NonFiniteError: a forecast is not finite.
+        """
+        config, parts, target = model.config, outcomes.parts(model.config.lookback), outcomes.target
+        numbers = [number for number in range(len(config.outputs)) if config.target_of(number).name == target]
         outputs = tuple(config.outputs[number] for number in numbers)
         steps = tuple(max(1, config.ahead) + step for step in range(config.horizon))
-        return cls(
-            config.target_of(numbers[0]).unit, outputs, steps, np.concatenate(parts), outcomes, times=outcomes.times
-        )
+        about: dict[str, Any] = {"times": outcomes.times}
+        if adapt is not False:
+            model.need_intervals()
+        if model.intervals is None or (adapt is False and not set(numbers) <= set(forecasts_of(config))):
+            predictions = np.concatenate([model.predict(windows)[:, numbers] for windows in parts])
+        else:
+            kept, predicted = columns_of(model, target), predict_parts(model, parts)
+            predictions, increments = predicted[0][:, numbers], np.stack(predicted[1:])[..., kept]
+            scale = config.scaling.output_scale[numbers]
+            if adapt is False:
+                factors = np.stack([model.intervals.below, model.intervals.above])[:, :, None, kept]
+            else:
+                residuals = (outcomes.actual - predictions) / scale
+                factors, about["adaptation"] = _adapt(model, outcomes, residuals, increments, adapt)
+            below, above = np.cumsum(factors * increments, axis=1) * scale
+            about |= {"levels": model.levels, "lower": predictions - below, "upper": predictions + above}
+        return cls(config.target_of(numbers[0]).unit, outputs, steps, predictions, outcomes, **about)
 
     @property
     def target(self) -> str:
@@ -187,50 +307,61 @@ class Backtest(WindowsResult):
     @cached_property
     def metrics(self) -> Errors:
         """Over all forecasts."""
-        return measure_errors(self.predictions - self.actual, self.persistence - self.actual)[0]
+        return self._measure()[0]
 
     @cached_property
     def by(self) -> Mapping[str, Mapping[int | str, Errors]]:
-        """By ``horizon`` (steps ahead), ``hour`` (0 to 23) and ``month`` (``2024-03``).
+        """By ``horizon`` (steps ahead), ``hour`` (0 to 23), ``month`` (``2024-03``) and ``week`` (its Monday).
 
-        Hour and month are those of the time that is forecast, not of the window's newest row, by the local clock of
-        `zone`: an hour that is there twice as daylight saving ends counts as one hour of the day. Of a target that was
-        shifted before training, they are those of the row with its value. There are none without dates, and no hours of
-        rows a day or more apart.
+        Hour, month and week are those of the time that is forecast, not of the window's newest row, by the local clock
+        of `zone`: an hour that is there twice as daylight saving ends counts as one hour of the day. Of a target that
+        was shifted before training, they are those of the row with its value. There are none without dates, and no
+        hours and weeks of rows a day or more apart.
         """
         groups: dict[str, tuple[Sequence[int | str], NDArray[np.int64]]] = {
             "horizon": (self.steps, np.broadcast_to(np.arange(len(self.steps)), self.predictions.shape)),
             "hour": ((), np.zeros(0, dtype=np.int64)),
             "month": ((), np.zeros(0, dtype=np.int64)),
+            "week": ((), np.zeros(0, dtype=np.int64)),
         }
         if self.outcomes.local is not None:
             groups |= group_times(self.outcomes.local, self.outcomes.within_day)
-        errors = self.predictions - self.actual, self.persistence - self.actual
         return {
-            name: dict(zip(labels, measure_errors(*errors, numbers, len(labels)), strict=True)) if labels else {}
+            name: dict(zip(labels, self._measure(numbers, len(labels)), strict=True)) if labels else {}
             for name, (labels, numbers) in groups.items()
         }
+
+    def _measure(self, groups: NDArray[np.int64] | None = None, n_groups: int = 1) -> list[Errors]:
+        """The errors of the forecasts, and of their intervals, in each group."""
+        errors = self.predictions - self.actual, self.persistence - self.actual
+        measured = measure_errors(*errors, groups, n_groups)
+        if not self.levels:
+            return measured
+        intervals = measure_intervals(self.levels, self.lower, self.upper, self.actual, groups, n_groups)
+        return [replace(one, intervals=of_levels) for one, of_levels in zip(measured, intervals, strict=True)]
 
     def __len__(self) -> int:
         return len(self.predictions)
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for all forecasts, and one for each step, hour and month, with its errors."""
-        rows: list[dict[str, Any]] = [{"by": "all", "value": None, **asdict(self.metrics)}]
+        """A row for all forecasts, and one for each step, hour, month and week, with its errors."""
+        rows: list[dict[str, Any]] = [{"by": "all", "value": None, **self.metrics.row()}]
         return rows + [
-            {"by": name, "value": value, **asdict(errors)}
+            {"by": name, "value": value, **errors.row()}
             for name, groups in self.by.items()
             for value, errors in groups.items()
         ]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each window and output: forecast, actual value, error and persistence, None where unknown."""
+        """A row for each window and output: forecast, actual value, error, persistence, bounds; None if unknown."""
         return list(self.iterate_rows())
 
     def iterate_rows(self) -> Iterator[dict[str, Any]]:
         """The same, one after another."""
         of_windows = (values.tolist() for values in (self.predictions, self.actual, self.persistence))
         target_times = self.outcomes.target_times
+        sides = (("lower", self.lower), ("upper", self.upper))
+        bounds = [(f"{name}@{level:g}", of[k]) for k, level in enumerate(self.levels) for name, of in sides]
         for number, of_steps in enumerate(zip(*of_windows, strict=True)):
             if number % CHUNK == 0:
                 pause()
@@ -246,6 +377,7 @@ class Backtest(WindowsResult):
                     "actual": actual if is_known else None,
                     "error": prediction - actual if is_known else None,
                     "persistence": persistence if persistence == persistence else None,
+                    **{name: bound if (bound := of[number, step].item()) == bound else None for name, of in bounds},
                 }
 
     @property
@@ -282,13 +414,51 @@ class Backtest(WindowsResult):
         values = {"MAE": errors.mae, "RMSE": errors.rmse, "bias": errors.bias, "persistence": errors.persistence_mae}
         shown |= {name: "-" if value is None else f"{value:.4g}" for name, value in values.items()}
         shown["skill"] = "-" if errors.skill is None else f"{errors.skill:.4g}, as 1 - MAE / MAE of persistence"
+        for each in errors.intervals:
+            if each.covered is not None:
+                outside = f"{each.below:.1%} below, {each.above:.1%} above"
+                sizes = f"mean width {each.width:.4g}, Winkler score {each.winkler:.4g}"
+                shown[f"interval {each.level:g}"] = f"covers {each.covered:.1%}, {outside}; {sizes}"
+        if self.adaptation is not None:
+            shown["adapted"] = f"by {self.adaptation['outcomes']:,} actual values, in the order of time"
         return shown
 
     def _tables(self) -> Sequence[Table]:
         tables = []
         for name, groups in self.by.items():
-            rows = [{name: value, **asdict(errors)} for value, errors in groups.items()]
+            rows = [{name: value, **errors.row()} for value, errors in groups.items()]
             title = "By step ahead" if name == "horizon" else f"By {name} of the {self.clock}"
             if len(rows) > 1:
-                tables.append(Table(rows, [name, *COLUMNS], title, most=N_HOURS))
+                columns = [*COLUMNS, *(f"{of}@{level:g}" for level in self.levels for of in ("covered", "winkler"))]
+                tables.append(Table(rows, [name, *columns], title, most=N_HOURS))
         return tables
+
+
+def _adapt(
+    model: LoadedModel, outcomes: Outcomes, residuals: Array, increments: Array, adapt: bool | Mapping[str, Any]
+) -> tuple[Array, dict[str, Any]]:
+    """Factors of each window, (2, n_levels, n, horizon), NaN before a given adaptation, and the new adaptation.
+
+    `residuals`, (n, horizon), and `increments`, (2, n_levels, n, horizon), are in model units.
+    """
+    config, target = model.config, outcomes.target
+    if outcomes.is_shifted:
+        raise DataError.at("adapt", f"needs to know when outcomes come: the checkpoint lacks how far {target} is ahead")
+    start = (
+        Adaptation.read(adapt, model, target, "adapt") if isinstance(adapt, Mapping) else Adaptation.of(model, target)
+    )
+    n_known = outcomes.count_until(start.last)
+    values = np.concatenate([np.stack([-residuals, residuals])[:, None], increments], axis=1)
+    values[:, 0, :n_known] = np.nan
+    delays = config.ahead + np.arange(config.horizon)
+    tracked, last = track(model.levels, outcomes.ends, delays, values, np.array([start.below, start.above]))
+    if n_known:
+        tracked[outcomes.ends < outcomes.ends[n_known - 1] + delays[-1]] = np.nan
+    found = replace(
+        start,
+        below=last[0].tolist(),
+        above=last[1].tolist(),
+        outcomes=start.outcomes + int((~np.isnan(values[0, 0])).sum()),
+        last=outcomes.times[-1] if outcomes.times and n_known < len(outcomes.times) else start.last,
+    )
+    return np.moveaxis(tracked, 0, 2), found.document()

@@ -101,8 +101,8 @@ def value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Te
         sigmoid = x.sigmoid()
         values = x * sigmoid
         return values, torch.addcmul(sigmoid, values, 1 - sigmoid)
-    with torch.enable_grad():
-        points = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        points = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         values = function(points)
         (slopes,) = torch.autograd.grad(values.sum(), points)
     return values.detach(), slopes

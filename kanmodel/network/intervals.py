@@ -88,23 +88,26 @@ class Intervals:
         if self.network is not None:
             self.network.eval().requires_grad_(False)
 
+    def __str__(self) -> str:
+        levels, found = ", ".join(f"{level:g}" for level in self.levels), self.calibration
+        span = "" if found.first is None else f", {found.first} to {found.last}"
+        return f"{levels} ({self.kind}), calibrated on {found.windows} windows{span}"
+
     @cached_property
     def frozen(self) -> FrozenNetwork | None:
         """The network prepared for inference."""
         with torch.inference_mode(False):
             return None if self.network is None else self.network.freeze()
 
-    def distances(self, config: ModelConfig, outputs: Tensor, windows: Tensor) -> tuple[Array, Array]:
-        """Distances of the lower and upper bounds, (n_levels, n, n_forecasts) each, from forecasts; original units.
+    def distances(self, below: Array, above: Array) -> tuple[Array, Array]:
+        """Distances of the bounds from forecasts, of the increments, (n_levels, n, n_forecasts) each, model units."""
+        return np.cumsum(self.below[:, None] * below, axis=0), np.cumsum(self.above[:, None] * above, axis=0)
+
+    def increments(self, config: ModelConfig, outputs: Tensor, windows: Tensor) -> tuple[Array, Array]:
+        """The increments below and above, (n_levels, n, n_forecasts) each, model units.
 
         `outputs` are the model's, (n, n_outputs), of windows (n, lookback, n_features); both in model units.
         """
-        scale = config.scaling.output_scale[list(forecasts_of(config))]
-        below, above = (np.cumsum(part, axis=0) for part in self._scaled_increments(config, outputs, windows))
-        return below * scale, above * scale
-
-    def increments(self, config: ModelConfig, outputs: Tensor, windows: Tensor) -> tuple[Array, Array]:
-        """The increments below and above, (n_levels, n, n_forecasts) each, model units; arguments as of `distances`."""
         n, levels, n_targets = len(outputs), len(self.levels), len(config.targets)
         if self.kind == "constant":
             ones = np.ones((levels, n, len(forecasts_of(config))))
@@ -119,10 +122,6 @@ class Intervals:
             )
         found = FUNCTIONS[INCREMENTS[self.kind]](values).numpy()
         return found[0::2], found[1::2]
-
-    def _scaled_increments(self, config: ModelConfig, outputs: Tensor, windows: Tensor) -> Iterator[Array]:
-        for factors, part in zip((self.below, self.above), self.increments(config, outputs, windows), strict=True):
-            yield factors[:, None] * part
 
     def bound(self, network: Network, forecast: int) -> Network:
         """The network of one forecast and, level by level, its lower bound, its upper bound and its width.

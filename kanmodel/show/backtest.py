@@ -1,19 +1,20 @@
-"""The picture of a backtest: mean absolute errors by step, hour and month, beside those of persistence."""
+"""The picture of a backtest: errors by step, hour and month beside persistence's, and the coverage of intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from kanmodel.explain.backtest import Backtest, Errors
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.explanation import WIDTH
-from kanmodel.show.svg import MARGIN, Part, new_picture, scale_over, write_amount, write_change
+from kanmodel.show.style import N_COLORS
+from kanmodel.show.svg import MARGIN, Part, new_picture, scale_over, write_amount, write_change, write_points
 
 LEFT, RIGHT = 76.0, WIDTH - MARGIN  # ends of a plot
 TOP, HEIGHT, PANEL = 84.0, 110.0, 176.0  # below the heading; of a plot; from one plot to the next
 WIDEST = 40.0  # column
-N_LABELS = 14  # below a plot
+N_LABELS, N_TIMES = 14, 7  # below a plot
 TITLES = {"horizon": "by steps ahead", "hour": "by hour of the day", "month": "by month"}
 
 
@@ -21,20 +22,45 @@ TITLES = {"horizon": "by steps ahead", "hour": "by hour of the day", "month": "b
 def draw_backtest(result: Backtest, theme: Theme = "auto") -> bytes:
     """Draws a column for the MAE of each step, hour and month as SVG, with a line for that of persistence.
 
-    Of one step, hour or month there is no plot, unless there is nothing else.
+    Of one step, hour or month there is no plot, unless there is nothing else. Intervals have one of their coverage by
+    week or month: a line for each level, and a dashed one where it should lie.
     """
-    panels = {name: groups for name, groups in result.by.items() if len(groups) > 1}
+    panels = {name: groups for name, groups in result.by.items() if len(groups) > 1 and name in TITLES}
+    over_time = {name: result.by[name] for name in ("week", "month") if result.levels and len(result.by[name]) > 1}
     panels = panels or {"horizon": result.by["horizon"]}
     unit, errors = result.unit, result.metrics
     heading = f"{result.target}: MAE {'unknown' if errors.mae is None else write_amount(errors.mae, unit)}"
     skill = "" if errors.skill is None else f"; skill {errors.skill:.3g}"
     caption = f"mean absolute error of {errors.count:,} forecasts; the dark lines are those of persistence{skill}"
-    root = new_picture(WIDTH, TOP + PANEL * len(panels), heading, caption, result.source)
+    root = new_picture(WIDTH, TOP + PANEL * (len(panels) + bool(over_time)), heading, caption, result.source)
     root.add_heading(heading, caption)
     for number, (name, groups) in enumerate(panels.items()):
         title = TITLES[name] if name == "horizon" else f"{TITLES[name]} ({result.clock})"
         _add_panel(root, TOP + PANEL * number, title, groups, unit)
+    for name, groups in list(over_time.items())[:1]:
+        title = f"share of actual values within the intervals, by {name}"
+        _add_coverage(root, TOP + PANEL * len(panels), title, groups, result.levels)
     return root.serialise(theme)
+
+
+def _add_coverage(
+    root: Part, top: float, title: str, groups: Mapping[int | str, Errors], levels: Sequence[float]
+) -> None:
+    """Adds the coverage at each level over groups in time, and the levels as dashed lines."""
+    root.add("text", title, x=LEFT, y=top, class_="strong")
+    top, bottom = top + 14, top + 14 + HEIGHT
+    covered = [[errors.intervals[k].covered for errors in groups.values()] for k in range(len(levels))]
+    y = scale_over([1.0, *levels, *(value for line in covered for value in line if value is not None)], bottom, top)
+    root.add_levels(y, LEFT, RIGHT, 4)
+    pitch, every = (RIGHT - LEFT) / len(groups), ceil(len(groups) / N_TIMES)
+    for number, label in enumerate(groups):
+        if number % every == 0:
+            root.add("text", f"{label}", x=LEFT + pitch * (number + 0.5), y=bottom + 16, class_="middle muted")
+    for k, level in enumerate(levels):
+        root.add("path", class_="dashed", d=f"M{LEFT} {y.at(level):.2f}H{RIGHT}")
+        known = [(LEFT + pitch * (n + 0.5), y.at(value)) for n, value in enumerate(covered[k]) if value is not None]
+        group = root.add_group(f"coverage of intervals at {level:g}", class_="panel")
+        group.add("polyline", class_=f"part s{1 + k % N_COLORS} main", points=write_points(*zip(*known, strict=True)))
 
 
 def _add_panel(root: Part, top: float, title: str, groups: Mapping[int | str, Errors], unit: str | None) -> None:

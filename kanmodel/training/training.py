@@ -255,9 +255,10 @@ class _Data:
             metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
         if model.intervals is not None:
             chosen = list(forecasts_of(self.config))
-            distances = model.intervals.distances(self.config, nodes, windows)
+            distances = model.intervals.distances(*model.intervals.increments(self.config, nodes, windows))
+            below, above = (each * model.scaling.output_scale[chosen] for each in distances)
             names = [outputs[output] for output in chosen]
-            metrics |= _measure_intervals(names, model.levels, (targets - forecasts)[:, chosen], *distances)
+            metrics |= _measure_intervals(names, model.levels, (targets - forecasts)[:, chosen], below, above)
         return replace(model, metrics=metrics | self._baseline_metrics)
 
     @cached_property

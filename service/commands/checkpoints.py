@@ -1,9 +1,10 @@
-"""Commands on a checkpoint: inspect, report, formula, backtest and compare show it, prune and export write."""
+"""Commands on a checkpoint: inspect, report, formula, backtest, compare show it, calibrate, prune and export write."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option, echo
 
@@ -17,6 +18,7 @@ from kanmodel.text import write_value
 from service.commands import options
 
 REPORTS = (".html", ".md")
+Newest = Annotated[str | None, Option(help="Newest windows alone: a number, or a duration such as 30d.")]
 
 
 def inspect(
@@ -112,6 +114,8 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
         yield from _describe_chain(config)
     if config.output_function is not None:
         yield "output function", config.output_function
+    if model.loaded.intervals is not None:
+        yield "intervals", str(model.loaded.intervals)
     yield "reference", str(model.reference)
     yield "made by", f"{provenance.source}, {provenance.library}, {provenance.created}"
     if provenance.difference is not None:
@@ -169,22 +173,28 @@ def backtest(
     file: options.Checkpoint,
     table: Annotated[Path, Argument(help="Table with what came: .csv, .csv.gz or .parquet.")],
     target: Annotated[str | None, Option(help="Target to compare. Default: the first.")] = None,
-    last: Annotated[str | None, Option(help="Newest windows alone: a number, or a duration such as 30d.")] = None,
+    last: Newest = None,
+    adapt: Annotated[bool, Option("--adapt", help="Adapt intervals to what came, in the order of time.")] = False,
+    adaptation: Annotated[
+        Path | None, Option(help="State to go on from, if it is there, and to write, *.json.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Forecast from every row of a table, and print the errors: overall, by step, hour of the day and month.
+    """Forecast from every row of a table, and print the errors: overall, by step, hour of the day, month and week.
 
-    TABLE has the columns of the training, its time, and the target, in any order of rows. Hour and month are those of
-    the time that is forecast, by the clock of the training's time zone, or UTC. Skill is 1 - MAE / MAE of persistence,
-    the last value that was known. Windows across a gap in time or with a missing value are left out and counted.
+    TABLE has the columns of the training, its time, and the target, in any order of rows. Hour, month and week are
+    those of the time that is forecast, by the clock of the training's time zone, or UTC. Skill is 1 - MAE / MAE of
+    persistence, the last value that was known. Windows across a gap in time or with a missing value are left out and
+    counted. Of a model with intervals, their coverage, mean width and Winkler score are printed too.
     """
-    from service.batch.tables import read_table  # here, since the other commands start faster without polars
-
+    if adaptation is not None:
+        options.refuse_unwritable(adaptation, ".json")
     model = load(file)
-    time, newest = model.config.time, int(last) if last and last.isdecimal() else last
-    cells = read_table(table, special=[time.name] if time else [])
-    places = Places(table.name, time.name) if time else Places(table.name)
-    found = model.backtest(read_outcomes(model.loaded, cells, target, newest, places=places))
+    state = _read_json(adaptation) if adaptation is not None and adaptation.exists() else adapt or bool(adaptation)
+    cells, newest, places = _read_table(model, table, last)
+    found = model.backtest(read_outcomes(model.loaded, cells, target, newest, places=places), adapt=state)
+    if adaptation is not None:
+        adaptation.write_text(json.dumps(found.adaptation), encoding="utf-8")
     if as_json:
         from service.models.registry import Served
         from service.operations.backtest import describe_backtest
@@ -192,6 +202,47 @@ def backtest(
         options.print_json(describe_backtest(Served(model.name, model), found))
     else:
         echo(repr(found))
+
+
+def calibrate(
+    file: options.Checkpoint,
+    table: Annotated[Path, Argument(help="Rows that the model was not fitted on: .csv, .csv.gz or .parquet.")],
+    output: options.Written,
+    intervals: Annotated[list[str], Option(help="Levels, as 0.8,0.95. Default: the model's, or these.")] = [],  # noqa: B006
+    last: Newest = None,
+) -> None:
+    """Give a model prediction intervals, from its errors over a table with what came (split conformal prediction).
+
+    Quantiles that the model forecasts, and intervals that it was trained with, are scaled; intervals of other models
+    have the same width in every window, for each output. The table is read as by backtest.
+    """
+    options.refuse_unwritable(output)
+    levels = options.parse_levels(intervals) or None
+    model = load(file)
+    cells, newest, places = _read_table(model, table, last)
+    calibrated = model.calibrate(cells, intervals=levels, last=newest, places=places).save(output)
+    echo(f"intervals at {calibrated.loaded.intervals}")
+    options.print_written(output, calibrated)
+
+
+def _read_table(model: Model, table: Path, last: str | None) -> tuple[Any, int | str | None, Places]:
+    """The cells, `last` as the library takes it, and the names in errors."""
+    from service.batch.tables import read_table  # here, since the other commands start faster without polars
+
+    time = model.config.time
+    places = Places(table.name, time.name) if time else Places(table.name)
+    newest = int(last) if last and last.isdecimal() else last
+    return read_table(table, special=[time.name] if time else []), newest, places
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path.name}: {error}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path.name} must hold a JSON object")
+    return document
 
 
 def compare(

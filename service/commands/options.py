@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from typer import Argument, Option, echo
+from typer import Argument, BadParameter, Option, echo
 
 from kanmodel.errors import CheckpointError
 from kanmodel.model import Model
@@ -18,6 +18,19 @@ Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
 OutputName = Annotated[str | None, Option(help="Output, such as load+1, or load+1:width@0.8. Default: the first.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
+
+
+def parse_levels(texts: list[str]) -> tuple[float, ...]:
+    """Parses each ``0.8,0.95`` into levels."""
+    try:
+        return tuple(map(float, split_names(texts)))
+    except ValueError as error:
+        raise BadParameter(f"{','.join(texts)!r} is not levels such as 0.8,0.95", param_hint="--intervals") from error
+
+
+def split_names(texts: list[str]) -> tuple[str, ...]:
+    """Splits each ``a,b`` into names."""
+    return tuple(stripped for text in texts for name in text.split(",") if (stripped := name.strip()))
 
 
 def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:

@@ -21,7 +21,15 @@ from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, TrainingOptio
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, make_table
 from kanmodel.training.training import fine_tune, fit
-from service.commands.options import Written, make_console, print_table, print_written, refuse_unwritable
+from service.commands.options import (
+    Written,
+    make_console,
+    parse_levels,
+    print_table,
+    print_written,
+    refuse_unwritable,
+    split_names,
+)
 
 ENCODING = ("zone", "calendar", "holidays", "known", "fill", "max_fill")
 
@@ -53,19 +61,6 @@ def parse_fill(text: str | None) -> str | float | None:
         return None if text is None else float(text)
     except ValueError:
         return text
-
-
-def parse_levels(texts: list[str]) -> tuple[float, ...]:
-    """Parses each ``0.8,0.95`` into levels."""
-    try:
-        return tuple(map(float, split_names(texts)))
-    except ValueError as error:
-        raise BadParameter(f"{','.join(texts)!r} is not levels such as 0.8,0.95", param_hint="--intervals") from error
-
-
-def split_names(texts: list[str]) -> tuple[str, ...]:
-    """Splits each ``a,b`` into names."""
-    return tuple(stripped for text in texts for name in text.split(",") if (stripped := name.strip()))
 
 
 def train(

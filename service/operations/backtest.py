@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.explain.backtest import Backtest, Errors, Outcomes
 from kanmodel.inputs import encoding_of, find_target_column, read_outcomes
 from service.models.registry import Served
-from service.operations.members import Answer, Closed, UnitOf, about, describe, head_of
+from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import Gaps, estimate_reading
 from service.telemetry.observation import span
@@ -22,7 +22,7 @@ from service.wire.json import JSON, encode_json
 from service.wire.windows import read_cells
 from service.work.jobs import HELD_NUMBER_BYTES, SLICE
 
-N_MEMBERS = 8  # of a row of the answer
+N_MEMBERS = 8  # of a row of the answer, without bounds
 N_ARRAYS = 8  # of each feature and output over the rows, while they are read and compared
 BacktestDetail = TypeAliasType("BacktestDetail", Literal["errors", "rows"])
 Mean = Annotated[float | None, about("In the target's unit; null if nothing can be compared.")]
@@ -41,6 +41,10 @@ class BacktestRequest(Closed):
     """Only the newest windows whose whole horizon the series has: so many, or those whose newest row is within a
     duration, such as `30d`, before the newest of these rows."""
     gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"
+    adapt: bool | Adaptation = False
+    """Whether the intervals are adapted in the order of time, each forecast's by the actual values that were known as
+    it was made. The answer then has an `adaptation`; given here with a later series, it goes on from there: actual
+    values that it knows already do not count again, and forecasts made before it was have no interval."""
     detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
 
 
@@ -63,35 +67,63 @@ class ErrorsInfo(TypedDict):
     skill: Skill
 
 
-class HorizonErrors(ErrorsInfo):
+class IntervalInfo(TypedDict):
+    """How the intervals of one level fit what came; null where nothing can be compared."""
+
+    level: Annotated[float, about("Nominal coverage.")]
+    count: Annotated[int, about("Number of forecasts with an interval whose actual value is known.")]
+    covered: Annotated[float | None, about("Share of the actual values inside.")]
+    below: Annotated[float | None, about("Share of those below the lower bound.")]
+    above: Annotated[float | None, about("Share of those above the upper bound.")]
+    width: Annotated[float | None, about("Mean width, in the target's unit.")]
+    winkler: Annotated[float | None, about("Winkler score (mean interval score), in the target's unit.")]
+
+
+Coverage = Annotated[list[IntervalInfo], about("Of the intervals, by level; absent without them.")]
+
+
+class GroupErrors(ErrorsInfo):
+    """Errors of a part of the forecasts."""
+
+    coverage: NotRequired[Coverage]
+
+
+class HorizonErrors(GroupErrors):
     """Errors of one output."""
 
     horizon: Annotated[int, about("Steps from the window's last row.")]
     output: Annotated[str, about("Name of the output.")]
 
 
-class HourErrors(ErrorsInfo):
+class HourErrors(GroupErrors):
     """Errors of one hour of the day."""
 
     hour: Annotated[int, about("Of the time that is forecast, 0 to 23.")]
 
 
-class MonthErrors(ErrorsInfo):
+class MonthErrors(GroupErrors):
     """Errors of one month."""
 
     month: Annotated[str, about("Of the time that is forecast, such as `2024-03`.")]
 
 
+class WeekErrors(GroupErrors):
+    """Errors of one week."""
+
+    week: Annotated[str, about("Its Monday, such as `2024-03-04`.")]
+
+
 class ErrorsBy(TypedDict):
-    """Errors by parts of the forecasts; hour and month are those of the time that is forecast, by the clock of `zone`.
+    """Errors by parts of the forecasts; those of times are of the time that is forecast, by the clock of `zone`.
 
     Of a target that was shifted before training, they are those of the row with its value. There are none without
-    dates, and no hours of rows a day or more apart.
+    dates, and no hours and weeks of rows a day or more apart.
     """
 
     horizon: list[HorizonErrors]
     hour: list[HourErrors]
     month: list[MonthErrors]
+    week: list[WeekErrors]
 
 
 class LeftOut(TypedDict):
@@ -100,6 +132,14 @@ class LeftOut(TypedDict):
     across_gaps: Annotated[int, about("Windows with a gap in time in them, or before their actual values.")]
     missing: Annotated[int, about("Windows with a missing value.")]
     missing_columns: Annotated[dict[str, int], about("Of these, by the features with the most missing values.")]
+
+
+class RowInterval(TypedDict):
+    """An interval of one forecast; null before a given adaptation was made."""
+
+    level: Annotated[float, about("Nominal coverage.")]
+    lower: Annotated[float | None, about("Original units.")]
+    upper: Annotated[float | None, about("Original units.")]
 
 
 class BacktestRow(TypedDict):
@@ -115,6 +155,7 @@ class BacktestRow(TypedDict):
     actual: Annotated[float | None, about("Null if unknown.")]
     error: Annotated[float | None, about("Forecast minus actual value; null if that is unknown.")]
     persistence: Annotated[float | None, about("The last value known at the window's last row; null if none is.")]
+    intervals: NotRequired[Annotated[list[RowInterval], about("By level; absent without intervals.")]]
 
 
 class BacktestResponse(Answer):
@@ -128,6 +169,9 @@ class BacktestResponse(Answer):
     zone: Annotated[str | None, about("Time zone of hours and months; null for UTC, or times as they stand.")]
     metrics: ErrorsInfo
     by: ErrorsBy
+    coverage: NotRequired[Coverage]
+    adaptation: NotRequired[Adaptation]
+    """With `adapt`: the factors of the intervals after all outcomes, for the next backtest."""
     rows: NotRequired[Annotated[list[BacktestRow], about("With `detail` rows: window by window, then output.")]]
 
 
@@ -137,10 +181,18 @@ def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = 
     def errors_of(errors: Errors) -> ErrorsInfo:
         return describe(ErrorsInfo, errors, skill=Skill(persistence=errors.skill))
 
-    def list_errors(name: str) -> Any:
-        return [{name: value, **errors_of(errors)} for value, errors in found.by[name].items()]
+    def coverage_of(errors: Errors) -> Any:
+        return {"coverage": [describe(IntervalInfo, each) for each in errors.intervals]} if errors.intervals else {}
 
-    by = ErrorsBy(horizon=list_errors("horizon"), hour=list_errors("hour"), month=list_errors("month"))
+    def describe_row(row: dict[str, Any]) -> Any:
+        bounds = [(level, row.pop(f"lower@{level:g}"), row.pop(f"upper@{level:g}")) for level in found.levels]
+        intervals = [RowInterval(level=level, lower=lower, upper=upper) for level, lower, upper in bounds]
+        return {**row, "intervals": intervals} if intervals else row
+
+    by: Any = {
+        name: [{name: value, **errors_of(errors), **coverage_of(errors)} for value, errors in groups.items()]
+        for name, groups in found.by.items()
+    }
     for step, output in zip(by["horizon"], found.outputs, strict=True):
         step["output"] = output
     answer: BacktestResponse = {
@@ -154,8 +206,12 @@ def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = 
         "metrics": errors_of(found.metrics),
         "by": by,
     }
+    if found.levels:
+        answer |= coverage_of(found.metrics)
+    if found.adaptation is not None:
+        answer["adaptation"] = cast(Adaptation, found.adaptation)
     if detail == "rows":
-        answer["rows"] = cast(list[BacktestRow], found.rows())
+        answer["rows"] = [describe_row(row) for row in found.iterate_rows()]
     return answer
 
 
@@ -164,11 +220,11 @@ async def backtest(call: Call) -> Response:
     """Forecasts from every row of a table, and compares with what came, which the table also has.
 
     Windows across a gap in time, or with a missing value, are left out and counted, and so are forecasts whose actual
-    value is missing.
+    value is missing. Of a model with intervals, the answer has their coverage, and with `adapt` they follow what came.
     """
     parts, served, deadline, config = call.parts, call.served, call.deadline, call.served.model.config
-    settings, encoding = parts.settings, encoding_of(config)
-    n_columns, of_row = len(encoding.names) + 1, 8 * N_ARRAYS * (len(config.features) + config.horizon)
+    settings, encoding, n_bounds = parts.settings, encoding_of(config), 2 * len(served.model.levels)
+    n_columns, of_row = len(encoding.names) + 1, 8 * N_ARRAYS * (len(config.features) + config.horizon * (1 + n_bounds))
     with parts.work.claim("explanation", place=False) as held:
         body = await read_body(call, settings, held)
         held.grow(of_row * (body.count(b",") // n_columns + 1))
@@ -206,10 +262,10 @@ async def backtest(call: Call) -> Response:
         reason = f"would take {n_windows} forecasts, of at most {most} (max_path_nodes): send fewer rows"
         raise invalid_value("series", reason, "limit_exceeded")
     n_bytes = of_row * len(outcomes.rows)
-    n_bytes += N_MEMBERS * n_forecasts * HELD_NUMBER_BYTES if asked.detail == "rows" else 0
+    n_bytes += (N_MEMBERS + 2 * n_bounds) * n_forecasts * HELD_NUMBER_BYTES if asked.detail == "rows" else 0
 
     def compute() -> bytes:
-        return encode_json(describe_backtest(served, served.model.backtest(outcomes), asked.detail))
+        return encode_json(describe_backtest(served, served.model.backtest(outcomes, adapt=asked.adapt), asked.detail))
 
     with parts.work.claim("explanation", n_bytes) as held:
         computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)

@@ -83,6 +83,21 @@ ThemeParameter = Annotated[
 ]
 
 
+class Adaptation(TypedDict):
+    """The intervals of one target as `:backtest` has adapted them to outcomes: a document for a client to keep."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[misc]
+
+    checkpoint: Annotated[str | None, about("The model's, whose intervals they are.")]
+    target: Annotated[str, about("Name of the target.")]
+    levels: Annotated[list[float], about("Nominal coverages, ascending.")]
+    below: Annotated[list[list[float]], about("Factors of the distances below, for each level and output.")]
+    above: Annotated[list[list[float]], about("Factors of those above.")]
+    outcomes: Annotated[int, Field(ge=0, strict=True), about("Number of actual values that they come from.")]
+    last: str | None
+    """Time of the newest row of the last window whose outcomes are among them; null without times."""
+
+
 class VersionQuery(Closed):
     """Selects a version."""
 

@@ -1,6 +1,6 @@
 """A backtest's errors are those that polars and numpy compute from forecasts, actual values and last known values."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -116,20 +116,21 @@ def test_every_forecast_is_beside_its_actual_value(backtest, by_hand):
 
 
 def test_errors_are_those_of_polars(backtest, by_hand):
-    """Overall, by step, and by hour and month of the time that is forecast on Berlin's clock, of which 2 is twice."""
+    """Overall, by step, and by hour, month and week of the time that is forecast on Berlin's clock, with 2 twice."""
     hour, month = by_hand["local"].dt.hour(), by_hand["local"].dt.strftime("%Y-%m")
-    assert asdict(backtest.metrics) == pytest.approx(measure(by_hand), rel=1e-9)
-    keys = {"horizon": by_hand["step"], "hour": hour, "month": month}
+    week = by_hand["local"].dt.date().dt.truncate("1w").cast(pl.String)
+    assert backtest.metrics.row() == pytest.approx(measure(by_hand), rel=1e-9)
+    keys = {"horizon": by_hand["step"], "hour": hour, "month": month, "week": week}
     assert list(backtest.by) == list(keys)
     for name, of_rows in keys.items():
         groups = backtest.by[name]
         assert list(groups) == sorted(of_rows.unique())
         for value, errors in groups.items():
-            assert asdict(errors) == pytest.approx(measure(by_hand.filter(of_rows == value)), rel=1e-9), (name, value)
+            assert errors.row() == pytest.approx(measure(by_hand.filter(of_rows == value)), rel=1e-9), (name, value)
     assert (backtest.outcomes.local == 2 * 3600 + 1729987200).sum() == 2 * HORIZON  # 27 October, at 2 o'clock
     table = backtest.table()
-    assert table[0] == {"by": "all", "value": None} | asdict(backtest.metrics)
-    assert len(table) == 1 + HORIZON + 24 + 2 and table[-1]["value"] == "2024-11"
+    assert table[0] == {"by": "all", "value": None} | backtest.metrics.row()
+    assert len(table) == 1 + HORIZON + 24 + 2 + 4 and table[-1]["value"] == "2024-11-04"
 
 
 def test_the_newest_windows_are_those_of_the_whole_table(model, backtest, by_hand):
@@ -140,7 +141,7 @@ def test_the_newest_windows_are_those_of_the_whole_table(model, backtest, by_han
     assert len(recent) == len(chosen) // HORIZON <= 72
     np.testing.assert_allclose(recent.predictions, backtest.predictions[-len(recent) :], rtol=1e-5)
     np.testing.assert_array_equal(recent.persistence, backtest.persistence[-len(recent) :])
-    assert asdict(recent.metrics) == pytest.approx(measure(chosen), rel=1e-9)
+    assert recent.metrics.row() == pytest.approx(measure(chosen), rel=1e-9)
 
 
 def test_frames_of_pandas_and_mappings_are_read_alike(model, backtest):

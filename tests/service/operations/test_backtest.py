@@ -41,6 +41,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_checkpoint(make_encoded(FRAME, COLUMNS, horizon=2), folder / "load.safetensors")
     save_checkpoint(PLAIN, folder / "plain.safetensors")
+    load(folder / "load.safetensors").calibrate(FRAME).save(folder / "sure.safetensors")
     FRAME.to_csv(folder / "table.csv", index=False)
     pl.DataFrame(FRAME.to_dict(orient="list")).with_columns(
         at=pl.Series(FRAME["at"].dt.tz_convert("UTC").dt.tz_localize(None).to_list())
@@ -78,7 +79,7 @@ def test_the_answer_has_the_numbers_of_the_library(client, folder):
     assert answer["outputs"] == ["load+3", "load+4"] and answer["target"] == "load"
     parts = [answer["metrics"], *(one for groups in answer["by"].values() for one in groups)]
     table = found.table()
-    assert len(parts) == len(table) == 1 + 2 + 24 + 2
+    assert len(parts) == len(table) == 1 + 2 + 24 + 2 + 4
     for one, row in zip(parts, table, strict=True):
         assert all(agree(one[name], row[name]) for name in ("count", "mae", "rmse", "bias", "persistence_mae"))
         assert agree(one["skill"], {"persistence": row["skill"]})
@@ -89,6 +90,58 @@ def test_the_answer_has_the_numbers_of_the_library(client, folder):
     assert (lost["across_gaps"], lost["missing"]) == (found.outcomes.across_gaps, found.outcomes.missing)
     short = ask(client, series=SERIES, last="2d")
     assert "rows" not in short and short["windows"] == len(load(folder / "load.safetensors").backtest(FRAME, last="2d"))
+
+
+def test_intervals_are_measured_and_adapted_as_by_the_library(client, folder, run, tmp_path):
+    """Coverage by level, over all and by part; an adaptation goes on over HTTP and on the command line."""
+    model = load(folder / "sure.safetensors")
+    fixed, adapted = model.backtest(FRAME), model.backtest(FRAME, adapt=True)
+    answer = ask(client, "sure", series=SERIES, detail="rows")
+    for one, errors in zip(answer["coverage"], fixed.metrics.intervals, strict=True):
+        assert agree(one, asdict(errors)) and one["covered"] > one["level"] - 0.02
+    weeks = list(fixed.by["week"].values())
+    assert agree(answer["by"]["week"][0]["coverage"][1], asdict(weeks[0].intervals[1])) and "adaptation" not in answer
+    row, expected = answer["rows"][0], fixed.rows()[0]
+    assert agree([one["upper"] for one in row["intervals"]], [expected["upper@0.8"], expected["upper@0.95"]])
+    found = ask(client, "sure", series=SERIES, adapt=True)
+    assert agree(found["adaptation"], dict(adapted.adaptation))
+    assert agree(found["coverage"], [asdict(each) for each in adapted.metrics.intervals])
+    later = ask(client, "sure", series=SERIES, adapt=found["adaptation"])
+    assert later["adaptation"] == found["adaptation"] and later["coverage"][0]["count"] == 0
+    state = tmp_path / "state.json"
+    for _ in range(2):
+        code, _, error = run("backtest", folder / "sure.safetensors", folder / "table.csv", "--adaptation", state)
+        assert code == 0, error
+        assert agree(json.loads(state.read_text()) | {"last": None}, adapted.adaptation | {"last": None})
+    code, out, _ = run("backtest", folder / "sure.safetensors", folder / "table.csv", "--adapt")
+    assert code == 0 and "adapted" in out and "interval 0.95" in out
+    state.write_text("[]")
+    code, _, error = run("backtest", folder / "sure.safetensors", folder / "table.csv", "--adaptation", state)
+    assert code == 2 and "state.json must hold a JSON object" in error
+    wrong = client.post(
+        "/v1/models/sure:backtest", json={"series": SERIES, "adapt": found["adaptation"] | {"levels": [0.5]}}
+    )
+    assert wrong.status_code == 422 and "adapt.levels must be" in wrong.json()["error"]
+    assert "has no intervals" in ask(client, series=SERIES, adapt=True)["error"]
+
+
+def test_the_command_calibrates_as_the_library(folder, run, tmp_path):
+    """Levels as a list; the written checkpoint has them, and a column that is missing is named with the file."""
+    out = tmp_path / "out.safetensors"
+    code, text, error = run(
+        "calibrate", folder / "load.safetensors", folder / "table.csv", "-o", out, "--intervals", "0.5,0.9"
+    )
+    assert code == 0, error
+    assert str(out) in text and "intervals at 0.5, 0.9 (constant), calibrated on" in text
+    expected = load(folder / "load.safetensors").calibrate(FRAME, intervals=(0.5, 0.9)).loaded.intervals
+    np.testing.assert_allclose(load(out).loaded.intervals.below, expected.below)
+    code, text, _ = run("inspect", out)
+    assert code == 0 and "(constant), calibrated on" in text and "(constant)" in repr(load(out))
+    code, _, error = run("calibrate", folder / "load.safetensors", folder / "table.csv", "-o", out, "--intervals", "x")
+    assert code == 2 and "'x' is not levels such as 0.8,0.95" in error
+    FRAME.drop(columns="load").to_csv(tmp_path / "short.csv", index=False)
+    code, _, error = run("calibrate", folder / "load.safetensors", tmp_path / "short.csv", "-o", out)
+    assert code == 2 and "short.csv has no column 'load'" in error
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])

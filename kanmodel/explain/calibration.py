@@ -1,0 +1,211 @@
+"""The factors of intervals from outcomes: calibrated on windows that nothing was fitted on, or adapted as they come.
+
+Adaptation is quantile tracking (Angelopoulos et al. 2023, arXiv 2307.16895, section 2.2) of the logarithm of a factor,
+for each level, side and output alone: after each outcome, that is an actual value that is known now,
+
+    log f <- log f + rate (1 - (1 - p) / 2)   if it lies beyond the bound that the factor gives its forecast,
+    log f <- log f - rate (1 - p) / 2         otherwise
+
+which is at rest where a share of (1 - p) / 2 lies beyond. Steps are relative, so the same rate serves any unit, and a
+factor stays positive, so bounds never cross. An outcome of an output that is h rows ahead is known h rows later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import pause
+from kanmodel.data import Array
+from kanmodel.errors import DataError, check_fields, check_lowest
+from kanmodel.network.conformal import calibrate
+from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, quantile_levels
+
+LEVELS = (0.8, 0.95)  # where neither the caller nor the model has others
+RATE = 0.03  # of adaptation; faster follows closer, but where outcomes come a day later, it covers too few of 95 %
+LOWEST = 0.01  # of a factor, as a share of the first that it had; of one that was 0, of 1 in model units
+PAUSE = 4096  # rows between two pauses
+
+
+def calibrate_intervals(
+    model: LoadedModel,
+    windows: Iterable[Array],
+    actual: Array,
+    levels: Sequence[float] | float | None,
+    times: Sequence[str] | None,
+) -> LoadedModel:
+    """The model with intervals that are calibrated on windows; it is not saved yet.
+
+    Args:
+        model: of whatever intervals it has, the network of the increments is kept if it has the same levels.
+        windows: parts of them, (n_part, lookback, n_features), original units.
+        actual: the values of its `forecasts_of`, (n, n_forecasts), original units; NaN where one is unknown.
+        levels: nominal coverages; None for those of the model's network of increments, of its quantiles, or `LEVELS`.
+        times: of each window; None if unknown.
+
+    Raises:
+        DataError: levels that are not between 0 and 1, too few actual values, or a classifier.
+    """
+    config = model.config
+    if config.is_classifier:
+        raise DataError("a classifier forecasts probabilities, of which there are no intervals")
+    network = None if model.intervals is None else model.intervals.network
+    own, quantiles = model.levels if network else (), quantile_levels(config)
+    chosen = own or quantiles or LEVELS if levels is None else _read_levels(levels)
+    kind: Kind = "nodes" if chosen == own else "quantiles" if set(chosen) <= set(quantiles) else "constant"
+    network, kept = network if kind == "nodes" else None, list(forecasts_of(config))
+    ones = np.ones((len(chosen), len(kept)))
+    raw = replace(model, intervals=Intervals(chosen, kind, ones, ones, Calibration(0), network), sha256="")
+    predictions, below, above = predict_parts(raw, windows)
+    residuals = (actual - predictions[:, kept]) / config.scaling.output_scale[kept]
+    found = Calibration(len(actual), *((times[0], times[-1]) if times else ()))
+    return replace(raw, intervals=Intervals(chosen, kind, *calibrate(chosen, residuals, below, above), found, network))
+
+
+def predict_parts(model: LoadedModel, windows: Iterable[Array]) -> tuple[Array, Array, Array]:
+    """`LoadedModel.predict_increments` of parts of the windows, so that only one at a time has to be in memory."""
+    predictions, below, above = zip(*map(model.predict_increments, windows), strict=True)
+    return np.concatenate(predictions), np.concatenate(below, axis=1), np.concatenate(above, axis=1)
+
+
+def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
+    chosen = sorted(set(np.asarray(levels, dtype=np.float64).reshape(-1).tolist()))
+    if not chosen or not 0 < chosen[0] <= chosen[-1] < 1:
+        raise DataError.at("intervals", "must be levels between 0 and 1, such as 0.8")
+    return tuple(chosen)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """The factors of the intervals of one target after some outcomes.
+
+    Attributes:
+        checkpoint: of the model; None if that was not saved.
+        target: name of the target.
+        levels: nominal coverages, ascending.
+        below, above: factors for each level and each output of the target.
+        outcomes: number of actual values that they come from.
+        last: time of the newest row of the last window whose outcomes are among them; None without times.
+    """
+
+    checkpoint: str | None
+    target: str
+    levels: Sequence[float]
+    below: Sequence[Sequence[float]]
+    above: Sequence[Sequence[float]]
+    outcomes: int = 0
+    last: str | None = None
+
+    @classmethod
+    def of(cls, model: LoadedModel, target: str) -> Adaptation:
+        """The factors that the model has."""
+        intervals, columns = model.need_intervals(), columns_of(model, target)
+        below, above = (each[:, columns].tolist() for each in (intervals.below, intervals.above))
+        return cls(model.checkpoint, target, model.levels, below, above)
+
+    @classmethod
+    def read(
+        cls, document: Mapping[str, Any], model: LoadedModel, target: str | None = None, place: str = "adaptation"
+    ) -> Adaptation:
+        """The adaptation of a document, as `document` writes it.
+
+        Args:
+            document: of this model.
+            model: whose intervals are adapted.
+            target: that it must be of; None for any.
+            place: its name in errors.
+
+        Raises:
+            DataError: it is of another checkpoint, or lacks or has what it should not.
+        """
+        names = [each.name for each in fields(cls)]
+        for name in [name for name in names if name not in document]:
+            raise DataError.at(f"{place}.{name}", "is missing")
+        for name in [name for name in document if name not in names]:
+            raise DataError.at(f"{place}.{name}", f"is unknown; expected {', '.join(names)}")
+        found = cls(**document)
+        try:
+            check_fields(found)
+            check_lowest("outcomes", found.outcomes, 0)
+        except DataError as error:
+            raise DataError(f"{place}.{error}") from None
+        if found.checkpoint != model.checkpoint:
+            raise DataError.at(
+                f"{place}.checkpoint", f"is {found.checkpoint}, but that of the model {model.checkpoint}"
+            )
+        known = cls.of(model, found.target if target is None else target)
+        for name in ("target", "levels"):
+            one, other = getattr(found, name), getattr(known, name)
+            if (one if name == "target" else tuple(one)) != other:
+                raise DataError.at(f"{place}.{name}", f"must be {other}, but is {one}")
+        for name in ("below", "above"):
+            rows, shape = getattr(found, name), np.shape(getattr(known, name))
+            if {len(row) for row in rows} != {shape[1]} or len(rows) != shape[0] or min(map(min, rows)) < 0:
+                message = f"must be {shape[0]} rows, one for each level, of {shape[1]} factors of at least 0"
+                raise DataError.at(f"{place}.{name}", message)
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"levels": list(self.levels)}
+
+    def apply(self, model: LoadedModel) -> LoadedModel:
+        """The same model, with these factors."""
+        intervals, columns = model.need_intervals(), columns_of(model, self.target)
+        below, above = intervals.below.copy(), intervals.above.copy()
+        below[:, columns], above[:, columns] = self.below, self.above
+        return replace(model, intervals=replace(intervals, below=below, above=above))
+
+
+def columns_of(model: LoadedModel, target: str) -> list[int]:
+    """The columns of a target among the forecasts that have intervals.
+
+    Raises:
+        DataError: it has none.
+    """
+    names = [model.config.target_of(output).name for output in forecasts_of(model.config)]
+    if target not in names:
+        raise DataError.at("target", f"{target} has no intervals, but {', '.join(dict.fromkeys(names))} has")
+    return [column for column, name in enumerate(names) if name == target]
+
+
+def track(
+    levels: Sequence[float], rows: NDArray[np.int64], delays: NDArray[np.int64], values: Array, start: Array
+) -> tuple[Array, Array]:
+    """Adapts factors in the order of time.
+
+    Args:
+        levels: nominal coverages, (n_levels,).
+        rows: the newest row of each window, (n,), ascending.
+        delays: rows after which the actual value of each output is known, (n_outputs,).
+        values: for the lower and the upper side, how far the actual value lies beyond the forecast, NaN where it is
+            unknown, and the increment of each level, (2, 1 + n_levels, n, n_outputs), model units.
+        start: the first factors, (2, n_levels, n_outputs).
+
+    Returns:
+        The factors of each window, (n, 2, n_levels, n_outputs), and the last ones.
+    """
+    rows = rows - rows[0]
+    n_rows = int(rows[-1] + delays.max()) + 1
+    known = np.full((n_rows, *values.shape[:2], len(delays)), np.nan)  # at each row
+    for output, delay in enumerate(delays):
+        known[rows + delay, :, :, output] = np.moveaxis(values[..., output], 2, 0)
+    level = np.array(levels)[:, None]
+    wider, narrower = np.exp(RATE * (1 + level) / 2), np.exp(-RATE * (1 - level) / 2)
+    lowest = LOWEST * np.where(start > 0, start, 1.0)
+    factors, found = start, np.empty((n_rows, *start.shape))
+    are_new: Array = np.isfinite(known[:, 0, 0])
+    for row in range(n_rows):
+        if row and row % PAUSE == 0:
+            pause()
+        if are_new[row].any():
+            excess, increments = known[row, :, :1], known[row, :, 1:]
+            change = np.where(excess > np.cumsum(factors * increments, axis=1), wider, narrower)
+            factors = np.where(np.isnan(excess), factors, np.maximum(factors * change, lowest))
+        found[row] = factors
+    return found[rows], factors
