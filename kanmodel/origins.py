@@ -159,7 +159,7 @@ def train(
         progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
             a terminal or a notebook.
         intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, or one of them. They are trained after the
-            forecasts, which they do not change, and calibrated on windows on which nothing else depends; see
+            forecasts, which they do not change, and calibrated on windows on which no weight or scale depends; see
             `kanmodel.training.training.fit`. `Model.predict` then gives bounds, which can be explained.
         name: name of the model.
         **options: those of `kanmodel.training.optimization.TrainingOptions`: `lookback`, `horizon`, `hidden`, `cell`,

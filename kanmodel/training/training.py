@@ -49,9 +49,10 @@ def fit(
     sentence about the rows and windows that are left out, if any are.
 
     Intervals, if there are levels of them, are trained after the forecasts, which they do not change, and calibrated on
-    the calibration part, on which nothing else depends. Their metrics are, of each level p, ``test_coverage p``, the
-    share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting and Raftery 2007, eq. 43):
-    the width, plus 2 / (1 - p) times the distance of an actual value outside; original units, means over the outputs.
+    the calibration part, on which no weight, scale or reference window depends. Their metrics are, of each level p,
+    ``test_coverage p``, the share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting
+    and Raftery 2007, eq. 43): the width, plus 2 / (1 - p) times the distance of an actual value outside; original
+    units, means over the outputs.
 
     Raises:
         DataError: too few rows, a target constant in training or an output constant in the test part, or no epochs.

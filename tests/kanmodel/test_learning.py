@@ -47,6 +47,20 @@ def test_the_targets_are_the_column_so_many_rows_later():
         assert targets.tolist() == [load[instant] for instant in later]
 
 
+def test_intervals_are_trained_at_one_level_or_several():
+    """The model gives bounds of a frame, tuning keeps the levels, and takes no others."""
+    frame = make_frame()
+    one = kanmodel.train(frame, "load", ahead=6, time="time", intervals=0.8, **QUICK)
+    assert one.levels == (0.8,) and one.predict(frame, intervals="all").lower.shape == (1, 1, 1)
+    model = kanmodel.train(frame, "load", ahead=6, time="time", intervals=[0.9, 0.5], **QUICK)
+    assert torch.equal(weights(model), weights(one))
+    assert model.bounds[:2] == ("load+6:lower@0.5", "load+6:upper@0.5")
+    tuned = kanmodel.fine_tune(model, frame, time="time", epochs=1)
+    assert tuned.levels == (0.5, 0.9) and "test_coverage 0.9" in tuned.metrics
+    with pytest.raises(ConfigError, match="intervals cannot be given, because it is taken from the model"):
+        kanmodel.fine_tune(model, frame, time="time", epochs=1, intervals=(0.9,))
+
+
 def test_persistence_is_measured():
     """Persistence and the seasonal forecast of a day before are measured on the test windows by default."""
     frame = make_frame()

@@ -1,4 +1,4 @@
-"""Training with intervals: forecasts as without, and bounds that are calibrated on rows that nothing else reads."""
+"""Training with intervals: forecasts as without, and bounds calibrated on rows on which no weight depends."""
 
 from __future__ import annotations
 
