@@ -151,28 +151,31 @@ class ChainedFiles:
 
     def _append(self, events: deque[bytes], is_last: bool = False) -> None:
         """Writes the next events, up to `PIECE` bytes, or ends the file if not even one fits in it."""
-        lines, ends, chain, size = list[bytes](), list[End](), self._end.chain.encode(), self._size
-        now = to_text(datetime.now(UTC))
-        for number, body in enumerate(events, start=self._end.lines + 1):
-            line, chain = seal(body, number, now, chain)
+        lines, chains, size = list[bytes](), [self._end.chain.encode()], self._size
+        now, before = to_text(datetime.now(UTC)), self._end.lines
+        for number, body in enumerate(events, start=before + 1):
+            line, chain = seal(body, number, now, chains[-1])
             size += len(line)
             if (size > self._max_bytes and number > 2 and not is_last) or (lines and size > self._size + PIECE):
                 break
             lines.append(line)
-            ends.append(End(self._end.file, number, chain.decode(), now))
+            chains.append(chain)
         if not lines:
             return self.close()
-        written, n_bytes = self._put(b"".join(lines)), 0
-        for line, end in zip(lines, ends, strict=True):
-            n_bytes += len(line)
-            if n_bytes > written:  # whole lines stay: others may have read them
-                try:
-                    os.ftruncate(self._descriptor, self._size)
-                except OSError:
-                    self._leave()  # nothing may follow half a line
-                raise OSError(ENOSPC, os.strerror(ENOSPC), end.file)
-            self._size, self._end = self._size + len(line), end
+        written, n_lines, n_bytes = self._put(b"".join(lines)), 0, 0
+        while n_lines < len(lines) and n_bytes + len(lines[n_lines]) <= written:
+            n_bytes += len(lines[n_lines])
+            n_lines += 1
             events.popleft()
+        if n_lines:  # which stay also where the disk is full: others may have read them
+            self._end = End(self._end.file, before + n_lines, chains[n_lines].decode(), now)
+            self._size += n_bytes
+        if n_lines < len(lines):
+            try:
+                os.ftruncate(self._descriptor, self._size)
+            except OSError:
+                self._leave()  # nothing may follow half a line
+            raise OSError(ENOSPC, os.strerror(ENOSPC), self._end.file)
         os.fsync(self._descriptor)
 
     def _put(self, piece: bytes) -> int:

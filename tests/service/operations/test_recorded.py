@@ -14,7 +14,7 @@ import pytest
 from factories import make_model, make_tensors, make_windows, with_intervals
 from waiting import poll
 
-from kanmodel.checkpoint import save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.telemetry.chain import verify
 from service.telemetry.record import REQUEST, RESPONSE
 
@@ -52,9 +52,14 @@ def ask(client: Any, windows: np.ndarray, **explained: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def windows(service):
+def model(folder):
+    return load_checkpoint(folder / "two.safetensors")
+
+
+@pytest.fixture(scope="module")
+def windows(model):
     """Enough for two parts of a stream, with values that no forecast has by chance, one outside the training range."""
-    windows = make_windows(service.models["two"], 40)
+    windows = make_windows(model, 33)
     windows[3, 2, 1] = 123456.789
     return windows
 
@@ -100,9 +105,9 @@ def test_every_answer_is_recorded_with_a_receipt_and_without_inputs(serve, folde
     assert verify(tmp_path).problems == []
 
 
-def test_named_inputs_are_recorded_as_columns(serve, folder, tmp_path, windows, service):
+def test_named_inputs_are_recorded_as_columns(serve, folder, tmp_path, windows, model):
     """A tensor for each cell, as TrustyAI reads columns; hidden ones are nowhere, nor a hash that confirms a guess."""
-    features = service.models["two"].config.feature_names
+    features = model.config.feature_names
     with serve(models=folder / "two.safetensors", record=tmp_path, record_inputs=f"*,-{features[1]}") as client:
         ask(client, windows)
     found, asked = read(tmp_path), read(tmp_path, REQUEST)
@@ -120,22 +125,22 @@ def test_named_inputs_are_recorded_as_columns(serve, folder, tmp_path, windows, 
     assert all("input" not in (data.get("receipt") or data["answer"]["receipt"]) for data in found.values())
 
 
-def test_with_all_inputs_an_explanation_can_be_computed_again(serve, folder, tmp_path, windows, run, service):
+def test_with_all_inputs_an_explanation_can_be_computed_again(serve, folder, tmp_path, windows, run, model):
     """`data.answer` is an answer with its receipt: `kanscope explain --receipt` agrees, for a part of a stream too."""
-    model = folder / "two.safetensors"
-    with serve(models=model, record=tmp_path / "record", record_inputs="*", record_headers="x-tenant") as client:
+    file = folder / "two.safetensors"
+    with serve(models=file, record=tmp_path / "record", record_inputs="*", record_headers="x-tenant") as client:
         ask(client, windows, baseline={"instance": windows[5].tolist()})
     asked = read(tmp_path / "record", REQUEST)
     for name, data in read(tmp_path / "record").items():
         cells = np.array([tensor["data"] for tensor in asked[name]["inputs"]]).T
-        instances = cells.reshape(-1, *service.models["two"].config.window_shape)
+        instances = cells.reshape(-1, *model.config.window_shape)
         if name == "predict":
             np.testing.assert_array_equal(instances, windows)
         if "answer" in data:
             (tmp_path / "answer.json").write_text(json.dumps(data["answer"]))
             (tmp_path / "asked.json").write_text(json.dumps({"instances": instances.tolist()}))
             options = ("--receipt", tmp_path / "answer.json", "--input", tmp_path / "asked.json")
-            code, out, err = run("explain", model, *options)
+            code, out, err = run("explain", file, *options)
             assert code == 0 and out.startswith("agrees"), (name, out, err)
     (path,) = (tmp_path / "record").iterdir()
     assert {json.loads(line).get("metadata") for line in path.read_text().splitlines()} == {
@@ -147,14 +152,14 @@ def test_with_all_inputs_an_explanation_can_be_computed_again(serve, folder, tmp
 def test_a_share_is_recorded_whole(serve, folder, tmp_path, windows):
     """A request that is drawn is recorded with its inputs and all its parts, another one not at all."""
     with serve(models=folder / "two.safetensors", record=tmp_path, record_share=0.5, record_inputs="*") as client:
-        for number in range(20):
-            body = {"instances": windows[:40].tolist(), "output": "a+1"}
+        for number in range(12):
+            body = {"instances": windows.tolist(), "output": "a+1"}
             asked = {"json": body, "headers": {**NDJSON, "X-Request-Id": str(number)}}
             assert client.post("/v1/models/two:explain", **asked).status_code == 200
     found = read(tmp_path).keys()
     assert found == read(tmp_path, REQUEST).keys()
     drawn = {name.split(".")[0] for name in found}
-    assert 0 < len(drawn) < 20 and found == {name + part for name in drawn for part in ("", ".32")}
+    assert 0 < len(drawn) < 12 and found == {name + part for name in drawn for part in ("", ".32")}
 
 
 def test_forecasts_go_on_while_a_sink_hangs(serve, folder, windows):
