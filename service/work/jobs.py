@@ -71,9 +71,9 @@ HELD_NUMBER_BYTES = NUMBER_BYTES * (1 + OBJECT_BYTES_PER_JSON_BYTE)  # as an obj
 
 def estimate_describing(windows: Array, n_outputs: int) -> Cost:
     """Describing forecasts and bounds, `n_outputs` values each, and warnings of values outside the training range."""
-    n, _, n_features = windows.shape
-    checking = DESCRIBED_VALUE * int(n * (n_outputs + n_features)) + CHECKED_BYTE * int(windows.nbytes)
-    return checking + ANSWERED_VALUE * int(n * n_outputs)
+    (n, _, n_features), n_bytes = windows.shape, windows.nbytes
+    seconds = DESCRIBED_VALUE.seconds * n * (n_outputs + n_features) + CHECKED_BYTE.seconds * n_bytes
+    return Cost(seconds, ANSWERED_VALUE.n_bytes * n * n_outputs + CHECKED_BYTE.n_bytes * n_bytes)
 
 
 def estimate_trust(windows: Array, n_reference: int) -> Cost:

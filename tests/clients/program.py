@@ -108,6 +108,10 @@ assert isinstance(refused.parsed, ErrorResponse)
 status, code, place = int(refused.status_code), refused.parsed.code, refused.parsed.errors[0].path
 assert code is ErrorCode.INVALID_VALUE
 
+asked = PredictRequest(instances=instances, intervals=[0.8])
+without = predict.sync(model, client=client, body=asked)  # a model without intervals
+assert isinstance(without, ErrorResponse) and without.errors[0].path == "intervals"
+
 answers = {
     "forecast": forecast,
     "version": predicted.version,

@@ -27,6 +27,7 @@ def models(tmp_path_factory):
         "quantiles": with_intervals(make_model(targets=QUANTILES, seed=1), "quantiles"),
         "constant": with_intervals(make_model("head", n_reference=130), "constant"),
         "day": with_intervals(make_model(n_features=2, lookback=3, horizon=24)),
+        "single": with_intervals(make_model()),
         "plain": make_model(),
     }
     for name, model in made.items():
@@ -320,6 +321,18 @@ def test_questions_about_forecasts_take_a_width(client, known, verb, members):
     np.testing.assert_allclose(found, usual, rtol=1e-6)
 
 
+def test_models_of_which_one_lacks_the_bound_are_not_compared(client, known):
+    """Neither on windows nor on the reference windows; the error says what the other has."""
+    windows, width = windows_of(known["plain"], 1).tolist(), "y+1:width@0.8"
+    body = {"instances": windows, "output": width, "against": {"model": "plain"}}
+    for answer in (
+        client.post("/v1/models/single:compare", json=body),
+        client.get("/v1/models/single/comparison", params={"output": width, "against_model": "plain"}),
+    ):
+        assert answer.status_code == 422
+        assert answer.json()["error"] == f"against has no output '{width}'; its outputs are y+1"
+
+
 def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     """Row by row as the library does; the command prints one of a reference window too."""
     model, width = known["nodes"], "a+2:width@0.8"
@@ -337,6 +350,7 @@ def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     assert (code, json.loads(out)["output"], json.loads(out)["target"]) == (0, width, None)
     code, out, _ = run("explain", file, "--output-name", width)
     assert code == 0 and "the width for the mean" in out and "the usual" in " ".join(out.split())
+    assert "0.8, 0.95, nodes, calibrated on 100 windows" in run("inspect", file)[1]
     code, out, _ = run("explain", file, "--output-name", "a+2")
     assert code == 0 and "lower bound at 0.95" in out
     code, out, err = run("explain", file, "--output-name", "a+2:width@0.9")

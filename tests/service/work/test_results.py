@@ -163,6 +163,7 @@ def test_background_results_stay_while_their_model_is_served(computed):
     async def scenario(kept):
         served.append(prepared)
         await kept.prepare([prepared.checkpoint])
+        await kept.prepare([])  # as where another model is loaded that has no room
         for rule in rules:
             await kept.find(other, "y+1", Model.topology, **vars(rule))
         computed.clear()
