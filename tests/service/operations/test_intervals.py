@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from factories import make_model, make_tensors, make_windows, with_intervals
+from thorough import few_of
 
 from kanmodel import load
 from kanmodel.checkpoint import save_checkpoint
@@ -274,14 +275,14 @@ def test_a_receipt_of_a_width_is_repeated(client, known, models, tmp_path, capsy
         "edges/0/0/0?points=5",
         "edges/0/0/0?points=5&format=svg",
         "edges/0/0/0?points=5&formulas=true",
-        "formula",
+        pytest.param("formula", marks=pytest.mark.thorough("searches formulas for seconds")),
         "report",
         "report?format=html",
         "comparison",
         "reference?contributions=true",
     ],
 )
-@pytest.mark.parametrize("name", ["nodes", "constant"])
+@pytest.mark.parametrize("name", few_of(("nodes", "constant"), ("nodes",), "the same without a network of its own"))
 def test_questions_about_the_model_take_a_width(client, known, name, path):
     """Each answers about it as about an output, with the checkpoint of the model."""
     width = f"{known[name].outputs[-1]}:width@0.95"
