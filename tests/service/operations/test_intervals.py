@@ -351,7 +351,7 @@ def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     assert (code, json.loads(out)["output"], json.loads(out)["target"]) == (0, width, None)
     code, out, _ = run("explain", file, "--output-name", width)
     assert code == 0 and "the width for the mean" in out and "the usual" in " ".join(out.split())
-    assert "0.8, 0.95, nodes, calibrated on 100 windows" in run("inspect", file)[1]
+    assert "0.8, 0.95 (nodes), calibrated on 100 windows" in run("inspect", file)[1]
     code, out, _ = run("explain", file, "--output-name", "a+2")
     assert code == 0 and "lower bound at 0.95" in out
     code, out, err = run("explain", file, "--output-name", "a+2:width@0.9")
