@@ -133,7 +133,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
     spread = f" In eight of ten situations it is {say(narrow)} to {say(wide)} wide." if wide > narrow else ""
     answer = f"{brief}{spread} It was calibrated on {calibration.windows} windows{since}."
     ends = [when.name(max(0, len(widths) - N_BAND)), when.name(-1)] if when.texts else ["", ""]
-    first, last = (end.replace("`", "") for end in ends)
+    first, last = (end.replace("`", "").split(",")[0] for end in ends)  # days
     forecasts, low, high = (of[-N_BAND:].tolist() for of in (predictions, lower[0], upper[0]))
     came = None if actual is None else actual[-N_BAND:].tolist()
     panels: list[Panel] = [
