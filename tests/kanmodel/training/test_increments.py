@@ -45,7 +45,7 @@ def split(table: TrainingTable, options: TrainingOptions):
 
 
 @cache
-def trained(options=ALONE):
+def trained(options):
     table = make_table(6000 if options is ALONE else 1600, 2 if options is WIDE else 1)
     return table, fit(table, options)
 
@@ -114,7 +114,7 @@ def test_the_calibration_part_changes_nothing_but_the_factors(options):
 
 def test_widths_follow_the_noise_and_hold_as_many_values_as_their_level_says():
     """Coverage of independent rows is within four deviations of the level, and wild rows have far wider intervals."""
-    table, model = trained()
+    table, model = trained(ALONE)
     parts = split(table, ALONE)
     n, metrics = len(parts.calibration), model.metrics
     assert n == metrics["calibration_windows"] > 300
