@@ -154,7 +154,7 @@ def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Ser
     """The question of a receipt with the windows of a request; DataError or UnknownNameError unless both fit."""
     used: Mapping[str, Any] = receipt["baseline"]
     members = BASELINES.get(used["kind"])
-    asked = {name: request[name] for name in (*FORMS, *SERIES_OPTIONS) if name in request}
+    asked = {name: request[name] for name in (*FORMS, *SERIES_OPTIONS, "adaptation") if name in request}
     asked |= {name: receipt[name] for name in ("output", "detail", "groups", "segments", "tolerance")}
     asked["effects"] = receipt.get("effects", False)
     if "shapley" in receipt:

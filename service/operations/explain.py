@@ -26,6 +26,7 @@ from service.models.registry import Served
 from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
 from service.operations.members import (
     Answer,
+    AskAdaptation,
     Checkpoint,
     Closed,
     InputHash,
@@ -132,6 +133,7 @@ class ExplainRequest(Windows):
     """Seed of these orders."""
     receipt: Annotated[bool, Field(strict=True)] = False
     """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
+    adaptation: AskAdaptation = None
     trust: AskTrust = False
     progress: Annotated[bool, Field(strict=True)] = False
     """Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the explanations, one
@@ -280,11 +282,16 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     model, limits = served.model, find_limits(served.model, settings)
     document = parse_windows(body, limits)
     asked = validate_request(ExplainRequest, document, unread=UNREAD)
+    if asked.adaptation is not None:
+        model = model.adapt(asked.adaptation)
+        served = replace(served, model=model)
     groups, segments = wire.read_groups(document, model)
     checked, output = check_values(wire.read_windows(document, model, limits), served), document.get("output")
     outputs, baseline = wire.read_outputs(output, model), read_baseline(document.get("baseline"), model)
     options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list) or output == wire.ALL
-    flags: dict[str, Any] = {name: getattr(asked, name) for name in ("effects", "receipt", "progress", "trust")}
+    flags: dict[str, Any] = {
+        name: getattr(asked, name) for name in ("effects", "receipt", "progress", "trust", "adaptation")
+    }
     flags["shapley"] = Orders(asked.orders, asked.seed) if asked.method == "shapley" else None
     question = ExplainQuestion(
         *(served, checked.windows, checked, outputs, asked.detail, baseline, groups, segments, options),

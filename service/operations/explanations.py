@@ -1,7 +1,7 @@
 """Explanations of forecasts, as :explain and the Open Inference Protocol answer them: computed part by part."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain, islice
@@ -241,6 +241,7 @@ class ExplainQuestion:
     receipt: bool = False
     progress: bool = False
     trust: bool = False
+    adaptation: Mapping[str, Any] | None = None  # that `served` has
 
     @property
     def total(self) -> int:
@@ -250,7 +251,7 @@ class ExplainQuestion:
     @property
     def batch_key(self) -> tuple[str, bytes]:
         """Equal for questions whose explanations differ in their windows alone."""
-        names = ("outputs", "detail", "baseline", "groups", "segments", "options", "effects", "shapley")
+        names = ("outputs", "detail", "baseline", "groups", "segments", "options", "effects", "shapley", "adaptation")
         asked = [getattr(self, name) for name in names]
         return self.served.checkpoint, orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -98,6 +98,11 @@ class Adaptation(TypedDict):
     """Time of the newest row of the last window whose outcomes are among them; null without times."""
 
 
+AskAdaptation = Annotated[
+    Adaptation | None, about("Of an answer to `:backtest`: its intervals take the place of those of the model.")
+]
+
+
 class VersionQuery(Closed):
     """Selects a version."""
 

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.model import Model
-from service.operations.members import Answer, about, head_of
+from service.operations.members import Answer, AskAdaptation, about, head_of
 from service.operations.recorded import begin_recording
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import (
@@ -28,7 +28,7 @@ from service.wire.bodies import find_limits, most_windows, parse_windows, read_b
 from service.wire.json import answer_json
 from service.wire.windows import FORMS, UNREAD, may_ask_for_bounds, read_levels, read_windows
 from service.work.forecasts import ForecastRequest, WithBounds
-from service.work.jobs import ANSWERED_VALUE, Cost, estimate_describing
+from service.work.jobs import ANSWERED_VALUE, FREE, SLICE, Cost, estimate_describing
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -41,6 +41,7 @@ class PredictRequest(Windows):
     intervals: list[float] | Literal["all"] | None = None
     """Levels of the prediction intervals that the answer has too, such as `[0.8, 0.95]`, or `all`; the model states
     those that it has."""
+    adaptation: AskAdaptation = None
     trust: AskTrust = False
 
 
@@ -85,7 +86,7 @@ async def predict(call: Call) -> Response:
     """
     parts, served, model = call.parts, call.served, call.served.model
     limits, found = find_limits(model, parts.settings), list[tuple[PredictRequest, CheckedWindows]]()
-    levels, forecasts = list[float](), list[Array]()
+    levels, forecasts, adapted = list[float](), list[tuple[Array, ...]](), list[Model]()
 
     def read() -> Array:
         with span("parse"):
@@ -93,21 +94,25 @@ async def predict(call: Call) -> Response:
             if document.keys() - set(FORMS):
                 asked = validate_request(PredictRequest, document, unread=(*UNREAD, "intervals"))
                 levels.extend(read_levels(document.get("intervals"), model))
+            if asked.adaptation is not None:
+                adapted.append(model.adapt(asked.adaptation))
             if asked.trust:  # distances say what the reference windows are
                 call.state.caller.require("explain")
             found.append((asked, check_values(read_windows(document, model, limits), served)))
         return found[0][1].windows
 
     def estimate(windows: Array) -> Cost:
-        cost = estimate_describing(windows, n_values)
+        cost = estimate_describing(windows, n_values) + (SLICE if adapted else FREE)
         return cost + estimate_comparing(model, windows) if found[0][0].trust else cost
 
     def describe(windows: Array, values: Array) -> Response:
         call.state.windows = len(windows)
-        forecasts.append(values)
         asked, checked = found[0]
         with span("encode"):
             predictions, *bounds = (values,) if bounding is None else bounding.split(values)
+            if adapted and levels:
+                bounds = [*adapted[0].loaded.predict_bounds(windows)[1:]]
+            forecasts.append((predictions, *bounds))
             answer: PredictResponse = {
                 **head_of(served),
                 "outputs": list(model.outputs),
@@ -140,7 +145,8 @@ async def predict(call: Call) -> Response:
         answer = await parts.work.answer(request, call.deadline)
     call.count_warnings(found[0][1].counts)
     if (recording := begin_recording(call)) is not None:
-        predictions, *bounds = (forecasts[0],) if bounding is None else bounding.split(forecasts[0])
+        predictions, *bounds = forecasts[0]
         intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
-        recording.add(found[0][1].windows, predictions, intervals=intervals, n_bytes=forecasts[0].nbytes)
+        n_bytes = sum(values.nbytes for values in forecasts[0])
+        recording.add(found[0][1].windows, predictions, intervals=intervals, n_bytes=n_bytes)
     return answer

@@ -125,6 +125,36 @@ def test_intervals_are_measured_and_adapted_as_by_the_library(client, folder, ru
     assert "has no intervals" in ask(client, series=SERIES, adapt=True)["error"]
 
 
+def test_an_adaptation_is_predicted_and_explained_with(client, folder, run, tmp_path):
+    """As by the library's adapted model, beside forecasts that stay; of another checkpoint it is refused."""
+    model = load(folder / "sure.safetensors")
+    document = ask(client, "sure", series=SERIES, adapt=True)["adaptation"]
+    adapted, series = model.adapt(document), {name: column[:30] for name, column in SERIES.items()}
+    expected = adapted.predict(FRAME[:30], last=1, intervals=(0.8,))
+
+    def ask_of(operation, **body):
+        return client.post(f"/v1/models/sure:{operation}", json={"series": series, "last": 1} | body).json()
+
+    answers = [ask_of("predict", intervals=[0.8], **more) for more in ({"adaptation": document}, {})]
+    np.testing.assert_allclose(answers[0]["intervals"][0]["upper"], expected.upper[0], rtol=1e-5)
+    assert answers[0]["predictions"] == answers[1]["predictions"] and answers[0]["intervals"] != answers[1]["intervals"]
+    asked = {"output": "load+3:upper@0.8", "receipt": True}
+    found, other = (ask_of("explain", **asked, **more) for more in ({"adaptation": document}, {}))
+    assert found["explanations"][0]["prediction"] == pytest.approx(expected.upper[0, 0, 0], rel=1e-5)
+    assert found["explanations"][0]["prediction"] != other["explanations"][0]["prediction"]
+    saved, request = tmp_path / "answer.json", tmp_path / "request.json"
+    saved.write_text(json.dumps(found))
+    request.write_text(json.dumps({"series": series, "last": 1, "adaptation": document}))
+    code, out, error = run("explain", folder / "sure.safetensors", "--receipt", saved, "--input", request)
+    assert code == 0 and "agrees" in out, out + error
+    for operation in ("predict", "explain"):
+        answer = ask_of(operation, output="load+3:upper@0.8") if operation == "explain" else ask_of(operation)
+        assert "error" not in answer
+        wrong = document | {"checkpoint": "sha256:0"}
+        body = {"adaptation": wrong} | ({"output": "load+3"} if operation == "explain" else {})
+        assert "adaptation.checkpoint is sha256:0" in ask_of(operation, **body)["error"]
+
+
 def test_the_command_calibrates_as_the_library(folder, run, tmp_path):
     """Levels as a list; the written checkpoint has them, and a column that is missing is named with the file."""
     out = tmp_path / "out.safetensors"
