@@ -292,7 +292,8 @@ def verify(folder: Path, noted: Collection[str] = ()) -> Verified:
             elif kind == LOST:
                 found.lost = {reason: found.lost.get(reason, 0) + data.get(reason, 0) for reason in found.lost | data}
             found.events += not kind
-        found.ends.append(End(path.name, number, chain, ""))
+        last = read_end(path)
+        found.ends.append(End(path.name, number, chain, "" if last is None else last.time))
         if kind != CLOSED:
             found.unfinished.append(path.name)
     lines = {end.file: end.lines for end in found.ends}

@@ -88,7 +88,8 @@ def test_what_was_written_verifies(written):
     """Every event is in it once, in the order of its process, and each file has its closing line."""
     found = verify(written)
     assert found.problems == found.unfinished == [] and not found.torn
-    assert found.events == 14 and found.lost == {} and len(found.ends) == len(paths_of(written))
+    assert found.events == 14 and found.lost == {} and all(end.time for end in found.ends)
+    assert [end.file for end in found.ends] == [path.name for path in paths_of(written)]
     for process in ("one", "two"):
         assert [name for name in ids(written) if process in name] == [f"{process} {n}" for n in range(6)]
 
@@ -308,7 +309,7 @@ def test_the_oldest_files_are_removed_beyond_a_size(tmp_path):
     assert ids(tmp_path)[-1] == "259"
 
 
-def test_old_files_are_removed(tmp_path, monkeypatch):
+def test_old_files_are_removed(tmp_path):
     """A process that writes nothing more ends its file in time; the removal is the last that is left."""
     seconds = 0.3
     files = make(tmp_path, max_days=seconds / 86400)
