@@ -109,12 +109,12 @@ def test_models_that_read_or_forecast_something_else_are_refused(change, says):
 
 
 def test_it_pauses_between_the_ledgers():
-    """Long comparisons call `pause` between slices."""
+    """A comparison calls `pause` between its three ledgers."""
     calls: list[int] = []
     x = make_windows(MODEL, 2)
     with pausing(lambda: calls.append(1)):
         compare(MODEL, x[0], OTHER, x[1], 0)
-    assert len(calls) > 2
+    assert len(calls) >= 2
 
 
 def test_contributions_of_equal_windows_are_the_same_number_not_nearly():
