@@ -109,7 +109,7 @@ def test_models_that_read_or_forecast_something_else_are_refused(change, says):
 
 
 def test_it_pauses_between_the_ledgers():
-    """A comparison calls `pause` between its three ledgers."""
+    """A comparison calls `pause` between its ledgers."""
     calls: list[int] = []
     x = make_windows(MODEL, 2)
     with pausing(lambda: calls.append(1)):
