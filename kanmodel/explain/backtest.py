@@ -207,10 +207,9 @@ def measure_intervals(
     return list(zip(*measured, strict=True))
 
 
-def _of_sums(level: float, count: float, *sums: float) -> IntervalErrors:
-    below, above, width, winkler = (each / count if count else None for each in sums)
-    covered = None if below is None or above is None else 1 - below - above
-    return IntervalErrors(level, int(count), covered, below, above, width, winkler)
+def _of_sums(level: float, count: int, below: float, above: float, *sums: float) -> IntervalErrors:
+    means = (each / count if count else None for each in (count - below - above, below, above, *sums))
+    return IntervalErrors(level, count, *means)
 
 
 def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | str], NDArray[np.int64]]]:
