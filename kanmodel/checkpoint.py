@@ -352,13 +352,21 @@ class LoadedModel:
             DataError: as `to_model_units`, or the model has no intervals.
             NonFiniteError: a forecast or a bound is not finite.
         """
-        intervals, (predictions, *increments) = self.need_intervals(), self.predict_increments(windows, path)
-        kept, below, above = list(forecasts_of(self.config)), *intervals.distances(*increments)
+        predictions, *increments = self.predict_increments(windows, path)
+        return predictions, *self.place_bounds(predictions, *increments)
+
+    def place_bounds(self, predictions: Array, below: Array, above: Array) -> tuple[Array, Array]:
+        """The bounds of what `predict_increments` returns; other factors, of an adaptation, need no other forecasts.
+
+        Raises:
+            NonFiniteError: a bound is not finite.
+        """
+        kept, below, above = list(forecasts_of(self.config)), *self.need_intervals().distances(below, above)
         forecasts, scale = predictions[:, kept], self.scaling.output_scale[kept]
         bounds = forecasts - below * scale, forecasts + above * scale
         for values in bounds:
             refuse_non_finite_outputs(values[-1])
-        return predictions, *bounds
+        return bounds
 
     def predict_increments(self, windows: Array, path: str = "windows") -> tuple[Array, Array, Array]:
         """`predict`, and the increments below and above, (n_levels, n, n_forecasts) each, model units.

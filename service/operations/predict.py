@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from fastapi import Response
 from typing_extensions import TypedDict
 
+from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
@@ -28,7 +29,7 @@ from service.wire.bodies import find_limits, most_windows, parse_windows, read_b
 from service.wire.json import answer_json
 from service.wire.windows import FORMS, UNREAD, may_ask_for_bounds, read_levels, read_windows
 from service.work.forecasts import ForecastRequest, WithBounds
-from service.work.jobs import ANSWERED_VALUE, FREE, SLICE, Cost, estimate_describing
+from service.work.jobs import ANSWERED_VALUE, Cost, estimate_describing
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -86,7 +87,7 @@ async def predict(call: Call) -> Response:
     """
     parts, served, model = call.parts, call.served, call.served.model
     limits, found = find_limits(model, parts.settings), list[tuple[PredictRequest, CheckedWindows]]()
-    levels, forecasts, adapted = list[float](), list[tuple[Array, ...]](), list[Model]()
+    levels, forecasts, adapted = list[float](), list[tuple[Array, ...]](), list[LoadedModel]()
 
     def read() -> Array:
         with span("parse"):
@@ -95,23 +96,21 @@ async def predict(call: Call) -> Response:
                 asked = validate_request(PredictRequest, document, unread=(*UNREAD, "intervals"))
                 levels.extend(read_levels(document.get("intervals"), model))
             if asked.adaptation is not None:
-                adapted.append(model.adapt(asked.adaptation))
+                adapted.append(model.adapt(asked.adaptation).loaded)
             if asked.trust:  # distances say what the reference windows are
                 call.state.caller.require("explain")
             found.append((asked, check_values(read_windows(document, model, limits), served)))
         return found[0][1].windows
 
     def estimate(windows: Array) -> Cost:
-        cost = estimate_describing(windows, n_values) + (SLICE if adapted else FREE)
+        cost = estimate_describing(windows, n_values)
         return cost + estimate_comparing(model, windows) if found[0][0].trust else cost
 
     def describe(windows: Array, values: Array) -> Response:
         call.state.windows = len(windows)
         asked, checked = found[0]
         with span("encode"):
-            predictions, *bounds = (values,) if bounding is None else bounding.split(values)
-            if adapted and levels:
-                bounds = [*adapted[0].loaded.predict_bounds(windows)[1:]]
+            predictions, *bounds = (values,) if bounding is None else bounding.split(values, *adapted)
             forecasts.append((predictions, *bounds))
             answer: PredictResponse = {
                 **head_of(served),

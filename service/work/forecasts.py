@@ -49,7 +49,7 @@ class Forecaster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WithBounds:
-    """A model that forecasts the bounds of its intervals too: after its outputs all lower, then all upper ones."""
+    """A model with what its bounds need besides forecasts: after its outputs the increments below, then above."""
 
     model: Model
 
@@ -70,14 +70,18 @@ class WithBounds:
 
     def predict(self, windows: Array, /) -> Array:
         """(n, n_values), see `split`."""
-        predictions, lower, upper = self.model.loaded.predict_bounds(windows)
-        return np.concatenate([predictions, *lower, *upper], axis=1)
+        predictions, below, above = self.model.loaded.predict_increments(windows)
+        return np.concatenate([predictions, *below, *above], axis=1)
 
-    def split(self, values: Array) -> tuple[Array, Array, Array]:
-        """Predictions (n, n_outputs), and lower and upper bounds (n_levels, n, n_forecasts)."""
+    def split(self, values: Array, adapted: LoadedModel | None = None) -> tuple[Array, Array, Array]:
+        """Predictions (n, n_outputs), and lower and upper bounds (n_levels, n, n_forecasts), perhaps as adapted.
+
+        Raises `NonFiniteError`: a bound is not finite.
+        """
         n_outputs = len(self.model.outputs)
-        bounds = values[:, n_outputs:].reshape(len(values), 2, len(self.model.levels), -1).transpose(1, 2, 0, 3)
-        return values[:, :n_outputs], bounds[0], bounds[1]
+        sides = values[:, n_outputs:].reshape(len(values), 2, len(self.model.levels), -1).transpose(1, 2, 0, 3)
+        predictions = values[:, :n_outputs]
+        return predictions, *(adapted or self.loaded).place_bounds(predictions, *sides)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,13 @@ JSON = {"Content-Type": "application/json"}
 def models(tmp_path_factory):
     """A folder of models with intervals of each kind, and of one without."""
     folder = tmp_path_factory.mktemp("models")
+    single = make_model()
     made = {
         "nodes": with_intervals(make_model(targets=("a", "b"), horizon=2, n_reference=130)),
         "quantiles": with_intervals(make_model(targets=QUANTILES, seed=1), "quantiles"),
         "constant": with_intervals(make_model("head", n_reference=130), "constant"),
         "day": with_intervals(make_model(n_features=2, lookback=3, horizon=24)),
-        "single": with_intervals(make_model()),
+        "single": with_intervals(single.with_config(replace(single.config, ahead=1))),
         "plain": make_model(),
     }
     for name, model in made.items():
@@ -356,3 +358,22 @@ def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     assert code == 0 and "lower bound at 0.95" in out
     code, out, err = run("explain", file, "--output-name", "a+2:width@0.9")
     assert code == 2 and "a+2:width@0.9" in err
+
+
+def test_bounds_adapt_to_outcomes_that_the_client_keeps(client, known):
+    """The document of a backtest gives the bounds of the library's adapted model; forecasts stay."""
+    model, rng = known["single"], np.random.default_rng(0)
+    rows = rng.normal(size=(60, len(model.features)))
+    series = {name: rows[:, f].tolist() for f, name in enumerate(model.config.feature_names)}
+    table = series | {"y": rng.normal(scale=30, size=60).tolist()}
+    answer = client.post("/v1/models/single:backtest", json={"series": table, "adapt": True})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["adaptation"]
+    windows = windows_of(model)
+    answer = ask(client, "single", "predict", windows, intervals="all", adaptation=found)
+    assert_intervals(answer["intervals"], model.adapt(found).predict(windows, intervals="all"))
+    plain = ask(client, "single", "predict", windows, intervals="all")
+    assert answer["predictions"] == plain["predictions"] and answer["intervals"] != plain["intervals"]
+    body = {"instances": windows.tolist(), "intervals": "all", "adaptation": found}
+    refused = client.post("/v1/models/nodes:predict", json=body)
+    assert refused.status_code == 422 and refused.json()["error"].startswith("adaptation.checkpoint is sha256:")
