@@ -86,8 +86,11 @@ async def predict(call: Call) -> Response:
     With `trust` a key needs the scope explain, as for the reference windows, from which the instances are measured.
     """
     parts, served, model = call.parts, call.served, call.served.model
-    limits, found = find_limits(model, parts.settings), list[tuple[PredictRequest, CheckedWindows]]()
-    levels, forecasts, adapted = list[float](), list[tuple[Array, ...]](), list[LoadedModel]()
+    limits = find_limits(model, parts.settings)
+    found: list[tuple[PredictRequest, CheckedWindows]] = []
+    levels: list[float] = []
+    forecasts: list[tuple[Array, ...]] = []
+    adapted: list[LoadedModel] = []
 
     def read() -> Array:
         with span("parse"):
