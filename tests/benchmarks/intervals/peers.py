@@ -21,7 +21,7 @@ PATIENCE = 5  # epochs, or checks of neuralforecast, without a better validation
 EPOCHS, BATCH, RATE = 50, 128, 0.01  # of darts: at most, windows a step, learning rate; half that of neuralforecast
 MAX_STEPS, CHECK_STEPS, WINDOWS = 1000, 50, 128  # of neuralforecast: at most, between checks, windows a step
 QUANTILES = sorted({0.5, *(round(tail, 4) for level in LEVELS for tail in ((1 - level) / 2, (1 + level) / 2))})
-NEWEST = 500  # windows that darts calibrates on where the series drifts, beside all
+NEWEST = 250  # windows that darts calibrates on where the series drifts, beside all
 SAMPLES = 200  # of each forecast with quantiles, for darts to calibrate on
 RESAMPLINGS = 10  # of the block bootstrap of MAPIE
 STRIDE = 20  # windows after which MAPIE updates its scores
@@ -34,7 +34,7 @@ def pick(values: Mapping[float, Array], learns: bool) -> Bands:
 
 
 def darts(task: Task, seed: int) -> Iterator[tuple[str, Bands]]:
-    """Conformal models around a BlockRNNModel, on all scores that are known at a window, or the newest 500."""
+    """Conformal models around a BlockRNNModel, on all scores that are known at a window, or the newest 250."""
     from darts import TimeSeries
     from darts.models import BlockRNNModel, ConformalNaiveModel, ConformalQRModel
     from darts.utils.likelihood_models.torch import QuantileRegression
