@@ -450,13 +450,16 @@ def _adapt(
     values = np.concatenate([np.stack([-residuals, residuals])[:, None], increments], axis=1)
     values[:, 0, :n_known] = np.nan
     delays = config.ahead + np.arange(config.horizon)
-    tracked, last = track(model.levels, outcomes.ends, delays, values, np.array([start.below, start.above]))
+    before = np.array([[start.below, start.above], [start.average_below, start.average_above]])
+    tracked, (factors, averages) = track(model.levels, outcomes.ends, delays, values, before)
     if n_known:
         tracked[outcomes.ends < outcomes.ends[n_known - 1] + delays[-1]] = np.nan
     found = replace(
         start,
-        below=last[0].tolist(),
-        above=last[1].tolist(),
+        below=factors[0].tolist(),
+        above=factors[1].tolist(),
+        average_below=averages[0].tolist(),
+        average_above=averages[1].tolist(),
         outcomes=start.outcomes + int((~np.isnan(values[0, 0])).sum()),
         last=outcomes.times[-1] if outcomes.times and n_known < len(outcomes.times) else start.last,
     )

@@ -3,11 +3,14 @@
 Adaptation is quantile tracking (Angelopoulos et al. 2023, arXiv 2307.16895, section 2.2) of the logarithm of a factor,
 for each level, side and output alone: after each outcome, that is an actual value that is known now,
 
-    log f <- log f + rate (1 - (1 - p) / 2)   if it lies beyond the bound that the factor gives its forecast,
-    log f <- log f - rate (1 - p) / 2         otherwise
+    log f <- log f + rate (m - q),   m = 1 if it lies beyond the bound that the factor gives its forecast, or else 0
 
-which is at rest where a share of (1 - p) / 2 lies beyond. Steps are relative, so the same rate serves any unit, and a
-factor stays positive, so bounds never cross. An outcome of an output that is h rows ahead is known h rows later.
+which is at rest where a share of q = (1 - p) / 2 lies beyond. Steps are relative, so the same rate serves any unit, and
+a factor stays positive, so bounds never cross. An outcome of an output that is h rows ahead is known h rows later.
+
+One rate is too slow where the scale of errors jumps, or too restless where it does not. So the moving average of m - q
+is kept, and the rate rises with the square of its distance from 0, up to tenfold, where that is more than chance brings
+about: 1.5 standard deviations of the average of outcomes of which those h rows apart or less go together.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_o
 
 LEVELS = (0.8, 0.95)  # where neither the caller nor the model has others
 RATE = 0.03  # of adaptation; faster follows closer, but where outcomes come a day later, it covers too few of 95 %
+FASTEST, USUAL = 10.0, 1.5  # multiple of the rate, and the standard deviations of the average from which it rises
+MEMORY = 80  # outcomes that the average remembers, and 2 more for each row of the delay
 LOWEST = 0.01  # of a factor, as a share of the first that it had; of one that was 0, of 1 in model units
 PAUSE = 4096  # rows between two pauses
 
@@ -89,6 +94,7 @@ class Adaptation:
         target: name of the target.
         levels: nominal coverages, ascending.
         below, above: factors for each level and each output of the target.
+        average_below, average_above: moving averages of m - q, see above, from -1 to 1.
         outcomes: number of actual values that they come from.
         last: time of the newest row of the last window whose outcomes are among them; None without times.
     """
@@ -98,6 +104,8 @@ class Adaptation:
     levels: Sequence[float]
     below: Sequence[Sequence[float]]
     above: Sequence[Sequence[float]]
+    average_below: Sequence[Sequence[float]]
+    average_above: Sequence[Sequence[float]]
     outcomes: int = 0
     last: str | None = None
 
@@ -106,7 +114,8 @@ class Adaptation:
         """The factors that the model has."""
         intervals, columns = model.need_intervals(), columns_of(model, target)
         below, above = (each[:, columns].tolist() for each in (intervals.below, intervals.above))
-        return cls(model.checkpoint, target, model.levels, below, above)
+        none = np.zeros_like(below).tolist()
+        return cls(model.checkpoint, target, model.levels, below, above, none, none)
 
     @classmethod
     def read(
@@ -143,10 +152,14 @@ class Adaptation:
             one, other = getattr(found, name), getattr(known, name)
             if (one if name == "target" else tuple(one)) != other:
                 raise DataError.at(f"{place}.{name}", f"must be {other}, but is {one}")
-        for name in ("below", "above"):
+        for name, lowest, highest, what in (
+            *((side, 0.0, np.inf, "factors of at least 0") for side in ("below", "above")),
+            *((f"average_{side}", -1.0, 1.0, "numbers from -1 to 1") for side in ("below", "above")),
+        ):
             rows, shape = getattr(found, name), np.shape(getattr(known, name))
-            if {len(row) for row in rows} != {shape[1]} or len(rows) != shape[0] or min(map(min, rows)) < 0:
-                message = f"must be {shape[0]} rows, one for each level, of {shape[1]} factors of at least 0"
+            fits = [len(row) for row in rows] == [shape[1]] * shape[0]
+            if not fits or not (np.array(rows) >= lowest).all() or not (np.array(rows) <= highest).all():
+                message = f"must be {shape[0]} rows, one for each level, of {shape[1]} {what}"
                 raise DataError.at(f"{place}.{name}", message)
         return found
 
@@ -185,27 +198,29 @@ def track(
         delays: rows after which the actual value of each output is known, (n_outputs,).
         values: for the lower and the upper side, how far the actual value lies beyond the forecast, NaN where it is
             unknown, and the increment of each level, (2, 1 + n_levels, n, n_outputs), model units.
-        start: the first factors, (2, n_levels, n_outputs).
+        start: the first factors, and the moving averages, (2, 2, n_levels, n_outputs).
 
     Returns:
-        The factors of each window, (n, 2, n_levels, n_outputs), and the last ones.
+        The factors of each window, (n, 2, n_levels, n_outputs), and the last factors and averages, as `start`.
     """
     rows = rows - rows[0]
     n_rows = int(rows[-1] + delays.max()) + 1
     known = np.full((n_rows, *values.shape[:2], len(delays)), np.nan)  # at each row
     for output, delay in enumerate(delays):
         known[rows + delay, :, :, output] = np.moveaxis(values[..., output], 2, 0)
-    level = np.array(levels)[:, None]
-    wider, narrower = np.exp(RATE * (1 + level) / 2), np.exp(-RATE * (1 - level) / 2)
-    lowest = LOWEST * np.where(start > 0, start, 1.0)
-    factors, found = start, np.empty((n_rows, *start.shape))
-    are_new: Array = np.isfinite(known[:, 0, 0])
+    share, (factors, average) = (1 - np.array(levels)[:, None]) / 2, start
+    lowest = LOWEST * np.where(factors > 0, factors, 1.0)
+    weight = 1 / (MEMORY + 2 * delays)
+    usual = USUAL * np.sqrt(share * (1 - share) * weight / (2 - weight) * (2 * delays - 1))
+    found, are_new = np.empty((n_rows, *factors.shape)), np.isfinite(known[:, 0, 0])
     for row in range(n_rows):
         if row and row % PAUSE == 0:
             pause()
         if are_new[row].any():
             excess, increments = known[row, :, :1], known[row, :, 1:]
-            change = np.where(excess > np.cumsum(factors * increments, axis=1), wider, narrower)
-            factors = np.where(np.isnan(excess), factors, np.maximum(factors * change, lowest))
+            beyond = (excess > np.cumsum(factors * increments, axis=1)) - share
+            average = np.where(are_new[row], average + weight * (beyond - average), average)
+            rate = RATE * np.clip((average / usual) ** 2, 1, FASTEST)
+            factors = np.where(are_new[row], np.maximum(factors * np.exp(rate * beyond), lowest), factors)
         found[row] = factors
-    return found[rows], factors
+    return found[rows], np.stack([factors, average])

@@ -93,6 +93,11 @@ class Adaptation(TypedDict):
     levels: Annotated[list[float], about("Nominal coverages, ascending.")]
     below: Annotated[list[list[float]], about("Factors of the distances below, for each level and output.")]
     above: Annotated[list[list[float]], about("Factors of those above.")]
+    average_below: Annotated[
+        list[list[float]],
+        about("How much more often than they should actual values lay below of late, a share; how fast factors adapt."),
+    ]
+    average_above: Annotated[list[list[float]], about("Likewise above.")]
     outcomes: Annotated[int, Field(ge=0, strict=True), about("Number of actual values that they come from.")]
     last: str | None
     """Time of the newest row of the last window whose outcomes are among them; null without times."""

@@ -216,11 +216,12 @@ def test_tracking_is_the_rule_outcome_by_outcome(seed, n):
     excess[rng.random((n, 2)) < 0.2] = np.nan
     increments = np.maximum(rng.normal(size=(2, 2, n, 2)), 0)
     values = np.concatenate([np.stack([-excess, excess])[:, None], increments], axis=1)
-    start = rng.uniform(0, 2, (2, 2, 2))
+    start = np.stack([rng.uniform(0, 2, (2, 2, 2)), rng.uniform(-0.2, 0.5, (2, 2, 2))])
     found, last = track(levels, rows, delays, values, start)
     assert (found > 0).all()
     for output, delay in enumerate(delays):
-        factors, learned = start[:, :, output].copy(), 0
+        (factors, average), learned = start[..., output].copy(), 0
+        weight = 1 / (80 + 2 * delay)
         for window in range(n + 1):
             while learned < n and (window == n or rows[learned] + delay <= rows[window]):
                 for side, sign in ((0, -1), (1, 1)):
@@ -229,10 +230,15 @@ def test_tracking_is_the_rule_outcome_by_outcome(seed, n):
                         continue
                     distance = np.cumsum(factors[side] * increments[side, :, learned, output])
                     for k, level in enumerate(levels):
-                        step = RATE * (1 + level) / 2 if y > distance[k] else -RATE * (1 - level) / 2
-                        factors[side, k] = max(factors[side, k] * np.exp(step), 0.01 * start[side, k, output])
+                        share = (1 - level) / 2
+                        beyond = 1 - share if y > distance[k] else -share
+                        average[side, k] += weight * (beyond - average[side, k])
+                        variance = share * (1 - share) * weight / (2 - weight) * (2 * delay - 1)
+                        rate = RATE * np.clip(average[side, k] ** 2 / variance / 1.5**2, 1, 10)
+                        least = 0.01 * start[0, side, k, output]
+                        factors[side, k] = max(factors[side, k] * np.exp(rate * beyond), least)
                 learned += 1
-            at = last if window == n else found[window]
+            at = last[0] if window == n else found[window]
             np.testing.assert_allclose(at[:, :, output], factors, rtol=1e-12)
 
 
@@ -290,6 +296,7 @@ def test_a_document_is_of_one_target(tmp_path):
         ({"below": [[1.0]]}, "below must be 1 rows, one for each level, of 4 factors of at least 0"),
         ({"below": []}, "below must be 1 rows"),
         ({"above": [[1.0, 1.0, 1.0, -1.0]]}, "above must be 1 rows"),
+        ({"average_above": [[0.0, 0.0, 0.0, 1.5]]}, "average_above must be 1 rows, .* of 4 numbers from -1 to 1"),
         ({"above": [[1.0, 1.0, 1.0, np.nan]]}, r"above\[0\]\[3\] must be"),
         ({"outcomes": -1}, "outcomes must be a whole number from 0"),
         ({"more": 1}, "more is unknown"),
