@@ -81,6 +81,19 @@ def test_widths_are_explained_to_the_last_part(kind):
             assert not explained.contributions.any()
 
 
+@pytest.mark.parametrize("kind", ("nodes", "quantiles"))
+@given(seed=st.integers(0, 10**6), row=st.integers(0, 5), column=st.integers(0, 3))
+def test_what_one_value_does_to_a_width_is_its_finite_difference(kind, seed, row, column):
+    """From a window in which it alone differs, it has the whole change, and no other value any."""
+    model = Model(make(kind))
+    window, other = make_windows(model.loaded, 2, seed)
+    other = np.where(np.arange(24).reshape(6, 4) == 4 * row + column, other, window)
+    explained = model.explain(window, "y+1:width@0.95", baseline={"instance": other})
+    widths = model.predict(np.stack([window, other]), intervals=(0.95,)).width[0, :, 0]
+    np.testing.assert_allclose(explained.steps[0, row, column], widths[0] - widths[1], atol=float(explained.tolerance))
+    assert np.count_nonzero(explained.steps) <= 1
+
+
 def test_global_questions_take_a_width():
     """Importance, topology, formula, comparison, what-if, counterfactual of a width."""
     model = Model(make("nodes"))
