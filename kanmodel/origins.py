@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from warnings import warn
 
+import numpy as np
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
@@ -180,7 +181,7 @@ def train(
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
     line = ProgressLine(progress)
-    levels = (intervals,) if isinstance(intervals, (int, float)) else tuple(intervals)
+    levels = tuple(np.atleast_1d(intervals).tolist())
     trained = training.fit(table, _read_options(options | {"intervals": levels}), line, partial(warn, stacklevel=4))
     line.finish(trained.metrics)
     return Model(trained, name)
