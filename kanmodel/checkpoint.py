@@ -42,7 +42,7 @@ from kanmodel.files import replacing
 from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
-from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
+from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets, quantile_levels
 from kanmodel.text import list_some, printable, shorten
 
 FORMAT_VERSION = 2
@@ -539,6 +539,8 @@ class _IntervalsRecord(NamedTuple):
                 raise ConfigError("intervals.config must have the model's features, lookback and horizon, and nodes")
         calibration = read_record(Calibration, described["calibration"], "intervals.calibration")
         check_choice(described["kind"], "intervals.kind", get_args(Kind))
+        if described["kind"] == "quantiles" and not set(levels) <= set(quantile_levels(config)):
+            raise ConfigError(f"intervals.levels must have quantiles among the targets, but are {list(levels)}")
         return cls(levels, described["kind"], calibration, of_nodes)
 
     def shapes(self, config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:

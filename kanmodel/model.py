@@ -405,8 +405,9 @@ class Model(Result):
                 a column ``time`` or an index of dates, if there is one, has the times.
             target: its name; None for the first.
             adapt: whether the intervals are adapted in the order of time, each forecast's by the actual values that
-                were known as it was made; or an `adaptation` of an earlier backtest to go on from: actual values that
-                it knows already do not count again, and forecasts made before it was have no interval.
+                were known as it was made; or an `adaptation` of an earlier backtest to go on from: actual values of
+                windows up to its `last` do not count again, and forecasts made before it was have no interval. Without
+                times it has no `last`: give new rows alone.
             last: how many windows, those that end at the newest rows whose whole horizon the table has: a number, or a
                 duration, as in `predict`. By default all.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).

@@ -454,13 +454,14 @@ def _adapt(
     tracked, (factors, averages) = track(model.levels, outcomes.ends, delays, values, before)
     if n_known:
         tracked[outcomes.ends < outcomes.ends[n_known - 1] + delays[-1]] = np.nan
+    known = ~np.isnan(values[0, 0])
     found = replace(
         start,
         below=factors[0].tolist(),
         above=factors[1].tolist(),
         average_below=averages[0].tolist(),
         average_above=averages[1].tolist(),
-        outcomes=start.outcomes + int((~np.isnan(values[0, 0])).sum()),
-        last=outcomes.times[-1] if outcomes.times and n_known < len(outcomes.times) else start.last,
+        outcomes=start.outcomes + int(known.sum()),
+        last=outcomes.times[np.flatnonzero(known.any(axis=1))[-1]] if outcomes.times and known.any() else start.last,
     )
     return np.moveaxis(tracked, 0, 2), found.document()

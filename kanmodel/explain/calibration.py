@@ -6,7 +6,8 @@ for each level, side and output alone: after each outcome, that is an actual val
     log f <- log f + rate (m - q),   m = 1 if it lies beyond the bound that the factor gives its forecast, or else 0
 
 which is at rest where a share of q = (1 - p) / 2 lies beyond. Steps are relative, so the same rate serves any unit, and
-a factor stays positive, so bounds never cross. An outcome of an output that is h rows ahead is known h rows later.
+a factor stays positive, so bounds never cross. It stays as it is where its increment is 0, since no factor would move
+the bound. An outcome of an output that is h rows ahead is known h rows later.
 
 One rate is too slow where the scale of errors jumps, or too restless where it does not. So the moving average of m - q
 is kept, and the rate rises with the square of its distance from 0, up to tenfold, where that is more than chance brings
@@ -27,12 +28,21 @@ from kanmodel.computing import pause
 from kanmodel.data import Array
 from kanmodel.errors import DataError, check_fields, check_lowest
 from kanmodel.network.conformal import calibrate
-from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, quantile_levels
+from kanmodel.network.intervals import (
+    LEVEL_DIGITS,
+    Calibration,
+    Intervals,
+    Kind,
+    forecasts_of,
+    is_level,
+    quantile_levels,
+)
 
 LEVELS = (0.8, 0.95)  # where neither the caller nor the model has others
 RATE = 0.03  # of adaptation; faster follows closer, but where outcomes come a day later, it covers too few of 95 %
 FASTEST, USUAL = 10.0, 1.5  # multiple of the rate, and the standard deviations of the average from which it rises
 MEMORY = 80  # outcomes that the average remembers, and 2 more for each row of the delay
+NEGLIGIBLE = 1e-9  # increment, model units, up to which no factor moves the bound
 LOWEST = 0.01  # of a factor, as a share of the first that it had; of one that was 0, of 1 in model units
 PAUSE = 4096  # rows between two pauses
 
@@ -54,11 +64,13 @@ def calibrate_intervals(
         times: of each window; None if unknown.
 
     Raises:
-        DataError: levels that are not between 0 and 1, too few actual values, or a classifier.
+        DataError: levels that are not between 0 and 1, too few actual values, a classifier, or quantiles alone.
     """
     config = model.config
     if config.is_classifier:
         raise DataError("a classifier forecasts probabilities, of which there are no intervals")
+    if not forecasts_of(config):
+        raise DataError("intervals are of forecasts, but all targets are quantiles, and none of them is a median")
     network = None if model.intervals is None else model.intervals.network
     own, quantiles = model.levels if network else (), quantile_levels(config)
     chosen = own or quantiles or LEVELS if levels is None else _read_levels(levels)
@@ -80,8 +92,9 @@ def predict_parts(model: LoadedModel, windows: Iterable[Array]) -> tuple[Array, 
 
 def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
     chosen = sorted(set(np.asarray(levels, dtype=np.float64).reshape(-1).tolist()))
-    if not chosen or not 0 < chosen[0] <= chosen[-1] < 1:
-        raise DataError.at("intervals", "must be levels between 0 and 1, such as 0.8")
+    if not chosen or not all(map(is_level, chosen)):
+        message = f"must be levels between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8, but has {chosen}"
+        raise DataError.at("intervals", message)
     return tuple(chosen)
 
 
@@ -96,7 +109,7 @@ class Adaptation:
         below, above: factors for each level and each output of the target.
         average_below, average_above: moving averages of m - q, see above, from -1 to 1.
         outcomes: number of actual values that they come from.
-        last: time of the newest row of the last window whose outcomes are among them; None without times.
+        last: time of the newest row of the last window of which an outcome is among them; None without times.
     """
 
     checkpoint: str | None
@@ -110,9 +123,9 @@ class Adaptation:
     last: str | None = None
 
     @classmethod
-    def of(cls, model: LoadedModel, target: str) -> Adaptation:
+    def of(cls, model: LoadedModel, target: str, place: str = "target") -> Adaptation:
         """The factors that the model has."""
-        intervals, columns = model.need_intervals(), columns_of(model, target)
+        intervals, columns = model.need_intervals(), columns_of(model, target, place)
         below, above = (each[:, columns].tolist() for each in (intervals.below, intervals.above))
         none = np.zeros_like(below).tolist()
         return cls(model.checkpoint, target, model.levels, below, above, none, none)
@@ -147,7 +160,7 @@ class Adaptation:
             raise DataError.at(
                 f"{place}.checkpoint", f"is {found.checkpoint}, but that of the model {model.checkpoint}"
             )
-        known = cls.of(model, found.target if target is None else target)
+        known = cls.of(model, found.target if target is None else target, f"{place}.target")
         for name in ("target", "levels"):
             one, other = getattr(found, name), getattr(known, name)
             if (one if name == "target" else tuple(one)) != other:
@@ -175,7 +188,7 @@ class Adaptation:
         return replace(model, intervals=replace(intervals, below=below, above=above))
 
 
-def columns_of(model: LoadedModel, target: str) -> list[int]:
+def columns_of(model: LoadedModel, target: str, place: str = "target") -> list[int]:
     """The columns of a target among the forecasts that have intervals.
 
     Raises:
@@ -183,7 +196,7 @@ def columns_of(model: LoadedModel, target: str) -> list[int]:
     """
     names = [model.config.target_of(output).name for output in forecasts_of(model.config)]
     if target not in names:
-        raise DataError.at("target", f"{target} has no intervals, but {', '.join(dict.fromkeys(names))} has")
+        raise DataError.at(place, f"{target} has no intervals, but {', '.join(dict.fromkeys(names))} has")
     return [column for column, name in enumerate(names) if name == target]
 
 
@@ -219,8 +232,9 @@ def track(
         if are_new[row].any():
             excess, increments = known[row, :, :1], known[row, :, 1:]
             beyond = (excess > np.cumsum(factors * increments, axis=1)) - share
-            average = np.where(are_new[row], average + weight * (beyond - average), average)
+            moves = are_new[row] & (increments > NEGLIGIBLE)
+            average = np.where(moves, average + weight * (beyond - average), average)
             rate = RATE * np.clip((average / usual) ** 2, 1, FASTEST)
-            factors = np.where(are_new[row], np.maximum(factors * np.exp(rate * beyond), lowest), factors)
+            factors = np.where(moves, np.maximum(factors * np.exp(rate * beyond), lowest), factors)
         found[row] = factors
     return found[rows], np.stack([factors, average])

@@ -30,6 +30,7 @@ from kanmodel.network.layer import KANLayer
 from kanmodel.network.operations import Node
 
 BOUNDS = ("lower", "upper", "width")
+LEVEL_DIGITS = 4  # decimals of a level, which stand in the names of bounds
 Kind = Literal["nodes", "quantiles", "constant"]
 INCREMENTS = {"nodes": "softplus", "quantiles": "relu"}  # the function that makes a value of the network an increment
 
@@ -57,7 +58,7 @@ class Intervals:
     """The intervals of a model's forecasts.
 
     Attributes:
-        levels: nominal coverages, ascending, in (0, 1).
+        levels: nominal coverages, ascending, in (0, 1), of at most 4 decimals.
         kind: what the increments are: softplus of ``nodes`` of a network of their own; differences of the model's
             ``quantiles``, 0 where these cross; or ``constant``, 1 in model units.
         below, above: factors of the increments, (n_levels, n_forecasts), at least 0; forecasts as `forecasts_of`.
@@ -73,8 +74,11 @@ class Intervals:
     network: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.levels or list(self.levels) != sorted({p for p in self.levels if 0 < p < 1}):
-            raise ConfigError(f"levels must be ascending numbers between 0 and 1, but are {list(self.levels)}")
+        if not self.levels or list(self.levels) != sorted({p for p in self.levels if is_level(p)}):
+            raise ConfigError(
+                f"levels must be ascending numbers between 0 and 1, of at most {LEVEL_DIGITS} decimals, but are "
+                f"{list(self.levels)}"
+            )
         for name in ("below", "above"):
             factors: Array = getattr(self, name)
             if (
@@ -196,6 +200,11 @@ class Intervals:
         layer.symbolic_affine.copy_(torch.tensor([[1.0, 0.0, factor, 0.0] for _, factor in edges], dtype=torch.float64))
         layer.subnode_bias.copy_(torch.tensor(bias, dtype=torch.float64))
         return layer
+
+
+def is_level(level: float) -> bool:
+    """Whether a number can be a level, between 0 and 1 and with a name of its own."""
+    return 0 < level < 1 and round(level, LEVEL_DIGITS) == level
 
 
 def name_forecast(name: str) -> str:

@@ -17,6 +17,7 @@ from torch.nn.functional import mse_loss
 from kanmodel.errors import DataError, NonFiniteError, check_fields
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Cell
+from kanmodel.network.intervals import LEVEL_DIGITS, is_level
 from kanmodel.network.layer import LayerTrace
 from kanmodel.training.samples import Parts, Samples
 
@@ -26,7 +27,6 @@ ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
 LOWEST = {"lookback": 1, "horizon": 1, "hidden": 0, "batch": 2, "epochs": 0, "patience": 1}
 LOWEST |= {"validation_blocks": 1, "reference_windows": 2}
 LARGEST = 10**9  # of any option; larger ones overflow
-LEVEL_DIGITS = 4  # decimals of a level, which stand in the names of bounds
 GRID_ROWS = 2048  # rows that a grid update uses
 GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on fixed grids
 
@@ -100,9 +100,9 @@ class TrainingOptions:
         if not 0 < self.validation_share < 1:
             raise DataError(f"validation_share must lie between 0 and 1, but is {self.validation_share}")
         for level in self.intervals:
-            if not 0 < level < 1 or round(level, LEVEL_DIGITS) != level:
+            if not is_level(level):
                 wanted = f"between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8"
-                raise DataError(f"intervals must be levels {wanted}, but has {level:g}")
+                raise DataError(f"intervals must be levels {wanted}, but has {level}")
             if self.intervals.count(level) > 1:
                 raise DataError(f"intervals has the level {level:g} more than once")
         object.__setattr__(self, "intervals", tuple(sorted(map(float, self.intervals))))

@@ -104,7 +104,8 @@ def split_samples(
     be shorter than one sample with its targets. Training samples that share a row with one of them are left out.
 
     With `n_calibration`, the number of samples that the calibration needs, every second block is for it, so that what
-    is trained on stays the same; if the split has validation rows, half as many blocks of training samples are.
+    is trained on stays the same, unless there was one block alone, which is then two; if the split has validation rows,
+    half as many blocks of training samples are.
 
     Raises:
         DataError: a part has too few samples; with its longest run of rows, and the windows left out for missing

@@ -13,6 +13,7 @@ import torch
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.data import SEASONS, Array, Feature, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError
+from kanmodel.explain.backtest import measure_intervals
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
@@ -184,14 +185,14 @@ def _measure_intervals(
     outputs: Sequence[str], levels: Sequence[float], errors: Array, below: Array, above: Array
 ) -> dict[str, float]:
     """Coverage and Winkler score of bounds at distances (n_levels, n, n_outputs) from forecasts with some errors."""
-    metrics = dict[str, float]()
-    for level, *distances in zip(levels, below, above, strict=True):
-        outside = np.maximum(-errors - distances[0], errors - distances[1]).clip(0)
-        scores = distances[0] + distances[1] + 2 / (1 - level) * outside
-        for metric, by_output in (("coverage", (outside == 0).mean(axis=0)), ("winkler", scores.mean(axis=0))):
-            metrics[f"test_{metric} {level:g}"] = float(by_output.mean())
-            named = zip(outputs, by_output, strict=True) if len(outputs) > 1 else ()
-            metrics |= {f"test_{metric} {level:g} {name}": float(value) for name, value in named}
+    metrics, columns = dict[str, float](), np.broadcast_to(np.arange(len(outputs)), errors.shape)
+    by_output = measure_intervals(levels, -below, above, errors, columns, len(outputs))
+    for level, *measured in zip(levels, *by_output, strict=True):
+        for metric, field in (("coverage", "covered"), ("winkler", "winkler")):
+            values = [getattr(each, field) for each in measured]
+            metrics[f"test_{metric} {level:g}"] = sum(values) / len(values)
+            named = zip(outputs, values, strict=True) if len(outputs) > 1 else ()
+            metrics |= {f"test_{metric} {level:g} {name}": value for name, value in named}
     return metrics
 
 

@@ -100,7 +100,7 @@ class Adaptation(TypedDict):
     average_above: Annotated[list[list[float]], about("Likewise above.")]
     outcomes: Annotated[int, Field(ge=0, strict=True), about("Number of actual values that they come from.")]
     last: str | None
-    """Time of the newest row of the last window whose outcomes are among them; null without times."""
+    """Time of the newest row of the last window of which an outcome is among them; null without times."""
 
 
 AskAdaptation = Annotated[

@@ -34,6 +34,7 @@ _BEGIN = b'{"specversion":"1.0","type":"' + OWN.encode()
 _NAME = re.compile(r"(\d{8}T\d{12}Z-[0-9a-f]{8})-\d{6}\.jsonl")  # by start and process, then by number
 _END = re.compile(rb',"chain":"([0-9a-f]{64})"\}\n')
 _END_LENGTH = len(b',"chain":""}\n') + 64
+_SEALED = re.compile(rb'.*"recordedtime":"([0-9T:.+-]+)","sequence":"(\d{10,18})","chain":"([0-9a-f]{64})"\}')
 
 
 @dataclass(frozen=True)
@@ -241,10 +242,12 @@ def read_end(path: Path) -> End | None:
                 step = min(position, max(1 << 16, len(tail)))
                 position = file.seek(position - step)
                 tail = file.read(step) + tail
-        last = orjson.loads(tail.split(b"\n")[-2])
-        return End(path.name, int(last["sequence"]), last["chain"], last["recordedtime"])
-    except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
+    except FileNotFoundError:
         return None
+    *_, last, _ = (b"", *tail.split(b"\n"))
+    if (sealed := _SEALED.fullmatch(last)) is None:
+        return None
+    return End(path.name, int(sealed[2]), sealed[3].decode(), sealed[1].decode())
 
 
 def _is_written(path: Path) -> bool:
@@ -282,16 +285,23 @@ def verify(folder: Path, noted: Collection[str] = ()) -> Verified:
     wanted, chains = {(end.file, end.lines) for _, end in stated}, dict[tuple[str, int], str]()
     for path in paths:
         number, chain, kind = 0, "", ""
-        for number, chain, own in _check_lines(path, found):
+        for number, chain, line in _check_lines(path, found):
             missing.discard(chain)
             if (path.name, number) in wanted:
                 chains[path.name, number] = chain
-            kind, data = ("", {}) if own is None else (own["type"], own["data"])
-            if kind == REMOVED:
-                found.removed, until = found.removed + len(data["files"]), max(until, data["until"])
-            elif kind == LOST:
-                found.lost = {reason: found.lost.get(reason, 0) + data.get(reason, 0) for reason in found.lost | data}
-            found.events += not kind
+            kind = ""
+            if line is None:
+                found.events += 1
+                continue
+            try:
+                own = orjson.loads(line)
+                kind, data = own["type"], own["data"]
+                if kind == REMOVED:
+                    found.removed, until = found.removed + len(data["files"]), max(until, data["until"])
+                elif kind == LOST:
+                    found.lost = {name: found.lost.get(name, 0) + data.get(name, 0) for name in found.lost | data}
+            except (KeyError, TypeError, ValueError):  # of one who computed the hashes anew
+                found.problems.append(f"{path.name}, line {number}, is none that the record says of itself")
         last = read_end(path)
         found.ends.append(End(path.name, number, chain, "" if last is None else last.time))
         if kind != CLOSED:
@@ -328,8 +338,8 @@ def _read_opening(path: Path, found: Verified) -> list[End]:
     return []
 
 
-def _check_lines(path: Path, found: Verified) -> Iterator[tuple[int, str, Event | None]]:
-    """Yields the number and the hash of each whole line, and the event where the record speaks of itself."""
+def _check_lines(path: Path, found: Verified) -> Iterator[tuple[int, str, bytes | None]]:
+    """Yields the number and the hash of each whole line, and the line where the record speaks of itself."""
     previous: bytes | None = GENESIS
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -345,5 +355,5 @@ def _check_lines(path: Path, found: Verified) -> Iterator[tuple[int, str, Event 
                 reason = "it was edited, or a line before it was added, removed or moved"
                 found.problems.append(f"{path.name}, line {number}, does not have its hash: {reason}")
             elif line.startswith(_BEGIN):
-                own = orjson.loads(line)
+                own = line
             yield number, (previous or b"").decode(), own

@@ -128,6 +128,7 @@ def test_a_table_and_its_windows_calibrate_alike(tmp_path):
         ({"targets": np.full((50, 2), np.inf)}, r"targets\[0\]\[0\] must be finite"),
         ({"intervals": (0.8, 1.0)}, "intervals must be levels between 0 and 1"),
         ({"intervals": ()}, "intervals must be levels between 0 and 1"),
+        ({"intervals": (0.8, 0.8000001)}, r"of at most 4 decimals, such as 0\.8, but has \[0\.8, 0\.8000001\]"),
         ({"intervals": (0.8, 0.99)}, r"intervals at 0.99 need at least 199 windows .* but have 50"),
         ({"last": 7}, "last is of a data frame"),
     ],
@@ -140,6 +141,8 @@ def test_what_cannot_be_calibrated_is_refused(given, message):
         Model(loaded).calibrate(**options)
     with pytest.raises(DataError, match="of the reference windows are unknown"):
         Model(make_model(with_targets=False)).calibrate()
+    with pytest.raises(DataError, match="all targets are quantiles, and none of them is a median"):
+        Model(make_model(targets=("y@0.1", "y@0.9"))).calibrate()
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 60), width=st.floats(0, 20))
@@ -208,7 +211,7 @@ def test_an_actual_value_that_is_not_known_yet_changes_nothing():
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 80))
 @settings(max_examples=examples(40))
 def test_tracking_is_the_rule_outcome_by_outcome(seed, n):
-    """Also with gaps, missing values and increments of 0: each factor stays positive, so no bound crosses."""
+    """Also with gaps, missing values and increments of 0, whose factors stay: all are positive, so no bound crosses."""
     rng = np.random.default_rng(seed)
     levels, delays = (0.5, 0.9), np.array([1, 3])
     rows = np.sort(rng.choice(2 * n, n, replace=False))
@@ -230,6 +233,8 @@ def test_tracking_is_the_rule_outcome_by_outcome(seed, n):
                         continue
                     distance = np.cumsum(factors[side] * increments[side, :, learned, output])
                     for k, level in enumerate(levels):
+                        if not increments[side, k, learned, output]:
+                            continue
                         share = (1 - level) / 2
                         beyond = 1 - share if y > distance[k] else -share
                         average[side, k] += weight * (beyond - average[side, k])
@@ -240,6 +245,27 @@ def test_tracking_is_the_rule_outcome_by_outcome(seed, n):
                 learned += 1
             at = last[0] if window == n else found[window]
             np.testing.assert_allclose(at[:, :, output], factors, rtol=1e-12)
+
+
+def test_increments_of_zero_leave_factors_finite():
+    """However long the actual values lie beyond bounds that no factor moves."""
+    n = 5000
+    values = np.stack([np.ones((n, 1)), np.zeros((n, 1))])[None].repeat(2, axis=0)
+    start = np.stack([np.ones((2, 1, 1)), np.zeros((2, 1, 1))])
+    found, last = track((0.8,), np.arange(n), np.array([1]), values, start)
+    assert (found == 1).all() and (last == start).all()
+
+
+def test_actual_values_that_come_later_count(tmp_path):
+    """A document ends with the last window of which a value was known, so those after it are not taken for known."""
+    frame, model = make_table(300)
+    calibrated = model.calibrate(frame[:150], intervals=(0.8,)).save(tmp_path / "m.safetensors")
+    late = frame[:250].with_columns(load=pl.when(pl.int_range(pl.len()) < 200).then("load"))
+    first = calibrated.backtest(late, adapt=True)
+    known = np.flatnonzero(~np.isnan(first.actual).all(axis=1))
+    assert first.adaptation["last"] == first.times[known[-1]] != first.times[-1]
+    second = calibrated.backtest(frame, adapt=first.adaptation)
+    assert second.adaptation["outcomes"] == first.adaptation["outcomes"] + 4 * (len(second) - known[-1] - 1)
 
 
 def test_a_document_goes_on_where_it_ended(tmp_path):
@@ -291,7 +317,7 @@ def test_a_document_is_of_one_target(tmp_path):
     ("change", "message"),
     [
         ({"checkpoint": "sha256:0"}, "checkpoint is sha256:0, but that of the model None"),
-        ({"target": "z"}, "load.* is z|z has no intervals"),
+        ({"target": "z"}, r"adapt\.target must be load, but is z|adaptation\.target z has no intervals"),
         ({"levels": [0.9]}, r"levels must be \(0.8,\), but is"),
         ({"below": [[1.0]]}, "below must be 1 rows, one for each level, of 4 factors of at least 0"),
         ({"below": []}, "below must be 1 rows"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.errors import ConfigError, DataError, UnknownNameError
+from kanmodel.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.network.intervals import Kind, forecasts_of, quantile_levels
 
@@ -126,6 +126,17 @@ def test_a_checkpoint_keeps_intervals(kind, tmp_path: Path):
     assert loaded.intervals.calibration == model.intervals.calibration
 
 
+def test_a_checkpoint_of_quantiles_that_it_lacks_is_refused(tmp_path: Path):
+    """As it is loaded, not as it forecasts."""
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(make("constant"), path)
+    tensors, changed = path.read_bytes(), (b'\\"kind\\": \\"constant\\"', b'\\"kind\\":\\"quantiles\\"')
+    assert tensors.count(changed[0]) == 1
+    path.write_bytes(tensors.replace(*changed))
+    with pytest.raises(CheckpointError, match=r"intervals\.levels must have quantiles among the targets"):
+        load_checkpoint(path)
+
+
 def test_levels_of_quantile_heads_are_recognised():
     """Those with both quantiles, of every target."""
     assert quantile_levels(make_model("lstm", targets=QUANTILES).config) == (0.8, 0.95)
@@ -138,7 +149,8 @@ def test_what_does_not_exist_is_refused():
     model = make("constant")
     intervals = model.intervals
     assert intervals is not None
-    for wrong in ({"levels": (0.95, 0.8)}, {"levels": (0.8, 1.0)}, {"below": -intervals.below}, {"kind": "nodes"}):
+    levels = (0.95, 0.8), (0.8, 1.0), (0.8, 0.8000001), (0.00001, 0.8), (0.8, 0.99999)  # without a name of their own
+    for wrong in (*({"levels": of} for of in levels), {"below": -intervals.below}, {"kind": "nodes"}):
         with pytest.raises(ConfigError):
             replace(intervals, **wrong)
     plain = Model(replace(model, intervals=None))

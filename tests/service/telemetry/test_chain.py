@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.telemetry.chain import GENESIS, ChainedFiles, list_files, seal, verify
+from service.telemetry.chain import GENESIS, LOST, OPENED, REMOVED, ChainedFiles, list_files, seal, verify
 
 
 def describe(kind: str, data: Any) -> dict[str, Any]:
@@ -210,6 +210,28 @@ def test_hashes_that_were_computed_anew_are_found_with_a_noted_one(written, tmp_
             assert verify(folder, [noted]).problems == [f"no line has the hash {noted}: it was removed or replaced"]
         else:
             assert any("it was replaced" in problem for problem in verify(folder).problems)
+
+
+def test_what_another_process_wrote_stops_no_process(tmp_path):
+    """Whatever a line says with its hash, `verify` names it; whatever a file ends with, others are begun."""
+    path, chain, lines = tmp_path / "20260101T000000000000Z-00000000-000000.jsonl", GENESIS, []
+    own = [(OPENED, {"file": path.name, "ends": []}), (REMOVED, {"files": 5}), (LOST, {"full": "x"}), (LOST, [1])]
+    for number, event in enumerate([*(describe(*each) for each in own), {**describe(LOST, 0), "data": None}], start=1):
+        line, chain = seal(orjson.dumps(event), number, "2026-01-01", chain)
+        lines.append(line)
+    path.write_bytes(b"".join(lines))
+    assert [problem.partition(" is none that")[0] for problem in verify(tmp_path).problems] == [
+        f"{path.name}, line {number}," for number in (2, 3, 4, 5)
+    ]
+    for last in (
+        b'{"sequence":1e300,"chain":"0","recordedtime":"2026"}',
+        b'{"sequence":"1","chain":5,"recordedtime":7}',
+    ):
+        path.write_bytes(b"".join([lines[0], last, b"\n"]))
+        files = make(tmp_path, max_days=1000.0)
+        files.write(events("one"))
+        files.close()
+        assert path.exists() and f"{path.name}, line 2, is not a line of a record" in verify(tmp_path).problems
 
 
 def test_a_torn_line_is_said_and_does_not_matter(tmp_path):
