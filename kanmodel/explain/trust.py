@@ -262,7 +262,7 @@ def _find_nearest(
     product; its difference is then computed without the rounding errors of that.
     """
     centre = others.double().mean(dim=0)
-    rows = (others.double() - centre).div_(scale).flatten(1)
+    rows = (others.double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
     norms, nearest, parts = rows.square().sum(dim=1), [], []
     for first in slices(range(0, len(windows), CHUNK)):
         given = (windows[first : first + CHUNK].double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)

@@ -25,7 +25,7 @@ from kanmodel.errors import DataError
 
 def count_needed(level: float) -> int:
     """The smallest number of windows from which an interval of a level can be calibrated: 9 of 0.8, 39 of 0.95."""
-    return ceil(round(2 / (1 - level), 9)) - 1
+    return ceil(round(2 / (1 - level), 6)) - 1
 
 
 def calibrate(levels: Sequence[float], residuals: Array, below: Array, above: Array) -> tuple[Array, Array]:

@@ -273,6 +273,8 @@ def test_constant_features_and_unknown_ranges_leave_no_number_undefined():
     windows[..., 0] = MODEL.reference.windows[:50, :, 0]
     (one,) = Trust.of(with_reference(MODEL, windows, features=plain), windows[:1].numpy() + np.array([0, 3.0, 0, 0]))
     assert one.nearest_reference.distance == pytest.approx(1.5) and one.shares["f1"] == pytest.approx(1)
+    (one,) = Trust.of(with_reference(MODEL, MODEL.reference.windows * 1e200), make_windows(MODEL, 1))
+    assert np.isfinite(one.nearest_reference.distance) and sum(one.shares.values()) == pytest.approx(1)
 
 
 def test_a_model_states_it_for_any_form_of_windows():

@@ -60,7 +60,7 @@ def test_too_few_windows_are_refused_with_how_many_are_needed():
         assert above.tolist() == [[n - 1]]  # the largest
         with pytest.raises(DataError, match=f"need at least {n} windows with their actual values, but have {n - 1}"):
             calibrate((level,), residuals[1:], ones[:, 1:], ones[:, 1:])
-    assert [count_needed(level) for level in (0.8, 0.9, 0.95)] == [9, 19, 39]
+    assert [count_needed(level) for level in (0.8, 0.9, 0.95, 0.9996)] == [9, 19, 39, 4999]
 
 
 def test_increments_of_zero_hold_only_what_is_within():
