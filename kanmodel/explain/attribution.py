@@ -259,7 +259,7 @@ class Explanation(ExplainedWindows):
         unit = f" {self.unit}" if self.unit else ""
         usual = f"{write_figure(self.usual_width)}{unit}"
         ratio = f"{write_figure(width / self.usual_width)} times " if self.usual_width > 0 else "instead of "
-        change, total = float(parts.sum()), float(np.abs(parts).sum())
+        change, total = width - self.baseline_prediction, float(np.abs(parts).sum())
         if not total:
             return f"{ratio}the usual {usual}; nothing makes it differ from the baseline's"
         by_lag = np.abs(sum_groups(self.steps[0], [self.grouping.members[part] for part in self.grouping.whole]))[

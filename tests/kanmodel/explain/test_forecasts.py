@@ -155,5 +155,8 @@ def test_a_width_says_how_it_compares_and_why(model):
         seen.add(cancels)
     assert seen == {True, False}
     assert one.width_summary[:40] in one.svg()
+    far = model.explain(model.reference.windows[:1] * 1e10, name)  # whose contributions do not converge
+    (change,) = re.findall(r"; (\S+).* from the baseline's", far.width_summary)
+    assert not far.converged and float(change) == pytest.approx(far.predictions[0] - far.baseline_prediction, rel=5e-3)
     constant = Model(with_intervals(model.loaded, "constant")).explain(TABLE, name, groups=None)
     assert constant.width_summary.startswith("1.00 times") and "nothing" in constant.width_summary
