@@ -157,7 +157,8 @@ class ChainedFiles:
         for number, body in enumerate(events, start=before + 1):
             line, chain = seal(body, number, now, chains[-1])
             size += len(line)
-            if (size > self._max_bytes and number > 2 and not is_last) or (lines and size > self._size + PIECE):
+            # after the opening and what was removed, one event at least
+            if (size > self._max_bytes and number > 3 and not is_last) or (lines and size > self._size + PIECE):
                 break
             lines.append(line)
             chains.append(chain)

@@ -331,6 +331,16 @@ def test_the_oldest_files_are_removed_beyond_a_size(tmp_path):
     assert ids(tmp_path)[-1] == "259"
 
 
+def test_each_file_has_an_event_however_large(tmp_path):
+    """Also where a file begins with what was removed, beside which the event would not fit."""
+    files = make(tmp_path, max_bytes=1000, max_total=3000)
+    for number in range(8):
+        files.write(events(f"{number}{'.' * 1000}"))
+    files.close()
+    assert verify(tmp_path).problems == [] and all(b"forecast" in path.read_bytes() for path in paths_of(tmp_path))
+    assert any(b"kanscope.record.removed" in path.read_bytes() for path in paths_of(tmp_path))
+
+
 def test_old_files_are_removed(tmp_path):
     """A process that writes nothing more ends its file in time; the removal is the last that is left."""
     seconds = 0.3
