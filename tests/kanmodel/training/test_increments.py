@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError
@@ -55,7 +56,7 @@ def intervals_of(model) -> Intervals:
     return model.intervals
 
 
-@pytest.mark.parametrize("options", [QUICK, WIDE])
+@pytest.mark.parametrize("options", few_of([QUICK, WIDE], [QUICK], "trains two models more"))
 def test_forecasts_are_those_of_training_without_intervals(options):
     """Weights are bit for bit those of the training of forecasts alone; the network of increments has them all."""
     table, model = trained(options)
@@ -112,6 +113,7 @@ def test_the_calibration_part_changes_nothing_but_the_factors(options):
         assert (getattr(intervals_of(other), side)[0] > getattr(intervals_of(model), side)[0]).all()
 
 
+@pytest.mark.thorough("trains for 3 s")
 def test_widths_follow_the_noise_and_hold_as_many_values_as_their_level_says():
     """Coverage of independent rows is within four deviations of the level, and wild rows have far wider intervals."""
     table, model = trained(ALONE)

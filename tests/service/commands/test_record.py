@@ -23,6 +23,7 @@ def forecast(client, windows, n):
         assert client.post("/v1/models/two:predict", json={"instances": windows.tolist()}).status_code == 200
 
 
+@pytest.mark.thorough("starts two servers, and waits for periods")
 def test_a_killed_process_loses_at_most_one_period(launch, folder, tmp_path, windows, run, wait_until):
     """What is older is recorded; its record verifies, and the next process states it in a file of its own."""
     record = tmp_path / "record"
