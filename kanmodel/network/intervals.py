@@ -187,13 +187,10 @@ class Intervals:
                 bias += [-less, more, less + more]
                 continue
             bias += [0.0, 0.0, 0.0]
-            for at in range(number + 1):
-                function, of_side = INCREMENTS[self.kind], increments[2 * at : 2 * at + 2]
-                for column, factor, ends in zip(
-                    of_side, (below[at], above[at]), ((lower, -1.0), (upper, 1.0)), strict=True
-                ):
-                    edges += [(SymbolicEdge(column, ends[0], function), ends[1] * factor)]
-                    edges += [(SymbolicEdge(column, width, function), factor)]
+            for at, side in product(range(number + 1), (0, 1)):
+                column, factor, sign = increments[2 * at + side], (below, above)[side][at], 2 * side - 1
+                edges.append((SymbolicEdge(column, (lower, upper)[side], INCREMENTS[self.kind]), sign * factor))
+                edges.append((SymbolicEdge(column, width, INCREMENTS[self.kind]), factor))
         config = LayerConfig(n_in, len(bias), Line(), "zero", symbolic=tuple(edge for edge, _ in edges))
         layer = KANLayer(config).double()
         layer.mask.zero_()

@@ -83,7 +83,7 @@ class ChainedFiles:
         self._end = NOTHING
         self._size, self._opened, self._looked = 0, 0.0, 0.0
         self._stated: dict[str, End] = {}  # the ends that this process has written down, by process
-        self._waiting: deque[bytes] = deque()  # what is said of the record, before further events
+        self._waiting: deque[bytes] = deque()  # lines about the record itself, written before further events
 
     def encode(self, event: Event) -> bytes:
         """An event as it is given to `write`."""

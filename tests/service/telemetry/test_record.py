@@ -209,7 +209,7 @@ def said(sink: Sink) -> list[int]:
 
 
 def test_refused_events_are_lost_alone(metrics, caplog):
-    """What a sink refuses is not sent again, nor what is said of it if that is refused too."""
+    """An event that a sink refuses is not sent again, and neither is the report of that loss if it is refused too."""
     sink = Sink()
     sink.status = lambda headers: 400 if headers["ce-id"] in "135" or "kanscope" in headers["ce-type"] else 200
     with sink.serve() as url:
