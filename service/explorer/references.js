@@ -58,6 +58,52 @@ async function askMoments({ path, version, output, model }) {
     });
 }
 
+/** @type {WeakMap<Page, Promise<number | undefined>>} */
+const steps = new WeakMap();
+
+/**
+ * When the steps of a window are whose newest row has a time: from the usual step of the training or, of a model without
+ * it, from two reference windows that overlap. Undefined where neither is known.
+ *
+ * @param {Page} page
+ * @param {string | null | undefined} time of its newest row
+ * @returns {Promise<import("./figures.js").Times | undefined>}
+ */
+export async function loadTimes(page, time) {
+  if (!time) return undefined;
+  const loading = steps.get(page) ?? askStep(page).catch(() => undefined);
+  steps.set(page, loading);
+  const step = await loading;
+  return step === undefined ? undefined : { newest: wallClock(time), step };
+}
+
+/**
+ * A time as its own clock shows it, in ms, whatever its offset.
+ *
+ * @param {string} time
+ */
+export function wallClock(time) {
+  return Date.parse(`${time.replace(/(Z|[+-]\d\d:?\d\d)$/, "")}Z`.replace(/^(.{10})Z$/, "$1T00:00Z"));
+}
+
+/** @param {Page} page */
+async function askStep({ path, version, model }) {
+  if (model.time) return model.time.dated ? 1000 * model.time.step : undefined;
+  const [first, second] = await Promise.all(
+    [0, 1].map(
+      (index) =>
+        /** @type {Promise<Schemas["ReferenceWindow"]>} */ (
+          askJson({ path: `${path}/reference/${index}`, query: version })
+        ),
+    ),
+  );
+  if (!first.time || !second.time) return undefined;
+  const texts = [first, second].map(({ instance }) => instance.map((row) => JSON.stringify(row)));
+  const by = d3.range(1, model.lookback).find((rows) => texts[0].slice(rows).every((row, step) => row === texts[1][step]));
+  const between = wallClock(second.time) - wallClock(first.time);
+  return by && between > 0 ? between / by : undefined;
+}
+
 /**
  * The first reference window of a day or after it; the last if there is none.
  *

@@ -1,0 +1,47 @@
+"""Values have the decimals that their spread gives a meaning to, and steps their clock times."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def figures(server, open_tab):
+    """Evaluates an expression of ``figures.js`` and ``references.js`` in the page."""
+    page = open_tab(server).show("model?model=nyc-weather")
+
+    def evaluate(expression):
+        modules = '{ ...(await import("./figures.js")), ...(await import("./references.js")) }'
+        return page.evaluate(f"async () => {{ const with_ = {modules}; return {expression}; }}")
+
+    return evaluate
+
+
+def test_values_are_as_precise_as_their_spread(figures):
+    """A twentieth of the spread is the last digit's least meaning; without a spread three digits stand."""
+    said = figures(
+        """[[-0.8317, "K", 3.5], [1017.94, "hPa", 6.9], [45123.4, "MW", 4800], [3, null, {std: 2, integer: true}],
+        [-1e-17, "", {std: 0.7, integer: false}], [2e-9, "m", 1e-9], [0.12345, null, null], [null, "K", 3]]
+        .map((given) => with_.formatValue(...given))"""
+    )
+    assert said == ["−0.8 K", "1017.9 hPa", "45,123 MW", "3", "0.00", "2.0e−9 m", "0.123", "unknown"]
+    assert figures("[0.01, 1.64, -2].map((one) => with_.formatChange(one, 'K', 3.5))") == ["0.0 K", "+1.6 K", "−2.0 K"]
+
+
+def test_steps_have_clock_times(figures):
+    """As the time's own clock shows them, whatever its offset; days of steps of a day; and counts without times."""
+    assert figures(
+        """(() => { const times = {newest: with_.wallClock("2013-03-03T02:00+05:00"), step: 3600000};
+        return [0, -2, -3, 1].flatMap((step) => [with_.stepLabel(step, times), with_.stepLabel(step, times, true)]); })()"""
+    ) == ["3 Mar, 02:00", "02:00", "3 Mar, 00:00", "3 Mar", "2 Mar, 23:00", "23:00", "3 Mar, 03:00", "03:00"]
+    daily = "{newest: with_.wallClock('2013-03-03'), step: 86400000}"
+    assert figures(f"[with_.stepLabel(-1, {daily}), with_.stepLabel(-1, {daily}, true)]") == ["2 Mar 2013", "2 Mar"]
+    said = figures("[0, -3, 2].map((step) => with_.stepLabel(step)).concat(with_.stepLabel(-3, undefined, true))")
+    assert said == ["newest step", "3 before the newest", "2 after the newest", "−3"]
+
+
+def test_the_step_is_that_of_overlapping_reference_windows(figures):
+    """The bundled model does not state the time from step to step, but its reference windows show an hour."""
+    page = '{path: "models/nyc-weather", version: {}, model: {lookback: 24}}'
+    times = figures(f'await with_.loadTimes({page}, "2013-03-03T12:00Z")')
+    assert times == {"newest": 1362312000000, "step": 3600000}
