@@ -31,8 +31,10 @@ def test_values_are_as_precise_as_their_spread(figures):
 def test_steps_have_clock_times(figures):
     """As the time's own clock shows them, whatever its offset; days of steps of a day; and counts without times."""
     assert figures(
-        """(() => { const times = {newest: with_.wallClock("2013-03-03T02:00+05:00"), step: 3600000};
-        return [0, -2, -3, 1].flatMap((step) => [with_.stepLabel(step, times), with_.stepLabel(step, times, true)]); })()"""
+        """(() => {
+          const times = {newest: with_.wallClock("2013-03-03T02:00+05:00"), step: 3600000};
+          return [0, -2, -3, 1].flatMap((step) => [false, true].map((short) => with_.stepLabel(step, times, short)));
+        })()"""
     ) == ["3 Mar, 02:00", "02:00", "3 Mar, 00:00", "3 Mar", "2 Mar, 23:00", "23:00", "3 Mar, 03:00", "03:00"]
     daily = "{newest: with_.wallClock('2013-03-03'), step: 86400000}"
     assert figures(f"[with_.stepLabel(-1, {daily}), with_.stepLabel(-1, {daily}, true)]") == ["2 Mar 2013", "2 Mar"]
