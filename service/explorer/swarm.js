@@ -3,7 +3,7 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { pictureActions } from "./actions.js";
-import { askJson, reasonOf } from "./api.js";
+import { ApiError, askJson, reasonOf } from "./api.js";
 import { mix, plot, shorten } from "./charts.js";
 import { h, svg, widthOf } from "./dom.js";
 import { amount, signed } from "./figures.js";
@@ -39,18 +39,20 @@ const RANK = [0.05, 0.95]; // quantiles of a value at the ends of the colour sca
 const [TOP, RIGHT, BOTTOM] = [6, 14, 40];
 const NEAR = 14; // largest distance of the pointer from a dot, in pixels
 const CHARACTER = 6.4;
+const FORBIDDEN = 403; // reference windows are not shown
 
-/** @param {Page} page */
+/**
+ * A card with the beeswarm; a dot that is chosen opens its window in the forecast view.
+ *
+ * @param {Page} page
+ */
 export function swarm(page) {
   /** @type {ReturnType<typeof drawSwarm> | undefined} */
   let drawn;
-  /** @type {Dot[]} */
-  let dots = [];
-  let loaded = false;
+  /** @type {Dot[] | undefined} */
+  let dots;
   /** @type {Dot | undefined} */
   let at;
-  /** @type {{contributions: Record<string, number>, baseline: unknown} | undefined} */
-  let shown;
   const said = h("p", { class: "muted" });
   const problem = h("p", { class: "refused", role: "alert" });
   const stage = h("div", {
@@ -61,24 +63,19 @@ export function swarm(page) {
   });
   const place = h("figure", { class: "chart" }, stage);
   const element = h(
-    "details",
-    { class: "card", ontoggle: () => element.open !== isOpen && page.set({ swarm: element.open ? "open" : "" }, true) },
-    h("summary", {}, h("h2", {}, "Among all reference windows")),
+    "section",
+    { class: "card stack" },
     h(
       "div",
-      { class: "stack below" },
-      h(
-        "div",
-        { class: "between" },
-        said,
-        h("span", { class: "scale" }, "low value", h("i", { class: "value" }), "high value"),
-        pictureActions(place, () => `${page.model.name}-contributions`, "Contributions of all windows"),
-      ),
-      problem,
-      place,
+      { class: "between" },
+      h("h2", {}, "Among all reference windows"),
+      h("span", { class: "scale" }, "low value", h("i", { class: "value" }), "high value"),
+      pictureActions(place, () => `${page.model.name}-contributions`, "Contributions of all windows"),
     ),
+    said,
+    problem,
+    place,
   );
-  let isOpen = false;
   const tell = (/** @type {Dot} */ dot) => {
     at = dot;
     const mark = drawn?.mark(dot);
@@ -93,14 +90,14 @@ export function swarm(page) {
     if (!dot) at = undefined;
   };
   const open = () => {
-    if (at) void page.set({ window: `ref:${at.index}`, from: "" });
+    if (at) location.hash = page.link("forecast", { window: `ref:${at.index}`, from: "" });
   };
   const press = (/** @type {KeyboardEvent} */ event) => {
     const [along, down] = TURNS[event.key] ?? [0, 0];
     if (event.key === "Enter") open();
     else if (event.key === "Escape") hideHint();
     else if (along || down) {
-      const next = beside(dots, at, along, down);
+      const next = beside(dots ?? [], at, along, down);
       if (next) tell(next);
     } else return;
     event.preventDefault();
@@ -111,43 +108,35 @@ export function swarm(page) {
   stage.addEventListener("click", open);
   stage.addEventListener("keydown", press);
 
-  const draw = () => {
-    if (!isOpen || !dots.length) return;
-    const width = widthOf(place);
-    if (drawn?.width !== width) {
-      drawn = drawSwarm(dots, page.unit, width);
-      stage.replaceChildren(drawn.chart);
-    }
-    drawn.ring(shown?.baseline === "mean" ? shown.contributions : {});
-  };
-  const load = async () => {
-    loaded = true;
-    said.textContent = "Loading …";
+  /**
+   * Loads the windows, once, and draws them.
+   *
+   * @param {Record<string, string>} values of the address, whose window is the ring
+   * @param {AbortSignal} [signal]
+   */
+  const set = async (values, signal) => {
     try {
-      const query = { ...page.query, contributions: true, limit: MOST };
-      const list = /** @type {Schemas["ReferenceList"]} */ (await askJson({ path: `${page.path}/reference`, query }));
-      dots = makeDots(list, page.model.features);
-      said.textContent = tellSwarm(list, page.model.features.length);
-      problem.textContent = "";
-      draw();
+      if (!dots) {
+        said.textContent = "Loading …";
+        const query = { ...page.query, contributions: true, limit: MOST };
+        const path = `${page.path}/reference`;
+        const list = /** @type {Schemas["ReferenceList"]} */ (await askJson({ path, query }, signal));
+        dots = makeDots(list, page.model.features);
+        said.textContent = tellSwarm(list, page.model.features.length);
+        problem.textContent = "";
+      }
+      const width = widthOf(place);
+      if (drawn?.width !== width) {
+        drawn = drawSwarm(dots, page.unit, width);
+        stage.replaceChildren(drawn.chart);
+      }
+      drawn.ring(dots.filter(({ index }) => values.window === `ref:${index}`));
     } catch (error) {
-      loaded = false;
+      if (signal?.aborted) return;
+      element.hidden = error instanceof ApiError && error.status === FORBIDDEN;
       said.textContent = "";
       problem.textContent = reasonOf(error);
     }
-  };
-
-  /**
-   * @param {boolean} wanted whether it is open
-   * @param {Record<string, number>} contributions of the window that is shown
-   * @param {unknown} baseline of these
-   */
-  const set = (wanted, contributions, baseline) => {
-    isOpen = wanted;
-    element.open = wanted;
-    shown = { contributions, baseline };
-    if (isOpen && !loaded) void load();
-    else draw();
   };
   return { element, set };
 }
@@ -202,7 +191,7 @@ function makeDots({ windows }, features) {
 function tellSwarm({ windows, reference_windows: all }, count) {
   const which = windows.length < all ? `the first ${windows.length} of ${all} reference windows` : `${all} reference windows`;
   const rows = count > N_ROWS ? `The ${N_ROWS} strongest of ${count} features; each` : "Each";
-  return `${rows} dot is one of ${which}, the ring is this window. Click to show a window.`;
+  return `${rows} dot is one of ${which}, a ring the window that the forecast view shows. Click to show another there.`;
 }
 
 /**
@@ -250,15 +239,15 @@ function drawSwarm(dots, unit, width) {
     circles[place].classList.add("meant");
     return circles[place];
   };
-  const rings = names.map((name, row) => svg("circle", { "data-ring": name, cy: y?.apply(row), r: 6 }));
-  chart.append(svg("g", { fill: "none", stroke: "currentColor", "stroke-width": 2 }, ...rings));
-  /** Moves the rings to the contributions of a window; those beyond all dots are at the edge. */
-  const ring = (/** @type {Record<string, number>} */ contributions) =>
-    names.forEach((name, row) => {
-      const value = contributions[name];
-      rings[row].setAttribute("visibility", value === undefined ? "hidden" : "visible");
-      if (value !== undefined) rings[row].setAttribute("cx", String(x?.apply(Math.max(low, Math.min(high, value)))));
-    });
+  const rings = svg("g", { fill: "none", stroke: "currentColor", "stroke-width": 2 });
+  chart.append(rings);
+  /** Marks the dots of one window. */
+  const ring = (/** @type {Dot[]} */ shown) =>
+    rings.replaceChildren(
+      ...shown.map(({ feature, row, contribution }) =>
+        svg("circle", { "data-ring": feature, cx: x?.apply(contribution), cy: y?.apply(row), r: 6 }),
+      ),
+    );
   return { chart, width, find, mark, ring };
 }
 

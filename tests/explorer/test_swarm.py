@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 MODEL = "/v1/models/nyc-weather"
-SHOWN = "forecast?model=nyc-weather&window=ref:100"
+SHOWN = "features?model=nyc-weather&window=ref:100"
 N_ROWS = 14
 
 
@@ -37,8 +37,6 @@ def test_every_window_has_a_dot_for_each_of_the_strongest_features(server, open_
     """Dots are at the API's contributions, coloured by value; rings mark the window shown."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
-    page.locator("summary", has_text="Among all reference windows").click()
-    page.wait_for_url(re.compile("swarm=open"))
     dots = swarm(page).locator("circle:not([data-ring])")
     expect(dots).to_have_count(N_ROWS * len(windows))
     # Marks of one group have one order: a dot's row is the one whose middle is nearest.
@@ -63,7 +61,7 @@ def test_every_window_has_a_dot_for_each_of_the_strongest_features(server, open_
 
 def test_a_dot_has_a_hint_and_a_link(server, open_tab, windows, names):
     """By pointer and keyboard: feature, time, contribution and value; a click or Enter opens the window."""
-    page = open_tab(server).show(f"{SHOWN}&swarm=open")
+    page = open_tab(server).show(SHOWN)
     place = strongest(windows)[0]
     order = np.argsort([row["contributions"][place] for row in windows], kind="stable")
     dots = swarm(page).locator("circle:not([data-ring])")
@@ -86,27 +84,22 @@ def test_a_dot_has_a_hint_and_a_link(server, open_tab, windows, names):
     expect(hint).to_contain_text(names[strongest(windows)[1]])
     expect(hint).to_contain_text(after["time"].replace("T", " ").removesuffix("Z"))
     page.keyboard.press("Enter")
-    page.wait_for_url(re.compile(f"window=ref:{after['index']}&"))
+    page.wait_for_url(re.compile(f"forecast.*window=ref:{after['index']}"))
     expect(page.locator(".summary")).to_contain_text(f"reference window {after['index']}")
+    page.go_back()
     dots.first.hover(force=True)
     expect(hint).to_contain_text(names[place])
     dots.first.click(force=True)
-    page.wait_for_url(lambda url: f"window=ref:{after['index']}&" not in url)
+    page.wait_for_url(re.compile("forecast.*window=ref:"))
 
 
-@pytest.mark.thorough("shows the swarm once more")
-def test_the_rings_follow_a_changed_window(server, open_tab, windows, names):
-    """When a value changes, the rings move; with another baseline there are none."""
-    page = open_tab(server).show(f"{SHOWN}&swarm=open")
-    name = names[strongest(windows)[0]]
-    ring = swarm(page).locator(f'[data-ring="{name}"]')
-    expect(ring).to_have_attribute("visibility", "visible")
-    before = ring.get_attribute("cx")
-    page.get_by_label("Feature", exact=True).select_option(name)
-    page.get_by_label("Shift all its steps by").fill("0.4")
-    page.get_by_role("button", name="Shift", exact=True).click()
-    expect(ring).not_to_have_attribute("cx", before)
-    page.get_by_role("button", name="Back to the window as it was").click()
-    expect(ring).to_have_attribute("cx", before)
-    page.get_by_label("Compared with").select_option("zero")
-    expect(ring).to_have_attribute("visibility", "hidden")
+def test_there_are_rings_for_the_window_of_the_address_alone(server, open_tab, names):
+    """A reference window has one on each row; a window of one's own is none of the dots."""
+    tab = open_tab(server)
+    rings = swarm(tab.page).locator("[data-ring]")
+    tab.show(SHOWN)
+    expect(rings).to_have_count(N_ROWS)
+    tab.show("features?model=nyc-weather")
+    expect(swarm(tab.page).locator("circle").first).to_be_visible()
+    expect(rings).to_have_count(0)
+    assert tab.problems == []

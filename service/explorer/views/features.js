@@ -7,6 +7,7 @@ import { h, svg, widthOf } from "../dom.js";
 import { amount, percent, range, signed } from "../figures.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
 import { help } from "../help.js";
+import { swarm } from "../swarm.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["FeatureAttribution"]} Feature */
@@ -39,6 +40,7 @@ export function create(page) {
   const note = h("p", { class: "muted" });
   const table = h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Features" });
   const steps = h("figure", { class: "chart" });
+  const others = swarm(page);
   const groupTable = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Groups" });
   const change = (/** @type {Groups} */ groups) => page.set({ groups: writeGroups(groups, page.model) });
   const element = h(
@@ -55,6 +57,7 @@ export function create(page) {
     ),
     table,
     h("section", { class: "card" }, h("h2", {}, "Which steps matter"), steps),
+    others.element,
   );
 
   /** @type {import("../app.js").View["update"]} */
@@ -78,6 +81,7 @@ export function create(page) {
     note.textContent = tellNote(answer);
     steps.replaceChildren(drawSteps(answer.steps, page.unit, widthOf(steps)));
     const picture = () => askText({ ...ask, accept: "image/svg+xml" });
+    void others.set(values, signal);
     shown = { ask, name: `${page.model.name}-features`, data: answer, rows: answer.features.map(rowOf), picture };
   };
   return { element, update };

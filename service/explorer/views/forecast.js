@@ -19,7 +19,6 @@ import { nearestReference } from "../nearest.js";
 import { overview } from "../overview.js";
 import { responseCurves } from "../response-curves.js";
 import { seriesCharts } from "../series.js";
-import { swarm } from "../swarm.js";
 import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
 import { packWindow } from "../windows.js";
@@ -102,7 +101,6 @@ export function create(page) {
   });
 
   const outputs = allOutputs(page);
-  const others = swarm(page);
 
   const head = (/** @type {string} */ title, /** @type {HTMLElement} */ place, /** @type {HTMLElement[]} */ ...more) =>
     h("div", { class: "between" }, h("h2", {}, title), ...more, pictureActions(place, name, title));
@@ -131,7 +129,6 @@ export function create(page) {
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
     ),
     ...(page.model.outputs.length > 1 ? [outputs.element] : []),
-    others.element,
   ];
   const nearest = nearestReference(page);
   const change = h(
@@ -251,7 +248,6 @@ export function create(page) {
     curves.set(window, explanation.prediction, order);
     search.set(given, window);
     if (page.model.outputs.length > 1) outputs.set(window, state.baseline);
-    others.set(given.swarm === "open", contributions, state.baseline);
     nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
   };
 
