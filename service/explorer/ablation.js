@@ -3,14 +3,13 @@
 import { askJson, reasonOf } from "./api.js";
 import { figure, h, segments } from "./dom.js";
 import { amount } from "./figures.js";
-import { edgeId, labelsOf, nameEdge } from "./graph.js";
+import { askTopology, edgeId, labelsOf, nameEdge } from "./graph.js";
 import { withHelp } from "./help.js";
 import { readRemoved, ruleBody } from "./pruning.js";
 import { loadWindow } from "./window-input.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
-/** @typedef {Schemas["TopologyResponse"]} Topology */
 
 const MODES = { open: "opens its function", remove: "removes it" };
 
@@ -22,7 +21,6 @@ const MODES = { open: "opens its function", remove: "removes it" };
 export function ablationControl(page) {
   /** @type {string[]} ids */
   let removed = [];
-  const askNames = rememberNames(page);
   let isRemoving = false;
   const mode = segments("A click on an edge", MODES, (value) => {
     isRemoving = value === "remove"; // at once, however long the page takes to follow
@@ -61,7 +59,10 @@ export function ablationControl(page) {
     removed = readRemoved(values);
     isRemoving = values.click === "remove";
     mode.set(isRemoving ? "remove" : "open");
-    tell(removed.length ? await askNames(signal) : new Map());
+    if (!removed.length) return tell(new Map());
+    const topology = await askTopology(page, undefined, signal);
+    const labels = labelsOf(topology);
+    tell(new Map(topology.edges.map((edge) => [edgeId(edge), nameEdge(edge, labels)])));
   };
 
   /**
@@ -97,27 +98,6 @@ export function ablationControl(page) {
       if (removed.includes(edge)) putBack(edge);
       else if (isKept) drop(edge);
     },
-  };
-}
-
-/**
- * Asks what people call all edges that hold functions, by their ids: once for each output of a model, whatever the rule.
- *
- * @param {Page} page
- */
-function rememberNames(page) {
-  let asked = "";
-  /** @type {Map<string, string>} */
-  let names = new Map();
-  return async (/** @type {AbortSignal} */ signal) => {
-    const ask = { path: `${page.path}/topology`, query: { ...page.query, pruned: false } };
-    const key = JSON.stringify([ask, page.model.checkpoint]);
-    if (key === asked) return names;
-    const topology = /** @type {Topology} */ (await askJson(ask, signal));
-    const labels = labelsOf(topology);
-    names = new Map(topology.edges.map((edge) => [edgeId(edge), nameEdge(edge, labels)]));
-    asked = key;
-    return names;
   };
 }
 

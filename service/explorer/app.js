@@ -4,6 +4,7 @@ import { askJson, modelPath, reasonOf } from "./api.js";
 import { byId, h } from "./dom.js";
 import { hideHint } from "./hint.js";
 import { boundsOf, forecastOf } from "./intervals.js";
+import { linkParts, relate } from "./selection.js";
 import { carry, readState, writeState } from "./state.js";
 import { isWanted, showRound } from "./tour.js";
 import { isPassing, tellProgress, waitForNext } from "./waiting.js";
@@ -103,9 +104,11 @@ async function showState(signal) {
   if (current?.key !== key) {
     const { create } = await definition.load();
     if (signal.aborted) return;
+    relate(undefined);
     current = { key, view: create(pageOf(path, chosen, version, model, output)) };
     place.replaceChildren(current.view.element);
   }
+  readPicked();
   await current.view.update(values, signal);
   if (definition === VIEWS.network && isWanted(values)) {
     if (values.tour) history.replaceState(null, "", writeState({ view, values: { ...values, tour: "" } }));
@@ -262,5 +265,6 @@ byId("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address must stay that of the view
   place.focus();
 });
+const readPicked = linkParts(place, byId("picked"));
 addEventListener("hashchange", () => void show());
 void show();

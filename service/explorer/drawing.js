@@ -1,4 +1,4 @@
-/** SVG pictures of the service, made interactive: hints, highlighting, keyboard navigation and links. */
+/** SVG pictures of the service, made interactive: hints, keyboard navigation and links. */
 
 import { askText } from "./api.js";
 import { h } from "./dom.js";
@@ -35,7 +35,7 @@ export async function fetchDrawing(ask, signal) {
 }
 
 /**
- * Makes the parts of a network interactive: a hint and highlighted neighbours on hover, tap and focus; a link on click.
+ * Makes the parts of a network interactive: a hint on hover, tap and focus; a link on click.
  *
  * @param {SVGSVGElement} root
  * @param {(part: SVGGElement) => string[]} tell lines about a part, its name first; empty for no hint
@@ -46,8 +46,7 @@ export async function fetchDrawing(ask, signal) {
  *   a tab stop
  */
 export function enliven(root, tell, open, reveal = () => {}, choose) {
-  const edges = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g.edge")]);
-  for (const edge of edges) if (edge.dataset.kind === "edge") edge.setAttribute("role", "link");
+  for (const edge of root.querySelectorAll("g.edge[data-kind=edge]")) edge.setAttribute("role", "link");
   if (choose) for (const node of root.querySelectorAll("g.node")) node.setAttribute("role", "button");
   const move = roveIn(root);
   /** @param {Event} event */
@@ -55,17 +54,10 @@ export function enliven(root, tell, open, reveal = () => {}, choose) {
     /** @type {SVGGElement | null} */ (
       event.target instanceof Element ? event.target.closest("g.node,g.edge,g.folded") : null
     );
-  /** @param {SVGGElement | null} part */
-  const light = (part) => {
-    const lit = part ? edges.filter((edge) => edge === part || isJoined(edge, part.dataset.node)) : [];
-    lightParts(root, edges, lit);
-    return lit;
-  };
   /** @param {Event} event */
   const point = (event) => {
     const part = partOf(event);
-    const lit = light(part);
-    if (part) showHint(part, tell(part), lit);
+    if (part) showHint(part, tell(part), [...root.querySelectorAll(".edge.linked")]);
     else hideHint();
     if (part && event.type === "focusin") reveal(part);
   };
@@ -75,14 +67,10 @@ export function enliven(root, tell, open, reveal = () => {}, choose) {
     if (part?.dataset.kind === "edge") open(edgeKey(/** @type {any} */ (part.dataset)));
     else if (part?.dataset.node !== undefined) choose?.(part.dataset.node);
   };
-  const leave = () => {
-    light(null);
-    hideHint();
-  };
   /** @param {KeyboardEvent} event */
   const press = (event) => {
     if (event.key === "Enter") follow(event);
-    if (event.key === "Escape") leave();
+    if (event.key === "Escape") hideHint();
     if (move(event.key)) event.preventDefault();
   };
   return h(
@@ -90,26 +78,13 @@ export function enliven(root, tell, open, reveal = () => {}, choose) {
     {
       onpointerover: point,
       onfocusin: point,
-      onpointerleave: leave,
-      onfocusout: leave,
+      onpointerleave: hideHint,
+      onfocusout: hideHint,
       onclick: follow,
       onkeydown: press,
     },
     root,
   );
-}
-
-/**
- * Highlights parts of a network.
- *
- * @param {SVGSVGElement} root
- * @param {Iterable<Element>} all
- * @param {Element[]} lit the highlighted parts; empty for no highlighting
- */
-export function lightParts(root, all, lit) {
-  const chosen = new Set(lit);
-  root.classList.toggle("choosing", chosen.size > 0);
-  for (const part of all) part.classList.toggle("lit", chosen.has(part));
 }
 
 /**
@@ -171,12 +146,4 @@ function nearestTo(parts, from, up) {
 function middleOf(part) {
   const { left, top, width, height } = (part.querySelector("rect,circle,text") ?? part).getBoundingClientRect();
   return { x: Math.round(left + width / 2), y: Math.round(top + height / 2) };
-}
-
-/**
- * @param {SVGGElement} edge
- * @param {string | undefined} node
- */
-function isJoined(edge, node) {
-  return node !== undefined && (edge.dataset.source === node || edge.dataset.target === node);
 }

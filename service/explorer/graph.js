@@ -1,7 +1,49 @@
-/** Names and order of a topology's nodes and edges, the same in all views. */
+/** A model's topology, asked for once, and names and order of its nodes and edges, the same in all views. */
 
+import { askJson } from "./api.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./api.js").Schemas["GraphNode"]} Node */
 /** @typedef {import("./api.js").Schemas["GraphEdge"]} Edge */
+
+const REMEMBERED = 6;
+/** @type {Map<string, Promise<Schemas["TopologyResponse"]>>} the last answers, or requests that are under way */
+const known = new Map();
+
+/**
+ * The request for a topology of the page's model and output.
+ *
+ * @param {import("./app.js").Page} page
+ * @param {import("./api.js").Ask["query"]} query the rule, and what of the topology; by default all, by the default rule
+ */
+export function topologyAsk(page, query = { pruned: false }) {
+  return { path: `${page.path}/topology`, query: { ...page.query, ...query } };
+}
+
+/**
+ * The topology of a request, which all views share.
+ *
+ * @param {import("./app.js").Page} page
+ * @param {import("./api.js").Ask["query"]} [query] as in `topologyAsk`
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Schemas["TopologyResponse"]>}
+ */
+export async function askTopology(page, query, signal) {
+  const ask = topologyAsk(page, query);
+  const key = JSON.stringify([page.model.checkpoint, ask]);
+  const begun = known.get(key);
+  const asked = begun ?? /** @type {Promise<Schemas["TopologyResponse"]>} */ (askJson(ask, signal));
+  known.delete(key);
+  known.set(key, asked);
+  for (const [oldest] of known) if (known.size > REMEMBERED) known.delete(oldest);
+  try {
+    return await asked;
+  } catch (error) {
+    if (known.get(key) === asked) known.delete(key);
+    if (begun && !signal?.aborted && error instanceof DOMException) return askTopology(page, query, signal); // the view that began it was left
+    throw error;
+  }
+}
 
 /**
  * The key of an edge within its network, as used in addresses.

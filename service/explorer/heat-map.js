@@ -89,6 +89,10 @@ export function heatMap(features, unit, choose, change) {
     );
     const chart = drawCells(cells, order, steps.length, width);
     shown = { chart, rects: [...chart.querySelectorAll("rect")], cells, order };
+    shown.rects.forEach(({ dataset }, number) => {
+      const { feature, ago } = cells[number];
+      Object.assign(dataset, { feature, step: ago });
+    });
     place.replaceChildren(chart);
     mark();
   };

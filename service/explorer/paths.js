@@ -1,8 +1,8 @@
 /** Restriction of the network to the paths through one node, found by name or chosen in the picture. */
 
-import { askJson } from "./api.js";
 import { h } from "./dom.js";
 import { percent } from "./figures.js";
+import { askTopology } from "./graph.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {Schemas["TopologyResponse"]} Topology */
@@ -42,11 +42,8 @@ export function pathsControl(page) {
     said,
   );
 
-  /** @type {Promise<Node[]> | undefined} */
-  let all;
   const list = async () => {
-    all ??= askNodes(page);
-    const nodes = await all;
+    const nodes = (await askTopology(page)).nodes.filter(({ kind }) => kind !== "subnode");
     names.replaceChildren(...nodes.map(({ label }) => h("option", { value: label })));
     return nodes;
   };
@@ -68,16 +65,6 @@ export function pathsControl(page) {
     said.textContent = through ? tellPaths(name, Boolean(node?.kept), topology) : "";
   };
   return { element, set };
-}
-
-/**
- * @param {import("./app.js").Page} page
- * @returns {Promise<Node[]>}
- */
-async function askNodes(page) {
-  const ask = { path: `${page.path}/topology`, query: { ...page.query, pruned: false } };
-  const { nodes } = /** @type {Topology} */ (await askJson(ask));
-  return nodes.filter(({ kind }) => kind !== "subnode");
 }
 
 /**
@@ -136,7 +123,7 @@ export function tellMakers(source, link) {
   return makers.map(([name, share]) =>
     h(
       "tr",
-      {},
+      { "data-feature": name },
       h("td", {}, h("a", { href: link(`feature:${name}`) }, name)),
       h("td", { class: "number" }, percent(share)),
       h("td", {}, tellLags(source?.lags?.[name])),

@@ -3,6 +3,7 @@
 import { askJson } from "./api.js";
 import { figure, h, segments } from "./dom.js";
 import { amount, fixed, signed } from "./figures.js";
+import { topologyAsk } from "./graph.js";
 import { withHelp } from "./help.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -172,7 +173,7 @@ async function countByFidelity(page, graph, signal) {
 async function countByThreshold(page, signal) {
   const kept = [];
   for (const stop of STOPS.threshold) {
-    const ask = { path: `${page.path}/topology`, query: { ...page.query, edge_threshold: stop, pruned: true } };
+    const ask = topologyAsk(page, { edge_threshold: stop, pruned: true });
     const { graph } = /** @type {Schemas["TopologyResponse"]} */ (await askJson(ask, signal));
     kept.push(graph.edges.kept);
   }

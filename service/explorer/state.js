@@ -2,6 +2,7 @@
 
 import { groupsFit } from "./groups.js";
 import { hasOutput } from "./intervals.js";
+import { readPick } from "./selection.js";
 
 /** @typedef {{view: string, values: Record<string, string>}} State */
 /** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
@@ -55,6 +56,11 @@ export function carry(values, before, after) {
     from: () => false, // reference windows of two models differ
     baseline: fits,
     groups: (groups) => groupsFit(groups, after),
+    pick: (pick) => {
+      const { feature, step = 0, node, edge } = readPick(pick) ?? {};
+      const isKnown = feature === undefined || after.features.some(({ name }) => name === feature);
+      return isKnown && -step < after.lookback && (isSameNetwork || (!node && !edge));
+    },
   };
   const isKept = (/** @type {string} */ name) => !Object.hasOwn(conditions, name) || conditions[name](values[name]);
   return Object.fromEntries(Object.entries(values).filter(([name]) => isKept(name)));

@@ -5,10 +5,11 @@ import { askJson } from "../api.js";
 import { h, segments, table } from "../dom.js";
 import { fetchDrawing } from "../drawing.js";
 import { amount, fixed, percent } from "../figures.js";
-import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { askTopology, edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
 import { help, withHelp } from "../help.js";
 import { tellMakers } from "../paths.js";
 import { ruleQuery } from "../pruning.js";
+import { relate } from "../selection.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeResponse"]} Edge */
@@ -75,12 +76,10 @@ export function create(page) {
     ),
   );
 
-  /** @type {Promise<Schemas["TopologyResponse"]> | undefined} */
-  let all;
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     const rule = { ...page.query, ...ruleQuery(values) };
-    all ??= askJson({ path: `${page.path}/topology`, query: { ...page.query, pruned: false } });
+    const all = askTopology(page, undefined, signal);
     const key = values.edge ?? strongestKey(await all);
     const [stage, layer, i, j] = key.split("/");
     const path = `${page.path}/edges/${[layer, i, j].map(encodeURIComponent).join("/")}`;
@@ -92,6 +91,7 @@ export function create(page) {
       /** @type {Promise<Edge>} */ (askJson(full, signal)),
       all,
     ]);
+    relate(topology);
     choice.replaceChildren(...optionsOf(topology));
     choice.value = key;
     drawing.replaceChildren(root);

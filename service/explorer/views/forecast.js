@@ -11,6 +11,7 @@ import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
 import { colorKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
+import { askTopology, topologyAsk } from "../graph.js";
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
 import { askIntervals } from "../intervals.js";
@@ -18,6 +19,7 @@ import { afterRest, latestOnly } from "../latest.js";
 import { nearestReference } from "../nearest.js";
 import { overview } from "../overview.js";
 import { responseCurves } from "../response-curves.js";
+import { relate } from "../selection.js";
 import { seriesCharts } from "../series.js";
 import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
@@ -190,13 +192,11 @@ export function create(page) {
   let tell = () => [];
   const loadNetwork = async (/** @type {AbortSignal} */ signal) => {
     if (network) return network;
-    const path = `${page.path}/topology`;
     const [topology, { root }] = await Promise.all([
-      /** @type {Promise<Schemas["TopologyResponse"]>} */ (
-        askJson({ path, query: { ...page.query, pruned: false } }, signal)
-      ),
-      fetchDrawing({ path, query: { ...page.query, color: "contribution" } }, signal),
+      askTopology(page, undefined, signal),
+      fetchDrawing(topologyAsk(page, { color: "contribution" }), signal),
     ]);
+    relate(topology);
     const open = (/** @type {string} */ edge) => (location.hash = page.link("edge", { edge }));
     stage.replaceChildren(enliven(root, (part) => tell(part), open, reveal));
     return (network = { topology, root });

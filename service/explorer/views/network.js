@@ -6,10 +6,11 @@ import { askJson, reasonOf } from "../api.js";
 import { h, segments, table } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
-import { edgeId, edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { askTopology, edgeId, edgeKey, labelsOf, nameEdge, strongestFirst, topologyAsk } from "../graph.js";
 import { help, withHelp } from "../help.js";
 import { chosenNode, pathsControl, sharesOf, tellLags } from "../paths.js";
 import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
+import { relate } from "../selection.js";
 import { zoomable } from "../zoom.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -88,11 +89,11 @@ export function create(page) {
     color.set(values.color ?? "score");
     pruned.set(values.pruned ?? "fold");
     const through = chosenNode(values, page.output);
-    const query = { ...page.query, ...ruleQuery(values), pruned: values.pruned !== "show", through };
-    const ask = { path: `${page.path}/topology`, query };
-    const drawn = { ...ask, query: { ...query, color: values.color } };
+    const query = { ...ruleQuery(values), pruned: values.pruned !== "show", through };
+    const ask = topologyAsk(page, query);
+    const drawn = { ...ask, query: { ...ask.query, color: values.color } };
     const [topology, { root, text }] = await Promise.all([
-      /** @type {Promise<Topology>} */ (askJson(ask, signal)),
+      askTopology(page, query, signal),
       fetchDrawing(drawn, signal),
       ablation.set(values, signal),
     ]);
@@ -106,6 +107,7 @@ export function create(page) {
     const choose = (/** @type {string} */ node) => page.set({ through: node === through ? "" : node });
     replacePicture(stage, root, enliven(root, teller(topology, page.unit, values.click), open, reveal, choose));
     document.addEventListener("keydown", ({ key }) => key === "Escape" && through && page.set({ through: "" }), { signal });
+    relate(topology);
     paths.set(through, topology);
     cost.replaceChildren(...tellCost(topology, page.unit));
     const feature = sharesOf(topology, through);
@@ -255,7 +257,7 @@ function edgeTable(topology, unit, link, drop, feature) {
   const rows = kept.map((edge) =>
     h(
       "tr",
-      {},
+      { "data-edge": edgeKey(edge) },
       h(
         "td",
         {},
