@@ -44,6 +44,9 @@ class PredictRequest(Windows):
     those that it has."""
     adaptation: AskAdaptation = None
     trust: AskTrust = False
+    echo: Annotated[bool, about("Whether to add `instances`, as those that are cut from a series.", strict=True)] = (
+        False
+    )
 
 
 class ForecastIntervals(TypedDict):
@@ -64,6 +67,8 @@ class PredictResponse(Answer, OfWindows):
     intervals: NotRequired[Annotated[list[ForecastIntervals], about("By level, ascending; only where asked for.")]]
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
     trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
+    instances: NotRequired[list[list[list[float]]]]
+    """The windows, n x lookback x n_features, original units; only with `echo`."""
 
 
 PLAIN = PredictRequest()  # a request of windows alone
@@ -107,6 +112,7 @@ async def predict(call: Call) -> Response:
 
     def estimate(windows: Array) -> Cost:
         cost = estimate_describing(windows, n_values)
+        cost += ANSWERED_VALUE * (windows.size if found[0][0].echo else 0)
         return cost + estimate_comparing(model, windows) if found[0][0].trust else cost
 
     def describe(windows: Array, values: Array) -> Response:
@@ -127,6 +133,8 @@ async def predict(call: Call) -> Response:
                 answer["logits"] = model.logits(windows).tolist()
             if asked.trust:
                 answer["trust"] = describe_trust(model, windows)
+            if asked.echo:
+                answer["instances"] = windows.tolist()
             return answer_json(answer)
 
     with parts.work.claim("forecast", place=False) as held:

@@ -1,19 +1,23 @@
 """GET /v1/models/{model}/reference and one of them: the windows on which global explanations are computed."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired
 
+import numpy as np
 from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.data import Array
 from kanmodel.model import Model, Reference
+from kanmodel.network.intervals import BOUNDS
 from service.models.registry import Served
+from service.operations.explanations import PredictionInterval
 from service.operations.members import Answer, Closed, OutputQuery, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
 from service.wire.windows import read_output
-from service.work.jobs import LIST_ENTRY
+from service.work.jobs import LIST_ENTRY, SLICE
 
 MAX_LISTED = 1000  # windows of one answer
 _OBSERVED = "What was to be forecast, in the order of the model's `outputs`; null where unknown."
@@ -56,6 +60,8 @@ class ReferencesQuery(OutputQuery):
     limit: Annotated[int, about("How many windows are listed at most.", ge=1, le=MAX_LISTED)] = MAX_LISTED
     contributions: bool = False
     """Whether to list each window's contributions to `output`, beside its newest values."""
+    intervals: bool = False
+    """Whether to list the prediction intervals of each window's `output`, if it has any."""
 
 
 class WindowLabel(TypedDict):
@@ -74,6 +80,8 @@ class ReferenceRow(WindowLabel):
     """Of each feature, in the order of the model's `features`, as `:explain` gives with the baseline `mean`; where the
     query asks for them."""
     newest: NotRequired[Annotated[list[float], about("Values of the features at the newest step, likewise.")]]
+    intervals: NotRequired[list[PredictionInterval]]
+    """Of the forecast of `output`, by level, ascending; where the query asks for them and that output has any."""
 
 
 class ReferenceList(Answer):
@@ -115,13 +123,30 @@ def _describe_label(reference: Reference, index: int) -> WindowLabel:
     return {"index": index, "time": time, "target": target}
 
 
-def _describe_row(served: Served, index: int, contributions: Array | None) -> ReferenceRow:
-    """One of the listed windows; `contributions` of all to one output, (n, n_features), if the query asks for them."""
+def _find_bounds(model: Model, output: str) -> Array | None:
+    """Lower and upper bounds of an output at each level, (n, n_levels, 2), original units; None if it has none."""
+    if output not in model.bounded_outputs:
+        return None
+    number = model.bounded_outputs.index(output)
+    names = model.bounds[number * (n := len(BOUNDS) * len(model.levels)) : (number + 1) * n]
+    forecast, bounds = np.split(model.find_output(names[0])[0].reference_predictions, [1], axis=1)
+    bounds = bounds - forecast + model.reference_predictions[:, [model.outputs.index(output)]]
+    return bounds.reshape(len(bounds), len(model.levels), len(BOUNDS))[..., [0, 1]]
+
+
+def _describe_row(served: Served, index: int, contributions: Array | None, bounds: Array | None) -> ReferenceRow:
+    """One of the listed windows, with its contributions (n, n_features) and bounds if the query asks for them."""
     windows, prediction = served.model.reference.windows, served.model.reference_predictions[index].tolist()
     label = _describe_label(served.model.reference, index)
     added = None if contributions is None else contributions[index].tolist()
     newest = None if contributions is None else windows[index, -1].tolist()
-    return describe(ReferenceRow, None, **label, prediction=prediction, contributions=added, newest=newest)
+    intervals = None if bounds is None else _name_bounds(served.model.levels, bounds[index].tolist())
+    known = {"prediction": prediction, "contributions": added, "newest": newest, "intervals": intervals}
+    return describe(ReferenceRow, None, **label, **known)
+
+
+def _name_bounds(levels: Sequence[float], bounds: Sequence[Sequence[float]]) -> list[PredictionInterval]:
+    return [{"level": of, "lower": low, "upper": high} for of, (low, high) in zip(levels, bounds, strict=True)]
 
 
 @Operation("GET", f"{MODEL}/reference", "models", "explain", ReferenceList, query=ReferencesQuery, is_cached=True)
@@ -142,12 +167,13 @@ async def list_reference_windows(call: Call) -> Response:
 
     def describe_rows() -> Response:
         numbers = range(len(reference))[query.offset : query.offset + query.limit]
-        rows = [_describe_row(served, index, contributions) for index in numbers]
+        bounds = _find_bounds(served.model, call.output) if query.intervals else None
+        rows = [_describe_row(served, index, contributions, bounds) for index in numbers]
         head = head_of(served)
         return answer_json(ReferenceList(**head, reference_windows=len(reference), offset=query.offset, windows=rows))
 
     n_values = 2 * len(served.model.config.features) if query.contributions else 1
-    cost = LIST_ENTRY * (min(query.limit, len(reference)) * n_values)
+    cost = SLICE if query.intervals else LIST_ENTRY * (min(query.limit, len(reference)) * n_values)
     return await call.parts.work.run(describe_rows, "explanation", cost, deadline=call.deadline)
 
 

@@ -377,3 +377,23 @@ def test_bounds_adapt_to_outcomes_that_the_client_keeps(client, known):
     body = {"instances": windows.tolist(), "intervals": "all", "adaptation": found}
     refused = client.post("/v1/models/nodes:predict", json=body)
     assert refused.status_code == 422 and refused.json()["error"].startswith("adaptation.checkpoint is sha256:")
+
+
+def test_reference_windows_are_listed_with_intervals(client, known):
+    """They are those that `:predict` has of the windows; an output without any has none, nor has an answer unasked."""
+    for name, output in (("nodes", "b+2"), ("quantiles", "y+1"), ("constant", "y+1"), ("plain", "y+1")):
+        query = {"output": output, "intervals": True, "offset": 4, "limit": 3}
+        rows = client.get(f"/v1/models/{name}/reference", params=query).json()["windows"]
+        if name == "plain":
+            assert not any("intervals" in row for row in rows)
+            continue
+        model = known[name]
+        forecasts = model.predict(model.reference.windows[4:7], intervals=model.levels)
+        column = forecasts.outputs.index(output)
+        for number, row in enumerate(rows):
+            bounds = [[forecasts.lower[k][number, column], forecasts.upper[k][number, column]] for k in (0, 1)]
+            assert [one["level"] for one in row["intervals"]] == [*model.levels]
+            found = [[one["lower"], one["upper"]] for one in row["intervals"]]
+            np.testing.assert_allclose(found, bounds, rtol=1e-4, atol=1e-5)
+        query.pop("intervals")
+        assert "intervals" not in client.get(f"/v1/models/{name}/reference", params=query).json()["windows"][0]

@@ -357,3 +357,13 @@ def test_the_memory_of_windows_is_bounded(serve, tmp_path):
         assert ask(client, "predict", "m", series=accepted).status_code == 200
         refused = ask(client, "predict", "m", series=series).json()
         assert refused["error"] == f"series.f0 must have 1 to {n} cells (max_windows, max_body_bytes), but has 5004"
+
+
+def test_the_windows_of_a_series_are_echoed(client):
+    """With `echo` the answer has the windows as they are read, which alone give the same forecasts."""
+    series = dict(zip(NAMES, ROWS.T.tolist(), strict=True))
+    asked = client.post("/v1/models/plain:predict", json={"series": series, "last": 2, "echo": True}).json()
+    np.testing.assert_array_equal(asked["instances"], [ROWS[-LOOKBACK - 1 : -1], ROWS[-LOOKBACK:]])
+    again = client.post("/v1/models/plain:predict", json={"instances": asked["instances"]}).json()
+    np.testing.assert_allclose(again["predictions"], asked["predictions"], rtol=1e-12)
+    assert "instances" not in again
