@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pkgutil import resolve_name
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -34,15 +35,23 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(cmd_name)(resolve_name(f"service.commands.{COMMANDS[cmd_name]}"))
+        alone.command(cmd_name)(resolve_name(f"{__package__}.commands.{COMMANDS[cmd_name]}"))
         return get_command(alone)
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kanscope {version('kanscope')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _look_inside() -> None:
+def _look_inside(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
+) -> None:
     """Look inside LSTM+KAN forecasters."""
 
 

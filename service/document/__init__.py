@@ -228,7 +228,8 @@ def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
 
 def _describe_members(schemas: dict[str, Any]) -> None:
     """Adds the texts that stand below the members of classes: for pydantic to read them would slow down the start."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("service.operations.")]
+    operations = f"{__package__.rpartition('.')[0]}.operations."
+    modules = [module for name, module in sys.modules.items() if name.startswith(operations)]
     for cls in (one for module in modules for one in vars(module).values() if _has_members(one)):
         members = schemas.get(cls.__name__, {}).get("properties", {})
         for name, text in _read_docstrings(cls).items():

@@ -23,7 +23,7 @@ MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
 Gaps = TypeAliasType("Gaps", inputs.Gaps)
-Verdict = TypeAliasType("Verdict", trust.Verdict)
+TrustVerdict = TypeAliasType("TrustVerdict", trust.Verdict)
 AskTrust = Annotated[
     bool, about("Whether to add `trust`: how unlike the reference windows each instance is.", strict=True)
 ]
@@ -131,7 +131,7 @@ class LevelCoverage(TypedDict):
 class TrustInfo(TypedDict):
     """How unlike the reference windows an instance is, and whether what holds for them can be relied on here."""
 
-    verdict: Verdict
+    verdict: TrustVerdict
     """`outside`: a value is more than 0.1 training standard deviations outside the training range, and farther than in
     99 % of the reference windows; `unusual`: else, `p_value` is at most 0.01; `usual`: neither; `unknown`: all
     reference windows overlap in time. Of fewer than 99 reference windows, all must be exceeded."""

@@ -1,15 +1,19 @@
-"""The published package: an sdist, and the wheel built from it."""
+"""The published package: an sdist, and the wheel built from it, in which the folder service is `kanscope.service`."""
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from email.parser import Parser
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,7 @@ from processes import run_process
 from trove_classifiers import classifiers
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("kanmodel", "service")
+PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 BUILDS = pytest.mark.thorough("builds the wheel")
 
 
@@ -41,13 +45,26 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(built: tuple[Path, Pa
     """It has the code, the bundled model, the explorer with its licences and `py.typed`, but no tests."""
     names = zipfile.ZipFile(built[1]).namelist()
     held = {name for name in names if ".dist-info/" not in name}
-    files = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
-    assert held == {
-        path.relative_to(ROOT).as_posix() for path in files if path.is_file() and path.suffix not in (".pyc", ".pyo")
-    }
-    assert {"kanmodel/py.typed", "service/bundled/nyc-weather.safetensors", "service/explorer/index.html"} <= held
+    files = (path for package in ("kanmodel", "service") for path in (ROOT / package).rglob("*"))
+    names_here = {path.relative_to(ROOT).as_posix() for path in files if path.is_file() and path.suffix != ".pyc"}
+    assert held == {re.sub("^service/", "kanscope/service/", name) for name in names_here} | {"kanscope/__init__.py"}
+    model, page = "kanscope/service/bundled/nyc-weather.safetensors", "kanscope/service/explorer/index.html"
+    assert {"kanmodel/py.typed", model, page} <= held
     licenses = {name.partition(".dist-info/licenses/")[2] for name in names} - {""}
     assert licenses == {f"service/explorer/vendor/{name}.LICENSE" for name in ("d3", "plot")} | {"LICENSE"}
+
+
+@BUILDS
+def test_no_module_of_the_wheel_names_a_package_service(built: tuple[Path, Path]) -> None:
+    """No import, and no text such as `service.app`, would find someone else's package, or none."""
+    with zipfile.ZipFile(built[1]) as wheel:
+        modules = {name: wheel.read(name) for name in wheel.namelist() if name.endswith(".py")}
+    for name, code in modules.items():
+        for node in ast.walk(ast.parse(code)):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            found += [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+            assert not [text for text in found if re.match(r"service($|\.\w)", text)], f"{name}:{node.lineno}"
 
 
 @BUILDS
@@ -75,23 +92,33 @@ def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.thorough("installs the wheel and starts it")
-def test_the_wheel_serves_without_the_repository(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """Installed into its own folder, the command serves the bundled model and the explorer from there."""
-    site = tmp_path / "site"
-    python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, built[1], folder=tmp_path)
-    # before the repository, which is installed in the tests' environment
-    variables = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+def test_the_wheel_serves_beside_a_package_named_service(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """In an environment without the repository, the command serves the bundled model and the explorer."""
+    python("-m", "venv", "--without-pip", "environment", folder=tmp_path)
+    binaries = tmp_path / "environment" / "bin"
+    site = Path(subprocess.check_output([binaries / "python", "-c", PURELIB], text=True).strip())
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # of which no .pth counts
+    (site / "service").mkdir()
+    (site / "service" / "__init__.py").write_text("raise ImportError('of someone else')")
+    python(
+        *("-m", "pip", "--python", binaries / "python", "install", "--quiet", "--no-deps", "--no-index", built[1]),
+        folder=tmp_path,
+    )
+    variables = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start_installed(log: Path, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with log.open("wb") as file:
-            command = [site / "bin" / "kanscope", *arguments]
+            command = [binaries / "kanscope", *arguments]
             return subprocess.Popen(command, cwd=tmp_path, env=dict(environment), stdout=file, stderr=file)
 
-    where = "import kanmodel, service; print(kanmodel.__file__, service.__file__)"
+    log = tmp_path / "version"
+    assert start_installed(log, ["--version"], {**os.environ, **variables}).wait(timeout=60) == 0
+    assert log.read_text() == f"kanscope {version('kanscope')}\n"
+    where = "import kanmodel, kanscope.service; print(kanmodel.__file__, kanscope.service.__file__)"
     printed = subprocess.check_output(
-        [sys.executable, "-c", where], cwd=tmp_path, env={**os.environ, **variables}, text=True
+        [binaries / "python", "-c", where], cwd=tmp_path, env={**os.environ, **variables}, text=True
     )
-    assert [Path(file).parents[1] for file in printed.split()] == [site, site]
+    assert printed.split() == [f"{site}/kanmodel/__init__.py", f"{site}/kanscope/service/__init__.py"]
     with run_process(tmp_path / "log", by=start_installed, **variables) as process:
         window = (ROOT / "tests" / "examples" / "window.json").read_bytes()
         answer = process.client.post(
@@ -99,3 +126,4 @@ def test_the_wheel_serves_without_the_repository(built: tuple[Path, Path], tmp_p
         )
         assert answer.json()["explanations"][0]["converged"]
         assert process.client.get("/explorer/app.js").status_code == 200
+        assert process.client.get("/openapi.json").json() == json.loads((ROOT / "openapi/openapi.json").read_text())
