@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,11 @@ from kanmodel.data import Array
 N_INNER = 10  # bins between the deciles of the reference
 N_BINS = N_INNER + 2  # with those below and above its range
 BELOW, ABOVE = 0, N_BINS - 1
-ROUNDING = 1e-6  # of the range: a value that was a float32
+ROUNDING = 1e-6  # of the range, or of the largest magnitude: of a value that was a float32
+PRIOR = N_BINS / 2  # forecasts by which shares are smoothed
+
+
+Blocks = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +46,24 @@ class Bins:
         ordered = np.sort(values, axis=0)
         low, high = ordered[0], ordered[-1]
         inner = np.quantile(ordered, np.arange(1, N_INNER) / N_INNER, axis=0, method="inverted_cdf")
-        margin = ROUNDING * np.where(high > low, high - low, np.where(high, np.abs(high), 1))
+        margin = ROUNDING * np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)))
+        margin[margin == 0] = ROUNDING
         for column, edges in enumerate(inner.T):  # views of `inner`
             different = np.append(np.unique(ordered[:, column]), high[column] + 2 * margin[column])
             edges += (different[np.searchsorted(different, edges, "right")] - edges) / 2
         return cls(np.vstack([low - margin, inner, high + margin]).T)
 
-    def count(self, values: Array) -> tuple[Array, Array]:
-        """Counts and sums of values (n, n_columns) by bin, (n_columns, N_BINS) each."""
-        n_columns = len(self.edges)
+    def count(self, values: Array, blocks: Blocks | None = None, n_blocks: int = 1) -> tuple[Array, Array]:
+        """Counts and sums of values (n, n_columns) by block and bin, (n_blocks, n_columns, N_BINS) each.
+
+        `blocks` are the numbers of the values' blocks, (n,); by default all are in one.
+        """
+        shape = n_blocks, len(self.edges), N_BINS
         places = np.stack([np.searchsorted(*pair) for pair in zip(self.edges, values.T, strict=True)])
-        numbers = (places + N_BINS * np.arange(n_columns)[:, None]).ravel()
+        columns = np.arange(shape[1])[:, None] + shape[1] * (0 if blocks is None else blocks)
+        numbers = (places + N_BINS * columns).ravel()
         counts, sums = (
-            np.bincount(numbers, weights, n_columns * N_BINS).reshape(n_columns, N_BINS).astype(np.float64)
+            np.bincount(numbers, weights, np.prod(shape)).reshape(shape).astype(np.float64)
             for weights in (None, values.T.ravel())
         )
         return counts, sums
@@ -93,6 +103,56 @@ class Tally:
     sizes_of_errors: Array
     bounded: Array
     covered: Array
+
+    @classmethod
+    def of(
+        cls,
+        bins: Bins,
+        newest: Array,
+        forecasts: Array,
+        contributions: Array,
+        errors: Array,
+        inside: Array,
+        blocks: Blocks | None = None,
+        n_blocks: int = 1,
+    ) -> Tally:
+        """Of n forecasts, in original units.
+
+        Args:
+            bins: of the features, and then of the forecasts, (n_features + 1, ...).
+            newest: values of the features at the newest step, (n, n_features).
+            forecasts: (n,).
+            contributions: (n, n_names); NaN where a forecast is not explained.
+            errors: forecast minus actual value, (n,); NaN where that is unknown.
+            inside: 1 where an interval holds the actual value, or else 0, (n, n_levels); NaN where that is unknown.
+            blocks: number of the block of each, (n,); by default all are in one.
+            n_blocks: number of blocks.
+        """
+        counts, sums = bins.count(np.column_stack([newest, forecasts]), blocks, n_blocks)
+        numbers = np.zeros(len(forecasts), dtype=np.int64) if blocks is None else blocks
+
+        def add(values: NDArray[Any]) -> Array:
+            """Sums of values (n, ...) by block, without NaN."""
+            flat = np.nan_to_num(values.reshape(len(values), int(np.prod(values.shape[1:]))))
+            places = (numbers[:, None] * flat.shape[1] + np.arange(flat.shape[1])).ravel()
+            found = np.bincount(places, flat.ravel(), n_blocks * flat.shape[1]).astype(np.float64)
+            return found.reshape(n_blocks, *values.shape[1:])
+
+        explained = np.isfinite(contributions).all(axis=1)
+        return cls(
+            inputs=counts[:, :-1],
+            input_sums=sums[:, :-1],
+            forecasts=counts[:, -1:],
+            forecast_sums=sums[:, -1:],
+            explained=add(np.where(explained, 1.0, 0.0)),
+            contributions=add(contributions),
+            sizes=add(np.abs(contributions)),
+            known=add(np.isfinite(errors).astype(np.float64)),
+            errors=add(errors),
+            sizes_of_errors=add(np.asarray(np.abs(errors))),
+            bounded=add(np.isfinite(inside).astype(np.float64)),
+            covered=add(inside),
+        )
 
     @classmethod
     def empty(cls, n_features: int, n_names: int, n_levels: int, n_blocks: int = 1) -> Tally:
@@ -138,13 +198,18 @@ class Tally:
 
 
 def population_stability(counts: Array, others: Array) -> Array:
-    """PSI = sum of (p - q) ln(p / q) over the bins, (...), of counts (..., n_bins) from those of a reference.
+    """Population stability index of counts (..., n_bins) from those of a reference, sum of (p - q) ln(p / q), (...).
 
-    p and q are the shares of the counts with a half added to each bin (Krichevsky and Trofimov 1981), so that an empty
-    bin has a share. It is the symmetric Kullback-Leibler divergence (Jeffreys 1946).
+    p and q are the shares of the counts, both smoothed by `PRIOR` forecasts that are distributed as those of both
+    together, so that a bin that one of them lacks has a share, and few forecasts are no drift for being few. It is the
+    symmetric Kullback-Leibler divergence (Jeffreys 1946): exchanging the two changes nothing, and it is 0 for equal
+    shares. Of no forecasts it is 0.
     """
-    p, q = ((each + 0.5) / (each + 0.5).sum(axis=-1, keepdims=True) for each in (counts, others))
-    index: Array = ((p - q) * np.log(p / q)).sum(axis=-1)
+    both = counts + others
+    together = both / np.maximum(both.sum(axis=-1, keepdims=True), 1)
+    p, q = ((each + PRIOR * together) / (each.sum(axis=-1, keepdims=True) + PRIOR) for each in (counts, others))
+    ratio = np.divide(p, q, out=np.ones_like(p), where=both > 0)
+    index: Array = ((p - q) * np.log(ratio)).sum(axis=-1)
     return index
 
 
@@ -162,9 +227,9 @@ def wasserstein(counts: Array, sums: Array, others: Array, other_sums: Array) ->
     absolute deviation of values within their bins, of both together, from that of the values themselves, and at least
     the shift of the mean.
     """
-    places = np.concatenate([sums[counts > 0] / counts[counts > 0], other_sums[others > 0] / others[others > 0]])
-    if not counts.sum() or not others.sum():
+    if not counts.any() or not others.any():
         return float("nan")
+    places = np.concatenate([sums[counts > 0] / counts[counts > 0], other_sums[others > 0] / others[others > 0]])
     mass = np.concatenate([counts[counts > 0] / counts.sum(), -others[others > 0] / others.sum()])
     order: NDArray[np.intp] = np.argsort(places)
     return float(np.abs(np.cumsum(mass[order])[:-1]) @ np.diff(places[order]))
