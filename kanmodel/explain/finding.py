@@ -13,6 +13,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import DAY, Array, read_instants
 from kanmodel.encoding import zone_offsets
 from kanmodel.errors import DataError
+from kanmodel.explain.result import Theme, draw
 from kanmodel.text import write_figure
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -163,6 +164,10 @@ class Finding:
     panels: tuple[Panel, ...] = ()
     caption: str = ""
     headlines: tuple[tuple[str, str], ...] = ()
+
+    def draw(self, theme: Theme = "auto") -> list[str]:
+        """The panels as SVG."""
+        return [draw(panel, theme, n_beside=len(self.panels)).decode() for panel in self.panels]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.explain.finding import Finding, SummaryId
 from kanmodel.explain.importance import REDUNDANT_CORRELATION, Importance, Verdict, rank_correlation
 from kanmodel.explain.profiles import RUN_SHARE
-from kanmodel.explain.result import GlobalResult, Theme, draw
+from kanmodel.explain.result import GlobalResult, Theme
 from kanmodel.explain.structure import READOUT_KINDS
 from kanmodel.explain.summary import find_correlated, summarise
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge
@@ -92,7 +92,7 @@ class Report(GlobalResult):
                 html.write_banner(self._title(), about, [one for each in self.findings for one in each.headlines])
             )
         for each in self._sections() if is_page else self.findings:
-            pictures = [show(draw(panel, theme, n_beside=len(each.panels)).decode()) for panel in each.panels]
+            pictures = [show(picture) for picture in each.draw(theme)]
             if each not in rest or not is_page:
                 prose = html.write_prose(each.answer, N_NAME if is_page else None)
                 parts.append(html.write_section(each.question, prose, pictures, each.caption))

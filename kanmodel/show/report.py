@@ -37,7 +37,7 @@ def draw_bars(panel: Bars, theme: Theme = "auto", *, n_beside: int = 2) -> bytes
         label = f"{panel.name(row)}: {_amount(figure, panel.unit)} in {row['windows']} situations"
         group = root.add_group(f"{label}; {panel.simple}: {_amount(other, panel.unit)}", class_="bin")
         top, line, bar = y.at(figure), y.at(other), 0.76 * pitch
-        group.add("rect", class_="rise", x=left, y=top, width=bar, height=y.start - top, fill_opacity=0.85)
+        group.add("rect", class_="amount", x=left, y=top, width=bar, height=y.start - top)
         group.add("path", class_="whisker", d=f"M{left:.2f} {line:.2f}h{bar:.2f}")
         if number % every == 0:
             root.add("text", panel.name(row), x=left + bar / 2, y=y.start + 14, class_="middle muted")
@@ -61,14 +61,14 @@ def draw_band(panel: Band, theme: Theme = "auto", *, n_beside: int = 2) -> bytes
     x = Scale(-0.5, len(panel.forecast) - 0.5, start, width - PAD)
     xs = [x.at(number) for number in range(len(panel.forecast))]
     root.add(
-        "path", class_="rise", d=enclose(xs, [*map(y.at, panel.lower)], [*map(y.at, panel.upper)]), fill_opacity=0.2
+        "path", class_="amount", d=enclose(xs, [*map(y.at, panel.lower)], [*map(y.at, panel.upper)]), fill_opacity=0.25
     )
     root.add("polyline", class_="curve", points=write_points(xs, [y.at(value) for value in panel.forecast]))
     for at, actual, low, high in zip(xs, panel.actual or (), panel.lower, panel.upper, strict=False):
-        root.add("circle", class_="rise" if low <= actual <= high else "fall", cx=at, cy=y.at(actual), r=2)
+        root.add("circle", class_="pale" if low <= actual <= high else "dot", cx=at, cy=y.at(actual), r=2.2)
     root.add("text", panel.first, x=start, y=height - 18, class_="muted")
     root.add("text", panel.last, x=width, y=height - 18, class_="end muted")
-    dots = "; dots: actual values" if panel.actual else ""
+    dots = "; dots: actual values, dark outside" if panel.actual else ""
     root.add("text", f"line: forecast{dots}", x=width, y=height - 5, class_="end muted")
     return root.serialise(theme)
 
@@ -88,7 +88,7 @@ def draw_drivers(panel: Drivers, theme: Theme = "auto", *, n_beside: int = 2) ->
         label = f"{row['name']}: {_amount(row['mean_abs_contribution'], panel.unit)} (95 % interval {low:.3g} to"
         group = root.add_group(f"{label} {high:.3g}), {row['share']:.0%} of all movement", class_="feature")
         length = x.at(row["mean_abs_contribution"]) - x.start
-        group.add("rect", class_="rise", x=x.start, y=middle - BAR / 2, width=length, height=BAR, fill_opacity=0.85)
+        group.add("rect", class_="amount", x=x.start, y=middle - BAR / 2, width=length, height=BAR)
         group.add("path", class_="whisker", d=f"M{x.at(low):.2f} {middle:g}H{x.at(high):.2f}")
         group.add("text", abbreviate(row["name"], N_NAME), x=NAMES, y=middle + 4, class_="end")
         group.add("text", f"{row['share']:.0%}", x=WIDE, y=middle + 4, class_="end strong")
@@ -151,13 +151,13 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     xs = [x.at(value) for value in panel.shift]
     path = enclose(xs, [*map(y.at, panel.low)], [*map(y.at, panel.high)])
     group = root.add_group(f"{panel.feature}: the band holds eight of ten situations", class_="band-of-eight")
-    group.add("path", class_="rise", d=path, fill_opacity=0.2)
+    group.add("path", class_="amount", d=path, fill_opacity=0.25)
     inside = np.array(panel.outside) <= 0.5
     points = [(at, y.at(value)) for at, value in zip(xs, panel.change, strict=True)]
-    root.add("polyline", class_="curve line s1", points=write_points(*map(list, zip(*points, strict=True))))
+    root.add("polyline", class_="curve line", points=write_points(*map(list, zip(*points, strict=True))))
     known = [point for point, is_inside in zip(points, inside.tolist(), strict=True) if is_inside]
     if len(known) > 1:
-        root.add("polyline", class_="curve main s1", points=write_points(*map(list, zip(*known, strict=True))))
+        root.add("polyline", class_="curve main", points=write_points(*map(list, zip(*known, strict=True))))
     label = "lower or higher by" + (f" ({abbreviate(panel.feature_unit, 14)})" if panel.feature_unit else "")
     root.add("text", abbreviate(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
     return root.serialise(theme)

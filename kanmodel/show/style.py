@@ -63,6 +63,7 @@ LOOKS: dict[str, dict[str, str]] = {
     "whisker": {"stroke": "ink", "fill": "none", "stroke-width": "1.2"},
     "knot": {"stroke": "ink", "stroke-width": "1.5"},
     "bar": {"fill": "rest"},
+    "amount": {"fill": "muted", "fill-opacity": "0.6"},
     "rule": {"stroke": "faint"},
     "actual": {"fill": "none", "stroke": "rest", "stroke-width": "2.4"} | ROUND,
     "net": {"fill": "none", "stroke": "ink", "stroke-width": "1.2"} | ROUND,

@@ -26,12 +26,19 @@ const TURNS = ["ArrowUp", "ArrowDown"];
  */
 export async function fetchDrawing(ask, signal) {
   const text = await askText({ ...ask, accept: "image/svg+xml" }, signal);
-  const parsed = new DOMParser().parseFromString(text, "image/svg+xml");
-  const root = /** @type {SVGSVGElement} */ (
-    /** @type {unknown} */ (document.importNode(parsed.documentElement, true))
-  );
+  const root = parseDrawing(text);
   for (const title of root.querySelectorAll("g > title")) title.remove();
   return { root, text };
+}
+
+/**
+ * A picture of the service as an element.
+ *
+ * @param {string} text SVG
+ */
+export function parseDrawing(text) {
+  const parsed = new DOMParser().parseFromString(text, "image/svg+xml");
+  return /** @type {SVGSVGElement} */ (/** @type {unknown} */ (document.importNode(parsed.documentElement, true)));
 }
 
 /**

@@ -23,6 +23,10 @@ class FindingInfo(TypedDict):
     id: Annotated[FindingId, about("Stable id of the question.")]
     question: Annotated[str, about("The question as people ask it.")]
     answer: Annotated[str, about("The answer in words, with names in backticks.")]
+    brief: Annotated[str, about("A shorter answer; empty if the answer is short.")]
+    headlines: Annotated[list[list[str]], about("Figures of the answer, each with what it is.")]
+    pictures: Annotated[list[str], about("Pictures of the evidence, SVG.")]
+    caption: Annotated[str, about("What the pictures show; empty if they say it.")]
     evidence: dict[str, Any]
     """Every number of the answer, and those behind it; each question has members of its own. The `interactions` of
     `independence` are mean magnitudes of local second differences, target's unit: the ten largest of `screened_pairs`
@@ -48,7 +52,8 @@ class ReportResponse(OnReference):
 
 def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
-    return describe(ReportResponse, report, **describe_span(served))
+    findings = [describe(FindingInfo, finding, pictures=finding.draw()) for finding in report.findings]
+    return describe(ReportResponse, report, findings=findings, **describe_span(served))
 
 
 @result(

@@ -288,15 +288,45 @@ def test_each_finding_of_the_report_has_a_link(server, open_tab):
     tab = open_tab(server)
     page = tab.show("report?model=nyc-weather")
     findings = server.get(f"{MODEL}/report").json()["findings"]
-    assert page.locator(".finding h2").all_inner_texts() == [finding["question"] for finding in findings]
+    assert page.locator("[id^=finding-]").all_inner_texts() == [finding["question"] for finding in findings]
     for finding in findings:
-        for line in finding["answer"].replace("`", "").splitlines():
-            shown = page.locator(f"[aria-labelledby=finding-{finding['id']}]")
-            expect(shown).to_contain_text(line.removeprefix("- "))
+        shown = plain(page.locator(f"[aria-labelledby=finding-{finding['id']}]").text_content())
+        for line in finding["answer"].splitlines():
+            assert plain(line.removeprefix("- ")) in shown
     links = page.locator(".finding a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
     assert len(links) == len(findings)
     for link in links:
         tab.show(link.removeprefix("#/"))
+    assert tab.problems == []
+
+
+def plain(text):
+    """A text without spaces, marks of names and kinds of minus."""
+    return re.sub(r"[\s`]", "", text).replace("−", "-")
+
+
+def test_the_report_is_read_answer_first(server, open_tab):
+    """Figures stand first, each answer begins with its first sentence, its pictures beside it, its evidence folded."""
+    tab = open_tab(server)
+    page = tab.show("report?model=head")
+    findings = {each["id"]: each for each in server.get("/v1/models/head/report").json()["findings"]}
+    told = [what for finding in findings.values() for what in finding["headlines"]]
+    assert told and [*map(plain, page.locator(".headlines li").all_text_contents())] == [
+        plain("".join(w)) for w in told
+    ]
+    for id, finding in findings.items():
+        shown = page.locator(f"[aria-labelledby=finding-{id}]")
+        answer = plain(finding["brief"] or finding["answer"])
+        first = plain(shown.locator(".lead, li").first.inner_text())
+        assert answer.removeprefix("-").startswith(first)
+        expect(shown.locator("figure svg")).to_have_count(len(finding["pictures"]))
+        assert shown.locator("details").get_attribute("open") is None and not shown.locator("pre").is_visible()
+    text, figure = (page.locator(f".pictured {part}").first.bounding_box() for part in (".stack", "figure"))
+    assert figure["x"] >= text["x"] + text["width"] and abs(figure["y"] - text["y"]) < 2
+    for width in (390, 820, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        scales = page.locator(".pictures svg").evaluate_all("all => all.map((one) => one.getScreenCTM().a)")
+        assert min(scales) * 11 > 10.95  # pixels of text
     assert tab.problems == []
 
 

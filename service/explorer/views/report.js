@@ -1,10 +1,12 @@
-/** The report: what the model does, and answers about the picture, each with its evidence and a link to a view. */
+/** The report: what the model does, answer first, with its pictures beside, and each answer's place in the views. */
 
 import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { h } from "../dom.js";
+import { parseDrawing } from "../drawing.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
+/** @typedef {Schemas["FindingInfo"]} Finding */
 /** @typedef {import("../app.js").Page} Page */
 /** @typedef {{label: string, view: string, values?: Record<string, string>}} Place */
 
@@ -24,6 +26,10 @@ const PLACES = {
   shapes: { label: "The strongest edge", view: "edge", values: { edge: "", range: "grid" } },
   trust: { label: "A forecast and how exactly it adds up", view: "forecast" },
 };
+const NETWORK = ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]; // questions about it
+const FIRST = /^.+?[^.]\.(?= [A-Z`])/; // sentence of an answer
+const BEFORE_UNIT = /(\d) (?=[^\s\d]{1,4}(?:[\s.,;:)]|$))/g; // where no line breaks
+const NEGATIVE = /(^|[\s(])-(?=\d)/g;
 
 /**
  * @param {Page} page
@@ -32,6 +38,7 @@ const PLACES = {
 export function create(page) {
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
+  const headlines = h("ul", { class: "headlines", "aria-label": "At a glance" });
   const findings = h("div", { class: "findings" });
   const element = h(
     "div",
@@ -44,7 +51,24 @@ export function create(page) {
   const update = async (_, signal) => {
     const ask = { path: `${page.path}/report`, query: { ...page.query } };
     const answer = /** @type {Schemas["ReportResponse"]} */ (await askJson(ask, signal));
-    findings.replaceChildren(...answer.findings.map((finding) => tellFinding(finding, page)));
+    headlines.replaceChildren(
+      ...answer.findings.flatMap((finding) =>
+        finding.headlines.map(([figure, what]) => h("li", {}, h("strong", {}, ...withNames(figure)), h("span", {}, ...withNames(what)))),
+      ),
+    );
+    const isOfNetwork = ({ id = "" }) => NETWORK.includes(id);
+    const [first, ...others] = answer.findings.filter((finding) => !isOfNetwork(finding));
+    const tell = (/** @type {Finding} */ finding) => tellFinding(finding, page);
+    findings.replaceChildren(
+      h("div", { class: "card first" }, tell(first), headlines),
+      ...others.map((finding) => h("div", { class: "card" }, tell(finding))),
+      h(
+        "div",
+        { class: "card stack" },
+        h("h2", {}, "Questions about the network"),
+        h("div", { class: "terms" }, ...answer.findings.filter(isOfNetwork).map(tell)),
+      ),
+    );
     const rows = answer.findings.map(({ id, question, answer }) => ({ id, question, answer }));
     shown = { ask, name: `${page.model.name}-report`, data: answer, rows };
   };
@@ -52,34 +76,47 @@ export function create(page) {
 }
 
 /**
- * @param {Schemas["FindingInfo"]} finding
+ * @param {Finding} finding
  * @param {Page} page
  */
-function tellFinding({ id, question, answer, evidence }, page) {
+function tellFinding({ id, question, answer, brief, evidence, pictures, caption }, page) {
   const { label, view, values } = PLACES[id];
+  const isShort = !brief || id === "intervals" || brief === answer;
+  const drawn = pictures.map((text) => h("div", {}, parseDrawing(text)));
   return h(
     "section",
-    { class: "card finding", "aria-labelledby": `finding-${id}` },
-    h("h2", { id: `finding-${id}` }, question),
-    ...tellAnswer(answer),
-    h("p", {}, h("a", { href: page.link(view, values) }, `${label} →`)),
+    { class: `finding${drawn.length ? " pictured" : ""}`, "aria-labelledby": `finding-${id}` },
     h(
-      "details",
-      {},
-      h("summary", {}, "The numbers behind it"),
-      h("pre", { tabindex: "0" }, JSON.stringify(evidence, null, 1)),
+      "div",
+      { class: "stack" },
+      h(NETWORK.includes(id) ? "h3" : "h2", { id: `finding-${id}` }, question),
+      ...tellAnswer(brief || answer),
+      h("p", {}, h("a", { href: page.link(view, values) }, `${label} →`)),
+      h(
+        "details",
+        {},
+        h("summary", {}, isShort ? "The numbers behind it" : "The whole answer and its numbers"),
+        ...(isShort ? [] : tellAnswer(answer)),
+        h("pre", { tabindex: "0" }, JSON.stringify(evidence, null, 1)),
+      ),
     ),
+    drawn.length > 0 &&
+      h("figure", {}, h("div", { class: `pictures${drawn.length > 2 ? " small" : ""}` }, drawn), caption && h("figcaption", { class: "muted" }, caption)),
   );
 }
 
 /**
- * A paragraph, or a list of lines that begin with a dash.
+ * The first sentence, then the others; or a list of lines that begin with a dash.
  *
  * @param {string} answer
  */
 function tellAnswer(answer) {
-  if (!answer.startsWith("- ")) return [h("p", {}, ...withNames(answer))];
-  return [h("ul", {}, ...answer.split("\n").map((line) => h("li", {}, ...withNames(line.slice(2)))))];
+  if (answer.startsWith("- ")) {
+    return [h("ul", {}, ...answer.split("\n").map((line) => h("li", {}, ...withNames(line.slice(2)))))];
+  }
+  const [first = answer] = FIRST.exec(answer) ?? [];
+  const rest = answer.slice(first.length).trim();
+  return [h("p", { class: "lead" }, ...withNames(first)), ...(rest ? [h("p", {}, ...withNames(rest))] : [])];
 }
 
 /**
@@ -88,5 +125,9 @@ function tellAnswer(answer) {
  * @param {string} text
  */
 function withNames(text) {
-  return text.split("`").map((part, index) => (index % 2 ? h("code", {}, part) : part));
+  return text
+    .split("`")
+    .map((part, index) =>
+      index % 2 ? h("code", { "data-feature": part }, part) : part.replace(BEFORE_UNIT, "$1\u00a0").replace(NEGATIVE, "$1\u2212"),
+    );
 }

@@ -203,7 +203,7 @@ def test_intervals_are_measured_on_the_reference_windows(model, kind):
         assert list(found["drivers"].values()) == sorted(found["drivers"].values(), reverse=True)
     band = ElementTree.fromstring(draw(finding.panels[0], "light"))
     dots = [dot.get("fill") for dot in band.iter(f"{SVG}circle")]
-    assert len(dots) == 48 and dots.count(LIGHT["up"]) == inside[0, -48:].sum()
+    assert len(dots) == 48 and dots.count(LIGHT["rest"]) == inside[0, -48:].sum()
     page = report.html()
     assert page.count("<h2") == model.report("f1+4").html().count("<h2") and "and how sure?" in page
     assert "interval around the forecast" in page and "calibrated on 100 windows" in page
