@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +34,9 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(cmd_name)(resolve_name(f"{__package__}.commands.{COMMANDS[cmd_name]}"))
+        module, name = COMMANDS[cmd_name].split(":")
+        commands = import_module(f"{__package__}.commands.{module}")
+        alone.command(cmd_name, epilog=getattr(commands, "EPILOG", None))(getattr(commands, name))
         return get_command(alone)
 
 

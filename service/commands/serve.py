@@ -2,25 +2,30 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import uvicorn
+from rich.markup import escape
 from typer import Argument, Option
 
 from kanmodel.errors import ConfigError
-from service.settings import check_variables, choose_settings
+from service.settings import check_variables, choose_settings, describe_settings
 
 # Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
 RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+EPILOG = "Settings, by environment variables; an option takes precedence:\n\n" + "\n".join(
+    escape(f"{variable}={default}  {meaning}") for variable, default, meaning in describe_settings()
+)
 
 
 def serve(
-    models: Annotated[Path | None, Argument(help="Folder or file; KANSCOPE_MODELS, or the bundled model.")] = None,
-    host: Annotated[str | None, Option(help="Address to listen on. Default: KANSCOPE_HOST, or 127.0.0.1.")] = None,
-    port: Annotated[int | None, Option(min=0, max=65535, help="Its port. Default: KANSCOPE_PORT, or 8000.")] = None,
-    workers: Annotated[int | None, Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")] = None,
-    engine: Annotated[Literal["process", "ray"] | None, Option(help="Default: KANSCOPE_ENGINE, or process.")] = None,
+    models: Annotated[Path | None, Argument(help="KANSCOPE_MODELS: folder or file; else the bundled model.")] = None,
+    host: Annotated[str | None, Option(help="KANSCOPE_HOST: address to listen on.")] = None,
+    port: Annotated[int | None, Option(min=0, max=65535, help="KANSCOPE_PORT: its port.")] = None,
+    workers: Annotated[int | None, Option(min=1, help="KANSCOPE_WORKERS: processes that answer.")] = None,
+    engine: Annotated[Literal["process", "ray"] | None, Option(help="KANSCOPE_ENGINE: what they are.")] = None,
     no_auth: Annotated[bool | None, Option("--no-auth", help="Serve without API keys, also to other machines.")] = None,
 ) -> None:
     """Serve models over HTTP, by default, and while the folder is empty, the bundled one at http://127.0.0.1:8000."""
@@ -32,6 +37,7 @@ def serve(
     settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     configure_logging(settings)
+    logging.getLogger("uvicorn.error").addFilter(_add_explorer)
     for warning in check_variables(os.environ):
         logging.getLogger(__name__).warning(warning)
     if settings.engine == "ray":
@@ -46,3 +52,10 @@ def serve(
         serve_workers(settings)
     else:
         uvicorn.run(app, **server_options(settings))
+
+
+def _add_explorer(record: logging.LogRecord) -> bool:
+    """Says where the explorer is in uvicorn's line with its address, which it knows once it listens."""
+    if address := re.search(r" running on (http\S+)", record.getMessage()):
+        record.msg, record.args = f"{record.getMessage()}; the explorer is at {address[1]}/explorer", ()
+    return True

@@ -104,7 +104,7 @@ def serve_on_ray(settings: Settings) -> None:
     ours = join_cluster()
     try:
         if serve.status().proxies:
-            raise ConfigError("Ray Serve already runs in this cluster: deploy service.engines.ray:app there")
+            raise ConfigError("Ray Serve already runs in this cluster: deploy kanscope.service.engines.ray:app there")
         options = {name: getattr(settings, name) for name in ("host", "port", "root_path")}
         controller = {"runtime_env": {"env_vars": proxy_variables(settings)}}
         try:  # of a traceback the last line is the error
@@ -118,7 +118,8 @@ def serve_on_ray(settings: Settings) -> None:
             raise ConfigError(f"the replicas do not start: {failed.strip().splitlines()[-1]}") from error
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
-        logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
+        address = f"http://{settings.host}:{settings.port}"
+        logger.info("replicas are running on %s; the explorer is at %s/explorer", address, address)
         while not ended.wait(LOOK_SECONDS):
             if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
                 logger.error("no node of the cluster is alive")

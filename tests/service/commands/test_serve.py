@@ -1,6 +1,8 @@
-"""The settings of `kanscope serve`."""
+"""The settings of `kanscope serve`, and where it says that it serves."""
 
-from service.settings import choose_settings
+from processes import start_process
+
+from service.settings import choose_settings, describe_settings
 
 
 def test_serve_refuses_invalid_settings(tmp_path, run, monkeypatch):
@@ -19,3 +21,22 @@ def test_options_of_serve_take_precedence_over_the_environment(tmp_path, monkeyp
     settings = choose_settings(port=9)
     assert (settings.models, settings.host, settings.port) == (tmp_path, "127.0.0.1", 9)
     assert choose_settings(models=tmp_path / "m.safetensors", host="0.0.0.0", port=None).port == 8001
+
+
+def test_the_help_lists_every_setting(run, monkeypatch):
+    """Each is there with its variable, default and meaning, brackets too, which the terminal's markup would take."""
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run("serve", "--help")
+    lines = {line.strip() for line in out.splitlines()}
+    assert code == 0 and lines >= {f"{name}={default}  {meaning}" for name, default, meaning in describe_settings()}
+
+
+def test_the_address_of_the_explorer_is_logged(tmp_path):
+    """With the port that the system chose, once it listens; with several processes, too."""
+    for workers in ("1", "2"):
+        with start_process(tmp_path / workers, KANSCOPE_WORKERS=workers) as process:
+            address = f"{process.client.base_url}".rstrip("/")
+            (event,) = (line["event"] for line in process.lines() if "running on" in line["event"])
+            assert (
+                event == f"Uvicorn running on {address} (Press CTRL+C to quit); the explorer is at {address}/explorer"
+            )
