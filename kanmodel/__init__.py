@@ -21,6 +21,7 @@ _NAMES = {  # by module
     "explain.comparison": "Comparisons",
     "explain.counterfactual": "Counterfactual Counterfactuals",
     "explain.curves": "Edge",
+    "explain.drift": "Drift",
     "explain.explanations": "Explanations",
     "explain.formula": "Formulas",
     "explain.importance": "Importance",

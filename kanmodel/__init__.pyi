@@ -15,6 +15,7 @@ from kanmodel.explain.comparison import Comparisons as Comparisons
 from kanmodel.explain.counterfactual import Counterfactual as Counterfactual
 from kanmodel.explain.counterfactual import Counterfactuals as Counterfactuals
 from kanmodel.explain.curves import Edge as Edge
+from kanmodel.explain.drift import Drift as Drift
 from kanmodel.explain.explanations import Explanations as Explanations
 from kanmodel.explain.formula import Formulas as Formulas
 from kanmodel.explain.importance import Importance as Importance

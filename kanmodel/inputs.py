@@ -364,6 +364,7 @@ def read_outcomes(
     gaps: Gaps = "skip",
     places: Places | None = None,
     is_ordered: bool = False,
+    needs_actual: bool = True,
 ) -> Outcomes:
     """The windows of a table whose targets are rows of it as well, and these.
 
@@ -380,6 +381,8 @@ def read_outcomes(
         gaps: as of `read_series`.
         places: names in errors; by default those of a data frame.
         is_ordered: whether times that are not in order are refused.
+        needs_actual: whether windows end where the table has the whole horizon, and an actual value is known. If not,
+            there are windows up to the newest row, and actual values as far as they are known, without their times.
 
     Raises:
         DataError: a missing or repeated column, too few rows, a bad or repeated time, a gap unless it is skipped, a
@@ -395,8 +398,9 @@ def read_outcomes(
     data = read_columns(frame)
     column = find_target_column(target, data)
     places = places or Places(path, time.name if time else "time")
-    _refuse_missing((*encoding.names, column), list(data), f"{path} has no column")
-    if column in encoding.names and not config.ahead:
+    _refuse_missing((*encoding.names, *[column] * needs_actual), list(data), f"{path} has no column")
+    is_known = column in data and (column not in encoding.names or config.ahead > 0)
+    if needs_actual and not is_known:
         raise DataError.at(
             places.rows, f"cannot be compared: the checkpoint does not have how many rows ahead {column} is"
         )
@@ -406,8 +410,8 @@ def read_outcomes(
     if time is None and "time" not in (*encoding.names, column):
         index = None if "time" in data else read_index(frame, None)
         stamps = data.get("time") if index is None else index[1]
-    lookback, last_step, n_rows = config.lookback, config.ahead + config.horizon - 1, len(data[column])
-    reach = max(encoding.later, last_step)
+    lookback, last_step = config.lookback, config.ahead + config.horizon - 1 if needs_actual else 0
+    reach, n_rows = max(encoding.later, last_step), len(data[encoding.names[0]])
     if n_rows < lookback + reach:
         needed = f"the {lookback} steps of a window and the {reach} after it"
         raise DataError.at(places.rows, f"has {n_rows} rows, but needs {needed}")
@@ -426,7 +430,7 @@ def read_outcomes(
     first = n_rows - n_needed
     run = _find_runs(config, instants, stamps, order, n_needed, gaps, places)
     numbers, bad = encoding.read({name: data[name][order] for name in encoding.names})
-    actual = read_cells(data[column][order])
+    actual = read_cells(data[column][order]) if is_known else np.full(n_rows, np.nan)
     infinite = np.flatnonzero(np.isinf(actual)).tolist()
     for row in infinite:
         bad.setdefault(row, (column, describe_bad(data[column][order[row]])))
@@ -442,21 +446,25 @@ def read_outcomes(
         reasons += [f"{missing.windows} have a missing value, of {', '.join(missing.worst)}"] * bool(missing.windows)
         raise DataError.at(places.rows, f"has no window to forecast: of {n_windows}, {' and '.join(reasons)}")
     rows = ends[:, None] + config.ahead + np.arange(config.horizon)
-    if np.isnan(actual[rows]).all():
+    is_there = rows < n_rows
+    rows = np.minimum(rows, n_rows - 1)
+    is_there &= run[rows] == run[ends][:, None]
+    of_windows = np.where(is_there, actual[rows], np.nan)
+    if needs_actual and np.isnan(of_windows).all():
         raise DataError.at(places.rows, f"has no value of {column} that one of its {len(ends)} windows forecasts")
     texts = None if stamps is None else np.array(times_as_text(stamps[order]), dtype=object)
     local = None
-    if instants is not None and time is not None and time.dated:
+    if needs_actual and instants is not None and time is not None and time.dated:
         local = (instants + zone_offsets(instants, encoding.zone))[rows]
     return Outcomes(
         target=target,
         rows=values,
         ends=ends,
-        actual=actual[rows],
+        actual=of_windows,
         persistence=persistence(table, ends, 1)[:, 0],
         times=None if texts is None else tuple(texts[ends].tolist()),
         is_shifted=not config.ahead,
-        target_times=None if texts is None else texts[rows],
+        target_times=texts[rows] if texts is not None and needs_actual else None,
         local=local,
         zone=encoding.zone,
         within_day=time is not None and time.step < DAY,
@@ -464,6 +472,32 @@ def read_outcomes(
         missing=missing.windows,
         missing_columns=missing.worst,
     )
+
+
+def read_stretch(
+    model: LoadedModel, windows: Any, target: str | None = None, path: str = "windows", gaps: Gaps = "skip"
+) -> Outcomes:
+    """Windows in order of time, in any form of `Windows` or as a table, with the actual values that are known.
+
+    Of a data frame, or of a mapping of name to column, there is a window for each row at which one ends, as of
+    `read_outcomes`. Other windows have no actual values.
+
+    Raises:
+        DataError: as `read_outcomes`, or `read_windows`.
+        UnknownNameError: there is no such target.
+    """
+    is_table = isinstance(windows, Mapping) and all(np.ndim(column) == 1 for column in windows.values())
+    if is_table or is_frame(windows):
+        places = Places(path, model.config.time.name if model.config.time else "time")
+        return read_outcomes(model, windows, target, None, gaps, places, needs_actual=False)
+    read = read_windows(model, windows, path)
+    n, lookback, n_features = read.shape
+    unknown = np.full((n, model.config.horizon), np.nan)
+    ends = lookback - 1 + lookback * np.arange(n)
+    about: dict[str, Any] = {"times": None, "target_times": None, "local": None, "zone": None, "missing_columns": {}}
+    about |= {"is_shifted": False, "within_day": False, "across_gaps": 0, "missing": 0}
+    rows = read.reshape(-1, n_features)
+    return Outcomes(target or model.config.targets[0].name, rows, ends, unknown, unknown[:, 0], **about)
 
 
 def read_pairs(

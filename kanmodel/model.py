@@ -36,6 +36,7 @@ from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals
 from kanmodel.explain.curves import Edge, Span, sample_edges
+from kanmodel.explain.drift import EXPLAINED, FALSE_ALARMS, Drift
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.forecasts import Forecasts
@@ -63,6 +64,7 @@ from kanmodel.inputs import (
     read_outcomes,
     read_pairs,
     read_series,
+    read_stretch,
     read_windows,
 )
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
@@ -789,6 +791,54 @@ class Model(Result):
             raise DataError.at("against_windows", message)
         divided = Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
         return replace(divided, origin=self._name_both(against), times=series.times if series else None)
+
+    @reported
+    def drift(
+        self,
+        reference: Any,
+        current: Any,
+        output: str | None = None,
+        *,
+        against: Model | None = None,
+        false_alarms: float = FALSE_ALARMS,
+        explained: int = EXPLAINED,
+        gaps: Gaps = "skip",
+        progress: Progress = False,
+    ) -> Drift:
+        """Whether inputs moved, whether the model uses what moved, and whether errors are worse, beyond chance.
+
+        The forecasts and explanations of two stretches of time are compared, and what differs with what differs between
+        spans of the reference that are as long as the current side.
+
+        Args:
+            reference: a data frame, or a mapping of name to column, as in `backtest`, with the target's column where
+                actual values are known; or windows in any other form of `Windows`, in order of time.
+            current: likewise, such as the last days.
+            output: its name; None for the first. A bound or a width has no errors.
+            against: the model that served the reference, whose effects are divided into a data part and a model part;
+                None for this one.
+            false_alarms: rate at which each question may have an alarm though nothing has changed.
+            explained: how many windows of the reference are explained, taken evenly, and at most of the current side.
+            gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
+            progress: as in `explain`.
+        """
+        refuse_unknown("gaps", gaps, get_args(Gaps))
+        check_lowest("explained", explained, 1)
+        if not 0 < false_alarms < 1:
+            raise DataError.at("false_alarms", f"must lie between 0 and 1, but is {false_alarms}")
+        model, number = self.find_output(output)
+        served = None
+        if against is not None:
+            other, _ = against.find_output(output or model.outputs[number])
+            served = other.loaded, match_outputs(model.loaded, other.loaded, number)
+        target = self.config.target_of(number).name if model is self else None
+        before, now = (
+            read_stretch(self.loaded, given, target, path, gaps)
+            for path, given in (("reference", reference), ("current", current))
+        )
+        if model is not self:
+            before, now = (replace(side, actual=np.full_like(side.actual, np.nan)) for side in (before, now))
+        return self._sign(Drift.between(model.loaded, number, before, now, served, explained, false_alarms))
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""

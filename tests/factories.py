@@ -16,6 +16,7 @@ from thorough import few_of
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.data import Array, Feature, Target, TimeColumn
+from kanmodel.explain.tally import Bins, Tally
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import (
@@ -279,3 +280,17 @@ def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0,
         encoding=table.encoding,
     )
     return make_chain(config, seed)
+
+
+def make_tally(n: int, seed: int, n_blocks: int = 1, bins: Bins | None = None, known: float = 0.7) -> tuple[Any, ...]:
+    """A tally of n random forecasts of 3 features, 2 names and a level; its bins, the blocks, and what was counted."""
+    rng = np.random.default_rng(seed)
+    newest, contributions = rng.normal(size=(n, 3)), rng.normal(size=(n, 2))
+    forecasts = contributions.sum(axis=1)
+    contributions[rng.random(n) > known] = np.nan
+    errors = np.where(rng.random(n) < known, rng.normal(size=n), np.nan)
+    inside = np.where(np.isnan(errors)[:, None], np.nan, rng.random((n, 1)) < 0.8)
+    blocks = np.arange(n) * n_blocks // max(n, 1)
+    bins = bins or Bins.of(np.column_stack([newest, forecasts]))
+    counted = newest, forecasts, contributions, errors, inside
+    return Tally.of(bins, *counted, blocks, n_blocks), bins, blocks, counted

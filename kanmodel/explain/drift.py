@@ -32,11 +32,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
+from kanmodel.computing import part, slices
+from kanmodel.data import Array, take_windows
+from kanmodel.explain.attribution import explain_windows, sum_groups
+from kanmodel.explain.backtest import CHUNK, Outcomes
+from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.bootstrap import Bootstrap, Estimate
-from kanmodel.explain.tally import Tally, population_stability, wasserstein
+from kanmodel.explain.result import Pictured
+from kanmodel.explain.tally import N_BINS, Bins, Tally, population_stability, wasserstein
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.text import with_unit
 
 Question = Literal["inputs", "use", "errors"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
@@ -44,8 +50,12 @@ FALSE_ALARMS = 0.01
 MIN_SPANS = 4  # of the reference, for a verdict
 MIN_BLOCKS = 8  # for an interval
 MOST_BLOCKS = 1000  # that are resampled; neighbours are joined
+N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
+TALLY_BYTES = 1 << 26
+EXPLAINED, MIN_EXPLAINED = 4096, 96  # windows of the reference, and fewest of the current side where it has them
+N_DRAWN = 48  # blocks of either side in a picture
 FLOOR_PSI = 0.01  # of the scale of a statistic: changes are compared with at least this,
-FLOOR_SHARE = 0.005  # of all contributions,
+FLOOR_SHARE = 0.01  # of all contributions,
 FLOOR_ERROR = 0.01  # of the mean absolute error of the reference,
 FLOOR_COVERAGE = 0.005
 
@@ -338,8 +348,8 @@ def measure(current: Tally, reference: Tally) -> dict[Question, Array]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Drift:
+@dataclass(frozen=True, repr=False, eq=False)
+class Drift(Pictured):
     """What changed from a reference to what is current, beside what changes by chance.
 
     Attributes:
@@ -353,6 +363,10 @@ class Drift:
             where nothing is explained.
         errors: None where no actual value of the current side is known.
         verdicts: by question.
+        reference, current: the tallies, with neighbouring blocks as one, for pictures.
+        bins: those of the features and then of the forecasts; None if they were not given.
+        notes: what is said of the windows of the reference and of the current side: their time, and what is left out.
+        unconverged: number of explanations that are not within the tolerance.
     """
 
     watched: Watched
@@ -366,6 +380,11 @@ class Drift:
     ndcg: float | None
     errors: ErrorDrift | None
     verdicts: dict[Question, Verdict]
+    reference: Tally
+    current: Tally
+    bins: Bins | None = None
+    notes: tuple[str, str] = ("", "")
+    unconverged: int = 0
 
     @classmethod
     def of(
@@ -412,14 +431,131 @@ class Drift:
             ndcg=rank_gain(then.sizes[0], now.sizes[0]) if now.explained.all() and then.explained.all() else None,
             errors=_find_errors(watched, reference, current),
             verdicts=verdicts,
+            reference=reference.merged(N_DRAWN),
+            current=current.merged(N_DRAWN),
             **about,
         )
+
+    @classmethod
+    def between(
+        cls,
+        model: LoadedModel,
+        output: int,
+        reference: Outcomes,
+        current: Outcomes,
+        against: tuple[LoadedModel, int] | None = None,
+        explained: int = EXPLAINED,
+        false_alarms: float = FALSE_ALARMS,
+    ) -> Drift:
+        """Forecasts and explains the windows of two stretches of time, and compares their tallies.
+
+        Args:
+            model: the model, and the `output` by its number.
+            output: likewise.
+            reference: windows in order of time.
+            current: likewise.
+            against: the model that served the reference, and the number of its output; None for the same.
+            explained: number of windows of the reference that are explained, taken evenly, and at most as many of the
+                current side, of which they are at least as dense.
+            false_alarms: rate of false alarms of each question.
+
+        Raises:
+            NonFiniteError: a forecast or an explanation is not finite.
+        """
+        watched, sides = Watched.of(model, output), (reference, current)
+        served = against or (model, output), (model, output)
+        start = Baseline()
+        if against is not None:
+            mean = (model.reference_mean + against[0].reference_mean) / 2
+            start = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
+        with part(0.3):
+            forecasts = [_forecast(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]
+        bins = Bins.of(np.column_stack([reference.rows[reference.ends], forecasts[0][0]]))
+        size = block_size(len(reference.ends), len(current.ends), len(watched.features))
+        every = -(-len(reference.ends) // explained)
+        strides = every, max(min(every, len(current.ends) // MIN_EXPLAINED), -(-len(current.ends) // explained), 1)
+        asked = [(0, served[0]), (1, served[1])] + ([] if against is None else [(0, served[1]), (1, served[0])])
+        tallies, unconverged = list[Tally](), 0
+        for number, by in slices(asked):
+            side, (forecast, errors, inside) = sides[number], forecasts[number]
+            contributions, n_failed = _explain(*by, side, strides[number], watched.members, start)
+            n = len(side.ends)
+            n_blocks = max(1, round(n / size))
+            blocks = np.arange(n) * n_blocks // n
+            newest = side.rows[side.ends]
+            counted = (newest, forecast, contributions, errors, inside)
+            tallies.append(Tally.of(bins, *counted, blocks, n_blocks))
+            unconverged += n_failed
+        about: dict[str, Any] = {"bins": bins, "unconverged": unconverged, "false_alarms": false_alarms}
+        if against is not None:
+            shift = [float(by.predict(baseline_windows(by, start))[0, number]) for by, number in served]
+            about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
+        return cls.of(watched, tallies[0], tallies[1], notes=(_describe(reference), _describe(current)), **about)
+
+    def _title(self) -> str:
+        return f"Drift of {with_unit(self.watched.output, self.watched.unit)}"
 
     @property
     def unused(self) -> tuple[str, ...]:
         """The features that moved while neither the share nor the effect of their name did."""
         used = {member: use.moved for use, of in zip(self.use, self.watched.members, strict=True) for member in of}
         return tuple(each.name for number, each in enumerate(self.inputs) if each.moved and used[number] is False)
+
+
+def block_size(n_reference: int, n_current: int, n_features: int) -> int:
+    """Windows of a block: few enough blocks of the reference for the memory, and many of the current side."""
+    affordable = max(MIN_BLOCKS, TALLY_BYTES // (16 * N_BINS * (n_features + 1)))
+    usual = -(-n_reference // min(N_BLOCKS, affordable))
+    return max(1, min(usual, n_current // N_CURRENT), -(-n_reference // affordable))
+
+
+def _forecast(model: LoadedModel, output: int, side: Outcomes) -> tuple[Array, Array, Array]:
+    """Forecasts and errors, (n,), and whether intervals hold the actual values, (n, n_levels); NaN where unknown."""
+    config, kept = model.config, forecasts_of(model.config)
+    is_bounded, forecasts, bounds = model.intervals is not None and output in kept, list[Array](), list[Array]()
+    for windows in side.parts(config.lookback):
+        if is_bounded:
+            predictions, *ends = model.predict_bounds(windows)
+            bounds.append(np.stack(ends)[:, :, :, kept.index(output)])  # (2, n_levels, n)
+        else:
+            predictions = model.predict(windows)
+        forecasts.append(predictions[:, output])
+    forecast, actual = np.concatenate(forecasts), side.actual[:, output // len(config.targets)]
+    inside = np.empty((len(actual), 0))
+    if is_bounded:
+        lower, upper = np.concatenate(bounds, axis=2)
+        inside = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper)).T
+    return forecast, forecast - actual, inside
+
+
+def _explain(
+    model: LoadedModel,
+    output: int,
+    side: Outcomes,
+    stride: int,
+    members: Sequence[Sequence[int]],
+    baseline: Baseline,
+) -> tuple[Array, int]:
+    """Contributions of every `stride`-th window, (n, n_names), others NaN, and how many have not converged."""
+    contributions, unconverged = np.full((len(side.ends), len(members)), np.nan), 0
+    chosen = np.arange(stride // 2, len(side.ends), stride)
+    for start in slices(range(0, len(chosen), CHUNK)):
+        rows = chosen[start : start + CHUNK]
+        windows = model.to_model_units(take_windows(side.rows, side.ends[rows], model.config.lookback))
+        found = explain_windows(model, windows, output, baseline, None, "features")
+        contributions[rows] = sum_groups(found.contributions, members)
+        unconverged += int((~found.converged).sum())
+    return contributions, unconverged
+
+
+def _describe(side: Outcomes) -> str:
+    """Number and time of the windows, and how many are left out."""
+    said = [f"{len(side.ends):,} windows"]
+    if side.times:
+        said[0] += f", {side.times[0]} to {side.times[-1]}"
+    left_out = {"across a gap in time": side.across_gaps, "for missing values": side.missing}
+    said += [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
+    return "; ".join(said)
 
 
 def rank_gain(reference: Array, current: Array) -> float | None:

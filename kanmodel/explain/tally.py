@@ -178,6 +178,11 @@ class Tally:
         """The blocks of several, one after another."""
         return cls(*(np.concatenate(each) for each in zip(*(tally.arrays for tally in tallies), strict=True)))
 
+    def merged(self, n_blocks: int) -> Tally:
+        """With neighbouring blocks as one, so that there are at most `n_blocks`, of as many blocks each as can be."""
+        starts = np.arange(min(n_blocks, len(self))) * len(self) // max(min(n_blocks, len(self)), 1)
+        return Tally(*(np.add.reduceat(each, starts, axis=0) for each in self.arrays))
+
     def total(self) -> Tally:
         """Of all blocks, as one."""
         return Tally(*(each.sum(axis=0, keepdims=True) for each in self.arrays))

@@ -183,7 +183,7 @@ def leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> 
     """The windows without missing values or targets, and the number of the others, by column."""
     names = (*table.feature_names, *(f"{name} (target)" for name in table.target_names))
     reads = [(column, ends + 1 - lookback, lookback) for column in table.features.T]
-    reads += [(column, ends + table.ahead, horizon) for column in table.targets.T]
+    reads += [(column, ends + table.ahead if horizon else ends, horizon) for column in table.targets.T]
     incomplete, counts = np.zeros(len(ends), dtype=bool), Counter[str]()
     for name, (column, first, length) in zip(names, reads, strict=True):
         before = np.concatenate([[0], np.cumsum(np.isnan(column))])  # missing values before each row

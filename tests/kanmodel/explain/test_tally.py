@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from factories import make_tally
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
@@ -23,20 +24,6 @@ def draw(shape, n, seed):
         "zero": lambda: np.zeros(n),
         "steps": lambda: np.repeat(rng.normal(size=-(-n // 9)), 9)[:n],
     }[shape]()
-
-
-def make_tally(n, seed, n_blocks=1, bins=None, known=0.7):
-    """A tally of n random forecasts of 3 features, 2 names and a level, its blocks, and what was counted."""
-    rng = np.random.default_rng(seed)
-    newest, contributions = rng.normal(size=(n, 3)), rng.normal(size=(n, 2))
-    forecasts = contributions.sum(axis=1)
-    contributions[rng.random(n) > known] = np.nan
-    errors = np.where(rng.random(n) < known, rng.normal(size=n), np.nan)
-    inside = np.where(np.isnan(errors)[:, None], np.nan, rng.random((n, 1)) < 0.8)
-    blocks = np.arange(n) * n_blocks // max(n, 1)
-    bins = bins or Bins.of(np.column_stack([newest, forecasts]))
-    counted = newest, forecasts, contributions, errors, inside
-    return Tally.of(bins, *counted, blocks, n_blocks), bins, blocks, counted
 
 
 def assert_equal(one, other):
