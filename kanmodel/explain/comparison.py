@@ -28,7 +28,8 @@ from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation, LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.result import Table, WindowsResult
-from kanmodel.text import with_unit
+from kanmodel.network.config import ModelConfig
+from kanmodel.text import list_some, with_unit
 
 _TOTALS = ("window", "prediction", "against", "difference", "data", "model", "baseline_shift", "converged")
 
@@ -156,18 +157,38 @@ def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
         DataError: features, lookback or the unit of the output differ, or the other model has no such output.
     """
     mine, theirs = model.config, against.config
-    features, others = ([f"{f.name} ({f.unit})" for f in config.features] for config in (mine, theirs))
-    for what, one, other in (("features", features, others), ("lookback", mine.lookback, theirs.lookback)):
-        if one != other:
-            raise DataError.at("against", f"must have the same {what}, {one}, but has {other}")
+    if message := _tell_inputs_apart(mine, theirs):
+        raise DataError.at("against", message)
     name = mine.outputs[output]
     if name not in theirs.outputs:
-        raise DataError.at("against", f"has no output {name!r}; its outputs are {', '.join(theirs.outputs)}")
+        raise DataError.at("against", f"has no output {name!r}; its outputs are {list_some(theirs.outputs)}")
     number = theirs.outputs.index(name)
-    unit, other_unit = mine.target_of(output).unit, theirs.target_of(number).unit
+    unit, other_unit = (_write_unit(target.unit) for target in (mine.target_of(output), theirs.target_of(number)))
     if unit != other_unit:
-        raise DataError.at("against", f"must forecast {name} in {unit}, but forecasts it in {other_unit}")
+        raise DataError.at("against", f"must forecast {name} {unit}, but forecasts it {other_unit}")
     return number
+
+
+def _tell_inputs_apart(mine: ModelConfig, theirs: ModelConfig) -> str:
+    """The first difference between the inputs of two models; empty if there is none."""
+    names, others = mine.feature_names, theirs.feature_names
+    pairs = ((names, others), (others, names))
+    missing, further = (list_some([name for name in a if name not in b]) for a, b in pairs)
+    if missing or further:
+        apart = f"reads {further} and not {missing}" if missing else f"also reads {further}"
+        return f"must read the same features, but {apart if further else f'does not read {missing}'}"
+    if names != others:
+        return f"must read the features in the same order, {list_some(names)}, but begins with {list_some(others)}"
+    for one, other in zip(mine.features, theirs.features, strict=True):
+        if one.unit != other.unit:
+            return f"must read {one.name} {_write_unit(one.unit)}, but reads it {_write_unit(other.unit)}"
+    if mine.lookback != theirs.lookback:
+        return f"must read {mine.lookback} steps, but reads {theirs.lookback}"
+    return ""
+
+
+def _write_unit(unit: str | None) -> str:
+    return f"in {unit}" if unit else "without a unit"
 
 
 def _compare(

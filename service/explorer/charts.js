@@ -2,6 +2,7 @@
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
+import { svg } from "./dom.js";
 import { amount, signed } from "./figures.js";
 import { levelName } from "./intervals.js";
 
@@ -201,11 +202,34 @@ export function drawSteps(steps, unit, width) {
     x: { ...stepsOf(steps.length, width), padding: 0.2 },
     y: { label: `↑ mean |contribution|${unit ? `, ${unit}` : ""}`, grid: true, ticks: 4 },
     marks: [
-      Plot.barY(rows, { x: "ago", y: "value", fill: "var(--up)", fillOpacity: 0.75 }),
+      Plot.barY(rows, { x: "ago", y: "value", fill: "var(--muted)", fillOpacity: 0.6 }),
       Plot.ruleX(rows, { x: "ago", y1: "low", y2: "high", stroke: "currentColor", strokeWidth: 1.5 }),
       Plot.ruleY([0], { stroke: "currentColor" }),
     ],
   });
+}
+
+const BAR = { width: 110, height: 14 };
+
+/**
+ * A bar in a cell of a table, from 0, with its interval.
+ *
+ * @param {number} value
+ * @param {number[] | null} interval
+ * @param {[number, number]} domain
+ * @param {string} [kind] a class for its colour
+ */
+export function drawBar(value, interval, [low, high], kind = "amount") {
+  const at = (/** @type {number} */ of) => ((Math.max(low, Math.min(high, of)) - low) / (high - low || 1)) * BAR.width;
+  const [start, end] = [at(Math.min(0, value)), at(Math.max(0, value))];
+  const middle = BAR.height / 2;
+  return svg(
+    "svg",
+    { ...BAR, viewBox: `0 0 ${BAR.width} ${BAR.height}`, class: "cell-bar", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { x: start, width: end - start, height: BAR.height, class: kind }),
+    low < 0 && svg("path", { d: `M${at(0)} 0V${BAR.height}`, class: "zero" }),
+    interval && svg("path", { d: `M${at(interval[0])} ${middle}H${at(interval[1])}`, class: "whisker" }),
+  );
 }
 
 /**

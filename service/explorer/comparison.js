@@ -1,8 +1,9 @@
-/** The comparison of two models: figures, and tables of both values and their difference. */
+/** The comparison of two models: a sentence, figures, and tables of both values and their difference. */
 
+import { drawBar } from "./charts.js";
 import { figure, h, table } from "./dom.js";
-import { amount, percent, range, signed } from "./figures.js";
-import { nameNode } from "./graph.js";
+import { amount, fixed, formatChange, formatValue, percent } from "./figures.js";
+import { edgeKey, nameNode } from "./graph.js";
 import { withHelp } from "./help.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -10,36 +11,68 @@ import { withHelp } from "./help.js";
 
 export const APART = 0.1; // model units: curves that differ by more count as different
 const POINTS = 100; // percentage points of a share
+const NAMED = 3; // features in the sentence
+
+/**
+ * What differs, in a sentence, and its figures.
+ *
+ * @param {Schemas["ModelComparisonResponse"]} answer
+ * @param {string[]} names of both sides
+ * @param {string} reference the model whose windows they are
+ */
+export function tellSummary({ difference, mae, against_mae: against, unit, reference_windows: count, features }, names, reference) {
+  const [one, other] = names;
+  const sure = features.filter(({ interval }) => isSure(interval)).slice(0, NAMED);
+  const moved = sure.map(({ name, change }, index) => {
+    const much = `${fixed(Math.abs(change) * POINTS, 1)} points ${change > 0 ? "more" : "less"}`;
+    return `${name} ${index ? "" : "counts "}${much}`;
+  });
+  const value = (/** @type {number} */ of) => formatValue(of, unit, difference);
+  const isKnown = mae !== null && against !== null;
+  const better = isKnown && mae !== against && (mae < against ? one : other);
+  return [
+    h(
+      "p",
+      { class: "lead" },
+      `The forecasts of ${one} and ${other} differ by ${value(difference)}`,
+      better ? `; those of ${better} miss by ${value(Math.abs(mae - against))} less on average. ` : ". ",
+      sure.length ? `In ${one}, ${moved.join(", ")}.` : "No feature surely counts more in one than in the other.",
+    ),
+    h(
+      "div",
+      { class: "row wide" },
+      figure("forecasts differ by", value(difference), "root mean square"),
+      ...(isKnown ? [figure(`MAE of ${one}`, value(mae)), figure(`MAE of ${other}`, value(against))] : []),
+    ),
+    h("p", { class: "muted" }, `Both on the ${count} reference windows of ${reference}.`, isKnown ? "" : " Their actual values are not known."),
+  ];
+}
 
 /**
  * @param {Schemas["ModelComparisonResponse"]} answer
  * @param {string[]} names of both sides
  */
-export function tellSummary({ difference, mae, against_mae: against, unit, reference_windows: count }, names) {
-  const error = mae === null || against === null ? "no targets known" : `${signed(mae - against, unit)} from there`;
-  return [
-    figure("forecasts differ by", amount(difference, unit), "root mean square"),
-    figure("MAE here", amount(mae, unit), error),
-    figure("MAE there", amount(against, unit), names[1]),
-    h("p", { class: "muted" }, `Here is ${names[0]}, there is ${names[1]}; both on the ${count} reference windows of here.`),
-  ];
-}
-
-/** @param {Schemas["ModelComparisonResponse"]} answer */
-export function tellFeatures({ features, confidence }) {
-  const rows = features.map(({ name, share, against_share: against, change, interval }) =>
+export function tellFeatures({ features, confidence }, names) {
+  const share = Math.max(...features.flatMap(({ share, against_share: against }) => [share, against]));
+  const change = Math.max(...features.flatMap(({ interval }) => interval.map(Math.abs)), Number.MIN_VALUE);
+  const rows = features.map((feature) =>
     h(
       "tr",
-      { "data-feature": name, class: isSure(interval) ? "sure" : null },
-      h("td", {}, name),
-      h("td", { class: "number" }, percent(share)),
-      h("td", { class: "number" }, percent(against)),
-      h("td", { class: "number change" }, points(change)),
-      h("td", { class: "number muted" }, interval.map(points).join(" to ")),
+      { "data-feature": feature.name, class: isSure(feature.interval) ? "sure" : null },
+      h("td", {}, feature.name),
+      h("td", { class: "number" }, percent(feature.share), drawBar(feature.share, null, [0, share])),
+      h("td", { class: "number" }, percent(feature.against_share), drawBar(feature.against_share, null, [0, share])),
+      h(
+        "td",
+        { class: "number change" },
+        drawBar(feature.change, feature.interval, [-change, change]),
+        h("span", { class: "value" }, points(feature.change)),
+        h("span", { class: "muted interval" }, feature.interval.map(points).join(" to ")),
+      ),
     ),
   );
-  const interval = `${(confidence * 100).toFixed(0)} % interval`;
-  return table(["Feature", "Here", "There", withHelp("Change of share, points", "share"), interval], rows);
+  const of = withHelp(`Difference in points, ${(confidence * 100).toFixed(0)} % interval`, "share");
+  return table(["Feature", ...names, of], rows);
 }
 
 /**
@@ -59,33 +92,44 @@ export function changedEdges(edges) {
 
 /**
  * @param {Schemas["ModelComparisonResponse"]} answer
+ * @param {string[]} names of both sides
  * @param {(edge: Edge, here: boolean) => string} link to the edge of either side
  */
-export function tellEdges({ edges, unit }, link) {
+export function tellEdges({ edges, unit }, names, link) {
   const { came, went, bent, same } = changedEdges(edges);
+  const largest = Math.max(...edges.map((edge) => edge.contribution ?? 0));
   const groups = { came, went, "bends differently": bent.sort(byApart), stays: same.sort(byApart) };
   const side = (/** @type {Edge} */ edge, /** @type {boolean} */ here) => {
     const [kept, value] = here ? [edge.kept, edge.contribution] : [edge.against_kept, edge.against_contribution];
     if (kept === null) return "none";
-    return h("a", { href: link(edge, here) }, kept ? amount(value, unit) : `${amount(value, unit)}, pruned`);
+    const shown = formatValue(value, unit, largest);
+    return h("a", { href: link(edge, here) }, kept ? shown : `${shown}, pruned`);
   };
   const rows = Object.entries(groups).flatMap(([state, members]) =>
     members.map((edge) =>
       h(
         "tr",
-        { "data-state": state },
-        h("td", {}, `${nameNode(edge.source)} → ${nameNode(edge.target)}`),
-        h("td", {}, h("span", { class: `verdict ${state.split(" ")[0]}` }, state)),
+        { "data-state": state, "data-edge": edgeKey(edge) },
+        h(
+          "td",
+          {},
+          `${nameNode(edge.source)} → ${nameNode(edge.target)} `,
+          h("span", { class: `verdict ${state.split(" ")[0]}` }, state),
+        ),
         h("td", { class: "number" }, side(edge, true)),
         h("td", { class: "number" }, side(edge, false)),
-        h("td", { class: "number" }, edge.change === null ? "" : signed(edge.change, unit)),
-        h("td", { class: "number muted" }, range(edge.interval)),
+        h(
+          "td",
+          { class: "number" },
+          edge.change === null ? "" : formatChange(edge.change, unit, largest),
+          h("span", { class: "muted interval" }, edge.interval?.map((end) => formatValue(end, null, largest)).join(" to ")),
+        ),
         h("td", { class: "number" }, edge.curve_difference === null ? "not comparable" : amount(edge.curve_difference)),
       ),
     ),
   );
   const change = withHelp("Change", "contribution");
-  return table(["Edge", "", "Here", "There", change, "Interval", "Curves apart"], rows);
+  return table(["Edge", ...names, change, "Curves apart"], rows);
 }
 
 /**
@@ -101,25 +145,40 @@ function byApart(a, b) {
  * @param {import("./app.js").Page} page
  * @param {string[]} names
  */
-export function tellWindow(comparison, { unit }, names) {
+export function tellWindow(comparison, { unit }, [one, other]) {
   const { prediction, against_prediction: against, difference, model, error, residual } = comparison;
-  const parts = Object.entries(model.contributions).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
-  const rows = [...parts, ["at the baseline that both share", model.baseline_shift]].map(([name, value]) =>
-    h("tr", {}, h("td", {}, String(name)), h("td", { class: "number change" }, signed(Number(value), unit))),
+  const parts = [
+    ...Object.entries(model.contributions).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a)),
+    /** @type {const} */ (["the shared baseline", model.baseline_shift]),
+  ];
+  const value = (/** @type {number} */ of) => formatValue(of, unit, Math.abs(difference));
+  const largest = Math.max(...parts.map(([, value]) => Math.abs(value)), Number.MIN_VALUE);
+  const rows = parts.map(([name, value]) =>
+    h(
+      "tr",
+      { "data-feature": Object.hasOwn(model.contributions, name) ? name : null },
+      h("td", {}, name),
+      h(
+        "td",
+        { class: "number change" },
+        drawBar(value, null, [-largest, largest], value < 0 ? "down" : "up"),
+        h("span", { class: "value" }, formatChange(value, unit, Math.abs(difference))),
+      ),
+    ),
   );
   return [
     h(
       "div",
       { class: "summary" },
-      figure("here", amount(prediction, unit)),
+      figure(one, value(prediction)),
       h("span", { class: "sign", "aria-hidden": "true" }, "−"),
-      figure("there", amount(against, unit)),
+      figure(other, value(against)),
       h("span", { class: "sign", "aria-hidden": "true" }, "="),
-      figure("difference", signed(difference, unit)),
+      figure("difference", formatChange(difference, unit, Math.abs(difference))),
       h(
         "p",
         { class: "muted" },
-        `${names[0]} less ${names[1]} on the same window, divided among the features. `,
+        "Divided among the features on which they disagree. ",
         withHelp(`Error ${amount(error, unit)}`, "error"),
         ", ",
         withHelp(`residual ${amount(Math.abs(residual), unit)}`, "residual"),
@@ -129,7 +188,7 @@ export function tellWindow(comparison, { unit }, names) {
     h(
       "div",
       { class: "scroll parts", tabindex: "0", role: "region", "aria-label": "What the difference is made of" },
-      table(["Feature", "What the models disagree on"], rows),
+      table(["Feature", `Forecast of ${one} higher or lower by`], rows),
     ),
   ];
 }
@@ -141,5 +200,6 @@ function isSure([low, high]) {
 
 /** @param {number} change of a share */
 function points(change) {
-  return signed(change * POINTS);
+  const text = fixed(change * POINTS, 1);
+  return change > 0 && text !== "0.0" ? `+${text}` : text;
 }

@@ -8,6 +8,7 @@ from time import thread_time
 from typing import Any, TypeVar
 
 from kanmodel.computing import Once, Pinned, pausing
+from kanmodel.explain.comparison import match_outputs
 from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model
@@ -81,7 +82,9 @@ class GlobalResults:
 
     async def comparison(self, served: Served, output: str, other: Served, fidelity: float) -> ModelComparison:
         """Comparison with another model, for one output."""
-        rule = PruningRule(fidelity=fidelity)
+        names, rule = served.model.outputs, PruningRule(fidelity=fidelity)
+        if output in names:  # what does not fit is refused before anything is computed
+            match_outputs(served.model.loaded, other.model.loaded, names.index(output))
         await self.find(served, output, Model.topology, **vars(rule))
         if output in other.model.outputs or output in other.model.bounds:  # otherwise the comparison is refused
             await self.find(other, output, Model.topology, **vars(rule))

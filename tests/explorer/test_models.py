@@ -39,8 +39,8 @@ def test_two_versions_are_compared(pair, open_tab):
     tab = open_tab(pair)
     page = tab.show("compare?model=m")
     answer = pair.get(f"{HERE}/comparison", params={"against_version": "1"}).json()
-    assert page.locator("#against option").evaluate_all("all => all.map((one) => one.value)") == ["m/1", "other/1"]
-    rows = page.locator("tr[data-feature]")
+    assert page.locator("#against > option").evaluate_all("all => all.map((one) => one.value)") == ["m/1", "other/1"]
+    rows = page.get_by_role("region", name="Features of both").locator("tr[data-feature]")
     assert rows.count() == len(answer["features"])
     for row, feature in zip(rows.all(), answer["features"], strict=True):
         cells = row.locator("td").all_inner_texts()
@@ -48,6 +48,12 @@ def test_two_versions_are_compared(pair, open_tab):
         assert [number(cell) for cell in cells[1:4]] == pytest.approx(
             [100 * feature[name] for name in ("share", "against_share", "change")], rel=0.01, abs=0.06
         )
+        assert row.locator(".cell-bar rect").count() == 3
+    assert page.locator("thead").first.locator("th").all_inner_texts()[1:3] == ["version 2", "version 1"]
+    lead = page.locator(".lead").inner_text()
+    assert lead.startswith("The forecasts of version 2 and version 1 differ by ")
+    surely = [each for each in answer["features"] if each["interval"][0] > 0 or each["interval"][1] < 0]
+    assert not surely or f"In version 2, {surely[0]['name']} counts" in lead
     states = {
         (True, False): "came",
         (False, True): "went",
@@ -80,8 +86,9 @@ def test_one_window_is_compared(pair, open_tab):
     instance = pair.get(f"{HERE}/reference/7").json()["instance"]
     body = {"instances": [instance], "against": {"model": "other", "version": "1"}}
     (compared,) = pair.post(f"{HERE}:compare", json=body).json()["comparisons"]
-    for name, key in (("here", "prediction"), ("there", "against_prediction"), ("difference", "difference")):
-        expect(page.locator(f'[data-figure="{name}"] strong')).to_contain_text(f"{abs(compared[key]):.3g}")
+    for name, key in (("m", "prediction"), ("other", "against_prediction"), ("difference", "difference")):
+        found = number(page.locator(f'[data-figure="{name}"] strong').inner_text())
+        assert found == pytest.approx(compared[key], abs=0.03 * abs(compared["difference"]))
     parts = [number(text) for text in page.locator(".parts td.change").all_inner_texts()]
     assert len(parts) == len(compared["model"]["contributions"]) + 1
     assert sum(parts) == pytest.approx(compared["difference"], abs=0.01 * sum(map(abs, parts)))
@@ -92,18 +99,25 @@ def test_one_window_is_compared(pair, open_tab):
 def test_an_edge_of_either_side_has_a_link(pair, open_tab):
     """The link of a column opens the function in that column's model."""
     page = open_tab(pair).show("compare?model=m")
-    page.locator("tr[data-state] td:nth-child(4) a").first.click()
+    page.locator("tr[data-state] td:nth-child(3) a").first.click()
     expect(page.locator("h1")).to_have_text("Edge")
     expect(page.locator("#model")).to_have_value("m/1")
 
 
-def test_without_another_model_there_is_no_comparison(pair, open_tab):
-    """If no other model has the same inputs, a sentence says so."""
-    tab = open_tab(pair)
-    page = tab.show("compare?model=unlike")
+def test_what_cannot_be_compared_says_why(pair, open_tab):
+    """Models of other inputs stand apart in the choice, and the service's sentence names the first difference."""
+    page = open_tab(pair).show("compare?model=unlike")
     expect(page.locator("main")).to_contain_text("no other version")
-    expect(page.locator("#against")).to_be_hidden()
-    assert tab.problems == []
+    assert page.locator("#against optgroup option").all_inner_texts() == [
+        "m, version 2",
+        "m, version 1",
+        "other, version 1",
+    ]
+    page.locator("#against").select_option("other/1")
+    expect(page.get_by_role("alert")).to_have_text(
+        "These two can't be compared: other, version 1 must read the same features, but does not read f4, f5."
+    )
+    expect(page.locator("tr")).to_have_count(0)
 
 
 def test_the_slider_selects_a_formula(pair, open_tab):

@@ -8,7 +8,7 @@ import { enliven, fetchDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
 import { edgeKey } from "../graph.js";
 import { hasOutput } from "../intervals.js";
-import { shapeOf, writeState } from "../state.js";
+import { writeState } from "../state.js";
 import { unpackWindow } from "../windows.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -25,8 +25,8 @@ export function create(page) {
   let shown;
   const other = h("select", { id: "against", onchange: () => page.set({ against: other.value }) });
   const choice = h("span", { class: "row" }, h("label", { for: "against" }, "Compared with"), other);
-  const problem = h("p", { class: "wrong", role: "alert" });
-  const summary = h("div", { class: "card summary", "aria-live": "polite" });
+  const problem = h("p", { role: "alert" });
+  const summary = h("div", { class: "card stack", "aria-live": "polite" });
   const features = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features of both" });
   const edges = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Edges of both" });
   const edgesNote = h("p", { class: "muted" });
@@ -66,11 +66,17 @@ export function create(page) {
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     const models = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
-    const options = await othersOf(models, page, signal);
-    const chosen = options.find(({ value }) => value === values.against)?.value ?? options[0]?.value;
-    choice.hidden = !chosen;
-    other.replaceChildren(...options.map(({ value, label }) => h("option", { value }, label)));
-    if (chosen) other.value = chosen;
+    const { fitting, others } = await othersOf(models, page, signal);
+    const isOffered = [...fitting, ...others].some(({ value }) => value === values.against);
+    const chosen = isOffered ? values.against : fitting[0]?.value;
+    choice.hidden = !fitting.length && !others.length;
+    const options = (/** @type {Option[]} */ of) => of.map(({ value, label }) => h("option", { value }, label));
+    other.replaceChildren(
+      ...(chosen ? [] : [h("option", { value: "" }, "…")]),
+      ...options(fitting),
+      ...(others.length ? [h("optgroup", { label: "Of other inputs or outputs" }, ...options(others))] : []),
+    );
+    other.value = chosen ?? "";
     results.hidden = !chosen;
     problem.textContent = chosen ? "" : "There is no other version, and no model with the same inputs, to compare with.";
     shown = undefined;
@@ -81,13 +87,16 @@ export function create(page) {
     const ask = { path: `${page.path}/comparison`, query };
     try {
       const answer = /** @type {Schemas["ModelComparisonResponse"]} */ (await askJson(ask, signal));
-      const names = [titleOf(answer.model_name, answer.version), titleOf(name, answer.against.version)];
+      const names =
+        name === answer.model_name
+          ? [`version ${answer.version}`, `version ${answer.against.version}`]
+          : [answer.model_name, name];
       const toEdge = (/** @type {Schemas["EdgeChangeInfo"]} */ edge, /** @type {boolean} */ here) =>
         here ? page.link("edge", { edge: edgeKey(edge) }) : linkThere(chosen, page.output, edgeKey(edge));
-      summary.replaceChildren(...tellSummary(answer, names));
-      features.replaceChildren(tellFeatures(answer));
-      edges.replaceChildren(tellEdges(answer, toEdge));
-      edgesNote.textContent = tellCounts(answer);
+      summary.replaceChildren(...tellSummary(answer, names, titleOf(answer.model_name, answer.version)));
+      features.replaceChildren(tellFeatures(answer, names));
+      edges.replaceChildren(tellEdges(answer, names, toEdge));
+      edgesNote.textContent = tellCounts(answer, names);
       shown = { ask, name: `${page.model.name}-comparison`, data: answer, rows: rowsOf(answer) };
       await Promise.all([
         showNetworks(answer, names, against, signal),
@@ -96,7 +105,8 @@ export function create(page) {
     } catch (error) {
       if (signal.aborted || !(error instanceof ApiError) || ![404, 422].includes(error.status)) throw error;
       results.hidden = true;
-      problem.textContent = `These two can't be compared: ${error.message}.`;
+      const reason = error.message.replace(/^against /, `${titleOf(name, version)} `);
+      problem.textContent = `These two can't be compared: ${reason}.`;
     }
   };
 
@@ -118,7 +128,7 @@ export function create(page) {
         const change = changes.get(edgeKey(/** @type {any} */ (part.dataset)));
         if (change && change.kept !== change.against_kept) part.classList.add(side ? "went" : "came");
       }
-      const tell = (/** @type {SVGGElement} */ part) => tellPart(part, changes, page.unit);
+      const tell = (/** @type {SVGGElement} */ part) => tellPart(part, changes, names, page.unit);
       const open = (/** @type {string} */ key) =>
         (location.hash = side ? linkThere(other.value, page.output, key) : page.link("edge", { edge: key }));
       return h("figure", { class: "chart" }, h("figcaption", {}, names[side]), enliven(root, tell, open));
@@ -150,27 +160,42 @@ export function create(page) {
 }
 
 /**
- * The models to compare with: other versions first, then other models with the same inputs.
+ * The models to compare with: other versions first, then other models with the same inputs; and those of other ones, of
+ * which the service says what differs.
  *
+ * @typedef {{name: string, value: string, label: string}} Option
  * @param {Schemas["ModelList"]} models
  * @param {Page} page
  * @param {AbortSignal} signal
  */
 async function othersOf({ details }, page, signal) {
+  const ready = details.filter((one) => one.ready);
   const fits = await Promise.all(
-    details.map(async ({ name, ready }) => {
-      if (!ready || name === page.model.name) return ready;
+    ready.map(async ({ name }) => {
+      if (name === page.model.name) return true;
       const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path: modelPath(name) }, signal));
-      return shapeOf(model) === shapeOf(page.model) && hasOutput(model, page.output);
+      return inputsOf(model) === inputsOf(page.model) && hasOutput(model, page.output);
     }),
   );
-  const fitting = details.filter((_, index) => fits[index]);
-  const all = fitting.flatMap(({ name, versions }) =>
-    versions
-      .filter((one) => one.ready && !(name === page.model.name && one.version === page.model.version))
-      .map(({ version }) => ({ name, value: `${name}/${version}`, label: titleOf(name, version) })),
-  );
-  return all.sort((a, b) => Number(b.name === page.model.name) - Number(a.name === page.model.name));
+  const optionsOf = (/** @type {boolean} */ fit) =>
+    ready
+      .filter((_, index) => fits[index] === fit)
+      .flatMap(({ name, versions }) =>
+        versions
+          .filter((one) => one.ready && !(name === page.model.name && one.version === page.model.version))
+          .map(({ version }) => ({ name, value: `${name}/${version}`, label: titleOf(name, version) })),
+      );
+  const isOwn = (/** @type {Option} */ { name }) => Number(name === page.model.name);
+  return { fitting: optionsOf(true).sort((a, b) => isOwn(b) - isOwn(a)), others: optionsOf(false) };
+}
+
+/**
+ * What models must have in common: steps, features, and units.
+ *
+ * @param {Schemas["ModelInfo"]} model
+ */
+function inputsOf({ features, targets, lookback }) {
+  return JSON.stringify([lookback, [...features, ...targets].map(({ name, unit }) => [name, unit])]);
 }
 
 /**
@@ -202,29 +227,33 @@ async function readSource(source, page, signal) {
   return /** @type {Schemas["ReferenceWindow"]} */ (await askJson(ask, signal)).instance;
 }
 
-/** @param {Schemas["ModelComparisonResponse"]} answer */
-function tellCounts(answer) {
+/**
+ * @param {Schemas["ModelComparisonResponse"]} answer
+ * @param {string[]} names
+ */
+function tellCounts(answer, [one, other]) {
   const { came, went, bent, neither } = changedEdges(answer.edges);
   return (
-    `Pruned to an R² of ${answer.fidelity}: ${came.length} came, ${went.length} went, and of those that both keep ` +
-    `${bent.length} bend differently: their curves differ by more than ${APART} model units somewhere. ` +
-    `${neither.length} are kept by neither.`
+    `Pruned to an R² of ${answer.fidelity}: ${came.length} are in ${one} alone (came), ${went.length} in ${other} alone ` +
+    `(went), and of those that both keep ${bent.length} bend differently: their curves differ by more than ${APART} ` +
+    `model units somewhere. ${neither.length} are kept by neither.`
   );
 }
 
 /**
  * @param {SVGGElement} part
  * @param {Map<string, Schemas["EdgeChangeInfo"]>} changes
+ * @param {string[]} names
  * @param {string | null} unit
  */
-function tellPart(part, changes, unit) {
+function tellPart(part, changes, names, unit) {
   const [name] = (part.getAttribute("aria-label") ?? "").split("; ");
   const change = part.dataset.kind === "edge" && changes.get(edgeKey(/** @type {any} */ (part.dataset)));
   if (!change) return [name];
   return [
     name,
-    `here ${amount(change.contribution, unit)}`,
-    `there ${amount(change.against_contribution, unit)}`,
+    `${names[0]}: ${amount(change.contribution, unit)}`,
+    `${names[1]}: ${amount(change.against_contribution, unit)}`,
     ...(change.kept === change.against_kept ? [] : [change.kept ? "came" : "went"]),
   ];
 }

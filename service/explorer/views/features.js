@@ -2,8 +2,8 @@
 
 import { titleBar } from "../actions.js";
 import { askJson, askText } from "../api.js";
-import { drawSteps } from "../charts.js";
-import { h, svg, widthOf } from "../dom.js";
+import { drawBar, drawSteps } from "../charts.js";
+import { h, widthOf } from "../dom.js";
 import { amount, percent, range, signed } from "../figures.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
 import { help } from "../help.js";
@@ -26,7 +26,6 @@ import { swarm } from "../swarm.js";
  */
 
 const VERDICTS = ["important", "weak", "negligible", "disconnected"];
-const BAR = { width: 110, height: 14 };
 const OF_GROUPS = ["verdict", "share", "contribution", "mean", "permutation"]; // columns that groups have as well
 const NEW = "\n"; // in place of a group's name, for one that is still to be named
 
@@ -310,20 +309,8 @@ function pair(value, interval) {
  * @param {Feature} feature
  * @param {number} largest
  */
-function shareCell({ share, share_interval: [low, high] }, largest) {
-  const at = (/** @type {number} */ value) => (value / largest) * BAR.width;
-  const middle = BAR.height / 2;
-  return h(
-    "span",
-    { class: "share" },
-    svg(
-      "svg",
-      { ...BAR, "aria-hidden": "true" },
-      svg("rect", { width: at(share), height: BAR.height, rx: 2, class: "bar" }),
-      svg("path", { d: `M${at(low)} ${middle}H${at(high)}`, class: "whisker" }),
-    ),
-    h("span", {}, percent(share)),
-  );
+function shareCell({ share, share_interval: interval }, largest) {
+  return h("span", { class: "share" }, drawBar(share, interval, [0, largest]), h("span", {}, percent(share)));
 }
 
 /**

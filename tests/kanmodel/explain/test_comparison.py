@@ -22,6 +22,10 @@ OTHER = make_chain(MODEL.config, seed=7)  # the same shape with other weights an
 SEEDS = st.integers(0, 200)
 
 
+def rename(config):
+    return replace(config, features=(replace(config.features[0], name="g"), *config.features[1:]))
+
+
 def compare(model, window, against, against_window, output):
     (found,) = Comparisons.of(model, window[None], against, against_window[None], output)
     return found
@@ -94,10 +98,18 @@ def test_one_window_differs_by_the_model_alone(seed):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: replace(c, features=tuple(replace(f, unit="mm") for f in c.features)), "same features"),
-        (lambda c: replace(c, lookback=c.lookback + 1), "same lookback"),
+        (
+            lambda c: replace(c, features=tuple(replace(f, unit=None) for f in c.features)),
+            "f0 in K, but .* without a unit",
+        ),
+        (lambda c: replace(c, features=c.features[::-1]), "in the same order, f0, .* begins with f3"),
+        (rename, "the same features, but reads g and not f0"),
+        (lambda c: replace(c, lookback=c.lookback + 1), "must read 6 steps, but reads 7"),
         (lambda c: replace(c, targets=(replace(c.targets[0], name="z"), c.targets[1])), "has no output 'a"),
-        (lambda c: replace(c, targets=(replace(c.targets[0], unit="m"), c.targets[1])), "must forecast a"),
+        (
+            lambda c: replace(c, targets=(replace(c.targets[0], unit="m"), c.targets[1])),
+            "must forecast a.1 in K, but forecasts it in m",
+        ),
     ],
 )
 def test_models_that_read_or_forecast_something_else_are_refused(change, says):
