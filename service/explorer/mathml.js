@@ -2,6 +2,13 @@
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const MINUS = "\u2212";
+const SHORT = 6; // numbers and names of an addend that is not divided
+/** @type {Record<string, (inner: Element) => Element>} functions that are not written as a name */
+const SIGNS = {
+  exp: (inner) => element("msup", {}, element("mi", {}, "e"), inner),
+  sqrt: (inner) => element("msqrt", {}, inner),
+  abs: (inner) => element("mrow", {}, operator("|"), inner, operator("|")),
+};
 const TOKEN = /\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?|[A-Za-z_]\w*|\*\*|[-+*/(),])/y;
 
 /**
@@ -17,12 +24,51 @@ const TOKEN = /\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?|[A-Za-z_]\w*|\*\*|[-+*/(),])/y;
  * @returns {Element[]}
  */
 export function setFormula(expression) {
-  return addends(parse(expression)).map(({ sign, tree }, index) => {
-    const term = level(tree) < 2 ? fence(set(tree)) : set(tree);
+  return setTerms(parse(expression)).map((parts) => element("math", {}, element("mrow", {}, ...parts)));
+}
+
+/**
+ * The addends, each with its sign; a long one is divided further.
+ *
+ * @param {Tree} whole
+ * @returns {Element[][]}
+ */
+function setTerms(whole) {
+  return addends(whole).flatMap(({ sign, tree }, index) => {
     const form = index ? "infix" : "prefix"; // determines the space around it
     const before = sign < 0 ? [operator(MINUS, form)] : index ? [operator("+", form)] : [];
-    return element("math", {}, element("mrow", {}, ...before, term));
+    const [first, ...others] = setFactors(tree);
+    return [[...before, ...first], ...others];
   });
+}
+
+/**
+ * An addend: whole if it is short, otherwise divided between the terms of the sum that its last function is of.
+ *
+ * @param {Tree} tree
+ * @returns {Element[][]}
+ */
+function setFactors(tree) {
+  if (tree.kind === "operation" && tree.text === "*" && count(tree) > SHORT) {
+    const [first, second] = tree.parts;
+    const [head, ...others] = setFactors(second);
+    const inner = level(first) < 2 ? fence(set(first)) : set(first);
+    return [[inner, ...times(second), ...head], ...others];
+  }
+  if (tree.kind === "call" && tree.parts.length === 1 && !Object.hasOwn(SIGNS, tree.text) && count(tree) > SHORT) {
+    const [head, ...others] = setTerms(tree.parts[0]);
+    const inside = [[setName(tree.text), operator("("), ...head], ...others];
+    return [...inside.slice(0, -1), [...inside[inside.length - 1], operator(")")]];
+  }
+  return [[level(tree) < 2 ? fence(set(tree)) : set(tree)]];
+}
+
+/**
+ * @param {Tree} tree
+ * @returns {number} of its numbers and names
+ */
+function count(tree) {
+  return tree.kind === "leaf" ? 1 : tree.parts.reduce((sum, part) => sum + count(part), 0);
 }
 
 /**
@@ -135,7 +181,8 @@ function set(tree) {
  */
 function times(second) {
   const first = second.kind === "operation" ? second.parts[0] : second;
-  return first.kind === "leaf" && /^\d/.test(first.text) ? [operator("·")] : [operator("\u2062")];
+  if (first.kind === "leaf" && /^\d/.test(first.text)) return [operator("·")];
+  return second.kind === "call" ? [operator("\u2062"), element("mspace", { width: "0.17em" })] : [operator("\u2062")];
 }
 
 /** @param {string} text */
@@ -157,13 +204,21 @@ function setLeaf(text) {
  * @param {Tree[]} parts
  */
 function setCall(name, parts) {
-  const [first] = parts;
-  if (name === "exp") return element("msup", {}, element("mi", {}, "e"), set(first));
-  if (name === "sqrt") return element("msqrt", {}, set(first));
-  if (name === "abs") return element("mrow", {}, operator("|"), set(first), operator("|"));
+  if (Object.hasOwn(SIGNS, name)) return SIGNS[name](set(parts[0]));
   const listed = parts.flatMap((part, index) => (index ? [operator(","), set(part)] : [set(part)]));
   const inner = element("mrow", {}, operator("("), ...listed, operator(")"));
-  return element("mrow", {}, element("mi", { mathvariant: "normal" }, name), operator("\u2061"), inner);
+  return element("mrow", {}, setName(name), operator("\u2061"), inner);
+}
+
+/**
+ * The name of a function; that of an edge of the head, phi_0_7_3, with its layer and nodes below.
+ *
+ * @param {string} name
+ */
+function setName(name) {
+  const [kind, ...place] = name.split("_");
+  if (kind !== "phi" || !place.length) return element("mi", { mathvariant: "normal" }, name);
+  return element("msub", {}, element("mi", {}, "φ"), element("mtext", {}, place.join(",")));
 }
 
 /** @param {Element} inner */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 from factories import make_model
 from playwright.sync_api import expect
@@ -123,7 +124,7 @@ def test_what_cannot_be_compared_says_why(pair, open_tab):
 def test_the_slider_selects_a_formula(pair, open_tab):
     """Each stop has a formula of the API with its figures; the address keeps it, and arrow keys reach all."""
     tab = open_tab(pair)
-    page = tab.show("formula?model=m")
+    page = tab.show("formula?model=m&complexity=100000")
     formulas = pair.get(f"{HERE}/formula").json()["formulas"]
     slider = page.locator("#terms")
     expect(slider).to_have_value(str(len(formulas) - 1))
@@ -132,7 +133,7 @@ def test_the_slider_selects_a_formula(pair, open_tab):
         expect(page.locator("output[for=terms]")).to_have_text(f"complexity {formula['complexity']}")
         expect(page.locator('[data-figure="R²"] strong')).to_have_text(f"{formula['r2']:.4f}".replace("-", "−"))
         expect(page.locator('[data-figure="MAE"] strong')).to_contain_text(f"{formula['mae']:.3g}")
-        symbols = page.locator(".formula msub").all_text_contents()
+        symbols = [name for name in page.locator(".formula msub").all_text_contents() if name[0] != "φ"]
         assert set(symbols) == set(formula["variables"])
         page.keyboard.press("ArrowLeft")
     page.wait_for_url(re.compile(rf"complexity={formulas[0]['complexity']}$|complexity={formulas[0]['complexity']}&"))
@@ -142,10 +143,31 @@ def test_the_slider_selects_a_formula(pair, open_tab):
     assert tab.problems == []
 
 
+def test_the_formula_opens_on_the_knee(pair, open_tab):
+    """It is farthest below the line from the shortest to the nearest; the front is drawn, and its points choose."""
+    tab = open_tab(pair)
+    page = tab.show("formula?model=m")
+    formulas = pair.get(f"{HERE}/formula").json()["formulas"]
+    rank = np.log([one["complexity"] for one in formulas])
+    apart = np.sqrt(np.maximum(0, [1 - (one["r2"] or 0) for one in formulas]))
+    below = 1 - rank / rank[-1] - (apart - apart[-1]) / (apart[0] - apart[-1])
+    expect(page.locator("#terms")).to_have_value(str(below.argmax()))
+    points = page.locator(".front circle")
+    assert points.count() == sum(one["r2"] is not None for one in formulas)
+    points.last.click()
+    expect(page.locator("output[for=terms]")).to_have_text(f"complexity {formulas[-1]['complexity']}")
+    for width in (390, 1280):  # nothing of the longest is cut off
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.locator(".formula").evaluate("(place) => place.scrollWidth <= place.clientWidth")
+    first, slider = (page.locator(part).bounding_box()["y"] for part in (".formula", "#terms"))
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert first <= slider and tab.problems == []
+
+
 @pytest.mark.parametrize(("name", "member"), [("Python", "python"), ("LaTeX", "latex"), ("Text", "expression")])
 def test_a_formula_is_copied(pair, open_tab, name, member):
     """The copied Python, LaTeX or text is that of the API."""
-    page = open_tab(pair, permissions=["clipboard-read", "clipboard-write"]).show("formula?model=m")
+    page = open_tab(pair, permissions=["clipboard-read", "clipboard-write"]).show("formula?model=m&complexity=100000")
     page.get_by_role("button", name=f"Copy {name}").click()
     expect(page.locator(".card .said")).to_have_text(f"copied as {name}")
     assert page.evaluate("navigator.clipboard.readText()") == pair.get(f"{HERE}/formula").json()["formulas"][-1][member]

@@ -1,9 +1,12 @@
 /** The network as formulas, from the most accurate to a single line, each with its error. */
 
+import "../vendor/d3.min.js";
+import "../vendor/plot.umd.min.js";
 import { copyText, titleBar } from "../actions.js";
 import { ApiError, askJson } from "../api.js";
-import { figure, h, table } from "../dom.js";
-import { amount, fixed, percent } from "../figures.js";
+import { plot } from "../charts.js";
+import { figure, h, table, widthOf } from "../dom.js";
+import { amount, fixed, formatValue, percent } from "../figures.js";
 import { nameNode } from "../graph.js";
 import { help, withHelp } from "../help.js";
 import { setFormula } from "../mathml.js";
@@ -36,6 +39,8 @@ export function create(page) {
       timer = setTimeout(take, WAIT);
     },
   });
+  const answer = h("p", { class: "lead", "aria-live": "polite" });
+  const chart = h("figure", { class: "chart front" });
   const figures = h("div", { class: "cost", "aria-live": "polite" });
   const formula = h("div", { class: "formula", tabindex: "0", role: "region", "aria-label": "The formula" });
   const variables = h("div", { class: "scroll" });
@@ -58,7 +63,7 @@ export function create(page) {
         h(
           "div",
           { class: "between" },
-          h("h2", {}, `${page.output} =`),
+          h("h2", {}, `${page.output} ≈`),
           h(
             "span",
             { class: "actions" },
@@ -69,9 +74,10 @@ export function create(page) {
           ),
         ),
         formula,
+        answer,
       ),
       h("section", { class: "card stack" }, h("h2", {}, "What the symbols stand for ", help("profile")), variables),
-      h("section", { class: "card stack" }, h("h2", {}, "All formulas, the shortest first"), list),
+      h("section", { class: "card stack all" }, h("h2", {}, "All formulas, the shortest first"), list),
     ),
     h(
       "aside",
@@ -81,6 +87,7 @@ export function create(page) {
         { class: "card" },
         h("div", { class: "between" }, h("label", { for: "terms" }, "From one line to the network"), said),
         slider,
+        chart,
         figures,
         h("p", { class: "muted" }, "Measured through the whole model, on blocks of the reference windows that neither the search nor the choice of formulas used."),
       ),
@@ -101,6 +108,8 @@ export function create(page) {
     slider.setAttribute("aria-valuetext", said.textContent);
     copied.textContent = "";
     figures.replaceChildren(...tellFigures(chosen, page.unit));
+    answer.textContent = tellAnswer(chosen, front, page);
+    chart.replaceChildren(drawFront(front, chosen, widthOf(chart), (index) => page.set({ complexity: String(front[index].complexity) })));
     formula.replaceChildren(...setFormula(chosen.expression));
     variables.replaceChildren(tellVariables(chosen, (through) => page.link("network", { through })));
     for (const row of list.querySelectorAll("tr[data-complexity]")) {
@@ -114,7 +123,7 @@ export function create(page) {
     try {
       const answer = /** @type {Schemas["FormulaResponse"]} */ (await askJson(ask, signal));
       front = answer.formulas;
-      const wanted = Number(values.complexity ?? Infinity); // of an address that was made for another model too
+      const wanted = Number(values.complexity ?? front[kneeOf(front)].complexity); // of another model's address too
       const index = Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
       slider.max = String(front.length - 1);
       slider.value = String(index);
@@ -127,12 +136,80 @@ export function create(page) {
     } catch (error) {
       if (signal.aborted || !(error instanceof ApiError) || error.status !== 422) throw error;
       shown = undefined;
-      problem.replaceChildren(h("p", {}, `There is no formula for it: ${error.message}.`));
+      problem.replaceChildren(h("p", {}, `There is no formula for it: ${error.message.replace("model has no formula: ", "")}.`));
       problem.hidden = false;
       results.hidden = true;
     }
   };
   return { element, update };
+}
+
+/** @param {Formula} formula */
+function deviation({ r2 }) {
+  return Math.sqrt(Math.max(0, 1 - (r2 ?? 0)));
+}
+
+/**
+ * The knee of the front (Satopaa et al. 2011, "Kneedle"): the formula that is farthest below the line from the shortest
+ * to the nearest, of the root mean square deviation over the logarithm of the complexity.
+ *
+ * @param {Formula[]} front the shortest first
+ */
+export function kneeOf(front) {
+  const [first, last] = [front[0], front[front.length - 1]];
+  const length = Math.log(last.complexity / first.complexity) || 1;
+  const fall = deviation(first) - deviation(last) || 1;
+  const below = front.map(
+    (one) => 1 - Math.log(one.complexity / first.complexity) / length - (deviation(one) - deviation(last)) / fall,
+  );
+  return below.indexOf(Math.max(...below));
+}
+
+/**
+ * @param {Formula} chosen
+ * @param {Formula[]} front
+ * @param {import("../app.js").Page} page
+ */
+function tellAnswer(chosen, front, { unit }) {
+  const nearest = front[front.length - 1];
+  const { r2, mae, complexity } = chosen;
+  if (r2 === null) return "It has no finite value on one of the windows.";
+  const kept = `With ${complexity === 1 ? "one number" : `complexity ${complexity}`} it keeps ${percent(Math.max(0, r2))} of what the network's forecasts vary by`;
+  if (mae === null || nearest.mae === null) return `${kept}.`;
+  const value = (/** @type {number} */ of) => formatValue(of, unit, nearest.mae);
+  return chosen === nearest ? `${kept}, and misses by ${value(mae)} on average.` : `${kept}, and misses by ${value(mae)} on average; the formula nearest to the network by ${value(nearest.mae)}.`;
+}
+
+/**
+ * The front: R² over complexity.
+ *
+ * @param {Formula[]} front
+ * @param {Formula} chosen
+ * @param {number} width
+ * @param {(index: number) => void} choose
+ */
+function drawFront(front, chosen, width, choose) {
+  const known = front.filter(({ r2 }) => r2 !== null).map((one) => ({ ...one, r2: Math.max(0, one.r2 ?? 0) }));
+  const drawn = plot({
+    ...{ width, height: 150, marginLeft: 34, marginRight: 14, marginTop: 20 },
+    ariaLabel: "R² of the formulas by their complexity",
+    x: { type: "log", label: "complexity →", ticks: 4, tickFormat: "~s", tickSize: 0 },
+    y: { label: "↑ R²", domain: [0, 1], ticks: 4, grid: true },
+    marks: [
+      Plot.lineY(known, { x: "complexity", y: "r2", stroke: "var(--muted)", curve: "step-after" }),
+      Plot.dot(known, {
+        ...{ x: "complexity", y: "r2", stroke: "var(--muted)", strokeWidth: 1.5 },
+        r: (one) => (one.complexity === chosen.complexity ? 6 : 4),
+        fill: (one) => (one.complexity === chosen.complexity ? "var(--ink)" : "var(--card)"),
+        title: ({ complexity, r2 }) => `complexity ${complexity}: R² ${fixed(r2, 4)}`,
+      }),
+    ],
+  });
+  drawn.querySelectorAll("circle").forEach((circle, index) => {
+    const place = front.findIndex(({ complexity }) => complexity === known[index].complexity);
+    circle.addEventListener("click", () => choose(place)); // the slider does the same by keyboard
+  });
+  return drawn;
 }
 
 /**
@@ -157,7 +234,7 @@ function tellVariables({ variables }, link) {
     const made = Object.entries(profile).map(([name, share]) => `${percent(share)} ${name}`);
     return h(
       "tr",
-      {},
+      { "data-node": node },
       h("td", {}, ...setFormula(symbol)),
       h(
         "td",
@@ -176,6 +253,7 @@ function tellVariables({ variables }, link) {
  * @param {(complexity: string) => void} choose
  */
 function tellFront(front, unit, choose) {
+  const spread = front[front.length - 1].mae;
   const rows = front.map(({ complexity, r2, mae, expression }) => {
     const name = String(complexity);
     const button = h(
@@ -188,8 +266,8 @@ function tellFront(front, unit, choose) {
       { "data-complexity": name },
       h("td", {}, button),
       h("td", { class: "number" }, r2 === null ? "–" : fixed(r2, 4)),
-      h("td", { class: "number" }, amount(mae, unit)),
-      h("td", {}, h("code", {}, expression)),
+      h("td", { class: "number" }, formatValue(mae, unit, spread)),
+      h("td", {}, h("code", { class: "clamped" }, expression)),
     );
   });
   return withTextLast(table(["Complexity", "R²", "MAE", "Formula"], rows));
