@@ -30,10 +30,12 @@ export function titleBar(name, shown, pictured = false) {
 }
 
 /**
+ * Buttons that copy the request of a view and save its data.
+ *
  * @param {() => Shown | undefined} shown
  * @param {boolean} pictured
  */
-function actions(shown, pictured) {
+export function actions(shown, pictured) {
   const said = h("span", { role: "status", class: "said" });
   const offer = (/** @type {string} */ label, /** @type {(shown: Shown) => unknown} */ act) =>
     h("button", { type: "button", onclick: () => withShown(act) }, label);

@@ -36,6 +36,7 @@ import { isPassing, tellProgress, waitForNext } from "./waiting.js";
 
 /** @type {Record<string, {label: string, load: () => Promise<{create: (page: Page) => View}>}>} */
 const VIEWS = {
+  story: { label: "Story", load: () => import("./views/story.js") },
   network: { label: "Network", load: () => import("./views/network.js") },
   edge: { label: "Edge", load: () => import("./views/edge.js") },
   forecast: { label: "Forecast", load: () => import("./views/forecast.js") },
@@ -88,14 +89,16 @@ async function showState(signal) {
   list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
   const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
-  const definition = Object.hasOwn(VIEWS, view) ? VIEWS[view] : VIEWS.network;
+  const definition = Object.hasOwn(VIEWS, view) ? VIEWS[view] : VIEWS.story;
   const [name, version] = chosen.split("/"); // as in `modelOptions`
   if (last?.name === name) showFrame(chosen, definition.label, last, wanted.output ?? last.outputs[0]);
   else showFrame(chosen, definition.label);
   refuseFailed(name, version);
   const path = modelPath(name);
   const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path, query: { version } }, signal));
-  const values = last && last.checkpoint !== model.checkpoint ? carry(wanted, last, model) : wanted;
+  const kept = last && last.checkpoint !== model.checkpoint ? carry(wanted, last, model) : wanted;
+  const newest = `ref:${model.reference_windows - 1}`;
+  const values = definition === VIEWS.story && !kept.window ? { ...kept, window: newest } : kept;
   if (values !== wanted) history.replaceState(null, "", writeState({ view, values }));
   last = model;
   const output = values.output ?? model.outputs[0];
@@ -110,7 +113,7 @@ async function showState(signal) {
   }
   readPicked();
   await current.view.update(values, signal);
-  if (definition === VIEWS.network && isWanted(values)) {
+  if (definition === VIEWS.story && isWanted(values)) {
     if (values.tour) history.replaceState(null, "", writeState({ view, values: { ...values, tour: "" } }));
     showRound();
   }
@@ -189,13 +192,15 @@ function showFrame(chosen, label, model, output) {
   const models = h("select", { id: "model" }, ...modelOptions());
   models.value = chosen;
   models.onchange = () => go({ model: models.value });
-  const outputs = h("select", { id: "output" }, ...(model ? outputOptions(model, output ?? "") : []));
+  const options = model ? outputOptions(model, output ?? "") : [];
+  const hidden = options.length === 1; // nothing to choose
+  const outputs = h("select", { id: "output", hidden }, ...options);
   outputs.value = output ?? "";
   outputs.onchange = () => go({ output: outputs.value });
   replaceKeepingFocus(byId("choices"), [
     h("label", { for: "model" }, "Model"),
     models,
-    h("label", { for: "output" }, "Output"),
+    h("label", { for: "output", hidden }, "Output"),
     outputs,
   ]);
 }

@@ -2,7 +2,7 @@
 
 import { askJson, reasonOf } from "./api.js";
 import { h, table } from "./dom.js";
-import { withFeature } from "./edits.js";
+import { mayChange, withFeature } from "./edits.js";
 import { amount, signed } from "./figures.js";
 import { predictOutput } from "./intervals.js";
 import { afterRest } from "./latest.js";
@@ -145,7 +145,7 @@ function targetForm(page) {
  * @param {AbortSignal} signal
  * @returns {Promise<Schemas["CounterfactualInfo"]>}
  */
-async function ask({ path, version, output }, { target = "", most = MOST, beyond }, window, signal) {
+async function ask({ path, version, output, model }, { target = "", most = MOST, beyond }, window, signal) {
   const [kind, ...bounds] = target.split(":");
   const numbers = bounds.map((bound) => (bound.trim() ? Number(bound) : NaN));
   if (!Object.hasOwn(KINDS, kind) || numbers.length !== (kind === "between" ? 2 : 1) || !numbers.every(Number.isFinite)) {
@@ -154,6 +154,7 @@ async function ask({ path, version, output }, { target = "", most = MOST, beyond
   const body = {
     ...{ instances: [window], output, target: { [kind]: kind === "between" ? numbers : numbers[0] } },
     ...{ max_features: Number(most), within_training_range: beyond !== "true" },
+    features: model.features.filter(mayChange).map(({ name }) => name),
   };
   const answer = /** @type {Schemas["CounterfactualResponse"]} */ (
     await askJson({ path: `${path}:counterfactual`, query: version, body }, signal)

@@ -70,6 +70,15 @@ export function fit(value, { integer }) {
 }
 
 /**
+ * Whether a feature can be changed alone: the sine of an hour or a season goes with its cosine.
+ *
+ * @param {Feature} feature
+ */
+export function mayChange({ name, fixed }) {
+  return !fixed && !/_(sin|cos)$/.test(name);
+}
+
+/**
  * The spread of a feature, the unit of changes.
  *
  * @param {Feature} feature

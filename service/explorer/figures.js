@@ -101,11 +101,13 @@ export function stepLabel(step, times, isShort = false) {
 }
 
 /**
+ * The name of a time: with its day, of steps of a day that alone; the short one is for an axis.
+ *
  * @param {number} time in ms
- * @param {number} step in ms
+ * @param {number} step in ms, of times that follow one another
  * @param {boolean} isShort
  */
-function timeLabel(time, step, isShort) {
+export function timeLabel(time, step, isShort) {
   if (step >= DAY) return isShort ? date.format(time) : year.format(time);
   if (!isShort) return `${date.format(time)}, ${clock.format(time)}`;
   return time % DAY === 0 ? date.format(time) : clock.format(time);

@@ -2,13 +2,50 @@
 
 import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
-import { amount, range, signed } from "./figures.js";
+import { amount, fixed, formatChange, formatValue, percent, range, signed } from "./figures.js";
 import { withHelp } from "./help.js";
 import { kindOf, levelName } from "./intervals.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
 
+/**
+ * How values of an output are written: as precise as its spread, or as percentages where they are probabilities.
+ *
+ * @typedef {object} Formats
+ * @property {boolean} isShare whether the output is a probability
+ * @property {(value: number) => string} value
+ * @property {(value: number) => string} change with a sign
+ * @property {(value: number) => string} difference between two values, without a sign
+ */
+
+const TOLERANCE = 1e-3; // of :explain, in standard deviations of the output on the reference windows
 const N_WARNINGS = 5; // warnings shown; the rest are counted
+
+/**
+ * The standard deviation of an output on the reference windows.
+ *
+ * @param {Schemas["Explanation"]} explanation
+ */
+export function spreadOf({ tolerance }) {
+  return tolerance / TOLERANCE;
+}
+
+/**
+ * @param {Page} page
+ * @param {number | undefined} spread of the output
+ * @returns {Formats}
+ */
+export function formatsOf({ model, unit }, spread) {
+  const isShare = ["softmax", "sigmoid"].includes(model.architecture.output_function ?? "");
+  const points = (/** @type {number} */ share) => `${fixed(100 * share, 1)} points`;
+  return {
+    isShare,
+    value: (value) => (isShare ? percent(value) : formatValue(value, unit, spread)),
+    change: (value) => (isShare ? (value > 0 ? "+" : "") + points(value) : formatChange(value, unit, spread)),
+    difference: (value) => (isShare ? points(value) : formatValue(value, unit, spread)),
+  };
+}
 
 /**
  * @param {Schemas["Explanation"]} explanation

@@ -15,7 +15,7 @@ import { readPick } from "./selection.js";
  */
 export function readState(hash) {
   const [path, query] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  return { view: path || "network", values: Object.fromEntries(new URLSearchParams(query)) };
+  return { view: path || "story", values: Object.fromEntries(new URLSearchParams(query)) };
 }
 
 /**

@@ -10,24 +10,24 @@ const STEPS = [
     text: "Each tab is a view of the same model. The address contains all your choices, so you can share it.",
   },
   {
-    at: ".stage",
-    title: "The network",
-    text: "Features at the bottom, the forecast on top, a curve on every edge. Point at a part to see its contribution; click a node to see only its paths, or an edge for its function.",
+    at: ".answer",
+    title: "One forecast",
+    text: "What it is, mainly why, and how far off such forecasts usually are. The arrows and the date lead to others.",
   },
   {
-    at: ".prune",
-    title: "How much of it is needed",
-    text: "The slider prunes weak edges. The figures below show what that costs.",
+    at: ".why",
+    title: "Its reasons",
+    text: "What raises the forecast is blue, what lowers it orange; together they lead from the forecast for average inputs to this one.",
   },
   {
-    at: '#tabs a[href^="#/forecast"]',
-    title: "Why this forecast?",
-    text: "The forecast view explains one window, from the reference data or your own, by the contribution of each feature.",
+    at: ".change",
+    title: "What would change it",
+    text: "The forecast with other inputs, and a search for the smallest changes that lead to a forecast of your choice.",
   },
   {
-    at: ".help",
-    title: "What a term means",
-    text: "A question mark explains the term beside it. You can start this tour again under Model.",
+    at: ".onward",
+    title: "Further",
+    text: "Behind it is the network, with a curve on every edge; a question mark explains the term beside it. You can start this tour again under Model.",
   },
 ];
 
@@ -40,7 +40,7 @@ export function isWanted({ tour }) {
   return tour === "show" || (!navigator.webdriver && readSeen() === null);
 }
 
-/** Shows the tour on the network view; closing it ends it for good. */
+/** Shows the tour on the story; closing it ends it for good. */
 export function showRound() {
   if (document.querySelector(".tour")) return;
   let number = 0;

@@ -2,7 +2,6 @@
 
 import { askJson, reasonOf } from "./api.js";
 import { h, segments } from "./dom.js";
-import { amount } from "./figures.js";
 import { groupsOfBody } from "./groups.js";
 import { findDay } from "./references.js";
 import { windowTable } from "./window-table.js";
@@ -11,7 +10,17 @@ import { packWindow, readWindow, unpackWindow } from "./windows.js";
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
 /** @typedef {import("./windows.js").Window} Window */
-/** @typedef {{window: Window, note: string}} Loaded */
+
+/**
+ * A window, and what is known of it.
+ *
+ * @typedef {object} Loaded
+ * @property {Window} window
+ * @property {string} note of what it is
+ * @property {number} [index] of a reference window
+ * @property {string | null} [time] of its newest row
+ * @property {number[] | null} [actual] values of the outputs
+ */
 
 /**
  * What the address says of the window, loaded.
@@ -22,6 +31,8 @@ import { packWindow, readWindow, unpackWindow } from "./windows.js";
  * @property {Window} window
  * @property {Window} [before] it was changed
  * @property {string} note of what it is
+ * @property {string | null | undefined} time of its newest row
+ * @property {number | undefined} actual value of the output, which a changed window has none of
  * @property {unknown} baseline as :explain takes it
  * @property {Window} [other] that it is compared with
  */
@@ -79,13 +90,13 @@ export function windowInput(page, reject) {
     const origin = values.from ?? shown;
     const isReference = origin.startsWith("ref:");
     show(isReference ? "reference" : "own");
-    const [{ window, note }, before, other] = await Promise.all([
+    const [{ window, note, time, actual }, before, other] = await Promise.all([
       loadWindow(shown, page, signal),
       values.from ? loadWindow(values.from, page, signal) : undefined,
       baseline.set(values.baseline ?? "mean", signal),
     ]);
     problem.textContent = "";
-    if (isReference) reference.set(origin);
+    if (isReference) reference.set(origin, before ? before.time : time);
     else own.set(origin, before?.window ?? window);
     const compared = other ? { instance: other.window } : (values.baseline ?? "mean");
     own.many.set({ baseline: compared, ...groupsOfBody(values) });
@@ -93,6 +104,8 @@ export function windowInput(page, reject) {
     return {
       ...{ source: shown, origin, window, before: before?.window, other: other?.window },
       note: other ? `${said}; compared with ${other.note}` : said,
+      time: before ? before.time : time,
+      actual: actual?.[page.model.outputs.indexOf(page.output)],
       baseline: compared,
     };
   };
@@ -111,7 +124,8 @@ export async function loadWindow(source, page, signal) {
   const [kind, given] = source.split(/:(.*)/s);
   if (kind !== "ref") return { window: await unpackWindow(given, page.model), note: "your own window" };
   const answer = await loadReference(given, page, signal);
-  return { window: answer.instance, note: noteOf(answer, page) };
+  const { instance: window, index, time, target: actual } = answer;
+  return { window, index, time, actual, note: `reference window ${index}${time ? `, ${time.replace("T", " ")}` : ""}` };
 }
 
 /**
@@ -125,16 +139,6 @@ function loadReference(index, page, signal) {
 }
 
 /**
- * @param {Schemas["ReferenceWindow"]} answer
- * @param {Page} page
- */
-function noteOf({ index, time, target }, { model, output, unit }) {
-  const came = target?.[model.outputs.indexOf(output)];
-  const when = time ? `, ${time.replace("T", " ")}` : "";
-  return `reference window ${index}${when}${came === undefined ? "" : `; the actual value was ${amount(came, unit)}`}`;
-}
-
-/**
  * A reference window by its number, the one before or after, or the nearest to a date.
  *
  * @param {Page} page
@@ -142,7 +146,7 @@ function noteOf({ index, time, target }, { model, output, unit }) {
  * @param {string} what the window is
  * @param {(source: string) => void} choose
  */
-function referenceChoice(page, label, what, choose) {
+export function referenceChoice(page, label, what, choose) {
   const count = page.model.reference_windows;
   const id = `index-${what}`;
   const take = (/** @type {number} */ number) => {
@@ -170,7 +174,12 @@ function referenceChoice(page, label, what, choose) {
     h("span", { class: "muted" }, `of ${count}`),
     date,
   );
-  return { element, set: (/** @type {string} */ source) => void (index.value = source.replace("ref:", "")) };
+  const set = (/** @type {string} */ source, /** @type {string | null | undefined} */ time = undefined) => {
+    index.value = source.replace("ref:", "");
+    date.value = time?.slice(0, 10) ?? "";
+    date.hidden = time === null;
+  };
+  return { element, set };
 }
 
 /**

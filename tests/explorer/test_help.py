@@ -68,7 +68,7 @@ def test_only_a_first_visit_gets_the_tour(server, open_tab):
     """Five steps by keyboard alone, each beside its element; the tour is not repeated, even if left early."""
     tab = open_tab(server)
     as_a_person(tab.page)
-    page = tab.show("network?model=nyc-weather")
+    page = tab.show("story?model=nyc-weather")
     tour = page.get_by_role("dialog")
     seen = []
     for number in range(1, 6):
@@ -79,29 +79,29 @@ def test_only_a_first_visit_gets_the_tour(server, open_tab):
     expect(tour).to_have_count(0)
     expect(page.locator(".shown-round")).to_have_count(0)
     assert len(set(seen)) == 5
-    page = tab.show("network?model=nyc-weather")
+    page = tab.show("story?model=nyc-weather")
     expect(tour).to_have_count(0)
     early = open_tab(server)
     as_a_person(early.page)
-    page = early.show("network?model=nyc-weather")
+    page = early.show("story?model=nyc-weather")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    page = early.show("network?model=nyc-weather")
+    page = early.show("story?model=nyc-weather")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert tab.problems == early.problems == []
 
 
 @pytest.mark.thorough("the tour once more")
 def test_the_tour_continues_while_the_page_is_used(server, open_tab):
-    """Moving the slider keeps the step; opening another view ends the tour."""
+    """Another window keeps the step; opening another view ends the tour."""
     tab = open_tab(server)
     as_a_person(tab.page)
-    page = tab.show("network?model=nyc-weather")
+    page = tab.show("story?model=nyc-weather")
     tour = page.get_by_role("dialog")
     tour.get_by_role("button", name="Next").click()
-    page.locator("#prune").press("ArrowLeft")
-    page.wait_for_url("**/*fidelity=*")
+    page.get_by_role("button", name="Previous window").click()
+    page.wait_for_url("**/*window=ref:510*")
     page.locator("main[aria-busy=false]").wait_for()
     expect(tour).to_contain_text("2 of 5")
     page.get_by_role("link", name="Features").click()
@@ -112,7 +112,7 @@ def test_the_tour_continues_while_the_page_is_used(server, open_tab):
 def test_automated_browsers_get_the_tour_only_on_request(server, open_tab):
     """Automated browsers see no tour unless the address or the model's card asks for it."""
     tab = open_tab(server)
-    page = tab.show("network?model=nyc-weather")
+    page = tab.show("story?model=nyc-weather")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page = tab.show("model?model=nyc-weather")
     page.get_by_role("link", name="Show me round the explorer").click()

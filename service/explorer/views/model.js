@@ -34,7 +34,7 @@ export function create(page) {
       h("p", { class: "muted" }, `${model.reference_windows} windows of it are the reference windows, over which everything here is averaged.`),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features" }, featureTable(model)),
     ),
-    h("p", {}, h("a", { href: page.link("network", { tour: "show" }) }, "Show me round the explorer")),
+    h("p", {}, h("a", { href: page.link("story", { tour: "show" }) }, "Show me round the explorer")),
   );
   return { element, update: async () => {} };
 }
