@@ -2,13 +2,18 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 # Everything but Kanscope itself, in a venv that has no pip of its own. It changes with the lock alone.
 FROM ${PYTHON_IMAGE} AS dependencies
-# A wheel index for torch alone, such as that of its CPU builds; empty: the index pip is set up with.
-ARG TORCH_INDEX=""
+# torch's build, by uv's name for it: cpu, which is all that is used, or cu130 and the like; pip: that of pip's index.
+ARG TORCH=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN python3 -m venv --without-pip /opt/kanscope
+COPY .ci/build-requirements.txt .ci/
+RUN python3 -m pip install --require-hashes --no-deps -r .ci/build-requirements.txt
 # torch is not in the lock: its builds for CPU and CUDA differ in hash, and in what they need.
-RUN python3 -m pip --python /opt/kanscope/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} 'torch>=2.10'
+RUN if [ "$TORCH" = pip ]; \
+    then python3 -m pip --python /opt/kanscope/bin/python install --no-deps 'torch>=2.10'; \
+    else uv pip install --no-cache --python /opt/kanscope/bin/python --no-deps --torch-backend "$TORCH" 'torch>=2.10'; \
+    fi
 COPY .ci/requirements.txt .ci/
 # The second line has something to do for a CUDA build alone.
 RUN python3 -m pip --python /opt/kanscope/bin/python install --require-hashes --no-deps -r .ci/requirements.txt \
@@ -30,8 +35,6 @@ RUN apt-get update && apt-get install -y --no-install-recommends binutils \
 
 # Kanscope as a tree of its own, so that a change of it is a small layer.
 FROM dependencies AS kanscope
-COPY .ci/build-requirements.txt .ci/
-RUN python3 -m pip install --require-hashes --no-deps -r .ci/build-requirements.txt
 COPY . .
 RUN python3 -m pip wheel --no-build-isolation --no-deps --wheel-dir /wheel . \
     && python3 -m pip --python /opt/kanscope/bin/python install --no-deps --no-index --root /tree /wheel/*.whl
@@ -63,6 +66,16 @@ ENV KANSCOPE_HOST=0.0.0.0 \
     PATH=/opt/kanscope/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# What it is, for registries and scanners; `make image` gives the base by its digest.
+ARG PYTHON_IMAGE
+ARG VERSION
+ARG REVISION
+LABEL org.opencontainers.image.title="Kanscope" \
+    org.opencontainers.image.description="Serves and explains LSTM+KAN forecasters" \
+    org.opencontainers.image.licenses="Apache-2.0 AND ISC AND CC0-1.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 VOLUME /models
 EXPOSE 8000
 # A number, so that Kubernetes can tell that it isn't root.

@@ -1,18 +1,22 @@
 # Python 3.11 or newer with pip, and make are all it takes: the targets set up .venv themselves.
 PYTHON ?= python3
-# A wheel index to take torch from, such as that of its CPU builds; empty: the index that pip is set up with.
-TORCH_INDEX ?=
+# torch's build, by uv's name for it: cpu, all that is used here; auto, that of this machine's GPU; cu130 and the like.
+# pip: whatever the index has that pip is set up with, which is mostly a build with CUDA.
+TORCH ?= cpu
 
 BIN := .venv/bin
 LOCK := .ci/constraints.txt
-# With hashes: what the image holds, and what builds the wheel in it.
+# With hashes: what the image holds; and what builds the wheel, with uv, which installs torch.
 IMAGE_LOCK := .ci/requirements.txt
 BUILD_LOCK := .ci/build-requirements.txt
+# With hashes: the environments of `make docs` and `make release`.
+DOCS_LOCK := .ci/docs-requirements.txt
+RELEASE_LOCK := .ci/release-requirements.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all check format openapi vendor bench image image-test lock clean
+.PHONY: help serve test test-all check format openapi vendor bench docs image image-test release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -43,13 +47,14 @@ test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 
-check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security
+check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/release.yml
 	$(BIN)/python .ci/audit.py
 
 format: .venv/dev # format, and fix what the linter can
@@ -70,11 +75,36 @@ vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the client if installed
 	$(BIN)/python tests/benchmarks/run.py
 
-image: # build the container image with Docker
-	docker build --build-arg TORCH_INDEX=$(TORCH_INDEX) -t kanscope .
+# Its base is named by its digest, in a label too.
+PYTHON_IMAGE ?= python:3.11-slim
+IMAGE ?= kanscope
+IMAGE_OPTIONS ?=
+version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+image: # build the container image with Docker; IMAGE_OPTIONS=--push, with IMAGE, publishes it
+	docker pull --quiet $(PYTHON_IMAGE)
+	docker build --build-arg TORCH=$(TORCH) --build-arg VERSION=$(version) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg PYTHON_IMAGE=$$(docker image inspect --format '{{index .RepoDigests 0}}' $(PYTHON_IMAGE)) \
+		$(IMAGE_OPTIONS) -t $(IMAGE):latest -t $(IMAGE):$(version) .
 
 image-test: # build the image without Docker, and test it
-	TORCH_INDEX=$(TORCH_INDEX) tests/image/test.sh
+	TORCH=$(TORCH) tests/image/test.sh
+
+release: .venv/bin/uv # VERSION=x.y.z: its number, changelog, commit and tag; then the package, and the image if Docker runs
+	$(BIN)/python .ci/release.py '$(VERSION)'
+	$(MAKE) package
+	if docker info >/dev/null 2>&1; then $(MAKE) image; else echo "no image: no Docker daemon runs here"; fi
+
+# The list is of what an environment holds that has nothing but the wheel and its locked dependencies.
+package: .venv/release/ready # build wheel, sdist and a list of what the wheel needs (SBOM, CycloneDX) into dist
+	rm -rf dist build/package
+	$(BIN)/python -m hatchling build -d dist
+	$(PYTHON) -m venv --without-pip build/package
+	$(call install-torch,build/package)
+	$(BIN)/python -m pip --python build/package/bin/python install --require-hashes --no-deps -r $(IMAGE_LOCK)
+	$(BIN)/python -m pip --python build/package/bin/python install torch dist/*.whl
+	build/package/bin/kanscope --version
+	.venv/release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file dist/kanscope-$(version).cdx.json build/package/bin/python
 
 clean: # delete .venv and what tools have written
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -86,25 +116,30 @@ define create-venv
 	$(PYTHON) -m venv $(1)
 endef
 
-# Alone, so that nothing but torch is taken from its index; what torch needs comes with the rest.
-install-torch = $(if $(TORCH_INDEX),$(1)/bin/python -m pip install --no-deps --index-url $(TORCH_INDEX) torch)
+# torch alone, by uv, which knows where PyTorch has its builds; what it needs comes with the rest. Where they can't be
+# reached, as behind a mirror of pip's index, pip takes torch with the rest.
+install-torch = test $(TORCH) = pip || \
+	$(BIN)/uv pip install --python $(1)/bin/python --no-deps --torch-backend $(TORCH) torch || \
+	echo "torch's build $(TORCH) is not to be had: pip takes the one of its index, mostly with 4 GB of CUDA"
 
-.venv/bin/pip:
+.venv/bin/uv: $(BUILD_LOCK)
 	$(call create-venv,.venv)
+	$(BIN)/python -m pip install --require-hashes --no-deps -r $(BUILD_LOCK)
+	@touch $@
 
-.venv/runtime: pyproject.toml $(LOCK) | .venv/bin/pip
+.venv/runtime: pyproject.toml $(LOCK) | .venv/bin/uv
 	$(call install-torch,.venv)
 	$(BIN)/python -m pip install -c $(LOCK) -e .
 	@touch $@
 
-.venv/dev: pyproject.toml $(LOCK) | .venv/bin/pip
+.venv/dev: pyproject.toml $(LOCK) | .venv/bin/uv
 	$(call install-torch,.venv)
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev]'
 	@touch .venv/runtime $@
 
 # Generators of clients, and what the clients need; the tests of TypeScript are skipped where there is no npm.
 CLIENTS := tests/clients
-.venv/clients/ready: $(addprefix $(CLIENTS)/,requirements.txt package.json package-lock.json) | .venv/bin/pip
+.venv/clients/ready: $(addprefix $(CLIENTS)/,requirements.txt package.json package-lock.json) | .venv/bin/uv
 	$(call create-venv,.venv/clients)
 	.venv/clients/bin/python -m pip install --require-hashes --no-deps -r $(CLIENTS)/requirements.txt
 	cp $(CLIENTS)/package*.json .venv/clients
@@ -120,13 +155,18 @@ LIBRARIES := tests/libraries
 	.venv/libraries/bin/python -m pip install --require-hashes --no-deps -r $(LIBRARIES)/requirements.txt
 	@touch $@
 
+.venv/release/ready: $(RELEASE_LOCK) | .venv/bin/uv
+	$(call create-venv,.venv/release)
+	.venv/release/bin/python -m pip install --require-hashes --no-deps -r $(RELEASE_LOCK)
+	@touch $@
+
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
 	@touch .venv/runtime .venv/dev $@
 
 # The servers that are measured beside ours; without them their rows are missing.
 BENCHMARKS := tests/benchmarks
-.venv/peers/ready: $(BENCHMARKS)/requirements.txt | .venv/bin/pip
+.venv/peers/ready: $(BENCHMARKS)/requirements.txt | .venv/bin/uv
 	$(call create-venv,.venv/peers)
 	$(call install-torch,.venv/peers)
 	.venv/peers/bin/python -m pip install --require-hashes --no-deps -r $(BENCHMARKS)/requirements.txt
@@ -148,8 +188,10 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	sed -E -i.all '/$(FREE)/d' $(LOCK)
 	$(compile) pyproject.toml -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
-	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "uv", sep="\n")' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)
+	$(compile) --group docs --generate-hashes -o $(DOCS_LOCK)
+	$(compile) --group release --generate-hashes -o $(RELEASE_LOCK)
 	$(compile) $(CLIENTS)/requirements.in --generate-hashes -o $(CLIENTS)/requirements.txt
 	$(compile) $(LIBRARIES)/requirements.in --generate-hashes -o $(LIBRARIES)/requirements.txt
 	sed -E -i '/$(FREE)/,/[^\\]$$/d' $(LIBRARIES)/requirements.txt

@@ -47,5 +47,5 @@ done
 
 # In Docker's format, since OCI's has no HEALTHCHECK, and with a layer for each COPY, as Docker makes them.
 in_store build --format docker --layers --network host --pull-never --ulimit "${limits[0]}" --ulimit "${limits[1]}" \
-    "${options[@]}" --build-arg PYTHON_IMAGE=$base --build-arg TORCH_INDEX="${TORCH_INDEX:-}" \
+    "${options[@]}" --build-arg VERSION=1.2.3 --build-arg REVISION=abc --build-arg PYTHON_IMAGE=$base --build-arg TORCH="${TORCH:-cpu}" \
     --tag localhost/kanscope:test .

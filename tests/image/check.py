@@ -51,6 +51,7 @@ def main(store: str) -> None:
     print_layers(image)
     container = buildah("from", "--pull-never", IMAGE)
     try:
+        check_labels(image["Docker"]["config"]["Labels"])
         check_running(Path(buildah("mount", container)), image["Docker"]["config"])
     finally:
         buildah("rm", container)
@@ -62,8 +63,16 @@ def print_layers(image: dict[str, Any]) -> None:
     for name, size in zip((*LAYERS, "in all"), (*sizes, sum(sizes)), strict=True):
         print(f"{size / 1e6:8.1f} MB  {name}")
     assert sum(sizes) <= MAX_BYTES, (
-        f"more than {MAX_BYTES / 1e6:.0f} MB; is torch a CPU build? See TORCH_INDEX in the Makefile"
+        f"more than {MAX_BYTES / 1e6:.0f} MB; is torch a CPU build? See TORCH in the Makefile"
     )
+
+
+def check_labels(labels: dict[str, str]) -> None:
+    """Checks that the image says what it is, of which version, and on which base."""
+    stated = {name.removeprefix("org.opencontainers.image."): text for name, text in labels.items()}
+    given = {"version": "1.2.3", "revision": "abc", "base.name": "localhost/python-base"}  # by build.sh
+    assert stated.items() >= given.items() and stated["title"] == "Kanscope", labels
+    print(f"its labels: {', '.join(stated)}")
 
 
 def check_running(root: Path, config: dict[str, Any]) -> None:
