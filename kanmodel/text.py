@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from math import floor, log10
 from typing import Any
 from unicodedata import combining, east_asian_width
@@ -83,6 +85,71 @@ def abbreviate(text: str, length: int = MAX_LABEL) -> str:
         return text
     end = (length - 1) // 2
     return f"{text[: length - 1 - end]}…{text[-end:]}"
+
+
+def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
+    """Shortens names to at most `length` characters, by name; if all fit, none changes.
+
+    Words that most names have, such as the site and the unit of a sensor, are left out, the most frequent first, while
+    the names still differ; what is then too long is shortened in the middle. Names that this would make the same lose
+    the words that they share, except the first, and then the ends of their words.
+    """
+    words = {name: _WORDS.findall(name) for name in names}
+    counts = Counter(word for parts in words.values() for word in set(parts) if word[0].isalnum())
+    common = [word for word, count in counts.most_common() if count > max(1, len(words) / 2)]
+    short = _drop_words(words, common, length)
+    fitted = {name: abbreviate(text, max(3, length)) for name, text in short.items()}
+    for alike in _find_alike(fitted):
+        parts = {name: _WORDS.findall(short[name]) for name in alike}
+        (head, *first), *others = parts.values()
+        shared = [word for word in reversed(first) if word[0].isalnum() and all(word in other for other in others)]
+        shared = [word for word in shared if word != head]  # which mostly says what it is
+        fitted |= {name: _trim_words(text, length) for name, text in _drop_words(parts, shared, length).items()}
+    for alike in _find_alike(fitted):
+        fitted |= {name: _trim_words(short[name], length) for name in alike}
+    return fitted
+
+
+def _find_alike(texts: Mapping[str, str]) -> list[list[str]]:
+    """Names that have the same text."""
+    by_text: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        by_text.setdefault(text, []).append(name)
+    return [names for names in by_text.values() if len(names) > 1]
+
+
+_WORDS = re.compile(r"[^\W_]+|[\W_]+")  # and what joins them
+
+
+def _drop_words(words: Mapping[str, Sequence[str]], order: Sequence[str], length: int) -> dict[str, str]:
+    """Names without some words, of which the first go first, until all fit or two would be the same."""
+    short = {name: "".join(parts) for name, parts in words.items()}
+    dropped: set[str] = set()
+    for word in order:
+        if max(map(len, short.values())) <= length:
+            break
+        found = {name: _leave_out(parts, {*dropped, word}) for name, parts in words.items()}
+        if len(set(found.values())) == len(words) and all(found.values()):
+            short, dropped = found, {*dropped, word}
+    return short
+
+
+def _leave_out(parts: Sequence[str], dropped: Set[str]) -> str:
+    """Words and what joins them, without some words and what stands before each."""
+    kept: list[str] = []
+    for before, part in zip(("", *parts), parts, strict=False):
+        if part[0].isalnum() and part not in dropped:
+            kept += [before, part] if kept else [part]
+    return "".join(kept)
+
+
+def _trim_words(text: str, length: int) -> str:
+    """The first letters of each word, as many as fit; at least one, and whole numbers."""
+    for most in range(length, 0, -1):
+        trimmed = re.sub(rf"([^\W\d_]{{{most}}})[^\W\d_]+", r"\1", text)
+        if len(trimmed) <= length:
+            return trimmed
+    return trimmed
 
 
 def list_some(names: Sequence[str], most: int = N_NAMED) -> str:

@@ -1,4 +1,7 @@
-"""The layout of a network: layers from bottom to top, and a box for the curve of each kept edge."""
+"""The layout of a network: layers rows from bottom to top or columns from left to right, and a box for each curve.
+
+Everything is placed as if the layers were rows; `Layout.turn` then lays the picture on its side if they are columns.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.svg import MARGIN
+from kanmodel.text import shorten_names
 
 HEADER, FOOTER = 98.0, 68.0
 LINE = 16.0  # height of a line of text
@@ -29,6 +33,16 @@ BUNDLE_GAP = 260.0  # between layers joined by links without curves
 LANES = 56.0  # width of the column beside the layers for what passes some of them
 FACTORS, FACTOR_PITCH = 28.0, 18.0  # from a product node to its factors, and from one to the next
 
+# Of rows in a given width: what is not that far apart, or has longer names, becomes columns.
+LEAST_FEATURE, LEAST_NODE, LEAST_ACROSS, MOST_LINES = 17.0, 48.0, 300.0, 3
+# Of columns: from a feature and a node to the next; the margin, what is above the layers and below
+FEATURE_LINE, NODE_LINE, MOST_LINE, MOST_NODE, EDGE, ABOVE, BELOW = 18.0, 34.0, 40.0, 90.0, 8.0, 34.0, 44.0
+# The least room for the names of features and the output; beside the name of a node, and a feature; of a node
+LEAST_NAME, LEAST_OUTPUT, CHIP_ROOM, DOT_ROOM, LEAST_CHIP = 70.0, 48.0, 14.0, 20.0, 34.0
+NAME_SHARE = 0.3  # of the width, that names of features have at most
+BENDS, MOST_BENDS = 18.0, 140.0  # least and most length of the links of a gap with boxes, both sides together
+LINKS, MOST_LINKS = 30.0, 200.0  # of one without boxes
+
 Point = tuple[float, float]
 
 
@@ -42,8 +56,10 @@ class Row:
     edges: Sequence[TopologyEdge]  # that enter the nodes of the next row and have a box
     has_factors: bool  # whether some of its nodes are products, with their factors below them
     pruned_width: float  # that the pruned nodes take; 0 if they are folded
-    y: float = 0.0  # of its nodes' centres, set by `lay_out`
-    pitch: float = 0.0  # from one kept node to the next, likewise
+    y: float = 0.0  # of its nodes' centres, set by `lay_out`, as are all that follow
+    pitch: float = 0.0  # from one kept node to the next
+    chip: float = CHIP  # height of its nodes; of a column their width
+    lead: float = 0.0  # distance between nodes and boxes
 
     @property
     def kind(self) -> str:
@@ -64,10 +80,6 @@ class Row:
         """Number of lines of boxes."""
         return ceil(self.boxes_width / width)
 
-    def lead(self, width: float) -> float:
-        """Distance between nodes and boxes: wide fans need more."""
-        return max(MIN_LEAD, min(width, self.boxes_width) / LEAD_SHARE)
-
 
 @dataclass(frozen=True)
 class Box:
@@ -84,62 +96,169 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """All positions, in pixels from the top left."""
+    """All positions as in rows, in pixels from the top left; `turn` and `path` give those in the picture."""
 
-    width: float
+    width: float  # of the picture
     height: float
-    left: float  # end of the layers
+    left: float  # ends of the layers
     right: float
-    rows: Sequence[Row]  # from bottom to top
+    rows: Sequence[Row]  # from the features to the output
     places: Mapping[str, Point]  # centre of each drawn node and sub-node, by id
     boxes: Mapping[EdgeKey, Box]  # of the kept edges' curves
     lanes: Mapping[tuple[str, str], float]  # x coordinates beside the layers of the edges that pass some, by their ends
     tilted: bool  # whether names of features are tilted, because they are too many or too long
-    name_length: int  # most characters of the name of a feature
+    names: Mapping[str, str]  # of features as far as there is room, by their labels
+    columns: bool = False  # whether layers are columns
+
+    def turn(self, x: float, y: float) -> Point:
+        """A place in the picture."""
+        return (self.width - y, x) if self.columns else (x, y)
+
+    def path(self, *commands: tuple[str, float] | tuple[str, float, float] | tuple[str, *tuple[float, ...]]) -> str:
+        """A path in the picture of commands with absolute coordinates: M, L and C, H and V."""
+        turned = {"H": "V", "V": "H"} if self.columns else {}
+        parts = []
+        for name, *at in commands:
+            if len(at) == 1:
+                x, y = self.turn(*((at[0], 0.0) if name == "H" else (0.0, at[0])))
+                parts.append(f"{turned.get(name, name)}{x if turned.get(name, name) == 'H' else y:.1f}")
+            else:
+                points = [self.turn(x, y) for x, y in zip(at[::2], at[1::2], strict=True)]
+                parts.append(name + " ".join(f"{x:.1f} {y:.1f}" for x, y in points))
+        return "".join(parts)
 
 
-def lay_out(topology: Topology, fold: bool, with_curves: bool = True) -> Layout:
+def lay_out(topology: Topology, fold: bool, with_curves: bool = True, width: float | None = None) -> Layout:
     """Places the nodes of a network, and `with_curves` a box for the curve of each kept edge.
 
     Without curves layers are further apart, so that links can be distinguished. With `fold` pruned nodes are only
-    counted beside their layer.
+    counted beside their layer. In a given width layers are rows if names and nodes have room in these, and columns, as
+    high as it takes, otherwise; a network of many layers may need more width.
     """
-    rows, wanted = _group_by_layer(topology, fold, with_curves), [MIN_WIDTH]
+    rows, links = _group_by_layer(topology, fold, with_curves), any(edge.kind == "link" for edge in topology.edges)
+    beside = FOLDED if fold and any(row.pruned for row in rows) else 0.0
+    if width is None:
+        wanted = [MIN_WIDTH]
+        for row in rows:
+            pitch = FEATURE_PITCH if row.kind == "feature" else NODE_PITCH
+            wanted.append(max(len(row.kept) * pitch + row.pruned_width, row.boxes_width))
+        across = min(MAX_WIDTH, max(wanted))
+    else:
+        lanes = LANES if _list_passing(topology, rows, fold) else 0.0
+        across = min(MAX_WIDTH, width - 2 * MARGIN - CAPTIONS - beside - lanes)
+        if not _fit_rows(rows, across):
+            return _lay_out_columns(topology, rows, fold, links, width)
+    left, right = MARGIN + CAPTIONS, MARGIN + CAPTIONS + across
     for row in rows:
-        pitch = FEATURE_PITCH if row.kind == "feature" else NODE_PITCH
-        wanted.append(max(len(row.kept) * pitch + row.pruned_width, row.boxes_width))
-    width = min(MAX_WIDTH, max(wanted))
-    left, right = MARGIN + CAPTIONS, MARGIN + CAPTIONS + width
-    for row in rows:
-        row.pitch = min(MAX_PITCH, (width - row.pruned_width) / max(1, len(row.kept)))
+        row.pitch = min(MAX_PITCH, (across - row.pruned_width) / max(1, len(row.kept)))
+        row.lead = max(MIN_LEAD, min(across, row.boxes_width) / LEAD_SHARE)  # wide fans need more
     first = rows[0]
-    longest = max((len(node.label) for node in first.kept), default=0)
-    tilted = longest * CHARACTER > first.pitch
-    room = left + (width - first.pruned_width - first.pitch * (len(first.kept) - 1)) / 2 - CHIP
-    name_length = int(room / (CHARACTER * SLOPE)) if tilted else longest
-    labels = CHIP + (min(longest, name_length) * CHARACTER * TILT if tilted else 0.0)
-    links = any(edge.kind == "link" for edge in topology.edges)
-    gaps = [_gap(below, above, width, with_curves, links) for below, above in pairwise(rows)]
+    labels = [node.label for node in first.kept]
+    tilted = max(map(len, labels), default=0) * CHARACTER > first.pitch
+    room = left + (across - first.pruned_width - first.pitch * (len(first.kept) - 1)) / 2 - CHIP
+    names = shorten_names(labels, int(room / (CHARACTER * SLOPE))) if tilted else {name: name for name in labels}
+    below = CHIP + (max(map(len, names.values()), default=0) * CHARACTER * TILT if tilted else 0.0)
+    gaps = [_gap(below, above, across, with_curves, links) for below, above in pairwise(rows)]
     footer = FOOTER + (LINE if links else 0.0)
-    height = HEADER + sum(gaps) + labels + footer
-    for row, y in zip(rows, accumulate(gaps, sub, initial=height - footer - labels), strict=True):
+    height = HEADER + sum(gaps) + below + footer
+    for row, y in zip(rows, accumulate(gaps, sub, initial=height - footer - below), strict=True):
         row.y = y
+    places, boxes, lanes_of = _place_all(topology, rows, left, right, fold)
+    right += LANES if lanes_of else 0.0
+    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, lanes_of, tilted, names)
+
+
+def _fit_rows(rows: Sequence[Row], across: float) -> bool:
+    """Whether names and nodes of rows have room side by side, and curves are in few lines."""
+    first, *others = rows
+    longest = max((len(node.label) for node in first.kept), default=0)
+    return (
+        across >= LEAST_ACROSS
+        and len(first.kept) * LEAST_FEATURE + first.pruned_width <= across
+        and longest * CHARACTER * SLOPE <= CAPTIONS
+        and all(len(row.kept) * LEAST_NODE + row.pruned_width <= across for row in others)
+        and all(row.lines(across) <= MOST_LINES for row in rows)
+    )
+
+
+def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links: bool, width: float) -> Layout:
+    """The layers from left to right, in a width if that is possible, as high as their nodes and curves take."""
+    first, *others = rows
+    first.pitch, first.chip, whole = FEATURE_LINE, DOT_ROOM, {}
+    for row in others:
+        row.pitch, written = NODE_LINE, [node.label for node in row.kept] or [""]
+        whole[id(row)] = max(map(len, written)) * (CHARACTER + 0.6) + CHIP_ROOM
+        row.chip = max(
+            LEAST_CHIP, max(len(name.rsplit(" ", 1)[-1]) for name in written) * (CHARACTER + 0.6) + CHIP_ROOM
+        )
+    others[-1].chip = min(whole[id(others[-1])], LEAST_OUTPUT)
+    labels = [node.label for node in first.kept]
+    longest = CHARACTER * max(map(len, labels), default=0)
+    named, across = min(longest, LEAST_NAME), max(len(row.kept) * row.pitch + row.pruned_width for row in rows)
+    across = max(LEAST_ACROSS, across)
+
+    def measure() -> list[float]:
+        """The least distance of each layer to the next."""
+        gaps = []
+        for below, above in pairwise(rows):
+            boxes = below.lines(across) * (below.side + BOX_GAP) - BOX_GAP + BENDS if below.edges else LINKS
+            gaps.append((below.chip + above.chip) / 2 + boxes + (FACTORS if above.has_factors else 0.0))
+        return gaps
+
+    def find_spare() -> float:
+        return width - 2 * EDGE - named - (first.chip + others[-1].chip) / 2 - sum(measure())
+
+    while find_spare() < 0 and any(row.edges and row.lines(across) > 1 for row in rows):
+        across += BOX + BOX_GAP  # higher columns, so that fewer are side by side
+    named += max(
+        0.0, min(find_spare(), longest - named, NAME_SHARE * width - named)
+    )  # first room for the names of features, then of nodes
+    names = shorten_names(labels, int(named / CHARACTER))
+    named = CHARACTER * max(map(len, names.values()), default=0)
+    for row in reversed(others):
+        more = whole[id(row)] - row.chip
+        row.chip += more if 0 < more <= find_spare() else 0.0
+    most = [MOST_BENDS - BENDS if below.edges else MOST_LINKS - LINKS for below in rows[:-1]]
+    share, gaps = min(1.0, max(0.0, find_spare()) / sum(most)), measure()
+    for row, more in zip(rows, most, strict=False):
+        row.lead = (BENDS + more * share) / 2
+    gaps = [gap + more * share for gap, more in zip(gaps, most, strict=True)]
+    start = EDGE + named + first.chip / 2
+    breadth = max(width, start + sum(gaps) + others[-1].chip / 2 + EDGE)
+    start += (breadth - EDGE - others[-1].chip / 2 - sum(gaps) - start) / 2  # in the middle
+    for row, x in zip(rows, accumulate(gaps, initial=start), strict=True):
+        row.y = breadth - x
+    for row in rows:
+        most_pitch = MOST_LINE if row.kind == "feature" else MOST_NODE
+        row.pitch = min(most_pitch, (across - row.pruned_width) / max(1, len(row.kept)))
+    left = HEADER + ABOVE
+    places, boxes, lanes = _place_all(topology, rows, left, left + across, fold)
+    right = left + across + (LANES if lanes else 0.0)
+    height = right + (BELOW if any(row.pruned for row in rows) else 0.0) + FOOTER + (LINE if links else 0.0)
+    return Layout(breadth, height, left, right, rows, places, boxes, lanes, False, names, columns=True)
+
+
+def _list_passing(topology: Topology, rows: Sequence[Row], fold: bool) -> list[TopologyEdge]:
+    """The edges that pass some layers."""
+    level = {node.id: number for number, row in enumerate(rows) for node in (*row.kept, *row.pruned)}
+    level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}
+    drawn = (edge for edge in topology.edges if edge.kept or not fold)
+    return [edge for edge in drawn if level[edge.target] > level[edge.source] + 1]
+
+
+def _place_all(
+    topology: Topology, rows: Sequence[Row], left: float, right: float, fold: bool
+) -> tuple[dict[str, Point], dict[EdgeKey, Box], dict[tuple[str, str], float]]:
+    """The places of nodes, boxes and lanes, of rows that know where they are."""
     places: dict[str, Point] = {}
     for row in rows:
         places |= _place_row(row, left, right, fold)
-    places |= _place_factors(topology, places)
-    boxes = {key: box for row in rows for key, box in _place_boxes(row, places, width, left, right)}
-    level = {node.id: number for number, row in enumerate(rows) for node in (*row.kept, *row.pruned)}
-    level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}
-    passing = [
-        edge for edge in topology.edges if (edge.kept or not fold) and level[edge.target] > level[edge.source] + 1
-    ]
+    places |= _place_factors(topology, places, {node.id: row.chip for row in rows for node in row.kept})
+    boxes = {key: box for row in rows for key, box in _place_boxes(row, places, left, right)}
+    passing = _list_passing(topology, rows, fold)
     sources = list(dict.fromkeys(edge.source for edge in passing))
     beside_of = {node: right + LANES * (number + 1) / (len(sources) + 1) for number, node in enumerate(sources)}
-    lanes = {(edge.source, edge.target): beside_of[edge.source] for edge in passing}
-    right += LANES if lanes else 0.0
-    beside = FOLDED if fold and any(row.pruned for row in rows) else 0.0
-    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, lanes, tilted, name_length)
+    return places, boxes, {(edge.source, edge.target): beside_of[edge.source] for edge in passing}
 
 
 def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> list[Row]:
@@ -178,7 +297,7 @@ def _gap(below: Row, above: Row, width: float, with_curves: bool, links: bool) -
     if not below.edges and links:
         return INPUT_GAP
     boxes = below.lines(width) * (below.side + BOX_GAP)
-    return CHIP + 2 * below.lead(width) + boxes + (FACTORS if above.has_factors else 0.0)
+    return CHIP + 2 * below.lead + boxes + (FACTORS if above.has_factors else 0.0)
 
 
 def _place_row(row: Row, left: float, right: float, fold: bool) -> dict[str, Point]:
@@ -190,25 +309,23 @@ def _place_row(row: Row, left: float, right: float, fold: bool) -> dict[str, Poi
     return places | {node.id: (left + room + (n + 0.5) * PRUNED_PITCH, row.y) for n, node in enumerate(pruned)}
 
 
-def _place_factors(topology: Topology, places: Mapping[str, Point]) -> dict[str, Point]:
+def _place_factors(topology: Topology, places: Mapping[str, Point], chips: Mapping[str, float]) -> dict[str, Point]:
     """Positions of sub-nodes, side by side below their product node."""
     factors: dict[str, list[str]] = {}
     for edge in topology.edges:
         if edge.kind == "product" and edge.target in places:
             factors.setdefault(edge.target, []).append(edge.source)
     return {
-        member: (x + (index - (len(members) - 1) / 2) * FACTOR_PITCH, y + CHIP / 2 + FACTORS - 6)
-        for (x, y), members in ((places[product], members) for product, members in factors.items())
+        member: (x + (index - (len(members) - 1) / 2) * FACTOR_PITCH, y + chip / 2 + FACTORS - 6)
+        for (x, y), chip, members in ((places[of], chips.get(of, CHIP), members) for of, members in factors.items())
         for index, member in enumerate(members)
     }
 
 
-def _place_boxes(
-    row: Row, places: Mapping[str, Point], width: float, left: float, right: float
-) -> Iterator[tuple[EdgeKey, Box]]:
+def _place_boxes(row: Row, places: Mapping[str, Point], left: float, right: float) -> Iterator[tuple[EdgeKey, Box]]:
     """Places each curve as near as possible to the middle of its edge, in the order of the sources; many in columns."""
     edges = sorted(row.edges, key=lambda edge: (places[edge.source][0], places[edge.target][0]))
-    side, lines, low = row.side, row.lines(right - left), row.y - CHIP / 2 - row.lead(width)
+    side, lines, low = row.side, row.lines(right - left), row.y - row.chip / 2 - row.lead
     columns = [edges[first : first + lines] for first in range(0, len(edges), max(1, lines))]
     middles = [(places[column[0].source][0] + places[column[-1].target][0]) / 2 for column in columns]
     first, last = left + side / 2, right - side / 2

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
+from textwrap import wrap
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
-from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
+from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, write_amount, write_points
 from kanmodel.text import abbreviate
@@ -30,6 +31,8 @@ N_SHARES = 3  # features of a profile in a title
 HEADING = 8.6  # width of a character of the heading
 UNITS, SHORT = ("lstm", "gru"), {"cell": "steps", "glue": "computed", "output": "output"}  # in a row of several kinds
 N_CAPTION = 16  # characters of a caption
+CAPTION = 4.0  # from the captions of columns to these
+LETTER = 5.7  # width of a character of a line of text, roughly
 BEND = 46.0  # height of the curve to a lane
 BAND = 8.0  # margin of the background of units
 PADDING = 4.0  # between a curve and its box
@@ -38,9 +41,11 @@ THIN, THICK = 0.5, 5.0  # width by contribution
 INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # width and opacity of a link from a feature with a share of 1
 BEHIND_OPACITY = 0.12  # opacity of such links if there is a front in between
 FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of pruned links
-WEAKEST = 0.06  # opacity of the weakest of many links without curves
-MIN_CURVE = 0.4  # opacity of a curve with a low score, so that it stays legible
+BUNDLED, WEAKEST = 3.0, 0.1  # width of the strongest of many links without curves, and opacity of the weakest
+FLOOR = 0.25  # opacity of a kept link with a low score
+MIN_CURVE = 0.4  # and of its curve, so that it stays legible
 DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and the smallest radius
+FOLDED_COLUMN = 58.0  # width of the count of folded nodes below a column
 SMALL_DOT = 3.0  # radius of sub-nodes and pruned nodes
 BAR = 5.0  # height of a profile
 MIN_CHIP, CHIP_GAP = 46.0, 6.0  # usual width of a chip, and distance to the next
@@ -55,6 +60,13 @@ CAPTIONS = {  # of a layer, and what its nodes are called
     "glue": ("computed inputs", "input"),
     "head": ("hidden layer {}", "node"),
     "output": ("output", "output"),
+}
+NARROW = CAPTIONS | {  # of a column
+    "front": ("front {}", "node"),
+    "lstm": ("LSTM", "unit"),
+    "gru": ("GRU", "unit"),
+    "glue": ("computed", "input"),
+    "head": ("hidden {}", "node"),
 }
 
 
@@ -97,18 +109,21 @@ def draw_topology(
     color: Color = "score",
     through: str | None = None,
     n_links: int = N_LINKS,
+    width: float | None = None,
 ) -> bytes:
     """Draws the part of a network upstream of its output as SVG.
 
     Args:
         topology: the network.
         theme: colours.
-        curves: its `curved_edges`, sampled; by default the strongest `N_CURVES` kept edges.
+        curves: its `curved_edges`, sampled, or none of them; by default the strongest `N_CURVES` kept edges.
         pruned: whether pruned nodes are folded into one counted group per layer; otherwise they are drawn faintly.
-        color: what the strength of an edge shows: its score, by opacity, as in pykan; or its contribution, by width,
-            which also replaces scores that are unknown.
+        color: what the strength of an edge shows: its score, by opacity, as in pykan, relative to the strongest edge of
+            its layer; or its contribution, by width, which also replaces scores that are unknown.
         through: id of a node; only the paths through it are drawn, or UnknownNameError is raised.
         n_links: most links of each kind that are drawn.
+        width: of the picture, pixels, in which texts keep their size: layers are columns from left to right if they
+            have no room as rows. By default they are rows, and the picture is as wide as they take.
     """
     if curves is None:
         kept = sorted((edge for edge in topology.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
@@ -116,18 +131,28 @@ def draw_topology(
     upstream = topology.upstream()
     whole = upstream if through is None else upstream.through(through, only_kept=pruned)
     part = limit_links(whole, pruned, n_links)
-    scene = _Scene.of(part, curves, pruned, color)
+    scene = _Scene.of(part, curves, pruned, color, width)
     layout, heading, cost = scene.layout, f"{topology.name}: {topology.output}", describe_cost(upstream)
     if through is not None:
         heading += f", the paths through {scene.nodes[through].label}"
-    root = new_picture(layout.width, layout.height, heading, cost, topology.source)
-    root.add_heading(heading, cost, n_heading=int(layout.width / HEADING)).set("class", "cost muted")
+    n_letters = int((layout.width - 2 * MARGIN) / LETTER)
+    legend = [
+        line for text in _write_legend(scene, None if part is whole else n_links) for line in wrap(text, n_letters)
+    ]
+    height = layout.height + LINE * (len(legend) - 2)
+    root = new_picture(layout.width, height, heading, cost, topology.source)
+    first, *more = wrap(cost, n_letters)
+    root.add_heading(heading, first, int(layout.width / HEADING)).set("class", "cost muted")
+    for index, line in enumerate(more[:1]):
+        root.add("text", line, x=MARGIN, y=71.0 + LINE * index, class_="cost muted")
     _add_captions(root, scene, of_all=through is None)
     _add_links(root, scene)
     _add_nodes(root, scene)
     if pruned:
         _add_folded(root, layout)
-    _add_legend(root, scene, None if part is whole else n_links)
+    for index, line in enumerate(legend):
+        y = height - MARGIN - LINE * (len(legend) - 1 - index)
+        root.add("text", line, x=MARGIN, y=y, class_="legend muted")
     return root.serialise(theme)
 
 
@@ -142,24 +167,31 @@ class _Scene:
     colors: Mapping[str, int]  # indices for the features that contribute most; the others share colour 0
     by_score: bool  # whether a link's opacity shows its score; otherwise its width shows its contribution
     fold: bool  # whether pruned parts are left out and counted
+    chips: Mapping[str, float]  # heights of the nodes as in rows, by id
     bundled: bool  # whether kept edges are drawn as links without curves, because there are too many
 
     @classmethod
-    def of(cls, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color) -> _Scene:
+    def of(cls, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color, width: float | None) -> _Scene:
         """Computes the layout and assigns colours."""
         bundled = not curves and any(edge.kept for edge in topology.kan_edges)
+        layout = lay_out(topology, fold, not bundled, width)
         features = [node for node in topology.nodes if node.kind == "feature" and node.kept]
         features.sort(key=lambda node: -(node.contribution or 0.0))
         return cls(
             topology=topology,
-            layout=lay_out(topology, fold, with_curves=not bundled),
+            layout=layout,
             nodes={node.id: node for node in topology.nodes},
             curves={curve.edge.key: curve for curve in curves},
             colors={node.label: number for number, node in enumerate(features[:N_COLORS], start=1)},
             by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
             fold=fold,
+            chips={node.id: row.chip for row in layout.rows for node in (*row.kept, *row.pruned)},
             bundled=bundled,
         )
+
+    def chip(self, node: TopologyNode) -> float:
+        """The height of a node as in rows: 0 of a dot."""
+        return self.chips[node.id] if self.is_chip(node) else 0.0
 
     def is_chip(self, node: TopologyNode) -> bool:
         """Whether a node is a chip with name and profile; otherwise it is a dot."""
@@ -168,7 +200,7 @@ class _Scene:
     def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:
         """The ends of an edge: the top of its source, and the bottom of its target."""
         (x, y), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
-        above, below = (CHIP / 2 if self.is_chip(self.nodes[end]) else 0.0 for end in (edge.source, edge.target))
+        above, below = (self.chip(self.nodes[end]) / 2 for end in (edge.source, edge.target))
         return (x, y - above), (x_target, y_target + below)
 
     def worth(self, edge: TopologyEdge) -> float:
@@ -181,37 +213,58 @@ class _Scene:
 def _add_captions(root: Part, scene: _Scene, of_all: bool) -> None:
     """The name of each layer, its number of kept nodes, and the background of the head's inputs."""
     layout = scene.layout
-    for row in layout.rows:
+    for number, row in enumerate(layout.rows):
+        low, high = row.y + row.chip / 2 + BAND, row.y - row.chip / 2 - BAND
         if row.kind in READOUT_KINDS:
-            top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
-            root.add("rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
-        caption = CAPTIONS[row.kind][0].format(row.parts[0][1])
+            start = layout.left - CAPTION if layout.columns else MARGIN
+            (x, y), (x_end, y_end) = layout.turn(start, high), layout.turn(layout.right, low)
+            corner = {"x": min(x, x_end), "y": min(y, y_end), "width": abs(x_end - x), "height": abs(y_end - y)}
+            root.add("rect", class_="band", **corner, rx=8)
+        caption = (NARROW if layout.columns else CAPTIONS)[row.kind][0].format(row.parts[0][1])
         if len(row.parts) > 1:
             names = [kind.upper() if kind in UNITS else SHORT.get(kind, f"layer {layer}") for kind, layer in row.parts]
             caption = abbreviate(", ".join(dict.fromkeys(names)), N_CAPTION)
-        root.add("text", caption, x=MARGIN + 8, y=row.y - 2)
         kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
-        root.add("text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
+        if not layout.columns:
+            root.add("text", caption, x=MARGIN + 8, y=row.y - 2)
+            root.add("text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
+            continue
+        x, y = layout.turn(layout.left - CAPTION, row.y)
+        first, last = number == 0, number == len(layout.rows) - 1
+        anchor = "end " if last else "" if first else "middle "
+        x = x + row.chip / 2 if last else EDGE if first else x
+        near = [abs(row.y - other.y) for other in layout.rows[max(0, number - 1) : number + 2] if other is not row]
+        caption, kept = (
+            abbreviate(text, max(6, int(min(near) / CHARACTER))) for text in (caption, kept[: -len(" kept")])
+        )
+        root.add("text", caption, x=x, y=y - 18, class_=anchor.strip() or None)
+        root.add("text", kept, x=x, y=y - 5, class_=f"{anchor}muted")
     fronts = [row for row in layout.rows if row.kind == "front"]
     if fronts and any(row.kind in READOUT_KINDS for row in layout.rows):
-        for node in fronts[-1].kept:  # the front is applied at every step: arrows to the head's inputs
+        front, after = fronts[-1], layout.rows[layout.rows.index(fronts[-1]) + 1]
+        for node in front.kept:  # the front is applied at every step: arrows to the head's inputs
             x, y = layout.places[node.id]
-            length = STEP_GAP - CHIP - BAND
-            root.add("path", class_="axis", d=f"M{x:.1f} {y - CHIP / 2:.1f}v{-length:.1f}m-3 4l3 -4l3 4")
-        root.add("text", "at every step", x=MARGIN + 8, y=fronts[-1].y - STEP_GAP / 2 + 4, class_="muted")
+            start, end = y - front.chip / 2, after.y + after.chip / 2 + BAND
+            arrow = ("M", x - 3, end + 4), ("L", x, end), ("L", x + 3, end + 4)
+            root.add("path", class_="axis", d=layout.path(("M", x, start), ("V", end), *arrow))
+        if not layout.columns:
+            root.add("text", "at every step", x=MARGIN + 8, y=front.y - STEP_GAP / 2 + 4, class_="muted")
 
 
 def _add_links(root: Part, scene: _Scene) -> None:
     """All edges except folded ones: kept above pruned ones, and of many links the strong above the weak."""
 
     def depth(edge: TopologyEdge) -> tuple[bool, bool, float]:
-        return edge.kept, edge.kind != "input", scene.worth(edge) if scene.bundled and edge.kind == "edge" else 0.0
+        of_layer = scene.bundled and edge.kind == "edge" and edge.kept
+        share = scene.worth(edge) / (strongest[edge.stage, edge.layer] or 1.0) if of_layer else 0.0
+        return edge.kept, edge.kind != "input", share
 
     kept, unit = [edge for edge in scene.topology.kan_edges if edge.kept], scene.topology.unit
     has_front = any(row.kind == "front" for row in scene.layout.rows)
     weighed = [*kept, *(edge for edge in scene.topology.edges if edge.kind == "link")]
     largest = max((edge.contribution or 0.0 for edge in weighed), default=0.0)
-    strongest = max((scene.worth(edge) for edge in kept), default=0.0)
+    strongest = _largest(kept, scene.worth)  # of each layer, as scores are of other sizes in each
+    clearest = _largest(kept, lambda edge: edge.opacity or 0.0)
     for edge in sorted(scene.topology.edges, key=depth):
         if scene.fold and not edge.kept:
             continue
@@ -230,10 +283,10 @@ def _add_links(root: Part, scene: _Scene) -> None:
             width, opacity = INPUT_THICK * (edge.share or 0.0), BEHIND_OPACITY if has_front else INPUT_OPACITY
             class_ = f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}"
         elif scene.bundled and edge.kind == "edge":
-            part = scene.worth(edge) / strongest if strongest else 0.0
-            width, opacity = THIN + (THICK - THIN) * part, WEAKEST + (1 - WEAKEST) * part
+            part = scene.worth(edge) / (strongest[edge.stage, edge.layer] or 1.0)
+            width, opacity = THIN + (BUNDLED - THIN) * part, WEAKEST + (1 - WEAKEST) * part**2
         elif box is not None and scene.by_score:
-            opacity = 1.0 if edge.opacity is None else edge.opacity
+            opacity = max(FLOOR, (edge.opacity or 0.0) / (clearest[edge.stage, edge.layer] or 1.0))
         elif box is not None:
             width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
         share = "" if edge.share is None else f"{edge.share:.1%} of the target's profile"
@@ -246,31 +299,45 @@ def _add_links(root: Part, scene: _Scene) -> None:
             tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
         )
         lane = scene.layout.lanes.get((edge.source, edge.target))
-        path = _join(*scene.ends(edge), lane) if box is None else _join_through(*scene.ends(edge), box, lane)
+        commands = _join(*scene.ends(edge), lane) if box is None else _join_through(*scene.ends(edge), box, lane)
+        path = scene.layout.path(*commands)
         dashes = {"stroke_dasharray": "5 4"} if edge.kind == "link" else {}
         group.add("path", class_=class_, d=path, stroke_width=width, opacity=opacity, **dashes)
         if box is not None and curve is not None:
-            _add_curve(group, box, curve, opacity)
+            x, y = scene.layout.turn(box.x, box.y)
+            _add_curve(group, replace(box, x=x, y=y), curve, opacity)
 
 
-def _join(source: Point, target: Point, lane: float | None = None) -> str:
-    """A path with vertical ends from one place to the other, along a lane beside the layers that it passes."""
+def _largest(edges: Sequence[TopologyEdge], value: Callable[[TopologyEdge], float]) -> dict[tuple[str, int], float]:
+    """The largest value of the edges of each layer, by stage and layer."""
+    largest: dict[tuple[str, int], float] = {}
+    for edge in edges:
+        key = edge.stage, edge.layer
+        largest[key] = max(largest.get(key, 0.0), value(edge))
+    return largest
+
+
+Command = tuple[str, *tuple[float, ...]]
+
+
+def _join(source: Point, target: Point, lane: float | None = None) -> list[Command]:
+    """A path from one place to the other that is upright at its ends, along a lane beside the layers that it passes."""
     (x, y), (x_target, y_target) = source, target
     if lane is not None:
         up, down = y - BEND, y_target + BEND
-        begin, end = f"C{x:.1f} {up:.1f} {lane:.1f} {y:.1f} {lane:.1f} {up:.1f}", f"{x_target:.1f} {y_target:.1f}"
-        return f"M{x:.1f} {y:.1f}{begin}V{down:.1f}C{lane:.1f} {y_target:.1f} {x_target:.1f} {down:.1f} {end}"
+        begin, end = ("C", x, up, lane, y, lane, up), ("C", lane, y_target, x_target, down, x_target, y_target)
+        return [("M", x, y), begin, ("V", down), end]
     middle = (y + y_target) / 2
-    return f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {x_target:.1f} {middle:.1f} {x_target:.1f} {y_target:.1f}"
+    return [("M", x, y), ("C", x, middle, x_target, middle, x_target, y_target)]
 
 
-def _join_through(source: Point, target: Point, box: Box, lane: float | None = None) -> str:
+def _join_through(source: Point, target: Point, box: Box, lane: float | None = None) -> list[Command]:
     """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
     if box.lines == 1:
         return _join(source, (box.x, box.low), lane) + _join((box.x, box.high), target)
     gap, start, end = BOX_GAP / 2 / (box.lines + 1), box.x - box.side / 2, box.x + box.side / 2
     left, right = start - gap * (box.line + 1), end + gap * (box.lines - box.line)
-    through = f"V{box.y:.1f}H{start:.1f}M{end:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
+    through: list[Command] = [("V", box.y), ("H", start), ("M", end, box.y), ("H", right), ("V", box.high)]
     return _join(source, (left, box.low), lane) + through + _join((right, box.high), target)
 
 
@@ -294,7 +361,11 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
     """All nodes except folded ones: features as dots with a name, others as chips, sub-nodes and pruned ones small."""
     layout = scene.layout
     rooms = {
-        node.id: (layout.right - layout.left) / len(row.kept) if row.kind == "output" else row.pitch
+        node.id: row.chip + CHIP_GAP
+        if layout.columns
+        else (layout.right - layout.left) / len(row.kept)
+        if row.kind == "output"
+        else row.pitch
         for row in layout.rows
         for node in row.kept
     }
@@ -303,7 +374,7 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
     for node in scene.topology.nodes:
         if scene.fold and not node.kept:
             continue
-        x, y = layout.places[node.id]
+        x, y = layout.turn(*layout.places[node.id])
         shares = list(node.profile.items())[:N_SHARES]
         at = {name: f" at {lags}" for name, lags in node.lags.items()}
         profile = ", ".join(f"{share:.0%} {name}{at.get(name, '')}" for name, share in shares)
@@ -319,9 +390,12 @@ def _add_nodes(root: Part, scene: _Scene) -> None:
             continue
         radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
         group.add("circle", class_=f"f{scene.colors.get(node.label, 0)}", cx=x, cy=y, r=radius)
-        turned = f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"
-        place = {"class_": "end", "transform": turned} if layout.tilted else {"class_": "middle", "x": x, "y": y + 24}
-        group.add("text", abbreviate(node.label, layout.name_length), **place)
+        place: dict[str, object] = {"class_": "middle", "x": x, "y": y + 24}
+        if layout.columns:
+            place = {"class_": "end", "x": x - DOT - 4, "y": y + 4}
+        elif layout.tilted:
+            place = {"class_": "end", "transform": f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"}
+        group.add("text", layout.names[node.label], **place)
 
 
 def _add_chip(
@@ -348,32 +422,40 @@ def _add_chip(
 
 def _add_folded(root: Part, layout: Layout) -> None:
     """The pruned nodes of each layer as one group that counts them."""
-    x, width = layout.right + 12, FOLDED - 12
     for row in layout.rows:
         if row.pruned:
             text = f"{len(row.pruned)} more {CAPTIONS[row.kind][1]}{'s' * (len(row.pruned) > 1)}"
             label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
             group = root.add_group(label, class_="folded", data_folded=len(row.pruned))
-            group.add("rect", class_="dashed", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
-            group.add("text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle muted")
-            group.add("text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
+            width = FOLDED - 12
+            x, y = layout.right + 12 + width / 2, row.y
+            if layout.columns:
+                text, width = f"{len(row.pruned)} more", FOLDED_COLUMN
+                x, y = layout.turn(layout.right + 12 + CHIP / 2, row.y)
+                x = min(max(x, EDGE + width / 2), layout.width - EDGE - width / 2)
+            height = CHIP + 6
+            group.add("rect", class_="dashed", x=x - width / 2, y=y - height / 2, width=width, height=height, rx=8)
+            group.add("text", f"{text},", x=x, y=y - 2, class_="middle muted")
+            group.add("text", "pruned", x=x, y=y + 11, class_="middle muted")
 
 
-def _add_legend(root: Part, scene: _Scene, n_links: int | None) -> None:
+def _write_legend(scene: _Scene, n_links: int | None) -> list[str]:
     """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
-    value = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
+    value = "Width is an edge's mean |contribution|."
+    if scene.by_score:
+        value = "Opacity is pykan's score of an edge, relative to the strongest of its layer."
     text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
     if scene.bundled:
         value = "pykan's score" if scene.by_score else "the mean |contribution|"
-        text = f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."
+        text = f"Width and opacity are {value} of an edge, relative to the strongest of its layer."
+        if sum(edge.kept for edge in scene.topology.kan_edges) > N_CURVES:
+            text += f" Of more than {N_CURVES} edges no functions are drawn."
     lines = [text + (f" Of more than {n_links} links only the strongest are drawn." if n_links is not None else "")]
     if any(edge.kind == "link" for edge in scene.topology.edges):
         lines.append("A dashed line is what operations between layers lead on; its width is its mean |contribution|.")
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
-    first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)
-    for index, line in enumerate(lines):
-        root.add("text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
+    return lines
 
 
 def describe_cost(topology: Topology) -> str:

@@ -43,6 +43,7 @@ Fill = TypeAliasType("Fill", pruning.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
 _THRESHOLDS = ("node", "edge", "input")
 N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
+MIN_WIDTH, MAX_WIDTH = 240, 8000  # of a picture, pixels
 MAX_WITHOUT = 500  # edges that a request names
 
 
@@ -129,8 +130,14 @@ class TopologyQuery(RuleQuery):
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
     color: Color = "score"
-    """What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, or a large
-    `contribution`, in width."""
+    """What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, relative to the
+    strongest of its layer, or a large `contribution`, in width."""
+    curves: bool = True
+    """Whether the picture has the function on each edge, where at most 300 are kept; otherwise edges are links."""
+    width: Annotated[int | None, Field(ge=MIN_WIDTH, le=MAX_WIDTH)] = None
+    """Width of the picture, pixels, in which its texts keep their size: the layers are rows from bottom to top, or
+    columns from left to right where rows have no room; wider if it has too many layers. Absent: rows, as wide as they
+    take."""
 
 
 class FidelityQuery(OutputQuery):
@@ -344,23 +351,26 @@ async def get_topology(call: Call) -> Response:
         except UnknownNameError as error:
             raise invalid_value("through", f"must be the id of a node: {error}") from error
 
+    curved = curved_edges(part) if is_drawn and query.curves else []
+
     def answer() -> Response:
         if not is_drawn:
             return answer_json(describe_topology(served, topology, part, query.pruned))
         picture = draw_topology(
             replace(topology, name=served.name),
             query.theme,
-            curves=model.curves(curved_edges(part), N_POINTS),
+            curves=model.curves(curved, N_POINTS),
             pruned=query.pruned,
             color=query.color,
             through=query.through,
             n_links=N_LINKS,
+            width=query.width,
         )
         return answer_svg(picture)
 
     n_parts = sum(node.kept or not query.pruned for node in part.nodes)
     n_parts += count_links(part, query.pruned, N_LINKS) if is_drawn else len(part.edges)
-    cost = estimate_graph(n_parts, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
+    cost = estimate_graph(n_parts, len(curved), N_POINTS, is_drawn)
     if not is_drawn:
         cost += CURVE_VALUE * (N_LAGGED * served.model.lookback * sum(bool(node.lags) for node in part.nodes))
     return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)

@@ -27,6 +27,7 @@ from kanmodel.explain.topology import build_topology
 from kanmodel.show.edge import draw_edge
 from kanmodel.show.layout import lay_out, spread
 from kanmodel.show.network import (
+    FLOOR,
     N_CURVES,
     PADDING,
     curved_edges,
@@ -125,9 +126,13 @@ def test_pruned_parts_can_be_drawn(service, name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_box_holds_the_curve_of_its_edge(service, name):
-    """Mapped back from its box, a curve equals that of the API; the link's opacity is that of the edge."""
+    """Mapped back from its box, a curve equals that of the API; the link's opacity is that of the edge in its layer."""
     described, picture = ask(service, f"{name}/topology")
-    opacity = {(e["source"], e["target"]): e["opacity"] for e in described["edges"] if e["kind"] == "edge"}
+    edges = [edge for edge in described["edges"] if edge["kind"] == "edge"]
+    largest = {(e["stage"], e["layer"]): 0.0 for e in edges}
+    for e in edges:
+        largest[e["stage"], e["layer"]] = max(largest[e["stage"], e["layer"]], e["opacity"])
+    opacity = {(e["source"], e["target"]): max(FLOOR, e["opacity"] / largest[e["stage"], e["layer"]]) for e in edges}
     query = {"points": 25, **({"output": "b+2"} if name == "two" else {})}
     curves = service.get(f"/v1/models/{name}/edges", params=query).json()["edges"]
     drawn = {
@@ -273,11 +278,21 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
     worth = {(edge.source, edge.target): edge.contribution for edge in topology.kan_edges}
     drawn = [group for group in groups(picture, "data-source") if group.get("data-kind") == "edge"]
     links = [group.find(f"{SVG}path") for group in drawn]
-    order = [worth[group.get("data-source"), group.get("data-target")] for group in drawn]
-    assert order == sorted(order)
-    for name in ("stroke-width", "opacity"):
-        values = [float(link.get(name)) for link in links]
-        assert values == sorted(values) and values[-1] > 5 * values[0]
+    for layer in ("0", "1"):
+        order = [
+            worth[group.get("data-source"), group.get("data-target")]
+            for group in drawn
+            if group.get("data-layer") == layer
+        ]
+        assert order == sorted(order)
+        for name in ("stroke-width", "opacity"):
+            values = [
+                float(link.get(name))
+                for group, link in zip(drawn, links, strict=True)
+                if group.get("data-layer") == layer
+            ]
+            assert values == sorted(values) and values[-1] == max(float(link.get(name)) for link in links)
+            assert values[-1] > 2 * values[0]
     part = topology.upstream().through("head:1:3")
     assert 0 < len(curved_edges(part)) <= 33
 
@@ -299,9 +314,47 @@ def test_of_too_many_links_the_strongest_are_drawn(fidelity, pruned):
         }
     assert set(drawn.values()) == {1}
     assert drawn.total() == len(part.edges)
-    text = "".join(picture.itertext())
+    text = " ".join(picture.itertext())
     assert "Of more than 40 links only the strongest are drawn." in text
-    assert describe_cost(topology.upstream()) in text
+    assert describe_cost(topology.upstream()) in text  # of the description
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("query", [{"width": 364}, {"width": 364, "curves": False}, {"width": 1000, "fidelity": 1}])
+def test_a_picture_is_drawn_for_a_width(service, name, query):
+    """All parts are drawn once in any width, inside of it, no node or box on another; narrow layers are columns."""
+    described, picture = ask(service, f"{name}/topology", **query)
+    whole = ask(service, f"{name}/topology", **{key: value for key, value in query.items() if key == "fidelity"})[1]
+    for attribute in ("data-node", "data-source"):
+        label = "aria-label" if query.get("curves", True) else attribute  # which has the shape of a curve
+        assert sorted(part.get(label) for part in groups(picture, attribute)) == sorted(
+            part.get(label) for part in groups(whole, attribute)
+        )
+    assert query.get("curves", True) == bool(parts(picture, "rect", "box"))
+    width = float(picture.get("width"))
+    assert width == query["width"] or (name == "front" and width > query["width"])  # of too many layers for it
+    chips = parts(picture, "rect", "chip")
+    rects = [*chips, *parts(picture, "rect", "box")]
+    boxes = [[float(rect.get(name)) for name in ("x", "y", "width", "height")] for rect in rects]
+    for x, y, w, h in boxes:
+        assert x >= 0 and x + w <= width and y >= 0 and y + h <= float(picture.get("height"))
+    for (x, y, w, h), (x_other, y_other, w_other, h_other) in combinations(boxes, 2):
+        assert x + w <= x_other or x_other + w_other <= x or y + h <= y_other or y_other + h_other <= y
+    columns = {round(float(rect.get("x")) + float(rect.get("width")) / 2) for rect in chips}
+    layers = {
+        (node["kind"], node["layer"]) for node in described["nodes"] if node["kind"] not in ("feature", "subnode")
+    }
+    if query["width"] == 364:
+        assert len(columns) == len(layers)
+
+
+def test_names_of_columns_lose_what_all_have():
+    """Of a plant's sensors the site and the unit are left out, and the title has the whole name."""
+    names = [f"plant_hall_{place}_{part}_celsius" for place in ("north", "south") for part in ("oil", "ring")]
+    _, picture = draw(rename(make_model("lstm"), names), width=400)
+    nodes = [group for group in groups(picture, "data-node") if group.get("data-node").startswith("feature:")]
+    assert [group.find(f"{SVG}text").text for group in nodes] == ["north_oil", "north_ring", "south_oil", "south_ring"]
+    assert [group.find(f"{SVG}title").text.split("\n")[0] for group in nodes] == names
 
 
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])
