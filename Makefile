@@ -64,6 +64,9 @@ format: .venv/dev # format, and fix what the linter can
 openapi: .venv/runtime # write openapi/openapi.json
 	$(BIN)/python -m service.document
 
+docs: .venv/docs/ready # build the site of the guides and the library's docstrings into build/docs
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict
+
 VENDOR := service/explorer/vendor
 vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 	cp .venv/clients/node_modules/d3/dist/d3.min.js $(VENDOR)
@@ -153,6 +156,11 @@ LIBRARIES := tests/libraries
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		>"$$(.venv/libraries/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dev.pth"
 	.venv/libraries/bin/python -m pip install --require-hashes --no-deps -r $(LIBRARIES)/requirements.txt
+	@touch $@
+
+.venv/docs/ready: $(DOCS_LOCK) | .venv/bin/uv
+	$(call create-venv,.venv/docs)
+	.venv/docs/bin/python -m pip install --require-hashes --no-deps -r $(DOCS_LOCK)
 	@touch $@
 
 .venv/release/ready: $(RELEASE_LOCK) | .venv/bin/uv

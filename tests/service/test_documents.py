@@ -14,6 +14,7 @@ import yaml
 from readmes import EVERYTHING, README, READMES, ROOT
 from typer.main import get_command
 
+import kanmodel
 from service.cli import app
 from service.settings import Settings, describe_settings
 from service.wire.errors import STATUSES
@@ -157,6 +158,12 @@ def links(file: Path) -> list[tuple[str, Path, str]]:
         if "://" not in link:
             found.append((link, (file.parent / path).resolve() if path else file, heading))
     return found
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """The page of `make docs` with the library's docstrings has each name of `kanmodel` once."""
+    named = re.findall(r"^::: kanmodel\.(\w+)$", (ROOT / "docs" / "library.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(kanmodel.__all__)
 
 
 def test_every_link_of_the_documents_has_a_target() -> None:
