@@ -838,7 +838,8 @@ class Model(Result):
         )
         if model is not self:
             before, now = (replace(side, actual=np.full_like(side.actual, np.nan)) for side in (before, now))
-        return self._sign(Drift.between(model.loaded, number, before, now, served, explained, false_alarms))
+        found = Drift.between(model.loaded, number, before, now, served, explained, false_alarms)
+        return replace(found, origin=self._name_both(self if against is None else against))
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""

@@ -42,6 +42,19 @@ def format_cells(rows: Sequence[Row], columns: Sequence[str], most: int) -> tupl
     return are_numbers, cells, f"… {len(rows) - most} more" if len(rows) > most else ""
 
 
+def write_markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Some columns of a table as Markdown."""
+    lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
+    lines += [[escape_markdown(write_value(row[column])) for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Escapes characters that are markup or cell separators in Markdown."""
+    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)
+
+
 def write_facts(facts: Mapping[str, str]) -> str:
     """Names and values, one pair per line."""
     width = max(map(len, facts))

@@ -16,7 +16,12 @@ from kanmodel.errors import KanscopeError
 
 EXIT_BAD_INPUT = 2
 COMMANDS = {"serve": "serve:serve", "train": "train:train", "import": "import_:import_"}
-COMMANDS |= {"inspect": "checkpoints:inspect", "explain": "explain:explain", "record": "record:record"}
+COMMANDS |= {
+    "inspect": "checkpoints:inspect",
+    "explain": "explain:explain",
+    "record": "record:record",
+    "drift": "drift:drift",
+}
 COMMANDS |= {
     name: f"checkpoints:{name}" for name in ("report", "formula", "backtest", "calibrate", "compare", "prune", "export")
 }

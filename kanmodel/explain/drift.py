@@ -24,7 +24,7 @@ is exchangeable with the spans; a p-value is at least 1 / (spans + 1), of spans 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Any, Literal, get_args
 
@@ -38,14 +38,24 @@ from kanmodel.explain.attribution import explain_windows, sum_groups
 from kanmodel.explain.backtest import CHUNK, Outcomes
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.bootstrap import Bootstrap, Estimate
-from kanmodel.explain.result import Pictured
+from kanmodel.explain.result import Pictured, Table
 from kanmodel.explain.tally import N_BINS, Bins, Tally, population_stability, wasserstein
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import forecasts_of
-from kanmodel.text import with_unit
+from kanmodel.text import escape_markdown, list_some, with_unit, write_markdown
 
 Question = Literal["inputs", "use", "errors"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
+ASKED = {
+    "inputs": "Did the inputs move?",
+    "use": "Does the model use what moved?",
+    "errors": "Are the errors worse?",
+}
+IN_BRIEF = ("reference", "current", "mean forecast", "explained", "parts", "moved, use unchanged", "nDCG of shares")
+N_NAMED, N_SHOWN = 3, 10  # names in an answer, and rows in Markdown
+OF_INPUTS = ("feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved")
+OF_USE = ("name", "share_reference", "share", "effect", "effect_low", "effect_high")
+OF_ERRORS = ("figure", "reference", "now", "change", "change_low", "change_high", "worse")
 FALSE_ALARMS = 0.01
 MIN_SPANS = 4  # of the reference, for a verdict
 MIN_BLOCKS = 8  # for an interval
@@ -213,6 +223,7 @@ class ErrorDrift:
         mae: mean absolute error.
         bias: mean of forecast minus actual value.
         coverage: share of actual values in the intervals, by level.
+        worse: which of ``mae``, ``bias`` and ``coverage@0.8`` are worse beyond chance.
     """
 
     known: int
@@ -220,6 +231,13 @@ class ErrorDrift:
     mae: Change
     bias: Change
     coverage: dict[float, Change]
+    worse: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> dict[str, Change]:
+        """All of them by name, in the order of the statistics of `find_chance`."""
+        levels = {f"coverage@{level:g}": change for level, change in self.coverage.items()}
+        return {"mae": self.mae, "bias": self.bias, **levels}
 
 
 @dataclass(frozen=True)
@@ -429,7 +447,7 @@ class Drift(Pictured):
             use=(use := tuple(_list_use(watched, reference, current, crossed, p_values["use"], verdicts["use"]))),
             effect=_find_effect(reference, current, use, baseline_shift),
             ndcg=rank_gain(then.sizes[0], now.sizes[0]) if now.explained.all() and then.explained.all() else None,
-            errors=_find_errors(watched, reference, current),
+            errors=_find_errors(watched, reference, current, p_values["errors"], verdicts["errors"]),
             verdicts=verdicts,
             reference=reference.merged(N_DRAWN),
             current=current.merged(N_DRAWN),
@@ -492,14 +510,146 @@ class Drift(Pictured):
             about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
         return cls.of(watched, tallies[0], tallies[1], notes=(_describe(reference), _describe(current)), **about)
 
-    def _title(self) -> str:
-        return f"Drift of {with_unit(self.watched.output, self.watched.unit)}"
-
     @property
     def unused(self) -> tuple[str, ...]:
         """The features that moved while neither the share nor the effect of their name did."""
         used = {member: use.moved for use, of in zip(self.use, self.watched.members, strict=True) for member in of}
         return tuple(each.name for number, each in enumerate(self.inputs) if each.moved and used[number] is False)
+
+    @property
+    def alarms(self) -> tuple[Question, ...]:
+        """The questions whose answer is beyond chance."""
+        return tuple(question for question, verdict in self.verdicts.items() if verdict.alarm)
+
+    @property
+    def answers(self) -> dict[Question, str]:
+        """A sentence for each question."""
+        return {question: self._answer(verdict) for question, verdict in self.verdicts.items()}
+
+    def _answer(self, verdict: Verdict) -> str:
+        if verdict.alarm is None:
+            return f"unknown: {verdict.missing}"
+        chance = f"p {verdict.p_value:.2g} beside {verdict.spans} spans of the reference"
+        if not verdict.alarm:
+            return f"nothing beyond chance; {chance}"
+        moved = {"inputs": self._name_inputs, "use": self._name_use, "errors": self._name_errors}[verdict.question]()
+        rate = f"false alarms at {100 * (verdict.false_alarms or 0):.2g} %"
+        return f"yes: {list_some(moved, N_NAMED)}; {chance}, {rate}"
+
+    def _name_inputs(self) -> list[str]:
+        moved = sorted((each for each in self.inputs if each.moved), key=lambda each: -each.psi)
+        return [f"{each.name} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in moved]
+
+    def _name_use(self) -> list[str]:
+        moved = sorted((each for each in self.use if each.moved), key=lambda each: -abs(each.effect or 0))
+        return [
+            f"{each.name} by {write_signed(each.effect, self.watched.unit)} (share {write_change(each.share, '.0%')})"
+            for each in moved
+        ]
+
+    def _name_errors(self) -> list[str]:
+        changes = {} if self.errors is None else {name: self.errors.changes[name] for name in self.errors.worse}
+        return [f"{name} {write_change(change)}" for name, change in changes.items()]
+
+    def table(self, question: Question = "use") -> list[dict[str, Any]]:
+        """A row for each feature, each name or each figure of the errors; intervals of the change as two columns.
+
+        Args:
+            question: ``inputs``, ``use`` or ``errors``.
+        """
+        if question == "inputs":
+            return [
+                {"feature": each.name, "unit": each.unit, "psi": each.psi, "distance": each.distance}
+                | _spread("mean", each.mean, "shift")
+                | {"p_value": each.p_value, "moved": each.moved}
+                for each in self.inputs
+            ]
+        if question == "errors":
+            changes = {} if self.errors is None else self.errors.changes
+            worse = () if self.errors is None else self.errors.worse
+            is_known = self.verdicts["errors"].alarm is not None
+            return [
+                {"figure": name} | _spread("now", change, "change") | {"worse": name in worse if is_known else None}
+                for name, change in changes.items()
+            ]
+        return [
+            {"name": each.name}
+            | _spread("share", each.share)
+            | _spread("contribution", each.contribution, "effect")
+            | ({} if each.data is None or each.model is None else {"data": each.data.value, "model": each.model.value})
+            | {"p_value": each.p_value, "moved": each.moved}
+            for each in self.use
+        ]
+
+    def markdown(self) -> str:
+        """The three answers and the largest changes as Markdown, for a pull request or a mail."""
+        answers = self.answers
+        lines = [f"## {escape_markdown(self._title())}\n"]
+        lines += [f"- **{ASKED[question]}** {escape_markdown(answers[question])}." for question in QUESTIONS]
+        lines += [f"- {name}: {escape_markdown(value)}" for name, value in self._facts().items() if name in IN_BRIEF]
+        for table in self._tables():
+            if table.rows:
+                lines += [f"\n### {table.title}\n", write_markdown(table.rows[:N_SHOWN], table.columns)]
+        return "\n".join([*lines, ""])
+
+    def _title(self) -> str:
+        return f"Drift of {with_unit(self.watched.output, self.watched.unit)}"
+
+    def _facts(self) -> dict[str, str]:
+        unit, effect = self.watched.unit, self.effect
+        facts = {ASKED[question]: answer for question, answer in self.answers.items()}
+        facts |= {"reference": self.notes[0], "current": self.notes[1]} if any(self.notes) else {}
+        change = f", {write_signed(effect.forecast.change, unit)}{_write_interval(effect.forecast)}"
+        facts["mean forecast"] = write_change(effect.forecast) + change
+        if effect.total is not None:
+            explained = f"{self.reference_explained:,} and {self.explained:,} forecasts"
+            facts["explained"] = f"{write_signed(effect.total, unit)}, of {explained}" + (
+                f"; {self.unconverged:,} not within the tolerance" if self.unconverged else ""
+            )
+        if effect.data is not None:
+            parts = {"data": effect.data, "model": effect.model, "baseline": effect.baseline_shift}
+            facts["parts"] = ", ".join(f"{name} {write_signed(value, unit)}" for name, value in parts.items())
+        if self.unused:
+            facts["moved, use unchanged"] = list_some(self.unused)
+        if self.ndcg is not None:
+            facts["nDCG of shares"] = f"{self.ndcg:.3f}"
+        return facts
+
+    def _tables(self) -> list[Table]:
+        inputs = sorted(self.table("inputs"), key=lambda row: (row["p_value"] or 0, -row["psi"]))
+        use = sorted(self.table(), key=lambda row: (row["p_value"] or 0, -abs(row["effect"] or 0)))
+        of_parts = ("data", "model") if self.effect.data is not None else ()
+        return [
+            Table(inputs, OF_INPUTS, "Inputs, most unusual first"),
+            Table(use, (*OF_USE, *of_parts, "p_value", "moved"), "Use, most unusual first"),
+            Table(self.table("errors"), OF_ERRORS, "Errors", in_text=self.errors is not None),
+        ]
+
+    def _period(self) -> str:
+        return f"reference: {self.notes[0]}; current: {self.notes[1]}" if any(self.notes) else ""
+
+
+def write_change(change: Change, form: str = ".4g") -> str:
+    """``1.22 to 1.49``; unknown figures are dashes."""
+    return " to ".join("-" if value is None else f"{value:{form}}" for value in (change.reference, change.now))
+
+
+def write_signed(value: float | None, unit: str | None) -> str:
+    """``+4.2 K``; a dash for an unknown value."""
+    return "-" if value is None else f"{value:+.3g}{f' {unit}' if unit else ''}"
+
+
+def _write_interval(change: Change) -> str:
+    return "" if change.interval is None else " (95 % interval {:+.3g} to {:+.3g})".format(*change.interval)
+
+
+def _spread(name: str, change: Change, of_change: str | None = None) -> dict[str, Any]:
+    """The columns of a change: itself, that of the reference, their difference and its interval."""
+    difference = of_change or f"{name}_change"
+    low, high = change.interval or (None, None)
+    reference = "reference" if name == "now" else f"{name}_reference"
+    columns = {name: change.now, reference: change.reference, difference: change.change}
+    return columns | {f"{difference}_low": low, f"{difference}_high": high}
 
 
 def block_size(n_reference: int, n_current: int, n_features: int) -> int:
@@ -651,7 +801,9 @@ def _find_effect(reference: Tally, current: Tally, use: Sequence[UseDrift], base
     return Effect(forecast, None if total is None else total + baseline_shift, baseline_shift, data, model)
 
 
-def _find_errors(watched: Watched, reference: Tally, current: Tally) -> ErrorDrift | None:
+def _find_errors(
+    watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
+) -> ErrorDrift | None:
     known, then = (int(side.known.sum()) for side in (current, reference))
     if not known:
         return None
@@ -663,7 +815,9 @@ def _find_errors(watched: Watched, reference: Tally, current: Tally) -> ErrorDri
     for number, level in enumerate(watched.levels):
         sides = (_average(side.covered[:, [number]], side.bounded[:, number]) for side in (current, reference))
         (coverage[level],) = _list_changes(*sides)
-    return ErrorDrift(known, then, mae, bias, coverage)
+    found = ErrorDrift(known, then, mae, bias, coverage)
+    judged = zip(found.changes, p_values.tolist(), strict=True)
+    return replace(found, worse=tuple(name for name, p_value in judged if _judge_one(p_value, verdict)["moved"]))
 
 
 def _count(tally: Tally) -> Array:

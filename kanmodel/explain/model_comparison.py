@@ -23,7 +23,7 @@ from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.structure import ledger_key, read_place
 from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.network.chain import LayerKey
-from kanmodel.text import Row, printable, with_unit, write_value
+from kanmodel.text import escape_markdown, with_unit, write_markdown
 
 N_POINTS = 201  # points of the joint support at which two curves are compared
 N_SHOWN = 10  # features and edges in the text for a pull request
@@ -164,21 +164,21 @@ class ModelComparison(GlobalResult, Pictured):
 
     def markdown(self) -> str:
         """The comparison as Markdown, for a pull request with a new model."""
-        facts = [f"- {name}: {_escape(value)}" for name, value in self._facts().items()]
+        facts = [f"- {name}: {escape_markdown(value)}" for name, value in self._facts().items()]
         edges = self.edge_table()
         moved = [row for row in edges if row["state"] in ("came", "went")]
         changed = sorted((row for row in edges if row["change"]), key=lambda row: -abs(row["change"]))
         return "\n".join(
             [
-                f"## {_escape(self._title())}\n",
+                f"## {escape_markdown(self._title())}\n",
                 *facts,
-                f"- reference: {_escape(str(self.reference))}",
+                f"- reference: {escape_markdown(str(self.reference))}",
                 "\n### Features, by the change of their share\n",
-                _write_markdown(self.table()[:N_SHOWN], _OF_FEATURES),
+                write_markdown(self.table()[:N_SHOWN], _OF_FEATURES),
                 f"\n### Edges that came and went, of those that keep R2 {self.fidelity:g}\n",
-                _write_markdown(moved, _OF_EDGES) if moved else "None.",
+                write_markdown(moved, _OF_EDGES) if moved else "None.",
                 "\n### Edges, by the change of their contribution\n",
-                _write_markdown(changed[:N_SHOWN], _OF_EDGES) if changed else "None differs.",
+                write_markdown(changed[:N_SHOWN], _OF_EDGES) if changed else "None differs.",
                 "",
             ]
         )
@@ -304,15 +304,3 @@ def _spread(row: dict[str, Any]) -> dict[str, Any]:
     low, high = row["interval"] or (None, None)
     rest = {name: value for name, value in row.items() if name != "interval"}
     return rest | {"interval_low": low, "interval_high": high}
-
-
-def _write_markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
-    lines += [[_escape(write_value(row[column])) for column in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Escapes characters that are markup or cell separators in Markdown."""
-    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)

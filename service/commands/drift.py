@@ -1,0 +1,97 @@
+"""``kanscope drift``: two tables compared, as a page, Markdown or JSON, with an exit status for pipelines."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from typer import Argument, BadParameter, Exit, Option, echo
+
+from kanmodel import Drift, Model, load
+from kanmodel.errors import DataError
+from kanmodel.explain.drift import EXPLAINED, FALSE_ALARMS, Question
+from service.commands import options
+
+REPORTS = (".html", ".md", ".svg")
+EXIT_ALARM = 3
+USUAL = "use,errors"
+
+
+def drift(
+    reference: Annotated[Path, Argument(help="Table to compare with: .csv, .csv.gz or .parquet.")],
+    current: Annotated[Path, Argument(help="Table of what is new, such as the last days.")],
+    file: Annotated[Path, Option("--model", help="Checkpoint, *.safetensors.")],
+    against: Annotated[Path | None, Option(help="Checkpoint that served the reference, if it is another.")] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
+    output_name: options.OutputName = None,
+    alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
+    false_alarms: Annotated[float, Option(help="Rate of false alarms of each question.")] = FALSE_ALARMS,
+    explained: Annotated[int, Option(min=1, help="Windows of the reference to explain, evenly.")] = EXPLAINED,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print whether inputs moved, whether the model uses what moved, and whether errors are worse, beyond chance.
+
+    Both tables have the columns of the training, and the target where actual values are known. What differs is compared
+    with what differs between spans of the reference that are as long as the current table. Exit code 3 if a question of
+    --alarm is beyond chance, 0 if none is or that is unknown.
+    """
+    asked = [] if alarm == "none" else options.split_names([alarm])
+    for question in asked:
+        if question not in get_args(Question):
+            message = f"{question!r} is not a question; they are {', '.join(get_args(Question))}, or none"
+            raise BadParameter(message, param_hint="--alarm")
+    if output is not None:
+        if output.suffix not in REPORTS:
+            raise DataError(f"{output} must end in {', '.join(REPORTS[:-1])} or {REPORTS[-1]}")
+        options.refuse_unwritable(output, output.suffix)
+    model = load(file)
+    other = None if against is None else replace(load(against), name=str(against))
+    before, now = (_read_table(model, path) for path in (reference, current))
+    found = model.drift(
+        before,
+        now,
+        output_name,
+        against=other,
+        false_alarms=false_alarms,
+        explained=explained,
+        progress=options.is_watched(),
+    )
+    if output is not None and output.suffix == ".html":
+        found.html(output)
+    elif output is not None and output.suffix == ".svg":
+        found.svg(output)
+    elif output is not None:
+        output.write_text(found.markdown(), encoding="utf-8")
+    if as_json:
+        options.print_json({"file": str(file), **describe_drift(found)})
+    elif output is None:
+        echo(repr(found))
+    else:
+        for question, answer in found.answers.items():
+            echo(f"{question}: {answer}")
+    if set(asked) & set(found.alarms):
+        raise Exit(EXIT_ALARM)
+
+
+def describe_drift(found: Drift) -> dict[str, Any]:
+    """The drift as a JSON document."""
+    reference, current = found.notes
+    return {
+        "output": found.watched.output,
+        "unit": found.watched.unit,
+        "reference": reference,
+        "current": current,
+        "verdicts": [asdict(verdict) for verdict in found.verdicts.values()],
+        "inputs": found.table("inputs"),
+        "use": found.table("use"),
+        "unused": found.unused,
+        "ndcg": found.ndcg,
+        "effect": asdict(found.effect),
+        "errors": found.table("errors"),
+    }
+
+
+def _read_table(model: Model, table: Path) -> Any:
+    from service.batch.tables import read_table  # here, since a wrong option is refused faster without polars
+
+    time = model.config.time
+    return read_table(table, special=[time.name] if time else [])
