@@ -85,6 +85,7 @@ def results_of(model, windows):
         "model comparison": model.compare(model),
         "changes": model.changes(make_linked(windows), last=None),
         "trust": model.trust(windows),
+        "drift": model.drift(model.reference.windows, model.reference.windows[:24] + 0.5),
         "formula": Model(make_model("head", n_features=2, n_hidden=1)).formula(),
     }
 

@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from factories import make_model, make_tally, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
+from thorough import few_of
 
-from kanmodel.explain.drift import Drift, Watched
+from kanmodel.explain import drift
+from kanmodel.explain.drift import MIN_SPANS, QUESTIONS, Chance, Drift, Watched, find_chance, measure, rank_gain
+from kanmodel.explain.tally import Bins, Tally
 from kanmodel.model import Model
 
 seeds = st.integers(0, 2**32 - 1)
@@ -20,29 +26,27 @@ def list_changes(found):
         yield f"share of {each.name}", each.share
         yield f"contribution of {each.name}", each.contribution
     if found.errors:
-        yield "mae", found.errors.mae
-        yield "bias", found.errors.bias
-        yield from found.errors.coverage.items()
+        yield from found.errors.changes.items()
 
 
 @given(st.integers(20, 80), st.integers(1, 40), st.integers(1, 80), seeds)
 def test_swapping_the_sides_changes_signs(n_blocks, n, n_other, seed):
-    """Every change and every interval is negated, PSI and distance are the same."""
+    """Every change and every interval is negated; PSI and distance are the same."""
     one, bins, *_ = make_tally(8 * n_blocks, seed, n_blocks)
     other, *_ = make_tally(n + n_other, seed + 1, n, bins)
     there, back = Drift.of(WATCHED, one, other), Drift.of(WATCHED, other, one)
+    if not (there.errors and back.errors):
+        there, back = replace(there, errors=None), replace(back, errors=None)
     for (name, mine), (_, theirs) in zip(list_changes(there), list_changes(back), strict=True):
         assert (mine.now, mine.reference) == (theirs.reference, theirs.now), name
-        if mine.change is not None:
-            assert mine.change == -theirs.change, name
+        assert (mine.change is None) == (theirs.change is None)
+        assert mine.change is None or mine.change == -theirs.change, name
         assert (mine.interval is None) == (theirs.interval is None)
         if mine.interval:
             np.testing.assert_allclose(mine.interval, [-theirs.interval[1], -theirs.interval[0]], atol=1e-12)
     for mine, theirs in zip(there.inputs, back.inputs, strict=True):
         assert mine.psi == pytest.approx(theirs.psi, abs=1e-12)
         assert mine.distance == pytest.approx(theirs.distance, abs=1e-12)
-    for mine, theirs in zip(there.use, back.use, strict=True):
-        assert mine.effect is None or mine.effect == -theirs.effect
 
 
 def test_a_table_has_no_drift_from_itself():
@@ -55,3 +59,183 @@ def test_a_table_has_no_drift_from_itself():
     assert found.effect.total == 0 and found.ndcg == 1
     assert found.verdicts["inputs"].alarm is None and "1 span" in found.verdicts["inputs"].missing
     assert found.errors is None and found.verdicts["errors"].missing == "the current side has no actual value"
+    assert found.alarms == found.unused == ()
+
+
+@given(st.sampled_from(["lstm", "head", "front"]), st.integers(1, 60), st.booleans(), st.integers(0, 99))
+def test_effects_sum_to_the_change_of_the_mean_forecast(shape, n, is_grouped, seed):
+    """Of whole tables, to the residuals of the explanations, with groups and without."""
+    loaded = make_model(shape, seed=seed % 7, n_reference=24)
+    groups = {"some": loaded.config.feature_names[:2]} if is_grouped else {}
+    model = Model(loaded.with_config(replace(loaded.config, groups=groups)))
+    before, now = make_windows(loaded, 90, seed), make_windows(loaded, n, seed + 1) * 1.2
+    found = model.drift(before, now)
+    change = model.predict(now)[:, 0].mean() - model.predict(before)[:, 0].mean()
+    assert found.effect.forecast.change == pytest.approx(change)
+    residual = max(model.explain(windows, detail="features").residual.max() for windows in (before, now))
+    assert found.effect.total == pytest.approx(change, abs=2 * residual + 1e-9)
+    assert found.effect.total == pytest.approx(sum(each.effect for each in found.use))
+    names = loaded.config.feature_names
+    assert found.watched.names == (("some", *names[2:]) if is_grouped else names)
+    contributions = [model.explain(windows, detail="features").contributions_by_part for windows in (before, now)]
+    shares = [np.abs(each).sum(axis=0) / np.abs(each).sum() for each in contributions]
+    np.testing.assert_allclose([each.share.reference for each in found.use], shares[0])
+    np.testing.assert_allclose([each.share.now for each in found.use], shares[1])
+    assert found.ndcg == pytest.approx(rank_gain(*shares))
+
+
+def test_parts_of_data_and_model_sum_to_what_compare_says():
+    """Their totals are the means of those of pairs of windows, and with the baseline's shift they are the whole."""
+    ours, theirs = (Model(make_model("lstm", seed=seed, n_reference=24), f"m{seed}") for seed in (1, 2))
+    before, now = make_windows(ours.loaded, 12, 3), make_windows(ours.loaded, 12, 4) + 0.3
+    found = ours.drift(before, now, against=theirs)
+    pairs = ours.compare(theirs, now, before)
+    error = max(one.error for one in pairs)
+    for name in ("data", "model"):
+        shift = pairs[0].baseline_shift if name == "model" else 0
+        total = np.mean([getattr(one, f"{name}_total") for one in pairs]) - shift
+        assert getattr(found.effect, name) == pytest.approx(total, abs=20 * error)
+    assert found.effect.baseline_shift == pytest.approx(pairs[0].baseline_shift, abs=1e-9)
+    change = ours.predict(now)[:, 0].mean() - theirs.predict(before)[:, 0].mean()
+    assert found.effect.forecast.change == pytest.approx(change)
+    assert found.effect.total == pytest.approx(change, abs=20 * error)
+    for each in found.use:
+        assert each.data.value + each.model.value == pytest.approx(each.effect)
+        assert each.data.interval[0] <= each.data.value <= each.data.interval[1]
+    assert "m1" in found.source and "m2" in found.source
+    same = ours.drift(before, now, against=ours)
+    assert all(each.model.value == 0 for each in same.use) and same.effect.baseline_shift == 0
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=12), seeds)
+def test_rank_gain_is_ndcg(gains, seed):
+    """It equals the sum written out; 1 for the same order, and None without gains."""
+    reference, rng = np.array(gains), np.random.default_rng(seed)
+    current = rng.permutation(len(gains)).astype(float)
+    found = rank_gain(reference, current)
+    if not reference.any():
+        assert found is None
+        return
+    order = sorted(range(len(gains)), key=lambda number: -current[number])
+    dcg = sum(gains[number] / np.log2(place + 1) for place, number in enumerate(order, start=1))
+    best = sum(gain / np.log2(place + 1) for place, gain in enumerate(sorted(gains, reverse=True), start=1))
+    assert found == pytest.approx(dcg / best) and found <= 1 + 1e-12
+    assert rank_gain(reference, reference) == pytest.approx(1)
+
+
+N_FEATURES = 12
+
+
+def make_sides(n_spans, rng, shift=0.0, length=24):
+    """Tallies of a reference of spans and of a current side as long as one, of AR(1) features, and what it is of."""
+    n = (n_spans + 1) * length
+    correlation = np.linspace(0.3, 0.95, N_FEATURES)
+    series = rng.normal(size=(n + 200, N_FEATURES + 2))
+    for step in range(1, len(series)):
+        series[step, :-2] = correlation * series[step - 1, :-2] + np.sqrt(1 - correlation**2) * series[step, :-2]
+        series[step, -2] += 0.8 * series[step - 1, -2]
+    newest, errors = series[200:, :-2], series[200:, -2] * (1 + 0.2 * np.abs(series[200:, -1]))
+    newest[-length:, 1] += shift
+    contributions = newest * np.linspace(0, 1, N_FEATURES) ** 2
+    contributions[:, ::2] = np.exp(contributions[:, ::2]) - 1
+    inside = (np.abs(errors) < 1.5).astype(float)[:, None]
+    counted = newest, contributions.sum(axis=1), contributions, errors, inside
+    bins = Bins.of(np.column_stack([newest, counted[1]])[:-length])
+    sides = (each[:-length] for each in counted), (each[-length:] for each in counted)
+    sizes = n_spans * length, length
+    return [Tally.of(bins, *side, np.arange(size), size) for side, size in zip(sides, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("n_spans", few_of((9, 4, 39), (9,), "takes 6 s"))
+def test_false_alarms_are_at_most_the_stated_rate(n_spans):
+    """Of series in which nothing changes, for each question; a shifted input is found, and is not used."""
+    rng, n_series, stated = np.random.default_rng(n_spans), 100, 1 / (n_spans + 1)
+    alarms = dict.fromkeys(QUESTIONS, 0)
+    for _ in range(n_series):
+        reference, current = make_sides(n_spans, rng)
+        chance = find_chance(reference, len(current))
+        for question, of in measure(current.total(), reference.total()).items():
+            assert chance[question].rate(0.01) == pytest.approx(stated)
+            alarms[question] += np.nanmin(chance[question].judge(of[0])) <= stated * (1 + 1e-9)
+    most = stated + 2.6 * (stated * (1 - stated) / n_series) ** 0.5  # one in 200 such counts is above
+    assert max(alarms.values()) <= most * n_series, alarms
+
+
+def test_an_unused_feature_that_moves_is_named():
+    """Its inputs have an alarm, while the model's use of it does not."""
+    names, members = tuple("abcdefghijkl"), tuple((number,) for number in range(N_FEATURES))
+    watched = Watched("y", None, names, (None,) * N_FEATURES, names, members, (0.8,))
+    found = Drift.of(watched, *make_sides(30, np.random.default_rng(5), shift=3.0))
+    assert found.alarms == ("inputs",) and found.unused == ("b",)
+    (moved,) = (each for each in found.inputs if each.moved)
+    assert moved.name == "b" and moved.shift == pytest.approx(3, abs=0.8) and moved.p_value <= 1 / 31 + 1e-9
+    assert found.answers["inputs"].startswith("yes: b by +")
+    assert "moved, use unchanged" in repr(found)
+
+
+def test_a_statistic_above_its_threshold_has_an_alarm():
+    """If the others are as usual; half of it has none."""
+    reference, _ = make_sides(30, np.random.default_rng(7))
+    for question, chance in find_chance(reference, 24).items():
+        limits, usual = chance.thresholds(0.05), np.abs(chance.spans).mean(axis=0)
+        for item in range(len(usual)):
+            for factor, is_alarm in ((1.001, True), (0.5, False)):
+                now = usual.copy()
+                now[item] = factor * limits[item]
+                assert (chance.judge(now)[item] <= 0.05 * (1 + 1e-9)) == is_alarm, (question, item)
+
+
+def test_spans_without_explanations_do_not_count():
+    """A span in which nothing is explained says nothing of use, and leaves fewer spans for its verdict."""
+    spans = np.random.default_rng(0).random((97, 3))
+    whole = Chance(spans, np.full(3, 1e-9), 4)
+    assert whole.n_spans == 25 and whole.rate(0.01) == 1 / 26
+    spans[:60] = np.nan
+    assert Chance(spans, whole.floors, 4).n_spans == 9
+    assert np.isnan(Chance(spans * np.nan, whole.floors, 4).judge(spans[-1])).all()
+    assert np.isnan(Chance(spans[-3:], whole.floors, 1).judge(spans[-1])).all() and MIN_SPANS == 4
+
+
+def cover(correlation, n_current, n_series=10, n_columns=40):
+    """Share of the intervals of a shift that hold 0, of two stretches of AR(1) series, 2,000 steps and `n_current`."""
+    rng, held = np.random.default_rng(3), 0
+    watched = Watched("y", None, ("y",) * n_columns, (None,) * n_columns, ("y",), ((0,),), ())
+    for _ in range(n_series):
+        sides = [
+            lfilter([1], [1, -correlation], rng.normal(size=(n + 200, n_columns)), axis=0)[200:]
+            for n in (2000, n_current)
+        ]
+        bins, tallies = Bins.of(np.column_stack([sides[0], sides[0][:, 0]])), []
+        for side in sides:
+            n, unknown = len(side), np.full((len(side), 1), np.nan)
+            counted = side, side[:, 0], unknown, unknown[:, 0], unknown[:, :0]
+            tallies.append(Tally.of(bins, *counted, np.arange(n) // 4, n // 4))
+        intervals = [each.mean.interval for each in Drift.of(watched, *tallies).inputs]
+        held += sum(low <= 0 <= high for low, high in intervals)
+    return held / (n_columns * n_series)
+
+
+def test_coverage_of_intervals_is_what_the_module_says():
+    """Two of its figures, within three standard errors; all of them by the next test."""
+    for correlation, n_current in ((0.7, 400), (0.9, 96)):
+        assert cover(correlation, n_current, 4) == pytest.approx(read_coverage()[n_current][correlation], abs=0.06)
+
+
+def read_coverage():
+    """The table of the module's docstring: coverage by length and autocorrelation."""
+    lines = drift.__doc__.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("    autocorrelation"))
+    correlations = [float(cell) for cell in lines[start].split()[1:]]
+    rows = (line.split() for line in lines[start + 1 : start + 4])
+    return {
+        int(n): dict(zip(correlations, (float(cell) / 100 for cell in cells), strict=True)) for n, _, *cells in rows
+    }
+
+
+@pytest.mark.thorough("takes 20 s")
+def test_coverage_of_intervals_by_length_and_autocorrelation():
+    """Prints the table of the module's docstring."""
+    for n_current, stated in read_coverage().items():
+        found = {correlation: cover(correlation, n_current) for correlation in stated}
+        print(n_current, " ".join(f"{100 * share:.1f}" for share in found.values()))
+        assert found == pytest.approx(stated, abs=5e-4)
