@@ -59,7 +59,7 @@ ASKED = {
     "errors": "Are the errors worse?",
 }
 IN_BRIEF = ("reference", "current", "mean forecast", "explained", "parts", "moved, use unchanged", "nDCG of shares")
-N_NAMED, N_SHOWN = 3, 10  # names in an answer, and rows in Markdown
+N_NAMED, N_SHOWN, N_IN_TEXT = 3, 10, 5  # names in an answer, rows in Markdown, and in text
 OF_INPUTS = ("feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved")
 OF_USE = ("name", "share_reference", "share", "effect", "effect_low", "effect_high")
 OF_ERRORS = ("figure", "reference", "now", "change", "change_low", "change_high", "worse")
@@ -635,8 +635,8 @@ class Drift(Pictured):
         use = sorted(self.table(), key=lambda row: (row["p_value"] or 0, -abs(row["effect"] or 0)))
         of_parts = ("data", "model") if self.effect.data is not None else ()
         return [
-            Table(inputs, OF_INPUTS, "Inputs, most unusual first"),
-            Table(use, (*OF_USE, *of_parts, "p_value", "moved"), "Use, most unusual first"),
+            Table(inputs, OF_INPUTS, "Inputs, most unusual first", in_text=False),
+            Table(use, (*OF_USE, *of_parts, "p_value", "moved"), "Use, most unusual first", most=N_IN_TEXT),
             Table(self.table("errors"), OF_ERRORS, "Errors", in_text=self.errors is not None),
         ]
 

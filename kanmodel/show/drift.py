@@ -51,7 +51,7 @@ def draw_drift(result: Drift, theme: Theme = "auto") -> bytes:
 
 def _add_answer(root: Part, y: float, question: str, answer: str, alarm: bool | None) -> float:
     group = root.add_group(f"{question} {answer}", class_="answer")
-    look = {True: "fall", False: "rise", None: "pale"}[alarm]
+    look = {True: "solid", False: "box", None: "pale"}[alarm]
     group.add("circle", class_=look, cx=MARGIN + 6, cy=y + 9, r=6)
     group.add("text", question, x=MARGIN + 22, y=y + 13, class_="strong")
     group.add("text", abbreviate(answer, N_ANSWER), x=MARGIN + 22, y=y + 28, class_="muted")
@@ -97,7 +97,7 @@ def _add_bins(
     x, y = Scale(0.0, N_BINS, left, right), Scale(0.0, max(*now, *then, 0.1), top + PANEL, top)
     for place, share in enumerate(now):
         at = {"x": x.at(place + 0.1), "width": x.at(place + 0.9) - x.at(place + 0.1)}
-        group.add("rect", class_="rise", y=y.at(share), height=y.start - y.at(share), **at, fill_opacity=0.8)
+        group.add("rect", class_="f6", y=y.at(share), height=y.start - y.at(share), **at, fill_opacity=0.8)
         height = y.at(then[place])
         group.add("path", class_="whisker", d=f"M{x.at(place):.2f} {height:.2f}H{x.at(place + 1):.2f}")
     group.add("path", class_="axis", d=f"M{left:.2f} {y.start:.2f}H{right:.2f}")
