@@ -56,7 +56,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _look_inside(
-    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Look inside LSTM+KAN forecasters."""
 
