@@ -19,6 +19,7 @@ import torch
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.data import Array
 from kanmodel.explain.topology import TopologyEdge
+from kanmodel.network.config import Transform
 from kanmodel.network.layer import KANLayer, LayerTrace
 
 
@@ -133,17 +134,18 @@ class Candidate:
 def suggest_edge_formulas(model: LoadedModel, edge: TopologyEdge) -> list[Candidate]:
     """The best formula of each function for a KAN edge, best first, on its reference inputs between p01 and p99.
 
-    Where the function of the edge is known, it comes first; a line is among the candidates. An edge after a layer norm
-    has none, since it is not a function of a single node.
+    Where the function of the edge is known, it and a line are all. An edge after a layer norm has none, since
+    it is not a function of a single node.
     """
     layer = model.network.stages[edge.stage][edge.layer]
     if layer.config.mixes:
         return []
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows).stages[edge.stage][edge.layer]
-    found = suggest_formulas(*sample_edge(trace, edge.i, edge.j, 0.01))
-    exact = find_exact_formula(layer, edge.i, edge.j)
-    return found if exact is None else [exact, *(one for one in found if one.function != exact.function)]
+    samples, exact = sample_edge(trace, edge.i, edge.j, 0.01), find_exact_formula(layer, edge.i, edge.j)
+    if exact is None:
+        return suggest_formulas(*samples)
+    return [exact, *(suggest_formulas(*samples, ()) if exact.function != "x" else ())]
 
 
 def sample_edge(trace: LayerTrace, i: int, j: int, left_out: float = 0.0) -> tuple[Array, Array]:
@@ -158,7 +160,10 @@ def sample_edge(trace: LayerTrace, i: int, j: int, left_out: float = 0.0) -> tup
 
 
 def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
-    """The function of the edge from node i to sub-node j: a symbolic part, a base or 0; None for a spline or a sum."""
+    """The function of the edge from node i to sub-node j: a symbolic part, a base, 0, or an activation on a line.
+
+    None for a spline or a sum of them.
+    """
     config = layer.config
     weights = layer.weights()[j, i]
     base = 0.0 if layer.scale_base is None else float(layer.mask[j, i] * layer.scale_base[j, i])
@@ -171,8 +176,12 @@ def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
         for number, held in enumerate(config.symbolic)
         if (held.i, held.j) == (i, j) and layer.symbolic_mask[number] != 0
     ]
-    if config.before or (weights.any() and not config.basis.is_line) or len(symbolic) + bool(slope) + bool(curved) > 1:
+    if (weights.any() and not config.basis.is_line) or len(symbolic) + bool(slope) + bool(curved) > 1:
         return None
+    if config.before:
+        first, is_single = config.before[0], len(config.before) == 1 and bool(slope) and not base
+        is_known = is_single and first.kind in FUNCTIONS and first == Transform(first.kind)
+        return Candidate(first.kind, 1.0, 0.0, slope, 0.0) if is_known else None
     if symbolic:
         ((name, scale, (a, b, c, d)),) = symbolic
         return Candidate(name, a, b, scale * c, scale * d)

@@ -56,14 +56,17 @@ def draw_edge(
 def _add_plot(root: Part, curve: Edge) -> None:
     """The lines, the function last and so on top, with axes, knots, legend, and the histogram of the inputs below."""
     support, ends = curve.support, np.array([curve.support.p01, curve.support.p99])
-    lines = [  # name, class, and values in model units
+    parts = [  # name, class, and values in model units
         ("symbolic", "part s5", curve.x, curve.symbolic),
         ("base", "part s2", curve.x, curve.base),
         ("spline", "part s6", curve.x, curve.spline),
-        ("nearest line", "part line s4", ends, curve.line.slope * ends + curve.line.intercept),
+    ]
+    acting = [(name, class_, xs, ys) for name, class_, xs, ys in parts if ys is not None and ys.any()]
+    drawn = [
+        *(acting if len(acting) > 1 else ()),  # a single one is the function
+        ("nearest line", "part axis line", ends, curve.line.slope * ends + curve.line.intercept),
         ("function", "curve main", curve.x, curve.y),
     ]
-    drawn = [(name, class_, xs, ys) for name, class_, xs, ys in lines if ys is not None]
     x = scale_over([*curve.x, support.histogram_edges[0], support.histogram_edges[-1]], LEFT, RIGHT)
     y = scale_over([value for *_, ys in drawn for value in ys], BOTTOM, TOP, margin=0.06)
     _shade_outside(root, curve, x)

@@ -146,7 +146,8 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     start = _add_levels(root, y, width)
     x = scale_over(panel.shift, start + 4, width - PAD)
     for value in x.ticks(4 if max(map(len, map(_signed, x.ticks(4)))) < 6 else 2):
-        root.add("text", _signed(value), x=x.at(value), y=y.start + 14, class_="middle muted")
+        over = x.at(value) + LETTER * len(_signed(value)) / 2 - width  # beyond the picture
+        root.add("text", _signed(value), x=x.at(value) - max(0.0, over), y=y.start + 14, class_="middle muted")
     root.add("path", class_="axis", d=f"M{start:g} {y.at(0.0):.2f}H{width}")
     xs = [x.at(value) for value in panel.shift]
     path = enclose(xs, [*map(y.at, panel.low)], [*map(y.at, panel.high)])

@@ -283,6 +283,28 @@ def test_the_features_can_be_sorted(server, open_tab):
     expect(page.locator("[aria-sort=ascending]")).to_contain_text("Error when shuffled")
 
 
+def test_a_phone_has_all_of_each_feature(server, open_tab):
+    """Each feature is a card with all of its columns, nothing is beside the screen, and its name leads to its paths."""
+    tab = open_tab(server, **PHONE)
+    page = tab.show("features?model=head")
+    features = server.get("/v1/models/head/attributions").json()["features"]
+    cards = page.get_by_role("region", name="Features").locator("[data-feature]")
+    assert cards.count() == len(features)
+    for card, feature in zip(cards.all(), features, strict=True):
+        text = card.inner_text()
+        assert feature["verdict"] in text and f"{100 * feature['share']:.1f} %" in text
+        labels = card.locator("td:visible").evaluate_all("cells => cells.map((cell) => cell.dataset.label)")
+        assert {"Mean |contribution|", "Mean, signed", "Error when shuffled", "Group"} <= {*labels}
+        right = card.locator("*").evaluate_all("all => Math.max(...all.map((e) => e.getBoundingClientRect().right))")
+        assert right <= 390
+    assert page.locator(".lead").inner_text().startswith(f"{features[0]['name']} moves the forecast most")
+    page.get_by_label("Sorted by").select_option("Mean, signed")
+    expect(cards.first).to_have_attribute("data-feature", max(features, key=lambda f: f["mean_contribution"])["name"])
+    cards.first.get_by_role("link").tap()
+    expect(page.locator("h1")).to_have_text("Network")
+    assert "through=feature:" in page.url and tab.problems == []
+
+
 @pytest.mark.thorough("every view once more")
 def test_each_finding_of_the_report_has_a_link(server, open_tab):
     """All findings are shown in the words of the API, each with a link to a view that loads."""

@@ -4,7 +4,7 @@ import { titleBar } from "../actions.js";
 import { askJson, askText } from "../api.js";
 import { drawBar, drawSteps } from "../charts.js";
 import { h, widthOf } from "../dom.js";
-import { amount, percent, range, signed } from "../figures.js";
+import { amount, formatChange, formatValue, percent, signed } from "../figures.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
 import { help } from "../help.js";
 import { swarm } from "../swarm.js";
@@ -36,7 +36,9 @@ const NEW = "\n"; // in place of a group's name, for one that is still to be nam
 export function create(page) {
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
+  const answer = h("p", { class: "lead" });
   const note = h("p", { class: "muted" });
+  const sorting = h("select", { id: "sort", onchange: () => page.set({ sort: sorting.value }) });
   const table = h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Features" });
   const steps = h("figure", { class: "chart" });
   const others = swarm(page);
@@ -46,42 +48,43 @@ export function create(page) {
     "div",
     { class: "view features" },
     titleBar("Features", () => shown, true),
-    note,
+    h("div", { class: "card stack" }, answer, note),
+    h("p", { class: "sorting" }, h("label", { for: "sort" }, "Sorted by"), sorting),
+    table,
     h(
       "section",
       { class: "card groups" },
       h("div", { class: "between" }, h("h2", {}, "Groups"), groupActions(page, change)),
-      h("p", { class: "muted" }, "Features that mean one thing count as one. Below, each feature has the choice of its group."),
+      h("p", { class: "muted" }, "Features that mean one thing count as one. Above, each feature has the choice of its group."),
       groupTable,
     ),
-    table,
-    h("section", { class: "card" }, h("h2", {}, "Which steps matter"), steps),
+    page.model.lookback > 1 && h("section", { class: "card stack" }, h("h2", {}, "Which steps matter"), steps),
     others.element,
   );
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     const ask = { path: `${page.path}/attributions`, query: { ...page.query, groups: values.groups } };
-    const answer = /** @type {Schemas["AttributionsResponse"]} */ (await askJson(ask, signal));
+    const found = /** @type {Schemas["AttributionsResponse"]} */ (await askJson(ask, signal));
     const groups = readGroups(values, page.model);
-    const columns = columnsOf(answer, page, groups, change);
+    const columns = columnsOf(found, page, groups, change);
     const [sort, direction] = (values.sort ?? "rank").split(":");
     const focused = table.contains(document.activeElement) ? nameOf(document.activeElement) : null;
-    groupTable.replaceChildren(drawGroups(answer.groups, groups, columns, change));
-    table.replaceChildren(
-      drawTable(answer.features, columns, Object.hasOwn(columns, sort) ? sort : "rank", direction, (sorted) =>
-        page.set({ sort: sorted }),
-      ),
-    );
+    groupTable.replaceChildren(drawGroups(found.groups, groups, columns, change));
+    const by = Object.hasOwn(columns, sort) ? sort : "rank";
+    table.replaceChildren(drawTable(found.features, columns, by, direction, (sorted) => page.set({ sort: sorted })));
+    sorting.replaceChildren(...Object.entries(columns).map(([key, { label }]) => h("option", { value: key }, label.replace("#", "Rank"))));
+    sorting.value = by;
     if (focused) {
       const controls = /** @type {NodeListOf<HTMLElement>} */ (table.querySelectorAll("button, select"));
       [...controls].find((control) => nameOf(control) === focused)?.focus();
     }
-    note.textContent = tellNote(answer);
-    steps.replaceChildren(drawSteps(answer.steps, page.unit, widthOf(steps)));
+    answer.textContent = tellAnswer(found);
+    note.textContent = tellNote(found);
+    steps.replaceChildren(drawSteps(found.steps, page.unit, widthOf(steps)));
     const picture = () => askText({ ...ask, accept: "image/svg+xml" });
     void others.set(values, signal);
-    shown = { ask, name: `${page.model.name}-features`, data: answer, rows: answer.features.map(rowOf), picture };
+    shown = { ask, name: `${page.model.name}-features`, data: found, rows: found.features.map(rowOf), picture };
   };
   return { element, update };
 }
@@ -91,11 +94,28 @@ function nameOf(control) {
   return control?.getAttribute("aria-label") ?? control?.textContent;
 }
 
+/**
+ * What moves the forecast most, in a sentence.
+ *
+ * @param {Schemas["AttributionsResponse"]} answer
+ */
+function tellAnswer({ features, groups, unit }) {
+  const [first, ...others] = groups.length ? groups : features;
+  const named = others.slice(0, 2).map(({ name, share }) => `${name} (${percent(share)})`);
+  const count = features.filter(({ verdict }) => verdict === "important").length;
+  return (
+    `${first.name} moves the forecast most, by ${amount(first.mean_abs_contribution, unit)} on average, ` +
+    `${percent(first.share)} of all contributions${named.length ? `; then ${named.join(" and ")}` : ""}. ` +
+    `${count} of ${features.length} features ${count === 1 ? "is" : "are"} important.`
+  );
+}
+
 /** @param {Schemas["AttributionsResponse"]} answer */
-function tellNote({ reference, unit }) {
+function tellNote({ reference, unit, warnings }) {
   const confidence = `${(reference.confidence * 100).toFixed(0)} %`;
   const amounts = unit ? `; amounts in ${unit}` : "";
-  return `Over ${reference.windows} reference windows, with ${confidence} intervals${amounts}.`;
+  const told = warnings.map(({ message }) => ` Note: ${message}.`);
+  return `Over ${reference.windows} reference windows, with ${confidence} intervals${amounts}.${told.join("")}`;
 }
 
 /**
@@ -108,10 +128,14 @@ function tellNote({ reference, unit }) {
 function columnsOf({ features, groups: rows }, page, groups, change) {
   const largest = Math.max(...[...features, ...rows].map(({ share_interval }) => share_interval[1]), Number.MIN_VALUE);
   const units = new Map(page.model.features.map(({ name, unit }) => [name, unit]));
+  const spread = Math.max(...features.map(({ mean_abs_contribution: value }) => value)) / 2; // of all amounts here
+  const value = (/** @type {number} */ of) => formatValue(of, null, spread);
+  const changeOf = (/** @type {number} */ of) => formatChange(of, null, spread);
+  const range = (/** @type {number[] | null | undefined} */ ends) => ends?.map(value).join(" to ") ?? "";
   /** @type {Record<string, Column>} */
   const columns = {
     rank: { label: "#", order: ({ rank }) => rank, cell: ({ rank }) => String(rank) },
-    name: { label: "Feature", order: ({ name }) => name, cell: ({ name }) => nameCell(name, units.get(name)) },
+    name: { label: "Feature", order: ({ name }) => name, cell: ({ name }) => nameCell(name, units.get(name), page) },
     group: {
       label: "Group",
       order: ({ name }) => groupOf(groups, name),
@@ -134,21 +158,21 @@ function columnsOf({ features, groups: rows }, page, groups, change) {
       label: "Mean |contribution|",
       term: "contribution",
       number: true,
-      order: ({ mean_abs_contribution: value }) => value,
-      cell: ({ mean_abs_contribution: value, interval }) => pair(amount(value), range(interval)),
+      order: ({ mean_abs_contribution: size }) => size,
+      cell: ({ mean_abs_contribution: size, interval }) => pair(value(size), range(interval)),
     },
     mean: {
       label: "Mean, signed",
       number: true,
-      order: ({ mean_contribution: value }) => value,
-      cell: ({ mean_contribution: value }) => signed(value),
+      order: ({ mean_contribution: mean }) => mean,
+      cell: ({ mean_contribution: mean }) => changeOf(mean),
     },
     permutation: {
       label: "Error when shuffled",
       number: true,
-      order: ({ permutation_mae_increase: value }) => value ?? -Infinity,
-      cell: ({ permutation_mae_increase: value, permutation_interval: interval }) =>
-        value === null ? "unknown" : pair(signed(value), range(interval)),
+      order: ({ permutation_mae_increase: increase }) => increase ?? -Infinity,
+      cell: ({ permutation_mae_increase: increase, permutation_interval: interval }) =>
+        increase === null ? "unknown" : pair(changeOf(increase), range(interval)),
     },
     score: {
       label: "pykan's score",
@@ -162,10 +186,11 @@ function columnsOf({ features, groups: rows }, page, groups, change) {
       largestFirst: true,
       order: ({ redundant_with: partners }) => Math.max(0, ...partners.map(({ correlation }) => Math.abs(correlation))),
       cell: ({ redundant_with: partners }) =>
-        partners.map(({ name, correlation }) => `${name} (${signed(correlation)})`).join(", "),
+        partners.length ? partners.map(({ name, correlation }) => `${name} (${signed(correlation)})`).join(", ") : null,
     },
   };
   if (features.every(({ pykan_feature_score: score }) => score === null)) delete columns.score;
+  if (features.every(({ permutation_mae_increase: increase }) => increase === null)) delete columns.permutation;
   return columns;
 }
 
@@ -260,7 +285,8 @@ function groupActions({ model }, change) {
 function drawGroups(rows, groups, columns, change) {
   const shown = rows.filter(({ name }) => Object.hasOwn(groups, name));
   if (!shown.length) return h("p", { class: "muted" }, "There are none.");
-  const chosen = OF_GROUPS.map((key) => columns[key]);
+  const keys = OF_GROUPS.filter((key) => Object.hasOwn(columns, key));
+  const chosen = keys.map((key) => columns[key]);
   const head = chosen.map(({ label, number, term }) =>
     h("th", { scope: "col", class: number ? "number" : null }, label, term && help(term)),
   );
@@ -270,7 +296,7 @@ function drawGroups(rows, groups, columns, change) {
       { "data-group": row.name },
       h("th", { scope: "row" }, row.name),
       h("td", { class: "members" }, row.members.join(", ")),
-      ...chosen.map(({ cell, number }) => h("td", { class: number ? "number" : null }, cell(row))),
+      ...keys.map((key) => cellOf(key, columns[key], row)),
       h(
         "td",
         {},
@@ -290,11 +316,15 @@ function drawGroups(rows, groups, columns, change) {
 }
 
 /**
+ * The name, which leads to the paths of the feature through the network.
+ *
  * @param {string} name
  * @param {string | null | undefined} unit
+ * @param {import("../app.js").Page} page
  */
-function nameCell(name, unit) {
-  return h("span", {}, name, unit ? h("span", { class: "muted" }, ` ${unit}`) : null);
+function nameCell(name, unit, page) {
+  const link = h("a", { href: page.link("network", { through: `feature:${name}` }) }, name);
+  return h("span", {}, link, unit ? h("span", { class: "muted" }, ` ${unit}`) : null);
 }
 
 /**
@@ -334,10 +364,20 @@ function drawTable(features, columns, sort, direction, choose) {
     h(
       "tr",
       { "data-feature": feature.name },
-      ...Object.values(columns).map(({ cell, number }) => h("td", { class: number ? "number" : null }, cell(feature))),
+      ...Object.entries(columns).map(([key, column]) => cellOf(key, column, feature)),
     ),
   );
   return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+}
+
+/**
+ * @param {string} key of the column
+ * @param {Column} column
+ * @param {Feature} feature
+ */
+function cellOf(key, { cell, label, number }, feature) {
+  const attributes = { class: number ? "number" : null, "data-column": key, "data-label": label };
+  return h("td", attributes, cell(feature));
 }
 
 /**

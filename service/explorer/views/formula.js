@@ -30,7 +30,10 @@ export function create(page) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   const said = h("output", { for: "terms" });
-  const take = () => page.set({ complexity: String(front[Number(slider.value)].complexity) });
+  const take = () => {
+    timer = undefined;
+    return page.set({ complexity: String(front[Number(slider.value)].complexity) });
+  };
   const slider = h("input", {
     ...{ type: "range", id: "terms", min: 0, step: 1 },
     oninput: () => {
@@ -124,7 +127,8 @@ export function create(page) {
       const answer = /** @type {Schemas["FormulaResponse"]} */ (await askJson(ask, signal));
       front = answer.formulas;
       const wanted = Number(values.complexity ?? front[kneeOf(front)].complexity); // of another model's address too
-      const index = Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
+      const asked = Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
+      const index = timer === undefined ? asked : Number(slider.value); // which has moved on since
       slider.max = String(front.length - 1);
       slider.value = String(index);
       list.replaceChildren(tellFront(front, page.unit, (complexity) => page.set({ complexity })));

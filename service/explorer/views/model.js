@@ -2,7 +2,7 @@
 
 import { titleBar } from "../actions.js";
 import { h, table } from "../dom.js";
-import { amount } from "../figures.js";
+import { amount, fixed, formatValue, percent } from "../figures.js";
 import { levelName } from "../intervals.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -22,21 +22,40 @@ export function create(page) {
     "div",
     { class: "view model" },
     titleBar("Model", () => ({ ask, name: `${model.name}-model`, data: model, rows })),
+    h("div", { class: "card" }, h("p", { class: "lead" }, tellAnswer(model))),
     h(
       "div",
       { class: "halves" },
       card("What it is", facts(tellKind(model))),
       card("How good it is", facts(tellMetrics(model)), h("p", { class: "muted" }, "As measured in training.")),
     ),
+    ...outputTable(model).map((content) => card("How good each output is", content)),
     card("Where it comes from", verdictOf(model), facts(tellOrigin(model))),
     card(
       "The data it was trained on",
       h("p", { class: "muted" }, `${model.reference_windows} windows of it are the reference windows, over which everything here is averaged.`),
-      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features" }, featureTable(model)),
+      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features" }, featureTable(model, page)),
     ),
     h("p", {}, h("a", { href: page.link("story", { tour: "show" }) }, "Show me round the explorer")),
   );
   return { element, update: async () => {} };
+}
+
+/**
+ * What it forecasts from what, and how well, in a sentence each.
+ *
+ * @param {Model} model
+ */
+function tellAnswer({ targets, horizon, features, lookback, metrics, architecture: { output_function: last } }) {
+  const names = targets.map(({ name }) => name);
+  const what = names.length > 3 ? `${names.length} targets` : names.join(", ");
+  const kind = last === "softmax" || last === "sigmoid" ? `The probability of ${what}` : `Forecasts of ${what}`;
+  const steps = horizon > 1 ? `, ${horizon} steps ahead,` : "";
+  const { test_r2: r2, ridge_r2: ridge } = metrics;
+  const explained = r2 === undefined ? "No test is recorded." : `On its test data it explains ${percent(Math.max(0, r2))} of the variance`;
+  const compared = ridge === undefined || r2 === undefined ? "" : `, a ridge regression ${percent(Math.max(0, ridge))}`;
+  const reads = `${features.length} features${lookback > 1 ? ` over ${lookback} steps` : " of one step"}`;
+  return `${kind}${steps} from ${reads}. ${explained}${compared}${r2 === undefined ? "" : "."}`;
 }
 
 /** @param {Record<string, string>} entries */
@@ -57,7 +76,7 @@ function tellKind({ targets, outputs, lookback, horizon, features, architecture,
   const kind = {
     Forecasts: named.join(", "),
     Outputs: outputs.length > 4 ? `${outputs.length}: ${outputs[0]} to ${outputs.at(-1)}` : outputs.join(", "),
-    Reads: `${features.length} features over ${lookback} steps`,
+    Reads: `${features.length} features over ${lookback} ${lookback === 1 ? "step" : "steps"}`,
     "Steps ahead": String(horizon),
   };
   if (intervals) {
@@ -77,21 +96,75 @@ function tellKind({ targets, outputs, lookback, horizon, features, architecture,
 }
 
 /** @param {NonNullable<Schemas["Architecture"]["front"]>} layers */
-function tellLayers({ width, grid_size: grid, spline_order: order }) {
+function tellLayers({ width, layers }) {
   const sizes = width.map((size) => (typeof size === "number" ? size : size.reduce((sum, part) => sum + part, 0)));
   const edges = sizes.slice(1).reduce((sum, size, index) => sum + size * sizes[index], 0);
-  const splines = grid === null || order === null ? "" : `, splines of order ${order} on ${grid} intervals`;
-  return `${sizes.join(" → ")}, ${edges} edges${splines}`;
+  const functions = [...new Set(layers.map(tellFunctions))];
+  return `${sizes.join(" → ")}, ${edges} edges, ${functions.join(" and ")}`;
+}
+
+/** @param {Schemas["LayerInfo"]} layer */
+function tellFunctions({ basis: { kind, grid_size: grid, order }, before }) {
+  /** @type {Record<string, string>} */
+  const names = { line: "straight lines", bspline: `splines of order ${order} on ${grid} intervals` };
+  const after = before.join(" and ");
+  return (names[kind] ?? `functions of ${kind}`) + (after && ` after ${after}`);
+}
+
+/**
+ * @param {Model} model
+ * @param {boolean} ofOutputs whether those of single outputs, or all others
+ */
+function metricsOf({ metrics, outputs }, ofOutputs) {
+  return Object.entries(metrics).flatMap(([name, value]) => {
+    const output = outputs.find((one) => name.endsWith(` ${one}`));
+    return ofOutputs === (output !== undefined) ? [{ name: output ? name.slice(0, -output.length - 1) : name, output, value }] : [];
+  });
 }
 
 /** @param {Model} model */
-function tellMetrics({ metrics }) {
-  const known = Object.entries(metrics).map(([name, value]) => [nameMetric(name), Number.isInteger(value) ? String(value) : amount(value)]);
+function tellMetrics(model) {
+  const known = metricsOf(model, false).map(({ name, value }) => [nameMetric(name), writeMetric(name, value, model)]);
   return known.length ? Object.fromEntries(known) : { Metrics: "none are recorded" };
 }
 
 /**
- * Such as `test R²`.
+ * The metrics of each output, where they are known.
+ *
+ * @param {Model} model
+ */
+function outputTable(model) {
+  const known = metricsOf(model, true);
+  if (!known.length) return [];
+  const kinds = [...new Set(known.map(({ name }) => name))];
+  const rows = model.outputs.map((output) => {
+    const cells = kinds.map((kind) => known.find((one) => one.name === kind && one.output === output));
+    return h(
+      "tr",
+      {},
+      h("td", {}, output),
+      ...cells.map((cell) => h("td", { class: "number" }, cell ? writeMetric(cell.name, cell.value, model) : "")),
+    );
+  });
+  const region = { class: "scroll outputs", tabindex: "0", role: "region", "aria-label": "Metrics by output" };
+  return [h("div", region, table(["Output", ...kinds.map(nameMetric)], rows))];
+}
+
+/**
+ * @param {string} name
+ * @param {number} value
+ * @param {Model} model
+ */
+function writeMetric(name, value, { targets }) {
+  const unit = targets.every((target) => target.unit === targets[0].unit) ? targets[0].unit : null;
+  if (name.endsWith("_r2")) return fixed(value, 3);
+  if (name.includes("coverage")) return percent(value);
+  if (name.endsWith("windows")) return fixed(value, 0);
+  return formatValue(value, unit, value);
+}
+
+/**
+ * Such as `test R²`, or `test coverage 0.8`.
  *
  * @param {string} name
  */
@@ -129,15 +202,20 @@ function tellOrigin({ provenance, checkpoint, version, versions }) {
   return origin;
 }
 
-/** @param {Model} model */
-function featureTable({ features }) {
-  const rows = features.map(({ name, unit, mean, std, min, max }) =>
-    h(
+/**
+ * @param {Model} model
+ * @param {import("../app.js").Page} page
+ */
+function featureTable({ features }, page) {
+  const rows = features.map(({ name, unit, mean, std, min, max }) => {
+    const write = (/** @type {number} */ value) => formatValue(value, null, std);
+    return h(
       "tr",
-      {},
-      h("td", {}, name, unit ? h("span", { class: "muted" }, ` ${unit}`) : null),
-      ...[mean, std, min, max].map((value) => h("td", { class: "number" }, amount(value))),
-    ),
-  );
-  return table(["Feature", "Mean", "Standard deviation", "Smallest", "Largest"], rows);
+      { "data-feature": name },
+      h("td", {}, h("a", { href: page.link("network", { through: `feature:${name}` }) }, name), unit ? h("span", { class: "muted" }, ` ${unit}`) : null),
+      ...[mean, std].map((value) => h("td", { class: "number" }, value === null ? "–" : write(value))),
+      h("td", { class: "number range" }, min === null || max === null ? "–" : `${write(min)} to ${write(max)}`),
+    );
+  });
+  return table(["Feature", "Mean", "Standard deviation", "Range"], rows);
 }

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import sympy
 import torch
-from factories import SHAPES, make_model
+from factories import SHAPES, make_chain, make_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.result import draw
 from kanmodel.explain.symbolic import (
     FUNCTIONS,
     LIBRARY,
@@ -27,7 +29,8 @@ from kanmodel.explain.symbolic import (
 )
 from kanmodel.explain.topology import build_topology
 from kanmodel.network import functions
-from kanmodel.network.config import SymbolicEdge
+from kanmodel.network.bases import Line
+from kanmodel.network.config import SymbolicEdge, Transform, plain_layers
 from kanmodel.network.functions import ACTIVATIONS
 
 ARGUMENTS = np.concatenate([np.linspace(-3, 3, 61), [-200.0, 200.0]])
@@ -448,6 +451,30 @@ def test_edges_without_a_spline_are_known(change, expression):
         for name, value in change.items():
             getattr(layer, name)[:] = value
     assert find_exact_formula(layer, 1, 0).expression == expression
+
+
+@pytest.mark.parametrize("kind", ["relu", "tanh", "leaky_relu"])
+def test_an_activation_on_a_line_is_known(kind):
+    """As of a Linear layer after a ReLU: its formula is the only one beside a line, and its picture has no spline.
+
+    An activation that is no function of a formula is searched.
+    """
+    config = make_model("head", n_features=2, n_hidden=2).config
+    after = replace(plain_layers([2, 1], Line(), base="zero")[0], before=(Transform(kind),))
+    model = make_chain(replace(config, head=(*plain_layers([2, 2], Line(), base="zero"), after)), n_reference=130)
+    exact = find_exact_formula(model.network.head[1], 1, 0)
+    if kind == "leaky_relu":
+        assert exact is None
+        return
+    measured = measure_importance(model, 0)
+    edge = build_topology(model, measured, PruningRule()).edge("head", 1, 1, 0)
+    x = torch.linspace(-2, 2, 21, dtype=torch.float64)
+    expected = model.network.head[1].edges(torch.stack([x, x], dim=1))[:, 0, 1].detach().numpy()
+    np.testing.assert_allclose(exact.values(x.numpy()), expected, rtol=1e-12)
+    assert [one.function for one in suggest_edge_formulas(model, edge)] == [kind, "x"]
+    (curve,) = sample_edges(model, [edge])
+    picture = draw(curve, "light").decode()
+    assert ">nearest line<" in picture and ">spline<" not in picture and ">base<" not in picture
 
 
 def test_a_sum_of_parts_is_searched():
