@@ -14,8 +14,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import version
 from pathlib import Path
 from random import random
-from threading import Event as Flag
-from threading import Lock, Thread
+from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from pydantic import HttpUrl, SecretStr
 
 from kanmodel.errors import ConfigError
 from service.settings import Settings
+from service.telemetry.backlog import Backlog
 from service.telemetry.chain import LOST, OWN, ChainedFiles, Event, to_text
 from service.telemetry.metrics import Metrics
 from service.wire.headers import new_request_id
@@ -36,7 +36,6 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})  # headers that are not recorded
 ITEMS = 16  # requests whose events are made and written together
 ITEM_BYTES = 2000  # that each takes in the queue beside its arrays
-CLOSE_SECONDS = 5.0  # in which the rest is written as the process ends
 SINK_SECONDS = 10.0  # in which a sink must answer
 SAY_SECONDS = 5.0  # between two events about lost ones
 _RETRIED = frozenset({408, 425, 429})  # and all from 500
@@ -55,12 +54,12 @@ class Record:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         assert settings.record is not None
-        self._share, self._seconds = settings.record_share, settings.record_seconds
+        self._share = settings.record_share
         self.names = frozenset(_split(settings.record_inputs))  # of features, as in the settings
         self._headers = {name.lower().encode(): name for name in _split(settings.record_headers)}
         if kept := SECRET & {name.lower() for name in self._headers.values()}:
             raise ConfigError(f"KANSCOPE_RECORD_HEADERS has {', '.join(sorted(kept))}, which may hold a key")
-        self._metrics, self._most = metrics, settings.record_queue_bytes
+        self._metrics = metrics
         self._namespace = os.environ.get("POD_NAMESPACE", "default")
         self._sink: ChainedFiles | HttpSink
         if isinstance(settings.record, Path):
@@ -69,27 +68,24 @@ class Record:
             self._sink = ChainedFiles(settings.record, self._describe_itself, *limits)
         else:
             self._sink = HttpSink(settings.record, settings.record_token)
-        self._lock, self._wake, self._is_ending = Lock(), Flag(), False
-        self._queue: deque[tuple[int, int, Described]] = deque()
-        self._held = 0  # bytes of the queue, and of what is taken from it but not written
-        self._taken = 0  # bytes of the latter
+        self._backlog: Backlog[tuple[int, Described]] = Backlog(
+            "record", settings.record_queue_bytes, settings.record_seconds, self._write_all
+        )
+        self._lock = Lock()  # of what is lost
         self._events: deque[Any] = deque()  # which are being written, as the sink encodes them
         self._lost: Counter[str] = Counter()  # events by reason, since that was last said
         self._said = -SAY_SECONDS  # when
         self._refusal = ""  # the last of the sink
         self._is_failing = False
-        self._thread = Thread(target=self._run, name="record", daemon=True)
 
     def start(self) -> None:
         """Starts writing."""
-        self._thread.start()
+        self._backlog.start()
 
     def close(self) -> None:
-        """Writes the rest, for at most `CLOSE_SECONDS`."""
-        self._is_ending = True
-        self._wake.set()
-        self._thread.join(CLOSE_SECONDS)
-        if left := len(self._events) + sum(n_events for _, n_events, _ in tuple(self._queue)):
+        """Writes the rest, as far as `Backlog.close` waits for it."""
+        waiting = sum(n_events for n_events, _ in self._backlog.close())
+        if left := len(self._events) + waiting:
             logger.error("the process ends before %d events are recorded", left)
 
     def draw(self) -> bool:
@@ -115,15 +111,8 @@ class Record:
 
     def put(self, n_bytes: int, n_events: int, describe: Described) -> None:
         """Records events that `describe` makes, on the thread; `n_bytes` is what it holds until then."""
-        n_bytes += ITEM_BYTES
-        with self._lock:
-            if self._held + n_bytes <= self._most:
-                self._held += n_bytes
-                self._queue.append((n_bytes, n_events, describe))
-                if 2 * self._held > self._most and not self._is_failing:
-                    self._wake.set()
-                return
-        self._lose("full", n_events)
+        if not self._backlog.put(n_bytes + ITEM_BYTES, (n_events, describe)):
+            self._lose("full", n_events)
 
     def describe(
         self,
@@ -160,27 +149,23 @@ class Record:
             more["data"] = {**data, "version": version("kanscope"), "settings": settings}
         return more
 
-    def _run(self) -> None:
-        """Writes what is in the queue, after each period and at the end."""
-        while True:
-            self._wake.wait(self._seconds)
-            is_last = self._is_ending
-            if not is_last:
-                self._wake.clear()
-            try:
-                while self._events or self._take():
-                    self._write()
-                self._sink.write(self._events)
-            except OSError as error:
-                if not self._is_failing:
-                    logger.warning("the record cannot be written, and requests wait to be recorded: %s", error)
-                self._is_failing = True
-            else:
-                if self._is_failing:
-                    logger.warning("the record is written again")
-                self._is_failing = False
-            if is_last:
-                return self._sink.close()
+    def _write_all(self, is_last: bool) -> bool:
+        """Writes what is in the queue; returns whether it could."""
+        try:
+            while self._events or self._take(is_last):
+                self._write()
+            self._sink.write(self._events)
+        except OSError as error:
+            if not self._is_failing:
+                logger.warning("the record cannot be written, and requests wait to be recorded: %s", error)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                logger.warning("the record is written again")
+            self._is_failing = False
+        if is_last:
+            self._sink.close()
+        return not self._is_failing
 
     def _write(self) -> None:
         """Writes the events that are made, up to one that is refused."""
@@ -194,12 +179,12 @@ class Record:
         finally:
             self._metrics.recorded.inc(n_events - len(self._events) - refused)
 
-    def _take(self) -> bool:
+    def _take(self, is_last: bool) -> bool:
         """Makes the next events from the queue, after one about those that were lost; returns whether there are any."""
-        is_said = bool(self._lost) and (self._is_ending or monotonic() - self._said >= SAY_SECONDS)
+        taken = self._backlog.take(ITEMS)
+        is_said = bool(self._lost) and (is_last or monotonic() - self._said >= SAY_SECONDS)
         with self._lock:
-            self._held -= self._taken
-            self._taken, lost = 0, dict(self._lost) if is_said else {}
+            lost = dict(self._lost) if is_said else {}
             if is_said:
                 self._lost.clear()
         if lost:
@@ -207,9 +192,7 @@ class Record:
             told = ", ".join(f"{n} {reason}" for reason, n in lost.items())
             logger.warning("events were not recorded: %s%s", told, self._refusal if "refused" in lost else "")
             self._events.append(self._sink.encode(self._describe_itself(LOST, lost)))
-        for _ in range(min(ITEMS, len(self._queue))):
-            n_bytes, n_events, describe = self._queue.popleft()
-            self._taken += n_bytes
+        for n_events, describe in taken:
             try:
                 self._events.extend([self._sink.encode(event) for event in describe()])
             except Exception:  # of one request, which does not affect the others

@@ -1,0 +1,59 @@
+"""A backlog takes from any thread up to its bytes, and never waits for its own thread."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from time import monotonic
+
+from waiting import poll
+
+from service.telemetry.backlog import Backlog
+
+
+def test_items_of_many_threads_are_all_there():
+    """Each once, and those of one thread in their order."""
+    taken: list[tuple[int, int]] = []
+    backlog: Backlog[tuple[int, int]] = Backlog(
+        "test", 1 << 20, 0.001, lambda is_last: bool([taken.extend(backlog.take())])
+    )
+    backlog.start()
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(lambda thread: [backlog.put(1, (thread, number)) for number in range(500)], range(8))]
+    assert backlog.close() == []
+    assert len(taken) == 4000
+    for thread in range(8):
+        assert [number for of, number in taken if of == thread] == [*range(500)]
+
+
+def test_what_does_not_fit_is_refused_until_there_is_room():
+    """What is taken holds its bytes until the next is; half of them wake the thread before its time."""
+    going, taken = Event(), list[int]()
+
+    def work(is_last: bool) -> bool:
+        taken.extend(backlog.take(2))
+        going.wait(0 if is_last else 30)
+        return True
+
+    backlog: Backlog[int] = Backlog("test", 10, 60, work)
+    start = monotonic()
+    assert [backlog.put(5, number) for number in range(3)] == [True, True, False]
+    backlog.start()
+    poll(lambda: taken == [0, 1])
+    assert not backlog.put(1, 3) and monotonic() - start < 30
+    going.set()
+    poll(lambda: backlog.take() == [] and backlog.put(5, 4))
+    assert taken + backlog.close() in ([0, 1, 4], [0, 1])
+
+
+def test_a_round_that_fails_is_repeated_after_its_time_alone():
+    """A queue that is half full does not wake a thread that cannot write."""
+    rounds: list[float] = []
+    backlog: Backlog[int] = Backlog("test", 10, 0.2, lambda is_last: bool(rounds.append(monotonic())))
+    backlog.start()
+    for number in range(8):
+        backlog.put(1, number)
+    poll(lambda: len(rounds) >= 2)
+    n_rounds = len(rounds)
+    backlog.put(1, 8)
+    assert len(backlog.close()) == 9 and len(rounds) <= n_rounds + 2
