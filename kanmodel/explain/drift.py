@@ -447,7 +447,10 @@ class Drift(Pictured):
         now, then = sides = current.total(), reference.total()
         length = length or len(current)
         chance = find_chance(reference, min(len(reference), length))
-        p_values = {question: chance[question].judge(of[0]) for question, of in measure(now, then).items()}
+        # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.
+        few = min(1.0, then.forecasts.sum() / len(reference) * length / max(now.forecasts.sum(), 1))
+        like = replace(now, inputs=few * now.inputs)
+        p_values = {question: chance[question].judge(of[0]) for question, of in measure(like, then).items()}
         verdicts = {
             question: _decide(chance[question], p_values[question], false_alarms, question, sides, length)
             for question in QUESTIONS
