@@ -561,17 +561,23 @@ def encoding_of(config: ModelConfig) -> Encoding:
     return config.encoding or _plain_encoding(config.feature_names)
 
 
+def read_duration(text: str) -> float | None:
+    """The seconds of a duration such as ``7d``, ``36h`` or ``15min``; None if it is none, or 0."""
+    found = _DURATION.fullmatch(text.strip())
+    return float(found[1]) * _SECONDS[found[2]] or None if found else None
+
+
 def _count_windows(last: int | str, instants: Array | None, place: str) -> int:
     """The number of windows that `last` asks for, by the dates of the rows at which one may end, in seconds."""
     if not isinstance(last, str):
         check_lowest(place, last, 1)
         return int(last)
-    found = _DURATION.fullmatch(last.strip())
-    if found is None or not float(found[1]):
+    seconds = read_duration(last)
+    if seconds is None:
         raise DataError.at(place, f"must be a number of windows, or a duration such as 7d or 36h, but is {quote(last)}")
     if instants is None:
         raise DataError.at(place, f"must be a number of windows, as the rows have no dates, but is {quote(last)}")
-    return max(1, int((instants > instants[-1] - float(found[1]) * _SECONDS[found[2]]).sum())) if len(instants) else 1
+    return max(1, int((instants > instants[-1] - seconds).sum())) if len(instants) else 1
 
 
 def _find_times(config: ModelConfig, frame: Any) -> Cells | None:

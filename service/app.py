@@ -29,12 +29,14 @@ from service.operations import (
     compare,
     comparison,
     counterfactual,
+    drift,
     edges,
     explain,
     formula,
     health,
     infer,
     models,
+    outcomes,
     predict,
     reference,
     report,
@@ -46,6 +48,7 @@ from service.operations.route import Dispatch, Parts, routes_of
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
+from service.telemetry.monitor import Monitor
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
 from service.telemetry.record import Record
 from service.wire.errors import answer_http_error
@@ -54,6 +57,7 @@ from service.work.budget import Bounds
 from service.work.cache import Answers
 from service.work.executor import Executor
 from service.work.results import GlobalResults
+from service.work.sampling import Sampling
 
 DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
@@ -63,8 +67,8 @@ CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent",
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-_ON_WINDOWS = (predict, backtest, explain, what_if, counterfactual, ablate, compare)
-_ON_MODELS = (models, reference, attributions, topology, edges, report, comparison, formula)
+_ON_WINDOWS = (predict, outcomes, backtest, explain, what_if, counterfactual, ablate, compare)
+_ON_MODELS = (models, reference, attributions, topology, edges, report, comparison, formula, drift)
 OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 
 
@@ -78,7 +82,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
         ConfigError: the API keys cannot be used, or there must be some; tracing is on, and OpenTelemetry is missing; or
-            the record cannot be written where the settings say.
+            the record or the monitor cannot write where the settings say.
     """
     if settings.tracing:
         start_tracing()
@@ -97,7 +101,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     results = GlobalResults(settings.cached_results, work, registry.defaults)
     answers = Answers(settings.cached_answers, registry.index)
     record = None if settings.record is None else Record(settings, counted)
-    parts = Parts(settings, registry, results, work, answers, counted, record)
+    monitor = None if settings.monitor == "off" else Monitor(settings, counted)
+    parts = Parts(settings, registry, results, work, answers, counted, record, monitor)
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
@@ -146,9 +151,14 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.work.start()
     if parts.record is not None:
         parts.record.start()
+    if parts.monitor is not None:
+        parts.monitor.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
     others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.workers > 1 else []
+    if parts.monitor is not None and parts.settings.monitor_share:
+        sampling = Sampling(parts.monitor, parts.work, parts.results, parts.settings)
+        others.append(asyncio.create_task(sampling.run()))
     if app.state.keys is not None and app.state.keys.file is not None:
         others.append(asyncio.create_task(app.state.keys.file.follow()))
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
@@ -160,8 +170,9 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         task.cancel()
     watch.close()
     await parts.work.close()
-    if parts.record is not None:
-        await asyncio.to_thread(parts.record.close)
+    for writing in (parts.record, parts.monitor):
+        if writing is not None:
+            await asyncio.to_thread(writing.close)
     await watching
 
 

@@ -142,6 +142,20 @@ class Settings(BaseSettings):
     record_token: SecretStr | None = None
     """Sent to the address of the record as `Authorization: Bearer`."""
 
+    monitor: Literal["off"] | Path | None = Field(default=None, union_mode="left_to_right")
+    """File of what the monitor counts, and of forecasts that wait for outcomes; without one they last as long as the
+    process. `off`: nothing is counted."""
+    monitor_seconds: Positive = 2.0
+    """Seconds between two writes: the most that is lost if the process is killed."""
+    monitor_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of the forecasts that are explained for the monitor, drawn at random."""
+    monitor_cpu: float = Field(default=0.02, gt=0, le=1)
+    """Share of a core that these explanations may take on average; a forecast drawn beyond it is not explained."""
+    monitor_hours: Count = 840
+    """Hours that are kept, and in which an outcome finds its forecast; five weeks."""
+    monitor_bytes: int = Field(default=64 << 20, ge=1 << 20)
+    """Size of the monitor's file, beyond which the oldest forecasts are dropped, and then the oldest hours."""
+
     @property
     def is_shared(self) -> bool:
         """Whether other processes answer at the same address."""

@@ -380,7 +380,7 @@ async def explain(call: Call) -> Response:
     if is_stream or not is_alone:
         with parts.work.claim("explanation", question.windows.nbytes, place=False):
             predictions = await parts.work.predict(served.model, question.windows, deadline)
-        call.count_warnings(question.checked.counts)
+        call.count_forecasts(question.checked, predictions)
     if is_stream:
         describing = partial(_encode, question, predictions)
         header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
@@ -388,7 +388,7 @@ async def explain(call: Call) -> Response:
     encoded, forecasts = await while_connected(call, _collect(explaining))
     if is_alone:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
-        call.count_warnings(question.checked.counts)
+        call.count_forecasts(question.checked, predictions)
     cost += JOINED_BYTE * sum(map(len, encoded))
     with span("encode"):
         join = partial(_encode, question, predictions, encoded)

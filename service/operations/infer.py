@@ -463,7 +463,9 @@ async def infer(call: Call) -> Response:
     call.state.windows = len(question.windows)
     bounding = WithBounds(served.model) if any(map(BOUND_TENSOR.fullmatch, outputs)) else None
     values = await parts.work.predict(bounding or served.model, question.windows, deadline)
-    call.count_warnings(question.checked.counts)
+    answer_id = request_id or call.state.request_id
+    predictions, *bounds = (values,) if bounding is None else bounding.split(values)
+    call.count_forecasts(question.checked, predictions, bounds, answer_id)
     explanations: list[Explanation] = []
 
     async def explain() -> None:
@@ -472,14 +474,13 @@ async def infer(call: Call) -> Response:
 
     if is_explained:
         await while_connected(call, explain())
-    answer_id, cost = request_id or call.state.request_id, estimate_describing(question.windows, values.shape[1])
+    cost = estimate_describing(question.windows, values.shape[1])
     cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
-    tensors = {"predictions": values} if bounding is None else _name_bounds(bounding, values)
+    tensors = {"predictions": predictions, **_name_bounds(served.model.levels, bounds)}
     describe = partial(_answer, question, outputs, answer_id, tensors, explanations)
     with span("encode"):
         answer = await parts.work.run(describe, kind, cost)
     if (recording := begin_recording(call)) is not None:
-        predictions, *bounds = (values,) if bounding is None else bounding.split(values)
         if is_explained:
             n_bytes = estimate_explanations(question, "objects")
             record_explanations(recording, question, predictions, explanations, n_bytes)
@@ -490,11 +491,9 @@ async def infer(call: Call) -> Response:
     return answer
 
 
-def _name_bounds(bounding: WithBounds, values: Array) -> dict[str, Array]:
-    """The tensors of its forecasts, by name."""
-    predictions, lower, upper = bounding.split(values)
-    bounds = chain.from_iterable(zip(lower, upper, strict=True))
-    return {"predictions": predictions, **dict(zip(_name_tensors(bounding.model.levels), bounds, strict=True))}
+def _name_bounds(levels: Sequence[float], bounds: Sequence[Array]) -> dict[str, Array]:
+    """The tensors of lower and upper bounds, (n_levels, n, n_bounded) each, by name; none without bounds."""
+    return dict(zip(_name_tensors(levels), chain.from_iterable(zip(*bounds, strict=True)), strict=bool(bounds)))
 
 
 def _answer(

@@ -153,9 +153,9 @@ async def predict(call: Call) -> Response:
             most_windows=most,
         )
         answer = await parts.work.answer(request, call.deadline)
-    call.count_warnings(found[0][1].counts)
+    predictions, *bounds = forecasts[0]
+    call.count_forecasts(found[0][1], predictions, bounds)
     if (recording := begin_recording(call)) is not None:
-        predictions, *bounds = forecasts[0]
         intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
         n_bytes = sum(values.nbytes for values in forecasts[0])
         recording.add(found[0][1].windows, predictions, intervals=intervals, n_bytes=n_bytes)

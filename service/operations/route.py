@@ -15,12 +15,15 @@ from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kanmodel.data import Array
 from kanmodel.model import Model
 from service.document import TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
+from service.operations.windows import CheckedWindows
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.telemetry.monitor import Monitor
 from service.telemetry.observation import span
 from service.telemetry.record import Record
 from service.wire.bodies import validate_request
@@ -62,6 +65,7 @@ class Parts:
     answers: Answers
     metrics: Metrics
     record: Record | None  # if answers are recorded
+    monitor: Monitor | None  # if forecasts are counted
 
 
 class Call(Request):
@@ -110,6 +114,19 @@ class Call(Request):
         """Counts windows with values outside the training range, by feature."""
         if counts:
             self.parts.metrics.observe_outside_range(self.served.name, counts)
+
+    def count_forecasts(
+        self,
+        checked: CheckedWindows,
+        predictions: Array,
+        bounds: Sequence[Array] = (),
+        request_id: str | None = None,
+    ) -> None:
+        """Counts forecasts, by default under the id of the request, and warnings; `bounds` as of `Monitor.watch`."""
+        self.count_warnings(checked.counts)
+        if (monitor := self.parts.monitor) is not None:
+            known, given = request_id or self.scope["state"]["request_id"], checked.given
+            monitor.watch(self.served, given.windows, predictions, known, given.times, bounds)
 
 
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]

@@ -31,6 +31,7 @@ class Metrics:
         self._labels = {"pid": str(os.getpid()), "replica": replica} if replica else {}
         counter = partial(Counter, namespace="kanscope", registry=registry)
         gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
+        steady = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livemax")
         histogram = partial(Histogram, namespace="kanscope", registry=registry)
         timed = partial(histogram, buckets=_SECONDS)
         requests = counter("requests", "Requests by route and status.", ["route", "status"])
@@ -56,6 +57,31 @@ class Metrics:
         self.unrecorded = counter("unrecorded_events", "Events that were lost to the record, by reason.", ["reason"])
         for reason in ("full", "failed", "refused"):
             self.unrecorded.labels(reason)
+        version_of = ["model", "version"]
+        values = (
+            "Values at the newest step, and forecasts, by bin: 0 is below those of the reference windows, 11 above."
+        )
+        self.watched_values = counter("watched_values", values, [*version_of, "of", "name", "bin"])
+        values = "Reference windows by bin, of the newest step and of forecasts."
+        self.reference_values = steady("watched_reference_values", values, [*version_of, "of", "name", "bin"])
+        self.watched_explained = counter("watched_explained", "Served forecasts that were explained.", version_of)
+        contributions = "Sums of their contributions that are positive, and of those that are negative, as magnitudes."
+        self.watched_contributions = counter("watched_contributions", contributions, [*version_of, "name", "sign"])
+        contributions = "Mean of the same over the reference windows."
+        named = [*version_of, "name", "sign"]
+        self.reference_contribution = steady("watched_reference_contribution", contributions, named)
+        self.watched_known = counter("watched_known", "Served forecasts that have an outcome.", version_of)
+        errors = "Sums of forecast minus outcome where positive, and where negative, as magnitudes."
+        self.watched_errors = counter("watched_errors", errors, [*version_of, "sign"])
+        self.reference_error = steady("watched_reference_error", "Mean of the same.", [*version_of, "sign"])
+        covered = "Outcomes of forecasts with intervals, by level, and whether the interval holds them."
+        self.watched_intervals = counter("watched_intervals", covered, [*version_of, "level", "holds"])
+        outcomes = "Outcomes by what became of them: matched, repeated, unknown."
+        self.outcomes = counter("outcomes", outcomes, ["model", "result"])
+        unwatched = "Forecasts that were not counted (full), or cannot have an outcome (failed)."
+        self.unwatched = counter("unwatched_forecasts", unwatched, ["reason"])
+        for reason in ("full", "failed"):
+            self.unwatched.labels(reason)
         build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []

@@ -80,6 +80,10 @@ class GlobalResults:
         """The result of a method of `Model`, such as `Model.report`, for an output or bound: cached or computed."""
         return await self._find("explanation", served, output, method, options)
 
+    async def find_later(self, served: Served, output: str, method: Callable[..., Result], **options: Any) -> Result:
+        """The same as background work."""
+        return await self._find("background", served, output, method, options)
+
     async def comparison(self, served: Served, output: str, other: Served, fidelity: float) -> ModelComparison:
         """Comparison with another model, for one output."""
         names, rule = served.model.outputs, PruningRule(fidelity=fidelity)

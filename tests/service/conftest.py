@@ -107,7 +107,9 @@ def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractConte
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
     """Starts the command with settings by their variables, such as ``KANSCOPE_LOG_FORMAT="json"``."""
-    return partial(run_process, tmp_path / "log", KANSCOPE_CACHED_RESULTS=str(QUICK["cached_results"]))
+    return partial(
+        run_process, tmp_path / "log", KANSCOPE_CACHED_RESULTS=str(QUICK["cached_results"]), KANSCOPE_MONITOR_SHARE="0"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +155,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# Too small a cache for results that are computed in advance, which take each server seconds.
-QUICK = {"request_timeout": PATIENCE, "cached_results": 4}
-LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "request_timeout": PATIENCE}
+# Too small a cache for results that are computed in advance, which take each server seconds, and no samples, of which
+# the first takes as long.
+QUICK = {"request_timeout": PATIENCE, "cached_results": 4, "monitor_share": 0}
+LIMITS = {
+    "max_body_bytes": 100_000,
+    "max_windows": 50,
+    "max_points": 500,
+    "request_timeout": PATIENCE,
+    "monitor_share": 0,
+}
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
-EXPLAINING = ("explain", "what_if", "counterfactual", "ablate", "compare")
+EXPLAINING = ("explain", "what_if", "counterfactual", "ablate", "compare", "get_drift")
 OF_REFERENCE = ("list_reference_windows", "get_reference_window")  # training data
 OF_REPOSITORY = {"list_repository", "load_model", "unload_model"}
 KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
@@ -124,6 +124,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_model_readiness",
         "predict",
         "backtest",
+        "send_outcomes",
         "explain",
         "what_if",
         "counterfactual",
@@ -137,6 +138,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_reference_window",
         "list_reference_windows",
         "get_report",
+        "get_drift",
         "list_edges",
         "get_edge",
         "get_model_metadata",
@@ -160,7 +162,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
         assert ("version" in names) == path.startswith("/v1/models/{model}")
-    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 9500
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 10_000
 
 
 def test_every_tag_is_described():

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from factories import make_windows
+from factories import make_model, make_windows, with_intervals
 from prometheus_client.parser import text_string_to_metric_families as parse
+from waiting import poll
+
+from kanmodel.checkpoint import save_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
@@ -45,20 +48,26 @@ def names_and_labels(expression):
 
 
 @pytest.fixture(scope="module")
-def exposed(serve, folder, service):
+def exposed(serve, tmp_path_factory):
     """The labels of each sample, and the status without a key, of a service that has answered each kind of request."""
-    windows = make_windows(service.models["two"], 2)
+    path = tmp_path_factory.mktemp("monitoring") / "load.safetensors"
+    save_checkpoint(model := with_intervals(make_model("lstm", n_reference=130)), path)
+    windows = make_windows(model, 2)
     windows[0, 0, 0] = 1e6
     body = {"instances": windows.tolist()}
-    with serve(
-        models=folder / "two.safetensors", keys=f"prometheus metrics {METER};notebook explain {EXPLAIN}"
-    ) as client:
+    monitor = {"monitor_share": 1, "monitor_cpu": 1, "monitor_seconds": 0.05}
+    keys = f"prometheus metrics {METER};notebook explain {EXPLAIN}"
+    with serve(models=path, keys=keys, **monitor) as client:
         explain = {"Authorization": f"Bearer {EXPLAIN}"}
         for tolerance in (1e-3, 1e-300):
-            more = {"output": "a+1", "tolerance": tolerance}
-            client.post("/v1/models/two:explain", json={**body, **more}, headers=explain)
-        scheme = SCRAPE["authorization"]["type"]
-        answer = client.get(SCRAPE["metrics_path"], headers={"Authorization": f"{scheme} {METER}"})
+            client.post("/v1/models/load:explain", json={**body, "tolerance": tolerance}, headers=explain)
+        known = {**body, "intervals": "all", "instances": make_windows(model, 1).tolist()}
+        client.post("/v1/models/load:predict", json=known, headers={**explain, "X-Request-Id": "known"})
+        outcomes = {"outcomes": [{"id": "known", "values": {"y+1": 1.0}}]}
+        assert client.post("/v1/models/load:outcomes", json=outcomes, headers=explain).json()["matched"] == 1
+        metrics = {"Authorization": f"{SCRAPE['authorization']['type']} {METER}"}
+        poll(lambda: "reference_error{" in client.get(SCRAPE["metrics_path"], headers=metrics).text)
+        answer = client.get(SCRAPE["metrics_path"], headers=metrics)
         assert client.get(SCRAPE["metrics_path"]).status_code == 401
     labels = {}
     for family in parse(answer.text):

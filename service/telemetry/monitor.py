@@ -1,0 +1,344 @@
+"""The monitor: what is forecast is counted in bins of the reference windows, for /metrics, drift and outcomes.
+
+Forecasts wait in a backlog of bounded size, and are counted together by a thread of its own.
+What it counts adds up over processes, replicas and hours; see `kanmodel.explain.tally`.
+"""
+
+import logging
+import math
+import os
+import random
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from time import time
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from kanmodel.data import Array, read_instants
+from kanmodel.errors import DataError
+from kanmodel.explain.drift import Watched
+from kanmodel.explain.tally import Bins, Tally
+from kanmodel.model import Model
+from kanmodel.network.intervals import forecasts_of
+from service.settings import Settings
+from service.telemetry.backlog import Backlog
+from service.telemetry.history import Counted, Found, History, Pack, Place, Tallies
+from service.telemetry.metrics import SHARED, Metrics
+
+logger = logging.getLogger(__name__)
+HOUR = 3600
+FILE = "monitor.sqlite"  # that the processes of one service share
+QUEUE_BYTES = 32 << 20
+ITEM_BYTES = 1000  # that a request takes in the queue beside its arrays
+N_SAMPLES = 32  # forecasts that may wait to be explained
+N_NAMES = 100  # features, and names of contributions, that /metrics has of a model; drift has all
+N_VERSIONS = 256  # of models, whose bins are held
+N_PENDING = 1000  # tallies that wait while the file cannot be written; the oldest are lost
+
+
+class Served(Protocol):
+    """A loaded model, as the registry has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the paths."""
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The hash of its file."""
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+
+
+Asked = tuple["Served", str, bytes, Array, Sequence[str] | None, Sequence[Array]]
+"""The forecasts of one request, in the queue: its model and its id; values of the features at the newest step, (n,
+n_features) as bytes; forecasts (n, n_outputs); times of the newest rows; and lower and upper bounds, (n_levels, n,
+n_bounded) each, or nothing."""
+
+
+class Sample(NamedTuple):
+    """A forecast that is drawn to be explained."""
+
+    served: Served
+    window: Array  # (lookback, n_features)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """What one version of a model counts in.
+
+    Attributes:
+        of: which it is, in the history.
+        output: number of the output that is watched: the first forecast of a target or its median.
+        watched: names and units of the columns.
+        bins: of the features, and then of the forecasts.
+        values: counters of the metrics, by column of `bins`, of the first `N_NAMES` features and the forecast.
+    """
+
+    of: Counted
+    output: int
+    watched: Watched
+    bins: Bins
+    values: Mapping[int, Sequence[Any]]
+
+    @classmethod
+    def make(cls, served: Served, metrics: Metrics) -> "Counter":
+        """That of a model, whose reference windows the metrics state from then on."""
+        model, output = served.model, watched_output(served.model)
+        watched = Watched.of(model.loaded, output)
+        levels = " ".join(f"{one:g}" for one in watched.levels)
+        n_features, n_names = len(watched.features), len(watched.names)
+        of = Counted(served.name, served.version, served.checkpoint, n_features, n_names, levels)
+        values = reference_values(model, output)
+        bins, children = Bins.of(values), dict[int, list[Any]]()
+        counts = bins.count(values)[0].reshape(len(bins.edges), -1)
+        columns = [("input", name) for name in watched.features[:N_NAMES]]
+        for column, kind in [*enumerate(columns), (len(bins.edges) - 1, ("forecast", watched.output))]:
+            names = [(of.name, of.version, *kind, str(number)) for number in range(counts.shape[1])]
+            children[column] = [metrics.watched_values.labels(*each) for each in names]
+            for each, count in zip(names, counts[column].tolist(), strict=True):
+                metrics.reference_values.labels(*each).set(count)
+        return cls(of, output, watched, bins, children)
+
+
+class Monitor:
+    """Counts forecasts that `watch` is told of, on the event loop; everything else may be called by any thread.
+
+    Raises ConfigError if its file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        assert settings.monitor != "off"
+        path, folder = settings.monitor, os.environ.get(SHARED)
+        if path is None and folder is not None:
+            path = Path(folder) / FILE
+        self.history = History(path, settings.monitor_hours, settings.monitor_bytes)
+        self._metrics, self._share = metrics, settings.monitor_share
+        self._backlog: Backlog[Asked] = Backlog("monitor", QUEUE_BYTES, settings.monitor_seconds, self._work)
+        self._lock = RLock()  # of all that follows
+        self._counters: dict[Hashable, Counter] = {}
+        self._pending: dict[tuple[Counted, int], Tally] = {}
+        self._is_failing = False
+        self._samples: deque[Sample] = deque(maxlen=N_SAMPLES)
+        self._until = self._draw() - 1  # forecasts until the next sample
+
+    def start(self) -> None:
+        """Starts counting."""
+        self._backlog.start()
+
+    def close(self) -> None:
+        """Counts and writes the rest."""
+        if left := self._backlog.close():
+            logger.error("the process ends before %d requests are counted", len(left))
+        self.history.close()
+
+    def watch(
+        self,
+        served: Served,
+        windows: Array,
+        predictions: Array,
+        request_id: str,
+        times: Sequence[str] | None = None,
+        bounds: Sequence[Array] = (),
+    ) -> None:
+        """Counts forecasts (n, n_outputs) of windows (n, lookback, n_features), original units; takes microseconds.
+
+        `times` are those of the windows' newest rows, `bounds` the lower and the upper ones of its
+        intervals, (n_levels, n, n_bounded) each.
+        """
+        n, newest = len(predictions), windows[:, -1].tobytes()  # the windows themselves are let go
+        if self._until < n:
+            self._sample(served, windows)
+        self._until -= n
+        n_bytes = ITEM_BYTES + len(newest) + predictions.nbytes
+        if times is not None or bounds:
+            n_bytes += 100 * n + sum(each.nbytes for each in bounds)
+        if not self._backlog.put(n_bytes, (served, request_id, newest, predictions, times, bounds)):
+            self._metrics.unwatched.labels("full").inc(n)
+
+    def take_samples(self) -> list[Sample]:
+        """The samples that wait to be explained; they are forgotten here."""
+        return [self._samples.popleft() for _ in range(len(self._samples))]
+
+    def count_explained(self, served: Served, contributions: Array) -> None:
+        """Counts the contributions of samples, (n, n_names)."""
+        with self._lock:
+            of, n_names = self.counter_of(served).of, min(contributions.shape[1], N_NAMES)
+            tally, names = of.empty(), self.counter_of(served).watched.names
+            tally.explained[0] += len(contributions)
+            tally.contributions[0] += contributions.sum(axis=0)
+            tally.sizes[0] += np.abs(contributions).sum(axis=0)
+            self._add(of, int(time() // HOUR), tally)
+            labels = of.name, of.version
+            self._metrics.watched_explained.labels(*labels).inc(len(contributions))
+            for sign, factor in (("positive", 1), ("negative", -1)):
+                sums = np.maximum(factor * contributions, 0).sum(axis=0).tolist()
+                for name, of_sign in zip(names[:n_names], sums, strict=False):
+                    self._metrics.watched_contributions.labels(*labels, name, sign).inc(of_sign)
+
+    def state_reference(self, served: Served, reference: Tally) -> None:
+        """States what the reference windows have beside bins in the metrics: contributions and errors."""
+        of, total = (served.name, served.version), reference.total()
+        for sign, factor in (("positive", 1), ("negative", -1)):
+            means = (total.sizes[0] + factor * total.contributions[0]) / 2 / total.explained[0]
+            for name, mean in zip(self.counter_of(served).watched.names[:N_NAMES], means.tolist(), strict=False):
+                self._metrics.reference_contribution.labels(*of, name, sign).set(mean)
+            if total.known[0]:
+                mean = (total.sizes_of_errors[0] + factor * total.errors[0]) / 2 / total.known[0]
+                self._metrics.reference_error.labels(*of, sign).set(mean)
+
+    def counter_of(self, served: Served) -> Counter:
+        """What a version of a model counts in, made at first."""
+        key = (served.name, served.version, served.checkpoint)
+        with self._lock:
+            if key not in self._counters:
+                while len(self._counters) >= N_VERSIONS:
+                    del self._counters[next(iter(self._counters))]
+                self._counters[key] = Counter.make(served, self._metrics)
+            return self._counters[key]
+
+    def settle(self, name: str, version: str | None, outcomes: Sequence[tuple[Place, float]]) -> tuple[int, int, int]:
+        """Compares forecasts with what came; returns how many outcomes were matched, unknown, and repeated.
+
+        Raises `sqlite3.Error`.
+        """
+        errors: list[tuple[Found, float]] = []
+
+        def count(taken: Sequence[tuple[int, Found]]) -> Tallies:
+            tallies: dict[tuple[Counted, int], Tally] = {}
+            for number, found in taken:
+                tally = tallies.setdefault((found.of, found.hour), found.of.empty())
+                actual, (forecast, *bounds) = outcomes[number][1], found.columns.tolist()
+                tally.known[0] += 1
+                tally.errors[0] += forecast - actual
+                tally.sizes_of_errors[0] += abs(forecast - actual)
+                for level, (low, high) in enumerate(zip(*np.array_split(bounds, 2), strict=True)):
+                    tally.bounded[0, level] += 1
+                    tally.covered[0, level] += low <= actual <= high
+                errors.append((found, actual))
+            return tallies
+
+        self.flush()
+        results = self.history.settle(name, version, [place for place, _ in outcomes], count)
+        for found, actual in errors:
+            labels, (forecast, *bounds) = (found.of.name, found.of.version), found.columns.tolist()
+            self._metrics.watched_known.labels(*labels).inc()
+            sign = "positive" if forecast > actual else "negative"
+            self._metrics.watched_errors.labels(*labels, sign).inc(abs(forecast - actual))
+            for level, low, high in zip(found.of.levels.split(), *np.array_split(bounds, 2), strict=bool(bounds)):
+                holds = "yes" if low <= actual <= high else "no"
+                self._metrics.watched_intervals.labels(*labels, level, holds).inc()
+        counts = {"matched": results.count(True), "unknown": results.count(None), "repeated": results.count(False)}
+        for result, n in counts.items():
+            self._metrics.outcomes.labels(name, result).inc(n)
+        return counts["matched"], counts["unknown"], counts["repeated"]
+
+    def flush(self) -> None:
+        """Counts what waits, and writes it; raises `sqlite3.Error` if that fails, and what is counted waits."""
+        with self._lock:
+            by_model: dict[tuple[int, bool], list[Asked]] = {}
+            for one in self._backlog.take():
+                by_model.setdefault((id(one[0]), bool(one[-1])), []).append(one)
+            packs = [self._count(group) for group in by_model.values()]
+            try:
+                self.history.write(self._pending, packs, int(time() // HOUR))
+            except sqlite3.Error:
+                self._metrics.unwatched.labels("failed").inc(sum(len(one.columns) for one in packs))
+                raise
+            self._pending.clear()
+
+    def _work(self, is_last: bool) -> bool:
+        """A round of the thread; returns whether it could be written."""
+        try:
+            self.flush()
+        except Exception as error:
+            if not self._is_failing:
+                logger.warning("the monitor cannot write, and forecasts cannot have outcomes: %s", error)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                logger.warning("the monitor writes again")
+            self._is_failing = False
+        return not self._is_failing
+
+    def _count(self, asked: Sequence[Asked]) -> Pack:
+        """Counts requests to one model, all with bounds or all without; returns what is kept of them."""
+        (served, *_), ids, newest, predictions, times, bounds = zip(*asked, strict=True)
+        counter, hour = self.counter_of(served), int(time() // HOUR)
+        ends, columns = np.cumsum([*map(len, predictions)]), np.concatenate(predictions)[:, [counter.output]]
+        values = np.frombuffer(b"".join(newest)).reshape(len(columns), -1)
+        counts, sums = counter.bins.count(np.hstack([values, columns]))
+        tally = counter.of.empty()
+        tally.inputs[:], tally.forecasts[:] = counts[:, :-1], counts[:, -1:]
+        tally.input_sums[:], tally.forecast_sums[:] = sums[:, :-1], sums[:, -1:]
+        self._add(counter.of, hour, tally)
+        for column, children in counter.values.items():
+            for number in np.flatnonzero(counts[0, column]).tolist():
+                children[number].inc(counts[0, column, number])
+        if bounds[0]:
+            place = forecasts_of(served.model.config).index(counter.output)
+            sides = (np.concatenate(side, axis=1)[:, :, place].T for side in zip(*bounds, strict=True))
+            columns = np.hstack([columns, *sides])
+        instants = [
+            (instant, row)
+            for given, end in zip(times, ends.tolist(), strict=True)
+            if given is not None
+            for row, instant in enumerate(_try_times(served.model, given), end - len(given))
+        ]
+        return Pack(counter.of, hour, ids, ends, columns.astype(np.float64), instants)
+
+    def _sample(self, served: Served, windows: Array) -> None:
+        while self._until < len(windows):
+            self._samples.append(Sample(served, windows[int(self._until)].copy()))
+            self._until += self._draw()
+
+    def _add(self, of: Counted, hour: int, tally: Tally) -> None:
+        key = of, hour
+        self._pending[key] = self._pending[key] + tally if key in self._pending else tally
+        while len(self._pending) > N_PENDING:
+            del self._pending[next(iter(self._pending))]
+
+    def _draw(self) -> float:
+        """How many forecasts further the next sample is, from 1: a geometric distribution, as each is drawn alone."""
+        if self._share <= 0:
+            return math.inf
+        if self._share >= 1:
+            return 1
+        return 1 + int(math.log(1 - random.random()) / math.log(1 - self._share))  # nosec B311
+
+
+def watched_output(model: Model) -> int:
+    """The number of the output that is watched: the first forecast of the first target, or of its median."""
+    return forecasts_of(model.config)[0]
+
+
+def reference_values(model: Model, output: int) -> Array:
+    """Values of the reference windows at the newest step, and forecasts, (n, n_features + 1), original units."""
+    newest = model.scaling.features_to_original(model.loaded.reference.windows[:, -1])
+    return np.column_stack([newest, model.reference_predictions[:, output]])
+
+
+def read_times(model: Model, times: Sequence[str | float], place: Callable[[int], str]) -> Array:
+    """Instants of times as a series has them, (n,); raises `DataError`, which names the place of a number."""
+    encoding = model.config.encoding
+    return read_instants(np.array(times, dtype=object), place, encoding.zone if encoding else None)[0]
+
+
+def _try_times(model: Model, times: Sequence[str]) -> Sequence[float]:
+    """As `read_times`; none if they cannot be read, such as one of an hour that a zone has twice."""
+    try:
+        instants: Sequence[float] = read_times(model, times, str).tolist()
+    except DataError:
+        return ()
+    return instants

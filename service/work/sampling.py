@@ -1,0 +1,100 @@
+"""Explanations of drawn forecasts, in the background and within a budget of processor time, for the monitor."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic, thread_time
+from typing import cast
+
+import numpy as np
+
+from kanmodel.data import Array
+from kanmodel.errors import KanscopeError
+from kanmodel.explain.attribution import sum_groups
+from kanmodel.explain.importance import Importance
+from kanmodel.explain.tally import Tally
+from kanmodel.model import Model
+from service.models.registry import Served
+from service.settings import Settings
+from service.telemetry.monitor import Counter, Monitor, Sample, reference_values, watched_output
+from service.wire.errors import NotReadyError
+from service.work.executor import Executor
+from service.work.jobs import SLICE
+from service.work.results import GlobalResults
+
+logger = logging.getLogger(__name__)
+SAVED_SECONDS = 60.0  # of the budget that may be saved up
+
+
+class Sampling:
+    """Explains samples of the monitor as background work, and what they are compared with: the reference windows.
+
+    A sample that is drawn while the budget is used up is left out: what is explained stays a random share of the
+    forecasts at that time. Explanations that clients ask for do not count, since people ask about what is unusual.
+    """
+
+    def __init__(self, monitor: Monitor, work: Executor, results: GlobalResults, settings: Settings) -> None:
+        self._monitor, self._work, self._results = monitor, work, results
+        self._cpu, self._seconds = settings.monitor_cpu, settings.monitor_seconds
+        self._left = 0.0  # of the budget, seconds; below 0 after more was used
+        self._stated: dict[tuple[str, str], str] = {}  # checkpoints whose reference windows the metrics state
+
+    async def run(self) -> None:
+        """Explains, until it is cancelled or the service stops."""
+        while True:
+            before = monotonic()
+            await asyncio.sleep(self._seconds)
+            self._left = min(self._left + self._cpu * (monotonic() - before), self._cpu * SAVED_SECONDS)
+            by_model: dict[tuple[str, str], list[Sample]] = {}
+            for sample in self._monitor.take_samples():
+                by_model.setdefault((sample.served.name, sample.served.version), []).append(sample)
+            for samples in by_model.values():
+                try:
+                    if self._left > 0:
+                        await self._explain(samples)
+                except NotReadyError:  # the service is stopping
+                    return
+                except KanscopeError as error:
+                    logger.debug("samples of model %s cannot be explained: %s", samples[0].served.name, error)
+                except Exception:
+                    logger.exception("samples of model %s cannot be explained", samples[0].served.name)
+
+    async def _explain(self, samples: Sequence[Sample]) -> None:
+        served = cast(Served, samples[-1].served)
+        windows = np.stack([one.window for one in samples if one.served.checkpoint == served.checkpoint])
+        await self._work.run(partial(self._count, served, windows), "background", SLICE)
+        key = served.name, served.version
+        if self._stated.get(key) != served.checkpoint:
+            output = served.model.outputs[watched_output(served.model)]
+            importance = await self._results.find_later(served, output, Model.importance)
+            state = partial(self._state, served, importance)
+            await self._work.run(state, "background", SLICE)
+            self._stated[key] = served.checkpoint
+
+    def _count(self, served: Served, windows: Array) -> None:
+        start, counter = thread_time(), self._monitor.counter_of(served)
+        explained = served.model.explain(windows, served.model.outputs[counter.output])
+        self._monitor.count_explained(served, sum_groups(explained.contributions, counter.watched.members))
+        self._left -= thread_time() - start
+
+    def _state(self, served: Served, importance: Importance) -> None:
+        self._monitor.state_reference(
+            served, count_reference(served.model, self._monitor.counter_of(served), importance)
+        )
+
+
+def count_reference(model: Model, counter: Counter, importance: Importance) -> Tally:
+    """The reference windows of a model as a tally, each in a block of its own."""
+    n, output, values = len(model.reference), counter.output, reference_values(model, counter.output)
+    errors, inside = np.full(n, np.nan), np.full((n, len(counter.watched.levels)), np.nan)
+    if (targets := model.reference.targets) is not None:
+        errors, actual = values[:, -1] - targets[:, output], targets[:, output]
+        if counter.watched.levels:
+            found = model.predict(model.reference.windows, intervals="all")
+            place = found.outputs.index(model.outputs[output])
+            lower, upper = found.lower[:, :, place], found.upper[:, :, place]
+            inside = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper)).T
+    contributions = sum_groups(importance.explanation.contributions, counter.watched.members)
+    blocks = np.arange(n)
+    return Tally.of(counter.bins, values[:, :-1], values[:, -1], contributions, errors, inside, blocks, n)

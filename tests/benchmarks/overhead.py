@@ -1,0 +1,71 @@
+"""What the monitor and the record add to a forecast: servers with and without them take turns on one core.
+
+python tests/benchmarks/overhead.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from load import drive, post
+from models import NAME, large_model, save_large_model
+from servers import CLIENT_CORE, Server, finish_background, our_server, pin
+from table import Row, print_table
+
+DURATION, ROUNDS = 3.0, 7
+CONNECTIONS = 64
+N_BODIES = 64
+
+
+def rows() -> Iterator[Row]:
+    """Forecasts of one window over 64 connections: processor time of the server, and ratios of the same round."""
+    pin(0, CLIENT_CORE)
+    try:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            models = Path(folder) / "models"
+            models.mkdir()
+            save_large_model(models)
+            record = {"KANSCOPE_RECORD": str(Path(folder) / "record"), "KANSCOPE_RECORD_BYTES": str(256 << 20)}
+            kinds = {
+                "neither": {"KANSCOPE_MONITOR": "off"},
+                "the monitor": {},
+                "the monitor with a file": {"KANSCOPE_MONITOR": str(Path(folder) / "monitor")},
+                "the record": {"KANSCOPE_MONITOR": "off", **record},
+            }
+            servers = {kind: stack.enter_context(our_server(models, **settings)) for kind, settings in kinds.items()}
+            for server in servers.values():
+                finish_background(server.port, NAME)
+            windows = large_model().reference.windows.numpy().astype(float).round(6)
+            bodies = [json.dumps({"instances": windows[[number]].tolist()}).encode() for number in range(N_BODIES)]
+            requests = [post(f"/v1/models/{NAME}:predict", body) for body in bodies]
+            measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in servers}
+            for number in range(ROUNDS + 1):
+                for kind, server in servers.items():
+                    found = measure(server, requests)
+                    measured[kind] += [found] if number else []  # the first is to warm up
+    finally:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    for kind, each in measured.items():
+        rate, cpu = np.array(each).T
+        told = f"{median(cpu) * 1e6:.1f} µs of the processor, {median(rate):.0f}/s"
+        base_rate, base_cpu = np.array(measured["neither"]).T
+        ratio = f"{median(base_cpu / cpu):.3f}x, wall {median(rate / base_rate):.3f}x"
+        yield Row(f":predict of 1 window, {CONNECTIONS} connections, with {kind}", told, "neither", ratio)
+
+
+def measure(server: Server, requests: list[bytes]) -> tuple[float, float]:
+    """Requests per second, and processor seconds of the server per request."""
+    before = server.cpu_seconds()
+    load = drive(server.port, requests, CONNECTIONS, DURATION)
+    return load.rate, (server.cpu_seconds() - before) / load.n_requests
+
+
+if __name__ == "__main__":
+    print_table(rows())
