@@ -17,6 +17,7 @@ import { h } from "./dom.js";
 
 const ROOT = new URL("../v1/", document.baseURI);
 const KEY = "kanscope-key";
+export const UNANSWERED = 0; // in place of a status
 const TIMEOUT = "600"; // s that the service may compute; leaving the view cancels a request
 
 /** An error response, with the message of the service. */
@@ -31,6 +32,16 @@ export class ApiError extends Error {
     this.status = status;
     this.retryAfter = retryAfter;
   }
+}
+
+/**
+ * Throws an error again; that of a request without an answer in words, as browsers say "Failed to fetch" or the like.
+ *
+ * @param {unknown} error
+ * @returns {never}
+ */
+function unanswered(error) {
+  throw error instanceof TypeError ? new ApiError(UNANSWERED, "the service does not answer") : error;
 }
 
 /**
@@ -76,7 +87,8 @@ export function modelPath(model) {
  * @returns {Promise<T>}
  */
 export async function askJson(ask, signal) {
-  return (await send(ask, signal)).json();
+  const response = await send(ask, signal);
+  return response.json().catch(unanswered);
 }
 
 /**
@@ -86,7 +98,8 @@ export async function askJson(ask, signal) {
  * @param {AbortSignal} [signal]
  */
 export async function askText(ask, signal) {
-  return (await send(ask, signal)).text();
+  const response = await send(ask, signal);
+  return response.text().catch(unanswered);
 }
 
 /**
@@ -108,7 +121,7 @@ async function send(ask, signal) {
     },
     body: ask.body === undefined ? undefined : JSON.stringify(ask.body),
     signal,
-  });
+  }).catch(unanswered);
   if (response.ok) return response;
   if (response.status === 401) {
     if (sessionStorage.getItem(KEY) === key) await (asked ??= askForKey(key !== null));

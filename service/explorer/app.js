@@ -86,10 +86,12 @@ async function show() {
 /** @param {AbortSignal} signal */
 async function showState(signal) {
   const { view, values: wanted } = readState(location.hash);
+  const definition = Object.hasOwn(VIEWS, view) ? VIEWS[view] : VIEWS.story;
+  const loading = definition.load();
+  loading.catch(() => {}); // it is reported where it is awaited
   list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
   const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
-  const definition = Object.hasOwn(VIEWS, view) ? VIEWS[view] : VIEWS.story;
   const [name, version] = chosen.split("/"); // as in `modelOptions`
   if (last?.name === name) showFrame(chosen, definition.label, last, wanted.output ?? last.outputs[0]);
   else showFrame(chosen, definition.label);
@@ -105,7 +107,7 @@ async function showState(signal) {
   const key = JSON.stringify([definition.label, chosen, model.checkpoint, output]);
   showFrame(chosen, definition.label, model, output);
   if (current?.key !== key) {
-    const { create } = await definition.load();
+    const { create } = await loading;
     if (signal.aborted) return;
     relate(undefined);
     current = { key, view: create(pageOf(path, chosen, version, model, output)) };

@@ -1,10 +1,10 @@
-/** Charts with Observable Plot: the fidelity curve, the waterfall, and bars of steps. */
+/** Charts with Observable Plot: the fidelity curve, and bars of steps. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { svg } from "./dom.js";
-import { amount, signed } from "./figures.js";
-import { levelName } from "./intervals.js";
+import { amount, stepLabel } from "./figures.js";
+import { distinctNames } from "./names.js";
 
 const CLASS = "plot"; // its style is allowed by the page's Content-Security-Policy
 
@@ -45,122 +45,23 @@ export function drawCost(curve, edges, r2) {
     x: { label: "edges kept →", ticks: 4 },
     y: { label: "↑ R²", domain: [low, 1], ticks: 3, grid: true },
     marks: [
-      Plot.lineY(curve, { x: "edges", y: "r2", stroke: "var(--up)", strokeWidth: 2, clip: true }),
+      Plot.lineY(curve, { x: "edges", y: "r2", stroke: "var(--ink)", strokeWidth: 2, clip: true }),
       Plot.ruleY(low < 0 ? [0] : [], { strokeOpacity: 0.4 }),
       Plot.text(lowest < low ? [lowest] : [], {
         frameAnchor: "bottom-right",
         text: (value) => `with fewest down to ${amount(value)}`,
         dy: -3,
       }),
-      Plot.dot([{ edges, r2 }], { x: "edges", y: "r2", r: 5, fill: "var(--up)", stroke: "var(--card)" }),
+      Plot.dot([{ edges, r2 }], { x: "edges", y: "r2", r: 5, fill: "var(--ink)", stroke: "var(--card)" }),
     ],
   });
 }
 
-/** @typedef {import("./api.js").Schemas["Explanation"]} Explanation */
-
-const MAX_BARS = 14; // most bars of features; the others are one bar
+const FEWEST = 3; // letters that are left of a word
 const MIN_NAME = 14; // fewest characters of a name
 const NAME_SHARE = 0.36; // largest share of a chart's width for names
 const CHARACTER = 6.4; // width
 const TICK = 70; // pixels of a chart for a tick
-
-/**
- * The waterfall from the baseline's forecast to the forecast, one bar per feature, the largest first.
- *
- * @param {Explanation} explanation
- * @param {string | null} unit
- * @param {number} width
- * @param {number[][]} window whose newest values are beside the names
- * @param {{name: string, std: number | null}[]} features
- * @param {import("./intervals.js").Interval[]} intervals of the forecast
- */
-export function drawWaterfall(explanation, unit, width, window, features, intervals) {
-  const { contributions, baseline_prediction: baseline, prediction } = explanation;
-  const newest = new Map(features.map(({ name, std }, index) => [name, rounded(window[window.length - 1][index], std)]));
-  const label = (/** @type {string} */ name) => (newest.has(name) ? ` = ${amount(newest.get(name))}` : "");
-  const bars = stack(contributions, baseline);
-  const rows = ["baseline", ...bars.map(({ name }) => name), "forecast"];
-  const ends = [
-    { name: "baseline", value: baseline },
-    { name: "forecast", value: prediction },
-  ];
-  return plot({
-    width,
-    ...rowsOf(rows, 22, width, label),
-    marginRight: 56,
-    ariaLabel: `Contributions from ${amount(baseline, unit)}, the baseline, to ${amount(prediction, unit)}, the forecast`,
-    x: { label: unit ? `forecast, ${unit} →` : "forecast →", nice: true, grid: true },
-    y: { ...namesOf(rows, width, label), padding: 0.25 },
-    marks: [
-      Plot.ruleX(ends, { x: "value", stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.5 }),
-      Plot.barX(intervals, {
-        x1: "lower",
-        x2: "upper",
-        y: () => "forecast",
-        fill: "var(--up)",
-        fillOpacity: 0.2,
-        ariaLabel: ({ level, lower, upper }) => `${levelName(level)} interval: ${amount(lower)} to ${amount(upper, unit)}`,
-      }),
-      Plot.barX(bars, {
-        x1: "from",
-        x2: "to",
-        y: "name",
-        fill: ({ value }) => (value < 0 ? "var(--down)" : "var(--up)"),
-        ariaLabel: ({ name, value, to }) => `${name}: ${signed(value, unit)}, to ${amount(to, unit)}`,
-        insetLeft: -0.5,
-        insetRight: -0.5,
-      }),
-      Plot.tickX(ends, { x: "value", y: "name", strokeWidth: 4, stroke: "currentColor" }),
-      Plot.text(bars, {
-        x: ({ from, to }) => Math.max(from, to),
-        y: "name",
-        text: ({ value }) => signed(value),
-        textAnchor: "start",
-        dx: 5,
-      }),
-      Plot.text(ends, {
-        x: "value",
-        y: "name",
-        text: ({ value }) => amount(value),
-        textAnchor: "start",
-        dx: 7,
-        fontWeight: 700,
-      }),
-    ],
-  });
-}
-
-/**
- * A value without the error of its rounding to float32, such as −2.6e−8 for 0.
- *
- * @param {number} value
- * @param {number | null} std of its feature
- */
-function rounded(value, std) {
-  return Math.abs(value) < 1e-6 * (std ?? 0) ? 0 : value;
-}
-
-/**
- * Bars that each start where the previous one ends.
- *
- * @param {Record<string, number>} contributions
- * @param {number} start
- */
-function stack(contributions, start) {
-  const sorted = Object.entries(contributions).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
-  const [shown, others] =
-    sorted.length > MAX_BARS + 1 ? [sorted.slice(0, MAX_BARS), sorted.slice(MAX_BARS)] : [sorted, []];
-  const rest = others.reduce((sum, [, value]) => sum + value, 0);
-  let to = start;
-  return [...shown, ...(others.length ? [/** @type {const} */ ([`${others.length} others`, rest])] : [])].map(
-    ([name, value]) => {
-      const from = to;
-      to += value;
-      return { name, value, from, to };
-    },
-  );
-}
 
 /**
  * A colour between two, mixed by CSS, so that variables of the light and the dark theme work.
@@ -238,10 +139,9 @@ export function drawBar(value, interval, [low, high], kind = "amount") {
  * @param {string[]} names
  * @param {number} height of a row
  * @param {number} width of the chart
- * @param {(name: string) => string} [more] what is written after each
  */
-export function rowsOf(names, height, width, more = () => "") {
-  const marginLeft = 10 + CHARACTER * Math.max(...names.map((name) => (shorten(name, width) + more(name)).length));
+export function rowsOf(names, height, width) {
+  const marginLeft = 10 + CHARACTER * Math.max(...labelsOf(names, width).map(({ length }) => length));
   return { height: 44 + names.length * height, marginLeft, marginTop: 8, marginBottom: 36 };
 }
 
@@ -250,26 +150,36 @@ export function rowsOf(names, height, width, more = () => "") {
  *
  * @param {string[]} names from top to bottom
  * @param {number} width of the chart
- * @param {(name: string) => string} [more] what is written after each
  */
-export function namesOf(names, width, more = () => "") {
-  const tickFormat = (/** @type {string} */ name) => shorten(name, width) + more(name);
+export function namesOf(names, width) {
+  const labels = labelsOf(names, width);
+  const tickFormat = (/** @type {string} */ name) => labels[names.indexOf(name)];
   return { domain: names, label: null, tickSize: 0, tickFormat };
 }
 
 /**
- * An axis of steps.
+ * @param {string[]} names
+ * @param {number} width of the chart
+ */
+function labelsOf(names, width) {
+  const named = distinctNames(names);
+  return names.map((name) => shorten(named.get(name) ?? name, width));
+}
+
+/**
+ * An axis of steps, with their clock times where these are known.
  *
  * @param {number} count
  * @param {number} width of the chart
+ * @param {import("./figures.js").Times} [times]
  */
-export function stepsOf(count, width) {
+export function stepsOf(count, width, times) {
   return {
-    label: "step, the newest is 0 →",
+    label: times ? null : "step, the newest is 0 →",
     type: /** @type {const} */ ("band"),
     tickSize: 0,
     ticks: spaced(count, width),
-    tickFormat: (/** @type {number} */ ago) => amount(ago),
+    tickFormat: (/** @type {number} */ ago) => stepLabel(ago, times, true),
   };
 }
 
@@ -285,14 +195,18 @@ function spaced(count, width) {
 }
 
 /**
- * A name, shortened in the middle to fit, because long names often differ at the end.
+ * A name that fits: the first letters of each of its words, or else its two ends, because long names often differ at the
+ * end.
  *
  * @param {string} name
  * @param {number} width of the chart
  */
 export function shorten(name, width) {
   const room = Math.max(MIN_NAME, Math.floor((width * NAME_SHARE) / CHARACTER));
-  if (name.length <= room) return name;
+  for (let most = room; most >= FEWEST; most -= 1) {
+    const trimmed = name.replace(new RegExp(`([^\\W\\d_]{${most}})[^\\W\\d_]+`, "g"), "$1");
+    if (trimmed.length <= room) return trimmed;
+  }
   const end = Math.floor((room - 1) / 2);
   return `${name.slice(0, room - 1 - end)}…${name.slice(-end)}`;
 }

@@ -3,13 +3,14 @@
 import { askJson, reasonOf } from "./api.js";
 import { h, table } from "./dom.js";
 import { mayChange, withFeature } from "./edits.js";
-import { amount, signed } from "./figures.js";
+import { amount, formatChange, signed } from "./figures.js";
 import { predictOutput } from "./intervals.js";
 import { afterRest } from "./latest.js";
 import { windowLink } from "./references.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./forecast-summary.js").Formats} Formats */
 /** @typedef {import("./windows.js").Window} Window */
 
 /**
@@ -48,8 +49,9 @@ export function counterfactuals(page, { show, take }) {
    *
    * @param {Record<string, string>} values
    * @param {Window} window
+   * @param {Formats} formats
    */
-  const set = (values, window) => {
+  const set = (values, window, formats) => {
     const wanted = JSON.stringify([values.target, values.most, values.beyond, window]);
     if (wanted === searched) return;
     form.set(values);
@@ -61,22 +63,23 @@ export function counterfactuals(page, { show, take }) {
     isShown = false;
     if (!values.target) return;
     said.textContent = "Searching …";
-    rest.after(REST, () => void search(values, window));
+    rest.after(REST, () => void search(values, window, formats));
   };
   /**
    * @param {Record<string, string>} values
    * @param {Window} window
+   * @param {Formats} formats
    */
-  const search = async (values, window) => {
+  const search = async (values, window, formats) => {
     running = new AbortController();
     const { signal } = running;
     try {
       const best = await ask(page, values, window, signal);
       const singles = await askSingles(page, best, window, signal);
       const answers = [{ ...best, window: best.instance, prediction: best.new_prediction }, ...singles];
-      said.replaceChildren(...tellFound(page, best, values.target ?? ""));
+      said.replaceChildren(...tellFound(page, best, values.target ?? "", formats));
       if (!best.changes.length) return;
-      found.replaceChildren(listAnswers(answers, page.unit, show, take));
+      found.replaceChildren(listAnswers(answers, page, formats, show, take));
       show(answers[0].window);
       isShown = true;
     } catch (error) {
@@ -195,15 +198,15 @@ async function askSingles(page, { changes, single_features: singles }, window, s
  * @param {Page} page
  * @param {Schemas["CounterfactualInfo"]} best
  * @param {string} target
+ * @param {Formats} formats
  */
-function tellFound(page, { reached, changes, prediction, new_prediction, nearest_reference: near }, target) {
-  const { unit } = page;
+function tellFound(page, { reached, changes, prediction, new_prediction, nearest_reference: near }, target, formats) {
   const [kind, ...bounds] = target.split(":");
-  const wanted = `${KINDS[/** @type {keyof typeof KINDS} */ (kind)]} ${bounds.map((bound) => amount(Number(bound), unit)).join(" and ")}`;
+  const wanted = `${KINDS[/** @type {keyof typeof KINDS} */ (kind)]} ${bounds.map((bound) => amount(Number(bound), page.unit)).join(" and ")}`;
   if (reached && !changes.length) return [`The forecast is already ${wanted}.`];
   const how = reached
     ? `These are the smallest changes found that make the forecast ${wanted}.`
-    : `No change found makes the forecast ${wanted}; the nearest is ${amount(new_prediction, unit)}, from ${amount(prediction, unit)}.`;
+    : `No change found makes the forecast ${wanted}; the nearest is ${formats.value(new_prediction)}, from ${formats.value(prediction)}.`;
   const usual = near.typical === null ? "" : `; between two reference windows, ${amount(near.typical)} is usual`;
   return [
     `${how} The first window is ${amount(near.distance)} standard deviations from the nearest reference window, `,
@@ -214,19 +217,20 @@ function tellFound(page, { reached, changes, prediction, new_prediction, nearest
 
 /**
  * @param {Answer[]} answers
- * @param {string | null} unit
+ * @param {Page} page
+ * @param {Formats} formats
  * @param {(window: Window) => void} show
  * @param {(window: Window) => void} take
  */
-function listAnswers(answers, unit, show, take) {
+function listAnswers(answers, { model }, formats, show, take) {
   const rows = answers.map(({ changes, window, prediction, distance }, number) => {
-    const words = changes.map(tellChange).join("; ");
+    const words = changes.map((change) => tellChange(change, model.features)).join("; ");
     const choice = h("input", { type: "radio", name: "answer", checked: number === 0, onchange: () => show(window) });
     return h(
       "tr",
       { "data-answer": number },
       h("th", { scope: "row" }, h("label", { class: "answer" }, choice, words)),
-      h("td", { class: "number" }, amount(prediction, unit)),
+      h("td", { class: "number" }, formats.value(prediction)),
       h("td", { class: "number" }, amount(distance)),
       h("td", { class: "number" }, h("button", { type: "button", onclick: () => take(window) }, "Use as the window")),
     );
@@ -234,7 +238,11 @@ function listAnswers(answers, unit, show, take) {
   return table(["Change, at every step", "Forecast", "Distance, std", "To use"], rows);
 }
 
-/** @param {Answer["changes"][number]} change */
-function tellChange({ feature, unit, shift, shift_in_std: size }) {
-  return `${feature} ${signed(shift, unit)}${size === null ? "" : ` (${signed(size)} std)`}`;
+/**
+ * @param {Answer["changes"][number]} change
+ * @param {Schemas["ModelInfo"]["features"]} features
+ */
+function tellChange({ feature, unit, shift, shift_in_std: size }, features) {
+  const by = formatChange(shift, unit, features.find(({ name }) => name === feature));
+  return `${feature} ${by}${size === null ? "" : ` (${signed(size)} std)`}`;
 }

@@ -2,7 +2,7 @@
 
 import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
-import { amount, fixed, formatChange, formatValue, percent, range, signed } from "./figures.js";
+import { amount, fixed, formatChange, formatValue, percent, signed } from "./figures.js";
 import { withHelp } from "./help.js";
 import { kindOf, levelName } from "./intervals.js";
 
@@ -14,6 +14,7 @@ import { kindOf, levelName } from "./intervals.js";
  *
  * @typedef {object} Formats
  * @property {boolean} isShare whether the output is a probability
+ * @property {string | null} unit
  * @property {(value: number) => string} value
  * @property {(value: number) => string} change with a sign
  * @property {(value: number) => string} difference between two values, without a sign
@@ -41,6 +42,7 @@ export function formatsOf({ model, unit }, spread) {
   const points = (/** @type {number} */ share) => `${fixed(100 * share, 1)} points`;
   return {
     isShare,
+    unit,
     value: (value) => (isShare ? percent(value) : formatValue(value, unit, spread)),
     change: (value) => (isShare ? (value > 0 ? "+" : "") + points(value) : formatChange(value, unit, spread)),
     difference: (value) => (isShare ? points(value) : formatValue(value, unit, spread)),
@@ -48,21 +50,33 @@ export function formatsOf({ model, unit }, spread) {
 }
 
 /**
+ * The forecast as the sum that it is, beside its intervals, the actual value, and what it was before a change.
+ *
  * @param {Schemas["Explanation"]} explanation
- * @param {string | null} unit
- * @param {string} note
+ * @param {Formats} formats
+ * @param {{note: string, actual: number | undefined}} chosen
  * @param {import("./intervals.js").Interval[]} intervals of the forecast
+ * @param {number} [before] the forecast of the window as it was
  */
-export function tellForecast(explanation, unit, note, intervals) {
+export function tellForecast(explanation, formats, { note, actual }, intervals, before) {
   const { output, prediction, baseline_prediction: baseline, error, residual, tolerance, converged } = explanation;
+  const { unit } = formats;
   const doubt = converged ? "" : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong. `;
   return [
-    figure("forecast", amount(prediction, unit), undefined, kindOf(output)),
+    figure("forecast", formats.value(prediction), undefined, kindOf(output)),
     h("span", { class: "sign", "aria-hidden": "true" }, "="),
-    figure("baseline", amount(baseline, unit)),
+    figure("baseline", formats.value(baseline)),
     h("span", { class: "sign", "aria-hidden": "true" }, "+"),
-    figure("contributions", signed(prediction - baseline, unit)),
-    ...intervals.map(({ level, lower, upper }) => figure(`${levelName(level)} interval`, range([lower, upper]))),
+    figure("contributions", formats.change(prediction - baseline)),
+    ...(before === undefined
+      ? []
+      : [figure("as it was", formats.value(before)), figure("by the change", formats.change(prediction - before))]),
+    ...(actual === undefined
+      ? []
+      : [figure("actual", formats.value(actual)), figure("error", formats.change(prediction - actual))]),
+    ...intervals.map(({ level, lower, upper }) =>
+      figure(`${levelName(level)} interval`, `${formats.value(lower)} to ${formats.value(upper)}`),
+    ),
     h(
       "p",
       { class: "muted" },
@@ -76,11 +90,24 @@ export function tellForecast(explanation, unit, note, intervals) {
 }
 
 /**
- * Warnings of values outside the training range, and of values that were filled.
+ * Warnings of values outside the training range, and of values that were filled, folded; none if there are none.
  *
  * @param {Schemas["ExplainResponse"]} answer
  */
-export function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
+export function foldWarnings(answer) {
+  const count = countWarnings(answer);
+  if (!count) return [];
+  const said = `${count} ${count === 1 ? "warning" : "warnings"}: values outside the training range, or filled`;
+  return [h("details", { class: "folded", open: count === 1 }, h("summary", {}, said), h("ul", { class: "warnings" }, ...tellWarnings(answer)))];
+}
+
+/** @param {Schemas["ExplainResponse"]} answer */
+export function countWarnings({ warnings, warnings_omitted: omitted = 0 }) {
+  return warnings.length + omitted;
+}
+
+/** @param {Schemas["ExplainResponse"]} answer */
+function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
   const told = warnings
     .slice(0, N_WARNINGS)
     .map((warning) => {

@@ -4,20 +4,24 @@ import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { mix, namesOf, plot, rowsOf, stepsOf, symmetric } from "./charts.js";
 import { h, widthOf } from "./dom.js";
-import { nameStep } from "./edits.js";
-import { amount, signed } from "./figures.js";
+import { formatValue, signed, stepLabel } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {{feature: string, index: number, step: number, ago: number, value: number, input: number}} Cell */
 
+/** @typedef {import("./figures.js").Times} Times */
+
 /**
- * @param {string[]} features
+ * @param {Schemas["ModelInfo"]["features"]} given
  * @param {string | null} unit of the forecast
  * @param {(index: number, step: number) => void} choose a cell
  * @param {() => void} change the cell that is chosen
  */
-export function heatMap(features, unit, choose, change) {
+export function heatMap(given, unit, choose, change) {
+  const features = given.map(({ name }) => name);
+  /** @type {Times | undefined} */
+  let times;
   /** @type {{chart: Element, rects: SVGRectElement[], cells: Cell[], order: string[]} | undefined} */
   let shown;
   let at = { index: 0, step: 0 };
@@ -28,10 +32,10 @@ export function heatMap(features, unit, choose, change) {
     return shown?.rects[place];
   };
   const tell = (/** @type {Cell} */ cell) => {
-    const { feature, step, value, input } = cell;
+    const { feature, index, ago, value, input } = cell;
     const rect = shown?.rects[shown.cells.indexOf(cell)];
-    const when = nameStep(step, shown ? shown.cells.length / features.length : 0);
-    if (rect) showHint(rect, [`${feature}, ${when}`, `added ${signed(value, unit)}`, `was ${amount(input)}`]);
+    const was = formatValue(input, given[index].unit, given[index]);
+    if (rect) showHint(rect, [`${feature}, ${stepLabel(ago, times)}`, `added ${signed(value, unit)}`, `was ${was}`]);
   };
   const point = (/** @type {Event} */ event) => {
     const cell = cellOf(event.target);
@@ -76,8 +80,10 @@ export function heatMap(features, unit, choose, change) {
   /**
    * @param {Schemas["Explanation"]} explanation with steps
    * @param {number[][]} window
+   * @param {Times} [clocks] of its steps
    */
-  const set = ({ steps = [] }, window) => {
+  const set = ({ steps = [] }, window, clocks) => {
+    times = clocks;
     const width = widthOf(element);
     const sizes = new Map(features.map((name, index) => [name, d3.sum(steps, (row) => Math.abs(row[index]))]));
     const order = d3.sort(features, (name) => -(sizes.get(name) ?? 0));
@@ -87,7 +93,7 @@ export function heatMap(features, unit, choose, change) {
         ...{ ago: step - steps.length + 1, input: window[step][index] },
       })),
     );
-    const chart = drawCells(cells, order, steps.length, width);
+    const chart = drawCells(cells, order, steps.length, width, times);
     shown = { chart, rects: [...chart.querySelectorAll("rect")], cells, order };
     shown.rects.forEach(({ dataset }, number) => {
       const { feature, ago } = cells[number];
@@ -126,14 +132,15 @@ function bounded(place, count) {
  * @param {string[]} order of the features, from top to bottom
  * @param {number} lookback
  * @param {number} width
+ * @param {Times | undefined} times
  */
-function drawCells(cells, order, lookback, width) {
+function drawCells(cells, order, lookback, width, times) {
   return plot({
     width,
     ...rowsOf(order, 17, width),
     marginRight: 8,
     ariaLabel: "Contribution of each feature at each step",
-    x: { ...stepsOf(lookback, width), padding: 0.04 },
+    x: { ...stepsOf(lookback, width, times), padding: 0.04 },
     y: { ...namesOf(order, width), padding: 0.06 },
     color: {
       type: "linear",

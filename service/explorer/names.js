@@ -1,56 +1,51 @@
-/** Names that fit: without the words that most of them begin or end with, so that what differs is left. */
+/** Long names without the words that most of them have, so that what differs is left; as the service's pictures do. */
 
-const LONG = 22; // characters from which on names lose their common words
-const MOST = 0.5; // share of the names from which on a word is common
-const WORDS = /(?<=[_.\-/ :])/; // a word ends with its separator
+const LONG = 22; // characters from which on names lose words
+const WORDS = /[^\W_]+|[\W_]+/g; // and what joins them
 
 /**
- * The names without common words at both ends; as they are where they are short, or would no longer differ.
+ * The names without common words, such as the site and the unit of a sensor, as long as they still differ.
  *
  * @param {string[]} names
  * @returns {Map<string, string>}
  */
 export function distinctNames(names) {
-  const plain = new Map(names.map((name) => [name, name]));
-  if (names.length < 3 || Math.max(...names.map(({ length }) => length)) <= LONG) return plain;
-  const words = names.map((name) => name.split(WORDS));
-  const fronts = count(words);
-  const backs = count(words.map((parts) => [...parts].reverse()));
-  const cut = names.map((name, number) => {
-    const parts = words[number];
-    const first = common(parts, fronts, names.length);
-    const last = common([...parts].reverse(), backs, names.length);
-    const left = parts.slice(first, parts.length - last).join("").replace(/[_.\-/ :]$/, "");
-    return left || name;
-  });
-  if (new Set(cut).size < names.length) return plain;
-  return new Map(names.map((name, number) => [name, cut[number]]));
-}
-
-/**
- * How many names begin with each sequence of words.
- *
- * @param {string[][]} words of each name
- */
-function count(words) {
+  const words = names.map((name) => name.match(WORDS) ?? [name]);
   /** @type {Map<string, number>} */
   const counts = new Map();
-  for (const parts of words) {
-    parts.forEach((_, last) => {
-      const start = parts.slice(0, last + 1).join("\0");
-      counts.set(start, (counts.get(start) ?? 0) + 1);
-    });
+  for (const word of words.flatMap((parts) => [...new Set(parts)])) counts.set(word, (counts.get(word) ?? 0) + 1);
+  const common = [...counts]
+    .filter(([word, count]) => isWord(word) && count > Math.max(1, names.length / 2))
+    .sort(([, one], [, other]) => other - one);
+  let short = names;
+  /** @type {Set<string>} */
+  let dropped = new Set();
+  for (const [word] of common) {
+    if (Math.max(...short.map(({ length }) => length)) <= LONG) break;
+    const more = new Set([...dropped, word]);
+    const found = words.map((parts) => leaveOut(parts, more));
+    if (new Set(found).size < names.length || found.includes("")) continue;
+    [short, dropped] = [found, more];
   }
-  return counts;
+  return new Map(names.map((name, number) => [name, short[number]]));
+}
+
+/** @param {string} part */
+function isWord(part) {
+  return /^[^\W_]/.test(part);
 }
 
 /**
- * @param {string[]} parts of a name
- * @param {Map<string, number>} counts
- * @param {number} total
+ * Words and what joins them, without some words and what stands before each.
+ *
+ * @param {string[]} parts
+ * @param {Set<string>} dropped
  */
-function common(parts, counts, total) {
-  let length = 0;
-  while (length < parts.length - 1 && (counts.get(parts.slice(0, length + 1).join("\0")) ?? 0) > MOST * total) length += 1;
-  return length;
+function leaveOut(parts, dropped) {
+  let text = "";
+  parts.forEach((part, place) => {
+    if (!isWord(part) || dropped.has(part)) return;
+    text += text ? (parts[place - 1] ?? "") + part : part;
+  });
+  return text;
 }

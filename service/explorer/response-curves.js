@@ -6,11 +6,13 @@ import { askJson, reasonOf } from "./api.js";
 import { plot, shorten } from "./charts.js";
 import { h, widthOf } from "./dom.js";
 import { spread } from "./edits.js";
-import { amount, signed } from "./figures.js";
+import { formatChange } from "./figures.js";
 import { afterRest } from "./latest.js";
+import { distinctNames } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./forecast-summary.js").Formats} Formats */
 /** @typedef {import("./windows.js").Window} Window */
 
 const REACH = 2; // range of shifts, in spreads of the feature, up and down
@@ -25,11 +27,12 @@ const HEIGHT = 116;
  * @param {(index: number, by: number | undefined) => void} take shifts a feature; undefined lets the user enter the
  *   shift
  */
-export function responseCurves({ path, version, output, unit, model: { features } }, take) {
+export function responseCurves({ path, version, output, model: { features } }, take) {
+  const named = distinctNames(features.map(({ name }) => name));
   const rest = afterRest();
   let running = new AbortController();
   let all = false;
-  /** @type {{window: Window, prediction: number, order: number[]} | undefined} */
+  /** @type {{window: Window, prediction: number, order: number[], formats: Formats} | undefined} */
   let wanted;
   /** @type {Map<number, ReturnType<typeof curveButton>>} */
   const buttons = new Map();
@@ -44,7 +47,7 @@ export function responseCurves({ path, version, output, unit, model: { features 
     void draw();
   };
   const buttonOf = (/** @type {number} */ index) => {
-    const button = buttons.get(index) ?? curveButton(features[index], unit, (by) => take(index, by));
+    const button = buttons.get(index) ?? curveButton(features[index], named.get(features[index].name) ?? "", (by) => take(index, by));
     buttons.set(index, button);
     return button;
   };
@@ -53,7 +56,7 @@ export function responseCurves({ path, version, output, unit, model: { features 
     running = new AbortController();
     const { signal } = running;
     if (!wanted) return;
-    const { window, prediction, order } = wanted;
+    const { window, prediction, order, formats } = wanted;
     const indices = order.slice(0, all ? undefined : N_FIRST);
     try {
       const curves = await Promise.all(indices.map((index) => ask(window, index, signal)));
@@ -63,7 +66,7 @@ export function responseCurves({ path, version, output, unit, model: { features 
       const room = widthOf(place);
       const width = Math.floor(room / Math.max(2, Math.floor(room / WIDTH))) - 10;
       const bounds = /** @type {[number, number]} */ (domain);
-      indices.forEach((index, number) => buttonOf(index).set(curves[number], prediction, bounds, width));
+      indices.forEach((index, number) => buttonOf(index).set(curves[number], prediction, bounds, width, formats));
       problem.textContent = "";
     } catch (error) {
       if (!signal.aborted) problem.textContent = reasonOf(error);
@@ -90,10 +93,11 @@ export function responseCurves({ path, version, output, unit, model: { features 
    * @param {Window} window
    * @param {number} prediction of it
    * @param {number[]} order of the features
+   * @param {Formats} formats
    */
-  const set = (window, prediction, order) => {
+  const set = (window, prediction, order, formats) => {
     running.abort();
-    wanted = { window, prediction, order };
+    wanted = { window, prediction, order, formats };
     rest.after(REST, () => void draw());
   };
   return { element, set };
@@ -101,31 +105,32 @@ export function responseCurves({ path, version, output, unit, model: { features 
 
 /**
  * @param {Schemas["ModelInfo"]["features"][number]} feature
- * @param {string | null} unit of the forecast
+ * @param {string} label a shorter name
  * @param {(by: number | undefined) => void} take
  */
-function curveButton(feature, unit, take) {
+function curveButton(feature, label, take) {
   /** @type {ReturnType<typeof plot> | undefined} */
   let chart;
   const click = (/** @type {MouseEvent} */ event) => {
     const at = event.clientX - (chart?.getBoundingClientRect().left ?? 0);
     take(event.detail ? chart?.scale("x")?.invert?.(at) : undefined); // a key has no position
   };
-  const element = h("button", { type: "button", class: "response", onclick: click });
+  const element = h("button", { type: "button", class: "response", "data-feature": feature.name, onclick: click });
   /**
    * @param {Schemas["ResponseCurve"]} curve
    * @param {number} prediction
    * @param {[number, number]} domain
    * @param {number} width
+   * @param {Formats} formats
    */
-  const set = (curve, prediction, domain, width) => {
-    chart = drawCurve(feature, curve, prediction, domain, width);
+  const set = (curve, prediction, domain, width, formats) => {
+    chart = drawCurve(feature, label, curve, prediction, domain, width, formats);
     chart.removeAttribute("role");
     chart.setAttribute("aria-hidden", "true"); // the button's label describes it
     const [low, high] = /** @type {[number, number]} */ (d3.extent(curve.predictions));
     const { values } = curve;
-    const span = `shifted by ${signed(values[0])} to ${signed(values[values.length - 1], feature.unit)}`;
-    const said = `${feature.name} ${span}: the forecast is ${amount(low)} to ${amount(high, unit)}. Shift it`;
+    const [from, to] = [values[0], values[values.length - 1]].map((by) => formatChange(by, feature.unit, feature));
+    const said = `${feature.name} shifted by ${from} to ${to}: the forecast is ${formats.value(low)} to ${formats.value(high)}. Shift it`;
     element.replaceChildren(chart, h("span", { class: "away" }, said));
   };
   return { element, set };
@@ -133,12 +138,14 @@ function curveButton(feature, unit, take) {
 
 /**
  * @param {Schemas["ModelInfo"]["features"][number]} feature
+ * @param {string} label
  * @param {Schemas["ResponseCurve"]} curve
  * @param {number} prediction
  * @param {[number, number]} domain
  * @param {number} width
+ * @param {Formats} formats
  */
-function drawCurve({ name, unit }, { values, predictions, outside_training_range: outside }, prediction, domain, width) {
+function drawCurve({ unit }, label, { values, predictions, outside_training_range: outside }, prediction, domain, width, formats) {
   const points = values.map((x, number) => ({ x, y: predictions[number], inside: !outside[number] }));
   return plot({
     width,
@@ -148,12 +155,12 @@ function drawCurve({ name, unit }, { values, predictions, outside_training_range
     marginRight: 8,
     marginBottom: 22,
     x: { label: null, ticks: width / 45 },
-    y: { label: `${shorten(name, 1.9 * width)}${unit ? `, ${unit}` : ""}`, domain, nice: true, ticks: 3, grid: true },
+    y: { label: `${shorten(label, 1.9 * width)}${unit ? `, ${unit}` : ""}`, domain, nice: true, ticks: 3, grid: true, ...(formats.isShare ? { tickFormat: ".0%" } : {}) },
     marks: [
       Plot.ruleX([0], { stroke: "var(--line)" }),
       Plot.lineY(points, { x: "x", y: "y", stroke: "var(--muted)", strokeDasharray: "2 3" }),
-      Plot.lineY(points, { x: "x", y: ({ y, inside }) => (inside ? y : NaN), stroke: "var(--up)", strokeWidth: 2 }),
-      Plot.dot([{ x: 0, y: prediction }], { x: "x", y: "y", r: 4, fill: "var(--up)", stroke: "var(--card)" }),
+      Plot.lineY(points, { x: "x", y: ({ y, inside }) => (inside ? y : NaN), stroke: "var(--ink)", strokeWidth: 2 }),
+      Plot.dot([{ x: 0, y: prediction }], { x: "x", y: "y", r: 4, fill: "var(--ink)", stroke: "var(--card)" }),
     ],
   });
 }

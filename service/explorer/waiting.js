@@ -1,11 +1,11 @@
 /** The status of slow requests, and retries with backoff while the service is not ready. */
 
-import { ApiError } from "./api.js";
+import { ApiError, reasonOf, UNANSWERED } from "./api.js";
 import { byId, h } from "./dom.js";
 
 const SLOW = 1000; // ms before a status is shown
 const LONGEST = 15; // most s between two tries
-const PASSING = [408, 429, 502, 503, 504]; // statuses that are retried
+const PASSING = [UNANSWERED, 408, 429, 502, 503, 504]; // statuses that are retried
 
 /**
  * Whether a request may succeed if it is retried.
@@ -13,7 +13,7 @@ const PASSING = [408, 429, 502, 503, 504]; // statuses that are retried
  * @param {unknown} error
  */
 export function isPassing(error) {
-  return error instanceof ApiError ? PASSING.includes(error.status) : error instanceof TypeError; // a network error of fetch
+  return error instanceof ApiError && PASSING.includes(error.status);
 }
 
 /**
@@ -43,13 +43,12 @@ export function tellProgress(signal) {
  */
 export async function waitForNext(error, tries, signal) {
   const wanted = error instanceof ApiError ? error.retryAfter : 0;
-  const reason = error instanceof ApiError ? error.message : "the service does not answer";
   const until = performance.now() + 1000 * Math.max(wanted, Math.min(LONGEST, 2 ** (tries - 1)));
   await new Promise((resolve) => {
     const now = h("button", { type: "button", onclick: () => end() }, "Try now");
     const tell = () => {
       const left = Math.ceil((until - performance.now()) / 1000);
-      if (left > 0) say(`Not ready yet: ${reason}. Trying again in ${left} s.`, now);
+      if (left > 0) say(`Not ready yet: ${reasonOf(error)}. Trying again in ${left} s.`, now);
       else end();
     };
     const timer = setInterval(tell, 250);

@@ -109,7 +109,11 @@ export function windowInput(page, reject) {
       baseline: compared,
     };
   };
-  return { element, set, isOwn: () => !shown.startsWith("ref:"), refuse };
+  const ask = (/** @type {string} */ why) => {
+    show("own");
+    problem.textContent = why;
+  };
+  return { element, ask, set, isOwn: () => !shown.startsWith("ref:"), refuse };
 }
 
 /**

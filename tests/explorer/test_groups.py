@@ -39,7 +39,7 @@ def bars_of(page):
 
 
 def shorten(value):
-    return f"{value:+.3g}".replace("-", "−")
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def test_the_features_view_shows_the_groups_of_the_checkpoint(server, open_tab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -24,6 +25,17 @@ def say(value):
     return f"{float(f'{value:.3g}'):g}".replace("-", "−")
 
 
+def write(value, explanation):
+    """As precise as the spread of the output: a two-hundredth of it is the least that the last digit means."""
+    spread = explanation["tolerance"] / 1e-3
+    return f"{value:.{max(0, -math.floor(math.log10(spread / 200)))}f} K".replace("-", "−")
+
+
+def explain(server, window, output):
+    body = {"instances": [window], "output": output}
+    return server.post("/v1/models/sure:explain", json=body).json()["explanations"][0]
+
+
 def test_a_forecast_stands_in_its_intervals(sure, open_tab):
     """In the summary, the waterfall and the table of outputs they are those of `:predict`; its width is an output."""
     tab = open_tab(sure)
@@ -31,19 +43,22 @@ def test_a_forecast_stands_in_its_intervals(sure, open_tab):
     window = sure.get("/v1/models/sure/reference/5").json()["instance"]
     answer = sure.post("/v1/models/sure:predict", json={"instances": [window], "intervals": "all"}).json()
     ends = [[each[bound][0][1] for bound in ("lower", "upper")] for each in answer["intervals"]]
-    named = [f"{say(low)} to {say(high)}" for low, high in ends]
-    for level, text in zip((80, 95), named, strict=True):
+    explanation = explain(sure, window, "b+1")
+    for level, (low, high) in zip((80, 95), ends, strict=True):
+        text = f"{write(low, explanation)} to {write(high, explanation)}"
         expect(page.locator(f'[data-figure="{level} % interval"] strong')).to_have_text(text)
         expect(page.get_by_role("img", name=f"{level} % interval: {text}")).to_have_count(1)
     row = page.locator('tr[data-output="b+1"]')
     expect(row).to_have_count(1)
-    assert row.locator("td").all_inner_texts()[1:3] == named
+    assert row.locator("td").all_inner_texts()[1:3] == [f"{say(low)} to {say(high)}" for low, high in ends]
 
     names = page.locator("#output optgroup option").all_inner_texts()
     assert names == [f"b+1:{kind}@{level}" for level in (0.8, 0.95) for kind in ("lower", "upper", "width")]
     page.locator("#output").select_option("b+1:width@0.8")
     width = ends[0][1] - ends[0][0]
-    expect(page.locator('[data-figure="forecast"] strong')).to_have_text(f"{say(width)} K")
+    expect(page.locator('[data-figure="forecast"] strong')).to_have_text(
+        write(width, explain(sure, window, "b+1:width@0.8"))
+    )
     expect(page.locator('[data-figure="forecast"]')).to_contain_text("width of the 80 % interval")
     expect(page.locator('[data-figure="80 % interval"]')).to_have_count(0)
     expect(page.locator("#output")).to_have_value("b+1:width@0.8")

@@ -142,7 +142,7 @@ def test_reference_windows_that_are_not_shown_leave_the_rest(serve, open_tab, tm
     with serve(tmp_path, KANSCOPE_REFERENCE_WINDOWS="false") as client:
         tab = open_tab(client)
         tab.page.goto(f"{tab.base}/explorer/#/forecast")
-        expect(tab.page.get_by_role("alert")).to_contain_text("reference windows are not shown here")
+        expect(tab.page.get_by_role("alert")).to_contain_text("shows no windows of its own")
         with_window = open_tab(client)
         page = with_window.show("network")
         text = json.dumps(make_windows(model, 1)[0].tolist())

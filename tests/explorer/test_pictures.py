@@ -118,7 +118,7 @@ def test_a_negative_r2_is_drawn_below_zero(server, open_tab):
       const curve = [1, 0.9, 0, -0.5, -40].map((r2, index) => ({ edges: 40 - 10 * index, r2 }));
       return [curve.slice(0, 4), curve].map((points) => {
         const chart = drawCost(points, 40, 1);
-        const d = chart.querySelector("path[stroke='var(--up)'], [stroke='var(--up)'] path").getAttribute("d");
+        const d = chart.querySelector("path[stroke='var(--ink)'], [stroke='var(--ink)'] path").getAttribute("d");
         return [d.match(/[\\d.]+,[\\d.]+/g).map((pair) => Number(pair.split(",")[1])), chart.textContent];
       });
     })""")

@@ -129,15 +129,15 @@ def test_two_windows_are_compared(server, open_tab, window):
     expect(page.locator(".summary")).to_contain_text("reference window 124")
     instances = [server.get(f"{MODEL}/reference/{index}").json()["instance"] for index in (100, 124)]
     (before,), (after,) = server.post(f"{MODEL}:predict", json={"instances": instances}).json()["predictions"]
-    expect(figure(page, "baseline")).to_have_text(f"{before:.3g} K".replace("-", "−"))
-    expect(figure(page, "forecast")).to_have_text(f"{after:.3g} K".replace("-", "−"))
+    expect(figure(page, "baseline")).to_have_text(f"{before:.2f} K".replace("-", "−"))
+    expect(figure(page, "forecast")).to_have_text(f"{after:.2f} K".replace("-", "−"))
     expect(
         page.locator(".series svg").first.locator('path[stroke-dasharray="4 3"], [stroke-dasharray="4 3"] path')
     ).to_have_count(1)
     give(page, json.dumps(window))
     expect(page.locator(".summary")).to_contain_text("your own window; compared with reference window 100")
     page.get_by_role("button", name="The window shown").click()
-    expect(figure(page, "contributions")).to_have_text("0 K")
+    expect(figure(page, "contributions")).to_have_text("0.00 K")
 
 
 def test_a_window_is_chosen_by_its_date(server, open_tab):

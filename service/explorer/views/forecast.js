@@ -3,24 +3,25 @@
 import { pictureActions, titleBar } from "../actions.js";
 import { allOutputs } from "../all-outputs.js";
 import { ApiError, askJson } from "../api.js";
-import { drawWaterfall } from "../charts.js";
 import { counterfactuals } from "../counterfactuals.js";
-import { h, segments, widthOf } from "../dom.js";
+import { h, segments } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
-import { colorKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
+import { colorKey, foldWarnings, formatsOf, spreadOf, stepRows, tellForecast, tellScale } from "../forecast-summary.js";
 import { askTopology, topologyAsk } from "../graph.js";
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
-import { askIntervals } from "../intervals.js";
+import { askIntervals, predictOutput } from "../intervals.js";
 import { afterRest, latestOnly } from "../latest.js";
 import { nearestReference } from "../nearest.js";
 import { overview } from "../overview.js";
+import { loadTimes } from "../references.js";
 import { responseCurves } from "../response-curves.js";
 import { relate } from "../selection.js";
 import { seriesCharts } from "../series.js";
+import { waterfall } from "../waterfall.js";
 import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
 import { packWindow } from "../windows.js";
@@ -31,6 +32,8 @@ import { zoomable } from "../zoom.js";
 /** @typedef {import("../window-input.js").Chosen} Chosen */
 /** @typedef {import("../windows.js").Window} Window */
 
+const FINER = 10; // than a story are the figures here, as what is changed by little is seen here
+const FORBIDDEN = 403;
 const N_SERIES = 6; // features whose lines are drawn before others are chosen or changed
 
 /**
@@ -54,12 +57,14 @@ export function create(page) {
   /** @type {number[]} features by how much they add or take, as they were when the window was chosen */
   let order = [];
   let ordered = ""; // for which window and baseline
+  /** @type {import("../figures.js").Times | undefined} */
+  let times;
+  let was = { origin: "", forecast: NaN }; // before the window was changed
   let kept = ""; // the source that the last change was written as
   const rest = afterRest();
 
   const summary = h("div", { class: "card summary", "aria-live": "polite" });
-  const warnings = h("ul", { class: "warnings", "aria-label": "Values outside the training range" });
-  const waterfall = h("figure", { class: "chart" });
+  const way = waterfall(page);
   const bars = segments("Bars of", { groups: "groups", features: "features" }, (value) =>
     page.set({ bars: value === "features" ? value : "" }),
   );
@@ -84,7 +89,7 @@ export function create(page) {
   };
   const undo = () => page.set({ window: now?.origin ?? "", from: "" });
   const compare = () => page.set({ baseline: now?.origin ?? "" });
-  const cells = heatMap(names, page.unit, choose, () => editor.focus());
+  const cells = heatMap(features, page.unit, choose, () => editor.focus());
   const editor = windowEditor(page, edit, { choose, undo, compare });
   const series = seriesCharts(page.model, edit, choose);
   const curves = responseCurves(page, (index, by) => {
@@ -110,15 +115,21 @@ export function create(page) {
     summary,
     h(
       "div",
-      { class: "halves" },
-      h("section", { class: "card" }, head("From the baseline to the forecast", waterfall, bars.element), waterfall),
-      h("section", { class: "card" }, head("Feature by step", cells.element, scale), cells.element),
+      { class: lookback > 1 ? "halves" : "stack" },
+      h("section", { class: "card" }, head("From the baseline to the forecast", way.element, bars.element), way.element),
+      ...(lookback > 1
+        ? [h("section", { class: "card" }, head("Feature by step", cells.element, scale), cells.element)]
+        : []),
     ),
     h(
       "section",
       { class: "card stack" },
       h("h2", {}, "What if a feature were different"),
-      h("p", { class: "muted" }, "The forecast as all steps of one feature are shifted. A click shifts the window so."),
+      h(
+        "p",
+        { class: "muted" },
+        `The forecast${page.unit ? `, in ${page.unit},` : ""} as all steps of one feature are shifted; dashed outside the training range. A click shifts the window so.`,
+      ),
       curves.element,
     ),
     h("section", { class: "card stack" }, h("h2", {}, "What must change"), search.element),
@@ -137,9 +148,13 @@ export function create(page) {
     "section",
     { class: "card stack" },
     h("h2", {}, "Change the window"),
-    h("p", { class: "muted" }, "Drag a point, or use the arrow keys on a line; a cell of the map above can be chosen too."),
-    editor.element,
-    series.element,
+    ...(lookback > 1
+      ? [
+          h("p", { class: "muted" }, "Drag a point, or use the arrow keys on a line; a cell of the map above can be chosen too."),
+          editor.element,
+          series.element,
+        ]
+      : [editor.element]),
     editor.changes,
     nearest.element,
   );
@@ -154,11 +169,12 @@ export function create(page) {
     "div",
     { class: "view forecast" },
     titleBar("Forecast", () => shown),
-    moments.element,
+    summary,
     input.element,
-    ...answers.slice(0, 2),
+    ...answers.slice(1, 2),
     change,
     ...answers.slice(2),
+    moments.element,
   );
 
   /** @typedef {{explained: Schemas["ExplainResponse"], intervals: import("../intervals.js").Interval[]}} Explained */
@@ -216,28 +232,24 @@ export function create(page) {
    * @param {Chosen} state
    * @param {Window} window
    * @param {Explained} answer
-   * @param {{topology: Schemas["TopologyResponse"], root: SVGSVGElement}} network
    */
-  const draw = (state, window, { explained, intervals }, { topology, root }) => {
+  const draw = (state, window, { explained, intervals }) => {
     showAnswers(true, true);
     const [explanation] = explained.explanations;
     const { contributions } = explanation;
-    const flow = readFlow(explanation, topology);
-    summary.replaceChildren(...tellForecast(explanation, page.unit, state.note, intervals), warnings);
-    warnings.replaceChildren(...tellWarnings(explained));
+    const formats = formatsOf(page, spreadOf(explanation) / FINER);
+    const isChanged = state.before !== undefined || window !== state.window;
+    const chosen = { note: state.note, actual: isChanged ? undefined : state.actual };
+    summary.replaceChildren(...tellForecast(explanation, formats, chosen, intervals, isChanged ? was.forecast : undefined), ...foldWarnings(explained));
+    if (!isChanged) was = { origin: state.origin, forecast: explanation.prediction };
     const byGroup = /** @type {Record<string, number> | undefined} */ (explanation.contributions_by_group);
     bars.element.hidden = !byGroup;
     bars.set(given.bars ?? "groups");
-    const way = byGroup && given.bars !== "features" ? outermost(byGroup, readGroups(given, page.model)) : contributions;
-    waterfall.replaceChildren(
-      drawWaterfall({ ...explanation, contributions: way }, page.unit, widthOf(waterfall), window, features, intervals),
-    );
-    cells.set(explanation, window);
+    const groups = byGroup && given.bars !== "features" ? readGroups(given, page.model) : undefined;
+    const parts = byGroup && groups ? outermost(byGroup, groups) : contributions;
+    way.set({ explanation, parts, groups: groups ?? {}, window, intervals, formats });
+    cells.set(explanation, window, times);
     scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
-    colorFlow(root, flow, contributions);
-    carried.textContent = tellCarried(root, flow, topology, page.unit);
-    tell = flowTeller(flow, topology, contributions, page.unit);
-    flowTable.replaceChildren(tellFlow(flow, page.unit));
     shown = { ask: askOf(state, window), name: name(), data: explained, rows: stepRows(explanation, names, window) };
     const key = JSON.stringify([state.origin, state.baseline]);
     if (key !== ordered) {
@@ -245,18 +257,32 @@ export function create(page) {
       if (!ordered) choose(order[0], lookback - 1);
       ordered = key;
     }
-    curves.set(window, explanation.prediction, order);
-    search.set(given, window);
+    curves.set(window, explanation.prediction, order, formats);
+    search.set(given, window, formats);
     if (page.model.outputs.length > 1) outputs.set(window, state.baseline);
     nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
+    if (network) drawFlow(explanation, network);
+  };
+
+  /**
+   * @param {Schemas["Explanation"]} explanation
+   * @param {NonNullable<typeof network>} network
+   */
+  const drawFlow = (explanation, { topology, root }) => {
+    const { contributions } = explanation;
+    const flow = readFlow(explanation, topology);
+    colorFlow(root, flow, contributions);
+    carried.textContent = tellCarried(root, flow, topology, page.unit);
+    tell = flowTeller(flow, topology, contributions, page.unit);
+    flowTable.replaceChildren(tellFlow(flow, page.unit));
   };
 
   const preview = latestOnly(async (/** @type {Window} */ window) => {
     const state = now;
-    if (!state || !network) return;
+    if (!state) return;
     try {
       const explained = await explain(askOf(state, window), window);
-      if (state === now) draw(state, window, explained, network);
+      if (state === now) draw(state, window, explained);
     } catch (error) {
       if (state === now) refuse(error);
     }
@@ -264,6 +290,13 @@ export function create(page) {
   const refuse = (/** @type {unknown} */ error) => {
     input.refuse(error);
     showAnswers(false, true);
+  };
+
+  /** The forecast of the window before it was changed, where it is not known yet. */
+  const forecastBefore = async (/** @type {Chosen} */ { origin, before }, /** @type {AbortSignal} */ signal) => {
+    if (!before || origin === was.origin) return;
+    const [forecast] = await predictOutput(page, [before], signal);
+    was = { origin, forecast };
   };
 
   /** Writes a change into the address. */
@@ -278,21 +311,31 @@ export function create(page) {
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
-    const next = await input.set(values, signal);
+    const next = await input.set(values, signal).catch((error) => {
+      if (!(error instanceof ApiError) || error.status !== FORBIDDEN || values.window) throw error;
+      input.ask("This service shows no windows of its own; explain one of yours.");
+    });
+    if (!next) return showAnswers(false, false);
     if (next.source !== kept) {
       rest.stop();
       draft = undefined;
     }
     now = next;
     given = values;
+    element.classList.remove("answered");
     const window = draft ?? next.window;
-    editor.set(window, next.before);
+    const loading = loadNetwork(signal);
+    loading.catch(() => {}); // it is reported below, unless the window is refused before
+    [times] = await Promise.all([loadTimes(page, next.time), forecastBefore(next, signal)]);
+    editor.set(window, next.before, times);
     void moments.set(next.origin);
     change.hidden = false;
     try {
-      const [explained, loaded] = await Promise.all([explain(askOf(next, window), window, signal), loadNetwork(signal)]);
-      draw(next, window, explained, loaded);
+      const explained = await explain(askOf(next, window), window, signal);
+      draw(next, window, explained);
       drawSeries();
+      element.classList.add("answered"); // the network may take longer
+      drawFlow(explained.explained.explanations[0], await loading);
     } catch (error) {
       if (!signal.aborted && input.isOwn() && error instanceof ApiError && error.status === 422) {
         refuse(error);

@@ -7,7 +7,7 @@ import { counterfactuals } from "../counterfactuals.js";
 import { freshLink, h, table, widthOf } from "../dom.js";
 import { fit, mayChange, spread, withFeature } from "../edits.js";
 import { formatChange, formatValue, percent, stepLabel } from "../figures.js";
-import { formatsOf, spreadOf, tellWarnings } from "../forecast-summary.js";
+import { countWarnings, foldWarnings, formatsOf, spreadOf } from "../forecast-summary.js";
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { drawAhead, drawAround, nameBand, seriesKey } from "../history.js";
 import { askIntervals, forecastOf, kindOf, levelName, predictOutput } from "../intervals.js";
@@ -146,7 +146,7 @@ export function create(page) {
     const rows = reasons.map(({ name, value }) => ({ reason: name, contribution: value }));
     shown = { ask, name: `${model.name}-story`, data: answer, rows };
     changes.replaceChildren(...(await tellChanges(page, reasons, window, explanation.prediction, formats, signal)));
-    search.set(values, window);
+    search.set(values, window, formats);
   };
   return { element, update };
 }
@@ -512,8 +512,7 @@ const VERDICTS = {
  */
 function tellTrust({ model, output }, { index, errors, error }, formats, answer) {
   const trust = answer.trust?.[0];
-  const outside = answer.warnings.length + (answer.warnings_omitted ?? 0);
-  const verdict = outside && trust?.verdict === "usual" ? "some" : (trust?.verdict ?? "unknown");
+  const verdict = countWarnings(answer) && trust?.verdict === "usual" ? "some" : (trust?.verdict ?? "unknown");
   const near = trust?.mean_abs_error?.[forecastOf(model, output).output];
   const worse = error === undefined ? undefined : d3.mean(errors, (one) => Number(one > Math.abs(error)));
   const { test_r2: r2, ridge_r2: ridge, test_windows: count } = /** @type {Record<string, number | undefined>} */ (
@@ -546,16 +545,7 @@ function tellTrust({ model, output }, { index, errors, error }, formats, answer)
     h("h2", {}, "Can it be trusted here?"),
     h("p", { class: "verdict-line" }, VERDICTS[verdict]),
     h("ul", { class: "facts-list" }, ...facts.map((fact) => h("li", {}, fact))),
-    ...(outside
-      ? [
-          h(
-            "details",
-            {},
-            h("summary", {}, `${outside} ${outside === 1 ? "feature leaves" : "features leave"} the training range`),
-            h("ul", { class: "warnings", "aria-label": "Values outside the training range" }, ...tellWarnings(answer)),
-          ),
-        ]
-      : []),
+    ...foldWarnings(answer),
   ];
 }
 
