@@ -69,7 +69,7 @@ MIN_BLOCKS = 8  # for an interval
 MOST_BLOCKS = 1000  # that are resampled; neighbours are joined
 N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
 TALLY_BYTES = 1 << 26
-EXPLAINED, MIN_EXPLAINED = 4096, 96  # windows of the reference, and fewest of the current side where it has them
+EXPLAINED, MIN_EXPLAINED = 4096, 512  # windows of the reference, and fewest of the current side where it has them
 N_DRAWN = 48  # blocks of either side in a picture
 FLOOR_PSI = 0.01  # of the scale of a statistic: changes are compared with at least this,
 FLOOR_SHARE = 0.01  # of all contributions,
@@ -446,6 +446,7 @@ class Drift(Pictured):
         """
         now, then = sides = current.total(), reference.total()
         length = length or len(current)
+        bootstraps = Bootstraps()
         chance = find_chance(reference, min(len(reference), length))
         # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.
         few = min(1.0, then.forecasts.sum() / len(reference) * length / max(now.forecasts.sum(), 1))
@@ -461,11 +462,15 @@ class Drift(Pictured):
             int(then.forecasts.sum()),
             int(now.explained.sum()),
             int(then.explained.sum()),
-            inputs=tuple(_list_inputs(watched, reference, current, p_values["inputs"], verdicts["inputs"])),
-            use=(use := tuple(_list_use(watched, reference, current, crossed, p_values["use"], verdicts["use"]))),
-            effect=_find_effect(reference, current, use, baseline_shift),
+            inputs=tuple(_list_inputs(bootstraps, watched, reference, current, p_values["inputs"], verdicts["inputs"])),
+            use=(
+                use := tuple(
+                    _list_use(bootstraps, watched, reference, current, crossed, p_values["use"], verdicts["use"])
+                )
+            ),
+            effect=_find_effect(bootstraps, reference, current, use, baseline_shift),
             ndcg=rank_gain(then.sizes[0], now.sizes[0]) if now.explained.all() and then.explained.all() else None,
-            errors=_find_errors(watched, reference, current, p_values["errors"], verdicts["errors"]),
+            errors=_find_errors(bootstraps, watched, reference, current, p_values["errors"], verdicts["errors"]),
             verdicts=verdicts,
             reference=reference.merged(N_DRAWN),
             current=current.merged(N_DRAWN),
@@ -776,10 +781,12 @@ _UNKNOWN = {"p_value": None, "moved": None}
 
 
 def _list_inputs(
-    watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
+    bootstraps: Bootstraps, watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
 ) -> list[InputDrift]:
     now, then = current.total(), reference.total()
-    means = _list_changes(*(_average(side.input_sums.sum(axis=2), _count(side)) for side in (current, reference)))
+    means = _list_changes(
+        *(_average(bootstraps, side.input_sums.sum(axis=2), _count(side)) for side in (current, reference))
+    )
     psi = population_stability(now.inputs, then.inputs)[0].tolist()
     binned = (now.inputs[0], now.input_sums[0], then.inputs[0], then.input_sums[0])
     distances = [_known(wasserstein(*columns)) for columns in zip(*binned, strict=True)]
@@ -789,6 +796,7 @@ def _list_inputs(
 
 
 def _list_use(
+    bootstraps: Bootstraps,
     watched: Watched,
     reference: Tally,
     current: Tally,
@@ -797,13 +805,13 @@ def _list_use(
     verdict: Verdict,
 ) -> list[UseDrift]:
     sides = current, reference
-    shares = _list_changes(*(_average(side.sizes, side.sizes.sum(axis=1)) for side in sides))
-    means = _list_changes(*(_average(side.contributions, side.explained) for side in sides))
+    shares = _list_changes(*(_average(bootstraps, side.sizes, side.sizes.sum(axis=1)) for side in sides))
+    means = _list_changes(*(_average(bootstraps, side.contributions, side.explained) for side in sides))
     parts: list[tuple[Part | None, Part | None]] = [(None, None)] * len(means)
     if crossed is not None:
         pairs = (current, crossed[1]), (crossed[0], reference)  # this model and the other, on either table
-        data = [_average((a.contributions + b.contributions) / 2, a.explained) for a, b in pairs]
-        model = [_average((a.contributions - b.contributions) / 2, a.explained) for a, b in pairs]
+        data = [_average(bootstraps, (a.contributions + b.contributions) / 2, a.explained) for a, b in pairs]
+        model = [_average(bootstraps, (a.contributions - b.contributions) / 2, a.explained) for a, b in pairs]
         parts = list(zip(_list_parts(_combine(-1, *data)), _list_parts(_combine(1, *model)), strict=True))
     best = np.fmin(*np.split(p_values, 2)).tolist()
     rows = zip(watched.names, shares, means, parts, best, strict=True)
@@ -811,8 +819,10 @@ def _list_use(
             for name, share, mean, (data, model), p in rows]  # fmt: skip
 
 
-def _find_effect(reference: Tally, current: Tally, use: Sequence[UseDrift], baseline_shift: float) -> Effect:
-    sides = (_average(side.forecast_sums.sum(axis=2), _count(side)) for side in (current, reference))
+def _find_effect(
+    bootstraps: Bootstraps, reference: Tally, current: Tally, use: Sequence[UseDrift], baseline_shift: float
+) -> Effect:
+    sides = (_average(bootstraps, side.forecast_sums.sum(axis=2), _count(side)) for side in (current, reference))
     (forecast,) = _list_changes(*sides)
 
     def add(values: Sequence[float | None]) -> float | None:
@@ -826,22 +836,34 @@ def _find_effect(reference: Tally, current: Tally, use: Sequence[UseDrift], base
 
 
 def _find_errors(
-    watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
+    bootstraps: Bootstraps, watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
 ) -> ErrorDrift | None:
     known, then = (int(side.known.sum()) for side in (current, reference))
     if not known:
         return None
     mae, bias = (
-        _list_changes(*(_average(getattr(side, of)[:, None], side.known) for side in (current, reference)))[0]
+        _list_changes(*(_average(bootstraps, getattr(side, of)[:, None], side.known) for side in (current, reference)))[
+            0
+        ]
         for of in ("sizes_of_errors", "errors")
     )
     coverage = {}
     for number, level in enumerate(watched.levels):
-        sides = (_average(side.covered[:, [number]], side.bounded[:, number]) for side in (current, reference))
+        sides = (
+            _average(bootstraps, side.covered[:, [number]], side.bounded[:, number]) for side in (current, reference)
+        )
         (coverage[level],) = _list_changes(*sides)
     found = ErrorDrift(known, then, mae, bias, coverage)
     judged = zip(found.changes, p_values.tolist(), strict=True)
     return replace(found, worse=tuple(name for name, p_value in judged if _judge_one(p_value, verdict)["moved"]))
+
+
+class Bootstraps(dict[int, Bootstrap]):
+    """By number of blocks, since their resamples take longer than what is estimated from them."""
+
+    def __missing__(self, n: int) -> Bootstrap:
+        self[n] = Bootstrap(n)
+        return self[n]
 
 
 def _count(tally: Tally) -> Array:
@@ -850,7 +872,7 @@ def _count(tally: Tally) -> Array:
     return number
 
 
-def _average(sums: Array, weights: Array) -> Estimate:
+def _average(bootstraps: Bootstraps, sums: Array, weights: Array) -> Estimate:
     """Sums (n_blocks, n_columns) over the sum of the weights (n_blocks,), with bounds; NaN where they are unknown."""
     kept = np.flatnonzero(weights > 0)
     unknown = np.full(sums.shape[1], np.nan)
@@ -861,7 +883,7 @@ def _average(sums: Array, weights: Array) -> Estimate:
         return Estimate(value, unknown, unknown)
     starts = np.arange(min(len(kept), MOST_BLOCKS)) * len(kept) // min(len(kept), MOST_BLOCKS)
     joined, of = (np.add.reduceat(each[kept], starts, axis=0) for each in (sums, weights))
-    found = Bootstrap(len(starts)).share(joined, of=of[:, None])
+    found = bootstraps[len(starts)].share(joined, of=of[:, None])
     return Estimate(value, found.low, found.high)
 
 

@@ -2,12 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from factories import make_model, make_tally, make_windows
+from factories import make_model, make_tally, make_windows, with_intervals
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 from thorough import few_of
 
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain import drift
 from kanmodel.explain.drift import MIN_SPANS, QUESTIONS, Chance, Drift, Watched, find_chance, measure, rank_gain
 from kanmodel.explain.tally import Bins, Tally
@@ -105,6 +106,105 @@ def test_parts_of_data_and_model_sum_to_what_compare_says():
     assert "m1" in found.source and "m2" in found.source
     same = ours.drift(before, now, against=ours)
     assert all(each.model.value == 0 for each in same.use) and same.effect.baseline_shift == 0
+
+
+def make_rows(n, seed=0, missing=0.0):
+    """A table of the features and targets of `make_model`, of which some targets are missing."""
+    rng = np.random.default_rng(seed)
+    rows = {name: rng.normal(size=n) for name in ("f0", "f1", "f2", "f3", "a", "b")}
+    return rows | {"b": np.where(rng.random(n) < missing, np.nan, rows["b"])}
+
+
+@pytest.mark.parametrize("missing", [0, 0.4, 1])
+def test_errors_are_those_of_the_forecasts_whose_actual_value_is_known(missing):
+    """Of a table, by output, also of windows whose horizon goes beyond its end; None where no value is known."""
+    loaded = with_intervals(make_model("lstm", targets=("a", "b"), horizon=3))
+    model = Model(loaded)
+    before, now = make_rows(200, 1), make_rows(40, 2, missing)
+    found, later = model.drift(before, now, "b+2"), model.config.ahead + 1
+    ends = np.arange(model.lookback - 1, 40)
+    windows = np.stack(
+        [np.stack([now[f"f{i}"][end + 1 - model.lookback : end + 1] for i in range(4)], 1) for end in ends]
+    )
+    assert found.forecasts == len(ends) and found.inputs[0].mean.now == pytest.approx(now["f0"][ends].mean())
+    actual = np.append(now["b"], np.full(later, np.nan))[ends + later]
+    known = ~np.isnan(actual)
+    if missing == 1:
+        assert found.errors is None and found.verdicts["errors"].alarm is None
+        return
+    forecasts = model.predict(windows, intervals="all")
+    errors = (model.predict(windows)[:, model.outputs.index("b+2")] - actual)[known]
+    assert found.errors.known == known.sum()
+    assert found.errors.mae.now == pytest.approx(np.abs(errors).mean())
+    assert found.errors.bias.now == pytest.approx(errors.mean())
+    for level, lower, upper in zip(model.levels, forecasts.lower, forecasts.upper, strict=True):
+        number = forecasts.outputs.index("b+2")
+        inside = (lower[:, number] <= actual) & (actual <= upper[:, number])
+        assert found.errors.coverage[level].now == pytest.approx(inside[known].mean())
+
+
+def shift_one(windows, amount):
+    changed = windows.copy()
+    changed[:, :, 1] += amount
+    return changed
+
+
+ODD = {
+    "one window": lambda w: (w, w[:1]),
+    "one window each": lambda w: (w[:1], w[1:2]),
+    "fewer than 8 blocks": lambda w: (w, w[:7]),
+    "a longer current side": lambda w: (w[:9], w),
+    "a constant feature": lambda w: (w * [1, 1, 0, 1], w[:20] * [1, 1, 0, 1]),
+    "a constant feature that changes": lambda w: (w * [1, 1, 0, 1], w[:20]),
+    "discrete features": lambda w: (np.round(w), np.round(w[:20])),
+    "all beyond the range": lambda w: (w, shift_one(w[:20], 1e4)),
+    "too far out to be explained": lambda w: (w, shift_one(w[:20], 1e30)),
+    "a mapping of arrays": lambda w: tuple({f"f{i}": each[:, :, i] for i in range(4)} for each in (w, w[:20])),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_windows_have_an_answer_in_every_form(name):
+    """Numbers, tables, text, Markdown and picture are there, finite or None, whatever the windows are."""
+    model = Model(make_model("lstm", n_reference=24))
+    found = model.drift(*ODD[name](make_windows(model.loaded, 120)))
+    for question in QUESTIONS:
+        for row in found.table(question):
+            assert all(np.isfinite(value) for value in row.values() if isinstance(value, float)), row
+    assert found.svg().startswith("<svg") and found.markdown().count("**") == 6 and len(repr(found)) > 100
+    if name == "too far out to be explained":
+        assert found.explained == 0 and found.use[0].effect is None and found.effect.total is None
+        assert found.verdicts["use"].missing == "the current side has no forecast that could be explained"
+    elif "beyond" in name:
+        assert [each.name for each in found.inputs if each.moved] == ["f1"] and found.inputs[1].shift == pytest.approx(
+            1e4, 1e-3
+        )
+    elif name == "a constant feature":
+        assert found.inputs[2].psi == found.inputs[2].distance == 0 and not found.inputs[2].moved
+    elif "that changes" in name:
+        assert found.inputs[2].moved
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"current": np.zeros((0, 6, 4))}, "current is empty"),
+        ({"current": np.full((1, 6, 4), np.nan)}, r"current\[0\]\[0\]\[0\] must be finite"),
+        ({"reference": None}, "reference must be finite"),
+        ({"reference": {"f0": np.zeros(9)}}, "reference has no column 'f1'"),
+        ({"output": "y+9"}, "there is no output 'y\\+9'"),
+        ({"false_alarms": 0}, "false_alarms must lie between 0 and 1, but is 0"),
+        ({"explained": 0}, "explained must be a whole number from 1"),
+        ({"against": Model(make_model(n_features=5))}, "against must read the same features"),
+        ({"gaps": "fill"}, "there is no gaps 'fill'"),
+    ],
+)
+def test_wrong_arguments_are_refused(wrong, error):
+    """With the name of the side or the argument."""
+    model = Model(make_model("lstm", n_reference=24))
+    windows = model.reference.windows
+    with pytest.raises((DataError, UnknownNameError), match=error):
+        model.drift(**{"reference": windows, "current": windows} | wrong)
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=12), seeds)
