@@ -40,6 +40,7 @@ const VIEWS = {
   network: { label: "Network", load: () => import("./views/network.js") },
   edge: { label: "Edge", load: () => import("./views/edge.js") },
   forecast: { label: "Forecast", load: () => import("./views/forecast.js") },
+  time: { label: "Over time", load: () => import("./views/time.js") },
   features: { label: "Features", load: () => import("./views/features.js") },
   formula: { label: "Formula", load: () => import("./views/formula.js") },
   compare: { label: "Compare", load: () => import("./views/compare.js") },

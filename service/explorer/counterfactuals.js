@@ -210,7 +210,7 @@ function tellFound(page, { reached, changes, prediction, new_prediction, nearest
   const usual = near.typical === null ? "" : `; between two reference windows, ${amount(near.typical)} is usual`;
   return [
     `${how} The first window is ${amount(near.distance)} standard deviations from the nearest reference window, `,
-    windowLink(page, near.index, `number ${near.index}`),
+    windowLink(page, { index: near.index }, `number ${near.index}`),
     `${usual}.`,
   ];
 }

@@ -28,7 +28,7 @@ export function nearestReference(page) {
     const { index, distance } = trust.nearest_reference;
     element.replaceChildren(
       `${trust.sentence} The nearest reference window is `,
-      windowLink(page, index, `number ${index}`),
+      windowLink(page, { index }, `number ${index}`),
       `, ${amount(distance)} standard deviations away.`,
     );
     element.hidden = false;

@@ -17,6 +17,10 @@ import { forecastOf } from "./intervals.js";
  * @property {number} forecast
  * @property {number | undefined} came
  * @property {number | undefined} error of the forecast: above 0 if it was too high
+ * @property {import("./intervals.js").Interval[]} intervals of the forecast, by level
+ * @property {string} [targetTime] the time that is forecast
+ * @property {Record<string, number>} [contributions] to the output or its bound, by feature
+ * @property {string} [source] of its window in an address; by default that of a reference window
  */
 
 const PAGE = 1000; // most windows of a response
@@ -40,22 +44,53 @@ export function loadMoments(page) {
 
 /** @param {Page} page */
 async function askMoments({ path, version, output, model }) {
-  const place = model.outputs.indexOf(forecastOf(model, output).output);
-  const count = Math.min(model.reference_windows, MOST);
+  const forecastOutput = forecastOf(model, output).output;
+  const place = model.outputs.indexOf(forecastOutput);
+  const query = { ...version, ...(model.intervals ? { output: forecastOutput, intervals: true } : {}) };
+  const rows = await askPages(path, query, model);
+  return rows.map(({ index, time, target, prediction, intervals = [] }) => {
+    const [forecast, came] = [prediction[place], target?.[place]];
+    return { index, time, forecast, came, error: came === undefined ? undefined : forecast - came, intervals };
+  });
+}
+
+/**
+ * The reference windows, page by page.
+ *
+ * @param {string} path
+ * @param {import("./api.js").Ask["query"]} query
+ * @param {Page["model"]} model
+ * @param {AbortSignal} [signal]
+ */
+async function askPages(path, query, model, signal) {
   const answers = await Promise.all(
-    d3.range(0, count, PAGE).map(
+    d3.range(0, Math.min(model.reference_windows, MOST), PAGE).map(
       (offset) =>
         /** @type {Promise<Schemas["ReferenceList"]>} */ (
-          askJson({ path: `${path}/reference`, query: { ...version, offset, limit: PAGE } })
+          askJson({ path: `${path}/reference`, query: { ...query, offset, limit: PAGE } }, signal)
         ),
     ),
   );
-  return answers
-    .flatMap(({ windows }) => windows)
-    .map(({ index, time, target, prediction }) => {
-      const [forecast, came] = [prediction[place], target?.[place]];
-      return { index, time, forecast, came, error: came === undefined ? undefined : forecast - came };
+  return answers.flatMap(({ windows }) => windows);
+}
+
+/**
+ * The reference windows with their contributions.
+ *
+ * @param {Page} page
+ * @param {AbortSignal} signal
+ * @returns {Promise<Moment[]>}
+ */
+export async function explainMoments(page, signal) {
+  const moments = await loadMoments(page);
+  if (moments[0] && !moments[0].contributions) {
+    const rows = await askPages(page.path, { ...page.query, contributions: true }, page.model, signal);
+    const names = page.model.features.map(({ name }) => name);
+    rows.forEach(({ contributions = [] }, place) => {
+      moments[place].contributions = Object.fromEntries(names.map((name, number) => [name, contributions[number]]));
     });
+  }
+  return moments;
 }
 
 /** @type {WeakMap<Page, Promise<number | undefined>>} */
@@ -78,11 +113,13 @@ export async function loadTimes(page, time) {
 }
 
 /**
- * A time as its own clock shows it, in ms, whatever its offset.
+ * A time as its own clock shows it, in ms, whatever its offset; ISO 8601, or with dots as 31.12.2023 23:00.
  *
  * @param {string} time
  */
 export function wallClock(time) {
+  const [, day, month, year, clock] = /^(\d\d?)\.(\d\d?)\.(\d{4})\s*(.*)$/.exec(time) ?? [];
+  if (day) return wallClock(`${year}-${month.padStart(2, "0")}-${day.padStart(2, "0")}${clock && `T${clock}`}`);
   return Date.parse(`${time.replace(/(Z|[+-]\d\d:?\d\d)$/, "")}Z`.replace(/^(.{10})Z$/, "$1T00:00Z"));
 }
 
@@ -112,19 +149,28 @@ async function askStep({ path, version, model }) {
  */
 export async function findDay(day, page) {
   const moments = await loadMoments(page);
-  const found = moments.find(({ time }) => time !== null && time >= day);
+  const found = moments.find(({ time }) => time !== null && wallClock(time) >= Date.parse(day));
   return found ? found.index : moments[0]?.time ? moments.length - 1 : 0;
 }
 
 /**
- * A link to the explanation of a reference window, with all other choices at the time it is followed.
+ * A link to the explanation of a window, with all other choices at the time it is followed.
  *
  * @param {Page} page
- * @param {number} index
+ * @param {{index: number, source?: string}} moment
  * @param {string} label
  */
-export function windowLink(page, index, label) {
-  return freshLink(() => page.link("forecast", { window: `ref:${index}`, from: "" }), label);
+export function windowLink(page, moment, label) {
+  return freshLink(() => page.link("forecast", { window: sourceOf(moment), from: "" }), label);
+}
+
+/**
+ * The address of a moment's window.
+ *
+ * @param {{index: number, source?: string}} moment
+ */
+export function sourceOf({ index, source = `ref:${index}` }) {
+  return source;
 }
 
 /**

@@ -53,6 +53,7 @@ export function carry(values, before, after) {
     edge: () => isSameNetwork,
     without: () => isSameNetwork,
     window: fits,
+    ...Object.fromEntries(["a", "b", "zoom"].map((key) => [key, () => "file" in values])), // windows of the model's own
     from: () => false, // reference windows of two models differ
     baseline: fits,
     groups: (groups) => groupsFit(groups, after),

@@ -1,11 +1,11 @@
 /** Which window is explained, and with what it is compared: reference windows, or what is pasted, dropped or chosen. */
 
+import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
-import { h, segments } from "./dom.js";
-import { groupsOfBody } from "./groups.js";
+import { freshLink, h, segments } from "./dom.js";
 import { findDay } from "./references.js";
-import { windowTable } from "./window-table.js";
-import { packWindow, readWindow, unpackWindow } from "./windows.js";
+import { askWindow, columnsOf, findTable, keepTable, nameOf, readFile, readSeries } from "./tables.js";
+import { findWindow, keepWindow, readWindow, unpackWindow } from "./windows.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -26,7 +26,7 @@ import { packWindow, readWindow, unpackWindow } from "./windows.js";
  * What the address says of the window, loaded.
  *
  * @typedef {object} Chosen
- * @property {string} source of the window: `ref:` and its number, or `z:` and itself
+ * @property {string} source of the window, as `loadWindow` reads it
  * @property {string} origin of it: another source where the window was changed since
  * @property {Window} window
  * @property {Window} [before] it was changed
@@ -56,7 +56,7 @@ export function windowInput(page, reject) {
     problem.textContent = `${reasonOf(error)}. Nothing is shown.`;
     reject();
   };
-  const own = ownWindow(page, (packed) => page.set({ window: packed, from: "" }), refuse);
+  const own = ownWindow(page, (source, file) => page.set({ window: source, from: "", ...(file ? { file } : {}) }), refuse);
   const show = (/** @type {string} */ source) => {
     kind.set(source);
     reference.element.hidden = source !== "reference";
@@ -90,6 +90,7 @@ export function windowInput(page, reject) {
     const origin = values.from ?? shown;
     const isReference = origin.startsWith("ref:");
     show(isReference ? "reference" : "own");
+    own.set(origin);
     const [{ window, note, time, actual }, before, other] = await Promise.all([
       loadWindow(shown, page, signal),
       values.from ? loadWindow(values.from, page, signal) : undefined,
@@ -99,7 +100,6 @@ export function windowInput(page, reject) {
     if (isReference) reference.set(origin, before ? before.time : time);
     else own.set(origin, before?.window ?? window);
     const compared = other ? { instance: other.window } : (values.baseline ?? "mean");
-    own.many.set({ baseline: compared, ...groupsOfBody(values) });
     const said = before ? `changed from ${before.note}` : note;
     return {
       ...{ source: shown, origin, window, before: before?.window, other: other?.window },
@@ -117,7 +117,8 @@ export function windowInput(page, reject) {
 }
 
 /**
- * The window of an address: `ref:` and its number, or `z:` and the window itself.
+ * The window of an address: `ref:` and the number of a reference window, `row:`, the number of the newest row and the id
+ * of a table, `z:` and the window itself, or `kept:` and a name by which this tab has it.
  *
  * @param {string} source
  * @param {Page} page
@@ -126,6 +127,11 @@ export function windowInput(page, reject) {
  */
 export async function loadWindow(source, page, signal) {
   const [kind, given] = source.split(/:(.*)/s);
+  if (kind === "row") {
+    const { window, line, time, actual } = await askWindow(source, page, signal);
+    return { window, time, actual, note: `line ${line} of ${nameOf(idOf(source))}${time ? `, ${time.replace("T", " ")}` : ""}` };
+  }
+  if (kind === "kept") return { window: findWindow(source), note: "your own window" };
   if (kind !== "ref") return { window: await unpackWindow(given, page.model), note: "your own window" };
   const answer = await loadReference(given, page, signal);
   const { instance: window, index, time, target: actual } = answer;
@@ -224,37 +230,66 @@ function baselineChoice(page, shown) {
 }
 
 /**
- * A window of one's own, as text.
+ * A window of one's own: as text, or one of those of a table, among which it is chosen by its newest line.
  *
  * @param {Page} page
- * @param {(packed: string) => void} accept
+ * @param {(source: string, table?: string) => void} accept
  * @param {(error: unknown) => void} refuse
  */
 function ownWindow(page, accept, refuse) {
-  const text = h("textarea", { id: "window", rows: 5, spellcheck: "false", placeholder: placeholderOf(page.model) });
-  const accepted = { packed: "", text: "" };
-  const many = windowTable(page);
-  const take = async (/** @type {string} */ given) => {
-    many.offer(given);
+  const { model } = page;
+  const text = h("textarea", { id: "window", rows: 5, spellcheck: "false", placeholder: placeholderOf(model) });
+  const accepted = { source: "", text: "" };
+  let origin = "";
+  const seriesOf = (/** @type {string} */ id) => readSeries(findTable(id), model, model.targets[0].name);
+  const take = async (/** @type {string} */ given, name = "pasted.csv") => {
     try {
-      const packed = `z:${await packWindow(readWindow(given, page.model))}`;
-      Object.assign(accepted, { packed, text: given });
-      accept(packed);
+      const source = /^\s*[[{]/.test(given) ? await keepWindow(readWindow(given, model)) : await readTable(given, name);
+      Object.assign(accepted, { source, text: given });
+      accept(source, idOf(source));
     } catch (error) {
       refuse(new Error(`That is no window: ${reasonOf(error)}`));
     }
   };
+  const readTable = async (/** @type {string} */ given, /** @type {string} */ name) => {
+    const { id, rows } = keepTable(name, given);
+    const isOne = !model.table && rows.length <= model.lookback;
+    if (isOne) return keepWindow(readWindow(given, model));
+    const { ends, problems } = seriesOf(id);
+    if (idOf(origin) === id) return origin; // chosen again after a reload
+    if (ends.length) return `row:${ends[ends.length - 1]}:${id}`;
+    const needed = model.table?.rows ?? model.lookback;
+    throw new Error(`no ${needed} rows in a row are whole${problems.length ? `: ${problems[0]}` : ""}`);
+  };
   const readFiles = async (/** @type {FileList | null | undefined} */ files) => {
-    if (!files?.length) return;
-    text.value = await files[0].text();
-    await take(text.value);
+    if (files?.length) await take(await readFile(files[0]), files[0].name);
   };
   const file = h("input", {
     type: "file",
     id: "file",
-    accept: ".csv,.tsv,.txt,.json,text/csv,text/tab-separated-values,application/json",
+    accept: ".csv,.tsv,.txt,.json,.gz,text/csv,text/tab-separated-values,application/json",
     onchange: () => void readFiles(file.files),
   });
+  const line = h("input", { type: "number", id: "line", onchange: () => move(line.valueAsNumber - 2) });
+  const count = h("span", { class: "muted" });
+  const move = (/** @type {number} */ end) => {
+    const id = idOf(origin);
+    const nearest = d3.least(seriesOf(id).ends, (one) => Math.abs(one - end));
+    if (nearest !== undefined) accept(`row:${nearest}:${id}`);
+  };
+  const step = (/** @type {string} */ name, /** @type {number} */ by) => {
+    const act = () => {
+      const { ends } = seriesOf(idOf(origin));
+      move(ends[Math.max(0, Math.min(ends.length - 1, ends.indexOf(line.valueAsNumber - 2) + by))]);
+    };
+    return h("button", { type: "button", "aria-label": `${name} window of the table`, onclick: act }, by < 0 ? "←" : "→");
+  };
+  const lines = h(
+    "div",
+    { class: "row", hidden: true },
+    ...[h("label", { for: "line" }, "Newest line"), step("Previous", -1), line, step("Next", 1), count],
+    freshLink(() => page.link("time", { file: idOf(origin), a: "", b: "", zoom: "" }), "All of them over time"),
+  );
   const element = h(
     "div",
     {
@@ -265,11 +300,8 @@ function ownWindow(page, accept, refuse) {
         void readFiles(event.dataTransfer?.files);
       },
     },
-    h(
-      "label",
-      { for: "window" },
-      `JSON or a table of ${page.model.lookback} rows or more, oldest first; paste it, or drop a file here`,
-    ),
+    lines,
+    h("label", { for: "window" }, `JSON or a table of ${model.table?.rows ?? model.lookback} rows or more, oldest first; paste it, or drop a file here`),
     text,
     h(
       "div",
@@ -278,23 +310,39 @@ function ownWindow(page, accept, refuse) {
       h("label", { for: "file" }, "or a file"),
       file,
     ),
-    many.element,
   );
   /**
    * Shows the window of the address, as it was given where it was given here.
    *
-   * @param {string} packed
-   * @param {Window} window
+   * @param {string} source
+   * @param {Window} [window] undefined where this tab does not have it
    */
-  const set = (packed, window) => {
-    text.value = packed === accepted.packed ? accepted.text : JSON.stringify(window);
+  const set = (source, window) => {
+    origin = source;
+    lines.hidden = !idOf(source) || !window;
+    if (!window) return;
+    text.value = source === accepted.source ? accepted.text : JSON.stringify(window);
+    if (lines.hidden) return;
+    const { ends, table } = seriesOf(idOf(source));
+    Object.assign(line, { value: String(Number(/^row:(\d+)/.exec(source)?.[1]) + 2), min: 2, max: table.rows.length + 1 });
+    count.textContent = `of ${ends.length.toLocaleString("en")} windows in ${nameOf(table.id)}`;
   };
-  return { element, set, many, focus: () => text.focus() };
+  return { element, set, focus: () => text.focus() };
+}
+
+/**
+ * The id of the table of a source; empty where it is of none.
+ *
+ * @param {string} source
+ */
+function idOf(source) {
+  return source.split(/^row:\d+:/)[1] ?? "";
 }
 
 /** @param {Schemas["ModelInfo"]} model */
-function placeholderOf({ features, lookback }) {
-  const names = features.slice(0, 3).map(({ name }) => name);
-  const more = features.length > names.length ? ",…" : "";
-  return `${names.join(",")}${more}\n${names.map(() => "0").join(",")}${more}\n(${lookback} rows)`;
+function placeholderOf(model) {
+  const columns = columnsOf(model).map(({ name }) => name);
+  const names = columns.slice(0, 3);
+  const more = columns.length > names.length ? ",…" : "";
+  return `${names.join(",")}${more}\n${names.map(() => "0").join(",")}${more}\n(${model.table?.rows ?? model.lookback} rows)`;
 }

@@ -1,29 +1,23 @@
 /** Windows to explain: parsed from JSON or a table, and packed into the address. */
 
-import "./vendor/d3.min.js";
+import { hashOf, LostError, splitTable } from "./tables.js";
 
 /** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
 /** @typedef {number[][]} Window lookback x features, oldest step first */
 
 /**
- * Rows of a table with the model's features in their order, and what else is in each.
+ * Rows of a table with the model's features in their order.
  *
  * @typedef {object} Table
  * @property {unknown[][]} rows
- * @property {Record<string, unknown>[]} more
+ * @property {string} unit in which its rows are counted in errors, and from what number: lines of a file, with its header
+ * @property {number} first
  */
 
-/**
- * One of several windows.
- *
- * @typedef {object} Numbered
- * @property {Window} window
- * @property {number} number of its last row, or its own where it is of no table, from 0
- * @property {number} [first] its first row
- * @property {Record<string, unknown>} more of that row
- */
+const SHORT = 6000; // characters of a window in an address; a longer one would not survive many programs
 
-const SEGMENT = "segment"; // a column that changes at each gap, which no window crosses
+/** @type {Map<string, Window>} windows that are too long for an address */
+const kept = new Map();
 
 /**
  * Parses a window: a body of :predict, an array of rows, or a table whose columns have the names of the features, as
@@ -37,48 +31,7 @@ export function readWindow(text, model) {
   const given = read(text, model);
   if (Array.isArray(given)) return check(theOne(given), model);
   const { lookback } = model;
-  return check(given.rows.slice(-lookback), model, given.rows.length - lookback);
-}
-
-/**
- * All windows in a text: several in JSON, or those that slide over the rows of a table, of which each is the last step
- * of one. Rows that are not all numbers are in none.
- *
- * @param {string} text
- * @param {ModelInfo} model
- * @returns {{windows: Numbered[], problems: string[]}} and what is wrong with which rows
- */
-export function readWindows(text, model) {
-  const given = read(text, model);
-  if (!Array.isArray(given)) return slide(given, model);
-  const windows = given.map((window, number) => {
-    try {
-      return { window: check(window, model), number, more: {} };
-    } catch (error) {
-      throw new Error(`window ${number + 1}: ${error instanceof Error ? error.message : error}`);
-    }
-  });
-  return { windows, problems: [] };
-}
-
-/**
- * @param {Table} table
- * @param {ModelInfo} model
- */
-function slide({ rows, more }, { lookback, features }) {
-  const problems = /** @type {string[]} */ ([]);
-  const windows = /** @type {Numbered[]} */ ([]);
-  let first = 0; // row of a window that ends here
-  rows.forEach((row, number) => {
-    const problem = problemOf(row, number, features);
-    if (problem) problems.push(problem);
-    if (problem) first = number + 1;
-    else if (number && more[number][SEGMENT] !== more[number - 1][SEGMENT]) first = number;
-    if (number - first < lookback - 1) return;
-    const window = /** @type {Window} */ (rows.slice(number + 1 - lookback, number + 1));
-    windows.push({ window, number, first: number + 1 - lookback, more: more[number] });
-  });
-  return { windows, problems };
+  return check(given.rows.slice(-lookback), model, given.unit, given.first + given.rows.length - lookback);
 }
 
 /**
@@ -164,27 +117,17 @@ function readRecords(records, model) {
 }
 
 /**
- * A table with the separator that is most frequent in its header; with semicolons, numbers may have a decimal comma.
- *
  * @param {string} text
  * @param {ModelInfo} model
  */
 function readTable(text, model) {
-  const head = text.split("\n", 1)[0];
-  const marks = d3.sort([",", ";", "\t"], (mark) => -head.split(mark).length);
-  const [header, ...rows] = d3.dsvFormat(marks[0]).parseRows(text); // `parse` creates a function, which the policy forbids
-  const read = (/** @type {string | undefined} */ field) => {
-    const value = marks[0] === ";" ? field?.trim().replace(",", ".") : field?.trim();
-    return value ? Number(value) : NaN;
-  };
-  const names = header.map((name) => name.trim());
-  const wanted = new Set(model.features.map(({ name }) => name));
-  const parsed = rows.map((row) => names.map((name, place) => (wanted.has(name) ? read(row[place]) : row[place])));
-  return pick(names, parsed, model);
+  const { names, rows, number } = splitTable(text);
+  const parsed = rows.map((row) => names.map((_, place) => number(row[place])));
+  return { ...pick(names, parsed, model), unit: "line", first: 2 }; // the header is line 1
 }
 
 /**
- * The model's features in the rows of a table, and the other columns.
+ * The model's features in the rows of a table.
  *
  * @param {string[]} names of its columns
  * @param {unknown} rows
@@ -198,24 +141,20 @@ function pick(names, rows, { features, lookback }) {
     throw new Error(`${lookback} rows are needed, but there are ${Array.isArray(rows) ? rows.length : "none"}`);
   }
   const places = features.map(({ name }) => names.indexOf(name));
-  const wanted = new Set(places);
-  const others = d3.range(names.length).filter((place) => !wanted.has(place));
-  return {
-    rows: rows.map((row) => places.map((place) => row?.[place])),
-    more: rows.map((row) => Object.fromEntries(others.map((place) => [names[place], row?.[place]]))),
-  };
+  return { rows: rows.map((row) => places.map((place) => row?.[place])), unit: "row", first: 1 };
 }
 
 /**
  * @param {unknown} rows
  * @param {ModelInfo} model
- * @param {number} [before] rows of the table before it
+ * @param {string} [unit] in which rows are counted
+ * @param {number} [first] number of the first row
  * @returns {Window}
  */
-function check(rows, { lookback, features }, before = 0) {
+function check(rows, { lookback, features }, unit = "row", first = 1) {
   if (!Array.isArray(rows) || rows.length !== lookback) throw new Error(`a window has ${lookback} rows, oldest first`);
   for (const [step, row] of rows.entries()) {
-    const problem = problemOf(row, before + step, features);
+    const problem = problemOf(row, `${unit} ${first + step}`, features);
     if (problem) throw new Error(problem);
   }
   return rows;
@@ -223,24 +162,47 @@ function check(rows, { lookback, features }, before = 0) {
 
 /**
  * @param {unknown} row
- * @param {number} number of it, from 0
+ * @param {string} place of it
  * @param {ModelInfo["features"]} features
  */
-function problemOf(row, number, features) {
+function problemOf(row, place, features) {
   if (!Array.isArray(row) || row.length !== features.length) {
-    return `row ${number + 1} must have ${features.length} values, one for each feature`;
+    return `${place} must have ${features.length} values, one for each feature`;
   }
   const wrong = row.findIndex((value) => typeof value !== "number" || !Number.isFinite(value));
-  return wrong < 0 ? undefined : `row ${number + 1}, ${features[wrong].name}, is not a number`;
+  return wrong < 0 ? undefined : `${place}, ${features[wrong].name}, is not a number`;
 }
 
 /**
- * Packs a window for the address.
+ * The address of a window: itself, packed, or where that is too long for an address, a name by which this tab has it.
  *
  * @param {Window} window
  * @returns {Promise<string>}
  */
-export async function packWindow(window) {
+export async function keepWindow(window) {
+  const packed = await packWindow(window);
+  if (packed.length <= SHORT) return `z:${packed}`;
+  const name = `kept:${hashOf(packed)}`;
+  kept.set(name, window);
+  return name;
+}
+
+/**
+ * The window that this tab has by a name of `keepWindow`.
+ *
+ * @param {string} name
+ */
+export function findWindow(name) {
+  const found = kept.get(name);
+  if (found) return found;
+  throw new LostError("This window is too long for an address, and is no longer in the memory of this tab: paste it again, or choose its file");
+}
+
+/**
+ * @param {Window} window
+ * @returns {Promise<string>}
+ */
+async function packWindow(window) {
   const stream = new Blob([JSON.stringify(window)]).stream().pipeThrough(new CompressionStream("deflate-raw"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));

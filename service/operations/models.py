@@ -241,6 +241,9 @@ class ModelInfo(TypedDict):
     outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`, in the order of a prediction.")]
     lookback: Annotated[int, about("Number of steps of an instance.")]
     horizon: Annotated[int, about("Forecast steps.")]
+    ahead: int
+    """Rows from a window's newest row to the one that its first step forecasts; 0 where the targets were shifted before
+    training, so that they stand in the window's newest row, or where that is not known."""
     architecture: Architecture
     reference_windows: Annotated[int, about("Number of windows on which global explanations are computed.")]
     metrics: Annotated[dict[str, float], about("Training metrics, such as `test_r2`, and coverages of intervals.")]

@@ -198,7 +198,7 @@ class CheckedWindows:
             described["times"] = [*self.given.times]
         if self.given.n_left_out:
             described["windows_omitted"] = self.given.n_left_out
-        n_filled = sum(map(np.count_nonzero, self.given.filled.values()))
+        n_filled = int(sum(map(np.count_nonzero, self.given.filled.values())))
         if omitted := sum(self.counts.values()) + n_filled - len(described["warnings"]):
             described["warnings_omitted"] = omitted
         return described

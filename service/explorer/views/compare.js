@@ -9,7 +9,7 @@ import { amount } from "../figures.js";
 import { edgeKey } from "../graph.js";
 import { hasOutput } from "../intervals.js";
 import { writeState } from "../state.js";
-import { unpackWindow } from "../windows.js";
+import { loadWindow } from "../window-input.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {import("../app.js").Page} Page */
@@ -145,7 +145,7 @@ export function create(page) {
   const showWindow = async (source, names, against, signal) => {
     index.value = source.startsWith("ref:") ? source.slice(4) : "";
     try {
-      const instance = await readSource(source, page, signal);
+      const { window: instance } = await loadWindow(source, page, signal);
       const body = { instances: [instance], output: page.output, against };
       const ask = { path: `${page.path}:compare`, query: page.version, body };
       const answer = /** @type {Schemas["CompareResponse"]} */ (await askJson(ask, signal));
@@ -213,18 +213,6 @@ function titleOf(name, version) {
  */
 function linkThere(model, output, edge) {
   return writeState({ view: "edge", values: { model, output, edge } });
-}
-
-/**
- * @param {string} source
- * @param {Page} page
- * @param {AbortSignal} signal
- * @returns {Promise<number[][]>}
- */
-async function readSource(source, page, signal) {
-  if (!source.startsWith("ref:")) return unpackWindow(source.slice(2), page.model);
-  const ask = { path: `${page.path}/reference/${source.slice(4)}`, query: page.version };
-  return /** @type {Schemas["ReferenceWindow"]} */ (await askJson(ask, signal)).instance;
 }
 
 /**

@@ -16,15 +16,15 @@ import { heatMap } from "../heat-map.js";
 import { askIntervals, predictOutput } from "../intervals.js";
 import { afterRest, latestOnly } from "../latest.js";
 import { nearestReference } from "../nearest.js";
-import { overview } from "../overview.js";
 import { loadTimes } from "../references.js";
 import { responseCurves } from "../response-curves.js";
 import { relate } from "../selection.js";
 import { seriesCharts } from "../series.js";
+import { LostError } from "../tables.js";
 import { waterfall } from "../waterfall.js";
 import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
-import { packWindow } from "../windows.js";
+import { keepWindow } from "../windows.js";
 import { zoomable } from "../zoom.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -158,7 +158,6 @@ export function create(page) {
     editor.changes,
     nearest.element,
   );
-  const moments = overview(page);
   const input = windowInput(page, () => showAnswers(false, false));
   const showAnswers = (/** @type {boolean} */ explained, /** @type {boolean} */ read) => {
     for (const answer of answers) answer.hidden = !explained;
@@ -174,7 +173,6 @@ export function create(page) {
     ...answers.slice(1, 2),
     change,
     ...answers.slice(2),
-    moments.element,
   );
 
   /** @typedef {{explained: Schemas["ExplainResponse"], intervals: import("../intervals.js").Interval[]}} Explained */
@@ -304,7 +302,7 @@ export function create(page) {
     if (!now) return;
     const { origin } = now;
     const isChanged = countChanges(window, now.before ?? now.window) > 0;
-    kept = isChanged ? `z:${await packWindow(window)}` : origin;
+    kept = isChanged ? await keepWindow(window) : origin;
     await page.set({ window: kept, from: isChanged ? origin : "" });
     if (draft === window) draft = undefined;
   };
@@ -312,6 +310,8 @@ export function create(page) {
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     const next = await input.set(values, signal).catch((error) => {
+      const isRefused = input.isOwn() && error instanceof ApiError && error.status === 422;
+      if (error instanceof LostError || isRefused) return input.refuse(error);
       if (!(error instanceof ApiError) || error.status !== FORBIDDEN || values.window) throw error;
       input.ask("This service shows no windows of its own; explain one of yours.");
     });
@@ -328,7 +328,6 @@ export function create(page) {
     loading.catch(() => {}); // it is reported below, unless the window is refused before
     [times] = await Promise.all([loadTimes(page, next.time), forecastBefore(next, signal)]);
     editor.set(window, next.before, times);
-    void moments.set(next.origin);
     change.hidden = false;
     try {
       const explained = await explain(askOf(next, window), window, signal);

@@ -14,7 +14,7 @@ import { askIntervals, forecastOf, kindOf, levelName, predictOutput } from "../i
 import { distinctNames } from "../names.js";
 import { loadMoments, loadTimes } from "../references.js";
 import { loadWindow, referenceChoice } from "../window-input.js";
-import { packWindow } from "../windows.js";
+import { keepWindow } from "../windows.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {import("../app.js").Page} Page */
@@ -77,7 +77,7 @@ export function create(page) {
   const search = counterfactuals(page, {
     show: () => {},
     take: async (window) => {
-      location.hash = page.link("forecast", { window: `z:${await packWindow(window)}`, from: given.window ?? "" });
+      location.hash = page.link("forecast", { window: await keepWindow(window), from: given.window ?? "" });
     },
   });
   const trust = h("section", { class: "card stack trust" });

@@ -203,6 +203,16 @@ def test_null_is_filled_and_counted(client):
     np.testing.assert_allclose(answer["predictions"], client.model.predict(frame, last=3), rtol=1e-5)
 
 
+def test_filled_cells_beyond_those_listed_are_counted(client):
+    """Of more than a hundred warnings the others are counted; here each window reads filled cells of two columns."""
+    frame = FRAME.copy()
+    frame.loc[2:86:2, "load"] = None
+    frame.loc[5:88:2, "temp"] = None
+    answer = ask(client, series=series_of(frame)).json()
+    assert len(answer["warnings"]) == 100
+    assert answer["warnings_omitted"] == 2 * len(answer["predictions"]) - 100
+
+
 def test_a_value_outside_the_training_range_is_a_warning_of_each_window_with_it(client):
     """It has the instance and the step."""
     low, high = PLAIN.feature_low[2], PLAIN.feature_high[2]
