@@ -99,6 +99,7 @@ class Response:
 
     Attributes:
         feature: its name; `feature_unit` is None if unknown.
+        label: the name, shortened so that it differs from those of other responses.
         shift: (points,), in the feature's unit; the middle one is 0.
         change: mean change of the forecast, (points,), in the target's unit.
         low, high: its 10th and 90th percentile over the windows, (points,).
@@ -107,6 +108,7 @@ class Response:
     """
 
     feature: str
+    label: str
     feature_unit: str | None
     shift: Sequence[float]
     change: Sequence[float]

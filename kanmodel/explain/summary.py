@@ -21,12 +21,13 @@ from kanmodel.explain.finding import MONTHS, Amounts, Drivers, Example, Finding,
 from kanmodel.explain.importance import Attribution, Importance
 from kanmodel.explain.what_if import WhatIf
 from kanmodel.network.config import resolve_groups
-from kanmodel.text import list_some
+from kanmodel.text import list_some, shorten_names
 
 N_NAMED = 3  # features, months or hours named in a sentence, at most
 N_DRIVERS = 8  # with a bar of their own
 N_RESPONSES = 3  # drivers that are changed
 N_CHANGED = 64  # reference windows, taken evenly, in which they are
+N_LABEL = 28  # most characters of the name of a response
 FEW_WINDOWS = 100
 N_POINTS = 21  # of a response, from two standard deviations below to two above
 
@@ -151,6 +152,7 @@ def _respond(model: LoadedModel, importance: Importance, drivers: Sequence[Attri
     # of two values, such as yes and no, there is none in between
     gradual = [number for number in singles if len(np.unique(references[..., number].round(6))) > 2]
     panels, sentences = list[Panel](), list[str]()
+    labels = shorten_names([config.feature_names[number] for number in gradual[:N_RESPONSES]], N_LABEL)
     for number in gradual[:N_RESPONSES]:
         column, size = config.features[number], float(f"{spread[number]:.2g}")
         size = max(1.0, round(size)) if column.integer else size
@@ -162,7 +164,15 @@ def _respond(model: LoadedModel, importance: Importance, drivers: Sequence[Attri
         outside = np.mean([curve.outside_training_range for curve in curves], axis=0).tolist()
         shift = curves[0].values.tolist()
         response = Response(
-            column.name, column.unit, shift, changes.mean(axis=0).tolist(), low, high, outside, importance.unit
+            column.name,
+            labels[column.name],
+            column.unit,
+            shift,
+            changes.mean(axis=0).tolist(),
+            low,
+            high,
+            outside,
+            importance.unit,
         )
         panels.append(response)
         sentences.append(_describe_response(response, say))

@@ -10,7 +10,7 @@ import numpy as np
 from kanmodel.explain.finding import Band, Bars, Drivers, Example, Response
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import Part, Scale, enclose, new_picture, scale_over, write_points
-from kanmodel.text import abbreviate, write_figure
+from kanmodel.text import abbreviate, shorten_names, write_figure
 
 WIDE, NARROW = 360.0, 240.0  # of one of two pictures in a row, and of three
 HEIGHT, BELOW, PAD = 178.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
@@ -83,6 +83,7 @@ def draw_drivers(panel: Drivers, theme: Theme = "auto", *, n_beside: int = 2) ->
     ends = [max(row["interval"][1], row["mean_abs_contribution"]) for row in panel.rows]
     x = scale_over([0.0, *ends], NAMES + 8, WIDE - 42 - LETTER * len(write_figure(first)))
     root.add("text", "share", x=WIDE, y=TOP - 4, class_="end muted")
+    names = shorten_names([row["name"] for row in panel.rows], N_NAME)
     for number, row in enumerate(panel.rows):
         middle, (low, high) = TOP + ROW * (number + 0.5), row["interval"]
         label = f"{row['name']}: {_amount(row['mean_abs_contribution'], panel.unit)} (95 % interval {low:.3g} to"
@@ -90,7 +91,7 @@ def draw_drivers(panel: Drivers, theme: Theme = "auto", *, n_beside: int = 2) ->
         length = x.at(row["mean_abs_contribution"]) - x.start
         group.add("rect", class_="amount", x=x.start, y=middle - BAR / 2, width=length, height=BAR)
         group.add("path", class_="whisker", d=f"M{x.at(low):.2f} {middle:g}H{x.at(high):.2f}")
-        group.add("text", abbreviate(row["name"], N_NAME), x=NAMES, y=middle + 4, class_="end")
+        group.add("text", names[row["name"]], x=NAMES, y=middle + 4, class_="end")
         group.add("text", f"{row['share']:.0%}", x=WIDE, y=middle + 4, class_="end strong")
         group.add(
             "text", write_figure(row["mean_abs_contribution"], first), x=WIDE - 32, y=middle + 4, class_="end muted"
@@ -119,6 +120,7 @@ def draw_example(panel: Example, theme: Theme = "auto", *, n_beside: int = 2) ->
         root.add("circle", class_="dot" if name != "actual value" else "box", cx=x.at(value), cy=middle, r=4)
         root.add("text", name, x=NAMES, y=middle + 4, class_="end strong")
         root.add("text", write_figure(value, largest), x=WIDE, y=middle + 4, class_="end strong")
+    names = shorten_names([*panel.contributions], N_NAME)
     for number, (name, (before, after)) in enumerate(zip(panel.contributions, pairwise(ends), strict=True), start=1):
         middle, (low, high) = TOP + ROW * (number + 0.5), sorted((x.at(before), x.at(after)))
         amount = write_figure(after - before, largest)
@@ -127,7 +129,7 @@ def draw_example(panel: Example, theme: Theme = "auto", *, n_beside: int = 2) ->
         look = {"class_": "rise" if after > before else "fall", "width": max(high - low, 0.5), "height": BAR}
         group.add("rect", **look, x=low, y=middle - BAR / 2)
         group.add("path", class_="axis", d=f"M{x.at(after):.2f} {middle + BAR / 2:g}v{ROW - BAR:g}")
-        group.add("text", abbreviate(name, N_NAME), x=NAMES, y=middle + 4, class_="end")
+        group.add("text", names[name], x=NAMES, y=middle + 4, class_="end")
         group.add("text", amount, x=WIDE, y=middle + 4, class_="end muted")
     return root.serialise(theme)
 
@@ -139,7 +141,7 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     It is dashed where more than half of the windows leave the training range.
     """
     width = WIDE if n_beside < 3 else NARROW
-    root = _start(panel.feature, None, "change of the forecast", width, HEIGHT)
+    root = _start(panel.label, None, "change of the forecast", width, HEIGHT)
     unit = f" ({panel.unit})" if panel.unit else ""
     root.add("text", f"change of the forecast{abbreviate(unit, 14)}", x=0, y=TOP - 4, class_="muted")
     y = scale_over([*panel.low, *panel.high, *panel.change, 0.0], HEIGHT - BELOW, TOP + 8, 0.04)

@@ -2,9 +2,11 @@
 
 import { drawBar } from "./charts.js";
 import { figure, h, table } from "./dom.js";
-import { amount, fixed, formatChange, formatValue, percent } from "./figures.js";
+import { amount, fixed, percent } from "./figures.js";
+import { formatsOf } from "./forecast-summary.js";
 import { edgeKey, nameNode } from "./graph.js";
 import { withHelp } from "./help.js";
+import { distinctNames } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeChangeInfo"]} Edge */
@@ -19,30 +21,33 @@ const NAMED = 3; // features in the sentence
  * @param {Schemas["ModelComparisonResponse"]} answer
  * @param {string[]} names of both sides
  * @param {string} reference the model whose windows they are
+ * @param {import("./app.js").Page} page
  */
-export function tellSummary({ difference, mae, against_mae: against, unit, reference_windows: count, features }, names, reference) {
+export function tellSummary(answer, names, reference, page) {
+  const { difference, mae, against_mae: against, reference_windows: count, features } = answer;
   const [one, other] = names;
   const sure = features.filter(({ interval }) => isSure(interval)).slice(0, NAMED);
+  const short = distinctNames(features.map(({ name }) => name));
   const moved = sure.map(({ name, change }, index) => {
     const much = `${fixed(Math.abs(change) * POINTS, 1)} points ${change > 0 ? "more" : "less"}`;
-    return `${name} ${index ? "" : "counts "}${much}`;
+    return `${short.get(name)} ${index ? "" : "counts "}${much}`;
   });
-  const value = (/** @type {number} */ of) => formatValue(of, unit, difference);
+  const { difference: apart } = formatsOf(page, difference);
   const isKnown = mae !== null && against !== null;
   const better = isKnown && mae !== against && (mae < against ? one : other);
   return [
     h(
       "p",
       { class: "lead" },
-      `The forecasts of ${one} and ${other} differ by ${value(difference)}`,
-      better ? `; those of ${better} miss by ${value(Math.abs(mae - against))} less on average. ` : ". ",
+      `The forecasts of ${one} and ${other} differ by ${apart(difference)}`,
+      better ? `; those of ${better} miss by ${apart(Math.abs(mae - against))} less on average. ` : ". ",
       sure.length ? `In ${one}, ${moved.join(", ")}.` : "No feature surely counts more in one than in the other.",
     ),
     h(
       "div",
       { class: "row wide" },
-      figure("forecasts differ by", value(difference), "root mean square"),
-      ...(isKnown ? [figure(`MAE of ${one}`, value(mae)), figure(`MAE of ${other}`, value(against))] : []),
+      figure("forecasts differ by", apart(difference), "root mean square"),
+      ...(isKnown ? [figure(`MAE of ${one}`, apart(mae)), figure(`MAE of ${other}`, apart(against))] : []),
     ),
     h("p", { class: "muted" }, `Both on the ${count} reference windows of ${reference}.`, isKnown ? "" : " Their actual values are not known."),
   ];
@@ -93,16 +98,17 @@ export function changedEdges(edges) {
 /**
  * @param {Schemas["ModelComparisonResponse"]} answer
  * @param {string[]} names of both sides
+ * @param {import("./app.js").Page} page
  * @param {(edge: Edge, here: boolean) => string} link to the edge of either side
  */
-export function tellEdges({ edges, unit }, names, link) {
+export function tellEdges({ edges }, names, page, link) {
   const { came, went, bent, same } = changedEdges(edges);
-  const largest = Math.max(...edges.map((edge) => edge.contribution ?? 0));
+  const formats = formatsOf(page, Math.max(...edges.map((edge) => edge.contribution ?? 0)));
   const groups = { came, went, "bends differently": bent.sort(byApart), stays: same.sort(byApart) };
   const side = (/** @type {Edge} */ edge, /** @type {boolean} */ here) => {
     const [kept, value] = here ? [edge.kept, edge.contribution] : [edge.against_kept, edge.against_contribution];
     if (kept === null) return "none";
-    const shown = formatValue(value, unit, largest);
+    const shown = value === null ? "unknown" : formats.difference(value);
     return h("a", { href: link(edge, here) }, kept ? shown : `${shown}, pruned`);
   };
   const rows = Object.entries(groups).flatMap(([state, members]) =>
@@ -121,8 +127,8 @@ export function tellEdges({ edges, unit }, names, link) {
         h(
           "td",
           { class: "number" },
-          edge.change === null ? "" : formatChange(edge.change, unit, largest),
-          h("span", { class: "muted interval" }, edge.interval?.map((end) => formatValue(end, null, largest)).join(" to ")),
+          edge.change === null ? "" : formats.change(edge.change),
+          h("span", { class: "muted interval" }, edge.interval?.map(formats.difference).join(" to ")),
         ),
         h("td", { class: "number" }, edge.curve_difference === null ? "not comparable" : amount(edge.curve_difference)),
       ),
@@ -145,15 +151,15 @@ function byApart(a, b) {
  * @param {import("./app.js").Page} page
  * @param {string[]} names
  */
-export function tellWindow(comparison, { unit }, [one, other]) {
+export function tellWindow(comparison, page, [one, other]) {
   const { prediction, against_prediction: against, difference, model, error, residual } = comparison;
   const parts = [
     ...Object.entries(model.contributions).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a)),
     /** @type {const} */ (["the shared baseline", model.baseline_shift]),
   ];
-  const value = (/** @type {number} */ of) => formatValue(of, unit, Math.abs(difference));
+  const { value, change } = formatsOf(page, Math.abs(difference));
   const largest = Math.max(...parts.map(([, value]) => Math.abs(value)), Number.MIN_VALUE);
-  const rows = parts.map(([name, value]) =>
+  const rows = parts.map(([name, part]) =>
     h(
       "tr",
       { "data-feature": Object.hasOwn(model.contributions, name) ? name : null },
@@ -161,8 +167,8 @@ export function tellWindow(comparison, { unit }, [one, other]) {
       h(
         "td",
         { class: "number change" },
-        drawBar(value, null, [-largest, largest], value < 0 ? "down" : "up"),
-        h("span", { class: "value" }, formatChange(value, unit, Math.abs(difference))),
+        drawBar(part, null, [-largest, largest], part < 0 ? "down" : "up"),
+        h("span", { class: "value" }, change(part)),
       ),
     ),
   );
@@ -174,14 +180,14 @@ export function tellWindow(comparison, { unit }, [one, other]) {
       h("span", { class: "sign", "aria-hidden": "true" }, "−"),
       figure(other, value(against)),
       h("span", { class: "sign", "aria-hidden": "true" }, "="),
-      figure("difference", formatChange(difference, unit, Math.abs(difference))),
+      figure("difference", change(difference)),
       h(
         "p",
         { class: "muted" },
         "Divided among the features on which they disagree. ",
-        withHelp(`Error ${amount(error, unit)}`, "error"),
+        withHelp(`Error ${amount(error, page.unit)}`, "error"),
         ", ",
-        withHelp(`residual ${amount(Math.abs(residual), unit)}`, "residual"),
+        withHelp(`residual ${amount(Math.abs(residual), page.unit)}`, "residual"),
         ".",
       ),
     ),

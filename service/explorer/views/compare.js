@@ -93,9 +93,9 @@ export function create(page) {
           : [answer.model_name, name];
       const toEdge = (/** @type {Schemas["EdgeChangeInfo"]} */ edge, /** @type {boolean} */ here) =>
         here ? page.link("edge", { edge: edgeKey(edge) }) : linkThere(chosen, page.output, edgeKey(edge));
-      summary.replaceChildren(...tellSummary(answer, names, titleOf(answer.model_name, answer.version)));
+      summary.replaceChildren(...tellSummary(answer, names, titleOf(answer.model_name, answer.version), page));
       features.replaceChildren(tellFeatures(answer, names));
-      edges.replaceChildren(tellEdges(answer, names, toEdge));
+      edges.replaceChildren(tellEdges(answer, names, page, toEdge));
       edgesNote.textContent = tellCounts(answer, names);
       shown = { ask, name: `${page.model.name}-comparison`, data: answer, rows: rowsOf(answer) };
       await Promise.all([

@@ -5,8 +5,10 @@ import { askJson, askText } from "../api.js";
 import { drawBar, drawSteps } from "../charts.js";
 import { h, widthOf } from "../dom.js";
 import { amount, formatChange, formatValue, percent, signed } from "../figures.js";
+import { formatsOf } from "../forecast-summary.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
 import { help } from "../help.js";
+import { distinctNames } from "../names.js";
 import { swarm } from "../swarm.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -79,8 +81,8 @@ export function create(page) {
       const controls = /** @type {NodeListOf<HTMLElement>} */ (table.querySelectorAll("button, select"));
       [...controls].find((control) => nameOf(control) === focused)?.focus();
     }
-    answer.textContent = tellAnswer(found);
-    note.textContent = tellNote(found);
+    answer.textContent = tellAnswer(found, formatsOf(page, undefined));
+    note.textContent = tellNote(found, page);
     steps.replaceChildren(drawSteps(found.steps, page.unit, widthOf(steps)));
     const picture = () => askText({ ...ask, accept: "image/svg+xml" });
     void others.set(values, signal);
@@ -98,21 +100,27 @@ function nameOf(control) {
  * What moves the forecast most, in a sentence.
  *
  * @param {Schemas["AttributionsResponse"]} answer
+ * @param {import("../forecast-summary.js").Formats} formats
  */
-function tellAnswer({ features, groups, unit }) {
+function tellAnswer({ features, groups }, formats) {
   const [first, ...others] = groups.length ? groups : features;
-  const named = others.slice(0, 2).map(({ name, share }) => `${name} (${percent(share)})`);
+  const short = distinctNames(features.map(({ name }) => name));
+  const named = others.slice(0, 2).map(({ name, share }) => `${short.get(name) ?? name} (${percent(share)})`);
   const count = features.filter(({ verdict }) => verdict === "important").length;
   return (
-    `${first.name} moves the forecast most, by ${amount(first.mean_abs_contribution, unit)} on average, ` +
+    `${short.get(first.name) ?? first.name} moves the forecast most, by ${formats.difference(first.mean_abs_contribution)} on average, ` +
     `${percent(first.share)} of all contributions${named.length ? `; then ${named.join(" and ")}` : ""}. ` +
     `${count} of ${features.length} features ${count === 1 ? "is" : "are"} important.`
   );
 }
 
-/** @param {Schemas["AttributionsResponse"]} answer */
-function tellNote({ reference, unit, warnings }) {
+/**
+ * @param {Schemas["AttributionsResponse"]} answer
+ * @param {import("../app.js").Page} page
+ */
+function tellNote({ reference, warnings }, page) {
   const confidence = `${(reference.confidence * 100).toFixed(0)} %`;
+  const unit = formatsOf(page, undefined).isShare ? "percentage points" : page.unit;
   const amounts = unit ? `; amounts in ${unit}` : "";
   const told = warnings.map(({ message }) => ` Note: ${message}.`);
   return `Over ${reference.windows} reference windows, with ${confidence} intervals${amounts}.${told.join("")}`;
@@ -128,9 +136,10 @@ function tellNote({ reference, unit, warnings }) {
 function columnsOf({ features, groups: rows }, page, groups, change) {
   const largest = Math.max(...[...features, ...rows].map(({ share_interval }) => share_interval[1]), Number.MIN_VALUE);
   const units = new Map(page.model.features.map(({ name, unit }) => [name, unit]));
-  const spread = Math.max(...features.map(({ mean_abs_contribution: value }) => value)) / 2; // of all amounts here
-  const value = (/** @type {number} */ of) => formatValue(of, null, spread);
-  const changeOf = (/** @type {number} */ of) => formatChange(of, null, spread);
+  const scale = formatsOf(page, undefined).isShare ? 100 : 1; // percentage points
+  const spread = (scale * Math.max(...features.map(({ mean_abs_contribution: value }) => value))) / 2; // of all amounts
+  const value = (/** @type {number} */ of) => formatValue(scale * of, null, spread);
+  const changeOf = (/** @type {number} */ of) => formatChange(scale * of, null, spread);
   const range = (/** @type {number[] | null | undefined} */ ends) => ends?.map(value).join(" to ") ?? "";
   /** @type {Record<string, Column>} */
   const columns = {

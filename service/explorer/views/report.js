@@ -4,6 +4,7 @@ import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { h } from "../dom.js";
 import { parseDrawing } from "../drawing.js";
+import { distinctNames } from "../names.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["FindingInfo"]} Finding */
@@ -31,11 +32,15 @@ const FIRST = /^.+?[^.]\.(?= [A-Z`])/; // sentence of an answer
 const BEFORE_UNIT = /(\d) (?=[^\s\d]{1,4}(?:[\s.,;:)]|$))/g; // where no line breaks
 const NEGATIVE = /(^|[\s(])-(?=\d)/g;
 
+/** @type {Map<string, string>} the features' names without what is common to them */
+let names = new Map();
+
 /**
  * @param {Page} page
  * @returns {import("../app.js").View}
  */
 export function create(page) {
+  names = distinctNames(page.model.features.map(({ name }) => name));
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
   const headlines = h("ul", { class: "headlines", "aria-label": "At a glance" });
@@ -128,6 +133,12 @@ function withNames(text) {
   return text
     .split("`")
     .map((part, index) =>
-      index % 2 ? h("code", { "data-feature": part }, part) : part.replace(BEFORE_UNIT, "$1\u00a0").replace(NEGATIVE, "$1\u2212"),
+      index % 2 ? writeName(part) : part.replace(BEFORE_UNIT, "$1\u00a0").replace(NEGATIVE, "$1\u2212"),
     );
+}
+
+/** @param {string} name of a feature, an output or a node */
+function writeName(name) {
+  const isFeature = names.has(name);
+  return h("code", { "data-feature": isFeature && name, title: isFeature && name }, names.get(name) ?? name);
 }
