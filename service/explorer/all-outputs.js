@@ -3,12 +3,13 @@
 import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
 import { freshLink, h, table } from "./dom.js";
-import { amount, range, signed } from "./figures.js";
+import { FINER, formatsOf, spreadOf } from "./forecast-summary.js";
 import { askIntervals, levelName } from "./intervals.js";
 import { afterRest } from "./latest.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./forecast-summary.js").Formats} Formats */
 /** @typedef {import("./windows.js").Window} Window */
 
 const REST = 300; // ms without a change
@@ -69,16 +70,18 @@ function listOutputs({ explanations, unit: units }, page, intervals) {
     Math.max(...explanations.map(({ contributions }, number) => Math.abs(contributions[name]) / sizes[number]));
   const names = d3.sort(Object.keys(explanations[0].contributions), (name) => -share(name)).slice(0, N_FEATURES);
   const levels = page.model.intervals?.levels ?? [];
-  const rows = explanations.map(({ output, prediction, baseline_prediction: baseline, contributions }, number) => {
-    const unit = Array.isArray(units) ? units[number] : units;
-    const cells = names.map((name) => contributionCell(contributions[name], sizes[number]));
+  const rows = explanations.map((explanation, number) => {
+    const { output, prediction, baseline_prediction: baseline, contributions } = explanation;
+    const unit = (Array.isArray(units) ? units[number] : units) ?? null;
+    const [formats, bare] = [unit, null].map((of) => formatsOf({ model: page.model, unit: of }, spreadOf(explanation) / FINER));
+    const cells = names.map((name) => contributionCell(contributions[name], sizes[number], bare));
     return h(
       "tr",
       { "data-output": output },
       h("th", { scope: "row" }, outputLink(page, output)),
-      h("td", { class: "number" }, amount(prediction, unit)),
-      ...levels.map((_, k) => h("td", { class: "number" }, tellInterval(intervals[output]?.[k]))),
-      h("td", { class: "number" }, amount(baseline)),
+      h("td", { class: "number" }, formats.value(prediction)),
+      ...levels.map((_, k) => h("td", { class: "number" }, tellInterval(intervals[output]?.[k], bare))),
+      h("td", { class: "number" }, bare.value(baseline)),
       ...cells,
     );
   });
@@ -86,17 +89,21 @@ function listOutputs({ explanations, unit: units }, page, intervals) {
   return table(["Output", "Forecast", ...ofLevels, "Baseline", ...names], rows);
 }
 
-/** @param {import("./intervals.js").Interval | undefined} interval */
-function tellInterval(interval) {
-  return interval ? range([interval.lower, interval.upper]) : "";
+/**
+ * @param {import("./intervals.js").Interval | undefined} interval
+ * @param {Formats} formats
+ */
+function tellInterval(interval, formats) {
+  return interval ? `${formats.value(interval.lower)} to ${formats.value(interval.upper)}` : "";
 }
 
 /**
  * @param {number} value
  * @param {number} largest
+ * @param {Formats} formats
  */
-function contributionCell(value, largest) {
-  const cell = h("td", { class: "number" }, signed(value));
+function contributionCell(value, largest, formats) {
+  const cell = h("td", { class: "number" }, formats.change(value));
   const strength = (STRONG * Math.abs(value)) / largest;
   cell.style.background = `color-mix(in oklab, var(${value < 0 ? "--down" : "--up"}) ${strength.toFixed(0)}%, var(--card))`;
   return cell;

@@ -86,14 +86,3 @@ export function mayChange({ name, fixed }) {
 export function spread({ std, integer }) {
   return std || (integer ? 10 : 1);
 }
-
-/**
- * The name of a step, counted back from the newest.
- *
- * @param {number} step row, 0 the oldest
- * @param {number} lookback
- */
-export function nameStep(step, lookback) {
-  const ago = lookback - 1 - step;
-  return ago === 0 ? "newest step" : `${ago} before the newest`;
-}

@@ -20,6 +20,7 @@ import { kindOf, levelName } from "./intervals.js";
  * @property {(value: number) => string} difference between two values, without a sign
  */
 
+export const FINER = 10; // than a story are figures of one forecast, as what is changed by little is seen in them
 const TOLERANCE = 1e-3; // of :explain, in standard deviations of the output on the reference windows
 const N_WARNINGS = 5; // warnings shown; the rest are counted
 
@@ -33,7 +34,7 @@ export function spreadOf({ tolerance }) {
 }
 
 /**
- * @param {Page} page
+ * @param {Pick<Page, "model" | "unit">} page
  * @param {number | undefined} spread of the output
  * @returns {Formats}
  */

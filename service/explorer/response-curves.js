@@ -150,7 +150,7 @@ function drawCurve({ unit }, label, { values, predictions, outside_training_rang
   return plot({
     width,
     height: HEIGHT,
-    marginLeft: 38,
+    marginLeft: formats.isShare ? 44 : 38,
     marginTop: 20,
     marginRight: 8,
     marginBottom: 22,

@@ -4,11 +4,13 @@ import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { plot, shorten } from "./charts.js";
 import { h, svg, widthOf } from "./dom.js";
-import { fit, nameStep, spread, withValue } from "./edits.js";
-import { amount } from "./figures.js";
+import { fit, spread, withValue } from "./edits.js";
+import { formatValue, stepLabel } from "./figures.js";
+import { distinctNames } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./edits.js").Feature} Feature */
+/** @typedef {import("./figures.js").Times} Times */
 /** @typedef {import("./windows.js").Window} Window */
 
 /**
@@ -19,6 +21,7 @@ import { amount } from "./figures.js";
  * @property {Window} [before] the window before it was changed
  * @property {Window} [other] the baseline
  * @property {Window} [answer] a window with the wanted forecast
+ * @property {Times} [times] of the steps
  */
 
 /**
@@ -37,26 +40,36 @@ const NUDGE = 0.1; // move of a point by an arrow key, in spreads of the feature
 const PAGE = 10; // arrow keys per page key
 const KEY_REST = 500; // ms
 const LOOKS = {
-  window: { stroke: "var(--up)", strokeWidth: 2 },
+  window: { stroke: "var(--ink)", strokeWidth: 2 },
   other: { stroke: "var(--muted)", strokeDasharray: "4 3" },
   before: { stroke: "var(--muted)", strokeDasharray: "1 3", strokeWidth: 1.5 },
-  answer: { stroke: "var(--down)", strokeDasharray: "7 3", strokeWidth: 1.75 },
+  answer: { stroke: "var(--ink)", strokeDasharray: "7 3", strokeWidth: 1.5 },
 };
+const RANGE = { stroke: "var(--wrong)", strokeDasharray: "2 3" }; // of the training
 const NAMES = {
   window: "this window",
   before: "as it was",
   other: "what it is compared with",
   answer: "with the wanted forecast",
 };
+/** @typedef {keyof typeof NAMES} Kind */
 
 /** The legend of the lines. */
 function lineKey() {
-  return Object.entries(NAMES).map(([kind, label]) => {
-    const { stroke, strokeWidth = 1, strokeDasharray = null } = /** @type {any} */ (LOOKS)[kind];
-    const line = svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": strokeWidth, "stroke-dasharray": strokeDasharray });
-    const mark = svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, line);
-    return { kind: /** @type {keyof Lines} */ (kind), element: h("span", { class: "kind" }, mark, label) };
-  });
+  return /** @type {[Kind, string][]} */ (Object.entries(NAMES)).map(([kind, label]) => ({
+    kind,
+    element: keyOf(LOOKS[kind], label),
+  }));
+}
+
+/**
+ * @param {{stroke: string, strokeWidth?: number, strokeDasharray?: string}} look
+ * @param {string} label
+ */
+function keyOf({ stroke, strokeWidth = 1, strokeDasharray }, label) {
+  const look = { stroke, "stroke-width": strokeWidth, "stroke-dasharray": strokeDasharray };
+  const line = svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, ...look });
+  return h("span", { class: "kind" }, svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, line), label);
 }
 
 /**
@@ -69,11 +82,20 @@ function lineKey() {
 export function seriesCharts({ features, lookback }, change, choose) {
   const charts = h("div", { class: "series" });
   const key = lineKey();
-  const element = h("figure", { class: "chart" }, h("figcaption", { class: "kinds muted" }, ...key.map(({ element }) => element)), charts);
+  const named = distinctNames(features.map(({ name }) => name));
+  const range = features.some(({ min, max }) => min !== null || max !== null)
+    ? [keyOf(RANGE, "smallest and largest value of the training")]
+    : [];
+  const element = h(
+    "figure",
+    { class: "chart" },
+    h("figcaption", { class: "kinds muted" }, ...key.map(({ element }) => element), ...range),
+    charts,
+  );
   /** @type {Map<number, ReturnType<typeof seriesChart>>} */
   const known = new Map();
   const chartOf = (/** @type {number} */ index) => {
-    const chart = known.get(index) ?? seriesChart(features[index], index, lookback, change, choose);
+    const chart = known.get(index) ?? seriesChart(features[index], named.get(features[index].name) ?? "", index, lookback, change, choose);
     known.set(index, chart);
     return chart;
   };
@@ -99,12 +121,13 @@ export function seriesCharts({ features, lookback }, change, choose) {
 
 /**
  * @param {Feature} feature
+ * @param {string} label a shorter name
  * @param {number} index of it
  * @param {number} lookback
  * @param {Change} change
  * @param {(index: number, step: number) => void} choose
  */
-function seriesChart(feature, index, lookback, change, choose) {
+function seriesChart(feature, label, index, lookback, change, choose) {
   let step = lookback - 1;
   /** @type {Lines} */
   let lines = { window: [] };
@@ -117,11 +140,11 @@ function seriesChart(feature, index, lookback, change, choose) {
   let chart;
   const handle = h("span", { class: "handle", "aria-hidden": "true" });
   const stage = h("div");
-  const element = h("div", { class: "line", role: "slider", tabindex: 0 }, stage, handle);
+  const element = h("div", { class: "line", role: "slider", tabindex: 0, "data-feature": feature.name }, stage, handle);
 
   const draw = () => {
     const domain = held ?? domainOf(feature, index, lines);
-    chart = drawLines(feature, index, lines, domain, width);
+    chart = drawLines(feature, label, index, lines, domain, width);
     stage.replaceChildren(chart);
     mark();
   };
@@ -129,7 +152,7 @@ function seriesChart(feature, index, lookback, change, choose) {
     const value = lines.window[step][index];
     handle.style.left = `${chart?.scale("x")?.apply(step - lookback + 1)}px`;
     handle.style.top = `${chart?.scale("y")?.apply(value)}px`;
-    for (const [name, said] of Object.entries(describe(feature, value, nameStep(step, lookback)))) {
+    for (const [name, said] of Object.entries(describe(feature, value, stepLabel(step - lookback + 1, lines.times)))) {
       element.setAttribute(name, said);
     }
   };
@@ -194,7 +217,7 @@ function seriesChart(feature, index, lookback, change, choose) {
     if (held) return; // a point is being dragged
     lines = given;
     width = room;
-    const key = JSON.stringify([width, Object.entries(lines).map(([kind, rows]) => [kind, rows?.map((row) => row[index])])]);
+    const key = JSON.stringify([width, lines.times, windowsOf(lines).map((rows) => rows.map((row) => row[index]))]);
     if (key !== drawn) draw();
     drawn = key;
   };
@@ -213,11 +236,12 @@ function seriesChart(feature, index, lookback, change, choose) {
  * @param {string} when
  * @returns {Record<string, string>}
  */
-function describe({ name, unit, min, max }, value, when) {
+function describe(feature, value, when) {
+  const { name, unit, min, max } = feature;
   return {
     "aria-label": `${name} over the steps: left and right choose a step, up and down change its value`,
     "aria-valuenow": value.toFixed(6),
-    "aria-valuetext": `${amount(value, unit)}, ${when}`,
+    "aria-valuetext": `${formatValue(value, unit, feature)}, ${when}`,
     "aria-valuemin": Math.min(value, min ?? value).toFixed(6), // without an exponent, which ARIA does not allow
     "aria-valuemax": Math.max(value, max ?? value).toFixed(6),
   };
@@ -240,20 +264,26 @@ function clamp(value, [low, high]) {
  * @returns {[number, number]}
  */
 function domainOf(feature, index, lines) {
-  const values = Object.values(lines).flatMap((window) => (window ?? []).map((row) => row[index]));
+  const values = windowsOf(lines).flatMap((window) => window.map((row) => row[index]));
   const [low = 0, high = 0] = d3.extent(values);
   const slack = SLACK * spread(feature);
   return [low - slack, high + slack];
 }
 
+/** @param {Lines} lines */
+function windowsOf(lines) {
+  return /** @type {Kind[]} */ (Object.keys(NAMES)).map((kind) => lines[kind] ?? []);
+}
+
 /**
  * @param {Feature} feature
+ * @param {string} label
  * @param {number} index
  * @param {Lines} lines
  * @param {[number, number]} domain
  * @param {number} width
  */
-function drawLines({ name, unit, min, max }, index, lines, domain, width) {
+function drawLines({ name, unit, min, max }, label, index, lines, domain, width) {
   const rows = (/** @type {Window | undefined} */ of) =>
     (of ?? []).map((row, step) => ({ ago: step - lines.window.length + 1, value: row[index] }));
   const bounds = [min, max].flatMap((value) => (value === null ? [] : [{ value }]));
@@ -266,15 +296,15 @@ function drawLines({ name, unit, min, max }, index, lines, domain, width) {
     marginLeft: 48,
     marginTop: 22,
     ariaLabel: `${name} over the steps of the window${lines.other ? ", and of the other window" : ""}`,
-    x: { label: null, ticks: 4, tickFormat: "d" },
-    y: { label: `↑ ${shorten(name, 2 * width)}${unit ? `, ${unit}` : ""}`, domain, ticks: 3, grid: true },
+    x: { label: null, ticks: 4, tickFormat: (/** @type {number} */ step) => stepLabel(step, lines.times, true) },
+    y: { label: `↑ ${shorten(label, 2 * width)}${unit ? `, ${unit}` : ""}`, domain, ticks: 3, grid: true },
     marks: [
       Plot.ruleY(
         bounds.filter(({ value }) => value >= domain[0] && value <= domain[1]),
-        { y: "value", stroke: "var(--wrong)", strokeDasharray: "2 3" },
+        { y: "value", ...RANGE },
       ),
       ...present.map((kind) => Plot.lineY(rows(lines[kind]), { x: "ago", y: "value", ...LOOKS[kind] })),
-      Plot.dot(rows(lines.window), { x: "ago", y: "value", r: 2, fill: "var(--up)" }),
+      Plot.dot(rows(lines.window), { x: "ago", y: "value", r: 2, fill: "var(--ink)" }),
     ],
   });
 }

@@ -41,6 +41,7 @@ import { distinctNames } from "./names.js";
 const MAX_BARS = 14; // most bars; the others are one bar
 const ROW = 22; // pixels
 const CHARACTER = 6.6; // pixels
+const HALO = { fill: "currentColor", stroke: "var(--card)", strokeWidth: 3 }; // of text that crosses a line
 const NARROW = 480; // pixels under which the values of features are left to the hints
 
 /** @param {import("./app.js").Page} page */
@@ -241,6 +242,7 @@ function drawRows(bars, { explanation, intervals, formats }, width) {
         y: "key",
         text: ({ value }) => formats.change(value),
         textAnchor: "start",
+        ...HALO,
         dx: 5,
       }),
       Plot.text(ends, {
@@ -248,6 +250,7 @@ function drawRows(bars, { explanation, intervals, formats }, width) {
         y: "key",
         text: ({ value }) => formats.value(value),
         textAnchor: "start",
+        ...HALO,
         dx: 7,
         fontWeight: 700,
       }),

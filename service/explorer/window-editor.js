@@ -67,7 +67,7 @@ export function windowEditor({ model: { features, lookback } }, change, { choose
     "div",
     { class: "editor", role: "group", "aria-label": "Values to change" },
     field("Feature", feature),
-    field("Step, the newest is 0", step, clock),
+    ...(lookback > 1 ? [field("Step, the newest is 0", step, clock)] : []),
     field("Value", value, unit),
     field(
       "Shift all its steps by",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 import pytest
 from factories import make_model, with_intervals
 from playwright.sync_api import expect
+from precision import write
 
 from kanmodel.checkpoint import save_checkpoint
 
@@ -19,16 +19,6 @@ def sure(serve, tmp_path_factory):
     save_checkpoint(with_intervals(make_model("lstm", targets=("a", "b"))), folder / "sure.safetensors")
     with serve(folder) as client:
         yield client
-
-
-def say(value):
-    return f"{float(f'{value:.3g}'):g}".replace("-", "−")
-
-
-def write(value, explanation):
-    """As precise as the spread of the output: a two-hundredth of it is the least that the last digit means."""
-    spread = explanation["tolerance"] / 1e-3
-    return f"{value:.{max(0, -math.floor(math.log10(spread / 200)))}f} K".replace("-", "−")
 
 
 def explain(server, window, output):
@@ -45,19 +35,21 @@ def test_a_forecast_stands_in_its_intervals(sure, open_tab):
     ends = [[each[bound][0][1] for bound in ("lower", "upper")] for each in answer["intervals"]]
     explanation = explain(sure, window, "b+1")
     for level, (low, high) in zip((80, 95), ends, strict=True):
-        text = f"{write(low, explanation)} to {write(high, explanation)}"
+        text = f"{write(low, explanation, 'K')} to {write(high, explanation, 'K')}"
         expect(page.locator(f'[data-figure="{level} % interval"] strong')).to_have_text(text)
         expect(page.get_by_role("img", name=f"{level} % interval: {text}")).to_have_count(1)
     row = page.locator('tr[data-output="b+1"]')
     expect(row).to_have_count(1)
-    assert row.locator("td").all_inner_texts()[1:3] == [f"{say(low)} to {say(high)}" for low, high in ends]
+    assert row.locator("td").all_inner_texts()[1:3] == [
+        f"{write(low, explanation)} to {write(high, explanation)}" for low, high in ends
+    ]
 
     names = page.locator("#output optgroup option").all_inner_texts()
     assert names == [f"b+1:{kind}@{level}" for level in (0.8, 0.95) for kind in ("lower", "upper", "width")]
     page.locator("#output").select_option("b+1:width@0.8")
     width = ends[0][1] - ends[0][0]
     expect(page.locator('[data-figure="forecast"] strong')).to_have_text(
-        write(width, explain(sure, window, "b+1:width@0.8"))
+        write(width, explain(sure, window, "b+1:width@0.8"), "K")
     )
     expect(page.locator('[data-figure="forecast"]')).to_contain_text("width of the 80 % interval")
     expect(page.locator('[data-figure="80 % interval"]')).to_have_count(0)

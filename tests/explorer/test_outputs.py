@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
+from precision import write
 from thorough import few_of
-
-
-def say(value, sign=""):
-    return f"{float(f'{value:.3g}'):{sign}g}".replace("-", "−")
 
 
 @pytest.mark.parametrize("model", few_of(["two", "front"], ["two"], "the same of another model"))
@@ -27,11 +24,9 @@ def test_all_outputs_of_a_window_are_listed(server, open_tab, model):
     assert set(names) <= set(answer["explanations"][0]["contributions"]) and len(names) >= 3
     for number, explained in enumerate(answer["explanations"]):
         forecast, baseline, *contributions = rows.nth(number).locator("td").all_inner_texts()
-        assert forecast.split(" ")[0] == say(explained["prediction"])
-        assert baseline == say(explained["baseline_prediction"])
-        assert contributions == [
-            say(explained["contributions"][name], "+" if explained["contributions"][name] > 0 else "") for name in names
-        ]
+        assert forecast.split(" ")[0] == write(explained["prediction"], explained)
+        assert baseline == write(explained["baseline_prediction"], explained)
+        assert contributions == [write(explained["contributions"][name], explained, sign="+") for name in names]
     page.get_by_role("link", name=outputs[1]).click()
     expect(page.locator("#output")).to_have_value(outputs[1])
     expect(page.locator(".summary")).to_contain_text("reference window 5")

@@ -9,7 +9,7 @@ import { enliven, fetchDrawing } from "../drawing.js";
 import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
-import { colorKey, foldWarnings, formatsOf, spreadOf, stepRows, tellForecast, tellScale } from "../forecast-summary.js";
+import { FINER, colorKey, foldWarnings, formatsOf, spreadOf, stepRows, tellForecast, tellScale } from "../forecast-summary.js";
 import { askTopology, topologyAsk } from "../graph.js";
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
@@ -32,7 +32,6 @@ import { zoomable } from "../zoom.js";
 /** @typedef {import("../window-input.js").Chosen} Chosen */
 /** @typedef {import("../windows.js").Window} Window */
 
-const FINER = 10; // than a story are the figures here, as what is changed by little is seen here
 const FORBIDDEN = 403;
 const N_SERIES = 6; // features whose lines are drawn before others are chosen or changed
 
@@ -223,7 +222,7 @@ export function create(page) {
     const before = draft ? (now.before ?? now.window) : now.before;
     const changed = [before, answer].flatMap((other) => (other ? changedFeatures(window, other) : []));
     const more = [...new Set([chosen, ...changed])].filter((index) => !order.slice(0, N_SERIES).includes(index));
-    series.set([...order.slice(0, N_SERIES), ...more], { window, before, other: now.other, answer });
+    series.set([...order.slice(0, N_SERIES), ...more], { window, before, other: now.other, answer, times });
   };
 
   /**
