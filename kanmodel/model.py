@@ -36,7 +36,7 @@ from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals
 from kanmodel.explain.curves import Edge, Span, sample_edges
-from kanmodel.explain.drift import EXPLAINED, FALSE_ALARMS, Drift
+from kanmodel.explain.drift import FALSE_ALARMS, Drift
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.forecasts import Forecasts
@@ -53,6 +53,7 @@ from kanmodel.explain.structure import EdgeKey
 from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.explain.trust import Trust
+from kanmodel.explain.watched import EXPLAINED
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.inputs import (
     Gaps,

@@ -5,54 +5,46 @@ name, the outermost groups and the features in none, the *effect* is
 
     mean contribution(current) - mean contribution(reference)
 
-As every contribution is from the same baseline, effects sum to the change of the mean forecast, up to residuals. If
-another model served the reference, it is the sum of a data part and a model part, the Shapley value of a game with two
-players as in `kanmodel.explain.comparison`, and the shift of the forecast for the baseline is beside them.
-
-Intervals of 95 % are of a moving-block bootstrap over the blocks of each side, combined by MOVER (Zou and Donner 2008,
-"Construction of confidence limits about effect measures"), so they respect that windows overlap. They describe these
-two stretches of time, and say nothing about whether such a change is unusual. Of a short stretch of a strongly
-autocorrelated series they are too narrow; how many of 100 hold the true shift of an AR(1) series, from 2,000 values to
-so many, in blocks of 4 (``pytest -s tests/kanmodel/explain/test_drift.py -k by_length``, thorough, prints it):
-
-    autocorrelation   0     0.7   0.9
-    1000 values       95.2  94.2  93.2
-    400 values        94.8  93.0  90.8
-    96 values         94.0  87.5  78.8
-
-Verdicts do. The same statistics are computed for each span of the reference that is as long as the current side,
-against the rest of it (subsampling: Politis and Romano 1994, "Large sample confidence regions based on subsamples"), so
-a week in July is compared with other weeks. Of one question each statistic is divided by its mean over the spans and
-the current side, and the largest is compared with the largest of each span (max-T: Westfall and Young 1993,
-"Resampling-based multiple testing"). So a question as a whole has a false alarm at the stated rate, if the current side
-is exchangeable with the spans; a p-value is at least 1 / (spans + 1), of spans that do not overlap.
+Intervals are those of `kanmodel.explain.differences`; verdicts are beside chance, see `kanmodel.explain.chance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import floor
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
-from kanmodel.data import Array, take_windows
-from kanmodel.explain.attribution import explain_windows, sum_groups
-from kanmodel.explain.backtest import CHUNK, Outcomes
+from kanmodel.data import Array
+from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import Baseline, baseline_windows
-from kanmodel.explain.bootstrap import Bootstrap, Estimate
+from kanmodel.explain.chance import MIN_SPANS, QUESTIONS, Chance, Question, find_chance, measure
+from kanmodel.explain.differences import (
+    Bootstraps,
+    Change,
+    Part,
+    average,
+    combine,
+    known_or_none,
+    list_changes,
+    list_parts,
+)
 from kanmodel.explain.result import Pictured, Table
-from kanmodel.explain.tally import N_BINS, Bins, Tally, population_stability, wasserstein
-from kanmodel.network.config import resolve_groups
-from kanmodel.network.intervals import forecasts_of
+from kanmodel.explain.tally import Bins, Tally, population_stability, wasserstein
+from kanmodel.explain.watched import (
+    EXPLAINED,
+    MIN_EXPLAINED,
+    N_CURRENT,
+    Watched,
+    block_size,
+    explain_stretch,
+    forecast_stretch,
+)
 from kanmodel.text import escape_markdown, list_some, with_unit, write_markdown
 
-Question = Literal["inputs", "use", "errors"]
-QUESTIONS: tuple[Question, ...] = get_args(Question)
 ASKED = {
     "inputs": "Did the inputs move?",
     "use": "Does the model use what moved?",
@@ -64,81 +56,7 @@ OF_INPUTS = ("feature", "unit", "psi", "distance", "mean_reference", "mean", "sh
 OF_USE = ("name", "share_reference", "share", "effect", "effect_low", "effect_high")
 OF_ERRORS = ("figure", "reference", "now", "change", "change_low", "change_high", "worse")
 FALSE_ALARMS = 0.01
-MIN_SPANS = 4  # of the reference, for a verdict
-MIN_BLOCKS = 8  # for an interval
-MOST_BLOCKS = 1000  # that are resampled; neighbours are joined
-N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
-TALLY_BYTES = 1 << 26
-EXPLAINED, MIN_EXPLAINED = 4096, 512  # windows of the reference, and fewest of the current side where it has them
 N_DRAWN = 48  # blocks of either side in a picture
-FLOOR_PSI = 0.01  # of the scale of a statistic: changes are compared with at least this,
-FLOOR_SHARE = 0.01  # of all contributions,
-FLOOR_ERROR = 0.01  # of the mean absolute error of the reference,
-FLOOR_COVERAGE = 0.005
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What is watched of a model: the names of a tally's columns.
-
-    Attributes:
-        output, unit: of the forecasts; None for an unknown unit.
-        features, units: of the inputs, likewise.
-        names: what a forecast is divided among: outermost groups, and features in none.
-        members: numbers of the features of each name.
-        levels: of the intervals, ascending; empty if the output has none.
-    """
-
-    output: str
-    unit: str | None
-    features: tuple[str, ...]
-    units: tuple[str | None, ...]
-    names: tuple[str, ...]
-    members: tuple[tuple[int, ...], ...]
-    levels: tuple[float, ...]
-
-    @classmethod
-    def of(cls, model: LoadedModel, output: int) -> Watched:
-        """Of an output, by its number."""
-        config = model.config
-        grouping = resolve_groups(config.groups, config.feature_names)
-        return cls(
-            output=config.outputs[output],
-            unit=config.target_of(output).unit,
-            features=config.feature_names,
-            units=tuple(feature.unit for feature in config.features),
-            names=grouping.parts,
-            members=tuple(grouping.members[number] for number in grouping.whole),
-            levels=model.levels if model.intervals is not None and output in forecasts_of(config) else (),
-        )
-
-
-@dataclass(frozen=True)
-class Change:
-    """A figure of the current side and of the reference; None where it is unknown.
-
-    Attributes:
-        now: its value on the current side.
-        reference: that of the reference.
-        interval: of the change, 95 %; None of fewer than 8 blocks of either side.
-    """
-
-    now: float | None
-    reference: float | None
-    interval: tuple[float, float] | None = None
-
-    @property
-    def change(self) -> float | None:
-        """now - reference."""
-        return None if self.now is None or self.reference is None else self.now - self.reference
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of an effect, in the target's unit, with its interval as of `Change`."""
-
-    value: float | None
-    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -267,117 +185,6 @@ class Verdict:
     false_alarms: float | None
     spans: int
     missing: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Chance:
-    """The statistics of one question in the reference alone: what changes without a cause.
-
-    Attributes:
-        spans: of each span of the reference against the rest of it, (n_sliding, n_items), each span a block after the
-            one before; larger is more drift. NaN where there is none.
-        floors: smallest scale of each, (n_items,).
-        length: blocks of a span.
-    """
-
-    spans: Array
-    floors: Array
-    length: int
-
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the reference."""
-        return len(self.spans) + self.length - 1
-
-    @property
-    def n_spans(self) -> int:
-        """Number of spans that do not overlap, of those that have all statistics."""
-        return floor(self.n_blocks / self.length * self._is_known.mean()) if self._is_known.any() else 0
-
-    @property
-    def _is_known(self) -> NDArray[np.bool_]:
-        """Whether a span has all statistics that any span has, (n_sliding,)."""
-        unknown = np.isnan(self.spans)
-        missing = unknown[:, ~unknown.all(axis=0)].any(axis=1) | unknown.all(axis=1)
-        return np.logical_not(missing)
-
-    def rate(self, false_alarms: float) -> float:
-        """The rate that the spans allow: `false_alarms`, or 1 / (spans + 1) if that is larger."""
-        return max(false_alarms, 1 / (self.n_spans + 1))
-
-    def judge(self, observed: Array) -> Array:
-        """p-value of each statistic of the current side, (n_items,), adjusted for their number; NaN if unknown."""
-        p_values, n_spans = np.full(len(observed), np.nan), self.n_spans
-        items = ~np.isnan(observed) & ~np.isnan(self.spans).all(axis=0)
-        if n_spans < MIN_SPANS or not items.any():
-            return p_values
-        spans, now = self.spans[self._is_known][:, items], observed[items]
-        n = len(spans) / self.length
-        scale = (n * np.abs(spans).mean(axis=0) + np.abs(now)) / (n + 1)
-        scale = np.maximum(scale, self.floors[items])
-        largest = np.sort((spans / scale).max(axis=1))
-        share = 1 - np.searchsorted(largest, now / scale) / len(largest)
-        p_values[items] = (n_spans * share + 1) / (n_spans + 1)
-        return p_values
-
-    def thresholds(self, false_alarms: float) -> Array:
-        """Values of the statistics above which each has an alarm if the others are as usual, (n_items,).
-
-        A little below them there may be one too, since a large statistic makes its own spans look smaller.
-        """
-        spans, n_spans = self.spans[self._is_known], self.n_spans
-        if n_spans < MIN_SPANS:
-            return np.full(len(self.floors), np.nan)
-        n = len(spans) / self.length
-        usual = np.abs(spans).mean(axis=0)
-        scale = np.maximum(usual, self.floors)
-        largest = np.sort(np.nanmax(spans / scale, axis=1))
-        above = floor(((n_spans + 1) * self.rate(false_alarms) - 1) / n_spans * len(largest) + 1e-9)  # spans above it
-        ratio = largest[len(largest) - 1 - above]
-        own = ratio * n * usual / (n + 1 - ratio) if ratio < n + 1 else np.full(len(usual), np.inf)
-        found: Array = np.maximum(own, ratio * self.floors)  # a statistic is part of its own scale
-        return found
-
-
-def find_chance(reference: Tally, length: int) -> dict[Question, Chance]:
-    """The statistics of spans of `length` blocks of a reference, for each question.
-
-    Their order is: of ``inputs`` PSI by feature; of ``use`` the magnitudes of the changes of the share, and then of the
-    mean contribution, by name; of ``errors`` the increase of the mean absolute error, the magnitude of the change of
-    the bias, and the decrease of the coverage by level.
-    """
-    spans = reference.spans(length)
-    found, total = measure(spans, reference.without(spans)), reference.total()
-    n_names, n_levels = reference.sizes.shape[1], reference.bounded.shape[1]
-    size = _divide(total.sizes.sum(axis=1), total.explained).item()
-    error = FLOOR_ERROR * _divide(total.sizes_of_errors, total.known).item()
-    tiny = np.finfo(float).tiny
-    floors: dict[Question, list[float]] = {
-        "inputs": [FLOOR_PSI] * reference.inputs.shape[1],
-        "use": [FLOOR_SHARE] * n_names + [FLOOR_SHARE * size] * n_names,
-        "errors": [error, error] + [FLOOR_COVERAGE] * n_levels,
-    }
-    return {
-        question: Chance(found[question], np.fmax(np.array(floors[question]), tiny), length) for question in QUESTIONS
-    }
-
-
-def measure(current: Tally, reference: Tally) -> dict[Question, Array]:
-    """The statistics of each block of one tally against that of another, or its only one, (n_blocks, n_items) each."""
-
-    def change(of: Callable[[Tally], tuple[Array, Array]]) -> Array:
-        return _divide(*of(current)) - _divide(*of(reference))
-
-    shares = change(lambda tally: (tally.sizes, tally.sizes.sum(axis=1, keepdims=True)))
-    means = change(lambda tally: (tally.contributions, tally.explained[:, None]))
-    errors = change(lambda tally: (tally.sizes_of_errors, tally.known))
-    biases = change(lambda tally: (tally.errors, tally.known))
-    covered = change(lambda tally: (tally.covered, tally.bounded))
-    return {
-        "inputs": population_stability(current.inputs, reference.inputs),
-        "use": np.abs(np.hstack([shares, means])),
-        "errors": np.column_stack([errors, np.abs(biases), -covered]),
-    }
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -510,24 +317,26 @@ class Drift(Pictured):
             mean = (model.reference_mean + against[0].reference_mean) / 2
             start = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
         with part(0.3):
-            forecasts = [_forecast(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]
+            forecasts = [forecast_stretch(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]
         bins = Bins.of(np.column_stack([reference.rows[reference.ends], forecasts[0][0]]))
         size = block_size(len(reference.ends), len(current.ends), len(watched.features))
+        sizes = size, max(1, min(size, len(current.ends) // N_CURRENT))
         every = -(-len(reference.ends) // explained)
         strides = every, max(min(every, len(current.ends) // MIN_EXPLAINED), -(-len(current.ends) // explained), 1)
         asked = [(0, served[0]), (1, served[1])] + ([] if against is None else [(0, served[1]), (1, served[0])])
         tallies, unconverged = list[Tally](), 0
         for number, by in slices(asked):
             side, (forecast, errors, inside) = sides[number], forecasts[number]
-            contributions, n_failed = _explain(*by, side, strides[number], watched.members, start)
+            contributions, n_failed = explain_stretch(*by, side, strides[number], watched.members, start)
             n = len(side.ends)
-            n_blocks = max(1, round(n / size))
+            n_blocks = max(1, round(n / sizes[number]))
             blocks = np.arange(n) * n_blocks // n
             newest = side.rows[side.ends]
             counted = (newest, forecast, contributions, errors, inside)
             tallies.append(Tally.of(bins, *counted, blocks, n_blocks))
             unconverged += n_failed
         about: dict[str, Any] = {"bins": bins, "unconverged": unconverged, "false_alarms": false_alarms}
+        about["length"] = max(1, round(len(current.ends) / size))
         if against is not None:
             shift = [float(by.predict(baseline_windows(by, start))[0, number]) for by, number in served]
             about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
@@ -675,57 +484,6 @@ def _spread(name: str, change: Change, of_change: str | None = None) -> dict[str
     return columns | {f"{difference}_low": low, f"{difference}_high": high}
 
 
-def block_size(n_reference: int, n_current: int, n_features: int) -> int:
-    """Windows of a block: few enough blocks of the reference for the memory, and many of the current side."""
-    affordable = max(MIN_BLOCKS, TALLY_BYTES // (16 * N_BINS * (n_features + 1)))
-    usual = -(-n_reference // min(N_BLOCKS, affordable))
-    return max(1, min(usual, n_current // N_CURRENT), -(-n_reference // affordable))
-
-
-def _forecast(model: LoadedModel, output: int, side: Outcomes) -> tuple[Array, Array, Array]:
-    """Forecasts and errors, (n,), and whether intervals hold the actual values, (n, n_levels); NaN where unknown."""
-    config, kept = model.config, forecasts_of(model.config)
-    is_bounded, forecasts, bounds = model.intervals is not None and output in kept, list[Array](), list[Array]()
-    for windows in side.parts(config.lookback):
-        if is_bounded:
-            predictions, *ends = model.predict_bounds(windows)
-            bounds.append(np.stack(ends)[:, :, :, kept.index(output)])  # (2, n_levels, n)
-        else:
-            predictions = model.predict(windows)
-        forecasts.append(predictions[:, output])
-    forecast, actual = np.concatenate(forecasts), side.actual[:, output // len(config.targets)]
-    inside = np.empty((len(actual), 0))
-    if is_bounded:
-        lower, upper = np.concatenate(bounds, axis=2)
-        inside = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper)).T
-    return forecast, forecast - actual, inside
-
-
-def _explain(
-    model: LoadedModel,
-    output: int,
-    side: Outcomes,
-    stride: int,
-    members: Sequence[Sequence[int]],
-    baseline: Baseline,
-) -> tuple[Array, int]:
-    """Contributions of every `stride`-th window, (n, n_names), and how many have not converged.
-
-    NaN for others, and where the contributions miss more than what they explain, as of values too far out.
-    """
-    contributions, unconverged = np.full((len(side.ends), len(members)), np.nan), 0
-    chosen = np.arange(stride // 2, len(side.ends), stride)
-    for start in slices(range(0, len(chosen), CHUNK)):
-        rows = chosen[start : start + CHUNK]
-        windows = model.to_model_units(take_windows(side.rows, side.ends[rows], model.config.lookback))
-        found = explain_windows(model, windows, output, baseline, None, "features")
-        contributions[rows] = sum_groups(found.contributions, members)
-        change = np.abs(found.predictions - found.baseline_prediction)
-        contributions[rows[found.residual > np.maximum(change, model.output_std[output])]] = np.nan
-        unconverged += int((~found.converged).sum())
-    return contributions, unconverged
-
-
 def _describe(side: Outcomes) -> str:
     """Number and time of the windows, and how many are left out."""
     said = [f"{len(side.ends):,} windows"]
@@ -784,12 +542,12 @@ def _list_inputs(
     bootstraps: Bootstraps, watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
 ) -> list[InputDrift]:
     now, then = current.total(), reference.total()
-    means = _list_changes(
-        *(_average(bootstraps, side.input_sums.sum(axis=2), _count(side)) for side in (current, reference))
+    means = list_changes(
+        *(average(bootstraps, side.input_sums.sum(axis=2), _count(side)) for side in (current, reference))
     )
     psi = population_stability(now.inputs, then.inputs)[0].tolist()
     binned = (now.inputs[0], now.input_sums[0], then.inputs[0], then.input_sums[0])
-    distances = [_known(wasserstein(*columns)) for columns in zip(*binned, strict=True)]
+    distances = [known_or_none(wasserstein(*columns)) for columns in zip(*binned, strict=True)]
     rows = zip(watched.features, watched.units, psi, means, distances, p_values.tolist(), strict=True)
     return [InputDrift(**_judge_one(p, verdict), name=name, unit=unit, psi=index, mean=mean, distance=distance)
             for name, unit, index, mean, distance, p in rows]  # fmt: skip
@@ -805,14 +563,14 @@ def _list_use(
     verdict: Verdict,
 ) -> list[UseDrift]:
     sides = current, reference
-    shares = _list_changes(*(_average(bootstraps, side.sizes, side.sizes.sum(axis=1)) for side in sides))
-    means = _list_changes(*(_average(bootstraps, side.contributions, side.explained) for side in sides))
+    shares = list_changes(*(average(bootstraps, side.sizes, side.sizes.sum(axis=1)) for side in sides))
+    means = list_changes(*(average(bootstraps, side.contributions, side.explained) for side in sides))
     parts: list[tuple[Part | None, Part | None]] = [(None, None)] * len(means)
     if crossed is not None:
         pairs = (current, crossed[1]), (crossed[0], reference)  # this model and the other, on either table
-        data = [_average(bootstraps, (a.contributions + b.contributions) / 2, a.explained) for a, b in pairs]
-        model = [_average(bootstraps, (a.contributions - b.contributions) / 2, a.explained) for a, b in pairs]
-        parts = list(zip(_list_parts(_combine(-1, *data)), _list_parts(_combine(1, *model)), strict=True))
+        data = [average(bootstraps, (a.contributions + b.contributions) / 2, a.explained) for a, b in pairs]
+        model = [average(bootstraps, (a.contributions - b.contributions) / 2, a.explained) for a, b in pairs]
+        parts = list(zip(list_parts(combine(-1, *data)), list_parts(combine(1, *model)), strict=True))
     best = np.fmin(*np.split(p_values, 2)).tolist()
     rows = zip(watched.names, shares, means, parts, best, strict=True)
     return [UseDrift(**_judge_one(p, verdict), name=name, share=share, contribution=mean, data=data, model=model)
@@ -822,8 +580,8 @@ def _list_use(
 def _find_effect(
     bootstraps: Bootstraps, reference: Tally, current: Tally, use: Sequence[UseDrift], baseline_shift: float
 ) -> Effect:
-    sides = (_average(bootstraps, side.forecast_sums.sum(axis=2), _count(side)) for side in (current, reference))
-    (forecast,) = _list_changes(*sides)
+    sides = (average(bootstraps, side.forecast_sums.sum(axis=2), _count(side)) for side in (current, reference))
+    (forecast,) = list_changes(*sides)
 
     def add(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -842,78 +600,21 @@ def _find_errors(
     if not known:
         return None
     mae, bias = (
-        _list_changes(*(_average(bootstraps, getattr(side, of)[:, None], side.known) for side in (current, reference)))[
-            0
-        ]
+        list_changes(*(average(bootstraps, getattr(side, of)[:, None], side.known) for side in (current, reference)))[0]
         for of in ("sizes_of_errors", "errors")
     )
     coverage = {}
     for number, level in enumerate(watched.levels):
         sides = (
-            _average(bootstraps, side.covered[:, [number]], side.bounded[:, number]) for side in (current, reference)
+            average(bootstraps, side.covered[:, [number]], side.bounded[:, number]) for side in (current, reference)
         )
-        (coverage[level],) = _list_changes(*sides)
+        (coverage[level],) = list_changes(*sides)
     found = ErrorDrift(known, then, mae, bias, coverage)
     judged = zip(found.changes, p_values.tolist(), strict=True)
     return replace(found, worse=tuple(name for name, p_value in judged if _judge_one(p_value, verdict)["moved"]))
-
-
-class Bootstraps(dict[int, Bootstrap]):
-    """By number of blocks, since their resamples take longer than what is estimated from them."""
-
-    def __missing__(self, n: int) -> Bootstrap:
-        self[n] = Bootstrap(n)
-        return self[n]
 
 
 def _count(tally: Tally) -> Array:
     """Number of forecasts of each block, (n_blocks,)."""
     number: Array = tally.forecasts.sum(axis=(1, 2))
     return number
-
-
-def _average(bootstraps: Bootstraps, sums: Array, weights: Array) -> Estimate:
-    """Sums (n_blocks, n_columns) over the sum of the weights (n_blocks,), with bounds; NaN where they are unknown."""
-    kept = np.flatnonzero(weights > 0)
-    unknown = np.full(sums.shape[1], np.nan)
-    if not len(kept):
-        return Estimate(unknown, unknown, unknown)
-    value = sums[kept].sum(axis=0) / weights[kept].sum()
-    if len(kept) < MIN_BLOCKS:
-        return Estimate(value, unknown, unknown)
-    starts = np.arange(min(len(kept), MOST_BLOCKS)) * len(kept) // min(len(kept), MOST_BLOCKS)
-    joined, of = (np.add.reduceat(each[kept], starts, axis=0) for each in (sums, weights))
-    found = bootstraps[len(starts)].share(joined, of=of[:, None])
-    return Estimate(value, found.low, found.high)
-
-
-def _combine(sign: int, one: Estimate, other: Estimate) -> Estimate:
-    """one + sign * other, of independent estimates, with bounds by MOVER."""
-    value = one.value + sign * other.value
-    ends = (other.low, other.high) if sign > 0 else (other.high, other.low)
-    low = value - np.hypot(one.value - one.low, ends[0] - other.value)
-    high = value + np.hypot(one.high - one.value, ends[1] - other.value)
-    return Estimate(value, low, high)
-
-
-def _list_changes(now: Estimate, then: Estimate) -> list[Change]:
-    """The changes of each column."""
-    parts = _list_parts(_combine(-1, now, then))
-    columns = zip(now.value.tolist(), then.value.tolist(), parts, strict=True)
-    return [Change(_known(value), _known(before), part.interval) for value, before, part in columns]
-
-
-def _list_parts(found: Estimate) -> list[Part]:
-    columns = zip(found.value.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
-    return [Part(_known(value), None if low != low or high != high else (low, high)) for value, low, high in columns]
-
-
-def _known(value: float) -> float | None:
-    return value if value == value else None
-
-
-def _divide(sums: Array, weights: Array) -> Array:
-    """NaN where the weight is 0."""
-    shape = np.broadcast_shapes(sums.shape, weights.shape)
-    found: Array = np.divide(sums, weights, out=np.full(shape, np.nan), where=weights > 0)
-    return found

@@ -8,7 +8,9 @@ from typer import Argument, BadParameter, Exit, Option, echo
 
 from kanmodel import Drift, Model, load
 from kanmodel.errors import DataError
-from kanmodel.explain.drift import EXPLAINED, FALSE_ALARMS, Question
+from kanmodel.explain.chance import Question
+from kanmodel.explain.drift import FALSE_ALARMS
+from kanmodel.explain.watched import EXPLAINED
 from service.commands import options
 
 REPORTS = (".html", ".md", ".svg")

@@ -12,6 +12,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.data import read_instants
 from kanmodel.errors import DataError, quote
 from kanmodel.explain import drift as core
+from kanmodel.explain.differences import Change
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.tally import Tally
 from kanmodel.inputs import read_duration
@@ -202,7 +203,7 @@ def describe_drift(served: Served, found: core.Drift, since: str) -> DriftRespon
     """The answer."""
     errors, effect, watched = found.errors, found.effect, found.watched
 
-    def ends(change: core.Change) -> Any:
+    def ends(change: Change) -> Any:
         return None if change.interval is None else [*change.interval]
 
     answer: DriftResponse = {

@@ -21,8 +21,8 @@ import numpy as np
 
 from kanmodel.data import Array, read_instants
 from kanmodel.errors import DataError
-from kanmodel.explain.drift import Watched
 from kanmodel.explain.tally import Bins, Tally
+from kanmodel.explain.watched import Watched
 from kanmodel.model import Model
 from kanmodel.network.intervals import forecasts_of
 from service.settings import Settings

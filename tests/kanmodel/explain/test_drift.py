@@ -9,9 +9,11 @@ from scipy.signal import lfilter
 from thorough import few_of
 
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.explain import drift
-from kanmodel.explain.drift import MIN_SPANS, QUESTIONS, Chance, Drift, Watched, find_chance, measure, rank_gain
+from kanmodel.explain import differences
+from kanmodel.explain.chance import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
+from kanmodel.explain.drift import Drift, rank_gain
 from kanmodel.explain.tally import Bins, Tally
+from kanmodel.explain.watched import Watched
 from kanmodel.model import Model
 
 seeds = st.integers(0, 2**32 - 1)
@@ -196,7 +198,7 @@ def test_odd_windows_have_an_answer_in_every_form(name):
         ({"false_alarms": 0}, "false_alarms must lie between 0 and 1, but is 0"),
         ({"explained": 0}, "explained must be a whole number from 1"),
         ({"against": Model(make_model(n_features=5))}, "against must read the same features"),
-        ({"gaps": "fill"}, "there is no gaps 'fill'"),
+        ({"gaps": "fill"}, "gaps must be one of error, skip"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong, error):
@@ -323,7 +325,7 @@ def test_coverage_of_intervals_is_what_the_module_says():
 
 def read_coverage():
     """The table of the module's docstring: coverage by length and autocorrelation."""
-    lines = drift.__doc__.splitlines()
+    lines = differences.__doc__.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("    autocorrelation"))
     correlations = [float(cell) for cell in lines[start].split()[1:]]
     rows = (line.split() for line in lines[start + 1 : start + 4])

@@ -1,0 +1,151 @@
+"""`Chance`: what the statistics of drift are without a cause, from a reference alone, and p-values beside it.
+
+The statistics of the current side are computed for each span of the reference that is as long, against the rest of it
+(subsampling: Politis and Romano 1994, "Large sample confidence regions based on subsamples"), so a week in July is
+compared with other weeks. Of one question each statistic is divided by its mean over the spans and the current side,
+and the largest is compared with the largest of each span (max-T: Westfall and Young 1993, "Resampling-based multiple
+testing"). So a question as a whole has a false alarm at the stated rate, if the current side is exchangeable with the
+spans; a p-value is at least 1 / (spans + 1), of spans that do not overlap.
+
+The current side is part of the scale since it is exchangeable with the spans only then: with scales from the spans
+alone, of few of them, most series without a change had an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import floor
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.data import Array
+from kanmodel.explain.tally import Tally, population_stability
+
+Question = Literal["inputs", "use", "errors"]
+QUESTIONS: tuple[Question, ...] = get_args(Question)
+MIN_SPANS = 4  # of the reference, for a verdict
+FLOOR_PSI = 0.01  # of the scale of a statistic: changes are compared with at least this,
+FLOOR_SHARE = 0.01  # of all contributions,
+FLOOR_ERROR = 0.01  # of the mean absolute error of the reference,
+FLOOR_COVERAGE = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """The statistics of one question in the reference alone: what changes without a cause.
+
+    Attributes:
+        spans: of each span of the reference against the rest of it, (n_sliding, n_items), each span a block after the
+            one before; larger is more drift. NaN where there is none.
+        floors: smallest scale of each, (n_items,).
+        length: blocks of a span.
+    """
+
+    spans: Array
+    floors: Array
+    length: int
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the reference."""
+        return len(self.spans) + self.length - 1
+
+    @property
+    def n_spans(self) -> int:
+        """Number of spans that do not overlap, of those that have all statistics."""
+        return floor(self.n_blocks / self.length * self._is_known.mean()) if self._is_known.any() else 0
+
+    @property
+    def _is_known(self) -> NDArray[np.bool_]:
+        """Whether a span has all statistics that any span has, (n_sliding,)."""
+        unknown = np.isnan(self.spans)
+        missing = unknown[:, ~unknown.all(axis=0)].any(axis=1) | unknown.all(axis=1)
+        return np.logical_not(missing)
+
+    def rate(self, false_alarms: float) -> float:
+        """The rate that the spans allow: `false_alarms`, or 1 / (spans + 1) if that is larger."""
+        return max(false_alarms, 1 / (self.n_spans + 1))
+
+    def judge(self, observed: Array) -> Array:
+        """p-value of each statistic of the current side, (n_items,), adjusted for their number; NaN if unknown."""
+        p_values, n_spans = np.full(len(observed), np.nan), self.n_spans
+        items = ~np.isnan(observed) & ~np.isnan(self.spans).all(axis=0)
+        if n_spans < MIN_SPANS or not items.any():
+            return p_values
+        spans, now = self.spans[self._is_known][:, items], observed[items]
+        n = len(spans) / self.length
+        scale = (n * np.abs(spans).mean(axis=0) + np.abs(now)) / (n + 1)
+        scale = np.maximum(scale, self.floors[items])
+        largest = np.sort((spans / scale).max(axis=1))
+        share = 1 - np.searchsorted(largest, now / scale) / len(largest)
+        p_values[items] = (n_spans * share + 1) / (n_spans + 1)
+        return p_values
+
+    def thresholds(self, false_alarms: float) -> Array:
+        """Values of the statistics above which each has an alarm if the others are as usual, (n_items,).
+
+        A little below them there may be one too, since a large statistic makes its own spans look smaller.
+        """
+        spans, n_spans = self.spans[self._is_known], self.n_spans
+        if n_spans < MIN_SPANS:
+            return np.full(len(self.floors), np.nan)
+        n = len(spans) / self.length
+        usual = np.abs(spans).mean(axis=0)
+        scale = np.maximum(usual, self.floors)
+        largest = np.sort(np.nanmax(spans / scale, axis=1))
+        above = floor(((n_spans + 1) * self.rate(false_alarms) - 1) / n_spans * len(largest) + 1e-9)  # spans above it
+        ratio = largest[len(largest) - 1 - above]
+        own = ratio * n * usual / (n + 1 - ratio) if ratio < n + 1 else np.full(len(usual), np.inf)
+        found: Array = np.maximum(own, ratio * self.floors)  # a statistic is part of its own scale
+        return found
+
+
+def find_chance(reference: Tally, length: int) -> dict[Question, Chance]:
+    """The statistics of spans of `length` blocks of a reference, for each question.
+
+    Their order is: of ``inputs`` PSI by feature; of ``use`` the magnitudes of the changes of the share, and then of the
+    mean contribution, by name; of ``errors`` the increase of the mean absolute error, the magnitude of the change of
+    the bias, and the decrease of the coverage by level.
+    """
+    spans = reference.spans(length)
+    found, total = measure(spans, reference.without(spans)), reference.total()
+    n_names, n_levels = reference.sizes.shape[1], reference.bounded.shape[1]
+    size = _divide(total.sizes.sum(axis=1), total.explained).item()
+    error = FLOOR_ERROR * _divide(total.sizes_of_errors, total.known).item()
+    tiny = np.finfo(float).tiny
+    floors: dict[Question, list[float]] = {
+        "inputs": [FLOOR_PSI] * reference.inputs.shape[1],
+        "use": [FLOOR_SHARE] * n_names + [FLOOR_SHARE * size] * n_names,
+        "errors": [error, error] + [FLOOR_COVERAGE] * n_levels,
+    }
+    return {
+        question: Chance(found[question], np.fmax(np.array(floors[question]), tiny), length) for question in QUESTIONS
+    }
+
+
+def measure(current: Tally, reference: Tally) -> dict[Question, Array]:
+    """The statistics of each block of one tally against that of another, or its only one, (n_blocks, n_items) each."""
+
+    def change(of: Callable[[Tally], tuple[Array, Array]]) -> Array:
+        return _divide(*of(current)) - _divide(*of(reference))
+
+    shares = change(lambda tally: (tally.sizes, tally.sizes.sum(axis=1, keepdims=True)))
+    means = change(lambda tally: (tally.contributions, tally.explained[:, None]))
+    errors = change(lambda tally: (tally.sizes_of_errors, tally.known))
+    biases = change(lambda tally: (tally.errors, tally.known))
+    covered = change(lambda tally: (tally.covered, tally.bounded))
+    return {
+        "inputs": population_stability(current.inputs, reference.inputs),
+        "use": np.abs(np.hstack([shares, means])),
+        "errors": np.column_stack([errors, np.abs(biases), -covered]),
+    }
+
+
+def _divide(sums: Array, weights: Array) -> Array:
+    """NaN where the weight is 0."""
+    shape = np.broadcast_shapes(sums.shape, weights.shape)
+    found: Array = np.divide(sums, weights, out=np.full(shape, np.nan), where=weights > 0)
+    return found

@@ -1,0 +1,110 @@
+"""`Watched`: what a tally is of, and the tallies of two stretches of time, forecast and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import slices
+from kanmodel.data import Array, take_windows
+from kanmodel.explain.attribution import explain_windows, sum_groups
+from kanmodel.explain.backtest import CHUNK, Outcomes
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.differences import MIN_BLOCKS
+from kanmodel.explain.tally import N_BINS
+from kanmodel.network.config import resolve_groups
+from kanmodel.network.intervals import forecasts_of
+
+N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
+TALLY_BYTES = 1 << 26
+EXPLAINED, MIN_EXPLAINED = 4096, 512  # windows of the reference, and fewest of the current side where it has them
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is watched of a model: the names of a tally's columns.
+
+    Attributes:
+        output, unit: of the forecasts; None for an unknown unit.
+        features, units: of the inputs, likewise.
+        names: what a forecast is divided among: outermost groups, and features in none.
+        members: numbers of the features of each name.
+        levels: of the intervals, ascending; empty if the output has none.
+    """
+
+    output: str
+    unit: str | None
+    features: tuple[str, ...]
+    units: tuple[str | None, ...]
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    levels: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: LoadedModel, output: int) -> Watched:
+        """Of an output, by its number."""
+        config = model.config
+        grouping = resolve_groups(config.groups, config.feature_names)
+        return cls(
+            output=config.outputs[output],
+            unit=config.target_of(output).unit,
+            features=config.feature_names,
+            units=tuple(feature.unit for feature in config.features),
+            names=grouping.parts,
+            members=tuple(grouping.members[number] for number in grouping.whole),
+            levels=model.levels if model.intervals is not None and output in forecasts_of(config) else (),
+        )
+
+
+def block_size(n_reference: int, n_current: int, n_features: int) -> int:
+    """Windows of a block of the reference: few enough blocks for the memory, and many as long as the current side."""
+    affordable = max(MIN_BLOCKS, TALLY_BYTES // (16 * N_BINS * (n_features + 1)))
+    usual = -(-n_reference // min(N_BLOCKS, affordable))
+    return max(1, min(usual, n_current // N_CURRENT), -(-n_reference // affordable))
+
+
+def forecast_stretch(model: LoadedModel, output: int, side: Outcomes) -> tuple[Array, Array, Array]:
+    """Forecasts and errors, (n,), and whether intervals hold the actual values, (n, n_levels); NaN where unknown."""
+    config, kept = model.config, forecasts_of(model.config)
+    is_bounded, forecasts, bounds = model.intervals is not None and output in kept, list[Array](), list[Array]()
+    for windows in side.parts(config.lookback):
+        if is_bounded:
+            predictions, *ends = model.predict_bounds(windows)
+            bounds.append(np.stack(ends)[:, :, :, kept.index(output)])  # (2, n_levels, n)
+        else:
+            predictions = model.predict(windows)
+        forecasts.append(predictions[:, output])
+    forecast, actual = np.concatenate(forecasts), side.actual[:, output // len(config.targets)]
+    inside = np.empty((len(actual), 0))
+    if is_bounded:
+        lower, upper = np.concatenate(bounds, axis=2)
+        inside = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper)).T
+    return forecast, forecast - actual, inside
+
+
+def explain_stretch(
+    model: LoadedModel,
+    output: int,
+    side: Outcomes,
+    stride: int,
+    members: Sequence[Sequence[int]],
+    baseline: Baseline,
+) -> tuple[Array, int]:
+    """Contributions of every `stride`-th window, (n, n_names), and how many have not converged.
+
+    NaN for others, and where the contributions miss more than what they explain, as of values too far out.
+    """
+    contributions, unconverged = np.full((len(side.ends), len(members)), np.nan), 0
+    chosen = np.arange(stride // 2, len(side.ends), stride)
+    for start in slices(range(0, len(chosen), CHUNK)):
+        rows = chosen[start : start + CHUNK]
+        windows = model.to_model_units(take_windows(side.rows, side.ends[rows], model.config.lookback))
+        found = explain_windows(model, windows, output, baseline, None, "features")
+        contributions[rows] = sum_groups(found.contributions, members)
+        change = np.abs(found.predictions - found.baseline_prediction)
+        contributions[rows[found.residual > np.maximum(change, model.output_std[output])]] = np.nan
+        unconverged += int((~found.converged).sum())
+    return contributions, unconverged
