@@ -149,6 +149,16 @@ function tellFacts(edge, unit) {
   ]);
 }
 
+/**
+ * A known function with five digits, and the larger of x and 0 by its name.
+ *
+ * @param {string} expression
+ */
+function tidy(expression) {
+  const rounded = expression.replace(/\d+\.\d{6,}/g, (digits) => String(Number(Number(digits).toPrecision(5))));
+  return rounded.replace("((x) + abs(x))/2", "max(x, 0)");
+}
+
 /** @param {Edge} edge */
 function tellFormulas({ formulas }) {
   if (!formulas) return h("p", { class: "muted" }, "It is not a function of a single number, so there is no formula for it.");
@@ -156,7 +166,7 @@ function tellFormulas({ formulas }) {
     h(
       "tr",
       {},
-      h("td", {}, h("code", {}, expression)),
+      h("td", {}, h("code", {}, tidy(expression))),
       h("td", { class: "number" }, fixed(r2, 4)),
       h("td", { class: "number" }, String(complexity)),
     ),

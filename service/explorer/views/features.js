@@ -123,7 +123,7 @@ function tellNote({ reference, warnings }, page) {
   const unit = formatsOf(page, undefined).isShare ? "percentage points" : page.unit;
   const amounts = unit ? `; amounts in ${unit}` : "";
   const told = warnings.map(({ message }) => ` Note: ${message}.`);
-  return `Over ${reference.windows} reference windows, with ${confidence} intervals${amounts}.${told.join("")}`;
+  return `Over ${reference.windows} reference windows; thin lines and small numbers are ${confidence} intervals${amounts}.${told.join("")}`;
 }
 
 /**

@@ -27,7 +27,7 @@ export function create(page) {
       "div",
       { class: "halves" },
       card("What it is", facts(tellKind(model))),
-      card("How good it is", facts(tellMetrics(model)), h("p", { class: "muted" }, "As measured in training.")),
+      card("How good it is", facts(tellMetrics(model)), h("p", { class: "muted" }, "As measured after the training, on its test rows. Errors in other views are those of the reference windows, which are others.")),
     ),
     ...outputTable(model).map((content) => card("How good each output is", content)),
     card("Where it comes from", verdictOf(model), facts(tellOrigin(model))),
