@@ -91,11 +91,12 @@ export function drawAhead(history, ahead, page, times, width) {
  *
  * @param {Moment[]} moments
  * @param {number} chosen place of the window that is shown
- * @param {Interval | undefined} band of its forecast
+ * @param {{forecast: number, came: number | undefined, band: Interval | undefined}} point it, which may be changed
  * @param {Page} page
  * @param {number} width
  */
-export function drawAround(moments, chosen, band, page, width) {
+export function drawAround(moments, chosen, point, page, width) {
+  const { band } = point;
   const rows = around(moments, chosen).map((moment) => ({ ...moment, x: moment.time ? wallClock(moment.time) : moment.index }));
   const shown = rows.filter(({ index }) => index === moments[chosen].index);
   const timed = shown[0].time !== null;
@@ -113,7 +114,7 @@ export function drawAround(moments, chosen, band, page, width) {
         title: (moment) => nameMoment(moment),
         href: ({ index }) => page.link("story", { window: `ref:${index}`, from: "" }),
       }),
-      ...drawPoint(shown),
+      ...drawPoint(shown.map(({ x }) => ({ x, ...point }))),
     ],
   });
   chart.setAttribute("role", "group");

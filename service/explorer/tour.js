@@ -10,7 +10,7 @@ const STEPS = [
     text: "Each tab is a view of the same model. The address contains all your choices, so you can share it.",
   },
   {
-    at: ".answer",
+    at: ".headline",
     title: "One forecast",
     text: "What it is, mainly why, and how far off such forecasts usually are. The arrows and the date lead to others.",
   },

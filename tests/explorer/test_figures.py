@@ -42,6 +42,17 @@ def test_steps_have_clock_times(figures):
     assert said == ["newest step", "3 before the newest", "2 after the newest", "−3"]
 
 
+def test_long_names_lose_the_words_that_they_share(figures):
+    """As long as they still differ; short names stay, and so does what would be nothing."""
+    names = [f"plant_a_{place}_pump_{part}_celsius" for place in ("north", "south") for part in ("oil", "ring")]
+    module = '(await import("./names.js")).distinctNames'
+    short = figures(f"[...{module}({names}).values()]")
+    assert short == [f"{one}_celsius" for one in ("north_oil", "north_ring", "south_oil", "south_ring")]  # which fit
+    assert figures(f"[...{module}(['temp_c', 'dewp_c', 'wind_c']).values()]") == ["temp_c", "dewp_c", "wind_c"]
+    long = "the_same_words_in_both_of_two_long_names"
+    assert len(set(figures(f"[...{module}(['{long}', '{long}_x']).values()]"))) == 2
+
+
 def test_the_step_is_that_of_overlapping_reference_windows(figures):
     """The bundled model does not state the time from step to step, but its reference windows show an hour."""
     page = '{path: "models/nyc-weather", version: {}, model: {lookback: 24}}'

@@ -86,6 +86,25 @@ def test_what_would_change_it_is_a_forecast(server, open_tab):
     assert "hour" not in page.locator(".change [role=region]").inner_text()
 
 
+def test_a_changed_window_says_what_it_was(server, open_tab):
+    """The forecast as it was and the difference stand in place of the actual value, which is of another window."""
+    page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100")
+    page.get_by_label("Feature", exact=True).select_option("temp_c")
+    page.get_by_label("Shift all its steps by").fill("9")
+    page.get_by_role("button", name="Shift", exact=True).click()
+    page.wait_for_url(re.compile("window=z:"))
+    page.locator("#tabs").get_by_role("link", name="Story").click()
+    instance = server.get(f"{MODEL}/reference/100").json()["instance"]
+    hot = [[value + 9 * (place == 0) for place, value in enumerate(row)] for row in instance]
+    body = {"instances": [instance, hot]}
+    (before,), (after,) = server.post(f"{MODEL}:predict", json=body).json()["predictions"]
+    change = f"{kelvin(abs(after - before))} {'lower' if after < before else 'higher'}"
+    expect(page.locator(".came")).to_have_text(
+        f"The window was changed: as it was, the forecast was {kelvin(before)}; the change makes it {change}."
+    )
+    expect(page.locator("h1")).to_contain_text(kelvin(after))
+
+
 def test_it_is_printed_on_one_page(server, open_tab):
     """On A4, whatever the width of the screen."""
     for width in (390, 1280):

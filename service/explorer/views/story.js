@@ -45,8 +45,9 @@ import { keepWindow } from "../windows.js";
  *   times: Times | undefined,
  *   errors: number[],
  *   error: number | undefined,
- * }} Known forecasts of all outputs and their intervals, the reference windows and their absolute errors, and the error
- *   of this forecast
+ *   origin: import("../window-input.js").Loaded,
+ * }} Known forecasts of all outputs and their intervals, the reference windows and their absolute errors, the error of
+ *   this forecast, and the window as it was before it was changed, or itself
  */
 
 const FORBIDDEN = 403;
@@ -77,7 +78,7 @@ export function create(page) {
   const search = counterfactuals(page, {
     show: () => {},
     take: async (window) => {
-      location.hash = page.link("forecast", { window: await keepWindow(window), from: given.window ?? "" });
+      location.hash = page.link("forecast", { window: await keepWindow(window), from: given.from ?? given.window ?? "" });
     },
   });
   const trust = h("section", { class: "card stack trust" });
@@ -89,7 +90,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view story" },
-    h("section", { class: "card answer", "aria-live": "polite" }, title, came, when),
+    h("section", { class: "card headline", "aria-live": "polite" }, title, came, when),
     h("div", { class: "halves" }, history, why),
     h("div", { class: "halves" }, change, trust),
     onward(page, () => shown),
@@ -106,6 +107,7 @@ export function create(page) {
     for (const part of parts) part.hidden = !loaded;
     if (!loaded) return came.replaceChildren(...tellHidden(page));
     const { window } = loaded;
+    const origin = values.from ? await loadWindow(values.from, page, signal) : loaded;
     const ask = {
       path: `${page.path}:explain`,
       query: page.version,
@@ -115,21 +117,21 @@ export function create(page) {
     const [predicted, moments, times] = await Promise.all([
       predictAll(page, window, signal),
       momentsOf(page),
-      loadTimes(page, loaded.time),
+      loadTimes(page, origin.time),
     ]);
     const errors = moments.flatMap(({ error }) => (error === undefined ? [] : [Math.abs(error)]));
     const isForecast = forecastOf(model, output).kind === undefined;
     const place = model.outputs.indexOf(output);
     const error = loaded.actual?.[place] === undefined ? undefined : predicted.values[place] - loaded.actual[place];
     /** @type {Known} */
-    const known = { ...loaded, ...predicted, moments, times, errors, error };
+    const known = { ...loaded, ...predicted, moments, times, errors, error, origin };
 
-    pick.element.hidden = loaded.index === undefined;
-    pick.set(source, loaded.time);
-    note.textContent = loaded.index === undefined ? "Your own window." : (loaded.time?.slice(11).replace(/Z$/, " UTC") ?? "");
+    pick.element.hidden = origin.index === undefined;
+    pick.set(values.from ?? source, origin.time);
+    note.textContent = origin.index === undefined ? "Your own window." : (origin.time?.slice(11).replace(/Z$/, " UTC") ?? "");
     let formats = formatsOf(page, d3.deviation(moments, ({ forecast }) => forecast));
     if (isForecast) title.replaceChildren(...tellForecast(page, known, formats));
-    came.replaceChildren(...tellCame(known, place, formats));
+    came.replaceChildren(...(values.from ? tellChanged(known, place, formats) : tellCame(known, place, formats)));
     const drawn = drawHistory(page, known, widthOf(chart));
     history.hidden = !drawn;
     chartTitle.textContent = drawn?.title ?? "";
@@ -287,13 +289,26 @@ function tellCame({ actual, error }, place, formats) {
 }
 
 /**
+ * @param {Known} known
+ * @param {number} place of the output
+ * @param {Formats} formats
+ */
+function tellChanged({ values, moments, origin }, place, formats) {
+  const before = moments.find(({ index }) => index === origin.index)?.forecast;
+  if (before === undefined || place < 0) return ["The window was changed."];
+  const change = values[place] - before;
+  const by = `${formats.difference(Math.abs(change))} ${change < 0 ? "lower" : "higher"}`;
+  return [`The window was changed: as it was, the forecast was ${formats.value(before)}; the change makes it ${by}.`];
+}
+
+/**
  * The chart: the target and its forecasts, the reference windows around, or the classes; none where nothing is known.
  *
  * @param {Page} page
  * @param {Known} known
  * @param {number} width
  */
-function drawHistory(page, { window, index, actual, values, bands, moments, times, errors }, width) {
+function drawHistory(page, { window, index, origin, actual, values, bands, moments, times, errors }, width) {
   const { model, unit } = page;
   const { output } = forecastOf(model, page.output);
   if (formatsOf(page, undefined).isShare) return { title: "The classes", chart: listClasses(page, values), key: "" };
@@ -312,9 +327,11 @@ function drawHistory(page, { window, index, actual, values, bands, moments, time
     const chart = drawAhead(window.map((row) => row[column]), ahead, page, times, width);
     return { title: `${target}${unit ? `, ${unit}` : ""}: what it was, and its forecast`, chart, key };
   }
-  const place = moments.findIndex((moment) => moment.index === index);
+  const place = moments.findIndex((moment) => moment.index === origin.index);
   if (place < 0 || moments[place].came === undefined) return undefined;
-  return { title: `${target} before it, and what came`, chart: drawAround(moments, place, own, page, width), key };
+  const point = { forecast: values[model.outputs.indexOf(output)], came: index === undefined ? undefined : moments[place].came };
+  const chart = drawAround(moments, place, { ...point, band: own }, page, width);
+  return { title: `${target} before it, and what came`, chart, key };
 }
 
 /** @param {string} output */
