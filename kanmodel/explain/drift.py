@@ -332,6 +332,8 @@ class Drift(Pictured):
             n_blocks = max(1, round(n / sizes[number]))
             blocks = np.arange(n) * n_blocks // n
             newest = side.rows[side.ends]
+            if served[number][0].levels != model.levels:  # no level of one is known to be one of the other
+                inside = np.full((n, len(watched.levels)), np.nan)
             counted = (newest, forecast, contributions, errors, inside)
             tallies.append(Tally.of(bins, *counted, blocks, n_blocks))
             unconverged += n_failed

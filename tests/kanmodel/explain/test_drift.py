@@ -1,13 +1,16 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from factories import make_model, make_tally, make_windows, with_intervals
 from hypothesis import given
 from hypothesis import strategies as st
+from readmes import ROOT
 from scipy.signal import lfilter
 from thorough import few_of
 
+from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain import differences
 from kanmodel.explain.chance import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
@@ -110,6 +113,20 @@ def test_parts_of_data_and_model_sum_to_what_compare_says():
     assert all(each.model.value == 0 for each in same.use) and same.effect.baseline_shift == 0
 
 
+def test_each_week_of_the_bundled_year_is_above_the_usual_threshold_of_psi():
+    """At least 7 of 20 features are above 0.2 against the rest of the year in each of 355 weeks, as the README says."""
+    rows = pl.read_csv(ROOT / "service/bundled/nyc-weather.csv.gz", infer_schema_length=None)
+    names = [feature.name for feature in load(ROOT / "service/bundled/nyc-weather.safetensors").features]
+    days, rest = divmod(len(rows), 24)
+    values = rows.select(names).to_numpy()[: len(rows) - rest]
+    unknown = np.full((len(values), 1), np.nan)
+    blocks = np.arange(len(values)) // 24
+    bins, first = Bins.of(np.column_stack([values, values[:, 0]])), values[:, 0]
+    year = Tally.of(bins, values, first, unknown, unknown[:, 0], unknown[:, :0], blocks, days)
+    psi = find_chance(year, 7)["inputs"].spans
+    assert psi.shape == (355, 20) and (psi > 0.2).sum(axis=1).min() == 7
+
+
 def make_rows(n, seed=0, missing=0.0):
     """A table of the features and targets of `make_model`, of which some targets are missing."""
     rng = np.random.default_rng(seed)
@@ -143,6 +160,16 @@ def test_errors_are_those_of_the_forecasts_whose_actual_value_is_known(missing):
         number = forecasts.outputs.index("b+2")
         inside = (lower[:, number] <= actual) & (actual <= upper[:, number])
         assert found.errors.coverage[level].now == pytest.approx(inside[known].mean())
+
+
+def test_coverage_is_unknown_where_the_other_model_has_other_intervals():
+    """Of the reference, if the model that served it has none; levels are those of this model."""
+    sure, plain = Model(with_intervals(make_model())), Model(make_model(seed=2))
+    rows = [make_windows(sure.loaded, n)[:, -1] for n in (90, 30)]
+    before, now = ({f"f{i}": of[:, i] for i in range(4)} | {"y": of[:, 0]} for of in rows)
+    found = sure.drift(before, now, against=plain).errors
+    assert found.coverage and all(each.now is not None and each.reference is None for each in found.coverage.values())
+    assert plain.drift(before, now, against=sure).errors.coverage == {}
 
 
 def shift_one(windows, amount):
