@@ -7,7 +7,7 @@ import { boundsOf, forecastOf } from "./intervals.js";
 import { linkParts, relate } from "./selection.js";
 import { carry, readState, writeState } from "./state.js";
 import { isWanted, showRound } from "./tour.js";
-import { isPassing, tellProgress, waitForNext } from "./waiting.js";
+import { isPassing, tellProgress, tellStopped, waitForNext } from "./waiting.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 
@@ -65,7 +65,7 @@ async function show() {
   hideHint();
   place.setAttribute("aria-busy", "true");
   for (let tries = 1; !signal.aborted; tries += 1) {
-    const endProgress = tellProgress(signal);
+    const endProgress = tellProgress(signal, stop);
     try {
       await showState(signal);
       break;
@@ -82,6 +82,13 @@ async function show() {
     }
   }
   if (!signal.aborted) place.setAttribute("aria-busy", "false");
+}
+
+/** Stops what is computed for the view. */
+function stop() {
+  running.abort();
+  place.setAttribute("aria-busy", "false");
+  tellStopped(() => void show());
 }
 
 /** @param {AbortSignal} signal */

@@ -74,16 +74,6 @@ export function mix(from, to) {
 }
 
 /**
- * A domain that is symmetric about 0.
- *
- * @param {number[]} values
- */
-export function symmetric(values) {
-  const largest = Math.max(...values.map(Math.abs)) || 1;
-  return [-largest, 0, largest];
-}
-
-/**
  * Mean |contribution| of each step.
  *
  * @param {{mean_abs_contribution: number, interval: number[]}[]} steps oldest first

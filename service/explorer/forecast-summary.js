@@ -1,6 +1,5 @@
 /** The summary of a forecast: figures, accuracy, warnings, and rows for the download. */
 
-import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
 import { amount, fixed, formatChange, formatValue, percent, signed } from "./figures.js";
 import { withHelp } from "./help.js";
@@ -127,15 +126,6 @@ function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
  */
 export function colorKey(up, down) {
   return h("span", { class: "key muted" }, h("i", { class: "up" }), up, h("i", { class: "down" }), down);
-}
-
-/**
- * @param {number[][]} steps
- * @param {string | null} unit
- */
-export function tellScale(steps, unit) {
-  const [low, , high] = symmetric(steps.flat());
-  return [h("span", {}, amount(low)), h("i", {}), h("span", {}, signed(high, unit))];
 }
 
 /**

@@ -1,12 +1,18 @@
 /** A model's topology, asked for once, and names and order of its nodes and edges, the same in all views. */
 
 import { askJson } from "./api.js";
+import { expect } from "./waiting.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./api.js").Schemas["GraphNode"]} Node */
 /** @typedef {import("./api.js").Schemas["GraphEdge"]} Edge */
 
 const REMEMBERED = 6;
+const SPEED = "kanscope-speed"; // values of hidden states of reference windows, times what each is computed from, per s
+const USUAL = 1e6;
+const SLOW = 2; // s from which on an answer was computed rather than remembered by the service
+/** @type {Set<string | null>} checkpoints of models with an answer */
+const computed = new Set();
 /** @type {Map<string, Promise<Schemas["TopologyResponse"]>>} the last answers, or requests that are under way */
 const known = new Map();
 
@@ -32,7 +38,7 @@ export async function askTopology(page, query, signal) {
   const ask = topologyAsk(page, query);
   const key = JSON.stringify([page.model.checkpoint, ask]);
   const begun = known.get(key);
-  const asked = begun ?? /** @type {Promise<Schemas["TopologyResponse"]>} */ (askJson(ask, signal));
+  const asked = begun ?? timed(page.model, /** @type {Promise<Schemas["TopologyResponse"]>} */ (askJson(ask, signal)));
   known.delete(key);
   known.set(key, asked);
   for (const [oldest] of known) if (known.size > REMEMBERED) known.delete(oldest);
@@ -43,6 +49,27 @@ export async function askTopology(page, query, signal) {
     if (begun && !signal?.aborted && error instanceof DOMException) return askTopology(page, query, signal); // the view that began it was left
     throw error;
   }
+}
+
+/**
+ * A first answer of a model, with an estimate of how long it takes: from the size of the model, and from how long that
+ * of another took on this service.
+ *
+ * @template T
+ * @param {Schemas["ModelInfo"]} model
+ * @param {Promise<T>} answer
+ */
+async function timed({ checkpoint, reference_windows: windows, lookback, features, architecture }, answer) {
+  const { lstm, gru, head } = architecture;
+  const [inputs] = [(lstm ?? gru)?.hidden_size ?? head.width[0] ?? features.length].flat();
+  const work = windows * lookback * inputs * (inputs + features.length);
+  if (computed.has(checkpoint)) return answer;
+  const begun = performance.now();
+  const found = await expect(work / (Number(localStorage.getItem(SPEED)) || USUAL), answer);
+  const seconds = (performance.now() - begun) / 1000;
+  if (seconds > SLOW) localStorage.setItem(SPEED, String(work / seconds));
+  computed.add(checkpoint);
+  return found;
 }
 
 /**

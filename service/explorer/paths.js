@@ -31,7 +31,7 @@ export function pathsControl(page) {
     onchange: () => void find(input.value.trim()),
   });
   const said = h("p", { role: "status", class: "muted paths-said" });
-  const leave = h("button", { type: "button", onclick: () => page.set({ through: "" }) }, "Show all");
+  const leave = h("button", { type: "button", hidden: true, onclick: () => page.set({ through: "" }) }, "Show all");
   const element = h(
     "div",
     { class: "paths" },

@@ -13,6 +13,7 @@ import { readState, writeState } from "./state.js";
 
 /** @typedef {import("./api.js").Schemas["TopologyResponse"]} Topology */
 /** @typedef {{feature?: string, step?: number, node?: string, edge?: string}} Part what an element shows */
+/** @typedef {Part & {source?: string, target?: string}} Shown the same with the ends of an edge, if it says them */
 
 /**
  * What belongs to a selection: shares from 0 to 1 of features, nodes and edges; without a map that kind is left as it is.
@@ -39,6 +40,8 @@ let pointed;
 let picked;
 /** @type {HTMLElement | undefined} */
 let place;
+/** @type {{element: HTMLElement | SVGElement, data: Shown}[] | undefined} all that show a part, unless they have changed */
+let elements;
 let isWaiting = false; // whether marks are to be set in the next frame
 let isMarked = false;
 
@@ -92,6 +95,7 @@ export function linkParts(within, status) {
     mark();
   };
   new MutationObserver(() => {
+    elements = undefined;
     if (pointed || picked || isMarked) markSoon();
   }).observe(within, { childList: true, subtree: true });
   addEventListener("hashchange", readPicked);
@@ -119,10 +123,18 @@ export function relate(topology) {
 function readPart(target) {
   const element = target instanceof Element ? target.closest(SHOWN) : null;
   if (!element) return undefined;
-  const { feature, step, node, edge, stage, layer, i, j } = /** @type {HTMLElement} */ (element).dataset;
+  const { feature, step, node, edge } = readData(/** @type {HTMLElement} */ (element));
+  return { feature, step, node, edge };
+}
+
+/**
+ * @param {HTMLElement | SVGElement} element
+ * @returns {Shown}
+ */
+function readData({ dataset: { feature, step, node, edge, stage, layer, i, j, source, target } }) {
   if (node?.startsWith("feature:")) return { feature: node.slice("feature:".length) };
   const key = stage && layer && i && j ? edgeKey({ stage, layer, i, j }) : edge;
-  return { feature, step: step === undefined ? undefined : Number(step), node, edge: key };
+  return { feature, step: step === undefined ? undefined : Number(step), node, edge: key, source, target };
 }
 
 /**
@@ -193,30 +205,33 @@ function mark() {
   const linked = part && linksOf(part);
   if (!linked && !isMarked) return;
   isMarked = Boolean(linked);
-  for (const element of /** @type {Iterable<HTMLElement>} */ (place?.querySelectorAll(SHOWN) ?? [])) {
-    const share = linked && shareOf(element.dataset, linked);
+  elements ??= [.../** @type {Iterable<HTMLElement>} */ (place?.querySelectorAll(SHOWN) ?? [])].map((element) => ({
+    element,
+    data: readData(element),
+  }));
+  for (const { element, data } of elements) {
+    const share = linked && shareOf(data, linked);
     element.classList.toggle("linked", Boolean(share));
     element.classList.toggle("apart", share === 0);
-    if (share) element.style.setProperty("--share", share.toFixed(3));
-    else element.style.removeProperty("--share");
+    if (share && share < 1) element.style.setProperty("--share", share.toFixed(3));
+    else if (element.style.length) element.style.removeProperty("--share");
   }
 }
 
 /**
  * How much an element belongs to a selection; undefined if it shows nothing of that kind.
  *
- * @param {DOMStringMap} data
+ * @param {Shown} data
  * @param {Linked} linked
  */
-function shareOf({ feature, step, node, edge, stage, layer, i, j, source, target }, linked) {
-  const key = stage && layer && i && j ? edgeKey({ stage, layer, i, j }) : edge;
-  if (key !== undefined) {
-    const ends = edges.get(key);
-    return linked.edge?.(key, source ?? ends?.source ?? "", target ?? ends?.target ?? "");
+function shareOf({ feature, step, node, edge, source, target }, linked) {
+  if (edge !== undefined) {
+    const ends = edges.get(edge);
+    return linked.edge?.(edge, source ?? ends?.source ?? "", target ?? ends?.target ?? "");
   }
-  if (node !== undefined) return node.startsWith("feature:") ? linked.feature?.(node.slice(8)) : linked.node?.(node);
+  if (node !== undefined) return linked.node?.(node);
   const ofFeature = feature === undefined ? undefined : linked.feature?.(feature);
-  const ofStep = step === undefined ? undefined : linked.step?.(Number(step));
+  const ofStep = step === undefined ? undefined : linked.step?.(step);
   if (ofFeature === undefined || ofStep === undefined) return ofFeature ?? ofStep;
   return ofFeature && ofStep ? ofFeature * ofStep : Math.max(ofFeature, ofStep) * IN_CROSS;
 }

@@ -4,6 +4,7 @@ import { ApiError, reasonOf, UNANSWERED } from "./api.js";
 import { byId, h } from "./dom.js";
 
 const SLOW = 1000; // ms before a status is shown
+const LONG = 5; // s from which on an estimate is told
 const LONGEST = 15; // most s between two tries
 const PASSING = [UNANSWERED, 408, 429, 502, 503, 504]; // statuses that are retried
 
@@ -16,22 +17,58 @@ export function isPassing(error) {
   return error instanceof ApiError && PASSING.includes(error.status);
 }
 
+let expected = 0; // s that what is computed now takes, as far as is known
+
 /**
- * Shows the elapsed seconds of slow work.
+ * Says how long the work will take that is begun, for as long as it lasts.
+ *
+ * @template T
+ * @param {number} seconds
+ * @param {Promise<T>} work
+ */
+export async function expect(seconds, work) {
+  expected = Math.max(expected, seconds);
+  try {
+    return await work;
+  } finally {
+    expected = 0;
+  }
+}
+
+/**
+ * Shows the elapsed seconds of slow work, about how many it takes in all, and how to stop it.
  *
  * @param {AbortSignal} signal of the work; aborting it hides the status
+ * @param {() => void} stop
  * @returns {() => void} ends it
  */
-export function tellProgress(signal) {
+export function tellProgress(signal, stop) {
   const begun = performance.now();
-  const tell = () => say(`The service is computing; ${Math.round((performance.now() - begun) / 1000)} s so far …`);
+  const button = h("button", { type: "button", onclick: stop }, "Stop");
+  const tell = () => {
+    const seconds = Math.round((performance.now() - begun) / 1000);
+    const all = expected > Math.max(seconds, LONG) ? ` of about ${expected < 60 ? 5 * Math.ceil(expected / 5) : 10 * Math.ceil(expected / 10)} s` : "";
+    say(`The service is computing; ${seconds} s${all} so far …`, button);
+  };
   const timer = setInterval(tell, SLOW);
+  let isEnded = false;
   const end = () => {
+    if (isEnded) return;
+    isEnded = true;
     clearInterval(timer);
     say("");
   };
   signal.addEventListener("abort", end);
   return end;
+}
+
+/**
+ * Says that work was stopped, and how to begin it again.
+ *
+ * @param {() => void} again
+ */
+export function tellStopped(again) {
+  say("Stopped. The service may have lost what it had computed.", h("button", { type: "button", onclick: again }, "Compute it"));
 }
 
 /**

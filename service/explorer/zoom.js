@@ -4,17 +4,24 @@ import { h } from "./dom.js";
 
 const STEP = 1.5; // zoom factor of a button or key
 const LARGEST = 12;
+const NARROWEST = 240; // pixels of a picture
+const MARGINS = 82; // on both sides of a picture in a card of the view
 
 /**
  * A container for a picture, with zoom buttons.
  *
  * @param {string} name of the region
+ * @param {(by: 1 | -1) => boolean} [change] to a finer or a coarser picture, if there is one; otherwise it is scaled
  */
-export function zoomable(name) {
+export function zoomable(name, change = () => false) {
   const stage = h("div", { class: "stage" });
   const button = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => void} */ act) =>
     h("button", { type: "button", "aria-label": label, title: label, onclick: act }, sign);
   const scaleBy = (/** @type {number} */ factor) => void control.then(({ zoom, target }) => zoom.scaleBy(target, factor));
+  const zoomIn = () => void (change(1) || scaleBy(STEP));
+  const zoomOut = async () => {
+    if (d3.zoomTransform((await control, stage)).k > 1 || !change(-1)) scaleBy(1 / STEP);
+  };
   const fit = () => void control.then(({ zoom, target }) => zoom.transform(target, d3.zoomIdentity));
   const element = h(
     "div",
@@ -22,8 +29,8 @@ export function zoomable(name) {
     h(
       "div",
       { class: "zoom" },
-      button("Zoom in", "+", () => scaleBy(STEP)),
-      button("Zoom out", "−", () => scaleBy(1 / STEP)),
+      button("Zoom in", "+", zoomIn),
+      button("Zoom out", "−", () => void zoomOut()),
       button("Fit into the view", "⤢", fit),
     ),
     stage,
@@ -46,6 +53,16 @@ export function zoomable(name) {
     }
   };
   return { element, stage, reveal };
+}
+
+/**
+ * The width that a picture has in a stage, also before it is shown.
+ *
+ * @param {HTMLElement} stage
+ */
+export function roomOf(stage) {
+  const shown = stage.clientWidth || (stage.closest("main")?.clientWidth ?? 0) - MARGINS || innerWidth - MARGINS;
+  return Math.max(NARROWEST, Math.floor(shown));
 }
 
 /** @param {HTMLElement} stage */

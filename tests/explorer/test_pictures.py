@@ -66,7 +66,9 @@ def test_pictures_are_saved_as_they_look(server, open_tab, scheme):
 @pytest.mark.parametrize("width", [390, 1440, 2560])
 def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
     """The whole network is visible at first at any screen width; it can be zoomed, moved and fitted again."""
-    page = open_tab(server, viewport={"width": width, "height": 1000}).show("network?model=nyc-weather&fidelity=1")
+    page = open_tab(server, viewport={"width": width, "height": 1000}).show(
+        "network?model=nyc-weather&fidelity=1&detail=curves"
+    )
     picture, stage = page.locator(".stage svg"), page.locator(".stage")
 
     def box(locator):

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 MODEL = "/v1/models/nyc-weather"
 SHARES = """(parts) => Object.fromEntries(parts.map((part) => [
   part.dataset.node ?? part.dataset.feature ?? `${part.dataset.source} ${part.dataset.target}`,
-  Number(part.style.getPropertyValue("--share")),
+  part.classList.contains("apart") ? 0 : Number(part.style.getPropertyValue("--share") || 1),
 ]))"""
 
 

@@ -9,7 +9,7 @@ import { enliven, fetchDrawing } from "../drawing.js";
 import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
-import { FINER, colorKey, foldWarnings, formatsOf, spreadOf, stepRows, tellForecast, tellScale } from "../forecast-summary.js";
+import { FINER, colorKey, foldWarnings, formatsOf, spreadOf, stepRows, tellForecast } from "../forecast-summary.js";
 import { askTopology, topologyAsk } from "../graph.js";
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
@@ -25,7 +25,7 @@ import { waterfall } from "../waterfall.js";
 import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
 import { keepWindow } from "../windows.js";
-import { zoomable } from "../zoom.js";
+import { roomOf, zoomable } from "../zoom.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {import("../app.js").Page} Page */
@@ -67,7 +67,6 @@ export function create(page) {
   const bars = segments("Bars of", { groups: "groups", features: "features" }, (value) =>
     page.set({ bars: value === "features" ? value : "" }),
   );
-  const scale = h("div", { class: "scale" });
   const { element: drawing, stage, reveal } = zoomable("The forecast's way through the network");
   const carried = h("p", { class: "muted" });
   const flowTable = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow at each node" });
@@ -117,7 +116,7 @@ export function create(page) {
       { class: lookback > 1 ? "halves" : "stack" },
       h("section", { class: "card" }, head("From the baseline to the forecast", way.element, bars.element), way.element),
       ...(lookback > 1
-        ? [h("section", { class: "card" }, head("Feature by step", cells.element, scale), cells.element)]
+        ? [h("section", { class: "card" }, head("Feature by step", cells.element, cells.scale), cells.element)]
         : []),
     ),
     h(
@@ -207,7 +206,7 @@ export function create(page) {
     if (network) return network;
     const [topology, { root }] = await Promise.all([
       askTopology(page, undefined, signal),
-      fetchDrawing(topologyAsk(page, { color: "contribution" }), signal),
+      fetchDrawing(topologyAsk(page, { color: "contribution", width: roomOf(stage) }), signal),
     ]);
     relate(topology);
     const open = (/** @type {string} */ edge) => (location.hash = page.link("edge", { edge }));
@@ -246,7 +245,6 @@ export function create(page) {
     const parts = byGroup && groups ? outermost(byGroup, groups) : contributions;
     way.set({ explanation, parts, groups: groups ?? {}, window, intervals, formats });
     cells.set(explanation, window, times);
-    scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
     shown = { ask: askOf(state, window), name: name(), data: explained, rows: stepRows(explanation, names, window) };
     const key = JSON.stringify([state.origin, state.baseline]);
     if (key !== ordered) {

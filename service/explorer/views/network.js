@@ -1,4 +1,4 @@
-/** The network: the service's picture of what a rule keeps, what that costs, and the edges as a list. */
+/** The network: pictures of what a rule keeps, from layers to functions, what that costs, and the edges as a list. */
 
 import { ablationControl } from "../ablation.js";
 import { titleBar } from "../actions.js";
@@ -8,15 +8,23 @@ import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
 import { askTopology, edgeId, edgeKey, labelsOf, nameEdge, strongestFirst, topologyAsk } from "../graph.js";
 import { help, withHelp } from "../help.js";
+import { drawLayers, drawStructure } from "../layers.js";
 import { chosenNode, pathsControl, sharesOf, tellLags } from "../paths.js";
 import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
 import { relate } from "../selection.js";
-import { zoomable } from "../zoom.js";
+import { roomOf, zoomable } from "../zoom.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["TopologyResponse"]} Topology */
 /** @typedef {Schemas["GraphNode"]} Node */
 /** @typedef {Schemas["GraphEdge"]} Edge */
+/** @typedef {"layers" | "units" | "curves"} Detail */
+
+const N_CURVES = 300; // edges with functions in a picture of the service
+const MANY_CURVES = 120; // functions that are drawn unasked
+const FEW_CURVES = 40; // the same on a narrow screen
+const NARROW = 600; // pixels
+const SAME_WIDTH = 24; // by which a picture need not be drawn again
 
 /**
  * @param {import("../app.js").Page} page
@@ -25,7 +33,18 @@ import { zoomable } from "../zoom.js";
 export function create(page) {
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
-  const { element: drawing, stage, reveal } = zoomable("Picture of the network");
+  /** @type {Detail[]} that there are, from coarse to fine */
+  let details = ["layers"];
+  /** @type {Detail} */
+  let detail = "layers";
+  const { element: drawing, stage, reveal } = zoomable("Picture of the network", (by) => {
+    const next = details[details.indexOf(detail) + by];
+    if (next) void page.set({ detail: next });
+    return Boolean(next);
+  });
+  const level = segments("Zoom to", { layers: "layers", units: "units", curves: "curves" }, (value) =>
+    page.set({ detail: value }),
+  );
   const pruning = pruningControl(page);
   const ablation = ablationControl(page);
   const paths = pathsControl(page);
@@ -46,7 +65,7 @@ export function create(page) {
     h(
       "div",
       { class: "columns" },
-      h("div", { class: "card drawing" }, paths.element, drawing),
+      h("div", { class: "card drawing" }, h("div", { class: "look" }, paths.element, level.element), drawing),
       h(
         "aside",
         { "aria-label": "Pruning and look" },
@@ -91,21 +110,38 @@ export function create(page) {
     const through = chosenNode(values, page.output);
     const query = { ...ruleQuery(values), pruned: values.pruned !== "show", through };
     const ask = topologyAsk(page, query);
-    const drawn = { ...ask, query: { ...ask.query, color: values.color } };
-    const [topology, { root, text }] = await Promise.all([
-      askTopology(page, query, signal),
-      fetchDrawing(drawn, signal),
-      ablation.set(values, signal),
-    ]);
-    const link = (/** @type {string} */ edge) => page.link("edge", { edge });
+    const room = roomOf(stage);
+    if (!stage.firstChild) stage.replaceChildren(drawStructure(page.model, page.output));
+    const [topology] = await Promise.all([askTopology(page, query, signal), ablation.set(values, signal)]);
     const kept = new Set(topology.edges.flatMap((edge) => (edge.kept && edge.kind === "edge" ? [edgeId(edge)] : [])));
+    details = kept.size > N_CURVES ? ["layers", "units"] : ["layers", "units", "curves"];
+    const usual = kept.size > (room < NARROW ? FEW_CURVES : MANY_CURVES) ? "units" : "curves";
+    detail = details.find((one) => one === values.detail) ?? (values.detail ? "units" : usual);
+    level.set(detail);
+    for (const input of level.element.querySelectorAll("input")) {
+      input.disabled = !details.some((one) => one === input.value);
+      input.title = input.disabled ? "Of so many edges, those of a node that is clicked have their curves" : "";
+    }
+    const sized = { color: values.color, width: room, curves: detail === "curves" };
+    const draw = () => fetchDrawing({ ...ask, query: { ...ask.query, ...sized } }, signal);
+    const [all, picture] = await Promise.all(
+      detail === "layers"
+        ? [askTopology(page, { ...query, pruned: false }, signal), undefined]
+        : [undefined, draw()],
+    );
+    const link = (/** @type {string} */ edge) => page.link("edge", { edge });
     const toggle = (/** @type {string} */ id) => ablation.toggle(id, kept.has(id));
     const open = (/** @type {string} */ edge) => {
       if (ablation.isRemoving()) toggle(edge.replaceAll("/", ":"));
       else location.hash = link(edge);
     };
     const choose = (/** @type {string} */ node) => page.set({ through: node === through ? "" : node });
-    replacePicture(stage, root, enliven(root, teller(topology, page.unit, values.click), open, reveal, choose));
+    if (all) stage.replaceChildren(drawLayers(all, page.unit, (node) => page.link("network", { through: node, detail: "" })));
+    if (picture) {
+      const { root } = picture;
+      replacePicture(stage, root, enliven(root, teller(topology, page.unit, values.click), open, reveal, choose));
+    }
+    followWidth(stage, room, () => void page.set({}, true), signal);
     document.addEventListener("keydown", ({ key }) => key === "Escape" && through && page.set({ through: "" }), { signal });
     relate(topology);
     paths.set(through, topology);
@@ -115,11 +151,29 @@ export function create(page) {
       ? `Edges that ${feature.name} takes part in, the strongest first`
       : "Kept edges, the strongest first";
     replaceRows(edges, edgeTable(topology, page.unit, link, ablation.drop, feature));
-    shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: () => text };
+    shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: async () => (picture ?? (await draw())).text };
     void ablation.follow(values, signal);
     void traceCost(topology, values, signal);
   };
   return { element, update };
+}
+
+/**
+ * Draws again, once, when the place of a picture has another width.
+ *
+ * @param {HTMLElement} stage
+ * @param {number} room that it was drawn for
+ * @param {() => void} draw
+ * @param {AbortSignal} signal
+ */
+function followWidth(stage, room, draw, signal) {
+  const observer = new ResizeObserver(() => {
+    if (Math.abs(roomOf(stage) - room) < SAME_WIDTH || signal.aborted) return;
+    observer.disconnect();
+    draw();
+  });
+  observer.observe(stage);
+  signal.addEventListener("abort", () => observer.disconnect());
 }
 
 /**
