@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     """Seconds between two writes: the most that is lost if the process is killed."""
     monitor_share: float = Field(default=0.01, ge=0, le=1)
     """Share of the forecasts that are explained for the monitor, drawn at random."""
-    monitor_cpu: float = Field(default=0.02, gt=0, le=1)
+    monitor_cpu: float = Field(default=0.01, gt=0, le=1)
     """Share of a core that these explanations may take on average; a forecast drawn beyond it is not explained."""
     monitor_hours: Count = 840
     """Hours that are kept, and in which an outcome finds its forecast; five weeks."""

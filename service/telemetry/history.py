@@ -28,14 +28,19 @@ BUSY_SECONDS = 10.0  # to wait for other processes that write
 CACHE_BYTES = 8 << 20
 MEMORY = 8  # the part of `n_bytes` that is kept where there is no folder for temporary files
 DROPPED = 16  # the part of the forecasts that is dropped at once
+LISTED = 64  # packs whose ids are listed in one write
+LISTED_BYTES = 30  # that an id takes there, besides twice its length
 REQUESTS = 1 << 20  # more than a pack has: the number of an id is that of its pack times this, and one of its requests
 _SETTLED = np.array(np.nan).tobytes()  # in place of a forecast that has its outcome
+_LISTED = f"(SELECT coalesce(max(number), 0) / {REQUESTS} FROM ids)"  # the last pack whose ids are listed
 _TABLES = """
 CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT, version TEXT, checkpoint TEXT, n_features INTEGER,
     n_names INTEGER, levels TEXT, UNIQUE (name, version, checkpoint, n_features, n_names, levels));
 CREATE TABLE hours (model INTEGER, hour INTEGER, tally BLOB, PRIMARY KEY (model, hour)) WITHOUT ROWID;
-CREATE TABLE packs (number INTEGER PRIMARY KEY, model INTEGER, hour INTEGER, width INTEGER, ids BLOB, ends BLOB,
-    columns BLOB);
+CREATE TABLE packs (number INTEGER PRIMARY KEY, model INTEGER, hour INTEGER, width INTEGER, listing INTEGER, ids BLOB,
+    ends BLOB, columns BLOB);
+CREATE TABLE unlisted (listing INTEGER);
+INSERT INTO unlisted VALUES (0);
 CREATE TABLE ids (number INTEGER PRIMARY KEY, id TEXT, model INTEGER, first INTEGER, n INTEGER);
 CREATE INDEX by_id ON ids (id, model);
 CREATE TABLE times (time REAL, model INTEGER, pack INTEGER, row INTEGER, PRIMARY KEY (time, model)) WITHOUT ROWID;
@@ -126,8 +131,9 @@ class History:
             self._file = sqlite3.connect(name, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             with self._transaction():
                 self._begin()
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"cache_size = {-(CACHE_BYTES >> 10)}"):
+            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"journal_size_limit = {CACHE_BYTES}"):
                 self._file.execute(f"PRAGMA {pragma}")
+            self._file.execute(f"PRAGMA cache_size = {-(CACHE_BYTES >> 10)}")
         except sqlite3.Error as error:
             raise ConfigError(f"KANSCOPE_MONITOR is {path}, which cannot be used: {error}") from error
 
@@ -141,14 +147,16 @@ class History:
 
         Of a time, the first forecast of a model is kept. Raises `sqlite3.Error`, and then nothing is written.
         """
-        insert = "INSERT INTO packs (model, hour, width, ids, ends, columns) VALUES (?, ?, ?, ?, ?, ?)"
+        insert = "INSERT INTO packs (model, hour, width, listing, ids, ends, columns) VALUES (?, ?, ?, ?, ?, ?, ?)"
         with self._transaction():
             for (of, hour), tally in tallies.items():
                 self._add(self._number(of), hour, tally)
             for pack in packs:
                 model, arrays = self._number(pack.of), (pack.ends.tobytes(), pack.columns.tobytes())
-                row = (model, pack.hour, pack.columns.shape[1], orjson.dumps(pack.ids), *arrays)
-                number = self._file.execute(insert, row).lastrowid
+                ids, width = orjson.dumps(pack.ids), pack.columns.shape[1]
+                listing = 2 * len(ids) + LISTED_BYTES * len(pack.ids)
+                number = self._file.execute(insert, (model, pack.hour, width, listing, ids, *arrays)).lastrowid
+                self._file.execute("UPDATE unlisted SET listing = listing + ?", (listing,))
                 times = [(time, model, number, row_number) for time, row_number in pack.times]
                 self._file.executemany("INSERT OR IGNORE INTO times VALUES (?, ?, ?, ?)", times)
             self._drop(now)
@@ -173,8 +181,9 @@ class History:
         of any version or of the one given; None where there is no forecast. Raises as `write`.
         """
         results, taken = list[bool | None](), list[tuple[int, Found]]()
+        while self._list_ids():
+            pass
         with self._transaction():
-            self._index()
             for number, place in enumerate(outcomes):
                 rows = self._find(name, version, place)
                 new = 0
@@ -192,16 +201,22 @@ class History:
                 self._add(self._number(of), hour, tally)
         return results
 
-    def _index(self) -> None:
-        """Lists the ids of packs that were written since: most services never ask for them, so writing leaves it."""
-        after = "number > (SELECT coalesce(max(number), 0) / ? FROM ids)"
-        packs = self._file.execute(f"SELECT number, model, ids, ends FROM packs WHERE {after}", (REQUESTS,))  # nosec B608
-        for number, model, ids, data in packs.fetchall():
-            ends = np.frombuffer(data, np.int64)
-            sizes = np.diff(ends, prepend=0)
-            numbers = range(number * REQUESTS, number * REQUESTS + len(ends))
-            rows = zip(numbers, orjson.loads(ids), repeat(model), (ends - sizes).tolist(), sizes.tolist(), strict=False)
-            self._file.executemany("INSERT INTO ids VALUES (?, ?, ?, ?, ?)", rows)
+    def _list_ids(self) -> bool:
+        """Lists ids of some packs that were written since, and returns whether there were any.
+
+        Most services never ask for them, so writing leaves this. Their room is kept free, see `_is_full`.
+        """
+        query = f"SELECT number, model, listing, ids, ends FROM packs WHERE number > {_LISTED} ORDER BY number LIMIT ?"  # nosec B608
+        with self._transaction():
+            packs = self._file.execute(query, (LISTED,)).fetchall()
+            for number, model, listing, ids, data in packs:
+                ends = np.frombuffer(data, np.int64)
+                sizes = np.diff(ends, prepend=0)
+                numbers = range(number * REQUESTS, number * REQUESTS + len(ends))
+                columns = numbers, orjson.loads(ids), repeat(model), (ends - sizes).tolist(), sizes.tolist()
+                self._file.executemany("INSERT INTO ids VALUES (?, ?, ?, ?, ?)", zip(*columns, strict=False))
+                self._file.execute("UPDATE unlisted SET listing = listing - ?", (listing,))
+        return bool(packs)
 
     def _find(self, name: str, version: str | None, place: Place) -> list[_Row]:
         """The forecasts of an outcome, one of each version at most."""
@@ -254,15 +269,19 @@ class History:
     def _drop_packs(self, last: int | None) -> None:
         """Drops forecasts up to those of a pack; none for None."""
         if last is not None:
+            unlisted = f"SELECT coalesce(sum(listing), 0) FROM packs WHERE number <= ? AND number > {_LISTED}"  # nosec B608
+            self._file.execute(f"UPDATE unlisted SET listing = listing - ({unlisted})", (last,))  # nosec B608
             self._file.execute("DELETE FROM times WHERE pack <= ?", (last,))
             self._file.execute("DELETE FROM ids WHERE number < ?", ((last + 1) * REQUESTS,))
             self._file.execute("DELETE FROM packs WHERE number <= ?", (last,))
 
     def _is_full(self) -> bool:
+        """Whether what is written, with the room that listing its ids will take, is larger than the file may be."""
+        (listing,) = self._file.execute("SELECT listing FROM unlisted").fetchone()
         count, free, size = (
             self._file.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )
-        return bool((count - free) * size > self._most)
+        return bool((count - free) * size + listing > self._most)
 
     def _begin(self) -> None:
         """Makes the tables, anew in a file of another format."""
