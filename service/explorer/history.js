@@ -55,10 +55,13 @@ export function seriesKey({ actual, band }) {
  * @param {Page} page
  * @param {Times | undefined} times
  * @param {number} width
+ * @param {string} [view] in which a step is explained
  */
-export function drawAhead(history, ahead, page, times, width) {
+export function drawAhead(history, ahead, page, times, width, view = "story") {
   const past = history.map((value, index) => ({ step: index - history.length + 1, value }));
-  const [newest] = past.slice(-1);
+  const isJoined = ahead[0].step === 1;
+  const newest = past.slice(-1).map(({ step, value }) => ({ step, forecast: value }));
+  const first = past.length ? 1 - past.length : ahead[0].step;
   const known = ahead.filter(({ came }) => came !== undefined);
   const every = Math.ceil(((past.length + ahead.length) * TICK) / width);
   const shown = ahead.filter(({ output }) => output === page.output);
@@ -66,18 +69,18 @@ export function drawAhead(history, ahead, page, times, width) {
   return plot({
     ...frame(width, page, "Actual values up to the newest step, and the forecasts after it"),
     x: {
-      ...{ label: null, domain: [1 - past.length, ahead[ahead.length - 1].step], tickSize: 0 },
-      ticks: d3.range(1 - past.length, ahead[ahead.length - 1].step + 1).filter((step) => step % every === 0),
+      ...{ label: null, domain: [first, ahead[ahead.length - 1].step], tickSize: 0 },
+      ticks: d3.range(first, ahead[ahead.length - 1].step + 1).filter((step) => step % every === 0),
       tickFormat: (/** @type {number} */ step) => (step > 0 ? `+${step}` : stepLabel(step, times, true)),
     },
     marks: [
-      Plot.ruleX([0], { stroke: "var(--line)" }),
+      Plot.ruleX(newest, { x: "step", stroke: "var(--line)" }),
       ...drawBand(banded.map(({ step, band }) => ({ x: step, low: band?.lower, high: band?.upper }))),
-      Plot.lineY([{ step: 0, forecast: newest.value }, ...ahead], { ...FORECAST, x: "step", y: "forecast" }),
-      Plot.lineY([...past, ...known.map(({ step, came }) => ({ step, value: came }))], { ...ACTUAL, x: "step", y: "value" }),
+      Plot.lineY([...(isJoined ? newest : []), ...ahead], { ...FORECAST, x: "step", y: "forecast" }),
+      Plot.lineY([...past, ...known.map(({ step, came }) => ({ step, value: came }))], { ...ACTUAL, x: "step", y: "value", z: ({ step }) => isJoined || step > 0 }),
       Plot.dot(ahead, {
         ...{ x: "step", y: "forecast", r: ahead.length > 1 ? 3 : 0, fill: "var(--forecast)", stroke: "var(--card)" },
-        href: ({ output }) => page.link("story", { output }),
+        href: ({ output }) => page.link(view, { output }),
         ariaLabel: ({ output, forecast }) => `${output}: ${forecast.toPrecision(4)}`,
       }),
       ...drawPoint(shown.map(({ step, forecast, came }) => ({ x: step, forecast, came }))),

@@ -13,7 +13,7 @@ import { summarise } from "./spans.js";
 
 const N_ROWS = 10; // groups of a comparison
 const N_TOLD = 3; // groups that a sentence names
-const BAR = { width: 110, height: 14 };
+const BAR = { width: 88, height: 14 };
 const NEAR = 0.8; // of the change of the actual values, that forecasts follow at least, and its inverse at most
 const week = d3.utcFormat("%-d %b %Y");
 
@@ -81,11 +81,12 @@ export function tellSets(first, second, isChosen, isPicked, scale) {
   const shown = names.slice(0, N_ROWS);
   const largest = d3.max(shown, (name) => Math.abs(difference(name))) || 1;
   const heads = isCompared
-    ? [`Mean contribution${unit ? `, ${unit}` : ""}`, "A", isPicked ? "B" : "rest", "A minus it", ""]
-    : [`Mean contribution${unit ? `, ${unit}` : ""}`, "Mean", "Share", ""];
-  const cells = (/** @type {string[]} */ texts, /** @type {number} */ share) => [
-    ...texts.map((text) => h("td", { class: "number" }, text)),
+    ? [`Mean contribution${unit ? `, ${unit}` : ""}`, `A minus ${isPicked ? "B" : "rest"}`, "", "A", isPicked ? "B" : "rest"]
+    : [`Mean contribution${unit ? `, ${unit}` : ""}`, "Mean", "", "Share"];
+  const cells = (/** @type {string} */ first, /** @type {number} */ share, /** @type {string[]} */ ...texts) => [
+    h("td", { class: "number" }, first),
     h("td", {}, barOf(share)),
+    ...texts.map((text) => h("td", { class: "number" }, text)),
   ];
   const rows = shown.map((name) =>
     h(
@@ -93,8 +94,8 @@ export function tellSets(first, second, isChosen, isPicked, scale) {
       { "data-feature": name },
       h("th", { scope: "row" }, name),
       ...(isCompared
-        ? cells([signed(first.contributions[name]), signed(second.contributions[name]), signed(difference(name))], difference(name) / largest)
-        : cells([signed(first.contributions[name]), percent(first.shares[name])], difference(name) / largest)),
+        ? cells(signed(difference(name)), difference(name) / largest, signed(first.contributions[name]), signed(second.contributions[name]))
+        : cells(signed(first.contributions[name]), difference(name) / largest, percent(first.shares[name]))),
     ),
   );
   const left = names.length - shown.length;

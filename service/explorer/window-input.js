@@ -3,7 +3,7 @@
 import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
 import { freshLink, h, segments } from "./dom.js";
-import { findDay } from "./references.js";
+import { findDay, wallClock } from "./references.js";
 import { askWindow, columnsOf, findTable, keepTable, nameOf, readFile, readSeries } from "./tables.js";
 import { findWindow, keepWindow, readWindow, unpackWindow } from "./windows.js";
 
@@ -32,6 +32,7 @@ import { findWindow, keepWindow, readWindow, unpackWindow } from "./windows.js";
  * @property {Window} [before] it was changed
  * @property {string} note of what it is
  * @property {string | null | undefined} time of its newest row
+ * @property {number[] | null | undefined} actuals values of all outputs, likewise
  * @property {number | undefined} actual value of the output, which a changed window has none of
  * @property {unknown} baseline as :explain takes it
  * @property {Window} [other] that it is compared with
@@ -105,6 +106,7 @@ export function windowInput(page, reject) {
       ...{ source: shown, origin, window, before: before?.window, other: other?.window },
       note: other ? `${said}; compared with ${other.note}` : said,
       time: before ? before.time : time,
+      actuals: actual,
       actual: actual?.[page.model.outputs.indexOf(page.output)],
       baseline: compared,
     };
@@ -186,7 +188,8 @@ export function referenceChoice(page, label, what, choose) {
   );
   const set = (/** @type {string} */ source, /** @type {string | null | undefined} */ time = undefined) => {
     index.value = source.replace("ref:", "");
-    date.value = time?.slice(0, 10) ?? "";
+    const ms = time ? wallClock(time) : NaN;
+    date.value = Number.isFinite(ms) ? new Date(ms).toISOString().slice(0, 10) : "";
     date.hidden = time === null;
   };
   return { element, set };

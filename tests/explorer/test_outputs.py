@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from factories import make_model, with_intervals
 from playwright.sync_api import expect
 from precision import write
 from thorough import few_of
+
+from kanmodel.checkpoint import save_checkpoint
 
 
 @pytest.mark.parametrize("model", few_of(["two", "front"], ["two"], "the same of another model"))
@@ -38,3 +41,24 @@ def test_a_model_of_one_output_has_no_such_list(server, open_tab):
     page = open_tab(server).show("forecast?model=head&window=ref:5")
     expect(page.locator(".summary")).to_be_visible()
     expect(page.get_by_text("All outputs of this window")).to_have_count(0)
+
+
+@pytest.mark.thorough("starts a server of its own")
+def test_the_steps_of_a_target_are_one_curve(serve, open_tab, tmp_path):
+    """It has a band and a point for each step, which leads to its explanation; the table is asked for as it opens."""
+    save_checkpoint(with_intervals(make_model(horizon=3)), tmp_path / "m.safetensors")
+    with serve(tmp_path) as client:
+        tab = open_tab(client)
+        asked = []
+        tab.page.on("request", lambda one: asked.append(one.post_data) if one.url.endswith(":explain") else None)
+        page = tab.show("forecast?model=m&window=ref:5")
+        steps = page.locator(".outputs figure a")
+        expect(steps).to_have_count(3)
+        expect(page.locator(".outputs")).to_contain_text("80 % interval")
+        assert not any("y+2" in body for body in asked)
+        page.get_by_text("What each of them is made of").click()
+        expect(page.locator("tr[data-output]")).to_have_count(3)
+        steps.nth(1).click(force=True)
+        expect(page.locator("#output")).to_have_value("y+2")
+        expect(page.locator(".summary")).to_contain_text("eference window 5")
+        assert tab.problems == []

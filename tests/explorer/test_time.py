@@ -164,7 +164,7 @@ def test_a_span_is_compared_with_the_rest(server, open_tab, windows, errors, gro
     assert rows.evaluate_all("all => all.map(row => row.dataset.feature)") == [names[place] for place in order[:10]]
     for number, place in enumerate(order[:10]):
         assert numbers(rows.nth(number)) == pytest.approx(
-            [*means[:, place], means[0, place] - means[1, place]], abs=0.051
+            [means[0, place] - means[1, place], *means[:, place]], abs=0.051
         )
     assert tab.problems == []
 

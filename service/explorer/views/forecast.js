@@ -139,7 +139,6 @@ export function create(page) {
       drawing,
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
     ),
-    ...(page.model.outputs.length > 1 ? [outputs.element] : []),
   ];
   const nearest = nearestReference(page);
   const change = h(
@@ -158,7 +157,7 @@ export function create(page) {
   );
   const input = windowInput(page, () => showAnswers(false, false));
   const showAnswers = (/** @type {boolean} */ explained, /** @type {boolean} */ read) => {
-    for (const answer of answers) answer.hidden = !explained;
+    for (const answer of [...answers, outputs.element]) answer.hidden = !explained;
     change.hidden = !read;
     if (!explained) shown = undefined; // what was shown before is not the window that was given
   };
@@ -168,6 +167,7 @@ export function create(page) {
     titleBar("Forecast", () => shown),
     summary,
     input.element,
+    ...(page.model.outputs.length > 1 ? [outputs.element] : []),
     ...answers.slice(1, 2),
     change,
     ...answers.slice(2),
@@ -254,7 +254,7 @@ export function create(page) {
     }
     curves.set(window, explanation.prediction, order, formats);
     search.set(given, window, formats);
-    if (page.model.outputs.length > 1) outputs.set(window, state.baseline);
+    if (page.model.outputs.length > 1) outputs.set(window, state.baseline, draft ? undefined : state.actuals, times);
     nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
     if (network) drawFlow(explanation, network);
   };
