@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from factories import make_model
+from factories import make_chain, make_model
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.data import Target
+from kanmodel.network.bases import Line
+from kanmodel.network.config import Transform, plain_layers
 
 pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
 
@@ -22,15 +26,26 @@ def number(text):
     return float(POINTS.match(text.strip())[0].replace("−", "-"))
 
 
+def make_classifier():
+    """Three classes by softmax over Linear layers with a ReLU between; no actual values."""
+    config = make_model("head", n_features=3).config
+    first, last = plain_layers([3, 2, 3], Line(), base="zero")
+    layers = (first, replace(last, before=(Transform("relu"),)))
+    targets = tuple(Target(name) for name in ("up", "same", "down"))
+    model = make_chain(replace(config, targets=targets, head=layers, output_function="softmax"), n_reference=130)
+    return replace(model, reference=replace(model.reference, targets=None))
+
+
 @pytest.fixture(scope="module")
 def pair(serve, tmp_path_factory):
-    """Two versions of a model, one with the same inputs, and one with others."""
+    """Two versions of a model, one with the same inputs, one with others, and a classifier."""
     folder = tmp_path_factory.mktemp("pair")
     (folder / "m").mkdir()
     for version in (1, 2):
         save_checkpoint(make_model("lstm", seed=version, n_reference=130), folder / "m" / f"{version}.safetensors")
     save_checkpoint(make_model("lstm", seed=3, n_reference=130), folder / "other.safetensors")
     save_checkpoint(make_model("head", n_features=6), folder / "unlike.safetensors")
+    save_checkpoint(make_classifier(), folder / "classes.safetensors")
     with serve(folder) as client:
         yield client
 
@@ -114,6 +129,7 @@ def test_what_cannot_be_compared_says_why(pair, open_tab):
     page = open_tab(pair).show("compare?model=unlike")
     expect(page.locator("main")).to_contain_text("no other version")
     assert page.locator("#against optgroup option").all_inner_texts() == [
+        "classes, version 1",
         "m, version 2",
         "m, version 1",
         "other, version 1",
@@ -230,3 +246,36 @@ def test_the_card_describes_the_model(pair, open_tab):
     expect(page.locator(".verdict")).to_have_text("verified" if model["provenance"]["verified"] else "not verified")
     expect(page.get_by_role("region", name="Features").locator("tbody tr")).to_have_count(len(model["features"]))
     assert tab.problems == []
+
+
+def test_a_classifier_is_told_in_its_own_terms(pair, open_tab):
+    """Its card names classes and lines, its amounts are percentage points, and a ReLU is neither a spline nor a sine.
+
+    Without actual values nothing is said of errors.
+    """
+    tab = open_tab(pair)
+    page = tab.show("model?model=classes")
+    expect(page.locator(".lead")).to_contain_text("The probability of up, same, down from 3 features of one step.")
+    expect(page.locator("main")).to_contain_text("12 edges, straight lines and straight lines after relu")
+    expect(page.locator("main")).not_to_contain_text("undefined")
+    page = tab.show("features?model=classes&output=same%2B1")
+    expect(page.locator("main")).to_contain_text("amounts in percentage points")
+    expect(page.locator("main")).not_to_contain_text("Error when shuffled")
+    page = tab.show("edge?model=classes&output=same%2B1&edge=head/1/0/1")
+    first, *others = page.locator("code").all_inner_texts()
+    assert "max(x, 0)" in first and len(others) == 1
+    expect(page.locator(".drawing")).not_to_contain_text("spline")
+    expect(tab.show("formula?model=classes&output=same%2B1").get_by_role("alert")).to_have_text(
+        "There is no formula for it: a formula needs outputs that are functions of one node, but softmax mixes them."
+    )
+
+
+def test_the_metrics_of_many_outputs_are_a_table(pair, open_tab):
+    """Each output has a row, and each metric a column; others stand above."""
+    page = open_tab(pair).show("model?model=m")
+    found = page.evaluate("""() => import("./views/model.js").then(({ outputTable }) => {
+      const metrics = { test_r2: 0.5, "test_r2 a+1": 0.25, "test_r2 a+2": 0.75, "test_coverage 0.8 a+1": 0.7 };
+      const [place] = outputTable({ metrics, outputs: ["a+1", "a+2"], targets: [{ unit: "K" }] });
+      return [...place.querySelectorAll("tr")].map((row) => [...row.children].map((cell) => cell.textContent));
+    })""")
+    assert found == [["Output", "test R²", "test coverage 0.8"], ["a+1", "0.250", "70.0 %"], ["a+2", "0.750", ""]]

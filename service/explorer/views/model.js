@@ -133,7 +133,7 @@ function tellMetrics(model) {
  *
  * @param {Model} model
  */
-function outputTable(model) {
+export function outputTable(model) {
   const known = metricsOf(model, true);
   if (!known.length) return [];
   const kinds = [...new Set(known.map(({ name }) => name))];
