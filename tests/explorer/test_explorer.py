@@ -343,7 +343,7 @@ def test_the_report_is_read_answer_first(server, open_tab):
         first = plain(shown.locator(".lead, li").first.inner_text())
         assert answer.removeprefix("-").startswith(first)
         expect(shown.locator("figure svg")).to_have_count(len(finding["pictures"]))
-        assert shown.locator("details").get_attribute("open") is None and not shown.locator("pre").is_visible()
+        assert shown.locator("details").get_attribute("open") is None and not shown.locator(".evidence").is_visible()
     text, figure = (page.locator(f".pictured {part}").first.bounding_box() for part in (".stack", "figure"))
     assert figure["x"] >= text["x"] + text["width"] and abs(figure["y"] - text["y"]) < 2
     for width in (390, 820, 1920):

@@ -2,8 +2,9 @@
 
 import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
-import { h } from "../dom.js";
+import { h, table } from "../dom.js";
 import { parseDrawing } from "../drawing.js";
+import { amount } from "../figures.js";
 import { distinctNames } from "../names.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -102,7 +103,7 @@ function tellFinding({ id, question, answer, brief, evidence, pictures, caption 
         {},
         h("summary", {}, isShort ? "The numbers behind it" : "The whole answer and its numbers"),
         ...(isShort ? [] : tellAnswer(answer)),
-        h("pre", { tabindex: "0" }, JSON.stringify(evidence, null, 1)),
+        h("div", { class: "evidence", tabindex: "0", role: "region", "aria-label": `Numbers of: ${question}` }, tellEvidence(evidence)),
       ),
     ),
     drawn.length > 0 &&
@@ -135,6 +136,36 @@ function withNames(text) {
     .map((part, index) =>
       index % 2 ? writeName(part) : part.replace(BEFORE_UNIT, "$1\u00a0").replace(NEGATIVE, "$1\u2212"),
     );
+}
+
+/**
+ * Evidence as people read it: members by name, lists of objects as tables.
+ *
+ * @param {unknown} value JSON
+ * @returns {import("../dom.js").Child}
+ */
+function tellEvidence(value) {
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : amount(value);
+  if (value === null || typeof value !== "object") return value === null ? "unknown" : String(value);
+  const rows = /** @type {Record<string, unknown>[]} */ (Array.isArray(value) ? value : [value]);
+  if (Array.isArray(value) && !rows.some(isObject)) return h("span", {}, ...value.flatMap((one) => [tellEvidence(one), " "]));
+  if (Array.isArray(value)) {
+    const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+    const lines = rows.map((row) => h("tr", {}, ...columns.map((name) => h("td", {}, tellEvidence(row[name] ?? null)))));
+    return table(columns.map(nameOf), lines, { class: "tight" });
+  }
+  const members = Object.entries(rows[0]).flatMap(([name, member]) => [h("dt", {}, nameOf(name)), h("dd", {}, tellEvidence(member))]);
+  return members.length ? h("dl", { class: "facts" }, ...members) : "none";
+}
+
+/** @param {unknown} value */
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @param {string} name of a member, such as `mean_abs_contribution` */
+function nameOf(name) {
+  return names.has(name) ? name : name.replaceAll("_", " ");
 }
 
 /** @param {string} name of a feature, an output or a node */
