@@ -252,7 +252,7 @@ class Drift(Pictured):
             **about: further attributes.
         """
         now, then = sides = current.total(), reference.total()
-        length = length or len(current)
+        length = length or max(1, len(current))
         bootstraps = Bootstraps()
         chance = find_chance(reference, min(len(reference), length))
         # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.

@@ -15,7 +15,7 @@ from kanmodel.text import abbreviate
 
 WIDTH, TOP, GAP = 760.0, 84.0, 26.0
 ANSWER, N_ANSWER = 38.0, 112  # height of an answer, and most letters of it
-ALONG, N_PANELS, PANEL, BELOW = 3, 6, 84.0, 40.0  # histograms in a row, and most of them; height; room below for labels
+ALONG, N_PANELS, PANEL, BELOW = 3, 6, 84.0, 50.0  # histograms in a row, and most of them; height; room below for labels
 LEFT, RIGHT, SHARE = 190.0, 560.0, 736.0  # ends of the waterfall; where shares end
 ROW, BAR, AXIS = 20.0, 12.0, 40.0
 N_BARS = 12  # names with a bar of their own
@@ -83,7 +83,7 @@ def _add_histograms(root: Part, top: float, result: Drift, drawn: list[int]) -> 
         group.add("text", shift, x=left + pitch - GAP, y=upper - 6, class_="end muted")
         now, then = (_shares(counts[number]) for counts in sides)
         _add_bins(group, left, left + pitch - GAP, upper, now, then, result.bins.edges[number])
-    return top + 30 + -(-len(drawn) // ALONG) * (PANEL + BELOW) - 14
+    return top + 30 + -(-len(drawn) // ALONG) * (PANEL + BELOW) - 24
 
 
 def _shares(counts: Array) -> list[float]:

@@ -55,6 +55,18 @@ def test_swapping_the_sides_changes_signs(n_blocks, n, n_other, seed):
         assert mine.distance == pytest.approx(theirs.distance, abs=1e-12)
 
 
+@pytest.mark.parametrize("n_blocks", [0, 1, 5])
+def test_of_nothing_everything_is_unknown(n_blocks):
+    """A side without forecasts, with or without blocks, has no figures and no verdicts, and says so."""
+    some, nothing = make_tally(400, 0, 50)[0], Tally.empty(3, 2, 1, n_blocks)
+    for sides in ((some, nothing), (nothing, some)) if n_blocks else ((some, nothing),):
+        found = Drift.of(WATCHED, *sides)
+        assert all(change.change is None for _, change in list_changes(found))
+        assert found.effect.total is found.ndcg is None and not found.alarms
+        assert all("has no" in answer for answer in found.answers.values())
+        assert found.svg() and found.markdown() and repr(found)
+
+
 def test_a_table_has_no_drift_from_itself():
     """Shifts, distances, PSI, effects and changes of errors are exactly 0, and there is no verdict without spans."""
     model = Model(make_model("lstm", n_reference=40))
