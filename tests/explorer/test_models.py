@@ -88,6 +88,8 @@ def test_two_versions_are_compared(pair, open_tab):
     expect(page.locator(".networks svg")).to_have_count(2)
     expect(page.locator(".networks g.came")).to_have_count(counts["came"])
     expect(page.locator(".networks g.went")).to_have_count(counts["went"])
+    drawn = page.locator(".networks svg").evaluate_all("all => all.map((one) => one.getScreenCTM().a)")
+    assert drawn == pytest.approx([1, 1])  # in which texts have their size
     page.set_viewport_size({"width": 390, "height": 844})
     for name in ("Features of both", "What the difference is made of"):
         region = page.get_by_role("region", name=name)

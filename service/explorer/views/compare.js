@@ -3,7 +3,7 @@
 import { titleBar } from "../actions.js";
 import { ApiError, askJson, modelPath, reasonOf } from "../api.js";
 import { APART, changedEdges, tellEdges, tellFeatures, tellSummary, tellWindow } from "../comparison.js";
-import { h } from "../dom.js";
+import { h, widthOf } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
 import { edgeKey } from "../graph.js";
@@ -15,6 +15,7 @@ import { loadWindow } from "../window-input.js";
 /** @typedef {import("../app.js").Page} Page */
 
 const FIDELITY = "0.99";
+const [TWO, GAP] = [900, 12]; // pixels from which two networks stand side by side, and between them
 
 /**
  * @param {Page} page
@@ -117,7 +118,9 @@ export function create(page) {
    * @param {AbortSignal} signal
    */
   const showNetworks = async (answer, names, against, signal) => {
-    const query = { output: page.output, fidelity: answer.fidelity, color: "contribution" };
+    const whole = widthOf(networks);
+    const width = Math.floor(whole > TWO ? (whole - GAP) / 2 : whole);
+    const query = { output: page.output, fidelity: answer.fidelity, color: "contribution", width };
     const [here, there] = await Promise.all([
       fetchDrawing({ path: `${page.path}/topology`, query: { ...query, ...page.version } }, signal),
       fetchDrawing({ path: `${modelPath(against.model)}/topology`, query: { ...query, version: against.version } }, signal),
