@@ -2,7 +2,7 @@
 
 import "./vendor/d3.min.js";
 import { h, svg, table } from "./dom.js";
-import { amount, formatChange, formatValue, percent } from "./figures.js";
+import { amount, percent } from "./figures.js";
 import { levelName } from "./intervals.js";
 import { nameMoment } from "./references.js";
 import { summarise } from "./spans.js";
@@ -21,11 +21,12 @@ const week = d3.utcFormat("%-d %b %Y");
  * The legend of the chart.
  *
  * @param {import("./app.js").Page["model"]} model
+ * @param {boolean} isCompared whether there are actual values
  */
-export function seriesKey({ intervals }) {
+export function seriesKey({ intervals }, isCompared) {
   const line = (/** @type {string} */ kind) => svg("line", { x1: 0, x2: 24, y1: 6, y2: 6, class: kind });
   const kinds = [
-    ["actual value", line("actual")],
+    ...(isCompared ? [["actual value", line("actual")]] : []),
     ["forecast", line("forecast")],
     ...(intervals ? [[`${intervals.levels.map(levelName).join(" and ")} interval`, svg("rect", { width: 24, height: 12, class: "band" })]] : []),
     ["raises", svg("rect", { width: 12, height: 12, class: "up" })],
@@ -48,7 +49,7 @@ export function seriesKey({ intervals }) {
  * @param {string[]} names of the groups, the strongest first
  * @param {Scale} scale
  */
-export function tellAll(moments, all, names, { unit, spread }) {
+export function tellAll(moments, all, names, { value: say, short }) {
   if (!moments.length) return "";
   const [first, end] = [moments[0], moments[moments.length - 1]];
   const when = first.time === null ? "" : ` from ${nameMoment(first)} to ${nameMoment(end)}`;
@@ -56,9 +57,10 @@ export function tellAll(moments, all, names, { unit, spread }) {
   const errors =
     all.mae === undefined
       ? "; the actual values are not known"
-      : ` were off by ${formatValue(all.mae, unit, spread)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${percent(covered)}`).join("")}`;
-  const driven = names.slice(0, N_TOLD).map((name) => `${name} (${percent(all.shares[name])})`);
-  return `${count}${errors}.${driven.length ? ` Mainly driven by ${listOf(driven)}.` : ""}`;
+      : ` were off by ${say(all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${percent(covered)}`).join("")}`;
+  const driven = names.slice(0, N_TOLD).map((name) => `${short(name)} (${percent(all.shares[name])})`);
+  const told = `${count}${errors}.${driven.length ? ` Mainly driven by ${listOf(driven)}.` : ""}`;
+  return told.replaceAll(" %", "\u00a0%");
 }
 
 /**
@@ -71,8 +73,7 @@ export function tellAll(moments, all, names, { unit, spread }) {
  * @param {Scale} scale
  */
 export function tellSets(first, second, isChosen, isPicked, scale) {
-  const { unit, spread } = scale;
-  const signed = (/** @type {number} */ value) => formatChange(value, null, spread);
+  const { unit, bare: { change: signed }, short } = scale;
   const title = h("h2", {}, isChosen ? "What A was driven by" : "What they were driven by");
   const other = isPicked ? "B" : "the rest";
   const isCompared = isChosen && second.count > 0;
@@ -92,14 +93,14 @@ export function tellSets(first, second, isChosen, isPicked, scale) {
     h(
       "tr",
       { "data-feature": name },
-      h("th", { scope: "row" }, name),
+      h("th", { scope: "row", title: name }, short(name)),
       ...(isCompared
         ? cells(signed(difference(name)), difference(name) / largest, signed(first.contributions[name]), signed(second.contributions[name]))
         : cells(signed(first.contributions[name]), difference(name) / largest, percent(first.shares[name]))),
     ),
   );
   const left = names.length - shown.length;
-  const hint = "Brush a span in the chart, or choose a week below, to see what it was driven by and why it went wrong.";
+  const hint = `Brush a span in the chart to see what it was driven by${first.compared ? " and why it went wrong" : ""}.`;
   return [
     title,
     ...(isCompared ? tellDifference(first, second, names, difference, other, scale).map((text) => h("p", {}, text)) : [h("p", { class: "muted" }, hint)]),
@@ -119,11 +120,10 @@ export function tellSets(first, second, isChosen, isPicked, scale) {
  * @param {string} other
  * @param {Scale} scale
  */
-function tellDifference(first, second, names, difference, other, { unit, spread }) {
-  const say = (/** @type {number} */ value) => formatValue(value, unit, spread);
+function tellDifference(first, second, names, difference, other, { difference: say, change, short }) {
   const { mae, bias = 0, forecast = NaN, actual } = first;
   const by = forecast - (second.forecast ?? NaN);
-  const drivers = names.slice(0, N_TOLD).map((name) => `${name} ${formatChange(difference(name), unit, spread)}`);
+  const drivers = names.slice(0, N_TOLD).map((name) => `${short(name)} ${change(difference(name))}`);
   const because = drivers.length ? `: ${listOf(drivers)}` : "";
   const forecasts = `On average these ${first.count.toLocaleString("en")} forecasts were ${say(Math.abs(by))} ${by < 0 ? "lower" : "higher"} than ${other}${because}.`;
   if (mae === undefined || second.mae === undefined || actual === undefined || second.actual === undefined) return [forecasts];
@@ -170,7 +170,7 @@ function barOf(share) {
  * @param {Scale} scale
  * @param {(first: number, last: number) => void} choose a span, by the indices of its ends
  */
-export function tellWeeks(weeks, names, { unit, spread }, choose) {
+export function tellWeeks(weeks, names, { unit, bare, short }, choose) {
   const found = weeks.map(({ monday, moments }) => ({ monday, moments, of: summarise(moments) }));
   const levels = found[0]?.of.coverage.map(({ level }) => level) ?? [];
   const largest = d3.max(found, ({ of }) => of.mae ?? 0) || 1;
@@ -183,14 +183,14 @@ export function tellWeeks(weeks, names, { unit, spread }, choose) {
       { "data-week": monday.toISOString().slice(0, 10) },
       h("th", { scope: "row" }, h("button", { type: "button", class: "plain", "aria-label": `Choose the week of ${name}`, onclick: take }, name)),
       h("td", { class: "number" }, of.count.toLocaleString("en")),
-      ...(isCompared ? [h("td", { class: "number" }, inkBar((of.mae ?? 0) / largest), of.mae === undefined ? "" : formatValue(of.mae, null, spread)), h("td", { class: "number" }, of.bias === undefined ? "" : formatChange(of.bias, null, spread))] : []),
+      ...(isCompared ? [h("td", { class: "number" }, inkBar((of.mae ?? 0) / largest), of.mae === undefined ? "" : bare.difference(of.mae)), h("td", { class: "number" }, of.bias === undefined ? "" : bare.change(of.bias))] : []),
       ...levels.map((level) => h("td", { class: "number" }, tellShare(of.coverage.find((one) => one.level === level)?.covered))),
       ...names.map((group) => h("td", { class: "number" }, tellShare(of.shares[group]))),
     );
   });
   const ofUnit = unit ? `, ${unit}` : "";
   const ofErrors = isCompared ? [`Mean |error|${ofUnit}`, `Mean error${ofUnit}`] : [];
-  return table(["Week of", "Forecasts", ...ofErrors, ...levels.map((level) => `In the ${levelName(level)} interval`), ...names.map((name) => `Share of ${name}`)], rows);
+  return table(["Week of", "Forecasts", ...ofErrors, ...levels.map((level) => `In the ${levelName(level)} interval`), ...names.map((name) => `Share of ${short(name)}`)], rows);
 }
 
 /** @param {number} share */

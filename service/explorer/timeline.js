@@ -4,13 +4,13 @@ import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { plot } from "./charts.js";
 import { h, svg, widthOf } from "./dom.js";
-import { formatChange, formatValue } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
 import { levelName } from "./intervals.js";
 import { nameMoment, wallClock } from "./references.js";
 
 /** @typedef {import("./references.js").Moment} Moment */
-/** @typedef {{unit: string | null, spread: number | undefined}} Scale unit of the output, and what its forecasts vary by */
+/** @typedef {import("./forecast-summary.js").Formats} Formats */
+/** @typedef {Formats & {bare: Formats, short: (name: string) => string}} Scale with and without the unit; names that fit */
 
 /**
  * What is drawn.
@@ -147,17 +147,16 @@ const LABEL =
  * @param {Moment} moment
  * @param {Scale} scale
  */
-function tell(moment, { unit, spread }) {
-  const say = (/** @type {number | undefined} */ value) => formatValue(value, unit, spread);
+function tell(moment, { value: say, change, bare, short }) {
   const { forecast, came, error, intervals, contributions = {}, targetTime } = moment;
   const largest = d3.sort(Object.entries(contributions), ([, value]) => -Math.abs(value)).slice(0, N_TOLD);
   const [outer] = intervals;
   return [
     nameMoment(moment),
     `forecast ${say(forecast)}${targetTime && targetTime !== moment.time ? ` for ${targetTime.replace("T", " ")}` : ""}`,
-    ...(outer ? [`${levelName(outer.level)} interval ${formatValue(outer.lower, null, spread)} to ${say(outer.upper)}`] : []),
-    ...(error === undefined ? [] : [`came ${say(came)}`, `error ${formatChange(error, unit, spread)}`]),
-    ...largest.map(([name, value]) => `${name} ${formatChange(value, unit, spread)}`),
+    ...(outer ? [`${levelName(outer.level)} interval ${bare.value(outer.lower)} to ${say(outer.upper)}`] : []),
+    ...(error === undefined || came === undefined ? [] : [`came ${say(came)}`, `error ${change(error)}`]),
+    ...largest.map(([name, value]) => `${short(name)} ${change(value)}`),
   ];
 }
 
@@ -254,7 +253,7 @@ function draw({ moments, names, contribution, scale, first, second }, width) {
  * @param {number} [options.largest] value of the scale; absent of errors
  * @param {Scale} options.scale
  */
-function stripOf({ name, values, top, bins, x, largest, scale: { unit, spread } }) {
+function stripOf({ name, values, top, bins, x, largest, scale }) {
   const means = bins.map(([from, to]) => (largest ? meanOf(values, from, to) : worstOf(values, from, to)));
   const most = largest ?? (d3.max(means, (value) => Math.abs(value ?? 0)) || 1);
   const middle = top + NAME + STRIP / 2;
@@ -270,7 +269,7 @@ function stripOf({ name, values, top, bins, x, largest, scale: { unit, spread } 
       })
       .join("");
   const [mean, size] = [d3.mean(values, (value) => value), d3.mean(values, (value) => value && Math.abs(value))];
-  const label = mean === undefined ? name : `${name}: mean ${formatChange(mean, unit, spread)}, mean magnitude ${formatValue(size, unit, spread)}`;
+  const label = mean === undefined || size === undefined ? name : `${name}: mean ${scale.change(mean)}, mean magnitude ${scale.difference(size)}`;
   const colors = largest ? ["var(--up)", "var(--down)"] : ["var(--muted)", "var(--muted)"];
   return svg(
     "g",
@@ -278,8 +277,8 @@ function stripOf({ name, values, top, bins, x, largest, scale: { unit, spread } 
     svg("line", { class: "zero", x1: LEFT, x2: x(values.length - 1), y1: middle, y2: middle }),
     svg("path", { d: path(1), fill: colors[0] }),
     svg("path", { d: path(-1), fill: colors[1] }),
-    svg("text", { x: LEFT, y: top + NAME - 3, "text-anchor": "start" }, name),
-    svg("text", { class: "scale-end", x: LEFT - 6, y: top + NAME + 9, "text-anchor": "end" }, largest ? "" : formatValue(most, null, spread)),
+    svg("text", { x: LEFT, y: top + NAME - 3, "text-anchor": "start" }, scale.short(name)),
+    svg("text", { class: "scale-end", x: LEFT - 6, y: top + NAME + 9, "text-anchor": "end" }, largest ? "" : scale.bare.value(most)),
   );
 }
 

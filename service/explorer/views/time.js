@@ -4,9 +4,10 @@ import "../vendor/d3.min.js";
 import { pictureActions, titleBar } from "../actions.js";
 import { ApiError, reasonOf } from "../api.js";
 import { h, segments, table } from "../dom.js";
-import { formatChange, formatValue } from "../figures.js";
+import { formatsOf } from "../forecast-summary.js";
 import { readGroups } from "../groups.js";
 import { forecastOf } from "../intervals.js";
+import { distinctNames } from "../names.js";
 import { explainMoments, loadMoments, nameMoment, sourceOf, windowLink } from "../references.js";
 import { saveSample } from "../sample.js";
 import { seriesKey, tellAll, tellSets, tellWeeks } from "../span-summary.js";
@@ -53,7 +54,7 @@ export function create(page) {
   let running = new AbortController();
   let isBrushed = "a"; // what a brush does
   /** @type {import("../timeline.js").Scale} */
-  let scale = { unit, spread: undefined };
+  let scale = scaleOf(page, [], []);
 
   const lead = h("p", { class: "lead", "aria-live": "polite" });
   const note = h("p", { class: "muted" });
@@ -74,6 +75,9 @@ export function create(page) {
   });
   brush.set(isBrushed);
   const chips = h("div", { class: "row chips" });
+  const key = h("span", {});
+  const chartTitle = h("h2", {});
+  const tenth = h("button", { type: "button", onclick: () => void page.set({ a: WORST_NAME }) }, "Choose the worst tenth");
   const compared = h("section", { class: "card stack", "aria-label": "What it was driven by" });
   const worst = h("div", { class: "scroll weeks", tabindex: 0, role: "region", "aria-label": "Largest errors" });
   const kind = segments("Which errors", Object.fromEntries(Object.entries(WORST).map(([value, { label }]) => [value, label])), () =>
@@ -87,9 +91,9 @@ export function create(page) {
   const chartCard = h(
     "section",
     { class: "card stack" },
-    h("div", { class: "between" }, h("h2", {}, "Forecasts, errors and contributions"), seriesKey(model), pictureActions(chart.element, () => `${model.name}-over-time`, "Over time")),
+    h("div", { class: "between" }, chartTitle, key, pictureActions(chart.element, () => `${model.name}-over-time`, "Over time")),
     chart.element,
-    h("div", { class: "row brushes" }, brush.element, h("button", { type: "button", onclick: () => void page.set({ a: WORST_NAME }) }, "Choose the worst tenth")),
+    h("div", { class: "row brushes" }, brush.element, tenth),
     chips,
   );
   const results = [chartCard, h("div", { class: "halves" }, compared, worstCard), weekCard];
@@ -134,14 +138,17 @@ export function create(page) {
   /** Draws everything that is known. */
   const draw = () => {
     const groups = readGroups(given, model);
-    scale = { unit, spread: d3.deviation(loaded, ({ forecast }) => forecast) };
     const known = loaded.filter(({ forecast }) => Number.isFinite(forecast));
     const grouped = known.map((moment) => ({ ...moment, contributions: moment.contributions && sumGroups(moment.contributions, groups) }));
     const all = summarise(grouped);
     const names = d3.sort(Object.keys(all.shares), (name) => -all.shares[name]);
     const within = inZoom(grouped, given);
     const [first, second] = setsOf(grouped, given);
+    scale = scaleOf(page, known, names);
     for (const part of results) part.hidden = !known.length;
+    key.replaceChildren(seriesKey(model, all.compared > 0));
+    tenth.hidden = !all.compared;
+    chartTitle.textContent = all.compared ? "Forecasts, errors and contributions" : "Forecasts and contributions";
     lead.textContent = tellAll(grouped, all, names, scale);
     const strips = names.length > N_STRIPS + 1 ? names.slice(0, N_STRIPS) : names;
     chart.set({
@@ -367,6 +374,21 @@ function sourceChoice(page, take, problem) {
   return { element, set };
 }
 
+/**
+ * How numbers and names are written.
+ *
+ * @param {Page} page
+ * @param {Moment[]} moments
+ * @param {string[]} names
+ * @returns {import("../timeline.js").Scale}
+ */
+function scaleOf(page, moments, names) {
+  const spread = d3.deviation(moments, ({ forecast }) => forecast);
+  const short = distinctNames(names);
+  const bare = formatsOf({ ...page, unit: null }, spread);
+  return { ...formatsOf(page, spread), bare, short: (name) => short.get(name) ?? name };
+}
+
 /** @param {Page} page */
 function tellColumns(page) {
   const { time, targets } = page.model;
@@ -476,13 +498,13 @@ function othersOf({ contributions }, names) {
  * @param {Page} page
  * @param {import("../timeline.js").Scale} scale
  */
-function worstRow(moment, page, { spread }) {
-  const { index, forecast, came, error = 0 } = moment;
+function worstRow(moment, page, { bare }) {
+  const { index, forecast, came = NaN, error = 0 } = moment;
   return h(
     "tr",
     { "data-worst": index },
     h("th", { scope: "row" }, windowLink(page, moment, nameMoment(moment))),
-    ...[formatChange(error, null, spread), ...[forecast, came].map((value) => formatValue(value, null, spread))].map((text) => h("td", { class: "number" }, text)),
+    ...[bare.change(error), bare.value(forecast), bare.value(came)].map((text) => h("td", { class: "number" }, text)),
   );
 }
 
