@@ -28,7 +28,7 @@ from service.wire.json import answer_json
 from service.work.jobs import Cost
 from service.work.sampling import count_reference
 
-COMPARED_VALUE = Cost(4e-8, 64)  # of a bin of a feature in a reference window, in sums over spans
+COMPARED_VALUE = Cost(4e-6, 1500)  # a feature of a reference window: its bins, in sums over spans
 Question = TypeAliasType("Question", Literal["inputs", "use", "errors"])
 Known = Annotated[float | None, about("Null if unknown.")]
 OfReference = Annotated[float | None, about("The same on the reference windows; null if unknown.")]
@@ -154,7 +154,7 @@ async def get_drift(call: Call) -> Response:
     compare = partial(_compare, monitor, served, importance, first, call.query.false_alarms)
     n_values = len(served.model.reference) * len(served.model.config.features)
     try:
-        answer = await parts.work.run(compare, "explanation", COMPARED_VALUE * (100 * n_values), None, call.deadline)
+        answer = await parts.work.run(compare, "explanation", COMPARED_VALUE * n_values, None, call.deadline)
     except sqlite3.Error as error:
         raise NotReadyError(f"the hours cannot be read now: {error}", headers={"Retry-After": "60"}) from error
     return answer_json(answer)

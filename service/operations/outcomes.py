@@ -77,7 +77,7 @@ async def send_outcomes(call: Call) -> Response:
         most, name = parts.settings.max_windows, served.model.outputs[watched_output(served.model)]
         read = partial(_read, body, served.model, name, most, parts.settings.max_json_depth)
         with span("parse"):
-            outcomes = await parts.work.run(read, "forecast", PARSED_BYTE * (10 * len(body)), deadline=call.deadline)
+            outcomes = await parts.work.run(read, "forecast", PARSED_BYTE * (3 * len(body)), deadline=call.deadline)
     call.state.windows = len(outcomes)
     settle = partial(monitor.settle, served.name, call.query.version, outcomes)
     cost = SETTLED * (10 + len(outcomes))  # never in place, as the file may wait for a disk
