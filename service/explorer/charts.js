@@ -57,7 +57,7 @@ export function drawCost(curve, edges, r2) {
   });
 }
 
-const FEWEST = 3; // letters that are left of a word
+const FEWEST = 2; // letters that are left of a word
 const MIN_NAME = 14; // fewest characters of a name
 const NAME_SHARE = 0.36; // largest share of a chart's width for names
 const CHARACTER = 6.4; // width

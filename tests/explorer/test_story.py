@@ -20,7 +20,9 @@ MODEL = "/v1/models/nyc-weather"
 def kinds(serve, tmp_path_factory):
     """Serves a model that forecasts one of its features at four steps with intervals, and a classifier."""
     folder = tmp_path_factory.mktemp("models")
-    save_checkpoint(with_intervals(make_model("lstm", targets=("f1",), horizon=4)), folder / "ahead.safetensors")
+    ahead = make_model("lstm", targets=("f1",), horizon=4)
+    save_checkpoint(with_intervals(ahead), folder / "ahead.safetensors")
+    save_checkpoint(with_intervals(ahead, "constant"), folder / "constant.safetensors")
     torch.manual_seed(0)
     net = torch.nn.Sequential(
         torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2), torch.nn.Softmax(1)
@@ -123,6 +125,16 @@ def test_many_outputs_are_one_curve(kinds, open_tab):
     expect(page.locator("h1")).to_contain_text("f1+3 will be")
     expect(page.locator("#output")).to_have_value("f1+3")
     assert tab.problems == []
+
+
+def test_what_no_input_moves_has_no_reasons(kinds, open_tab):
+    """A constant width is the same whatever the inputs, and nothing would change it."""
+    page = open_tab(kinds).show("story?model=constant&output=f1%2B2:width@0.8")
+    expect(page.locator("h1")).to_have_text(
+        re.compile(r"^The width of the 80 % interval of f1\+2 .*whatever the inputs\.$")
+    )
+    expect(page.locator(".why")).to_contain_text("No input moves it")
+    expect(page.locator(".reasons")).to_have_count(0)
 
 
 def test_classes_have_percentages(kinds, open_tab):

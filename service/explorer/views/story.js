@@ -65,7 +65,7 @@ export function create(page) {
   const { model, output } = page;
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
-  const title = h("h1", {}, `The forecast of ${nameOutput(page)}`);
+  const title = h("h1", {}, `The forecast of ${output}`);
   const came = h("p", { class: "came" });
   const note = h("span", { class: "muted" });
   const pick = referenceChoice(page, "Window", "window", (window) => page.set({ window, from: "" }));
@@ -154,14 +154,14 @@ export function create(page) {
 }
 
 /**
- * What an output is called in a sentence.
+ * What an output is called at the start of a sentence.
  *
  * @param {Page} page
  */
 function nameOutput({ model, output }) {
   const { output: forecast, kind } = forecastOf(model, output);
   const name = model.horizon === 1 ? forecast.replace(/\+1(?=$|@)/, "") : forecast;
-  return kind ? `the ${kindOf(output)} of ${name}` : name;
+  return kind ? `The ${kindOf(output)} of ${name}` : name;
 }
 
 /**
@@ -209,7 +209,7 @@ function errorBand(forecast, errors) {
 }
 
 /**
- * The reasons of a forecast, the largest first.
+ * The reasons of a forecast, the largest first; none where it is the same for all windows, as a constant width is.
  *
  * @param {Schemas["Explanation"]} explanation
  * @param {Record<string, string>} values of the address
@@ -226,6 +226,7 @@ function reasonsOf(explanation, values, { model }) {
       : [model.features.findIndex((feature) => feature.name === name)];
   return d3
     .sort(Object.entries(byGroup ? outermost(byGroup, groups) : explanation.contributions), ([, value]) => -Math.abs(value))
+    .filter(([, value]) => value !== 0)
     .map(([name, value]) => ({ name, value, members: membersOf(name) }));
 }
 
@@ -265,6 +266,7 @@ function tellCause({ model }, { explanation, reasons }, formats) {
   const say = (/** @type {Reason} */ { name }) => named.get(name) ?? name;
   const change = prediction - baseline;
   const [largest] = reasons;
+  if (!largest) return ", whatever the inputs";
   const against = reasons.find(({ value }) => value * largest.value < 0);
   const average = `the ${formats.value(baseline)} of average inputs`;
   if (against && Math.abs(change) < CANCELLED * Math.abs(largest.value)) {
@@ -387,7 +389,7 @@ function tellReasons(page, { window, times }, formats, { explanation, reasons })
   const more = others.length ? [row(others.length === 1 ? others[0].name : `${others.length} others together`, rest, "")] : [];
   return [
     h("h2", {}, "Why"),
-    h("ol", { class: "reasons" }, ...items, ...more),
+    reasons.length ? h("ol", { class: "reasons" }, ...items, ...more) : h("p", {}, "No input moves it."),
     h(
       "p",
       { class: "muted" },
@@ -493,7 +495,7 @@ async function tellChanges(page, reasons, window, prediction, formats, signal) {
   const { features } = page.model;
   const named = distinctNames(features.map(({ name }) => name));
   const able = reasons.filter(({ members }) => members.every((index) => mayChange(features[index]))).slice(0, N_REASONS);
-  if (!able.length) return [h("p", { class: "muted" }, "None of its features can be changed.")];
+  if (!able.length) return [h("p", { class: "muted" }, "No input that can be changed moves it.")];
   const shifted = (/** @type {Reason} */ { members }, /** @type {number} */ way) =>
     members.reduce((now, index) => withFeature(now, index, (old) => fit(old + way * spread(features[index]), features[index])), window);
   const found = await predictOutput(page, able.flatMap((reason) => [shifted(reason, -1), shifted(reason, 1)]), signal);
