@@ -7,7 +7,7 @@ import { h, widthOf } from "../dom.js";
 import { amount, formatChange, formatValue, percent, signed } from "../figures.js";
 import { formatsOf } from "../forecast-summary.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
-import { help } from "../help.js";
+import { help, withHelp } from "../help.js";
 import { distinctNames } from "../names.js";
 import { swarm } from "../swarm.js";
 
@@ -29,6 +29,8 @@ import { swarm } from "../swarm.js";
 
 const VERDICTS = ["important", "weak", "negligible", "disconnected"];
 const OF_GROUPS = ["verdict", "share", "contribution", "mean", "permutation"]; // columns that groups have as well
+/** @type {import("../help.js").Term[]} explained beside the sorting, where there is no head of the table */
+const TERMS = ["verdict", "share", "contribution"];
 const NEW = "\n"; // in place of a group's name, for one that is still to be named
 
 /**
@@ -51,7 +53,7 @@ export function create(page) {
     { class: "view features" },
     titleBar("Features", () => shown, true),
     h("div", { class: "card stack" }, answer, note),
-    h("p", { class: "sorting" }, h("label", { for: "sort" }, "Sorted by"), sorting),
+    h("p", { class: "sorting" }, h("label", { for: "sort" }, "Sorted by"), sorting, ...TERMS.map((term) => withHelp(term, term))),
     table,
     h(
       "section",
