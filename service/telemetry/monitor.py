@@ -154,8 +154,8 @@ class Monitor:
     ) -> None:
         """Counts forecasts (n, n_outputs) of windows (n, lookback, n_features), original units; takes microseconds.
 
-        `times` are those of the windows' newest rows, `bounds` the lower and the upper ones of its
-        intervals, (n_levels, n, n_bounded) each.
+        `times` are those of the windows' newest rows, `bounds` the lower and the upper ones of the intervals,
+        (n_levels, n, n_bounded) each.
         """
         n, newest = len(predictions), windows[:, -1].tobytes()  # the windows themselves are let go
         if self._until < n:
@@ -250,7 +250,13 @@ class Monitor:
             by_model: dict[tuple[int, bool], list[Asked]] = {}
             for one in self._backlog.take():
                 by_model.setdefault((id(one[0]), bool(one[-1])), []).append(one)
-            packs = [self._count(group) for group in by_model.values()]
+            packs = list[Pack]()
+            for group in by_model.values():
+                try:
+                    packs.append(self._count(group))
+                except Exception:  # of one model, which does not affect the others
+                    logger.exception("forecasts of model %s cannot be counted", group[0][0].name)
+                    self._metrics.unwatched.labels("failed").inc(sum(len(one[3]) for one in group))
             try:
                 self.history.write(self._pending, packs, int(time() // HOUR))
             except sqlite3.Error:

@@ -206,6 +206,23 @@ def test_a_file_that_cannot_be_written_loses_no_count(watch, metrics, served, ca
     assert monitor.settle("load", None, [(Place("a"), 1.0)]) == (0, 1, 0)
 
 
+def test_a_model_that_cannot_be_counted_does_not_affect_others(watch, metrics, served, caplog, monkeypatch):
+    """Its forecasts are lost to the counts, which is said."""
+    other = Served("other", served.model, "1")
+    monitor, windows, make = watch(), make_windows(served.model.loaded, 10), module.Counter.make
+
+    def refuse(one: Any, metrics: Metrics) -> module.Counter:
+        if one.name == "other":
+            raise ValueError("no bins")
+        return make(one, metrics)
+
+    monkeypatch.setattr(module.Counter, "make", refuse)
+    for one in (other, served, other):
+        monitor.watch(one, windows, served.model.predict(windows), "a")
+    assert hours(monitor, served).forecasts.sum() == 10 and "other cannot be counted" in caplog.text
+    assert samples(metrics, "unwatched_forecasts_total") == {("failed",): 20}
+
+
 def test_a_model_of_many_features_has_some_in_the_metrics(watch, metrics):
     """The first 100, and all of them in the hours."""
     wide = Served("wide", Model(make_model("head", n_features=120, lookback=1, n_reference=20), "wide"))
