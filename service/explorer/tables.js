@@ -89,7 +89,7 @@ export function keepTable(name, text) {
 export function findTable(id) {
   const found = kept.get(id);
   if (found) return found;
-  throw new LostError(`${nameOf(id)} is no longer in the memory of this tab: choose the file again, and all is shown as it was`);
+  throw new LostError(`${nameOf(id)} is no longer in the memory of this tab: choose the file again, under Forecast or Over time, and all is shown as it was`);
 }
 
 /**

@@ -187,7 +187,7 @@ export function referenceChoice(page, label, what, choose) {
     date,
   );
   const set = (/** @type {string} */ source, /** @type {string | null | undefined} */ time = undefined) => {
-    index.value = source.replace("ref:", "");
+    index.value = source.startsWith("ref:") ? source.slice(4) : "";
     const ms = time ? wallClock(time) : NaN;
     date.value = Number.isFinite(ms) ? new Date(ms).toISOString().slice(0, 10) : "";
     date.hidden = time === null;

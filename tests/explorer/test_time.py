@@ -401,6 +401,10 @@ def test_the_windows_of_a_table_are_stepped_through(small, open_tab):
     expect(page.locator('[data-figure="forecast"] strong')).to_contain_text(
         f"{answer['predictions'][0][0]:.2g}"[:3].replace("-", "−")
     )
+    page.get_by_role("link", name="Story", exact=True).click()
+    expect(page.locator("h1")).to_contain_text(" will be ")
+    page.get_by_role("link", name="Forecast", exact=True).click()
+    expect(page.locator(".own")).to_contain_text("of 35 windows in pasted.csv")
     one = {name: [*columns[name][:LOOKBACK]] for name in NAMES}
     one["f2"][3] = "x"
     page.locator("#window").fill(csv_of(one))
