@@ -2,10 +2,10 @@
 
 The statistics of the current side are computed for each span of the reference that is as long, against the rest of it
 (subsampling: Politis and Romano 1994, "Large sample confidence regions based on subsamples"), so a week in July is
-compared with other weeks. Of one question each statistic is divided by its mean over the spans and the current side,
-and the largest is compared with the largest of each span (max-T: Westfall and Young 1993, "Resampling-based multiple
-testing"). So a question as a whole has a false alarm at the stated rate, if the current side is exchangeable with the
-spans; a p-value is at least 1 / (spans + 1), of spans that do not overlap.
+compared with other weeks. Of one question each statistic is divided by a quantile in its upper tail, over the spans and
+the current side, and the largest is compared with the largest of each span (max-T: Westfall and Young 1993,
+"Resampling-based multiple testing"). So a question as a whole has a false alarm at the stated rate, if the current side
+is exchangeable with the spans; a p-value is at least 1 / (spans + 1), of spans that do not overlap.
 
 The current side is part of the scale since it is exchangeable with the spans only then: with scales from the spans
 alone, of few of them, most series without a change had an alarm.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import floor
 from typing import Literal, get_args
 
@@ -75,32 +76,41 @@ class Chance:
         items = ~np.isnan(observed) & ~np.isnan(self.spans).all(axis=0)
         if n_spans < MIN_SPANS or not items.any():
             return p_values
-        spans, now = self.spans[self._is_known][:, items], observed[items]
-        n = len(spans) / self.length
-        scale = (n * np.abs(spans).mean(axis=0) + np.abs(now)) / (n + 1)
-        scale = np.maximum(scale, self.floors[items])
-        largest = np.sort((spans / scale).max(axis=1))
-        share = 1 - np.searchsorted(largest, now / scale) / len(largest)
+        largest, scale = self._rank(observed, items)
+        share = 1 - np.searchsorted(largest, observed[items] / scale) / len(largest)
         p_values[items] = (n_spans * share + 1) / (n_spans + 1)
         return p_values
 
     def thresholds(self, false_alarms: float) -> Array:
-        """Values of the statistics above which each has an alarm if the others are as usual, (n_items,).
-
-        A little below them there may be one too, since a large statistic makes its own spans look smaller.
-        """
-        spans, n_spans = self.spans[self._is_known], self.n_spans
+        """Values of the statistics above which each has an alarm if the others are as usual, (n_items,)."""
+        n_spans = self.n_spans
         if n_spans < MIN_SPANS:
             return np.full(len(self.floors), np.nan)
-        n = len(spans) / self.length
-        usual = np.abs(spans).mean(axis=0)
-        scale = np.maximum(usual, self.floors)
-        largest = np.sort(np.nanmax(spans / scale, axis=1))
+        items: NDArray[np.bool_] = np.logical_not(np.isnan(self.spans).all(axis=0))
+        largest, _ = self._rank(self._known[0].mean(axis=0), items)
+        _, scale = self._rank(np.full(len(items), np.inf), items)
         above = floor(((n_spans + 1) * self.rate(false_alarms) - 1) / n_spans * len(largest) + 1e-9)  # spans above it
-        ratio = largest[len(largest) - 1 - above]
-        own = ratio * n * usual / (n + 1 - ratio) if ratio < n + 1 else np.full(len(usual), np.inf)
-        found: Array = np.maximum(own, ratio * self.floors)  # a statistic is part of its own scale
+        found = np.full(len(self.floors), np.nan)
+        found[items] = largest[len(largest) - 1 - above] * scale
         return found
+
+    @cached_property
+    def _known(self) -> tuple[Array, Array]:
+        """The spans that have all statistics, (n_known, n_items), and the same with each statistic in order."""
+        spans = self.spans[self._is_known]
+        return spans, np.sort(spans, axis=0)
+
+    def _rank(self, now: Array, items: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Of some items, the largest of each span in units of their scales, sorted, (n_known,), and the scales.
+
+        Statistics differ in how far their tails reach, so the scale is in the tail: the quantile that two of n spans
+        exceed, of the spans and the current side as one more of them. That is a quantile of the spans alone, at a level
+        that depends on which side of it the current one is.
+        """
+        (spans, ordered), n_spans = (each[:, items] for each in self._known), self.n_spans
+        low, high = ordered[[round((n_spans - which) / n_spans * (len(ordered) - 1)) for which in (2, 1)]]
+        scale = np.maximum(np.clip(now[items], low, high), self.floors[items])
+        return np.sort((spans / scale).max(axis=1)), scale
 
 
 def find_chance(reference: Tally, length: int) -> dict[Question, Chance]:
