@@ -101,17 +101,17 @@ def abbreviate(text: str, length: int = MAX_LABEL) -> str:
 
 
 def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
-    """Shortens names to at most `length` characters, by name; if all fit, none changes.
+    """Shortens names to at most `length` characters, at least 3, by name; if all fit, none changes.
 
     Words that most names have, such as the site and the unit of a sensor, are left out, the most frequent first, while
     the names still differ; what is then too long is shortened in the middle. Names that this would make the same lose
     the words that they share, except the first, and then the ends of their words.
     """
-    words = {name: _WORDS.findall(name) for name in names}
+    length, words = max(3, length), {name: _WORDS.findall(name) for name in names}
     counts = Counter(word for parts in words.values() for word in set(parts) if word[0].isalnum())
     common = [word for word, count in counts.most_common() if count > max(1, len(words) / 2)]
     short = _drop_words(words, common, length)
-    fitted = {name: abbreviate(text, max(3, length)) for name, text in short.items()}
+    fitted = {name: abbreviate(text, length) for name, text in short.items()}
     for alike in _find_alike(fitted):
         parts = {name: _WORDS.findall(short[name]) for name in alike}
         (head, *first), *others = parts.values()
@@ -157,12 +157,13 @@ def _leave_out(parts: Sequence[str], dropped: Set[str]) -> str:
 
 
 def _trim_words(text: str, length: int) -> str:
-    """The first letters of each word, as many as fit; at least one, and whole numbers."""
+    """The first letters of each word, as many as fit, and whole numbers; if a letter each is too long, the ends."""
+    trimmed = text
     for most in range(length, 0, -1):
         trimmed = re.sub(rf"([^\W\d_]{{{most}}})[^\W\d_]+", r"\1", text)
         if len(trimmed) <= length:
             return trimmed
-    return trimmed
+    return abbreviate(trimmed, length)
 
 
 def list_some(names: Sequence[str], most: int = N_NAMED) -> str:

@@ -18,6 +18,8 @@ from service.operations.members import Closed, FormatParameter, ThemeParameter, 
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
 from service.operations.topology import (
+    MAX_WIDTH,
+    MIN_WIDTH,
     AppliedRule,
     LagShares,
     RuleQuery,
@@ -53,6 +55,8 @@ class CurveQuery(CurvesQuery):
     formulas: Annotated[bool, about("Whether to search for formulas of the edge.")] = False
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
+    width: Annotated[int, Field(ge=MIN_WIDTH, le=MAX_WIDTH)] = 760
+    """Width of the picture, pixels, in which its texts keep their size."""
 
 
 class Histogram(TypedDict):
@@ -230,7 +234,10 @@ async def get_edge(call: Call) -> Response:
         if call.media_type == SVG:
             unit = served.model.unit_of(call.output)
             named = replace(curve, name=served.name)
-            return answer_svg(draw_edge(named, query.theme, output=topology.output, unit=unit, formulas=formulas))
+            picture = draw_edge(
+                named, query.theme, output=topology.output, unit=unit, formulas=formulas, width=query.width
+            )
+            return answer_svg(picture)
         return answer_json(describe_edge(served, topology, curve, formulas))
 
     cost = EDGE_FORMULAS if query.formulas else estimate_curves(1, query.points)

@@ -2,7 +2,7 @@
 
 import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
-import { h, segments, table } from "../dom.js";
+import { h, segments, table, widthOf } from "../dom.js";
 import { fetchDrawing } from "../drawing.js";
 import { amount, fixed, percent } from "../figures.js";
 import { askTopology, edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
@@ -14,6 +14,7 @@ import { relate } from "../selection.js";
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeResponse"]} Edge */
 
+const LEAST = 240; // pixels of a picture
 /** @type {Record<string, import("../help.js").Term>} */
 const HELPED = { "Mean |contribution|": "contribution", "Backward score": "score" };
 
@@ -87,7 +88,7 @@ export function create(page) {
     const full = { ...ask, query: { ...ask.query, formulas: true } };
     span.set(values.range ?? "support");
     const [{ root, text }, edge, topology] = await Promise.all([
-      fetchDrawing(ask, signal),
+      fetchDrawing({ ...ask, query: { ...ask.query, width: Math.max(LEAST, widthOf(drawing)) } }, signal),
       /** @type {Promise<Edge>} */ (askJson(full, signal)),
       all,
     ]);

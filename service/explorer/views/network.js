@@ -22,7 +22,7 @@ import { roomOf, zoomable } from "../zoom.js";
 
 const N_CURVES = 300; // edges with functions in a picture of the service
 const MANY_CURVES = 120; // functions that are drawn unasked
-const FEW_CURVES = 40; // the same on a narrow screen
+const FEW_CURVES = 16; // the same on a narrow screen
 const NARROW = 600; // pixels
 const SAME_WIDTH = 24; // by which a picture need not be drawn again
 
@@ -51,7 +51,7 @@ export function create(page) {
   const cost = h("div", { class: "cost", "aria-live": "polite" });
   const curve = h("figure", { class: "chart" });
   const listed = h("h2", { class: "below" });
-  const edges = h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Edges" });
+  const edges = h("div", { class: "card scroll edges", tabindex: "0", role: "region", "aria-label": "Edges" });
   const color = segments("Strong edges have a high", { score: "score", contribution: "contribution" }, (value) =>
     page.set({ color: value === "score" ? "" : value }),
   );

@@ -37,6 +37,7 @@ from kanmodel.show.network import (
 )
 from kanmodel.show.style import DARK, LIGHT
 from kanmodel.show.svg import scale_over
+from kanmodel.text import shorten_names
 
 SVG = "{http://www.w3.org/2000/svg}"
 NETWORKS = ["nyc-weather", "two", "front", "head"]
@@ -346,6 +347,31 @@ def test_a_picture_is_drawn_for_a_width(service, name, query):
     }
     if query["width"] == 364:
         assert len(columns) == len(layers)
+
+
+@pytest.mark.parametrize("width", [300, 760, 1100])
+def test_an_edge_is_drawn_for_a_width(service, width):
+    """The plot is as wide as there is room, with the legend in lines, and no text begins outside."""
+    _, picture = ask(service, "nyc-weather/edges/0/7/3", width=width)
+    assert float(picture.get("width")) == width
+    (curve,) = parts(picture, "polyline", "main")
+    assert 92 <= points_of(curve)[:, 0].min() < points_of(curve)[:, 0].max() <= width - 24
+    for text in picture.iter(f"{SVG}text"):
+        assert 0 <= float(text.get("x", 0)) <= width
+    keys = [text for text in picture.iter(f"{SVG}text") if text.text in ("base", "spline", "nearest line", "function")]
+    assert len({(text.get("x"), text.get("y")) for text in keys}) == len(keys) == 4
+    assert (len({text.get("y") for text in keys}) > 1) == (width == 300)
+
+
+@given(st.lists(st.text("ab1_ é", min_size=1, max_size=24), unique=True, max_size=8), st.integers(3, 20))
+@example(["plant_north_01_stator_winding_phase_u", "plant_north_01_stator_winding_phase_v"], 8)
+def test_shortened_names_fit(names, length):
+    """Whatever they are; names that all fit stay as they are."""
+    short = shorten_names(names, length)
+    assert list(short) == names
+    assert all(0 < len(text) <= length for text in short.values())
+    if all(len(name) <= length for name in names):
+        assert short == {name: name for name in names}
 
 
 def test_names_of_columns_lose_what_all_have():
