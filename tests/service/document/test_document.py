@@ -162,7 +162,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
         assert ("version" in names) == path.startswith("/v1/models/{model}")
-    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 10_000
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 10_500
 
 
 def test_every_tag_is_described():
