@@ -297,7 +297,6 @@ def streams(series: Series, model: Model, other: Model, unused: str) -> Iterator
                 actual[start:] *= of_target
                 faulty = series.watch(model, rows, values, actual)
             else:
-                room = series.unseen.stop - series.unseen.start - UNTIL
-                faulty = usual[series.unseen.start + round(number / len(starts) * room) + np.arange(UNTIL) - first]
+                faulty = usual[series.find_season(start, number / len(starts)) + np.arange(UNTIL) - first]
             found.append(follow(start, faulty))
         yield fault, found

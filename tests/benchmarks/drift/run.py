@@ -136,7 +136,7 @@ def name_items(
         if alarm[question].any():
             p_values = chance.judge(of_stream[question][alarm[question].argmax()])
             moved = p_values <= chance.rate(RATE) * (1 + 1e-9)
-            counter.update({items[item] for item in np.flatnonzero(moved)})
+            counter.update(sorted({items[item] for item in np.flatnonzero(moved)}))
     return counter
 
 
