@@ -169,7 +169,7 @@ export function stepsOf(count, width, times) {
     type: /** @type {const} */ ("band"),
     tickSize: 0,
     ticks: spaced(count, width),
-    tickFormat: (/** @type {number} */ ago) => stepLabel(ago, times, true),
+    tickFormat: (/** @type {number} */ ago) => stepLabel(ago, times, count),
   };
 }
 

@@ -87,15 +87,15 @@ const year = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric",
 
 /**
  * The name of a step: 3 Mar, 12:00, or 3 before the newest where times are not known. The short one is for an axis:
- * 12:00, the day at midnight, or −3.
+ * 12:00, the day at midnight and on an axis of more than two days, or −3.
  *
  * @param {number} step 0 the newest, those before it negative, and those that are forecast positive
  * @param {Times | undefined} times
- * @param {boolean} [isShort]
+ * @param {number} [count] of steps on the axis; 0 for the long name
  */
-export function stepLabel(step, times, isShort = false) {
-  if (times) return timeLabel(times.newest + step * times.step, times.step, isShort);
-  if (isShort) return amount(step);
+export function stepLabel(step, times, count = 0) {
+  if (times) return timeLabel(times.newest + step * times.step, times.step, count * times.step);
+  if (count) return amount(step);
   if (step === 0) return "newest step";
   return step < 0 ? `${-step} before the newest` : `${step} after the newest`;
 }
@@ -105,12 +105,12 @@ export function stepLabel(step, times, isShort = false) {
  *
  * @param {number} time in ms
  * @param {number} step in ms, of times that follow one another
- * @param {boolean} isShort
+ * @param {number} span of the axis in ms; 0 for the long name
  */
-export function timeLabel(time, step, isShort) {
-  if (step >= DAY) return isShort ? date.format(time) : year.format(time);
-  if (!isShort) return `${date.format(time)}, ${clock.format(time)}`;
-  return time % DAY === 0 ? date.format(time) : clock.format(time);
+export function timeLabel(time, step, span) {
+  if (step >= DAY) return span ? date.format(time) : year.format(time);
+  if (!span) return `${date.format(time)}, ${clock.format(time)}`;
+  return time % DAY === 0 || span > 2 * DAY ? date.format(time) : clock.format(time);
 }
 
 /**

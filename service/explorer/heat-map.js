@@ -272,7 +272,7 @@ function drawCells(cells, rows, sizes, width, times, largest) {
     x: {
       ...{ label: times ? null : "step, the newest is 0 →", type: "band", tickSize: 0, padding: 0.04 },
       ticks: ends.filter((_, place) => (ends.length - 1 - place) % every === 0),
-      tickFormat: (/** @type {number} */ ago) => stepLabel(ago, times, true),
+      tickFormat: (/** @type {number} */ ago) => stepLabel(ago, times, ends[ends.length - 1] - ends[0] + 1),
     },
     y: { ...namesOf(rows, width), padding: 0.06 },
     color: { type: "identity" },

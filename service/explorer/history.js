@@ -71,7 +71,7 @@ export function drawAhead(history, ahead, page, times, width, view = "story") {
     x: {
       ...{ label: null, domain: [first, ahead[ahead.length - 1].step], tickSize: 0 },
       ticks: d3.range(first, ahead[ahead.length - 1].step + 1).filter((step) => step % every === 0),
-      tickFormat: (/** @type {number} */ step) => (step > 0 ? `+${step}` : stepLabel(step, times, true)),
+      tickFormat: (/** @type {number} */ step) => (step > 0 ? `+${step}` : stepLabel(step, times, past.length + ahead.length)),
     },
     marks: [
       Plot.ruleX(newest, { x: "step", stroke: "var(--line)" }),
@@ -106,7 +106,7 @@ export function drawAround(moments, chosen, point, page, width) {
   const chart = plot({
     ...frame(width, page, "Actual values and forecasts of the reference windows around this one"),
     x: timed
-      ? { label: null, type: "utc", ticks: width / TICK / 1.4, tickFormat: (/** @type {Date} */ time) => timeLabel(+time, 0, true) }
+      ? { label: null, type: "utc", ticks: width / TICK / 1.4, tickFormat: (/** @type {Date} */ time) => timeLabel(+time, 0, 1) }
       : { label: "reference window →", ticks: width / TICK },
     marks: [
       ...drawBand(shown.map(({ x }) => ({ x, low: band?.lower, high: band?.upper }))),

@@ -296,7 +296,7 @@ function drawLines({ name, unit, min, max }, label, index, lines, domain, width)
     marginLeft: 48,
     marginTop: 22,
     ariaLabel: `${name} over the steps of the window${lines.other ? ", and of the other window" : ""}`,
-    x: { label: null, ticks: 4, tickFormat: (/** @type {number} */ step) => stepLabel(step, lines.times, true) },
+    x: { label: null, ticks: 4, tickFormat: (/** @type {number} */ step) => stepLabel(step, lines.times, lines.window.length) },
     y: { label: `↑ ${shorten(label, 2 * width)}${unit ? `, ${unit}` : ""}`, domain, ticks: 3, grid: true },
     marks: [
       Plot.ruleY(

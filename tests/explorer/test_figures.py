@@ -29,16 +29,17 @@ def test_values_are_as_precise_as_their_spread(figures):
 
 
 def test_steps_have_clock_times(figures):
-    """As the time's own clock shows them, whatever its offset; days of steps of a day; and counts without times."""
+    """As the time's own clock shows them, whatever its offset; days on an axis of days; and counts without times."""
     assert figures(
         """(() => {
           const times = {newest: with_.wallClock("2013-03-03T02:00+05:00"), step: 3600000};
-          return [0, -2, -3, 1].flatMap((step) => [false, true].map((short) => with_.stepLabel(step, times, short)));
+          return [0, -2, -3, 1].flatMap((step) => [0, 24].map((count) => with_.stepLabel(step, times, count)))
+            .concat(with_.stepLabel(-50, times, 168));
         })()"""
-    ) == ["3 Mar, 02:00", "02:00", "3 Mar, 00:00", "3 Mar", "2 Mar, 23:00", "23:00", "3 Mar, 03:00", "03:00"]
+    ) == ["3 Mar, 02:00", "02:00", "3 Mar, 00:00", "3 Mar", "2 Mar, 23:00", "23:00", "3 Mar, 03:00", "03:00", "1 Mar"]
     daily = "{newest: with_.wallClock('2013-03-03'), step: 86400000}"
-    assert figures(f"[with_.stepLabel(-1, {daily}), with_.stepLabel(-1, {daily}, true)]") == ["2 Mar 2013", "2 Mar"]
-    said = figures("[0, -3, 2].map((step) => with_.stepLabel(step)).concat(with_.stepLabel(-3, undefined, true))")
+    assert figures(f"[with_.stepLabel(-1, {daily}), with_.stepLabel(-1, {daily}, 9)]") == ["2 Mar 2013", "2 Mar"]
+    said = figures("[0, -3, 2].map((step) => with_.stepLabel(step)).concat(with_.stepLabel(-3, undefined, 9))")
     assert said == ["newest step", "3 before the newest", "2 after the newest", "−3"]
 
 
