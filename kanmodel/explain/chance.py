@@ -113,15 +113,16 @@ class Chance:
         return np.sort((spans / scale).max(axis=1)), scale
 
 
-def find_chance(reference: Tally, length: int) -> dict[Question, Chance]:
-    """The statistics of spans of `length` blocks of a reference, for each question.
+def find_chance(reference: Tally, length: int, beside: Tally | None = None) -> dict[Question, Chance]:
+    """The statistics of spans of `length` blocks of a reference against `beside`, by default the rest of it.
 
     Their order is: of ``inputs`` PSI by feature; of ``use`` the magnitudes of the changes of the share, and then of the
     mean contribution, by name; of ``errors`` the increase of the mean absolute error, the magnitude of the change of
     the bias, and the decrease of the coverage by level.
     """
     spans = reference.spans(length)
-    found, total = measure(spans, reference.without(spans)), reference.total()
+    found = measure(spans, reference.without(spans) if beside is None else beside.total())
+    total = (reference if beside is None else beside).total()
     n_names, n_levels = reference.sizes.shape[1], reference.bounded.shape[1]
     size = _divide(total.sizes.sum(axis=1), total.explained).item()
     error = FLOOR_ERROR * _divide(total.sizes_of_errors, total.known).item()

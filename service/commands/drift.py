@@ -1,4 +1,4 @@
-"""``kanscope drift``: two tables compared, as a page, Markdown or JSON, with an exit status for pipelines."""
+"""``kanscope drift``: two tables compared, with an exit status for pipelines; or rules for Prometheus from one."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,15 +12,18 @@ from kanmodel.explain.chance import Question
 from kanmodel.explain.drift import FALSE_ALARMS
 from kanmodel.explain.watched import EXPLAINED
 from service.commands import options
+from service.commands.rules import write_rules
 
 REPORTS = (".html", ".md", ".svg")
 EXIT_ALARM = 3
 USUAL = "use,errors"
+SPAN = "24h"
 
 
 def drift(
     reference: Annotated[Path, Argument(help="Table to compare with: .csv, .csv.gz or .parquet.")],
-    current: Annotated[Path, Argument(help="Table of what is new, such as the last days.")],
+    current: Annotated[Path | None, Argument(help="Table of what is new, such as the last days.")] = None,
+    *,
     file: Annotated[Path, Option("--model", help="Checkpoint, *.safetensors.")],
     against: Annotated[Path | None, Option(help="Checkpoint that served the reference, if it is another.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
@@ -28,6 +31,11 @@ def drift(
     alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
     false_alarms: Annotated[float, Option(help="Rate of false alarms of each question.")] = FALSE_ALARMS,
     explained: Annotated[int, Option(min=1, help="Windows of the reference to explain, evenly.")] = EXPLAINED,
+    rules: Annotated[Path | None, Option(help="Prometheus rules to write, *.yaml, from the reference alone.")] = None,
+    span: Annotated[str, Option(help="With --rules: what they look back over, such as 24h or 7d.")] = SPAN,
+    name: Annotated[
+        str | None, Option(help="With --rules: the model's name in the service; by default the file's.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Print whether inputs moved, whether the model uses what moved, and whether errors are worse, beyond chance.
@@ -35,7 +43,21 @@ def drift(
     Both tables have the columns of the training, and the target where actual values are known. What differs is compared
     with what differs between spans of the reference that are as long as the current table. Exit code 3 if a question of
     --alarm is beyond chance, 0 if none is or that is unknown.
+
+    With --rules there is no current table: alerts on the metrics of a service are written, with thresholds from what
+    spans of the reference differ in.
     """
+    if rules is not None:
+        if current or against or output or output_name or as_json:
+            raise DataError(
+                "--rules is made from one table, and goes with --span, --name, --false-alarms and --explained alone"
+            )
+        _write_rules(rules, file, reference, span, name, false_alarms, explained)
+        return
+    if current is None:
+        raise DataError("the current table is missing: give it after the reference, or --rules FILE")
+    if name is not None or span != SPAN:
+        raise DataError("--span and --name go with --rules")
     asked = [] if alarm == "none" else options.split_names([alarm])
     for question in asked:
         if question not in get_args(Question):
@@ -90,6 +112,20 @@ def describe_drift(found: Drift) -> dict[str, Any]:
         "effect": asdict(found.effect),
         "errors": found.table("errors"),
     }
+
+
+def _write_rules(
+    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float, explained: int
+) -> None:
+    if rules.suffix not in (".yaml", ".yml"):
+        raise DataError(f"{rules} must end in .yaml or .yml")
+    options.refuse_unwritable(rules, rules.suffix)
+    if not 0 < false_alarms < 1:
+        raise DataError(f"--false-alarms must lie between 0 and 1, but is {false_alarms}")
+    model = load(file)
+    text = write_rules(model, name or file.stem, _read_table(model, table), str(table), span, false_alarms, explained)
+    rules.write_text(text, encoding="utf-8")
+    echo(f"{rules}: {text.count('- alert:')} alerts")
 
 
 def _read_table(model: Model, table: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the scrape configuration match the service's metrics."""
+"""The dashboard, the alerts, the rules of drift and the scrape configuration match the service's metrics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from kanmodel.checkpoint import save_checkpoint
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((EXAMPLES / "alerts.yaml").read_text())
+DRIFT = yaml.safe_load((EXAMPLES / "drift.yaml").read_text())["groups"][0]["rules"]
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
 MONITOR = yaml.safe_load((EXAMPLES / "pod_monitor.yaml").read_text())
 DEPLOYMENT = next(yaml.safe_load_all((EXAMPLES.parent / "kubernetes" / "deployment.yaml").read_text()))
 OF_PROMETHEUS = {"up"}  # added by Prometheus
 OF_A_TARGET = {"instance", "job"}
 OF_WORKERS = {"pid"}  # with several processes or replicas
+RECORDED = {rule["record"]: {"model", "version", "of", "name", "bin"} for rule in DRIFT if "record" in rule}
 METER, EXPLAIN = "metr" * 8, "expl" * 8
 
 
@@ -35,12 +37,14 @@ def expressions():
             yield variable["name"], variable["query"]
     for group in ALERTS["groups"]:
         yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
+    of_drift = {rule["expr"]: rule.get("alert") or rule["record"] for rule in DRIFT if "kanscope" in rule["expr"]}
+    yield from ((place, expression) for expression, place in of_drift.items())
 
 
 def names_and_labels(expression):
     """The metrics of an expression, and the labels by which it selects and groups."""
     text = re.sub(r'"[^"]*"', '""', expression)
-    names = set(re.findall(r"\b(?:kanscope|process)_\w+|\bup\b", text))
+    names = set(re.findall(r"\b(?:kanscope|process)_\w+|\bkanscope(?::\w+)+|\bup\b", text))
     labels = set(re.findall(r'(\w+)\s*(?:=~|!=|!~|=)\s*""', text))
     for group in re.findall(r"\bby \(([^)]*)\)", text):
         labels |= {label.strip() for label in group.split(",")}
@@ -81,8 +85,9 @@ def test_every_metric_and_label_exists(exposed, place, expression):
     """A panel or alert on a missing metric would stay silent forever."""
     names, labels = names_and_labels(expression)
     assert names, place
-    assert names - OF_PROMETHEUS <= exposed.keys(), place
-    known = set().union(*(exposed.get(name, set()) for name in names))
+    stated = {**exposed, **RECORDED}
+    assert names - OF_PROMETHEUS <= stated.keys(), place
+    known = set().union(*(stated.get(name, set()) for name in names))
     assert labels <= known | OF_A_TARGET | OF_WORKERS, place
 
 
