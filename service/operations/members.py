@@ -161,7 +161,8 @@ def find_versions() -> LibraryVersions:
 
 def hash_windows(windows: Array) -> InputHash:
     """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
-    return {"sha256": hashlib.sha256(np.asarray(windows, "<f8").tobytes()).hexdigest(), "shape": list(windows.shape)}
+    values = np.ascontiguousarray(windows, "<f8")
+    return {"sha256": hashlib.sha256(values.data).hexdigest(), "shape": list(windows.shape)}
 
 
 def describe(cls: Callable[..., Described], source: object, /, **given: Any) -> Described:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from factories import make_model, make_tensors, make_windows, with_intervals
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from service.operations.recorded import _encode_tensors
 from service.telemetry.chain import verify
 from service.telemetry.record import REQUEST, RESPONSE
 
@@ -69,6 +71,18 @@ def numbers(values: Any) -> set[float]:
     if isinstance(values, dict | list):
         return set().union(*(numbers(value) for value in (values.values() if isinstance(values, dict) else values)))
     return {values} if isinstance(values, float) else set()
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_tensors_have_names_of_any_characters(n):
+    """Also those of formats and of JSON, and a value that is no number is null."""
+    names, columns = ("a%b", "%%d", '"],["ü'), np.arange(3.0 * n).reshape(n, 3).astype(np.float32) / 3
+    columns[:1, 1] = np.nan
+    tensors = json.loads(orjson.dumps(_encode_tensors(names, columns)))
+    assert [tensor["name"] for tensor in tensors] == [*names]
+    assert [tensor["shape"] for tensor in tensors] == [[n]] * 3
+    values = np.array([tensor["data"] for tensor in tensors], np.float64)
+    np.testing.assert_array_equal(values.T, columns.astype(np.float64))
 
 
 def test_every_answer_is_recorded_with_a_receipt_and_without_inputs(serve, folder, tmp_path, windows):

@@ -10,6 +10,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.telemetry.chain import GENESIS, LOST, OPENED, REMOVED, ChainedFiles, list_files, seal, verify
+from service.telemetry.chain import GENESIS, LOST, OPENED, REMOVED, ChainedFiles, list_files, seal, to_text, verify
 
 
 def describe(kind: str, data: Any) -> dict[str, Any]:
@@ -102,6 +103,13 @@ def test_a_line_has_the_hash_of_itself_and_of_all_before(written):
             before, _, after = line.rpartition(',"chain":"')
             previous = sha256((previous + before).encode()).hexdigest()
             assert after == previous + '"}'
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.booleans())
+def test_times_have_six_digits_of_a_second(time: datetime, is_whole: bool):
+    """Also where they are zeros, so that the order of the texts is that of the times."""
+    time = time.replace(microsecond=0) if is_whole else time
+    assert to_text(time) == time.isoformat(timespec="microseconds")
 
 
 CHANGES = st.one_of(
