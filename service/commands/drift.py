@@ -48,7 +48,7 @@ def drift(
     spans of the reference differ in.
     """
     if rules is not None:
-        if current or against or output or output_name or as_json:
+        if current or against or output or output_name or as_json or alarm != USUAL:
             raise DataError(
                 "--rules is made from one table, and goes with --span, --name, --false-alarms and --explained alone"
             )

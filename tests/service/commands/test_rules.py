@@ -205,6 +205,7 @@ def test_what_cannot_be_made_is_said_in_a_sentence(history, saved, run):
     assert "must end in .yaml or .yml" in refuse("--rules", folder / "r.json")
     assert "--false-alarms must lie between 0 and 1" in refuse(*to, "--false-alarms", "1")
     assert "from one table" in refuse(table, *to)
+    assert "from one table" in refuse(*to, "--alarm", "none")
     assert "the current table is missing" in refuse()
     assert "--span and --name go with --rules" in refuse(table, "--span", "7d")
     code, _, error = run("drift", table, *to)
