@@ -606,5 +606,5 @@ def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 41 and (tmp_path / "small.safetensors").exists()
+    assert compared == 46 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
