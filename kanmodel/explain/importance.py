@@ -187,7 +187,7 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
         steps=bootstrap.mean(np.abs(explanation.steps.sum(axis=2))),
         nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
         edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items() if values is not None},
-        profiles=profile_nodes(model),
+        profiles=model.facts.get("profiles", lambda: profile_nodes(model)),  # the same for every output
         links={link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()},
         reference=model.reference_span,
     )
