@@ -58,6 +58,7 @@ from service.work.cache import Answers
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 from service.work.sampling import Sampling
+from service.work.shadows import Shadows
 
 DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
@@ -102,7 +103,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     answers = Answers(settings.cached_answers, registry.index)
     record = None if settings.record is None else Record(settings, counted)
     monitor = None if settings.monitor == "off" else Monitor(settings, counted)
-    parts = Parts(settings, registry, results, work, answers, counted, record, monitor)
+    shadows = Shadows(registry, work, counted, monitor)
+    parts = Parts(settings, registry, results, work, answers, shadows, counted, record, monitor)
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
@@ -169,6 +171,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     for task in others:
         task.cancel()
     watch.close()
+    parts.shadows.close()
     await parts.work.close()
     for writing in (parts.record, parts.monitor):
         if writing is not None:

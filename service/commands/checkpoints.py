@@ -30,13 +30,13 @@ def inspect(
     """Print architecture, features, metrics, and the edges by contribution and score."""
     model = load(file)
     if as_json:
-        from service.models.registry import Served
+        from service.models.registry import NO_VERSIONS, Served
         from service.operations import models
         from service.operations import topology as topologies
 
         served, found = Served(model.name, model), model.topology(output_name, progress=options.is_watched())
         topology = topologies.describe_topology(served, found, found.upstream(), pruned=False)
-        options.print_json({"file": str(file), **models.describe_model(served, []), "topology": topology})
+        options.print_json({"file": str(file), **models.describe_model(served, NO_VERSIONS), "topology": topology})
     else:
         _print_model(file, model, model.topology(output_name, progress=options.is_watched()), edges)
 

@@ -1,9 +1,11 @@
 """The model registry: all versions of all models with their states, and how they are loaded, replaced and dropped."""
 
 import logging
+import random
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -17,7 +19,16 @@ from kanmodel import Model, load
 from kanmodel.computing import unpaused
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
-from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
+from service.models.repository import (
+    BUNDLED,
+    FIRST_VERSION,
+    CheckpointFile,
+    Choice,
+    Key,
+    list_checkpoints,
+    read_choice,
+    sign_file,
+)
 from service.wire.errors import ErrorCode, NotFoundError, NotReadyError
 
 logger = logging.getLogger(__name__)
@@ -78,6 +89,48 @@ class Entry:
         return f"failed: {self.reason}" if self.state == "failed" else f"is {self.state}"
 
 
+class ModelVersions(tuple[Entry, ...]):
+    """All versions of a model, highest first, with the choice among them. It is never changed, only replaced."""
+
+    choice: Choice | None  # the last valid one; None if there never was one, or its file was removed
+    problem: str | None  # why the file is not what is followed
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], choice: Choice | None = None, problem: str | None = None) -> "ModelVersions":
+        """Versions in any order."""
+        made = cls(sorted(entries, key=lambda entry: entry.file.order))
+        made.choice, made.problem = choice, problem
+        return made
+
+    @property
+    def default(self) -> Entry:
+        """The version that answers if a request names none: the one chosen, if it is ready or still to be read.
+
+        Otherwise the highest that is ready, or still to be read; canaries and shadows only if there is no other.
+        """
+        choice = self.choice
+        if choice is None:
+            return min(self, key=lambda entry: (entry.state != "ready", entry.state != "loading"))
+
+        def rank(entry: Entry) -> tuple[bool, ...]:
+            is_tried = entry.version in choice.canary or entry.version in choice.shadow
+            answers = entry.state in ("ready", "loading")
+            return not answers, entry.version != choice.default, is_tried, entry.state != "ready"
+
+        return min(self, key=rank)
+
+    def draw(self) -> str | None:
+        """The canary that answers a request that names no version, by chance; None for the default."""
+        if self.choice is None or not self.choice.canary:
+            return None
+        drawn = random.random()
+        for version, share in self.choice.canary.items():
+            drawn -= share
+            if drawn < 0:
+                return version if any(one.version == version and one.state == "ready" for one in self) else None
+        return None
+
+
 class Registry:
     """The models of a folder: `load` reads them, `poll` applies changes of their files. Threads may share it.
 
@@ -97,12 +150,13 @@ class Registry:
         self._stands_in = not list_checkpoints(path)  # the bundled model, until one of them is ready
         self._listing = self._list()  # of the last scan
         names = groupby(self._listing.values(), key=lambda file: file.name)
-        self._models = {name: tuple(map(Entry, files)) for name, files in names}
+        self._models = {name: self._choose_first(ModelVersions.of(map(Entry, files))) for name, files in names}
+        self._settled: dict[str, object] = {}  # by name: the choice and the entries that were last looked at
         self._loaded: OrderedDict[Entry, None] = OrderedDict()  # the least recently used first
         self._unloaded: frozenset[str] = frozenset()  # names that are not loaded again by a scan
         self._scanning, self._changing = Lock(), RLock()  # the folder; the index and what is in memory
 
-    def index(self) -> Mapping[str, tuple[Entry, ...]]:
+    def index(self) -> Mapping[str, ModelVersions]:
         """All versions of all models by name, highest version first."""
         return self._models
 
@@ -128,11 +182,11 @@ class Registry:
 
     def defaults(self) -> dict[str, Served | None]:
         """The default version of each model that is ready, by its hash; None if it is not in memory."""
-        defaults = map(choose_default, self._models.values())
+        defaults = [versions.default for versions in self._models.values()]
         return {entry.checkpoint: entry.served for entry in defaults if entry.checkpoint is not None}
 
     def choose(self, name: str, version: str | None = None, or_loading: bool = False) -> Entry:
-        """Returns a version of a model, by default the highest, that is ready, or may also be loading.
+        """Returns a version of a model, by default `ModelVersions.default`, that is ready, or may also be loading.
 
         NotFoundError lists the models or versions that exist; NotReadyError says why it is not ready.
         """
@@ -143,7 +197,7 @@ class Registry:
         if version is not None and version not in versions:
             message = f"model {name!r} has no version {quote(version)}; the versions are {', '.join(versions)}"
             raise NotFoundError(message, "version_not_found")
-        entry = choose_default(models[name]) if version is None else versions[version]
+        entry = models[name].default if version is None else versions[version]
         if not (entry.state == "ready" or (or_loading and entry.state == "loading")):
             raise _not_ready(entry, entry.condition, version is not None)
         return entry
@@ -175,7 +229,9 @@ class Registry:
     def load(self, until_ready: bool = False) -> tuple[str, ...]:
         """Reads the files in turn, perhaps until one is ready; one that fails does not affect the others."""
         with self._scanning:
-            return self._follow((entry for entry in self.entries if entry.state == "loading"), until_ready=until_ready)
+            defaults = [versions.default for versions in self._models.values()]
+            entries = sorted(self.entries, key=lambda entry: entry not in defaults)  # before what is only tried
+            return self._follow((entry for entry in entries if entry.state == "loading"), until_ready=until_ready)
 
     def poll(self) -> tuple[str, ...]:
         """Scans the folder and applies each change that two scans in a row have seen; CheckpointError if it is missing.
@@ -189,6 +245,7 @@ class Registry:
             done = {entry.file for entry in self.entries if not entry.may_pass}
             changed = [f for key, f in self._listing.items() if f == before.get(key) and f not in done]
             gone = {entry.file.key for entry in self.entries} - self._listing.keys() - before.keys()
+            changed.sort(key=self._comes_later)
             new = [Entry(file, "unloaded" if file.name in self._unloaded else "loading") for file in changed]
             return self._follow(new, gone)
 
@@ -199,7 +256,7 @@ class Registry:
         """
         with self._scanning:
             listing = self._list().values()
-            files = [file for file in listing if file.name == name]
+            files = sorted((file for file in listing if file.name == name), key=self._comes_later)
             if not files:
                 raise _unknown_model(name, dict.fromkeys(file.name for file in listing))
             self._unloaded -= {name}
@@ -249,7 +306,73 @@ class Registry:
             self._replace(key, None)
         if gone:
             logger.info("gone: %s", ", ".join(f"model {name}, version {version}" for name, version in sorted(gone)))
+        self._settled = {name: seen for name, seen in self._settled.items() if name in self._models}
+        for name in self._models:
+            if not (until_ready or self._stopping.is_set()):
+                self._settle(name)
         return tuple(one for one, served in self.defaults().items() if served is not None and one not in before)
+
+    def _choose_first(self, versions: ModelVersions) -> ModelVersions:
+        """What answers before the models are loaded: the default that is chosen, without canaries and shadows."""
+        with suppress(CheckpointError):  # said once the files are read
+            choice = read_choice(self._path, versions[0].name)
+            if choice is not None and choice.default in {entry.version for entry in versions}:
+                return ModelVersions.of(versions, Choice(default=choice.default))
+        return versions
+
+    def _comes_later(self, file: CheckpointFile) -> bool:
+        """Whether a file is read after that of the default which is chosen, so that it does not answer before it."""
+        choice = self._models.get(file.name, NO_VERSIONS).choice
+        if choice is None:
+            with suppress(CheckpointError):
+                choice = read_choice(self._path, file.name)
+        return choice is None or file.version != choice.default
+
+    def _settle(self, name: str) -> None:
+        """Follows the choice among the versions of a model, if it is valid and each version that it names is ready.
+
+        Otherwise the last one that was stays, and the reason is logged once.
+        """
+        versions, choice, problem = self._models[name], None, None
+        if name in self._unloaded or versions[0].file.path.parent == BUNDLED:
+            return
+        try:
+            choice = read_choice(self._path, name)
+        except CheckpointError as error:
+            problem = str(error)
+        seen = choice, problem, [(entry.version, entry.state, entry.checkpoint) for entry in versions]
+        if seen == self._settled.get(name):
+            return
+        self._settled[name] = seen
+        if choice is not None:
+            problem = self._refuse(name, choice)
+        with self._changing:
+            versions = self._models[name]
+            followed = versions.choice if problem is not None else choice
+            if (followed, problem) == (versions.choice, versions.problem):
+                return
+            self._models = {**self._models, name: ModelVersions.of(versions, followed, problem)}
+        if problem is not None:
+            logger.warning("the choice among the versions of model %s stays as it was: %s", name, problem)
+        else:
+            said = "nothing" if choice is None else choice.model_dump_json(exclude_defaults=True)
+            logger.info("model %s: version %s answers; chosen is %s", name, self._models[name].default.version, said)
+
+    def _refuse(self, name: str, choice: Choice) -> str | None:
+        """Why a choice cannot be followed; None if it can. Loads the versions that it names."""
+        known = [entry.version for entry in self._models[name]]
+        if missing := [version for version in choice.named if version not in known]:
+            return f"there is no version {missing[0]}; the versions are {', '.join(known)}"
+        default = ModelVersions.of(self._models[name], choice).default.version
+        try:
+            configs = {version: self.get(name, version).model.config for version in (default, *choice.named)}
+        except (KanscopeError, NotReadyError) as error:
+            return str(error)
+        for version, config in configs.items():
+            of_default = configs[default]
+            if (config.feature_names, config.lookback) != (of_default.feature_names, of_default.lookback):
+                return f"version {version} takes other windows than version {default}"
+        return None
 
     def _replace(self, key: Key, new: Entry | None) -> None:
         """Replaces, adds or removes an entry of the index."""
@@ -258,8 +381,10 @@ class Registry:
             if new and old and new.state == "failed" and old is not new and old.served is not None:
                 old.file, old.reason, old.may_pass = new.file, new.reason, new.may_pass  # what was loaded still serves
                 new = old
-            entries = [entry for entry in self._models.get(name, ()) if entry is not old] + ([new] if new else [])
-            models = {**self._models, name: tuple(sorted(entries, key=lambda entry: entry.file.order))}
+            before = self._models.get(name, NO_VERSIONS)
+            entries = [entry for entry in before if entry is not old] + ([new] if new else [])
+            after = ModelVersions.of(entries, before.choice, before.problem)
+            models = {**self._models, name: after if before or not entries else self._choose_first(after)}
             if not entries:
                 del models[name]
             self._models = models if name in self._models else dict(sorted(models.items()))
@@ -336,9 +461,7 @@ def _release(entry: Entry) -> bool:
     return loaded is None
 
 
-def choose_default(entries: Sequence[Entry]) -> Entry:
-    """The version of a model that answers if a request names none: the highest that is ready, or still to be read."""
-    return min(entries, key=lambda entry: (entry.state != "ready", entry.state != "loading"))
+NO_VERSIONS = ModelVersions.of(())
 
 
 def _load(path: Path) -> Model:

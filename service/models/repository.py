@@ -1,6 +1,7 @@
 """The model repository: a folder of checkpoints as models and versions; unsafe files are refused.
 
 ``name.safetensors`` is version 1, ``name/version.safetensors`` any one. Names in requests never become paths.
+``name/versions.json`` chooses among the versions of a model.
 """
 
 import os
@@ -9,12 +10,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kanmodel.errors import CheckpointError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SUFFIX = ".safetensors"
 FIRST_VERSION = "1"  # of a file that is not in a folder of versions
+CHOICE = "versions.json"
+_MAX_CHOICE = 1 << 16  # bytes of that file
 _NAME, _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}"), re.compile(r"[1-9][0-9]*")
 
 Key = tuple[str, str]  # name and version
@@ -39,6 +45,64 @@ class CheckpointFile:
     def order(self) -> tuple[str, int]:
         """Sort key: by name, highest version first."""
         return self.name, -int(self.version) if _VERSION.fullmatch(self.version) else 0
+
+
+Version = Annotated[str, Field(pattern=f"^{_VERSION.pattern}$", max_length=64)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+
+
+class Choice(BaseModel):
+    """What ``versions.json`` says about requests that name no version."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    default: Version | None = None  # the version that answers; None: the highest that is neither of the following
+    canary: dict[Version, Share] = Field(default_factory=dict)  # share of the requests that it answers instead
+    shadow: dict[Version, Share] = Field(default_factory=dict)  # share that it forecasts too, to be counted only
+
+    @model_validator(mode="after")
+    def _check(self) -> "Choice":
+        if sum(self.canary.values()) > 1 + 1e-9:
+            raise ValueError("the shares of canary are above 1 together")
+        named = self.named
+        if twice := sorted(version for version in named if named.count(version) > 1):
+            raise ValueError(f"version {twice[0]} is named twice among default, canary and shadow")
+        return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The versions that it names, the default first."""
+        return (*([] if self.default is None else [self.default]), *self.canary, *self.shadow)
+
+
+def read_choice(root: Path | None, name: str) -> Choice | None:
+    """Reads the choice among the versions of a model of a folder; None if there is no such file.
+
+    CheckpointError if it cannot be read or is not valid, and if the folder of the model is not there at the moment.
+    """
+    folder = (root or BUNDLED) / name
+    path = folder / CHOICE
+    try:
+        if not os.path.lexists(path):
+            if os.path.lexists(folder) or os.path.lexists(f"{folder}{SUFFIX}") or (root or BUNDLED).is_file():
+                return None
+            raise CheckpointError(f"there is no folder {folder.name}")
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root or BUNDLED)):
+            raise CheckpointError(f"{CHOICE} is a link that leaves the folder")
+        if not os.path.isfile(path):
+            raise CheckpointError(f"{CHOICE} is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(_MAX_CHOICE + 1)
+    except OSError as error:
+        raise CheckpointError(f"{CHOICE} cannot be read: {error.strerror}") from error
+    if len(content) > _MAX_CHOICE:
+        raise CheckpointError(f"{CHOICE} has more than {_MAX_CHOICE} bytes")
+    try:
+        return Choice.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = _printable(".".join(map(str, first["loc"])))[:100]
+        raise CheckpointError(f"{CHOICE} is not valid: {place and place + ': '}{_printable(first['msg'])}") from error
 
 
 def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:

@@ -1,6 +1,5 @@
 """GET /v1/models and one of them: its versions, architecture and origin, and whether it is ready."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import Response
@@ -11,7 +10,8 @@ from kanmodel.network import intervals
 from kanmodel.network.bases import BASES, BSpline
 from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
-from service.models.registry import Entry, Served, State, choose_default
+from service.models.registry import NO_VERSIONS, Entry, ModelVersions, Served, State
+from service.models.repository import Choice
 from service.operations.members import Checkpoint, Name, Version, about, describe
 from service.operations.route import MODEL, Call, Operation
 from service.wire.json import answer_json
@@ -37,11 +37,25 @@ class VersionSummary(TypedDict):
 Versions = Annotated[list[VersionSummary], about("All versions, highest first.")]
 
 
+class ChosenInfo(TypedDict):
+    """The choice of `versions.json` that is followed, for requests that name no version."""
+
+    default: Annotated[str | None, about("Version that answers; null: the highest ready of those not tried.")]
+    canary: Annotated[dict[str, float], about("Share of the requests with windows that a version answers instead.")]
+    shadow: Annotated[dict[str, float], about("Share that a version forecasts too, to be counted only.")]
+    problem: NotRequired[str]
+    """Why the file as it is now is not followed, but the last choice that was valid."""
+
+
+Chosen = Annotated[ChosenInfo, about("Absent if nothing was chosen.")]
+
+
 class ModelSummary(VersionSummary):
-    """A model, described by its default version: the highest that is ready."""
+    """A model, described by its default version: the one that is chosen, or else the highest that is ready."""
 
     name: Name
     versions: Versions
+    chosen: NotRequired[Chosen]
 
 
 class ModelList(TypedDict):
@@ -228,6 +242,7 @@ class ModelInfo(TypedDict):
     checkpoint: Checkpoint
     version: Version
     versions: Versions
+    chosen: NotRequired[Chosen]
     features: Annotated[list[FeatureInfo], about("Input columns, in the order of an instance's last axis.")]
     table: NotRequired[TableInfo]
     """The columns of a `series`: those of the training; absent if the features are columns as they stand."""
@@ -257,17 +272,25 @@ class ModelReadiness(TypedDict):
     ready: Annotated[Literal[True], about("Always true: otherwise the answer is 503.")]
 
 
-def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
+def summarise_model(entries: ModelVersions) -> ModelSummary:
     """Summarises the versions of a model for the list of models."""
-    default = choose_default(entries)
-    return {"name": default.name, **_summarise_version(default), "versions": list(map(_summarise_version, entries))}
+    default = entries.default
+    given: dict[str, Any] = {**_summarise_version(default), "versions": list(map(_summarise_version, entries))}
+    return describe(ModelSummary, default, **given, chosen=_describe_choice(entries))
+
+
+def _describe_choice(entries: ModelVersions) -> ChosenInfo | None:
+    choice = entries.choice
+    if choice is None and entries.problem is None:
+        return None
+    return describe(ChosenInfo, choice or Choice(), problem=entries.problem)
 
 
 def _summarise_version(entry: Entry) -> VersionSummary:
     return describe(VersionSummary, entry, ready=entry.state == "ready", loaded=entry.served is not None)
 
 
-def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
+def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
     """Describes a model's architecture, units and metrics, and the state of all its versions."""
     model, config = served.model, served.model.config
     cells: dict[str, RecurrentInfo | None] = {"lstm": None, "gru": None}
@@ -282,7 +305,7 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
     architecture = describe(Architecture, config, front=front, head=head, **cells, **more)
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
-    given |= {"table": None, "intervals": None}
+    given |= {"table": None, "intervals": None, "chosen": _describe_choice(entries)}
     if (found := model.loaded.intervals) is not None:
         given["intervals"] = describe(IntervalsInfo, found, outputs=list(model.bounded_outputs))
     if (encoding := config.encoding) is not None:
@@ -322,7 +345,7 @@ async def list_models(call: Call) -> Response:
 @Operation("GET", MODEL, "models", "read", ModelInfo)
 async def get_model(call: Call) -> Response:
     """Describes a model: features with units and ranges, outputs, architecture, training metrics."""
-    return answer_json(describe_model(call.served, call.parts.registry.index().get(call.served.name, ())))
+    return answer_json(describe_model(call.served, call.parts.registry.index().get(call.served.name, NO_VERSIONS)))
 
 
 @Operation("GET", f"{MODEL}/ready", "models", "read", ModelReadiness, loads=False)

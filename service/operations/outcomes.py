@@ -63,7 +63,7 @@ def find_monitor(call: Call) -> Monitor:
     return call.parts.monitor
 
 
-@Operation("POST", f"{MODEL}:outcomes", "predictions", "read", OutcomesResponse, body=OutcomesRequest)
+@Operation("POST", f"{MODEL}:outcomes", "predictions", "read", OutcomesResponse, body=OutcomesRequest, is_drawn=False)
 async def send_outcomes(call: Call) -> Response:
     """Takes what came after forecasts, so that errors and the coverage of intervals are known while they are served.
 

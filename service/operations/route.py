@@ -4,6 +4,7 @@ FastAPI documents these routes. It resolves nothing around their handlers, since
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -28,7 +29,7 @@ from service.telemetry.observation import span
 from service.telemetry.record import Record
 from service.wire.bodies import validate_request
 from service.wire.connections import while_connected
-from service.wire.errors import RequestError, answer_exception, invalid_value
+from service.wire.errors import NotFoundError, NotReadyError, RequestError, answer_exception, invalid_value
 from service.wire.headers import choose_media_type, find_header, path_of
 from service.wire.json import HTML, JSON, MARKDOWN, SVG
 from service.wire.security import KeyScope
@@ -37,6 +38,7 @@ from service.work.cache import Answer, Answers
 from service.work.executor import Executor
 from service.work.jobs import COMPRESSED_BYTE, SLICE, Deadline
 from service.work.results import GlobalResults
+from service.work.shadows import Shadows
 
 
 class ModelName(StringConvertor):
@@ -63,6 +65,7 @@ class Parts:
     results: GlobalResults
     work: Executor
     answers: Answers
+    shadows: Shadows
     metrics: Metrics
     record: Record | None  # if answers are recorded
     monitor: Monitor | None  # if forecasts are counted
@@ -75,7 +78,8 @@ class Call(Request):
     query: Any  # its query, as the operation's model of it
     place: Any  # the rest of its path, likewise
     media_type: str  # of the answer
-    served: Served  # the model of its path, in the version asked for or the highest that is ready
+    served: Served  # the model of its path, in the version asked for or drawn, or the default one
+    is_open: bool = False  # whether it names no version, and has windows
 
     @property
     def parts(self) -> Parts:
@@ -124,9 +128,13 @@ class Call(Request):
     ) -> None:
         """Counts forecasts, by default under the id of the request, and warnings; `bounds` as of `Monitor.watch`."""
         self.count_warnings(checked.counts)
-        if (monitor := self.parts.monitor) is not None:
-            known, given = request_id or self.scope["state"]["request_id"], checked.given
-            monitor.watch(self.served, given.windows, predictions, known, given.times, bounds)
+        parts, served, given = self.parts, self.served, checked.given
+        known = request_id or self.scope["state"]["request_id"]
+        parts.metrics.observe_forecasts(served.name, served.version, "answer", len(predictions))
+        if self.is_open:
+            parts.shadows.offer(served, given.windows, known, given.times)
+        if parts.monitor is not None:
+            parts.monitor.watch(served, given.windows, predictions, known, given.times, bounds)
 
 
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]
@@ -151,6 +159,7 @@ class Operation:
     media_types: tuple[str, ...] = (JSON,)  # among which the client chooses
     is_cached: bool = False  # its answer depends on the checkpoint and the query alone
     loads: bool = True
+    is_drawn: bool = True  # whether a canary may answer a POST that names no version
     lines: Any = None  # the type of its lines as NDJSON
     body_types: Mapping[str, Any] = field(default_factory=dict)  # and the next two: additions to the document
     responses: Mapping[int | str, Any] = field(default_factory=dict)
@@ -181,6 +190,7 @@ class OperationRoute(APIRoute):
         self.stated, self.handler, scope = stated, handler, stated.scope
         self.is_v2, self.of_model = stated.path.startswith("/v2"), "{model" in stated.path
         self._loads = stated.loads and self.of_model and scope != "admin"
+        self._draws = self._loads and stated.is_drawn and stated.method == "POST"
         self.takes_timeout = self._loads or (self.of_model and scope == "admin")
         self.query = stated.query or (VersionQuery if self.of_model and not self.is_v2 else Closed)
         self._no_query, members = self.query(), self.query.model_fields
@@ -249,7 +259,7 @@ class OperationRoute(APIRoute):
             call.place = validate_request(self.stated.place, {name: call.path_params[name] for name in names})
         version = call.path_params.get("version") if self.is_v2 else call.query.version if self._has_version else None
         if self._loads:
-            served = call.served = await call.load(call.path_params["model"], version)
+            served = call.served = await self._load(call, call.path_params["model"], version)
             call.scope["state"].update(model=served.name, checkpoint=served.checkpoint)
         elif self.of_model and self.stated.scope != "admin":
             entry = call.parts.registry.choose(call.path_params["model"], version)
@@ -258,6 +268,17 @@ class OperationRoute(APIRoute):
         if asked or self.stated.media_types:
             call.media_type = asked or call.choose_media_type(self.stated.media_types)
         return await self.handler(call)
+
+    async def _load(self, call: Call, name: str, version: str | None) -> Served:
+        """The model that answers: in the version asked for, else of a request with windows perhaps a canary."""
+        if version is None and self._draws:
+            call.is_open = True
+            versions = call.parts.registry.index().get(name)
+            drawn = None if versions is None else versions.draw()
+            if drawn is not None:
+                with suppress(NotReadyError, NotFoundError):  # a canary that cannot answer fails no request
+                    return await call.load(name, drawn)
+        return await call.load(name, version)
 
     def _list_query(self, call: Call) -> dict[str, Any]:
         """The members of a query: a list where the model has one, else the last of that name."""

@@ -44,6 +44,9 @@ class Metrics:
         self.pending_bytes = gauge("pending_bytes", held, ["priority"])
         self.batch_windows = histogram("batch_windows", "Windows forecast together.", buckets=_SIZES)
         self.slice_seconds = timed("slice_seconds", "Seconds of one slice of explanations.")
+        forecasts = "Forecasts by version and use: an answer, those of a shadow, or skipped by a shadow."
+        self._forecasts = counter("forecasts", forecasts, ["model", "version", "use"])
+        self._forecasts_of = cache(self._forecasts.labels)
         residuals = "Residuals of explanations, in standard deviations of the output."
         self._residuals = histogram("explanation_residual", residuals, ["model"], buckets=_DEVIATIONS)
         self._unconverged = counter("explanations_unconverged", "Explanations that did not converge.", ["model"])
@@ -122,6 +125,10 @@ class Metrics:
         number, duration = self._of_route(route, status)
         number.inc()
         duration.observe(seconds)
+
+    def observe_forecasts(self, model: str, version: str, use: str, n: int) -> None:
+        """Counts forecasts of a version of a model, whose `use` is answer, shadow or skipped."""
+        self._forecasts_of(model, version, use).inc(n)
 
     def observe_explanation(self, model: str, residual: float, converged: bool) -> None:
         """Records an explanation of a model: its residual in standard deviations of the output, and its convergence."""
