@@ -118,7 +118,7 @@ def _read(body: bytes, model: Model, output: str, most: int, depth: int) -> list
         if not problems:
             time = None
             if one.time is not None:
-                time = float(read_times(model, [one.time], partial(str.format, f"{place}.time"))[0])
+                time = float(read_times(model.config, [one.time], partial(str.format, f"{place}.time"))[0])
             found.append((Place(one.id or "", one.instance, time), one.values[output]))
     if problems:
         raise invalid_values(problems, len(problems))

@@ -50,6 +50,11 @@ class Backlog(Generic[Item]):
                 self._wake.set()
         return True
 
+    def wake(self) -> None:
+        """Begins a round now, unless the last one failed."""
+        if not self._is_failing:
+            self._wake.set()
+
     def take(self, n: int | None = None) -> list[Item]:
         """The next `n`, by default all; those that were taken before are done, so their bytes are free."""
         with self._lock:

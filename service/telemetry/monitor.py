@@ -24,6 +24,7 @@ from kanmodel.errors import DataError
 from kanmodel.explain.tally import Bins, Tally
 from kanmodel.explain.watched import Watched
 from kanmodel.model import Model
+from kanmodel.network.config import ModelConfig
 from kanmodel.network.intervals import forecasts_of
 from service.settings import Settings
 from service.telemetry.backlog import Backlog
@@ -61,8 +62,9 @@ class Served(Protocol):
         """The model."""
 
 
-Asked = tuple["Served", str, bytes, Array, Sequence[str] | None, Sequence[Array]]
-"""The forecasts of one request, in the queue: its model and its id; values of the features at the newest step, (n,
+Asked = tuple["Counter | Served", str, bytes, Array, Sequence[str] | None, Sequence[Array]]
+"""The forecasts of one request, in the queue: what its model counts in, or the model if it has not been counted before
+(a model in the queue could not be dropped from memory); its id; values of the features at the newest step, (n,
 n_features) as bytes; forecasts (n, n_outputs); times of the newest rows; and lower and upper bounds, (n_levels, n,
 n_bounded) each, or nothing."""
 
@@ -83,6 +85,7 @@ class Counter:
         output: number of the output that is watched: the first forecast of a target or its median.
         watched: names and units of the columns.
         bins: of the features, and then of the forecasts.
+        config: of the model, which itself may be dropped from memory.
         values: counters of the metrics, by column of `bins`, of the first `N_NAMES` features and the forecast.
     """
 
@@ -90,6 +93,7 @@ class Counter:
     output: int
     watched: Watched
     bins: Bins
+    config: ModelConfig
     values: Mapping[int, Sequence[Any]]
 
     @classmethod
@@ -109,7 +113,7 @@ class Counter:
             children[column] = [metrics.watched_values.labels(*each) for each in names]
             for each, count in zip(names, counts[column].tolist(), strict=True):
                 metrics.reference_values.labels(*each).set(count)
-        return cls(of, output, watched, bins, children)
+        return cls(of, output, watched, bins, model.config, children)
 
 
 class Monitor:
@@ -128,6 +132,7 @@ class Monitor:
         self._backlog: Backlog[Asked] = Backlog("monitor", QUEUE_BYTES, settings.monitor_seconds, self._work)
         self._lock = RLock()  # of all that follows
         self._counters: dict[Hashable, Counter] = {}
+        self._woken: set[Hashable] = set()  # versions for whose first forecast the thread was woken
         self._pending: dict[tuple[Counted, int], Tally] = {}
         self._is_failing = False
         self._samples: deque[Sample] = deque(maxlen=N_SAMPLES)
@@ -164,8 +169,13 @@ class Monitor:
         n_bytes = ITEM_BYTES + len(newest) + predictions.nbytes
         if times is not None or bounds:
             n_bytes += 100 * n + sum(each.nbytes for each in bounds)
-        if not self._backlog.put(n_bytes, (served, request_id, newest, predictions, times, bounds)):
+        key = served.name, served.version, served.checkpoint
+        counted = self._counters.get(key, served)
+        if not self._backlog.put(n_bytes, (counted, request_id, newest, predictions, times, bounds)):
             self._metrics.unwatched.labels("full").inc(n)
+        if counted is served and key not in self._woken:  # once, also of a model that cannot be counted
+            self._woken = {*self._woken, key} if len(self._woken) < N_VERSIONS else {key}
+            self._backlog.wake()
 
     def take_samples(self) -> list[Sample]:
         """The samples that wait to be explained; they are forgotten here."""
@@ -255,7 +265,9 @@ class Monitor:
                 try:
                     packs.append(self._count(group))
                 except Exception:  # of one model, which does not affect the others
-                    logger.exception("forecasts of model %s cannot be counted", group[0][0].name)
+                    counted = group[0][0]
+                    name = (counted.of if isinstance(counted, Counter) else counted).name
+                    logger.exception("forecasts of model %s cannot be counted", name)
                     self._metrics.unwatched.labels("failed").inc(sum(len(one[3]) for one in group))
             try:
                 self.history.write(self._pending, packs, int(time() // HOUR))
@@ -280,8 +292,9 @@ class Monitor:
 
     def _count(self, asked: Sequence[Asked]) -> Pack:
         """Counts requests to one model, all with bounds or all without; returns what is kept of them."""
-        (served, *_), ids, newest, predictions, times, bounds = zip(*asked, strict=True)
-        counter, hour = self.counter_of(served), int(time() // HOUR)
+        (counted, *_), ids, newest, predictions, times, bounds = zip(*asked, strict=True)
+        counter = counted if isinstance(counted, Counter) else self.counter_of(counted)
+        hour = int(time() // HOUR)
         ends, columns = np.cumsum([*map(len, predictions)]), np.concatenate(predictions)[:, [counter.output]]
         values = np.frombuffer(b"".join(newest)).reshape(len(columns), -1)
         counts, sums = counter.bins.count(np.hstack([values, columns]))
@@ -293,14 +306,14 @@ class Monitor:
             for number in np.flatnonzero(counts[0, column]).tolist():
                 children[number].inc(counts[0, column, number])
         if bounds[0]:
-            place = forecasts_of(served.model.config).index(counter.output)
+            place = forecasts_of(counter.config).index(counter.output)
             sides = (np.concatenate(side, axis=1)[:, :, place].T for side in zip(*bounds, strict=True))
             columns = np.hstack([columns, *sides])
         instants = [
             (instant, row)
             for given, end in zip(times, ends.tolist(), strict=True)
             if given is not None
-            for row, instant in enumerate(_try_times(served.model, given), end - len(given))
+            for row, instant in enumerate(_try_times(counter.config, given), end - len(given))
         ]
         return Pack(counter.of, hour, ids, ends, columns.astype(np.float64), instants)
 
@@ -335,16 +348,16 @@ def reference_values(model: Model, output: int) -> Array:
     return np.column_stack([newest, model.reference_predictions[:, output]])
 
 
-def read_times(model: Model, times: Sequence[str | float], place: Callable[[int], str]) -> Array:
+def read_times(config: ModelConfig, times: Sequence[str | float], place: Callable[[int], str]) -> Array:
     """Instants of times as a series has them, (n,); raises `DataError`, which names the place of a number."""
-    encoding = model.config.encoding
+    encoding = config.encoding
     return read_instants(np.array(times, dtype=object), place, encoding.zone if encoding else None)[0]
 
 
-def _try_times(model: Model, times: Sequence[str]) -> Sequence[float]:
+def _try_times(config: ModelConfig, times: Sequence[str]) -> Sequence[float]:
     """As `read_times`; none if they cannot be read, such as one of an hour that a zone has twice."""
     try:
-        instants: Sequence[float] = read_times(model, times, str).tolist()
+        instants: Sequence[float] = read_times(config, times, str).tolist()
     except DataError:
         return ()
     return instants
