@@ -65,7 +65,7 @@ openapi: .venv/runtime # write openapi/openapi.json
 	$(BIN)/python -m service.document
 
 docs: .venv/docs/ready # build the site of the guides and the library's docstrings into build/docs
-	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .ci/site/mkdocs.yml
 
 VENDOR := service/explorer/vendor
 vendor: .venv/clients/ready # copy the libraries of the explorer from npm

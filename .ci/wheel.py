@@ -6,7 +6,7 @@ own name. Line numbers are the same.
 
 import re
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns
+from shutil import copytree, ignore_patterns
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,13 +19,13 @@ class Wheel(BuildHookInterface):
     """Hatchling's hook, named in pyproject.toml."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Adds the package kanscope; an editable install finds `kanscope.py` in the repository instead."""
+        """Adds the package kanscope; an editable install has the module in `.ci/checkout` instead."""
         if version == "editable":
             return
         self._folder = TemporaryDirectory()
         root, package = Path(self.root), Path(self._folder.name, "kanscope")
         copytree(root / "service", package / "service", ignore=ignore_patterns("__pycache__"))
-        copy(root / "kanscope.py", package / "__init__.py")
+        (package / "__init__.py").write_text('"""The service of Kanscope, as it is installed."""\n', "utf-8")
         for file in package.rglob("*.py"):
             file.write_text(IMPORT.sub(r"\1kanscope.service", file.read_text("utf-8")), "utf-8")
         build_data["force_include"][str(package)] = "kanscope"
