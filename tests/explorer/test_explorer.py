@@ -228,7 +228,7 @@ def test_a_csv_file_is_explained(server, open_tab, tmp_path, way):
     names = [feature["name"] for feature in server.get(MODEL).json()["features"]]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["time", *reversed(names)])
+        table.writerow(["note", *reversed(names)])
         table.writerows([["t", *reversed(row)] for row in [[0.0] * 20, *window_of(server)]])
     page.get_by_label("your own").check()
     if way == "choose":
