@@ -123,7 +123,7 @@ class ModelVersions(tuple[Entry, ...]):
         """The canary that answers a request that names no version, by chance; None for the default."""
         if self.choice is None or not self.choice.canary:
             return None
-        drawn = random.random()
+        drawn = random.random()  # nosec B311
         for version, share in self.choice.canary.items():
             drawn -= share
             if drawn < 0:

@@ -32,7 +32,7 @@ LISTED = 64  # packs whose ids are listed in one write
 LISTED_BYTES = 30  # that an id takes there, besides twice its length
 REQUESTS = 1 << 20  # more than a pack has: the number of an id is that of its pack times this, and one of its requests
 _SETTLED = np.array(np.nan).tobytes()  # in place of a forecast that has its outcome
-_LISTED = f"(SELECT coalesce(max(number), 0) / {REQUESTS} FROM ids)"  # the last pack whose ids are listed
+_LISTED = f"(SELECT coalesce(max(number), 0) / {REQUESTS} FROM ids)"  # nosec B608  # the last pack whose ids are listed
 _TABLES = """
 CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT, version TEXT, checkpoint TEXT, n_features INTEGER,
     n_names INTEGER, levels TEXT, UNIQUE (name, version, checkpoint, n_features, n_names, levels));

@@ -37,7 +37,7 @@ class Shadows:
         if versions is None or versions.choice is None:
             return
         for version, share in versions.choice.shadow.items():
-            if version == served.version or random.random() >= share:
+            if version == served.version or random.random() >= share:  # nosec B311
                 continue
             if len(self._tasks) >= MAX_WAITING or self._n_bytes + windows.nbytes > MAX_BYTES:
                 self._metrics.observe_forecasts(served.name, version, "skipped", len(windows))
