@@ -204,7 +204,7 @@ class Drift(Pictured):
         verdicts: by question.
         reference, current: the tallies, with neighbouring blocks as one, for pictures.
         bins: those of the features and then of the forecasts; None if they were not given.
-        notes: what is said of the windows of the reference and of the current side: their time, and what is left out.
+        notes: number and time of the windows of the reference and of the current side, and how many are left out.
         unconverged: number of explanations that are not within the tolerance.
     """
 

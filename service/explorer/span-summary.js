@@ -1,4 +1,4 @@
-/** What is said of sets of forecasts: how wrong they were, what they were driven by, and how that changed by week. */
+/** Summaries of sets of forecasts: their errors, what drove them, and both by week. */
 
 import "./vendor/d3.min.js";
 import { h, svg, table } from "./dom.js";
