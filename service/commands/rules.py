@@ -27,11 +27,10 @@ from kanmodel.explain.tally import PRIOR, Bins, Tally
 from kanmodel.explain.watched import Watched, block_size, explain_stretch, forecast_stretch
 from kanmodel.inputs import read_duration, read_stretch
 from kanmodel.model import Model
-from service.telemetry.monitor import N_NAMES, reference_values, watched_output
+from service.telemetry.monitor import HOUR, N_NAMES, reference_values, watched_output
 
 ENOUGH = 0.8  # of the forecasts of a span of the history, for an alert
 INTERVAL = "5m"  # between two evaluations
-HOUR = 3600
 BY = "model, version"
 BY_NAME = f"{BY}, name"
 ON_NAME = f"on ({BY_NAME}) group_left ()"

@@ -1,11 +1,13 @@
 """A backlog: what any thread gives, and one thread of its own works off in rounds, within bounded bytes."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from threading import Event as Flag
 from threading import Lock, Thread
 from typing import Generic, TypeVar
 
+logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0  # in which the rest is worked off as the process ends
 Item = TypeVar("Item")
 
@@ -17,11 +19,15 @@ class Backlog(Generic[Item]):
         name: of the thread.
         n_bytes: most that may wait, with what is taken and not yet done.
         seconds: between two rounds; one begins sooner where half of the bytes wait, unless the last one failed.
-        work: a round, called with whether it is the last; returns whether it has succeeded.
+        work: a round, called with whether it is the last. What it raises is logged once, until a round succeeds.
+        failed: what is logged then, before the error.
+        again: what is logged when a round succeeds after that.
     """
 
-    def __init__(self, name: str, n_bytes: int, seconds: float, work: Callable[[bool], bool]) -> None:
-        self._most, self._seconds, self._work = n_bytes, seconds, work
+    def __init__(
+        self, name: str, n_bytes: int, seconds: float, work: Callable[[bool], None], failed: str, again: str
+    ) -> None:
+        self._most, self._seconds, self._work, self._failed, self._again = n_bytes, seconds, work, failed, again
         self._lock, self._wake = Lock(), Flag()
         self._queue: deque[tuple[int, Item]] = deque()
         self._held = self._taken = 0  # bytes: all, and those of them that are taken
@@ -70,6 +76,18 @@ class Backlog(Generic[Item]):
             is_last = self._is_ending
             if not is_last:
                 self._wake.clear()
-            self._is_failing = not self._work(is_last)
+            self._try(is_last)
             if is_last:
                 return
+
+    def _try(self, is_last: bool) -> None:
+        try:
+            self._work(is_last)
+        except Exception as error:  # of any kind: the thread goes on
+            if not self._is_failing:
+                logger.warning("%s: %s", self._failed, error)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                logger.warning("%s", self._again)
+            self._is_failing = False

@@ -129,12 +129,18 @@ class Monitor:
             path = Path(folder) / FILE
         self.history = History(path, settings.monitor_hours, settings.monitor_bytes)
         self._metrics, self._share = metrics, settings.monitor_share
-        self._backlog: Backlog[Asked] = Backlog("monitor", QUEUE_BYTES, settings.monitor_seconds, self._work)
+        self._backlog: Backlog[Asked] = Backlog(
+            "monitor",
+            QUEUE_BYTES,
+            settings.monitor_seconds,
+            lambda _: self.flush(),
+            "the monitor cannot write, and forecasts cannot have outcomes",
+            "the monitor writes again",
+        )
         self._lock = RLock()  # of all that follows
         self._counters: dict[Hashable, Counter] = {}
         self._woken: set[Hashable] = set()  # versions for whose first forecast the thread was woken
         self._pending: dict[tuple[Counted, int], Tally] = {}
-        self._is_failing = False
         self._samples: deque[Sample] = deque(maxlen=N_SAMPLES)
         self._until = self._draw() - 1  # forecasts until the next sample
 
@@ -275,20 +281,6 @@ class Monitor:
                 self._metrics.unwatched.labels("failed").inc(sum(len(one.columns) for one in packs))
                 raise
             self._pending.clear()
-
-    def _work(self, is_last: bool) -> bool:
-        """A round of the thread; returns whether it could be written."""
-        try:
-            self.flush()
-        except Exception as error:
-            if not self._is_failing:
-                logger.warning("the monitor cannot write, and forecasts cannot have outcomes: %s", error)
-            self._is_failing = True
-        else:
-            if self._is_failing:
-                logger.warning("the monitor writes again")
-            self._is_failing = False
-        return not self._is_failing
 
     def _count(self, asked: Sequence[Asked]) -> Pack:
         """Counts requests to one model, all with bounds or all without; returns what is kept of them."""

@@ -69,14 +69,18 @@ class Record:
         else:
             self._sink = HttpSink(settings.record, settings.record_token)
         self._backlog: Backlog[tuple[int, Described]] = Backlog(
-            "record", settings.record_queue_bytes, settings.record_seconds, self._write_all
+            "record",
+            settings.record_queue_bytes,
+            settings.record_seconds,
+            self._write_all,
+            "the record cannot be written, and requests wait to be recorded",
+            "the record is written again",
         )
         self._lock = Lock()  # of what is lost
         self._events: deque[Any] = deque()  # which are being written, as the sink encodes them
         self._lost: Counter[str] = Counter()  # events by reason, since that was last said
         self._said = -SAY_SECONDS  # when
         self._refusal = ""  # the last of the sink
-        self._is_failing = False
 
     def start(self) -> None:
         """Starts writing."""
@@ -149,23 +153,15 @@ class Record:
             more["data"] = {**data, "version": version("kanscope"), "settings": settings}
         return more
 
-    def _write_all(self, is_last: bool) -> bool:
-        """Writes what is in the queue; returns whether it could."""
+    def _write_all(self, is_last: bool) -> None:
+        """Writes what is in the queue; raises OSError if it can't."""
         try:
             while self._events or self._take(is_last):
                 self._write()
             self._sink.write(self._events)
-        except OSError as error:
-            if not self._is_failing:
-                logger.warning("the record cannot be written, and requests wait to be recorded: %s", error)
-            self._is_failing = True
-        else:
-            if self._is_failing:
-                logger.warning("the record is written again")
-            self._is_failing = False
-        if is_last:
-            self._sink.close()
-        return not self._is_failing
+        finally:
+            if is_last:
+                self._sink.close()
 
     def _write(self) -> None:
         """Writes the events that are made, up to one that is refused."""

@@ -10,12 +10,14 @@ from waiting import poll
 
 from service.telemetry.backlog import Backlog
 
+SAID = "it fails", "it works again"
+
 
 def test_items_of_many_threads_are_all_there():
     """Each once, and those of one thread in their order."""
     taken: list[tuple[int, int]] = []
     backlog: Backlog[tuple[int, int]] = Backlog(
-        "test", 1 << 20, 0.001, lambda is_last: bool([taken.extend(backlog.take())])
+        "test", 1 << 20, 0.001, lambda is_last: taken.extend(backlog.take()), *SAID
     )
     backlog.start()
     with ThreadPoolExecutor(8) as pool:
@@ -30,12 +32,11 @@ def test_what_does_not_fit_is_refused_until_there_is_room():
     """What is taken holds its bytes until the next is; half of them wake the thread before its time."""
     going, taken = Event(), list[int]()
 
-    def work(is_last: bool) -> bool:
+    def work(is_last: bool) -> None:
         taken.extend(backlog.take(2))
         going.wait(0 if is_last else 30)
-        return True
 
-    backlog: Backlog[int] = Backlog("test", 10, 60, work)
+    backlog: Backlog[int] = Backlog("test", 10, 60, work, *SAID)
     start = monotonic()
     assert [backlog.put(5, number) for number in range(3)] == [True, True, False]
     backlog.start()
@@ -46,14 +47,24 @@ def test_what_does_not_fit_is_refused_until_there_is_room():
     assert taken + backlog.close() in ([0, 1, 4], [0, 1])
 
 
-def test_a_round_that_fails_is_repeated_after_its_time_alone():
-    """A queue that is half full does not wake a thread that cannot write."""
+def test_a_round_that_fails_is_repeated_after_its_time_alone(caplog):
+    """A queue that is half full does not wake a thread that cannot write; failing and going on are said once."""
     rounds: list[float] = []
-    backlog: Backlog[int] = Backlog("test", 10, 0.2, lambda is_last: bool(rounds.append(monotonic())))
+    broken = [True]
+
+    def work(is_last: bool) -> None:
+        rounds.append(monotonic())
+        if broken:
+            raise ValueError("of any kind")
+
+    backlog: Backlog[int] = Backlog("test", 10, 0.2, work, *SAID)
     backlog.start()
     for number in range(8):
         backlog.put(1, number)
     poll(lambda: len(rounds) >= 2)
     n_rounds = len(rounds)
     backlog.put(1, 8)
-    assert len(backlog.close()) == 9 and len(rounds) <= n_rounds + 2
+    broken.clear()
+    poll(lambda: "it works again" in caplog.text)
+    assert len(backlog.close()) == 9 and len(rounds) <= n_rounds + 4
+    assert [record.getMessage() for record in caplog.records] == ["it fails: of any kind", "it works again"]
