@@ -139,7 +139,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     # The page's relative addresses need the folder.
     for path, to in (("/", "docs"), ("/explorer", "explorer/")):
         app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))
-    app.mount("/explorer", health.ExplorerFiles(directory=health.FOLDER, html=True))
+    app.mount("/explorer", health.ExplorerFiles(health.FOLDER))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 

@@ -40,7 +40,7 @@ export class ApiError extends Error {
  * @param {unknown} error
  * @returns {never}
  */
-function unanswered(error) {
+export function unanswered(error) {
   throw error instanceof TypeError ? new ApiError(UNANSWERED, "the service does not answer") : error;
 }
 
@@ -78,6 +78,20 @@ export function modelPath(model) {
   return `models/${encodeURIComponent(model)}`;
 }
 
+/** @type {Map<string, Promise<any>>} answers that were asked for early, by URL */
+const early = new Map();
+
+/**
+ * Asks for what a view that is still being loaded will ask for.
+ *
+ * @param {Ask[]} asks
+ * @param {AbortSignal} signal
+ */
+export function askEarly(asks, signal) {
+  early.clear(); // what another view was asked for and did not need
+  for (const ask of asks) early.set(urlOf(ask).href, askJson(ask, signal));
+}
+
 /**
  * The JSON of a response. The caller states its schema.
  *
@@ -87,6 +101,11 @@ export function modelPath(model) {
  * @returns {Promise<T>}
  */
 export async function askJson(ask, signal) {
+  const { href } = urlOf(ask);
+  const begun = early.get(href);
+  early.delete(href);
+  const known = await begun?.catch(() => undefined);
+  if (known) return known;
   const response = await send(ask, signal);
   return response.json().catch(unanswered);
 }

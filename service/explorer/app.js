@@ -1,6 +1,6 @@
 /** The shell of the explorer: shows the model and view of the address, tabs, and the choice of model and output. */
 
-import { askJson, modelPath, reasonOf } from "./api.js";
+import { askEarly, askJson, modelPath, reasonOf, unanswered } from "./api.js";
 import { byId, h } from "./dom.js";
 import { hideHint } from "./hint.js";
 import { boundsOf, forecastOf } from "./intervals.js";
@@ -34,19 +34,24 @@ import { isPassing, tellProgress, tellStopped, waitForNext } from "./waiting.js"
  * @property {(values: Record<string, string>, signal: AbortSignal) => Promise<void>} update
  */
 
-/** @type {Record<string, {label: string, load: () => Promise<{create: (page: Page) => View}>}>} */
 const VIEWS = {
-  story: { label: "Story", load: () => import("./views/story.js") },
-  network: { label: "Network", load: () => import("./views/network.js") },
-  edge: { label: "Edge", load: () => import("./views/edge.js") },
-  forecast: { label: "Forecast", load: () => import("./views/forecast.js") },
-  time: { label: "Over time", load: () => import("./views/time.js") },
-  features: { label: "Features", load: () => import("./views/features.js") },
-  formula: { label: "Formula", load: () => import("./views/formula.js") },
-  compare: { label: "Compare", load: () => import("./views/compare.js") },
-  model: { label: "Model", load: () => import("./views/model.js") },
-  report: { label: "Report", load: () => import("./views/report.js") },
+  ...{ story: "Story", network: "Network", edge: "Edge", forecast: "Forecast", time: "Over time", features: "Features" },
+  ...{ formula: "Formula", compare: "Compare", model: "Model", report: "Report" },
 };
+/** @type {Map<string, number>} how often a view could not be loaded; browsers do not ask for the same module again */
+const failures = new Map();
+
+/**
+ * @param {string} view
+ * @returns {Promise<{create: (page: Page) => View}>}
+ */
+function load(view) {
+  const failed = failures.get(view) ?? 0;
+  return import(`./views/${view}.js${failed ? `?${failed}` : ""}`).catch((error) => {
+    failures.set(view, failed + 1);
+    return unanswered(error);
+  });
+}
 
 const place = byId("view");
 /** @type {{key: string, view: View} | undefined} */
@@ -93,28 +98,31 @@ function stop() {
 
 /** @param {AbortSignal} signal */
 async function showState(signal) {
-  const { view, values: wanted } = readState(location.hash);
-  const definition = Object.hasOwn(VIEWS, view) ? VIEWS[view] : VIEWS.story;
-  const loading = definition.load();
+  const { view: asked, values: wanted } = readState(location.hash);
+  const view = /** @type {keyof typeof VIEWS} */ (Object.hasOwn(VIEWS, asked) ? asked : "story");
+  const loading = load(view);
   loading.catch(() => {}); // it is reported where it is awaited
+  const early = wanted.model ? askModel(wanted.model, signal) : undefined;
+  early?.catch(() => {});
   list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
   const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
   const [name, version] = chosen.split("/"); // as in `modelOptions`
-  if (last?.name === name) showFrame(chosen, definition.label, last, wanted.output ?? last.outputs[0]);
-  else showFrame(chosen, definition.label);
+  if (last?.name === name) showFrame(chosen, VIEWS[view], last, wanted.output ?? last.outputs[0]);
+  else showFrame(chosen, VIEWS[view]);
   refuseFailed(name, version);
   const path = modelPath(name);
-  const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path, query: { version } }, signal));
+  const model = await (early ?? askModel(chosen, signal));
   const kept = last && last.checkpoint !== model.checkpoint ? carry(wanted, last, model) : wanted;
   const newest = `ref:${model.reference_windows - 1}`;
-  const values = definition === VIEWS.story && !kept.window ? { ...kept, window: newest } : kept;
+  const values = view === "story" && !kept.window ? { ...kept, window: newest } : kept;
   if (values !== wanted) history.replaceState(null, "", writeState({ view, values }));
   last = model;
   const output = values.output ?? model.outputs[0];
-  const key = JSON.stringify([definition.label, chosen, model.checkpoint, output]);
-  showFrame(chosen, definition.label, model, output);
+  const key = JSON.stringify([VIEWS[view], chosen, model.checkpoint, output]);
+  showFrame(chosen, VIEWS[view], model, output);
   if (current?.key !== key) {
+    if (view === "story") askEarly(startOf(path, version, values.window), signal);
     const { create } = await loading;
     if (signal.aborted) return;
     relate(undefined);
@@ -123,10 +131,33 @@ async function showState(signal) {
   }
   readPicked();
   await current.view.update(values, signal);
-  if (definition === VIEWS.story && isWanted(values)) {
+  if (view === "story" && isWanted(values)) {
     if (values.tour) history.replaceState(null, "", writeState({ view, values: { ...values, tour: "" } }));
     showRound();
   }
+}
+
+/**
+ * @param {string} chosen as in `modelOptions`
+ * @param {AbortSignal} signal
+ * @returns {Promise<Schemas["ModelInfo"]>}
+ */
+function askModel(chosen, signal) {
+  const [name, version] = chosen.split("/");
+  return askJson({ path: modelPath(name), query: { version } }, signal);
+}
+
+/**
+ * What the story asks for first, so that it is there when the story is loaded: its window, and all others.
+ *
+ * @param {string} path of the model
+ * @param {string | undefined} version
+ * @param {string} window
+ */
+function startOf(path, version, window) {
+  const query = { version };
+  const all = { path: `${path}/reference`, query: { ...query, offset: 0, limit: 1000 } }
+  return window.startsWith("ref:") ? [{ path: `${path}/reference/${window.slice(4)}`, query }, all] : [];
 }
 
 /**
@@ -191,12 +222,8 @@ function showFrame(chosen, label, model, output) {
   document.title = `${label} of ${chosen} · Kanscope`;
   const { values } = readState(location.hash);
   const here = model ? { ...values, model: chosen, output: output ?? "" } : {};
-  const tabs = Object.entries(VIEWS).map(([view, definition]) =>
-    h(
-      "a",
-      { href: writeState({ view, values: here }), "aria-current": definition.label === label ? "page" : null },
-      definition.label,
-    ),
+  const tabs = Object.entries(VIEWS).map(([view, name]) =>
+    h("a", { href: writeState({ view, values: here }), "aria-current": name === label ? "page" : null }, name),
   );
   replaceKeepingFocus(byId("tabs"), tabs);
   const models = h("select", { id: "model" }, ...modelOptions());

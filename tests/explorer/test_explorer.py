@@ -88,6 +88,34 @@ def test_without_an_address_the_story_of_the_first_model_shows(server, open_tab)
     expect(tab.page.locator("#model")).to_have_value(server.get("/v1/models").json()["models"][0])
 
 
+def test_the_first_view_waits_for_as_little_as_it_can(server, open_tab):
+    """Modules and answers are asked for before what needs them is there, and at a second visit no file is sent."""
+    tab, held = open_tab(server), {}
+    page = tab.page
+    for name in ("**/v1/models", "**/views/story.js"):
+        page.route(name, lambda route: held.setdefault(route.request.url.rsplit("/", 1)[1], route))
+    with page.expect_request("**/v1/models/nyc-weather"):
+        page.goto(f"{tab.base}/explorer/#/story?model=nyc-weather", wait_until="commit")
+    while len(held) < 2:
+        page.wait_for_timeout(10)
+    with page.expect_request("**/reference/511"), page.expect_request("**/reference?*"):
+        held["models"].continue_()
+    held["story.js"].continue_()
+    expect(page.locator(".why li").first).to_be_visible()
+    page.unroute_all()
+    tab.show("story?model=nyc-weather")
+    read = """() => performance.getEntriesByType("resource").map(({ name, initiatorType, transferSize }) =>
+      ({ name: new URL(name).pathname, initiatorType, transferSize }))"""
+    files = [one for one in page.evaluate(read) if "/explorer/" in one["name"]]
+    late = [one["name"] for one in files if one["initiatorType"] == "script"]
+    assert [name.rsplit("/", 1)[1] for name in late] == ["app.js"]  # others would be asked for by what imports them
+    page.reload()
+    page.locator("main[aria-busy=false]").wait_for()
+    again = [one for one in page.evaluate(read) if "/explorer/" in one["name"]]
+    assert len(again) == len(files) > 25
+    assert sum(one["transferSize"] for one in again) == 0
+
+
 def test_the_slider_prunes_as_the_api_does(server, open_tab):
     """Moving the slider changes the picture's edges and the figures to those of the API for the same rule."""
     page = open_tab(server).show("network?model=nyc-weather")

@@ -206,6 +206,17 @@ def test_failed_requests_are_retried(server, open_tab):
     assert answers == []
 
 
+def test_a_view_that_could_not_be_loaded_is_loaded_later(server, open_tab):
+    """While the service is away, the page says so in words, and asks again for the view's own file."""
+    page = open_tab(server).show("story?model=nyc-weather")
+    page.route("**/views/model.js*", lambda route: route.abort())
+    page.get_by_role("navigation").get_by_role("link", name="Model").click()
+    expect(page.locator("#status")).to_contain_text("the service does not answer")
+    page.unroute("**/views/model.js*")
+    page.get_by_role("button", name="Try now").click()
+    expect(page.locator("h1")).to_have_text("Model")
+
+
 def test_slow_requests_show_elapsed_seconds(server, open_tab):
     """While the service computes, the page shows the seconds and dims the old picture."""
     page = open_tab(server).show("network?model=nyc-weather")

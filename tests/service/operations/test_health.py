@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import re
 import threading
+from os.path import dirname, join, normpath
+from shutil import copytree
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 import kanmodel
-from service.operations.health import FOLDER
+from service.operations.health import FOLDER, ExplorerFiles
 
 FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
@@ -95,10 +100,10 @@ def test_the_explorer_redirects_to_its_folder(service):
     assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")
     page = service.get("/explorer/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.content == (FOLDER / "index.html").read_bytes()
+    assert re.sub(r"\b[0-9a-f]{16}/", "release/", page.text) == (FOLDER / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [file for file in FILES if file != "index.html"])
 def test_each_file_is_served_under_the_policy(service, file):
     """The policy forbids foreign scripts, styles and connections, and media types are not guessed."""
     answer = service.get(f"/explorer/{file}")
@@ -115,22 +120,69 @@ def test_each_file_is_served_under_the_policy(service, file):
 
 
 def test_a_cached_file_is_not_sent_again(each_service):
-    """Each file revalidates by its ETag, so that a new release is seen at once."""
+    """A file revalidates by its ETag; below the hash of all files, which the page has, browsers need not ask."""
     first = each_service.get("/explorer/app.js")
     assert first.headers["cache-control"] == "no-cache"
     again = each_service.get("/explorer/app.js", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    page = each_service.get("/explorer/")
+    assert page.headers["cache-control"] == "no-cache"  # so that a new release is seen at once
+    (release,) = set(re.findall(r"\b[0-9a-f]{16}(?=/)", page.text))
+    kept = each_service.get(f"/explorer/{release}/app.js")
+    assert (kept.content, kept.headers["content-encoding"]) == (first.content, "gzip")
+    assert "immutable" in kept.headers["cache-control"]
+    other = each_service.get("/explorer/0123456789abcdef/app.js")  # of a page that was loaded from another release
+    assert (other.content, other.headers["cache-control"]) == (first.content, "no-cache")
 
 
-def test_the_page_names_nothing_but_its_own_files():
+def test_a_changed_file_changes_the_release(tmp_path):
+    """Files that are changed while the service runs, as by who develops the page, are seen when it is loaded again."""
+    folder = tmp_path / "explorer"
+    copytree(FOLDER, folder)
+    app = Starlette(routes=[Mount("/", ExplorerFiles(folder))])
+    with TestClient(app) as client:
+        before = client.get("/").text
+        assert client.get("/").text == before
+        (folder / "app.js").write_text("// changed", encoding="utf-8")
+        page = client.get("/").text
+        assert page != before
+        name = re.findall(r'src="([^"]+app.js)"', page)[0]
+        assert client.get(f"/{name}").text == "// changed"
+
+
+def test_the_style_sheets_are_one(service):
+    """Each sheet is in it, apart from that for paper."""
+    sheets = service.get("/explorer/all.css").text
+    assert {
+        name for name in FILES if name.endswith(".css") and (FOLDER / name).read_text(encoding="utf-8") not in sheets
+    } == {"print.css"}
+
+
+def test_the_page_names_nothing_but_its_own_files(service):
     """The explorer loads nothing from other hosts, and every file that the page names exists."""
     page = (FOLDER / "index.html").read_text(encoding="utf-8")
     named = re.findall(r'(?:src|href)="([^#"][^"]*)"', page)
-    assert {name for name in named if not (FOLDER / name).is_file()} == set()
+    assert {
+        name for name in named if service.get(f"/explorer/{name.removeprefix('release/')}").status_code != 200
+    } == set()
     for file in FILES:
         if not file.startswith("vendor/") and file.endswith((".js", ".html", ".css")):
             addresses = re.findall(r"https?://[^\s\"']+", (FOLDER / file).read_text(encoding="utf-8"))
             assert set(addresses) <= NAMESPACES, file
+
+
+def test_what_the_first_view_imports_is_preloaded():
+    """The page names each module that the frame and the story import, directly or not, and no other."""
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    imported, waiting = set(), ["app.js", "views/story.js"]
+    while waiting:
+        name = waiting.pop()
+        if name not in imported:
+            imported.add(name)
+            text = (FOLDER / name).read_text(encoding="utf-8") if "vendor" not in name else ""
+            found = re.findall(r'^(?:import|\} from|export).*"(\.[^"]+\.js)";$', text, re.MULTILINE)
+            waiting += [normpath(join(dirname(name), one)) for one in found]
+    assert set(re.findall(r'modulepreload" href="release/([^"]+)"', page)) == imported - {"app.js"}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +197,7 @@ def test_an_unknown_file_is_404(service, path):
 
 def test_other_methods_are_refused(service):
     """HEAD is supported; POST gives 405."""
-    head = service.client.head("/explorer/app.js")
+    head = service.client.head("/explorer/app.js", headers={"Accept-Encoding": "identity"})
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str((FOLDER / "app.js").stat().st_size)
     assert service.post("/explorer/app.js", {}).status_code == 405
