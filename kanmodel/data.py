@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,17 +20,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.errors import ConfigError, DataError, Positive, Problem, check_config, quote
+from kanmodel.errors import ConfigError, DataError, Positive, Problem, check_config, check_text, quote
 
 Array = NDArray[np.float64]
 N_LISTED = 20  # bad values named in one error; the message counts them all
 MAX_STEP = 1.5  # usual steps; a longer one is a gap
 ROUNDING = 1e-3  # of a step: instants that differ by less are the same
 DAY = 86_400.0  # seconds
+_MARKUP = frozenset("`*_<>[]|\\")  # of Markdown and HTML
 SEASONS = {"day": DAY, "week": 7 * DAY}  # whose persistence forecasts are compared with
 NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
 FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
 DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")  # day first, which dots say and slashes do not
+
+
+def check_title(title: object, place: str) -> None:
+    """Raises `ConfigError` unless a title is printable text without the signs of markup, as it stands in prose."""
+    check_text(title, place)
+    if not str(title).strip() or not _MARKUP.isdisjoint(str(title)):
+        raise ConfigError(f"{place} must be words without any of {' '.join(sorted(_MARKUP))}, but is {quote(title)}")
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,15 @@ class Column:
         unit: for display; None if unknown.
         mean: over the training rows, original units.
         std: standard deviation over the training rows, original units; 0 for a constant column.
+        title: what it is in the words of its readers, a noun phrase such as ``change of temperature in six hours``;
+            None if it has only its name.
     """
 
     name: str
     unit: str | None = None
     mean: float = 0.0
     std: float = 1.0
+    title: Annotated[str, check_title] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -55,12 +66,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Target(Column):
-    """One forecast column, or one class; its name, unit, mean and std are those of a `Column`."""
+    """One forecast column, or one class; its name, unit, mean, std and title are those of a `Column`."""
 
 
 @dataclass(frozen=True)
 class Feature(Column):
-    """One input column; its name, unit, mean and std are those of a `Column`.
+    """One input column; its name, unit, mean, std and title are those of a `Column`.
 
     Attributes:
         min: smallest training value, original units; None if unknown.

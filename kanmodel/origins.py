@@ -106,6 +106,7 @@ def train(
     fill: str | float | None = None,
     max_fill: int = MAX_FILL,
     units: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
     last_value: Mapping[str, str | float] | None = None,
     groups: Groups | None = None,
     integer: Sequence[str] = (),
@@ -151,6 +152,8 @@ def train(
             number. Levels are always filled forward. Targets are not filled.
         max_fill: the most rows without a value, one after another, that are filled.
         units: unit of a feature or target, by name.
+        titles: what a feature or target is called in sentences, by name: a noun phrase, such as ``{"dtemp_6h":
+            "Newark's temperature change over the next six hours"}``.
         last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is
             itself a change; only needed if `ahead` is 0.
         groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
@@ -176,7 +179,7 @@ def train(
     columns = Columns(targets, None if features is None else tuple(features), split, segment, time, max_step)
     columns = replace(columns, zone=zone, calendar=calendar, holidays=holidays, fill=fill, max_fill=max_fill)
     columns = replace(columns, ahead=ahead, units=units or {}, last_value=last_value or {}, groups=groups or {})
-    columns = replace(columns, known=_names(known), integer=tuple(integer), fixed=tuple(fixed))
+    columns = replace(columns, titles=titles or {}, known=_names(known), integer=tuple(integer), fixed=tuple(fixed))
     table = make_table(frame, columns)
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from functools import reduce
 from math import floor, log10
+from operator import and_
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -92,6 +94,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
 
 
+def capitalise(text: str) -> str:
+    """The text as the beginning of a sentence; ``pH`` stays."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+
+
 def abbreviate(text: str, length: int = MAX_LABEL) -> str:
     """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
     if len(text) <= length:
@@ -104,23 +111,51 @@ def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
     """Shortens names to at most `length` characters, at least 3, by name; if all fit, none changes.
 
     Words that most names have, such as the site and the unit of a sensor, are left out, the most frequent first, while
-    the names still differ; what is then too long is shortened in the middle. Names that this would make the same lose
-    the words that they share, except the first, and then the ends of their words.
+    the names still differ. Of what is then too long, an ellipsis replaces words without which the name is still the
+    only one with all the others: those of most names first, then those in the middle, and last the first one, which
+    mostly says what it is. What is longer still is cut in the middle, at a place where names differ if there is one.
     """
     length, words = max(3, length), {name: _WORDS.findall(name) for name in names}
-    counts = Counter(word for parts in words.values() for word in set(parts) if word[0].isalnum())
+    counts = Counter(word for parts in words.values() for word in dict.fromkeys(parts) if word[0].isalnum())
     common = [word for word, count in counts.most_common() if count > max(1, len(words) / 2)]
-    short = _drop_words(words, common, length)
-    fitted = {name: abbreviate(text, length) for name, text in short.items()}
+    parts = {name: _WORDS.findall(text) for name, text in _drop_words(words, common, length).items()}
+    having: Counter[str] = Counter()  # of each word, the names that have it, a bit each
+    for number, own in enumerate(parts.values()):
+        having.update(dict.fromkeys(filter(str.isalnum, own), 1 << number))
+    whole = {name: _elide(own, having, length) for name, own in parts.items()}
+    fitted = {name: abbreviate(text, length) for name, text in whole.items()}
     for alike in _find_alike(fitted):
-        parts = {name: _WORDS.findall(short[name]) for name in alike}
-        (head, *first), *others = parts.values()
-        shared = [word for word in reversed(first) if word[0].isalnum() and all(word in other for other in others)]
-        shared = [word for word in shared if word != head]  # which mostly says what it is
-        fitted |= {name: _trim_words(text, length) for name, text in _drop_words(parts, shared, length).items()}
-    for alike in _find_alike(fitted):
-        fitted |= {name: _trim_words(short[name], length) for name in alike}
+        for end in sorted(range(1, length - 1), key=lambda end: abs(2 * end - length)):
+            cut = {name: f"{whole[name][: length - 1 - end]}…{whole[name][-end:]}" for name in alike}
+            if len({*fitted.values(), *cut.values()}) == len({*fitted.values()}) + len(alike):
+                fitted |= cut
+                break
     return fitted
+
+
+def _elide(parts: Sequence[str], having: Mapping[str, int], length: int) -> str:
+    """A name whose words give way to ellipses until it fits, but not those that tell it from all others."""
+    places = [number for number, part in enumerate(parts) if part in having]
+    middle, kept, text = len(parts) / 2, {*places}, "".join(parts)
+
+    def rank(place: int) -> tuple[bool, int, float]:
+        return place == places[0], -having[parts[place]].bit_count(), abs(place - middle)
+
+    for place in sorted(places, key=rank):
+        others = kept - {place}
+        if len(text) <= length:
+            break
+        if not others or reduce(and_, (having[parts[other]] for other in others)).bit_count() > 1:
+            continue
+        found = ""
+        for number, part in enumerate(parts):
+            if number in others or {number - 1, number + 1} <= others:
+                found += part
+            elif part in having and not found.endswith("…"):
+                found += "…"
+        if 3 * len(found.strip("…")) >= length:  # else letters say more
+            kept, text = others, found.strip("…")
+    return text
 
 
 def _find_alike(texts: Mapping[str, str]) -> list[list[str]]:
@@ -154,16 +189,6 @@ def _leave_out(parts: Sequence[str], dropped: Set[str]) -> str:
         if part[0].isalnum() and part not in dropped:
             kept += [before, part] if kept else [part]
     return "".join(kept)
-
-
-def _trim_words(text: str, length: int) -> str:
-    """The first letters of each word, as many as fit, and whole numbers; if a letter each is too long, the ends."""
-    trimmed = text
-    for most in range(length, 0, -1):
-        trimmed = re.sub(rf"([^\W\d_]{{{most}}})[^\W\d_]+", r"\1", text)
-        if len(trimmed) <= length:
-            return trimmed
-    return abbreviate(trimmed, length)
 
 
 def list_some(names: Sequence[str], most: int = N_NAMED) -> str:

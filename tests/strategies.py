@@ -85,7 +85,14 @@ def model_configs(draw: st.DrawFn, dtype: str | None = None, **options: object) 
     """Chains of every kind: any front, cell, readout, head and output function."""
     names = draw(st.lists(PRINTABLE.filter(len), min_size=1, max_size=4, unique=True))
     features = tuple(
-        Feature(name, draw(st.none() | PRINTABLE), draw(finite), draw(st.floats(0, 1e6)), draw(st.none() | finite))
+        Feature(
+            name,
+            draw(st.none() | PRINTABLE),
+            draw(finite),
+            draw(st.floats(0, 1e6)),
+            draw(st.none() | finite),
+            title=draw(st.none() | st.just("Air, of the hall")),
+        )
         for name in names
     )
     targets = tuple(

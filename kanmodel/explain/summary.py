@@ -21,7 +21,7 @@ from kanmodel.explain.finding import MONTHS, Amounts, Drivers, Example, Finding,
 from kanmodel.explain.importance import Attribution, Importance
 from kanmodel.explain.what_if import WhatIf
 from kanmodel.network.config import resolve_groups
-from kanmodel.text import list_some, shorten_names
+from kanmodel.text import capitalise, list_some, shorten_names
 
 N_NAMED = 3  # features, months or hours named in a sentence, at most
 N_DRIVERS = 8  # with a bar of their own
@@ -53,7 +53,7 @@ def _forecast(model: LoadedModel, importance: Importance, when: Times) -> Findin
     window = (config.lookback, "rows") if step is None else _count_duration(config.lookback * step)
     lead = None if when.lead is None else _count_duration(when.lead)
     reads = f"last {_write_count(*window)}" if config.lookback > 1 else "newest row"
-    answer = f"`{importance.output}`"
+    answer = f"`{importance.output}`" if target.title is None else f"{capitalise(target.title)} (`{importance.output}`)"
     answer += ", a probability" if config.is_classifier else f", in {target.unit}" if target.unit else ""
     answer += "" if lead is None else f", {_write_count(*lead)} after the newest row that is known"
     n_features, inputs = len(config.features), "input" if len(config.features) == 1 else "inputs"
@@ -67,6 +67,7 @@ def _forecast(model: LoadedModel, importance: Importance, when: Times) -> Findin
     answer += ", which the model was not fitted to." if fitted else ", which the checkpoint holds."
     evidence = {
         "output": importance.output,
+        "title": target.title,
         "unit": target.unit,
         "outputs": len(config.outputs),
         "features": n_features,

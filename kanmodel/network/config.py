@@ -483,6 +483,9 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
         del data["graph"], data["recurrents"]
     if config.encoding is None:
         del data["encoding"]
+    for column in (*data["features"], *data["targets"]):
+        if column["title"] is None:
+            del column["title"]
     for stage in ("front", "head"):
         for layer, written in zip(getattr(config, stage), data[stage], strict=True):
             written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}

@@ -43,6 +43,7 @@ class Roles:
 
     ahead: int = 0
     units: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
     last_value: Mapping[str, str | float] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
     integer: tuple[str, ...] = ()
@@ -109,6 +110,7 @@ class TrainingTable(Roles):
                 raise DataError(f"{name} is a target and a feature, so the model would see the value to forecast")
         for what, given, known in (
             ("unit", self.units, (*names, *targets)),
+            ("title", self.titles, (*names, *targets)),
             ("last value", self.last_value, targets),
             ("last value", [str(source) for source in self.last_value.values() if source != 0], names),
             ("fixed feature", self.fixed, names),
@@ -186,6 +188,8 @@ def make_table(frame: Any, columns: Columns, encoding: Encoding | None = None) -
         of_features = {of: unit for name, unit in columns.units.items() for of in encoding.sources.get(name, (name,))}
         targets = {name: unit for name, unit in columns.units.items() if name in columns.targets}
         roles |= {"units": of_features | targets, "groups": {**encoding.groups, **columns.groups}}
+        alone = {name: of[0] for name, of in encoding.sources.items() if len(of) == 1}
+        roles["titles"] = {alone.get(name, name): title for name, title in columns.titles.items()}
     return TrainingTable(
         features=encoded.values,
         targets=np.column_stack([_numbers(data[name], name) for name in columns.targets]),

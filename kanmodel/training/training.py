@@ -162,11 +162,11 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     for name, column in zip(table.feature_names, rows.T, strict=True):
         figures = [float(f(column)) for f in (np.mean, _std, np.min, np.max)]
         roles = {"integer": name in table.integer, "fixed": name in table.fixed}
-        features.append(Feature(name, table.units.get(name), *figures, **roles))
+        features.append(Feature(name, table.units.get(name), *figures, title=table.titles.get(name), **roles))
     return ModelConfig(
         features=tuple(features),
         targets=tuple(
-            Target(name, table.units.get(name), float(np.mean(column)), _std(column))
+            Target(name, table.units.get(name), float(np.mean(column)), _std(column), title=table.titles.get(name))
             for name, column in zip(table.target_names, targets.T, strict=True)
         ),
         lookback=options.lookback,

@@ -83,6 +83,7 @@ def train(
     fill: Annotated[str | None, Option(help="Missing values: forward, linear, or a number.")] = None,
     max_fill: Annotated[int, Option(min=1, help="Most rows in a row that are filled.")] = MAX_FILL,
     unit: Annotated[list[str], Option(help="NAME=UNIT of a feature or target; repeat.")] = [],  # noqa: B006
+    title: Annotated[list[str], Option(help="NAME=TITLE of a feature or target in sentences; repeat.")] = [],  # noqa: B006
     last_value: Annotated[list[str], Option(help="TARGET=FEATURE of persistence, or =0 for changes.")] = [],  # noqa: B006
     group: Annotated[list[str], Option(help="NAME=a,b: contributions to sum; repeat.")] = [],  # noqa: B006
     integer: Annotated[list[str], Option(help="Features that counterfactuals keep whole, as a,b.")] = [],  # noqa: B006
@@ -124,6 +125,7 @@ def train(
         "features": split_names(features) or None,
     }
     values |= {"width": parse_width(width), "front": parse_width(front), "units": parse_pairs(unit, "--unit")}
+    values |= {"titles": parse_pairs(title, "--title")}
     values |= {"split": split_column, "segment": segment_column, "time": time_column}
     values |= {"known": split_names(known), "fill": parse_fill(fill)}
     values |= {"integer": split_names(integer), "fixed": split_names(fixed), "intervals": parse_levels(intervals)}
@@ -167,10 +169,10 @@ def train(
 
 def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any], file: Path) -> Columns:
     """The columns with those of a checkpoint; refuses options that it determines, or that are given differently."""
-    for name in (*ARCHITECTURE, "unit", "group", "integer", "fixed", *ENCODING):
+    for name in (*ARCHITECTURE, "unit", "title", "group", "integer", "fixed", *ENCODING):
         if name in given and name != "grid":  # which may refine that of the checkpoint
             option = f"--{name.replace('_', '-')} cannot be given with --from"
-            raise ConfigError(f"{option}: architecture, units, groups and encoding come from {file.name}")
+            raise ConfigError(f"{option}: architecture, units, titles, groups and encoding come from {file.name}")
     stated: dict[str, Any] = {name: getattr(config, name) for name in ("ahead", "lookback", "horizon")}
     features = config.encoding.names if config.encoding else config.feature_names
     stated |= {"target": tuple(target.name for target in config.targets), "features": features}

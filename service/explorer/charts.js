@@ -57,7 +57,6 @@ export function drawCost(curve, edges, r2) {
   });
 }
 
-const FEWEST = 2; // letters that are left of a word
 const MIN_NAME = 14; // fewest characters of a name
 const NAME_SHARE = 0.36; // largest share of a chart's width for names
 const CHARACTER = 6.4; // width
@@ -131,7 +130,7 @@ export function drawBar(value, interval, [low, high], kind = "amount") {
  * @param {number} width of the chart
  */
 export function rowsOf(names, height, width) {
-  const marginLeft = 10 + CHARACTER * Math.max(...labelsOf(names, width).map(({ length }) => length));
+  const marginLeft = 10 + CHARACTER * Math.max(...shortNames(names, width).map(({ length }) => length));
   return { height: 44 + names.length * height, marginLeft, marginTop: 8, marginBottom: 36 };
 }
 
@@ -142,18 +141,19 @@ export function rowsOf(names, height, width) {
  * @param {number} width of the chart
  */
 export function namesOf(names, width) {
-  const labels = labelsOf(names, width);
+  const labels = shortNames(names, width);
   const tickFormat = (/** @type {string} */ name) => labels[names.indexOf(name)];
   return { domain: names, label: null, tickSize: 0, tickFormat };
 }
 
 /**
+ * Names that fit beside a chart.
+ *
  * @param {string[]} names
  * @param {number} width of the chart
  */
-function labelsOf(names, width) {
-  const named = distinctNames(names);
-  return names.map((name) => shorten(named.get(name) ?? name, width));
+export function shortNames(names, width) {
+  return [...distinctNames(names, Math.max(MIN_NAME, Math.floor((width * NAME_SHARE) / CHARACTER))).values()];
 }
 
 /**
@@ -185,18 +185,11 @@ function spaced(count, width) {
 }
 
 /**
- * A name that fits: the first letters of each of its words, or else its two ends, because long names often differ at the
- * end.
+ * A name that fits beside a chart.
  *
  * @param {string} name
  * @param {number} width of the chart
  */
 export function shorten(name, width) {
-  const room = Math.max(MIN_NAME, Math.floor((width * NAME_SHARE) / CHARACTER));
-  for (let most = room; most >= FEWEST; most -= 1) {
-    const trimmed = name.replace(new RegExp(`([^\\W\\d_]{${most}})[^\\W\\d_]+`, "g"), "$1");
-    if (trimmed.length <= room) return trimmed;
-  }
-  const end = Math.floor((room - 1) / 2);
-  return `${name.slice(0, room - 1 - end)}…${name.slice(-end)}`;
+  return shortNames([name], width)[0];
 }

@@ -6,7 +6,7 @@ import { amount, fixed, percent } from "./figures.js";
 import { formatsOf } from "./forecast-summary.js";
 import { edgeKey, nameNode } from "./graph.js";
 import { withHelp } from "./help.js";
-import { distinctNames } from "./names.js";
+import { titlesOf } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeChangeInfo"]} Edge */
@@ -27,7 +27,7 @@ export function tellSummary(answer, names, reference, page) {
   const { difference, mae, against_mae: against, reference_windows: count, features } = answer;
   const [one, other] = names;
   const sure = features.filter(({ interval }) => isSure(interval)).slice(0, NAMED);
-  const short = distinctNames(features.map(({ name }) => name));
+  const short = titlesOf(features);
   const moved = sure.map(({ name, change }, index) => {
     const much = `${fixed(Math.abs(change) * POINTS, 1)} points ${change > 0 ? "more" : "less"}`;
     return `${short.get(name)} ${index ? "" : "counts "}${much}`;

@@ -1,15 +1,40 @@
-/** Long names without the words that most of them have, so that what differs is left; as the service's pictures do. */
+/** Names and titles of features, and long names cut so that what differs is left, as in the service's pictures. */
+
+import "./vendor/d3.min.js";
 
 const LONG = 22; // characters from which on names lose words
 const WORDS = /[^\W_]+|[\W_]+/g; // and what joins them
 
 /**
- * The names without common words, such as the site and the unit of a sensor, as long as they still differ.
+ * What features are called in sentences: their titles, or their names without common words.
  *
- * @param {string[]} names
+ * @param {{name: string, title?: string}[]} features
  * @returns {Map<string, string>}
  */
-export function distinctNames(names) {
+export function titlesOf(features) {
+  const short = distinctNames(features.map(({ name }) => name));
+  return new Map(features.map(({ name, title }) => [name, title ?? short.get(name) ?? name]));
+}
+
+/**
+ * A text as the beginning of a sentence; `pH` stays.
+ *
+ * @param {string} text
+ */
+export function capitalise(text) {
+  return /^.\p{Lu}/u.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/**
+ * The names without the words that most have, such as the site and the unit of a sensor, as long as they still differ.
+ * With a room in characters, an ellipsis also replaces words of what is too long for it, in the middle, without which a
+ * name is still the only one with all its others; or, if that is not enough, letters.
+ *
+ * @param {string[]} names
+ * @param {number} [room]
+ * @returns {Map<string, string>}
+ */
+export function distinctNames(names, room) {
   const words = names.map((name) => name.match(WORDS) ?? [name]);
   /** @type {Map<string, number>} */
   const counts = new Map();
@@ -21,12 +46,13 @@ export function distinctNames(names) {
   /** @type {Set<string>} */
   let dropped = new Set();
   for (const [word] of common) {
-    if (Math.max(...short.map(({ length }) => length)) <= LONG) break;
+    if (Math.max(...short.map(({ length }) => length)) <= (room ?? LONG)) break;
     const more = new Set([...dropped, word]);
     const found = words.map((parts) => leaveOut(parts, more));
     if (new Set(found).size < names.length || found.includes("")) continue;
     [short, dropped] = [found, more];
   }
+  if (room !== undefined) short = cutNames(short, Math.max(3, room));
   return new Map(names.map((name, number) => [name, short[number]]));
 }
 
@@ -47,5 +73,53 @@ function leaveOut(parts, dropped) {
     if (!isWord(part) || dropped.has(part)) return;
     text += text ? (parts[place - 1] ?? "") + part : part;
   });
+  return text;
+}
+
+/**
+ * @param {string[]} names
+ * @param {number} room
+ */
+function cutNames(names, room) {
+  const words = names.map((name) => name.match(WORDS) ?? [name]);
+  /** @type {Map<string, Set<number>>} the names that have a word */
+  const having = new Map();
+  words.forEach((parts, number) => {
+    for (const part of parts.filter(isWord)) having.set(part, (having.get(part) ?? new Set()).add(number));
+  });
+  const whole = words.map((parts) => elide(parts, having, room));
+  const cutAt = (/** @type {string} */ text, /** @type {number} */ end) =>
+    text.length <= room ? text : `${text.slice(0, room - 1 - end)}…${text.slice(-end)}`;
+  const ends = Array.from({ length: room - 2 }, (_, index) => index + 1).sort((a, b) => Math.abs(2 * a - room) - Math.abs(2 * b - room));
+  const cuts = ends.map((end) => whole.map((text) => cutAt(text, end)));
+  return cuts.find((cut) => new Set(cut).size === names.length) ?? cuts[0];
+}
+
+/**
+ * A name whose words give way to ellipses until it fits, but not those that tell it from all others.
+ *
+ * @param {string[]} parts
+ * @param {Map<string, Set<number>>} having
+ * @param {number} room
+ */
+function elide(parts, having, room) {
+  const places = [...parts.keys()].filter((place) => isWord(parts[place]));
+  const namesWith = (/** @type {number} */ place) => having.get(parts[place]) ?? new Set();
+  const rank = (/** @type {number} */ place) => [Number(place === places[0]), -namesWith(place).size, Math.abs(place - parts.length / 2)];
+  let kept = new Set(places);
+  let text = parts.join("");
+  for (const place of d3.sort(places, ...[0, 1, 2].map((index) => (/** @type {number} */ one) => rank(one)[index]))) {
+    if (text.length <= room) break;
+    const others = new Set([...kept].filter((other) => other !== place));
+    const [first, ...more] = [...others].map(namesWith);
+    if (!first || [...first].filter((number) => more.every((set) => set.has(number))).length > 1) continue;
+    const found = parts
+      .map((part, number) => (kept.has(number) || (kept.has(number - 1) && kept.has(number + 1)) ? part : isWord(part) ? "…" : ""))
+      .join("")
+      .replace(/…+/g, "…")
+      .replace(/^…|…$/g, "");
+    if (3 * found.length < room) continue; // letters say more
+    [kept, text] = [others, found];
+  }
   return text;
 }

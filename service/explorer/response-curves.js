@@ -8,7 +8,7 @@ import { h, widthOf } from "./dom.js";
 import { spread } from "./edits.js";
 import { formatChange } from "./figures.js";
 import { afterRest } from "./latest.js";
-import { distinctNames } from "./names.js";
+import { titlesOf } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -28,7 +28,7 @@ const HEIGHT = 116;
  *   shift
  */
 export function responseCurves({ path, version, output, model: { features } }, take) {
-  const named = distinctNames(features.map(({ name }) => name));
+  const named = titlesOf(features);
   const rest = afterRest();
   let running = new AbortController();
   let all = false;

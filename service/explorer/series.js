@@ -6,7 +6,7 @@ import { plot, shorten } from "./charts.js";
 import { h, svg, widthOf } from "./dom.js";
 import { fit, spread, withValue } from "./edits.js";
 import { formatValue, stepLabel } from "./figures.js";
-import { distinctNames } from "./names.js";
+import { titlesOf } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./edits.js").Feature} Feature */
@@ -82,7 +82,7 @@ function keyOf({ stroke, strokeWidth = 1, strokeDasharray }, label) {
 export function seriesCharts({ features, lookback }, change, choose) {
   const charts = h("div", { class: "series" });
   const key = lineKey();
-  const named = distinctNames(features.map(({ name }) => name));
+  const named = titlesOf(features);
   const range = features.some(({ min, max }) => min !== null || max !== null)
     ? [keyOf(RANGE, "smallest and largest value of the training")]
     : [];

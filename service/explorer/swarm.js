@@ -4,7 +4,7 @@ import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { pictureActions } from "./actions.js";
 import { ApiError, askJson, reasonOf } from "./api.js";
-import { mix, plot, shorten } from "./charts.js";
+import { mix, plot, shortNames } from "./charts.js";
 import { h, svg, widthOf } from "./dom.js";
 import { amount, signed } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
@@ -201,7 +201,8 @@ function tellSwarm({ windows, reference_windows: all }, count) {
  */
 function drawSwarm(dots, unit, width) {
   const names = [...new Set(dots.map(({ feature }) => feature))];
-  const marginLeft = 10 + CHARACTER * Math.max(...names.map((name) => shorten(name, width).length));
+  const labels = shortNames(names, width);
+  const marginLeft = 10 + CHARACTER * Math.max(...labels.map(({ length }) => length));
   const [low = 0, high = 0] = d3.extent(dots, ({ contribution }) => contribution);
   const pixels = (width - marginLeft - RIGHT) / (high - low || 1);
   const placed = spreadOut(dots, (contribution) => (contribution - low) * pixels);
@@ -212,7 +213,7 @@ function drawSwarm(dots, unit, width) {
     x: { label: unit ? `contribution, ${unit} →` : "contribution →", domain: [low, high], grid: true },
     y: {
       ...{ label: null, domain: [-0.5, names.length - 0.5], reverse: true, tickSize: 0 },
-      ...{ ticks: d3.range(names.length), tickFormat: (/** @type {number} */ row) => shorten(names[row] ?? "", width) },
+      ...{ ticks: d3.range(names.length), tickFormat: (/** @type {number} */ row) => labels[row] ?? "" },
     },
     color: {
       ...{ type: "linear", domain: [0, 1], range: ["var(--low)", "var(--high)"] },

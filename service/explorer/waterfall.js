@@ -2,12 +2,11 @@
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
-import { plot, shorten } from "./charts.js";
+import { plot, shortNames } from "./charts.js";
 import { h, widthOf } from "./dom.js";
 import { formatValue } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
 import { levelName } from "./intervals.js";
-import { distinctNames } from "./names.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./forecast-summary.js").Formats} Formats */
@@ -46,7 +45,6 @@ const NARROW = 480; // pixels under which the values of features are left to the
 
 /** @param {import("./app.js").Page} page */
 export function waterfall({ model }) {
-  const named = distinctNames(model.features.map(({ name }) => name));
   /** @type {Set<string>} keys of unfolded groups */
   const open = new Set();
   /** @type {Drawn | undefined} */
@@ -67,10 +65,13 @@ export function waterfall({ model }) {
         formatValue(window[window.length - 1][index], feature.unit, feature),
       ]),
     );
+    const names = [...new Set([...model.features.map(({ name }) => name), ...Object.keys(drawn.groups)])];
+    const short = shortNames(names, width);
+    const named = new Map(names.map((name, index) => [name, short[index]]));
     const label = (/** @type {Omit<Row, "label">} */ { name, depth, isOpen, feature }) => {
       const mark = isOpen === undefined ? "" : isOpen ? "▾ " : "▸ ";
       const value = feature && width >= NARROW ? ` = ${newest.get(feature)}` : "";
-      return `${mark}${"· ".repeat(depth)}${shorten(named.get(name) ?? name, width)}${value}`;
+      return `${mark}${"· ".repeat(depth)}${named.get(name) ?? name}${value}`;
     };
     const rows = stack(drawn, open).map((row) => ({ ...row, label: label(row) }));
     const chart = drawRows(rows, drawn, width);

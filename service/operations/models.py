@@ -65,11 +65,15 @@ class ModelList(TypedDict):
     details: Annotated[list[ModelSummary], about("A summary of each, in the same order.")]
 
 
+ColumnTitle = Annotated[str, about("What it is, as a noun phrase for sentences; absent if it has only its name.")]
+
+
 class FeatureInfo(TypedDict):
     """One input column, with statistics of its training values, in its own unit."""
 
     name: Annotated[str, about("Name of the column.")]
     unit: Annotated[str | None, about("Its unit, for display; null if unknown.")]
+    title: NotRequired[ColumnTitle]
     mean: Annotated[float, about("Mean over the training rows.")]
     std: Annotated[float, about("Standard deviation over the training rows; 0 for a constant column.")]
     min: Annotated[float | None, about("Smallest training value; null if unknown.")]
@@ -83,6 +87,7 @@ class TargetInfo(TypedDict):
 
     name: Annotated[str, about("Name of the column.")]
     unit: Annotated[str | None, about("Unit of predictions and contributions; null if unknown.")]
+    title: NotRequired[ColumnTitle]
 
 
 class BasisInfo(TypedDict):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kanmodel.text import shorten_names
+
 
 @pytest.fixture
 def figures(server, open_tab):
@@ -50,6 +52,13 @@ def test_long_names_lose_the_words_that_they_share(figures):
     short = figures(f"[...{module}({names}).values()]")
     assert short == [f"{one}_celsius" for one in ("north_oil", "north_ring", "south_oil", "south_ring")]  # which fit
     assert figures(f"[...{module}(['temp_c', 'dewp_c', 'wind_c']).values()]") == ["temp_c", "dewp_c", "wind_c"]
+    parts = ("bearing_outer_ring", "bearing_inner_ring", "stator_winding_phase_u")
+    names = [
+        f"hall_{place}_{number}_{part}_celsius" for place in ("north", "south") for number in (1, 2) for part in parts
+    ]
+    names += ["outside_air_temperature_of_the_weather_station_on_the_roof", "an_unusuallylongwordofmanyletters"]
+    for room in (8, 15, 18, 22, 40):  # as in the service's pictures
+        assert figures(f"[...{module}({names}, {room}).values()]") == [*shorten_names(names, room).values()]
     long = "the_same_words_in_both_of_two_long_names"
     assert len(set(figures(f"[...{module}(['{long}', '{long}_x']).values()]"))) == 2
 

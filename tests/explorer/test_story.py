@@ -52,7 +52,9 @@ def test_the_explorer_opens_on_the_newest_forecast(server, open_tab):
     windows = server.get(f"{MODEL}/reference", params={"limit": 1000}).json()["windows"]
     errors = [abs(one["prediction"][0] - one["target"][0]) for one in windows]
     said = page.locator("h1").inner_text()
-    assert said.startswith(f"dtemp_6h will be {kelvin(answer['prediction'])}, ")
+    assert said.startswith(
+        f"Newark's temperature change over the next six hours will be {kelvin(answer['prediction'])}, "
+    )
     assert said.endswith(f"usually off by {kelvin(np.mean(errors))}.")
     came = window["target"][0]
     error = answer["prediction"] - came

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.data import Clock, Feature, Target, refuse_non_finite, take_windows, times_as_text, window_ends
-from kanmodel.errors import DataError
+from kanmodel.errors import ConfigError, DataError
 
 moderate = st.floats(-1e3, 1e3)
 spreads = st.floats(1e-2, 1e3)
@@ -193,6 +193,14 @@ def test_a_gap_is_a_step_longer_than_usual():
     assert (
         str(Clock.of(weekdays)) == "1 steps in time are gaps, longer than 1.5 times the usual 1 day, 0:00:00 (max_step)"
     )
+
+
+@pytest.mark.parametrize("title", ["", " ", "<b>load</b>", "`load`", "load_mw", "*load*", "[a](b)", "a\nb", 3])
+def test_a_title_is_words_without_markup(title):
+    """It stands in prose, in Markdown and HTML alike; letters of any alphabet, digits and punctuation are words."""
+    assert Target("y", title="Newark's load, Δ 6 h (°C/h): 50 % & more!").title
+    with pytest.raises(ConfigError, match=r"^title must be"):
+        Target("y", title=title)
 
 
 def test_one_row_has_no_step():

@@ -8,7 +8,7 @@ import { amount, formatChange, formatValue, percent, signed } from "../figures.j
 import { formatsOf } from "../forecast-summary.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
 import { help, withHelp } from "../help.js";
-import { distinctNames } from "../names.js";
+import { titlesOf } from "../names.js";
 import { swarm } from "../swarm.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -106,7 +106,7 @@ function nameOf(control) {
  */
 function tellAnswer({ features, groups }, formats) {
   const [first, ...others] = groups.length ? groups : features;
-  const short = distinctNames(features.map(({ name }) => name));
+  const short = titlesOf(features);
   const named = others.slice(0, 2).map(({ name, share }) => `${short.get(name) ?? name} (${percent(share)})`);
   const count = features.filter(({ verdict }) => verdict === "important").length;
   return (

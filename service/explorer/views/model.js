@@ -47,7 +47,7 @@ export function create(page) {
  * @param {Model} model
  */
 function tellAnswer({ targets, horizon, features, lookback, metrics, architecture: { output_function: last } }) {
-  const names = targets.map(({ name }) => name);
+  const names = targets.map(({ name, title }) => title ?? name);
   const what = names.length > 3 ? `${names.length} targets` : names.join(", ");
   const kind = last === "softmax" || last === "sigmoid" ? `The probability of ${what}` : `Forecasts of ${what}`;
   const steps = horizon > 1 ? `, ${horizon} steps ahead,` : "";
@@ -71,7 +71,7 @@ function facts(entries) {
 function tellKind({ targets, outputs, lookback, horizon, features, architecture, intervals }) {
   const { front, lstm, gru, head, readout, graph } = architecture;
   const cell = lstm ?? gru;
-  const named = targets.map(({ name, unit }) => (unit ? `${name} (${unit})` : name));
+  const named = targets.map(({ name, title, unit }) => (title ? `${title}: ${name}` : name) + (unit ? ` (${unit})` : ""));
   /** @type {Record<string, string>} */
   const kind = {
     Forecasts: named.join(", "),
@@ -207,12 +207,12 @@ function tellOrigin({ provenance, checkpoint, version, versions }) {
  * @param {import("../app.js").Page} page
  */
 function featureTable({ features }, page) {
-  const rows = features.map(({ name, unit, mean, std, min, max }) => {
+  const rows = features.map(({ name, title, unit, mean, std, min, max }) => {
     const write = (/** @type {number} */ value) => formatValue(value, null, std);
     return h(
       "tr",
       { "data-feature": name },
-      h("td", {}, h("a", { href: page.link("network", { through: `feature:${name}` }) }, name), unit ? h("span", { class: "muted" }, ` ${unit}`) : null),
+      h("td", { title }, h("a", { href: page.link("network", { through: `feature:${name}` }) }, name), unit ? h("span", { class: "muted" }, ` ${unit}`) : null),
       ...[mean, std].map((value) => h("td", { class: "number" }, value === null ? "–" : write(value))),
       h("td", { class: "number range" }, min === null || max === null ? "–" : `${write(min)} to ${write(max)}`),
     );

@@ -5,7 +5,7 @@ import { askJson } from "../api.js";
 import { h, table } from "../dom.js";
 import { parseDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
-import { distinctNames } from "../names.js";
+import { titlesOf } from "../names.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["FindingInfo"]} Finding */
@@ -41,7 +41,7 @@ let names = new Map();
  * @returns {import("../app.js").View}
  */
 export function create(page) {
-  names = distinctNames(page.model.features.map(({ name }) => name));
+  names = titlesOf(page.model.features);
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
   const headlines = h("ul", { class: "headlines", "aria-label": "At a glance" });

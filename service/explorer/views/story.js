@@ -11,7 +11,7 @@ import { countWarnings, foldWarnings, formatsOf, spreadOf } from "../forecast-su
 import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { drawAhead, drawAround, nameBand, seriesKey } from "../history.js";
 import { askIntervals, forecastOf, kindOf, levelName, predictOutput } from "../intervals.js";
-import { distinctNames } from "../names.js";
+import { capitalise, titlesOf } from "../names.js";
 import { loadMoments, loadTimes } from "../references.js";
 import { loadWindow, referenceChoice } from "../window-input.js";
 import { keepWindow } from "../windows.js";
@@ -154,14 +154,20 @@ export function create(page) {
 }
 
 /**
- * What an output is called at the start of a sentence.
+ * What an output is called in a sentence: the title of its target, or its name, which stays as it is at the start.
  *
  * @param {Page} page
+ * @param {boolean} [isFirst] whether the sentence starts with it
  */
-function nameOutput({ model, output }) {
+function nameOutput({ model, output }, isFirst = false) {
   const { output: forecast, kind } = forecastOf(model, output);
-  const name = model.horizon === 1 ? forecast.replace(/\+1(?=$|@)/, "") : forecast;
-  return kind ? `The ${kindOf(output)} of ${name}` : name;
+  const target = targetOf(forecast);
+  const step = /\+(\d+)(?=$|@)/.exec(forecast)?.[1];
+  const title = model.targets.find(({ name }) => name === target)?.title;
+  const isNext = model.horizon === 1 && step === "1";
+  const name = title ? title + (isNext ? "" : `, ${step} steps ahead,`) : isNext ? target : forecast;
+  const said = kind ? `the ${kindOf(output)} of ${name}` : name;
+  return isFirst && (title || kind) ? capitalise(said) : said;
 }
 
 /**
@@ -245,7 +251,7 @@ function tellForecast(page, { values, errors }, formats, explained) {
   const because = explained ? tellCause(page, explained, formats) : "";
   if (!formats.isShare) {
     const usual = place < 0 || !errors.length ? "" : `; usually off by ${formats.value(d3.mean(errors) ?? 0)}`;
-    return [nameOutput(page), " will be ", value, because, usual, "."];
+    return [nameOutput(page, true), " will be ", value, because, usual, "."];
   }
   const likeliest = d3.maxIndex(values);
   const rank =
@@ -262,7 +268,7 @@ function tellForecast(page, { values, errors }, formats, explained) {
  */
 function tellCause({ model }, { explanation, reasons }, formats) {
   const { prediction, baseline_prediction: baseline } = explanation;
-  const named = distinctNames(model.features.map(({ name }) => name));
+  const named = titlesOf(model.features);
   const say = (/** @type {Reason} */ { name }) => named.get(name) ?? name;
   const change = prediction - baseline;
   const [largest] = reasons;
@@ -368,7 +374,7 @@ function listClasses(page, values) {
  */
 function tellReasons(page, { window, times }, formats, { explanation, reasons }) {
   const { prediction, baseline_prediction: baseline } = explanation;
-  const named = distinctNames(page.model.features.map(({ name }) => name));
+  const named = titlesOf(page.model.features);
   const others = reasons.slice(N_REASONS);
   const rest = d3.sum(others, ({ value }) => value);
   const largest = Math.max(...reasons.map(({ value }) => Math.abs(value)), Math.abs(rest)) || 1;
@@ -493,7 +499,7 @@ function runOf(sizes) {
  */
 async function tellChanges(page, reasons, window, prediction, formats, signal) {
   const { features } = page.model;
-  const named = distinctNames(features.map(({ name }) => name));
+  const named = titlesOf(features);
   const able = reasons.filter(({ members }) => members.every((index) => mayChange(features[index]))).slice(0, N_REASONS);
   if (!able.length) return [h("p", { class: "muted" }, "No input that can be changed moves it.")];
   const shifted = (/** @type {Reason} */ { members }, /** @type {number} */ way) =>

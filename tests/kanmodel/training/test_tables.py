@@ -1,3 +1,4 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_every_kind_of_frame_is_the_same_table(make):
     assert table.split.tolist() == ["train", "train", "test"] and table.segment is None
     assert table.clock.step == 86_400 and table.clock.dated and table.units == {"load": "MW"}
     assert table.times[0].startswith("2026-01-01")
+
+
+def test_a_title_of_a_column_is_that_of_its_feature():
+    """Of a known column it is that of its later value; a column of levels has many features, which are named."""
+    columns = Columns(("load",), ahead=1, split="split", time="time", known=("wind",))
+    titles = {"wind": "wind at the site", "load": "load of the grid", "station=JFK": "whether it is at JFK"}
+    table = make_table(COLUMNS, replace(columns, titles=titles))
+    assert table.titles == {"wind+1" if name == "wind" else name: title for name, title in titles.items()}
+    with pytest.raises(UnknownNameError, match="title given for 'station', which is not one of"):
+        make_table(COLUMNS, replace(columns, titles={"station": "place"}))
 
 
 def test_features_are_those_that_are_named():

@@ -146,12 +146,14 @@ def test_scaling_uses_training_rows_only():
     features = table.features.copy()
     trained = covered_rows(split_samples(table, 3, 1, 0.15, 12).train, -2, 0)
     features[np.setdiff1d(np.arange(400), trained)] += 1000
-    model = fit(replace(table, features=features, units={"b": "hPa", "y": "K"}), QUICK)
+    titles = {"b": "air pressure", "y": "warming of the hall"}
+    model = fit(replace(table, features=features, units={"b": "hPa", "y": "K"}, titles=titles), QUICK)
     for column, feature in zip(features[trained].T, model.config.features, strict=True):
         figures = (feature.mean, feature.std, feature.min, feature.max)
         assert figures == pytest.approx((column.mean(), column.std(), column.min(), column.max()))
     assert [feature.unit for feature in model.config.features] == [None, "hPa"]
-    assert model.config.targets[0].unit == "K"
+    assert [feature.title for feature in model.config.features] == [None, "air pressure"]
+    assert (model.config.targets[0].unit, model.config.targets[0].title) == ("K", "warming of the hall")
 
 
 def test_a_constant_feature_does_no_harm():

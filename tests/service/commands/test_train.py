@@ -196,7 +196,7 @@ def test_fine_tuning_needs_options_that_agree(tmp_path, table, run):
     for options, message in (
         (
             ["--hidden", "4"],
-            "--hidden cannot be given with --from: architecture, units, groups and encoding come from old.safetensors",
+            "--hidden cannot be given with --from: architecture, units, titles, groups and encoding",
         ),
         (["--width", "4,1"], "--width cannot be given"),
         (["--cell", "gru"], "--cell cannot be given"),

@@ -374,6 +374,19 @@ def test_shortened_names_fit(names, length):
         assert short == {name: name for name in names}
 
 
+def test_shortened_names_keep_whole_words():
+    """Those that tell a name from the others; letters are cut only where a single word is too long."""
+    parts = ("bearing_outer_ring", "bearing_inner_ring", "stator_winding_phase_u")
+    names = [
+        f"plant_hall_{place}_{number}_{part}" for place in ("north", "south") for number in (1, 2) for part in parts
+    ]
+    names += ["outside_air_temperature_of_the_weather_station_on_the_roof", "an_unusuallylongwordofmanyletters"]
+    short = [*shorten_names(names, 18).values()]
+    assert short[:3] == ["north_1_outer", "north_1_inner", "north_1…phase_u"]
+    assert short[-2:] == ["outside_air…roof", "an_unusua…yletters"]
+    assert len(set(short)) == len(names)
+
+
 def test_names_of_columns_lose_what_all_have():
     """Of a plant's sensors the site and the unit are left out, and the title has the whole name."""
     names = [f"plant_hall_{place}_{part}_celsius" for place in ("north", "south") for part in ("oil", "ring")]

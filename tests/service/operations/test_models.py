@@ -29,7 +29,11 @@ def test_describes_inputs_and_outputs(service, name):
     config = service.models[name].config
     answer = service.get(f"/v1/models/{name}").json()
     assert [feature["name"] for feature in answer["features"]] == list(config.feature_names)
-    assert answer["features"][0] == vars(config.features[0])
+    known = vars(config.features[0])
+    assert answer["features"][0] == {key: value for key, value in known.items() if (key, value) != ("title", None)}
+    titled = {target.name: target.title for target in config.targets if target.title is not None}
+    assert {target["name"]: target["title"] for target in answer["targets"] if "title" in target} == titled
+    assert bool(titled) == (name == "nyc-weather")
     assert answer["outputs"] == list(config.outputs)
     assert (answer["lookback"], answer["horizon"]) == (config.lookback, config.horizon)
     assert answer["checkpoint"] == f"sha256:{service.models[name].sha256}"
