@@ -104,12 +104,13 @@ async function showState(signal) {
   loading.catch(() => {}); // it is reported where it is awaited
   const early = wanted.model ? askModel(wanted.model, signal) : undefined;
   early?.catch(() => {});
+  if (wanted.model && last?.name === wanted.model.split("/")[0]) // at once, since links keep what the address has
+    showFrame(wanted.model, VIEWS[view], last, wanted.output ?? last.outputs[0]);
   list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
   const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
   const [name, version] = chosen.split("/"); // as in `modelOptions`
-  if (last?.name === name) showFrame(chosen, VIEWS[view], last, wanted.output ?? last.outputs[0]);
-  else showFrame(chosen, VIEWS[view]);
+  if (last?.name !== name) showFrame(chosen, VIEWS[view]);
   refuseFailed(name, version);
   const path = modelPath(name);
   const model = await (early ?? askModel(chosen, signal));

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 from thorough import few_of
 
 ROOT = Path(__file__).parents[2]
@@ -508,12 +508,15 @@ def test_the_data_of_a_view_can_be_saved(server, open_tab, view, path, n_rows):
 
 
 def test_the_picture_of_a_view_can_be_saved(server, open_tab):
-    """The saved picture is that of the API."""
-    page = open_tab(server).show("network?model=nyc-weather")
+    """The saved picture is that of the API, as it was drawn for this screen."""
+    tab, asked = open_tab(server), list[Request]()
+    tab.page.on("request", lambda request: asked.append(request))
+    page = tab.show("network?model=nyc-weather")
     with page.expect_download() as download:
         page.get_by_role("button", name="SVG").click()
     saved = Path(download.value.path()).read_bytes()
-    assert saved == server.get(f"{MODEL}/topology", params={"format": "svg"}).content
+    drawn = [request for request in asked if request.headers.get("accept") == "image/svg+xml"][-1]
+    assert saved == server.get(drawn.url, headers={"Accept": "image/svg+xml"}).content
     ElementTree.fromstring(saved)
 
 
