@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from service.document import describe_api
 from service.models.registry import Registry, State
+from service.models.stores import follow
 from service.models.watching import Watch, share_memory
 from service.operations import (
     ablate,
@@ -82,12 +83,14 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
-        ConfigError: the API keys cannot be used, or there must be some; tracing is on, and OpenTelemetry is missing; or
-            the record or the monitor cannot write where the settings say.
+        ConfigError: the API keys cannot be used, or there must be some; tracing is on, and OpenTelemetry is missing; a
+            package is missing for the URL of the models; or the record, the monitor or what is downloaded cannot be
+            written where the settings say.
     """
     if settings.tracing:
         start_tracing()
-    registry = Registry(settings.models, settings.model_bytes)
+    source = follow(settings.models, settings.downloads, settings.download_bytes)
+    registry = Registry(source, settings.model_bytes)
     counted = Metrics(replica)
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     for state in get_args(State):

@@ -17,6 +17,7 @@ SERVICE_LINK = re.compile(r"KANSCOPE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Url = Annotated[str, Field(pattern=r"^[a-z0-9]+://.")]
 
 
 class Settings(BaseSettings):
@@ -36,13 +37,17 @@ class Settings(BaseSettings):
     root_path: str = ""
     """Path under which a proxy serves the app, such as `/kanscope`."""
 
-    models: Path | None = None
-    """A folder of checkpoints or one file; the bundled model if it is not set, or until a model of an empty folder
-    is ready."""
+    models: Url | Path | None = Field(default=None, union_mode="left_to_right")
+    """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://` or `https://`; the bundled
+    model if it is not set, or until a model of an empty folder is ready."""
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)
     """Seconds between two scans for new, changed and deleted checkpoints; 0: never."""
     model_bytes: Count = 1 << 30
     """Estimated memory of the models; beyond it the least recently used are loaded again when a request needs them."""
+    downloads: Path | None = None
+    """Folder for models of a URL, which processes share; by default `kanscope` in `XDG_CACHE_HOME` or `~/.cache`."""
+    download_bytes: Count = 2 << 30
+    """Size of that folder, beyond which files are removed that the store no longer lists."""
 
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that answer, each with its own copy of the models."""

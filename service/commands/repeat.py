@@ -20,6 +20,7 @@ from kanmodel.explain.attribution import LedgerOptions
 from service.commands.options import print_json
 from service.models.registry import Served
 from service.models.repository import list_checkpoints
+from service.models.stores import Mirror, follow
 from service.operations import explain
 from service.operations.explanations import ExplainQuestion, explain_all
 from service.operations.members import find_versions, hash_windows
@@ -107,7 +108,12 @@ def read_answer(data: bytes, name: str) -> Saved:
 
 def _find_model(path: Path | None, checkpoint: str) -> Model:
     """The checkpoint of a receipt, by its hash, or the only one; CheckpointError if there are several others."""
-    files = (list_checkpoints(choose_settings(models=path).models) or list_checkpoints(None)).values()
+    settings = choose_settings(models=path)
+    found = follow(settings.models, settings.downloads, settings.download_bytes)
+    if isinstance(found, Mirror):
+        found.sync()
+        found = found.folder
+    files = (list_checkpoints(found) or list_checkpoints(None)).values()
     paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
     if len(paths) == 1:
         return load(paths[0])

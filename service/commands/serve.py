@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 import uvicorn
@@ -21,7 +20,9 @@ EPILOG = "Settings, by environment variables; an option takes precedence:\n\n" +
 
 
 def serve(
-    models: Annotated[Path | None, Argument(help="KANSCOPE_MODELS: folder or file; else the bundled model.")] = None,
+    models: Annotated[
+        str | None, Argument(help="KANSCOPE_MODELS: folder, file or URL; else the bundled model.")
+    ] = None,
     host: Annotated[str | None, Option(help="KANSCOPE_HOST: address to listen on.")] = None,
     port: Annotated[int | None, Option(min=0, max=65535, help="KANSCOPE_PORT: its port.")] = None,
     workers: Annotated[int | None, Option(min=1, help="KANSCOPE_WORKERS: processes that answer.")] = None,
@@ -35,8 +36,8 @@ def serve(
     from service.wire.connections import server_options
 
     settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
-    app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     configure_logging(settings)
+    app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     logging.getLogger("uvicorn.error").addFilter(_add_explorer)
     for warning in check_variables(os.environ):
         logging.getLogger(__name__).warning(warning)

@@ -29,6 +29,7 @@ from service.models.repository import (
     read_choice,
     sign_file,
 )
+from service.models.stores import Mirror
 from service.wire.errors import ErrorCode, NotFoundError, NotReadyError
 
 logger = logging.getLogger(__name__)
@@ -140,15 +141,20 @@ class Registry:
     memory that have become the default version of their name.
 
     Args:
-        path: a folder of checkpoints or one file, CheckpointError if there is none; None for the bundled model, which
-            is also served instead of an empty folder until a model of the folder is ready.
+        source: a folder of checkpoints or one file, CheckpointError if there is none; or a folder that follows a store.
+            None for the bundled model, which is also served instead of an empty folder until a model of it is ready.
         budget: bytes of the models in memory, by estimate. Those in use may be more, and so may a single one.
     """
 
-    def __init__(self, path: Path | None, budget: int = 1 << 30) -> None:
-        self._path, self._budget, self._stopping = path, budget, Event()
-        self._stands_in = not list_checkpoints(path)  # the bundled model, until one of them is ready
+    def __init__(self, source: Path | Mirror | None, budget: int = 1 << 30) -> None:
+        self._mirror = source if isinstance(source, Mirror) else None
+        self._path = source.folder if isinstance(source, Mirror) else source
+        self._budget, self._stopping = budget, Event()
+        self._missing: str | None = None  # what the last scan said of the folder
+        self._stands_in = False  # whether the bundled model does, until one of the folder is ready
         self._listing = self._list()  # of the last scan
+        if not self._listing:
+            self._stands_in, self._listing = True, list_checkpoints(None)
         names = groupby(self._listing.values(), key=lambda file: file.name)
         self._models = {name: self._choose_first(ModelVersions.of(map(Entry, files))) for name, files in names}
         self._settled: dict[str, object] = {}  # by name: the choice and the entries that were last looked at
@@ -173,6 +179,11 @@ class Registry:
     def ready(self) -> bool:
         """Whether at least one model is ready."""
         return any(entry.state == "ready" for entry in self.entries)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the models may not be those of the folder or the store; None if they are."""
+        return self._missing or (None if self._mirror is None else self._mirror.problem)
 
     @property
     def n_bytes(self) -> int:
@@ -276,10 +287,19 @@ class Registry:
     def stop(self) -> None:
         """Ends a running scan after the file that it is reading."""
         self._stopping.set()
+        if self._mirror is not None:
+            self._mirror.stop()
 
     def _list(self) -> dict[Key, CheckpointFile]:
         """The checkpoint files, with the bundled one while it stands in."""
-        listing = list_checkpoints(self._path)
+        if self._mirror is not None:
+            self._mirror.sync()
+        try:
+            listing = list_checkpoints(self._path)
+        except CheckpointError as error:
+            self._missing = str(error)
+            raise
+        self._missing = None
         return {**list_checkpoints(None), **listing} if self._stands_in else listing
 
     def _find(self, key: Key) -> Entry | None:

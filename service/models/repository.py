@@ -20,6 +20,7 @@ BUNDLED = Path(__file__).parents[1] / "bundled"
 SUFFIX = ".safetensors"
 FIRST_VERSION = "1"  # of a file that is not in a folder of versions
 CHOICE = "versions.json"
+RESULTS = ".results"  # of a checkpoint, beside it
 _MAX_CHOICE = 1 << 16  # bytes of that file
 _NAME, _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}"), re.compile(r"[1-9][0-9]*")
 
@@ -101,8 +102,8 @@ def read_choice(root: Path | None, name: str) -> Choice | None:
         return Choice.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = _printable(".".join(map(str, first["loc"])))[:100]
-        raise CheckpointError(f"{CHOICE} is not valid: {place and place + ': '}{_printable(first['msg'])}") from error
+        place = printable(".".join(map(str, first["loc"])))[:100]
+        raise CheckpointError(f"{CHOICE} is not valid: {place and place + ': '}{printable(first['msg'])}") from error
 
 
 def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
@@ -116,9 +117,9 @@ def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
     listing: dict[Key, CheckpointFile] = {}
     for name, version, found in _find_files(path) if path.is_dir() else [(path.stem, FIRST_VERSION, path)]:
         refusal = _refuse(name, version, found, path)
-        file = CheckpointFile(_printable(name), _printable(version), found, sign_file(found), refusal)
+        file = CheckpointFile(printable(name), printable(version), found, sign_file(found), refusal)
         if file.key in listing:
-            both = " and ".join(_printable(str(one.path.relative_to(path))) for one in (listing[file.key], file))
+            both = " and ".join(printable(str(one.path.relative_to(path))) for one in (listing[file.key], file))
             file = replace(file, refusal=f"{both} are both version {version} of the model")
         listing[file.key] = file
     return {file.key: file for file in sorted(listing.values(), key=lambda file: file.order)}
@@ -153,7 +154,7 @@ def _refuse(name: str, version: str, path: Path, root: Path) -> str | None:
     return f"{path.name} is not a regular file" if os.path.exists(path) and not os.path.isfile(path) else None
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """The name with bytes that are not UTF-8, and control characters, escaped: for answers and the log."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else repr(text)[1:-1]

@@ -63,6 +63,9 @@ class ModelList(TypedDict):
 
     models: Annotated[list[str], about("Names of the models.")]
     details: Annotated[list[ModelSummary], about("A summary of each, in the same order.")]
+    problem: NotRequired[str]
+    """Why they may not be those that the folder or the store has by now, such as an outage of it; absent if all is
+    well."""
 
 
 ColumnTitle = Annotated[str, about("What it is, as a noun phrase for sentences; absent if it has only its name.")]
@@ -343,8 +346,10 @@ def _describe_layer(layer: LayerConfig) -> LayerInfo:
 @Operation("GET", "/v1/models", "models", "read", ModelList)
 async def list_models(call: Call) -> Response:
     """Lists the models and their versions, with the state of each and the reason of a failure."""
-    index = call.parts.registry.index()
-    return answer_json(ModelList(models=list(index), details=list(map(summarise_model, index.values()))))
+    registry = call.parts.registry
+    index = registry.index()
+    details = list(map(summarise_model, index.values()))
+    return answer_json(describe(ModelList, registry, models=list(index), details=details))
 
 
 @Operation("GET", MODEL, "models", "read", ModelInfo)

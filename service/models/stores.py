@@ -1,0 +1,334 @@
+"""Models at a URL: a store of checkpoints, such as a bucket, and the folder of this machine that follows it.
+
+The registry watches that folder as any other, so an outage of the store changes nothing of what is served.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from kanmodel.errors import CheckpointError, ConfigError
+from service.models.repository import CHOICE, RESULTS, SUFFIX, list_checkpoints, printable
+
+logger = logging.getLogger(__name__)
+
+# By scheme: what is installed, and options. S3's would hold 10 parts of 50 MB of a file in memory; a website's lack
+# proxies and the passwords of ~/.netrc.
+_WEB: dict[str, Any] = {"client_kwargs": {"trust_env": True}}
+EXTRAS = {"s3": "s3", "gs": "gs", "hf": "hf", "https": "https", "http": "https"}
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}, "https": _WEB, "http": _WEB}
+PATIENCE = 10.0  # seconds that a scan waits for the store, which goes on in the background
+N_DOWNLOADS = 8  # at the same time
+# At the level debug they log URLs with passwords and headers with tokens, at info each request.
+_LIBRARIES = ("aiobotocore", "botocore", "fsspec", "gcsfs", "google", "httpx", "huggingface_hub", "s3fs", "urllib3")
+_SERVER = re.compile("ENDPOINT|EMULATOR|_PROFILE")  # environment variables by which one URL is of several servers
+_CONTENT = ("ETag", "md5Hash", "blob_id")  # what S3 and HTTP, Google and Hugging Face say of the content of a file
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of a store. As long as it is equal, so is the content."""
+
+    name: str  # of the store's own
+    mark: str  # such as a hash or a version
+    size: int | None = None  # bytes, if they are known before the download
+
+
+class Store(Protocol):
+    """Where checkpoints are. Its methods may raise anything; they run on a thread that may wait for long."""
+
+    name: str  # in logs and answers
+    secrets: tuple[str, ...]  # which errors may hold, and logs must not
+
+    def list(self) -> Mapping[str, Stored]:
+        """All files, by their paths in a folder of models: ``name.safetensors``, ``name/2.safetensors`` and the like.
+
+        It raises rather than leave out one that may be there.
+        """
+
+    def download(self, stored: Stored, target: Path) -> None:
+        """Writes the content of a file to `target`."""
+
+
+class Remote:
+    """A folder or a file of S3, Google Cloud Storage, Hugging Face or a website, read by fsspec.
+
+    Credentials are those of the library, from its environment variables and files. ConfigError if it is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name, self.secrets = _redact(url)
+        scheme = urlsplit(url).scheme
+        for library in _LIBRARIES:
+            logging.getLogger(library).setLevel(logging.WARNING)
+        self._is_web = scheme in ("https", "http")
+        try:
+            from fsspec.core import url_to_fs
+
+            self._files, root = url_to_fs(url, skip_instance_cache=True, **_OPTIONS.get(scheme, {}))
+        except (ImportError, ValueError) as error:
+            advice = f"pip install 'kanscope[{EXTRAS[scheme]}]'" if scheme in EXTRAS else f"use {', '.join(EXTRAS)}"
+            raise ConfigError(f"models cannot be read from {scheme}:// here: {advice}") from error
+        self._root = root.rstrip("/")
+
+    def list(self) -> Mapping[str, Stored]:
+        """All files below the URL, or of a website those that its index pages link to, on two levels."""
+        self._files.invalidate_cache()
+        found = self._list_links() if self._is_web else self._files.find(self._root, detail=True)
+        return {
+            self._locate(name): Stored(name, _mark(info), info.get("size"))
+            for name, info in found.items()
+            if info["type"] == "file"
+        }
+
+    def download(self, stored: Stored, target: Path) -> None:
+        """Writes the content of a file to `target`; OSError if it has another size than was listed."""
+        self._files.get_file(stored.name, str(target))
+        if stored.size is not None and stored.size != (size := target.stat().st_size):
+            raise OSError(f"{size} bytes came instead of {stored.size}")
+
+    def _list_links(self) -> dict[str, dict[str, Any]]:
+        """The files that a website's pages link to, each described by its own headers."""
+        if urlsplit(self._root).path.endswith(SUFFIX):
+            return {self._root: self._files.info(self._root)}
+        links = self._files.ls(f"{self._root}/", detail=False)
+        for link in [link for link in links if link.endswith("/") and is_followed(f"{self._locate(link)}{CHOICE}")]:
+            links += self._files.ls(link, detail=False)
+        return {link: self._files.info(link) for link in links if is_followed(self._locate(link))}
+
+    def _locate(self, name: str) -> str:
+        """The path of a file in the folder; empty if it is elsewhere."""
+        if name == self._root:  # the URL is that of a file
+            within = urlsplit(name).path.rpartition("/")[2]
+        else:
+            within = name.removeprefix(f"{self._root}/") if name.startswith(f"{self._root}/") else ""
+        return unquote(within) if self._is_web else within
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    """What a store says of the content of a file, or else all that it says of it, such as when it was written."""
+    told = [info[name] for name in _CONTENT if info.get(name)]
+    return str(told or sorted((name, str(value)) for name, value in info.items()))
+
+
+def is_followed(path: str) -> bool:
+    """Whether a file of a store is one that a folder of models may hold: never a hidden one, nor one elsewhere."""
+    parts = path.split("/")
+    is_read = path.endswith((SUFFIX, RESULTS)) or (len(parts) == 2 and parts[1] == CHOICE)
+    return is_read and len(parts) <= 2 and all(part and not part.startswith(".") for part in parts)
+
+
+class Mirror:
+    """A folder that follows a store. All processes of a machine with the same cache and store share it.
+
+    ``{cache}/{hash of the place}/models`` is the folder. Its files are hard links to what was downloaded, which
+    ``blobs`` keeps by the hash of path and mark. A lock lets one process at a time change it.
+
+    Args:
+        store: what it follows.
+        cache: the folder of all mirrors.
+        limit: bytes of the files in the cache. Beyond it the mirrors that no process serves are removed, and then what
+            the store no longer lists; never what it does.
+
+    Raises:
+        ConfigError: the cache cannot be written.
+    """
+
+    def __init__(self, store: Store, cache: Path, limit: int) -> None:
+        self.name, self._store, self._cache, self._limit = store.name, store, cache, limit
+        servers = [f"{name}={value}" for name, value in sorted(os.environ.items()) if _SERVER.search(name)]
+        self._own = cache / _hash(self.name, *servers)
+        self.folder, self._blobs = self._own / "models", self._own / "blobs"
+        self.problem: str | None = None  # why the folder may not be as the store is
+        self._failed: Collection[str] = ()  # at the last download
+        self._done = Event()
+        self._done.set()
+        try:
+            self._make_folders()
+            self._serving = self._own.with_suffix(".serving").open("w")  # open, and so locked, as long as this lives
+            fcntl.flock(self._serving, fcntl.LOCK_SH)
+        except OSError as error:
+            raise ConfigError(
+                f"models at a URL need a folder for downloads: {error}; see KANSCOPE_DOWNLOADS"
+            ) from error
+
+    def sync(self) -> None:
+        """Has the folder follow the store. Returns once it does, or after `PATIENCE` if there is something to serve.
+
+        A failure is logged once, and is the `problem` until there is another outcome; it changes nothing.
+        CheckpointError if there is no checkpoint, neither in the store nor from an earlier time.
+        """
+        if self._done.is_set():
+            self._done.clear()
+            Thread(target=self._run, name="store", daemon=True).start()
+        while not self._done.wait(PATIENCE):
+            if self.problem is None:
+                self._say(f"{self.name} takes more than {PATIENCE:.0f} seconds to be listed and downloaded")
+            if list_checkpoints(self.folder):
+                return
+        if not list_checkpoints(self.folder):
+            raise CheckpointError(self.problem or f"{self.name}: no checkpoint was downloaded")
+
+    def stop(self) -> None:
+        """Ends the wait for the store."""
+        self._done.set()
+
+    def _run(self) -> None:
+        try:
+            problem = self._follow()
+        except Exception as error:  # of whatever library
+            problem = f"{self.name} cannot be read: {self._describe(error)}"
+        self._say(problem)
+        self._done.set()
+
+    def _say(self, problem: str | None) -> None:
+        if problem != self.problem:
+            if problem is None:
+                logger.info("the models are again those of %s", self.name)
+            else:
+                logger.warning("%s; what was downloaded before is served", problem)
+            self.problem = problem
+
+    def _follow(self) -> str | None:
+        """Downloads what is new, and makes the folder as the store is; returns what failed of it."""
+        self._make_folders()
+        with self._own.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self._blobs.glob("*.tmp"):  # by a process that was killed
+                left.unlink()
+            listing = self._list()
+            blobs = {path: self._blobs / _hash(path, stored.mark) for path, stored in listing.items()}
+            new = {path: stored for path, stored in listing.items() if not blobs[path].exists()}
+            failures = self._download(new, blobs) if new else {}
+            for path in sorted(listing, key=lambda path: (path.endswith(CHOICE), path.endswith(SUFFIX), path)):
+                if path not in failures:  # then the folder has it as it was before
+                    try:
+                        _link(blobs[path], self.folder / path)
+                    except (OSError, ValueError) as error:
+                        failures[path] = self._describe(error)
+            for file in sorted(self.folder.rglob("*"), reverse=True):  # before their folders
+                if file.is_dir():
+                    with suppress(OSError):  # it is not empty
+                        file.rmdir()
+                elif str(file.relative_to(self.folder)) not in listing:
+                    file.unlink()
+            self._failed = failures.keys()
+            excess = self._evict(set(blobs.values()))
+        for path, reason in failures.items():
+            more = f", nor {len(failures) - 1} other files" if len(failures) > 1 else ""
+            return f"{self.name}: {printable(path)} cannot be downloaded{more}: {reason}"
+        return excess
+
+    def _list(self) -> dict[str, Stored]:
+        """What the store has for the folder. CheckpointError if that is no checkpoint.
+
+        To many stores an empty folder and one that is not there, or not to be seen, are the same.
+        """
+        listing = {path: stored for path, stored in self._store.list().items() if is_followed(path)}
+        if not any(path.endswith(SUFFIX) for path in listing):
+            raise CheckpointError(f"there is no file name{SUFFIX} or name/version{SUFFIX}")
+        return listing
+
+    def _download(self, new: Mapping[str, Stored], blobs: Mapping[str, Path]) -> dict[str, str]:
+        """Downloads files, and returns why others could not be; one that changed meanwhile is one of these."""
+        if not new.keys() <= set(self._failed):
+            logger.info("downloading %s files from %s", len(new), self.name)
+        failures: dict[str, str] = {}
+        rest = iter(new.items())
+
+        def download() -> None:
+            for path, stored in rest:
+                target = blobs[path].with_suffix(".tmp")
+                try:
+                    self._store.download(stored, target)
+                    with target.open("rb+") as file:
+                        os.fsync(file.fileno())  # or it may be empty, under its final name, after a power failure
+                except Exception as error:  # of whatever library
+                    failures[path] = self._describe(error)
+
+        threads = [Thread(target=download, name="download", daemon=True) for _ in range(min(N_DOWNLOADS, len(new)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        after = self._list()
+        for path in new.keys() - failures.keys():
+            if after.get(path) == new[path]:
+                blobs[path].with_suffix(".tmp").replace(blobs[path])
+            else:
+                failures[path] = "it changed meanwhile"
+        return failures
+
+    def _evict(self, listed: Iterable[Path]) -> str | None:
+        """Removes files beyond the limit; returns a sentence if those that stay are beyond it."""
+        sizes = {blob: blob.stat().st_size for blob in self._cache.glob("*/blobs/*")}
+        excess = sum(sizes.values()) - self._limit
+        for other in sorted({blob.parents[1] for blob in sizes} - {self._own}, key=lambda one: one.stat().st_mtime):
+            if excess > 0:
+                with other.with_suffix(".serving").open("w") as serving, suppress(BlockingIOError):
+                    fcntl.flock(serving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(other)
+                    excess -= sum(size for blob, size in sizes.items() if blob.is_relative_to(other))
+        for blob in sorted(set(self._blobs.iterdir()).difference(listed), key=lambda blob: blob.stat().st_mtime):
+            if excess > 0:
+                blob.unlink()
+                excess -= sizes[blob]
+        n_listed = sum(sizes.get(blob, 0) for blob in listed)
+        if n_listed > self._limit:
+            return f"{self.name} lists {n_listed} bytes, more than KANSCOPE_DOWNLOAD_BYTES, {self._limit}; all are kept"
+        return None
+
+    def _make_folders(self) -> None:
+        self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        self._blobs.mkdir(exist_ok=True)
+
+    def _describe(self, error: BaseException) -> str:
+        """An error of any library, on one line, without the secrets of the URL."""
+        cause = error.__cause__ or error  # the library's own says more than what it is translated to
+        kind = "" if isinstance(cause, CheckpointError) else f"{type(cause).__name__}: "
+        text = printable(" ".join(f"{kind}{cause}".split()))
+        for secret in self._store.secrets:
+            text = text.replace(secret, "***")
+        return text[:500]
+
+
+def follow(models: str | Path | None, cache: Path | None, limit: int) -> Path | Mirror | None:
+    """The folder that follows the store at a URL, or a path as it is; raises as `Mirror` and `Remote`."""
+    if not isinstance(models, str):
+        return models
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Mirror(Remote(models), (cache or Path(home, "kanscope")).absolute(), limit)
+
+
+def _hash(*texts: str) -> str:
+    return sha256("\0".join(texts).encode(errors="backslashreplace")).hexdigest()
+
+
+def _link(blob: Path, target: Path) -> None:
+    """Has a path be a file, atomically, if it is not already."""
+    if not (target.exists() and target.samefile(blob)):
+        target.parent.mkdir(exist_ok=True)
+        blob.with_suffix(".tmp").hardlink_to(blob)
+        blob.with_suffix(".tmp").replace(target)
+
+
+def _redact(url: str) -> tuple[str, tuple[str, ...]]:
+    """A URL without its user, password and query, and these."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    secrets = {user, *user.partition(":")[2:], parts.query}
+    secrets |= {unquote(secret) for secret in secrets}
+    return parts._replace(netloc=host, query="", fragment="").geturl(), tuple(
+        sorted(secrets - {""}, key=len, reverse=True)
+    )
