@@ -125,7 +125,7 @@ def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
     whole = {name: _elide(own, having, length) for name, own in parts.items()}
     fitted = {name: abbreviate(text, length) for name, text in whole.items()}
     for alike in _find_alike(fitted):
-        for end in sorted(range(1, length - 1), key=lambda end: abs(2 * end - length)):
+        for end in sorted(range(1, length - 1), key=lambda end: abs(2 * end - length + 1)):
             cut = {name: f"{whole[name][: length - 1 - end]}…{whole[name][-end:]}" for name in alike}
             if len({*fitted.values(), *cut.values()}) == len({*fitted.values()}) + len(alike):
                 fitted |= cut

@@ -90,7 +90,7 @@ function cutNames(names, room) {
   const whole = words.map((parts) => elide(parts, having, room));
   const cutAt = (/** @type {string} */ text, /** @type {number} */ end) =>
     text.length <= room ? text : `${text.slice(0, room - 1 - end)}…${text.slice(-end)}`;
-  const ends = Array.from({ length: room - 2 }, (_, index) => index + 1).sort((a, b) => Math.abs(2 * a - room) - Math.abs(2 * b - room));
+  const ends = Array.from({ length: room - 2 }, (_, index) => index + 1).sort((a, b) => Math.abs(2 * a - room + 1) - Math.abs(2 * b - room + 1));
   const cuts = ends.map((end) => whole.map((text) => cutAt(text, end)));
   return cuts.find((cut) => new Set(cut).size === names.length) ?? cuts[0];
 }
