@@ -114,7 +114,7 @@ function elide(parts, having, room) {
     const [first, ...more] = [...others].map(namesWith);
     if (!first || [...first].filter((number) => more.every((set) => set.has(number))).length > 1) continue;
     const found = parts
-      .map((part, number) => (kept.has(number) || (kept.has(number - 1) && kept.has(number + 1)) ? part : isWord(part) ? "…" : ""))
+      .map((part, number) => (others.has(number) || (others.has(number - 1) && others.has(number + 1)) ? part : isWord(part) ? "…" : ""))
       .join("")
       .replace(/…+/g, "…")
       .replace(/^…|…$/g, "");
