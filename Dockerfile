@@ -58,10 +58,11 @@ FROM scratch
 COPY --from=system / /
 COPY --from=dependencies /opt/kanscope /opt/kanscope
 COPY --from=kanscope /tree /
-# An empty folder serves the bundled model. Nothing is written, so the root file system may be read-only.
+# An empty folder serves the bundled model. Only models of a URL are written, so the root may be read-only otherwise.
 ENV KANSCOPE_HOST=0.0.0.0 \
     KANSCOPE_PORT=8000 \
     KANSCOPE_MODELS=/models \
+    KANSCOPE_DOWNLOADS=/tmp/kanscope \
     LANG=C.UTF-8 \
     PATH=/opt/kanscope/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -194,7 +194,7 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	build/lock/bin/python -m pip install uv
 	$(compile) pyproject.toml --all-extras -o $(LOCK)
 	sed -E -i.all '/$(FREE)/d' $(LOCK)
-	$(compile) pyproject.toml -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
+	$(compile) pyproject.toml --extra s3 --extra https -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "uv", sep="\n")' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)

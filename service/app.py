@@ -93,6 +93,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     registry = Registry(source, settings.model_bytes)
     counted = Metrics(replica)
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
+    counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
     for state in get_args(State):
         counted.watch(counted.models.labels(state), partial(registry.count, state))
     bounds = Bounds(

@@ -223,7 +223,9 @@ class Mirror:
                 elif str(file.relative_to(self.folder)) not in listing:
                     file.unlink()
             self._failed = failures.keys()
-            excess = self._evict(set(blobs.values()))
+            excess = None
+            with suppress(FileNotFoundError):  # another process does the same in a folder of neither
+                excess = self._evict(set(blobs.values()))
         for path, reason in failures.items():
             more = f", nor {len(failures) - 1} other files" if len(failures) > 1 else ""
             return f"{self.name}: {printable(path)} cannot be downloaded{more}: {reason}"
@@ -271,13 +273,14 @@ class Mirror:
 
     def _evict(self, listed: Iterable[Path]) -> str | None:
         """Removes files beyond the limit; returns a sentence if those that stay are beyond it."""
-        sizes = {blob: blob.stat().st_size for blob in self._cache.glob("*/blobs/*")}
+        mirrors = [serving.with_suffix("") for serving in self._cache.glob("*.serving")]  # nothing else in the folder
+        sizes = {blob: blob.stat().st_size for mirror in mirrors for blob in mirror.glob("blobs/*")}
         excess = sum(sizes.values()) - self._limit
         for other in sorted({blob.parents[1] for blob in sizes} - {self._own}, key=lambda one: one.stat().st_mtime):
             if excess > 0:
                 with other.with_suffix(".serving").open("w") as serving, suppress(BlockingIOError):
                     fcntl.flock(serving, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(other)
+                    shutil.rmtree(other, ignore_errors=True)
                     excess -= sum(size for blob, size in sizes.items() if blob.is_relative_to(other))
         for blob in sorted(set(self._blobs.iterdir()).difference(listed), key=lambda blob: blob.stat().st_mtime):
             if excess > 0:
@@ -307,8 +310,9 @@ def follow(models: str | Path | None, cache: Path | None, limit: int) -> Path | 
     """The folder that follows the store at a URL, or a path as it is; raises as `Mirror` and `Remote`."""
     if not isinstance(models, str):
         return models
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Mirror(Remote(models), (cache or Path(home, "kanscope")).absolute(), limit)
+    if cache is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kanscope")
+    return Mirror(Remote(models), cache.absolute(), limit)
 
 
 def _hash(*texts: str) -> str:

@@ -169,6 +169,7 @@ def test_an_outage_fails_no_request_and_is_said_once(serve, bucket, checkpoint, 
             n = len(answers)
             poll(lambda: len(answers) > n + 20)
             problem = client.get("/v1/models").json()["problem"]
+            assert "\nkanscope_models_outdated 1.0\n" in client.get("/metrics").text
             bucket.start()
             poll(lambda: "problem" not in client.get("/v1/models").json())
             bucket.put("m/2.safetensors", checkpoint(2))
@@ -364,6 +365,9 @@ def test_the_first_download_is_waited_for(tmp_path, monkeypatch):
 
 def test_what_is_listed_is_kept_beyond_the_bound_and_the_rest_is_not(tmp_path):
     """First goes what no process serves, then what is not listed any more, the oldest first; listed files never."""
+    foreign = tmp_path / "models--of-others" / "blobs" / "x"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"x" * 1000)
     left = Shelf(**{"m.safetensors": b"x" * 40})
     left.name = "shelf://left"
     mirror_of(left, tmp_path)  # nothing holds it
@@ -372,6 +376,7 @@ def test_what_is_listed_is_kept_beyond_the_bound_and_the_rest_is_not(tmp_path):
     other = mirror_of(used, tmp_path)
     shelf = Shelf(**{"m.safetensors": b"1" * 40})
     mirror = mirror_of(shelf, tmp_path, 120)
+    foreign.unlink()
     assert len([*tmp_path.glob("*/blobs/*")]) == 3
     shelf.files = {"m.safetensors": b"2" * 40}
     mirror.sync()
