@@ -29,7 +29,7 @@ EXTRAS = {"s3": "s3", "gs": "gs", "hf": "hf", "https": "https", "http": "https"}
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}, "https": _WEB, "http": _WEB}
 PATIENCE = 10.0  # seconds that a scan waits for the store, which goes on in the background
 N_DOWNLOADS = 8  # at the same time
-# At the level debug they log URLs with passwords and headers with tokens, at info each request.
+# They log URLs with passwords and headers with tokens at the level debug, requests and retries above it.
 _LIBRARIES = ("aiobotocore", "botocore", "fsspec", "gcsfs", "google", "httpx", "huggingface_hub", "s3fs", "urllib3")
 _SERVER = re.compile("ENDPOINT|EMULATOR|_PROFILE")  # environment variables by which one URL is of several servers
 _CONTENT = ("ETag", "md5Hash", "blob_id")  # what S3 and HTTP, Google and Hugging Face say of the content of a file
@@ -70,7 +70,7 @@ class Remote:
         self.name, self.secrets = _redact(url)
         scheme = urlsplit(url).scheme
         for library in _LIBRARIES:
-            logging.getLogger(library).setLevel(logging.WARNING)
+            logging.getLogger(library).setLevel(logging.ERROR)
         self._is_web = scheme in ("https", "http")
         try:
             from fsspec.core import url_to_fs
@@ -196,7 +196,8 @@ class Mirror:
             if problem is None:
                 logger.info("the models are again those of %s", self.name)
             else:
-                logger.warning("%s; what was downloaded before is served", problem)
+                is_served = bool(list_checkpoints(self.folder))
+                logger.warning("%s%s", problem, "; what was downloaded before is served" if is_served else "")
             self.problem = problem
 
     def _follow(self) -> str | None:
