@@ -22,11 +22,10 @@ from service.models.repository import CHOICE, RESULTS, SUFFIX, list_checkpoints,
 
 logger = logging.getLogger(__name__)
 
-# By scheme: what is installed, and options. S3's would hold 10 parts of 50 MB of a file in memory; a website's lack
-# proxies and the passwords of ~/.netrc.
-_WEB: dict[str, Any] = {"client_kwargs": {"trust_env": True}}
-EXTRAS = {"s3": "s3", "gs": "gs", "hf": "hf", "https": "https", "http": "https"}
-_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}, "https": _WEB, "http": _WEB}
+# By scheme: what pip installs, and options. S3's would hold 10 parts of 50 MB of a file in memory; a website's would
+# ignore proxies and the passwords of ~/.netrc.
+_WEB: tuple[str, dict[str, Any]] = ("https", {"client_kwargs": {"trust_env": True}})
+SCHEMES = {"s3": ("s3", {"max_concurrency": 1}), "gs": ("gs", {}), "hf": ("hf", {}), "https": _WEB, "http": _WEB}
 PATIENCE = 10.0  # seconds that a scan waits for the store, which goes on in the background
 N_DOWNLOADS = 8  # at the same time
 # They log URLs with passwords and headers with tokens at the level debug, requests and retries above it.
@@ -63,23 +62,25 @@ class Store(Protocol):
 class Remote:
     """A folder or a file of S3, Google Cloud Storage, Hugging Face or a website, read by fsspec.
 
-    Credentials are those of the library, from its environment variables and files. ConfigError if it is not installed.
+    Credentials are those of the library, from its environment variables and files. ConfigError if it is not installed,
+    or the scheme is another: fsspec's other stores leave out what they cannot list.
     """
 
     def __init__(self, url: str) -> None:
         self.name, self.secrets = _redact(url)
         scheme = urlsplit(url).scheme
+        if scheme not in SCHEMES:
+            raise ConfigError(f"models cannot be read from {scheme}://, only from {', '.join(SCHEMES)}")
         for library in _LIBRARIES:
             logging.getLogger(library).setLevel(logging.ERROR)
-        self._is_web = scheme in ("https", "http")
+        extra, options = SCHEMES[scheme]
         try:
             from fsspec.core import url_to_fs
 
-            self._files, root = url_to_fs(url, skip_instance_cache=True, **_OPTIONS.get(scheme, {}))
-        except (ImportError, ValueError) as error:
-            advice = f"pip install 'kanscope[{EXTRAS[scheme]}]'" if scheme in EXTRAS else f"use {', '.join(EXTRAS)}"
-            raise ConfigError(f"models cannot be read from {scheme}:// here: {advice}") from error
-        self._root = root.rstrip("/")
+            self._files, root = url_to_fs(url, skip_instance_cache=True, **options)
+        except ImportError as error:
+            raise ConfigError(f"models of {scheme}:// need a package: pip install 'kanscope[{extra}]'") from error
+        self._root, self._is_web = root.rstrip("/"), extra == "https"
 
     def list(self) -> Mapping[str, Stored]:
         """All files below the URL, or of a website those that its index pages link to, on two levels."""
@@ -102,9 +103,9 @@ class Remote:
         if urlsplit(self._root).path.endswith(SUFFIX):
             return {self._root: self._files.info(self._root)}
         links = self._files.ls(f"{self._root}/", detail=False)
-        for link in [link for link in links if link.endswith("/") and is_followed(f"{self._locate(link)}{CHOICE}")]:
+        for link in [link for link in links if link.endswith("/") and _is_followed(f"{self._locate(link)}{CHOICE}")]:
             links += self._files.ls(link, detail=False)
-        return {link: self._files.info(link) for link in links if is_followed(self._locate(link))}
+        return {link: self._files.info(link) for link in links if _is_followed(self._locate(link))}
 
     def _locate(self, name: str) -> str:
         """The path of a file in the folder; empty if it is elsewhere."""
@@ -118,10 +119,10 @@ class Remote:
 def _mark(info: Mapping[str, Any]) -> str:
     """What a store says of the content of a file, or else all that it says of it, such as when it was written."""
     told = [info[name] for name in _CONTENT if info.get(name)]
-    return str(told or sorted((name, str(value)) for name, value in info.items()))
+    return str(told or sorted((name, str(value)) for name, value in info.items() if name != "url"))  # may be signed
 
 
-def is_followed(path: str) -> bool:
+def _is_followed(path: str) -> bool:
     """Whether a file of a store is one that a folder of models may hold: never a hidden one, nor one elsewhere."""
     parts = path.split("/")
     is_read = path.endswith((SUFFIX, RESULTS)) or (len(parts) == 2 and parts[1] == CHOICE)
@@ -187,18 +188,17 @@ class Mirror:
         try:
             problem = self._follow()
         except Exception as error:  # of whatever library
-            problem = f"{self.name} cannot be read: {self._describe(error)}"
+            problem = f"{self.name} cannot be read, and the models stay as they are: {self._describe(error)}"
         self._say(problem)
         self._done.set()
 
     def _say(self, problem: str | None) -> None:
         if problem != self.problem:
+            self.problem = problem
             if problem is None:
                 logger.info("the models are again those of %s", self.name)
             else:
-                is_served = bool(list_checkpoints(self.folder))
-                logger.warning("%s%s", problem, "; what was downloaded before is served" if is_served else "")
-            self.problem = problem
+                logger.warning("%s", problem)
 
     def _follow(self) -> str | None:
         """Downloads what is new, and makes the folder as the store is; returns what failed of it."""
@@ -237,7 +237,7 @@ class Mirror:
 
         To many stores an empty folder and one that is not there, or not to be seen, are the same.
         """
-        listing = {path: stored for path, stored in self._store.list().items() if is_followed(path)}
+        listing = {path: stored for path, stored in self._store.list().items() if _is_followed(path)}
         if not any(path.endswith(SUFFIX) for path in listing):
             raise CheckpointError(f"there is no file name{SUFFIX} or name/version{SUFFIX}")
         return listing
@@ -329,11 +329,9 @@ def _link(blob: Path, target: Path) -> None:
 
 
 def _redact(url: str) -> tuple[str, tuple[str, ...]]:
-    """A URL without its user, password and query, and these."""
+    """A URL without its user, password and query, and these, as they may stand in the texts of errors."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
-    secrets = {user, *user.partition(":")[2:], parts.query}
-    secrets |= {unquote(secret) for secret in secrets}
-    return parts._replace(netloc=host, query="", fragment="").geturl(), tuple(
-        sorted(secrets - {""}, key=len, reverse=True)
-    )
+    secrets = {user, *user.partition(":")[2:], parts.query} - {""}
+    name = parts._replace(netloc=host, query="", fragment="").geturl()
+    return name, tuple(sorted(secrets | set(map(unquote, secrets)), key=len, reverse=True))
