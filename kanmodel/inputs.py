@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -272,7 +272,9 @@ def read_series(
 
     Raises:
         DataError: a missing or repeated column, too few rows, a repeated time, a gap, or a value that is no number.
+        UnknownNameError: `gaps` is another text.
     """
+    refuse_unknown("gaps", gaps, get_args(Gaps))
     config, columns = model.config, Counter(frame.columns)
     names = encoding_of(config).names
     _refuse_missing(names, list(columns), f"{path} has no column")

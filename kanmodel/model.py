@@ -245,6 +245,21 @@ class Model(Result):
         return self.config.lookback
 
     @property
+    def chain(self) -> str:
+        """The layers in words, such as ``LSTM of 12 units -> readout last -> head [12, 5, 1]``; parts of a graph."""
+        config = self.config
+        parts = [
+            f"graph of {len(config.graph)} nodes" if config.graph else "",
+            f"front {width_of(config.front)}" if config.front else "",
+            str(config.recurrent or ""),
+            *map(str, config.recurrents),
+            "" if config.graph else f"readout {config.readout}",
+            f"KAN layers: {len(config.head)}" if config.graph else f"head {width_of(config.head)}",
+            config.output_function or "",
+        ]
+        return (", " if config.graph else " -> ").join(filter(None, parts))
+
+    @property
     def checkpoint(self) -> str | None:
         """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
         return self.loaded.checkpoint
@@ -1169,20 +1184,10 @@ class Model(Result):
         return [Table(self.table(), ["name", "unit", "mean", "std", "min", "max"], "Features", in_text=False)]
 
     def _facts(self) -> dict[str, str]:
-        config = self.config
-        chain = [
-            f"graph of {len(config.graph)} nodes" if config.graph else "",
-            f"front {width_of(config.front)}" if config.front else "",
-            str(config.recurrent or ""),
-            *map(str, config.recurrents),
-            "" if config.graph else f"readout {config.readout}",
-            f"KAN layers: {len(config.head)}" if config.graph else f"head {width_of(config.head)}",
-            config.output_function or "",
-        ]
         named = [with_unit(name, self.unit_of(name)) for name in self.outputs]
         return {
             "checkpoint": self.checkpoint or "not saved",
-            "graph" if config.graph else "chain": (", " if config.graph else " -> ").join(filter(None, chain)),
+            "graph" if self.config.graph else "chain": self.chain,
             "windows": f"{self.lookback} steps x {len(self.features)} features",
             "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
             "outputs": list_some(named),
@@ -1202,7 +1207,6 @@ class Model(Result):
     ) -> tuple[Array, Series | None]:
         """Windows, and with their rows those of a frame; of that also some windows `before` the last."""
         if is_frame(windows):
-            refuse_unknown("gaps", gaps, get_args(Gaps))
             series = read_series(self.loaded, windows, 1 if last is None else last, gaps, before)
             return series.windows, series
         if last is not None:

@@ -596,7 +596,7 @@ def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(root / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kanmodel, "load", cache(kanmodel.load))  # the second README has the results of the first
-    readme = (root / "kanmodel/README.md").read_text()
+    readme, _, _ = (root / "kanmodel/README.md").read_text().partition("\n## MLflow")  # see tests/libraries
     names: dict = {}
     compared = 0
     for statement in "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)).splitlines():
