@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     models: Url | Path | None = Field(default=None, union_mode="left_to_right")
     """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://` or `https://`; the bundled
     model if it is not set, or until a model of an empty folder is ready."""
+    model_name: str | None = None
+    """Another name for the only model of the folder, such as that of a KServe InferenceService, whose clients and
+    transformers ask for it."""
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)
     """Seconds between two scans for new, changed and deleted checkpoints; 0: never."""
     model_bytes: Count = 1 << 30

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event
 
+import polars
 import torch
 
 from kanmodel.errors import DataError, KanscopeError
@@ -65,7 +66,7 @@ def _make_parts(plan: Plan, finished: Mapping[int, str], engine: Engine, workers
 @contextmanager
 def use_threads(plan: Plan, workers: int | None) -> Iterator[tuple[Start, int]]:
     """Explains in threads of this process, which run in parallel because torch releases the GIL while it computes."""
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = workers or polars.thread_pool_size()  # the cores that this process may use, also by a quota of a cgroup
     stopped = Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="explain") as pool:
         try:

@@ -39,7 +39,9 @@ def explain(
     segment_column: Annotated[str | None, Option(help="Column of TABLE that changes at each gap.")] = None,
     strict: Annotated[bool, Option("--strict", help="Stop at the first bad row of TABLE.")] = False,
     engine: Annotated[EngineName, Option(help="Threads of this process, or a Ray cluster.")] = "threads",
-    workers: Annotated[int | None, Option(min=1, help="Threads, or Ray actors. Default: one per core.")] = None,
+    workers: Annotated[
+        int | None, Option(min=1, help="Threads, or Ray actors. Default: one per core that it may use.")
+    ] = None,
     part_windows: Annotated[int, Option(min=1, help="Rows of TABLE per output file.")] = PART_WINDOWS,
     effects: Annotated[bool, Option("--effects", help="Add the effect of each feature removed, and alone.")] = False,
     shapley: Annotated[bool, Option("--shapley", help="Add Shapley values of groups and single features.")] = False,

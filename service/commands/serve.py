@@ -24,10 +24,18 @@ def serve(
         str | None, Argument(help="KANSCOPE_MODELS: folder, file or URL; else the bundled model.")
     ] = None,
     host: Annotated[str | None, Option(help="KANSCOPE_HOST: address to listen on.")] = None,
-    port: Annotated[int | None, Option(min=0, max=65535, help="KANSCOPE_PORT: its port.")] = None,
+    port: Annotated[
+        int | None, Option("--port", "--http_port", min=0, max=65535, help="KANSCOPE_PORT: its port.")
+    ] = None,
     workers: Annotated[int | None, Option(min=1, help="KANSCOPE_WORKERS: processes that answer.")] = None,
     engine: Annotated[Literal["process", "ray"] | None, Option(help="KANSCOPE_ENGINE: what they are.")] = None,
     no_auth: Annotated[bool | None, Option("--no-auth", help="Serve without API keys, also to other machines.")] = None,
+    model_name: Annotated[
+        str | None, Option("--model_name", help="KANSCOPE_MODEL_NAME: another name for the only model.")
+    ] = None,
+    _: Annotated[
+        str | None, Option("--predictor_host", help="Of KServe; not asked, as an explainer here has the model itself.")
+    ] = None,
 ) -> None:
     """Serve models over HTTP, by default, and while the folder is empty, the bundled one at http://127.0.0.1:8000."""
     from service.app import create_app
@@ -35,7 +43,8 @@ def serve(
     from service.telemetry.logs import configure_logging
     from service.wire.connections import server_options
 
-    settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
+    given = {"models": models, "host": host, "port": port, "workers": workers, "engine": engine, "no_auth": no_auth}
+    settings = choose_settings(**given, model_name=model_name)
     configure_logging(settings)
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     logging.getLogger("uvicorn.error").addFilter(_add_explorer)

@@ -87,6 +87,13 @@ class Call(Request):
         return cast(Parts, self.app.state.parts)
 
     @property
+    def model_name(self) -> str:
+        """The name of the model of its path; the setting `model_name` stands for the only one there is."""
+        name, index = self.path_params["model"], self.parts.registry.index()
+        is_alias = name == self.parts.settings.model_name and name not in index and len(index) == 1
+        return next(iter(index)) if is_alias else name
+
+    @property
     def output(self) -> str:
         """The output or bound that the query names; raises `DataError` or `NotFoundError` if there is none."""
         return read_output(self.query.output, self.served.model)
@@ -259,10 +266,10 @@ class OperationRoute(APIRoute):
             call.place = validate_request(self.stated.place, {name: call.path_params[name] for name in names})
         version = call.path_params.get("version") if self.is_v2 else call.query.version if self._has_version else None
         if self._loads:
-            served = call.served = await self._load(call, call.path_params["model"], version)
+            served = call.served = await self._load(call, call.model_name, version)
             call.scope["state"].update(model=served.name, checkpoint=served.checkpoint)
         elif self.of_model and self.stated.scope != "admin":
-            entry = call.parts.registry.choose(call.path_params["model"], version)
+            entry = call.parts.registry.choose(call.model_name, version)
             call.scope["state"].update(model=entry.name, checkpoint=entry.checkpoint)
         asked = _FORMATS.get(call.query.format or "") if self._has_format else None
         if asked or self.stated.media_types:

@@ -7,14 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
+from processes import run_process, start_command
 from thorough import few_of
 
 from service.document.__main__ import DOCUMENT
 
 HERE = Path(__file__).parent
+INFERENCE_SERVICE = HERE.parents[1] / "service" / "engines" / "kubernetes" / "overlays" / "kserve" / "service.yaml"
 TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up
 WINDOW = HERE.parent / "examples" / "window.json"
 # By package: the output of the client's program besides forecasts, given the expected forecasts.
@@ -115,3 +119,35 @@ def test_a_client_of_the_open_inference_protocol(server, package):
     assert refusal in printed["error"]
     assert printed["ready"] == [True] * len(printed["ready"])
     assert printed["rest"] == EXISTING[package](near)
+
+
+@pytest.mark.thorough("imports kserve for seconds")
+def test_an_inference_service_predicts_and_explains(server, tmp_path):
+    """KServe's client, and its server as the transformer, get forecasts and explanations under the service's name."""
+    python, name, key = TOOLS / "bin" / "python", "weather", "notebook-key-0123456789"
+    if not python.exists() or subprocess.run([python, "-c", "import kserve"], capture_output=True).returncode:
+        pytest.skip("kserve is missing: make test installs it")
+    spec = yaml.safe_load(INFERENCE_SERVICE.read_text())["spec"]
+    # What KServe adds to the arguments of an explainer (CustomExplainer.GetContainer of its controller).
+    added = {"predictor": [], "explainer": ["--predictor_host", "weather-predictor.default", "--http_port", "8080"]}
+    hosts = {}
+    with ExitStack() as stack:
+        for component, more in added.items():
+            (container,) = spec[component]["containers"]
+            assert container["command"] == ["kanscope", "serve"]
+            given = [{"name": name, "8080": "0"}.get(one, one) for one in (*container["args"], *more)]
+            log = tmp_path / component
+            process = stack.enter_context(
+                run_process(log, *given, by=start_command, KANSCOPE_KEYS=f"notebook explain {key}")
+            )
+            hosts[component] = process.client.base_url.netloc.decode()
+        command = (python, "kserve_service_program.py", hosts["predictor"], hosts["explainer"], name, key, WINDOW)
+        got = json.loads(run(HERE, *command).splitlines()[-1])
+    window = json.loads(WINDOW.read_bytes())
+    predicted, explained = (
+        server.post(f"/v1/models/nyc-weather:{verb}", json=window).json() for verb in ("predict", "explain")
+    )
+    assert got["predictor"] == got["transformer"] == predicted
+    assert got["predictor v2"] == predicted["predictions"]
+    assert got["explainer"] == got["transformer's explanation"] == explained
+    assert len(got["without a key"]) == 2

@@ -230,6 +230,13 @@ def test_files_chunks_and_interruptions_change_nothing(data):
         assert_frame_equal(result(Path(place) / "out"), expected(rows), abs_tol=1e-9)
 
 
+def test_threads_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
+    """Polars counts them, and minds the quota of a cgroup, which the mask of the process does not show."""
+    monkeypatch.setattr(pl, "thread_pool_size", lambda: 3)
+    with use_threads(Plan(Model(MODEL), Path("table.csv"), MODEL.config.outputs[0]), None) as (_, at_most):
+        assert at_most == 6  # two chunks for each
+
+
 def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
     """A cell that is not a finite number excludes exactly the windows that contain it."""
     rows = make_rows().cast(dict.fromkeys(NAMES, pl.String))

@@ -1,6 +1,6 @@
 """The settings of `kanscope serve`, and where it says that it serves."""
 
-from processes import start_process
+from processes import run_process, start_process
 
 from service.settings import choose_settings, describe_settings
 
@@ -40,3 +40,11 @@ def test_the_address_of_the_explorer_is_logged(tmp_path):
             assert (
                 event == f"Uvicorn running on {address} (Press CTRL+C to quit); the explorer is at {address}/explorer"
             )
+
+
+def test_the_options_that_kserve_adds_are_taken(tmp_path):
+    """Its controller writes them behind those of the manifest: the last port is taken, and no predictor is asked."""
+    added = ("--model_name", "gas", "--http_port", 8080, "--predictor_host", "gas-predictor.default", "--http_port", 0)
+    with run_process(tmp_path / "log", *added) as process:
+        assert process.client.base_url.port != 8080
+        assert process.client.get("/v1/models/gas").json()["name"] == "nyc-weather"

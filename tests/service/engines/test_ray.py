@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 from factories import make_model, make_windows
 from processes import is_running
 from sockets import connect, head, read_answer
@@ -22,6 +24,7 @@ from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
+from service.settings import choose_settings
 
 ON_RAY = pytest.mark.thorough("starts a Ray cluster")
 KEYS = "reader read reader-key-0123456789; owner admin owner-key-0123456789"
@@ -369,3 +372,18 @@ def test_without_ray_the_error_says_how_to_install_it(run, monkeypatch):
     monkeypatch.delitem(sys.modules, "service.engines.ray", raising=False)
     code, _, err = run("serve", "--engine", "ray")
     assert (code, err) == (2, "kanscope: the engine ray needs Ray: pip install 'kanscope[ray]'\n")
+
+
+def test_the_config_of_serve_deploys_the_app():
+    """It has Serve's format; its import path exists, and its arguments are settings."""
+    from ray.serve.schema import ServeDeploySchema  # imported here, as Ray takes 100 MB in every process
+
+    file = Path(__file__).parents[2] / "examples" / "ray" / "serve.yaml"
+    config = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+    (application,) = config.applications
+    module, name = application.import_path.split(":")
+    assert callable(getattr(import_module(module), name))
+    assert choose_settings(**application.args)
+    middlewares = config.controller_options.runtime_env["env_vars"]["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    module, name = middlewares.split(":")
+    assert callable(getattr(import_module(module), name))

@@ -4,7 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from factories import make_model, make_windows
+from waiting import poll
 
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.bases import BASES
 from service.operations.models import BasisInfo
 
@@ -69,3 +72,20 @@ def test_the_bundled_model_is_served_where_no_models_are_given(serve, tmp_path: 
             assert client.get("/v1/models").json()["models"] == ["nyc-weather"]
             answer = client.get("/v1/models/nyc-weather").json()
             assert answer["metrics"]["test_r2"] >= 0.70
+
+
+def test_the_only_model_has_a_second_name(serve, tmp_path):
+    """The setting `model_name` stands for a model while there is no other; a model of that name goes before."""
+    save_checkpoint(model := make_model("head"), tmp_path / "a.safetensors")
+    body = {"instances": make_windows(model, 1).tolist()}
+    with serve(models=tmp_path, model_name="gas", poll_seconds=0.05) as client:
+        assert client.get("/v1/models/gas").json()["name"] == client.get("/v1/models").json()["models"][0] == "a"
+        answers = [client.post(f"/v1/models/{name}:predict", json=body).json() for name in ("gas", "a")]
+        assert answers[0] == answers[1]
+        assert client.get("/v2/models/gas/ready").status_code == 200
+        assert client.get("/v1/models/oil").status_code == 404
+        save_checkpoint(model, tmp_path / "b.safetensors")
+        poll(lambda: client.get("/v1/models/gas").status_code == 404)
+        save_checkpoint(model, tmp_path / "gas.safetensors")
+        poll(lambda: client.get("/v1/models/gas").status_code == 200)
+        assert client.get("/v1/models/gas").json()["name"] == "gas"

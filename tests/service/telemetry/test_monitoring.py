@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,12 @@ from waiting import poll
 from kanmodel.checkpoint import save_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
-DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
-ALERTS = yaml.safe_load((EXAMPLES / "alerts.yaml").read_text())
+README = Path(__file__).parents[3] / "service" / "telemetry" / "README.md"
+OVERLAY = README.parents[1] / "engines" / "kubernetes" / "overlays" / "monitoring"
+DASHBOARD = json.loads((OVERLAY / "dashboard.json").read_text())
+ALERTS = yaml.safe_load((OVERLAY / "alerts.yaml").read_text())["spec"]
 DRIFT = yaml.safe_load((EXAMPLES / "drift.yaml").read_text())["groups"][0]["rules"]
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
-MONITOR = yaml.safe_load((EXAMPLES / "pod_monitor.yaml").read_text())
-DEPLOYMENT = next(yaml.safe_load_all((EXAMPLES.parent / "kubernetes" / "deployment.yaml").read_text()))
 OF_PROMETHEUS = {"up"}  # added by Prometheus
 OF_A_TARGET = {"instance", "job"}
 OF_WORKERS = {"pid"}  # with several processes or replicas
@@ -110,24 +112,11 @@ def test_the_scrape_configuration_holds_no_key():
     assert SCRAPE["authorization"] == {"type": "Bearer", "credentials_file": "/etc/prometheus/kanscope.key"}
 
 
-def test_prometheus_scrapes_the_pods_of_the_deployment(launch, folder, tmp_path):
-    """With keys as in its secret, the pods answer what the PodMonitor asks, and its key opens nothing else."""
-    pod = DEPLOYMENT["spec"]["template"]
-    (container,) = pod["spec"]["containers"]
-    (endpoint,) = MONITOR["spec"]["podMetricsEndpoints"]
-    secret = {"keys": f"prometheus metrics {METER}\n", "metrics": METER}  # as the example's first lines say
-    (volume,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == "keys")
-    for item in volume["secret"]["items"]:
-        (tmp_path / item["path"]).write_text(secret[item["key"]])
-    environment = {variable["name"]: variable["value"] for variable in container["env"]}
-    environment["KANSCOPE_KEYS_FILE"] = str(tmp_path / Path(environment["KANSCOPE_KEYS_FILE"]).name)
-    environment["KANSCOPE_MODELS"] = str(folder / "two.safetensors")
-    credentials = endpoint["authorization"]["credentials"]
-    assert credentials["name"] == volume["secret"]["secretName"]
-    headers = {"Authorization": f"{endpoint['authorization']['type']} {secret[credentials['key']]}"}
-    with launch(**environment) as process:
-        assert process.client.get(endpoint["path"], headers=headers).status_code == 200
-        assert process.client.get("/v1/models", headers=headers).status_code == 403
-    assert endpoint["port"] == container["ports"][0]["name"]
-    assert MONITOR["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
-    assert not any("prometheus.io" in name for name in pod["metadata"].get("annotations", {}))  # these hold no key
+def test_the_alerts_are_a_file_of_rules_for_any_prometheus(tmp_path):
+    """The command of the README leaves what Prometheus reads of the operator's resource."""
+    (command,) = re.findall(r"^(sed -n .*) >alerts.yaml$", README.read_text(), re.M)
+    file = tmp_path / "alerts.yaml"
+    file.write_text(subprocess.check_output(command, shell=True, cwd=README.parents[2], text=True))
+    assert yaml.safe_load(file.read_text()) == ALERTS
+    if shutil.which("promtool"):
+        subprocess.run(["promtool", "check", "rules", file], check=True, stdout=subprocess.DEVNULL)
