@@ -247,6 +247,18 @@ def test_folders_are_mounted_where_the_settings_look(pod, container):
     assert set(folders.values()) == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_there_is_room_for_what_is_downloaded():
+    """The image downloads models to a volume of the Deployment that holds them beside the monitor's file."""
+    downloads = re.search(r"KANSCOPE_DOWNLOADS=(\S+)", DOCKERFILE)[1]
+    (container,) = PODS["Deployment"]["containers"]
+    (name,) = (
+        mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == str(Path(downloads).parent)
+    )
+    (volume,) = (volume["emptyDir"] for volume in PODS["Deployment"]["volumes"] if volume["name"] == name)
+    gibibytes = int(volume["sizeLimit"].removesuffix("Gi"))
+    assert gibibytes << 30 > Settings().download_bytes + Settings().monitor_bytes
+
+
 def test_a_pod_has_time_to_drain(pod, container):
     """Kubernetes waits longer than the pause, the time to drain, and that after which a worker is killed."""
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
