@@ -21,11 +21,12 @@ RUN python3 -m pip --python /opt/kanscope/bin/python install --require-hashes --
     && python3 -m pip --python /opt/kanscope/bin/python check
 # What nothing here runs: torch's headers, CMake files and compiler of protocols, with which others compile against it
 # (it wants torch_shm_manager and torch.testing itself), ONNX Runtime's library for C, what rewrites graphs, static
-# libraries, and the tests of all packages.
+# libraries, the tests of all packages, and botocore's descriptions of what isn't S3 or credentials for it.
 RUN cd /opt/kanscope/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/bin/protoc* torch/test \
         onnxruntime/capi/libonnxruntime.so* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnx/backend \
     && find . -type d -name tests -prune -exec rm -rf {} + \
+    && find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts ! -name 'sso*' -exec rm -rf {} + \
     && find . -name '*.a' -delete
 # The largest libraries come with a table of symbols for debuggers, a fifth of their bytes; the loader reads another.
 # Those alone: of libraries that patchelf has rewritten, as numpy's are, strip makes files that don't load.

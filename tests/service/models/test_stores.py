@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -373,6 +374,19 @@ def test_a_store_that_hangs_delays_neither_scans_nor_the_end(serve, tmp_path, ch
         assert sum(thread.name == "store" for thread in threading.enumerate()) == 1
     hanging.set()
     poll(lambda: not any(thread.name == "store" for thread in threading.enumerate()))
+
+
+def test_mirrors_of_one_store_take_turns(tmp_path):
+    """The one that waits for the other finds its files, however long that takes."""
+    shelf = Shelf(**{f"m_{version}.safetensors": b"x" for version in range(1, 4)})
+    shelf.before_end = lambda: time.sleep(0.05)
+    mirrors = [Mirror(shelf, tmp_path, LIMIT) for _ in range(3)]
+    threads = [threading.Thread(target=mirror.sync) for mirror in mirrors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shelf.n_downloads == 3 and [mirror.problem for mirror in mirrors] == [None] * 3
 
 
 def test_the_first_download_is_waited_for(tmp_path, monkeypatch):
