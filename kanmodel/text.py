@@ -110,14 +110,16 @@ def abbreviate(text: str, length: int = MAX_LABEL) -> str:
 def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
     """Shortens names to at most `length` characters, at least 3, by name; if all fit, none changes.
 
-    Words that most names have, such as the site and the unit of a sensor, are left out, the most frequent first, while
-    the names still differ. Of what is then too long, an ellipsis replaces words without which the name is still the
-    only one with all the others: those of most names first, then those in the middle, and last the first one, which
-    mostly says what it is. What is longer still is cut in the middle, at a place where names differ if there is one.
+    Words that most names have, such as the site and the unit of a sensor, are left out, the most frequent first, of
+    these the longest, while the names still differ. Of what is then too long, an ellipsis replaces words without which
+    the name is still the only one with all the others: those of most names first, then those in the middle, and last
+    the first one, which mostly says what it is. What is longer still is cut in the middle, where names differ if they
+    do at any place.
     """
     length, words = max(3, length), {name: _WORDS.findall(name) for name in names}
     counts = Counter(word for parts in words.values() for word in dict.fromkeys(parts) if word[0].isalnum())
-    common = [word for word, count in counts.most_common() if count > max(1, len(words) / 2)]
+    order = sorted(counts, key=lambda word: (-counts[word], -len(word)))
+    common = [word for word in order if counts[word] > max(1, len(words) / 2)]
     parts = {name: _WORDS.findall(text) for name, text in _drop_words(words, common, length).items()}
     having: Counter[str] = Counter()  # of each word, the names that have it, a bit each
     for number, own in enumerate(parts.values()):

@@ -15,7 +15,7 @@ from kanmodel.explain.structure import label_of
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import TopologyEdge, TopologyNode
 from kanmodel.show.svg import LETTER, MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_points
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, write_figure
 
 WIDTH = 760.0
 LEFT = 92.0  # of the plot
@@ -148,7 +148,8 @@ def _add_axes(root: Part, curve: Edge, x: Scale, y: Scale) -> None:
         root.add("path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
         root.add("text", f"{value:g}", x=at, y=HISTOGRAM_BOTTOM + LINE, class_="middle muted")
         if original is not None:
-            amount = write_amount(float(original[0] + slope * (value - curve.x[0])), curve.unit)
+            amount = write_figure(float(original[0] + slope * (value - curve.x[0])), float(np.abs(original).max()))
+            amount += f" {curve.unit}" if curve.unit else ""
             root.add("text", amount, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
     for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
         root.add("path", class_="axis", d=f"M{LEFT} {bottom}H{x.end}")

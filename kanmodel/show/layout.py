@@ -39,9 +39,11 @@ LEAST_FEATURE, LEAST_NODE, LEAST_ACROSS, MOST_LINES = 17.0, 48.0, 300.0, 3
 FEATURE_LINE, NODE_LINE, MOST_LINE, MOST_NODE, EDGE, ABOVE, BELOW = 18.0, 34.0, 40.0, 90.0, 8.0, 34.0, 44.0
 # The least room for the names of features and the output; beside the name of a node, and a feature; of a node
 LEAST_NAME, LEAST_OUTPUT, CHIP_ROOM, DOT_ROOM, LEAST_CHIP = 70.0, 48.0, 14.0, 20.0, 34.0
-NAME_SHARE = 0.3  # of the width, that names of features have at most
+NAMED_OUTPUT = 96.0  # of the output, before names of features have more
+NAME_SHARE = 0.36  # of the width, that names of features have at most
 BENDS, MOST_BENDS = 18.0, 140.0  # least and most length of the links of a gap with boxes, both sides together
 LINKS, MOST_LINKS = 30.0, 200.0  # of one without boxes
+TIGHT_NAME, TIGHT_LINKS = 44.0, 12.0  # the least room for names, and of links, where the width has none to spare
 
 Point = tuple[float, float]
 
@@ -195,13 +197,13 @@ def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links:
     labels = [node.label for node in first.kept]
     longest = CHARACTER * max(map(len, labels), default=0)
     named, across = min(longest, LEAST_NAME), max(len(row.kept) * row.pitch + row.pruned_width for row in rows)
-    across = max(LEAST_ACROSS, across)
+    across, least = max(LEAST_ACROSS, across), LINKS
 
     def measure() -> list[float]:
         """The least distance of each layer to the next."""
         gaps = []
         for below, above in pairwise(rows):
-            boxes = below.lines(across) * (below.side + BOX_GAP) - BOX_GAP + BENDS if below.edges else LINKS
+            boxes = below.lines(across) * (below.side + BOX_GAP) - BOX_GAP + BENDS if below.edges else least
             gaps.append((below.chip + above.chip) / 2 + boxes + (FACTORS if above.has_factors else 0.0))
         return gaps
 
@@ -210,15 +212,20 @@ def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links:
 
     while find_spare() < 0 and any(row.edges and row.lines(across) > 1 for row in rows):
         across += BOX + BOX_GAP  # higher columns, so that fewer are side by side
+    if (spare := find_spare()) < 0:
+        named = max(min(named, TIGHT_NAME), named + spare)
+        bundles = sum(not below.edges for below in rows[:-1])
+        least = max(TIGHT_LINKS, LINKS + min(0.0, find_spare()) / bundles) if bundles else LINKS
+    others[-1].chip += max(0.0, min(find_spare(), min(whole[id(others[-1])], NAMED_OUTPUT) - others[-1].chip))
     named += max(
         0.0, min(find_spare(), longest - named, NAME_SHARE * width - named)
     )  # first room for the names of features, then of nodes
-    names = shorten_names(labels, int(named / CHARACTER))
+    names = shorten_names(labels, int(named / CHARACTER) - 1)  # as an ellipsis is wider than a letter
     named = CHARACTER * max(map(len, names.values()), default=0)
     for row in reversed(others):
         more = whole[id(row)] - row.chip
         row.chip += more if 0 < more <= find_spare() else 0.0
-    most = [MOST_BENDS - BENDS if below.edges else MOST_LINKS - LINKS for below in rows[:-1]]
+    most = [MOST_BENDS - BENDS if below.edges else MOST_LINKS - least for below in rows[:-1]]
     share, gaps = min(1.0, max(0.0, find_spare()) / sum(most)), measure()
     for row, more in zip(rows, most, strict=False):
         row.lead = (BENDS + more * share) / 2

@@ -12,11 +12,11 @@ from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import Part, Scale, enclose, new_picture, scale_over, write_points
 from kanmodel.text import abbreviate, shorten_names, write_figure
 
-WIDE, NARROW = 360.0, 240.0  # of one of two pictures in a row, and of three
-HEIGHT, BELOW, PAD = 178.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
+WIDE, NARROW = 340.0, 240.0  # of one of two pictures in a row, and of three
+HEIGHT, BELOW, PAD = 168.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
 LOW = 150.0  # height of one of three that show errors or intervals
-TOP = 36.0  # room of the title
-ROW, BAR = 20.0, 12.0  # of a picture with a row for each driver
+TOP = 34.0  # room of the title
+ROW, BAR = 18.9, 12.0  # of a picture with a row for each driver
 NAMES, N_NAME = 138.0, 21  # of these: where the names end, and their most characters
 LETTER, BOLD = 6.1, 7.6  # width of a letter, roughly
 

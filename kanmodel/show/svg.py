@@ -96,7 +96,7 @@ def new_picture(
     The WAI-ARIA role ``img`` would hide the parts from them.
     """
     n_letters = int((width - 2 * MARGIN) / LETTER)
-    lines = wrap(abbreviate(source, 2 * n_letters - 20), n_letters, break_on_hyphens=False)
+    lines = wrap(abbreviate(source, 3 * n_letters - 20), n_letters, break_on_hyphens=False)
     whole = height + (SOURCE + LINE * (len(lines) - 1) if lines else 0.0)
     size = {"width": width, "height": whole, "viewBox": f"0 0 {width:g} {whole:g}"}
     picture = Part("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)

@@ -92,6 +92,31 @@ export function freshLink(address, label) {
 }
 
 /**
+ * Attributes of an element that takes files which are dropped on it.
+ *
+ * @param {(files: FileList | undefined) => Promise<void>} read
+ */
+export function dropsTo(read) {
+  return {
+    ondragover: (/** @type {DragEvent} */ event) => event.preventDefault(),
+    ondrop: (/** @type {DragEvent} */ event) => {
+      event.preventDefault();
+      void read(event.dataTransfer?.files);
+    },
+  };
+}
+
+/**
+ * A name that lines may break only after what joins its words.
+ *
+ * @param {string} name
+ * @returns {Child[]}
+ */
+export function breakable(name) {
+  return name.split(/(?<=[_.:/+-])/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+}
+
+/**
  * The width available to a chart.
  *
  * @param {Element} place

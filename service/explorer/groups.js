@@ -81,6 +81,17 @@ export function outermost(contributions, groups) {
 }
 
 /**
+ * The features of a group at any depth, or a feature itself.
+ *
+ * @param {string} name
+ * @param {Groups} groups
+ * @returns {string[]}
+ */
+export function featuresOf(name, groups) {
+  return Object.hasOwn(groups, name) ? groups[name].flatMap((member) => featuresOf(member, groups)) : [name];
+}
+
+/**
  * Whether the groups of the address are some of another model too.
  *
  * @param {string} text as the address has them

@@ -41,7 +41,7 @@ export function distinctNames(names, room) {
   for (const word of words.flatMap((parts) => [...new Set(parts)])) counts.set(word, (counts.get(word) ?? 0) + 1);
   const common = [...counts]
     .filter(([word, count]) => isWord(word) && count > Math.max(1, names.length / 2))
-    .sort(([, one], [, other]) => other - one);
+    .sort(([word, count], [other, more]) => more - count || other.length - word.length);
   let short = names;
   /** @type {Set<string>} */
   let dropped = new Set();

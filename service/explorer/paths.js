@@ -1,6 +1,6 @@
 /** Restriction of the network to the paths through one node, found by name or chosen in the picture. */
 
-import { h } from "./dom.js";
+import { breakable, h } from "./dom.js";
 import { percent } from "./figures.js";
 import { askTopology } from "./graph.js";
 
@@ -117,14 +117,15 @@ export function sharesOf({ nodes }, through) {
  *
  * @param {Node | undefined} source of the edge
  * @param {(node: string) => string} link to the paths through a node
+ * @param {Map<string, string>} short names of features
  */
-export function tellMakers(source, link) {
+export function tellMakers(source, link, short) {
   const makers = Object.entries(source?.kind === "feature" ? { [source.label]: 1 } : (source?.profile ?? {}));
   return makers.map(([name, share]) =>
     h(
       "tr",
       { "data-feature": name },
-      h("td", {}, h("a", { href: link(`feature:${name}`) }, name)),
+      h("td", {}, h("a", { href: link(`feature:${name}`), title: name }, ...breakable(short.get(name) ?? name))),
       h("td", { class: "number" }, percent(share)),
       h("td", {}, tellLags(source?.lags?.[name])),
     ),

@@ -1,12 +1,14 @@
 /**
  * One selection in all of the page: what is under the pointer, has the focus or is chosen, with all that belongs to it.
  *
- * Whatever shows a feature, a step, a node or an edge says so, and need do no more: `data-feature` has its name,
+ * Whatever shows a feature, a step, a node or an edge says so, and need do no more: `data-feature` has its name, or those
+ * of several in a line each, such as of a group,
  * `data-step` how far it is from the newest (0, −1, …), `data-node` the node's id, `data-edge` the edge's key
  * (`head/0/7/3`). Elements that belong to the selection get the class `linked`, with the CSS variable `--share` for how
  * much they do, others of the same kinds `apart`. A click, or Enter, chooses; the choice is `pick` in the address.
  */
 
+import "./vendor/d3.min.js";
 import { h } from "./dom.js";
 import { edgeKey, labelsOf, nameEdge, nameNode } from "./graph.js";
 import { readState, writeState } from "./state.js";
@@ -176,12 +178,12 @@ function carryPick(chosen) {
 function tellPicked({ feature, step, node, edge }, clear) {
   const labels = labelsOf(network ?? { nodes: [] });
   const found = edge && edges.get(edge);
-  const name = feature ?? (node ? (labels.get(node) ?? nameNode(node)) : found ? nameEdge(found, labels) : edge);
+  const name = feature?.replaceAll("\n", ", ") ?? (node ? (labels.get(node) ?? nameNode(node)) : found ? nameEdge(found, labels) : edge);
   const when = step === undefined ? undefined : step ? `${-step} step${step === -1 ? "" : "s"} before the newest` : "the newest step";
   const { values } = readState(location.hash);
   const to = (/** @type {string} */ label, /** @type {string} */ view, /** @type {Record<string, string>} */ more) =>
     h("a", { href: writeState({ view, values: { ...values, ...more } }) }, label);
-  const through = feature === undefined ? node : `feature:${feature}`;
+  const through = feature === undefined ? node : feature.includes("\n") ? undefined : `feature:${feature}`;
   return [
     h("strong", {}, [name, when].filter(Boolean).join(", ")),
     through ? to("its paths", "network", { through }) : null,
@@ -230,7 +232,8 @@ function shareOf({ feature, step, node, edge, source, target }, linked) {
     return linked.edge?.(edge, source ?? ends?.source ?? "", target ?? ends?.target ?? "");
   }
   if (node !== undefined) return linked.node?.(node);
-  const ofFeature = feature === undefined ? undefined : linked.feature?.(feature);
+  const { feature: share } = linked;
+  const ofFeature = feature === undefined || !share ? undefined : Math.max(...feature.split("\n").map(share));
   const ofStep = step === undefined ? undefined : linked.step?.(step);
   if (ofFeature === undefined || ofStep === undefined) return ofFeature ?? ofStep;
   return ofFeature && ofStep ? ofFeature * ofStep : Math.max(ofFeature, ofStep) * IN_CROSS;
@@ -249,26 +252,30 @@ function linksOf({ feature, step, node, edge }) {
 }
 
 /**
- * The nodes that read a feature, by its share in what they are made of, and the edges that lead on from them. At a step
- * these are the nodes that read most of the feature around it.
+ * The nodes that read features, by their share in what they are made of, and the edges that lead on from them. At a step
+ * these are the nodes that read most of a feature around it.
  *
- * @param {string} name
+ * @param {string} feature a name in each line
  * @param {number | undefined} step
  * @returns {Linked}
  */
-function linksOfFeature(name, step) {
-  const own = `feature:${name}`;
+function linksOfFeature(feature, step) {
+  const names = feature.split("\n");
+  const own = names.map((name) => `feature:${name}`);
   const shares = new Map(
     network?.nodes.map(({ id, profile, lags }) => {
-      const read = lags?.[name];
-      const isRead = step === undefined || !read || (-step >= read.newest && -step <= read.oldest);
-      return [id, isRead ? (profile?.[name] ?? 0) : 0];
+      const read = names.map((name) => {
+        const run = lags?.[name];
+        const isRead = step === undefined || !run || (-step >= run.newest && -step <= run.oldest);
+        return isRead ? (profile?.[name] ?? 0) : 0;
+      });
+      return [id, d3.sum(read)];
     }),
   );
   const largest = Math.max(...shares.values()) || 1;
-  const share = (/** @type {string} */ id) => (id === own ? 1 : (shares.get(id) ?? 0) / largest);
+  const share = (/** @type {string} */ id) => (own.includes(id) ? 1 : (shares.get(id) ?? 0) / largest);
   return {
-    feature: (other) => Number(other === name),
+    feature: (other) => Number(names.includes(other)),
     ...(network && { node: share, edge: (_, source) => share(source) }),
   };
 }

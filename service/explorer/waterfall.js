@@ -5,6 +5,7 @@ import "./vendor/plot.umd.min.js";
 import { plot, shortNames } from "./charts.js";
 import { h, widthOf } from "./dom.js";
 import { formatValue } from "./figures.js";
+import { featuresOf } from "./groups.js";
 import { hideHint, showHint } from "./hint.js";
 import { levelName } from "./intervals.js";
 
@@ -21,7 +22,7 @@ import { levelName } from "./intervals.js";
  * @property {string} label
  * @property {number} depth 0, or more of members of an unfolded group
  * @property {boolean} [isOpen] whether a group is unfolded; absent of what is no group
- * @property {string | null} feature that it is of, if it is one
+ * @property {string[]} features that it is of
  * @property {number} value
  * @property {number} from
  * @property {number} to
@@ -68,9 +69,9 @@ export function waterfall({ model }) {
     const names = [...new Set([...model.features.map(({ name }) => name), ...Object.keys(drawn.groups)])];
     const short = shortNames(names, width);
     const named = new Map(names.map((name, index) => [name, short[index]]));
-    const label = (/** @type {Omit<Row, "label">} */ { name, depth, isOpen, feature }) => {
+    const label = (/** @type {Omit<Row, "label">} */ { name, depth, isOpen }) => {
       const mark = isOpen === undefined ? "" : isOpen ? "▾ " : "▸ ";
-      const value = feature && width >= NARROW ? ` = ${newest.get(feature)}` : "";
+      const value = newest.has(name) && width >= NARROW ? ` = ${newest.get(name)}` : "";
       return `${mark}${"· ".repeat(depth)}${named.get(name) ?? name}${value}`;
     };
     const rows = stack(drawn, open).map((row) => ({ ...row, label: label(row) }));
@@ -92,14 +93,14 @@ export function waterfall({ model }) {
  * @param {Schemas["Explanation"]} explanation
  * @param {Formats} formats
  */
-function tellRow({ name, value, to, feature, isOpen }, newest, explanation, formats) {
+function tellRow({ name, value, to, isOpen }, newest, explanation, formats) {
   const change = explanation.prediction - explanation.baseline_prediction;
   const share = change ? [`${Math.round((100 * value) / change)} % of the whole change`] : [];
   return [
     name,
     `${value < 0 ? "lowers" : "raises"} the forecast by ${formats.difference(Math.abs(value))}, to ${formats.value(to)}`,
     ...share,
-    ...(feature ? [`${newest.get(feature)} at the newest step`] : []),
+    ...(newest.has(name) ? [`${newest.get(name)} at the newest step`] : []),
     ...(isOpen === undefined ? [] : [isOpen ? "click to fold it" : "click to unfold it"]),
   ];
 }
@@ -131,7 +132,7 @@ function link(chart, rows, tell, toggle) {
     bar.addEventListener("blur", hideHint);
     bar.addEventListener("refocus", () => bar.focus());
     for (const part of parts) {
-      if (row.feature) part.dataset.feature = row.feature;
+      part.dataset.feature = row.features.join("\n");
       part.addEventListener("pointerenter", () => showHint(bar, tell(row)));
       part.addEventListener("pointerleave", hideHint);
       if (row.isOpen === undefined) continue;
@@ -170,7 +171,7 @@ function stack({ explanation, parts, groups }, open) {
       to += value;
       const key = `${path}/${name}`;
       const isGroup = Object.hasOwn(groups, name);
-      const row = { key, name, depth, feature: isGroup ? null : name, value, from, to };
+      const row = { key, name, depth, features: featuresOf(name, groups), value, from, to };
       if (!isGroup) return [row];
       const isOpen = open.has(key);
       const members = /** @type {[string, number][]} */ (groups[name].map((member) => [member, all[member] ?? 0]));
@@ -178,7 +179,8 @@ function stack({ explanation, parts, groups }, open) {
     });
     if (rest.length) {
       const value = d3.sum(rest, ([, one]) => one);
-      rows.push({ key: `${path}/`, name: `${rest.length} others`, depth, feature: null, value, from: to, to: to + value });
+      const features = rest.flatMap(([name]) => featuresOf(name, groups));
+      rows.push({ key: `${path}/`, name: `${rest.length} others`, depth, features, value, from: to, to: to + value });
     }
     return rows;
   };

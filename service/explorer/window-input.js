@@ -2,7 +2,7 @@
 
 import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
-import { freshLink, h, segments } from "./dom.js";
+import { dropsTo, freshLink, h, segments } from "./dom.js";
 import { findDay, wallClock } from "./references.js";
 import { askWindow, columnsOf, findTable, keepTable, nameOf, readFile, readSeries } from "./tables.js";
 import { findWindow, keepWindow, readWindow, unpackWindow } from "./windows.js";
@@ -295,14 +295,7 @@ function ownWindow(page, accept, refuse) {
   );
   const element = h(
     "div",
-    {
-      class: "own",
-      ondragover: (/** @type {DragEvent} */ event) => event.preventDefault(),
-      ondrop: (/** @type {DragEvent} */ event) => {
-        event.preventDefault();
-        void readFiles(event.dataTransfer?.files);
-      },
-    },
+    { class: "own", ...dropsTo(readFiles) },
     lines,
     h("label", { for: "window" }, `JSON or a table of ${model.table?.rows ?? model.lookback} rows or more, oldest first; paste it, or drop a file here`),
     text,

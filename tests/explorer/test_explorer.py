@@ -378,6 +378,11 @@ def test_the_report_is_read_answer_first(server, open_tab):
         page.set_viewport_size({"width": width, "height": 900})
         scales = page.locator(".pictures svg").evaluate_all("all => all.map((one) => one.getScreenCTM().a)")
         assert min(scales) * 11 > 10.95  # pixels of text
+        inside = """all => all.every((one) => {
+          const [box, card] = [one, one.closest(".card")].map((element) => element.getBoundingClientRect());
+          return box.left >= card.left + 12 && box.right <= card.right - 12;
+        })"""  # of the padding
+        assert page.locator(".pictures svg").evaluate_all(inside)
     assert tab.problems == []
 
 

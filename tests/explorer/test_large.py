@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from factories import make_model
+from factories import make_chain, make_model
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
+from kanmodel.training.training import plain_layers
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
 NAME = "plant_hall_{:02d}_bearing_ring_celsius"
@@ -31,6 +33,10 @@ def large(serve, tmp_path_factory):
     network.load_state_dict(model.network.state_dict())
     save_checkpoint(replace(model, network=network), folder / "large.safetensors")
     save_checkpoint(make_model("head"), folder / "single.safetensors")
+    base = make_model("lstm").config
+    for name, hidden in (("deep", [4] * 3), ("deepest", [3] * 9), ("wide", [50])):
+        config = replace(base, head=plain_layers((5, *hidden, 1), BSpline(4, 3)))
+        save_checkpoint(make_chain(config, seed=3, n_reference=160), folder / f"{name}.safetensors")
     with serve(folder) as client:
         yield client
 
@@ -159,4 +165,19 @@ def test_a_large_heat_map_has_the_first_features_and_zooms_into_time(large, open
     expect(page.locator("figure", has=page.locator(".cells"))).to_contain_text("45 of 90 steps")
     page = tab.show("forecast?model=single")
     expect(page.locator(".cells")).to_have_count(0)
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize(("name", "level"), [("deep", "units"), ("deepest", "layers"), ("wide", "layers")])
+def test_a_network_fits_on_a_phone(large, open_tab, name, level):
+    """What would be wider than the screen, or many screens long, is drawn as units, or else as layers, unless asked."""
+    tab = open_tab(large, **PHONE)
+    page = tab.show(f"network?model={name}&fidelity=1")
+    expect(page.get_by_role("radio", name=level)).to_be_checked()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    drawn = page.locator(".layers" if level == "layers" else ".stage svg")
+    box = drawn.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and (level == "layers" or box["height"] < 1600)
+    page.get_by_role("radio", name="units").check()
+    expect(page.locator(".stage svg")).to_be_visible()
     assert tab.problems == []

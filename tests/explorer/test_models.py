@@ -270,6 +270,7 @@ def test_a_classifier_is_told_in_its_own_terms(pair, open_tab):
     expect(tab.show("formula?model=classes&output=same%2B1").get_by_role("alert")).to_have_text(
         "There is no formula for it: a formula needs outputs that are functions of one node, but softmax mixes them."
     )
+    assert tab.problems == []
 
 
 def test_the_metrics_of_many_outputs_are_a_table(pair, open_tab):

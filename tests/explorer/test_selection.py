@@ -56,3 +56,31 @@ def test_what_is_chosen_stays_chosen_in_every_view(server, open_tab):
     expect(page.locator("#picked")).to_be_hidden()
     assert "pick" not in page.url
     assert tab.problems == []
+
+
+def test_a_group_is_lit_with_its_features(server, open_tab):
+    """Its bar lights the rows of its features and the units that read them, and a feature lights the group's bar."""
+    tab = open_tab(server)
+    page = tab.show("forecast?model=nyc-weather")
+    nodes = server.get(f"{MODEL}/topology", params={"pruned": False}).json()["nodes"]
+    members = ("hour_sin", "hour_cos")
+    shares = {node["id"]: sum(node["profile"].get(name, 0) for name in members) for node in nodes if "profile" in node}
+    group = page.locator('.waterfall rect[data-key="/hour"]')
+    group.hover()
+    expect(
+        page.locator('.cells rect[data-feature="hour_sin"].linked, .cells rect[data-feature="hour_cos"].linked')
+    ).to_have_count(48)
+    expect(page.locator('.cells rect[data-feature="temp_c"].linked')).to_have_count(0)
+    found = page.locator('.stage g.node[data-node^="lstm:"]').evaluate_all(SHARES)
+    assert found == {unit: round(shares[unit] / max(shares.values()), 3) for unit in found}
+    page.locator('.cells rect[data-feature="hour_cos"]').first.hover()
+    expect(group).to_have_class(re.compile("linked"))
+    expect(page.locator('.waterfall rect[data-key="/season"]')).to_have_class(re.compile("apart"))
+    page = tab.show("story?model=nyc-weather&window=ref:511")
+    page.locator(".reasons li", has_text="hour").first.click()
+    expect(page.locator("#picked")).to_contain_text("hour_sin, hour_cos")
+    reason = page.locator(".reasons li.linked")
+    expect(reason).to_have_count(1)
+    page.reload()
+    expect(reason).to_have_count(1)
+    assert tab.problems == []

@@ -7,6 +7,7 @@ import { fetchDrawing } from "../drawing.js";
 import { amount, fixed, percent } from "../figures.js";
 import { askTopology, edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
 import { help, withHelp } from "../help.js";
+import { titlesOf } from "../names.js";
 import { tellMakers } from "../paths.js";
 import { ruleQuery } from "../pruning.js";
 import { relate } from "../selection.js";
@@ -105,7 +106,7 @@ export function create(page) {
       ...["Paths through ", pathsLink(edge.source), ", ", pathsLink(edge.target), ", or ", pathsLink("")],
     );
     makers.replaceChildren(
-      table(["Feature", "Share", "Most of it"], tellMakers(topology.nodes.find(({ id }) => id === edge.source), toPaths), {
+      table(["Feature", "Share", "Most of it"], tellMakers(topology.nodes.find(({ id }) => id === edge.source), toPaths, titlesOf(page.model.features)), {
         class: "tight",
       }),
     );

@@ -3,7 +3,7 @@
 import { titleBar } from "../actions.js";
 import { askJson, askText } from "../api.js";
 import { drawBar, drawSteps } from "../charts.js";
-import { h, widthOf } from "../dom.js";
+import { breakable, h, widthOf } from "../dom.js";
 import { amount, formatChange, formatValue, percent, signed } from "../figures.js";
 import { formatsOf } from "../forecast-summary.js";
 import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
@@ -31,6 +31,7 @@ const VERDICTS = ["important", "weak", "negligible", "disconnected"];
 const OF_GROUPS = ["verdict", "share", "contribution", "mean", "permutation"]; // columns that groups have as well
 /** @type {import("../help.js").Term[]} explained beside the sorting, where there is no head of the table */
 const TERMS = ["verdict", "share", "contribution"];
+const N_UNLIKE = 3; // features that a note names
 const NEW = "\n"; // in place of a group's name, for one that is still to be named
 
 /**
@@ -124,7 +125,12 @@ function tellNote({ reference, warnings }, page) {
   const confidence = `${(reference.confidence * 100).toFixed(0)} %`;
   const unit = formatsOf(page, undefined).isShare ? "percentage points" : page.unit;
   const amounts = unit ? `; amounts in ${unit}` : "";
-  const told = warnings.map(({ message }) => ` Note: ${message}.`);
+  const short = titlesOf(page.model.features);
+  const told = warnings.map(({ message, features }) => {
+    const some = features.slice(0, N_UNLIKE).map((name) => short.get(name)).join(", ");
+    const all = `${features.length} of ${short.size} features, ${features.length > N_UNLIKE ? "among them " : ""}${some}`;
+    return ` Note: ${features.length ? `the reference windows are unlike the training rows in ${all}` : message}.`;
+  });
   return `Over ${reference.windows} reference windows; thin lines and small numbers are ${confidence} intervals${amounts}.${told.join("")}`;
 }
 
@@ -138,6 +144,7 @@ function tellNote({ reference, warnings }, page) {
 function columnsOf({ features, groups: rows }, page, groups, change) {
   const largest = Math.max(...[...features, ...rows].map(({ share_interval }) => share_interval[1]), Number.MIN_VALUE);
   const units = new Map(page.model.features.map(({ name, unit }) => [name, unit]));
+  const short = titlesOf(page.model.features);
   const scale = formatsOf(page, undefined).isShare ? 100 : 1; // percentage points
   const spread = (scale * Math.max(...features.map(({ mean_abs_contribution: value }) => value))) / 2; // of all amounts
   const value = (/** @type {number} */ of) => formatValue(scale * of, null, spread);
@@ -146,7 +153,7 @@ function columnsOf({ features, groups: rows }, page, groups, change) {
   /** @type {Record<string, Column>} */
   const columns = {
     rank: { label: "#", order: ({ rank }) => rank, cell: ({ rank }) => String(rank) },
-    name: { label: "Feature", order: ({ name }) => name, cell: ({ name }) => nameCell(name, units.get(name), page) },
+    name: { label: "Feature", order: ({ name }) => name, cell: ({ name }) => nameCell(name, short.get(name) ?? name, units.get(name), page) },
     group: {
       label: "Group",
       order: ({ name }) => groupOf(groups, name),
@@ -197,7 +204,7 @@ function columnsOf({ features, groups: rows }, page, groups, change) {
       largestFirst: true,
       order: ({ redundant_with: partners }) => Math.max(0, ...partners.map(({ correlation }) => Math.abs(correlation))),
       cell: ({ redundant_with: partners }) =>
-        partners.length ? partners.map(({ name, correlation }) => `${name} (${signed(correlation)})`).join(", ") : null,
+        partners.length ? partners.map(({ name, correlation }) => `${short.get(name) ?? name} (${signed(correlation)})`).join(", ") : null,
     },
   };
   if (features.every(({ pykan_feature_score: score }) => score === null)) delete columns.score;
@@ -304,7 +311,7 @@ function drawGroups(rows, groups, columns, change) {
   const body = shown.map((row) =>
     h(
       "tr",
-      { "data-group": row.name },
+      { "data-group": row.name, "data-feature": row.members.join("\n") },
       h("th", { scope: "row" }, row.name),
       h("td", { class: "members" }, row.members.join(", ")),
       ...keys.map((key) => cellOf(key, columns[key], row)),
@@ -327,14 +334,15 @@ function drawGroups(rows, groups, columns, change) {
 }
 
 /**
- * The name, which leads to the paths of the feature through the network.
+ * The name, or the title, which leads to the paths of the feature through the network.
  *
  * @param {string} name
+ * @param {string} short
  * @param {string | null | undefined} unit
  * @param {import("../app.js").Page} page
  */
-function nameCell(name, unit, page) {
-  const link = h("a", { href: page.link("network", { through: `feature:${name}` }) }, name);
+function nameCell(name, short, unit, page) {
+  const link = h("a", { href: page.link("network", { through: `feature:${name}` }), title: name }, ...breakable(short));
   return h("span", {}, link, unit ? h("span", { class: "muted" }, ` ${unit}`) : null);
 }
 

@@ -10,6 +10,7 @@ import { amount, fixed, formatValue, percent } from "../figures.js";
 import { nameNode } from "../graph.js";
 import { help, withHelp } from "../help.js";
 import { setFormula } from "../mathml.js";
+import { titlesOf } from "../names.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["FormulaInfo"]} Formula */
@@ -114,7 +115,7 @@ export function create(page) {
     answer.textContent = tellAnswer(chosen, front, page);
     chart.replaceChildren(drawFront(front, chosen, widthOf(chart), (index) => page.set({ complexity: String(front[index].complexity) })));
     formula.replaceChildren(...setFormula(chosen.expression));
-    variables.replaceChildren(tellVariables(chosen, (through) => page.link("network", { through })));
+    variables.replaceChildren(tellVariables(chosen, (through) => page.link("network", { through }), titlesOf(page.model.features)));
     for (const row of list.querySelectorAll("tr[data-complexity]")) {
       row.classList.toggle("chosen", row.getAttribute("data-complexity") === String(chosen.complexity));
     }
@@ -123,6 +124,15 @@ export function create(page) {
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     const ask = { path: `${page.path}/formula`, query: { ...page.query } };
+    const none = (/** @type {string} */ reason) => {
+      shown = undefined;
+      problem.replaceChildren(h("p", {}, `There is no formula for it: ${reason}.`));
+      problem.hidden = false;
+      results.hidden = true;
+    };
+    const { head, output_function: last } = page.model.architecture;
+    if (last === "softmax") return none("a formula needs outputs that are functions of one node, but softmax mixes them");
+    if (head.layers.some(({ before }) => before.includes("layer_norm"))) return none("a layer norm mixes all inputs of a layer");
     try {
       const answer = /** @type {Schemas["FormulaResponse"]} */ (await askJson(ask, signal));
       front = answer.formulas;
@@ -139,10 +149,7 @@ export function create(page) {
       results.hidden = false;
     } catch (error) {
       if (signal.aborted || !(error instanceof ApiError) || error.status !== 422) throw error;
-      shown = undefined;
-      problem.replaceChildren(h("p", {}, `There is no formula for it: ${error.message.replace("model has no formula: ", "")}.`));
-      problem.hidden = false;
-      results.hidden = true;
+      none(error.message.replace("model has no formula: ", "")); // as of operations between the layers of a graph
     }
   };
   return { element, update };
@@ -232,10 +239,11 @@ function tellFigures({ r2, mae, complexity }, unit) {
 /**
  * @param {Formula} formula
  * @param {(node: string) => string} link to the paths through a node
+ * @param {Map<string, string>} short names of features
  */
-function tellVariables({ variables }, link) {
+function tellVariables({ variables }, link, short) {
   const rows = Object.entries(variables).map(([symbol, { node, profile }]) => {
-    const made = Object.entries(profile).map(([name, share]) => `${percent(share)} ${name}`);
+    const made = Object.entries(profile).map(([name, share]) => `${percent(share)} ${short.get(name) ?? name}`);
     return h(
       "tr",
       { "data-node": node },

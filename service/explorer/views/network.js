@@ -24,6 +24,7 @@ const N_CURVES = 300; // edges with functions in a picture of the service
 const MANY_CURVES = 120; // functions that are drawn unasked
 const FEW_CURVES = 16; // the same on a narrow screen
 const NARROW = 600; // pixels
+const LONGEST = 1500; // pixels of a picture on a narrow screen, some two of them
 const SAME_WIDTH = 24; // by which a picture need not be drawn again
 
 /**
@@ -117,18 +118,21 @@ export function create(page) {
     details = kept.size > N_CURVES ? ["layers", "units"] : ["layers", "units", "curves"];
     const usual = kept.size > (room < NARROW ? FEW_CURVES : MANY_CURVES) ? "units" : "curves";
     detail = details.find((one) => one === values.detail) ?? (values.detail ? "units" : usual);
-    level.set(detail);
     for (const input of level.element.querySelectorAll("input")) {
       input.disabled = !details.some((one) => one === input.value);
       input.title = input.disabled ? "Of so many edges, those of a node that is clicked have their curves" : "";
     }
-    const sized = { color: values.color, width: room, curves: detail === "curves" };
-    const draw = () => fetchDrawing({ ...ask, query: { ...ask.query, ...sized } }, signal);
-    const [all, picture] = await Promise.all(
-      detail === "layers"
-        ? [askTopology(page, { ...query, pruned: false }, signal), undefined]
-        : [undefined, draw()],
-    );
+    const draw = () => {
+      const sized = { color: values.color, width: room, curves: detail === "curves" };
+      return fetchDrawing({ ...ask, query: { ...ask.query, ...sized } }, signal);
+    };
+    let picture = detail === "layers" ? undefined : await draw();
+    while (picture && !values.detail && !isLegible(picture.root, room)) { // too deep, or too wide a layer
+      detail = details[details.indexOf(detail) - 1];
+      picture = detail === "layers" ? undefined : await draw();
+    }
+    level.set(detail);
+    const all = picture ? undefined : await askTopology(page, { ...query, pruned: false }, signal);
     const link = (/** @type {string} */ edge) => page.link("edge", { edge });
     const toggle = (/** @type {string} */ id) => ablation.toggle(id, kept.has(id));
     const open = (/** @type {string} */ edge) => {
@@ -156,6 +160,17 @@ export function create(page) {
     void traceCost(topology, values, signal);
   };
   return { element, update };
+}
+
+/**
+ * Whether a picture is no wider than its place, and not much longer than a phone's screens.
+ *
+ * @param {SVGSVGElement} root
+ * @param {number} room
+ */
+function isLegible(root, room) {
+  const [width, height] = ["width", "height"].map((name) => Number(root.getAttribute(name)));
+  return width <= room + 1 && (room >= NARROW || height <= LONGEST);
 }
 
 /**

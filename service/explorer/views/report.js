@@ -2,7 +2,7 @@
 
 import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
-import { h, table } from "../dom.js";
+import { breakable, h, table } from "../dom.js";
 import { parseDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
 import { titlesOf } from "../names.js";
@@ -171,5 +171,5 @@ function nameOf(name) {
 /** @param {string} name of a feature, an output or a node */
 function writeName(name) {
   const isFeature = names.has(name);
-  return h("code", { "data-feature": isFeature && name, title: isFeature && name }, names.get(name) ?? name);
+  return h("code", { "data-feature": isFeature && name, title: isFeature && name }, ...breakable(names.get(name) ?? name));
 }

@@ -4,11 +4,11 @@ import "../vendor/d3.min.js";
 import { actions, copyText } from "../actions.js";
 import { ApiError, askJson, reasonOf } from "../api.js";
 import { counterfactuals } from "../counterfactuals.js";
-import { freshLink, h, table, widthOf } from "../dom.js";
+import { breakable, freshLink, h, table, widthOf } from "../dom.js";
 import { fit, mayChange, spread, withFeature } from "../edits.js";
 import { formatChange, formatValue, percent, stepLabel } from "../figures.js";
 import { countWarnings, foldWarnings, formatsOf, spreadOf } from "../forecast-summary.js";
-import { groupsOfBody, outermost, readGroups } from "../groups.js";
+import { featuresOf, groupsOfBody, outermost, readGroups } from "../groups.js";
 import { drawAhead, drawAround, nameBand, seriesKey } from "../history.js";
 import { askIntervals, forecastOf, kindOf, levelName, predictOutput } from "../intervals.js";
 import { capitalise, titlesOf } from "../names.js";
@@ -225,15 +225,11 @@ function errorBand(forecast, errors) {
 function reasonsOf(explanation, values, { model }) {
   const groups = readGroups(values, model);
   const byGroup = /** @type {Record<string, number> | undefined} */ (explanation.contributions_by_group);
-  /** @type {(name: string) => number[]} */
-  const membersOf = (name) =>
-    Object.hasOwn(groups, name)
-      ? groups[name].flatMap(membersOf)
-      : [model.features.findIndex((feature) => feature.name === name)];
+  const places = new Map(model.features.map((feature, index) => [feature.name, index]));
   return d3
     .sort(Object.entries(byGroup ? outermost(byGroup, groups) : explanation.contributions), ([, value]) => -Math.abs(value))
     .filter(([, value]) => value !== 0)
-    .map(([name, value]) => ({ name, value, members: membersOf(name) }));
+    .map(([name, value]) => ({ name, value, members: featuresOf(name, groups).map((member) => places.get(member) ?? -1) }));
 }
 
 /**
@@ -378,19 +374,19 @@ function tellReasons(page, { window, times }, formats, { explanation, reasons })
   const others = reasons.slice(N_REASONS);
   const rest = d3.sum(others, ({ value }) => value);
   const largest = Math.max(...reasons.map(({ value }) => Math.abs(value)), Math.abs(rest)) || 1;
-  const row = (/** @type {string} */ name, /** @type {number} */ value, /** @type {string} */ more, feature = /** @type {string | null} */ (null)) => {
+  const row = (/** @type {string} */ name, /** @type {number} */ value, /** @type {string} */ more, members = reasons.slice(N_REASONS).flatMap((reason) => reason.members)) => {
     const bar = h("i", { class: `bar ${value < 0 ? "down" : "up"}` });
     bar.style.width = `${(100 * Math.abs(value)) / largest}%`;
     return h(
       "li",
-      { "data-feature": feature },
-      h("span", { class: "between" }, h("strong", { title: name }, named.get(name) ?? name), h("span", {}, tellAdded(value, formats))),
+      { "data-feature": namesOf(members, page) },
+      h("span", { class: "between" }, h("strong", { title: name }, ...breakable(named.get(name) ?? name)), h("span", {}, tellAdded(value, formats))),
       bar,
       more ? h("span", { class: "muted" }, more) : null,
     );
   };
   const items = reasons.slice(0, N_REASONS).map((reason) => {
-    return row(reason.name, reason.value, tellInputs(reason, explanation, page, window, times), featureOf(reason));
+    return row(reason.name, reason.value, tellInputs(reason, explanation, page, window, times), reason.members);
   });
   const more = others.length ? [row(others.length === 1 ? others[0].name : `${others.length} others together`, rest, "")] : [];
   return [
@@ -406,12 +402,13 @@ function tellReasons(page, { window, times }, formats, { explanation, reasons })
 }
 
 /**
- * The feature that a reason is, for the selection; null of a group.
+ * Features by name, for the selection.
  *
- * @param {Reason} reason
+ * @param {number[]} members
+ * @param {Page} page
  */
-function featureOf({ name, members }) {
-  return members.length === 1 ? name : null;
+function namesOf(members, { model }) {
+  return members.map((index) => model.features[index].name).join("\n");
 }
 
 /**
@@ -512,8 +509,8 @@ async function tellChanges(page, reasons, window, prediction, formats, signal) {
     const by = members.length > 1 ? "1 std each" : formatValue(spread(features[index]), features[index].unit, features[index]);
     return h(
       "tr",
-      { "data-feature": featureOf(able[number]) },
-      h("th", { scope: "row", title: name }, named.get(name) ?? name, h("span", { class: "muted" }, ` by ${by}`)),
+      { "data-feature": namesOf(members, page) },
+      h("th", { scope: "row", title: name }, ...breakable(named.get(name) ?? name), h("span", { class: "muted" }, ` by ${by}`)),
       cell(found[2 * number]),
       cell(found[2 * number + 1]),
     );

@@ -3,7 +3,7 @@
 import "../vendor/d3.min.js";
 import { pictureActions, titleBar } from "../actions.js";
 import { ApiError, reasonOf } from "../api.js";
-import { h, segments, table } from "../dom.js";
+import { dropsTo, h, segments, table } from "../dom.js";
 import { formatsOf } from "../forecast-summary.js";
 import { readGroups } from "../groups.js";
 import { forecastOf } from "../intervals.js";
@@ -355,14 +355,7 @@ function sourceChoice(page, take, problem) {
   });
   const element = h(
     "div",
-    {
-      class: "stack source",
-      ondragover: (/** @type {DragEvent} */ event) => event.preventDefault(),
-      ondrop: (/** @type {DragEvent} */ event) => {
-        event.preventDefault();
-        void read(event.dataTransfer?.files);
-      },
-    },
+    { class: "stack source", ...dropsTo(read) },
     kind.element,
     own,
   );
