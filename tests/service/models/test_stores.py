@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import ConfigError
+from service.commands.repeat import _find_model as find_model
 from service.models import stores
 from service.models.registry import Registry
 from service.models.stores import Mirror, Remote, Stored, follow
@@ -243,11 +245,14 @@ def test_half_a_listing_deletes_nothing(bucket, tmp_path, monkeypatch):
     assert "cannot be read" in mirror.problem and list(read(mirror)) == ["m/1.safetensors"]
 
 
-def test_a_url_of_one_file_is_one_model(bucket, checkpoint, tmp_path):
-    """Of a bucket as of a path."""
+def test_a_url_of_one_file_is_one_model(bucket, checkpoint, tmp_path, monkeypatch):
+    """Of a bucket as of a path, and so for the command that finds the checkpoint of a receipt."""
     bucket.put("m/7.safetensors", checkpoint(1))
     mirror = follow(f"{bucket.url}/m/7.safetensors", tmp_path, LIMIT)
     assert list(Registry(mirror).index()) == ["7"]
+    monkeypatch.setenv("KANSCOPE_MODELS", mirror.name)
+    monkeypatch.setenv("KANSCOPE_DOWNLOADS", str(tmp_path))
+    assert find_model(None, "").checkpoint == f"sha256:{sha256(checkpoint(1)).hexdigest()}"
 
 
 @pytest.mark.parametrize("where", ["models/none", "none/none"])
