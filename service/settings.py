@@ -17,7 +17,7 @@ SERVICE_LINK = re.compile(r"KANSCOPE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Url = Annotated[str, Field(pattern=r"^[a-z0-9]+://.")]
+Url = Annotated[str, Field(pattern=r"^([a-z0-9]+://|models:/).")]
 
 
 class Settings(BaseSettings):
@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     """Path under which a proxy serves the app, such as `/kanscope`."""
 
     models: Url | Path | None = Field(default=None, union_mode="left_to_right")
-    """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://` or `https://`; the bundled
-    model if it is not set, or until a model of an empty folder is ready."""
+    """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://`, `https://` or MLflow's
+    `models:/name@alias`; the bundled model if it is not set, or until a model of an empty folder is ready."""
     model_name: str | None = None
     """Another name for the only model of the folder, such as that of a KServe InferenceService, whose clients and
     transformers ask for it."""

@@ -4,6 +4,7 @@ The registry watches that folder as any other, so an outage of the store changes
 """
 
 import fcntl
+import json
 import logging
 import os
 import re
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -30,7 +32,17 @@ PATIENCE = 10.0  # seconds that a scan waits for the store, which goes on in the
 N_DOWNLOADS = 8  # at the same time
 # They log URLs with passwords and headers with tokens at the level debug, requests and retries above it.
 _LIBRARIES = ("aiobotocore", "botocore", "fsspec", "gcsfs", "google", "httpx", "huggingface_hub", "s3fs", "urllib3")
-_SERVER = re.compile("ENDPOINT|EMULATOR|_PROFILE")  # environment variables by which one URL is of several servers
+_SERVER = re.compile("ENDPOINT|EMULATOR|_PROFILE|MLFLOW_.*_URI")  # variables by which one URL is of several servers
+_REGISTERED = re.compile(r"models:/([^/@]+)(?:/([1-9][0-9]*)|[@/]([^/@]+))")  # name; version or alias
+_REGISTRIES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+N_BEFORE = 4  # versions that stay when an alias has moved on
+# Of MLflow's client, unless they are set: an outage is said after seconds, and nobody is told how it is used.
+_CLIENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
 _CONTENT = ("ETag", "md5Hash", "blob_id")  # what S3 and HTTP, Google and Hugging Face say of the content of a file
 
 
@@ -71,8 +83,7 @@ class Remote:
         scheme = urlsplit(url).scheme
         if scheme not in SCHEMES:
             raise ConfigError(f"models cannot be read from {scheme}://, only from {', '.join(SCHEMES)}")
-        for library in _LIBRARIES:
-            logging.getLogger(library).setLevel(logging.ERROR)
+        _silence_libraries()
         extra, options = SCHEMES[scheme]
         try:
             from fsspec.core import url_to_fs
@@ -116,6 +127,80 @@ class Remote:
         return unquote(within) if self._is_web else within
 
 
+class Registered:
+    """A model in a registry of MLflow: ``models:/name/version``, or ``models:/name@alias``, which is followed.
+
+    Where the alias moves to is another version of the same model, and ``versions.json`` says that it answers. Those
+    before stay, so that one of them answers until it is ready, or if it cannot be loaded. Server and credentials are
+    those of MLflow's environment variables, such as ``MLFLOW_TRACKING_URI``.
+
+    Args:
+        url: the model.
+        history: file of the versions that the alias has named, latest first, which all processes share.
+
+    Raises:
+        ConfigError: it is no such URL, no server is named, or MLflow's client is not installed.
+    """
+
+    def __init__(self, url: str, history: Path) -> None:
+        found = _REGISTERED.fullmatch(url)
+        if found is None:
+            raise ConfigError(f"a model of MLflow is models:/name@alias or models:/name/version, but is {url}")
+        self.name, self._history = url, history
+        self._model, self._version, self._alias = found.groups()
+        servers = [server for name in _REGISTRIES if (server := os.environ.get(name))]
+        if not servers:
+            raise ConfigError(f"{url} needs {_REGISTRIES[0]}, the address of MLflow's server")
+        secrets = [secret for server in servers for secret in _redact(server)[1]]
+        secrets += [os.environ[name] for name in _SECRETS if os.environ.get(name)]
+        self.secrets = tuple(sorted(secrets, key=len, reverse=True))
+        for name, value in _CLIENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            from mlflow import MlflowClient
+            from mlflow.artifacts import download_artifacts, list_artifacts
+        except ImportError as error:
+            raise ConfigError(f"{url} cannot be read here: pip install 'kanscope[mlflow]'") from error
+        _silence_libraries()  # after the import, which sets levels
+        self._client, self._list_files, self._download = MlflowClient(), list_artifacts, download_artifacts
+
+    def list(self) -> Mapping[str, Stored]:
+        """The version, and if an alias names it the ones that it has named before, and the choice among them."""
+        if self._alias is None:
+            found = self._client.get_model_version(self._model, self._version)
+        else:
+            found = self._client.get_model_version_by_alias(self._model, self._alias)
+        version, mark = str(found.version), f"{found.version} of {found.creation_timestamp}"
+        written = self._history.read_text() if self._history.exists() else "{}"
+        before = {name: Stored(*fields) for name, fields in json.loads(written).items()}
+        stored = before.pop(version, None)
+        if stored is None or stored.mark != mark:
+            stored = Stored(self._find(version), mark)
+        listed = {version: stored, **dict([*before.items()][:N_BEFORE])}
+        text = json.dumps({name: [stored.name, stored.mark] for name, stored in listed.items()})
+        if text != written:
+            self._history.with_suffix(".tmp").write_text(text)
+            self._history.with_suffix(".tmp").replace(self._history)
+        listing = {f"{self._model}/{name}{SUFFIX}": stored for name, stored in listed.items()}
+        return listing if self._alias is None else {**listing, f"{self._model}/{CHOICE}": Stored(CHOICE, version)}
+
+    def download(self, stored: Stored, target: Path) -> None:
+        """Writes the content of a file to `target`."""
+        if stored.name == CHOICE:
+            target.write_text(json.dumps({"default": stored.mark}))
+            return
+        with TemporaryDirectory(dir=self._history.parent) as folder:
+            Path(self._download(artifact_uri=stored.name, dst_path=folder)).replace(target)
+
+    def _find(self, version: str) -> str:
+        """Where MLflow has the checkpoint of a version. CheckpointError if it has none."""
+        folder = f"models:/{self._model}/{version}/data"
+        files = [file.path for file in self._list_files(artifact_uri=folder) if file.path.endswith(SUFFIX)]
+        if len(files) != 1:
+            raise CheckpointError(f"version {version} was not logged by kanmodel.mlflow.log_model")
+        return f"{folder}/{files[0].rpartition('/')[2]}"
+
+
 def _mark(info: Mapping[str, Any]) -> str:
     """What a store says of the content of a file, or else all that it says of it, such as when it was written."""
     told = [info[name] for name in _CONTENT if info.get(name)]
@@ -147,8 +232,7 @@ class Mirror:
 
     def __init__(self, store: Store, cache: Path, limit: int) -> None:
         self.name, self._store, self._cache, self._limit = store.name, store, cache, limit
-        servers = [f"{name}={value}" for name, value in sorted(os.environ.items()) if _SERVER.search(name)]
-        self._own = cache / _hash(self.name, *servers)
+        self._own = place_of(self.name, cache)
         self.folder, self._blobs = self._own / "models", self._own / "blobs"
         self.problem: str | None = None  # why the folder may not be as the store is
         self._failed: Collection[str] = ()  # at the last download
@@ -313,7 +397,21 @@ def follow(models: str | Path | None, cache: Path | None, limit: int) -> Path | 
         return models
     if cache is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kanscope")
-    return Mirror(Remote(models), cache.absolute(), limit)
+    cache = cache.absolute()
+    if models.startswith("models:"):
+        return Mirror(Registered(models, place_of(models, cache) / "history.json"), cache, limit)
+    return Mirror(Remote(models), cache, limit)
+
+
+def place_of(name: str, cache: Path) -> Path:
+    """The folder of a mirror: that of a store's name, and of the servers that the environment names."""
+    servers = [f"{name}={value}" for name, value in sorted(os.environ.items()) if _SERVER.search(name)]
+    return cache / _hash(name, *servers)
+
+
+def _silence_libraries() -> None:
+    for library in (*_LIBRARIES, "mlflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _hash(*texts: str) -> str:

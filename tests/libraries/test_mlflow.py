@@ -17,13 +17,16 @@ import pandas as pd
 import pytest
 from factories import make_model
 from mlflow.exceptions import MlflowException
+from processes import run_process
 from readmes import READMES, ROOT
 from waiting import poll
 
 import kanmodel
 import kanmodel.mlflow
-from kanmodel import CheckpointError, Model
+from kanmodel import CheckpointError, ConfigError, Model
 from kanmodel.mlflow import PARAMS
+from service.models.registry import Registry
+from service.models.stores import follow
 
 pytestmark = pytest.mark.thorough("starts servers of MLflow")
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -78,9 +81,7 @@ def server(tmp_path_factory):
         ]
         with running(folder, port, "/health", "server", "--workers", 1, *store):
             patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-            mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
-            yield folder
-            mlflow.set_tracking_uri(None)
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,97 @@ def test_mlflow_serves_it(logged, model, table, tmp_path):
         body["params"] = {"last": "soon"}
         refused = client.post("/invocations", json=body)
         assert refused.status_code == 400 and "last must be a number of windows" in refused.text
+
+
+def test_kanscope_serves_the_version_that_an_alias_names(model, table, tmp_path):
+    """Where it moves to answers at the next scans, also back; what cannot be served leaves the one before."""
+    client = mlflow.MlflowClient()
+    versions = {"1": model, "2": model.prune(fidelity=0.9)}
+    logged = {name: kanmodel.mlflow.log_model(one, registered_model_name="energy") for name, one in versions.items()}
+    client.set_registered_model_alias("energy", "champion", "1")
+    body = {"series": {name: table[name].tolist()[-20:] for name in ("time", "load", "sky")}}
+    body["series"]["wind"] = [None if cell != cell else cell for cell in table["wind"][-20:]]
+    settings = {"KANSCOPE_MODELS": "models:/energy@champion", "KANSCOPE_DOWNLOADS": str(tmp_path)}
+    with run_process(tmp_path / "log", KANSCOPE_POLL_SECONDS="0.1", KANSCOPE_LOG_FORMAT="json", **settings) as process:
+
+        def ask():
+            return process.client.post("/v1/models/energy:predict", json=body).raise_for_status().json()
+
+        def moved(version):
+            client.set_registered_model_alias("energy", "champion", version)
+            poll(lambda: ask()["version"] == version)
+            assert ask()["checkpoint"] == logged[version].metadata["kanscope.checkpoint"]
+            expected = versions[version].predict(table.tail(20), last=14)
+            np.testing.assert_allclose(ask()["predictions"], expected, atol=1e-6)
+
+        assert ask()["version"] == "1"
+        for version in ("2", "1", "2"):
+            moved(version)
+        (tmp_path / "other").write_text("")
+        mlflow.pyfunc.log_model(
+            "m",
+            loader_module="other",
+            data_path=tmp_path / "other",
+            pip_requirements=[],
+            registered_model_name="energy",
+        )
+        client.set_registered_model_alias("energy", "champion", "3")
+        poll(lambda: "problem" in process.client.get("/v1/models").json())
+        problem = process.client.get("/v1/models").json()["problem"]
+        assert "version 3 was not logged by kanmodel.mlflow.log_model" in problem
+        assert ask()["version"] == "2"
+        said = {(line["level"], line.get("logger")) for line in process.lines() if line["level"] != "info"}
+        assert said <= {("warning", "service.models.stores"), ("warning", "service.models.registry")}
+
+
+def test_a_broken_version_leaves_the_one_before(model, tmp_path, monkeypatch):
+    """After a restart too; a version that is named by its number is served alone."""
+    client = mlflow.MlflowClient()
+    kanmodel.mlflow.log_model(model, registered_model_name="broken")
+    client.set_registered_model_alias("broken", "live", "1")
+
+    def start(url):
+        return Registry(follow(url, tmp_path, 1 << 30))
+
+    registry = start("models:/broken/live")
+    registry.load()
+    assert registry.get("broken").version == "1"
+    monkeypatch.setattr(Model, "save", lambda self, path: (path.write_bytes(b"no checkpoint"), self)[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(kanmodel.mlflow, "_load_pyfunc", lambda path: None)
+        kanmodel.mlflow.log_model(model, registered_model_name="broken")
+    client.set_registered_model_alias("broken", "live", "2")
+    for again in (registry, start("models:/broken/live")):
+        for _ in range(3):
+            again.poll()
+        versions = {entry.version: entry.state for entry in again.entries}
+        assert (versions, again.get("broken").version) == ({"1": "ready", "2": "failed"}, "1")
+    alone = start("models:/broken/1")
+    assert [entry.version for entry in alone.entries] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("models:/energy", "a model of MLflow is models:/name@alias or models:/name/version, but is models:/energy"),
+        ("models:/a/b/c", "a model of MLflow is"),
+    ],
+)
+def test_a_url_that_names_no_version_is_refused(url, problem, tmp_path):
+    with pytest.raises(ConfigError, match=problem):
+        follow(url, tmp_path, 1 << 30)
+
+
+def test_a_registry_needs_a_server(tmp_path, monkeypatch):
+    """Otherwise MLflow would make one in the working directory."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(ConfigError, match="needs MLFLOW_TRACKING_URI"):
+        follow("models:/energy/1", tmp_path, 1 << 30)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://who:hidden@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(CheckpointError, match=r"models:/energy/1 cannot be read") as caught:
+        Registry(follow("models:/energy/1", tmp_path, 1 << 30))
+    assert "hidden" not in str(caught.value)
 
 
 def test_the_lines_of_the_readme_run():
