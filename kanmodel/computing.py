@@ -160,6 +160,25 @@ def slices(work: Iterable[Slice]) -> Iterator[Slice]:
             yield one
 
 
+_teller: ContextVar[Callable[[Callable[[], Any]], None] | None] = ContextVar("teller", default=None)
+
+
+@contextmanager
+def telling(teller: Callable[[Callable[[], Any]], None]) -> Iterator[None]:
+    """Computations within call `teller` with a function that makes a part of their result, which it need not call."""
+    token = _teller.set(teller)
+    try:
+        yield
+    finally:
+        _teller.reset(token)
+
+
+def tell(make: Callable[[], Any]) -> None:
+    """Tells a part of the result of the computation, which is made only if someone listens."""
+    if (teller := _teller.get()) is not None:
+        teller(make)
+
+
 Result = TypeVar("Result")
 POLL = 0.05  # seconds between two pauses of a thread that waits for another's computation
 

@@ -17,7 +17,7 @@ import keyword
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
 from textwrap import indent
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.computing import part, pause, slices
+from kanmodel.computing import part, pause, slices, tell
 from kanmodel.data import Array
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.attribution import explain_windows
@@ -105,14 +105,21 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
     return parts
 
 
+Front = list[tuple[HeadFormula, float]]
+
+
 def find_front(
-    searched: LoadedModel, choosing: LoadedModel, output: int, composition: Composition
-) -> list[tuple[HeadFormula, float]]:
+    searched: LoadedModel,
+    choosing: LoadedModel,
+    output: int,
+    composition: Composition,
+    found: Callable[[HeadFormula], None] = lambda formula: None,
+) -> Front:
     """The formulas of one output before the output function, simplest first; deterministic.
 
     They are searched on the reference windows of `searched`, whose contributions must be finite (NonFiniteError). Each
     is nearer to the model than the one before on those of `choosing`, of which its R2 is returned beside it: against
-    the model, through the whole model.
+    the model, through the whole model. `found` is called with those that are on the front of what is known so far.
     """
     function, scaling = choosing.config.output_function, choosing.scaling
     with torch.no_grad():
@@ -124,16 +131,24 @@ def find_front(
             logits = activate(function, ACTIVATIONS[function].parameter, logits)
         return logits * float(scaling.output_scale[output]) + float(scaling.output_mean[output])
 
-    full = finish(trace.logits[:, output].double())
+    full, tried = finish(trace.logits[:, output].double()), Front()
     with part(0.8):
-        search, tried = _Search(searched, output, composition), []
-    for formula in search.compose():
-        fitted = formula.fit(search.inputs, search.logits)
-        tried.append((fitted, r2(full, finish(torch.from_numpy(fitted.values(inputs))))))
-        pause()
+        search = _Search(searched, output, composition)
+        for formulas in search.compose():
+            fitted = [formula.fit(search.inputs, search.logits) for formula in formulas]
+            tried += [(one, r2(full, finish(torch.from_numpy(one.values(inputs))))) for one in fitted]
+            for formula, _ in _choose(tried):
+                if any(formula is one for one in fitted):
+                    found(formula)
+            pause()
     if (whole := search.tabulate()) is not None:
         tried.append((whole, r2(full, finish(torch.from_numpy(whole.values(inputs))))))
-    front: list[tuple[HeadFormula, float]] = []
+    return _choose(tried)
+
+
+def _choose(tried: Front) -> Front:
+    """The Pareto front of formulas with their R2."""
+    front = Front()
     for formula, of_formula in sorted(tried, key=lambda pair: (pair[0].complexity, -pair[1])):
         if not front or of_formula > front[-1][1] + MIN_GAIN:
             front.append((formula, of_formula))
@@ -160,23 +175,28 @@ class _Search:
         }
         self._ranked = sorted(self._live, key=lambda edge: (-magnitudes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
         self._candidates: dict[Edge, list[Candidate]] = {}
-        for n, i, j in slices(self._ranked):
-            exact = find_exact_formula(self._layers[n], i, j)  # which is then the only one
-            self._candidates[n, i, j] = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
 
-    def compose(self) -> Iterator[HeadFormula]:
-        """Formulas of growing numbers of edges, at each price, without repetitions.
+    def compose(self) -> Iterator[list[HeadFormula]]:
+        """Formulas of growing numbers of edges, whose functions are searched on the way, without repetitions.
 
         Raises ConfigError where all but a constant would be too long.
         """
-        seen, too_long = set(), False
-        for size in dict.fromkeys([0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)]):
+        seen, too_long, searched = set(), False, 0
+        sizes = dict.fromkeys([0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)])
+        for size in sizes:
+            with part((size - searched) / (len(self._ranked) - searched or 1)):
+                for n, i, j in slices(self._ranked[searched:size]):
+                    exact = find_exact_formula(self._layers[n], i, j)  # which is then the only one
+                    suggested = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
+                    self._candidates[n, i, j] = suggested
+            searched, formulas = size, []
             for price in PRICES if size else PRICES[:1]:
                 formula = self._compose(self._ranked[:size], price)
                 too_long |= formula is None
                 if formula is not None and tuple(formula.edges.items()) not in seen:
                     seen.add(tuple(formula.edges.items()))
-                    yield formula
+                    formulas.append(formula)
+            yield formulas
         if too_long and seen == {()}:
             raise too_long_error()
 
@@ -406,10 +426,17 @@ class Formulas(GlobalResult):
             form_of(config.output_function)
         composition = Composition.of(model, output)
         (searched, chosen, judged), parts = zip(*split_reference(model), strict=True)
+        written: dict[int, tuple[HeadFormula, Formula]] = {}  # by the identity of what is kept beside it
+
+        def write(formula: HeadFormula) -> Formula:
+            if id(formula) not in written:
+                written[id(formula)] = formula, writer.write(formula)
+            return written[id(formula)][1]
+
         with part(0.8):
-            front = find_front(searched, chosen, output, composition)
-        writer = Writer(searched, judged, output, composition)
-        formulas = tuple(writer.write(formula) for formula, _ in slices(front))
+            writer = Writer(searched, judged, output, composition)
+            front = find_front(searched, chosen, output, composition, lambda formula: tell(lambda: write(formula)))
+        formulas = tuple(write(formula) for formula, _ in slices(front))
         unit = config.target_of(output).unit
         return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference_span)
 

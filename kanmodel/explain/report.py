@@ -12,7 +12,7 @@ import numpy as np
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import part
+from kanmodel.computing import part, tell
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.baseline import Baseline, spread_windows
 from kanmodel.explain.bootstrap import CONFIDENCE
@@ -127,11 +127,19 @@ class Report(GlobalResult):
 def write_report(model: LoadedModel, importance: Importance, topology: Topology) -> Report:
     """The report on one output, from its importance with groups and its topology, pruned by fidelity."""
     unit = importance.unit or "target units"
+
+    def told(*findings: Finding) -> tuple[Finding, ...]:
+        for finding in findings:
+            tell(lambda finding=finding: finding)  # type: ignore[misc]
+        return findings
+
+    summary = told(*summarise(model, importance))
+    of_picture = told(_opacity(topology), _depth(topology), _shapes(model, topology))
+    of_features = told(_sparsity(topology, unit), _features(model, importance))
     with part(0.5):
-        of_features = (_features(model, importance), _independence(model, importance, unit))
-    of_picture = (_opacity(topology), _depth(topology), _shapes(model, topology))
-    of_network = (_sparsity(topology, unit), *of_features, *of_picture, _trust(model, importance, topology, unit))
-    findings = (*summarise(model, importance), *of_network)
+        independence = told(_independence(model, importance, unit))
+    trust = told(_trust(model, importance, topology, unit))
+    findings = (*summary, *of_features, *independence, *of_picture, *trust)
     return Report(importance.output, importance.unit, findings, reference=model.reference_span)
 
 

@@ -111,6 +111,29 @@ export async function askJson(ask, signal) {
 }
 
 /**
+ * The JSON of each line of a response, as they come. The caller states their schema.
+ *
+ * @param {Ask} ask
+ * @param {AbortSignal} signal
+ * @returns {AsyncGenerator<any>}
+ */
+export async function* askLines(ask, signal) {
+  const { body } = await send({ ...ask, accept: "application/x-ndjson" }, signal);
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (body).getReader();
+  const decoder = new TextDecoder();
+  for (let text = ""; ; ) {
+    const { done, value } = await reader.read().catch(unanswered);
+    const lines = (text + decoder.decode(value, { stream: !done })).split("\n");
+    text = lines.pop() ?? "";
+    for (const line of lines.map((one) => JSON.parse(one))) {
+      if ("error" in line) throw new ApiError(line.status, line.error);
+      yield line;
+    }
+    if (done) return;
+  }
+}
+
+/**
  * The text of a response.
  *
  * @param {Ask} ask

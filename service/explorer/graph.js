@@ -58,11 +58,12 @@ export async function askTopology(page, query, signal) {
  * @template T
  * @param {Schemas["ModelInfo"]} model
  * @param {Promise<T>} answer
+ * @param {number} [times] how much longer it takes than a topology
  */
-async function timed({ checkpoint, reference_windows: windows, lookback, features, architecture }, answer) {
+export async function timed({ checkpoint, reference_windows: windows, lookback, features, architecture }, answer, times = 1) {
   const { lstm, gru, head } = architecture;
   const [inputs] = [(lstm ?? gru)?.hidden_size ?? head.width[0] ?? features.length].flat();
-  const work = windows * lookback * inputs * (inputs + features.length);
+  const work = times * windows * lookback * inputs * (inputs + features.length);
   if (computed.has(checkpoint)) return answer;
   const begun = performance.now();
   const found = await expect(work / (Number(localStorage.getItem(SPEED)) || USUAL), answer);

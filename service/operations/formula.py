@@ -13,9 +13,9 @@ from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import Call, result
-from service.wire.errors import invalid_value
-from service.wire.json import JSON, TEXT, answer_json
+from service.operations.route import Call, result, stream_result
+from service.wire.errors import ErrorResponse, invalid_value
+from service.wire.json import JSON, NDJSON, TEXT, answer_json
 
 FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
 
@@ -81,23 +81,55 @@ class FormulaResponse(OnReference):
     """Simplest first, each nearer to the model than the last on `chosen` windows."""
 
 
+class FormulaPart(TypedDict):
+    """A formula that is on the front of what is found so far; a later one may be nearer, and not more complex."""
+
+    formula: FormulaInfo
+
+
+FormulaLine = TypeAliasType(
+    "FormulaLine",
+    Annotated[
+        FormulaPart | FormulaResponse | ErrorResponse,
+        about(
+            "One JSON object per line: while they are searched, a `FormulaPart` for each formula as it is found; at "
+            "last the `FormulaResponse`, or after a failure an `ErrorResponse`."
+        ),
+    ],
+)
+
+
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]) -> FormulaResponse:
     """The chosen formulas."""
     windows, formulas = describe(FormulaWindows, found), [describe(FormulaInfo, one) for one in chosen]
     return describe(FormulaResponse, found, **describe_span(served), windows=windows, formulas=formulas)
 
 
-@result("formula", "formula", FormulaResponse, FormulaQuery, {TEXT: "One formula as Python or LaTeX."})
+@result(
+    "formula",
+    "formula",
+    FormulaResponse,
+    FormulaQuery,
+    {TEXT: "One formula as Python or LaTeX."},
+    lines=FormulaLine,
+)
 async def get_formula(call: Call) -> Response:
     """Writes an output as formulas, from a constant to the whole network, each with its error.
 
     They are of LSTM units, or of features if there is no LSTM; those of a graph also of the cells and the statistics of
-    the window that flow around its layers. Everything is in original units.
+    the window that flow around its layers. Everything is in original units. With `Accept: application/x-ndjson`
+    formulas come while they are searched.
     """
     served, query = call.served, call.query
-    media_type = JSON if query.format == "json" else TEXT
-    call.choose_media_type((media_type,))
+    media_type = call.choose_media_type((JSON, NDJSON) if query.format == "json" else (TEXT,))
     try:
+        if media_type == NDJSON:
+            return await stream_result(
+                call,
+                Model.formula,
+                lambda formula: FormulaPart(formula=describe(FormulaInfo, formula)),
+                lambda found: describe_formulas(served, found, found),
+            )
         found = await call.deadline.wait(call.parts.results.find(served, call.output, Model.formula))
     except ConfigError as error:  # such as of a layer norm, an output function or an attention
         raise invalid_value("model", f"has no formula: {error}", "no_formula") from error

@@ -6,13 +6,15 @@ from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import finding
+from kanmodel.explain.finding import Finding
 from kanmodel.explain.report import Report
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.members import OutputQuery, ReportFormat, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
-from service.operations.route import Call, result
-from service.wire.json import HTML, JSON, MARKDOWN, POLICY, answer_json
+from service.operations.route import Call, result, stream_result
+from service.wire.errors import ErrorResponse
+from service.wire.json import HTML, JSON, MARKDOWN, NDJSON, POLICY, answer_json
 
 FindingId = TypeAliasType("FindingId", finding.FindingId)
 
@@ -50,9 +52,32 @@ class ReportResponse(OnReference):
     findings: Annotated[list[FindingInfo], about("One per question.")]
 
 
+class ReportPart(TypedDict):
+    """One question, answered before the others."""
+
+    finding: FindingInfo
+
+
+ReportLine = TypeAliasType(
+    "ReportLine",
+    Annotated[
+        ReportPart | ReportResponse | ErrorResponse,
+        about(
+            "One JSON object per line: while the report is computed, a `ReportPart` for each question as it is "
+            "answered; at last the `ReportResponse`, or after a failure an `ErrorResponse`."
+        ),
+    ],
+)
+
+
+def describe_finding(one: Finding) -> FindingInfo:
+    """A question and its answer."""
+    return describe(FindingInfo, one, pictures=one.draw())
+
+
 def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
-    findings = [describe(FindingInfo, finding, pictures=finding.draw()) for finding in report.findings]
+    findings = list(map(describe_finding, report.findings))
     return describe(ReportResponse, report, findings=findings, **describe_span(served))
 
 
@@ -62,13 +87,21 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
     ReportResponse,
     ReportQuery,
     {MARKDOWN: "The questions and answers as prose.", HTML: "A page with pictures, two sheets of A4 when printed."},
+    lines=ReportLine,
 )
 async def get_report(call: Call) -> Response:
     """Says what is forecast and how well, what drives it, what to read with care, and answers questions about the KAN.
 
     Every answer is in words, with the numbers behind it. With `Accept: text/markdown` as prose, with `text/html` as a
-    page that runs and loads nothing.
+    page that runs and loads nothing; with `application/x-ndjson` the answers come as they are found.
     """
+    if call.media_type == NDJSON:
+        return await stream_result(
+            call,
+            Model.report,
+            lambda finding: ReportPart(finding=describe_finding(finding)),
+            lambda report: describe_report(call.served, report),
+        )
     found = await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.report))
     if call.media_type == JSON:
         return answer_json(describe_report(call.served, found))

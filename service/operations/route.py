@@ -3,17 +3,21 @@
 FastAPI documents these routes. It resolves nothing around their handlers, since that takes longer than a forecast.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.data import Array
@@ -28,10 +32,17 @@ from service.telemetry.monitor import Monitor
 from service.telemetry.observation import span
 from service.telemetry.record import Record
 from service.wire.bodies import validate_request
-from service.wire.connections import while_connected
-from service.wire.errors import NotFoundError, NotReadyError, RequestError, answer_exception, invalid_value
+from service.wire.connections import ClosingStream, while_connected
+from service.wire.errors import (
+    NotFoundError,
+    NotReadyError,
+    RequestError,
+    answer_exception,
+    describe_error,
+    invalid_value,
+)
 from service.wire.headers import choose_media_type, find_header, path_of
-from service.wire.json import HTML, JSON, MARKDOWN, SVG
+from service.wire.json import HTML, JSON, MARKDOWN, NDJSON, SVG, encode_json
 from service.wire.security import KeyScope
 from service.wire.windows import read_output
 from service.work.cache import Answer, Answers
@@ -39,6 +50,9 @@ from service.work.executor import Executor
 from service.work.jobs import COMPRESSED_BYTE, SLICE, Deadline
 from service.work.results import GlobalResults
 from service.work.shadows import Shadows
+
+logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
 
 
 class ModelName(StringConvertor):
@@ -186,8 +200,49 @@ def result(
     `beside` describes the answer as text, by media type.
     """
     content = {name: {"schema": {"type": "string", "description": text}} for name, text in (beside or {}).items()}
-    more |= {"media_types": (JSON, *content), "responses": {200: {"content": content}}} if content else {}
+    lines = (NDJSON,) if "lines" in more else ()
+    more |= {"media_types": (JSON, *content, *lines), "responses": {200: {"content": content}}} if content else {}
     return Operation("GET", f"{MODEL}/{path}", tag, "read", answer, query=query, is_cached=True, **more)
+
+
+async def stream_result(
+    call: Call,
+    method: Callable[..., Found],
+    describe_part: Callable[[Any], Mapping[str, Any]],
+    describe_all: Callable[[Found], Mapping[str, Any]],
+) -> Response:
+    """A result line by line: its parts as they are found, where it is still computed, and at last all of it.
+
+    What fails before there is a part is raised; after it, the error is the last line.
+    """
+    parts: asyncio.Queue[Any] = asyncio.Queue()
+    computing = call.parts.results.follow(call.served, call.output, method, parts.put_nowait)
+    finding = asyncio.ensure_future(call.deadline.wait(computing))
+    finding.add_done_callback(lambda _: parts.put_nowait(None))
+    try:
+        first = await while_connected(call, parts.get())
+        if first is None:
+            finding.result()
+    except BaseException:
+        finding.cancel()
+        raise
+
+    async def lines() -> AsyncGenerator[bytes, None]:
+        found = first
+        try:
+            while found is not None:
+                yield encode_json(describe_part(found)) + b"\n"
+                found = await while_connected(call, parts.get())
+            yield encode_json(describe_all(finding.result())) + b"\n"
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            logger.warning("request %s failed in its stream", call.state.request_id, exc_info=error)
+            yield encode_json(describe_error(error, call.state.request_id)) + b"\n"
+        finally:
+            finding.cancel()
+
+    return ClosingStream(lines(), media_type=NDJSON)
 
 
 class OperationRoute(APIRoute):
@@ -247,6 +302,8 @@ class OperationRoute(APIRoute):
         if known is None:
             index = parts.registry.index()  # before the computation, during which the models may change
             response = await while_connected(call, self._compute(call))
+            if isinstance(response, StreamingResponse):
+                return response
             cost = COMPRESSED_BYTE * len(response.body)
             with span("encode"):
                 known = await parts.work.run(partial(Answer.of, response), "explanation", cost, deadline=call.deadline)

@@ -1,13 +1,15 @@
 """Global results: computed once (single flight), off the event loop, and cached."""
 
+import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from time import thread_time
 from typing import Any, TypeVar
 
-from kanmodel.computing import Once, Pinned, pausing
+from kanmodel.computing import Once, Pinned, pausing, telling
 from kanmodel.explain.comparison import match_outputs
 from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.pruning import PruningRule
@@ -40,6 +42,7 @@ class GlobalResults:
         self._size, self._work, self._find_served = size, work, find_served
         self._known = Once(size)
         self._prepared: set[tuple[str, str]] = set()  # checkpoints and outputs
+        self._takers: defaultdict[Hashable, list[Callable[[Any], object]]] = defaultdict(list)
         self._seconds: dict[Hashable, float] = {}  # that a kind of result took, by checkpoint, method and options
         self.unprepared = 0  # outputs whose results are still to be computed in advance
 
@@ -84,6 +87,23 @@ class GlobalResults:
         """The same as background work."""
         return await self._find("background", served, output, method, options)
 
+    async def follow(
+        self, served: Served, output: str, method: Callable[..., Result], take: Callable[[Any], object]
+    ) -> Result:
+        """The same as `find`; calls `take` with parts of a result that is being computed, as they are found."""
+        loop, takers, key = asyncio.get_running_loop(), self._takers, _key_of(served, output, method, {})
+
+        def tell(found: Any) -> None:  # in the thread that computes
+            loop.call_soon_threadsafe(take, found)
+
+        takers[key].append(tell)
+        try:
+            return await self.find(served, output, method)
+        finally:
+            takers[key].remove(tell)
+            if not takers[key]:
+                del takers[key]
+
     async def comparison(self, served: Served, output: str, other: Served, fidelity: float) -> ModelComparison:
         """Comparison with another model, for one output."""
         names, rule = served.model.outputs, PruningRule(fidelity=fidelity)
@@ -104,7 +124,7 @@ class GlobalResults:
     ) -> Result:
         if method is Model.report:
             await self._find(kind, served, output, Model.topology, vars(PruningRule()))
-        elif method is not Model.importance or options:
+        elif method not in (Model.importance, Model.formula) or options:
             await self._find(kind, served, output, Model.importance, {})
         results: Any = Pinned(self._known) if kind == "background" else self._known
         compute = partial(method, replace(served.model, results=results), output, **options)
@@ -115,17 +135,28 @@ class GlobalResults:
             pass
         measured = (served.checkpoint, method.__name__, *options)
         cost = Cost(self._seconds[measured]) if measured in self._seconds else UNKNOWN
+        key = _key_of(served, output, method, options)
+
+        def tell(make: Callable[[], Any]) -> None:
+            if takers := self._takers.get(key):
+                found = make()
+                for take in [*takers]:
+                    take(found)
 
         def compute_timed() -> Result:
             start = thread_time()
-            result = compute()
+            with telling(tell):
+                result = compute()
             if len(self._seconds) >= N_MEASURED:
                 self._seconds.clear()
             self._seconds[measured] = thread_time() - start
             return result
 
-        key = (served.checkpoint, output, method.__name__, repr(options))
         return await self._work.run(compute_timed, kind, cost, key)
+
+
+def _key_of(served: Served, output: str, method: Callable[..., Any], options: Mapping[str, Any]) -> Hashable:
+    return served.checkpoint, output, method.__name__, repr({**options})
 
 
 class _UnknownError(Exception):

@@ -186,6 +186,82 @@ def test_the_formula_opens_on_the_knee(pair, open_tab):
     assert first <= slider and tab.problems == []
 
 
+SLOWLY = """
+  const send = window.fetch;
+  window.fetch = async (url, options) => {
+    const answer = await send(url, options);
+    if (!answer.ok || options.headers.Accept !== "application/x-ndjson") return answer;
+    const given = await answer.json(); // the whole, as it is cached
+    const parts = (given.formulas ?? given.findings).map((one) => ({ [given.formulas ? "formula" : "finding"]: one }));
+    let next;
+    const body = new ReadableStream({ start: (one) => (next = one) });
+    options.signal.addEventListener("abort", () => next.error(options.signal.reason));
+    window.release = (count) => {
+      for (const one of parts.splice(0, count)) next.enqueue(new TextEncoder().encode(`${JSON.stringify(one)}\\n`));
+      if (count > 0) return;
+      next.enqueue(new TextEncoder().encode(`${JSON.stringify(given)}\\n`));
+      next.close();
+    };
+    return new Response(body);
+  };
+"""
+
+
+def test_the_front_grows_while_formulas_are_found(pair, open_tab):
+    """Each is drawn as it comes, can be chosen before the others are there, and the search can be stopped."""
+    formulas = pair.get(f"{HERE}/formula").json()["formulas"]
+    found = [one["r2"] for one in formulas]
+    nearer = [
+        sum(r2 > max([-1e9, *found[:place]]) for place, r2 in enumerate(found[:n])) for n in range(len(found) + 1)
+    ]
+    tab = open_tab(pair)
+    page = tab.page
+    page.add_init_script(SLOWLY)
+    page.goto(f"{tab.base}/explorer/#/formula?model=m")
+    page.wait_for_function("() => window.release")
+    points = page.locator(".front circle")
+    page.evaluate("release(2)")
+    expect(page.locator(".formulas")).to_contain_text(f"{nearer[2]} so far; the search goes on")
+    expect(points).to_have_count(nearer[2])
+    expect(page.locator(".formulas")).to_have_css("opacity", "1")
+    points.first.click()
+    expect(page.locator("output[for=terms]")).to_have_text(f"complexity {formulas[0]['complexity']}")
+    page.evaluate(f"release({len(found) - 2})")
+    expect(points).to_have_count(nearer[-1])
+    expect(page.locator("output[for=terms]")).to_have_text(f"complexity {formulas[0]['complexity']}")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".formulas")).to_contain_text(f"{nearer[-1]} were found before the search was stopped")
+    page.evaluate("delete window.release")
+    page.get_by_role("button", name="Compute it").click()
+    page.wait_for_function("() => window.release")
+    page.evaluate("release(-1)")
+    page.locator("main[aria-busy=false]").wait_for()
+    expect(points).to_have_count(sum(one["r2"] is not None for one in formulas))
+    expect(page.locator(".formulas")).not_to_contain_text("so far")
+    page.wait_for_url(f"**complexity={formulas[0]['complexity']}*")  # what was chosen meanwhile
+    assert tab.problems == []
+
+
+def test_the_report_shows_answers_as_they_are_found(pair, open_tab):
+    """Each is in its place as soon as it is there, and stays when others come."""
+    findings = pair.get(f"{HERE}/report").json()["findings"]
+    tab = open_tab(pair)
+    page = tab.page
+    page.add_init_script(SLOWLY)
+    page.goto(f"{tab.base}/explorer/#/report?model=m")
+    page.wait_for_function("() => window.release")
+    page.evaluate("release(3)")
+    expect(page.locator(".finding")).to_have_count(3)
+    expect(page.locator(".report")).to_have_css("opacity", "1")
+    expect(page.locator(".finding").first).to_contain_text(findings[0]["question"])
+    page.locator(".finding summary").first.click()
+    page.evaluate("release(-1)")
+    expect(page.locator(".finding")).to_have_count(len(findings))
+    expect(page.locator(".finding details[open]")).to_have_count(1)
+    expect(page.get_by_role("button", name="CSV")).to_be_enabled()
+    assert tab.problems == []
+
+
 @pytest.mark.parametrize(("name", "member"), [("Python", "python"), ("LaTeX", "latex"), ("Text", "expression")])
 def test_a_formula_is_copied(pair, open_tab, name, member):
     """The copied Python, LaTeX or text is that of the API."""

@@ -3,7 +3,7 @@
 import "../vendor/d3.min.js";
 import "../vendor/plot.umd.min.js";
 import { copyText, titleBar } from "../actions.js";
-import { ApiError, askJson } from "../api.js";
+import { ApiError, askLines } from "../api.js";
 import { plot } from "../charts.js";
 import { figure, h, table, widthOf } from "../dom.js";
 import { amount, fixed, formatValue, percent } from "../figures.js";
@@ -28,12 +28,20 @@ export function create(page) {
   let shown;
   /** @type {Formula[]} */
   let front = [];
+  let isWhole = false; // the front, which grows while formulas are found
+  /** @type {number | undefined} the complexity of the formula that was chosen meanwhile */
+  let chosen;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   const said = h("output", { for: "terms" });
   const take = () => {
     timer = undefined;
-    return page.set({ complexity: String(front[Number(slider.value)].complexity) });
+    choose(Number(slider.value));
+  };
+  const choose = (/** @type {number} */ index) => {
+    chosen = front[index].complexity;
+    if (isWhole) void page.set({ complexity: String(chosen) });
+    else place(index);
   };
   const slider = h("input", {
     ...{ type: "range", id: "terms", min: 0, step: 1 },
@@ -49,6 +57,7 @@ export function create(page) {
   const formula = h("div", { class: "formula", tabindex: "0", role: "region", "aria-label": "The formula" });
   const variables = h("div", { class: "scroll" });
   const list = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All formulas" });
+  const found = h("p", { class: "muted", role: "status" });
   const copied = h("span", { role: "status", class: "said" });
   const copy = async (/** @type {string} */ name) => {
     copied.textContent = (await copyText(TEXTS[name](front[Number(slider.value)])))
@@ -81,7 +90,7 @@ export function create(page) {
         answer,
       ),
       h("section", { class: "card stack" }, h("h2", {}, "What the symbols stand for ", help("profile")), variables),
-      h("section", { class: "card stack all" }, h("h2", {}, "All formulas, the shortest first"), list),
+      h("section", { class: "card stack all" }, h("h2", {}, "All formulas, the shortest first"), found, list),
     ),
     h(
       "aside",
@@ -113,7 +122,7 @@ export function create(page) {
     copied.textContent = "";
     figures.replaceChildren(...tellFigures(chosen, page.unit));
     answer.textContent = tellAnswer(chosen, front, page);
-    chart.replaceChildren(drawFront(front, chosen, widthOf(chart), (index) => page.set({ complexity: String(front[index].complexity) })));
+    chart.replaceChildren(drawFront(front, chosen, widthOf(chart), choose));
     formula.replaceChildren(...setFormula(chosen.expression));
     variables.replaceChildren(tellVariables(chosen, (through) => page.link("network", { through }), titlesOf(page.model.features)));
     for (const row of list.querySelectorAll("tr[data-complexity]")) {
@@ -121,8 +130,33 @@ export function create(page) {
     }
   };
 
+  const place = (/** @type {number} */ index) => {
+    slider.max = String(front.length - 1);
+    slider.value = String(index);
+    list.replaceChildren(tellFront(front, page.unit, (complexity) => choose(front.findIndex((one) => one.complexity === complexity))));
+    show(front[index]);
+  };
+
+  /**
+   * Shows the front as far as it is known.
+   *
+   * @param {Formula[]} formulas
+   * @param {Record<string, string>} values
+   */
+  const draw = (formulas, values) => {
+    const moved = timer === undefined ? undefined : front[Number(slider.value)].complexity; // and not yet taken
+    front = formulas;
+    const wanted = moved ?? chosen ?? Number(values.complexity ?? front[kneeOf(front)].complexity); // of another model too
+    place(Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1));
+    found.textContent = isWhole ? "" : `${front.length} so far; the search goes on …`;
+    problem.hidden = true;
+    results.hidden = false;
+    element.classList.add("answered");
+  };
+
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
+    if (isWhole) return draw(front, values);
     const ask = { path: `${page.path}/formula`, query: { ...page.query } };
     const none = (/** @type {string} */ reason) => {
       shown = undefined;
@@ -133,26 +167,41 @@ export function create(page) {
     const { head, output_function: last } = page.model.architecture;
     if (last === "softmax") return none("a formula needs outputs that are functions of one node, but softmax mixes them");
     if (head.layers.some(({ before }) => before.includes("layer_norm"))) return none("a layer norm mixes all inputs of a layer");
+    results.hidden = !front.length;
     try {
-      const answer = /** @type {Schemas["FormulaResponse"]} */ (await askJson(ask, signal));
-      front = answer.formulas;
-      const wanted = Number(values.complexity ?? front[kneeOf(front)].complexity); // of another model's address too
-      const asked = Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
-      const index = timer === undefined ? asked : Number(slider.value); // which has moved on since
-      slider.max = String(front.length - 1);
-      slider.value = String(index);
-      list.replaceChildren(tellFront(front, page.unit, (complexity) => page.set({ complexity })));
-      show(front[index]);
-      const rows = front.map(({ complexity, r2, mae, expression }) => ({ complexity, r2, mae, expression }));
-      shown = { ask, name: `${page.model.name}-formula`, data: answer, rows };
-      problem.hidden = true;
-      results.hidden = false;
+      /** @type {Formula[]} */
+      let known = [];
+      for await (const line of askLines(ask, signal)) {
+        isWhole = "formulas" in line;
+        known = isWhole ? line.formulas : frontOf([...known, line.formula]);
+        draw(known, values);
+        if (!isWhole) continue;
+        const rows = front.map(({ complexity, r2, mae, expression }) => ({ complexity, r2, mae, expression }));
+        shown = { ask, name: `${page.model.name}-formula`, data: line, rows };
+        if (chosen !== undefined) void page.set({ complexity: String(chosen) }, true);
+        chosen = undefined;
+      }
     } catch (error) {
+      if (signal.aborted && front.length) found.textContent = `${front.length} were found before the search was stopped.`;
       if (signal.aborted || !(error instanceof ApiError) || error.status !== 422) throw error;
       none(error.message.replace("model has no formula: ", "")); // as of operations between the layers of a graph
     }
   };
   return { element, update };
+}
+
+/**
+ * The formulas that are nearer to the network than each simpler one, of those that are found so far.
+ *
+ * @param {Formula[]} formulas
+ */
+function frontOf(formulas) {
+  let best = -Infinity;
+  return d3.sort(formulas, ({ complexity }) => complexity, ({ r2 }) => -(r2 ?? -Infinity)).filter(({ r2 }) => {
+    const isNearer = (r2 ?? -Infinity) > best;
+    best = Math.max(best, r2 ?? -Infinity);
+    return isNearer;
+  });
 }
 
 /** @param {Formula} formula */
@@ -262,7 +311,7 @@ function tellVariables({ variables }, link, short) {
 /**
  * @param {Formula[]} front
  * @param {string | null} unit
- * @param {(complexity: string) => void} choose
+ * @param {(complexity: number) => void} choose
  */
 function tellFront(front, unit, choose) {
   const spread = front[front.length - 1].mae;
@@ -270,7 +319,7 @@ function tellFront(front, unit, choose) {
     const name = String(complexity);
     const button = h(
       "button",
-      { type: "button", class: "small", "aria-label": `Formula of complexity ${name}`, onclick: () => choose(name) },
+      { type: "button", class: "small", "aria-label": `Formula of complexity ${name}`, onclick: () => choose(complexity) },
       name,
     );
     return h(

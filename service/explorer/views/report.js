@@ -1,10 +1,11 @@
 /** The report: what the model does, answer first, with its pictures beside, and each answer's place in the views. */
 
 import { titleBar } from "../actions.js";
-import { askJson } from "../api.js";
+import { askLines } from "../api.js";
 import { breakable, h, table } from "../dom.js";
 import { parseDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
+import { timed } from "../graph.js";
 import { titlesOf } from "../names.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -53,30 +54,42 @@ export function create(page) {
     findings,
   );
 
-  /** @type {import("../app.js").View["update"]} */
-  const update = async (_, signal) => {
-    const ask = { path: `${page.path}/report`, query: { ...page.query } };
-    const answer = /** @type {Schemas["ReportResponse"]} */ (await askJson(ask, signal));
+  /** @type {Map<string, {finding: Finding, section: HTMLElement}>} what is answered, by id */
+  const known = new Map();
+  /** @param {Finding[]} answered */
+  const draw = (answered) => {
+    for (const finding of answered) {
+      const before = known.get(finding.id);
+      if (JSON.stringify(before?.finding) !== JSON.stringify(finding)) known.set(finding.id, { finding, section: tellFinding(finding, page) });
+    }
+    const all = Object.keys(PLACES).flatMap((id) => known.get(id) ?? []);
     headlines.replaceChildren(
-      ...answer.findings.flatMap((finding) =>
+      ...all.flatMap(({ finding }) =>
         finding.headlines.map(([figure, what]) => h("li", {}, h("strong", {}, ...withNames(figure)), h("span", {}, ...withNames(what)))),
       ),
     );
-    const isOfNetwork = ({ id = "" }) => NETWORK.includes(id);
-    const [first, ...others] = answer.findings.filter((finding) => !isOfNetwork(finding));
-    const tell = (/** @type {Finding} */ finding) => tellFinding(finding, page);
+    const isOfNetwork = ({ finding = { id: "" } }) => NETWORK.includes(finding.id);
+    const [first, ...others] = all.filter((one) => !isOfNetwork(one)).map(({ section }) => section);
+    const terms = all.filter(isOfNetwork).map(({ section }) => section);
     findings.replaceChildren(
-      h("div", { class: "card first" }, tell(first), headlines),
-      ...others.map((finding) => h("div", { class: "card" }, tell(finding))),
-      h(
-        "div",
-        { class: "card stack" },
-        h("h2", {}, "Questions about the network"),
-        h("div", { class: "terms" }, ...answer.findings.filter(isOfNetwork).map(tell)),
-      ),
+      h("div", { class: "card first" }, first, headlines),
+      ...others.map((section) => h("div", { class: "card" }, section)),
+      ...(terms.length ? [h("div", { class: "card stack" }, h("h2", {}, "Questions about the network"), h("div", { class: "terms" }, ...terms))] : []),
     );
-    const rows = answer.findings.map(({ id, question, answer }) => ({ id, question, answer }));
-    shown = { ask, name: `${page.model.name}-report`, data: answer, rows };
+    element.classList.add("answered");
+  };
+
+  /** @type {import("../app.js").View["update"]} */
+  const update = async (_, signal) => {
+    const ask = { path: `${page.path}/report`, query: { ...page.query } };
+    const lines = askLines(ask, signal);
+    for (let next = await timed(page.model, lines.next(), 2); !next.done; next = await lines.next()) {
+      const answer = next.value;
+      draw(answer.findings ?? [answer.finding]);
+      if (!answer.findings) continue;
+      const rows = answer.findings.map((/** @type {Finding} */ { id, question, answer }) => ({ id, question, answer }));
+      shown = { ask, name: `${page.model.name}-report`, data: answer, rows };
+    }
   };
   return { element, update };
 }

@@ -7,13 +7,16 @@ import threading
 from time import sleep
 
 import pytest
-from factories import make_windows
+from factories import make_model, make_windows
 from sockets import connect, head
 from waiting import poll
 
 from kanmodel import computing
 from kanmodel import model as core
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import pause
+from kanmodel.errors import NonFiniteError
+from kanmodel.explain import report
 from kanmodel.explain.attribution import explain_windows
 from service.operations import explanations
 
@@ -134,3 +137,69 @@ def test_finished_windows_are_sent_before_the_deadline(serve, folder, service, m
         503,
         "the result is still being computed after 3 s (request_timeout); retry later",
     )
+
+
+@pytest.fixture
+def fresh(serve, tmp_path):
+    """A server whose results are not computed in advance."""
+    save_checkpoint(make_model("lstm", seed=414, n_reference=60), tmp_path / "m.safetensors")
+    with serve(models=tmp_path, cached_results=4) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "part", "parts", "id"),
+    [
+        ("formula", "formula", "formulas", "complexity"),
+        ("report", "finding", "findings", "id"),
+    ],
+)
+def test_parts_of_a_result_come_while_it_is_computed(fresh, path, part, parts, id):
+    """Each is a line, and the last line is the answer as JSON, which alone is sent where it is cached."""
+    *lines, last = read_lines(fresh.get(f"/v1/models/m/{path}", headers=NDJSON))
+    assert last == fresh.get(f"/v1/models/m/{path}").json()
+    assert len(lines) >= len(last[parts]) - 1  # the network itself is no formula of the search
+    assert all([*line] == [part] for line in lines)
+    found = [line[part] for line in lines]
+    assert [one for one in last[parts] if one not in found] in ([], last[parts][-1:])
+    assert [one[id] for one in last[parts]] != [] and read_lines(fresh.get(f"/v1/models/m/{path}", headers=NDJSON)) == [
+        last
+    ]
+
+
+def test_what_fails_is_an_error_before_the_first_part_and_a_line_after_it(fresh, monkeypatch):
+    """The status is that of the error as long as nothing was sent."""
+
+    def fail(*arguments):
+        raise NonFiniteError("outputs[0] must be finite")
+
+    answer = fresh.get("/v1/models/m/formula", headers={**NDJSON, "X-Request-Timeout": "0.0005"})
+    assert (answer.status_code, answer.json()["status"]) == (503, 503)
+    monkeypatch.setattr(report, "_trust", fail)
+    *lines, last = read_lines(fresh.get("/v1/models/m/report", headers=NDJSON))
+    assert [*lines[0]] == ["finding"] and last["error"] == "outputs[0] must be finite"
+
+
+def test_a_report_that_is_no_longer_wanted_stops(fresh, monkeypatch):
+    """As soon as the client has gone, the next pause ends the computation."""
+    waiting, go_on, after = threading.Event(), threading.Event(), []
+
+    def wait(*arguments):
+        waiting.set()
+        assert go_on.wait(300)
+        pause()
+        after.append(arguments)
+        raise AssertionError
+
+    monkeypatch.setattr(report, "_independence", wait)
+    try:
+        with connect(fresh) as connection:
+            connection.sendall(head("GET", "/v1/models/m/report", "Accept: application/x-ndjson"))
+            assert waiting.wait(300)
+            poll(lambda: b"finding" in connection.recv(1 << 16))
+        for _ in range(20):  # once these are answered, the event loop has seen the disconnect
+            fresh.get("/healthz")
+    finally:
+        go_on.set()
+    poll(lambda: is_idle(fresh))
+    assert after == []
