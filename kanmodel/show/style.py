@@ -1,6 +1,7 @@
 """Styles of pictures: themes for light and dark, and a palette that is safe for colour-blind readers.
 
-The colours are those of Okabe and Ito (2008), as in the explorer. Classes of elements are replaced by presentation
+Contributions that raise and lower a forecast have the blue and the orange of Okabe and Ito (2008), as in the explorer;
+features and other parts have colours of Paul Tol's scheme "muted" (2021), of which none is near these. Classes of elements are replaced by presentation
 attributes with literal colours, which are part of SVG 1.1; librsvg, Qt and CairoSVG support neither custom
 properties nor media queries. The theme `auto` has the light colours as attributes, and the dark ones in a media query,
 which takes precedence if it is supported.
@@ -23,12 +24,12 @@ COLORS = {  # in the themes light and dark
     "faint": ("#d8dee4", "#30363d"),
     "wash": ("#eff2f5", "#161b22"),
     "rest": ("#b4bcc4", "#6e7781"),
-    "c1": ("#0072b2", "#3a9bdc"),
-    "c2": ("#e69f00", "#e69f00"),
-    "c3": ("#009e73", "#009e73"),
-    "c4": ("#d55e00", "#d55e00"),
-    "c5": ("#cc79a7", "#cc79a7"),
-    "c6": ("#56b4e9", "#56b4e9"),
+    "c1": ("#44aa99", "#44aa99"),
+    "c2": ("#ddcc77", "#ddcc77"),
+    "c3": ("#aa4499", "#bf5fb0"),
+    "c4": ("#999933", "#999933"),
+    "c5": ("#882255", "#c25a8c"),
+    "c6": ("#332288", "#8a80d6"),
     "up": ("#0072b2", "#3a9bdc"),
     "down": ("#d55e00", "#e8793a"),
 }

@@ -6,6 +6,7 @@ import { amount, percent } from "./figures.js";
 import { levelName } from "./intervals.js";
 import { nameMoment } from "./references.js";
 import { summarise } from "./spans.js";
+import { colorOf } from "./timeline.js";
 
 /** @typedef {import("./references.js").Moment} Moment */
 /** @typedef {import("./spans.js").Summary} Summary */
@@ -22,21 +23,22 @@ const week = d3.utcFormat("%-d %b %Y");
  *
  * @param {import("./app.js").Page["model"]} model
  * @param {boolean} isCompared whether there are actual values
+ * @param {string[]} [names] of groups that have a colour each
  */
-export function seriesKey({ intervals }, isCompared) {
+export function seriesKey({ intervals }, isCompared, names) {
+  const square = (/** @type {Record<string, string>} */ look) => svg("rect", { width: 12, height: 12, ...look });
   const line = (/** @type {string} */ kind) => svg("line", { x1: 0, x2: 24, y1: 6, y2: 6, class: kind });
   const kinds = [
     ...(isCompared ? [["actual value", line("actual")]] : []),
     ["forecast", line("forecast")],
     ...(intervals ? [[`${intervals.levels.map(levelName).join(" and ")} interval`, svg("rect", { width: 24, height: 12, class: "band" })]] : []),
-    ["raises", svg("rect", { width: 12, height: 12, class: "up" })],
-    ["lowers", svg("rect", { width: 12, height: 12, class: "down" })],
+    ...(names?.map((name, part) => [name, square({ fill: colorOf(part) })]) ?? [["raises", square({ class: "up" })], ["lowers", square({ class: "down" })]]),
   ];
   return h(
     "span",
     { class: "kinds muted" },
     ...kinds.map(([label, mark]) =>
-      h("span", { class: "kind" }, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, /** @type {Node} */ (mark)), String(label)),
+      h("span", { class: "kind" }, svg("svg", { width: Number(/** @type {Element} */ (mark).getAttribute("width") ?? 24) + 2, height: 12, "aria-hidden": "true" }, /** @type {Node} */ (mark)), String(label)),
     ),
   );
 }

@@ -16,6 +16,7 @@ import { isPassing, waitForNext } from "./waiting.js";
  * @property {string[]} names of the columns
  * @property {string[][]} rows below the header
  * @property {(field: string | undefined) => number} number a field as a number; NaN if it is none
+ * @property {number[][][]} [windows] whose rows these are, one window after another, where they were given as windows
  */
 
 /**
@@ -76,9 +77,43 @@ export async function readFile(file) {
  * @param {string} text
  */
 export function keepTable(name, text) {
-  const table = { id: `${name.replace(/[^\w.-]+/g, "-")}@${hashOf(text)}`, ...splitTable(text) };
+  return keep(name, text, splitTable(text));
+}
+
+/**
+ * Keeps windows as a table of their rows.
+ *
+ * @param {string} name of the file
+ * @param {string} text
+ * @param {number[][][]} windows
+ * @param {ModelInfo} model
+ */
+export function keepWindows(name, text, windows, { features }) {
+  const rows = windows.flat().map((row) => row.map(String));
+  return keep(name, text, { names: features.map((feature) => feature.name), rows, number: Number, windows });
+}
+
+/**
+ * @param {string} name
+ * @param {string} text
+ * @param {Omit<Table, "id">} parsed
+ * @returns {Table}
+ */
+function keep(name, text, parsed) {
+  const table = { id: `${name.replace(/[^\w.-]+/g, "-")}@${hashOf(text)}`, ...parsed };
   kept.set(table.id, table);
   return table;
+}
+
+/**
+ * Where a window of a table is that ends at a row: the number of the line, or of the window.
+ *
+ * @param {Table} table
+ * @param {number} end
+ * @param {ModelInfo} model
+ */
+export function numberOf({ windows }, end, { lookback }) {
+  return windows ? (end + 1) / lookback : end + 2; // the header is line 1
 }
 
 /**
@@ -188,14 +223,15 @@ function makeSeries(table, model, target) {
   };
   const columns = /** @type {Record<string, Cell[]>} */ ({});
   for (const { name, levels } of wanted) columns[name] = column(name, levels.length > 0);
-  const actual = [target, target.replace(/@0\.\d+$/, "")].find((name) => names.includes(name));
+  const actual = [target, target.replace(/@0\.\d+$/, "")].find((name) => !table.windows && names.includes(name));
   if (actual && !columns[actual]) columns[actual] = column(actual, false);
   const time = [model.time?.name, "time"].find((name) => name && names.includes(name) && !columns[name]);
-  const times = time ? rows.map((row) => row[names.indexOf(time)]?.trim() ?? "") : undefined;
+  const times = time && !table.windows ? rows.map((row) => row[names.indexOf(time)]?.trim() ?? "") : undefined;
   if (time && times) columns[time] = times;
   const place = columns[SEGMENT] ? -1 : names.indexOf(SEGMENT);
   const segments = place < 0 ? undefined : rows.map((row) => row[place]);
-  return { table, model, columns, times, target: actual, ends: findEnds(columns, times, segments, model), problems };
+  const ends = table.windows ? d3.range(model.lookback - 1, rows.length, model.lookback) : findEnds(columns, times, segments, model);
+  return { table, model, columns, times, target: actual, ends, problems };
 }
 
 /**
@@ -277,6 +313,17 @@ export function partsOf(series, ends, most = PART) {
 }
 
 /**
+ * Windows that do not overlap, in parts.
+ *
+ * @param {number[]} ends
+ * @param {number} [most] windows of a part
+ * @returns {Part[]}
+ */
+function chunksOf(ends, most = PART) {
+  return d3.range(0, ends.length, most).map((start) => ({ ends: ends.slice(start, start + most), first: 0, series: {} }));
+}
+
+/**
  * @param {Record<string, Cell[]>} columns
  * @param {number} first
  * @param {number} end
@@ -304,13 +351,14 @@ function withoutActual(series, { target }, model) {
  * @param {string} source `row:`, the number of its newest row and the id of the table
  * @param {Page} page
  * @param {AbortSignal} [signal]
- * @returns {Promise<{window: number[][], line: number, time?: string, actual?: number[]}>} the actual values by output
+ * @returns {Promise<{window: number[][], place: string, time?: string, actual?: number[]}>} the actual values by output
  */
 export async function askWindow(source, page, signal) {
   const [, end, id] = source.split(/^row:(\d+):/);
   const table = findTable(id);
   const series = readSeries(table, page.model, page.model.targets[0].name);
-  if (!series.ends.includes(Number(end))) throw new Error(`line ${Number(end) + 2} of ${nameOf(id)} ends no whole window`);
+  const place = `${table.windows ? "window" : "line"} ${numberOf(table, Number(end), page.model)} of ${nameOf(id)}`;
+  if (!series.ends.includes(Number(end))) throw new Error(`${place} ends no whole window`);
   const [part] = partsOf(series, [Number(end)]);
   const body = { series: withoutActual(part.series, series, page.model), last: 1, echo: true };
   const { instances = [], times } = /** @type {Schemas["PredictResponse"]} */ (
@@ -320,7 +368,7 @@ export async function askWindow(source, page, signal) {
   const newest = Number(end) + ahead;
   const cells = series.target && targets.length === 1 ? series.columns[series.target].slice(newest, newest + horizon) : [];
   const actual = cells.length === horizon && cells.every((cell) => typeof cell === "number") ? cells.map(Number) : undefined;
-  return { window: instances[0], line: Number(end) + 2, time: times?.[0], actual };
+  return { window: instances[0], place, time: times?.[0], actual };
 }
 
 /**
@@ -388,10 +436,13 @@ export async function* compareSeries(series, page, target, output, signal) {
  */
 export async function* explainSeries(series, page, ends, refuse, signal) {
   let nRefused = 0;
-  const waiting = partsOf(series, ends);
+  const { windows } = series.table;
+  const waiting = windows ? chunksOf(ends) : partsOf(series, ends);
   for (let part = waiting.shift(); part; part = waiting.shift()) {
-    const rows = withoutActual(part.series, series, page.model);
-    const body = { series: rows, last: part.ends.length, gaps: "skip", output: page.output, groups: null };
+    const given = windows
+      ? { instances: part.ends.map((end) => windows[numberOf(series.table, end, page.model) - 1]) }
+      : { series: withoutActual(part.series, series, page.model), last: part.ends.length, gaps: "skip" };
+    const body = { ...given, output: page.output, groups: null };
     try {
       const { explanations, times } = /** @type {Schemas["ExplainResponse"]} */ (
         await askPart({ path: `${page.path}:explain`, query: page.version, body }, signal)
@@ -400,7 +451,8 @@ export async function* explainSeries(series, page, ends, refuse, signal) {
       yield { ends: part.ends, explained: explanations.map((explanation, place) => ({ end: at[place], explanation })) };
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== REFUSED) throw error;
-      const halves = partsOf(series, part.ends, Math.ceil(part.ends.length / 2));
+      const half = Math.ceil(part.ends.length / 2);
+      const halves = windows ? chunksOf(part.ends, half) : partsOf(series, part.ends, half);
       if (/without a gap/.test(error.message)) yield { ends: part.ends, explained: [] };
       else if (halves.length > 1 && nRefused < TRIES) waiting.unshift(...halves);
       else {

@@ -1,4 +1,4 @@
-/** The chart of forecasts over time: with actual values and intervals, errors, and a strip of contributions for each group. */
+/** The chart of forecasts over time: with actual values and intervals, errors, and the contributions of groups, stacked or in a strip each. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
@@ -17,8 +17,9 @@ import { nameMoment, wallClock } from "./references.js";
  *
  * @typedef {object} Drawn
  * @property {Moment[]} moments in order of time, their contributions by group
- * @property {string[]} names of the strips
- * @property {(moment: Moment, name: string) => number | undefined} contribution that a strip shows
+ * @property {string[]} names of the groups
+ * @property {(moment: Moment, name: string) => number | undefined} contribution of a group
+ * @property {boolean} isStacked whether groups are stacked, and not a strip each
  * @property {Scale} scale
  * @property {Set<Moment>} first the forecasts of the first set
  * @property {Set<Moment>} second those of the second
@@ -34,6 +35,7 @@ import { nameMoment, wallClock } from "./references.js";
 
 const HEIGHT = 210; // of the forecasts
 const STRIP = 40; // of the errors and of each group
+const STACK = 150; // of all groups
 const NAME = 15; // pixels of the name above a strip
 const [TOP, RIGHT, BOTTOM, LEFT] = [20, 14, 26, 48];
 const TICK = 92; // pixels of a date
@@ -41,6 +43,7 @@ const APART = 3; // gap between two runs, in usual gaps between windows
 const DRAG = 4; // pixels from which a press is a brush
 const PAGE = 20; // windows per page key
 const N_TOLD = 3; // contributions that a hint names
+const N_COLORS = 6; // groups of a stack with a colour of their own
 
 /** @param {Actions} actions */
 export function timeline({ open, choose }) {
@@ -164,13 +167,14 @@ function tell(moment, { value: say, change, bare, short }) {
  * @param {Drawn} shown
  * @param {number} width
  */
-function draw({ moments, names, contribution, scale, first, second }, width) {
+function draw({ moments, names, contribution, isStacked, scale, first, second }, width) {
   const rows = moments.map((moment, place) => ({ ...moment, place }));
   const runs = numberRuns(moments);
   const starts = rows.filter(({ place }) => runs[place] !== runs[place - 1]);
   const room = width - LEFT - RIGHT;
   const hasErrors = rows.some(({ error }) => error !== undefined);
-  const height = HEIGHT + (names.length + Number(hasErrors)) * (STRIP + NAME) + 4;
+  const strips = (isStacked ? 0 : names.length) + Number(hasErrors);
+  const height = HEIGHT + strips * (STRIP + NAME) + (isStacked ? NAME + STACK : 0) + 4;
   const levels = rows.find(({ intervals }) => intervals.length)?.intervals.map(({ level }) => level) ?? [];
   const lines = thin(rows, room);
   const band = (/** @type {number} */ level, /** @type {"lower" | "upper"} */ side) => (/** @type {Moment} */ { intervals }) =>
@@ -214,12 +218,13 @@ function draw({ moments, names, contribution, scale, first, second }, width) {
   chart.prepend(sets);
   const topOf = (/** @type {number} */ row) => HEIGHT + row * (STRIP + NAME);
   const contributions = names.map((name) => moments.map((moment) => contribution(moment, name)));
+  if (isStacked) chart.append(stackOf({ names, contributions, top: topOf(Number(hasErrors)), bins, x, runs, scale }));
   const largest = d3.max(contributions, (values) => d3.max(bins, ([from, to]) => Math.abs(meanOf(values, from, to) ?? 0))) || 1;
   if (hasErrors) {
     const values = rows.map(({ error }) => error);
     chart.append(stripOf({ name: "error: forecast − actual", values, top: topOf(0), bins, x, scale }));
   }
-  names.forEach((name, row) => {
+  if (!isStacked) names.forEach((name, row) => {
     const top = topOf(row + Number(hasErrors));
     chart.append(stripOf({ name, values: contributions[row], top, bins, x, largest, scale }));
   });
@@ -238,6 +243,69 @@ function draw({ moments, names, contribution, scale, first, second }, width) {
   };
   const nearest = (/** @type {number} */ left) => Math.round(along?.invert?.(left) ?? 0);
   return { chart, mark, brush, nearest };
+}
+
+/**
+ * What groups add, stacked up from 0 where it is positive and down where it is negative, in a colour each, and the line of
+ * their sum: the forecast less the baseline.
+ *
+ * @param {object} options
+ * @param {string[]} options.names
+ * @param {(number | undefined)[][]} options.contributions of each group
+ * @param {number} options.top
+ * @param {[number, number][]} options.bins
+ * @param {(place: number) => number} options.x
+ * @param {number[]} options.runs
+ * @param {Scale} options.scale
+ */
+function stackOf({ names, contributions, top, bins, x, runs, scale }) {
+  const bars = bins.map(([from, to]) => {
+    let [up, down] = [0, 0];
+    const means = contributions.map((values) => meanOf(values, from, to) ?? 0);
+    const parts = means.map((mean) => (mean > 0 ? [up, (up += mean)] : [down, (down += mean)]));
+    return { left: x(from - 0.5), right: x(to - 0.5), run: runs[from], parts, up, down, sum: up + down };
+  });
+  const y = d3.scaleLinear([d3.min(bars, ({ down }) => down) ?? 0, d3.max(bars, ({ up }) => up) || 1], [top + NAME + STACK - 6, top + NAME + 4]);
+  const rect = (/** @type {typeof bars[0]} */ { left, right, parts }, /** @type {number} */ part) => {
+    const [start, end] = parts[part];
+    const gap = right - left > 6 ? 0.5 : 0;
+    return start === end ? "" : `M${(left + gap).toFixed(2)},${y(start).toFixed(2)}V${y(end).toFixed(2)}H${(right - gap).toFixed(2)}V${y(start).toFixed(2)}Z`;
+  };
+  const sum = bars.map(({ left, right, run, sum }, place) => `${run === bars[place - 1]?.run ? "L" : "M"}${left.toFixed(2)},${y(sum).toFixed(2)}H${right.toFixed(2)}`);
+  const levels = y.ticks(4).map((value) => [
+    svg("line", { class: "level", x1: LEFT, x2: bars.at(-1)?.right ?? LEFT, y1: y(value), y2: y(value) }),
+    svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, scale.bare.change(value)),
+  ]);
+  return svg(
+    "g",
+    { class: "stack" },
+    ...levels.flat(),
+    ...names.map((name, part) => {
+      const d = bars.map((bar) => rect(bar, part)).join("");
+      return svg("path", { role: "img", "aria-label": labelOf(name, contributions[part], scale), "data-feature": name, fill: colorOf(part), d });
+    }),
+    svg("path", { class: "sum", d: sum.join("") }),
+    svg("text", { x: LEFT, y: top + NAME - 3, "text-anchor": "start" }, "contributions, and their sum: forecast − baseline"),
+  );
+}
+
+/**
+ * The colour of a group in a stack; those beyond the sixth are one.
+ *
+ * @param {number} part
+ */
+export function colorOf(part) {
+  return `var(--part-${Math.min(part, N_COLORS) + 1})`;
+}
+
+/**
+ * @param {string} name
+ * @param {(number | undefined)[]} values
+ * @param {Scale} scale
+ */
+function labelOf(name, values, scale) {
+  const [mean, size] = [d3.mean(values, (value) => value), d3.mean(values, (value) => value && Math.abs(value))];
+  return mean === undefined || size === undefined ? name : `${name}: mean ${scale.change(mean)}, mean magnitude ${scale.difference(size)}`;
 }
 
 /**
@@ -268,12 +336,10 @@ function stripOf({ name, values, top, bins, x, largest, scale }) {
         return `M${(left + gap).toFixed(2)},${middle}V${y.toFixed(2)}H${(right - gap).toFixed(2)}V${middle}Z`;
       })
       .join("");
-  const [mean, size] = [d3.mean(values, (value) => value), d3.mean(values, (value) => value && Math.abs(value))];
-  const label = mean === undefined || size === undefined ? name : `${name}: mean ${scale.change(mean)}, mean magnitude ${scale.difference(size)}`;
   const colors = largest ? ["var(--up)", "var(--down)"] : ["var(--muted)", "var(--muted)"];
   return svg(
     "g",
-    { class: "strip", role: "img", "aria-label": label, "data-feature": largest ? name : null },
+    { class: "strip", role: "img", "aria-label": labelOf(name, values, scale), "data-feature": largest ? name : null },
     svg("line", { class: "zero", x1: LEFT, x2: x(values.length - 1), y1: middle, y2: middle }),
     svg("path", { d: path(1), fill: colors[0] }),
     svg("path", { d: path(-1), fill: colors[1] }),

@@ -4,8 +4,8 @@ import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
 import { dropsTo, freshLink, h, segments } from "./dom.js";
 import { findDay, wallClock } from "./references.js";
-import { askWindow, columnsOf, findTable, keepTable, nameOf, readFile, readSeries } from "./tables.js";
-import { findWindow, keepWindow, readWindow, unpackWindow } from "./windows.js";
+import { askWindow, columnsOf, findTable, keepTable, nameOf, numberOf, readFile, readSeries } from "./tables.js";
+import { findWindow, keepSeveral, keepWindow, readWindow, unpackWindow } from "./windows.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -130,8 +130,8 @@ export function windowInput(page, reject) {
 export async function loadWindow(source, page, signal) {
   const [kind, given] = source.split(/:(.*)/s);
   if (kind === "row") {
-    const { window, line, time, actual } = await askWindow(source, page, signal);
-    return { window, time, actual, note: `line ${line} of ${nameOf(idOf(source))}${time ? `, ${time.replace("T", " ")}` : ""}` };
+    const { place, time, ...found } = await askWindow(source, page, signal);
+    return { ...found, time, note: `${place}${time ? `, ${time.replace("T", " ")}` : ""}` };
   }
   if (kind === "kept") return { window: findWindow(source), note: "your own window" };
   if (kind !== "ref") return { window: await unpackWindow(given, page.model), note: "your own window" };
@@ -247,6 +247,11 @@ function ownWindow(page, accept, refuse) {
   const seriesOf = (/** @type {string} */ id) => readSeries(findTable(id), model, model.targets[0].name);
   const take = async (/** @type {string} */ given, name = "pasted.csv") => {
     try {
+      const several = keepSeveral(name.replace(/^pasted.csv$/, "pasted.json"), given, model);
+      if (several) {
+        location.hash = page.link("time", { file: several.id, window: "", from: "", a: "", b: "", zoom: "" });
+        return;
+      }
       const source = /^\s*[[{]/.test(given) ? await keepWindow(readWindow(given, model)) : await readTable(given, name);
       Object.assign(accepted, { source, text: given });
       accept(source, idOf(source));
@@ -273,24 +278,27 @@ function ownWindow(page, accept, refuse) {
     accept: ".csv,.tsv,.txt,.json,.gz,text/csv,text/tab-separated-values,application/json",
     onchange: () => void readFiles(file.files),
   });
-  const line = h("input", { type: "number", id: "line", onchange: () => move(line.valueAsNumber - 2) });
+  const line = h("input", { type: "number", id: "line", onchange: () => move(line.valueAsNumber) });
+  const label = h("label", { for: "line" });
   const count = h("span", { class: "muted" });
-  const move = (/** @type {number} */ end) => {
+  const move = (/** @type {number} */ number) => {
     const id = idOf(origin);
-    const nearest = d3.least(seriesOf(id).ends, (one) => Math.abs(one - end));
+    const { ends, table } = seriesOf(id);
+    const nearest = d3.least(ends, (end) => Math.abs(numberOf(table, end, model) - number));
     if (nearest !== undefined) accept(`row:${nearest}:${id}`);
   };
   const step = (/** @type {string} */ name, /** @type {number} */ by) => {
     const act = () => {
-      const { ends } = seriesOf(idOf(origin));
-      move(ends[Math.max(0, Math.min(ends.length - 1, ends.indexOf(line.valueAsNumber - 2) + by))]);
+      const { ends, table } = seriesOf(idOf(origin));
+      const numbers = ends.map((end) => numberOf(table, end, model));
+      move(numbers[Math.max(0, Math.min(ends.length - 1, numbers.indexOf(line.valueAsNumber) + by))]);
     };
     return h("button", { type: "button", "aria-label": `${name} window of the table`, onclick: act }, by < 0 ? "←" : "→");
   };
   const lines = h(
     "div",
     { class: "row", hidden: true },
-    ...[h("label", { for: "line" }, "Newest line"), step("Previous", -1), line, step("Next", 1), count],
+    ...[label, step("Previous", -1), line, step("Next", 1), count],
     freshLink(() => page.link("time", { file: idOf(origin), a: "", b: "", zoom: "" }), "All of them over time"),
   );
   const element = h(
@@ -320,7 +328,9 @@ function ownWindow(page, accept, refuse) {
     text.value = source === accepted.source ? accepted.text : JSON.stringify(window);
     if (lines.hidden) return;
     const { ends, table } = seriesOf(idOf(source));
-    Object.assign(line, { value: String(Number(/^row:(\d+)/.exec(source)?.[1]) + 2), min: 2, max: table.rows.length + 1 });
+    const [first, shown, last] = [ends[0], Number(/^row:(\d+)/.exec(source)?.[1]), ends[ends.length - 1]].map((end) => numberOf(table, end, model));
+    Object.assign(line, { value: String(shown), min: first, max: last });
+    label.textContent = table.windows ? "Window" : "Newest line";
     count.textContent = `of ${ends.length.toLocaleString("en")} windows in ${nameOf(table.id)}`;
   };
   return { element, set, focus: () => text.focus() };

@@ -1,6 +1,6 @@
 /** Windows to explain: parsed from JSON or a table, and packed into the address. */
 
-import { hashOf, LostError, splitTable } from "./tables.js";
+import { columnsOf, hashOf, keepWindows, LostError, splitTable } from "./tables.js";
 
 /** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
 /** @typedef {number[][]} Window lookback x features, oldest step first */
@@ -32,6 +32,28 @@ export function readWindow(text, model) {
   if (Array.isArray(given)) return check(theOne(given), model);
   const { lookback } = model;
   return check(given.rows.slice(-lookback), model, given.unit, given.first + given.rows.length - lookback);
+}
+
+/**
+ * Keeps several windows as a table; undefined of a single one, and of what is no JSON.
+ *
+ * @param {string} name of the file
+ * @param {string} text
+ * @param {ModelInfo} model
+ */
+export function keepSeveral(name, text, model) {
+  if (!/^\s*[[{]/.test(text)) return undefined;
+  const given = read(text, model);
+  const isRaw = columnsOf(model).every((column, place) => column.name === model.features[place]?.name); // else it is encoded
+  if (!Array.isArray(given) || given.length < 2 || !isRaw) return undefined;
+  const windows = given.map((window, number) => {
+    try {
+      return check(window, model);
+    } catch (error) {
+      throw new Error(`window ${number + 1}: ${error instanceof Error ? error.message : error}`);
+    }
+  });
+  return keepWindows(name, text, windows, model);
 }
 
 /**
@@ -83,7 +105,7 @@ function asWindows(windows) {
  * @returns {unknown}
  */
 function theOne(windows) {
-  if (windows.length !== 1) throw new Error(`there are ${windows.length} windows, but only one can be shown: give one of them`);
+  if (windows.length !== 1) throw new Error(`there are ${windows.length} windows, but only one can be shown: give one of them, or a table`);
   return windows[0];
 }
 

@@ -133,9 +133,24 @@ def test_the_reference_windows_are_summed_up_and_drawn(server, open_tab, windows
         y = np.array([float(pair.split(",")[1]) for path in paths for pair in re.findall(r"-?[\d.]+,-?[\d.]+", path)])
         known = [row[of][0] for row in windows]
         np.testing.assert_allclose(np.polyval(np.polyfit(known, y, 1), known), y, atol=0.01)
-    strips = page.locator(".strip").evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    labels = "all => all.map(one => one.getAttribute('aria-label'))"
+    parts = page.locator(".stack path[data-feature]")
+    wanted = [*(names[place] for place in strongest[:6]), "all others"]
+    assert [label.split(":")[0] for label in parts.evaluate_all(labels)] == wanted
+    shades = parts.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
+    key = page.locator(".kind rect").evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
+    assert shades == key and len(set(shades)) == 7  # none of them that of what raises or lowers
+    assert not {"rgb(0, 114, 178)", "rgb(213, 94, 0)"} & set(shades)
+    steps = re.findall(r"[ML][\d.]+,([\d.]+)H", page.locator(".stack .sum").get_attribute("d") or "")
+    known = [row["prediction"][0] for row in windows]  # which is the sum of the contributions and the baseline
+    y = np.array(steps, float)
+    np.testing.assert_allclose(np.polyval(np.polyfit(known, y, 1), known), y, atol=0.05)
+    page.get_by_label("one below another").check()
+    page.wait_for_url("**parts=strips*")
+    expect(page.locator(".strip")).to_have_count(8)
+    strips = page.locator(".strip").evaluate_all(labels)
     assert strips[0].startswith("error: forecast − actual: mean")
-    assert [strip.split(":")[0] for strip in strips[1:7]] == [names[place] for place in strongest[:6]]
+    assert [strip.split(":")[0] for strip in strips[1:]] == wanted
     assert tab.problems == []
 
 
@@ -143,7 +158,7 @@ def test_a_span_is_compared_with_the_rest(server, open_tab, windows, errors, gro
     """What a brush chooses is in the address, with its errors, forecasts, actual values and mean contributions."""
     tab = open_tab(server)
     page = tab.show("time?model=nyc-weather")
-    expect(page.locator(".strip")).to_have_count(8)
+    expect(page.locator(".stack .sum")).to_be_visible()
     drag(page, 0.2, 0.4)
     page.wait_for_url(re.compile(r"a=\d+-\d+"))
     first, last = map(int, re.search(r"a=(\d+)-(\d+)", page.url).groups())
@@ -204,7 +219,7 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     """By pointer with a hint, by keyboard, by touch, and from the list of the largest errors."""
     tab = open_tab(server)
     page = tab.show("time?model=nyc-weather&baseline=zero")
-    expect(page.locator(".strip")).to_have_count(8)
+    expect(page.locator(".stack .sum")).to_be_visible()
     chart(page).hover(position={"x": 500, "y": 80})
     index = int(chart(page).get_attribute("aria-valuenow"))
     hint = page.locator("#hint")
@@ -213,7 +228,7 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     chart(page).click(position={"x": 500, "y": 80})
     page.wait_for_url(re.compile(f"forecast.*window=ref:{index}"))
     page.go_back()
-    expect(page.locator(".strip")).to_have_count(8)
+    expect(page.locator(".stack .sum")).to_be_visible()
     chart(page).focus()
     for key in ("End", "ArrowLeft", "PageDown", "ArrowRight", "Shift+ArrowLeft", "Shift+ArrowLeft", "Enter"):
         page.keyboard.press(key)
@@ -230,7 +245,7 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     page.wait_for_url(re.compile(f"forecast.*window=ref:{errors.argmin()}"))
     assert "baseline=zero" in page.url and tab.problems == []
     phone = open_tab(server, **PHONE).show("time?model=nyc-weather")
-    expect(phone.locator(".strip")).to_have_count(8)
+    expect(phone.locator(".stack .sum")).to_be_visible()
     chart(phone).tap(position={"x": 200, "y": 80})
     phone.wait_for_url(re.compile("forecast.*window=ref:"))
 
@@ -410,6 +425,43 @@ def test_the_windows_of_a_table_are_stepped_through(small, open_tab):
     page.locator("#window").fill(csv_of(one))
     page.get_by_role("button", name="Explain it").click()
     expect(page.locator(".wrong")).to_contain_text("line 5, f2, is not a number")
+    assert tab.problems == []
+
+
+def test_several_windows_are_explained_into_one_table(small, open_tab):
+    """Windows that are pasted or chosen as JSON open over time, each in its row, and lead to their explanations."""
+    tab = open_tab(small)
+    page = tab.show("forecast?model=small")
+    given = make_windows(make_model(), 7, seed=8).round(4).tolist()
+    page.get_by_label("your own").check()
+    page.locator("#window").fill(json.dumps({"instances": given}))
+    page.get_by_role("button", name="Explain it").click()
+    page.wait_for_url(re.compile("/time.*file=pasted.json"))
+    expect(page.locator(".told")).to_contain_text("7 windows, whose times and actual values are not known.")
+    expect(page.locator(".lead")).to_contain_text(
+        "7 forecasts from window 1 to window 7; the actual values are not known"
+    )
+    expect(page.locator(".progress")).to_be_hidden()
+    explained = small.post("/v1/models/small:explain", json={"instances": given}).json()["explanations"]
+    for row, one in zip(saved(page), explained, strict=True):
+        assert float(row["prediction"]) == pytest.approx(one["prediction"], rel=1e-6)
+        assert float(row["contribution_f0"]) == pytest.approx(one["contributions"]["f0"], rel=1e-6)
+    chart(page).focus()
+    for key in ("Home", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator(".summary")).to_contain_text("window 2 of pasted.json")
+    page.get_by_role("button", name="Next window of the table").click()
+    expect(page.locator(".summary")).to_contain_text("window 3 of pasted.json")
+    expect(page.get_by_label("Window", exact=True)).to_have_value("3")
+    tab.show("time?model=small")
+    give(page, json.dumps(given[:2]), "own.json")
+    expect(page.locator(".told")).to_contain_text("2 windows")
+    given[1][3][2] = "x"
+    tab.show("time?model=small")
+    page.get_by_label("a file", exact=True).check()
+    broken = json.dumps(given).encode()
+    page.locator("#series").set_input_files({"name": "own.json", "mimeType": "application/json", "buffer": broken})
+    expect(page.locator(".told").get_by_role("alert")).to_have_text("window 2: row 4, f2, is not a number.")
     assert tab.problems == []
 
 

@@ -12,14 +12,15 @@ import { explainMoments, loadMoments, nameMoment, sourceOf, windowLink } from ".
 import { saveSample } from "../sample.js";
 import { seriesKey, tellAll, tellSets, tellWeeks } from "../span-summary.js";
 import { byWeek, chooseMoments, readSpans, summarise, sumGroups, WORST_NAME, worstOf, writeSpans } from "../spans.js";
-import { columnsOf, compareSeries, explainSeries, findTable, keepTable, nameOf, partsOf, readFile, readSeries } from "../tables.js";
+import { columnsOf, compareSeries, explainSeries, findTable, keepTable, nameOf, numberOf, partsOf, readFile, readSeries } from "../tables.js";
 import { timeline } from "../timeline.js";
+import { keepSeveral } from "../windows.js";
 
 /** @typedef {import("../app.js").Page} Page */
 /** @typedef {import("../references.js").Moment} Moment */
 /** @typedef {import("../spans.js").Summary} Summary */
 
-const N_STRIPS = 6; // groups with a strip of their own
+const N_STRIPS = 6; // groups with a colour or a strip of their own
 const N_WORST = 20;
 const N_SHARES = 4; // groups with a share by week
 const FORBIDDEN = 403;
@@ -77,6 +78,7 @@ export function create(page) {
   const chips = h("div", { class: "row chips" });
   const key = h("span", {});
   const chartTitle = h("h2", {});
+  const form = segments("Contributions", { "": "stacked", strips: "one below another" }, (value) => void page.set({ parts: value }));
   const tenth = h("button", { type: "button", onclick: () => void page.set({ a: WORST_NAME }) }, "Choose the worst tenth");
   const compared = h("section", { class: "card stack", "aria-label": "What it was driven by" });
   const worst = h("div", { class: "scroll weeks", tabindex: 0, role: "region", "aria-label": "Largest errors" });
@@ -93,7 +95,7 @@ export function create(page) {
     { class: "card stack" },
     h("div", { class: "between" }, chartTitle, key, pictureActions(chart.element, () => `${model.name}-over-time`, "Over time")),
     chart.element,
-    h("div", { class: "row brushes" }, brush.element, tenth),
+    h("div", { class: "row brushes" }, brush.element, form.element, tenth),
     chips,
   );
   const results = [chartCard, h("div", { class: "halves" }, compared, worstCard), weekCard];
@@ -107,7 +109,7 @@ export function create(page) {
 
   const take = (/** @type {string} */ name, /** @type {string} */ text) => {
     try {
-      const kept = keepTable(name, text);
+      const kept = keepSeveral(name, text, model) ?? keepTable(name, text);
       readSeries(kept, model, targetOf(page));
       void page.set(kept.id === given.file ? {} : { file: kept.id, a: "", b: "", zoom: "" });
     } catch (error) {
@@ -146,14 +148,17 @@ export function create(page) {
     const [first, second] = setsOf(grouped, given);
     scale = scaleOf(page, known, names);
     for (const part of results) part.hidden = !known.length;
-    key.replaceChildren(seriesKey(model, all.compared > 0));
     tenth.hidden = !all.compared;
     chartTitle.textContent = all.compared ? "Forecasts, errors and contributions" : "Forecasts and contributions";
     lead.textContent = tellAll(grouped, all, names, scale);
     const strips = names.length > N_STRIPS + 1 ? names.slice(0, N_STRIPS) : names;
+    const parts = strips.length < names.length ? [...strips, OTHERS] : names;
+    form.set(given.parts ?? "");
+    key.replaceChildren(seriesKey(model, all.compared > 0, given.parts ? undefined : parts.map(scale.short)));
     chart.set({
       moments: within,
-      names: strips.length < names.length ? [...strips, OTHERS] : names,
+      names: parts,
+      isStacked: !given.parts,
       contribution: (moment, name) => (name === OTHERS ? othersOf(moment, strips) : moment.contributions?.[name]),
       scale,
       first: chooseMoments(grouped, given.a),
@@ -171,9 +176,10 @@ export function create(page) {
   const asked = () => {
     if (!given.file) return { path: `${page.path}/reference`, query: { ...page.query, contributions: true } };
     const series = readSeries(findTable(given.file), model, targetOf(page));
-    const part = partsOf(series, series.ends).at(-1);
-    const body = { series: part?.series, last: part?.ends.length, gaps: "skip", output: page.output };
-    return { path: `${page.path}:explain`, query: page.version, body };
+    const { windows } = series.table;
+    const part = windows ? undefined : partsOf(series, series.ends).at(-1);
+    const body = windows ? { instances: windows } : { series: part?.series, last: part?.ends.length, gaps: "skip" };
+    return { path: `${page.path}:explain`, query: page.version, body: { ...body, output: page.output } };
   };
 
   /** Asks for what is not known of the file, part by part, and draws each part. */
@@ -292,9 +298,10 @@ function targetOf({ model, output }) {
  * @param {string} id
  */
 function momentsOf(series, id) {
-  const { ends, times, problems } = series;
+  const { ends, times, problems, table, model } = series;
+  const named = (/** @type {number} */ end) => (table.windows ? `window ${numberOf(table, end, model)}` : null);
   const moments = ends.map((end) => ({
-    ...{ index: end, time: times ? String(times[end]) : null, source: `row:${end}:${id}` },
+    ...{ index: end, time: times ? String(times[end]) : named(end), source: `row:${end}:${id}` },
     ...{ forecast: NaN, came: undefined, error: undefined, intervals: [] },
   }));
   const wrong = problems.map((one) => `${one}, which is no number and counts as missing`);
@@ -307,10 +314,11 @@ function momentsOf(series, id) {
  * @param {Moment[]} moments that have been asked for
  * @param {import("../tables.js").Series} series
  */
-function tellRows(moments, { ends, table: { rows }, target, model: { lookback, targets } }) {
+function tellRows(moments, { ends, table: { rows, windows }, target, model: { lookback, targets } }) {
   const say = (/** @type {number} */ count) => count.toLocaleString("en");
   const left = moments.filter(({ forecast }) => !Number.isFinite(forecast)).length;
   const gaps = left ? `; ${say(left)} of these have no forecast` : "";
+  if (windows) return `${say(windows.length)} windows, whose times and actual values are not known.`;
   const actual = target ? "" : ` There is no column ${targets.map(({ name }) => name).join(" or ")}, so that actual values are not known.`;
   return `${say(rows.length)} rows, of which ${say(ends.length)} end ${lookback} whole ones without a gap${gaps}.${actual}`;
 }
@@ -332,7 +340,7 @@ function sourceChoice(page, take, problem) {
       problem.textContent = `${files[0].name} can't be read: ${reasonOf(error)}.`;
     }
   };
-  const file = h("input", { type: "file", id: "series", accept: ".csv,.tsv,.txt,.gz,text/csv", onchange: () => void read(file.files) });
+  const file = h("input", { type: "file", id: "series", accept: ".csv,.tsv,.txt,.json,.gz,text/csv,application/json", onchange: () => void read(file.files) });
   const name = h("strong", {});
   const sample = async () => {
     try {
