@@ -127,7 +127,7 @@ def many(serve, tmp_path_factory):
 
 
 def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, open_tab):
-    """All edges are links at first, a selected node's have curves; highlighting others touches each part once at most."""
+    """All edges are links at first, a selected node's have curves; highlighting others touches each part a few times at most."""
     tab = open_tab(many)
     page = tab.show("network?model=many&fidelity=1")
     page.wait_for_load_state("networkidle")  # the requests for the slider come last
@@ -143,8 +143,7 @@ def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, op
         return watcher.takeRecords().length;
       });
     }""")
-    assert max(changes) < 3 * page.locator(".stage g.edge, .stage g.node").count()  # at most one pass over all parts
-    print(max(changes), sorted(changes)[len(changes) // 2], page.locator(".stage g.edge, .stage g.node").count())
+    assert max(changes) < 3 * page.locator(".stage g.edge, .stage g.node").count()
     page.locator('g.node[data-node="head:1:3"] rect').first.click()
     expect(page.locator(".stage .box").first).to_be_visible()
     boxes = page.locator(".stage .box").count()
