@@ -7,7 +7,7 @@ import { dropsTo, h, segments, table } from "../dom.js";
 import { formatsOf } from "../forecast-summary.js";
 import { readGroups } from "../groups.js";
 import { forecastOf } from "../intervals.js";
-import { distinctNames } from "../names.js";
+import { distinctNames, titlesOf } from "../names.js";
 import { explainMoments, loadMoments, nameMoment, sourceOf, windowLink } from "../references.js";
 import { saveSample } from "../sample.js";
 import { seriesKey, tellAll, tellSets, tellWeeks } from "../span-summary.js";
@@ -385,7 +385,7 @@ function sourceChoice(page, take, problem) {
  */
 function scaleOf(page, moments, names) {
   const spread = d3.deviation(moments, ({ forecast }) => forecast);
-  const short = distinctNames(names);
+  const short = new Map([...distinctNames(names), ...titlesOf(page.model.features)]);
   const bare = formatsOf({ ...page, unit: null }, spread);
   return { ...formatsOf(page, spread), bare, short: (name) => short.get(name) ?? name };
 }
