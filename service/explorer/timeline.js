@@ -278,7 +278,7 @@ function stackOf({ names, contributions, top, bins, x, runs, scale }) {
   ]);
   return svg(
     "g",
-    { class: "stack" },
+    { class: "stacked" },
     ...levels.flat(),
     ...names.map((name, part) => {
       const d = bars.map((bar) => rect(bar, part)).join("");

@@ -357,4 +357,8 @@ def test_the_metrics_of_many_outputs_are_a_table(pair, open_tab):
       const [place] = outputTable({ metrics, outputs: ["a+1", "a+2"], targets: [{ unit: "K" }] });
       return [...place.querySelectorAll("tr")].map((row) => [...row.children].map((cell) => cell.textContent));
     })""")
-    assert found == [["Output", "test R²", "test coverage 0.8"], ["a+1", "0.250", "70.0 %"], ["a+2", "0.750", ""]]
+    assert found == [
+        ["Output", "test R²", "test coverage of the 80 % interval"],
+        ["a+1", "0.250", "70.0 %"],
+        ["a+2", "0.750", ""],
+    ]

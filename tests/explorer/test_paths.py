@@ -127,7 +127,7 @@ def many(serve, tmp_path_factory):
 
 
 def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, open_tab):
-    """All edges are links at first, a selected node's have curves; a highlight touches each part a few times at most."""
+    """All edges are links at first, a selected node's have curves; a highlight touches parts a few times at most."""
     tab = open_tab(many)
     page = tab.show("network?model=many&fidelity=1")
     page.wait_for_load_state("networkidle")  # the requests for the slider come last

@@ -134,14 +134,14 @@ def test_the_reference_windows_are_summed_up_and_drawn(server, open_tab, windows
         known = [row[of][0] for row in windows]
         np.testing.assert_allclose(np.polyval(np.polyfit(known, y, 1), known), y, atol=0.01)
     labels = "all => all.map(one => one.getAttribute('aria-label'))"
-    parts = page.locator(".stack path[data-feature]")
+    parts = page.locator(".stacked path[data-feature]")
     wanted = [*(names[place] for place in strongest[:6]), "all others"]
     assert [label.split(":")[0] for label in parts.evaluate_all(labels)] == wanted
     shades = parts.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
     key = page.locator(".kind rect").evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
     assert shades == key and len(set(shades)) == 7  # none of them that of what raises or lowers
     assert not {"rgb(0, 114, 178)", "rgb(213, 94, 0)"} & set(shades)
-    steps = re.findall(r"[ML][\d.]+,([\d.]+)H", page.locator(".stack .sum").get_attribute("d") or "")
+    steps = re.findall(r"[ML][\d.]+,([\d.]+)H", page.locator(".stacked .sum").get_attribute("d") or "")
     known = [row["prediction"][0] for row in windows]  # which is the sum of the contributions and the baseline
     y = np.array(steps, float)
     np.testing.assert_allclose(np.polyval(np.polyfit(known, y, 1), known), y, atol=0.05)
@@ -158,7 +158,7 @@ def test_a_span_is_compared_with_the_rest(server, open_tab, windows, errors, gro
     """What a brush chooses is in the address, with its errors, forecasts, actual values and mean contributions."""
     tab = open_tab(server)
     page = tab.show("time?model=nyc-weather")
-    expect(page.locator(".stack .sum")).to_be_visible()
+    expect(page.locator(".stacked .sum")).to_be_visible()
     drag(page, 0.2, 0.4)
     page.wait_for_url(re.compile(r"a=\d+-\d+"))
     first, last = map(int, re.search(r"a=(\d+)-(\d+)", page.url).groups())
@@ -219,7 +219,7 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     """By pointer with a hint, by keyboard, by touch, and from the list of the largest errors."""
     tab = open_tab(server)
     page = tab.show("time?model=nyc-weather&baseline=zero")
-    expect(page.locator(".stack .sum")).to_be_visible()
+    expect(page.locator(".stacked .sum")).to_be_visible()
     chart(page).hover(position={"x": 500, "y": 80})
     index = int(chart(page).get_attribute("aria-valuenow"))
     hint = page.locator("#hint")
@@ -228,7 +228,7 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     chart(page).click(position={"x": 500, "y": 80})
     page.wait_for_url(re.compile(f"forecast.*window=ref:{index}"))
     page.go_back()
-    expect(page.locator(".stack .sum")).to_be_visible()
+    expect(page.locator(".stacked .sum")).to_be_visible()
     chart(page).focus()
     for key in ("End", "ArrowLeft", "PageDown", "ArrowRight", "Shift+ArrowLeft", "Shift+ArrowLeft", "Enter"):
         page.keyboard.press(key)
@@ -245,7 +245,7 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     page.wait_for_url(re.compile(f"forecast.*window=ref:{errors.argmin()}"))
     assert "baseline=zero" in page.url and tab.problems == []
     phone = open_tab(server, **PHONE).show("time?model=nyc-weather")
-    expect(phone.locator(".stack .sum")).to_be_visible()
+    expect(phone.locator(".stacked .sum")).to_be_visible()
     chart(phone).tap(position={"x": 200, "y": 80})
     phone.wait_for_url(re.compile("forecast.*window=ref:"))
 

@@ -4,6 +4,7 @@ import { titleBar } from "../actions.js";
 import { h, table } from "../dom.js";
 import { amount, fixed, formatValue, percent } from "../figures.js";
 import { levelName } from "../intervals.js";
+import { distinctNames } from "../names.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["ModelInfo"]} Model */
@@ -164,15 +165,15 @@ function writeMetric(name, value, { targets }) {
 }
 
 /**
- * Such as `test R²`, or `test coverage 0.8`.
+ * Such as `test R²`, or `test coverage of the 80 % interval`.
  *
  * @param {string} name
  */
 function nameMetric(name) {
-  const words = { r2: "R²", mae: "MAE", rmse: "RMSE", mse: "MSE" };
+  const words = { r2: "R²", mae: "MAE", rmse: "RMSE", mse: "MSE", coverage: "coverage of the", winkler: "Winkler score of the" };
   return name
-    .split("_")
-    .map((word) => words[/** @type {keyof typeof words} */ (word)] ?? word)
+    .split(/[_ ]/)
+    .map((word) => words[/** @type {keyof typeof words} */ (word)] ?? (/^0\.\d+$/.test(word) ? `${levelName(Number(word))} interval` : word))
     .join(" ");
 }
 
@@ -207,12 +208,13 @@ function tellOrigin({ provenance, checkpoint, version, versions }) {
  * @param {import("../app.js").Page} page
  */
 function featureTable({ features }, page) {
+  const short = distinctNames(features.map(({ name }) => name));
   const rows = features.map(({ name, title, unit, mean, std, min, max }) => {
     const write = (/** @type {number} */ value) => formatValue(value, null, std);
     return h(
       "tr",
       { "data-feature": name },
-      h("td", { title }, h("a", { href: page.link("network", { through: `feature:${name}` }) }, name), unit ? h("span", { class: "muted" }, ` ${unit}`) : null),
+      h("td", { title: title ?? name }, h("a", { href: page.link("network", { through: `feature:${name}` }) }, short.get(name) ?? name), unit ? h("span", { class: "muted" }, ` ${unit}`) : null),
       ...[mean, std].map((value) => h("td", { class: "number" }, value === null ? "–" : write(value))),
       h("td", { class: "number range" }, min === null || max === null ? "–" : `${write(min)} to ${write(max)}`),
     );
