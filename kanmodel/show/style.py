@@ -3,8 +3,8 @@
 Contributions that raise and lower a forecast have the blue and the orange of Okabe and Ito (2008), as in the explorer;
 features and other parts have colours of Paul Tol's scheme "muted" (2021), of which none is near these. Classes of
 elements are replaced by presentation attributes with literal colours, which are part of SVG 1.1; librsvg, Qt and
-CairoSVG support neither custom properties nor media queries. The theme `auto` has the light colours as attributes, and the dark ones in a media query,
-which takes precedence if it is supported.
+CairoSVG support neither custom properties nor media queries. The theme `auto` has the light colours as attributes, and
+the dark ones in a media query, which takes precedence if it is supported.
 """
 
 from __future__ import annotations
