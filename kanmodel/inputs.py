@@ -227,7 +227,7 @@ def read_numbers(values: Any, path: str) -> Array:
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
-    if isinstance(values, np.ma.MaskedArray):
+    if type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):  # `np.ma` is slow to import
         values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
     try:
         array = np.asarray(values)

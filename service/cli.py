@@ -41,6 +41,9 @@ class _Commands(TyperGroup):
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         module, name = COMMANDS[cmd_name].split(":")
         commands = import_module(f"{__package__}.commands.{module}")
+        if not gc.isenabled():  # by `main`
+            gc.freeze()
+            gc.enable()
         alone.command(cmd_name, epilog=getattr(commands, "EPILOG", None))(getattr(commands, name))
         return get_command(alone)
 
@@ -66,11 +69,8 @@ def _look_inside(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command, by default that of the process; an error that the user can fix is one sentence on stderr."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once; as torch below
-    if "torch" not in sys.modules:  # what it creates is left out of searches for garbage: an eighth of the start
+    if "torch" not in sys.modules:  # what imports create is left out of searches for garbage: an eighth of the start
         gc.disable()
-        import_module("torch")
-        gc.freeze()
-        gc.enable()
     import torch  # here: completion does not need it
 
     torch.set_num_threads(1)  # models of this size run slower on several threads, much slower under load

@@ -10,7 +10,11 @@ from rich.markup import escape
 from typer import Argument, Option
 
 from kanmodel.errors import ConfigError
+from service.app import create_app
+from service.engines.workers import serve_workers
 from service.settings import check_variables, choose_settings, describe_settings
+from service.telemetry.logs import configure_logging
+from service.wire.connections import server_options
 
 # Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
 RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
@@ -38,11 +42,6 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models over HTTP, by default, and while the folder is empty, the bundled one at http://127.0.0.1:8000."""
-    from service.app import create_app
-    from service.engines.workers import serve_workers
-    from service.telemetry.logs import configure_logging
-    from service.wire.connections import server_options
-
     given = {"models": models, "host": host, "port": port, "workers": workers, "engine": engine, "no_auth": no_auth}
     settings = choose_settings(**given, model_name=model_name)
     configure_logging(settings)

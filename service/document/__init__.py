@@ -129,11 +129,13 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
     """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
     if app.openapi_schema is None:
         tags = [{"name": name, "description": text} for name, text in TAGS.items()]
+        operated: list[Any] = [route for route in app.routes if hasattr(route, "stated")]
+        routes = {route.name: route for route in operated if route.include_in_schema}  # by operation id
+        documented = [route.describe() for route in routes.values()]
         document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=tags
+            title=app.title, version=app.version, description=app.description, routes=documented, tags=tags
         )
         components, examples = document["components"], orjson.loads(EXAMPLES.read_bytes())
-        routes: dict[Any, Any] = {getattr(route, "operation_id", None): route for route in app.routes}
         operations = [operation for path in document["paths"].values() for operation in path.values()]
         described = [routes[operation["operationId"]] for operation in operations]
         schemas = components["schemas"] = {**_describe_schemas(described), **components["schemas"]}
@@ -141,7 +143,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
         for operation, route in zip(operations, described, strict=True):
             if parameters := _list_parameters(route, schemas) + operation.get("parameters", []):
                 operation["parameters"] = parameters
-            _complete(operation, route, examples[route.operation_id])
+            _complete(operation, route, examples[route.name])
         for route in described:
             for query in (route.query, route.stated.place):
                 schemas.pop(getattr(query, "__name__", ""), None)
@@ -174,7 +176,7 @@ def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, A
 
 def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) -> None:
     """Adds to an operation its body, a request that the bundled model answers, the answer, errors, and links."""
-    stated, responses, name = route.stated, operation["responses"], route.operation_id
+    stated, responses, name = route.stated, operation["responses"], route.name
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in example.get("parameters", {}):
             parameter["example"] = example["parameters"][parameter["name"]]

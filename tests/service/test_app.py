@@ -70,8 +70,10 @@ def test_the_app_loads_no_library_that_only_some_questions_need():
 import sys
 sys.modules["rich"] = None  # an import of it fails
 from service.app import create_app
+from service.models.registry import Registry
 from service.settings import Settings
 create_app(Settings())
+Registry(None).load()  # the bundled model, tried by a forecast and an explanation
 unwanted = {"sympy", "polars", "ray", "pandas", "typer", "opentelemetry.sdk"}
 assert not unwanted & sys.modules.keys(), unwanted & sys.modules.keys()
 """
