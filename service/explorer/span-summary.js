@@ -75,7 +75,9 @@ export function tellAll(moments, all, names, { value: say, short }) {
  * @param {Scale} scale
  */
 export function tellSets(first, second, isChosen, isPicked, scale) {
-  const { unit, bare: { change: signed }, short } = scale;
+  const { bare: { change }, short } = scale;
+  const unit = scale.isShare ? "points" : scale.unit;
+  const signed = (/** @type {number} */ value) => change(value).replace(/ points$/, "");
   const title = h("h2", {}, isChosen ? "What A was driven by" : "What they were driven by");
   const other = isPicked ? "B" : "the rest";
   const isCompared = isChosen && second.count > 0;
@@ -84,11 +86,10 @@ export function tellSets(first, second, isChosen, isPicked, scale) {
   const shown = names.slice(0, N_ROWS);
   const largest = d3.max(shown, (name) => Math.abs(difference(name))) || 1;
   const heads = isCompared
-    ? [`Mean contribution${unit ? `, ${unit}` : ""}`, `A minus ${isPicked ? "B" : "rest"}`, "", "A", isPicked ? "B" : "rest"]
-    : [`Mean contribution${unit ? `, ${unit}` : ""}`, "Mean", "", "Share"];
+    ? [`Mean contribution${unit ? `, ${unit}` : ""}`, `A minus ${isPicked ? "B" : "rest"}`, "A", isPicked ? "B" : "rest"]
+    : [`Mean contribution${unit ? `, ${unit}` : ""}`, "Mean", "Share"];
   const cells = (/** @type {string} */ first, /** @type {number} */ share, /** @type {string[]} */ ...texts) => [
-    h("td", { class: "number" }, first),
-    h("td", {}, barOf(share)),
+    h("td", { class: "number" }, barOf(share), first),
     ...texts.map((text) => h("td", { class: "number" }, text)),
   ];
   const rows = shown.map((name) =>

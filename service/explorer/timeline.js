@@ -274,7 +274,7 @@ function stackOf({ names, contributions, top, bins, x, runs, scale }) {
   const sum = bars.map(({ left, right, run, sum }, place) => `${run === bars[place - 1]?.run ? "L" : "M"}${left.toFixed(2)},${y(sum).toFixed(2)}H${right.toFixed(2)}`);
   const levels = y.ticks(4).map((value) => [
     svg("line", { class: "level", x1: LEFT, x2: bars.at(-1)?.right ?? LEFT, y1: y(value), y2: y(value) }),
-    svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, scale.bare.change(value)),
+    svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, value ? d3.format("+~g")(value * (scale.isShare ? 100 : 1)) : "0"),
   ]);
   return svg(
     "g",
@@ -285,7 +285,7 @@ function stackOf({ names, contributions, top, bins, x, runs, scale }) {
       return svg("path", { role: "img", "aria-label": labelOf(name, contributions[part], scale), "data-feature": name, fill: colorOf(part), d });
     }),
     svg("path", { class: "sum", d: sum.join("") }),
-    svg("text", { x: LEFT, y: top + NAME - 3, "text-anchor": "start" }, "contributions, and their sum: forecast − baseline"),
+    svg("text", { x: LEFT, y: top + NAME - 3, "text-anchor": "start" }, `contributions${scale.isShare ? ", points," : ""} and their sum`),
   );
 }
 

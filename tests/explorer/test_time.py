@@ -145,6 +145,7 @@ def test_the_reference_windows_are_summed_up_and_drawn(server, open_tab, windows
     known = [row["prediction"][0] for row in windows]  # which is the sum of the contributions and the baseline
     y = np.array(steps, float)
     np.testing.assert_allclose(np.polyval(np.polyfit(known, y, 1), known), y, atol=0.05)
+    expect(page.locator("th:empty")).to_have_count(0)  # a reader of tables hears what each column is
     page.get_by_label("one below another").check()
     page.wait_for_url("**parts=strips*")
     expect(page.locator(".strip")).to_have_count(8)
@@ -245,6 +246,8 @@ def test_the_chart_leads_to_each_forecast(server, open_tab, windows, errors):
     page.wait_for_url(re.compile(f"forecast.*window=ref:{errors.argmin()}"))
     assert "baseline=zero" in page.url and tab.problems == []
     phone = open_tab(server, **PHONE).show("time?model=nyc-weather")
+    for region in phone.locator(".halves .scroll").all():  # nothing is cut off
+        assert region.evaluate("one => one.scrollWidth <= one.clientWidth")
     expect(phone.locator(".stacked .sum")).to_be_visible()
     chart(phone).tap(position={"x": 200, "y": 80})
     phone.wait_for_url(re.compile("forecast.*window=ref:"))
