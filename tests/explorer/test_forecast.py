@@ -25,6 +25,9 @@ def test_the_answer_comes_first(server, open_tab):
         page = tab.show("forecast?model=nyc-weather&window=ref:100")
         assert page.locator('[data-figure="forecast"]').bounding_box()["y"] < most
         expect(page.locator('[data-figure="actual"] strong')).to_have_text(f"{window['target'][0]:.2f} K")
+        expect(page.locator(".kinds")).to_contain_text("smallest and largest value of the training")
+        choice = page.get_by_label("Compared with").bounding_box()
+        assert choice["x"] + choice["width"] <= size["width"] and choice["width"] > 200  # all of what is chosen
         assert tab.problems == []
 
 

@@ -319,6 +319,7 @@ def test_the_card_describes_the_model(pair, open_tab):
         model["provenance"]["library"],
         model["checkpoint"],
         "2 of 2, 1",
+        "on its test rows. Errors in other views are those of the reference windows, which are others",
     ):
         expect(card).to_contain_text(said)
     expect(page.locator(".verdict")).to_have_text("verified" if model["provenance"]["verified"] else "not verified")

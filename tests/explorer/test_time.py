@@ -146,6 +146,9 @@ def test_the_reference_windows_are_summed_up_and_drawn(server, open_tab, windows
     y = np.array(steps, float)
     np.testing.assert_allclose(np.polyval(np.polyfit(known, y, 1), known), y, atol=0.05)
     expect(page.locator("th:empty")).to_have_count(0)  # a reader of tables hears what each column is
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("tr[data-worst]").all()]
+    for column in zip(*rows, strict=True):  # decimals stand below each other
+        assert len({len(text.partition(".")[2]) for text in column}) == 1
     page.get_by_label("one below another").check()
     page.wait_for_url("**parts=strips*")
     expect(page.locator(".strip")).to_have_count(8)
