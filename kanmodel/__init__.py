@@ -32,7 +32,8 @@ _NAMES = {  # by module
     "explain.trust": "Trust WindowTrust",
     "explain.what_if": "Curve WhatIf",
     "model": "Model",
-    "origins": "fine_tune from_darts from_file from_neuralforecast from_pytorch_forecasting from_torch load train",
+    "origins": "fine_tune from_darts from_file from_neuralforecast from_pytorch_forecasting from_torch "
+    "load prepare train",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

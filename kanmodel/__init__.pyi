@@ -34,4 +34,5 @@ from kanmodel.origins import from_neuralforecast as from_neuralforecast
 from kanmodel.origins import from_pytorch_forecasting as from_pytorch_forecasting
 from kanmodel.origins import from_torch as from_torch
 from kanmodel.origins import load as load
+from kanmodel.origins import prepare as prepare
 from kanmodel.origins import train as train

@@ -470,7 +470,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
         CheckpointError: the file is missing, truncated, foreign, of a newer format, or its tensors differ from its
             config; the message names the first difference.
     """
-    return _read(path, parse_checkpoint)
+    return read_bounded(path, parse_checkpoint)
 
 
 def identify_checkpoint(path: Path) -> str:
@@ -480,15 +480,15 @@ def identify_checkpoint(path: Path) -> str:
         _parse_description(data)
         return hashlib.sha256(data).hexdigest()
 
-    return _read(path, identify)
+    return read_bounded(path, identify)
 
 
-def _read(path: Path, parse: Callable[[bytes], T]) -> T:
-    """Parses a file of bounded size, and names it in errors."""
+def read_bounded(path: Path, parse: Callable[[bytes], T], most: int = MAX_BYTES) -> T:
+    """Parses a file of at most so many bytes, and names it in errors."""
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"is larger than {MAX_BYTES} bytes")
+        if size > most:
+            raise CheckpointError(f"is larger than {most} bytes")
         with path.open("rb") as file:
             data = file.read(size)
         return parse(data)
@@ -577,7 +577,7 @@ def _parse_description(
     data: bytes,
 ) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None, _IntervalsRecord | None]:
     """Config, provenance, metrics, times of the reference windows and intervals, to which the header's tensors fit."""
-    metadata, tensors = _parse_header(data)
+    metadata, tensors = parse_header(data)
     document = _parse_document(metadata)
     with _describing():
         config = config_from_dict(document["config"])
@@ -603,7 +603,7 @@ def _describing() -> Iterator[None]:
         raise CheckpointError(f"has a document that does not describe a model: {error}") from error
 
 
-def _parse_header(data: bytes) -> tuple[dict[str, Any], Tensors]:
+def parse_header(data: bytes) -> tuple[dict[str, Any], Tensors]:
     """Metadata and tensors of a safetensors file, from its JSON header after 8 bytes of length."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > MAX_HEADER_BYTES:

@@ -70,6 +70,7 @@ from kanmodel.inputs import (
 )
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
+from kanmodel.prepared import Prepared
 from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:
@@ -212,11 +213,15 @@ class Model(Result):
         loaded: the network with its reference windows, for internal use; it takes model units.
         name: used in titles; the name of the file without its suffix.
         results: cache of the global results; models may share one.
+        prepared: what of them was read beside the checkpoint, see `kanmodel.prepare`; else None.
+        unprepared: why `kanmodel.load` has not read them; else None.
     """
 
     loaded: LoadedModel
     name: str = "model"
     results: Results = field(default_factory=lambda: Once(N_KEPT))
+    prepared: Prepared | None = None
+    unprepared: str | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -1103,7 +1108,8 @@ class Model(Result):
 
     @cached
     def _measure(self, output: int) -> Importance:
-        return measure_importance(self.loaded, output)
+        measure = measure_importance if self.prepared is None else self.prepared.importance
+        return measure(self.loaded, output)
 
     @cached
     def _attribute(self, output: int, groups: tuple[tuple[str, ...], ...]) -> Importance:
@@ -1121,6 +1127,8 @@ class Model(Result):
         if rule.without:
             rest = self._prune(output, replace(rule, without=()))
             return pruning.remove_edges(self.loaded, output, rest, rule.without)
+        if self.prepared is not None and rule == PruningRule():
+            return self.prepared.pruning(self.loaded, output)
         with part(0.5):
             measured = self._measure(output)
         return pruning.prune_by_rule(self.loaded, measured, rule)
@@ -1158,7 +1166,7 @@ class Model(Result):
                 topology = self._lay_out(output, rule)
             with part(0.7):
                 against = other._lay_out(number, rule)
-            return ModelComparison.of(self._measure(output), topology, against)
+            return ModelComparison.of(output, topology, against)
 
         identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
         return self.results.get(self._key(output, "comparison", identity, rule), compute)

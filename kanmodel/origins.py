@@ -13,11 +13,13 @@ import numpy as np
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
+from kanmodel.computing import Progress, reporting
 from kanmodel.data import MAX_STEP
 from kanmodel.encoding import MAX_FILL
-from kanmodel.errors import ConfigError, UnknownNameError, checked
+from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, checked
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
+from kanmodel.prepared import read_prepared, write_prepared
 from kanmodel.training import training
 from kanmodel.training.optimization import ARCHITECTURE, ProgressLine, Report, TrainingOptions
 from kanmodel.training.tables import Columns, describe_left_out, make_table
@@ -25,9 +27,44 @@ from kanmodel.training.tables import Columns, describe_left_out, make_table
 
 @checked
 def load(path: str | Path) -> Model:
-    """Loads a checkpoint file; raises CheckpointError if it is missing, truncated or foreign."""
+    """Loads a checkpoint file, and the results that `prepare` wrote beside it, if they can be used.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, truncated or foreign.
+    """
     path = Path(path)
-    return Model(load_checkpoint(path), path.stem)
+    loaded = load_checkpoint(path)
+    try:
+        return Model(loaded, path.stem, prepared=read_prepared(loaded, path))
+    except CheckpointError as error:
+        return Model(loaded, path.stem, unprepared=str(error))
+
+
+@checked
+def prepare(path: str | Path, *, progress: Progress = False) -> Model:
+    """Computes what takes most of the time of a checkpoint's global results, and writes it beside it.
+
+    `load`, and so the service, reads ``name.results`` beside ``name.safetensors``: importance, topology and edges then
+    take milliseconds instead of seconds or minutes, and are the same; see `kanmodel.prepared`. Nothing is computed or
+    written if what is there is of this checkpoint and this version of the method.
+
+    Args:
+        path: the file of the checkpoint.
+        progress: as in `Model.explain`.
+
+    Returns:
+        The model, which has them (`Model.prepared`).
+
+    Raises:
+        CheckpointError: the checkpoint is missing, truncated or foreign, or its folder cannot be written to.
+        NonFiniteError: a result is not finite.
+    """
+    model = load(path)
+    if model.prepared is not None:
+        return model
+    with reporting(progress):
+        write_prepared(model.loaded, Path(path))
+    return load(path)
 
 
 @checked

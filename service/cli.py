@@ -21,6 +21,7 @@ COMMANDS |= {
     "explain": "explain:explain",
     "record": "record:record",
     "drift": "drift:drift",
+    "prepare": "prepare:prepare",
 }
 COMMANDS |= {
     name: f"checkpoints:{name}" for name in ("report", "formula", "backtest", "calibrate", "compare", "prune", "export")

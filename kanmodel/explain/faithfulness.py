@@ -59,11 +59,12 @@ def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agree
     windows, output = model.reference.windows, importance.output_index
     several = ReferenceBaselines(min(N_BASELINES, len(windows)))
     kinds: tuple[ComparedBaseline, ...] = ("mean", "zero", "reference")
-    explanations = {"mean": importance.explanation}
+    contributions = {"mean": importance.contributions}
     with part(1 / (1 + several.count)):
-        explanations["zero"] = explain_windows(model, windows, output, Baseline("zero"), detail="features")
-    explanations["reference"] = explain_windows(model, windows, output, several, detail="features")
-    sizes = {kind: np.abs(explanations[kind].contributions).mean(axis=0) for kind in kinds}
+        zero = explain_windows(model, windows, output, Baseline("zero"), detail="features")
+    reference = explain_windows(model, windows, output, several, detail="features")
+    contributions |= {"zero": zero.contributions, "reference": reference.contributions}
+    sizes = {kind: np.abs(contributions[kind]).mean(axis=0) for kind in kinds}
     shares = {kind: size / (size.sum() or 1.0) for kind, size in sizes.items()}
     agreements = []
     for a, b in combinations(kinds, 2):

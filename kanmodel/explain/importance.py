@@ -9,21 +9,22 @@ would take more than a minute or two, fewer permutations are made, and then of f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, pause, slices
 from kanmodel.data import Array
-from kanmodel.explain.attribution import Explanation, explain_windows, sum_groups
+from kanmodel.explain.attribution import LedgerOptions, explain_windows, sum_groups
 from kanmodel.explain.bootstrap import Bootstrap, Estimate
 from kanmodel.explain.links import measure_links
-from kanmodel.explain.paths.path import sum_subnodes
+from kanmodel.explain.paths.path import LedgerLayer, sum_subnodes
 from kanmodel.explain.profiles import Profiles, profile_nodes
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
@@ -44,6 +45,8 @@ IMPORTANT = 0.5  # times the even share 1 / n_features: the least that an import
 NEGLIGIBLE = 0.2  # times the even share: what a negligible feature stays below
 REDUNDANT_CORRELATION = 0.9
 
+_OF_LEDGER = ("predictions", "baseline_prediction", "contributions", "residual", "converged")
+MEASURED = (*_OF_LEDGER, "permuted", "steps", "nodes", "edges", "links")
 _COLUMNS = ("rank", "name", "mean_abs_contribution", "share", "share_interval_low", "share_interval_high", "verdict")
 _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "permutation_interval_high")
 
@@ -114,7 +117,10 @@ class Importance(GlobalResult, Pictured):
         output, output_index, unit: name, index and unit of the output; None for an unknown unit.
         features: a row for each feature, most important first.
         groups: a row for each group and each feature without a group, most important first; empty without groups.
-        explanation: of the reference windows.
+        predictions, contributions: of each reference window, (n,) and (n, n_features); and the `baseline_prediction`.
+        residual, converged, tolerance: of their explanations, as in `Explanation`.
+        permuted: growth of the absolute error of windows whose series of some features are permuted, (n_permuted,) by
+            their numbers: each feature alone, and each group of the checkpoint; empty where targets are unknown.
         steps: (lookback,), oldest first.
         nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in); the nodes of a
             graph by place, see `kanmodel.network.wiring`.
@@ -127,7 +133,13 @@ class Importance(GlobalResult, Pictured):
     output_index: int
     unit: str | None
     features: tuple[Attribution, ...]
-    explanation: Explanation
+    predictions: Array
+    baseline_prediction: float
+    contributions: Array
+    residual: Array
+    converged: NDArray[np.bool_]
+    tolerance: float
+    permuted: Mapping[tuple[int, ...], Array]
     steps: Estimate
     nodes: Mapping[tuple[str, int], Estimate]
     edges: Mapping[tuple[str, int], Estimate]
@@ -172,36 +184,48 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
     Raises:
         NonFiniteError: the explanation of a reference window is not finite.
     """
-    with part(0.7):
+    with part(0.6):
         explanation = explain_windows(model, model.reference.windows, output)
+    profiles = model.facts.get("profiles", lambda: profile_nodes(model))  # the same for every output
     links, scale = measure_links(model, output), float(model.scaling.output_scale[output])
     bootstrap = Bootstrap(len(explanation))
-    nodes = dict(_nodes_by_place(model.config, explanation))
-    edges = {(layer.stage, layer.layer): layer.edges for layer in explanation.layers}
+    nodes = list_nodes(model.config, explanation.layers)
+    edges = {(layer.stage, layer.layer): layer.edges for layer in explanation.layers if layer.edges is not None}
+    measured: dict[str, Any] = {name: getattr(explanation, name) for name in _OF_LEDGER}
+    measured["permuted"] = _permute(model, output, list_permuted(model.config))
+    measured["steps"] = bootstrap.mean(np.abs(explanation.steps.sum(axis=2)))
+    measured["nodes"] = {place: bootstrap.mean(np.abs(values)) for place, values in nodes.items()}
+    measured["edges"] = {place: bootstrap.mean(np.abs(values)) for place, values in edges.items()}
+    measured["links"] = {link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()}
+    return complete_importance(model, output, profiles, measured)
+
+
+def complete_importance(model: LoadedModel, output: int, profiles: Profiles, measured: Mapping[str, Any]) -> Importance:
+    """The importance from what was measured, each of `MEASURED` by its name."""
+    config = model.config
     return Importance(
-        output=explanation.output,
+        output=config.outputs[output],
         output_index=output,
-        unit=explanation.unit,
-        features=_attribute(model, output, explanation, {}),
-        explanation=explanation,
-        steps=bootstrap.mean(np.abs(explanation.steps.sum(axis=2))),
-        nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
-        edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items() if values is not None},
-        profiles=model.facts.get("profiles", lambda: profile_nodes(model)),  # the same for every output
-        links={link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()},
+        unit=config.target_of(output).unit,
+        features=_attribute(model, output, measured["contributions"], measured["permuted"], {}),
+        tolerance=LedgerOptions.tolerance * float(model.output_std[output]),
+        profiles=profiles,
         reference=model.reference_span,
+        **measured,
     )
 
 
-def _nodes_by_place(config: ModelConfig, explanation: Explanation) -> Iterator[tuple[LayerKey, Array | None]]:
+def list_nodes(config: ModelConfig, layers: Sequence[LedgerLayer]) -> dict[LayerKey, Array]:
     """Contributions of nodes, by place; a KAN layer of a graph has inputs, and outputs, which get what enters them."""
-    for layer in explanation.layers:
+    nodes: dict[LayerKey, Array] = {}
+    for layer in layers:
         key = layer.stage, layer.layer
-        if not config.graph or layer.stage != "head":
-            yield key, layer.nodes
-        elif layer.edges is not None:
-            yield read_place(config, key), layer.nodes
-            yield set_place(key), sum_subnodes(config.head[layer.layer], layer.edges)
+        if config.graph and layer.stage == "head" and layer.edges is not None and layer.nodes is not None:
+            nodes[read_place(config, key)] = layer.nodes
+            nodes[set_place(key)] = sum_subnodes(config.head[layer.layer], layer.edges)
+        elif layer.nodes is not None and not (config.graph and layer.stage == "head"):
+            nodes[key] = layer.nodes
+    return nodes
 
 
 def add_groups(model: LoadedModel, importance: Importance, groups: Groups) -> Importance:
@@ -210,22 +234,42 @@ def add_groups(model: LoadedModel, importance: Importance, groups: Groups) -> Im
     Raises:
         DataError: groups that cannot be; the message names the one.
     """
-    rows = _attribute(model, importance.output_index, importance.explanation, groups) if groups else ()
-    return replace(importance, groups=rows)
+    measured = importance.output_index, importance.contributions, importance.permuted
+    return replace(importance, groups=_attribute(model, *measured, groups) if groups else ())
 
 
-def _attribute(model: LoadedModel, output: int, explanation: Explanation, groups: Groups) -> tuple[Attribution, ...]:
+def list_permuted(config: ModelConfig) -> list[tuple[int, ...]]:
+    """The features whose series are permuted together: each alone, and the groups of the checkpoint."""
+    return sorted(
+        {
+            *((number,) for number in range(len(config.features))),
+            *resolve_groups(config.groups, config.feature_names).members,
+        }
+    )
+
+
+def _permute(model: LoadedModel, output: int, together: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Array]:
+    """`permute_features` by the numbers of the features; empty where targets are unknown."""
+    growth = permute_features(model, output, SEED, together) if together else None
+    return {} if growth is None else dict(zip(together, np.ascontiguousarray(growth.T), strict=True))
+
+
+def _attribute(
+    model: LoadedModel, output: int, contributions: Array, permuted: Mapping[tuple[int, ...], Array], groups: Groups
+) -> tuple[Attribution, ...]:
     """The rows of groups and of the features that are in none, most important first."""
-    names = model.config.feature_names
-    grouping = resolve_groups(groups, names)
+    names, grouping = model.config.feature_names, resolve_groups(groups, model.config.feature_names)
     distinct = sorted(set(grouping.members))  # names of the same features share their figures: at most 2 n - 1
     place = {members: number for number, members in enumerate(distinct)}
-    contributions = sum_groups(explanation.contributions, distinct)  # (n, n_distinct)
-    sizes, signed = np.abs(contributions), contributions.mean(axis=0)
+    of_distinct = sum_groups(contributions, distinct)  # (n, n_distinct)
+    sizes, signed = np.abs(of_distinct), of_distinct.mean(axis=0)
     whole = sizes[:, sorted(place[grouping.members[number]] for number in grouping.whole)] if groups else sizes
-    bootstrap, growth = Bootstrap(len(sizes)), permute_features(model, output, SEED, distinct)
+    bootstrap, effect = Bootstrap(len(sizes)), None
     magnitude, share = bootstrap.mean(sizes), bootstrap.share(sizes, of=whole)
-    effect = None if growth is None else Bootstrap(len(growth)).mean(growth)
+    if permuted:
+        known = {**permuted, **_permute(model, output, [members for members in distinct if members not in permuted])}
+        growth = np.stack([known[members] for members in distinct], axis=1)
+        effect = Bootstrap(len(growth)).mean(growth)
     live = connected_features(model.network, output)
     scores, partners = (None, None) if groups else (score_features(model), _partners(model))
     order = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)

@@ -48,14 +48,23 @@ def find_targets(config: ModelConfig, output: int) -> Targets:
     return [*targets, (last, output)]
 
 
+def list_links(config: ModelConfig, output: int) -> dict[tuple[Place, int, Place], int]:
+    """The number of nodes of each of the links that `measure_links` measures, in its order."""
+    if not config.graph or len(targets := find_targets(config, output)) > MAX_TARGETS:
+        return {}
+    links = config.wiring.links
+    return {(place, j, source): reads.shape[1] for place, j in targets for source, reads in links[place].items()}
+
+
 def measure_links(model: LoadedModel, output: int) -> Mapping[tuple[Place, int, Place], Array]:
     """Contributions of the links of a graph to an output from the mean baseline, model units.
 
     By place and index of the node that is computed, and by the place of those it is computed from, (n_windows, n_nodes)
     each. Empty for a chain, and for a graph with more than 256 such nodes.
     """
-    if not model.config.graph or len(targets := find_targets(model.config, output)) > MAX_TARGETS:
+    if not (sizes := list_links(model.config, output)):
         return {}
+    targets = find_targets(model.config, output)
     windows, start = spread_windows(model, N_WINDOWS), scaled_baselines(model)[0]
     scale = float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
@@ -64,12 +73,8 @@ def measure_links(model: LoadedModel, output: int) -> Mapping[tuple[Place, int, 
 
     batch = paths_per_pass(model.config, N_NODES)
     values = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)[2].values
-    found, at = {}, 0
-    for place, j in targets:
-        for source, reads in model.config.wiring.links[place].items():
-            found[place, j, source] = values[:, at : at + reads.shape[1]]
-            at += reads.shape[1]
-    return found
+    ends = np.cumsum([*sizes.values()])
+    return dict(zip(sizes, np.split(values, ends[:-1], axis=1), strict=True))
 
 
 def _integrate(model: LoadedModel, ends: PartEnds, output: int, targets: Targets, scale: float) -> Integrals[Array]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from kanmodel.computing import part
 from kanmodel.data import Array
 from kanmodel.explain.attribution import Explanation, explain_windows
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Bootstrap, share_of
 from kanmodel.explain.comparison import match_outputs
-from kanmodel.explain.importance import Importance
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.structure import ledger_key, read_place
 from kanmodel.explain.topology import Topology, TopologyEdge
@@ -117,8 +117,8 @@ class ModelComparison(GlobalResult, Pictured):
     edges: tuple[EdgeChange, ...]
 
     @classmethod
-    def of(cls, measured: Importance, topology: Topology, against: Topology) -> ModelComparison:
-        """Compares two models by their topologies for outputs of one name, and the importance of this one.
+    def of(cls, output: int, topology: Topology, against: Topology) -> ModelComparison:
+        """Compares two models by their topologies for an output, which is number `output` of this one.
 
         Both are pruned by fidelity. Compared with the same object, all differences are exactly 0.
 
@@ -127,13 +127,14 @@ class ModelComparison(GlobalResult, Pictured):
             NonFiniteError: the ledger of a window is not finite.
         """
         model, other = topology.loaded, against.loaded
-        number = match_outputs(model, other, measured.output_index)
+        number = match_outputs(model, other, output)
         windows = model.scaling.features_to_original(model.reference.windows.double())
-        ledgers = [measured.explanation, measured.explanation]
+        with part(0.5):
+            ledgers = [explain_windows(model, model.reference.windows, output)] * 2
         if other is not model:
             baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
             ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
-        targets = None if model.reference.targets is None else model.reference.targets[:, measured.output_index]
+        targets = None if model.reference.targets is None else model.reference.targets[:, output]
         forecasts = [ledger.predictions for ledger in ledgers]
         difference = float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean()))
         mae, against_mae = (None if targets is None else float(np.abs(f - targets).mean()) for f in forecasts)

@@ -114,7 +114,7 @@ def profile_nodes(
     of one step, nor of a model with more than 4 million nodes x features x steps.
     """
     with torch.no_grad():
-        values = _node_values(model.config, model.frozen.trace(model.reference.windows), places)
+        values = node_values(model.config, model.frozen.trace(model.reference.windows), places)
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
     windows, start = spread_windows(model, count_windows(model.config)), scaled_baselines(model)[0]
@@ -133,11 +133,16 @@ def profile_nodes(
     off = np.divide(moved, total, out=np.zeros_like(moved), where=total > 0).max(axis=1)
     ends = np.cumsum([nodes.shape[1] for nodes in values.values()])[:-1]
     shares_of, errors_of = (dict(zip(values, np.split(figures, ends), strict=True)) for figures in (shares, off))
-    if not with_lags or model.config.lookback == 1 or shares.size * model.config.lookback > MAX_CELLS:
+    if not (with_lags and has_lags(model.config, len(shares))):
         return Profiles(shares_of, errors_of, {})
     lags = np.split(_divide_by_lag(model, parts, windows, start, shares, places), ends)
     of_places = zip(values, lags, strict=True)
     return Profiles(shares_of, errors_of, {place: of for place, of in of_places if place[0] != "front"})
+
+
+def has_lags(config: ModelConfig, n_nodes: int) -> bool:
+    """Whether the shares of so many nodes are divided by lag."""
+    return config.lookback > 1 and n_nodes * len(config.features) * config.lookback <= MAX_CELLS
 
 
 def count_windows(config: ModelConfig) -> int:
@@ -198,7 +203,7 @@ def _integrate_cells(model: LoadedModel, ends: PartEnds, places: Collection[tupl
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
     weights, found = torch.from_numpy(rule.weights[0]), list[Tensor]()
     with torch.enable_grad():
-        values = _node_values(model.config, model.frozen.trace(points), places)
+        values = node_values(model.config, model.frozen.trace(points), places)
         for node in torch.cat(list(values.values()), dim=1).unbind(1):
             (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
             mean = weights @ gradient.double().reshape(n, N_NODES, -1)
@@ -215,7 +220,7 @@ def _integrate(
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
     with torch.enable_grad():
         trace = model.frozen.trace(points)
-        nodes = _node_values(model.config, trace, places)
+        nodes = node_values(model.config, trace, places)
         values = torch.cat(list(nodes.values()), dim=1)
         change = ends.change.to(points.dtype).repeat_interleave(N_NODES, dim=0)
         slopes = _slopes_along(model.frozen, trace, nodes, points, change)
@@ -260,7 +265,7 @@ def _slopes_along(
     return torch.cat(slopes_of, dim=1)
 
 
-def _node_values(
+def node_values(
     config: ModelConfig, trace: Trace, places: Collection[tuple[str, int]] | None = None
 ) -> dict[tuple[str, int], Tensor]:
     """Values of the nodes, (batch, n_nodes) by (stage, layer); of a graph those at some places, if they are given."""

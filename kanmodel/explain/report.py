@@ -312,7 +312,7 @@ def _shapes(model: LoadedModel, topology: Topology) -> Finding:
 
 
 def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit: str) -> Finding:
-    explanation, span = importance.explanation, model.reference_span
+    span = model.reference_span
     names = model.config.feature_names
     shares = sorted(importance.features, key=lambda row: names.index(row.name))
     low, high = max((row.share_interval for row in shares), key=lambda interval: interval[1] - interval[0])
@@ -321,10 +321,10 @@ def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit:
     deletion = {row.method: row.deletion for row in faithfulness}
     unlike = [each.feature for each in span.unlike_training]
     evidence = {
-        "windows": len(explanation),
-        "converged_percent": round(100 * float(explanation.converged.mean()), 1),
-        "largest_residual": float(explanation.residual.max()),
-        "tolerance": explanation.tolerance,
+        "windows": len(importance.predictions),
+        "converged_percent": round(100 * float(importance.converged.mean()), 1),
+        "largest_residual": float(importance.residual.max()),
+        "tolerance": importance.tolerance,
         "confidence_percent": round(100 * CONFIDENCE),
         "least_certain_share": [low, high],
         "outside_percent": round(100 * OUTSIDE),
@@ -335,9 +335,9 @@ def _trust(model: LoadedModel, importance: Importance, topology: Topology, unit:
         "reference": vars(span) | {"unlike_training": unlike, "n_unlike": len(unlike)},
     }
     brief = (
-        f"On {evidence['converged_percent']:g} % of the {len(explanation)} reference windows the contributions sum to"
-        f" the change of the forecast within {explanation.tolerance:.2g} {unit} (completeness); the largest residual is"
-        f" {evidence['largest_residual']:.2g} {unit}."
+        f"On {evidence['converged_percent']:g} % of the {evidence['windows']} reference windows the contributions sum"
+        f" to the change of the forecast within {importance.tolerance:.2g} {unit} (completeness); the largest residual"
+        f" is {evidence['largest_residual']:.2g} {unit}."
     )
     answer = (
         f"{brief} The least certain share lies between {_percent(low)} and"

@@ -125,9 +125,9 @@ def _find_example(
     model: LoadedModel, importance: Importance, drivers: Sequence[Attribution], when: Times
 ) -> tuple[Example, int]:
     """A typical forecast, and its number: the magnitudes of its contributions are the nearest to their means."""
-    explained, names = importance.explanation, model.config.feature_names
+    names = model.config.feature_names
     members = [tuple(names.index(name) for name in row.members) for row in drivers]
-    contributions = sum_groups(explained.contributions, members)
+    contributions = sum_groups(importance.contributions, members)
     sizes = np.abs(contributions)
     chosen = int(np.abs(sizes - sizes.mean(axis=0)).sum(axis=1).argmin())
     values = contributions[chosen]
@@ -138,8 +138,8 @@ def _find_example(
         found[f"{len(rest)} others"] = float(values[rest].sum())
     targets, time = model.reference.targets, f", {when.name(chosen)}".replace("`", "") if when.texts else ""
     actual = None if targets is None else float(targets[chosen, importance.output_index])
-    forecast = float(explained.predictions[chosen])
-    start, title = explained.baseline_prediction, f"A typical forecast{time}"
+    forecast = float(importance.predictions[chosen])
+    start, title = importance.baseline_prediction, f"A typical forecast{time}"
     return Example(title, start, found, forecast, actual, importance.unit), chosen
 
 
@@ -214,7 +214,7 @@ def _limits(model: LoadedModel, importance: Importance, accuracy: Finding, when:
     """What in the checkpoint speaks against the figures."""
     span, metrics = model.reference_span, model.metrics
     unlike, points = span.unlike_training, list[str]()
-    converged = float(importance.explanation.converged.mean())
+    converged = float(importance.converged.mean())
     pairs = find_correlated(importance)
     unused = [row.name for row in importance.features if not row.connected]
     evidence: dict[str, Any] = {"windows": span.windows, "unlike_training": [each.feature for each in unlike]}

@@ -210,6 +210,7 @@ def calibrate(
     output: options.Written,
     intervals: Annotated[list[str], Option(help="Levels, as 0.8,0.95. Default: the model's, or these.")] = [],  # noqa: B006
     last: Newest = None,
+    with_results: options.Prepare = False,
 ) -> None:
     """Give a model prediction intervals, from its errors over a table with what came (split conformal prediction).
 
@@ -220,7 +221,8 @@ def calibrate(
     levels = options.parse_levels(intervals) or None
     model = load(file)
     cells, newest, places = _read_table(model, table, last)
-    calibrated = model.calibrate(cells, intervals=levels, last=newest, places=places).save(output)
+    calibrated = model.calibrate(cells, intervals=levels, last=newest, places=places)
+    calibrated = options.save(calibrated, output, with_results)
     echo(f"intervals at {calibrated.loaded.intervals}")
     options.print_written(output, calibrated)
 
@@ -281,6 +283,7 @@ def prune(
     edge_threshold: Annotated[float | None, Option(min=0, help="Score that an edge must exceed.")] = None,
     input_threshold: Annotated[float | None, Option(min=0, help="Score that an input must exceed.")] = None,
     output_name: Annotated[list[str], Option(metavar="NAME", help="Output to keep; repeat. Default: all.")] = [],  # noqa: B006
+    with_results: options.Prepare = False,
 ) -> None:
     """Drop the edges of the KANs that the forecast does not need, and the nodes left without a path to an output.
 
@@ -297,8 +300,7 @@ def prune(
     full = load(file)
     names, shown = output_name or None, options.is_watched()
     small = full.prune(names, fidelity=fidelity, metric=metric, thresholds=given or None, fill=fill, progress=shown)
-    small.save(output)
-    pruned = load(output)
+    pruned = options.save(small, output, with_results)
     both = (full, pruned)
     sizes = [("edges", *(one.size.edges for one in both)), ("hidden nodes", *(one.size.nodes for one in both))]
     widths = [(f"{stage} width", *(width_of(one.config.stages[stage]) for one in both)) for stage in full.config.stages]

@@ -12,7 +12,16 @@ from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.documents import read_names, read_windows_file
 from kanmodel.importers.from_file import Description, Imported, describe_file, import_checkpoint
 from kanmodel.importers.manifest import parse_manifest, read_manifest
-from service.commands.options import AsJson, make_console, print_json, print_table, refuse_unwritable
+from service.commands.options import (
+    AsJson,
+    Prepare,
+    describe_results,
+    make_console,
+    print_json,
+    print_table,
+    refuse_unwritable,
+    save,
+)
 
 N_SHOWN = 5  # other functions that fit
 
@@ -29,6 +38,7 @@ def import_(
     strict: Annotated[bool, Option("--strict", help="Refuse a file if several functions fit the windows.")] = False,
     model: Annotated[str | None, Option(help="Of a folder of neuralforecast: one of its models.")] = None,
     series: Annotated[str | None, Option(help="The same: the unique_id whose scaler is taken.")] = None,
+    with_results: Prepare = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert saved weights to a checkpoint, and verify that it predicts the same.
@@ -38,7 +48,7 @@ def import_(
     """
     if file.is_dir() and output is not None:
         refuse_unwritable(output)
-        _write_folder(file, model, series, output, as_json)
+        _write_folder(file, model, series, output, with_results, as_json)
         return
     given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
     given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
@@ -68,22 +78,27 @@ def import_(
         _print_description(describe_file(file, imported, known), as_json)
         return
     assert output is not None
-    checkpoint = str(Model(imported.model).save(output).checkpoint)
+    checkpoint = str(save(Model(imported.model), output, with_results).checkpoint)
+    results = [describe_results(output)] if with_results else []
     if as_json:
         print_json({"name": imported.name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
     else:
-        echo("\n".join((f"{imported.name}: wrote {output}  {checkpoint[:19]}…", *_write_lines(imported))))
+        echo("\n".join((f"{imported.name}: wrote {output}  {checkpoint[:19]}…", *_write_lines(imported), *results)))
 
 
-def _write_folder(folder: Path, name: str | None, series: str | None, output: Path, as_json: bool) -> None:
+def _write_folder(
+    folder: Path, name: str | None, series: str | None, output: Path, with_results: bool, as_json: bool
+) -> None:
     loaded = from_neuralforecast(folder, name, series=series).loaded
-    checkpoint, origin = str(Model(loaded).save(output).checkpoint), loaded.provenance
+    checkpoint, origin = str(save(Model(loaded), output, with_results).checkpoint), loaded.provenance
     if as_json:
         names = {"name": name or folder.name, "file": str(output), "checkpoint": checkpoint}
         print_json({**names, "provenance": vars(origin), "reference_windows": len(loaded.reference.windows)})
     else:
         echo(f"{name or folder.name}: wrote {output}  {checkpoint[:19]}…\nread: {origin.library}")
         echo(f"verified: the largest difference from the library's forecasts is {origin.difference:.2g}")
+        if with_results:
+            echo(describe_results(output))
 
 
 def _describe(imported: Imported) -> dict[str, Any]:

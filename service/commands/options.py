@@ -12,12 +12,15 @@ from typer import Argument, BadParameter, Option, echo
 
 from kanmodel.errors import CheckpointError
 from kanmodel.model import Model
+from kanmodel.origins import prepare
+from kanmodel.prepared import results_path
 from kanmodel.text import write_value
 
 Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
 OutputName = Annotated[str | None, Option(help="Output, such as load+1, or load+1:width@0.8. Default: the first.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
+Prepare = Annotated[bool, Option("--prepare", help="Also compute global results, into *.results beside it.")]
 
 
 def parse_levels(texts: list[str]) -> tuple[float, ...]:
@@ -72,6 +75,20 @@ def print_json(document: Mapping[str, Any]) -> None:
     echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
+def save(model: Model, output: Path, with_results: bool) -> Model:
+    """Writes a checkpoint, and its global results beside it if wanted, and returns the model as it is loaded there."""
+    saved = model.save(output)
+    return prepare(output, progress=is_watched()) if with_results else saved
+
+
 def print_written(output: Path, model: Model) -> None:
-    """Prints path, size and hash of a written checkpoint."""
+    """Prints path, size and hash of a written checkpoint, and path and size of results that were written with it."""
     echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB, {(model.checkpoint or '')[:19]}…)")
+    if model.prepared is not None:
+        echo(describe_results(output))
+
+
+def describe_results(checkpoint: Path) -> str:
+    """Path and size of the results beside a checkpoint."""
+    path = results_path(checkpoint)
+    return f"{path} ({path.stat().st_size / 1e6:.2f} MB)"

@@ -96,7 +96,7 @@ def write_rules(
         )
     values = reference_values(model, output)
     bins = Bins.of(values)
-    contributions = sum_groups(model.importance(watched.output).explanation.contributions, watched.members)
+    contributions = sum_groups(model.importance(watched.output).contributions, watched.members)
     unknown = np.full(len(values), np.nan), np.empty((len(values), 0))
     reference = Tally.of(bins, values[:, :-1], values[:, -1], contributions, *unknown)
     size = block_size(n, n_span, len(watched.features))

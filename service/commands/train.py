@@ -22,12 +22,14 @@ from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, make_table
 from kanmodel.training.training import fine_tune, fit
 from service.commands.options import (
+    Prepare,
     Written,
     make_console,
     parse_levels,
     print_table,
     print_written,
     refuse_unwritable,
+    save,
     split_names,
 )
 
@@ -111,6 +113,7 @@ def train(
     reference_windows: Annotated[int, Option(min=2, help="Kept for explanations.")] = DEFAULTS.reference_windows,
     intervals: Annotated[list[str], Option(help="Levels of prediction intervals, as 0.8,0.95.")] = [],  # noqa: B006
     seed: Annotated[int, Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
+    with_results: Prepare = False,
 ) -> None:
     """Train an LSTM+KAN forecaster on a table, and compare it with persistence and ridge regression.
 
@@ -143,7 +146,7 @@ def train(
         table = _read_table(data, columns)
         with _progress(options.epochs) as report:
             trained = fit(table, options, report, lambda sentence: echo(f"{data.name}: {sentence}", err=True))
-        _print_trained(Model(trained).save(output), output)
+        _print_trained(save(Model(trained), output, with_results), output)
         return
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
@@ -159,7 +162,7 @@ def train(
     table = _read_table(data, columns, old.config.encoding)
     with _progress(options.epochs) as report:
         tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
-    tuned = Model(tuning.after).save(output)
+    tuned = save(Model(tuning.after), output, with_results)
     names = ("test R2", "edges needed for R2 0.99", "inputs outside their grids")
     rows = zip(names, _measure(Model(tuning.before)), _measure(tuned), strict=True)
     caption = f"edges and inputs: on the {len(tuned.reference)} reference windows"

@@ -68,6 +68,8 @@ class Entry:
     reason: str | None = None  # why the file cannot be loaded; if it is ready, the model loaded before is still served
     may_pass: bool = False  # whether the failure may be temporary, such as a disk error, so that loading is retried
     checkpoint: str | None = None  # the hash of what answers requests; None unless it is ready
+    prepared: bool = False  # whether its global results were read beside the checkpoint when it was last loaded
+    unprepared: str | None = None  # why they were not
     served: Served | None = None  # None while it is not in memory
     reading: Lock = field(default_factory=Lock)  # held by the thread that reads the file (single flight)
 
@@ -78,11 +80,13 @@ class Entry:
     def n_bytes(self) -> int:
         """Estimated memory: the file as it is, and in original units in float64; an ONNX Runtime session and modules.
 
-        As much again for each network of bounds of its forecasts.
+        As much again for each network of bounds of its forecasts; and the results that were read beside the file.
         """
-        served = self.served
-        n_bounded = 0 if served is None else served.model.loaded.bounded_models.count
-        return (3 * sum(self.file.signature[1:2]) + (1 << 20)) * (1 + n_bounded)
+        n_bounded = n_results = 0
+        if (served := self.served) is not None:
+            n_bounded, prepared = served.model.loaded.bounded_models.count, served.model.prepared
+            n_results = 0 if prepared is None else prepared.n_bytes
+        return (3 * sum(self.file.signature[1:2]) + (1 << 20)) * (1 + n_bounded) + n_results
 
     @property
     def condition(self) -> str:
@@ -436,6 +440,7 @@ class Registry:
             entry.checkpoint, entry.state = checkpoint, "ready"
             if model is not None:
                 with self._changing:
+                    self._note_results(entry, model)
                     entry.served = Served(file.name, model, file.version)
                     self._loaded[entry] = None
                     self._trim()
@@ -445,6 +450,16 @@ class Registry:
         if entry.state == "ready" and (may_pass or sign_file(file.path) != file.signature):
             raise _not_ready(entry, f"cannot be loaded: {reason}")
         entry.checkpoint, entry.reason, entry.may_pass, entry.state = None, reason, may_pass, "failed"
+
+    def _note_results(self, entry: Entry, model: Model) -> None:
+        """Notes where the global results of a model come from, and logs that once."""
+        before = entry.prepared, entry.unprepared
+        entry.prepared, entry.unprepared = model.prepared is not None, model.unprepared
+        if (entry.prepared, entry.unprepared) == before:
+            return
+        level = logging.WARNING if entry.file.results and not entry.prepared else logging.INFO
+        said = "are read beside the checkpoint" if entry.prepared else f"are computed: {entry.unprepared}"
+        logger.log(level, "the global results of model %s, version %s %s", entry.name, entry.version, said)
 
     def _use(self, entry: Entry) -> Served | None:
         """The model of an entry, marked as most recently used; None if it is not in memory."""
@@ -474,10 +489,10 @@ def _release(entry: Entry) -> bool:
     """Releases a model, and returns whether its memory is free; if a request still refers to it, it is held again."""
     served, entry.served = entry.served, None
     assert served is not None
-    title, network = served.model.name, weakref.ref(served.model.loaded)
+    title, network, prepared = served.model.name, weakref.ref(served.model.loaded), served.model.prepared
     del served
     if (loaded := network()) is not None:
-        entry.served = Served(entry.name, Model(loaded, title), entry.version)
+        entry.served = Served(entry.name, Model(loaded, title, prepared=prepared), entry.version)
     return loaded is None
 
 

@@ -1,6 +1,7 @@
 """The model repository: a folder of checkpoints as models and versions; unsafe files are refused.
 
-``name.safetensors`` is version 1, ``name/version.safetensors`` any one. Names in requests never become paths.
+``name.safetensors`` is version 1, ``name/version.safetensors`` any one, and ``.results`` beside it has its prepared
+results. Names in requests never become paths.
 ``name/versions.json`` chooses among the versions of a model.
 """
 
@@ -15,12 +16,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kanmodel.errors import CheckpointError
+from kanmodel.prepared import results_path
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SUFFIX = ".safetensors"
 FIRST_VERSION = "1"  # of a file that is not in a folder of versions
 CHOICE = "versions.json"
-RESULTS = ".results"  # of a checkpoint, beside it
 _MAX_CHOICE = 1 << 16  # bytes of that file
 _NAME, _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}"), re.compile(r"[1-9][0-9]*")
 
@@ -35,6 +36,7 @@ class CheckpointFile:
     version: str
     path: Path
     signature: tuple[int, ...]  # inode, size and times of the last changes; empty if there is no file
+    results: tuple[int, ...] = ()  # the same of the results beside it
     refusal: str | None = None  # why it must not be opened; None if it may
 
     @property
@@ -117,7 +119,8 @@ def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
     listing: dict[Key, CheckpointFile] = {}
     for name, version, found in _find_files(path) if path.is_dir() else [(path.stem, FIRST_VERSION, path)]:
         refusal = _refuse(name, version, found, path)
-        file = CheckpointFile(printable(name), printable(version), found, sign_file(found), refusal)
+        signatures = sign_file(found), sign_file(results_path(found))
+        file = CheckpointFile(printable(name), printable(version), found, *signatures, refusal)
         if file.key in listing:
             both = " and ".join(printable(str(one.path.relative_to(path))) for one in (listing[file.key], file))
             file = replace(file, refusal=f"{both} are both version {version} of the model")

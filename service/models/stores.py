@@ -20,7 +20,8 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from kanmodel.errors import CheckpointError, ConfigError
-from service.models.repository import CHOICE, RESULTS, SUFFIX, list_checkpoints, printable
+from kanmodel.prepared import SUFFIX as RESULTS
+from service.models.repository import CHOICE, SUFFIX, list_checkpoints, printable
 
 logger = logging.getLogger(__name__)
 

@@ -32,6 +32,9 @@ class VersionSummary(TypedDict):
     checkpoint: Annotated[Checkpoint | None, about("Identity of the checkpoint; null if none is ready.")]
     reason: NotRequired[str]
     """Why its file cannot be loaded; where it was replaced while it served, what served before goes on."""
+    prepared: Annotated[bool, about("Whether its global results were read beside the checkpoint.")]
+    unprepared: NotRequired[str]
+    """Why they are computed instead; absent as long as the model was not in memory."""
 
 
 Versions = Annotated[list[VersionSummary], about("All versions, highest first.")]

@@ -161,7 +161,7 @@ async def list_reference_windows(call: Call) -> Response:
     contributions = None
     if query.contributions:
         importance = await call.deadline.wait(call.parts.results.find(served, call.output, Model.importance))
-        contributions = importance.explanation.contributions
+        contributions = importance.contributions
     elif query.output is not None:
         read_output(query.output, served.model)
 

@@ -49,21 +49,24 @@ class GlobalResults:
     async def prepare(self, new: Iterable[str]) -> None:
         """Computes the usual results of new models in advance, output by output, as far as the cache has room.
 
-        Models may go from memory before their turn, and are then left out: none is loaded for this.
+        Not of those that have them (`Model.prepared`). Models may go from memory before their turn, and are then left
+        out: none is loaded for this.
         """
         known = self._find_served()
         self._prepared = {one for one in self._prepared if one[0] in known}
         self._known.unpin(lambda key: (f"sha256:{key[0]}", key[1]) not in self._prepared)  # type: ignore[index]
         room = max(0, self._size // N_PREPARED - len(self._prepared))
-        models = [(checkpoint, served) for checkpoint in new if (served := known.get(checkpoint)) is not None]
-        outputs = [(checkpoint, output) for checkpoint, one in models for output in one.model.outputs]
+        models = [
+            (one, served) for one in new if (served := known.get(one)) is not None and served.model.prepared is None
+        ]
+        outputs = [(checkpoint, output) for checkpoint, served in models for output in served.model.outputs]
         prepared = [one for one in outputs if one not in self._prepared][:room]
         self._prepared |= set(prepared)
         self.unprepared += len(prepared)
         for number, (checkpoint, output) in enumerate(prepared):
             served = self._find_served().get(checkpoint)
             try:
-                if served is None:
+                if served is None or served.model.prepared is not None:
                     self._prepared.discard((checkpoint, output))
                 else:
                     await self._find("background", served, output, Model.report, {})

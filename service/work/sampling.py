@@ -95,6 +95,6 @@ def count_reference(model: Model, counter: Counter, importance: Importance) -> T
             place = found.outputs.index(model.outputs[output])
             lower, upper = found.lower[:, :, place], found.upper[:, :, place]
             inside = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper)).T
-    contributions = sum_groups(importance.explanation.contributions, counter.watched.members)
+    contributions = sum_groups(importance.contributions, counter.watched.members)
     blocks = np.arange(n)
     return Tally.of(counter.bins, values[:, :-1], values[:, -1], contributions, errors, inside, blocks, n)

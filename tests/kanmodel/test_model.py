@@ -277,7 +277,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
 
     def ask(number):
         start.wait()
-        return model.importance().explanation if number % 2 else model.report().findings
+        return model.importance().contributions if number % 2 else model.report().findings
 
     monkeypatch.setattr(core, "measure_importance", measure)
     with ThreadPoolExecutor(8) as threads:

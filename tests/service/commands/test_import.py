@@ -15,6 +15,7 @@ from glue import CASES, FEATURES, GLUE, load_glue
 from goldens import FOLDER, load_case
 from thorough import few_of
 
+import kanmodel
 import kanmodel.importers
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.importers.manifest import KEYS
@@ -53,7 +54,8 @@ def manifest(tmp_path):
 def test_a_state_dict_becomes_a_checkpoint(tmp_path, run, manifest):
     """The command writes a verified checkpoint with the scaler's names and units, and prints the result."""
     output = tmp_path / "weather.safetensors"
-    code, out, _ = run("import", WEIGHTS, "--manifest", manifest(name="weather"), "-o", output)
+    code, out, _ = run("import", WEIGHTS, "--manifest", manifest(name="weather"), "-o", output, "--prepare")
+    assert kanmodel.load(output).prepared is not None and f"{tmp_path / 'weather.results'} (0." in out
     assert code == 0 and "weather: wrote" in out and "verified: the largest difference from the check is" in out
     assert "standard deviations of that output" in out
     model = load_checkpoint(output)

@@ -22,7 +22,8 @@ def test_lists_every_model_with_the_reason_of_a_failure(each_service):
     assert (details["broken"]["ready"], details["broken"]["checkpoint"]) == (False, None)
     for name, model in each_service.models.items():
         version = {"version": "1", "state": "ready", "ready": True, "loaded": True}
-        version["checkpoint"] = f"sha256:{model.sha256}"
+        version |= {"checkpoint": f"sha256:{model.sha256}", "prepared": False}
+        version["unprepared"] = f"there is no {name}.results"
         assert details[name] == {"name": name, **version, "versions": [version]}
 
 
