@@ -54,6 +54,7 @@ class VirtualWorker:
     """
 
     spent = 0.0  # set by the running function
+    used = 0.0  # by all of them so far
 
     def __init__(self, name: str, nice: bool) -> None:
         self.name, self.nice = name, nice
@@ -65,6 +66,11 @@ class VirtualWorker:
     def spend(cls, seconds: float) -> None:
         """Called by a function: takes virtual time."""
         cls.spent += seconds
+        cls.used += seconds
+
+    def clock(self) -> float:
+        """The processor time of all functions, of which one runs at a time."""
+        return self.used
 
     def give(self, function: Callable[[], Any], done: Done) -> None:
         """Computes a function, and delivers its result once its time has passed."""

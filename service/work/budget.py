@@ -140,6 +140,7 @@ class Budget:
             "background": Share(UNLIMITED),
         }
         total, unlimited = Share(bounds.n_bytes, RESERVED_BYTES), Share(UNLIMITED)
+        self.n_requests = 0  # that have asked for a place
         self._pools_of: dict[Place, tuple[Share, ...]] = {
             kind: (pool, unlimited if kind == "background" else total) for kind, pool in self.pools.items()
         }
@@ -152,6 +153,7 @@ class Budget:
             DataError: the bytes exceed the limit of the class even without other requests.
         """
         owner, places = OWNER.get(), self.places[kind] if place else None
+        self.n_requests += kind == "request"
         if places is not None and not places.has_room(owner):
             message = f"{places.taken} {_TAKEN[kind]}"
             if places.taken < places.limit:

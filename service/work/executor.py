@@ -3,7 +3,8 @@
 Forecasts have a thread of their own, see `Forecasts`. A few other jobs run at a time on threads of lower priority: that
 of the owner whose turn it is, and of its jobs by class and then by arrival. At most one of them is background work and
 at most one is long, so that a short job waits for neither. At each pause a running job lets one of another owner
-continue if any waits, and keeps its thread; explanations also yield to those of the same owner.
+continue if any waits, and keeps its thread; explanations also yield to those of the same owner. Background work rests
+while requests come, see `Rests`.
 """
 
 import asyncio
@@ -49,10 +50,12 @@ class Executor:
         self._running: set[Job] = set()
         self._ending: set[Job] = set()  # cancelled, but not yet at a pause
         self._turns = jobs.Turns()  # by seconds on a thread
+        self._rests = jobs.Rests()
         self._by_key: dict[Hashable, Job] = {}
         self._batches = jobs.Batches(BATCH_EXPLANATIONS)  # of small requests
         self._latest: dict[Hashable, Job] = {}  # the latest batch, by key, while the next one may not begin
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop  # once started
         for kind in jobs.URGENCY:
             metrics.watch(metrics.queue_depth.labels(kind), partial(getattr, self._budget.places[kind], "taken"))
             metrics.watch(metrics.pending_bytes.labels(kind), partial(getattr, self._budget.pools[kind], "taken"))
@@ -60,6 +63,7 @@ class Executor:
     def start(self, make_thread: Callable[[str, bool], ComputeThread] = ComputeThread) -> None:
         """Starts the threads."""
         sys.setswitchinterval(SWITCH)
+        self._loop = asyncio.get_running_loop()
         self._forecasts.thread = make_thread("forecasts", False)
         self._make_thread = make_thread
         self._idle = [make_thread("work", True) for _ in range(N_RUNNING)]
@@ -248,19 +252,34 @@ class Executor:
     def _list_ready(self, running: Set[Job]) -> list[Job]:
         """Waiting jobs that could run beside others, by arrival."""
         taken = {job.lane for job in running} - {"short"}
+        taken |= {"background"} if self._rests.is_on else set()
         return [job for job in self._waiting if job.choose_lane() not in taken]
 
     def _compute(self, job: Job, thread: ComputeThread) -> Any:
         """On a thread: between slices, the job yields to others, and raises once it is cancelled."""
+        begun = thread.clock()
 
         def pause_job() -> None:
+            nonlocal begun
+            job.used = thread.clock() - begun
             if not job.stopped.is_set():
-                thread.pause(lambda: job.must_yield, partial(self._yield_turn, job))
+                thread.pause(lambda: job.must_yield or self._must_rest(job), partial(self._yield_turn, job))
+            begun = thread.clock()
             if job.stopped.is_set():
                 raise jobs.StoppedError
 
-        with pausing(pause_job):
-            return job.function()
+        try:
+            with pausing(pause_job):
+                return job.function()
+        finally:
+            job.used = thread.clock() - begun
+
+    def _must_rest(self, job: Job) -> bool:
+        """Whether it is background work, and requests come."""
+        n_pending = self._budget.places["request"].taken
+        return job.urgency == jobs.URGENCY["background"] and self._rests.are_due(
+            self._budget.n_requests, n_pending, self._loop.time()
+        )
 
     def _yield_turn(self, job: Job) -> None:
         """Puts a paused job back into the queue: a part of a request at the end, another where it was."""
@@ -277,6 +296,12 @@ class Executor:
     def _end_turn(self, job: Job) -> None:
         self._running.remove(job)
         self._turns.charge(job.owner, _now() - job.begun)
+        if self._must_rest(job):
+            self._loop.call_later(self._rests.begin(job.used), self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._rests.is_on = False
+        self._dispatch()
 
     def _finish(self, job: Job, thread: ComputeThread, result: Any, error: BaseException | None) -> None:
         if job in self._running:

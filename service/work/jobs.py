@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread, get_native_id
+from time import thread_time
 from typing import Any, Literal, TypeVar
 
 from kanmodel.data import Array
@@ -26,6 +27,8 @@ SHORT = 0.1  # estimated seconds up to which a job counts as short
 IN_PLACE = 1e-3  # estimated seconds for which a computation may block the event loop
 N_KNOWN = 1000  # owners whose use is remembered
 NICE = 10  # how much less urgent: forecasts get nine tenths of a shared core
+BACKGROUND_SHARE = 0.1  # of a core, that background work takes while requests come
+QUIET = 0.5  # seconds without a request, after which it takes what it can
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ class Job:
     thread: ComputeThread | None = None  # once it has begun
     owner: Owner = ""  # whose turn it runs in, which began at `begun`
     begun: float = 0.0
+    used: float = 0.0  # processor seconds of its latest slice
     must_yield: bool = False  # whether another job is to run at its next pause
     stopped: Event = field(default_factory=Event)  # set once it is cancelled
 
@@ -246,6 +250,10 @@ class ComputeThread(Thread):
                 self._loop.call_soon_threadsafe(done, result, error)
             del given, function, done, result, error  # an idle thread keeps no references
 
+    def clock(self) -> float:
+        """Processor seconds that the calling thread has used, read by the running function."""
+        return thread_time()
+
     def pause(self, is_wanted: Callable[[], bool], yield_turn: Callable[[], None]) -> None:
         """Called by the running function: if another job should run first, waits for `resume`.
 
@@ -262,6 +270,30 @@ class ComputeThread(Thread):
     def close(self) -> None:
         """Ends the thread after the queued functions."""
         self._inbox.put(None)
+
+
+class Rests:
+    """When background work rests, so that it takes at most `BACKGROUND_SHARE` of a core while requests come.
+
+    A slice of some milliseconds holds the interpreter lock for much of its time, so a low priority is not enough. What
+    a request waits for is no background work.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._n_seen = 0
+        self._last = -QUIET  # when a request was last seen
+
+    def are_due(self, n_requests: int, n_pending: int, now: float) -> bool:
+        """Whether requests come: how many have come so far, and how many are being answered."""
+        if n_pending or n_requests != self._n_seen:
+            self._n_seen, self._last = n_requests, now
+        return now - self._last < QUIET
+
+    def begin(self, used: float) -> float:
+        """Begins one after so many processor seconds, and returns how many seconds it lasts."""
+        self.is_on = True
+        return used * (1 / BACKGROUND_SHARE - 1)
 
 
 class Turns:

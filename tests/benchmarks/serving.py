@@ -35,6 +35,7 @@ from servers import (
     other_server,
     our_server,
     pin,
+    read_gauge,
 )
 from table import Row, print_table, times_in_turn
 
@@ -123,6 +124,7 @@ def rows() -> Iterator[Row]:
             yield from two_process_rows(checkpoint, windows, model.predict(windows))
             yield from small_model_rows()
             yield from footprint_rows(contenders)
+            yield from first_rows(checkpoint, windows)
             with our_server(BUNDLED) as bundled:
                 finish_background(bundled.port, BUNDLED_NAME)
                 yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
@@ -308,9 +310,30 @@ def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
         yield Row(
             work, f"{ours.server.start:.2f} s", f"{other.name}: {beside:.2f} s", f"{beside / ours.server.start:.1f}x"
         )
+        told, beside = f"{ours.server.start_cpu:.2f} s", f"{other.name}: {other.server.start_cpu:.2f} s"
+        ratio = f"{other.server.start_cpu / ours.server.start_cpu:.2f}x"
+        yield Row("processor time of the start until ready", told, beside, ratio)
     for other in others:
         held, beside = ours.server.memory(), other.server.memory()
         yield Row("memory (PSS)", f"{held:.0f} MB", f"{other.name}: {beside:.0f} MB", f"{beside / held:.1f}x")
+
+
+def first_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
+    """Requests in the first seconds after a start, while results are computed in advance, beside the same later."""
+    bodies = [json.dumps({"instances": windows[i : i + 1].tolist()}).encode() for i in range(N_BODIES)]
+    kinds = [("predict", 1), ("predict", 64), ("explain", 1)]
+    requests = {verb: [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies] for verb in ("predict", "explain")}
+    with our_server(checkpoint.parent) as server:
+        first = [measure(server, requests[verb], connections) for verb, connections in kinds]
+        if read_gauge(server.port, "kanscope_unprepared_outputs") == 0:
+            raise RuntimeError("the results were computed before the end of what was measured beside them")
+        finish_background(server.port, NAME)
+        later = [measure(server, requests[verb], connections) for verb, connections in kinds]
+    for (verb, connections), one, other in zip(kinds, first, later, strict=True):
+        work = f":{verb} of 1 window, {_count(connections, 'connection')}, in the first 15 s after the start"
+        yield Row(work, str(one.load), f"later: {other.load}", f"{one.load.rate / other.load.rate:.2f}x")
+        told, beside = f"{one.cpu * 1e3:.3f} ms", f"later: {other.cpu * 1e3:.3f} ms"
+        yield Row(f"processor time of the server, {work}", told, beside, f"{other.cpu / one.cpu:.2f}x")
 
 
 def cached_rows(ours: Server, peer: Server) -> Iterator[Row]:

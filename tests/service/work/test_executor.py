@@ -9,6 +9,8 @@ import re
 import sys
 import threading
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from time import monotonic, thread_time
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from service.wire.errors import DeadlineError, NotReadyError, OverloadedError
 from service.wire.security import OWNER
 from service.work.budget import EXPLAINING_SHARE, Bounds
 from service.work.executor import N_RUNNING, OVERTAKING, Executor
-from service.work.jobs import NICE, SLICE, UNKNOWN, Cost, Deadline
+from service.work.jobs import BACKGROUND_SHARE, NICE, QUIET, SLICE, UNKNOWN, Cost, Deadline
 
 MB = 1_000_000
 QUICK = Cost(0.02)
@@ -300,6 +302,97 @@ def test_background_work_does_not_starve():
     assert run(scenario) < OVERTAKING + 1
 
 
+async def ask_steadily(work, seconds, every=0.01):
+    """Requests that take a place, one after the other, for some seconds."""
+    end = now() + seconds
+    while now() < end:
+        with work.claim("request"):
+            await asyncio.sleep(every)
+
+
+@pytest.mark.parametrize(("n_seconds", "most"), [(0, 0.2), (60, 2.0)])
+def test_background_work_takes_a_tenth_of_a_core_while_requests_come(n_seconds, most):
+    """Without requests it takes all of it; either way it ends."""
+
+    async def scenario(work):
+        asking = asyncio.create_task(ask_steadily(work, n_seconds))
+        await asyncio.sleep(0)
+        await work.run(in_slices(40, taking(0.005)), "background", UNKNOWN, "prepared")
+        ended = now()
+        await asking
+        return ended
+
+    assert run(scenario) == pytest.approx(most, rel=0.05)
+
+
+def test_background_work_of_several_jobs_takes_no_more():
+    """Each begins after the rest of the one before."""
+
+    async def scenario(work):
+        asking = asyncio.create_task(ask_steadily(work, 10))
+        await asyncio.sleep(0)
+        for number in range(20):
+            await work.run(taking(0.01), "background", SLICE, ("prepared", number))
+        ended = now()
+        await asking
+        return ended
+
+    assert run(scenario) == pytest.approx(2.0, rel=0.1)
+
+
+def test_background_work_goes_on_once_no_requests_come():
+    """Half a second after the last of them it takes all of a core again."""
+
+    async def scenario(work):
+        asking = asyncio.create_task(ask_steadily(work, 1))
+        await asyncio.sleep(0)
+        await work.run(in_slices(200, taking(0.005)), "background", UNKNOWN, "prepared")
+        await asking
+        return now()
+
+    assert run(scenario) == pytest.approx(1 + QUIET + 0.85, abs=0.1)
+
+
+def test_background_work_that_a_request_waits_for_does_not_rest():
+    """It is promoted in the middle of a rest, and then takes as long as it takes."""
+
+    async def scenario(work):
+        asking = asyncio.create_task(ask_steadily(work, 10))
+        await start_all(work.run(in_slices(40, taking(0.05)), "background", UNKNOWN, "wanted"))
+        await asyncio.sleep(0.1)
+        begun = now()
+        await work.run(taking(1), "explanation", UNKNOWN, "wanted")
+        seconds = now() - begun
+        asking.cancel()
+        return seconds
+
+    assert run(scenario) == pytest.approx(39 * 0.05, abs=0.051)
+
+
+def test_rests_are_measured_by_processor_time():
+    """A slice rests nine times what it has computed, however long it took on a busy machine."""
+    slices = []
+
+    def compute():
+        for number in range(8):
+            if number:
+                pause()
+            begun = thread_time()
+            while thread_time() < begun + 0.002:
+                pass
+            slices.append((begun, thread_time(), monotonic()))
+
+    async def scenario(work):
+        asking = asyncio.create_task(ask_steadily(work, 60, every=0.001))
+        await asyncio.sleep(0)
+        await work.run(compute, "background", UNKNOWN, "prepared")
+        asking.cancel()
+
+    run_really(scenario)
+    for (begun, ended, at), (_, _, later) in pairwise(slices):
+        assert later - at >= (1 / BACKGROUND_SHARE - 1) * (ended - begun)
+
+
 def test_a_quick_job_is_computed_at_once():
     """A job of less than a millisecond is computed on the event loop within one turn."""
 
@@ -390,6 +483,8 @@ def check_arrivals(arrivals):
 
         async def ask(one, kind, seconds, estimated, key, megabytes, how, owner):
             OWNER.set(owner)
+            with work.claim("request"):  # so background work rests
+                pass
             error = ValueError("failed") if how == "fails" else None
             function, cost = taking(seconds, log, key, error), Cost(0.01 + estimated * seconds, megabytes * MB)
             deadline = Deadline.after(one.patience)
