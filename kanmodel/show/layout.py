@@ -39,7 +39,7 @@ LEAST_FEATURE, LEAST_NODE, LEAST_ACROSS, MOST_LINES = 17.0, 48.0, 300.0, 3
 FEATURE_LINE, NODE_LINE, MOST_LINE, MOST_NODE, EDGE, ABOVE, BELOW = 18.0, 34.0, 40.0, 90.0, 8.0, 34.0, 44.0
 # The least room for the names of features and the output; beside the name of a node, and a feature; of a node
 LEAST_NAME, LEAST_OUTPUT, CHIP_ROOM, DOT_ROOM, LEAST_CHIP = 70.0, 48.0, 14.0, 20.0, 34.0
-NAMED_OUTPUT = 96.0  # of the output, before names of features have more
+NAMED_OUTPUT = 64.0  # of the output, before names of features have more
 NAME_SHARE = 0.36  # of the width, that names of features have at most
 BENDS, MOST_BENDS = 18.0, 140.0  # least and most length of the links of a gap with boxes, both sides together
 LINKS, MOST_LINKS = 30.0, 200.0  # of one without boxes
@@ -220,8 +220,8 @@ def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links:
     named += max(
         0.0, min(find_spare(), longest - named, NAME_SHARE * width - named)
     )  # first room for the names of features, then of nodes
-    names = shorten_names(labels, int(named / CHARACTER) - 1)  # as an ellipsis is wider than a letter
-    named = CHARACTER * max(map(len, names.values()), default=0)
+    names = shorten_names(labels, int(named / CHARACTER) - (named < longest))
+    named = min(named, CHARACTER * (1 + max(map(len, names.values()), default=0)))  # an ellipsis is wider than a letter
     for row in reversed(others):
         more = whole[id(row)] - row.chip
         row.chip += more if 0 < more <= find_spare() else 0.0

@@ -55,6 +55,10 @@ export function parseDrawing(text) {
 export function enliven(root, tell, open, reveal = () => {}, choose) {
   for (const edge of root.querySelectorAll("g.edge[data-kind=edge]")) edge.setAttribute("role", "link");
   if (choose) for (const node of root.querySelectorAll("g.node")) node.setAttribute("role", "button");
+  for (const text of root.querySelectorAll("g[aria-label] > text")) {
+    const part = /** @type {Element} */ (text.parentElement);
+    if (text.textContent?.includes("…")) part.setAttribute("aria-label", `${part.getAttribute("aria-label")}; shown as ${text.textContent}`);
+  }
   const move = roveIn(root);
   /** @param {Event} event */
   const partOf = (event) =>
