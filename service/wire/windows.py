@@ -18,7 +18,7 @@ from kanmodel.inputs import Gaps, Places, cut_windows, encoding_of
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.intervals import BOUNDS
-from service.wire.bodies import KEPT, Limits, parse_json
+from service.wire.bodies import Limits, may_hold, parse_json
 from service.wire.errors import NotFoundError, invalid_value, invalid_values
 
 FORMS = ("instances", "columns", "series")
@@ -33,8 +33,8 @@ _KINDS: dict[type, str] = {
 
 
 def may_ask_for_bounds(body: bytes, model: Model) -> bool:
-    """Whether a request to a model with intervals may name some; a large one is not searched for the whole word."""
-    return bool(model.levels) and (b"\\" in body or (b'"intervals"' in body if len(body) <= KEPT else b"v" in body))
+    """Whether a request to a model with intervals may name some."""
+    return bool(model.levels) and may_hold(body, b"intervals", b"v")
 
 
 class Given(NamedTuple):
