@@ -38,7 +38,7 @@ from service.wire.json import BYTES, JSON, answer_json, encode_json
 from service.wire.windows import ALL, Axis, Given, parse_groups, read_array, read_groups, read_levels
 from service.work.budget import Kind
 from service.work.forecasts import WithBounds
-from service.work.jobs import FREE, PARSED_BYTE, estimate_describing
+from service.work.jobs import ANSWERED_VALUE, COPIED_BYTE, DESCRIBED_VALUE, FREE, PARSED_BYTE, Cost, estimate_describing
 
 INSTANCES = "instances"  # the tensor that holds all features
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -297,6 +297,13 @@ def read_inference(
     return question, outputs, request.id or None
 
 
+def estimate_inference(body: bytes, header_length: str | None) -> Cost:
+    """The cost of `read_inference`, whatever the header says: what follows its JSON is not parsed."""
+    is_whole = header_length is None or not header_length.isdecimal() or len(header_length) > len(str(len(body)))
+    n_json = len(body) if is_whole else min(int(header_length or 0), len(body))
+    return PARSED_BYTE * n_json + COPIED_BYTE * (len(body) - n_json)
+
+
 def read_tensors(tensors: Sequence[InferInput], binary: bytes, model: Model, max_windows: int) -> Given:
     """The windows of one tensor with all features, or of one tensor per feature, by name; raises `DataError`.
 
@@ -454,7 +461,7 @@ async def infer(call: Call) -> Response:
         length = find_header(call.scope, HEADER_LENGTH.lower().encode())
         read = partial(read_inference, body, length, served, parts.settings)
         with span("parse"):
-            reading = parts.work.run(read, "forecast", PARSED_BYTE * len(body), deadline=deadline)
+            reading = parts.work.run(read, "forecast", estimate_inference(body, length), deadline=deadline)
             question, outputs, request_id = await reading
     is_explained = outputs.keys() & {*EXPLAINED}
     kind: Kind = "explanation" if is_explained else "forecast"
@@ -474,7 +481,8 @@ async def infer(call: Call) -> Response:
 
     if is_explained:
         await while_connected(call, explain())
-    cost = estimate_describing(question.windows, values.shape[1])
+    cost = (DESCRIBED_VALUE + ANSWERED_VALUE) * values.size
+    cost = estimate_describing(question.windows, values.shape[1]) if is_explained else cost
     cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
     tensors = {"predictions": predictions, **_name_bounds(served.model.levels, bounds)}
     describe = partial(_answer, question, outputs, answer_id, tensors, explanations)

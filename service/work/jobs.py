@@ -53,6 +53,7 @@ UNKNOWN = Cost(10 * SHORT)  # of what was never measured: counts as long, so tha
 
 # Measured on a slow core, and rounded up.
 PARSED_BYTE = Cost(2e-8, 16)  # of a request
+COPIED_BYTE = Cost(3e-9, 16)  # of binary values, which become float64 and are compared with the training range
 READ_BYTE = Cost(3e-7)  # of a series, in addition
 CHECKED_BYTE = Cost(1e-9, 2)  # of windows, whose values are compared with the training range
 JOINED_BYTE = Cost(1e-9)  # of an answer

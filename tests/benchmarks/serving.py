@@ -119,6 +119,7 @@ def rows() -> Iterator[Row]:
             ]
             windows = model.scaling.features_to_original(model.reference.windows).round(6)
             yield from forecast_rows(contenders, windows, model.predict(windows))
+            yield from form_rows(ours, windows)
             yield from explanation_rows(ours, by_hand, windows)
             yield fairness_row(ours, windows)
             yield from two_process_rows(checkpoint, windows, model.predict(windows))
@@ -212,6 +213,37 @@ def wait_for_worker(server: Server) -> None:
     connection.request("POST", f"/predictions/{NAME}", b"{}", {"Content-Type": "application/json"})
     connection.getresponse().read()
     connection.close()
+
+
+def form_rows(ours: Server, windows: np.ndarray) -> Iterator[Row]:
+    """32 windows as binary tensors of the Open Inference Protocol, beside the same as JSON."""
+    parts = [windows[i : i + EXPLAINED] for i in range(N_BODIES)]
+    requests = {
+        "instances": [
+            post(f"/v1/models/{NAME}:predict", json.dumps({"instances": w.tolist()}).encode()) for w in parts
+        ],
+        "FP64": [_post_binary(part, "FP64") for part in parts],
+        "FP32": [_post_binary(part.astype(np.float32), "FP32") for part in parts],
+    }
+    rounds = [{form: measure(ours, of, 8) for form, of in requests.items()} for _ in range(ROUNDS)]
+    found = {form: summarize([of[form] for of in rounds]) for form in requests}
+    beside = f"instances: {found['instances'].load}, {found['instances'].cpu * 1e3:.2f} ms of the processor"
+    for form in ("FP64", "FP32"):
+        told = f"{found[form].load}, {found[form].cpu * 1e3:.2f} ms of the processor"
+        ratio = f"{found['instances'].cpu / found[form].cpu:.2f}x"
+        yield Row(f"infer of {EXPLAINED} windows as binary {form}, 8 connections", told, beside, ratio)
+
+
+def _post_binary(windows: np.ndarray, datatype: str) -> bytes:
+    size = {"binary_data_size": windows.nbytes}
+    tensor = {"name": "instances", "shape": windows.shape, "datatype": datatype, "parameters": size}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    request = post(f"/v2/models/{NAME}/infer", head + windows.tobytes())
+    return request.replace(
+        b"Content-Type: application/json",
+        b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d" % len(head),
+        1,
+    )
 
 
 def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iterator[Row]:
