@@ -99,7 +99,7 @@ changed = get_comparison.sync(model, client=client, against_version="1")
 assert isinstance(changed, ModelComparisonResponse)
 assert changed.difference == 0
 
-written = get_formula.sync(model, client=client, complexity=8)
+written = get_formula.sync(model, client=client, complexity=8, x_request_timeout=120)
 assert isinstance(written, FormulaResponse)
 assert written.formulas[0].complexity <= 8
 
