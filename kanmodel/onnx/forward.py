@@ -1,7 +1,8 @@
 """The ONNX graph of a whole forecaster, scaling included.
 
-A spline gathers the polynomials of its input's interval and multiplies them by the powers. LSTM and GRU are the
-operators of that name, or for float64, which ONNX Runtime lacks, a Scan over the steps.
+A spline gathers the polynomials of its input's interval, which it finds as `PiecewisePolynomial` does, and multiplies
+them by the powers. LSTM and GRU are the operators of that name, or for float64, which ONNX Runtime lacks, a Scan over
+the steps.
 """
 
 from __future__ import annotations
@@ -35,11 +36,20 @@ GATES: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 def sum_splines(splines: PiecewisePolynomial, x: Value) -> Value:
     """`PiecewisePolynomial.sums`: (batch, n_in) -> (batch, n_out)."""
     n_in, n_terms, n_out = len(splines.first), splines.order + 1, splines.table.shape[2]
-    graph_type = helper.np_dtype_to_tensor_dtype(splines.knots.numpy().dtype)
-    above = write("GreaterOrEqual", x.unsqueeze(2), splines.knots.squeeze(1).T)  # (batch, n_in, n_knots)
-    count = write("Cast", above, to=graph_type).sum(2)
-    interval = write("Cast", count, to=TensorProto.INT64) + splines.first
-    u = (x - write("Gather", splines.start, interval)) * write("Gather", splines.inverse_width, interval)
+    if splines.even is None:
+        graph_type = helper.np_dtype_to_tensor_dtype(splines.knots.numpy().dtype)
+        above = write("GreaterOrEqual", x.unsqueeze(2), splines.knots.squeeze(1).T)  # (batch, n_in, n_knots)
+        count = write("Cast", above, to=graph_type).sum(2)
+        interval = write("Cast", count, to=TensorProto.INT64) + splines.first
+        u = (x - write("Gather", splines.start, interval)) * write("Gather", splines.inverse_width, interval)
+    else:
+        even = splines.even
+        position = (x - even.origin) * even.inverse_width
+        below = write("Floor", position)
+        u = position - below
+        within = write("Where", write("GreaterOrEqual", below, even.first), below, even.first)  # NaN is not
+        within = write("Cast", write("Min", within, even.last), to=TensorProto.INT64)
+        interval = within + even.rows.astype(np.int64)
     u = u.unsqueeze(2)
     powers = [u - u + 1, u]
     while len(powers) < n_terms:

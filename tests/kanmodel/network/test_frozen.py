@@ -21,8 +21,11 @@ EVERY_SHAPE = pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 
 @st.composite
 def grids(draw: st.DrawFn, order: int) -> torch.Tensor:
-    """Ascending knots for one to three inputs, some of them equal."""
+    """Ascending knots for one to three inputs: at even distances of each input's own, or any, some of them equal."""
     n_in, n_intervals = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    if draw(st.booleans()):
+        widths = torch.tensor([[draw(st.sampled_from([0.01, 0.3, 1.0]))] for _ in range(n_in)], dtype=torch.float64)
+        return widths * torch.arange(n_intervals + 2 * order + 1) - 1
     steps = st.lists(
         st.sampled_from([0.0, 0.01, 0.3, 1.0]), min_size=n_intervals + 2 * order, max_size=n_intervals + 2 * order
     )
@@ -53,6 +56,37 @@ def test_pieces_are_the_splines(drawn, dtype):
     tolerance = {"rtol": 0, "atol": 1e-9 if dtype == "float64" else 1e-5}
     torch.testing.assert_close(splines.edges(x), expected, **tolerance)
     torch.testing.assert_close(splines.sums(x), expected.sum(dim=2), **tolerance)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("is_even", [True, False])
+def test_what_is_not_finite_stays_so(is_even, n, order):
+    """A spline above order 0 is NaN at NaN and infinities, as by the recursion, on any grid; other rows are not."""
+    grid = curves.extend_grid(torch.linspace(-1, 1, 6)[None], order)
+    grid[:, order + 2] += 0 if is_even else 0.1
+    coef = torch.ones(1, 1, grid.shape[1] - 1 - order)
+    frozen = PiecewisePolynomial(grid, coef, order)
+    assert (frozen.even is not None) == (is_even and order > 1)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x = torch.full((n, 1), 0.5)
+        x[0] = value
+        expected = curves.curve(x, grid, coef, order)[:, :, 0]
+        assert expected[0].isnan()
+        torch.testing.assert_close(frozen.sums(x), expected, equal_nan=True)
+        torch.testing.assert_close(frozen.edges(x)[:, :, 0], expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_grids_that_are_even(dtype):
+    """Initial grids and those in other ranges are even; one knot a thousandth of a distance away makes it uneven."""
+    tensors = {name: tensor.to(dtype) for name, tensor in BSpline(5, 3).initial(2, 4).items()}
+    for low, high in ((-1, 1), (-2.5, 0.3), (0, 1e-3)):
+        core = torch.linspace(low, high, 6, dtype=torch.float64).expand(4, -1)
+        grid = curves.extend_grid(core, 3).to(dtype)
+        assert PiecewisePolynomial(grid, tensors["coef"], 3).even is not None
+        grid[2, 4] += 1e-3 * (grid[2, 5] - grid[2, 4])
+        assert PiecewisePolynomial(grid, tensors["coef"], 3).even is None
 
 
 @given(splines())
