@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.data import Array
@@ -265,7 +265,8 @@ class OperationRoute(Route):
         statuses |= {408, 413, 415} if stated.body else set()
         statuses |= {304} if stated.is_cached else set()
         self.statuses = sorted(statuses)
-        super().__init__(stated.path, handler, methods=[stated.method], include_in_schema=stated.is_documented)
+        super().__init__(stated.path, handler, include_in_schema=stated.is_documented)
+        self.methods = {stated.method}  # Starlette adds HEAD, see `takes`
 
     def describe(self) -> APIRoute:
         """The operation as FastAPI documents it; to make the schemas of all answers takes a twentieth of the start."""
@@ -282,6 +283,11 @@ class OperationRoute(Route):
             openapi_extra=extra | ({"parameters": list(stated.parameters)} if stated.parameters else {}),
             include_in_schema=stated.is_documented,
         )
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is one to it, of its method or another; the route is the label of the metrics."""
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or refuses it."""

@@ -98,7 +98,7 @@ def api_routes(app):
         (method, route.path, () if route.stated.scope is None else (route.stated.scope,))
         for route in app.routes
         if isinstance(route, OperationRoute)
-        for method in sorted(route.methods - {"HEAD"})  # which is GET
+        for method in sorted(route.methods)
     ]
 
 
