@@ -226,7 +226,7 @@ def test_two_threads_that_ask_the_same_are_each_told(monkeypatch):
         thread.start()
     for thread in asking:
         thread.join(30)
-    assert found[0].explanation is found[1].explanation
+    assert found[0].contributions is found[1].contributions
     for one in seen:
         assert (one[0], one[-1]) == (0, 1) and all(b < a for b, a in pairwise(one))
 
