@@ -25,7 +25,7 @@ def test_options_of_serve_take_precedence_over_the_environment(tmp_path, monkeyp
 
 def test_the_help_lists_every_setting(run, monkeypatch):
     """Each is there with its variable, default and meaning, brackets too, which the terminal's markup would take."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "1000")
     code, out, _ = run("serve", "--help")
     lines = {line.strip() for line in out.splitlines()}
     assert code == 0 and lines >= {f"{name}={default}  {meaning}" for name, default, meaning in describe_settings()}
