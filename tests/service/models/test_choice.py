@@ -232,4 +232,5 @@ def test_rollbacks_under_load_fail_no_request(serve, tmp_path, wait_until):
     assert {answer.status_code for answer in answers} == {200}
     found = [answer.json() for answer in answers]
     assert {one["version"] for one in found} == {"1", "2", "3"}
-    assert all(one["predictions"] == expected[one["version"]].tolist() for one in found)
+    # Requests are batched, and a sum over another number of windows is rounded otherwise.
+    assert all(one["predictions"] == pytest.approx(expected[one["version"]], rel=1e-12) for one in found)
