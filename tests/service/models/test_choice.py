@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from math import sqrt
 
 import pytest
 from factories import make_model, make_windows
+from waiting import repeating
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.models.registry import Registry
@@ -208,27 +208,16 @@ def test_rollbacks_under_load_fail_no_request(serve, tmp_path, wait_until):
         v: load_checkpoint(tmp_path / "m" / f"{v}.safetensors").predict(make_windows(make_model("head"), 3))
         for v in "123"
     }
-    stopping, answers = threading.Event(), []
-    with serve(models=tmp_path, poll_seconds=0.02, model_bytes=1) as client:
-
-        def ask():
-            while not stopping.is_set():
-                answers.append(client.post("/v1/models/m:predict", json=BODY))
-
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        try:
-            for choice in ({"default": "1"}, "{", {"default": "2", "canary": {"3": 0.5}}, {"default": "1"}) * 2:
-                n = len(answers)
-                choose(tmp_path, choice)
-                if choice != "{":
-                    wait_until(lambda choice=choice: client.get("/v1/models/m").json()["version"] == choice["default"])
-                wait_until(lambda n=n: len(answers) >= n + 20)
-        finally:
-            stopping.set()
-            for thread in threads:
-                thread.join()
+    with (
+        serve(models=tmp_path, poll_seconds=0.02, model_bytes=1) as client,
+        repeating(lambda: client.post("/v1/models/m:predict", json=BODY)) as answers,
+    ):
+        for choice in ({"default": "1"}, "{", {"default": "2", "canary": {"3": 0.5}}, {"default": "1"}) * 2:
+            n = len(answers)
+            choose(tmp_path, choice)
+            if choice != "{":
+                wait_until(lambda choice=choice: client.get("/v1/models/m").json()["version"] == choice["default"])
+            wait_until(lambda n=n: len(answers) >= n + 20)
     assert {answer.status_code for answer in answers} == {200}
     found = [answer.json() for answer in answers]
     assert {one["version"] for one in found} == {"1", "2", "3"}

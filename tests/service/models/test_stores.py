@@ -20,7 +20,7 @@ from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_process
-from waiting import poll
+from waiting import poll, repeating
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import ConfigError
@@ -159,29 +159,20 @@ def test_an_outage_fails_no_request_and_is_said_once(serve, bucket, checkpoint, 
     """While the server of the bucket is stopped, clients ask without a pause; once it is back, changes are followed."""
     caplog.set_level(logging.INFO, "service.models.stores")
     bucket.put("m.safetensors", checkpoint(1))
-    stopping, answers = threading.Event(), []
-    with serve(models=bucket.url, downloads=tmp_path, poll_seconds=0.02, model_bytes=1) as client:
-
-        def ask():
-            while not stopping.is_set():
-                answers.append(client.post("/v1/models/m:predict", json=BODY).status_code)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        try:
-            bucket.stop()
-            poll(lambda: "problem" in client.get("/v1/models").json())
-            n = len(answers)
-            poll(lambda: len(answers) > n + 20)
-            problem = client.get("/v1/models").json()["problem"]
-            assert "\nkanscope_models_outdated 1.0\n" in client.get("/metrics").text
-            bucket.start()
-            poll(lambda: "problem" not in client.get("/v1/models").json())
-            bucket.put("m/2.safetensors", checkpoint(2))
-            poll(lambda: client.get("/v1/models/m").json()["version"] == "2")
-        finally:
-            stopping.set()
-            thread.join()
+    with (
+        serve(models=bucket.url, downloads=tmp_path, poll_seconds=0.02, model_bytes=1) as client,
+        repeating(lambda: client.post("/v1/models/m:predict", json=BODY).status_code, 1) as answers,
+    ):
+        bucket.stop()
+        poll(lambda: "problem" in client.get("/v1/models").json())
+        n = len(answers)
+        poll(lambda: len(answers) > n + 20)
+        problem = client.get("/v1/models").json()["problem"]
+        assert "\nkanscope_models_outdated 1.0\n" in client.get("/metrics").text
+        bucket.start()
+        poll(lambda: "problem" not in client.get("/v1/models").json())
+        bucket.put("m/2.safetensors", checkpoint(2))
+        poll(lambda: client.get("/v1/models/m").json()["version"] == "2")
     assert set(answers) == {200}
     assert problem.startswith(
         f"{bucket.url} cannot be read, and the models stay as they are: EndpointConnectionError: "

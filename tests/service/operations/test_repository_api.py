@@ -11,7 +11,7 @@ import pytest
 from documents import leaves
 from factories import make_model, make_tensors, make_windows
 from sockets import connect, head, read_answer
-from waiting import poll
+from waiting import poll, repeating
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.models import registry
@@ -193,16 +193,7 @@ def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_
     """Every response is complete and from a checkpoint that was loaded, and each checkpoint has answered."""
     first = load_checkpoint(tmp_path / "m.safetensors")
     models = {first.sha256: first}
-    answers, stop = [], threading.Event()
-
-    def ask():
-        while not stop.is_set():
-            answers.append(client.post("/v2/models/m/infer", json=make_tensors(BODY["instances"])))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with repeating(lambda: client.post("/v2/models/m/infer", json=make_tensors(BODY["instances"]))) as answers:
         for seed in range(1, 6):
             model = write(tmp_path / "m.safetensors", seed)
             models[model.sha256] = model
@@ -210,10 +201,6 @@ def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_
                 assert client.post(LOAD).status_code == 200
             enough = len(answers) + 20
             poll(lambda enough=enough: len(answers) >= enough)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert {answer.status_code for answer in answers} == {200}
     documents = [answer.json() for answer in answers]
     by_checkpoint = [one["parameters"]["checkpoint"].removeprefix("sha256:") for one in documents]
@@ -227,25 +214,12 @@ def test_unloading_under_traffic_gives_complete_responses_or_503(client):
     """During ten cycles every response is complete or 503, and both occur."""
     ask_once = partial(client.post, "/v1/models/m:predict", json=BODY)
     expected = list(leaves(ask_once().json()))
-    answers, stop = [], threading.Event()
-
-    def ask():
-        while not stop.is_set():
-            answers.append(ask_once())
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with repeating(ask_once) as answers:
         for _ in range(10):
             assert client.post(UNLOAD).json() == [GONE]
             assert ask_once().status_code == 503
             assert client.post(LOAD).json() == [entry()]
             assert list(leaves(ask_once().json())) == expected
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert {answer.status_code for answer in answers} <= {200, 503}
     for answer in answers:
         if answer.status_code == 200:
