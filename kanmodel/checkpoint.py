@@ -470,7 +470,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
         CheckpointError: the file is missing, truncated, foreign, of a newer format, or its tensors differ from its
             config; the message names the first difference.
     """
-    return read_bounded(path, parse_checkpoint, MAX_BYTES)
+    return parse_file(path, parse_checkpoint, MAX_BYTES)
 
 
 def identify_checkpoint(path: Path) -> str:
@@ -480,10 +480,10 @@ def identify_checkpoint(path: Path) -> str:
         _parse_description(data)
         return hashlib.sha256(data).hexdigest()
 
-    return read_bounded(path, identify, MAX_BYTES)
+    return parse_file(path, identify, MAX_BYTES)
 
 
-def read_bounded(path: Path, parse: Callable[[bytes], T], most: int) -> T:
+def parse_file(path: Path, parse: Callable[[bytes], T], most: int) -> T:
     """Parses a file of at most so many bytes, and names it in errors."""
     try:
         size = path.stat().st_size

@@ -28,7 +28,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
-from kanmodel.checkpoint import LoadedModel, Tensors, parse_header, read_bounded
+from kanmodel.checkpoint import LoadedModel, Tensors, parse_file, parse_header
 from kanmodel.computing import part, slices
 from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, NonFiniteError
@@ -144,7 +144,7 @@ def read_prepared(model: LoadedModel, path: Path) -> Prepared:
     expected |= _leaves(profiles, "profiles")
     most = HEADER_BYTES + sum(leaf.nbytes + len(name) + OF_TENSOR for name, leaf in expected.items())
     tensors = {name: (TYPES[str(leaf.dtype)], leaf.shape) for name, leaf in expected.items()}
-    arrays = read_bounded(beside, partial(_parse, model.sha256, tensors), most)
+    arrays = parse_file(beside, partial(_parse, model.sha256, tensors), most)
     of_profiles = _fill(profiles, iter([arrays[name] for name, _ in _leaves(profiles, "profiles")]))
     return Prepared(of_profiles, [arrays[name] for name in form])
 
