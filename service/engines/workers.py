@@ -1,4 +1,4 @@
-"""The multi-process engine: uvicorn workers that accept connections on one socket, and their supervisor."""
+"""The multi-process engine: uvicorn workers that accept connections on one socket in turn, and their supervisor."""
 
 import logging
 import os
@@ -7,9 +7,11 @@ import sys
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from socket import socket
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import monotonic
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from service.app import create_app
+from service.engines.turns import Share, Shares, TurnServer, create_shares
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
 from service.telemetry.metrics import SHARED
@@ -29,13 +32,26 @@ GRACE = 5  # seconds that a worker may take to end after `shutdown_timeout`, bef
 
 
 class Worker(multiprocess.Process):
-    """uvicorn's process, with a health check that does not block its supervisor, and an end that is bounded.
+    """uvicorn's process, with its turn to accept, a health check that does not block its supervisor, and a bounded end.
 
     uvicorn waits up to `HEALTH_TIMEOUT` seconds for an answer, deaf to signals, and for a process's end without limit.
     """
 
     _asked: float | None = None  # when the health check was sent that has no answer yet
     _end: float | None = None  # when it is killed, once it has been told to end
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket], shares: Shares) -> None:
+        super().__init__(config, sockets)
+        self._shares = shares
+        self._number = next(number for number, share in enumerate(shares) if not share.taken)
+        shares[self._number] = Share(taken=True)
+
+    @property
+    def server(self) -> TurnServer:
+        """The server, in the process itself."""
+        if self._server is None:
+            self._server = TurnServer(self.config, self._shares, self._number)
+        return cast("TurnServer", self._server)
 
     def is_alive(self, timeout: float = 5) -> bool:
         """Whether it runs, and has answered each health check within the timeout. Sends the next one."""
@@ -58,13 +74,14 @@ class Worker(multiprocess.Process):
         self._end = monotonic() + (self.config.timeout_graceful_shutdown or 0) + GRACE
 
     def join(self) -> None:
-        """Waits for its end, kills it if that takes longer than it may, and takes it out of the gauges."""
+        """Waits for its end, kills it if that takes longer than it may, and takes it out of turns and gauges."""
         if self._end is not None:
             self.process.join(max(0.0, self._end - monotonic()))
             if self.process.is_alive():
                 logger.error("process %s did not end in time and is killed", self.pid)
                 self.process.kill()
         super().join()
+        self._shares[self._number] = Share()
         mark_process_dead(self.pid)  # type: ignore[no-untyped-call]  # or its requests are in flight for ever
 
 
@@ -96,7 +113,8 @@ def serve_workers(settings: Settings) -> None:
     with TemporaryDirectory(prefix="kanscope-") as folder:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
         options = server_options(settings) | {"workers": settings.workers, "timeout_worker_healthcheck": HEALTH_TIMEOUT}
-        multiprocess.Process = Worker  # type: ignore[misc]  # by this name the supervisor makes each
+        shares = create_shares(settings.workers + 1)  # one more while a successor starts
+        multiprocess.Process = partial(Worker, shares=shares)  # type: ignore[assignment, misc]  # its name for them
         supervisor = _Supervisor(uvicorn.Config(partial(create_worker, settings), factory=True, **options))
         supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):

@@ -9,6 +9,8 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,6 +24,7 @@ from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
 
 from service.engines.workers import GRACE, HEALTH_TIMEOUT, Worker
+from service.engines.turns import create_shares
 from service.telemetry.metrics import SHARED
 
 NUMBERS = count()
@@ -50,13 +53,26 @@ def ask(process, method, path, **options):
     name = f"ask-{next(NUMBERS)}"
     with httpx2.Client(base_url=process.client.base_url, timeout=60, headers={"X-Request-Id": name}) as one:
         answer = one.request(method, path, **options)
+    return answer, read_process(process, name)
+
+
+def process_of(process, connection):
+    """The id of the process that has a connection."""
+    name = f"ask-{next(NUMBERS)}"
+    connection.sendall(head("GET", "/healthz", f"X-Request-Id: {name}"))
+    read_answer(connection)
+    return read_process(process, name)
+
+
+def read_process(process, name):
+    """The id of the process that has answered a request, from the log."""
 
     def lines():
         whole = process.log.read_text().rpartition("\n")[0].splitlines()
         return [line for line in map(json.loads, whole) if line.get("id") == name]
 
     poll(lines)
-    return answer, lines()[0]["process"]
+    return lines()[0]["process"]
 
 
 def find_processes(process, n=2):
@@ -105,6 +121,7 @@ def test_two_processes_answer_alike(workers):
             ask(workers, "POST", "/v1/models/two:explain", json={**body, "output": "a+1"}),
             ask(workers, "POST", "/v1/models/two:predict", json={"instances": [[]] * 3}),
         ]
+        ask(workers, "GET", "/healthz")  # they take turns: after five requests the other one is asked first
         for place, (answer, by) in enumerate([(ready, pid), *answers]):
             seen.setdefault(by, {})[place] = {**answer.json(), "request_id": ""}
         return len(seen) == 2 and all(len(of_one) == 4 for of_one in seen.values())
@@ -115,12 +132,52 @@ def test_two_processes_answer_alike(workers):
     assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
 
 
+def test_connections_are_shared_evenly(workers):
+    """The process with the fewest open connections gets the next one, whether they come one by one or at once."""
+    pids = find_processes(workers)
+    with ExitStack() as stack:
+        for pause in (0.02, 0):
+            opened = []
+            for _ in range(5):
+                opened += [stack.enter_context(connect(workers.client)) for _ in range(2)]
+                time.sleep(pause)
+            by = Counter(process_of(workers, connection) for connection in opened)
+            assert by == dict.fromkeys(pids, 5)
+    poll(lambda: metric(workers.client.get("/metrics").text, "kanscope_requests_in_flight") == 1)
+    with connect(workers.client) as one, connect(workers.client) as other:
+        assert {process_of(workers, one), process_of(workers, other)} == pids
+
+
+@pytest.mark.thorough("starts two processes to stop one")
+def test_a_process_that_hangs_keeps_no_connection_waiting(start_workers):
+    """The other one accepts in its place, and gives the turns back."""
+    with start_workers() as process:
+        stopped, other = find_processes(process)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            with ExitStack() as stack:
+                opened = [stack.enter_context(connect(process.client)) for _ in range(20)]
+                began = time.monotonic()
+                assert {process_of(process, connection) for connection in opened} == {other}
+                assert time.monotonic() - began < 10
+                os.kill(stopped, signal.SIGCONT)
+                time.sleep(0.5)
+                opened = [stack.enter_context(connect(process.client)) for _ in range(10)]
+                assert {process_of(process, connection) for connection in opened} == {stopped}
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
 def test_one_scrape_covers_all_processes(workers):
     """Counts and times are summed, models are those of any process, memory is per process."""
     pids = find_processes(workers)
     before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)
-    asked = [ask(workers, "POST", "/v1/models/two:predict", json=json.loads(BODY))[1] for _ in range(40)]
-    assert set(asked) == pids
+    with ExitStack() as stack:
+        opened = [stack.enter_context(connect(workers.client)) for _ in range(4)]
+        assert {process_of(workers, connection) for connection in opened} == pids
+        for connection in opened * 10:
+            connection.sendall(post("predict", BODY))
+            assert read_answer(connection)[0].status == 200
     texts = {}
     while len(texts) < 2:
         answer, pid = ask(workers, "GET", "/metrics")
@@ -227,7 +284,7 @@ class Silent(Worker):
 @pytest.fixture
 def silent(monkeypatch, tmp_path):
     monkeypatch.setenv(SHARED, str(tmp_path))
-    worker = Silent(uvicorn.Config("none", timeout_graceful_shutdown=0), [])
+    worker = Silent(uvicorn.Config("none", timeout_graceful_shutdown=0), [], create_shares(1))
     worker.start()
     yield worker
     worker.kill()
