@@ -23,8 +23,8 @@ from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
 
-from service.engines.workers import GRACE, HEALTH_TIMEOUT, Worker
 from service.engines.turns import create_shares
+from service.engines.workers import GRACE, HEALTH_TIMEOUT, Worker
 from service.telemetry.metrics import SHARED
 
 NUMBERS = count()
