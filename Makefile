@@ -204,4 +204,5 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	$(compile) $(LIBRARIES)/requirements.in --generate-hashes -o $(LIBRARIES)/requirements.txt
 	sed -E -i '/$(FREE)/,/[^\\]$$/d' $(LIBRARIES)/requirements.txt
 	$(compile) $(BENCHMARKS)/requirements.in --generate-hashes -o $(BENCHMARKS)/requirements.txt
+	sed -E -i '/$(FREE)/,/[^\\]$$/d' $(BENCHMARKS)/requirements.txt
 	rm -rf build/lock $(LOCK).all $(IMAGE_LOCK).all

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from types import ModuleType
 from typing import Any, Literal, TypeVar, cast
@@ -96,7 +96,7 @@ class Call(Request):
     served: Served  # the model of its path, in the version asked for or drawn, or the default one
     is_open: bool = False  # whether it names no version, and has windows
 
-    @property
+    @cached_property
     def parts(self) -> Parts:
         """The components of the service."""
         return cast(Parts, self.app.state.parts)

@@ -162,11 +162,14 @@ def may_hold(data: bytes, name: bytes, letter: bytes) -> bool:
 
 
 def most_windows(data: bytes, model: Model) -> int:
-    """An upper bound on the windows in a body: each value takes a separator, and at least a digit."""
+    """An upper bound on the windows in a body: each value takes a separator, and at least a digit.
+
+    Separators are counted where that is worth its time: neither of small nor of huge ones.
+    """
     lookback, n_columns = model.config.window_shape
     if model.config.encoding is not None:
         n_columns = min(n_columns, len(model.config.encoding.names))
-    n_values = _count(data, ",") + 1 if len(data) <= KEPT else len(data) // 2
+    n_values = _count(data, ",") + 1 if LARGE < len(data) <= KEPT else len(data) // 2
     return n_values // (n_columns if may_hold_series(data) else lookback * n_columns) + 1
 
 

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
 PIECE = 16 << 10  # bytes that are parsed before they are counted; more arrive at once
+BODY_PIECE = 256 << 10  # the same within a body, whose bytes the app counts
 MAX_CHUNKS = 16_384  # parts in which a body may arrive: to take one costs the same if it has a single byte
 MIN_CHUNK = 512  # bytes of such a part, where the largest body needs more of them
 MAX_PIPELINED = 16  # requests of a connection that wait for the answers of earlier ones
@@ -72,6 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._settings = settings
         self._max_chunks = max(MAX_CHUNKS, settings.max_body_bytes // MIN_CHUNK)
         self._receiving: Literal["nothing", "head", "body"] = "nothing"  # the part of a message that is incomplete
+        self._parsing = 0  # bytes of the piece that is parsed
         self._unused = 0  # bytes since a message or a head has ended, or the app was given a part of a body
         self._chunks = 0  # of the body
         self._timer: asyncio.TimerHandle | None = None  # of the client that has to send
@@ -96,11 +98,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        for start in range(0, len(data), PIECE):
+        start = 0
+        while start < len(data):
             if self._refused:
                 return
-            piece = data[start : start + PIECE]
-            self._unused += len(piece)
+            piece = data[start : start + (BODY_PIECE if self._receiving == "body" else PIECE)]
+            start += len(piece)
+            self._parsing = len(piece)
+            self._unused += self._parsing
             super().data_received(piece)
             limits = self._settings
             if self._unused > (limits.max_body_bytes if self._is_lingering else limits.max_header_bytes):
@@ -117,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._method = self.parser.get_method().decode("ascii")
         most = self._settings.max_header_bytes
-        may_be_large = self._unused + PIECE > most  # the head may have begun within a piece
+        may_be_large = self._unused + self._parsing > most  # the head may have begun within a piece
         if may_be_large and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > most:
             self._refuse_large()
             raise ValueError("the head is too large")  # stops the parser

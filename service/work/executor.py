@@ -12,7 +12,6 @@ import sys
 from bisect import insort
 from collections.abc import Callable, Hashable, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import count, repeat
 from typing import Any, TypeVar, cast
@@ -88,7 +87,7 @@ class Executor:
                 with self.claim("forecast", windows.nbytes, place=False):
                     describe = partial(request.describe, windows, await self.predict(request.model, windows, deadline))
                     return await self.run(describe, "forecast", describing, deadline=deadline)
-            request, n_windows, n_bytes = replace(request, read=lambda: windows), len(windows), describing.n_bytes
+            request, n_windows, n_bytes = request._replace(read=lambda: windows), len(windows), describing.n_bytes
         return await self._forecasts.answer(request, n_windows, n_bytes, deadline)
 
     async def run(

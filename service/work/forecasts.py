@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, repeat
 from time import thread_time
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -84,8 +84,7 @@ class WithBounds:
         return predictions, *(adapted or self.loaded).place_bounds(predictions, *sides)
 
 
-@dataclass(frozen=True, slots=True)
-class ForecastRequest(Generic[Result]):
+class ForecastRequest(NamedTuple, Generic[Result]):
     """A request for forecasts: how it is parsed before, and answered after."""
 
     model: Forecaster

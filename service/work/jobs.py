@@ -12,7 +12,7 @@ from itertools import accumulate, repeat
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread, get_native_id
 from time import thread_time
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from kanmodel.data import Array
 from service.telemetry.observation import span
@@ -100,8 +100,7 @@ class StoppedError(Exception):
     """A computation was cancelled at a pause."""
 
 
-@dataclass(frozen=True)
-class Deadline:
+class Deadline(NamedTuple):
     """When a request stops waiting: `time` by the clock of the event loop, `seconds` after its arrival."""
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Untrained models for serving benchmarks: one of realistic size, and five small ones."""
+"""Untrained models for serving benchmarks: one of realistic size, and three small ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
 WIDTH = [HIDDEN, 16, 1]
-SMALL = (8, 12, 16, 20, 24)  # units of the small models
+SMALL = (8, 16, 24)  # units of the small models
 SPREAD = 5.0  # scale of the splines' coefficients, so that the head is as curved as a trained one
 
 

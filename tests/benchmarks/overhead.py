@@ -6,7 +6,6 @@ python tests/benchmarks/overhead.py
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -57,7 +56,7 @@ def rows() -> Iterator[Row]:
                     found = measure(server, requests)
                     measured[kind] += [found] if number else []  # the first is to warm up
     finally:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        pin(0, None)
     for kind, each in measured.items():
         rate, cpu = np.array(each).T
         told = f"{median(cpu) * 1e6:.1f} µs of the processor, {median(rate):.0f}/s"

@@ -18,6 +18,7 @@ from zipfile import ZipFile
 import ts
 
 MAX_BATCH, BATCH_MILLISECONDS = 64, 1
+STEPS = 50  # of Captum
 HANDLER = '''
 import sys
 
@@ -25,30 +26,39 @@ import numpy as np
 import torch
 
 sys.path.insert(0, {path!r})
+from captum.attr import IntegratedGradients
 from kanmodel.checkpoint import load_checkpoint
+from kanmodel.explain.baseline import Baseline, baseline_windows
 from pathlib import Path
 
 torch.set_num_threads(1)
 
 
 class Forecaster:
-    """The network as it trains, in the units and with the answers of the service."""
+    """The network as it trains, in the units and with the answers of the service, and Captum for explanations."""
 
     def initialize(self, context):
         model = load_checkpoint(Path({checkpoint!r}))
         self._network, self._scaling, self._shape = model.network, model.scaling, model.config.window_shape
         self._mean, self._scale = map(torch.from_numpy, (model.scaling.feature_mean, model.scaling.feature_scale))
+        self._start = model.to_model_units(baseline_windows(model, Baseline()))
+        self._captum = IntegratedGradients(lambda x: self._network(x)[:, 0])
 
     def handle(self, requests, context):
-        parts = [np.array((request.get("body") or request.get("data"))["instances"]) for request in requests]
+        bodies = [request.get("body") or request.get("data") for request in requests]
+        parts = [np.array(body["instances"]) for body in bodies]
         for windows in parts:
             if windows.ndim != 3 or windows.shape[1:] != self._shape or not np.isfinite(windows).all():
                 raise ValueError(f"windows must have shape (n, {{self._shape}}) and be finite")
-        with torch.inference_mode():
-            outputs = self._network(((torch.from_numpy(np.concatenate(parts)) - self._mean) / self._scale).float())
-        forecasts = self._scaling.outputs_to_original(outputs)
+        windows = ((torch.from_numpy(np.concatenate(parts)) - self._mean) / self._scale).float()
+        if bodies[0]["explain"]:  # a batch is of one kind here
+            found = self._captum.attribute(windows, self._start, n_steps={steps}, internal_batch_size=512).sum(dim=1)
+            name, answers = "contributions", found.double().numpy() * self._scaling.output_scale[0]
+        else:
+            with torch.inference_mode():
+                name, answers = "predictions", self._scaling.outputs_to_original(self._network(windows))
         ends = np.cumsum([len(windows) for windows in parts])[:-1]
-        return [{{"predictions": part.tolist()}} for part in np.split(forecasts, ends)]
+        return [{{name: part.tolist()}} for part in np.split(answers, ends)]
 '''
 
 
@@ -57,7 +67,7 @@ def write_archive(folder: Path, checkpoint: Path) -> None:
     model = {"modelName": checkpoint.stem, "handler": "handler.py", "modelVersion": "1.0"}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     with ZipFile(folder / f"{checkpoint.stem}.mar", "w") as archive:
-        archive.writestr("handler.py", HANDLER.format(path=os.getcwd(), checkpoint=str(checkpoint)))
+        archive.writestr("handler.py", HANDLER.format(path=os.getcwd(), checkpoint=str(checkpoint), steps=STEPS))
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
+from bundled import NAME, WORK, make_requests
 from load import keep_busy
 from servers import Server, finish_background, free_port, processes, running
 from table import machine
-from workers import NAME, WORK, make_requests
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from service.models.repository import BUNDLED

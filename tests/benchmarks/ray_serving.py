@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundled import NAME, WORK, make_requests
 from load import get, keep_busy
 from servers import finish_background, free_port, free_server, processor_seconds, running
 from table import Row, machine
-from workers import DURATION, NAME, WARM_UP, WORK, make_requests
 
 from kanmodel.checkpoint import load_checkpoint
 from service.commands.serve import RAY_VARIABLES
 from service.models.repository import BUNDLED
 
+DURATION, WARM_UP = 4.0, 1.0  # seconds
 MILLION_AN_HOUR = 1e6 / 3600  # windows a second
 KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # names of their processes
 

@@ -126,8 +126,7 @@ def running(
     environment = {**os.environ, **(variables or {})}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    if core is not None:
-        pin(process.pid, core)
+    pin(process.pid, core)
     try:
         while get_status(port, ready) != 200:
             if process.poll() is not None or perf_counter() - start > PATIENCE:
@@ -140,10 +139,10 @@ def running(
         process.wait(PATIENCE)
 
 
-def pin(pid: int, core: int) -> None:
-    """Pins a process to one core, if there are several."""
-    if (os.cpu_count() or 1) > core:
-        os.sched_setaffinity(pid, {core})
+def pin(pid: int, core: int | None) -> None:
+    """Pins a process to one core, if there are several, or with None to none, as that of its parent is its own."""
+    every = range(os.cpu_count() or 1)
+    os.sched_setaffinity(pid, {core} & {*every} or every)
 
 
 def free_port() -> int:

@@ -6,10 +6,9 @@ python tests/benchmarks/serving.py
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
@@ -17,7 +16,7 @@ from pathlib import Path
 from shutil import which
 from statistics import median
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars
@@ -43,49 +42,66 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from service.models.repository import BUNDLED
 
-DURATION, WARM_UP = 4.0, 1.0  # seconds
+DURATION, WARM_UP = 2.0, 1.0  # seconds
 ROUNDS = 3  # rounds in which all servers take turns; the median counts
 BUNDLED_NAME = "nyc-weather"
-STYLES = ("threads", "coroutine")  # variants of the hand-written operations, of which the faster counts
+STYLES = ("threads", "coroutine")  # variants of the hand-written operations
 PEERS = Path(__file__).parents[2] / ".venv" / "peers" / "bin" / "python"
-WORK = ((1, 1), (1, 8), (1, 64), (32, 1), (32, 8))  # windows, connections
-WORK_OF_TWO = ((1, 64), (32, 8))  # the same for servers with two processes
+LIMIT = "the limit"  # a bound, not a peer
 N_BODIES = 64
 EXPLAINED = 32  # windows of the concurrent explanations
 N_WEEK, LOOKBACK = 168, 24  # windows of a series, and their steps
 
 
-@dataclass(frozen=True)
+class Work(NamedTuple):
+    """What is asked of all servers."""
+
+    verb: str
+    windows: int  # of a request
+    connections: int
+
+    def __str__(self) -> str:
+        return f":{self.verb} of {_count(self.windows, 'window')}, {_count(self.connections, 'connection')}"
+
+
+ONE_PROCESS = (
+    *(Work("predict", 1, 1), Work("predict", 1, 64), Work("predict", EXPLAINED, 8)),
+    *(Work("explain", 1, 1), Work("explain", 1, 8), Work("explain", EXPLAINED, 1)),
+)
+TWO_PROCESSES = (Work("predict", 1, 64), Work("predict", EXPLAINED, 8), Work("explain", 1, 8))
+
+
+@dataclass(frozen=True, eq=False)
 class Contender:
     """A server with the format of its requests and responses.
 
     Attributes:
         name: in the table.
         server: the server.
-        path: of the operation.
-        body: encodes windows as a request's body.
+        paths: of its operations, by verb.
+        body: encodes windows as a request's body, for a verb.
         read: decodes the forecasts of a response.
     """
 
     name: str
     server: Server
-    path: str
-    body: Callable[[np.ndarray], dict[str, Any]] = lambda windows: {"instances": windows.tolist()}
+    paths: Mapping[str, str]
+    body: Callable[[np.ndarray, str], dict[str, Any]] = lambda windows, _: {"instances": windows.tolist()}
     read: Callable[[dict[str, Any]], Any] = lambda answer: answer["predictions"]
 
-    def requests(self, windows: np.ndarray, n: int) -> list[bytes]:
-        """Requests of n windows each, all different."""
-        return [post(self.path, json.dumps(self.body(windows[i : i + n])).encode()) for i in range(N_BODIES)]
+    def requests(self, windows: np.ndarray, work: Work) -> list[bytes]:
+        """Requests of so many windows each, all different."""
+        bodies = [self.body(windows[i : i + work.windows], work.verb) for i in range(N_BODIES)]
+        return [post(self.paths[work.verb], json.dumps(body).encode()) for body in bodies]
 
-    def check(self, windows: np.ndarray, n: int, expected: np.ndarray) -> None:
+    def check(self, windows: np.ndarray, expected: np.ndarray) -> None:
         """Raises if a response differs from the model's forecasts."""
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=120)
         for i in range(N_BODIES):
-            body = json.dumps(self.body(windows[i : i + n]))
-            connection.request("POST", self.path, body, {"Content-Type": "application/json"})
-            answer = json.loads(connection.getresponse().read())
-            found = np.array(self.read(answer), dtype=float).reshape(n, -1)
-            np.testing.assert_allclose(found, expected[i : i + n], rtol=1e-4, atol=1e-5)
+            body = json.dumps(self.body(windows[i : i + 1], "predict"))
+            connection.request("POST", self.paths["predict"], body, {"Content-Type": "application/json"})
+            found = np.array(self.read(json.loads(connection.getresponse().read())), dtype=float).reshape(1, -1)
+            np.testing.assert_allclose(found, expected[i : i + 1], rtol=1e-4, atol=1e-5)
         connection.close()
 
 
@@ -101,56 +117,71 @@ class Measured:
     load: Load
     cpu: float
 
+    def __str__(self) -> str:
+        return f"{self.load}, {self.cpu * 1e3:.2f} ms of the processor"
+
 
 def rows() -> Iterator[Row]:
-    """Requests to a model of realistic size, then to the bundled one."""
+    """Requests to a model of realistic size, then to small ones and the bundled one."""
     pin(0, CLIENT_CORE)
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             checkpoint, model = save_large_model(Path(folder)), large_model()
+            windows = model.scaling.features_to_original(model.reference.windows).round(6)
+            yield from first_rows(checkpoint, windows)
             ours = stack.enter_context(our_server(Path(folder)))
             finish_background(ours.port, NAME)
             by_hand = stack.enter_context(other_server("peer.py", checkpoint, "/empty"))
-            others = list(_start_others(stack, checkpoint))
             contenders = [
-                Contender("Kanscope", ours, f"/v1/models/{NAME}:predict"),
-                *(Contender(f"FastAPI + torch ({style})", by_hand, f"/{style}/predict") for style in STYLES),
-                *others,
+                _kanscope(ours),
+                *(
+                    Contender(f"FastAPI ({style})", by_hand, {v: f"/{style}/{v}" for v in ("predict", "explain")})
+                    for style in STYLES
+                ),
+                *_start_others(stack, checkpoint, 1),
+                Contender(LIMIT, stack.enter_context(other_server("limit.py", checkpoint, "/")), {"predict": "/"}),
             ]
-            windows = model.scaling.features_to_original(model.reference.windows).round(6)
-            yield from forecast_rows(contenders, windows, model.predict(windows))
-            yield from form_rows(ours, windows)
-            yield from explanation_rows(ours, by_hand, windows)
-            yield fairness_row(ours, windows)
-            yield from two_process_rows(checkpoint, windows, model.predict(windows))
-            yield from small_model_rows()
+            for one in contenders:
+                one.check(windows, model.predict(windows))
+            alone = {}
+            for work in ONE_PROCESS:
+                alone[work] = compare(contenders, work, windows)
+                yield rate_row(str(work), alone[work])
             yield from footprint_rows(contenders)
-            yield from first_rows(checkpoint, windows)
+            yield from form_rows(ours, windows)
+            yield fairness_row(ours, windows)
+            yield from two_process_rows(checkpoint, windows, alone)
+            yield from small_model_rows()
             with our_server(BUNDLED) as bundled:
                 finish_background(bundled.port, BUNDLED_NAME)
                 yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
                 yield from series_rows(bundled)
                 yield from cached_rows(bundled, by_hand)
     finally:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        pin(0, None)
 
 
-def _start_others(stack: ExitStack, checkpoint: Path) -> Iterator[Contender]:
-    """The servers with environments of their own, if installed, and the lower bound."""
-    if PEERS.exists():
-        kserve = stack.enter_context(other_server("peer_kserve.py", checkpoint, "/v2/health/ready", PEERS))
-        yield Contender("KServe", kserve, f"/v1/models/{NAME}:predict")
+def _kanscope(server: Server, name: str = "Kanscope") -> Contender:
+    return Contender(name, server, {verb: f"/v1/models/{NAME}:{verb}" for verb in ("predict", "explain")})
+
+
+def _start_others(stack: ExitStack, checkpoint: Path, workers: int) -> Iterator[Contender]:
+    """The servers with environments of their own, if installed."""
+    if not PEERS.exists():
+        return
+    kserve = stack.enter_context(other_server("peer_kserve.py", checkpoint, "/v2/health/ready", PEERS, workers))
+    yield Contender("KServe", kserve, {"predict": f"/v1/models/{NAME}:predict"})
+    if workers == 1:
         mlserver = stack.enter_context(other_server("peer_mlserver.py", checkpoint, "/v2/health/ready", PEERS))
-        yield Contender("MLServer", mlserver, f"/v2/models/{NAME}/infer", _as_tensors, _read_tensors)
-        if which("java"):
-            torchserve = stack.enter_context(other_server("peer_torchserve.py", checkpoint, "/ping", PEERS))
-            wait_for_worker(torchserve)
-            yield Contender("TorchServe", torchserve, f"/predictions/{NAME}")
-    limit = stack.enter_context(other_server("limit.py", checkpoint, "/"))
-    yield Contender("the limit", limit, "/")
+        yield Contender("MLServer", mlserver, {"predict": f"/v2/models/{NAME}/infer"}, _as_tensors, _read_tensors)
+    if which("java"):
+        torchserve = stack.enter_context(other_server("peer_torchserve.py", checkpoint, "/ping", PEERS, workers))
+        wait_for_worker(torchserve)
+        path = f"/predictions/{NAME}"
+        yield Contender("TorchServe", torchserve, {"predict": path, "explain": path}, _with_verb)
 
 
-def _as_tensors(windows: np.ndarray) -> dict[str, Any]:
+def _as_tensors(windows: np.ndarray, _: str) -> dict[str, Any]:
     tensor = {"name": "windows", "shape": windows.shape, "datatype": "FP64", "data": windows.ravel().tolist()}
     return {"inputs": [tensor]}
 
@@ -159,52 +190,57 @@ def _read_tensors(answer: dict[str, Any]) -> Any:
     return answer["outputs"][0]["data"]
 
 
-def forecast_rows(
-    contenders: Sequence[Contender],
-    windows: np.ndarray,
-    expected: np.ndarray,
-    kinds: Sequence[tuple[int, int]] = WORK,
-    note: str = "",
+def _with_verb(windows: np.ndarray, verb: str) -> dict[str, Any]:
+    return {"instances": windows.tolist(), "explain": verb == "explain"}
+
+
+def compare(contenders: Sequence[Contender], work: Work, windows: np.ndarray) -> dict[str, Measured]:
+    """The same windows to all servers that do such work, in turn."""
+    requests = {one: one.requests(windows, work) for one in contenders if work.verb in one.paths}
+    for one, of_one in requests.items():
+        drive(one.server.port, of_one, work.connections, WARM_UP)
+    rounds = [
+        {one.name: measure(one.server, of_one, work.connections, warm_up=0) for one, of_one in requests.items()}
+        for _ in range(ROUNDS)
+    ]
+    return {name: summarize([of[name] for of in rounds]) for name in rounds[0]}
+
+
+def rate_row(work: str, found: Mapping[str, Measured], note: Callable[[str], str] = lambda _: "") -> Row:
+    """Kanscope beside the peer that answers most requests; the others by their rates."""
+    ours, *others = found
+    peers = sorted((name for name in others if name != LIMIT), key=lambda name: -found[name].load.rate)
+    if not peers:
+        return Row(work, str(found[ours]), "", note(ours))
+    (best, *rest), one = peers, found[ours]
+    peer = found[best]
+    rates = "; ".join(f"{name}: {found[name].load.rate:.4g}/s" for name in (*rest, *{LIMIT} & {*others}))
+    ratio = f"{one.load.rate / peer.load.rate:.1f}x, p99 {peer.load.p99 / one.load.p99:.1f}x, "
+    ratio += f"processor {peer.cpu / one.cpu:.1f}x"
+    return Row(work, f"{one}{note(ours)}", f"{best}: {peer}{note(best)}{'; ' if rates else ''}{rates}", ratio)
+
+
+def two_process_rows(
+    checkpoint: Path, windows: np.ndarray, alone: Mapping[Work, Mapping[str, Measured]]
 ) -> Iterator[Row]:
-    """The same windows to all servers in turn, as each row notes."""
-    for n, connections in kinds:
-        for one in contenders:
-            one.check(windows, n, expected)
-        runs: dict[str, list[Measured]] = {one.name: [] for one in contenders}
-        requests = {one.name: one.requests(windows, n) for one in contenders}
-        for _ in range(ROUNDS):
-            for one in contenders:
-                runs[one.name].append(measure(one.server, requests[one.name], connections))
-        ours, *others = ((name, summarize(measured)) for name, measured in runs.items())
-        work = f":predict of {_count(n, 'window')}, {_count(connections, 'connection')}{note}"
-        for name, other in others:
-            ratio = f"{ours[1].load.rate / other.load.rate:.2f}x"
-            yield Row(work, str(ours[1].load), f"{name}: {other.load}", ratio)
-        if connections == max(connections for _, connections in kinds):
-            for name, other in others:
-                told = f"{ours[1].cpu * 1e3:.3f} ms"
-                beside = f"{name}: {other.cpu * 1e3:.3f} ms"
-                yield Row(f"processor time of the server, {work}", told, beside, f"{other.cpu / ours[1].cpu:.2f}x")
+    """Two processes of each server on both cores, shared with the client, and Kanscope with two threads of torch."""
+    pin(0, None)
+    with ExitStack() as stack:
+        ours = stack.enter_context(free_server(checkpoint.parent, 2, 1))
+        threads = stack.enter_context(free_server(checkpoint.parent, 1, 2))
+        for server in (ours, threads):
+            finish_background(server.port, NAME)
+        contenders = [_kanscope(ours), *_start_others(stack, checkpoint, 2)]
+        for work in TWO_PROCESSES:
+            found = compare([*contenders, _kanscope(threads, "Kanscope, 2 threads")], work, windows)
+            of_threads = found.pop("Kanscope, 2 threads").load.rate / alone[work]["Kanscope"].load.rate
 
+            def gain(name: str, work: Work = work, found: Mapping[str, Measured] = found) -> str:
+                return f", {found[name].load.rate / alone[work][name].load.rate:.2f} times one process"
 
-def two_process_rows(checkpoint: Path, windows: np.ndarray, expected: np.ndarray) -> Iterator[Row]:
-    """Two processes per server on both cores, shared with the client."""
-    if not PEERS.exists():
-        return
-    with (
-        free_server(checkpoint.parent, 2, 1) as ours,
-        other_server("peer_kserve.py", checkpoint, "/v2/health/ready", PEERS, 2) as kserve,
-        other_server("peer_torchserve.py", checkpoint, "/ping", PEERS, 2) if which("java") else nullcontext() as torch_,
-    ):
-        finish_background(ours.port, NAME)
-        contenders = [
-            Contender("Kanscope", ours, f"/v1/models/{NAME}:predict"),
-            Contender("KServe, two workers", kserve, f"/v1/models/{NAME}:predict"),
-        ]
-        if torch_:
-            wait_for_worker(torch_)
-            contenders.append(Contender("TorchServe, two workers", torch_, f"/predictions/{NAME}"))
-        yield from forecast_rows(contenders, windows, expected, WORK_OF_TWO, ", two processes")
+            yield rate_row(f"{work}, 2 processes", found, gain)
+            yield Row(f"{work}, 1 process with 2 threads on 2 cores", f"{of_threads:.2f} times 1 thread on one core")
+    pin(0, CLIENT_CORE)
 
 
 def wait_for_worker(server: Server) -> None:
@@ -225,13 +261,11 @@ def form_rows(ours: Server, windows: np.ndarray) -> Iterator[Row]:
         "FP64": [_post_binary(part, "FP64") for part in parts],
         "FP32": [_post_binary(part.astype(np.float32), "FP32") for part in parts],
     }
-    rounds = [{form: measure(ours, of, 8) for form, of in requests.items()} for _ in range(ROUNDS)]
-    found = {form: summarize([of[form] for of in rounds]) for form in requests}
-    beside = f"instances: {found['instances'].load}, {found['instances'].cpu * 1e3:.2f} ms of the processor"
+    found = {form: measure(ours, of, 8) for form, of in requests.items()}
     for form in ("FP64", "FP32"):
-        told = f"{found[form].load}, {found[form].cpu * 1e3:.2f} ms of the processor"
-        ratio = f"{found['instances'].cpu / found[form].cpu:.2f}x"
-        yield Row(f"infer of {EXPLAINED} windows as binary {form}, 8 connections", told, beside, ratio)
+        ratio = f"processor {found['instances'].cpu / found[form].cpu:.1f}x"
+        work = f"infer of {EXPLAINED} windows as binary {form}, 8 connections"
+        yield Row(work, str(found[form]), f"instances: {found['instances']}", ratio)
 
 
 def _post_binary(windows: np.ndarray, datatype: str) -> bytes:
@@ -244,19 +278,6 @@ def _post_binary(windows: np.ndarray, datatype: str) -> bytes:
         b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d" % len(head),
         1,
     )
-
-
-def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iterator[Row]:
-    """Explanations compared with Captum's with 50 steps."""
-    for n, connections in ((1, 1), (1, 8), (32, 1)):
-        bodies = [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(N_BODIES)]
-        load = measure(ours, [post(f"/v1/models/{NAME}:explain", body) for body in bodies], connections).load
-        peers = [
-            measure(by_hand, [post(f"/{style}/explain", body) for body in bodies], connections) for style in STYLES
-        ]
-        peer = max((measured.load for measured in peers), key=lambda load: load.rate)
-        work = f":explain of {_count(n, 'window')}, {_count(connections, 'connection')}"
-        yield Row(work, str(load), f"FastAPI + torch + Captum, 50 steps: {peer}", f"{load.rate / peer.rate:.1f}x")
 
 
 def small_model_rows() -> Iterator[Row]:
@@ -319,10 +340,7 @@ def series_rows(ours: Server) -> Iterator[Row]:
     for verb in ("predict", "explain"):
         path = f"/v1/models/{BUNDLED_NAME}:{verb}"
         requests = {form: [post(path, json.dumps(body).encode()) for body in of] for form, of in bodies.items()}
-        rounds = [
-            {form: measure(ours, of, 1).cpu * len(of) * 1e3 for form, of in requests.items()} for _ in range(ROUNDS)
-        ]
-        cpu = {form: median(of[form] for of in rounds) for form in requests}
+        cpu = {form: measure(ours, of, 1).cpu * len(of) * 1e3 for form, of in requests.items()}
         yield Row(
             f":{verb} of {N_WEEK} windows of {LOOKBACK} steps as a series of {len(rows)} rows, 1 connection",
             f"{cpu['series']:.1f} ms of the processor, {len(requests['series'][0]) / 1e3:.0f} kB",
@@ -333,21 +351,20 @@ def series_rows(ours: Server) -> Iterator[Row]:
 
 
 def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
-    """Start time and memory of each server with the same model, after the load."""
+    """Start and memory of each server with the same model, after the load."""
     ours, *others = {one.server.pid: one for one in contenders}.values()
-    for other in others:
-        if other.name == "TorchServe":
-            continue  # it reports that it is ready before its worker is
-        work, beside = "start of the process until ready", other.server.start
-        yield Row(
-            work, f"{ours.server.start:.2f} s", f"{other.name}: {beside:.2f} s", f"{beside / ours.server.start:.1f}x"
-        )
-        told, beside = f"{ours.server.start_cpu:.2f} s", f"{other.name}: {other.server.start_cpu:.2f} s"
-        ratio = f"{other.server.start_cpu / ours.server.start_cpu:.2f}x"
-        yield Row("processor time of the start until ready", told, beside, ratio)
-    for other in others:
-        held, beside = ours.server.memory(), other.server.memory()
-        yield Row("memory (PSS)", f"{held:.0f} MB", f"{other.name}: {beside:.0f} MB", f"{beside / held:.1f}x")
+    started = [one for one in others if one.name != "TorchServe"]  # it is ready before its worker is
+    for work, among, unit, figure in (
+        ("start of the process until ready", started, "s", lambda server: server.start),
+        ("processor time of the start until ready", started, "s", lambda server: server.start_cpu),
+        ("memory (PSS)", others, "MB", lambda server: server.memory()),
+    ):
+        found = {one.name: figure(one.server) for one in (ours, *among)}
+        best, *rest = sorted({*found} - {ours.name, LIMIT}, key=found.__getitem__)
+        digits = 0 if unit == "MB" else 2
+        told = {name: f"{value:.{digits}f} {unit}" for name, value in found.items()}
+        beside = "; ".join(f"{name}: {told[name]}" for name in (best, *rest, LIMIT))
+        yield Row(work, told[ours.name], beside, f"{found[best] / found[ours.name]:.2f}x")
 
 
 def first_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
@@ -362,27 +379,27 @@ def first_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
         finish_background(server.port, NAME)
         later = [measure(server, requests[verb], connections) for verb, connections in kinds]
     for (verb, connections), one, other in zip(kinds, first, later, strict=True):
-        work = f":{verb} of 1 window, {_count(connections, 'connection')}, in the first 15 s after the start"
-        yield Row(work, str(one.load), f"later: {other.load}", f"{one.load.rate / other.load.rate:.2f}x")
-        told, beside = f"{one.cpu * 1e3:.3f} ms", f"later: {other.cpu * 1e3:.3f} ms"
-        yield Row(f"processor time of the server, {work}", told, beside, f"{other.cpu / one.cpu:.2f}x")
+        ratio = f"{one.load.rate / other.load.rate:.2f}x, processor {other.cpu / one.cpu:.2f}x"
+        yield Row(
+            f"{Work(verb, 1, connections)}, in the first 10 s after the start", str(one), f"later: {other}", ratio
+        )
 
 
 def cached_rows(ours: Server, peer: Server) -> Iterator[Row]:
     """Cached responses, beside a route that returns `{}`."""
-    empty = measure(peer, [get("/empty")], 64).load
+    empty = measure(peer, [get("/empty")], 64)
     for resource in ("topology", "edges", "attributions", "report"):
         path = f"/v1/models/{BUNDLED_NAME}/{resource}"
         if get_status(ours.port, path) != 200:
             raise RuntimeError(f"there is no {path}")
-        load = measure(ours, [get(path)], 64).load
-        work = f"GET {resource}, cached, 64 connections"
-        yield Row(work, str(load), f"an empty FastAPI route: {empty}", f"{load.rate / empty.rate:.0%}")
+        found = {"Kanscope": measure(ours, [get(path)], 64), "an empty FastAPI route": empty}
+        yield rate_row(f"GET {resource}, cached, 64 connections", found)
 
 
-def measure(server: Server, requests: Sequence[bytes], connections: int) -> Measured:
+def measure(server: Server, requests: Sequence[bytes], connections: int, warm_up: float = WARM_UP) -> Measured:
     """Load for some seconds, with the server's processor time per request."""
-    drive(server.port, requests, connections, WARM_UP)
+    if warm_up:
+        drive(server.port, requests, connections, warm_up)
     before = server.cpu_seconds()
     load = drive(server.port, requests, connections, DURATION)
     return Measured(load, (server.cpu_seconds() - before) / load.n_requests)

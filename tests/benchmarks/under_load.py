@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from table import Row, print_table
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.settings import Settings
 
-DURATION, WARM_UP = 20.0, 2.0  # seconds
+DURATION, WARM_UP = 10.0, 2.0  # seconds
 N_CLIENTS, N_EXPLAINING = 64, 8
 EXPLAINED = 32  # windows per explanation
 N_CHECKPOINTS = 2  # models that are swapped
@@ -39,7 +38,7 @@ def rows() -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             yield from _measure(Path(folder))
     finally:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        pin(0, None)
 
 
 def _measure(folder: Path) -> Iterator[Row]:

@@ -461,7 +461,7 @@ def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, most
         threads.append(threading.current_thread().name)
         return len(of), predictions
 
-    request = replace(asking(windows, describe, seconds, most_windows), read=read)
+    request = asking(windows, describe, seconds, most_windows)._replace(read=read)
     n, predictions = run_executor(lambda work: work.answer(request, LATE), ON_LOOP)
     loop = threading.current_thread().name
     assert n == 3 and threads == {"forecasts": ["forecasts"] * 2, "loop": [loop] * 2, "other": ["work", loop]}[where]
