@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from models import large_model
 from table import Row, times_in_turn
 from torch import Tensor, nn
 
+from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import FrozenLayers
 from kanmodel.network.config import plain_layers
 from kanmodel.network.layer import KANLayer
@@ -111,7 +113,7 @@ class EfficientKAN:
                 layer.grid,
                 layer.weights().flatten(1).contiguous(),
                 layer.mask * layer.scale_base,
-                layer.config.basis.order,
+                cast(BSpline, layer.config.basis).order,
             )
             for layer in layers
         ]

@@ -47,7 +47,7 @@ def create_app(model: LoadedModel) -> Callable[..., Any]:
             more = message["more_body"]
         body = b"{}"
         if scope["method"] == "POST":
-            document = parser.parse(b"".join(parts))
+            document: Any = parser.parse(b"".join(parts))
             numbers = np.frombuffer(document["instances"].as_buffer(of_type="d"))
             del document
             loop = asyncio.get_running_loop()
