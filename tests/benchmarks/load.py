@@ -1,4 +1,4 @@
-"""A closed-loop load generator: keeps a number of connections busy, each with one request at a time."""
+"""Load generators: a closed loop that keeps connections busy, and an open loop that waits for no response."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 import selectors
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from random import Random
 from shutil import which
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -92,15 +95,21 @@ def keep_busy(
         duration: seconds.
         check: called with each request and the response's body; raises if it is wrong.
     """
+    seconds, elapsed = repeat_requests(port, requests, connections, duration, check)
+    median, p99 = np.percentile(seconds, (50, 99))
+    return Load(len(seconds) / elapsed, len(seconds), float(median), float(p99))
+
+
+def repeat_requests(
+    port: int,
+    requests: Sequence[bytes],
+    connections: int,
+    duration: float,
+    check: Callable[[bytes, bytes], None] | None = None,
+) -> tuple[list[float], float]:
+    """As `keep_busy`, but returns the seconds of each request, and those that all took."""
     seconds: list[float] = []
-    with selectors.DefaultSelector() as selector:
-        opened = []
-        for number in range(connections):
-            connected = socket.create_connection(("127.0.0.1", port))
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(connected, requests[number % len(requests)])
-            selector.register(connected, selectors.EVENT_READ, connection)
-            opened.append(connection)
+    with selectors.DefaultSelector() as selector, _open(port, requests, connections, selector) as opened:
         start = perf_counter()
         for connection in opened:
             connection.send()
@@ -110,10 +119,61 @@ def keep_busy(
                 if connection.complete(check):
                     seconds.append(perf_counter() - connection.started)
                     connection.send()
-        for connection in opened:
-            connection.socket.close()
-    median, p99 = np.percentile(seconds, (50, 99))
-    return Load(len(seconds) / (now - start), len(seconds), float(median), float(p99))
+    return seconds, now - start
+
+
+def offer(
+    port: int, requests: Sequence[bytes], connections: int, arrivals: Sequence[float], seed: int = 0
+) -> list[float]:
+    """Sends requests at given times (an open loop), whether or not earlier ones have been answered.
+
+    Each is sent when it arrives, on an idle connection chosen at random, or else as soon as one is idle.
+
+    Args:
+        port: of the server on 127.0.0.1.
+        requests: sent in turn.
+        connections: how many are open.
+        arrivals: seconds from the start, in order.
+        seed: of the choices.
+
+    Returns:
+        Seconds from each arrival, not from its sending, to its response, so that no wait is left out.
+    """
+    random, seconds = Random(seed), []
+    # The timeout of epoll is a whole number of milliseconds.
+    with selectors.SelectSelector() as selector, _open(port, requests, connections, selector) as opened:
+        idle, start = [*opened], perf_counter()
+        coming = ((start + arrival, request) for arrival, request in zip(arrivals, cycle(requests), strict=False))
+        due, request = next(coming)
+        while len(seconds) < len(arrivals):
+            while idle and due <= perf_counter():
+                connection = idle.pop(random.randrange(len(idle)))
+                connection.request = request
+                connection.send()
+                connection.started = due
+                due, request = next(coming, (math.inf, b""))
+            wait = max(due - perf_counter(), 0.0) if idle else 1.0
+            for key, _ in selector.select(min(wait, 1.0)):
+                if key.data.complete(None):
+                    seconds.append(perf_counter() - key.data.started)
+                    idle.append(key.data)
+    return seconds
+
+
+@contextmanager
+def _open(
+    port: int, requests: Sequence[bytes], connections: int, selector: selectors.BaseSelector
+) -> Iterator[list[_Connection]]:
+    """Connections that the selector watches, each with one of the requests."""
+    with ExitStack() as stack:
+        opened = []
+        for number in range(connections):
+            connected = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = _Connection(connected, requests[number % len(requests)])
+            selector.register(connected, selectors.EVENT_READ, connection)
+            opened.append(connection)
+        yield opened
 
 
 # The requests are sent in turn, so that a cache of responses would not help.
