@@ -15,31 +15,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
-from time import process_time
+from time import sleep
 
 import numpy as np
-import polars as pl
-from load import drive, offer, post, repeat_requests
-from models import N_FEATURES, NAME, large_model, save_large_model
+from load import drive, keep_busy, offer, post, repeat_requests
+from models import NAME, large_model, save_large_model
 from servers import CLIENT_CORE, Server, finish_background, free_server, our_server, pin
 from table import machine
 
-from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel
-from service.batch.chunks import Plan
-from service.batch.run import explain_table, use_threads
 from service.work.executor import BATCH_EXPLANATIONS
 
 SIZES = (1, 2, 4, 8, 16, BATCH_EXPLANATIONS)  # of batches
-WARM_UP = 1.0  # seconds
+WARM_UP, REST = 1.0, 0.5  # seconds
 CONNECTIONS, N_BODIES = 64, 64
-SHARES, FULL_SHARES = (0.4, 0.6, 0.8), (0.4, 0.6, 0.8, 0.9)  # of the capacity
+SHARES, FULL_SHARES = (0.3, 0.5, 0.7), (0.3, 0.5, 0.7, 0.9)  # of the capacity
 BUSY = 0.7  # share of the capacity that a fleet is sized for
 N_PODS = (2, 4, 8, 16)
 N_SIMULATED, N_SEARCHED, N_HALVINGS = 200_000, 40_000, 6  # requests, requests of each step of a search, its steps
 N_RUNS = 20  # simulations of the same arrivals
 GOAL = 1_000_000  # explanations per second
-TOGETHER, TABLE_ROWS = 32, 1500
+TOGETHER = 32  # windows of a request
 
 
 @dataclass(frozen=True)
@@ -155,29 +151,44 @@ def measure_service(server: Server, requests: list[bytes], n_pods: int, duration
     meanwhile and form the one after it. So k + 1 requests take S(1) + S(k), and two connections have the rate of one.
     """
     drive(server.port, requests, n_pods, WARM_UP)
+    sleep(REST)  # until all connections are closed: a new one goes to the process with the fewest
     alone = np.array(repeat_requests(server.port, requests, n_pods, duration)[0])
     times: list[float] = []
     for size in SIZES:
         n = n_pods * (size + 1)
-        drive(server.port, requests, n, WARM_UP)
-        both = n / drive(server.port, requests, n, duration).rate
+        sleep(REST)
+        keep_busy(server.port, requests, n, WARM_UP)
+        sleep(REST)
+        both = n / keep_busy(server.port, requests, n, duration).rate
         times.append(both - times[0] if times else both / 2)
-        print_row(n_pods, size, f"{times[-1] * 1e3:.1f} ms", f"{size / times[-1]:.0f}")
     return Service(np.interp(np.arange(1, SIZES[-1] + 1), SIZES, times), alone - alone.mean())
 
 
-def validate(server: Server, requests: list[bytes], service: Service, n_pods: int, duration: float) -> list[str]:
-    """Rows of measured latencies beside those simulated with the same arrivals."""
-    rows = []
+def validate(server: Server, requests: list[bytes], n_pods: int, duration: float) -> tuple[Service, list[str]]:
+    """How long batches take, and rows of measured latencies beside those simulated with the same arrivals.
+
+    Batches are timed before and after, as the speed of a shared machine changes within minutes.
+    """
+    before = measure_service(server, requests, n_pods, duration * 3 / 8)
+    offered = []
     for share in SHARES:
-        rate = share * n_pods * service.capacity
+        rate = share * n_pods * before.capacity
         arrivals = arrive(rate, round(rate * duration), 0)
-        measured = np.percentile(offer(server.port, requests, CONNECTIONS, arrivals), (50, 99)) * 1e3
+        sleep(REST)
+        offered.append((rate, arrivals, offer(server.port, requests, CONNECTIONS, arrivals)))
+    after = measure_service(server, requests, n_pods, duration * 3 / 8)
+    service = Service((before.seconds + after.seconds) / 2, np.concatenate([before.scatter, after.scatter]))
+    for size in SIZES:
+        told = [f"{each.seconds[size - 1] * 1e3:.1f} ms" for each in (before, after)]
+        print_row(n_pods, size, *told, f"{size / service.seconds[size - 1]:.0f}")
+    rows = []
+    for rate, arrivals, latencies in offered:
+        share, measured = rate / n_pods / service.capacity, np.percentile(latencies, (50, 99)) * 1e3
         runs = [simulate(service, arrivals, n_pods, POLICIES["random"], seed)[0] for seed in range(N_RUNS)]
         simulated = np.percentile(runs, (50, 99)) * 1e3
         cells = [f"{a:.1f} ms | {b:.1f} ms | {b / a - 1:+.0%}" for a, b in zip(measured, simulated, strict=True)]
         rows.append(" | ".join([str(n_pods), f"{share:.0%}", f"{rate:.0f}", *cells]))
-    return rows
+    return service, rows
 
 
 def measure_together(server: Server, model: LoadedModel, duration: float) -> float:
@@ -187,18 +198,6 @@ def measure_together(server: Server, model: LoadedModel, duration: float) -> flo
     before = server.cpu_seconds()
     n_requests = drive(server.port, requests, 1, duration).n_requests
     return (server.cpu_seconds() - before) / (n_requests * TOGETHER)
-
-
-def measure_table(model: LoadedModel) -> float:
-    """Processor seconds per window of a table, as by `kanscope explain`."""
-    with tempfile.TemporaryDirectory() as folder:
-        values = np.random.default_rng(0).normal(size=(TABLE_ROWS, N_FEATURES))
-        table = Path(folder) / "table.parquet"
-        pl.DataFrame(values, list(model.config.feature_names)).write_parquet(table)
-        plan = Plan(Model(model), table, model.config.outputs[0])
-        begun = process_time()
-        *_, (total, _) = explain_table(plan, Path(folder) / "out", use_threads, 1)
-        return (process_time() - begun) / total.windows
 
 
 def predict(service: Service, bound: float) -> None:
@@ -243,21 +242,19 @@ def main(options: Namespace) -> None:
         pin(0, CLIENT_CORE)
         with our_server(Path(folder)) as server:
             finish_background(server.port, NAME)
-            print_row("processes", "batch", "time", "windows per second and process", head=True)
-            service = measure_service(server, requests, 1, duration * 3 / 8)
-            compared = validate(server, requests, service, 1, duration)
+            print_row("processes", "batch", "before", "after", "windows per second and process", head=True)
+            service, compared = validate(server, requests, 1, duration)
             together = measure_together(server, model, duration * 3 / 8)
         os.sched_setaffinity(0, every_core)
         with free_server(Path(folder), 2, 1) as server:  # their batches take longer, as the client shares their cores
-            finish_background(server.port, NAME)
-            shared = measure_service(server, requests, 2, duration * 3 / 8)
-            compared += validate(server, requests, shared, 2, duration)
+            finish_background(server.port, NAME, 2)
+            compared += validate(server, requests, 2, duration)[1]
     print_row("processes", "load", "per second", *("p50", "simulated", "", "p99", "simulated", ""), head=True)
     for row in compared:
         print_row(row)
     predict(service, options.bound / 1e3)
     rates = {"1 window per request": service.capacity, f"{TOGETHER} windows per request": 1 / together}
-    price({**rates, "whole tables": 1 / measure_table(model)}, options.dollars, options.watts)
+    price(rates, options.dollars, options.watts)
 
 
 if __name__ == "__main__":

@@ -172,9 +172,11 @@ def read_gauge(port: int, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
 
-def finish_background(port: int, name: str) -> None:
-    """Waits for the report, the last background result."""
-    end = perf_counter() + PATIENCE
-    while (status := get_status(port, f"/v1/models/{name}/report")) != 200:
-        if status != 503 or perf_counter() > end:  # on a busy machine it takes longer than the timeout of a request
+def finish_background(port: int, name: str, n_processes: int = 1) -> None:
+    """Waits for the report, the last background result, of each process: new connections go to them in turn."""
+    end, n_finished = perf_counter() + PATIENCE, 0
+    while n_finished < n_processes:
+        status = get_status(port, f"/v1/models/{name}/report")
+        n_finished = n_finished + 1 if status == 200 else 0
+        if status not in (200, 503) or perf_counter() > end:  # on a busy machine it takes longer than a request may
             raise RuntimeError(f"there is no report: {status}")

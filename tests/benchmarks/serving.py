@@ -228,8 +228,8 @@ def two_process_rows(
     with ExitStack() as stack:
         ours = stack.enter_context(free_server(checkpoint.parent, 2, 1))
         threads = stack.enter_context(free_server(checkpoint.parent, 1, 2))
-        for server in (ours, threads):
-            finish_background(server.port, NAME)
+        finish_background(ours.port, NAME, 2)
+        finish_background(threads.port, NAME)
         contenders = [_kanscope(ours), *_start_others(stack, checkpoint, 2)]
         for work in TWO_PROCESSES:
             found = compare([*contenders, _kanscope(threads, "Kanscope, 2 threads")], work, windows)
