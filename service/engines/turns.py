@@ -15,7 +15,7 @@ from typing import Any, cast
 import uvicorn
 
 logger = logging.getLogger(__name__)
-PATIENCE = 0.01  # seconds that a connection waits for the process whose turn it is; then another accepts it
+PATIENCE = 0.03  # seconds that a connection waits for the process whose turn it is; then another accepts it
 ABSENT = 1.0  # seconds without a sign of life after which a process has no turn
 RETRY = 1.0  # seconds until it accepts again, once the system is out of file descriptors
 
@@ -69,7 +69,7 @@ class TurnServer(uvicorn.Server):
         for listening in sockets or ():
             listening.setblocking(False)
             listening.listen(self.config.backlog)
-            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+            self._watch(listening)
 
     async def on_tick(self, counter: int) -> bool:
         """Tells the others that it is alive; uvicorn calls it ten times a second."""
@@ -89,6 +89,10 @@ class TurnServer(uvicorn.Server):
         mine.n_open = len(self.server_state.connections) + len(self._opening)
         mine.alive = monotonic() if self._listening else 0.0
 
+    def _watch(self, listening: socket) -> None:
+        if self._listening:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
     def _accept(self, listening: socket) -> None:
         loop = asyncio.get_running_loop()
         while self._is_next(listening):
@@ -99,13 +103,18 @@ class TurnServer(uvicorn.Server):
             except OSError:
                 logger.exception("no connection is accepted for %g s", RETRY)
                 loop.remove_reader(listening)
-                loop.call_later(RETRY, loop.add_reader, listening, self._accept, listening)
+                loop.call_later(RETRY, self._watch, listening)
                 return
             self._shares[self._number].n_accepted += 1
             opening = loop.create_task(loop.connect_accepted_socket(self._make_protocol, accepted))
             self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            opening.add_done_callback(self._finish_opening)
             self._publish()
+
+    def _finish_opening(self, opening: asyncio.Task[Any]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled() and (error := opening.exception()) is not None:
+            logger.warning("a connection was lost as it was accepted: %s", error)
 
     def _make_protocol(self) -> asyncio.Protocol:
         make = cast("Any", self.config.http_protocol_class)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
-from itertools import count
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import httpx2
@@ -23,7 +25,7 @@ from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
 
-from service.engines.turns import create_shares
+from service.engines.turns import ABSENT, PATIENCE, TurnServer, create_shares
 from service.engines.workers import GRACE, HEALTH_TIMEOUT, Worker
 from service.telemetry.metrics import SHARED
 
@@ -132,6 +134,7 @@ def test_two_processes_answer_alike(workers):
     assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
 
 
+@pytest.mark.thorough("a busy machine may not run a process in its turn", alone=True)
 def test_connections_are_shared_evenly(workers):
     """The process with the fewest open connections gets the next one, whether they come one by one or at once."""
     pids = find_processes(workers)
@@ -148,7 +151,35 @@ def test_connections_are_shared_evenly(workers):
         assert {process_of(workers, one), process_of(workers, other)} == pids
 
 
-@pytest.mark.thorough("starts two processes to stop one")
+def test_the_turn_is_of_the_process_with_the_fewest_connections(monkeypatch):
+    """Of several, of the one that has accepted the fewest; none of a process that ends, hangs or was never there."""
+    shares, now = create_shares(4), [1000.0]
+    monkeypatch.setattr("service.engines.turns.monotonic", lambda: now[0])
+    servers = [TurnServer(uvicorn.Config("none"), shares, number) for number in range(3)]
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+
+        def whose_turn():
+            return [number for number, server in enumerate(servers) if server._is_next(listening)]
+
+        def state(*counts):
+            for share, (alive, n_open, n_accepted) in zip(shares, counts, strict=False):
+                share.alive, share.n_open, share.n_accepted = alive, n_open, n_accepted
+
+        state((1000, 3, 9), (1000, 2, 9), (1000, 2, 8))
+        assert whose_turn() == [2]
+        now[0] += PATIENCE / 2
+        assert whose_turn() == [2]
+        now[0] += PATIENCE
+        assert whose_turn() == [0, 1, 2], "it waits too long"
+        shares[1].n_accepted += 1
+        assert whose_turn() == [2], "another was accepted meanwhile"
+        state((1000, 3, 9), (1000, 2, 9), (0, 2, 8))
+        assert whose_turn()[0] == 1, "2 takes no part, but may accept if it asks"
+        state((1000, 3, 9), (1000 - ABSENT, 2, 9), (0, 4, 8))
+        assert whose_turn() == [0, 1]
+
+
+@pytest.mark.thorough("starts two processes to stop one", alone=True)
 def test_a_process_that_hangs_keeps_no_connection_waiting(start_workers):
     """The other one accepts in its place, and gives the turns back."""
     with start_workers() as process:
@@ -168,14 +199,43 @@ def test_a_process_that_hangs_keeps_no_connection_waiting(start_workers):
             os.kill(stopped, signal.SIGCONT)
 
 
+@pytest.mark.thorough("starts two processes that run out of file descriptors", alone=True)
+def test_connections_wait_while_there_are_no_file_descriptors(start_workers):
+    """The log says so, and once there are some, each is answered; those that are reset at once change nothing."""
+    with start_workers() as process, ExitStack() as stack:
+        for pid in (pids := find_processes(process)):
+            soft = len(os.listdir(f"/proc/{pid}/fd")) + 2
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, 4096))
+        opened = [stack.enter_context(connect(process.client)) for _ in range(12)]
+        poll(lambda: any("no connection is accepted" in line["event"] for line in process.lines()))
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (4096, 4096))
+        by = Counter(process_of(process, connection) for connection in opened)
+        assert by.keys() == pids
+        for _ in range(300):
+            with connect(process.client) as reset:
+                reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.5)
+        opened = [stack.enter_context(connect(process.client)) for _ in range(20)]
+        by += Counter(process_of(process, connection) for connection in opened)
+        assert max(by.values()) - min(by.values()) <= 1
+        assert not any("Task exception" in str(line) for line in process.lines())
+
+
 def test_one_scrape_covers_all_processes(workers):
     """Counts and times are summed, models are those of any process, memory is per process."""
     pids = find_processes(workers)
     before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)
     with ExitStack() as stack:
-        opened = [stack.enter_context(connect(workers.client)) for _ in range(4)]
-        assert {process_of(workers, connection) for connection in opened} == pids
-        for connection in opened * 10:
+        opened, of = [], set()
+
+        def are_of_both():
+            opened.append(stack.enter_context(connect(workers.client)))
+            of.add(process_of(workers, opened[-1]))
+            return of == pids
+
+        poll(are_of_both)
+        for connection in islice(cycle(opened), 40):
             connection.sendall(post("predict", BODY))
             assert read_answer(connection)[0].status == 200
     texts = {}
