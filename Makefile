@@ -47,14 +47,11 @@ test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 
-# Benchmarks, which no test runs, must call what there is.
-loosely := --ignore-missing-imports --follow-imports=silent \
-	$(addprefix --disable-error-code=,arg-type assignment misc no-any-return operator var-annotated)
 check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=$(BENCHMARKS) $(BIN)/mypy --config-file= $(loosely) $(BENCHMARKS)/*.py
+	$(BIN)/mypy --config-file tests/benchmarks/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
