@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from ctypes import Structure, c_bool, c_double, c_longlong
 from multiprocessing.sharedctypes import RawArray
 from select import select
@@ -53,10 +53,10 @@ class TurnServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, shares: Shares, number: int) -> None:
         super().__init__(config)
-        self.server_state.connections = _Connections(self._publish)
+        self.server_state.connections = self._connections = _Connections(self._publish)
         self._shares, self._number = shares, number
         self._listening = False
-        self._opening: set[asyncio.Task[Any]] = set()  # connections that are accepted, and not among uvicorn's yet
+        self._opening: set[asyncio.Task[Any]] = set()
         self._seen = -1  # connections that all had accepted, when this process last left a waiting one to another
         self._since = 0.0  # when it first did, of those
 
@@ -86,7 +86,7 @@ class TurnServer(uvicorn.Server):
 
     def _publish(self) -> None:
         mine = self._shares[self._number]
-        mine.n_open = len(self.server_state.connections) + len(self._opening)
+        mine.n_open = len(self._connections) + self._connections.n_opening
         mine.alive = monotonic() if self._listening else 0.0
 
     def _watch(self, listening: socket) -> None:
@@ -106,6 +106,7 @@ class TurnServer(uvicorn.Server):
                 loop.call_later(RETRY, self._watch, listening)
                 return
             self._shares[self._number].n_accepted += 1
+            self._connections.n_opening += 1
             opening = loop.create_task(loop.connect_accepted_socket(self._make_protocol, accepted))
             self._opening.add(opening)
             opening.add_done_callback(self._finish_opening)
@@ -115,6 +116,7 @@ class TurnServer(uvicorn.Server):
         self._opening.discard(opening)
         if not opening.cancelled() and (error := opening.exception()) is not None:
             logger.warning("a connection was lost as it was accepted: %s", error)
+            self._connections.n_opening -= 1
 
     def _make_protocol(self) -> asyncio.Protocol:
         make = cast("Any", self.config.http_protocol_class)
@@ -138,9 +140,14 @@ class TurnServer(uvicorn.Server):
 class _Connections(set[Any]):
     """uvicorn's set of open connections, which tells when one is closed."""
 
-    def __init__(self, tell: Any) -> None:
+    def __init__(self, tell: Callable[[], None]) -> None:
         super().__init__()
+        self.n_opening = 0  # that are accepted, and not in the set yet
         self._tell = tell
+
+    def add(self, connection: Any) -> None:
+        super().add(connection)
+        self.n_opening -= 1
 
     def discard(self, connection: Any) -> None:
         super().discard(connection)
