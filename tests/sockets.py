@@ -45,12 +45,16 @@ def is_at_rest(client: httpx2.Client, headers: dict[str, str] | None = None) -> 
 async def converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
 ) -> tuple[int, dict[str, str], Any] | None:
-    """Status, headers and JSON of the response to a request; None if the connection is closed instead."""
+    """Status, headers and JSON of the response to a request; None if the connection is closed instead.
+
+    Raises IncompleteReadError for a response that is cut.
+    """
     try:
         writer.write(request)
         received = await reader.readuntil(b"\r\n\r\n")
     except (ConnectionError, asyncio.IncompleteReadError) as error:
-        assert not getattr(error, "partial", b"")
+        if getattr(error, "partial", b""):
+            raise
         return None
     status, *lines = received.decode().rstrip().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
