@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import tempfile
 from collections import Counter
@@ -24,7 +23,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from load import Load, keep_busy, post
-from models import NAME, large_model
+from models import NAME, large_model, original_windows
 from servers import CLIENT_CORE, PATIENCE, our_server, peak_memory, pin, resident_memory
 from table import Row, print_table
 
@@ -324,12 +323,12 @@ def rows(seconds: float = SECONDS, only: str = "") -> Iterator[Row]:
             with our_server(Path(folder), KANSCOPE_KEYS=keys) as server:
                 yield from _measure(server.port, server.pid, seconds, only)
     finally:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        pin(0, None)
 
 
 def _measure(port: int, pid: int, seconds: float, only: str) -> Iterator[Row]:
     model = large_model()
-    windows = model.scaling.features_to_original(model.reference.windows[:N_CLIENTS]).round(6)
+    windows = original_windows(model)[:N_CLIENTS]
     target = Target(port, seconds, json.dumps(windows[0].tolist()))
     end = perf_counter() + PATIENCE
     while target.ask("GET", f"{PATH}/report", key=HONEST) != "200" and perf_counter() < end:

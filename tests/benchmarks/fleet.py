@@ -7,8 +7,6 @@ python tests/benchmarks/fleet.py
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
@@ -18,9 +16,9 @@ from pathlib import Path
 from time import sleep
 
 import numpy as np
-from load import drive, keep_busy, offer, post, repeat_requests
-from models import NAME, large_model, save_large_model
-from servers import CLIENT_CORE, Server, finish_background, free_server, our_server, pin
+from load import drive, keep_busy, offer, post_windows, repeat_requests
+from models import NAME, large_model, original_windows, save_large_model
+from servers import CLIENT_CORE, Server, finish_background, free_server, measure, our_server, pin
 from table import machine
 
 from kanmodel.checkpoint import LoadedModel
@@ -139,9 +137,7 @@ def find_share(service: Service, n_pods: int, policy: str, bound: float) -> floa
 
 def make_requests(model: LoadedModel, windows: int) -> list[bytes]:
     """Different requests for explanations of so many windows each."""
-    original = model.scaling.features_to_original(model.reference.windows).round(6)
-    bodies = [json.dumps({"instances": original[i : i + windows].tolist()}).encode() for i in range(N_BODIES)]
-    return [post(f"/v1/models/{NAME}:explain", body) for body in bodies]
+    return post_windows(f"/v1/models/{NAME}:explain", original_windows(model), windows, N_BODIES)
 
 
 def measure_service(server: Server, requests: list[bytes], n_pods: int, duration: float) -> Service:
@@ -191,15 +187,6 @@ def validate(server: Server, requests: list[bytes], n_pods: int, duration: float
     return service, rows
 
 
-def measure_together(server: Server, model: LoadedModel, duration: float) -> float:
-    """Processor seconds of the server per window, with many windows in each request of one connection."""
-    requests = make_requests(model, TOGETHER)
-    drive(server.port, requests, 1, WARM_UP)
-    before = server.cpu_seconds()
-    n_requests = drive(server.port, requests, 1, duration).n_requests
-    return (server.cpu_seconds() - before) / (n_requests * TOGETHER)
-
-
 def predict(service: Service, bound: float) -> None:
     """Prints what pods can take within a bound, seconds, and the latencies of the largest fleet."""
     within = f"per second, p99 below {bound * 1e3:.0f} ms"
@@ -235,7 +222,7 @@ def print_row(*cells: object, head: bool = False) -> None:
 def main(options: Namespace) -> None:
     """Measures, compares, predicts and prices."""
     print(f"\n{machine()}")
-    duration, model, every_core = options.seconds, large_model(), os.sched_getaffinity(0)
+    duration, model = options.seconds, large_model()
     requests = make_requests(model, 1)
     with tempfile.TemporaryDirectory() as folder:
         save_large_model(Path(folder))
@@ -244,8 +231,8 @@ def main(options: Namespace) -> None:
             finish_background(server.port, NAME)
             print_row("processes", "batch", "before", "after", "windows per second and process", head=True)
             service, compared = validate(server, requests, 1, duration)
-            together = measure_together(server, model, duration * 3 / 8)
-        os.sched_setaffinity(0, every_core)
+            together = measure(server, make_requests(model, TOGETHER), 1, duration * 3 / 8, WARM_UP).cpu / TOGETHER
+        pin(0, None)
         with free_server(Path(folder), 2, 1) as server:  # their batches take longer, as the client shares their cores
             finish_background(server.port, NAME, 2)
             compared += validate(server, requests, 2, duration)[1]

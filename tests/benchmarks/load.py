@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import selectors
 import socket
@@ -72,6 +73,12 @@ def post(path: str, body: bytes) -> bytes:
     """A request with a JSON body."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
+
+
+def post_windows(path: str, windows: np.ndarray, size: int, n: int) -> list[bytes]:
+    """Different requests of so many windows each: the first of each is one later than that of the one before."""
+    bodies = [json.dumps({"instances": windows[first : first + size].tolist()}).encode() for first in range(n)]
+    return [post(path, body) for body in bodies]
 
 
 def get(path: str) -> bytes:

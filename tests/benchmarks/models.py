@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
@@ -47,6 +48,11 @@ def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> L
     noise = torch.randn(512, lookback, n_features)
     windows = 0.5 * noise + torch.randn(512, 1, n_features)  # each window has its own level, as real series do
     return LoadedModel(network, Reference(windows), {}, Provenance.now("train", verified=True))
+
+
+def original_windows(model: LoadedModel) -> np.ndarray:
+    """The reference windows as clients send them, in original units."""
+    return model.scaling.features_to_original(model.reference.windows).round(6)
 
 
 def save_large_model(folder: Path) -> Path:

@@ -5,7 +5,6 @@ python tests/benchmarks/overhead.py
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,12 +13,12 @@ from statistics import median
 from urllib.request import urlopen
 
 import numpy as np
-from load import drive, post
-from models import NAME, large_model, save_large_model
-from servers import CLIENT_CORE, Server, our_server, pin
+from load import post_windows
+from models import NAME, large_model, original_windows, save_large_model
+from servers import CLIENT_CORE, Measured, Server, measure, our_server, pin
 from table import Row, print_table
 
-DURATION, ROUNDS = 2.0, 9
+ROUNDS = 9
 CONNECTIONS = 64
 N_BODIES = 64
 
@@ -44,32 +43,24 @@ def rows() -> Iterator[Row]:
                 kind: stack.enter_context(our_server(models, **settings, **nothing_else))
                 for kind, settings in kinds.items()
             }
-            windows = large_model().reference.windows.numpy().astype(float).round(6)
-            bodies = [json.dumps({"instances": windows[[number]].tolist()}).encode() for number in range(N_BODIES)]
-            requests = [post(f"/v1/models/{NAME}:predict", body) for body in bodies]
-            measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in servers}
+            windows = original_windows(large_model())
+            requests = post_windows(f"/v1/models/{NAME}:predict", windows, 1, N_BODIES)
+            measured: dict[str, list[Measured]] = {kind: [] for kind in servers}
             for kind, server in servers.items():
                 while "samples" not in kind and "the monitor" in kind and not _has_reference(server):
-                    measure(server, requests)
+                    measure(server, requests, CONNECTIONS, warm_up=0)
             for number in range(ROUNDS + 1):
                 for kind, server in servers.items():
-                    found = measure(server, requests)
+                    found = measure(server, requests, CONNECTIONS, warm_up=0)
                     measured[kind] += [found] if number else []  # the first is to warm up
     finally:
         pin(0, None)
     for kind, each in measured.items():
-        rate, cpu = np.array(each).T
+        rate, cpu = np.array([(one.load.rate, one.cpu) for one in each]).T
         told = f"{median(cpu) * 1e6:.1f} µs of the processor, {median(rate):.0f}/s"
-        base_rate, base_cpu = np.array(measured["neither"]).T
+        base_rate, base_cpu = np.array([(one.load.rate, one.cpu) for one in measured["neither"]]).T
         ratio = f"{median(base_cpu / cpu):.3f}x, wall {median(rate / base_rate):.3f}x"
         yield Row(f":predict of 1 window, {CONNECTIONS} connections, with {kind}", told, "neither", ratio)
-
-
-def measure(server: Server, requests: list[bytes]) -> tuple[float, float]:
-    """Requests per second, and processor seconds of the server per request."""
-    before = server.cpu_seconds()
-    load = drive(server.port, requests, CONNECTIONS, DURATION)
-    return load.rate, (server.cpu_seconds() - before) / load.n_requests
 
 
 def _has_reference(server: Server) -> bool:

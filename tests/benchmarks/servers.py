@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -15,8 +15,11 @@ from pathlib import Path
 from time import perf_counter, sleep
 from urllib.request import urlopen
 
+from load import Load, drive
+
 PATIENCE = 120.0  # seconds until a server that is not ready has failed
 CLIENT_CORE, SERVER_CORE = 0, 1
+DURATION, WARM_UP = 2.0, 1.0  # seconds of a load, and before it
 HERE = Path(__file__).parent
 
 
@@ -46,6 +49,33 @@ class Server:
             line for pid in processes(self.pid) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         ]
         return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A load, or the medians of several.
+
+    Attributes:
+        load: what the client saw, of several loads that with the median rate.
+        cpu: processor seconds of the server per request.
+    """
+
+    load: Load
+    cpu: float
+
+    def __str__(self) -> str:
+        return f"{self.load}, {self.cpu * 1e3:.2f} ms of the processor"
+
+
+def measure(
+    server: Server, requests: Sequence[bytes], connections: int, duration: float = DURATION, warm_up: float = WARM_UP
+) -> Measured:
+    """Load for some seconds, with the server's processor time per request."""
+    if warm_up:
+        drive(server.port, requests, connections, warm_up)
+    before = server.cpu_seconds()
+    load = drive(server.port, requests, connections, duration)
+    return Measured(load, (server.cpu_seconds() - before) / load.n_requests)
 
 
 def processes(pid: int) -> list[int]:

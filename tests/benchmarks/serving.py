@@ -23,14 +23,18 @@ import polars
 import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
-from load import Load, drive, get, keep_busy, post
-from models import NAME, large_model, save_large_model, small_models
+from load import drive, get, keep_busy, post, post_windows
+from models import NAME, large_model, original_windows, save_large_model, small_models
 from servers import (
     CLIENT_CORE,
+    DURATION,
+    WARM_UP,
+    Measured,
     Server,
     finish_background,
     free_server,
     get_status,
+    measure,
     other_server,
     our_server,
     pin,
@@ -42,7 +46,6 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from service.models.repository import BUNDLED
 
-DURATION, WARM_UP = 2.0, 1.0  # seconds
 ROUNDS = 3  # rounds in which all servers take turns; the median counts
 BUNDLED_NAME = "nyc-weather"
 STYLES = ("threads", "coroutine")  # variants of the hand-written operations
@@ -105,29 +108,13 @@ class Contender:
         connection.close()
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The medians of all rounds.
-
-    Attributes:
-        load: of the round with the median rate.
-        cpu: processor seconds of the server per request.
-    """
-
-    load: Load
-    cpu: float
-
-    def __str__(self) -> str:
-        return f"{self.load}, {self.cpu * 1e3:.2f} ms of the processor"
-
-
 def rows() -> Iterator[Row]:
     """Requests to a model of realistic size, then to small ones and the bundled one."""
     pin(0, CLIENT_CORE)
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             checkpoint, model = save_large_model(Path(folder)), large_model()
-            windows = model.scaling.features_to_original(model.reference.windows).round(6)
+            windows = original_windows(model)
             yield from first_rows(checkpoint, windows)
             ours = stack.enter_context(our_server(Path(folder)))
             finish_background(ours.port, NAME)
@@ -206,18 +193,23 @@ def compare(contenders: Sequence[Contender], work: Work, windows: np.ndarray) ->
     return {name: summarize([of[name] for of in rounds]) for name in rounds[0]}
 
 
-def rate_row(work: str, found: Mapping[str, Measured], note: Callable[[str], str] = lambda _: "") -> Row:
-    """Kanscope beside the peer that answers most requests; the others by their rates."""
+def rate_row(work: str, found: Mapping[str, Measured], alone: Mapping[str, Measured] | None = None) -> Row:
+    """Kanscope beside the peer that answers most requests; the others by their rates. `alone` are single processes."""
+
+    def tell(name: str) -> str:
+        gain = f", {found[name].load.rate / alone[name].load.rate:.2f} times one process" if alone else ""
+        return f"{found[name]}{gain}"
+
     ours, *others = found
     peers = sorted((name for name in others if name != LIMIT), key=lambda name: -found[name].load.rate)
     if not peers:
-        return Row(work, str(found[ours]), "", note(ours))
+        return Row(work, tell(ours))
     (best, *rest), one = peers, found[ours]
     peer = found[best]
     rates = "; ".join(f"{name}: {found[name].load.rate:.4g}/s" for name in (*rest, *{LIMIT} & {*others}))
     ratio = f"{one.load.rate / peer.load.rate:.1f}x, p99 {peer.load.p99 / one.load.p99:.1f}x, "
     ratio += f"processor {peer.cpu / one.cpu:.1f}x"
-    return Row(work, f"{one}{note(ours)}", f"{best}: {peer}{note(best)}{'; ' if rates else ''}{rates}", ratio)
+    return Row(work, tell(ours), f"{best}: {tell(best)}{'; ' if rates else ''}{rates}", ratio)
 
 
 def two_process_rows(
@@ -234,11 +226,7 @@ def two_process_rows(
         for work in TWO_PROCESSES:
             found = compare([*contenders, _kanscope(threads, "Kanscope, 2 threads")], work, windows)
             of_threads = found.pop("Kanscope, 2 threads").load.rate / alone[work]["Kanscope"].load.rate
-
-            def gain(name: str, work: Work = work, found: Mapping[str, Measured] = found) -> str:
-                return f", {found[name].load.rate / alone[work][name].load.rate:.2f} times one process"
-
-            yield rate_row(f"{work}, 2 processes", found, gain)
+            yield rate_row(f"{work}, 2 processes", found, alone[work])
             yield Row(f"{work}, 1 process with 2 threads on 2 cores", f"{of_threads:.2f} times 1 thread on one core")
     pin(0, CLIENT_CORE)
 
@@ -255,9 +243,7 @@ def form_rows(ours: Server, windows: np.ndarray) -> Iterator[Row]:
     """32 windows as binary tensors of the Open Inference Protocol, beside the same as JSON."""
     parts = [windows[i : i + EXPLAINED] for i in range(N_BODIES)]
     requests = {
-        "instances": [
-            post(f"/v1/models/{NAME}:predict", json.dumps({"instances": w.tolist()}).encode()) for w in parts
-        ],
+        "instances": post_windows(f"/v1/models/{NAME}:predict", windows, EXPLAINED, N_BODIES),
         "FP64": [_post_binary(part, "FP64") for part in parts],
         "FP32": [_post_binary(part.astype(np.float32), "FP32") for part in parts],
     }
@@ -290,16 +276,12 @@ def small_model_rows() -> Iterator[Row]:
         with our_server(Path(folder)) as server:
             for name, model in models.items():
                 finish_background(server.port, name)
-                windows = model.scaling.features_to_original(model.reference.windows).round(6)
-                parts = [windows[i : i + EXPLAINED] for i in range(N_BODIES)]
-                requests = [
-                    post(f"/v1/models/{name}:explain", json.dumps({"instances": part.tolist()}).encode())
-                    for part in parts
-                ]
+                windows = original_windows(model)
+                requests = post_windows(f"/v1/models/{name}:explain", windows, EXPLAINED, N_BODIES)
                 measured = measure(server, requests, 1)
                 attribute = IntegratedGradients(lambda x, model=model: model.network(x)[:, 0]).attribute
                 start = model.to_model_units(baseline_windows(model, Baseline()))
-                scaled = model.to_model_units(parts[0])
+                scaled = model.to_model_units(windows[:EXPLAINED])
                 (seconds,) = times_in_turn([partial(attribute, scaled, start, n_steps=STEPS)], 20)
                 yield Row(
                     f":explain of {EXPLAINED} windows, 1 connection, LSTM of {model.config.n_readout} units",
@@ -312,10 +294,9 @@ def small_model_rows() -> Iterator[Row]:
 def fairness_row(ours: Server, windows: np.ndarray) -> Row:
     """Forecasts during continuous explanations on one connection, beside forecasts alone."""
     path = f"/v1/models/{NAME}"
-    bodies = {n: [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(64)] for n in (1, 32)}
-    predict = [post(f"{path}:predict", body) for body in bodies[1]]
+    predict = post_windows(f"{path}:predict", windows, 1, N_BODIES)
     alone = measure(ours, predict, 64).load
-    explain = [post(f"{path}:explain", bodies[EXPLAINED][0])]
+    explain = post_windows(f"{path}:explain", windows, EXPLAINED, 1)
     explaining = Thread(target=keep_busy, args=(ours.port, explain, 1, WARM_UP + DURATION + 1))
     explaining.start()
     beside = measure(ours, predict, 64).load
@@ -369,9 +350,8 @@ def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
 
 def first_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
     """Requests in the first seconds after a start, while results are computed in advance, beside the same later."""
-    bodies = [json.dumps({"instances": windows[i : i + 1].tolist()}).encode() for i in range(N_BODIES)]
     kinds = [("predict", 1), ("predict", 64), ("explain", 1)]
-    requests = {verb: [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies] for verb in ("predict", "explain")}
+    requests = {verb: post_windows(f"/v1/models/{NAME}:{verb}", windows, 1, N_BODIES) for verb, _ in kinds}
     with our_server(checkpoint.parent) as server:
         first = [measure(server, requests[verb], connections) for verb, connections in kinds]
         if read_gauge(server.port, "kanscope_unprepared_outputs") == 0:
@@ -394,15 +374,6 @@ def cached_rows(ours: Server, peer: Server) -> Iterator[Row]:
             raise RuntimeError(f"there is no {path}")
         found = {"Kanscope": measure(ours, [get(path)], 64), "an empty FastAPI route": empty}
         yield rate_row(f"GET {resource}, cached, 64 connections", found)
-
-
-def measure(server: Server, requests: Sequence[bytes], connections: int, warm_up: float = WARM_UP) -> Measured:
-    """Load for some seconds, with the server's processor time per request."""
-    if warm_up:
-        drive(server.port, requests, connections, warm_up)
-    before = server.cpu_seconds()
-    load = drive(server.port, requests, connections, DURATION)
-    return Measured(load, (server.cpu_seconds() - before) / load.n_requests)
 
 
 def summarize(runs: Sequence[Measured]) -> Measured:

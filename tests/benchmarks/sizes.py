@@ -6,7 +6,6 @@ usage: python tests/benchmarks/sizes.py
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -38,7 +37,7 @@ def rows() -> Iterator[Row]:
         yield from many_rows()
         yield from largest_rows()
     finally:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        pin(0, None)
 
 
 def many_rows() -> Iterator[Row]:

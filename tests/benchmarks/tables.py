@@ -20,7 +20,7 @@ import polars as pl
 import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
-from models import SPREAD
+from models import SPREAD, original_windows
 from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
@@ -97,7 +97,7 @@ def _copies(folder: Path) -> Path:
 
 
 def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
-    original = model.scaling.features_to_original(model.reference.windows).round(6)
+    original = original_windows(model)
     bodies = [
         json.dumps({"instances": original[first : first + TOGETHER].tolist()}).encode()
         for first in range(0, len(original), TOGETHER)

@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 import numpy as np
 from load import keep_busy, post
-from models import NAME, large_model
+from models import NAME, large_model, original_windows
 from servers import CLIENT_CORE, finish_background, our_server, peak_memory, pin, resident_memory
 from table import Row, print_table
 
@@ -49,7 +49,7 @@ def _measure(folder: Path) -> Iterator[Row]:
     swap = _Swap([folder / f"{seed}.safetensors" for seed in range(N_CHECKPOINTS)], models / f"{NAME}.safetensors")
     swap()
     loaded = [load_checkpoint(path) for path in swap.files]
-    windows = loaded[0].scaling.features_to_original(loaded[0].reference.windows).round(6)
+    windows = original_windows(loaded[0])
     requests = [post(f"{PATH}:predict", _body(windows[number : number + 1])) for number in range(N_CLIENTS)]
     check = _Check(loaded, requests, windows)
     variables = {"KANSCOPE_POLL_SECONDS": str(POLL_SECONDS), "KANSCOPE_REQUEST_TIMEOUT": "120"}
