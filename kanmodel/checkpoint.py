@@ -25,8 +25,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from kanmodel.arrays import Array, read_only, refuse_non_finite
 from kanmodel.computing import Once
-from kanmodel.data import Array, Scaling, read_only, refuse_non_finite
 from kanmodel.errors import (
     CheckpointError,
     ConfigError,
@@ -43,6 +43,7 @@ from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets, quantile_levels
+from kanmodel.tables.columns import Scaling
 from kanmodel.text import list_some, printable, shorten
 
 FORMAT_VERSION = 2

@@ -282,6 +282,13 @@ def check_number(value: object, place: str, positive: bool = False) -> None:
         raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {quote(value)}")
 
 
+def check_spread(value: object, place: str) -> None:
+    """Raises `ConfigError` unless a value is a finite number from 0."""
+    check_number(value, place)
+    if value < 0:  # type: ignore[operator]
+        raise ConfigError(f"{place} must be a number from 0, but is {quote(value)}")
+
+
 def check_text(value: object, place: str, longest: int = MAX_TEXT) -> None:
     """Raises `ConfigError` unless a value is text for any label of metrics, picture, log and terminal."""
     if type(value) is not str or len(value) > longest or UNPRINTABLE.search(value):
@@ -303,6 +310,8 @@ def check_choice(value: object, place: str, choices: Collection[str]) -> None:
 Index = Annotated[int, partial(check_count, lowest=0)]
 """A whole number from 0."""
 Positive = Annotated[float, partial(check_number, positive=True)]
+Spread = Annotated[float, check_spread]
+"""A finite number from 0: a standard deviation."""
 _OF_CONFIGS: dict[Any, Callable[[Any, str], None]]
 _OF_CONFIGS = {int: check_count, float: check_number, str: check_text, bool: check_flag}
 

@@ -14,26 +14,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import (
-    DAY,
-    MAX_STEP,
-    ROUNDING,
-    Array,
-    TimeColumn,
-    read_index,
-    read_instants,
-    refuse_non_finite,
-    times_as_text,
-    window_ends,
-    write_instants,
-)
-from kanmodel.encoding import Cells, Encoding, SourceColumn, as_cells, describe_bad, read_cells, zone_offsets
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote, refuse_unknown
 from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.network.config import QUANTILE, ModelConfig
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.tables.encoding import Cells, Encoding, SourceColumn, as_cells, describe_bad, read_cells, zone_offsets
+from kanmodel.tables.instants import (
+    DAY,
+    MAX_STEP,
+    ROUNDING,
+    TimeColumn,
+    read_index,
+    read_instants,
+    times_as_text,
+    window_ends,
+    write_instants,
+)
 from kanmodel.training.baselines import persistence
 from kanmodel.training.samples import leave_out
 from kanmodel.training.tables import TrainingTable, read_columns

@@ -27,11 +27,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
 
-from kanmodel.data import Array, read_instants, write_instants
+from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, KanscopeError
 from kanmodel.inputs import encoding_of, read_series
 from kanmodel.model import Model
 from kanmodel.origins import load
+from kanmodel.tables.instants import read_instants, write_instants
 
 PARAMS = ParamSchema(
     [

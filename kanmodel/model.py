@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
+from kanmodel.arrays import Array, read_only
 from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
 from kanmodel.computing import Once, Progress, part, reporting, slices
-from kanmodel.data import Array, Feature, Scaling, read_only
 from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
 from kanmodel.explain import attribution, pruning
 from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
@@ -71,6 +71,7 @@ from kanmodel.inputs import (
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
 from kanmodel.prepared import Prepared
+from kanmodel.tables.columns import Feature, Scaling
 from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:

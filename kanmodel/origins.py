@@ -14,12 +14,12 @@ from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.computing import Progress, reporting
-from kanmodel.data import MAX_STEP
-from kanmodel.encoding import MAX_FILL
 from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, checked
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from kanmodel.prepared import read_prepared, write_prepared
+from kanmodel.tables.encoding import MAX_FILL
+from kanmodel.tables.instants import MAX_STEP
 from kanmodel.training import training
 from kanmodel.training.optimization import ARCHITECTURE, ProgressLine, Report, TrainingOptions
 from kanmodel.training.tables import Columns, describe_left_out, make_table
@@ -157,7 +157,7 @@ def train(
 
     Windows with a missing value or target are left out and counted, and no window spans a gap in time. Warnings state
     before training which columns, windows and rows are left out, and why. How the columns become features is kept in
-    the checkpoint (`kanmodel.encoding.Encoding`), and is what `Model.predict` does with a frame. The figures are in
+    the checkpoint (`kanmodel.tables.encoding`), and is what `Model.predict` does with a frame. The figures are in
     `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more;
     see `kanmodel.training.training.fit`.
 

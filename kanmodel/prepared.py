@@ -28,11 +28,10 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Tensors, parse_file, parse_header
 from kanmodel.computing import part, slices
-from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, NonFiniteError
-from kanmodel.explain.bootstrap import Estimate
 from kanmodel.explain.importance import (
     MEASURED,
     Importance,
@@ -50,6 +49,7 @@ from kanmodel.explain.structure import connected_nodes
 from kanmodel.files import replacing
 from kanmodel.network.chain import Trace
 from kanmodel.network.graph import flat
+from kanmodel.tables.statistics.bootstrap import Estimate
 
 METHOD = 1  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
 SUFFIX = ".results"

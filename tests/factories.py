@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from thorough import few_of
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Array, Feature, Target, TimeColumn
-from kanmodel.explain.tally import Bins, Tally
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import (
@@ -30,6 +29,9 @@ from kanmodel.network.config import (
     plain_layers,
 )
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
+from kanmodel.tables.columns import Feature, Target
+from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.statistics.tally import Bins, Tally
 from kanmodel.training.tables import Columns, make_table
 
 Shape = Literal["lstm", "head", "front", "flat"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from kanmodel.data import Feature, Target
 from kanmodel.errors import UNPRINTABLE
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
@@ -19,6 +18,7 @@ from kanmodel.network.config import (
     Transform,
 )
 from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.tables.columns import Feature, Target
 
 finite = st.floats(-1e6, 1e6)
 PRINTABLE = st.text(st.characters().filter(lambda char: not UNPRINTABLE.match(char)), max_size=6)

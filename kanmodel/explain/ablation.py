@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Provenance
-from kanmodel.data import Array
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Fidelity, Pruning, PruningRule, prune_by_rule, prune_network, r2, remove_edges
 from kanmodel.explain.result import ModelResult, Table

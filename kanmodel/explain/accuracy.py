@@ -10,14 +10,15 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import SEASONS, Array
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.backtest import group_times, measure_errors
 from kanmodel.explain.baseline import spread_windows
 from kanmodel.explain.finding import Amounts, Band, Bars, Finding, Panel, Part, Times, write_percent
 from kanmodel.network.config import QUANTILE
 from kanmodel.network.intervals import BOUNDS, forecasts_of
+from kanmodel.tables.instants import SEASONS
+from kanmodel.tables.statistics.errors import group_times, measure_errors
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
 N_BAND = 48  # the newest ones, which are drawn

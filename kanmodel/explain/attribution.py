@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel import html
+from kanmodel.arrays import N_LISTED, Array, rows_of_steps
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.computing import part, slices
-from kanmodel.data import N_LISTED, Array, rows_of_steps
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows, scaled_baselines, spread_windows
 from kanmodel.explain.effects import Effects, Part, each_cell, each_feature, measure_effects

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import DataError, UnknownNameError, quote
 
 DEFAULT_COUNT = 16

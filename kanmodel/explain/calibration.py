@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
-from kanmodel.data import Array
 from kanmodel.errors import DataError, check_fields, check_lowest
 from kanmodel.network.conformal import calibrate
 from kanmodel.network.intervals import (

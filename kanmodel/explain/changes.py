@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.result import Table, WindowsResult

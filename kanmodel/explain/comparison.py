@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause, slices
-from kanmodel.data import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation, LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import ConfigError
 from kanmodel.explain.structure import ledger_key, node_id
 from kanmodel.network.chain import LayerKey, Trace

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.arrays import Array, steps_of_rows
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
-from kanmodel.data import Array, steps_of_rows
 from kanmodel.explain.counterfactual_search import FeatureSearch, JointSearch, SingleFeature
 from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shifts import Goal, Search, Shifts, find_rows

@@ -23,8 +23,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array
 from kanmodel.computing import pause
-from kanmodel.data import Array
 from kanmodel.explain.shifts import NEARLY_WHOLE, Goal, Shifts
 
 HALVINGS = 30  # bisection steps

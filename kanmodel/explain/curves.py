@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.topology import TopologyEdge
 from kanmodel.network.chain import LayerKey

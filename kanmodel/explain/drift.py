@@ -5,7 +5,7 @@ name, the outermost groups and the features in none, the *effect* is
 
     mean contribution(current) - mean contribution(reference)
 
-Intervals are those of `kanmodel.explain.differences`; verdicts are beside chance, see `kanmodel.explain.chance`.
+Intervals are those of `differences`, p-values those of `p_values`, both of `kanmodel.tables.statistics`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
-from kanmodel.data import Array
 from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import Baseline, baseline_windows
-from kanmodel.explain.chance import MIN_SPANS, QUESTIONS, Chance, Question, find_chance, measure
-from kanmodel.explain.differences import (
-    Bootstraps,
-    Change,
-    Part,
-    average,
-    combine,
-    known_or_none,
-    list_changes,
-    list_parts,
-)
 from kanmodel.explain.result import Pictured, Table
-from kanmodel.explain.tally import Bins, Tally, population_stability, wasserstein
 from kanmodel.explain.watched import (
     EXPLAINED,
     MIN_EXPLAINED,
@@ -43,6 +31,18 @@ from kanmodel.explain.watched import (
     explain_stretch,
     forecast_stretch,
 )
+from kanmodel.tables.statistics.differences import (
+    Bootstraps,
+    Change,
+    Part,
+    average,
+    combine,
+    known_or_none,
+    list_changes,
+    list_parts,
+)
+from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, Question, find_chance, measure
+from kanmodel.tables.statistics.tally import Bins, Tally, population_stability, wasserstein
 from kanmodel.text import escape_markdown, list_some, with_unit, write_markdown
 
 ASKED = {

@@ -40,16 +40,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.computing import part, pause, slices
-from kanmodel.data import Array
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
-from kanmodel.explain.bootstrap import Bootstrap
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.structure import connected_features
 from kanmodel.network.chain import FrozenNetwork, apply_output_function, reduce_steps
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.recurrent import count_gates
+from kanmodel.tables.statistics.bootstrap import Bootstrap
 
 BATCH_BYTES = 1 << 20  # of gates of a batch of changed windows: they stay in the processor's cache
 BATCH_WINDOWS = 1 << 11  # most changed windows of a batch

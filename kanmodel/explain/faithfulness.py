@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
-from kanmodel.data import Array
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.explain.effects import forecast_without

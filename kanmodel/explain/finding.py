@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import DAY, Array, read_instants
-from kanmodel.encoding import zone_offsets
 from kanmodel.errors import DataError
 from kanmodel.explain.result import Theme, draw
+from kanmodel.tables.encoding import zone_offsets
+from kanmodel.tables.instants import DAY, read_instants
 from kanmodel.text import write_figure
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel import html
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import DataError, quote, refuse_unknown
 from kanmodel.explain.attribution import name_ends
 from kanmodel.explain.result import Table, WindowsResult

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from kanmodel import html
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import part, pause, slices, tell
-from kanmodel.data import Array
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, form_of, too_long_error

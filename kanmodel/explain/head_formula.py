@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.composition import Composition, Edge, Subnode, form_of
 from kanmodel.explain.symbolic import FUNCTIONS, Candidate
 from kanmodel.network.layer import KANLayer, LayerTrace

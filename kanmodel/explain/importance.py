@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, pause, slices
-from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions, explain_windows, sum_groups
-from kanmodel.explain.bootstrap import Bootstrap, Estimate
 from kanmodel.explain.links import measure_links
 from kanmodel.explain.paths.path import LedgerLayer, sum_subnodes
 from kanmodel.explain.profiles import Profiles, profile_nodes
@@ -32,6 +31,7 @@ from kanmodel.explain.structure import connected_features, read_place, set_place
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.recurrent import count_gates, count_weights
+from kanmodel.tables.statistics.bootstrap import Bootstrap, Estimate
 from kanmodel.text import with_unit
 
 SEED = 0

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.explain.baseline import scaled_baselines, spread_windows
 from kanmodel.explain.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
 from kanmodel.explain.paths.path import PassedNodes, paths_per_pass, points_along

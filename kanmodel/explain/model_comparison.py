@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from kanmodel.arrays import Array
 from kanmodel.computing import part
-from kanmodel.data import Array
 from kanmodel.explain.attribution import Explanation, explain_windows
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.bootstrap import Bootstrap, share_of
 from kanmodel.explain.comparison import match_outputs
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.structure import ledger_key, read_place
 from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.network.chain import LayerKey
+from kanmodel.tables.statistics.bootstrap import Bootstrap, share_of
 from kanmodel.text import escape_markdown, with_unit, write_markdown
 
 N_POINTS = 201  # points of the joint support at which two curves are compared

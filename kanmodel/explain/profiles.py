@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
-from kanmodel.data import Array
 from kanmodel.explain.baseline import scaled_baselines, spread_windows
 from kanmodel.explain.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
 from kanmodel.explain.paths.path import PassedNodes, map_arrays, paths_per_pass, points_along, take

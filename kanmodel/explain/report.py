@@ -15,7 +15,6 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, tell
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.baseline import Baseline, spread_windows
-from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.curves import CurveShape, sample_edges
 from kanmodel.explain.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.explain.faithfulness import measure_faithfulness
@@ -27,6 +26,7 @@ from kanmodel.explain.structure import READOUT_KINDS
 from kanmodel.explain.summary import find_correlated, summarise
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge
 from kanmodel.explain.trust import ReferenceDistances
+from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from kanmodel.text import printable, write_figure
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named

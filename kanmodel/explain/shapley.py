@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.computing import slices
-from kanmodel.data import Array
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines
 from kanmodel.explain.effects import Part, cells_of, exchange, first_steps

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array, rows_of_steps
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array, rows_of_steps
 from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
 from kanmodel.network.bounds import bound_outputs
 from kanmodel.network.config import ModelConfig

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import DAY
 from kanmodel.explain.accuracy import measure_accuracy, measure_intervals, predict_reference
 from kanmodel.explain.attribution import sum_groups
 from kanmodel.explain.baseline import spread_windows
@@ -21,6 +20,7 @@ from kanmodel.explain.finding import MONTHS, Amounts, Drivers, Example, Finding,
 from kanmodel.explain.importance import Attribution, Importance
 from kanmodel.explain.what_if import WhatIf
 from kanmodel.network.config import resolve_groups
+from kanmodel.tables.instants import DAY
 from kanmodel.text import capitalise, list_some, shorten_names
 
 N_NAMED = 3  # features, months or hours named in a sentence, at most

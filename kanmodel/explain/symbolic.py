@@ -16,8 +16,8 @@ from math import inf, nan, pi
 import numpy as np
 import torch
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.explain.topology import TopologyEdge
 from kanmodel.network.config import Transform
 from kanmodel.network.layer import KANLayer, LayerTrace

@@ -26,13 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import NO_SCALING, LoadedModel
 from kanmodel.computing import slices
-from kanmodel.data import Array, read_instants
 from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.explain.profiles import N_READ, Lags, find_lags
 from kanmodel.explain.result import ModelResult, Table
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.tables.instants import read_instants
 from kanmodel.text import write_figure
 
 Verdict = Literal["usual", "unusual", "outside", "unknown"]

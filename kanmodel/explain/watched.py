@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kanmodel.arrays import Array, take_windows
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import slices
-from kanmodel.data import Array, take_windows
 from kanmodel.explain.attribution import explain_windows, sum_groups
 from kanmodel.explain.backtest import CHUNK, Outcomes
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.differences import MIN_BLOCKS
-from kanmodel.explain.tally import N_BINS
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.tables.statistics.differences import MIN_BLOCKS
+from kanmodel.tables.statistics.tally import N_BINS
 
 N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
 TALLY_BYTES = 1 << 26

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import slices
-from kanmodel.data import Array
 from kanmodel.errors import DataError, check_lowest, quote
 from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shifts import find_features, find_rows

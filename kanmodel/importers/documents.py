@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.checkpoint import MAX_BYTES
-from kanmodel.data import Array, refuse_non_finite
 from kanmodel.errors import CheckpointError, DataError
 from kanmodel.text import printable
 

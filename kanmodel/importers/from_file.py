@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Array, Column
 from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.exported import Program, open_file
@@ -41,6 +41,7 @@ from kanmodel.importers.source import Source
 from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
+from kanmodel.tables.columns import Column
 
 PROGRAM = "a program of torch.export"
 MEANINGS = {

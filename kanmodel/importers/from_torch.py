@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Array, Scaling
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.importers import assembly, samples
 from kanmodel.importers.pickles import GlobalName
@@ -27,6 +27,7 @@ from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.tracing import GraphTracer, pick_output
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
+from kanmodel.tables.columns import Scaling
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from kanmodel.data import Column, Feature, Target
 from kanmodel.errors import (
     MAX_SIZE,
     CheckpointError,
@@ -23,6 +22,7 @@ from kanmodel.errors import (
 from kanmodel.importers.documents import read_document
 from kanmodel.network.config import BASE_FUNCTIONS, Groups
 from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.tables.columns import Column, Feature, Target
 
 READOUTS = ("last", "mean")
 FLAT_READOUTS = ("flatten", "flatten_features")  # of all steps, oldest first, or of all features

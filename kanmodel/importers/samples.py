@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.data import Array, Feature, Scaling, take_windows
+from kanmodel.arrays import Array, take_windows
 from kanmodel.errors import CheckpointError, ConfigError, DataError, check_count
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TableReader, is_table, read_array
@@ -23,6 +23,7 @@ from kanmodel.importers.structure import INPUTS, PREDICTIONS, Reading
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig, plain_layers
+from kanmodel.tables.columns import Feature, Scaling
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing

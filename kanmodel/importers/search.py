@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import READ_OUT, Function, activation, items_function, recurrent_function
 from kanmodel.importers.parts import AnyPart, Item, RecurrentPart, activation_slot, number_between

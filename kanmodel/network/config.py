@@ -18,13 +18,14 @@ from math import prod
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from kanmodel import errors as checks
-from kanmodel.data import Feature, Scaling, Target, TimeColumn
-from kanmodel.encoding import Encoding
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
 from kanmodel.network.wiring import Wiring
+from kanmodel.tables.columns import Feature, Scaling, Target
+from kanmodel.tables.encoding import Encoding
+from kanmodel.tables.instants import TimeColumn
 
 T = TypeVar("T")
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers

@@ -19,7 +19,7 @@ from math import ceil
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import DataError
 
 

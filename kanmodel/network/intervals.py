@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.data import Array, Target
+from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError, Index, check_config, check_number
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import FrozenNetwork, Network
@@ -28,6 +28,7 @@ from kanmodel.network.config import QUANTILE, LayerConfig, ModelConfig, Symbolic
 from kanmodel.network.functions import FUNCTIONS
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.operations import Node
+from kanmodel.tables.columns import Target
 
 BOUNDS = ("lower", "upper", "width")
 LEVEL_DIGITS = 4  # decimals of a level, which stand in the names of bounds

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.network.config import Cell, ModelConfig, RecurrentConfig
 
 LONG = 1024  # columns from which on torch's product, which adds to the gates without a copy, is faster than numpy's

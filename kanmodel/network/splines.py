@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 
 FEW = 4  # rows up to which a product for each is faster than one sum over rows of the table
 ROUNDING = 8  # times the precision of the type: by so much of their distance knots may lie off an even grid

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import ExportError
 from kanmodel.onnx.forward import INPUT, LOGITS, PREDICTIONS, write_forward
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from kanmodel.explain.backtest import Backtest, Errors
+from kanmodel.explain.backtest import Backtest
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.explanation import WIDTH
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, scale_over, write_amount, write_change, write_points
+from kanmodel.tables.statistics.errors import Errors
 
 LEFT, RIGHT = 76.0, WIDTH - MARGIN  # ends of a plot
 TOP, HEIGHT, PANEL = 84.0, 110.0, 176.0  # below the heading; of a plot; from one plot to the next

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.changes import Changes
 from kanmodel.explain.comparison import Comparisons
 from kanmodel.explain.model_comparison import ModelComparison

@@ -6,11 +6,11 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.drift import ASKED, Drift, UseDrift, write_change, write_signed
 from kanmodel.explain.result import Theme, draw
-from kanmodel.explain.tally import N_BINS
 from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_points
+from kanmodel.tables.statistics.tally import N_BINS
 from kanmodel.text import abbreviate
 
 WIDTH, TOP, GAP = 760.0, 84.0, 26.0

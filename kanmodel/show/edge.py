@@ -8,7 +8,7 @@ from textwrap import wrap
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.curves import Edge
 from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import label_of

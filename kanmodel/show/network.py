@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.curves import Edge, sample_edges
 from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.structure import READOUT_KINDS, EdgeKey

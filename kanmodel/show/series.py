@@ -14,14 +14,15 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import MAX_STEP, Array
-from kanmodel.encoding import zone_offsets
+from kanmodel.arrays import Array
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.forecasts import Forecasts
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.style import N_COLORS, VEIL
 from kanmodel.show.svg import MARGIN, Part, Scale, enclose, new_picture, scale_over, write_amount, write_change
+from kanmodel.tables.encoding import zone_offsets
+from kanmodel.tables.instants import MAX_STEP
 from kanmodel.text import abbreviate, with_unit
 
 WIDTH = 760.0

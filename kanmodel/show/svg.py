@@ -9,7 +9,7 @@ from math import ceil, floor, isfinite, log10
 from textwrap import wrap
 from xml.etree.ElementTree import Element, tostring
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.result import Theme
 from kanmodel.show.style import STYLE, attributes_of

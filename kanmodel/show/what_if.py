@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.result import Theme, draw
 from kanmodel.explain.what_if import Curve, WhatIf
 from kanmodel.network.config import BOUND

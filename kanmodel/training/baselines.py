@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kanmodel.data import ROUNDING, Array
+from kanmodel.arrays import Array
+from kanmodel.tables.instants import ROUNDING
 from kanmodel.training.samples import Ends, Samples
 from kanmodel.training.tables import TrainingTable
 

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.data import Scaling, window_ends
 from kanmodel.errors import DataError
+from kanmodel.tables.columns import Scaling
+from kanmodel.tables.instants import window_ends
 from kanmodel.training.tables import PARTS, TrainingTable
 
 Ends = NDArray[np.int64]  # last rows of windows, ascending

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import DAY, MAX_STEP, Array, Clock, find_zone, read_index, refuse_non_finite, times_as_text
-from kanmodel.encoding import (
+from kanmodel.arrays import Array, refuse_non_finite
+from kanmodel.errors import ConfigError, DataError, UnknownNameError, refuse_unknown
+from kanmodel.network.config import Groups, resolve_groups
+from kanmodel.tables.encoding import (
     CALENDAR,
     DAYS_OF,
     MAX_FILL,
@@ -28,8 +30,7 @@ from kanmodel.encoding import (
     public_holidays,
     read_cells,
 )
-from kanmodel.errors import ConfigError, DataError, UnknownNameError, refuse_unknown
-from kanmodel.network.config import Groups, resolve_groups
+from kanmodel.tables.instants import DAY, MAX_STEP, Clock, find_zone, read_index, times_as_text
 
 Labels = NDArray[np.generic]
 

@@ -10,15 +10,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import SEASONS, Array, Feature, Target, TimeColumn
 from kanmodel.errors import ConfigError, DataError
-from kanmodel.explain.backtest import measure_intervals
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.network.conformal import calibrate, count_needed
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
+from kanmodel.tables.columns import Feature, Target
+from kanmodel.tables.instants import SEASONS, TimeColumn
+from kanmodel.tables.statistics.errors import measure_intervals
 from kanmodel.training import baselines
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.increments import fit_increments, refuse_increments

@@ -12,12 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kanmodel.data import Array, TimeColumn, read_instants, window_ends
-from kanmodel.encoding import Encoding, as_cells
+from kanmodel.arrays import Array
 from kanmodel.errors import DataError, quote
 from kanmodel.explain.attribution import LedgerOptions, Method
 from kanmodel.explain.baseline import Baseline
 from kanmodel.model import Model
+from kanmodel.tables.encoding import Encoding, as_cells
+from kanmodel.tables.instants import TimeColumn, read_instants, window_ends
 from service.batch import PART_WINDOWS, tables
 
 

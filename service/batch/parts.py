@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import polars as pl
 
-from kanmodel.data import Array, take_windows
+from kanmodel.arrays import Array, take_windows
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.paths.bisection import BATCH

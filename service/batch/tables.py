@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 import numpy as np
 import polars as pl
 
-from kanmodel.data import N_LISTED, Array
+from kanmodel.arrays import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")

@@ -8,9 +8,9 @@ from typer import Argument, BadParameter, Exit, Option, echo
 
 from kanmodel import Drift, Model, load
 from kanmodel.errors import DataError
-from kanmodel.explain.chance import Question
 from kanmodel.explain.drift import FALSE_ALARMS
 from kanmodel.explain.watched import EXPLAINED
+from kanmodel.tables.statistics.p_values import Question
 from service.commands import options
 from service.commands.rules import write_rules
 

@@ -17,16 +17,16 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from kanmodel.data import read_instants
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import sum_groups
 from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.chance import MIN_SPANS, Chance, Question, find_chance
-from kanmodel.explain.tally import PRIOR, Bins, Tally
 from kanmodel.explain.watched import Watched, block_size, explain_stretch, forecast_stretch
 from kanmodel.inputs import read_duration, read_stretch
 from kanmodel.model import Model
+from kanmodel.tables.instants import read_instants
+from kanmodel.tables.statistics.p_values import MIN_SPANS, Chance, Question, find_chance
+from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally
 from service.telemetry.monitor import HOUR, N_NAMES, reference_values, watched_output
 
 ENOUGH = 0.8  # of the forecasts of a span of the history, for an alert

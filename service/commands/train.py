@@ -11,11 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from typer import Argument, BadParameter, Context, Option, echo
 
 from kanmodel import Model, load
-from kanmodel.data import MAX_STEP
-from kanmodel.encoding import MAX_FILL, Encoding
 from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.network.config import Cell, ModelConfig
+from kanmodel.tables.encoding import MAX_FILL, Encoding
+from kanmodel.tables.instants import MAX_STEP
 from kanmodel.training.grids import refine_config, refuse_without_knots
 from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, TrainingOptions, Width
 from kanmodel.training.optimization import Progress as Epoch

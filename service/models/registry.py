@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 
 from kanmodel import Model, load
+from kanmodel.arrays import Array
 from kanmodel.computing import unpaused
-from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from service.models.repository import (
     BUNDLED,

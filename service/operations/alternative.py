@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Response
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import quote
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model

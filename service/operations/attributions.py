@@ -7,10 +7,10 @@ from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import faithfulness, importance
-from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.faithfulness import Agreement
 from kanmodel.explain.importance import Importance
 from kanmodel.model import Model
+from kanmodel.tables.statistics.bootstrap import CONFIDENCE, SEED
 from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span

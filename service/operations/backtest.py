@@ -8,8 +8,9 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.backtest import Backtest, Errors, Outcomes
+from kanmodel.explain.backtest import Backtest, Outcomes
 from kanmodel.inputs import encoding_of, find_target_column, read_outcomes
+from kanmodel.tables.statistics.errors import Errors
 from service.models.registry import Served
 from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation

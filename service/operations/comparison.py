@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import Response
 from typing_extensions import TypedDict
 
-from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.model_comparison import ModelComparison
+from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from service.models.registry import Served
 from service.operations.compare import ComparedModel
 from service.operations.members import Interval, OutputQuery, about, describe, head_of

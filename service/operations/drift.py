@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.data import read_instants
 from kanmodel.errors import DataError, quote
 from kanmodel.explain import drift as core
-from kanmodel.explain.differences import Change
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.tally import Tally
 from kanmodel.inputs import read_duration
 from kanmodel.model import Model
+from kanmodel.tables.instants import read_instants
+from kanmodel.tables.statistics.differences import Change
+from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served
 from service.operations.members import Interval, UnitOf, VersionQuery, about, describe
 from service.operations.outcomes import find_monitor

@@ -16,7 +16,7 @@ from pydantic import Field
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.data import Array, refuse_non_finite
+from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.errors import quote
 from kanmodel.explain.attribution import LedgerOptions
 from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows

@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.arrays import Array
 from kanmodel.computing import pause, pausing
-from kanmodel.data import Array
 from kanmodel.explain import attribution
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.effects import Effects

@@ -16,7 +16,7 @@ from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import Problem
 from kanmodel.model import Model
 from service.models.registry import Served

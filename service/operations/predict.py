@@ -7,8 +7,8 @@ from typing import Annotated, Literal, NotRequired
 from fastapi import Response
 from typing_extensions import TypedDict
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
 from service.operations.recorded import begin_recording

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from service.models.registry import Served
 from service.operations.members import find_versions, hash_windows
 from service.operations.route import Call

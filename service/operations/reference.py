@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import Response
 from typing_extensions import TypedDict
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.model import Model, Reference
 from kanmodel.network.intervals import BOUNDS
 from service.models.registry import Served

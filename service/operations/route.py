@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.model import Model
 from service.document import TIMEOUT_HEADER
 from service.models.registry import Registry, Served

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import inputs
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain import trust
 from kanmodel.model import Model
 from service.models.registry import Served

@@ -18,9 +18,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError
-from kanmodel.explain.tally import Tally
+from kanmodel.tables.statistics.tally import Tally
 
 logger = logging.getLogger(__name__)
 FORMAT = 1  # of the file

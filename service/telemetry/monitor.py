@@ -1,7 +1,7 @@
 """The monitor: what is forecast is counted in bins of the reference windows, for /metrics, drift and outcomes.
 
 Forecasts wait in a backlog of bounded size, and are counted together by a thread of its own.
-What it counts adds up over processes, replicas and hours; see `kanmodel.explain.tally`.
+What it counts adds up over processes, replicas and hours; see `kanmodel.tables.statistics.tally`.
 """
 
 import logging
@@ -19,13 +19,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kanmodel.data import Array, read_instants
+from kanmodel.arrays import Array
 from kanmodel.errors import DataError
-from kanmodel.explain.tally import Bins, Tally
 from kanmodel.explain.watched import Watched
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.tables.instants import read_instants
+from kanmodel.tables.statistics.tally import Bins, Tally
 from service.settings import Settings
 from service.telemetry.backlog import Backlog
 from service.telemetry.history import Counted, Found, History, Pack, Place, Tallies

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from kanmodel.data import N_LISTED
+from kanmodel.arrays import N_LISTED
 from kanmodel.errors import DataError, Problem
 from kanmodel.model import Model
 from service.settings import Settings

@@ -30,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import errors as core
-from kanmodel.data import N_LISTED
+from kanmodel.arrays import N_LISTED
 from kanmodel.errors import MAX_MESSAGE, DataError, Problem, shorten
 from service.wire.headers import find_header, path_of, takes_problems
 from service.wire.json import JSON, PROBLEM, answer_json, format_path
@@ -38,7 +38,7 @@ from service.wire.json import JSON, PROBLEM, answer_json, format_path
 logger = logging.getLogger(__name__)
 
 _LONG = "must be an integer of fewer digits"
-NOT_FINITE = "must be finite"  # the message of `kanmodel.data.refuse_non_finite`
+NOT_FINITE = "must be finite"  # the message of `kanmodel.arrays.refuse_non_finite`
 
 # Codes by status: one per cause, and stable, since clients branch on them. service/wire/README.md describes each.
 _400 = Literal["malformed_request", "client_gone", "load_failed"]

@@ -6,7 +6,7 @@ from math import isfinite
 import orjson
 from fastapi import Response
 
-from kanmodel.data import N_LISTED
+from kanmodel.arrays import N_LISTED
 from kanmodel.errors import NonFiniteError, Problem
 
 JSON = "application/json"

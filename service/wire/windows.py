@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import N_LISTED, Array
-from kanmodel.encoding import Cells
+from kanmodel.arrays import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, quote
 from kanmodel.explain.attribution import Segments
 from kanmodel.explain.forecasts import choose_levels
@@ -18,6 +17,7 @@ from kanmodel.inputs import Gaps, Places, cut_windows, encoding_of
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.intervals import BOUNDS
+from kanmodel.tables.encoding import Cells
 from service.wire.bodies import Limits, may_hold, parse_json
 from service.wire.errors import NotFoundError, invalid_value, invalid_values
 

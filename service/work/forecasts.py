@@ -17,8 +17,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import NonFiniteError
 from kanmodel.model import Model
 from service.telemetry.observation import span

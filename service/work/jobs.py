@@ -14,7 +14,7 @@ from threading import Event, Semaphore, Thread, get_native_id
 from time import thread_time
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from service.telemetry.observation import span
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER, Owner

@@ -9,12 +9,12 @@ from typing import cast
 
 import numpy as np
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import KanscopeError
 from kanmodel.explain.attribution import sum_groups
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.tally import Tally
 from kanmodel.model import Model
+from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served
 from service.settings import Settings
 from service.telemetry.monitor import Counter, Monitor, Sample, reference_values, watched_output

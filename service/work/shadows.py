@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Sequence
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.errors import KanscopeError
 from service.models.registry import Registry, Served
 from service.telemetry.metrics import Metrics

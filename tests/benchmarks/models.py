@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 
 NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64

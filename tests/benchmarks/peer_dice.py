@@ -23,8 +23,8 @@ import pandas as pd
 import torch
 from raiutils.exceptions import UserConfigValidationException
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.data import Array
 from kanmodel.explain.shifts import Goal, Search, Shifts
 
 METHODS = ("random", "genetic")

@@ -29,7 +29,7 @@ from serving import PEERS
 from table import Row, print_table
 
 import kanmodel
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.counterfactual import Counterfactual
 from kanmodel.explain.counterfactual_search import count_forecasts
 from kanmodel.explain.shifts import Goal, Search, Shifts

@@ -25,7 +25,6 @@ from models import SPREAD
 from table import machine
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
@@ -34,6 +33,7 @@ from kanmodel.explain.topology import build_topology
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.show.network import N_POINTS, curved_edges, draw_topology
+from kanmodel.tables.columns import Feature, Target
 
 N_REFERENCE = 16
 SECONDS = 3.0  # for the repetitions of a measurement, the first of which is discarded

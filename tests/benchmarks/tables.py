@@ -26,10 +26,10 @@ from table import Row, print_table
 
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 from service.batch import PART_WINDOWS
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_ray, use_threads

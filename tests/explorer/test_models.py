@@ -12,9 +12,9 @@ from factories import make_chain, make_model
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.data import Target
 from kanmodel.network.bases import Line
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.tables.columns import Target
 
 pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
 

@@ -16,8 +16,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks" / "faithf
 import lags
 
 from kanmodel import Model
-from kanmodel.data import Feature, Target
 from kanmodel.network.config import ModelConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 
 
 def test_recall_counts_planted_pairs_among_the_highest_scores():

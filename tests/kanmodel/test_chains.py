@@ -13,7 +13,6 @@ from thorough import examples
 from torch import nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Feature, Target
 from kanmodel.explain.ablation import extract_subnetwork
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline
@@ -25,6 +24,7 @@ from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
+from kanmodel.tables.columns import Feature, Target
 
 PROVENANCE = Provenance("import", "torch", "2026-01-01T00:00:00Z", verified=True)
 ALL = PruningRule("contribution", None, Thresholds(-1, -1, -1))

@@ -13,8 +13,8 @@ from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import TimeColumn
 from kanmodel.network.chain import Network
+from kanmodel.tables.instants import TimeColumn
 
 LOADED = make_model()
 NAMES, LOOKBACK = LOADED.config.feature_names, LOADED.config.lookback

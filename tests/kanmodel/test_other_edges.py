@@ -9,7 +9,6 @@ from goldens import FOLDER, PROVENANCE, load_arrays
 from thorough import few_of
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
@@ -23,6 +22,7 @@ from kanmodel.importers.parts import Metadata
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers
+from kanmodel.tables.columns import Feature, Target
 
 
 def fast_kan_model(file, library):

@@ -11,9 +11,9 @@ from thorough import few_of
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.network.bases import Line
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, plain_layers
+from kanmodel.tables.columns import Feature, Target
 from service.app import create_app
 from service.settings import Settings
 

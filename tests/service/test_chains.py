@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.network.config import ModelConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 from service.app import create_app
 from service.settings import Settings
 

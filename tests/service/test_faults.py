@@ -17,8 +17,8 @@ from factories import make_windows
 from sockets import converse, head, is_at_rest
 from waiting import poll
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.explain.attribution import LedgerOptions, explain_windows
 
 pytestmark = pytest.mark.thorough("keeps both cores busy, and measures memory", alone=True)

@@ -17,9 +17,9 @@ from waiting import poll
 
 from kanmodel import computing
 from kanmodel import model as core
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause, pausing
-from kanmodel.data import Array
 from kanmodel.explain.attribution import explain_windows
 
 pytestmark = pytest.mark.thorough("keeps both cores busy", alone=True)

@@ -28,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.arrays import Array
 from kanmodel.computing import part, pause, slices
-from kanmodel.data import Array
 from kanmodel.explain.paths import path
 from kanmodel.explain.paths.path import (
     Contributions,

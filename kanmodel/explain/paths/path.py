@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 from kanmodel.explain.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.chain import FrozenNetwork, Network, Trace
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig

@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.polynomial.chebyshev import chebint, chebvander
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 
 LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the error of the fine one
 MARGIN = 1.3  # the decay of one entry's error differs from that of the known errors

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.libraries import describe, import_library

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.data import Array
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library

@@ -18,7 +18,7 @@ from data import make_processes
 
 import kanmodel
 from kanmodel import Model
-from kanmodel.data import take_windows
+from kanmodel.arrays import take_windows
 from service.models.repository import BUNDLED
 
 Array = np.ndarray

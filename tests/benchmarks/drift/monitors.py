@@ -1,7 +1,7 @@
 """Monitors: statistics of spans of time, and the thresholds above which each has an alarm.
 
 A monitor has statistics for each span, larger for more drift. Its threshold is that of Kanscope for all of them
-(`kanmodel.explain.chance.Chance`): it comes from the spans of the reference, each beside the rest of it.
+(`kanmodel.tables.statistics.p_values.Chance`): it comes from the spans of the reference, each beside the rest of it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from faults import Stream
 
-from kanmodel.explain.chance import Chance, find_chance, measure
 from kanmodel.explain.drift import Drift, rank_gain
-from kanmodel.explain.tally import Bins, Tally
 from kanmodel.explain.watched import Watched
+from kanmodel.tables.statistics.p_values import Chance, find_chance, measure
+from kanmodel.tables.statistics.tally import Bins, Tally
 
 Array = np.ndarray
 

@@ -24,10 +24,10 @@ from run import train
 
 from kanmodel import Model, load
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.data import Feature, Target
 from kanmodel.network.bases import Basis, BSpline, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
 
 Array = np.ndarray

@@ -16,7 +16,6 @@ from thorough import examples, few_of
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.computing import pausing
-from kanmodel.data import Feature, Target
 from kanmodel.errors import ConfigError, DataError, NonFiniteError, UnknownNameError
 from kanmodel.explain.attribution import (
     MOST,
@@ -43,6 +42,7 @@ from kanmodel.network.config import (
     plain_layers,
     resolve_groups,
 )
+from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
 
 MODELS = {

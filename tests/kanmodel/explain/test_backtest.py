@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.data import TimeColumn
 from kanmodel.explain.backtest import Backtest, Outcomes
+from kanmodel.tables.instants import TimeColumn
 from kanmodel.training.tables import Columns
 
 LOOKBACK, AHEAD, HORIZON, ZONE = 4, 3, 2, "Europe/Berlin"

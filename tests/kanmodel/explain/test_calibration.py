@@ -14,9 +14,9 @@ from thorough import examples
 
 import kanmodel
 from kanmodel import DataError, Model
-from kanmodel.explain.backtest import measure_intervals
 from kanmodel.explain.calibration import RATE, track
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.tables.statistics.errors import measure_intervals
 from kanmodel.training.tables import Columns
 
 

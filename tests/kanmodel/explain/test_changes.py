@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.data import Feature, Target
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.tables.columns import Feature, Target
 
 MODEL = Model(make_model(targets=("a", "b"), horizon=3))
 LOOKBACK, N_FEATURES = MODEL.lookback, len(MODEL.features)

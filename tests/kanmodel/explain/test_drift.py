@@ -12,12 +12,12 @@ from thorough import few_of
 
 from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.explain import differences
-from kanmodel.explain.chance import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
 from kanmodel.explain.drift import Drift, rank_gain
-from kanmodel.explain.tally import Bins, Tally
 from kanmodel.explain.watched import Watched
 from kanmodel.model import Model
+from kanmodel.tables.statistics import differences
+from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
+from kanmodel.tables.statistics.tally import Bins, Tally
 
 seeds = st.integers(0, 2**32 - 1)
 WATCHED = Watched("y+1", "K", ("a", "b", "c"), ("m", None, "s"), ("ab", "c"), ((0, 1), (2,)), (0.8,))

@@ -14,7 +14,6 @@ from thorough import examples, few_of
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
-from kanmodel.data import Feature, Target
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, scaled_baselines
 from kanmodel.explain.effects import BATCH_WINDOWS, Part, each_cell, each_feature, measure_effects, measure_interactions
 from kanmodel.explain.importance import measure_importance
@@ -22,6 +21,7 @@ from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, plain_layers
 from kanmodel.network.recurrent import FrozenRecurrent
+from kanmodel.tables.columns import Feature, Target
 
 MODEL = Model(make_model(targets=("a", "b")))
 N_FEATURES, LOOKBACK = len(MODEL.features), MODEL.lookback

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.data import read_instants, times_as_text, write_instants
 from kanmodel.show.series import Panel, stack
+from kanmodel.tables.instants import read_instants, times_as_text, write_instants
 from kanmodel.training.tables import Columns
 
 LOOKBACK, AHEAD, HORIZON, ZONE = 4, 2, 3, "Europe/Berlin"

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines
 from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
 from kanmodel.explain.importance import measure_importance
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
 
 

@@ -13,7 +13,6 @@ from thorough import few_of
 from kanmodel import DataError, Model
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
-from kanmodel.data import Feature, Target
 from kanmodel.explain import importance as permutation
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline
@@ -30,6 +29,7 @@ from kanmodel.explain.importance import (
 from kanmodel.explain.scores import score_layers
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.tables import TrainingTable
 from kanmodel.training.training import fit

@@ -10,7 +10,7 @@ import torch
 from factories import SHAPES, make_chain, make_model
 
 from kanmodel import DataError, Model, load
-from kanmodel.explain.bootstrap import Bootstrap
+from kanmodel.tables.statistics.bootstrap import Bootstrap
 
 LOADED = make_model(targets=("a", "b"))
 MODEL, OTHER = Model(LOADED), Model(make_chain(LOADED.config, seed=7))

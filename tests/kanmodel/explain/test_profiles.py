@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kanmodel.data import Feature, Target
 from kanmodel.explain import profiles
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.profiles import MAX_WINDOWS, MIN_WINDOWS, count_windows, find_lags, profile_nodes
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 
 
 def steeper(shape, factor):

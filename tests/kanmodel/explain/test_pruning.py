@@ -13,7 +13,6 @@ from thorough import examples, few_of
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
-from kanmodel.data import Feature, Target
 from kanmodel.errors import InsufficientReferenceError, NonFiniteError
 from kanmodel.explain import pruning as pruning_module
 from kanmodel.explain.ablation import extract_subnetwork
@@ -33,6 +32,7 @@ from kanmodel.explain.pruning import r2 as fidelity_r2
 from kanmodel.explain.scores import score_layers
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
+from kanmodel.tables.columns import Feature, Target
 
 METRICS = ["contribution", "backward", "forward_n", "forward_u"]
 LARGER = pytest.mark.thorough("the same of a larger model")

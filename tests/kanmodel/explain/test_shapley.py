@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from thorough import examples, few_of
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.data import Feature, Target
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.effects import Part, each_feature
 from kanmodel.explain.shapley import MAX_EXACT, Orders, measure_shapley
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.tables.columns import Feature, Target
 
 MODEL = Model(make_model(targets=("a", "b")))
 SEGMENTS = {"new": (-1, 0), "old": (-5, -2)}

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.data import Feature, Target
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.structure import connected_features
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
+from kanmodel.tables.columns import Feature, Target
 
 
 def thin_out(model, seed, share):

@@ -17,9 +17,9 @@ from figures import unfounded
 import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import Reference
-from kanmodel.data import TimeColumn
 from kanmodel.explain.result import draw
 from kanmodel.show.style import LIGHT
+from kanmodel.tables.instants import TimeColumn
 from service.models.repository import BUNDLED
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,9 +14,9 @@ from thorough import examples
 
 from kanmodel import Model
 from kanmodel.checkpoint import Reference
-from kanmodel.data import TimeColumn
 from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.explain.trust import LEVEL, NEGLIGIBLE, ReferenceDistances, Trust, find_overlaps
+from kanmodel.tables.instants import TimeColumn
 
 MODEL = make_model(targets=("a", "b"))
 SCALE = MODEL.scaling.feature_scale

@@ -7,7 +7,6 @@ import pytest
 import torch
 from goldens import FOLDER, load_arrays
 
-from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import make_layer
 from kanmodel.importers.manifest import Statement
@@ -17,6 +16,7 @@ from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, width_of
 from kanmodel.network.layer import layer_shapes, pass_layers
+from kanmodel.tables.columns import Feature, Target
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 

@@ -14,7 +14,6 @@ from thorough import examples, few_of
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import search as searching
 from kanmodel.importers.assembly import fold
@@ -28,6 +27,7 @@ from kanmodel.importers.source import Source
 from kanmodel.importers.structure import OUTPUT, READOUT, Constraints, Reading, Structure, find_structure
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform, plain_layers
+from kanmodel.tables.columns import Feature, Target
 
 N_EXAMPLES = examples(20)
 EFFICIENT = {"base_weight": (), "spline_weight": (6,)}

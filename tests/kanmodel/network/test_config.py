@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import model_configs
 
-from kanmodel.data import Feature, Target
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline, Chebyshev, Gaussian
 from kanmodel.network.config import (
@@ -21,6 +20,7 @@ from kanmodel.network.config import (
     resolve_groups,
     width_of,
 )
+from kanmodel.tables.columns import Feature, Target
 
 FEATURES = (Feature("a"), Feature("b"))
 TARGETS = (Target("y"),)

@@ -9,12 +9,12 @@ import torch
 from factories import PROVENANCE
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.network import graph, operations
 from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, RecurrentConfig, config_from_dict, config_to_dict, plain_layers
 from kanmodel.network.operations import Node, runs_of
+from kanmodel.tables.columns import Feature, Target
 
 CONFIG = ModelConfig(  # a skip of the last step around an LSTM and a head
     features=(Feature("a"), Feature("b")),

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 from factories import make_chain, make_model, make_windows
 
-from kanmodel.data import Feature, Target
 from kanmodel.errors import ExportError
 from kanmodel.model import Model
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform
 from kanmodel.onnx.export import export_onnx
 from kanmodel.onnx.session import Session
+from kanmodel.tables.columns import Feature, Target
 
 
 def classifier(dtype="float32", before=()):

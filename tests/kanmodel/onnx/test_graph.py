@@ -18,8 +18,8 @@ from wired import FEATURES as WALKED
 from wired import PLANS, WIRED, Random, make_wired, random_walks
 
 import kanmodel
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.data import Array, Feature, Target
 from kanmodel.errors import ExportError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
@@ -30,6 +30,7 @@ from kanmodel.network.operations import Node, infer_shapes, runs_of
 from kanmodel.onnx.export import ROUNDING, TOLERANCE
 from kanmodel.onnx.forward import write_forward
 from kanmodel.onnx.session import Session
+from kanmodel.tables.columns import Feature, Target
 
 FEW = ("lstm_relu_kan", "gru_softmax", "lstm_fourier", "multi_step")
 TINY = 1e-30  # ONNX Runtime removes an Add whose constant is 0 in float32

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import SEASONS, Clock
+from kanmodel.tables.instants import SEASONS, Clock
 from kanmodel.training import baselines
 from kanmodel.training.samples import Samples
 from kanmodel.training.tables import TrainingTable

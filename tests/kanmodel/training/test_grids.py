@@ -5,12 +5,12 @@ from factories import make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import Feature, Target
 from kanmodel.errors import ConfigError
 from kanmodel.network import splines
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.tables.columns import Feature, Target
 from kanmodel.training.grids import refine_grids, refine_knots, refine_model, refit
 
 

@@ -7,13 +7,13 @@ from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
 from kanmodel.network import splines
 from kanmodel.network.bases import Gaussian, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
 from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.tables.columns import Feature, Target
 from kanmodel.training.optimization import TrainingOptions, sparsity_penalty, update_grids
 
 # pykan 0.2.8: get_reg("edge_forward_spline_n", lamb_l1=1, lamb_entropy=2, lamb_coef=0, lamb_coefdiff=0), float64

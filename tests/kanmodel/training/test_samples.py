@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import Clock, Scaling
 from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.tables.columns import Scaling
+from kanmodel.tables.instants import Clock
 from kanmodel.training.samples import MIN_SAMPLES, Samples, covered_rows, split_samples
 from kanmodel.training.tables import TrainingTable
 

@@ -11,7 +11,7 @@ from factories import make_encoded
 from polars.testing import assert_frame_equal
 
 from kanmodel import Model
-from kanmodel.data import take_windows
+from kanmodel.arrays import take_windows
 from kanmodel.training.tables import Columns, make_table
 from service.batch import tables
 from service.batch.chunks import Plan

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from factories import make_encoded, make_model, make_tally
 
-from kanmodel.explain.chance import measure
 from kanmodel.explain.watched import Watched
+from kanmodel.tables.statistics.p_values import measure
 from kanmodel.training.tables import Columns
 from service.commands.rules import Rules
 from service.models.repository import BUNDLED

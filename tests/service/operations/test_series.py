@@ -16,7 +16,7 @@ from thorough import examples
 
 from kanmodel import DataError, Model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.data import TimeColumn
+from kanmodel.tables.instants import TimeColumn
 from kanmodel.training.tables import Columns
 from service.commands.repeat import repeat
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from kanmodel.errors import ConfigError
-from kanmodel.explain.tally import Tally
+from kanmodel.tables.statistics.tally import Tally
 from service.telemetry.history import Counted, Found, History, Pack, Place
 
 LOAD = Counted("load", "1", "sha256:a", 3, 2, "0.8")

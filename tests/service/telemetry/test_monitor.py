@@ -13,8 +13,8 @@ from factories import make_model, make_windows, with_intervals
 from prometheus_client.parser import text_string_to_metric_families as parse
 from waiting import poll
 
-from kanmodel.explain.tally import Tally
 from kanmodel.model import Model
+from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served
 from service.settings import Settings
 from service.telemetry import monitor as module

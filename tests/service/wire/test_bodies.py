@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import N_LISTED
+from kanmodel.arrays import N_LISTED
 from kanmodel.errors import DataError
 from service.wire import bodies
 from service.wire.bodies import LARGE, Limits, parse_json, parse_object, parse_windows

@@ -17,8 +17,8 @@ from waiting import poll
 import kanmodel
 import service
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.data import Target
 from kanmodel.errors import CheckpointError, KanscopeError
+from kanmodel.tables.columns import Target
 from service.app import create_app
 from service.settings import Settings
 from service.wire.errors import CAUSES, STATUSES, ErrorCode, describe_error

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from thorough import examples, few_of
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
-from kanmodel.data import Feature, Target
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
 
 JUMPING = ("pykan_head", "tiny", "synthetic_gt", "variant_two_layer", "variant_bidirectional", "variant_multi_output")

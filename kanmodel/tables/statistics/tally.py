@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 
 N_INNER = 10  # bins between the deciles of the reference
 N_BINS = N_INNER + 2  # with those below and above its range

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kanmodel.data import Array
-from kanmodel.explain.bootstrap import Bootstrap, Estimate
+from kanmodel.arrays import Array
+from kanmodel.tables.statistics.bootstrap import Bootstrap, Estimate
 
 MIN_BLOCKS = 8  # for an interval
 MOST_BLOCKS = 1000  # that are resampled; neighbours are joined

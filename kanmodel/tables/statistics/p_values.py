@@ -22,8 +22,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import Array
-from kanmodel.explain.tally import Tally, population_stability
+from kanmodel.arrays import Array
+from kanmodel.tables.statistics.tally import Tally, population_stability
 
 Question = Literal["inputs", "use", "errors"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)

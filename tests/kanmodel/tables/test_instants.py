@@ -13,8 +13,10 @@ from factories import make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.data import Clock, Feature, Target, refuse_non_finite, take_windows, times_as_text, window_ends
+from kanmodel.arrays import refuse_non_finite, take_windows
 from kanmodel.errors import ConfigError, DataError
+from kanmodel.tables.columns import Feature, Target
+from kanmodel.tables.instants import Clock, times_as_text, window_ends
 
 moderate = st.floats(-1e3, 1e3)
 spreads = st.floats(1e-2, 1e3)

@@ -12,7 +12,7 @@ block length over the number of windows. An interval keeps to the range of the r
 negative.
 
 How many of 100 intervals of 95 % hold the true mean of a Gaussian AR(1) series of 512 values, at these autocorrelations
-(``pytest -s tests/kanmodel/explain/test_bootstrap.py -k coverage`` prints the table):
+(``pytest -s tests/kanmodel/tables/statistics/test_bootstrap.py -k coverage`` prints the table):
 
     autocorrelation   0     0.5   0.8   0.9
     coverage          94.8  93.2  92.1  89.8
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from kanmodel.data import Array
+from kanmodel.arrays import Array
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000

@@ -1,147 +1,30 @@
-"""The columns that a forecaster reads and predicts, their scaling, the windows over their rows, and their times.
-
-Model units are (value - mean) / std of the training rows; a constant column has std 0 and is divided by 1.
-"""
+"""The instants of rows: read from what people write, local times of a zone among them, and written in the same form."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
 from numbers import Real
-from typing import Annotated, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from kanmodel.errors import ConfigError, DataError, Positive, Problem, check_config, check_text, quote
+from kanmodel.arrays import Array
+from kanmodel.errors import ConfigError, DataError, Positive, check_config, quote
 
-Array = NDArray[np.float64]
-N_LISTED = 20  # bad values named in one error; the message counts them all
 MAX_STEP = 1.5  # usual steps; a longer one is a gap
 ROUNDING = 1e-3  # of a step: instants that differ by less are the same
 DAY = 86_400.0  # seconds
-_MARKUP = frozenset("`*_<>[]|\\")  # of Markdown and HTML
 SEASONS = {"day": DAY, "week": 7 * DAY}  # whose persistence forecasts are compared with
 NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
 FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
 DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")  # day first, which dots say and slashes do not
-
-
-def check_title(title: object, place: str) -> None:
-    """Raises `ConfigError` unless a title is printable text without the signs of markup, as it stands in prose."""
-    check_text(title, place)
-    if not str(title).strip() or not _MARKUP.isdisjoint(str(title)):
-        raise ConfigError(f"{place} must be words without any of {' '.join(sorted(_MARKUP))}, but is {quote(title)}")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table, with its scaling.
-
-    Attributes:
-        name: the column's name.
-        unit: for display; None if unknown.
-        mean: over the training rows, original units.
-        std: standard deviation over the training rows, original units; 0 for a constant column.
-        title: what it is in the words of its readers, a noun phrase such as ``change of temperature in six hours``;
-            None if it has only its name.
-    """
-
-    name: str
-    unit: str | None = None
-    mean: float = 0.0
-    std: float = 1.0
-    title: Annotated[str, check_title] | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_config(self)
-
-
-@dataclass(frozen=True)
-class Target(Column):
-    """One forecast column, or one class; its name, unit, mean, std and title are those of a `Column`."""
-
-
-@dataclass(frozen=True)
-class Feature(Column):
-    """One input column; its name, unit, mean, std and title are those of a `Column`.
-
-    Attributes:
-        min: smallest training value, original units; None if unknown.
-        max: the largest.
-        integer: whether its values are whole numbers, which a counterfactual keeps whole.
-        fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
-    """
-
-    min: float | None = None
-    max: float | None = None
-    integer: bool = field(default=False, kw_only=True)
-    fixed: bool = field(default=False, kw_only=True)
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The affine maps between model units and original units, float64.
-
-    Attributes:
-        feature_mean: (n_features,).
-        feature_scale: (n_features,), not 0.
-        output_mean: (n_outputs,).
-        output_scale: (n_outputs,), not 0.
-        dtype: type of values in model units.
-        feature_limit: magnitude up to which values are finite in model units, (n_features,).
-    """
-
-    feature_mean: Array
-    feature_scale: Array
-    output_mean: Array
-    output_scale: Array
-    dtype: torch.dtype
-    feature_limit: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        largest = torch.finfo(self.dtype).max / 2
-        limit = np.minimum(largest, largest * np.minimum(self.feature_scale, 1) - np.abs(self.feature_mean))
-        object.__setattr__(self, "feature_limit", limit)
-
-    @classmethod
-    def of(cls, features: Sequence[Column], outputs: Sequence[Column], dtype: str) -> Scaling:
-        """The scaling of columns; `dtype` is the name of a torch dtype."""
-        mean, output_mean = (np.array([c.mean for c in columns], np.float64) for columns in (features, outputs))
-        std, output_std = (np.array([c.std for c in columns], np.float64) for columns in (features, outputs))
-        scale, output_scale = (np.where(each > 0, each, 1.0) for each in (std, output_std))
-        return cls(mean, scale, output_mean, output_scale, getattr(torch, dtype))
-
-    def features_to_model(self, windows: Array) -> Tensor:
-        """(..., n_features) in original units -> the same shape in model units."""
-        writable = np.require(windows, np.float64, ["C", "W"])  # torch warns of arrays that are read-only
-        original = torch.from_numpy(writable)
-        mean, scale = torch.from_numpy(self.feature_mean), torch.from_numpy(self.feature_scale)
-        return (original - mean).div_(scale).to(self.dtype)  # in place: one large array less, a third of the time
-
-    def features_to_original(self, windows: Tensor) -> Array:
-        """(..., n_features) in model units -> the same shape in original units."""
-        original: Array = windows.double().numpy() * self.feature_scale + self.feature_mean
-        return original
-
-    def outputs_to_original(self, outputs: Tensor) -> Array:
-        """(..., n_outputs) in model units -> the same shape in original units."""
-        with np.errstate(over="ignore"):
-            original: Array = outputs.double().numpy() * self.output_scale + self.output_mean
-        return original
-
-
-def read_only(values: Array) -> Array:
-    """The same array, which can no longer be changed: several callers share it."""
-    values.setflags(write=False)
-    return values
 
 
 def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
@@ -157,34 +40,6 @@ def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback
     ends = np.arange(lookback - 1, n_rows)
     kept: NDArray[np.int64] = ends[run[ends] == run[ends - lookback + 1]]
     return kept
-
-
-def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
-    """The windows that end at row numbers (n,), (n, lookback, n_features), of rows (n_rows, n_features) in order."""
-    taken: Array = rows[ends[:, None] + np.arange(1 - lookback, 1)]
-    return taken
-
-
-def rows_of_steps(first: int, last: int, lookback: int) -> slice:
-    """The rows of a window, oldest first, from one step to another, inclusive; 0 is the newest step."""
-    return slice(first + lookback - 1, last + lookback)
-
-
-def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
-    """The first and the last step of some rows; the inverse of `rows_of_steps`."""
-    return rows.start - lookback + 1, rows.stop - lookback
-
-
-def refuse_non_finite(values: Array, path: str) -> None:
-    """Raises `DataError` unless all values of an array are finite; `path` is its name, before the indices of each."""
-    finite = np.isfinite(values)
-    if finite.all():
-        return
-    places = np.argwhere(~finite)
-    names = [path + "".join(f"[{index}]" for index in place) for place in places[:N_LISTED]]
-    problems = [Problem(name, "must be finite") for name in names]
-    count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
-    raise DataError(f"{problems[0].path} must be finite; {count}", problems)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.explain import bootstrap
-from kanmodel.explain.bootstrap import Bootstrap, block_lengths
+from kanmodel.tables.statistics import bootstrap
+from kanmodel.tables.statistics.bootstrap import Bootstrap, block_lengths
 
 counts = st.integers(1, 600)
 seeds = st.integers(0, 2**32 - 1)

@@ -20,8 +20,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.data import DAY, Array, find_zone
+from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, quote
+from kanmodel.tables.instants import DAY, find_zone
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
 MAX_LEVELS = 64  # of a column of texts

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kanmodel
-from kanmodel.data import Clock, read_instants
-from kanmodel.encoding import CALENDAR, Calendar, Encoding, Fill, SourceColumn, public_holidays
 from kanmodel.errors import ConfigError, DataError, UnknownNameError
 from kanmodel.network.config import config_from_dict, config_to_dict
+from kanmodel.tables.encoding import CALENDAR, Calendar, Encoding, Fill, SourceColumn, public_holidays
+from kanmodel.tables.instants import Clock, read_instants
 from kanmodel.training.tables import Columns, make_table
 
 N_ROWS = 24 * 30

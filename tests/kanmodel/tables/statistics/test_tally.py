@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from kanmodel.explain.tally import ABOVE, BELOW, N_BINS, Bins, Tally, mean_of, population_stability, wasserstein
+from kanmodel.tables.statistics.tally import (
+    ABOVE,
+    BELOW,
+    N_BINS,
+    Bins,
+    Tally,
+    mean_of,
+    population_stability,
+    wasserstein,
+)
 
 SHAPES = st.sampled_from(["normal", "skewed", "discrete", "binary", "constant", "far", "zero", "steps"])
 seeds = st.integers(0, 2**32 - 1)

@@ -1,0 +1,45 @@
+"""Arrays: their type, checks of what is in them, and windows and steps of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.errors import DataError, Problem
+
+Array = NDArray[np.float64]
+N_LISTED = 20  # bad values named in one error; the message counts them all
+
+
+def read_only(values: Array) -> Array:
+    """The same array, which can no longer be changed: several callers share it."""
+    values.setflags(write=False)
+    return values
+
+
+def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
+    """The windows that end at row numbers (n,), (n, lookback, n_features), of rows (n_rows, n_features) in order."""
+    taken: Array = rows[ends[:, None] + np.arange(1 - lookback, 1)]
+    return taken
+
+
+def rows_of_steps(first: int, last: int, lookback: int) -> slice:
+    """The rows of a window, oldest first, from one step to another, inclusive; 0 is the newest step."""
+    return slice(first + lookback - 1, last + lookback)
+
+
+def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
+    """The first and the last step of some rows; the inverse of `rows_of_steps`."""
+    return rows.start - lookback + 1, rows.stop - lookback
+
+
+def refuse_non_finite(values: Array, path: str) -> None:
+    """Raises `DataError` unless all values of an array are finite; `path` is its name, before the indices of each."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    places = np.argwhere(~finite)
+    names = [path + "".join(f"[{index}]" for index in place) for place in places[:N_LISTED]]
+    problems = [Problem(name, "must be finite") for name in names]
+    count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
+    raise DataError(f"{problems[0].path} must be finite; {count}", problems)

@@ -1,0 +1,123 @@
+"""The columns that a forecaster reads and predicts, and their scaling.
+
+Model units are (value - mean) / std of the training rows; a constant column has std 0 and is divided by 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.errors import ConfigError, Spread, check_config, check_text, quote
+
+_MARKUP = frozenset("`*_<>[]|\\")  # of Markdown and HTML
+
+
+def check_title(title: object, place: str) -> None:
+    """Raises `ConfigError` unless a title is printable text without the signs of markup, as it stands in prose."""
+    check_text(title, place)
+    if not str(title).strip() or not _MARKUP.isdisjoint(str(title)):
+        raise ConfigError(f"{place} must be words without any of {' '.join(sorted(_MARKUP))}, but is {quote(title)}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, with its scaling.
+
+    Attributes:
+        name: the column's name.
+        unit: for display; None if unknown.
+        mean: over the training rows, original units.
+        std: standard deviation over the training rows, original units; 0 for a constant column.
+        title: what it is in the words of its readers, a noun phrase such as ``change of temperature in six hours``;
+            None if it has only its name.
+    """
+
+    name: str
+    unit: str | None = None
+    mean: float = 0.0
+    std: Spread = 1.0
+    title: Annotated[str, check_title] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+
+@dataclass(frozen=True)
+class Target(Column):
+    """One forecast column, or one class; its name, unit, mean, std and title are those of a `Column`."""
+
+
+@dataclass(frozen=True)
+class Feature(Column):
+    """One input column; its name, unit, mean, std and title are those of a `Column`.
+
+    Attributes:
+        min: smallest training value, original units; None if unknown.
+        max: the largest.
+        integer: whether its values are whole numbers, which a counterfactual keeps whole.
+        fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    integer: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The affine maps between model units and original units, float64.
+
+    Attributes:
+        feature_mean: (n_features,).
+        feature_scale: (n_features,), not 0.
+        output_mean: (n_outputs,).
+        output_scale: (n_outputs,), not 0.
+        dtype: type of values in model units.
+        feature_limit: magnitude up to which values are finite in model units, (n_features,).
+    """
+
+    feature_mean: Array
+    feature_scale: Array
+    output_mean: Array
+    output_scale: Array
+    dtype: torch.dtype
+    feature_limit: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        largest = torch.finfo(self.dtype).max / 2
+        limit = np.minimum(largest, largest * np.minimum(self.feature_scale, 1) - np.abs(self.feature_mean))
+        object.__setattr__(self, "feature_limit", limit)
+
+    @classmethod
+    def of(cls, features: Sequence[Column], outputs: Sequence[Column], dtype: str) -> Scaling:
+        """The scaling of columns; `dtype` is the name of a torch dtype."""
+        mean, output_mean = (np.array([c.mean for c in columns], np.float64) for columns in (features, outputs))
+        std, output_std = (np.array([c.std for c in columns], np.float64) for columns in (features, outputs))
+        scale, output_scale = (np.where(each > 0, each, 1.0) for each in (std, output_std))
+        return cls(mean, scale, output_mean, output_scale, getattr(torch, dtype))
+
+    def features_to_model(self, windows: Array) -> Tensor:
+        """(..., n_features) in original units -> the same shape in model units."""
+        writable = np.require(windows, np.float64, ["C", "W"])  # torch warns of arrays that are read-only
+        original = torch.from_numpy(writable)
+        mean, scale = torch.from_numpy(self.feature_mean), torch.from_numpy(self.feature_scale)
+        return (original - mean).div_(scale).to(self.dtype)  # in place: one large array less, a third of the time
+
+    def features_to_original(self, windows: Tensor) -> Array:
+        """(..., n_features) in model units -> the same shape in original units."""
+        original: Array = windows.double().numpy() * self.feature_scale + self.feature_mean
+        return original
+
+    def outputs_to_original(self, outputs: Tensor) -> Array:
+        """(..., n_outputs) in model units -> the same shape in original units."""
+        with np.errstate(over="ignore"):
+            original: Array = outputs.double().numpy() * self.output_scale + self.output_mean
+        return original

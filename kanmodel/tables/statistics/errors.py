@@ -1,0 +1,168 @@
+"""Errors of forecasts, and of their intervals, by groups of them.
+
+Of n forecasts p with the actual values y: MAE = mean |p - y|, RMSE = sqrt(mean (p - y)^2), bias = mean (p - y). Skill
+is 1 - MAE / MAE of persistence (Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.8):
+1 for perfect forecasts, 0 for those as good as persistence, the last value that was known, and below 0 for worse.
+
+Of intervals [l, u] at level p, the coverage is the share of actual values within, and the Winkler score the mean of
+
+    (u - l) + 2 / (1 - p) (l - y)  if y < l,   + 2 / (1 - p) (y - u)  if y > u
+
+(interval score: Gneiting and Raftery 2007, eq. 43), which is lowest for the true quantiles: it rewards narrow intervals
+and punishes what lies outside. Coverage by week or month says whether it lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.arrays import Array
+from kanmodel.tables.instants import DAY
+
+COLUMNS = ("mae", "rmse", "bias", "persistence_mae", "skill", "count")
+
+
+@dataclass(frozen=True)
+class IntervalErrors:
+    """How intervals of some forecasts fit what came; None where there is nothing to compare.
+
+    Attributes:
+        level: nominal coverage.
+        count: number of forecasts with an interval whose actual value is known.
+        covered: share of actual values inside.
+        below, above: share of those below the lower bound, and above the upper one.
+        width: mean width, in the target's unit.
+        winkler: Winkler score (mean interval score), likewise.
+    """
+
+    level: float
+    count: int
+    covered: float | None
+    below: float | None
+    above: float | None
+    width: float | None
+    winkler: float | None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of some forecasts, in the target's unit; None where there is nothing to compare.
+
+    Attributes:
+        count: number of forecasts whose actual value is known.
+        mae, rmse, bias: mean absolute error, root mean squared error, and mean of forecast minus actual value.
+        persistence_mae: MAE of persistence, over the forecasts for which it is known too.
+        skill: 1 - MAE / MAE of persistence, both over these; None also where persistence has no error.
+        intervals: of their intervals, by level, ascending; empty if they have none.
+    """
+
+    count: int
+    mae: float | None
+    rmse: float | None
+    bias: float | None
+    persistence_mae: float | None
+    skill: float | None
+    intervals: tuple[IntervalErrors, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """For a table: those of intervals as ``covered@0.8``, ``width@0.8``, ``winkler@0.8``."""
+        of_points = {name: getattr(self, name) for name in ("count", *COLUMNS[:-1])}
+        return of_points | {
+            f"{name}@{each.level:g}": getattr(each, name)
+            for each in self.intervals
+            for name in ("covered", "width", "winkler")
+        }
+
+
+def measure_errors(
+    error: Array, of_persistence: Array, groups: NDArray[np.int64] | None = None, n_groups: int = 1
+) -> list[Errors]:
+    """The errors of the forecasts in each group.
+
+    Args:
+        error: forecast minus actual value, of any shape, in the target's unit; NaN where it is unknown.
+        of_persistence: the same of persistence.
+        groups: the number of the group of each forecast, of the same shape; all in one by default.
+        n_groups: their number.
+    """
+    numbers = np.zeros(error.shape, dtype=np.int64) if groups is None else groups
+    known = ~np.isnan(error)
+    both = known & ~np.isnan(of_persistence)
+
+    def sum_over(which: NDArray[np.bool_], values: Array | None = None) -> list[float]:
+        weights = None if values is None else values[which]
+        return list(map(float, np.bincount(numbers[which], weights, n_groups)))
+
+    sums = (
+        sum_over(known),
+        sum_over(known, np.abs(error)),
+        sum_over(known, error**2),
+        sum_over(known, error),
+        sum_over(both),
+        sum_over(both, np.abs(error)),
+        sum_over(both, np.abs(of_persistence)),
+    )
+    measured = []
+    for n, absolute, squared, signed, n_both, ours, theirs in zip(*sums, strict=True):
+        mae, rmse, bias = (absolute / n, (squared / n) ** 0.5, signed / n) if n else (None, None, None)
+        skill = 1 - ours / theirs if theirs else None
+        measured.append(Errors(int(n), mae, rmse, bias, theirs / n_both if n_both else None, skill))
+    return measured
+
+
+def measure_intervals(
+    levels: Sequence[float],
+    lower: Array,
+    upper: Array,
+    actual: Array,
+    groups: NDArray[np.int64] | None = None,
+    n_groups: int = 1,
+) -> list[tuple[IntervalErrors, ...]]:
+    """How the intervals of the forecasts in each group fit.
+
+    Args:
+        levels: nominal coverages, (n_levels,).
+        lower: the lower bounds, (n_levels, ...), in the target's unit; NaN where there is none.
+        upper: the upper bounds, likewise.
+        actual: the actual values, (...), of any shape; NaN where one is unknown.
+        groups: as of `measure_errors`.
+        n_groups: their number.
+    """
+    numbers = np.zeros(actual.shape, dtype=np.int64) if groups is None else groups
+    measured = []
+    for level, low, high in zip(levels, lower, upper, strict=True):
+        known = ~np.isnan(actual) & ~np.isnan(low)
+        y, low, high, of = actual[known], low[known], high[known], numbers[known]
+        beyond = np.maximum(np.maximum(low - y, y - high), 0)
+        columns = (None, y < low, y > high, high - low, high - low + 2 / (1 - level) * beyond)
+        sums = zip(*(np.bincount(of, column, n_groups).tolist() for column in columns), strict=True)
+        measured.append([_of_sums(level, *of_group) for of_group in sums])
+    return list(zip(*measured, strict=True))
+
+
+def _of_sums(level: float, count: int, below: float, above: float, *sums: float) -> IntervalErrors:
+    means = (each / count if count else None for each in (count - below - above, below, above, *sums))
+    return IntervalErrors(level, count, *means)
+
+
+def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | str], NDArray[np.int64]]]:
+    """By ``month`` (``2024-03``), and within a day by ``hour`` (0 to 23) and ``week`` (its Monday, ``2024-03-04``).
+
+    Returns the groups of each, and the number of that of each time.
+
+    `local` are seconds of the local clock, of any shape, as the numbers are.
+    """
+    months, numbers = np.unique(local.astype("datetime64[s]").astype("datetime64[M]"), return_inverse=True)
+    found: dict[str, tuple[list[int | str], NDArray[np.int64]]] = {}
+    found["month"] = months.astype(str).tolist(), numbers.reshape(local.shape)
+    if within_day:
+        hours, numbers = np.unique((local % DAY // 3600).astype(np.int64), return_inverse=True)
+        found["hour"] = hours.tolist(), numbers.reshape(local.shape)
+        mondays, numbers = np.unique((local // DAY + 3) // 7 * 7 - 3, return_inverse=True)  # day 0 was a Thursday
+        found["week"] = mondays.astype("datetime64[D]").astype(str).tolist(), numbers.reshape(local.shape)
+    return found
