@@ -71,15 +71,18 @@ class Reference:
         windows: (n, lookback, n_features), model units.
         targets: (n, n_outputs), original units; None if unknown.
         times: time stamp of each window's last step; None if unknown.
+        series: the series of each window; None of one series.
     """
 
     windows: Tensor
     targets: Array | None = None
     times: tuple[str, ...] | None = None
+    series: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for number, time in enumerate(self.times or ()):
-            check_text(time, f"reference_times[{number}]")
+        for name in ("times", "series"):
+            for number, label in enumerate(getattr(self, name) or ()):
+                check_text(label, f"reference_{name}[{number}]")
 
 
 @dataclass(frozen=True)
@@ -450,6 +453,7 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
         "format_version": FORMAT_VERSION,
         "config": config_to_dict(model.config),
         "reference_times": model.reference.times,
+        **({} if model.reference.series is None else {"reference_series": model.reference.series}),
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
     }
@@ -501,7 +505,7 @@ def parse_file(path: Path, parse: Callable[[bytes], T], most: int) -> T:
 
 def parse_checkpoint(data: bytes) -> LoadedModel:
     """`load_checkpoint` for bytes in memory; raises the same `CheckpointError`, whose message starts with a verb."""
-    config, provenance, metrics, times, described = _parse_description(data)
+    config, provenance, metrics, (times, series), described = _parse_description(data)
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
@@ -515,7 +519,7 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
     network = Network.of(config)
     network.load_state_dict(tensors)
     with _describing():
-        reference = Reference(windows, targets, times)
+        reference = Reference(windows, targets, times, series)
         intervals = None if described is None else described.make(of_intervals)
         return LoadedModel(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest(), intervals)
 
@@ -576,23 +580,24 @@ def _network_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...
 
 def _parse_description(
     data: bytes,
-) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None, _IntervalsRecord | None]:
-    """Config, provenance, metrics, times of the reference windows and intervals, to which the header's tensors fit."""
+) -> tuple[ModelConfig, Provenance, dict[str, float], list[tuple[str, ...] | None], _IntervalsRecord | None]:
+    """Config, provenance, metrics, times and series of the reference windows, intervals, to which the tensors fit."""
     metadata, tensors = parse_header(data)
     document = _parse_document(metadata)
     with _describing():
         config = config_from_dict(document["config"])
         provenance = read_record(Provenance, document["provenance"], "provenance")
-        metrics, times = document["metrics"], document["reference_times"]
+        metrics, labels = document["metrics"], [document["reference_times"], document.get("reference_series")]
         for name, value in metrics.items():
             check_number(value, f"metrics.{name}")
-        times = None if times is None else tuple(map(str, times))
+        labels = [None if each is None else tuple(map(str, each)) for each in labels]
         described = document.get("intervals")
         intervals = None if described is None else _IntervalsRecord.read(described, config)
     n_reference = _compare_tensors(tensors, config, {} if intervals is None else intervals.shapes(config))
-    if times is not None and len(times) != n_reference:
-        raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
-    return config, provenance, metrics, times, intervals
+    for what, each in zip(("time stamps", "series"), labels, strict=True):
+        if each is not None and len(each) != n_reference:
+            raise CheckpointError(f"has {len(each)} {what} for {n_reference} reference windows")
+    return config, provenance, metrics, labels, intervals
 
 
 @contextmanager

@@ -29,10 +29,10 @@ from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, KanscopeError
-from kanmodel.inputs import encoding_of, read_series
 from kanmodel.model import Model
 from kanmodel.origins import load
 from kanmodel.tables.instants import read_instants, write_instants
+from kanmodel.tables.windows import read_windows
 
 PARAMS = ParamSchema(
     [
@@ -148,13 +148,14 @@ class Forecaster:
                 named = {"outputs": "all"} if given["output"] == "all" else {"output": given["output"]}
                 asked = {"baseline": given["baseline"], "detail": "features", **named, **read}
                 return pd.DataFrame(self.model.explain(frame, **asked).table(given["by"], wide=True))
-            series = read_series(self.model.loaded, frame, **read)
-            columns = dict(zip(self.model.outputs, self.model.predict(series.windows).T, strict=True))
+            windows, of_table = read_windows(self.model.config.table, frame, **read)
+            columns = dict(zip(self.model.outputs, self.model.predict(windows).T, strict=True))
             if given["intervals"]:
-                columns |= self._bound(series.windows)
+                columns |= self._bound(windows)
         except KanscopeError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame(({} if series.times is None else {"time": series.times}) | columns)
+        labels = {} if of_table is None else {"time": of_table.times, "series": of_table.series}
+        return pd.DataFrame({name: of for name, of in labels.items() if of is not None} | columns)
 
     def _bound(self, windows: Array) -> dict[str, Array]:
         found = self.model.predict(windows, intervals="all")
@@ -171,10 +172,12 @@ def _describe(model: Model) -> dict[str, Any]:
 
 def _describe_inputs(model: Model) -> Schema:
     """The columns that the model reads: numbers, texts with levels, and the time in any of the forms that it takes."""
-    time, encoding = model.config.time, encoding_of(model.config)
+    time, encoding = model.config.time, model.config.table.encoding
     columns = [ColSpec("string" if column.levels else "double", column.name) for column in encoding.columns]
     if time is not None:
         columns.insert(0, ColSpec(AnyType(), time.name, required=encoding.calendar is not None))
+    if model.config.series is not None:
+        columns.insert(0, ColSpec("string", model.config.series.name))
     return Schema(columns)
 
 
@@ -188,16 +191,19 @@ def _make_example(model: Model) -> Any:
 
     What is known ahead is moved to its own rows, and rows that no window reads repeat the nearest.
     """
-    encoding, time, times = encoding_of(model.config), model.config.time, model.reference.times
+    encoding, time, times = model.config.table.encoding, model.config.time, model.reference.times
     values = model.scaling.features_to_original(model.loaded.reference.windows[-1:])[0]
     of_features = dict(zip(model.config.feature_names, values.T, strict=True))
     rows = np.arange(model.lookback + encoding.later)
     columns: dict[str, Any] = {}
     if time is not None and times is not None:
-        (newest,), _ = read_instants(times[-1:], str, encoding.zone)
-        columns[time.name] = write_instants(newest + time.step * (rows - model.lookback + 1), times[-1:], encoding.zone)
+        newest, _ = read_instants(times[-1:], str, time.zone)
+        at = time.later(np.repeat(newest, len(rows)), rows - model.lookback + 1)
+        columns[time.name] = write_instants(at, times[-1:], time.zone)
     elif encoding.calendar is not None:
         return None
+    if model.config.series is not None and (series := model.loaded.reference.series):
+        columns[model.config.series.name] = np.repeat(series[-1], len(rows))
     for column in encoding.columns:
         cells = np.stack([of_features[name] for name in column.features], axis=1)
         cells = cells[np.clip(rows - column.later, 0, model.lookback - 1)]

@@ -8,6 +8,7 @@ from functools import cached_property, wraps
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, get_args, overload
+from warnings import warn
 
 import numpy as np
 import torch
@@ -29,9 +30,9 @@ from kanmodel.explain.attribution import (
     complete_segments,
     explain_windows,
 )
-from kanmodel.explain.backtest import Backtest, Outcomes
-from kanmodel.explain.baseline import baseline_windows
-from kanmodel.explain.calibration import Adaptation, calibrate_intervals
+from kanmodel.explain.backtest import Backtest
+from kanmodel.explain.baseline import baseline_windows, read_baseline
+from kanmodel.explain.calibration import Adaptation, calibrate_intervals, read_pairs
 from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals
@@ -55,23 +56,13 @@ from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_ed
 from kanmodel.explain.trust import Trust
 from kanmodel.explain.watched import EXPLAINED
 from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
-from kanmodel.inputs import (
-    Gaps,
-    Places,
-    Series,
-    find_actual,
-    is_frame,
-    read_baseline,
-    read_outcomes,
-    read_pairs,
-    read_series,
-    read_stretch,
-    read_windows,
-)
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
 from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
 from kanmodel.prepared import Prepared
 from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.table import Gaps, Places, Selection
+from kanmodel.tables.windows import Windows as TableWindows
+from kanmodel.tables.windows import read_stretch, read_table, read_windows
 from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:
@@ -88,8 +79,11 @@ EdgeName = str | tuple[Any, ...]
 Windows = Any
 """An array (n, lookback, n_features) or one window (lookback, n_features), oldest step first; a mapping of feature name
 to array (n, lookback) or (lookback,); or a data frame of at least `lookback` rows, whose last rows are one window:
-the newest, without a gap, if it has the time column of the training or an index of dates, else as they stand. Its
-columns are those of the table in training, if the checkpoint keeps how they become features (`config.encoding`)."""
+the newest, without a gap, if it has the time column of the training or an index of dates, else as they stand; of many
+series one window of each. Its columns are those of the table in training, if the checkpoint keeps how they become
+features (`config.encoding`)."""
+SeriesNames = Sequence[str] | str | None
+"""Names of the series of a table that are read; None for all."""
 
 
 class RuleArguments(TypedDict, total=False):
@@ -118,6 +112,7 @@ class ExplainOptions(TypedDict, total=False):
     seed: int
     last: int | str | None
     gaps: Gaps
+    series: SeriesNames
     progress: Progress
 
 
@@ -160,6 +155,11 @@ def bounded(question: Question) -> Question:
         return question(model, *given, **options)
 
     return cast(Question, ask)
+
+
+def _times_of(windows: TableWindows | None) -> dict[str, Any]:
+    """What a result states of the windows of a table."""
+    return {} if windows is None else {"times": windows.times, "series": windows.series}
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,13 @@ class Model(Result):
 
     @overload
     def predict(
-        self, windows: Windows, *, intervals: None = ..., last: int | str | None = ..., gaps: Gaps = ...
+        self,
+        windows: Windows,
+        *,
+        intervals: None = ...,
+        last: int | str | None = ...,
+        gaps: Gaps = ...,
+        series: SeriesNames = ...,
     ) -> Array: ...
     @overload
     def predict(
@@ -374,6 +380,7 @@ class Model(Result):
         intervals: Literal["all"] | Sequence[float],
         last: int | str | None = ...,
         gaps: Gaps = ...,
+        series: SeriesNames = ...,
     ) -> Forecasts: ...
     def predict(
         self,
@@ -382,6 +389,7 @@ class Model(Result):
         intervals: Literal["all"] | Sequence[float] | None = None,
         last: int | str | None = None,
         gaps: Gaps = "error",
+        series: SeriesNames = None,
     ) -> Array | Forecasts:
         """Forecasts, (n, n_outputs), original units, of windows in any form of `Windows`; or `Forecasts` with bounds.
 
@@ -389,20 +397,23 @@ class Model(Result):
             windows: the windows.
             intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, or ``"all"`` that the model has.
             last: of a data frame, how many windows, which end at its newest rows: a number, or a duration such as
-                ``"7d"``, ``"36h"`` or ``"15min"``. By default one.
+                ``"7d"``, ``"36h"`` or ``"15min"``; of many series so many of each. By default one.
             gaps: whether a gap in time among these rows is an error, or the windows that span one are left out
                 (``"skip"``).
+            series: of a data frame, names of the series that are read; None for all. A warning names series that
+                training did not have.
 
         Returns:
-            The forecasts; with `intervals` also `times`, and the `actual` values if the frame has the target's column.
+            The forecasts; with `intervals` also `times`, `series`, and the `actual` values if the frame has the
+            target's column.
         """
-        given, series = self._read(windows, last, gaps)
+        given, of_table = self._read(windows, last, gaps, series)
         if intervals is None:
             return self.loaded.predict(given)
         found = Forecasts.of(self.loaded, given, intervals)
-        if series is not None:
-            of = [find_actual(self.config, windows, series.ends, output) for output in forecasts_of(self.config)]
-            found = replace(found.with_actual(of), times=series.times)
+        if of_table is not None:
+            outcomes = [of_table.outcome(*self._place_of(output)) for output in forecasts_of(self.config)]
+            found = replace(found.with_actual(outcomes), times=of_table.times, series=of_table.series)
         return self._sign(found)
 
     @reported
@@ -414,14 +425,16 @@ class Model(Result):
         adapt: bool | Mapping[str, Any] = False,
         last: int | str | None = None,
         gaps: Gaps = "skip",
+        series: SeriesNames = None,
         progress: Progress = False,
     ) -> Backtest:
-        """Forecasts over a table beside what came: errors, bias and skill, overall, by horizon, hour, month, week.
+        """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.
 
-        Skill is 1 - MAE / MAE of persistence, the last value that was known. Windows with a missing value, across a gap
-        in time, or that end where the table has not all rows of the horizon yet, are left out, and so are forecasts
-        without an actual value; the result states how many. Of a model with intervals it has their coverage, mean width
-        and Winkler score as well.
+        Each forecast is that of its due time: cutting the table off after a window's last row, but for known columns,
+        changes no bit of it. Skill is 1 - MAE / MAE of persistence, the last value that was known. Windows with a
+        missing value, across a gap in time, or that end where the table has not all rows of the horizon yet, are left
+        out, and so are forecasts without an actual value; the result states how many. Of a model with intervals it has
+        their coverage, mean width and Winkler score as well.
 
         Args:
             frame: a data frame, or a mapping of name to column, with the columns of the training, the target among
@@ -435,11 +448,19 @@ class Model(Result):
             last: how many windows, those that end at the newest rows whose whole horizon the table has: a number, or a
                 duration, as in `predict`. By default all.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
+            series: as in `predict`.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
-        read = frame if isinstance(frame, Outcomes) else read_outcomes(self.loaded, frame, target, last, gaps)
-        return self._sign(Backtest.of(self.loaded, read, adapt))
+        names = self.config.table.targets
+        target = names[0] if target is None else target
+        refuse_unknown("target", target, names)
+        read = frame
+        if not isinstance(frame, TableWindows):
+            places = Places("frame", self.config.time.name if self.config.time else "time")
+            read = read_table(self.config.table, frame, places, Selection(last, series=series), gaps, target)
+            self._warn_of_new(read)
+        return self._sign(Backtest.of(self.loaded, read, target, adapt))
 
     @reported
     def calibrate(
@@ -498,7 +519,7 @@ class Model(Result):
 
     def logits(self, windows: Windows) -> Array:
         """Inputs of the output function of a classifier, (n, n_outputs); as `predict`."""
-        return self.loaded.logits(read_windows(self.loaded, windows))
+        return self.loaded.logits(self._read(windows)[0])
 
     def find_representable(self, values: Array) -> NDArray[np.bool_]:
         """Whether values are finite in the network's dtype, before and after scaling; (..., n_features) both.
@@ -539,6 +560,7 @@ class Model(Result):
         seed: int = Orders.seed,
         last: int | str | None = None,
         gaps: Gaps = "error",
+        series: SeriesNames = None,
         progress: Progress = False,
     ) -> Explanation | Explanations:
         """Contributions of each feature at each step to the forecast of one output, or of several.
@@ -573,6 +595,7 @@ class Model(Result):
             last: of a data frame, how many windows, as in `predict`; the explanation has their `times`, and the
                 `actual` values of the forecasts if the frame has the target's column.
             gaps: what is done with a gap in time among their rows, as in `predict`.
+            series: which of many series, as in `predict`.
             progress: whether to draw a bar, or what is called with the share that is done.
         """
         asked_for = [self.find_output(name) for name in self._names_of(output, outputs)]
@@ -582,7 +605,7 @@ class Model(Result):
         if segments and detail == "features":
             detail = "steps"
         start = read_baseline(self.loaded, baseline)
-        given, series = self._read(windows, last, gaps)
+        given, of_table = self._read(windows, last, gaps, series)
         scaled, found = self.loaded.to_model_units(given), list[Explanation]()
         bounds: tuple[Array, ...] = ()
         for model, number in slices(asked_for):
@@ -597,9 +620,9 @@ class Model(Result):
             if (named := BOUND.fullmatch(explained.output)) and named[2] == "width":
                 usual = float(np.median(model.reference_predictions[:, number]))
                 explained = replace(explained, usual_width=usual)
-            if series is not None:
-                actual = find_actual(model.config, windows, series.ends, number)
-                explained = replace(explained, times=series.times, **actual)
+            if of_table is not None:
+                outcome = self._describe_outcome(of_table, explained.output)
+                explained = replace(explained, times=of_table.times, series=of_table.series, **outcome)
             asked = model.loaded, scaled, number, start
             if method == "shapley":
                 explained = attribution.add_shapley(explained, *asked, drawn)
@@ -609,7 +632,8 @@ class Model(Result):
         if outputs is None:
             return found[0]
         targets = tuple(model.config.target_of(number).name for model, number in asked_for)
-        return Explanations(tuple(found), targets, times=found[0].times, origin=self.origin)
+        about = {"times": found[0].times, "series": found[0].series}
+        return Explanations(tuple(found), targets, origin=self.origin, **about)
 
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
@@ -621,7 +645,6 @@ class Model(Result):
         return chosen, complete_segments({} if segments is None else segments, self.lookback)
 
     @reported
-    @bounded
     def changes(
         self,
         windows: Windows,
@@ -630,6 +653,7 @@ class Model(Result):
         ago: int = 1,
         same_time: bool = False,
         last: int | str | None = None,
+        series: SeriesNames = None,
         baseline: Any = "mean",
         tolerance: float = LedgerOptions.tolerance,
         progress: Progress = False,
@@ -639,11 +663,12 @@ class Model(Result):
         Args:
             windows: a data frame; or windows (n, lookback, n_features) of which each begins a step after the one before
                 it, original units.
-            output: name of the output; None for the first.
+            output: name of the output, or of a bound or width; None for the first.
             ago: steps from the earlier forecast to the newer one.
             same_time: whether both are forecasts for the same time, so that the earlier one is of the output that lies
                 `ago` steps further ahead; by default both are of `output`.
             last: of a data frame, how many forecasts, or those of a duration, as in `predict`. By default one.
+            series: which of many series, as in `predict`.
             baseline: what both windows are compared with, as in `explain`.
             tolerance: of the explanations of both forecasts, as in `explain`.
             progress: as in `explain`.
@@ -653,20 +678,24 @@ class Model(Result):
             UnknownNameError: there is no output `ago` steps further ahead.
         """
         check_lowest("ago", ago, 1)
-        given, series = self._read(windows, last, "error", before=ago)
-        refuse_unlinked(given, ago)
-        number = self._number_of(output)
-        name = self.outputs[number]
-        asked: dict[str, Any] = {"baseline": baseline, "tolerance": tolerance, "groups": None, "detail": "steps"}
-        if not same_time:
-            explained = self.explain(given, name, **asked)
-            newer, earlier = explained[ago:], explained[:-ago]
+        name = self.outputs[0] if output is None else output
+        further = self._name_further(name, ago) if same_time else name
+        given, of_table = self._read(windows, last, "error", series, before=ago)
+        if of_table is not None:
+            together, newer, earlier = of_table.with_earlier(ago)
+            given = together.take()
         else:
-            further = self.config.name_output(number + ago * len(self.config.targets))
+            refuse_unlinked(given, ago)
+            newer, earlier = np.arange(ago, len(given)), np.arange(len(given) - ago)
+        asked: dict[str, Any] = {"baseline": baseline, "tolerance": tolerance, "groups": None, "detail": "steps"}
+        if further == name:
+            explained = self.explain(given, name, **asked)
+            both = explained[newer], explained[earlier]
+        else:
             with part(0.5):
-                newer = self.explain(given[ago:], name, **asked)
-            earlier = self.explain(given[:-ago], further, **asked)
-        return Changes.of(newer, earlier, ago, series.times[ago:] if series and series.times else None)
+                now = self.explain(given[newer], name, **asked)
+            both = now, self.explain(given[earlier], further, **asked)
+        return Changes.of(*both, ago, **_times_of(of_table))
 
     @reported
     @bounded
@@ -695,9 +724,8 @@ class Model(Result):
             points: number of these values.
             progress: as in `explain`.
         """
-        given, series = self._read(windows, None, "error")
-        found = WhatIf.of(self.loaded, given, features, steps, shift, points)
-        return self._sign(found, times=series.times if series else None)
+        given, of_table = self._read(windows)
+        return self._sign(WhatIf.of(self.loaded, given, features, steps, shift, points), **_times_of(of_table))
 
     @reported
     @bounded
@@ -734,9 +762,8 @@ class Model(Result):
         """
         number, goal = self._number_of(output), Goal.of(at_least, at_most, between)
         search = Search(features, steps, max_features, within_training_range)
-        given, series = self._read(windows, None, "error")
-        found = Counterfactuals.of(self.loaded, given, number, goal, search)
-        return self._sign(found, times=series.times if series else None)
+        given, of_table = self._read(windows)
+        return self._sign(Counterfactuals.of(self.loaded, given, number, goal, search), **_times_of(of_table))
 
     def trust(self, windows: Windows | None = None, *, last: int | str | None = None, gaps: Gaps = "error") -> Trust:
         """How unlike the reference windows each window is, by what, and whether its forecast can be relied on.
@@ -751,8 +778,8 @@ class Model(Result):
         """
         if windows is None:
             return self._sign(Trust.of(self.loaded))
-        given, series = self._read(windows, last, gaps)
-        return self._sign(Trust.of(self.loaded, given), times=series.times if series else None)
+        given, of_table = self._read(windows, last, gaps)
+        return self._sign(Trust.of(self.loaded, given), times=of_table.times if of_table else None)
 
     @overload
     def compare(
@@ -806,13 +833,15 @@ class Model(Result):
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = LedgerOptions(tolerance)
         match_outputs(self.loaded, against.loaded, number)
-        mine, series = self._read(windows, None, "error")
-        theirs = mine if against_windows is None else read_windows(against.loaded, against_windows, "against_windows")
+        (mine, of_table), theirs = self._read(windows), None
+        if against_windows is not None:
+            theirs, _ = read_windows(against.config.table, against_windows, "against_windows")
+        theirs = mine if theirs is None else theirs
         if len(theirs) != len(mine):
             message = f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
             raise DataError.at("against_windows", message)
         divided = Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
-        return replace(divided, origin=self._name_both(against), times=series.times if series else None)
+        return replace(divided, origin=self._name_both(against), **_times_of(of_table))
 
     @reported
     def drift(
@@ -825,6 +854,7 @@ class Model(Result):
         false_alarms: float = FALSE_ALARMS,
         explained: int = EXPLAINED,
         gaps: Gaps = "skip",
+        series: SeriesNames = None,
         progress: Progress = False,
     ) -> Drift:
         """Whether inputs moved, whether the model uses what moved, and whether errors are worse, beyond chance.
@@ -842,6 +872,7 @@ class Model(Result):
             false_alarms: rate at which each question may have an alarm though nothing has changed.
             explained: how many windows of the reference are explained, taken evenly, and at most of the current side.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
+            series: which of many series, as in `predict`.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
@@ -853,13 +884,11 @@ class Model(Result):
         if against is not None:
             other, _ = against.find_output(output or model.outputs[number])
             served = other.loaded, match_outputs(model.loaded, other.loaded, number)
-        target = self.config.target_of(number).name if model is self else None
         before, now = (
-            read_stretch(self.loaded, given, target, path, gaps)
+            read_stretch(self.config.table, given, path, gaps, series)
             for path, given in (("reference", reference), ("current", current))
         )
-        if model is not self:
-            before, now = (replace(side, actual=np.full_like(side.actual, np.nan)) for side in (before, now))
+        self._warn_of_new(now)
         found = Drift.between(model.loaded, number, before, now, served, explained, false_alarms)
         return replace(found, origin=self._name_both(self if against is None else against))
 
@@ -932,7 +961,7 @@ class Model(Result):
             **rule: as for `topology`.
         """
         number, chosen = self._number_of(output), self._rule(**rule)
-        read = read_windows(self.loaded, windows)
+        read, _ = self._read(windows)
         predictions = self.loaded.predict(read)[:, number]
         topology, network = self._lay_out(number, chosen), self._ablate(number, chosen)
         ablated = predictions if network is self.loaded else network.predict_output(read, number)
@@ -1212,15 +1241,44 @@ class Model(Result):
         return replace(result, origin=self.origin, **about)
 
     def _read(
-        self, windows: Windows, last: int | str | None, gaps: Gaps, before: int = 0
-    ) -> tuple[Array, Series | None]:
-        """Windows, and with their rows those of a frame; of that also some windows `before` the last."""
-        if is_frame(windows):
-            series = read_series(self.loaded, windows, 1 if last is None else last, gaps, before)
-            return series.windows, series
-        if last is not None:
-            raise DataError.at("last", "is of a data frame, but the windows are no frame")
-        return read_windows(self.loaded, windows), None
+        self,
+        windows: Windows,
+        last: int | str | None = None,
+        gaps: Gaps = "error",
+        series: SeriesNames = None,
+        before: int = 0,
+    ) -> tuple[Array, TableWindows | None]:
+        """Windows, and those of the table if they are given as a data frame, with rows before the oldest of them."""
+        refuse_unknown("gaps", gaps, get_args(Gaps))
+        found = read_windows(self.config.table, windows, last=last, gaps=gaps, series=series, before=before)
+        if found[1] is not None:
+            self._warn_of_new(found[1])
+        return found
+
+    def _warn_of_new(self, windows: TableWindows) -> None:
+        if windows.table.new and windows.table.spec.series is not None:
+            names, column = list_some(windows.table.new), windows.table.spec.series.name
+            warn(f"training had no {column} {names}: forecasts of it rest on what others have in common", stacklevel=4)
+
+    def _place_of(self, output: int) -> tuple[int, int]:
+        """The numbers of an output's target and step."""
+        step, target = divmod(output, len(self.config.targets))
+        return target, step
+
+    def _describe_outcome(self, windows: TableWindows, output: str) -> dict[str, Any]:
+        """What is known of an output, or of when a bound is for, of the windows of a table."""
+        if output in self.outputs:
+            return windows.outcome(*self._place_of(self.outputs.index(output)))
+        known = windows.outcome(*self._place_of(forecasts_of(self.config)[self._find_bound(output)[0]]))
+        return {name: value for name, value in known.items() if name != "actual"}
+
+    def _name_further(self, output: str, steps: int) -> str:
+        """The name of the output, or bound, so many steps further ahead."""
+        forecast, colon, aside = output.partition(":") if output in self.bounds else (output, "", "")
+        number = self.outputs.index(forecast) if forecast in self.outputs else self._number_of(output)
+        further = f"{self.config.name_output(number + steps * len(self.config.targets))}{colon}{aside}"
+        self.find_output(further)  # refuses an unknown one
+        return further
 
     def _key(self, output: int, *question: Hashable) -> Hashable:
         return (self.loaded.sha256, self.outputs[output], *question)

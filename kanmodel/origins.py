@@ -19,10 +19,10 @@ from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from kanmodel.prepared import read_prepared, write_prepared
 from kanmodel.tables.encoding import MAX_FILL
-from kanmodel.tables.instants import MAX_STEP
+from kanmodel.tables.rhythm import MAX_STEP
+from kanmodel.tables.roles import Columns, describe_left_out, make_table
 from kanmodel.training import training
 from kanmodel.training.optimization import ARCHITECTURE, ProgressLine, Report, TrainingOptions
-from kanmodel.training.tables import Columns, describe_left_out, make_table
 
 
 @checked
@@ -133,7 +133,8 @@ def train(
     ahead: int = 0,
     features: Sequence[str] | None = None,
     time: str | None = None,
-    segment: str | None = None,
+    series: str | Sequence[str] | None = None,
+    static: Sequence[str] = (),
     split: str | None = None,
     max_step: float = MAX_STEP,
     zone: str | None = None,
@@ -158,36 +159,43 @@ def train(
     Windows with a missing value or target are left out and counted, and no window spans a gap in time. Warnings state
     before training which columns, windows and rows are left out, and why. How the columns become features is kept in
     the checkpoint (`kanmodel.tables.encoding`), and is what `Model.predict` does with a frame. The figures are in
-    `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more;
+    `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``seasonal_naive_r2``, ``ridge_r2`` and more;
     see `kanmodel.training.training.fit`.
 
     Args:
         frame: a data frame (pandas, polars, or anything with ``.columns``), or a mapping of name to array; rows oldest
             first. NaN, None and masked values are missing, booleans are 0 and 1.
         target: the column to forecast, or several.
-        ahead: rows between a window's last row and the first forecast, the output ``{target}+{ahead}``; with `horizon`
+        ahead: steps between a window's last row and the first forecast, the output ``{target}+{ahead}``; with `horizon`
             h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that is already shifted, so that each row
             has the value to forecast from it; its output is called ``{target}+1``.
         features: input columns; by default every column of numbers, booleans or texts without another role, including
             the target if `ahead` is not 0, because its past is then known. A warning names the columns left out.
         time: the column of time stamps: dates, ISO 8601 or 31.12.2023 23:00 as strings, or numbers; by default the
             index, if it has dates. A step longer than `max_step` is a gap.
-        segment: the column whose value changes where another series begins.
-        split: the column with train, validation or test; by default the newest 15 % of the rows are for the
-            test. Without validation rows, blocks of training windows all over the rows before the test are held out
+        series: the column that says of which series a row is, such as the shop: one model is trained on all of them,
+            and no window has rows of two. Rows are oldest first in each series. Of a wide table the columns of the
+            target, one for each series, which are called `target` then. Without `time`, a series ends where the value
+            changes.
+        static: columns that have one value for each series, such as its region.
+        split: the column with train, validation or test; by default the newest 15 % of the rows are for the test, by
+            time. Without validation rows, blocks of training windows all over the rows before the test are held out
             (`validation_share`, `validation_blocks`); the reference windows are chosen evenly from them. With
             `intervals`, every second block calibrates these instead.
-        max_step: the longest time step that is not a gap, as a multiple of the median step.
-        zone: time zone of times without an offset, and of the calendar, such as ``Europe/Berlin``; by default that of
-            the time column, or else UTC.
+        max_step: the longest time step that is not a gap, as a multiple of the usual step. Steps are counted in the
+            rhythm of the table: a fixed time, days, months or the end of months of the local calendar, or, where some
+            weekdays have no rows, open days, of which the next row is a step unless it is weeks away.
+        zone: time zone of times without an offset, of the calendar and of days, such as ``Europe/Berlin``; by default
+            that of the time column, or else UTC.
         calendar: whether hour, weekday and day of the year, each as sine and cosine, and the weekend are features, or
             the names of some: ``["hour", "weekday"]``. They are those of the time of the first forecast.
         holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature.
         known: columns whose future is known at the forecast, such as a weather forecast or a schedule: their values are
             taken `ahead` rows later, and the feature is called ``temp+24``.
-        fill: how missing values are filled: ``forward``, with the last one; ``linear``, on a line to the next one; or a
-            number. Levels are always filled forward. Targets are not filled.
-        max_fill: the most rows without a value, one after another, that are filled.
+        fill: how missing values are filled: ``forward``, with the last one; ``linear``, on a line to the next one, if
+            that is known at the end of the window, or else with the last one; or a number. Levels are always filled
+            forward. Targets are not filled.
+        max_fill: the most rows without a value, one after another and up to the window's end, that are filled.
         units: unit of a feature or target, by name.
         titles: what a feature or target is called in sentences, by name: a noun phrase, such as ``{"dtemp_6h":
             "Newark's temperature change over the next six hours"}``.
@@ -213,8 +221,10 @@ def train(
         NonFiniteError: the training diverged.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
-    columns = Columns(targets, None if features is None else tuple(features), split, segment, time, max_step)
-    columns = replace(columns, zone=zone, calendar=calendar, holidays=holidays, fill=fill, max_fill=max_fill)
+    columns = Columns(targets, None if features is None else tuple(features), split, time=time, max_step=max_step)
+    columns = replace(columns, series=series if isinstance(series, str | None) else tuple(series))
+    columns = replace(columns, static=_names(static), zone=zone, calendar=calendar, holidays=holidays)
+    columns = replace(columns, fill=fill, max_fill=max_fill)
     columns = replace(columns, ahead=ahead, units=units or {}, last_value=last_value or {}, groups=groups or {})
     columns = replace(columns, titles=titles or {}, known=_names(known), integer=tuple(integer), fixed=tuple(fixed))
     table = make_table(frame, columns)
@@ -233,7 +243,6 @@ def fine_tune(
     frame: Any,
     *,
     time: str | None = None,
-    segment: str | None = None,
     split: str | None = None,
     max_step: float = MAX_STEP,
     last_value: Mapping[str, str | float] | None = None,
@@ -254,8 +263,7 @@ def fine_tune(
     Args:
         model: the model to start from; it is not changed.
         frame: as in `train`.
-        time: as in `train`, like `segment`, `split`, `max_step`, `last_value` and `progress`.
-        segment: likewise.
+        time: as in `train`, like `split`, `max_step`, `last_value` and `progress`.
         split: likewise.
         max_step: likewise.
         last_value: likewise.
@@ -276,10 +284,11 @@ def fine_tune(
             more = "; grid_size sets a finer one" if option == "grid" else ""
             raise ConfigError(f"{option} cannot be given, because it is taken from the model{more}")
     config = model.loaded.config
-    targets, encoding = tuple(target.name for target in config.targets), config.encoding
-    names = encoding.names if encoding else config.feature_names
-    columns = Columns(targets, names, split, segment, time, max_step, ahead=config.ahead)
-    table, line = make_table(frame, replace(columns, last_value=last_value or {}), encoding), ProgressLine(progress)
+    targets, spec = tuple(target.name for target in config.targets), config.table
+    columns = Columns(targets, spec.encoding.names, split, time=time, max_step=max_step, ahead=config.ahead)
+    if spec.series is not None:
+        columns = replace(columns, series=spec.series.columns or spec.series.name)
+    table, line = make_table(frame, replace(columns, last_value=last_value or {}), spec), ProgressLine(progress)
     chosen = _read_options({"grid_updates": 0} | options)
     tuning = training.fine_tune(model.loaded, table, chosen, line, move_grids, grid_size)
     line.finish(tuning.after.metrics)

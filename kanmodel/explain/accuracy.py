@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from typing import Any, get_args
 
 import numpy as np
@@ -15,52 +14,53 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import spread_windows
 from kanmodel.explain.finding import Amounts, Band, Bars, Finding, Panel, Part, Times, write_percent
-from kanmodel.network.config import QUANTILE
 from kanmodel.network.intervals import BOUNDS, forecasts_of
-from kanmodel.tables.instants import SEASONS
+from kanmodel.tables.columns import QUANTILE, column_of
 from kanmodel.tables.statistics.errors import group_times, measure_errors
+from kanmodel.tables.windows import Windows
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
 N_BAND = 48  # the newest ones, which are drawn
 N_NAMED = 3  # drivers of the width named in a sentence
-_SIMPLE = {
-    "persistence": "repeating the last known value",
-    "persistence_day": "repeating the value at the same time of the day before",
-    "persistence_week": "repeating the value at the same time of the week before",
-    "mean": "always forecasting the average",
-}
+_AVERAGE = "always forecasting the average"
+_RIDGE, _TREES = "a linear model (ridge regression)", "gradient-boosted trees (LightGBM)"
 
 
 def simple_forecasts(model: LoadedModel, output: int) -> dict[str, Array]:
-    """Forecasts that need no model, (n,) for the reference windows: persistence where the window has the target.
+    """Forecasts that need no model, (n,) for the reference windows, by what they do in words.
 
-    That is the value of the feature of the target's name at the last step, and at the newest step that lies whole days
-    or weeks before what is forecast. Otherwise the mean of the actual values.
+    Where the window has the target's past, that is repeating its last value, and the one at the newest step that lies
+    whole seasons before what is forecast. Otherwise it is the mean of the actual values.
     """
-    config, found = model.config, dict[str, Array]()
-    name = config.target_of(output).name
-    name = match[1] if (match := QUANTILE.fullmatch(name)) else name
-    if name in config.feature_names:
-        number = config.feature_names.index(name)
-        known = model.scaling.features_to_original(model.reference.windows)[:, :, number]
-        found["persistence"] = known[:, -1]
-        lead = config.ahead + output // len(config.targets)
-        if config.ahead and config.time is not None and config.time.dated:
-            for season, seconds in SEASONS.items():
-                rows = seconds / config.time.step
-                back = round(ceil(lead / rows) * rows - lead)
-                if rows >= 2 and rows == round(rows) and 0 < back < config.lookback:
-                    found[f"persistence_{season}"] = known[:, -1 - back]
-    elif model.reference.targets is not None:
-        found["mean"] = np.full(len(model.reference.targets), model.reference.targets[:, output].mean())
+    config, targets = model.config, model.reference.targets
+    column = column_of(config.target_of(output).name, ())
+    if column not in config.feature_names:
+        return {} if targets is None else {_AVERAGE: np.full(len(targets), targets[:, output].mean())}
+    spec, step = replace(config.table, ahead=max(1, config.ahead)), output // len(config.targets)
+    original = model.scaling.features_to_original(model.reference.windows)
+    windows = Windows.of(spec, original, config.feature_names.index(column))
+    found = {"repeating the last known value": windows.persistence(0)}
+    for name, season in _seasons(model).items():
+        naive = windows.seasonal_naive(0, season)[:, step]
+        if not np.isnan(naive).any():
+            found[f"repeating the value of the {name} before"] = naive
     return found
+
+
+def _seasons(model: LoadedModel) -> dict[str, int]:
+    """The season that training has found, or else those of the calendar; none if the lead is unknown."""
+    time, known = model.config.time, model.metrics.get("season")
+    seasons = time.seasons if time is not None and model.config.ahead else {}
+    if known is None:
+        return seasons
+    return {name: steps for name, steps in seasons.items() if steps == known} or {"period": int(known)}
 
 
 def measure_accuracy(model: LoadedModel, output: int, when: Times, say: Amounts) -> Finding:
     """The finding about errors; where actual values are unknown, what the metrics of training say."""
     config, question = model.config, "How good are the forecasts?"
     evidence: dict[str, Any] = {"test": _find_metrics(model, output)}
-    after = _describe_test(evidence["test"])
+    after = _describe_test(evidence["test"], _seasons(model))
     if model.reference.targets is None:
         answer = f"The checkpoint holds no actual values to compare its forecasts with.{after}"
         return Finding("accuracy", question, answer, evidence)
@@ -87,19 +87,19 @@ def measure_accuracy(model: LoadedModel, output: int, when: Times, say: Amounts)
     answer, headlines = _describe_hits(model, output, evidence), [(say(mae), "average miss")]
     answer += f"The forecast misses the actual value by {say(mae)} on average. Half of all forecasts miss by"
     answer += f" less than {say(middle)}, nine of ten by less than {say(most)}."
-    answer += f" {_SIMPLE[best][0].upper()}{_SIMPLE[best][1:]} would miss by {say(other)}"
+    answer += f" {best[0].upper()}{best[1:]} would miss by {say(other)}"
     if better is not None:
         compared = f"{write_percent(abs(better))} {'smaller' if better >= 0 else 'larger'}"
         compared = compared if better > -1 else f"{1 - better:.1f} times"
         answer += f": the model's miss is {compared}{'' if better > -1 else ' as large'}"
-        headlines.append((compared, f"{'than' if better > -1 else 'that of'} {_SIMPLE[best]}"))
+        headlines.append((compared, f"{'than' if better > -1 else 'that of'} {best}"))
         evidence["ratio"] = 1 - better
     if "right" in evidence:
         headlines.append((write_percent(evidence["right"]), "of outcomes are named right"))
     off = say(abs(bias))
     tends = "neither too high nor too low" if off == say(0.0) else f"{off} too {'high' if bias > 0 else 'low'}"
     answer += f". On average, forecasts are {tends}."
-    panels = tuple(_split_misses(model, output, when, simple[best], _SIMPLE[best]))
+    panels = tuple(_split_misses(model, output, when, simple[best], best))
     evidence["by"] = {panel.by: list(panel.rows) for panel in panels}
     answer += "".join(_describe_extremes(panel, say) for panel in panels)
     return Finding("accuracy", question, answer + after, evidence, panels=panels, headlines=tuple(headlines))
@@ -203,17 +203,19 @@ def _find_metrics(model: LoadedModel, output: int) -> dict[str, float]:
     own = {kind: metrics[f"{kind} {name}"] for kind in ("test_r2", "test_mae") if f"{kind} {name}" in metrics}
     kinds = ["test_windows", "test_r2", "test_mae"]
     if not own:  # else those of baselines are means over all outputs
-        kinds += ["persistence_r2", "persistence_day_r2", "persistence_week_r2", "ridge_r2"]
+        kinds += ["persistence_r2", "seasonal_naive_r2", "season", "ridge_r2", "lightgbm_r2"]
     return {kind: metrics[kind] for kind in kinds if kind in metrics} | own
 
 
-def _describe_test(test: Mapping[str, float]) -> str:
+def _describe_test(test: Mapping[str, float], seasons: Mapping[str, int]) -> str:
     """What the metrics of training say, in a sentence after a space; empty without them."""
     if "test_r2" not in test:
         return ""
     explained = write_percent(max(0.0, test["test_r2"]))
     parts = [f"the model explained {explained} of the ups and downs of the actual values"]
-    known = {**_SIMPLE, "ridge": "a linear model (ridge regression)"}
+    season = next((name for name, steps in seasons.items() if steps == test.get("season")), "season")
+    known = {"persistence": "repeating the last known value"}
+    known |= {"seasonal_naive": f"repeating the value of the {season} before", "ridge": _RIDGE, "lightgbm": _TREES}
     for name, words in known.items():
         if (r2 := test.get(f"{name}_r2")) is not None:
             parts.append(f"{words} {write_percent(r2) if r2 > 0 else 'none'}")
@@ -254,7 +256,7 @@ def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, n
         ours, actual = np.stack([predict_reference(model, number) for number in own], axis=1), targets[:, own]
         errors = ours - actual, np.stack([of for _, of in others], axis=1) - actual
         labels = [max(1, config.ahead) + step for step in range(len(own))]
-        yield Bars("step", _list_rows(labels, errors, steps), _SIMPLE[others[0][0]], "steps ahead", unit)
+        yield Bars("step", _list_rows(labels, errors, steps), others[0][0], "steps ahead", unit)
     if (local := when.forecast) is not None:
         errors = predict_reference(model, output) - targets[:, output], simple - targets[:, output]
         groups = group_times(local, within_day=True)
@@ -267,7 +269,7 @@ def _list_rows(
     labels: Sequence[int | str], errors: tuple[Array, Array], groups: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
     """The rows of `Bars`, from the errors of the forecasts and of the simple ones, and the group of each."""
-    measured = zip(labels, measure_errors(*errors, groups, len(labels)), strict=True)
+    measured = zip(labels, measure_errors(*errors, None, groups, len(labels)), strict=True)
     return [{"label": at, "windows": of.count, "mae": of.mae, "simple_mae": of.persistence_mae} for at, of in measured]
 
 

@@ -69,7 +69,7 @@ _BY_WINDOW = (
     *("predictions", "contributions", "steps", "layers", "error", "residual", "converged", "path_nodes"),
     *("standard_error", "effects", "effects_by_group", "step_effects", "shapley", "windows", "actual", "instants"),
 )
-_OF_TIME = ("times", "target_times")
+_OF_TIME = ("times", "target_times", "series")
 _OF_WINDOW = ("prediction", "actual", "largest contribution", "residual", "error", "converged")
 _OF_ERRORS = ("prediction", "actual", "forecast_error", "drivers")
 N_DRIVERS = 3  # contributions that a row of `largest_errors` names
@@ -304,13 +304,15 @@ class Explanation(ExplainedWindows):
     def __iter__(self) -> Iterator[Explanation]:
         return (self[window] for window in range(len(self)))
 
-    def __getitem__(self, window: int | slice) -> Explanation:
-        """One window as an explanation of length 1, or a slice of windows."""
-        if not isinstance(window, slice):
+    def __getitem__(self, window: int | slice | NDArray[np.int64]) -> Explanation:
+        """One window as an explanation of length 1, or several, by a slice or their numbers."""
+        if not isinstance(window, slice | np.ndarray):
             number = range(len(self))[window]  # raises IndexError, and supports negative indices
             window = slice(number, number + 1)
         of_chosen: dict[str, Any] = {name: take(getattr(self, name), window) for name in _BY_WINDOW}
-        of_chosen |= {name: given and given[window] for name in _OF_TIME for given in [getattr(self, name)]}
+        numbers = range(len(self))[window] if isinstance(window, slice) else window.tolist()
+        of_time = {name: getattr(self, name) for name in _OF_TIME}
+        of_chosen |= {name: of and tuple(of[number] for number in numbers) for name, of in of_time.items()}
         of_chosen["intervals"] = {level: (low[window], high[window]) for level, (low, high) in self.intervals.items()}
         return replace(self, **of_chosen)
 
@@ -417,7 +419,7 @@ class Explanation(ExplainedWindows):
         ]
 
     def _name_window(self, window: int) -> dict[str, Any]:
-        times = {"time": self.times, "target_time": self.target_times}
+        times = {"series": self.series, "time": self.times, "target_time": self.target_times}
         return {"window": window} | {name: given[window] for name, given in times.items() if given is not None}
 
     def _describe_window(self, window: int) -> dict[str, Any]:

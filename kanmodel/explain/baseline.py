@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import DataError, UnknownNameError, quote
+from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
+from kanmodel.tables.windows import read_numbers, read_windows
 
 DEFAULT_COUNT = 16
+BASELINES = (
+    '"mean", "zero", "reference", {"reference": count, "seed": number}, '
+    '{"values": {feature: a number or one per step}} or {"instance": window}'
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,44 @@ class ReferenceBaselines:
 
     count: int = DEFAULT_COUNT
     seed: int = 0
+
+
+def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBaselines:
+    """A baseline in any of the forms that the HTTP API accepts too.
+
+    Args:
+        model: determines shape and names.
+        baseline: ``"mean"``, ``"zero"``, ``"reference"``, ``{"reference": count, "seed": number}``,
+            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``; or a returned baseline.
+
+    Raises:
+        DataError: another form, or a value that does not fit.
+        UnknownNameError: a feature that does not exist.
+    """
+    match baseline:
+        case Baseline() | ReferenceBaselines():
+            return baseline
+        case str() if baseline in ("mean", "zero"):
+            return Baseline("mean" if baseline == "mean" else "zero")
+        case str() if baseline == "reference":
+            return ReferenceBaselines(min(DEFAULT_COUNT, len(model.reference.windows)))
+        case {"reference": count, **rest} if set(rest) <= {"seed"}:
+            seed: Any = rest.get("seed", 0)
+            check_lowest("baseline.reference", count, 2)
+            check_lowest("baseline.seed", seed, 0)
+            return ReferenceBaselines(int(count), int(seed))
+        case {"values": Mapping() as values, **rest} if not rest:
+            read = {name: read_numbers(value, f"baseline.values.{name}") for name, value in values.items()}
+            for name, value in read.items():
+                refuse_non_finite(value, f"baseline.values.{name}")
+            return Baseline("values", values={name: value.tolist() for name, value in read.items()})
+        case {"instance": instance, **rest} if not rest:
+            window, _ = read_windows(model.config.table, instance, "baseline.instance")
+            if len(window) != 1:
+                message = f"must be one window, but has {len(window)}"
+                raise DataError.at("baseline.instance", message)
+            return Baseline("instance", instance=window[0])
+    raise DataError(f"baseline must be {BASELINES}, but is {quote(baseline)}", [Problem("baseline", "is unknown")])
 
 
 def baseline_windows(model: LoadedModel, baseline: Baseline | ReferenceBaselines) -> Array:

@@ -37,6 +37,8 @@ from kanmodel.network.intervals import (
     is_level,
     quantile_levels,
 )
+from kanmodel.tables.table import Gaps, Places, Selection
+from kanmodel.tables.windows import actual_outputs, read_numbers, read_table, read_windows
 
 LEVELS = (0.8, 0.95)  # where neither the caller nor the model has others
 RATE = 0.03  # of adaptation; faster follows closer, but where outcomes come a day later, it covers too few of 95 %
@@ -96,6 +98,44 @@ def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
         message = f"must be levels between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8, but has {chosen}"
         raise DataError.at("intervals", message)
     return tuple(chosen)
+
+
+def read_pairs(
+    model: LoadedModel, windows: Any, targets: Any, last: int | str | None, gaps: Gaps, places: Places | None = None
+) -> tuple[Iterable[Array], Array, tuple[str, ...] | None]:
+    """Windows with the actual values of the forecasts that have intervals, as `Model.calibrate` takes them.
+
+    Returns:
+        Parts of the windows, (n_part, lookback, n_features), oldest step first; the actual values, (n, n_forecasts),
+        NaN where one is unknown; and the time of each window, None if unknown. All in original units.
+
+    Raises:
+        DataError: the windows or the targets do not fit, or there are no targets.
+    """
+    config, kept, path = model.config, list(forecasts_of(model.config)), "targets"
+    if windows is not None and targets is None:
+        first = config.target_of(kept[0]).name
+        places = places or Places("windows", config.time.name if config.time else "time")
+        read = read_table(config.table, windows, places, Selection(last), gaps, first)
+        return read.parts(), actual_outputs(read)[:, kept], read.times
+    if last is not None:
+        raise DataError.at("last", "is of a data frame, but the windows are no frame")
+    if targets is not None:
+        if windows is None:
+            raise DataError.at(path, "is given without windows")
+        given, actual, times = read_windows(config.table, windows)[0], read_numbers(targets, path), None
+        actual = actual[:, None] if actual.ndim == 1 else actual
+        if actual.ndim != 2 or len(actual) != len(given) or actual.shape[1] not in (len(kept), len(config.outputs)):
+            shapes = " or ".join(f"{(len(given), n)}" for n in sorted({len(kept), len(config.outputs)}))
+            raise DataError.at(path, f"must have shape {shapes}, but has {actual.shape}")
+        for row, column in np.argwhere(np.isinf(actual)).tolist():
+            raise DataError.at(f"{path}[{row}][{column}]", "must be finite, or empty where it is unknown")
+    else:
+        known = model.reference
+        if known.targets is None:
+            raise DataError.at(path, "of the reference windows are unknown: give a table, or windows with targets")
+        given, actual, times = model.scaling.features_to_original(known.windows), known.targets, known.times
+    return [given], actual if actual.shape[1] == len(kept) else actual[:, kept], times
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Both windows are explained from the same baseline. A row of the table lies in bo
 
 where C is a contribution (0 for a row that is not in the window); this holds up to the residuals of both explanations.
 New rows are those of the newer window alone, gone rows those of the earlier one alone; the others are the same values,
-of which the forecast now makes something else, since they are older and other rows stand beside them.
+of which the forecast now makes something else, since they are older and other rows stand beside them; after a gap has
+closed, the values that were filled in it are others too.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Changes(WindowsResult):
     converged: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, newer: Explanation, earlier: Explanation, ago: int, times: tuple[str, ...] | None) -> Changes:
+    def of(cls, newer: Explanation, earlier: Explanation, ago: int, **about: Any) -> Changes:
         """The changes from explanations of windows to those of the windows `ago` steps later."""
         n, lookback, n_features = newer.steps.shape
         contributions = np.zeros((n, lookback + ago, n_features))
@@ -69,7 +70,6 @@ class Changes(WindowsResult):
             unit=newer.unit,
             features=newer.features,
             ago=ago,
-            times=times,
             predictions=newer.predictions,
             earlier_predictions=earlier.predictions,
             contributions=contributions,
@@ -77,6 +77,7 @@ class Changes(WindowsResult):
             error=newer.error + earlier.error,
             converged=newer.converged & earlier.converged,
             origin=newer.origin,
+            **about,
         )
 
     @property

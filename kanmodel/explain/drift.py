@@ -19,7 +19,6 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, slices
-from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.result import Pictured, Table
 from kanmodel.explain.watched import (
@@ -43,6 +42,7 @@ from kanmodel.tables.statistics.differences import (
 )
 from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, Question, find_chance, measure
 from kanmodel.tables.statistics.tally import Bins, Tally, population_stability, wasserstein
+from kanmodel.tables.windows import Windows
 from kanmodel.text import escape_markdown, list_some, with_unit, write_markdown
 
 ASKED = {
@@ -289,8 +289,8 @@ class Drift(Pictured):
         cls,
         model: LoadedModel,
         output: int,
-        reference: Outcomes,
-        current: Outcomes,
+        reference: Windows,
+        current: Windows,
         against: tuple[LoadedModel, int] | None = None,
         explained: int = EXPLAINED,
         false_alarms: float = FALSE_ALARMS,
@@ -318,27 +318,27 @@ class Drift(Pictured):
             start = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
         with part(0.3):
             forecasts = [forecast_stretch(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]
-        bins = Bins.of(np.column_stack([reference.rows[reference.ends], forecasts[0][0]]))
-        size = block_size(len(reference.ends), len(current.ends), len(watched.features))
-        sizes = size, max(1, min(size, len(current.ends) // N_CURRENT))
-        every = -(-len(reference.ends) // explained)
-        strides = every, max(min(every, len(current.ends) // MIN_EXPLAINED), -(-len(current.ends) // explained), 1)
+        bins = Bins.of(np.column_stack([reference.newest, forecasts[0][0]]))
+        size = block_size(len(reference), len(current), len(watched.features))
+        sizes = size, max(1, min(size, len(current) // N_CURRENT))
+        every = -(-len(reference) // explained)
+        strides = every, max(min(every, len(current) // MIN_EXPLAINED), -(-len(current) // explained), 1)
         asked = [(0, served[0]), (1, served[1])] + ([] if against is None else [(0, served[1]), (1, served[0])])
         tallies, unconverged = list[Tally](), 0
         for number, by in slices(asked):
             side, (forecast, errors, inside) = sides[number], forecasts[number]
             contributions, n_failed = explain_stretch(*by, side, strides[number], watched.members, start)
-            n = len(side.ends)
+            n = len(side)
             n_blocks = max(1, round(n / sizes[number]))
             blocks = np.arange(n) * n_blocks // n
-            newest = side.rows[side.ends]
+            newest = side.newest
             if served[number][0].levels != model.levels:  # no level of one is known to be one of the other
                 inside = np.full((n, len(watched.levels)), np.nan)
             counted = (newest, forecast, contributions, errors, inside)
             tallies.append(Tally.of(bins, *counted, blocks, n_blocks))
             unconverged += n_failed
         about: dict[str, Any] = {"bins": bins, "unconverged": unconverged, "false_alarms": false_alarms}
-        about["length"] = max(1, round(len(current.ends) / size))
+        about["length"] = max(1, round(len(current) / size))
         if against is not None:
             shift = [float(by.predict(baseline_windows(by, start))[0, number]) for by, number in served]
             about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
@@ -486,12 +486,12 @@ def _spread(name: str, change: Change, of_change: str | None = None) -> dict[str
     return columns | {f"{difference}_low": low, f"{difference}_high": high}
 
 
-def _describe(side: Outcomes) -> str:
+def _describe(side: Windows) -> str:
     """Number and time of the windows, and how many are left out."""
-    said = [f"{len(side.ends):,} windows"]
+    said = [f"{len(side):,} windows"]
     if side.times:
         said[0] += f", {side.times[0]} to {side.times[-1]}"
-    left_out = {"across a gap in time": side.across_gaps, "for missing values": side.missing}
+    left_out = {"across a gap in time": side.across_gaps, "for missing values": side.missing.windows}
     said += [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
     return "; ".join(said)
 

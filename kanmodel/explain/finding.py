@@ -13,8 +13,7 @@ from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
 from kanmodel.explain.result import Theme, draw
-from kanmodel.tables.encoding import zone_offsets
-from kanmodel.tables.instants import DAY, read_instants
+from kanmodel.tables.instants import DAY, read_instants, to_local
 from kanmodel.text import write_figure
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -181,31 +180,32 @@ class Times:
         texts: as the checkpoint has them; None if it has none.
         local: seconds since 1970 by the clocks of the place, (n,); None if they are no dates.
         zone: its name; empty if the times have none.
-        lead: seconds from the last step to the time that is forecast; None if unknown.
+        forecast: the times that are forecast, likewise, or, where it is unknown how far ahead, those of the last steps.
+        is_ahead: whether it is known how far ahead that is.
     """
 
     texts: tuple[str, ...] | None
     local: Array | None
     zone: str
-    lead: float | None
+    forecast: Array | None
+    is_ahead: bool
 
     @classmethod
     def of(cls, model: LoadedModel, output: int) -> Times:
         """Those of a model; times that cannot be read are texts."""
-        config, texts = model.config, model.reference.times
-        local, zone, lead = None, "", None
-        if config.ahead and config.time is not None and config.time.dated:
-            lead = config.time.step * (config.ahead + output // len(config.targets))
+        config, texts, time = model.config, model.reference.times, model.config.time
+        zone, is_ahead = time.zone if time else None, bool(config.ahead and time is not None and time.dated)
         try:
-            local, dated = (None, False) if texts is None else read_instants(list(texts), "times[{}]".format)
+            instants, dated = (None, False) if texts is None else read_instants(list(texts), "times[{}]".format, zone)
         except DataError:
-            dated = False
-        if local is not None and dated and texts is not None:
-            zone = (config.encoding.zone or "") if config.encoding else ""
-            if _OFFSET.search(texts[0]):
-                local = local + zone_offsets(local, zone or None)
-                zone = zone or "UTC"
-        return cls(texts, local if dated else None, zone, lead)
+            instants, dated = None, False
+        if instants is None or not dated or texts is None:
+            return cls(texts, None, "", None, is_ahead)
+        named = zone or ("UTC" if _OFFSET.search(texts[0]) else "")
+        later = instants
+        if time is not None and is_ahead:
+            later = time.later(instants, config.ahead + output // len(config.targets))
+        return cls(texts, to_local(instants, zone), named, to_local(later, zone), is_ahead)
 
     def name(self, window: int) -> str:
         """The time of a window's last step; empty if unknown."""
@@ -221,14 +221,9 @@ class Times:
         zone = f" ({self.zone})" if self.zone else ""
         return f"{self.name(0)} to {self.name(-1)}{zone}".replace("`", "") if self.texts else None
 
-    @property
-    def forecast(self) -> Array | None:
-        """The times that are forecast, or, where the lead is unknown, those of the last steps; (n,)."""
-        return None if self.local is None else self.local + (self.lead or 0.0)
-
     def describe(self, part: Part) -> str:
         """What the hours or months of `forecast` are."""
-        what = f"{part} that is forecast" if self.lead is not None else f"{part} in which the forecast is made"
+        what = f"{part} that is forecast" if self.is_ahead else f"{part} in which the forecast is made"
         return f"{what} ({self.zone})" if self.zone and part == "hour" else what
 
 

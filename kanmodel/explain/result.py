@@ -179,9 +179,11 @@ class WindowsResult(Pictured):
 
     Attributes:
         times: of the newest row of each window, (n,); None unless the windows are those of a data frame with times.
+        series: of each window, (n,); None of one series, or unless the windows are those of a data frame.
     """
 
     times: tuple[str, ...] | None = field(default=None, kw_only=True)
+    series: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def _period(self) -> str:
         if not self.times:

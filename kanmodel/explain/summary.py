@@ -20,7 +20,6 @@ from kanmodel.explain.finding import MONTHS, Amounts, Drivers, Example, Finding,
 from kanmodel.explain.importance import Attribution, Importance
 from kanmodel.explain.what_if import WhatIf
 from kanmodel.network.config import resolve_groups
-from kanmodel.tables.instants import DAY
 from kanmodel.text import capitalise, list_some, shorten_names
 
 N_NAMED = 3  # features, months or hours named in a sentence, at most
@@ -49,13 +48,14 @@ def summarise(model: LoadedModel, importance: Importance) -> tuple[Finding, ...]
 
 def _forecast(model: LoadedModel, importance: Importance, when: Times) -> Finding:
     config, output, span = model.config, importance.output_index, model.reference_span
-    target, step = config.target_of(output), config.time.step if config.time and config.time.dated else None
-    window = (config.lookback, "rows") if step is None else _count_duration(config.lookback * step)
-    lead = None if when.lead is None else _count_duration(when.lead)
-    reads = f"last {_write_count(*window)}" if config.lookback > 1 else "newest row"
+    target, time = config.target_of(output), config.time if config.time and config.time.dated else None
+    window = f"{config.lookback} rows" if time is None else time.describe_steps(config.lookback)
+    ahead = config.ahead + output // len(config.targets)
+    lead = None if time is None or not config.ahead else time.describe_steps(ahead)
+    reads = f"last {window}" if config.lookback > 1 else "newest row"
     answer = f"`{importance.output}`" if target.title is None else f"{capitalise(target.title)} (`{importance.output}`)"
     answer += ", a probability" if config.is_classifier else f", in {target.unit}" if target.unit else ""
-    answer += "" if lead is None else f", {_write_count(*lead)} after the newest row that is known"
+    answer += "" if lead is None else f", {lead} after the newest row that is known"
     n_features, inputs = len(config.features), "input" if len(config.features) == 1 else "inputs"
     answer += f". The model reads the {reads} of {n_features} {inputs}."
     if len(config.outputs) > 1:
@@ -292,19 +292,6 @@ def _doubt_errors(
         points[-1] += "." if tested is None else f"; in the test after the training it was {say(tested)}."
     date = f", in the forecast made on {when.name(worst)}" if when.texts else ""
     return [*points, f"The largest miss is {say(float(miss[worst]))}{date}."]
-
-
-def _count_duration(seconds: float) -> tuple[float, str]:
-    """A duration in the longest unit of which it is a whole number; days from two on."""
-    for unit, length in (("days", DAY), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds % length == 0 and seconds >= (2 * length if unit == "days" else length):
-            return int(seconds / length), unit
-    return seconds, "seconds"
-
-
-def _write_count(count: float, unit: str) -> str:
-    """``24 hours``."""
-    return f"{count:g} {unit[:-1] if count == 1 else unit}"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kanmodel.arrays import Array, take_windows
+from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import slices
 from kanmodel.explain.attribution import explain_windows, sum_groups
-from kanmodel.explain.backtest import CHUNK, Outcomes
 from kanmodel.explain.baseline import Baseline
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.statistics.differences import MIN_BLOCKS
 from kanmodel.tables.statistics.tally import N_BINS
+from kanmodel.tables.windows import CHUNK, Windows
 
 N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
 TALLY_BYTES = 1 << 26
@@ -66,18 +66,18 @@ def block_size(n_reference: int, n_current: int, n_features: int) -> int:
     return max(1, min(usual, n_current // N_CURRENT), -(-n_reference // affordable))
 
 
-def forecast_stretch(model: LoadedModel, output: int, side: Outcomes) -> tuple[Array, Array, Array]:
+def forecast_stretch(model: LoadedModel, output: int, side: Windows) -> tuple[Array, Array, Array]:
     """Forecasts and errors, (n,), and whether intervals hold the actual values, (n, n_levels); NaN where unknown."""
-    config, kept = model.config, forecasts_of(model.config)
-    is_bounded, forecasts, bounds = model.intervals is not None and output in kept, list[Array](), list[Array]()
-    for windows in side.parts(config.lookback):
+    kept, forecasts, bounds = forecasts_of(model.config), list[Array](), list[Array]()
+    is_bounded = model.intervals is not None and output in kept
+    for windows in side.parts():
         if is_bounded:
             predictions, *ends = model.predict_bounds(windows)
             bounds.append(np.stack(ends)[:, :, :, kept.index(output)])  # (2, n_levels, n)
         else:
             predictions = model.predict(windows)
         forecasts.append(predictions[:, output])
-    forecast, actual = np.concatenate(forecasts), side.actual[:, output // len(config.targets)]
+    forecast, actual = np.concatenate(forecasts), find_actual(model, output, side)
     inside = np.empty((len(actual), 0))
     if is_bounded:
         lower, upper = np.concatenate(bounds, axis=2)
@@ -85,10 +85,19 @@ def forecast_stretch(model: LoadedModel, output: int, side: Outcomes) -> tuple[A
     return forecast, forecast - actual, inside
 
 
+def find_actual(model: LoadedModel, output: int, side: Windows) -> Array:
+    """What came of an output, (n,), NaN where it is unknown, as of a bound or a width."""
+    step, target = divmod(output, len(model.config.targets))
+    names = side.table.spec.targets
+    name = model.config.targets[target].name
+    unknown = np.full(len(side), np.nan)
+    return side.actual(names.index(name))[:, step] if name in names and step < side.horizon else unknown
+
+
 def explain_stretch(
     model: LoadedModel,
     output: int,
-    side: Outcomes,
+    side: Windows,
     stride: int,
     members: Sequence[Sequence[int]],
     baseline: Baseline,
@@ -97,11 +106,11 @@ def explain_stretch(
 
     NaN for others, and where the contributions miss more than what they explain, as of values too far out.
     """
-    contributions, unconverged = np.full((len(side.ends), len(members)), np.nan), 0
-    chosen = np.arange(stride // 2, len(side.ends), stride)
+    contributions, unconverged = np.full((len(side), len(members)), np.nan), 0
+    chosen = np.arange(stride // 2, len(side), stride)
     for start in slices(range(0, len(chosen), CHUNK)):
         rows = chosen[start : start + CHUNK]
-        windows = model.to_model_units(take_windows(side.rows, side.ends[rows], model.config.lookback))
+        windows = model.to_model_units(side.take(rows))
         found = explain_windows(model, windows, output, baseline, None, "features")
         contributions[rows] = sum_groups(found.contributions, members)
         change = np.abs(found.predictions - found.baseline_prediction)

@@ -23,9 +23,10 @@ from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
 from kanmodel.network.wiring import Wiring
-from kanmodel.tables.columns import Feature, Scaling, Target
-from kanmodel.tables.encoding import Encoding
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
+from kanmodel.tables.encoding import Encoding, plain_encoding
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.table import SeriesColumn, TableSpec
 
 T = TypeVar("T")
 MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
@@ -33,7 +34,6 @@ MAX_GRAPH = 1 << 25  # values of a graph for one window, with those on edges, of
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
 LAYER_NORM_EPS = 1e-5
 BOUND = re.compile(r"(.*):(lower|upper|width|below|above)@(0\.\d+)")  # the name of a bound; see `network.intervals`
-QUANTILE = re.compile(r"(.*)(?<!:lower|:upper|:width|:below|:above)(@0\.\d+)")  # of a target that is a quantile
 _ASIDE = re.compile(r"(.*?)((?::\w{5})?@0\.\d+)")  # a target and what it is of it, a quantile or a bound
 
 
@@ -236,7 +236,8 @@ class ModelConfig:
         ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 if the targets'
             columns are already shifted, or it is unknown, and the first output is ``{target}+1``.
         groups: features that belong together, by the name of their group; explanations also sum their contributions.
-        time: the time stamps of the training rows; None if there were none.
+        time: the time stamps of the training rows and their rhythm; None if there were none.
+        series: the column that says of which series a row is; None of one series.
         encoding: how the columns of a table become the features; None if they are columns as they stand.
         graph: the nodes of a network whose parts are joined in another way than a chain, in the order of the
             computation; the last are the outputs before the output function. Its KAN layers are those of the `head`,
@@ -260,6 +261,7 @@ class ModelConfig:
     graph: tuple[Node, ...] = ()
     recurrents: tuple[RecurrentConfig, ...] = ()
     encoding: Encoding | None = None
+    series: SeriesColumn | None = None
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -410,6 +412,12 @@ class ModelConfig:
         target, aside = found.groups() if found else (name, "")
         return f"{target}+{step}{aside}"
 
+    @cached_property
+    def table(self) -> TableSpec:
+        """How windows are cut from a table with the columns of the training."""
+        encoding, targets = self.encoding or plain_encoding(self.feature_names), (each.name for each in self.targets)
+        return TableSpec(encoding, (*targets,), self.ahead, self.time, self.series, self.lookback, self.horizon)
+
     @property
     def scaling(self) -> Scaling:
         """The scaling of the features and outputs."""
@@ -482,8 +490,9 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     data = asdict(config)
     if not config.graph:  # a chain has neither
         del data["graph"], data["recurrents"]
-    if config.encoding is None:
-        del data["encoding"]
+    for name in ("encoding", "series"):
+        if data[name] is None:
+            del data[name]
     for column in (*data["features"], *data["targets"]):
         if column["title"] is None:
             del column["title"]

@@ -24,11 +24,11 @@ from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError, Index, check_config, check_number
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import FrozenNetwork, Network
-from kanmodel.network.config import QUANTILE, LayerConfig, ModelConfig, SymbolicEdge, Transform
+from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, Transform
 from kanmodel.network.functions import FUNCTIONS
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.operations import Node
-from kanmodel.tables.columns import Target
+from kanmodel.tables.columns import QUANTILE, Target
 
 BOUNDS = ("lower", "upper", "width")
 LEVEL_DIGITS = 4  # decimals of a level, which stand in the names of bounds

@@ -21,8 +21,8 @@ from kanmodel.explain.forecasts import Forecasts
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.style import N_COLORS, VEIL
 from kanmodel.show.svg import MARGIN, Part, Scale, enclose, new_picture, scale_over, write_amount, write_change
-from kanmodel.tables.encoding import zone_offsets
-from kanmodel.tables.instants import MAX_STEP
+from kanmodel.tables.instants import to_local
+from kanmodel.tables.rhythm import MAX_STEP
 from kanmodel.text import abbreviate, with_unit
 
 WIDTH = 760.0
@@ -136,7 +136,7 @@ class Panel:
             unit,
             levels,
             tuple(times[number] for number in order.tolist()),
-            (at + zone_offsets(at, zone)).astype("datetime64[s]") if is_dated else None,
+            to_local(at, zone).astype("datetime64[s]") if is_dated else None,
             at,
             np.full(len(at), step),
             np.diff(at, prepend=at[0]) > MAX_STEP * step,

@@ -5,7 +5,8 @@ Model units are (value - mean) / std of the training rows; a constant column has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError, Spread, check_config, check_text, quote
 
+QUANTILE = re.compile(r"(.*)(?<!:lower|:upper|:width|:below|:above)(@0\.\d+)")  # of a target that is a quantile
 _MARKUP = frozenset("`*_<>[]|\\")  # of Markdown and HTML
 
 
@@ -52,6 +54,12 @@ class Column:
 @dataclass(frozen=True)
 class Target(Column):
     """One forecast column, or one class; its name, unit, mean, std and title are those of a `Column`."""
+
+
+def column_of(target: str, names: Container[str]) -> str:
+    """The column of a target's actual values; a quantile without its own has that of what it is a quantile of."""
+    found = QUANTILE.fullmatch(target)
+    return found[1] if found and target not in names else target
 
 
 @dataclass(frozen=True)

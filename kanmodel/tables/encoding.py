@@ -1,37 +1,36 @@
 """`Encoding`: how the columns of a table as people have it become a forecaster's features, in training and serving.
 
-A table's numbers, texts and times -> gaps filled -> known columns taken later -> levels one-hot, calendar -> features.
-A row depends on no row further away than the longest filled gap and the steps by which a known column is taken later.
+A table's numbers, texts and times -> known columns taken later -> missing values filled -> levels one-hot, calendar.
+A value is filled as of a window's end: only by values that were known then. So the same row may have another value in
+the next window, after a gap in it has closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
 from importlib import import_module
 from itertools import chain
 from math import cos, pi, sin
-from numbers import Real
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
-from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, quote
-from kanmodel.tables.instants import DAY, find_zone
+from kanmodel.errors import ConfigError, Index, check_choice, check_config, quote
+from kanmodel.tables.frames import Cells, describe_bad, read_levels, read_numbers
+from kanmodel.tables.instants import DAY
 
-MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
 MAX_LEVELS = 64  # of a column of texts
 MAX_FILL = 24  # rows without a value in a row that are filled, unless the user says more or fewer
 CYCLES = ("hour", "weekday", "day_of_year")  # a sine and a cosine each
 CALENDAR = (*CYCLES, "weekend")
 DAYS_OF = {"hour": 1, "weekday": 7, "weekend": 7, "day_of_year": 365}  # the length of each; longer steps lack it
 HOLIDAY = "holiday"
-Cells = np.ndarray[Any, Any]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,21 +41,36 @@ class SourceColumn:
         name: the column's name.
         levels: the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a
             column of numbers.
-        later: rows after a window's step from which its value is taken; 0 unless its future is known at the forecast.
+        later: steps after a window's step from which its value is taken; 0 unless its future is known at the forecast.
+        static: whether it has one value for each series.
     """
 
     name: str
     levels: tuple[str, ...] = ()
     later: Index = 0
+    static: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_config(self)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """``temp``, ``temp+24`` if it is taken 24 rows later, or ``tariff=night`` of each level."""
+        """``temp``, ``temp+24`` if it is taken 24 steps later, or ``tariff=night`` of each level."""
         name = f"{self.name}+{self.later}" if self.later else self.name
         return tuple(f"{name}={level}" for level in self.levels) or (name,)
+
+
+class AsOf(NamedTuple):
+    """A column whose missing values are filled as of each row e, by values of the rows up to e.
+
+    For a window that ends at e, the values of rows up to `seen[e]` are those of `closed`, and those of the rows after
+    it `open[e]`, since their gap is not closed at e.
+    """
+
+    closed: Array  # (n_rows,), filled in gaps that have a value after them; NaN where it is missing
+    seen: Rows  # (n_rows,), the last row up to each that has a value, in its run; the row before the run without
+    open: Array  # (n_rows,), NaN where the gap is too long, or there is no value before it
+    missing: NDArray[np.bool_]  # (n_rows,), the cells that had no value
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,10 @@ class Fill:
     """How missing values are filled: of levels always forward.
 
     Attributes:
-        how: ``forward``, the last value; ``linear``, on a line to the next, and the last value if there is no next; or
-            ``value``.
+        how: ``forward``, the last value; ``linear``, on a line to the next, which must be known at the window's end, or
+            else the last value; or ``value``.
         value: the one of ``value``.
-        longest: rows without a value, one after another, up to which they are filled; more stay missing.
+        longest: rows without a value, one after another and up to the window's end, that are filled; more stay missing.
     """
 
     how: Literal["forward", "linear", "value"]
@@ -89,32 +103,36 @@ class Fill:
             return cls(fill, longest=longest)  # type: ignore[arg-type]
         return cls("value", float(fill), longest)
 
-    def fill(self, values: Array, run: NDArray[np.int64], forward: bool = False, to_end: bool = True) -> Array:
+    def apply(self, values: Array, run: Rows, has_cell: NDArray[np.bool_], forward: bool = False) -> AsOf:
         """A column (n_rows,) with its missing values, NaN, filled within each `run` of rows without a gap in time.
 
-        `forward` overrules `how`. Without `to_end` missing values after the last of a run stay.
+        Those of rows that have no cell, or a bad one, stay. `forward` overrules `how`.
         """
-        rows, missing = np.arange(len(values)), np.isnan(values)
-        if not missing.any():
-            return values
-        before = np.maximum.accumulate(np.where(missing, -1, rows))
-        after = np.minimum.accumulate(np.where(missing, len(values), rows)[::-1])[::-1]
-        has_before = (before >= 0) & (run[before] == run)
-        has_after = (after < len(values)) & (run[np.minimum(after, len(values) - 1)] == run)
-        starts = missing & (np.diff(run, prepend=-1) != 0) | missing & ~np.roll(missing, 1)
-        stretch = np.cumsum(starts)
-        filled = missing & (np.bincount(stretch[missing], minlength=stretch[-1] + 1)[stretch] <= self.longest)
-        filled &= has_after if not to_end else True
-        if self.how == "value" and not forward:
-            return np.where(filled, self.value, values)
-        filled &= has_before
+        rows, n, missing = np.arange(len(values)), len(values), np.isnan(values)
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(run)) + 1]) if n else np.zeros(0, np.int64)
+        first = starts[np.searchsorted(starts, rows, "right") - 1]  # of the row's run
+        seen = np.maximum(np.maximum.accumulate(np.where(missing, -1, rows)), first - 1)
+        after = np.minimum.accumulate(np.where(missing, n, rows)[::-1])[::-1]
+        ahead = np.minimum(after, n - 1)
+        is_closed = missing & (after < n) & (run[ahead] == run)
+        bad = np.concatenate([[0], np.cumsum(~has_cell)])
+        is_known = seen >= first
+        last = np.where(is_known, values[np.maximum(seen, 0)], np.nan)
+        opened = np.full(n, self.value) if self.how == "value" and not forward else last
+        fits = (rows - seen <= self.longest) & (bad[rows + 1] == bad[seen + 1])
+        between = opened
         if self.how == "linear" and not forward:
-            filled_between = filled & has_after
-            first, last = values[before], values[np.minimum(after, len(values) - 1)]
-            line = first + (last - first) * ((rows - before) / np.maximum(after - before, 1))
-            values = np.where(filled_between, line, values)
-            filled &= ~filled_between
-        return np.where(filled, values[before], values)
+            slope = (values[ahead] - last) / np.maximum(ahead - seen, 1)
+            between = last + slope * (rows - seen)
+        closes = is_closed & (after - seen - 1 <= self.longest) & (bad[ahead + 1] == bad[seen + 1])
+        closed = np.where(missing, np.where(closes, between, np.nan), values)
+        return AsOf(closed, seen, np.where(missing & fits, opened, np.nan), missing)
+
+
+def leave_missing(values: Array) -> AsOf:
+    """A column (n_rows,) of which nothing is filled."""
+    rows, missing = np.arange(len(values)), np.isnan(values)
+    return AsOf(values, rows, np.full(len(values), np.nan), missing)
 
 
 @dataclass(frozen=True)
@@ -123,12 +141,10 @@ class Calendar:
 
     Attributes:
         parts: ``hour``, ``weekday`` and ``day_of_year``, as a sine and a cosine each, and ``weekend``, 0 or 1.
-        later: seconds from a row to the instant whose calendar is taken.
         holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None.
     """
 
     parts: tuple[Annotated[str, partial(check_choice, choices=CALENDAR)], ...]
-    later: Annotated[float, lambda value, place: None] = 0.0
     holidays: str | None = None
 
     def __post_init__(self) -> None:
@@ -140,18 +156,16 @@ class Calendar:
         parts = (*self.parts, *([HOLIDAY] if self.holidays else []))
         return {part: (f"{part}_sin", f"{part}_cos") if part in CYCLES else (part,) for part in parts}
 
-    def encode(self, instants: Array, zone: str | None) -> list[Array]:
-        """The columns of its features, (n_rows,) each, of instants in seconds; local times are those of `zone`."""
-        instants = instants + self.later
-        at = instants + zone_offsets(instants, zone)
-        day = np.floor(at / DAY)
+    def encode(self, local: Array) -> Array:
+        """Its features, (n_rows, n), of instants in seconds of the local clock, (n_rows,)."""
+        day = np.floor(local / DAY)
         columns: list[Array] = []
         for part in self.parts:
             if part == "weekend":
                 columns.append(((day + 3) % 7 >= 5).astype(np.float64))  # 1970 began on a Thursday
                 continue
             if part == "hour":
-                phase = (at - day * DAY) / DAY
+                phase = (local - day * DAY) / DAY
             elif part == "weekday":
                 phase = (day + 3) % 7 / 7
             else:
@@ -164,26 +178,14 @@ class Calendar:
             columns += [np.array([f(2 * pi * each) for each in phases.tolist()])[inverse] for f in (sin, cos)]
         if self.holidays:
             columns.append(_find_holidays(day, self.holidays))
-        return columns
-
-
-def zone_offsets(instants: Array, zone: str | None) -> Array:
-    """Seconds that local time is ahead of UTC at instants, (n_rows,)."""
-    if zone is None:
-        return np.zeros(len(instants))
-    local, known = find_zone(zone), dict[float, float]()
-    quarters = np.floor(instants / 900).tolist()  # no zone changes within one
-    for quarter in dict.fromkeys(quarters):
-        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=900 * quarter)
-        known[quarter] = at.astimezone(local).utcoffset().total_seconds()  # type: ignore[union-attr]
-    return np.array([known[quarter] for quarter in quarters])
+        return np.stack(columns, axis=1)
 
 
 def _find_holidays(day: Array, country: str) -> Array:
     """Whether each local day, numbered from 1970, is a public holiday of a country, (n_rows,)."""
     of = public_holidays(country)
-    found = {each: float(date.fromordinal(719_163 + int(each)) in of) for each in np.unique(day).tolist()}
-    return np.array([found[each] for each in day.tolist()])
+    days, places = np.unique(day, return_inverse=True)
+    return np.array([float(date.fromordinal(719_163 + int(each)) in of) for each in days.tolist()])[places]
 
 
 def public_holidays(country: str) -> Any:
@@ -204,19 +206,6 @@ def public_holidays(country: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """The features of a table's rows.
-
-    Attributes:
-        values: (n_rows, n_features), original units; NaN where a value is missing, or its cell is bad.
-        filled: by column, the cells that were filled, (n_rows,); columns without such cells are left out.
-    """
-
-    values: Array
-    filled: Mapping[str, NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
 class Encoding:
     """The columns of a table, and how they become a forecaster's features, in this order, the calendar last.
 
@@ -224,28 +213,24 @@ class Encoding:
         columns: those of the table that are read.
         calendar: features of the time; None without.
         fill: how missing values are filled; None if they are not.
-        zone: name of the time zone of local times, and of the calendar; None for UTC, or times as they stand.
     """
 
     columns: tuple[SourceColumn, ...]
     calendar: Calendar | None = None
     fill: Fill | None = None
-    zone: str | None = None
 
     def __post_init__(self) -> None:
         check_config(self)
-        if self.zone is not None:
-            find_zone(self.zone)
 
     @property
     def is_plain(self) -> bool:
         """Whether the features are the columns as they stand."""
-        changed = any(column.levels or column.later for column in self.columns)
-        return not (changed or self.calendar or self.fill or self.zone)
+        changed = any(column.levels or column.later or column.static for column in self.columns)
+        return not (changed or self.calendar or self.fill)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of a table that are read, without that of time."""
+        """The columns of a table that are read, without those of time and series."""
         return tuple(column.name for column in self.columns)
 
     @property
@@ -267,19 +252,19 @@ class Encoding:
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """The features that a counterfactual leaves unchanged: the calendar, and levels."""
-        levels = chain(*(column.features for column in self.columns if column.levels))
-        return (*levels, *chain(*(self.calendar.groups.values() if self.calendar else ())))
+        """The features that a counterfactual leaves unchanged: the calendar, levels, and what a series always has."""
+        of_columns = chain(*(column.features for column in self.columns if column.levels or column.static))
+        return (*of_columns, *chain(*(self.calendar.groups.values() if self.calendar else ())))
 
     @property
     def later(self) -> int:
-        """Rows after a window's last one that it needs."""
+        """Steps after a window's last row that it needs."""
         return max((column.later for column in self.columns), default=0)
 
     @property
     def reach(self) -> int:
-        """Rows before and after a row, beyond which nothing acts on its features."""
-        return self.later + (self.fill.longest + 1 if self.fill else 0)
+        """Rows before a window beyond which nothing acts on its features, but those of a series as a whole."""
+        return self.fill.longest + 1 if self.fill else 0
 
     def describe(self) -> dict[str, Any]:
         """What is read, for people: the columns with their levels, the calendar and the filling."""
@@ -291,129 +276,71 @@ class Encoding:
             ],
             "calendar": [*self.calendar.groups] if self.calendar else [],
             "holidays": self.calendar.holidays if self.calendar else None,
-            "zone": self.zone,
             "fill": fill,
             "max_fill": self.fill.longest if self.fill else None,
         }
 
-    def read(self, cells: Mapping[str, Cells]) -> tuple[Array, dict[int, tuple[str, str]]]:
+    def read(self, cells: Mapping[str, Cells], new: NDArray[np.bool_]) -> tuple[Array, dict[int, tuple[str, str]]]:
         """The cells of a table's rows as numbers, and which are bad.
 
         Args:
             cells: the columns by name, (n_rows,) each, numbers or any objects.
+            new: whether a row is of a series that training did not have, (n_rows,): it may have levels of its own in
+                columns that are static, and has none of the known ones then.
 
         Returns:
-            (n_rows, n_columns): the value, or the number of the level; NaN where there is none, inf of a bad cell.
-            By row, the first column with a bad cell and what is wrong with it.
+            (n_rows, n_columns): the value, or the number of the level, -1 for that of a new series; NaN where there is
+            none, inf of a bad cell. By row, the first column with a bad cell and what is wrong with it.
         """
-        columns, bad = list[Array](), dict[int, tuple[str, str]]()
-        for column in self.columns:
+        numbers, bad = np.empty((len(new), len(self.columns))), dict[int, tuple[str, str]]()
+        for place, column in enumerate(self.columns):
             found = cells[column.name]
-            columns.append(read_levels(found, column.levels) if column.levels else read_cells(found))
-            for row in np.flatnonzero(np.isinf(columns[-1])).tolist():
-                if row not in bad:
-                    bad[row] = column.name, describe_bad(found[[row]].tolist()[0], column.levels)
-        return np.array(columns).reshape(len(self.columns), -1).T, dict(sorted(bad.items()))
+            values = read_levels(found, column.levels) if column.levels else read_numbers(found)
+            if column.static and column.levels:
+                values = np.where(np.isinf(values) & new, -1.0, values)
+            numbers[:, place] = values
+            for row in np.flatnonzero(np.isinf(values)).tolist():
+                bad.setdefault(row, (column.name, describe_bad(found[[row]].tolist()[0], column.levels)))
+        return numbers, dict(sorted(bad.items()))
 
-    def encode(self, numbers: Array, instants: Array | None, run: NDArray[np.int64]) -> Encoded:
-        """The features of a table's rows, oldest first.
+    def fill_column(self, place: int, values: Array, run: Rows, has_cell: NDArray[np.bool_]) -> AsOf:
+        """A column by its place, (n_rows,) numbers as of `read`, taken later already, with missing values filled."""
+        column = self.columns[place]
+        if column.static:
+            fill: Fill | None = Fill("forward", longest=len(values) or 1)
+        else:
+            fill = self.fill
+        is_bad = np.isinf(values)
+        values = np.where(is_bad, np.nan, values)
+        if fill is None or not np.isnan(values).any():
+            return leave_missing(values)
+        return fill.apply(values, run, has_cell & ~is_bad, bool(column.levels) or column.static)
 
-        Args:
-            numbers: (n_rows, n_columns), as `read` gives them.
-            instants: seconds, (n_rows,); needed for a calendar.
-            run: (n_rows,), a number that changes where a gap is before a row.
-        """
-        rows, filled, parts = np.arange(len(run)), dict[str, NDArray[np.bool_]](), list[Array]()
-        for column, values in zip(self.columns, numbers.T, strict=True):
-            is_bad = np.isinf(values)
-            values = np.where(is_bad, np.nan, values)
-            if self.fill is not None:
-                missing = np.isnan(values)
-                values = np.where(is_bad, np.nan, self.fill.fill(values, run, bool(column.levels), not column.later))
-                if (found := missing & ~np.isnan(values)).any():
-                    filled[column.name] = found
-            if column.later:
-                source = np.minimum(rows + column.later, len(rows) - 1)
-                is_there = (rows + column.later < len(rows)) & (run[source] == run)
-                values = np.where(is_there, values[source], np.nan)
+    def expand(self, columns: Array, calendar: Array | None) -> Array:
+        """The features, (n_rows, n_features), of filled columns (n_rows, n_columns) and those of the calendar."""
+        parts = list[Array]()
+        for column, values in zip(self.columns, columns.T, strict=True):
             if column.levels:
                 is_level = (values[:, None] == np.arange(len(column.levels))).astype(np.float64)
                 parts.append(np.where(np.isnan(values)[:, None], np.nan, is_level))
             else:
                 parts.append(values[:, None])
-        if self.calendar is not None:
-            if instants is None:
-                raise DataError("the calendar of this model needs the times of the rows")
-            parts += [column[:, None] for column in self.calendar.encode(instants, self.zone)]
-        return Encoded(np.concatenate(parts, axis=1), filled)
+        return np.concatenate([*parts, *([] if calendar is None else [calendar])], axis=1)
 
-    def describe_missing(self, feature: str, n_after: int) -> tuple[str, str]:
-        """The column for which a feature has no value, and why; its row has `n_after` rows of the table after it."""
-        column = next(one for one in self.columns if feature in one.features)
-        if column.later:
-            where = "the table ends before" if n_after < column.later else "is empty there, or after a gap"
-            return column.name, f"must be known {column.later} rows later, but {where}"
+    def describe_missing(self, name: str, has_row: bool) -> str:
+        """Why a column has no value in a row of a window, or in the row later of which it is taken, if there is one."""
+        later = next(column.later for column in self.columns if column.name == name)
+        if later and not has_row:
+            return f"must be known {later} rows later, but the table ends before, or has no such row"
+        place = f"is empty {later} rows later" if later else "is empty"
         if self.fill is None:
-            return column.name, "is empty, and the model was trained without fill"
-        limit = f"more than {self.fill.longest} rows without a value (max_fill), or none before that has one"
-        return column.name, f"is empty and cannot be filled: there are {limit}"
+            return f"{place}, and the model was trained without fill"
+        return (
+            f"{place} and cannot be filled: there are more than {self.fill.longest} rows without a value (max_fill), "
+            "or none before that has one"
+        )
 
 
-def describe_bad(cell: Any, levels: Sequence[str] = ()) -> str:
-    """What is wrong with a cell of a column of numbers, or of these levels."""
-    if levels:
-        return f"has the unknown level {quote(level_of(cell))}; the levels are {', '.join(levels)}"
-    return f"must be a finite number or empty, but is {quote(cell)}"
-
-
-def read_cells(values: Cells) -> Array:
-    """A column in float64, numbers in texts too: NaN where a value is missing, inf where it is not a finite number."""
-    if values.dtype.kind in "biuf":
-        return values.astype(np.float64)
-
-    def read(cell: Any) -> float:
-        if is_missing(cell):
-            return np.nan
-        try:
-            return float(cell) if is_number(cell) or isinstance(cell, str) else np.inf
-        except (ValueError, OverflowError):
-            return np.inf
-
-    return np.array([read(cell) for cell in values.tolist()], dtype=np.float64)
-
-
-def read_levels(values: Cells, levels: Sequence[str]) -> Array:
-    """The number of each cell's level: NaN where it is missing, inf where it is unknown."""
-    numbers = {level: float(number) for number, level in enumerate(levels)}
-    cells = values.tolist()
-    return np.array([np.nan if is_missing(cell) else numbers.get(level_of(cell), np.inf) for cell in cells], np.float64)
-
-
-def level_of(cell: Any) -> str:
-    """The level of a cell: its text, of a whole number without a fraction."""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
-
-
-def is_number(cell: Any) -> bool:
-    """Whether a cell is a number or a boolean."""
-    return isinstance(cell, Real | Decimal | np.bool_)
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell has no value."""
-    return cell is None or str(cell).strip().lower() in MISSING
-
-
-def as_cells(values: Any) -> np.ndarray[Any, Any]:
-    """A column of a frame as an array; None where a masked value is, times with their zone, categories as texts."""
-    dtype = getattr(values, "dtype", None)
-    if getattr(dtype, "time_zone", None):  # of polars, which converts to UTC and leaves that out
-        return np.array(values.to_list(), dtype=object)
-    array = values.to_numpy() if hasattr(values, "to_numpy") else values
-    if hasattr(dtype, "categories"):  # of pandas and polars
-        return np.array([None if is_missing(cell) else level_of(cell) for cell in array.tolist()], dtype=object)
-    if isinstance(array, np.ma.MaskedArray):
-        array = np.where(np.ma.getmaskarray(array), np.array(None), array.data)
-    read = np.asarray(array)
-    # a list of numbers and words keeps the type of each cell
-    return np.array(array, dtype=object) if read.dtype.kind == "U" and isinstance(array, list | tuple) else read
+def plain_encoding(names: Sequence[str]) -> Encoding:
+    """Of features that are columns as they stand."""
+    return Encoding(tuple(map(SourceColumn, names)))

@@ -2,184 +2,94 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
-from kanmodel.errors import ConfigError, DataError, Positive, check_config, quote
+from kanmodel.errors import ConfigError, DataError, quote
+from kanmodel.tables.frames import Cells
 
-MAX_STEP = 1.5  # usual steps; a longer one is a gap
-ROUNDING = 1e-3  # of a step: instants that differ by less are the same
 DAY = 86_400.0  # seconds
-SEASONS = {"day": DAY, "week": 7 * DAY}  # whose persistence forecasts are compared with
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
 FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
-DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y")  # day first, which dots say and slashes do not
+DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%Y-%m")  # day first, which dots say and slashes do not
+COMPACT = "%Y%m%d"
+_COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(min|h|d|w)", re.IGNORECASE)
+_SECONDS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
-    """Row numbers, ascending, at which a window may end: its `lookback` rows are in one run of each boundary column.
+def read_instants(
+    values: Any, place: Callable[[int], str], zone: str | None = None, series: Any = None
+) -> tuple[Array, bool]:
+    """The instants of a time column in seconds since 1970, (n_rows,), and whether its values are dates.
 
-    `boundaries` are columns (n_rows,) whose changes a window must not span, such as a segment number that changes at
-    each gap in time, or the name of the split. Rows are ordered from oldest to newest.
-    """
-    breaks = np.zeros(n_rows, dtype=bool)  # whether a run begins at this row
-    for column in boundaries:
-        breaks[1:] |= column[1:] != column[:-1]
-    run = np.cumsum(breaks)
-    ends = np.arange(lookback - 1, n_rows)
-    kept: NDArray[np.int64] = ends[run[ends] == run[ends - lookback + 1]]
-    return kept
-
-
-@dataclass(frozen=True)
-class TimeColumn:
-    """The time stamps of the rows that a forecaster was trained on.
-
-    Attributes:
-        name: the column's name.
-        step: usual time from row to row: seconds if the column has dates, else in its own unit.
-        max_step: longest step that is not a gap, in usual steps.
-        dated: whether the column has dates.
-    """
-
-    name: str
-    step: Positive
-    max_step: Positive
-    dated: bool
-
-    def __post_init__(self) -> None:
-        check_config(self)
-
-    def is_gap(self, steps: Array) -> NDArray[np.bool_]:
-        """Whether each step is a gap."""
-        return steps > self.max_step * self.step
-
-    def is_short(self, steps: Array) -> NDArray[np.bool_]:
-        """Whether each step is shorter than the usual one by as large a factor as a gap is longer."""
-        return steps < self.step / self.max_step
-
-    @property
-    def usual_step(self) -> str:
-        """`step` in words."""
-        return f"{self.step:g} seconds" if self.dated else f"{self.step:g}"
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The instants of a table's rows."""
-
-    name: str
-    seconds: Array  # (n_rows,), since 1970, UTC; or in the unit of a numeric column; ascending within a segment
-    dated: bool  # whether the column has dates, so that a day is 86,400 seconds
-    step: float  # the usual step, the median between neighbouring rows of a segment; 0 if there are none
-    max_step: float  # longest step that is not a gap, in usual steps
-    gaps: NDArray[np.bool_]  # (n_rows,), whether there is a gap before the row
-
-    @classmethod
-    def of(
-        cls,
-        values: Any,
-        segment: NDArray[np.generic] | None = None,
-        max_step: float = MAX_STEP,
-        name: str = "time",
-        zone: str | None = None,
-        quoted: Mapping[str, Any] | None = None,
-    ) -> Clock:
-        """The clock of a time column (n_rows,), as `read_instants` takes it.
-
-        `segment`, (n_rows,), changes where another series begins, whose times may start again. An error about an hour
-        that is there twice has the values of the columns `quoted`, (n_rows,) each.
-
-        Raises:
-            DataError: a cell is not a time, a row is not later than the one above it, or `max_step` is below 1.
-        """
-        if not max_step >= 1:
-            raise DataError(f"max_step must be at least 1 usual step, but is {max_step}")
-        place = partial(_name_row, name)
-        seconds, dated = read_instants(values, place, zone)
-        steps = np.diff(seconds)
-        within = np.ones(len(steps), dtype=bool) if segment is None else np.asarray(segment[1:] == segment[:-1])
-        for row in np.flatnonzero(within & (steps <= 0)).tolist():
-            relation = "earlier than" if steps[row] < 0 else "the same as in"
-            message = f"is {relation} the row above it, but rows must be ordered from oldest to newest"
-            if dated and (twice := _describe_repeated_hour(seconds, row + 1, quoted or {})):
-                message = twice
-            raise DataError.at(place(row + 1), message)
-        step = float(np.median(steps[within])) if within.any() else 0.0
-        gaps = np.zeros(len(seconds), dtype=bool)
-        gaps[1:] = within & (steps > max_step * step)
-        return cls(name, seconds, dated, step, max_step, gaps)
-
-    def rows_per(self, period: float) -> int | None:
-        """Number of usual steps in a period of seconds; None if it is not a whole number of two or more."""
-        if not self.dated or not self.step:
-            return None
-        steps = period / self.step
-        return round(steps) if round(steps) >= 2 and abs(steps - round(steps)) <= ROUNDING else None
-
-    def __str__(self) -> str:
-        step = str(timedelta(seconds=self.step)) if self.dated else f"{self.step:g}"
-        return (
-            f"{self.gaps.sum()} steps in time are gaps, longer than {self.max_step:g} times the usual {step} (max_step)"
-        )
-
-
-def read_instants(values: Any, place: Callable[[int], str], zone: str | None = None) -> tuple[Array, bool]:
-    """The instants of a time column in seconds, (n_rows,), and whether its values are dates.
-
-    A cell is a number, a date, or a string of either: ISO 8601, or a day with dots, as 31.12.2023 23:00. Dates without
-    an offset are local times of `zone`, by default UTC. Of an hour that is there twice, as daylight saving ends, the
-    first rows are before the clocks are put back.
+    A cell is a number, a date, or a string of either: ISO 8601, a day with dots, as 31.12.2023 23:00, or as 20231231.
+    Dates without an offset are local times of `zone`, by default UTC. A day without a time is its first instant, also
+    where there is no midnight, as the clocks are put forward. A time that is there twice, as they are put back, is the
+    one that is in step with the rows before it, of the same of the `series`.
 
     Raises:
-        DataError: a cell is not a time, or a local time that does not exist, or one of an hour that the zone has twice
-            and the column once; `place` names its row.
+        DataError: a cell is not a time, or a local time that does not exist; `place` names its row.
     """
     array = np.asarray(values)
+    if array.dtype.kind in "iuO" and (compact := _read_compact(array)) is not None:
+        array = compact
     if array.dtype.kind == "M":
         instants, dated = array.astype("datetime64[us]").astype(np.int64) / 1e6, True
         instants[np.isnat(array)] = np.nan
         is_local = np.ones(len(array), dtype=bool)
-    elif array.dtype.kind in "iuf":
+    elif array.dtype.kind in "biuf":
         instants, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
     else:
-        cells = [_read_cell(cell, place, row) for row, cell in enumerate(array.tolist())]
-        dated = bool(cells) and cells[0][1]
-        for row, (_, is_date, _) in enumerate(cells):
-            if is_date != dated:
+        known = dict[Any, _Instant]()  # a long table has each time many times
+        cells = [
+            known[cell] if cell in known else known.setdefault(cell, _read_cell(cell, place, row))
+            for row, cell in enumerate(array.tolist())
+        ]
+        dated = bool(cells) and cells[0].is_date
+        for row, cell in enumerate(cells):
+            if cell.is_date != dated:
                 message = f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}"
                 raise DataError.at(place(row), message)
-        instants = np.array([instant for instant, _, _ in cells], dtype=np.float64)
-        is_local = np.array([local for _, _, local in cells], dtype=bool)
+        instants = np.array([cell.seconds for cell in cells], dtype=np.float64)
+        is_local = np.array([cell.is_local for cell in cells], dtype=bool)
     for row in np.flatnonzero(~np.isfinite(instants)).tolist():
         raise DataError.at(place(row), f"{NO_TIME} {array[row]}")
     if zone is not None and is_local.any():
-        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place)
+        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place, series)
     return instants, dated
 
 
-def read_index(frame: Any, time: str | None) -> tuple[str, NDArray[Any]] | None:
-    """Name and times of a frame's index, if it has dates or is named `time`."""
-    if not hasattr(frame, "index") or isinstance(frame, Sequence):
+def _read_compact(array: Cells) -> Cells | None:
+    """The days of a column of texts or whole numbers that all are as 20231231; None of another column."""
+    if not len(array) or not _COMPACT.fullmatch(str(array[0]).strip()):
         return None
-    name, index = getattr(frame.index, "name", None), frame.index.to_numpy()
-    is_dated = len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime))
-    return (str(name or "time"), index) if is_dated or (time is not None and name == time) else None
+    texts = [str(cell).strip() for cell in array.tolist()]
+    if not all(map(_COMPACT.fullmatch, texts)):
+        return None
+    with suppress(ValueError):
+        return np.array([f"{text[:4]}-{text[4:6]}-{text[6:]}" for text in texts], dtype="datetime64[D]")
+    return None
 
 
-def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> tuple[float, bool, bool]:
-    """An instant in seconds, whether the cell is a date, and whether that is a local time: it has no offset."""
+class _Instant(NamedTuple):
+    seconds: float  # since 1970, of a local time as if it were UTC
+    is_date: bool
+    is_local: bool  # whether it has no offset
+
+
+def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> _Instant:
     instant = cell
     reads: tuple[Callable[[str], Any], ...] = (float, datetime.fromisoformat, *map(_dotted, DOTTED))
     for read in reads if isinstance(cell, str) else ():
@@ -190,9 +100,9 @@ def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> tuple[float,
         instant = datetime(instant.year, instant.month, instant.day)
     if isinstance(instant, datetime) and instant == instant:  # pandas' NaT is a datetime that differs from itself
         is_local = instant.tzinfo is None
-        return (instant.replace(tzinfo=UTC) if is_local else instant).timestamp(), True, is_local
+        return _Instant((instant.replace(tzinfo=UTC) if is_local else instant).timestamp(), True, is_local)
     if isinstance(instant, Real):
-        return float(instant), False, False
+        return _Instant(float(instant), False, False)
     raise DataError.at(place(row), f"{NO_TIME} {quote(cell)}")
 
 
@@ -210,52 +120,106 @@ def find_zone(name: str) -> ZoneInfo:
         raise ConfigError(f"zone must be a time zone such as Europe/Berlin, but is {quote(name)}") from error
 
 
-def _local_offsets(seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str]) -> Array:
+def find_zone_of(frame: Any, time: str) -> str | None:
+    """The time zone of a frame's times, by its IANA name; None if they have none, or another one."""
+    column = frame[time] if time in list(getattr(frame, "columns", frame)) else getattr(frame, "index", None)
+    dtype = getattr(column, "dtype", None)
+    zone = getattr(dtype, "tz", None) or getattr(dtype, "time_zone", None)
+    try:
+        return None if zone is None else find_zone(str(zone)).key
+    except ConfigError:  # of an offset
+        return None
+
+
+def _local_offsets(
+    seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str], series: Any
+) -> Array:
     """Seconds that local times are ahead of UTC, (n_rows,), 0 but in some rows; `seconds` are those as if of UTC."""
-    local_zone, known, seen = find_zone(zone), dict[float, tuple[float, float]](), Counter[float]()
     rows = rows if seconds[rows[0]] <= seconds[rows[-1]] else rows[::-1]  # oldest first, as far as one can say
-    offsets, count = np.zeros(len(seconds)), Counter(seconds[rows].tolist())
-    for row, local in zip(rows.tolist(), seconds[rows].tolist(), strict=True):
-        if (quarter := local // 900) not in known:  # no zone changes within one
-            at = datetime.fromtimestamp(900 * quarter, UTC).replace(tzinfo=local_zone)
-            of = (at.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
-            first, second = (offset.total_seconds() for offset in of)
-            known[quarter] = first, second
-        first, second = known[quarter]
-        if first < second:
-            message = f"is {_as_text(local)}, which does not exist in {zone}, where the clocks are put forward"
-            raise DataError.at(place(row), message)
-        if first > second and count[local] % 2:
-            message = f"is {_as_text(local)}, which {zone} has twice, as the clocks are put back, but the table "
-            times = "once" if count[local] == 1 else f"{count[local]} times"
-            message += f"{times}: give times with their offset, such as 2023-10-29T02:00+02:00"
-            raise DataError.at(place(row), message)
-        offsets[row] = second if seen[local] % 2 else first
-        seen[local] += 1
+    offsets, local = np.zeros(len(seconds)), seconds[rows]
+    quarters, places = np.unique(np.floor(local / 900), return_inverse=True)  # no zone changes within one
+    known = np.array([_folds(quarter, zone) for quarter in quarters.tolist()])[places]
+    offsets[rows] = known[:, 0]
+    if not (local % DAY).any():  # of days the first instant
+        return offsets
+    for number in np.flatnonzero(known[:, 0] < known[:, 1]).tolist():
+        message = f"is {_as_text(local[number])}, which does not exist in {zone}, where the clocks are put forward"
+        raise DataError.at(place(int(rows[number])), message)
+    codes = np.zeros(len(seconds), dtype=np.int64) if series is None else np.unique(series, return_inverse=True)[1]
+    order = np.argsort(codes[rows], kind="stable")
+    for number in np.flatnonzero((known[:, 0] > known[:, 1])[order]).tolist():
+        before = [row for row in rows[order[max(number - 2, 0) : number]] if codes[row] == codes[rows[order[number]]]]
+        first, second = seconds[rows[order[number]]] - known[order[number]]
+        instants = [float(seconds[row] - offsets[row]) for row in before]
+        last = instants[-1] if instants else -np.inf
+        wanted = 2 * last - instants[0] if len(instants) == 2 else first  # as far as the row before from that before it
+        is_second = first <= last or abs(second - wanted) < abs(first - wanted)
+        offsets[rows[order[number]]] = known[order[number], int(is_second)]
     return offsets
 
 
-def _describe_repeated_hour(seconds: Array, row: int, quoted: Mapping[str, Any]) -> str | None:
-    """The error for a row that repeats an earlier time in a Sunday night, as daylight saving ends; None for others."""
-    earlier = np.flatnonzero(seconds[:row] == seconds[row])
-    at = datetime.fromtimestamp(seconds[row], UTC)
-    if not len(earlier) or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
-        return None
-    first = int(earlier[-1])
-    values = "".join(f", with {name} {of[first]} and {of[row]}" for name, of in quoted.items())
-    hour = "the hour that is there twice when daylight saving ends, if these are local times"
-    return (
-        f"is {_as_text(seconds[row])} as in data row {first + 1}{values}: {hour}. Name their time zone (zone, such as "
-        "Europe/Berlin), or give times with their offset"
-    )
+@cache
+def _folds(quarter: float, zone: str) -> tuple[float, float]:
+    """Seconds that a local time is ahead of UTC, before and after the clocks change, in quarters of an hour."""
+    at = (EPOCH + timedelta(seconds=900 * quarter)).replace(tzinfo=find_zone(zone))
+    first, second = ((at.replace(fold=fold).utcoffset() or timedelta()).total_seconds() for fold in (0, 1))
+    return first, second
+
+
+@cache
+def _offset(quarter: float, zone: str) -> float:
+    at = (EPOCH + timedelta(seconds=900 * quarter)).astimezone(find_zone(zone))
+    return (at.utcoffset() or timedelta()).total_seconds()
+
+
+def to_local(instants: Array, zone: str | None) -> Array:
+    """Instants in seconds of the local clock of a zone, as if that were UTC; any shape."""
+    if zone is None:
+        return instants
+    quarters, places = np.unique(np.floor(instants / 900), return_inverse=True)
+    offsets = np.array([_offset(quarter, zone) for quarter in quarters.tolist()])
+    local: Array = instants + offsets[places].reshape(instants.shape)
+    return local
+
+
+def from_local(local: Array, zone: str | None) -> Array:
+    """The inverse of `to_local`: of a time that is there twice the first; of one that is not, as much later."""
+    if zone is None:
+        return local
+    quarters, places = np.unique(np.floor(local / 900), return_inverse=True)
+    offsets = np.array([_folds(quarter, zone)[0] for quarter in quarters.tolist()])
+    instants: Array = local - offsets[places].reshape(local.shape)
+    return instants
+
+
+def read_duration(text: str) -> float | None:
+    """The seconds of a duration such as ``7d``, ``36h`` or ``15min``; None if it is none, or 0."""
+    found = _DURATION.fullmatch(text.strip())
+    return float(found[1]) * _SECONDS[found[2].lower()] or None if found else None
 
 
 def _as_text(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+    return f"{EPOCH + timedelta(seconds=seconds):%Y-%m-%d %H:%M}"
 
 
-def _name_row(name: str, row: int) -> str:
-    return f"data row {row + 1}, column {name}"
+def describe_repeated_hour(seconds: Array, row: int) -> str | None:
+    """The hint for a row that repeats an earlier time in a Sunday night, as daylight saving ends; None for others."""
+    earlier, at = np.flatnonzero(seconds[:row] == seconds[row]), EPOCH + timedelta(seconds=float(seconds[row]))
+    if not len(earlier) or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
+        return None
+    return (
+        "if these are local times, it is the hour that is there twice as daylight saving ends: name their time zone "
+        "(zone, such as Europe/Berlin), or give times with their offset"
+    )
+
+
+def read_index(frame: Any, time: str | None) -> tuple[str, NDArray[Any]] | None:
+    """Name and times of a frame's index, if it has dates or is named `time`."""
+    if not hasattr(frame, "index") or isinstance(frame, Sequence):
+        return None
+    name, index = getattr(frame.index, "name", None), frame.index.to_numpy()
+    is_dated = len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime))
+    return (str(name or "time"), index) if is_dated or (time is not None and name == time) else None
 
 
 def times_as_text(values: Any) -> tuple[str, ...]:
@@ -275,11 +239,14 @@ def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tup
     Local times are those of `zone`, by default UTC; texts of another form than those of `FORMS` become ISO 8601 in UTC.
     """
     array = np.asarray(stamps)
+    if array.dtype.kind in "iuO" and _read_compact(array[-1:]) is not None:
+        local = to_local(instants, zone).tolist()
+        return tuple((EPOCH + timedelta(seconds=at)).strftime(COMPACT) for at in local)
     if array.dtype.kind in "iuf":
         return tuple(f"{instant:.15g}" for instant in instants.tolist())
     sample = None if array.dtype.kind == "M" else array[-1:].tolist()[0]
-    _, dated, is_local = (0.0, True, True) if sample is None else _read_cell(sample, str, 0)
-    if not dated:
+    _, is_date, is_local = _Instant(0.0, True, True) if sample is None else _read_cell(sample, str, 0)
+    if not is_date:
         return tuple(f"{instant:.15g}" for instant in instants.tolist())
     place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and is_local else UTC)
     found = [datetime.fromtimestamp(instant, place) for instant in instants.tolist()]

@@ -20,8 +20,8 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.intervals import forecasts_of, increment_targets
 from kanmodel.network.layer import KANLayer, LayerTrace
+from kanmodel.tables.samples import Parts, Samples
 from kanmodel.training.optimization import Progress, Stage, TrainingOptions, descend, sparsity_penalty
-from kanmodel.training.samples import Parts, Samples
 
 LEAST = 1e-3  # initial increment, model units, where errors are smaller
 PENALTY = 0.01  # of the forecasts' sparsity penalty; with more of it, increments often stay constant

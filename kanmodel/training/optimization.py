@@ -19,7 +19,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Cell
 from kanmodel.network.intervals import LEVEL_DIGITS, is_level
 from kanmodel.network.layer import LayerTrace
-from kanmodel.training.samples import Parts, Samples
+from kanmodel.tables.samples import Parts, Samples
 
 Width = tuple[int | tuple[int, int], ...]
 

@@ -19,9 +19,13 @@ from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.network.conformal import calibrate, count_needed
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
 from kanmodel.tables.columns import Feature, Target
-from kanmodel.tables.instants import SEASONS, TimeColumn
-from kanmodel.tables.statistics.errors import measure_intervals
-from kanmodel.training import baselines
+from kanmodel.tables.roles import PARTS, TrainingTable
+from kanmodel.tables.samples import Parts, Samples, covered_rows, split_samples
+from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.statistics.errors import measure_intervals, r2_scores
+from kanmodel.tables.statistics.season import find_period, find_season
+from kanmodel.tables.windows import actual_outputs
+from kanmodel.training.baselines import boosted_trees, persistence, ridge, seasonal_naive
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.increments import fit_increments, refuse_increments
 from kanmodel.training.optimization import (
@@ -33,8 +37,6 @@ from kanmodel.training.optimization import (
     descend,
     update_grids,
 )
-from kanmodel.training.samples import Ends, Parts, Samples, covered_rows, split_samples
-from kanmodel.training.tables import PARTS, TrainingTable
 
 
 def fit(
@@ -46,10 +48,11 @@ def fit(
     """Trains a forecaster, measures it on the test part, and stores reference windows of the validation part.
 
     The weights are those of the epoch with the lowest validation error. The metrics are ``test_r2`` and ``test_mae``
-    (original units; means over the outputs), and on the same windows ``ridge_r2`` and, if the table has the values
-    that they repeat, ``persistence_r2``, ``persistence_day_r2`` and ``persistence_week_r2``. ``left_out_windows``
-    counts windows left out for missing values, in total and by column. `announce` is called before the training, with a
-    sentence about the rows and windows that are left out, if any are.
+    (original units; means over the outputs), and on the same windows those of simple forecasts, ``…_r2`` and ``…_mae``:
+    ``ridge`` unless windows have more than 2,048 values, ``lightgbm`` where it is installed and quick, and, if the
+    table has the values that they repeat, ``persistence`` and ``seasonal_naive``, with the steps of its ``season``.
+    ``left_out_windows`` counts windows left out for missing values, in total and by column. `announce` is called before
+    the training, with a sentence about the rows and windows that are left out, if any are.
 
     Intervals, if there are levels of them, are trained after the forecasts, which they do not change, and calibrated on
     the calibration part, on which no weight, scale or reference window depends. Their metrics are, of each level p,
@@ -109,8 +112,8 @@ def fine_tune(
         NonFiniteError: the training diverged.
     """
     config = model.config
-    if table.ahead != config.ahead:
-        raise DataError(f"the table's targets are {table.ahead} rows ahead, but the model's are {config.ahead}")
+    if table.spec.ahead != config.ahead:
+        raise DataError(f"the table's targets are {table.spec.ahead} rows ahead, but the model's are {config.ahead}")
     for kind, wanted, found in (
         ("features", config.feature_names, table.feature_names),
         ("targets", tuple(target.name for target in config.targets), table.target_names),
@@ -127,7 +130,8 @@ def fine_tune(
 
     network = copy(model.network)
     before = data.measure(replace(model, reference=data.reference))
-    windows = data.samples.windows(_choose_evenly(data.parts.train, GRID_ROWS))
+    train = data.parts.train
+    windows = data.samples.windows(train[choose_evenly(len(train), GRID_ROWS)])
     if move_grids:
         update_grids(network, windows)
     objective = SquaredError(network.train().requires_grad_(True))
@@ -149,8 +153,12 @@ def fine_tune(
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
     """The architecture, with units, and with the scaling of the rows in training windows."""
-    rows = table.features[covered_rows(parts.train, 1 - options.lookback, 0)]
-    targets = table.targets[covered_rows(parts.train, table.ahead, table.ahead + options.horizon - 1)]
+    windows, spec = parts.windows, table.spec
+    rows = windows.rows[covered_rows(windows, parts.train)]
+    reached = np.zeros(table.n_rows, dtype=bool)
+    for step in range(options.horizon):
+        reached[windows.find_rows(step)[parts.train]] = True
+    targets = table.table.targets[reached]
     for name, column in zip(table.target_names, targets.T, strict=True):
         if np.ptp(column) == 0:
             raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
@@ -160,7 +168,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         n_units = recurrent.n_units
     elif options.lookback != 1:
         raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
-    basis, clock, features = BSpline(options.grid, options.order), table.clock, []
+    basis, features = BSpline(options.grid, options.order), []
     for name, column in zip(table.feature_names, rows.T, strict=True):
         figures = [float(f(column)) for f in (np.mean, _std, np.min, np.max)]
         roles = {"integer": name in table.integer, "fixed": name in table.fixed}
@@ -176,10 +184,11 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         head=plain_layers(options.width or (n_units, 5, len(table.target_names) * options.horizon), basis),
         recurrent=recurrent,
         front=plain_layers(options.front, basis) if options.front else (),
-        ahead=table.ahead,
+        ahead=spec.ahead,
         groups={name: tuple(members) for name, members in table.groups.items()},
-        time=TimeColumn(clock.name, clock.step, clock.max_step, clock.dated) if clock and clock.step else None,
-        encoding=table.encoding,
+        time=spec.time,
+        encoding=None if spec.encoding.is_plain else spec.encoding,
+        series=spec.series,
     )
 
 
@@ -203,11 +212,6 @@ def _std(column: Array) -> float:
     return float(np.std(column)) if np.ptp(column) else 0.0
 
 
-def _choose_evenly(ends: Ends, most: int) -> Ends:
-    chosen: Ends = ends[np.linspace(0, len(ends) - 1, min(most, len(ends))).round().astype(int)]
-    return chosen
-
-
 class _Data:
     """A table that is split into parts, in the units of a model: a trained one's config, or a new one by the options.
 
@@ -225,35 +229,36 @@ class _Data:
         share, blocks, self.table = options.validation_share, options.validation_blocks, table
         n_calibration = count_needed(levels[-1]) if levels else 0
         self.parts = split_samples(table, options.lookback, options.horizon, share, blocks, n_calibration)
-        self.config = config or _configure(table, options, self.parts)
-        for name, column in zip(self.config.outputs, self._targets(self.parts.test).T, strict=True):
+        self.windows, self.config = self.parts.windows, config or _configure(table, options, self.parts)
+        self.samples, self.actual = Samples.of(self.windows, self.config.scaling), actual_outputs(self.windows)
+        for name, column in zip(self.config.outputs, self.actual[self.parts.test].T, strict=True):
             if np.ptp(column) == 0:
                 raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
-        self.samples = Samples.of(table, self.config.scaling, self.config.lookback, self.config.horizon)
-        ends = _choose_evenly(self.parts.validation, options.reference_windows)  # of the reference, in time order
-        stamps = None if table.times is None else tuple(table.times[end] for end in ends)
-        self.reference = Reference(self.samples.windows(ends), self._targets(ends), stamps)
+        validation = self.parts.validation
+        chosen = validation[choose_evenly(len(validation), options.reference_windows)]  # in order of time
+        of, windows = self.windows.choose(chosen), self.samples.windows(chosen)
+        self.reference = Reference(windows, self.actual[chosen], of.times, of.series)
 
     def calibrate(self, model: LoadedModel, levels: Sequence[float], kind: Kind, nodes: Network | None) -> LoadedModel:
         """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
-        ends, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
-        windows, ones = self.samples.windows(ends), np.ones((len(levels), len(chosen)))
+        numbers, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
+        windows, ones = self.samples.windows(numbers), np.ones((len(levels), len(chosen)))
         outputs = model.frozen.forward(windows).double()
-        targets = (self._targets(ends) - scaling.output_mean) / scaling.output_scale
-        first, last = (None, None) if self.table.times is None else (self.table.times[end] for end in ends[[0, -1]])
-        plain = Intervals(tuple(levels), kind, ones, ones, Calibration(len(ends), first, last), nodes)
+        targets = (self.actual[numbers] - scaling.output_mean) / scaling.output_scale
+        first, last = self.windows.choose(numbers[[0, -1]]).times or (None, None)
+        plain = Intervals(tuple(levels), kind, ones, ones, Calibration(len(numbers), first, last), nodes)
         increments = plain.increments(self.config, outputs, windows)
         below, above = calibrate(levels, (targets - outputs.numpy())[:, chosen], *increments)
         return replace(model, intervals=replace(plain, below=below, above=above))
 
     def measure(self, model: LoadedModel) -> LoadedModel:
         """The model with its errors on the test part, and those of the baselines."""
-        outputs, targets = self.config.outputs, self._targets(self.parts.test)
+        outputs, targets = self.config.outputs, self.actual[self.parts.test]
         windows = self.samples.windows(self.parts.test)
         with torch.no_grad():
             nodes = model.network(windows)
         forecasts = model.scaling.outputs_to_original(nodes)
-        r2, mae = baselines.r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
+        r2, mae = r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
         metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
         for number, name in enumerate(outputs if len(outputs) > 1 else ()):
             metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
@@ -268,19 +273,21 @@ class _Data:
     @cached_property
     def _baseline_metrics(self) -> dict[str, float]:
         """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
-        table, parts, horizon, scaling = self.table, self.parts, self.config.horizon, self.config.scaling
-        forecasts: dict[str, Array | None] = {"persistence": baselines.persistence(table, parts.test, horizon)}
-        for season, period in SEASONS.items():
-            forecasts[f"persistence_{season}"] = baselines.seasonal_persistence(table, parts.test, horizon, period)
-        ridge = baselines.ridge(self.samples, parts.train, parts.validation, parts.test)
-        forecasts["ridge"] = ridge * scaling.output_scale + scaling.output_mean
-        targets = self._targets(parts.test)
-        known = {
-            name: forecast
-            for name, forecast in forecasts.items()
-            if forecast is not None and not np.isnan(forecast).any()
-        }
-        metrics = {f"{name}_r2": float(baselines.r2_scores(targets, of).mean()) for name, of in known.items()}
+        parts, scaling, test = self.parts, self.config.scaling, self.windows.choose(self.parts.test)
+        targets = self.actual[parts.test]
+        forecasts: dict[str, Array | None] = {"persistence": persistence(self.table, test)}
+        metrics = dict[str, float]()
+        if season := self._find_season():
+            forecasts["seasonal_naive"] = seasonal_naive(test, season)
+        for name, fit_and_forecast in (("ridge", ridge), ("lightgbm", boosted_trees)):
+            found = fit_and_forecast(self.samples, parts.train, parts.validation, parts.test)
+            forecasts[name] = None if found is None else found * scaling.output_scale + scaling.output_mean
+        for name, forecast in forecasts.items():
+            if forecast is not None and not np.isnan(forecast).any():
+                metrics[f"{name}_r2"] = float(r2_scores(targets, forecast).mean())
+                metrics[f"{name}_mae"] = float(np.abs(forecast - targets).mean())
+        if season and "seasonal_naive_r2" in metrics:
+            metrics["season"] = float(season)
         names = (*PARTS, "calibration") if len(parts.calibration) else PARTS
         metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in names}
         if parts.missing.windows:
@@ -288,8 +295,17 @@ class _Data:
             metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
         return metrics
 
-    def _targets(self, ends: Ends) -> Array:
-        """(len(ends), horizon * n_targets), original units, steps outermost."""
-        rows = ends[:, None] + self.table.ahead + np.arange(self.config.horizon)
-        targets: Array = self.table.targets[rows].reshape(len(ends), -1)
-        return targets
+    def _find_season(self) -> int | None:
+        """Steps of the season that has the lowest error before the test part; None if there is none."""
+        time, targets = self.table.spec.time, self.table.table.targets
+        seasons = time.seasons if time is not None else {}
+        if not seasons and (period := find_period(targets[self.table.table.codes == 0, 0])):
+            seasons = {"period": period}
+        held = self.windows.choose(self.parts.validation)
+        actual, scale = self.actual[self.parts.validation], self.config.scaling.output_scale
+
+        def measure(steps: int) -> float:
+            return float(np.abs((seasonal_naive(held, steps) - actual) / scale).mean())
+
+        found = find_season(seasons, measure)
+        return None if found is None else found[1]

@@ -40,9 +40,9 @@ def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
     return result
 
 
-def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
+def take(values: Nested, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Nested:
     """The chosen rows of all arrays; the arrays themselves if all are chosen."""
-    if isinstance(chosen, slice):
+    if isinstance(chosen, slice) or chosen.dtype != bool:
         return map_arrays(lambda array: array[chosen], values)
     if chosen.all():
         return values

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kanmodel.arrays import Array
 from kanmodel.tables.instants import DAY
 
-COLUMNS = ("mae", "rmse", "bias", "persistence_mae", "skill", "count")
+COLUMNS = ("mae", "rmse", "bias", "persistence_mae", "seasonal_naive_mae", "skill", "count")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Errors:
         mae, rmse, bias: mean absolute error, root mean squared error, and mean of forecast minus actual value.
         persistence_mae: MAE of persistence, over the forecasts for which it is known too.
         skill: 1 - MAE / MAE of persistence, both over these; None also where persistence has no error.
+        seasonal_naive_mae: MAE of the seasonal naive forecast, over the forecasts for which it is known.
         intervals: of their intervals, by level, ascending; empty if they have none.
     """
 
@@ -67,6 +68,7 @@ class Errors:
     bias: float | None
     persistence_mae: float | None
     skill: float | None
+    seasonal_naive_mae: float | None = None
     intervals: tuple[IntervalErrors, ...] = ()
 
     def row(self) -> dict[str, Any]:
@@ -79,20 +81,37 @@ class Errors:
         }
 
 
+def r2_scores(targets: Array, forecasts: Array) -> Array:
+    """R2 of each output, (n_outputs,): 1 - squared error / squared distance from the mean of these targets.
+
+    Targets and forecasts are (n, n_outputs) in the same units; no column of targets may be constant.
+    """
+    spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+    scores: Array = 1 - ((targets - forecasts) ** 2).sum(axis=0) / spread
+    return scores
+
+
 def measure_errors(
-    error: Array, of_persistence: Array, groups: NDArray[np.int64] | None = None, n_groups: int = 1
+    error: Array,
+    of_persistence: Array,
+    of_season: Array | None = None,
+    groups: NDArray[np.int64] | None = None,
+    n_groups: int = 1,
 ) -> list[Errors]:
     """The errors of the forecasts in each group.
 
     Args:
         error: forecast minus actual value, of any shape, in the target's unit; NaN where it is unknown.
         of_persistence: the same of persistence.
+        of_season: the same of the seasonal naive forecast; None if there is none.
         groups: the number of the group of each forecast, of the same shape; all in one by default.
         n_groups: their number.
     """
     numbers = np.zeros(error.shape, dtype=np.int64) if groups is None else groups
     known = ~np.isnan(error)
     both = known & ~np.isnan(of_persistence)
+    of_season = np.full(error.shape, np.nan) if of_season is None else of_season
+    seasonal = known & ~np.isnan(of_season)
 
     def sum_over(which: NDArray[np.bool_], values: Array | None = None) -> list[float]:
         weights = None if values is None else values[which]
@@ -106,12 +125,15 @@ def measure_errors(
         sum_over(both),
         sum_over(both, np.abs(error)),
         sum_over(both, np.abs(of_persistence)),
+        sum_over(seasonal),
+        sum_over(seasonal, np.abs(of_season)),
     )
     measured = []
-    for n, absolute, squared, signed, n_both, ours, theirs in zip(*sums, strict=True):
+    for n, absolute, squared, signed, n_both, ours, theirs, n_seasonal, of_naive in zip(*sums, strict=True):
         mae, rmse, bias = (absolute / n, (squared / n) ** 0.5, signed / n) if n else (None, None, None)
         skill = 1 - ours / theirs if theirs else None
-        measured.append(Errors(int(n), mae, rmse, bias, theirs / n_both if n_both else None, skill))
+        naive = of_naive / n_seasonal if n_seasonal else None
+        measured.append(Errors(int(n), mae, rmse, bias, theirs / n_both if n_both else None, skill, naive))
     return measured
 
 

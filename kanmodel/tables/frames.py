@@ -1,0 +1,211 @@
+"""Tables in any form that people have them in, as one array of cells a column."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.arrays import Array
+from kanmodel.errors import DataError, quote
+
+Cells = np.ndarray[Any, Any]
+"""A column: numbers, dates (datetime64), or objects: numbers, texts, `Category`, dates with a zone, and None."""
+MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null")  # for a missing number, case-insensitive
+
+
+class Category(str):
+    """A text of a column of categories, which is a level even where it looks like a number."""
+
+
+def is_frame(windows: Any) -> bool:
+    """Whether windows are given as a data frame, and not as an array or a mapping."""
+    return hasattr(windows, "columns") and not isinstance(windows, Mapping)
+
+
+def read_columns(frame: Any, wanted: Container[str] | None = None) -> dict[str, Cells]:
+    """The columns of a data frame, or of a mapping of name to column, by name, one-dimensional and of equal length.
+
+    Only those that are wanted, if some are named.
+
+    A frame is of any library that narwhals knows (pandas, polars, pyarrow, …), collected if it is lazy, or anything
+    with ``.columns`` whose columns have ``.to_numpy()``.
+
+    Raises:
+        DataError: it is neither, a name is repeated, or columns differ in length.
+    """
+    if not isinstance(frame, Mapping):
+        with suppress(nw.exceptions.DuplicateError):  # of which the names are found below
+            known = nw.from_native(frame, pass_through=True)
+            frame = known.collect() if isinstance(known, nw.LazyFrame) else known
+        if not hasattr(frame, "columns"):
+            raise DataError(
+                f"the table must be a data frame or a mapping of name to array, but is a {type(frame).__name__}"
+            )
+    names = list(frame) if isinstance(frame, Mapping) else list(frame.columns)
+    for name, count in Counter(names).items():
+        if count > 1 and (wanted is None or name in wanted):
+            raise DataError.at(str(name), f"is the name of {count} columns")
+    names = [name for name in names if wanted is None or name in wanted]
+    data = {name: as_cells(frame[name]) for name in names}
+    for name, cells in data.items():
+        if cells.ndim != 1 or cells.shape != data[names[0]].shape:
+            expected = data[names[0]].shape if data[names[0]].ndim == 1 else "(n,)"
+            raise DataError(f"column {name} must have the shape {expected}, but has {cells.shape}")
+    return data
+
+
+def as_cells(values: Any) -> Cells:
+    """A column as an array of cells; masked values are None, and dates with a zone keep it."""
+    column = values if isinstance(values, nw.Series) else nw.from_native(values, series_only=True, pass_through=True)
+    if not isinstance(column, nw.Series):
+        return _as_array(column)
+    dtype = column.dtype
+    if dtype.is_numeric() or dtype == nw.Boolean:
+        return (column.cast(nw.Float64) if column.null_count() or dtype.is_decimal() else column).to_numpy()
+    if isinstance(dtype, nw.Categorical | nw.Enum):
+        cells = [None if is_blank(cell) else Category(level_of(cell)) for cell in column.to_list()]
+        return _objects(cells)
+    if isinstance(dtype, nw.Date) or (isinstance(dtype, nw.Datetime) and dtype.time_zone is None):
+        dates = column.to_numpy()
+        return dates if dates.dtype.kind == "M" else _as_array(dates)
+    return _as_array(_objects(column.to_list()))
+
+
+def _objects(cells: Sequence[Any]) -> Cells:
+    return np.fromiter(cells, dtype=object, count=len(cells))
+
+
+def _as_array(values: Any) -> Cells:
+    """An array of numbers or dates, or of objects if they are texts or mixed."""
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return _objects(list(values))
+    if array.dtype.kind in "US":
+        return _objects([str(cell) for cell in values]) if array.ndim == 1 else array.astype(object)
+    if array.dtype.kind == "U" and isinstance(values, list | tuple):
+        return _objects(values)
+    if array.dtype.kind == "O" and array.ndim == 1 and (cells := array.tolist()):
+        is_plain = all(cell is None or type(cell) in (int, float, bool) for cell in cells)
+        if is_plain and any(cell is not None for cell in cells):
+            return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+    return array
+
+
+def melt(data: Mapping[str, Cells], columns: Sequence[str], series: str, target: str) -> dict[str, Cells]:
+    """A long table from a wide one: the rows of each of some columns, one after another, as `target`.
+
+    The other columns are repeated, and `series` has the names of the columns.
+    """
+    n_rows, n = len(data[columns[0]]), len(columns)
+    long = {name: np.tile(cells, n) for name, cells in data.items() if name not in columns}
+    long[series] = np.repeat(_objects(list(columns)), n_rows)
+    long[target] = np.concatenate([data[name] for name in columns])
+    return long
+
+
+def read_numbers(cells: Cells) -> Array:
+    """A column in float64, numbers in texts too: NaN where a value is missing, inf where it is not a finite number."""
+    if cells.dtype.kind in "biuf":
+        return cells.astype(np.float64)
+
+    def read(cell: Any) -> float:
+        if is_missing(cell):
+            return np.nan
+        try:
+            return float(cell) if is_number(cell) or isinstance(cell, str) else np.inf
+        except (ValueError, OverflowError):
+            return np.inf
+
+    return np.array([read(cell) for cell in cells.tolist()], dtype=np.float64)
+
+
+def read_levels(cells: Cells, levels: Sequence[str]) -> Array:
+    """The number of each cell's level: NaN where it is missing, inf where it is unknown.
+
+    A word for a missing value, such as ``none``, is a level if it is one of them.
+    """
+    numbers = {level: float(number) for number, level in enumerate(levels)}
+
+    def read(cell: Any) -> float:
+        if is_blank(cell):
+            return np.nan
+        return numbers.get(level_of(cell), np.nan if is_missing(cell) else np.inf)
+
+    return np.array([read(cell) for cell in cells.tolist()], np.float64)
+
+
+def read_labels(cells: Cells, place: Callable[[int], str]) -> NDArray[np.object_]:
+    """A column of labels as texts; raises `DataError` for one without a value, `place` being that of its row."""
+    for row in [row for row, cell in enumerate(cells.tolist()) if is_blank(cell)]:
+        raise DataError.at(place(row), "is empty")
+    return _objects([level_of(cell) for cell in cells.tolist()])
+
+
+def plan_levels(cells: Cells, most: int) -> tuple[tuple[str, ...], str | None]:
+    """The levels of a column of texts, none of one of numbers or booleans; or why it can be neither.
+
+    Texts that all are numbers, or words for a missing one, such as ``n/a``, are numbers, unless they are categories.
+    """
+    if cells.dtype.kind in "biuf":
+        return (), NO_VALUE if np.isnan(cells.astype(np.float64)).all() else None
+    if cells.dtype.kind != "O":
+        return (), str(cells.dtype)
+    known = [cell for cell in cells.tolist() if not is_blank(cell)]
+    if not known:
+        return (), NO_VALUE
+    if not all(isinstance(cell, str) or is_number(cell) for cell in known):
+        return (), type(next(cell for cell in known if not (isinstance(cell, str) or is_number(cell)))).__name__
+    if any(map(is_number, known)):
+        return (), None
+    numbers = read_numbers(_objects(known))
+    if not np.isinf(numbers).any() and not any(isinstance(cell, Category) for cell in known):
+        return ((), None) if not np.isnan(numbers).all() else ((), NO_VALUE)
+    levels = tuple(sorted({level_of(cell) for cell in known}))
+    if len(levels) == 1:
+        return (), "the same text in every row"
+    return (levels, None) if len(levels) <= most else ((), f"{len(levels)} different texts, more than {most}")
+
+
+NO_VALUE = "no value"
+
+
+def describe_bad(cell: Any, levels: Sequence[str] = ()) -> str:
+    """What is wrong with a cell of a column of numbers, or of these levels."""
+    if levels:
+        return f"has the unknown level {quote(level_of(cell))}; the levels are {', '.join(levels)}"
+    return f"must be a finite number or empty, but is {quote(cell)}"
+
+
+def level_of(cell: Any) -> str:
+    """The level of a cell: its text, of a whole number without a fraction."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell is a number or a boolean."""
+    return isinstance(cell, Real | Decimal | np.bool_)
+
+
+def is_blank(cell: Any) -> bool:
+    """Whether a cell has nothing in it: null, NaN, or a text of blanks."""
+    if isinstance(cell, str):
+        return not cell.strip()
+    return cell is None or str(cell) in ("nan", "<NA>", "NaT")
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell has no number: it is blank, or a word for a missing value."""
+    return cell is None or str(cell).strip().lower() in MISSING

@@ -1,0 +1,188 @@
+"""Samples of a table: windows with their targets, split into training, validation, calibration and test by time.
+
+A sample never shares a row with another part, nor is it of a time that a held-out one of any series reaches; it is in
+one series, its window has no gap in time, and no value of it is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.errors import DataError
+from kanmodel.tables.columns import Scaling
+from kanmodel.tables.encoding import Rows
+from kanmodel.tables.roles import PARTS, TrainingTable
+from kanmodel.tables.windows import CHUNK, Missing, Windows, actual_outputs
+
+TEST_SHARE = 0.15  # of the rows, the newest, if no split is given
+MIN_SAMPLES = 8  # of each part
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The windows of each part by their numbers, in order of time, and those left out."""
+
+    windows: Windows
+    train: Rows
+    validation: Rows
+    calibration: Rows  # of intervals; empty without
+    test: Rows
+    left_out: str = ""  # how many windows and rows are left out, and why; empty if none are
+
+    @property
+    def missing(self) -> Missing:
+        """Those left out for missing values."""
+        return self.windows.missing
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Windows and targets in model units, taken from the rows on demand."""
+
+    source: Windows
+    rows: Tensor  # features, model units, as `Windows.rows`
+    targets: Tensor  # (n, horizon * n_targets), steps outermost, model units
+
+    @classmethod
+    def of(cls, windows: Windows, scaling: Scaling) -> Samples:
+        """The samples of windows."""
+        targets = actual_outputs(windows)
+        scaled = torch.from_numpy((targets - scaling.output_mean) / scaling.output_scale).to(scaling.dtype)
+        return cls(windows, scaling.features_to_model(windows.rows), scaled)
+
+    def windows(self, numbers: Rows) -> Tensor:
+        """(len(numbers), lookback, n_features), oldest step first."""
+        return self.rows[torch.from_numpy(self.source.index(numbers))]
+
+    def outputs(self, numbers: Rows) -> Tensor:
+        """(len(numbers), horizon * n_targets), steps outermost."""
+        return self.targets[torch.from_numpy(numbers)]
+
+
+def split_samples(
+    table: TrainingTable,
+    lookback: int,
+    horizon: int,
+    validation_share: float,
+    validation_blocks: int,
+    n_calibration: int = 0,
+) -> Parts:
+    """Splits the samples of a table into parts.
+
+    Without labels, the newest 15 % of the rows are for the test, by time. If the split has no validation rows,
+    `validation_share` of the times of training samples are held out, in blocks that are evenly spread over them, so
+    that they cover the seasons: `validation_blocks`, or fewer if each would be shorter than one sample with its
+    targets. Training samples that reach into the time of a block are left out.
+
+    With `n_calibration`, the number of samples that the calibration needs, every second block is for it, so that what
+    is trained on stays the same, unless there was one block alone, which is then two; if the split has validation rows,
+    half as many blocks of training samples are.
+
+    Raises:
+        DataError: a part has too few samples; with its longest run of rows, and the windows left out for missing
+            values.
+    """
+    rows = replace(table.table, spec=replace(table.spec, lookback=lookback, horizon=horizon))
+    time = rows.instants if rows.instants is not None else np.arange(len(rows), dtype=np.float64)
+    if rows.instants is None and rows.names:  # of several series without times, rows of the same number go together
+        time = time - np.searchsorted(rows.codes, rows.codes)
+    span = lookback + rows.spec.reach  # rows of a sample
+    if len(rows) < span:
+        raise DataError(f"the table has {len(rows)} rows, but one window with its targets needs {span}")
+    labels = table.split
+    if labels is None:
+        first = np.sort(time)[min(round((1 - TEST_SHARE) * len(rows)), len(rows) - 1)]
+        labels = np.where(time >= first, "test", "train").astype(object)
+    windows = Windows.cut(rows, targets=True)
+    reached = windows.find_rows(horizon - 1)
+    changes = np.concatenate([[0], np.cumsum((labels[1:] != labels[:-1]) | (rows.codes[1:] != rows.codes[:-1]))])
+    alone = changes[windows.ends - lookback + 1] == changes[reached]
+    chosen = np.flatnonzero(alone)[np.argsort(time[windows.ends[alone]], kind="stable")]
+    begins, ends = time[windows.ends - lookback + 1], time[reached]
+    times, of_part = time[windows.ends], labels[windows.ends]
+    parts = {part: chosen[of_part[chosen] == part] for part in PARTS} | {"calibration": chosen[:0]}
+
+    def leave_apart(numbers: Rows, blocks: list[Rows]) -> Rows:
+        """The samples that do not reach into the time of a block."""
+        kept = np.ones(len(numbers), dtype=bool)
+        for block in blocks:
+            if len(block):
+                kept &= (ends[numbers] < begins[block].min()) | (begins[numbers] > ends[block].max())
+        return numbers[kept]
+
+    has_validation = "validation" in labels
+    held = list[Rows]()
+    if not has_validation:
+        held = _hold_out(parts["train"], times, span, validation_share, validation_blocks, 2 if n_calibration else 1)
+        parts["validation"] = np.concatenate(held[::2] if n_calibration else held)
+        if n_calibration:
+            parts["calibration"] = np.concatenate(held[1::2])
+            parts["validation"] = leave_apart(parts["validation"], held[1::2])
+    elif n_calibration:
+        held = _hold_out(parts["train"], times, span, validation_share / 2, max(1, validation_blocks // 2))
+        parts["calibration"] = np.concatenate(held)
+    parts["train"] = leave_apart(parts["train"], held)
+    needed = dict.fromkeys(PARTS, MIN_SAMPLES) | ({"calibration": n_calibration} if n_calibration else {})
+    for part, least in needed.items():
+        if len(parts[part]) < least:
+            is_held_out = part == "calibration" or (part == "validation" and not has_validation)
+            own = labels == ("train" if is_held_out else part)
+            found_of = f"the {part} part has {len(parts[part])} windows of {span} rows, but needs {least}"
+            found_of += " for the intervals" if part == "calibration" else ""
+            raise DataError("; ".join([found_of, *_explain_few(table, windows, own)]))
+    left_out = _describe_left_out(table, windows, sum(map(len, parts.values())), len(chosen), span)
+    return Parts(windows, **parts, left_out=left_out)
+
+
+def _explain_few(table: TrainingTable, windows: Windows, own: NDArray[np.bool_]) -> list[str]:
+    """Why a part has few samples; `own` are its rows, (n_rows,)."""
+    rows, time = table.table, table.spec.time
+    reasons = [f"its longest run of rows without a gap is {np.bincount(rows.run[own]).max(initial=0)}"]
+    n_gaps = int(rows.run[-1]) - int(rows.codes[-1])
+    if time is not None and n_gaps:
+        usual = f"{time.max_step:g} times the usual {time.usual_step} (max_step)"
+        reasons.append(f"{n_gaps} steps in time are gaps, longer than {usual}")
+    return reasons + [str(windows.missing)] * bool(windows.missing.windows)
+
+
+def _describe_left_out(table: TrainingTable, windows: Windows, n_used: int, n_alone: int, span: int) -> str:
+    """The windows that are left out, with their reasons; empty if gaps and missing values are none of them."""
+    n_all = int(np.maximum(np.bincount(table.table.codes) - span + 1, 0).sum())
+    n_gaps, missing = windows.across_gaps, windows.missing
+    if not n_gaps and not missing.windows:
+        return ""
+    worst = ", ".join(f"{name} ({count:,})" for name, count in missing.worst.items())
+    reasons = {
+        "that would cross a gap in time": n_gaps,
+        "that would be in two parts": len(windows) - n_used,
+        f"for missing values, of {worst}": missing.windows,
+    }
+    listed = "; ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
+    return f"{n_all - n_used:,} of {n_all:,} windows are left out: {listed}"
+
+
+def covered_rows(windows: Windows, numbers: Rows) -> NDArray[np.bool_]:
+    """Whether each of `Windows.rows` is in one of some windows."""
+    found = np.zeros(len(windows.rows), dtype=bool)
+    for start in range(0, len(numbers), CHUNK):
+        found[windows.index(numbers[start : start + CHUNK])] = True
+    return found
+
+
+def _hold_out(
+    numbers: Rows, times: Array, span: int, share: float, most_blocks: int, least_blocks: int = 1
+) -> list[Rows]:
+    """Blocks of training samples, each of all series in a stretch of time, evenly spread over their times."""
+    steps, at = np.unique(times[numbers], return_inverse=True)
+    n_held = round(share * len(steps))
+    n_blocks = max(least_blocks, min(n_held // span, most_blocks))
+    length = n_held // n_blocks
+    centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
+    starts = np.round(centres - length / 2).astype(int)
+    return [numbers[(at >= start) & (at < start + length)] for start in starts]

@@ -1,0 +1,491 @@
+"""`Table`: the rows of a table in order, by series and then by time, with what is known of each, and its place in time.
+
+Places count the steps of the table's rhythm: the row that a window forecasts is found by its place, also across a gap
+or where a day is missing, and rows of two series are never in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.arrays import Array
+from kanmodel.errors import (
+    ConfigError,
+    DataError,
+    Problem,
+    UnknownNameError,
+    check_config,
+    check_lowest,
+    quote,
+)
+from kanmodel.tables.columns import column_of
+from kanmodel.tables.encoding import AsOf, Encoding, Rows, plain_encoding
+from kanmodel.tables.frames import Cells, describe_bad, melt, read_columns, read_labels, read_numbers
+from kanmodel.tables.instants import (
+    describe_repeated_hour,
+    read_duration,
+    read_index,
+    read_instants,
+    times_as_text,
+    write_instants,
+)
+from kanmodel.tables.rhythm import FAR, TimeColumn
+from kanmodel.text import list_some
+
+MAX_SERIES = 100_000  # of which a checkpoint has the names
+N_NAMED = 5  # names in a message
+Gaps = Literal["error", "skip"]
+
+
+def _check_names(value: object, place: str) -> None:
+    if type(value) is not tuple or len(value) > MAX_SERIES or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{place} must be at most {MAX_SERIES} names")
+
+
+@dataclass(frozen=True)
+class SeriesColumn:
+    """The column that says of which series a row is.
+
+    Attributes:
+        name: the column's name.
+        known: the series of the training, in order.
+        columns: of a wide table, those with the target's values, one for each series; empty of a long one.
+    """
+
+    name: str
+    known: Annotated[tuple[str, ...], _check_names] = ()
+    columns: Annotated[tuple[str, ...], _check_names] = ()
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What the columns of a table are.
+
+    Attributes:
+        encoding: how columns become features.
+        targets: the columns with the values that are forecast.
+        ahead: steps from a window's last row to its first forecast; 0 if the targets' columns are already shifted.
+        time: the column of times and its rhythm; None if there is none, or it is to be found.
+        series: the column of series; None of one series.
+        lookback: steps of a window.
+        horizon: steps that it forecasts.
+    """
+
+    encoding: Encoding
+    targets: tuple[str, ...]
+    ahead: int = 0
+    time: TimeColumn | None = None
+    series: SeriesColumn | None = None
+    lookback: int = 1
+    horizon: int = 1
+
+    @property
+    def reach(self) -> int:
+        """Steps from a window's last row to the last that it forecasts."""
+        return self.ahead + self.horizon - 1
+
+    def knows(self, target: str) -> bool:
+        """Whether the column of a target has its values at their times: it does not if it is shifted and a feature."""
+        return self.ahead > 0 or target not in self.encoding.names
+
+
+class Places(NamedTuple):
+    """Names of a table, its columns and its cells in errors: of a data frame, a JSON document, or a file's rows."""
+
+    rows: str
+    time: str = "time"  # name of the column of times
+    last: str = "last"
+    kind: Literal["frame", "json", "file"] = "frame"
+
+    def column(self, name: str) -> str:
+        """``windows['load']``, ``series.load``, or ``column load``."""
+        if self.kind == "file":
+            return f"column {name}"
+        return f"{self.rows}[{name!r}]" if self.kind == "frame" else f"{self.rows}.{name}"
+
+    def cell(self, name: str, row: int) -> str:
+        """``windows['load'], row 17``, ``series.load[17]``, or ``data row 18, column load``."""
+        if self.kind == "file":
+            return f"data row {row + 1}, column {name}"
+        return f"{self.column(name)}, row {row}" if self.kind == "frame" else f"{self.column(name)}[{row}]"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a table are read, and what must be there.
+
+    Attributes:
+        last: of each series, how many rows at which a window may end, the newest; or those of a duration, such as
+            ``7d``, ``36h`` or ``15min``; None for all.
+        before: steps before the oldest of these windows that are read too.
+        reach: steps after a window that the table must have.
+        series: names of those that are read; None for all.
+        needs: columns besides the features that must be there.
+        needs_time: whether the times must be there, if the model has them.
+        is_ordered: whether rows of a series that are not in order of time are refused, or else put in order.
+    """
+
+    last: int | str | None = None
+    before: int = 0
+    reach: int = 0
+    series: Sequence[str] | str | None = None
+    needs: Sequence[str] = ()
+    needs_time: bool = False
+    is_ordered: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows by series and time.
+
+    Attributes:
+        spec: what the columns are; its time is the rhythm of the rows, if they have times.
+        places: names in errors.
+        order: the number of each row in the table as it was given, (n_rows,).
+        codes: the number of each row's series, (n_rows,), ascending.
+        names: of the series, by these numbers; empty if the table has one series without a name.
+        instants: seconds, or in the unit of a column of numbers, (n_rows,), ascending in a series; None without times.
+        stamps: times as the table has them, (n_rows,); None likewise.
+        place: steps of the rhythm, ascending, (n_rows,); rows of two series are `FAR` apart.
+        run: a number that changes at a gap in time, (n_rows,).
+        numbers: of the columns that are read, (n_rows, n_columns), as `Encoding.read` gives them.
+        targets: (n_rows, n_targets), NaN where a value is missing.
+        has: whether it has the column of each target, with its values at their times.
+        bad: by row, the first column with a cell that cannot be used, and what is wrong with it.
+        may_end: the rows at which a window that is asked for may end, (n_rows,).
+        needed: the rows that these windows may read, (n_rows,).
+        new: the series that training did not have.
+    """
+
+    spec: TableSpec
+    places: Places
+    order: Rows
+    codes: Rows
+    names: tuple[str, ...]
+    instants: Array | None
+    stamps: Cells | None
+    place: Rows
+    run: Rows
+    numbers: Array
+    targets: Array
+    has: tuple[bool, ...]
+    bad: Mapping[int, tuple[str, str]]
+    may_end: NDArray[np.bool_]
+    needed: NDArray[np.bool_]
+    new: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @classmethod
+    def read(cls, spec: TableSpec, frame: Any, places: Places, chosen: Selection = Selection()) -> Table:
+        """The rows of a data frame, or of a mapping of name to column, of which other columns are ignored.
+
+        A spec without a time takes a column ``time`` or an index of dates, if there is one, with its own rhythm.
+
+        Raises:
+            DataError: a missing or repeated column, times that cannot be read, a series without a name, rows that are
+                not in order, or too few.
+            UnknownNameError: there is no such series.
+        """
+        data = _choose_columns(spec, frame, places, chosen.needs)
+        stamps = _find_times(spec, frame, data, places, chosen.needs_time)
+        rows, labels = np.arange(len(data[spec.encoding.names[0]])), None
+        if spec.series is not None:
+            labels = read_labels(data[spec.series.name], partial(places.cell, spec.series.name))
+        if chosen.series is not None:
+            rows = _choose_series(labels, chosen.series)
+        codes, names = _number_series(None if labels is None else labels[rows], len(rows), stamps is not None)
+        instants = None
+        if stamps is not None:
+            zone = spec.time.zone if spec.time else None
+
+            def name_cell(row: int) -> str:
+                return places.cell(places.time, int(rows[row]))
+
+            instants, dated = read_instants(stamps[rows], name_cell, zone, codes)
+            if spec.time is not None and dated != spec.time.dated:
+                kind = "dates" if spec.time.dated else "numbers"
+                raise DataError.at(places.column(places.time), f"must hold {kind}, as in training")
+        by_series = np.argsort(codes, kind="stable")
+        if instants is not None and not chosen.is_ordered:
+            by_series = np.lexsort((instants, codes))
+        order, codes = rows[by_series], codes[by_series]
+        instants = None if instants is None else instants[by_series]
+        is_first = np.ones(len(order), dtype=bool)
+        is_first[1:] = codes[1:] != codes[:-1]
+        if spec.time is None and instants is not None:
+            spec = replace(spec, time=TimeColumn.of(places.time, instants, is_first, dated))
+        place, run = np.cumsum(np.where(is_first, FAR, 1)) - FAR, np.cumsum(is_first) - 1
+        if spec.time is not None and instants is not None:
+            place, run = spec.time.number(instants, is_first)
+        dates = instants if spec.time and spec.time.dated else None
+        may_end = _choose_ends(place, codes, dates, spec.lookback, chosen, places)
+        n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
+        if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
+            raise _too_few(spec, len(order), chosen, places)
+        needed, kept = _find_needed(may_end, codes, spec, chosen.before)
+        known = frozenset(spec.series.known) if spec.series and spec.series.known else None
+        new = tuple(name for name in dict.fromkeys(names) if known is not None and name not in known)
+        is_new = np.isin(codes, [code for code, name in enumerate(names) if name in new])[kept]
+        order = order[kept]
+        numbers, bad = spec.encoding.read({name: data[name][order] for name in spec.encoding.names}, is_new)
+        columns = [column_of(target, data) for target in spec.targets]
+        targets = np.full((len(order), len(columns)), np.nan)
+        has = tuple(name in data and spec.knows(name) for name in columns)
+        for number, name in enumerate(columns):
+            if has[number]:
+                cells = data[name][order]
+                values = read_numbers(cells)
+                for row in np.flatnonzero(np.isinf(values)).tolist():
+                    bad.setdefault(row, (name, describe_bad(cells[[row]].tolist()[0])))
+                targets[:, number] = np.where(np.isinf(values), np.nan, values)
+        return cls(
+            spec,
+            places,
+            order,
+            codes[kept],
+            names,
+            instants=None if instants is None else instants[kept],
+            stamps=None if stamps is None else stamps[order],
+            place=place[kept],
+            run=run[kept],
+            numbers=numbers,
+            targets=targets,
+            has=has,
+            bad=dict(sorted(bad.items())),
+            may_end=may_end[kept],
+            needed=needed[kept],
+            new=new,
+        )
+
+    @classmethod
+    def of_windows(cls, spec: TableSpec, windows: Array, target: int | None = None) -> Table:
+        """The rows of windows (n, lookback, n_features) without times, each a series of its own.
+
+        `target` is the number of the feature that is the target's own past; None if none is.
+        """
+        n, lookback, n_features = windows.shape
+        rows, flat = np.arange(n * lookback), windows.reshape(-1, n_features)
+        codes, at = rows // lookback, rows % lookback
+        targets = np.full((len(rows), 1), np.nan) if target is None else flat[:, [target]]
+        place, needed, ends = at + FAR * codes, np.ones(len(rows), dtype=bool), at == lookback - 1
+        plain = plain_encoding([str(number) for number in range(n_features)])
+        spec = replace(spec, encoding=plain, targets=spec.targets[:1], time=None, series=None)
+        known = (flat, targets, (target is not None,), dict[int, tuple[str, str]]())
+        return cls(spec, Places("windows"), rows, codes, (), None, None, place, codes, *known, ends, needed)
+
+    def find(self, places: Rows) -> Rows:
+        """The rows at some places, of any shape; -1 where there is none."""
+        rows = np.minimum(np.searchsorted(self.place, places), len(self) - 1)
+        found: Rows = np.where(self.place[rows] == places, rows, -1)
+        return found
+
+    def cell(self, name: str, row: int) -> str:
+        """The place of a cell in errors, with its series if there are many."""
+        of = f" ({self.spec.series.name} {self.names[self.codes[row]]})" if self.spec.series and self.names else ""
+        return self.places.cell(name, int(self.order[row])) + of
+
+    def times(self, rows: Rows) -> tuple[str, ...]:
+        """The times of some rows in the form in which a checkpoint has them; empty without times."""
+        return () if self.stamps is None else times_as_text(self.stamps[rows])
+
+    def write_times(self, instants: Array) -> tuple[str, ...]:
+        """Instants in the form of the table's times."""
+        return write_instants(instants, self.stamps, self.spec.time.zone if self.spec.time else None)
+
+    @cached_property
+    def columns(self) -> tuple[AsOf, ...]:
+        """The columns that are read, taken later where their future is known, and filled as of each row."""
+        encoding, found = self.spec.encoding, list[AsOf]()
+        for number, column in enumerate(encoding.columns):
+            values, has_row = self.numbers[:, number], np.ones(len(self), dtype=bool)
+            if column.later:
+                source = self.find(self.place + column.later)
+                has_row = source >= 0
+                values = np.where(has_row, values[source], np.nan)
+            run = self.codes if column.static else self.run
+            found.append(encoding.fill_column(number, values, run, has_row))
+        return tuple(found)
+
+    @cached_property
+    def calendar(self) -> Array | None:
+        """The features of the calendar, (n_rows, n); None without."""
+        calendar, time = self.spec.encoding.calendar, self.spec.time
+        if calendar is None:
+            return None
+        if self.instants is None or time is None:
+            message = "is missing: the times of the rows, from which the calendar is"
+            raise DataError.at(self.places.column(self.places.time), message)
+        return calendar.encode(time.local(time.later(self.instants, self.spec.ahead)))
+
+    def check(self, gaps: Gaps) -> None:
+        """Raises `DataError` for a bad cell, a repeated or wrong time, or unless skipped a gap, in the needed rows."""
+        self._check_times(gaps)
+        for row, (name, problem) in self.bad.items():
+            if self.needed[row]:
+                raise DataError.at(self.cell(name, row), problem)
+
+    def _check_times(self, gaps: Gaps) -> None:
+        time, instants = self.spec.time, self.instants
+        if instants is None or time is None or len(self) < 2:
+            return
+        name, within = self.places.time, (self.codes[1:] == self.codes[:-1]) & self.needed[1:]
+        for row in np.flatnonzero(within & (np.diff(instants) <= 0)).tolist():
+            before, at = self.times(np.array([row, row + 1]))
+            message = f"must be later than {before} in the row before it, but is {at}"
+            if instants[row] == instants[row + 1]:
+                message = f"must not repeat a time, but has {at} twice"
+            hint = describe_repeated_hour(instants, row + 1) if time.dated and time.zone is None else None
+            raise DataError.at(self.cell(name, row + 1), f"{message}{f'; {hint}' if hint else ''}")
+        steps, within = time.count_steps(instants), within & self.needed[:-1]
+        if 2 * (within & time.is_short(steps)).sum() > within.sum():
+            message = f"has mostly steps shorter than those of the training, {time.usual_step}"
+            raise DataError.at(self.places.column(name), f"{message}: give rows at that distance")
+        for row in np.flatnonzero(within & time.is_gap(steps)).tolist() if gaps == "error" else ():
+            before, at = self.times(np.array([row, row + 1]))
+            message = f"must have no gap before it, but goes from {before} to {at}"
+            raise DataError.at(self.cell(name, row + 1), f"{message}; gaps skip leaves out windows across it")
+
+
+def find_rhythm(
+    data: Mapping[str, Cells], places: Places, series: str | None, max_step: float, zone: str | None
+) -> TimeColumn | None:
+    """The rhythm of a table's rows, by its column of times; None if no row follows another."""
+    labels = None if series is None else np.unique(data[series].astype(str), return_inverse=True)[1]
+    instants, dated = read_instants(data[places.time], partial(places.cell, places.time), zone, labels)
+    codes = np.zeros(len(instants), dtype=np.int64) if labels is None else labels
+    order = np.lexsort((instants, codes))
+    is_first = np.concatenate([[True], codes[order][1:] != codes[order][:-1]])
+    return TimeColumn.of(places.time, instants[order], is_first, dated, max_step, zone)
+
+
+def _choose_columns(spec: TableSpec, frame: Any, places: Places, needs: Sequence[str]) -> dict[str, Cells]:
+    """The columns that are read; of a wide table they become those of a long one."""
+    series = spec.series
+    names = {*spec.encoding.names, *needs, *spec.targets, "time"}
+    names |= {column_of(target, ()) for target in spec.targets}
+    names |= {each.name for each in (spec.time, series) if each is not None}
+    is_wide = series is not None and bool(series.columns)
+    data = read_columns(frame, {*names, *series.columns} if series is not None else names)
+    if series is not None and is_wide and series.name not in data:
+        refuse_missing(series.columns, data, f"{places.rows} has no column")
+        data = melt(data, series.columns, series.name, spec.targets[0])
+    refuse_missing((*spec.encoding.names, *needs), data, f"{places.rows} has no column")
+    if series is not None and series.name not in data:
+        raise DataError.at(places.column(series.name), "is missing: the series that each row is of")
+    return data
+
+
+def refuse_missing(names: Sequence[str], found: Any, what: str) -> None:
+    """Raises `DataError` for names that are not among others, after some words."""
+    missing = [name for name in names if name not in found]
+    if missing:
+        problems = [Problem(name, "is missing") for name in missing]
+        raise DataError(f"{what} {', '.join(map(str.__repr__, missing))}", problems)
+
+
+def _find_times(
+    spec: TableSpec, frame: Any, data: Mapping[str, Cells], places: Places, needs_time: bool
+) -> Cells | None:
+    """The times of the rows: the column of the training, or else an index of dates or a column ``time``."""
+    name = "time" if spec.time is None else spec.time.name
+    if name in data and (spec.time is not None or name not in (*spec.encoding.names, *spec.targets)):
+        return data[name]
+    index = read_index(frame, name) if spec.time is None or spec.time.dated else None
+    if index is not None and len(index[1]) == len(data[spec.encoding.names[0]]):
+        return index[1]
+    if spec.time is not None and needs_time:
+        raise DataError.at(places.rows, f"has no column {name!r}, the times of its rows")
+    return None
+
+
+def _choose_series(labels: Any, series: Sequence[str] | str) -> Rows:
+    """The rows of some series."""
+    if labels is None:
+        raise DataError.at("series", "is given, but the model is of one series")
+    wanted = [series] if isinstance(series, str) else list(series)
+    known = dict.fromkeys(labels.tolist())
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError(f"there is no series {quote(name)}; the series are {list_some([*known], N_NAMED)}")
+    rows: Rows = np.flatnonzero(np.isin(labels, wanted))
+    return rows
+
+
+def _number_series(labels: Any, n_rows: int, has_times: bool) -> tuple[Rows, tuple[str, ...]]:
+    """The number of each row's series, in the order in which they begin, and their names.
+
+    Without times, a series ends where the name changes.
+    """
+    if labels is None:
+        return np.zeros(n_rows, dtype=np.int64), ()
+    if not has_times:
+        changes = np.concatenate([[False], labels[1:] != labels[:-1]])
+        return np.cumsum(changes), tuple(labels[np.concatenate([[True], changes[1:]])].tolist())
+    known = {name: number for number, name in enumerate(dict.fromkeys(labels.tolist()))}
+    return np.array([known[name] for name in labels.tolist()], dtype=np.int64), tuple(known)
+
+
+def _choose_ends(
+    place: Rows, codes: Rows, instants: Array | None, lookback: int, chosen: Selection, places: Places
+) -> NDArray[np.bool_]:
+    """The rows at which a window that is asked for may end, (n_rows,)."""
+    n_series = int(codes[-1]) + 1 if len(codes) else 0
+    ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
+    starts = np.searchsorted(codes, np.arange(n_series))
+    eligible = place + chosen.reach <= place[ends][codes]
+    eligible &= np.arange(len(place)) - starts[codes] >= lookback - 1
+    if chosen.last is None:
+        return eligible
+    seconds = None
+    if isinstance(chosen.last, str):
+        seconds = read_duration(chosen.last)
+        if seconds is None:
+            message = f"must be a number of windows, or a duration such as 7d or 36h, but is {quote(chosen.last)}"
+            raise DataError.at(places.last, message)
+        if instants is None:
+            message = f"must be a number of windows, as the rows have no dates, but is {quote(chosen.last)}"
+            raise DataError.at(places.last, message)
+    else:
+        check_lowest(places.last, chosen.last, 1)
+    passed = np.cumsum(eligible)
+    after: Rows = passed[ends][codes] - passed  # eligible rows after each, of its series
+    if seconds is None:
+        return eligible & (after < int(chosen.last))
+    newest = np.full(n_series, -np.inf)
+    np.maximum.at(newest, codes[eligible], instants[eligible])  # type: ignore[index]
+    recent: NDArray[np.bool_] = eligible & ((instants > newest[codes] - seconds) | (after == 0))  # type: ignore[operator]
+    return recent
+
+
+def _find_needed(
+    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, before: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The rows that windows may read, from the first one's on, and those that act on what is in these, (n_rows,)."""
+    n_series = int(codes[-1]) + 1 if len(codes) else 0
+    rows, first = np.arange(len(codes)), np.full(n_series, len(codes))
+    np.minimum.at(first, codes[may_end], rows[may_end])
+    from_first = rows - first[codes] + spec.lookback - 1 + before
+    is_static = any(column.static for column in spec.encoding.columns)
+    return from_first >= 0, (from_first >= -spec.encoding.reach) | is_static
+
+
+def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:
+    n = (chosen.last if isinstance(chosen.last, int) else 1) + chosen.before
+    steps, after = f"the {spec.lookback} steps of a window", ""
+    if n > 1:
+        steps = f"{spec.lookback - 1 + n} for {n} windows"
+    if chosen.reach:
+        known = ", of which known columns are read" if chosen.reach == spec.encoding.later else ""
+        after = f", and the {chosen.reach} after {'it' if n <= 1 else 'them'}{known}"
+    return DataError.at(places.rows, f"has {n_rows} rows, but needs {steps}{after}")

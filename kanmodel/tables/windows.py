@@ -1,0 +1,511 @@
+"""`Windows`: the windows of a table, what each reads, when it is due, which rows it forecasts, and what came.
+
+A window is a function of the rows up to its end, of known columns up to what it forecasts, and of nothing else: the
+rest of the table may be cut off, and no bit of the window changes. What it forecasts is found by its place in time, and
+is never filled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kanmodel.arrays import Array, refuse_non_finite
+from kanmodel.computing import slices
+from kanmodel.errors import DataError, UnknownNameError, quote
+from kanmodel.tables.columns import column_of
+from kanmodel.tables.encoding import Rows
+from kanmodel.tables.frames import is_frame, is_number
+from kanmodel.tables.table import Gaps, Places, Selection, Table, TableSpec, refuse_missing
+
+CHUNK = 1024  # windows that are taken at a time
+N_NAMED = 5  # columns that a message names
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Windows left out for a missing value or target.
+
+    Attributes:
+        windows: their number.
+        by_column: number of those with a missing value in each such column, the most first.
+    """
+
+    windows: int = 0
+    by_column: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> dict[str, int]:
+        """The columns with the most missing values."""
+        return dict(list(self.by_column.items())[:N_NAMED])
+
+    def __str__(self) -> str:
+        worst = ", ".join(f"{name} ({count})" for name, count in self.worst.items())
+        return f"{self.windows} windows are left out for missing values, of {worst}"
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows that end at some rows of a table.
+
+    Attributes:
+        table: the table.
+        ends: row of the newest step of each window, (n,), ascending, so by series and then by time.
+        across_gaps: number of windows that are left out for a gap in time in them.
+        missing: those that are left out for a missing value.
+        rows: features, (n_rows + n_further, n_features), original units: those of the table's rows as they are once all
+            gaps are closed, and further ones, of the rows in gaps that are not closed at the end of a window.
+        tail: number of such rows at the end of each window, (n,).
+        first: the first of these among all rows, (n,).
+        filled: by column, how many cells that each window reads were filled, (n,); without columns of which none were.
+    """
+
+    table: Table
+    ends: Rows
+    across_gaps: int
+    missing: Missing
+    rows: Array = field(repr=False)
+    tail: Rows = field(repr=False)
+    first: Rows = field(repr=False)
+    filled: Mapping[str, Rows] = field(default_factory=dict)
+
+    @classmethod
+    def cut(cls, table: Table, *, gaps: Gaps = "skip", skip: bool = True, targets: bool = False) -> Windows:
+        """The windows that end at the rows of a table at which one may.
+
+        Args:
+            table: the table.
+            gaps: whether a gap in time is an error, or windows across it are left out.
+            skip: whether windows with a missing value are left out, or the value is an error.
+            targets: whether windows without the values of all targets are left out too.
+
+        Raises:
+            DataError: there is no window, a value is missing or bad, or times are repeated or have a gap.
+        """
+        table.check(gaps)
+        oldest = 1 - table.spec.lookback
+        asked = np.flatnonzero(table.may_end)
+        asked = asked[asked + oldest >= np.searchsorted(table.codes, table.codes[asked])]
+        ends = asked[table.run[asked] == table.run[asked + oldest]]
+        found = cls._make(table, ends)
+        lacks, counts = found._find_missing(targets)
+        if lacks.any() and not skip:
+            found._refuse_missing(int(np.flatnonzero(lacks)[0]))
+        missing = Missing(int(lacks.sum()), dict((+counts).most_common()))
+        found = replace(found.choose(np.flatnonzero(~lacks)), across_gaps=len(asked) - len(ends), missing=missing)
+        if not len(found) and not targets:
+            reasons = [f"{found.across_gaps} cross a gap"] * bool(found.across_gaps)
+            reasons += [f"{missing.windows} have a missing value, of {', '.join(missing.worst)}"] * bool(
+                missing.windows
+            )
+            message = f"has no window to forecast: of {len(asked)}, {' and '.join(reasons)}"
+            raise DataError.at(table.places.rows, message if reasons else "has no window without a gap")
+        return found
+
+    @classmethod
+    def of(cls, spec: TableSpec, windows: Array, target: int | None = None) -> Windows:
+        """Windows (n, lookback, n_features) without a table; see `Table.of_windows`."""
+        table = Table.of_windows(spec, windows, target)
+        return cls._make(table, np.flatnonzero(table.may_end))
+
+    @classmethod
+    def _make(cls, table: Table, ends: Rows) -> Windows:
+        """The windows that end at some rows, of which values may be missing."""
+        lookback, tail = table.spec.lookback, np.zeros(len(ends), dtype=np.int64)
+        opens = list[NDArray[np.bool_]]()  # of each column, whether its gap is open at the end of a window
+        for column in table.columns:
+            opened = column.open[ends]
+            opens.append(~np.isnan(opened) & ~(column.closed[ends] == opened))
+            tail = np.maximum(tail, np.where(opens[-1], ends - column.seen[ends], 0))
+        tail = np.minimum(tail, lookback)
+        first = len(table) + np.cumsum(tail) - tail
+        window = np.repeat(np.arange(len(ends)), tail)  # of each further row
+        row = ends[window] - tail[window] + 1 + np.arange(len(window)) - (first - len(table))[window]
+        columns = np.empty((len(table) + len(row), len(table.columns)))
+        filled = dict[str, Rows]()
+        for number, (column, of) in enumerate(zip(table.columns, table.spec.encoding.columns, strict=True)):
+            is_open = opens[number][window] & (row > column.seen[ends[window]])
+            columns[: len(table), number] = column.closed
+            columns[len(table) :, number] = np.where(is_open, column.open[ends[window]], column.closed[row])
+            counted = np.concatenate([[0], np.cumsum(column.missing)])
+            counts = counted[ends + 1] - counted[ends + 1 - lookback]
+            if counts.any():
+                filled[of.name] = counts
+        calendar = table.calendar
+        calendar = None if calendar is None else np.concatenate([calendar, calendar[row]])
+        rows = table.spec.encoding.expand(columns, calendar)
+        return cls(table, ends, 0, Missing(), rows, tail, first, filled)
+
+    def _find_missing(self, targets: bool) -> tuple[NDArray[np.bool_], Counter[str]]:
+        """Whether each window lacks a value, (n,), and the number of those that do by column."""
+        lacks, counts = np.zeros(len(self), dtype=bool), Counter[str]()
+        for column, of in zip(self.table.columns, self.table.spec.encoding.columns, strict=True):
+            before = np.concatenate([[0], np.cumsum(np.isnan(column.closed))])
+            is_open = ~np.isnan(column.open[self.ends])
+            last = np.where(is_open, column.seen[self.ends], self.ends) + 1
+            start = self.ends + 1 - self.lookback
+            lacking = before[np.maximum(last, start)] > before[start]
+            counts[of.name] += int(lacking.sum())
+            lacks |= lacking
+        if targets:
+            for number, name in enumerate(self.table.spec.targets):
+                lacking = np.isnan(self.actual(number)).any(axis=1)
+                counts[f"{name} (target)"] += int(lacking.sum())
+                lacks |= lacking
+        return lacks, counts
+
+    def _refuse_missing(self, window: int) -> None:
+        values = self.take(np.array([window]))[0]
+        step, feature = np.argwhere(np.isnan(values))[0].tolist()
+        row, encoding = int(self.ends[window]) + step - self.lookback + 1, self.table.spec.encoding
+        column = next(one for one in encoding.columns if encoding.features[feature] in one.features)
+        has_row = bool(self.table.find(self.table.place[row] + column.later) >= 0)
+        raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column.name, has_row))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def lookback(self) -> int:
+        """Steps of a window."""
+        return self.table.spec.lookback
+
+    @property
+    def horizon(self) -> int:
+        """Steps that it forecasts."""
+        return self.table.spec.horizon
+
+    def choose(self, numbers: Any) -> Windows:
+        """Some of the windows, by their numbers."""
+        filled = {name: of[numbers] for name, of in self.filled.items() if of[numbers].any()}
+        about = {name: getattr(self, name)[numbers] for name in ("ends", "tail", "first")}
+        return replace(self, **about, filled=filled)
+
+    def with_earlier(self, steps: int) -> tuple[Windows, Rows, Rows]:
+        """The windows with those that end so many steps before each, and the numbers of both.
+
+        Raises:
+            DataError: there is none, or a value of it is missing.
+        """
+        ends = self.table.find(self.table.place[self.ends] - steps)
+        inside = np.maximum(ends - self.lookback + 1, 0)
+        for number in np.flatnonzero((ends < 0) | (self.table.run[ends] != self.table.run[inside])).tolist():
+            when = f" of {self.times[number]}" if self.times else ""
+            raise DataError.at(self.table.places.rows, f"has no window {steps} steps before that{when}")
+        found = Windows._make(self.table, np.unique(np.concatenate([self.ends, ends])))
+        if (lacks := found._find_missing(False)[0]).any():
+            found._refuse_missing(int(np.flatnonzero(lacks)[0]))
+        return found, np.searchsorted(found.ends, self.ends), np.searchsorted(found.ends, ends)
+
+    def index(self, numbers: Any = slice(None)) -> Rows:
+        """The rows of some windows, oldest first, (n, lookback), among `rows`."""
+        steps = np.arange(1 - self.lookback, 1)
+        ends, tail, first = (each[numbers][:, None] for each in (self.ends, self.tail, self.first))
+        index: Rows = np.where(steps > -tail, first + tail - 1 + steps, ends + steps)
+        return index
+
+    def take(self, numbers: Any = slice(None)) -> Array:
+        """Some windows, (n, lookback, n_features), original units, oldest step first."""
+        return self.rows[self.index(numbers)]
+
+    @property
+    def newest(self) -> Array:
+        """The newest step of each window, (n, n_features), original units."""
+        return self.rows[self.index()[:, -1]]
+
+    def parts(self) -> Iterator[Array]:
+        """All windows, some at a time."""
+        for start in slices(range(0, len(self), CHUNK)):
+            yield self.take(slice(start, start + CHUNK))
+
+    @cached_property
+    def times(self) -> tuple[str, ...] | None:
+        """Of the newest row of each window, as the checkpoint writes them; None if the rows have none."""
+        return self.table.times(self.ends) if self.table.stamps is not None else None
+
+    @cached_property
+    def series(self) -> tuple[str, ...] | None:
+        """The series of each window; None of one series."""
+        names = self.table.names
+        return tuple(names[code] for code in self.table.codes[self.ends].tolist()) if names else None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps from a window's last row to each that it forecasts, at least 1 in the names of outputs."""
+        return tuple(max(1, self.table.spec.ahead) + step for step in range(self.horizon))
+
+    def find_rows(self, step: int) -> Rows:
+        """The rows that are forecast at a step from 0, (n,); -1 where the table has none."""
+        return self.table.find(self.table.place[self.ends] + self.table.spec.ahead + step)
+
+    def actual(self, target: int) -> Array:
+        """What came, of a target by its number, (n, horizon), original units; NaN where it is missing."""
+        found = np.full((len(self), self.horizon), np.nan)
+        for step in range(self.horizon):
+            rows = self.find_rows(step)
+            found[:, step] = np.where(rows >= 0, self.table.targets[rows, target], np.nan)
+        return found
+
+    def instants(self, step: int) -> Array | None:
+        """The instants that are forecast at a step from 0, (n,); None if the rows have no times.
+
+        Those of rows that the table does not have are so many steps later.
+        """
+        table, rows = self.table, self.find_rows(step)
+        if table.instants is None or table.spec.time is None:
+            return None
+        later = table.spec.time.later(table.instants[self.ends], table.spec.ahead + step)
+        return np.where(rows >= 0, table.instants[rows], later)
+
+    def target_times(self, step: int) -> tuple[str, ...]:
+        """The same as texts; empty if the rows have no times."""
+        instants, rows = self.instants(step), self.find_rows(step)
+        if instants is None:
+            return ()
+        texts = np.array(self.table.times(np.maximum(rows, 0)), dtype=object)
+        texts[rows < 0] = self.table.write_times(instants[rows < 0])
+        return tuple(texts.tolist())
+
+    def outcome(self, target: int, step: int) -> dict[str, Any]:
+        """What is known of one forecast of each window: attributes of an `Explanation`.
+
+        ``actual``, (n,), if the table has the target's column; if rows have times, ``instants``, ``zone``, and unless
+        the target is shifted, ``target_times``.
+        """
+        found: dict[str, Any] = {"actual": self.actual(target)[:, step]} if self.table.has[target] else {}
+        if (instants := self.instants(step)) is not None and self.table.spec.time is not None:
+            found |= {"instants": instants, "zone": self.table.spec.time.zone}
+            found |= {"target_times": self.target_times(step)} if self.table.spec.ahead else {}
+        return found
+
+    def local(self) -> Array | None:
+        """The times that are forecast in seconds of the local clock, (n, horizon); None if they are no dates."""
+        time = self.table.spec.time
+        if time is None or not time.dated or self.table.instants is None:
+            return None
+        return np.stack([time.local(self.instants(step)) for step in range(self.horizon)], axis=1)  # type: ignore[arg-type]
+
+    def persistence(self, target: int) -> Array:
+        """The last value of a target that was known at each window's last row, (n,); NaN where there is none.
+
+        None is known of a target that was shifted before training (`ahead` 0).
+        """
+        table, rows = self.table, np.arange(len(self.table))
+        if not table.spec.ahead:
+            return np.full(len(self), np.nan)
+        known = np.maximum.accumulate(np.where(np.isnan(table.targets[:, target]), -1, rows))
+        is_own = (known >= 0) & (table.codes[known] == table.codes)
+        found: Array = np.where(is_own, table.targets[known, target], np.nan)[self.ends]
+        return found
+
+    def seasonal_naive(self, target: int, season: int) -> Array:
+        """The latest known value a whole number of seasons before each step that is forecast, (n, horizon).
+
+        A season has so many steps (Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section
+        5.2). NaN where there is no such value.
+        """
+        table, found = self.table, np.full((len(self), self.horizon), np.nan)
+        if not table.spec.ahead:
+            return found
+        starts = table.place[np.searchsorted(table.codes, np.arange(int(table.codes[-1]) + 1))]
+        for step in range(self.horizon):
+            lead = table.spec.ahead + step
+            wanted = table.place[self.ends] + lead - ceil(lead / season) * season
+            left = np.arange(len(self))
+            while len(left):
+                rows = table.find(wanted[left])
+                found[left, step] = np.where(rows >= 0, table.targets[rows, target], np.nan)
+                wanted[left] -= season
+                own = starts[table.codes[self.ends[left]]]
+                left = left[np.isnan(found[left, step]) & (wanted[left] >= own)]
+        return found
+
+
+def actual_outputs(windows: Windows) -> Array:
+    """The actual values of all targets, (n, horizon * n_targets), steps outermost, original units."""
+    actual = [windows.actual(number) for number in range(len(windows.table.spec.targets))]
+    return np.stack(actual, axis=2).reshape(len(windows), -1)
+
+
+def read_windows(
+    spec: TableSpec,
+    windows: Any,
+    path: str = "windows",
+    *,
+    last: int | str | None = None,
+    gaps: Gaps = "error",
+    series: Sequence[str] | str | None = None,
+    before: int = 0,
+) -> tuple[Array, Windows | None]:
+    """Windows in any form that `kanmodel.model.Model` takes, and those of a table if they are given as a data frame.
+
+    Args:
+        spec: what the columns of the table in training were.
+        windows: an array or a mapping, as of `read_arrays`; or a data frame, of which the newest windows of each series
+            are taken, without a gap. Rows are in order of time if it has the time column of the training or an index
+            of dates, else as they stand.
+        path: name of the argument in an error.
+        last: how many, see `Selection`; 1 by default.
+        gaps: as of `Windows.cut`.
+        series: as of `Selection`.
+        before: likewise.
+
+    Raises:
+        DataError: as `Table.read`, `Windows.cut` or `read_arrays`.
+        UnknownNameError: a mapping names a feature that does not exist, or there is no such series.
+    """
+    if is_frame(windows):
+        chosen = Selection(1 if last is None else last, before, spec.encoding.later, series)
+        table = Table.read(spec, windows, Places(path, spec.time.name if spec.time else "time"), chosen)
+        found = Windows.cut(table, gaps=gaps, skip=False)
+        return found.take(), found
+    for name, given in (("last", last), ("series", series)):
+        if given is not None:
+            raise DataError.at(name, "is of a data frame, but the windows are no frame")
+    return read_arrays(windows, spec.encoding.features, spec.lookback, path), None
+
+
+def read_table(
+    spec: TableSpec, frame: Any, places: Places, chosen: Selection, gaps: Gaps = "skip", target: str | None = None
+) -> Windows:
+    """The windows of a table whose actual values are rows of it too; those with a missing value are left out.
+
+    Args:
+        spec: what the columns of the table in training were.
+        frame: a data frame, or a mapping of name to column.
+        places: names in errors.
+        chosen: which rows.
+        gaps: as of `Windows.cut`.
+        target: the one whose actual values must be there, for windows of which the table has the whole horizon; None
+            for windows up to the newest row, with the actual values that are known.
+
+    Raises:
+        DataError: as `Table.read` and `Windows.cut`; or there is no actual value, or none is known to be one.
+    """
+    reach = spec.encoding.later
+    if target is not None:
+        column = column_of(target, _names_of(frame))
+        if not spec.knows(column):
+            message = f"cannot be compared: the checkpoint does not have how many rows ahead {column} is"
+            raise DataError.at(places.rows, message)
+        chosen, reach = replace(chosen, needs=(column,), needs_time=True), max(reach, spec.reach)
+    found = Windows.cut(Table.read(spec, frame, places, replace(chosen, reach=reach)), gaps=gaps)
+    if target is not None and np.isnan(found.actual(spec.targets.index(target))).all():
+        message = f"has no value of {column} that one of its {len(found)} windows forecasts"
+        raise DataError.at(places.rows, message)
+    return found
+
+
+def read_stretch(
+    spec: TableSpec,
+    windows: Any,
+    path: str = "windows",
+    gaps: Gaps = "skip",
+    series: Sequence[str] | str | None = None,
+) -> Windows:
+    """Windows in order of time, in any form of `read_windows` or as a table, with the actual values that are known.
+
+    Of a data frame, or of a mapping of name to column, there is a window for each row at which one ends, as of
+    `read_table`. Other windows have no actual values.
+    """
+    is_table = isinstance(windows, Mapping) and all(np.ndim(column) == 1 for column in windows.values())
+    if is_table or is_frame(windows):
+        places = Places(path, spec.time.name if spec.time else "time")
+        return read_table(spec, windows, places, Selection(series=series), gaps)
+    return Windows.of(spec, read_windows(spec, windows, path, series=series)[0])
+
+
+def _names_of(frame: Any) -> Sequence[str]:
+    return list(frame if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
+
+
+def read_numbers(values: Any, path: str) -> Array:
+    """Converts an array, tensor, column or nested lists to float64; masked values and None become NaN.
+
+    Raises:
+        DataError: a value is not a number, or nested lists differ in length.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    if type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):  # `np.ma` is slow to import
+        values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError.at(path, "must be an array, but its rows differ in length") from None
+    if array.dtype.kind == "O":
+        for place in np.ndindex(array.shape):
+            if not (array[place] is None or is_number(array[place])):
+                where = path + "".join(f"[{index}]" for index in place)
+                raise DataError.at(where, f"must be a number, but is {quote(array[place])}")
+    elif array.dtype.kind not in "biuf":
+        raise DataError.at(path, f"must hold numbers, but holds {array.dtype.name}")
+    try:
+        with np.errstate(over="ignore"):
+            numbers: Array = array.astype(np.float64)
+    except OverflowError:  # a whole number without limit
+        raise DataError.at(path, "must hold numbers that float64 has") from None
+    return numbers
+
+
+def read_arrays(windows: Any, features: tuple[str, ...], lookback: int, path: str = "windows") -> Array:
+    """Windows that are given as an array, or as a mapping of feature name to array.
+
+    Args:
+        windows: (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features) or
+            (n_features,); or for each feature (n, lookback) or (lookback,).
+        features: their names.
+        lookback: steps of a window.
+        path: name of the argument in an error.
+
+    Returns:
+        (n, lookback, n_features), original units, oldest step first, every value finite.
+
+    Raises:
+        DataError: another shape, no window, or a value that is not a finite number.
+        UnknownNameError: a mapping names a feature that does not exist.
+    """
+    if isinstance(windows, Mapping):
+        read = _read_mapping(windows, features, lookback, path)
+    else:
+        read = read_numbers(windows, path)
+        refuse_non_finite(read, path)
+    n_features, given = len(features), read.shape
+    if lookback == 1 and given[-1:] == (n_features,) and read.ndim <= 2:
+        read = read.reshape(-1, 1, n_features)
+    elif read.ndim == 2:
+        read = read[None]
+    if read.shape[1:] != (lookback, n_features):
+        many, f = f"(n, {lookback}, {n_features})", n_features
+        expected = f"{many}, (n, {f}) or ({f},)" if lookback == 1 else f"{many} or {(lookback, f)}"
+        raise DataError.at(path, f"must have shape {expected}, but has {given}")
+    if not len(read):
+        raise DataError.at(path, "is empty")
+    return read
+
+
+def _read_mapping(mapping: Mapping[Any, Any], features: tuple[str, ...], lookback: int, path: str) -> Array:
+    """A mapping of feature name to (n, lookback) or (lookback,)."""
+    for name in mapping:
+        if name not in features:
+            message = f"which is not a feature; the features are {', '.join(features)}"
+            raise UnknownNameError(f"{path} has {quote(name)}, {message}")
+    refuse_missing(features, list(mapping), f"{path} lacks feature")
+    columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in features]
+    shape = columns[0].shape
+    for name, column in zip(features, columns, strict=True):
+        place = f"{path}[{name!r}]"
+        if column.ndim not in (1, 2) or column.shape[-1] != lookback:
+            raise DataError.at(place, f"must have shape (n, {lookback}) or ({lookback},), but has {column.shape}")
+        if column.shape != shape:
+            raise DataError.at(place, f"must have shape {shape} as {features[0]!r} has, but has {column.shape}")
+        refuse_non_finite(column, place)
+    return np.stack(columns, axis=-1)
