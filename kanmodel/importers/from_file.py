@@ -69,6 +69,7 @@ def from_file(
     targets: Any = None,
     scaling: Any = None,
     horizon: int | None = None,
+    ahead: int = 0,
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
@@ -90,6 +91,9 @@ def from_file(
         scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None if the
             model takes and returns original units.
         horizon: forecast steps; by default as many as the predictions have for each output.
+        ahead: steps from a window's end to the first forecast, which is the output ``{output}+{ahead}``: then tables
+            with the output's column can be backtested, also if its past is a feature. 0 if that is unknown, or the
+            column is already shifted.
         groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
             their contributions.
         integer: features with whole numbers, which a counterfactual keeps whole.
@@ -102,7 +106,7 @@ def from_file(
         CheckpointError: no reading of the file gives the predictions, or several do that differ on a given window; the
             message states the smallest difference.
     """
-    stated = state_call(features, outputs, scaling, horizon, groups, integer, fixed)
+    stated = state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
     samples = make_samples(stated, windows, targets, predictions, tolerance)
     return import_weights(open_file(Path(path)), stated, samples, strict=strict).model
 
@@ -350,6 +354,7 @@ def _blank_manifest(source: Source, parts: Sequence[Part], recurrents: Sequence[
         f"targets:  # {parts[-1].n_out if parts else 'outputs'} / horizon names, or {{name, unit}}",
         "# lookback: 24  # steps of a window; those of the windows by default",
         "horizon: 1",
+        "# ahead: 1  # steps from a window's end to the first forecast, of targets whose past is a feature",
         "# readout, activations, base_activation and space are found by the check, or may be given:",
         "# readout: last",
         "# base_activation: silu",
@@ -381,6 +386,7 @@ def _found_manifest(imported: Imported, known: Manifest, parts: Sequence[Part]) 
         "targets": _list(config.targets),
         "lookback": config.lookback,
         "horizon": config.horizon,
+        "ahead": config.ahead or None,
         "readout": chosen[READOUT],
         "base_activation": chosen.get("base"),
         "activations": json.dumps(activations) if activations else None,

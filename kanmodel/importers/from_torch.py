@@ -48,6 +48,7 @@ def from_torch(
     predictions: Any = None,
     scaling: Any = None,
     horizon: int | None = None,
+    ahead: int = 0,
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
@@ -70,7 +71,8 @@ def from_torch(
             tensors and modes are as before afterwards.
         windows: (n, lookback, n_features), original units, oldest step first; or (n, n_features) for a module that
             reads rows, such as a KAN alone. Up to 512 of them, evenly chosen, become the reference windows.
-        features: names of the inputs; with `outputs`, `horizon`, `groups`, `integer` and `fixed` as in `from_file`.
+        features: names of the inputs; with `outputs`, `horizon`, `ahead`, `groups`, `integer` and `fixed` as in
+            `from_file`.
         outputs: likewise.
         targets: what was to be forecast for these windows, (n, n_outputs) or (n,), original units.
         predictions: forecasts for these windows by the way in which they are usually asked for, in the shape of
@@ -78,6 +80,7 @@ def from_torch(
         scaling: ``mean`` and ``std`` of the features and, where the outputs are scaled, ``target_mean`` and
             ``target_std``; None where the module reads and gives original units.
         horizon: likewise.
+        ahead: likewise.
         groups: likewise.
         integer: likewise; what an Embedding reads must be named here.
         fixed: likewise.
@@ -89,7 +92,7 @@ def from_torch(
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
-    stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed)
+    stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
     x = samples.as_array(windows, "windows")
     reads_rows, lookback = x.ndim == 2, x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")

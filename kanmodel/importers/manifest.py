@@ -37,7 +37,7 @@ Units = Literal["scaled", "original"]
 STAGES = ("lstm", "head", "front")
 KEYS = (
     *("name", "library", *STAGES, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
-    *("groups", "integer", "fixed"),
+    *("ahead", "groups", "integer", "fixed"),
     *("base_activation", "activations", "output_function", "pykan_config", "denominator", "mult_arity", "input_id"),
     *("scaling", "reference", "reference_targets", "check", "space"),
 )
@@ -80,6 +80,7 @@ class Statement:
     targets: tuple[Target, ...] = ()
     lookback: int | None = None
     horizon: int | None = None
+    ahead: int = 0  # as of a `ModelConfig`
     groups: Groups = field(default_factory=dict)
     place: str = "the call"  # where it is stated, for errors
     library: str | None = None
@@ -221,6 +222,7 @@ def _parser(check: Callable[..., None], **options: Any) -> Callable[[Any, str], 
 PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("name", "reference", "reference_targets", "pykan_config"), _parse_text),
     **dict.fromkeys(("lookback", "horizon"), _parser(check_count)),
+    "ahead": _parser(check_count, lowest=0),
     "groups": _parser(_check_mapping),
     "activations": _parse_activations,
     "check": _parse_check,

@@ -174,16 +174,18 @@ def state_call(
     groups: Groups | None,
     integer: Sequence[str],
     fixed: Sequence[str],
+    ahead: int = 0,
 ) -> Statement:
     """What the arguments of `from_file` or `from_torch` state."""
     names = None if outputs is None else list(outputs)
     try:
         if horizon is not None:
             check_count(horizon, "horizon")
+        check_count(ahead, "ahead", lowest=0)
         columns = make_columns(list(features), names, _plain_scaling(scaling), list(integer), list(fixed))
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{Statement.place}: {error}") from error
-    return Statement(*columns, horizon=horizon, groups=dict(groups or {}))
+    return Statement(*columns, horizon=horizon, ahead=ahead, groups=dict(groups or {}))
 
 
 def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
@@ -278,7 +280,9 @@ def make_shapes(stated: Statement, lookback: int, predictions: Array | None, nam
     horizon = horizon or 1
     try:
         layers = plain_layers([len(stated.features), horizon * len(targets)], Line(), base="zero")
-        return ModelConfig(stated.features, targets, lookback, horizon, layers, groups=stated.groups)
+        return ModelConfig(
+            stated.features, targets, lookback, horizon, layers, ahead=stated.ahead, groups=stated.groups
+        )
     except ConfigError as error:
         raise CheckpointError(f"{stated.place}: {error}") from error
 

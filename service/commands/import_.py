@@ -32,6 +32,7 @@ def import_(
     features: Annotated[Path | None, Option(help="Text file with a feature per line: name, or name,unit.")] = None,
     targets: Annotated[Path | None, Option(help="The same for the targets.")] = None,
     scaling: Annotated[Path | None, Option(help="Means and standard deviations, .json or .yaml.")] = None,
+    ahead: Annotated[int | None, Option(min=0, help="Steps from a window's end to the first forecast.")] = None,
     manifest: Annotated[Path | None, Option(help="What all else leaves open, .yaml or .json; see --describe.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
     describe: Annotated[bool, Option("--describe", help="Print what was found, and a manifest for it.")] = False,
@@ -53,6 +54,7 @@ def import_(
     given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
     given |= {key: read_names(names) for key, names in (("features", features), ("targets", targets)) if names}
     given |= {"scaling": str(scaling.resolve())} if scaling else {}
+    given |= {} if ahead is None else {"ahead": ahead}
     known = None  # what options or a manifest state beside the file, the manifest first
     if manifest is not None:
         known = read_manifest(manifest, given)

@@ -53,9 +53,11 @@ FUNCTIONS = {
         **{"path": "x.pt", "windows": windows(), "predictions": [1.0], "features": ["f0", "f1"]} | given
     ),
 }
+STATED = ["outputs", "targets", "scaling", "horizon", "ahead", "groups", "integer", "fixed"]
 OPTIONS = {
     "train": ["lookback", "horizon", "hidden", "cell", "width", "front", "grid", "lamb", "batch", "seed", "noise"],
-    "from_file": ["outputs", "targets", "scaling", "horizon", "groups", "integer", "fixed", "tolerance", "strict"],
+    "from_torch": STATED,
+    "from_file": [*STATED, "tolerance", "strict"],
 }
 
 

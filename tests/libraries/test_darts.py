@@ -78,6 +78,21 @@ def test_a_model_of_past_covariates_forecasts_what_predict_returns(kind):
     assert (found.lookback, found.outputs) == (LOOKBACK, tuple(f"load+{step}" for step in range(1, HORIZON + 1)))
 
 
+def test_a_table_is_backtested_with_the_forecasts_of_the_library():
+    """The first forecast is one row after a window's end; windows with rows of the forecast do not end before it."""
+    model = fit("NBEATSModel", "past_covariates", **BLOCKS)
+    found, frame = kanmodel.from_darts(model), LOAD.to_dataframe().join(WIND.to_dataframe())
+    quiet = {"verbose": False, "show_warnings": False}
+    chunks = {"start": LOOKBACK, "forecast_horizon": HORIZON, "retrain": False, "last_points_only": False, **quiet}
+    expected = np.stack([each.values()[:, 0] for each in model.historical_forecasts(LOAD, WIND, **chunks)])
+    backtest = found.backtest(frame)
+    np.testing.assert_allclose(backtest.predictions, expected, atol=1e-5)
+    actual = np.lib.stride_tricks.sliding_window_view(LOAD.values()[LOOKBACK:, 0], HORIZON)
+    assert backtest.metrics.mae == pytest.approx(np.abs(expected - actual).mean(), rel=1e-4)
+    assert found.calibrate(frame, intervals=0.8).levels == (0.8,)
+    assert kanmodel.from_darts(fit("NLinearModel", "future_covariates")).config.ahead == 0
+
+
 @pytest.mark.parametrize("kind", BOTH)
 def test_future_covariates_are_read_in_rows_of_the_forecast(kind):
     """Other columns of these rows have no effect."""

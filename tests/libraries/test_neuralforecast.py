@@ -116,6 +116,26 @@ def test_a_model_of_the_target_alone_forecasts_what_predict_returns(kind):
     assert check(fit(kind, **WITHOUT_COLUMNS[kind])).lookback == LOOKBACK
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"), [("NHITS", {**BLOCKS, "hist_exog_list": ["wind"]}), ("LSTM", RECURRENT["LSTM"])]
+)
+def test_a_table_is_backtested_with_the_forecasts_of_the_library(kind, options):
+    """The first forecast is one row after a window's end; windows with rows of the future do not end before it."""
+    nf = fit(kind, **options)
+    model, history = kanmodel.from_neuralforecast(nf), FRAME[FRAME["unique_id"] == "north"]
+    found = model.backtest(history)
+    assert model.config.ahead == 1 and len(found) == ROWS - model.lookback - HORIZON + 1
+    load = history["load"].to_numpy()
+    for window in (0, 40, len(found) - 1):
+        end = model.lookback + window
+        expected = nf.predict(df=history[:end], static_df=STATIC[:1])[kind].to_numpy()
+        np.testing.assert_allclose(found.predictions[window], expected, rtol=1e-5)
+        np.testing.assert_allclose(found.actual[window], load[end : end + HORIZON])
+    assert found.metrics.mae == pytest.approx(np.abs(found.predictions - found.actual).mean())
+    assert model.drift(history[:70], history[70:]).errors is not None
+    assert kanmodel.from_neuralforecast(fit("NHITS", futr_exog_list=["temp"], **BLOCKS)).config.ahead == 0
+
+
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_a_recurrent_forecast_is_read_with_its_steps(kind):
     """A forecast that is fed back is unrolled, and reads one row more."""

@@ -128,6 +128,21 @@ def test_a_model_of_the_target_alone_has_windows_of_the_encoder(kind):
     assert ("pykan" in found.loaded.provenance.library) == (kind == "NBeatsKAN")
 
 
+def test_a_table_is_backtested_with_the_forecasts_of_the_library():
+    """The first forecast is one row after a window's end; windows with rows of the forecast do not end before it."""
+    dataset = make_dataset(EncoderNormalizer(), known=(), static=())
+    model = fit("NBeats", dataset, **BLOCKS)
+    found, history = kanmodel.from_pytorch_forecasting(model, dataset), FRAME[FRAME["site"] == "A"]
+    of_site = TimeSeriesDataSet.from_dataset(dataset, history)
+    expected = model.predict(of_site, trainer_kwargs={"accelerator": "cpu", **QUIET}).numpy()
+    backtest = found.backtest(history)
+    np.testing.assert_allclose(backtest.predictions, expected, rtol=2e-5)
+    actual = np.lib.stride_tricks.sliding_window_view(history["load"].to_numpy()[LOOKBACK:], HORIZON)
+    assert backtest.metrics.mae == pytest.approx(np.abs(expected - actual).mean(), rel=1e-4)
+    dataset = make_dataset()
+    assert kanmodel.from_pytorch_forecasting(fit("NHiTS", dataset, hidden_size=8), dataset).config.ahead == 0
+
+
 @pytest.mark.parametrize("name", NORMALIZERS)
 def test_the_normalizer_of_the_target_is_part_of_the_network(name):
     """By window, by series or for all, with its transformation and its inverse."""

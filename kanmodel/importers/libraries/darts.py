@@ -52,6 +52,9 @@ def from_darts(
     static one the newest row before it. Outputs are ``{component}+{step}``; of a likelihood they are its parameters,
     as `predict` names them with `predict_likelihood_parameters`.
 
+    The first forecast is one step after a window's end, so that tables can be backtested (`ahead` is 1), unless windows
+    have rows of the forecast, whose `ahead` is 0.
+
     Args:
         model: fitted, or the path of the file that its `save` wrote, which darts loads.
         series: one or several, with the windows; by default the one to which the model was fitted.
@@ -90,6 +93,7 @@ def from_darts(
         predictions=source.predict() * std[of] + mean[of],
         scaling={"mean": mean, "std": std, "target_mean": mean[of], "target_std": std[of]},
         horizon=source.horizon,
+        ahead=0 if source.has_future else 1,
         groups=groups,
         integer=integer,
         fixed=fixed,
@@ -191,6 +195,11 @@ class _Source:
     def times(self) -> tuple[str, ...]:
         """Of each window's last row before the forecast."""
         return tuple(str(each.end_time()) for each in self.series)
+
+    @property
+    def has_future(self) -> bool:
+        """Whether windows have rows of the forecast."""
+        return bool(self.windows.shape[1] > self.model.input_chunk_length)
 
     @property
     def outputs(self) -> list[str]:

@@ -54,6 +54,9 @@ def from_neuralforecast(
     series, by `unique_id`, then each other column as ``column[unique_id]``. Outputs are ``{target}+{step}``, those of a
     quantile ``{target}+{step}@{quantile}``. Of a distribution the mean is explained.
 
+    The first forecast is one step after a window's end, so that tables can be backtested (`ahead` is 1), unless windows
+    have rows of the future, whose `ahead` is 0.
+
     A window whose target is constant has no scale: with a `scaler_type` the library takes 1 for it, by which its
     forecast jumps. The network forecasts what it does for windows that hardly vary, and such windows are no reference.
 
@@ -94,6 +97,7 @@ def from_neuralforecast(
             predictions=None if is_sampled else predictions,
             scaling=data.scaling(),
             horizon=module.h,
+            ahead=0 if module.futr_exog_list else 1,
             groups=groups,
             integer=integer,
             fixed=fixed,

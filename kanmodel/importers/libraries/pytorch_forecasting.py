@@ -47,6 +47,9 @@ def from_pytorch_forecasting(
     differ by series are static features, ``{target}_center`` and ``{target}_scale``. Outputs are ``{target}+{step}``,
     or ``{target}+{step}@{quantile}`` of a `QuantileLoss`.
 
+    The first forecast is one step after a window's end, so that tables can be backtested (`ahead` is 1), unless windows
+    have rows of the forecast, whose `ahead` is 0.
+
     Args:
         model: fitted, such as a `NHiTS`, or loaded by its class's `load_from_checkpoint`.
         dataset: the `TimeSeriesDataSet` that it was fitted to, or one made from it, as for validation.
@@ -80,6 +83,7 @@ def from_pytorch_forecasting(
             targets=data.truth.repeat(len(quantiles or [1]), axis=1),
             predictions=forecasts,
             horizon=data.n_out,
+            ahead=0 if data.known else 1,
             groups={**data.categories, **(groups or {})},
             integer=integer,
             fixed=fixed,

@@ -43,6 +43,8 @@ def test_values(tmp_path):
         ("check: &a {inputs: a.npy}\nscaling:\n  <<: *a\n", "merges mappings in line 7"),
         ("readout: first\n", "readout must be one of last, mean, flatten, flatten_features, but is 'first'"),
         ("horizon: true\n", "horizon must be a whole number from 1 to 65536, but is True"),
+        ("ahead: -1\n", "ahead must be a whole number from 0 to 65536, but is -1"),
+        ("ahead: 1.0\n", "ahead must be a whole number from 0 to 65536, but is 1.0"),
         (
             "check: {inputs: a.npy, outputs: b.npy, tolerance: 0}\n",
             "check.tolerance must be a positive number, but is 0",

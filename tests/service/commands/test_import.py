@@ -129,6 +129,19 @@ def test_without_check(tmp_path, run, manifest):
     assert not load_checkpoint(tmp_path / "m.safetensors").provenance.verified
 
 
+def test_how_far_ahead_the_forecasts_are_is_stated_by_an_option_or_the_manifest(tmp_path, run, manifest):
+    """Outputs are named by it, of both the manifest's counts, and a number below 0 is refused."""
+    file, (target,) = tmp_path / "m.safetensors", json.loads(SCALER.read_text())["target_names"]
+    for options, stated, ahead in ((("--ahead", 6), {}, 6), ((), {"ahead": 2}, 2), (("--ahead", 6), {"ahead": 2}, 2)):
+        code, _, error = run("import", WEIGHTS, "--manifest", manifest(**stated), *options, "-o", file)
+        assert code == 0, error
+        config = load_checkpoint(file).config
+        assert (config.ahead, config.outputs) == (ahead, (f"{target}+{ahead}",))
+    for wrong in (-1, 1.5):
+        code, _, error = run("import", WEIGHTS, "--manifest", manifest(), "--ahead", wrong, "-o", file)
+        assert code == 2 and "--ahead" in error
+
+
 def test_description(run):
     """The contents of a file are printed with a manifest, as tables or as JSON."""
     code, out, _ = run("import", WEIGHTS, "--describe")
