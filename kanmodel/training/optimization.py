@@ -25,9 +25,10 @@ Width = tuple[int | tuple[int, int], ...]
 
 ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
 LOWEST = {"lookback": 1, "horizon": 1, "hidden": 0, "batch": 2, "epochs": 0, "patience": 1}
-LOWEST |= {"validation_blocks": 1, "reference_windows": 2}
+LOWEST |= {"validation_blocks": 1, "reference_windows": 2, "max_steps": 1}
 LARGEST = 10**9  # of any option; larger ones overflow
 GRID_ROWS = 2048  # rows that a grid update uses
+MIN_EPOCHS = 5  # of large tables, however many batches they have
 GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on fixed grids
 
 
@@ -47,6 +48,8 @@ class TrainingOptions:
         front: width of a KAN on the features of each step before the recurrent part; None for none.
         grid: intervals of every edge.
         order: of the splines.
+        scaling: whether the target's past and the forecasts are scaled over ``all`` rows, or by the level of each
+            window, so that large and small ``series`` are learned alike; by default of many series the latter.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
         grid_updates: how often knots are moved to the data: before the first epoch, then evenly over the first two
             thirds. Radial bases have no knots.
@@ -55,6 +58,7 @@ class TrainingOptions:
         noise: standard deviation of the noise added to training windows, model units.
         batch: windows per step.
         epochs: most passes over the training windows; 0 only for a trained model.
+        max_steps: most batches, of which the epochs are fewer for large tables, and at least 5.
         patience: epochs without a better validation error before training stops.
         validation_share: of the training windows, held out if the split has no validation rows.
         validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
@@ -75,6 +79,7 @@ class TrainingOptions:
     front: Width | None = None
     grid: int = 5
     order: int = 3
+    scaling: Literal["all", "series"] | None = None
     lamb: float = 0.003
     grid_updates: int = 5
     learning_rate: float = 0.01
@@ -82,6 +87,7 @@ class TrainingOptions:
     noise: float = 0.1
     batch: int = 256
     epochs: int = 60
+    max_steps: int = 2400
     patience: int = 20
     validation_share: float = 0.15
     validation_blocks: int = 12
@@ -233,9 +239,10 @@ def descend(
     module = objective.module
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
+    epochs = min(options.epochs, max(MIN_EPOCHS, -(-options.max_steps // n_batches)))
     optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.epochs) * n_batches)
-    spacing = GRID_UPDATES_UNTIL * options.epochs / max(1, options.grid_updates)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs) * n_batches)
+    spacing = GRID_UPDATES_UNTIL * epochs / max(1, options.grid_updates)
     grid_updates = {int(update * spacing) for update in range(options.grid_updates)}  # epochs before which knots move
     held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
 
@@ -247,7 +254,7 @@ def descend(
 
     best, best_epoch = deepcopy(module.state_dict()), 0
     best_error, best_score = (float("inf"), float("inf")) if start == "left" else judge()
-    for epoch in range(options.epochs):
+    for epoch in range(epochs):
         order = rng.permutation(parts.train)
         if epoch in grid_updates:
             objective.update_grids(samples.windows(order[:GRID_ROWS]))
@@ -268,7 +275,7 @@ def descend(
             best, best_epoch = deepcopy(module.state_dict()), epoch
             best_error, best_score = validation_error, score
         mean = float(np.mean(errors))
-        report(Progress(epoch + 1, options.epochs, mean, validation_error, best_error, objective.stage))
+        report(Progress(epoch + 1, epochs, mean, validation_error, best_error, objective.stage))
         if epoch - best_epoch >= options.patience:
             break
     module.load_state_dict(best)
@@ -299,7 +306,10 @@ def update_grids(network: Network, windows: Tensor) -> None:
     """
     with torch.no_grad():
         for stage, layers in network.stages.items():
-            x = windows.flatten(0, 1) if stage == "front" else network.encode(windows)
+            if network.config.graph:
+                x = network.trace(windows).stages[stage][0].inputs
+            else:
+                x = windows.flatten(0, 1) if stage == "front" else network.encode(windows)
             if stage == "front":
                 x = x[:: max(1, len(x) // GRID_ROWS)]
             for layer in layers:

@@ -15,7 +15,7 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers, resolve_groups
 from kanmodel.network.conformal import calibrate, count_needed
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
 from kanmodel.tables.columns import Feature, Target
@@ -37,6 +37,7 @@ from kanmodel.training.optimization import (
     descend,
     update_grids,
 )
+from kanmodel.training.relative import RelativeSamples
 
 
 def fit(
@@ -65,6 +66,7 @@ def fit(
         ConfigError: an architecture that cannot exist, or cannot have intervals.
         NonFiniteError: the training diverged.
     """
+    resolve_groups(table.groups, table.feature_names)
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     data = _Data(table, options, options.intervals)
@@ -72,11 +74,15 @@ def fit(
         announce(data.parts.left_out)
     if options.intervals:
         refuse_increments(data.config)
-    network = Network(data.config, torch.Generator().manual_seed(options.seed))
-    descend(SquaredError(network), data.samples, data.parts, options, report)
-    model = LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True))
+    network, samples, relative = Network(data.config, torch.Generator().manual_seed(options.seed)), data.samples, None
+    if options.scaling == "series" or (options.scaling is None and data.is_relative):
+        samples = relative = RelativeSamples.of_samples(data.samples, data.config, data.parts.train)
+    descend(SquaredError(network), samples, data.parts, options, report)
+    forecasts = network if relative is None else relative.wrap(network)
+    model = LoadedModel(forecasts, data.reference, {}, Provenance.now("train", verified=True))
     if options.intervals:
-        nodes = fit_increments(network, options.intervals, data.samples, data.parts, options, report)
+        nodes = fit_increments(network, options.intervals, samples, data.parts, options, report)
+        nodes = nodes if relative is None else relative.wrap(nodes)
         model = data.calibrate(model, options.intervals, "nodes", nodes)
     return data.measure(model)
 
@@ -238,6 +244,12 @@ class _Data:
         chosen = validation[choose_evenly(len(validation), options.reference_windows)]  # in order of time
         of, windows = self.windows.choose(chosen), self.samples.windows(chosen)
         self.reference = Reference(windows, self.actual[chosen], of.times, of.series)
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether there are many series, whose level is in their windows."""
+        own = {target.name for target in self.config.targets} <= set(self.config.feature_names)
+        return self.config.series is not None and own and self.config.lookback > 1
 
     def calibrate(self, model: LoadedModel, levels: Sequence[float], kind: Kind, nodes: Network | None) -> LoadedModel:
         """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
