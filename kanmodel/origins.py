@@ -184,7 +184,8 @@ def train(
             `intervals`, every second block calibrates these instead.
         max_step: the longest time step that is not a gap, as a multiple of the usual step. Steps are counted in the
             rhythm of the table: a fixed time, days, months or the end of months of the local calendar, or, where some
-            weekdays have no rows, open days, of which the next row is a step unless it is weeks away.
+            weekdays have no rows, open days, of which the next row is a step unless it is weeks away. Up to three days
+            without a row are no gap in one of many series of days, since a shop may be closed.
         zone: time zone of times without an offset, of the calendar and of days, such as ``Europe/Berlin``; by default
             that of the time column, or else UTC.
         calendar: whether hour, weekday and day of the year, each as sine and cosine, and the weekend are features, or

@@ -21,6 +21,7 @@ from kanmodel.tables.windows import Windows
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
 N_BAND = 48  # the newest ones, which are drawn
+N_SERIES = 12  # with the largest errors, which are shown
 N_NAMED = 3  # drivers of the width named in a sentence
 _AVERAGE = "always forecasting the average"
 _RIDGE, _TREES = "a linear model (ridge regression)", "gradient-boosted trees (LightGBM)"
@@ -243,7 +244,7 @@ def _describe_hits(model: LoadedModel, output: int, evidence: dict[str, Any]) ->
 
 
 def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, name: str) -> Iterator[Bars]:
-    """The errors by step, month and hour, as far as there are two or more of them."""
+    """The errors by step, series, month and hour, as far as there are two or more of them."""
     config, targets = model.config, model.reference.targets
     assert targets is not None
     unit, own = (
@@ -257,8 +258,13 @@ def _split_misses(model: LoadedModel, output: int, when: Times, simple: Array, n
         errors = ours - actual, np.stack([of for _, of in others], axis=1) - actual
         labels = [max(1, config.ahead) + step for step in range(len(own))]
         yield Bars("step", _list_rows(labels, errors, steps), others[0][0], "steps ahead", unit)
+    errors = predict_reference(model, output) - targets[:, output], simple - targets[:, output]
+    if (series := model.reference.series) is not None and len(set(series)) > 1:
+        names, of_series = np.unique(np.array(series, dtype=object), return_inverse=True)
+        rows = sorted(_list_rows(names.tolist(), errors, of_series), key=lambda row: -row["mae"])[:N_SERIES]
+        column = config.series.name if config.series else "series"
+        yield Bars("series", rows, name, f"{column}, the largest misses first", unit)
     if (local := when.forecast) is not None:
-        errors = predict_reference(model, output) - targets[:, output], simple - targets[:, output]
         groups = group_times(local, within_day=True)
         for by in get_args(Part):
             if len(groups[by][0]) > 1:
@@ -277,7 +283,7 @@ def _describe_extremes(panel: Bars, say: Amounts) -> str:
     """Where the figures are largest and smallest, in a sentence after a space."""
     name = panel.figures[0]
     worst, best = (choose(panel.rows, key=lambda row: row[name]) for choose in (max, min))
-    form = {"step": "{} steps ahead", "month": "in {}", "hour": "at {}:00"}[panel.by]
+    form = {"step": "{} steps ahead", "month": "in {}", "hour": "at {}:00", "series": "of {}"}[panel.by]
     ends = [f"{form.format(panel.name(row))} ({say(row[name])})" for row in (worst, best)]
     what = "average miss" if name == "mae" else "average width"
     return f" By {panel.by}, the {what} is largest {ends[0]} and smallest {ends[1]}."

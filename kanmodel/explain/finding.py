@@ -27,12 +27,12 @@ Part = Literal["month", "hour"]
 
 @dataclass(frozen=True)
 class Bars:
-    """A figure of each hour, month or step, beside another.
+    """A figure of each series, hour, month or step, beside another.
 
     Attributes:
         by: what the rows are of.
         rows: `label`, `windows` and two figures, in order, by default `mae` and `simple_mae` of the simple forecast; a
-            label is a number of steps, an hour, or a month such as ``2024-03``.
+            label is a number of steps, an hour, a month such as ``2024-03``, or the name of a series.
         simple: what the other figure is.
         axis: what the labels are.
         unit: of the figures; None if unknown.
@@ -40,7 +40,7 @@ class Bars:
         figures: their names in the rows.
     """
 
-    by: Literal["step"] | Part
+    by: Literal["step", "series"] | Part
     rows: Sequence[Mapping[str, Any]]
     simple: str
     axis: str

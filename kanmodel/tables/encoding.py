@@ -106,8 +106,11 @@ class Fill:
     def apply(self, values: Array, run: Rows, has_cell: NDArray[np.bool_], forward: bool = False) -> AsOf:
         """A column (n_rows,) with its missing values, NaN, filled within each `run` of rows without a gap in time.
 
-        Those of rows that have no cell, or a bad one, stay. `forward` overrules `how`.
+        Bad cells, infinite, stay missing, and so do the newest rows up to a window's end that have no cell. `forward`
+        overrules `how`.
         """
+        is_bad = np.isinf(values)
+        values = np.where(is_bad, np.nan, values)
         rows, n, missing = np.arange(len(values)), len(values), np.isnan(values)
         starts = np.concatenate([[0], np.flatnonzero(np.diff(run)) + 1]) if n else np.zeros(0, np.int64)
         first = starts[np.searchsorted(starts, rows, "right") - 1]  # of the row's run
@@ -115,11 +118,11 @@ class Fill:
         after = np.minimum.accumulate(np.where(missing, n, rows)[::-1])[::-1]
         ahead = np.minimum(after, n - 1)
         is_closed = missing & (after < n) & (run[ahead] == run)
-        bad = np.concatenate([[0], np.cumsum(~has_cell)])
+        bad, absent = (np.concatenate([[0], np.cumsum(of)]) for of in (is_bad, ~has_cell))
         is_known = seen >= first
         last = np.where(is_known, values[np.maximum(seen, 0)], np.nan)
         opened = np.full(n, self.value) if self.how == "value" and not forward else last
-        fits = (rows - seen <= self.longest) & (bad[rows + 1] == bad[seen + 1])
+        fits = (rows - seen <= self.longest) & ((bad + absent)[rows + 1] == (bad + absent)[seen + 1])
         between = opened
         if self.how == "linear" and not forward:
             slope = (values[ahead] - last) / np.maximum(ahead - seen, 1)
@@ -310,11 +313,9 @@ class Encoding:
             fill: Fill | None = Fill("forward", longest=len(values) or 1)
         else:
             fill = self.fill
-        is_bad = np.isinf(values)
-        values = np.where(is_bad, np.nan, values)
-        if fill is None or not np.isnan(values).any():
-            return leave_missing(values)
-        return fill.apply(values, run, has_cell & ~is_bad, bool(column.levels) or column.static)
+        if fill is None or np.isfinite(values).all():
+            return leave_missing(np.where(np.isinf(values), np.nan, values))
+        return fill.apply(values, run, has_cell, bool(column.levels) or column.static)
 
     def expand(self, columns: Array, calendar: Array | None) -> Array:
         """The features, (n_rows, n_features), of filled columns (n_rows, n_columns) and those of the calendar."""

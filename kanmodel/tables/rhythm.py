@@ -1,7 +1,8 @@
 """`TimeColumn`: the rhythm of a table's rows, in which `ahead` is counted: a fixed time, days, open days, or months.
 
 Steps of days and months are those of the local calendar: a day lasts 23 or 25 hours where the clocks change, a month
-28 to 31 days. Where some weekdays never have rows, as of exchanges or shops, the next row of the table is one step.
+28 to 31 days. Where some weekdays never have rows, as of exchanges, the next row of the table is one step. Of many
+series of days, up to three days without a row are days on which a shop was closed, and no gap; `ahead` counts all days.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ALIGNED = 0.1  # of a step, by which rows after a gap may differ from those befo
 EVERY_DAY = "1111111"
 MIN_ROWS = 10  # of days, to tell that a weekday never has rows
 RARE = 0.2  # of the rows of a usual weekday: one with fewer is closed
+CLOSED = 3.5  # days from row to row of one of many series, as of a shop that was closed, that are no gap
 FAR = 1 << 24  # steps between rows that are not in step with each other
 
 
@@ -106,6 +108,8 @@ class TimeColumn:
         is_open = counts > RARE * np.median(counts[counts > 0])
         if np.median(between) == 1 and len(days) >= MIN_ROWS and 2 <= is_open.sum() < 7 and between.max() > 1:
             weekdays = "".join(np.where(is_open, "1", "0"))
+        if is_first.sum() > 1 and np.median(between) == 1 and weekdays == EVERY_DAY:
+            max_step = max(max_step, CLOSED)
         return cls(name, float(np.median(between)), max_step, True, "day", weekdays, at, zone)
 
     @property

@@ -226,7 +226,7 @@ class Table:
         if spec.time is not None and instants is not None:
             place, run = spec.time.number(instants, is_first)
         dates = instants if spec.time and spec.time.dated else None
-        may_end = _choose_ends(place, codes, dates, spec.lookback, chosen, places)
+        may_end = _choose_ends(place, codes, dates, spec, chosen, places)
         n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
             raise _too_few(spec, len(order), chosen, places)
@@ -434,14 +434,19 @@ def _number_series(labels: Any, n_rows: int, has_times: bool) -> tuple[Rows, tup
 
 
 def _choose_ends(
-    place: Rows, codes: Rows, instants: Array | None, lookback: int, chosen: Selection, places: Places
+    place: Rows, codes: Rows, instants: Array | None, spec: TableSpec, chosen: Selection, places: Places
 ) -> NDArray[np.bool_]:
-    """The rows at which a window that is asked for may end, (n_rows,)."""
+    """The rows at which a window that is asked for may end, (n_rows,).
+
+    Where known columns are read, the row of the newest of them must be there: there is none of a closed day.
+    """
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
     starts = np.searchsorted(codes, np.arange(n_series))
     eligible = place + chosen.reach <= place[ends][codes]
-    eligible &= np.arange(len(place)) - starts[codes] >= lookback - 1
+    eligible &= np.arange(len(place)) - starts[codes] >= spec.lookback - 1
+    if spec.encoding.later:
+        eligible &= np.isin(place + spec.encoding.later, place)
     if chosen.last is None:
         return eligible
     seconds = None

@@ -190,16 +190,18 @@ class Windows:
         return replace(self, **about, filled=filled)
 
     def with_earlier(self, steps: int) -> tuple[Windows, Rows, Rows]:
-        """The windows with those that end so many steps before each, and the numbers of both.
+        """The windows with those that end so many rows before each, and the numbers of both.
 
         Raises:
             DataError: there is none, or a value of it is missing.
         """
-        ends = self.table.find(self.table.place[self.ends] - steps)
-        inside = np.maximum(ends - self.lookback + 1, 0)
-        for number in np.flatnonzero((ends < 0) | (self.table.run[ends] != self.table.run[inside])).tolist():
+        ends = self.ends - steps
+        oldest = np.maximum(ends - self.lookback + 1, 0)
+        for number in np.flatnonzero(
+            (ends < self.lookback - 1) | (self.table.run[ends] != self.table.run[oldest])
+        ).tolist():
             when = f" of {self.times[number]}" if self.times else ""
-            raise DataError.at(self.table.places.rows, f"has no window {steps} steps before that{when}")
+            raise DataError.at(self.table.places.rows, f"has no window {steps} rows before that{when}")
         found = Windows._make(self.table, np.unique(np.concatenate([self.ends, ends])))
         if (lacks := found._find_missing(False)[0]).any():
             found._refuse_missing(int(np.flatnonzero(lacks)[0]))

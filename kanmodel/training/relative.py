@@ -173,7 +173,13 @@ class _Graph:
         config, n_front = network.config, len(network.config.front)
         recurrents = () if config.recurrent is None else (config.recurrent,)
         joined = (*config.front, *config.head)
-        about: dict[str, Any] = {"graph": tuple(self.nodes), "head": joined, "front": (), "recurrent": None, "recurrents": recurrents}
+        about: dict[str, Any] = {
+            "graph": tuple(self.nodes),
+            "head": joined,
+            "front": (),
+            "recurrent": None,
+            "recurrents": recurrents,
+        }
         wrapped, state = Network.of(replace(config, **about)), dict[str, Tensor]()
         for name, tensor in network.state_dict().items():
             kind, _, rest = name.partition(".")
