@@ -18,7 +18,7 @@ from kanmodel.explain.finding import Amounts, Band, Bars, Finding, Panel, Part, 
 from kanmodel.network.config import QUANTILE
 from kanmodel.network.intervals import BOUNDS, forecasts_of
 from kanmodel.tables.instants import SEASONS
-from kanmodel.tables.statistics.errors import group_times, measure_errors
+from kanmodel.tables.statistics.errors import covered, group_times, measure_errors
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
 N_BAND = 48  # the newest ones, which are drawn
@@ -127,7 +127,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
         brief += f" In the test after the training it held {write_percent(tested)} of them."
     actual = None if model.reference.targets is None else model.reference.targets[:, output]
     if actual is not None:
-        held = ((lower <= actual) & (actual <= upper)).mean(axis=1).tolist()
+        held = covered(lower, upper, actual).mean(axis=1).tolist()
         evidence |= {"held": held, "windows": len(actual)}
         brief += f" Of the {len(actual)} situations here it holds {write_percent(held[0])}."
     since = f", from `{calibration.first}` to `{calibration.last}`" if calibration.first else ""

@@ -34,6 +34,7 @@ from kanmodel.explain.profiles import N_READ, Lags, find_lags
 from kanmodel.explain.result import ModelResult, Table
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants
+from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
 
 Verdict = Literal["usual", "unusual", "outside", "unknown"]
@@ -216,7 +217,7 @@ class ReferenceDistances:
             return replace(found, errors=errors)
         _, lower, upper = model.predict_bounds(original)
         actual = targets[:, list(forecasts_of(model.config))]
-        return replace(found, errors=errors, coverage=average(((lower <= actual) & (actual <= upper)).mean(axis=2).T))
+        return replace(found, errors=errors, coverage=average(covered(lower, upper, actual).mean(axis=2).T))
 
     def find_third(self, distances: Array) -> NDArray[np.int64]:
         """The third of the reference windows to which windows belong by their distances, 0 to 2, (n,)."""

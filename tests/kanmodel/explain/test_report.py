@@ -17,6 +17,7 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.topology import build_topology
+from kanmodel.tables.statistics.choose import choose_evenly
 from service.models.repository import BUNDLED
 
 IDS = ["forecast", "accuracy", "drivers", "response", "limits"]
@@ -232,7 +233,7 @@ def test_the_report_lists_features_that_act_together():
     independence = by_id(findings)["independence"]
     rows = independence.evidence["acting_together"]
     effects = Model(model).explain(Model(model).reference.windows, effects=True).effects
-    chosen = np.linspace(0, len(effects.removed) - 1, 128).astype(int)
+    chosen = choose_evenly(len(effects.removed), 128)
     for name in ("removed", "alone", "together"):
         means = np.abs(getattr(effects, name)[chosen]).mean(axis=0)
         found = {row["feature"]: row[f"mean_abs_{name}"] for row in rows}

@@ -20,6 +20,7 @@ from kanmodel.checkpoint import Reference
 from kanmodel.explain.result import draw
 from kanmodel.show.style import LIGHT
 from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.statistics.choose import choose_evenly
 from service.models.repository import BUNDLED
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -92,7 +93,7 @@ def test_responses_are_forecasts_of_shifted_windows(model):
     """Each curve is the change of `predict` as the feature is shifted, with quantiles over evenly taken windows."""
     found = evidence_of(model)["response"]
     assert sorted(curve["feature"] for curve in found["curves"]) == ["f1", "f3"]  # not those of a group
-    chosen = model.reference.windows[np.linspace(0, 199, 64).astype(int)]
+    chosen = model.reference.windows[choose_evenly(200, 64)]
     low, high = model.feature_range
     for curve in found["curves"]:
         number = model.config.feature_names.index(curve["feature"])
@@ -196,7 +197,7 @@ def test_intervals_are_measured_on_the_reference_windows(model, kind):
         assert [tuple(row.values())[:3] for row in found["by"]["hour"]] == [
             (hour, n, pytest.approx(mean)) for hour, n, mean in by_hour
         ]
-        chosen = told.reference.windows[np.linspace(0, 199, 128).astype(int)]
+        chosen = told.reference.windows[choose_evenly(200, 128)]
         explained = told.explain(chosen, "f1+4:width@0.8", detail="features")
         sizes = np.abs(explained.contributions_by_part).mean(axis=0)
         assert found["drivers"] == pytest.approx(dict(zip(explained.parts, sizes / sizes.sum(), strict=True)), rel=1e-2)
