@@ -8,7 +8,6 @@ from typer import Argument, BadParameter, Exit, Option, echo
 
 from kanmodel import Drift, Model, load
 from kanmodel.errors import DataError
-from kanmodel.explain.drift import FALSE_ALARMS
 from kanmodel.explain.watched import EXPLAINED
 from kanmodel.tables.statistics.p_values import Question
 from service.commands import options
@@ -29,8 +28,14 @@ def drift(
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
     output_name: options.OutputName = None,
     alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
-    false_alarms: Annotated[float, Option(help="Rate of false alarms of each question.")] = FALSE_ALARMS,
-    explained: Annotated[int, Option(min=1, help="Windows of the reference to explain, evenly.")] = EXPLAINED,
+    false_alarms: Annotated[
+        float | None,
+        Option(
+            help="Rate of false alarms of each question; by default the lowest that the reference can hold: 0.01, or "
+            "1 / (spans + 1) of the spans in it that are as long as the current table. Below that there is a warning."
+        ),
+    ] = None,
+    explained: Annotated[int, Option(min=1, help="Most windows of the reference to explain, evenly.")] = EXPLAINED,
     rules: Annotated[Path | None, Option(help="Prometheus rules to write, *.yaml, from the reference alone.")] = None,
     span: Annotated[str, Option(help="With --rules: what they look back over, such as 24h or 7d.")] = SPAN,
     name: Annotated[
@@ -115,12 +120,12 @@ def describe_drift(found: Drift) -> dict[str, Any]:
 
 
 def _write_rules(
-    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float, explained: int
+    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float | None, explained: int
 ) -> None:
     if rules.suffix not in (".yaml", ".yml"):
         raise DataError(f"{rules} must end in .yaml or .yml")
     options.refuse_unwritable(rules, rules.suffix)
-    if not 0 < false_alarms < 1:
+    if false_alarms is not None and not 0 < false_alarms < 1:
         raise DataError(f"--false-alarms must lie between 0 and 1, but is {false_alarms}")
     model = load(file)
     text = write_rules(model, name or file.stem, _read_table(model, table), str(table), span, false_alarms, explained)

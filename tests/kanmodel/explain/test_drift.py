@@ -13,7 +13,7 @@ from thorough import few_of
 from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.drift import Drift, rank_gain
-from kanmodel.explain.watched import Watched
+from kanmodel.explain.watched import TOLERANCE, Watched
 from kanmodel.model import Model
 from kanmodel.tables.statistics import differences
 from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
@@ -90,12 +90,13 @@ def test_effects_sum_to_the_change_of_the_mean_forecast(shape, n, is_grouped, se
     found = model.drift(before, now)
     change = model.predict(now)[:, 0].mean() - model.predict(before)[:, 0].mean()
     assert found.effect.forecast.change == pytest.approx(change)
-    residual = max(model.explain(windows, detail="features").residual.max() for windows in (before, now))
+    explained = [model.explain(windows, detail="features", tolerance=TOLERANCE) for windows in (before, now)]
+    residual = max(one.residual.max() for one in explained)
     assert found.effect.total == pytest.approx(change, abs=2 * residual + 1e-9)
     assert found.effect.total == pytest.approx(sum(each.effect for each in found.use))
     names = loaded.config.feature_names
     assert found.watched.names == (("some", *names[2:]) if is_grouped else names)
-    contributions = [model.explain(windows, detail="features").contributions_by_part for windows in (before, now)]
+    contributions = [one.contributions_by_part for one in explained]
     shares = [np.abs(each).sum(axis=0) / np.abs(each).sum() for each in contributions]
     np.testing.assert_allclose([each.share.reference for each in found.use], shares[0])
     np.testing.assert_allclose([each.share.now for each in found.use], shares[1])

@@ -140,7 +140,7 @@ def test_few_windows_have_no_scores(shape):
     found = by_id(findings)
     assert "too few reference windows for scores" in found["opacity"].answer
     assert "rank_correlation" not in found["opacity"].evidence
-    assert found["trust"].evidence["disagreements"] == []
+    assert found["trust"].evidence["disagreements"] == ()
     assert found["trust"].evidence["windows"] == 100
     assert "100 reference windows" in found["trust"].answer
     _, enough = tiny(shape)
@@ -166,7 +166,7 @@ def test_a_disconnected_feature_is_named(shape):
     findings = report_of(replace(model, reference=model.reference))
     check_numbers(findings)
     features = by_id(findings)["features"]
-    assert features.evidence["disconnected"] == ["f1"]
+    assert features.evidence["disconnected"] == ("f1",)
     assert features.evidence["verdicts"]["disconnected"] == 1
     assert "No path leads from `f1` to the output" in features.answer
 
@@ -184,7 +184,7 @@ def test_correlation_and_interaction_are_kept_apart():
     check_numbers(findings)
     independence = by_id(findings)["independence"]
     assert independence.evidence["n_correlated"] == 1
-    assert independence.evidence["correlated"][0]["features"] == ["f0", "f1"]
+    assert independence.evidence["correlated"][0]["features"] == ("f0", "f1")
     assert independence.evidence["interactions"][0]["strength"] < 1e-9
 
 
