@@ -742,7 +742,7 @@ class Model(Result):
         """How unlike the reference windows each window is, by what, and whether its forecast can be relied on.
 
         A window that overlaps in time with reference windows is near to these anyway. Without windows, those are
-        the reference windows, each compared with the others that it does not overlap with.
+        the reference windows, each compared with those of other blocks.
 
         Args:
             windows: in any form of `Windows`, original units; None for the reference windows.

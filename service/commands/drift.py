@@ -17,6 +17,7 @@ REPORTS = (".html", ".md", ".svg")
 EXIT_ALARM = 3
 USUAL = "use,errors"
 SPAN = "24h"
+OF_RULES = 4096  # windows of a history to explain: a rule needs nearly as many explanations of a service
 
 
 def drift(
@@ -35,7 +36,10 @@ def drift(
             "1 / (spans + 1) of the spans in it that are as long as the current table. Below that there is a warning."
         ),
     ] = None,
-    explained: Annotated[int, Option(min=1, help="Most windows of the reference to explain, evenly.")] = EXPLAINED,
+    explained: Annotated[
+        int | None,
+        Option(min=1, help=f"Most windows of the reference to explain; {EXPLAINED}, or {OF_RULES} with --rules."),
+    ] = None,
     rules: Annotated[Path | None, Option(help="Prometheus rules to write, *.yaml, from the reference alone.")] = None,
     span: Annotated[str, Option(help="With --rules: what they look back over, such as 24h or 7d.")] = SPAN,
     name: Annotated[
@@ -57,7 +61,7 @@ def drift(
             raise DataError(
                 "--rules is made from one table, and goes with --span, --name, --false-alarms and --explained alone"
             )
-        _write_rules(rules, file, reference, span, name, false_alarms, explained)
+        _write_rules(rules, file, reference, span, name, false_alarms, explained or OF_RULES)
         return
     if current is None:
         raise DataError("the current table is missing: give it after the reference, or --rules FILE")
@@ -81,7 +85,7 @@ def drift(
         output_name,
         against=other,
         false_alarms=false_alarms,
-        explained=explained,
+        explained=explained or EXPLAINED,
         progress=options.is_watched(),
     )
     if output is not None and output.suffix == ".html":
