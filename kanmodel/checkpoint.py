@@ -256,7 +256,7 @@ class LoadedModel:
     @cached_property
     def reference_mean(self) -> Array:
         """Mean of each feature over the reference windows and their steps, (n_features,), original units."""
-        return self.scaling.features_to_original(self.reference.windows.double().mean(dim=(0, 1)))
+        return read_only(self.scaling.features_to_original(self.reference.windows.double().mean(dim=(0, 1))))
 
     @cached_property
     def reference_coverage(self) -> tuple[Coverage, ...]:

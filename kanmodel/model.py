@@ -37,7 +37,7 @@ from kanmodel.explain.changes import Changes, refuse_unlinked
 from kanmodel.explain.comparison import Comparisons, match_outputs
 from kanmodel.explain.counterfactual import Counterfactuals
 from kanmodel.explain.curves import Edge, Span, sample_edges
-from kanmodel.explain.drift import FALSE_ALARMS, Drift
+from kanmodel.explain.drift import Drift
 from kanmodel.explain.explanations import Explanations
 from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.explain.forecasts import Forecasts
@@ -47,7 +47,7 @@ from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.paths.path import Detail
 from kanmodel.explain.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.explain.report import Report, write_report
-from kanmodel.explain.result import ModelResult, Result, Table
+from kanmodel.explain.result import ModelResult, ReadOnlyDict, Result, Table
 from kanmodel.explain.shapley import Orders
 from kanmodel.explain.shifts import Goal, Search
 from kanmodel.explain.structure import EdgeKey
@@ -280,7 +280,7 @@ class Model(Result):
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics measured in training, such as ``test_r2``."""
-        return dict(self.loaded.metrics)
+        return ReadOnlyDict(self.loaded.metrics)
 
     @property
     def provenance(self) -> Provenance:
@@ -769,7 +769,7 @@ class Model(Result):
         """How unlike the reference windows each window is, by what, and whether its forecast can be relied on.
 
         A window that overlaps in time with reference windows is near to these anyway. Without windows, those are
-        the reference windows, each compared with the others that it does not overlap with.
+        the reference windows, each compared with those of other blocks.
 
         Args:
             windows: in any form of `Windows`, original units; None for the reference windows.
@@ -851,7 +851,7 @@ class Model(Result):
         output: str | None = None,
         *,
         against: Model | None = None,
-        false_alarms: float = FALSE_ALARMS,
+        false_alarms: float | None = None,
         explained: int = EXPLAINED,
         gaps: Gaps = "skip",
         series: SeriesNames = None,
@@ -869,15 +869,19 @@ class Model(Result):
             output: its name; None for the first. A bound or a width has no errors.
             against: the model that served the reference, whose effects are divided into a data part and a model part;
                 None for this one.
-            false_alarms: rate at which each question may have an alarm though nothing has changed.
-            explained: how many windows of the reference are explained, taken evenly, and at most of the current side.
+            false_alarms: rate at which each question may have an alarm though nothing has changed. By default the
+                lowest that the reference can hold, and at least 0.01: a reference with n spans as long as the current
+                side can hold 1 / (n + 1), so 0.2 with four, and 0.01 with 99. Below that a warning says which is used.
+            explained: at most how many windows of the reference are explained, chosen evenly and no denser than those
+                of the current side, which are up to 256, or a 32nd of this. Each is explained to 0.02 standard
+                deviations of the output, since verdicts need means.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
             series: which of many series, as in `predict`.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
         check_lowest("explained", explained, 1)
-        if not 0 < false_alarms < 1:
+        if false_alarms is not None and not 0 < false_alarms < 1:
             raise DataError.at("false_alarms", f"must lie between 0 and 1, but is {false_alarms}")
         model, number = self.find_output(output)
         served = None

@@ -16,7 +16,7 @@ from kanmodel.explain.baseline import spread_windows
 from kanmodel.explain.finding import Amounts, Band, Bars, Finding, Panel, Part, Times, write_percent
 from kanmodel.network.intervals import BOUNDS, forecasts_of
 from kanmodel.tables.columns import QUANTILE, column_of
-from kanmodel.tables.statistics.errors import group_times, measure_errors
+from kanmodel.tables.statistics.errors import covered, group_times, measure_errors
 from kanmodel.tables.windows import Windows
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
@@ -128,7 +128,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
         brief += f" In the test after the training it held {write_percent(tested)} of them."
     actual = None if model.reference.targets is None else model.reference.targets[:, output]
     if actual is not None:
-        held = ((lower <= actual) & (actual <= upper)).mean(axis=1).tolist()
+        held = covered(lower, upper, actual).mean(axis=1).tolist()
         evidence |= {"held": held, "windows": len(actual)}
         brief += f" Of the {len(actual)} situations here it holds {write_percent(held[0])}."
     since = f", from `{calibration.first}` to `{calibration.last}`" if calibration.first else ""

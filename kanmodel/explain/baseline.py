@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
+from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.windows import read_numbers, read_windows
 
 DEFAULT_COUNT = 16
@@ -124,7 +124,7 @@ def scaled_baselines(model: LoadedModel, baseline: Baseline | ReferenceBaselines
 def spread_windows(model: LoadedModel, n: int) -> Tensor:
     """At most `n` of the reference windows, spread evenly, (n, lookback, n_features), model units."""
     windows = model.reference.windows
-    return windows[torch.linspace(0, len(windows) - 1, min(n, len(windows))).long()]
+    return windows[choose_evenly(len(windows), n)]
 
 
 def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, float | Sequence[float]]) -> Array:

@@ -10,8 +10,8 @@ Intervals are those of `differences`, p-values those of `p_values`, both of `kan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from kanmodel.explain.baseline import Baseline, baseline_windows
 from kanmodel.explain.result import Pictured, Table
 from kanmodel.explain.watched import (
     EXPLAINED,
-    MIN_EXPLAINED,
     N_CURRENT,
+    OF_CURRENT,
     Watched,
     block_size,
+    count_stretch,
     explain_stretch,
     forecast_stretch,
 )
@@ -40,7 +41,15 @@ from kanmodel.tables.statistics.differences import (
     list_changes,
     list_parts,
 )
-from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, Question, find_chance, measure
+from kanmodel.tables.statistics.p_values import (
+    MIN_SPANS,
+    QUESTIONS,
+    Chance,
+    Question,
+    find_chance,
+    measure,
+    warn_of_rate,
+)
 from kanmodel.tables.statistics.tally import Bins, Tally, population_stability, wasserstein
 from kanmodel.tables.windows import Windows
 from kanmodel.text import escape_markdown, list_some, with_unit, write_markdown
@@ -55,7 +64,6 @@ N_NAMED, N_SHOWN, N_IN_TEXT = 3, 10, 5  # names in an answer, rows in Markdown, 
 OF_INPUTS = ("feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved")
 OF_USE = ("name", "share_reference", "share", "effect", "effect_low", "effect_high")
 OF_ERRORS = ("figure", "reference", "now", "change", "change_low", "change_high", "worse")
-FALSE_ALARMS = 0.01
 N_DRAWN = 48  # blocks of either side in a picture
 
 
@@ -173,8 +181,8 @@ class Verdict:
         question: ``inputs``, did they move; ``use``, does the model use what moved; ``errors``, are they worse.
         alarm: whether something is beyond chance; None if that is unknown.
         p_value: the smallest of the question.
-        false_alarms: rate at which a question has an alarm though nothing has changed: the one that was asked for, or
-            1 / (spans + 1) if that is larger.
+        false_alarms: rate at which a question has an alarm though nothing has changed: the one that was asked for, by
+            default 0.01, or 1 / (spans + 1) if that is larger.
         spans: number of spans of the reference, as long as the current side, that do not overlap.
         missing: why the answer is unknown; else empty.
     """
@@ -233,7 +241,7 @@ class Drift(Pictured):
         current: Tally,
         *,
         length: int | None = None,
-        false_alarms: float = FALSE_ALARMS,
+        false_alarms: float | None = None,
         crossed: tuple[Tally, Tally] | None = None,
         baseline_shift: float = 0.0,
         **about: Any,
@@ -245,39 +253,38 @@ class Drift(Pictured):
             reference: blocks in order of time.
             current: likewise.
             length: how many blocks of the reference are as long as the current side; by default as many as it has.
-            false_alarms: rate of false alarms of each question.
+            false_alarms: rate of false alarms of each question; None for the lowest that the spans of the reference
+                can hold, and at least 0.01. Below 1 / (spans + 1) a warning says which rate is used.
             crossed: if another model served the reference, the tallies of this model on the reference's windows, and of
                 the other on the current ones, in the same blocks, from the same baseline.
             baseline_shift: then the forecast of this model for that baseline, minus that of the other.
             **about: further attributes.
         """
-        now, then = sides = current.total(), reference.total()
+        totals = _Sides(current.total(), reference.total())
+        (now, then), sides = (totals.current, totals.reference), _Sides(current, reference)
         length = length or max(1, len(current))
-        bootstraps = Bootstraps()
         chance = find_chance(reference, min(len(reference), length))
+        warn_of_rate(chance.values(), false_alarms)
         # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.
         few = min(1.0, then.forecasts.sum() / len(reference) * length / max(now.forecasts.sum(), 1))
         like = replace(now, inputs=few * now.inputs)
         p_values = {question: chance[question].judge(of[0]) for question, of in measure(like, then).items()}
         verdicts = {
-            question: _decide(chance[question], p_values[question], false_alarms, question, sides, length)
+            question: _decide(chance[question], p_values[question], false_alarms, question, totals, length)
             for question in QUESTIONS
         }
+        use = tuple(_list_use(sides, watched, crossed, p_values["use"], verdicts["use"]))
         return cls(
             watched,
             int(now.forecasts.sum()),
             int(then.forecasts.sum()),
             int(now.explained.sum()),
             int(then.explained.sum()),
-            inputs=tuple(_list_inputs(bootstraps, watched, reference, current, p_values["inputs"], verdicts["inputs"])),
-            use=(
-                use := tuple(
-                    _list_use(bootstraps, watched, reference, current, crossed, p_values["use"], verdicts["use"])
-                )
-            ),
-            effect=_find_effect(bootstraps, reference, current, use, baseline_shift),
+            inputs=tuple(_list_inputs(sides, watched, p_values["inputs"], verdicts["inputs"])),
+            use=use,
+            effect=_find_effect(sides, use, baseline_shift),
             ndcg=rank_gain(then.sizes[0], now.sizes[0]) if now.explained.all() and then.explained.all() else None,
-            errors=_find_errors(bootstraps, watched, reference, current, p_values["errors"], verdicts["errors"]),
+            errors=_find_errors(sides, watched, p_values["errors"], verdicts["errors"]),
             verdicts=verdicts,
             reference=reference.merged(N_DRAWN),
             current=current.merged(N_DRAWN),
@@ -293,7 +300,7 @@ class Drift(Pictured):
         current: Windows,
         against: tuple[LoadedModel, int] | None = None,
         explained: int = EXPLAINED,
-        false_alarms: float = FALSE_ALARMS,
+        false_alarms: float | None = None,
     ) -> Drift:
         """Forecasts and explains the windows of two stretches of time, and compares their tallies.
 
@@ -303,13 +310,14 @@ class Drift(Pictured):
             reference: windows in order of time.
             current: likewise.
             against: the model that served the reference, and the number of its output; None for the same.
-            explained: number of windows of the reference that are explained, taken evenly, and at most as many of the
-                current side, of which they are at least as dense.
-            false_alarms: rate of false alarms of each question.
+            explained: most windows of the reference that are explained, chosen evenly, and no denser than those of the
+                current side: up to 1 / `OF_CURRENT` as many, and at least 256.
+            false_alarms: as of `of`.
 
         Raises:
             NonFiniteError: a forecast or an explanation is not finite.
         """
+        reference, current = reference.by_time(), current.by_time()
         watched, sides = Watched.of(model, output), (reference, current)
         served = against or (model, output), (model, output)
         start = Baseline()
@@ -319,26 +327,22 @@ class Drift(Pictured):
         with part(0.3):
             forecasts = [forecast_stretch(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]
         bins = Bins.of(np.column_stack([reference.newest, forecasts[0][0]]))
-        size = block_size(len(reference), len(current), len(watched.features))
-        sizes = size, max(1, min(size, len(current) // N_CURRENT))
-        every = -(-len(reference) // explained)
-        strides = every, max(min(every, len(current) // MIN_EXPLAINED), -(-len(current) // explained), 1)
+        lengths = len(reference), len(current)
+        size = block_size(*lengths, len(watched.features))
+        sizes = size, max(1, min(size, lengths[1] // N_CURRENT))
+        of_current = min(lengths[1], explained, max(EXPLAINED, explained) // OF_CURRENT)
+        counts = min(explained, -(-lengths[0] * of_current // lengths[1])), of_current
         asked = [(0, served[0]), (1, served[1])] + ([] if against is None else [(0, served[1]), (1, served[0])])
         tallies, unconverged = list[Tally](), 0
         for number, by in slices(asked):
             side, (forecast, errors, inside) = sides[number], forecasts[number]
-            contributions, n_failed = explain_stretch(*by, side, strides[number], watched.members, start)
-            n = len(side)
-            n_blocks = max(1, round(n / sizes[number]))
-            blocks = np.arange(n) * n_blocks // n
-            newest = side.newest
+            contributions, n_failed = explain_stretch(*by, side, counts[number], watched.members, start)
             if served[number][0].levels != model.levels:  # no level of one is known to be one of the other
-                inside = np.full((n, len(watched.levels)), np.nan)
-            counted = (newest, forecast, contributions, errors, inside)
-            tallies.append(Tally.of(bins, *counted, blocks, n_blocks))
+                inside = np.full((lengths[number], len(watched.levels)), np.nan)
+            tallies.append(count_stretch(side, sizes[number], bins, (forecast, errors, inside), contributions))
             unconverged += n_failed
         about: dict[str, Any] = {"bins": bins, "unconverged": unconverged, "false_alarms": false_alarms}
-        about["length"] = max(1, round(len(current) / size))
+        about["length"] = max(1, round(lengths[1] / size))
         if against is not None:
             shift = [float(by.predict(baseline_windows(by, start))[0, number]) for by, number in served]
             about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
@@ -463,6 +467,19 @@ class Drift(Pictured):
         return f"reference: {self.notes[0]}; current: {self.notes[1]}" if any(self.notes) else ""
 
 
+@dataclass(frozen=True)
+class _Sides:
+    """Both sides of a comparison, with what resamples their blocks."""
+
+    current: Tally
+    reference: Tally
+    bootstraps: Bootstraps = field(default_factory=Bootstraps)
+
+    def compare(self, of: Callable[[Tally], tuple[Array, Array]]) -> list[Change]:
+        """The change of a mean from the reference to the current side, of its sums and weights by block."""
+        return list_changes(*(average(self.bootstraps, *of(side)) for side in (self.current, self.reference)))
+
+
 def write_change(change: Change, form: str = ".4g") -> str:
     """``1.22 to 1.49``; unknown figures are dashes."""
     return " to ".join("-" if value is None else f"{value:{form}}" for value in (change.reference, change.now))
@@ -504,24 +521,24 @@ def rank_gain(reference: Array, current: Array) -> float | None:
     """
     discounts = 1 / np.log2(np.arange(len(reference)) + 2)
     best = np.sort(reference)[::-1] @ discounts
-    return float(reference[np.argsort(-current, kind="stable")] @ discounts / best) if best > 0 else None
+    gain = reference[np.argsort(-current, kind="stable")] @ discounts
+    return min(1.0, float(gain / best)) if best > 0 else None
 
 
 def _decide(
-    chance: Chance, p_values: Array, false_alarms: float, question: Question, sides: tuple[Tally, Tally], length: int
+    chance: Chance, p_values: Array, false_alarms: float | None, question: Question, totals: _Sides, length: int
 ) -> Verdict:
-    """The answer to a question, from its p-values; `sides` are the sums of the current side and of the reference."""
+    """The answer to a question, from its p-values; `totals` are the sums of both sides."""
     counted = {"inputs": "forecasts", "use": "explained", "errors": "known"}[question]
     words = {"inputs": "forecast", "use": "forecast that could be explained", "errors": "actual value"}[question]
-    for tally, side in zip(sides, ("current side", "reference"), strict=True):
+    for tally, side in ((totals.current, "current side"), (totals.reference, "reference")):
         if not getattr(tally, counted).any():
             return Verdict(question, None, None, None, 0, f"the {side} has no {words}")
     n_spans = min(chance.n_spans, chance.n_blocks // length)
     if n_spans < MIN_SPANS:
         spans = f"{n_spans} span{'s' * (n_spans != 1)} as long as the current side"
-        return Verdict(
-            question, None, None, None, n_spans, f"the reference has {spans}, and a verdict needs {MIN_SPANS}"
-        )
+        missing = f"the reference has {spans}, and a verdict needs {MIN_SPANS}"
+        return Verdict(question, None, None, None, n_spans, missing)
     p_value, rate = float(np.nanmin(p_values)), chance.rate(false_alarms)
     return Verdict(question, _is_moved(p_value, rate), p_value, rate, n_spans)
 
@@ -532,21 +549,14 @@ def _is_moved(p_value: float, rate: float) -> bool:
 
 def _judge_one(p_value: float, verdict: Verdict) -> dict[str, Any]:
     """The attributes of `Moved`."""
-    known = verdict.false_alarms is not None and not np.isnan(p_value)
-    assert verdict.false_alarms is not None or not known
-    return {"p_value": p_value, "moved": _is_moved(p_value, verdict.false_alarms or 0.0)} if known else _UNKNOWN
+    if verdict.false_alarms is None or np.isnan(p_value):
+        return {"p_value": None, "moved": None}
+    return {"p_value": p_value, "moved": _is_moved(p_value, verdict.false_alarms)}
 
 
-_UNKNOWN = {"p_value": None, "moved": None}
-
-
-def _list_inputs(
-    bootstraps: Bootstraps, watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
-) -> list[InputDrift]:
-    now, then = current.total(), reference.total()
-    means = list_changes(
-        *(average(bootstraps, side.input_sums.sum(axis=2), _count(side)) for side in (current, reference))
-    )
+def _list_inputs(sides: _Sides, watched: Watched, p_values: Array, verdict: Verdict) -> list[InputDrift]:
+    now, then = sides.current.total(), sides.reference.total()
+    means = sides.compare(lambda side: (side.input_sums.sum(axis=2), _count(side)))
     psi = population_stability(now.inputs, then.inputs)[0].tolist()
     binned = (now.inputs[0], now.input_sums[0], then.inputs[0], then.input_sums[0])
     distances = [known_or_none(wasserstein(*columns)) for columns in zip(*binned, strict=True)]
@@ -556,22 +566,17 @@ def _list_inputs(
 
 
 def _list_use(
-    bootstraps: Bootstraps,
-    watched: Watched,
-    reference: Tally,
-    current: Tally,
-    crossed: tuple[Tally, Tally] | None,
-    p_values: Array,
-    verdict: Verdict,
+    sides: _Sides, watched: Watched, crossed: tuple[Tally, Tally] | None, p_values: Array, verdict: Verdict
 ) -> list[UseDrift]:
-    sides = current, reference
-    shares = list_changes(*(average(bootstraps, side.sizes, side.sizes.sum(axis=1)) for side in sides))
-    means = list_changes(*(average(bootstraps, side.contributions, side.explained) for side in sides))
+    shares = sides.compare(lambda side: (side.sizes, side.sizes.sum(axis=1)))
+    means = sides.compare(lambda side: (side.contributions, side.explained))
     parts: list[tuple[Part | None, Part | None]] = [(None, None)] * len(means)
     if crossed is not None:
-        pairs = (current, crossed[1]), (crossed[0], reference)  # this model and the other, on either table
-        data = [average(bootstraps, (a.contributions + b.contributions) / 2, a.explained) for a, b in pairs]
-        model = [average(bootstraps, (a.contributions - b.contributions) / 2, a.explained) for a, b in pairs]
+        pairs = (sides.current, crossed[1]), (crossed[0], sides.reference)  # this model and the other, on either table
+        data, model = (
+            [average(sides.bootstraps, (a.contributions + sign * b.contributions) / 2, a.explained) for a, b in pairs]
+            for sign in (1, -1)
+        )
         parts = list(zip(list_parts(combine(-1, *data)), list_parts(combine(1, *model)), strict=True))
     best = np.fmin(*np.split(p_values, 2)).tolist()
     rows = zip(watched.names, shares, means, parts, best, strict=True)
@@ -579,11 +584,8 @@ def _list_use(
             for name, share, mean, (data, model), p in rows]  # fmt: skip
 
 
-def _find_effect(
-    bootstraps: Bootstraps, reference: Tally, current: Tally, use: Sequence[UseDrift], baseline_shift: float
-) -> Effect:
-    sides = (average(bootstraps, side.forecast_sums.sum(axis=2), _count(side)) for side in (current, reference))
-    (forecast,) = list_changes(*sides)
+def _find_effect(sides: _Sides, use: Sequence[UseDrift], baseline_shift: float) -> Effect:
+    (forecast,) = sides.compare(lambda side: (side.forecast_sums.sum(axis=2), _count(side)))
 
     def add(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -595,22 +597,15 @@ def _find_effect(
     return Effect(forecast, None if total is None else total + baseline_shift, baseline_shift, data, model)
 
 
-def _find_errors(
-    bootstraps: Bootstraps, watched: Watched, reference: Tally, current: Tally, p_values: Array, verdict: Verdict
-) -> ErrorDrift | None:
-    known, then = (int(side.known.sum()) for side in (current, reference))
+def _find_errors(sides: _Sides, watched: Watched, p_values: Array, verdict: Verdict) -> ErrorDrift | None:
+    known, then = (int(side.known.sum()) for side in (sides.current, sides.reference))
     if not known:
         return None
-    mae, bias = (
-        list_changes(*(average(bootstraps, getattr(side, of)[:, None], side.known) for side in (current, reference)))[0]
-        for of in ("sizes_of_errors", "errors")
-    )
-    coverage = {}
-    for number, level in enumerate(watched.levels):
-        sides = (
-            average(bootstraps, side.covered[:, [number]], side.bounded[:, number]) for side in (current, reference)
-        )
-        (coverage[level],) = list_changes(*sides)
+    mae, bias = sides.compare(lambda side: (np.column_stack([side.sizes_of_errors, side.errors]), side.known))
+    coverage = {
+        level: sides.compare(lambda side, at=number: (side.covered[:, [at]], side.bounded[:, at]))[0]  # type: ignore[misc]
+        for number, level in enumerate(watched.levels)
+    }
     found = ErrorDrift(known, then, mae, bias, coverage)
     judged = zip(found.changes, p_values.tolist(), strict=True)
     return replace(found, worse=tuple(name for name, p_value in judged if _judge_one(p_value, verdict)["moved"]))

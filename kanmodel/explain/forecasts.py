@@ -16,6 +16,7 @@ from kanmodel.errors import DataError, quote, refuse_unknown
 from kanmodel.explain.attribution import name_ends
 from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.network.intervals import forecasts_of, name_forecast
+from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import list_some, with_unit
 
 
@@ -101,11 +102,7 @@ class Forecasts(WindowsResult):
 
         None if `actual` is.
         """
-        if self.actual is None:
-            return None
-        inside = (self.lower <= self.actual) & (self.actual <= self.upper)
-        held: Array = np.where(np.isnan(self.actual), np.nan, inside)
-        return held
+        return None if self.actual is None else covered(self.lower, self.upper, self.actual)
 
     @property
     def coverage(self) -> Mapping[float, float]:

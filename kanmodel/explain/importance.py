@@ -32,6 +32,7 @@ from kanmodel.network.chain import LayerKey
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.tables.statistics.bootstrap import Bootstrap, Estimate
+from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.text import with_unit
 
 SEED = 0
@@ -379,7 +380,7 @@ def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]
     permutations = min(N_PERMUTATIONS, max(1, int(MULTIPLY_ADDS / of_windows)))
     affordable = int(MULTIPLY_ADDS / of_windows * n_windows)  # by one permutation
     n = min(n_windows, max(affordable, MIN_WINDOWS)) if permutations == 1 else n_windows
-    return permutations, torch.linspace(0, n_windows - 1, n, dtype=torch.float64).round().long()
+    return permutations, torch.from_numpy(choose_evenly(n_windows, n))
 
 
 def _bytes_of_window(config: ModelConfig) -> int:

@@ -27,6 +27,7 @@ from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.graph import GraphTrace
 from kanmodel.network.recurrent import count_weights
+from kanmodel.tables.statistics.choose import choose_evenly
 
 MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
 MULTIPLY_ADDS = 4e12  # a few minutes of one core, within which the number of windows stays where it can
@@ -172,7 +173,7 @@ def _divide_by_lag(
     n, config = len(windows), model.config
     cost = N_NODES * len(shares) * config.lookback * count_weights(config)
     count = min(n, MAX_LAG_WINDOWS, max(MIN_WINDOWS, int(LAG_MULTIPLY_ADDS / cost) if cost else n))
-    chosen = np.isin(np.arange(n), np.linspace(0, n - 1, count).astype(int))
+    chosen = np.isin(np.arange(n), choose_evenly(n, count))
     size = max(1, min(paths_per_pass(config, N_NODES), MAX_CELLS // (shares.size * config.lookback)))
     magnitude = np.zeros((*shares.shape, config.lookback))
     order = np.argsort(parts.path, kind="stable")  # one path after the other

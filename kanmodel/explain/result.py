@@ -1,21 +1,88 @@
-"""Base classes of results, which render them as HTML pages, in notebooks and as pictures."""
+"""Base classes of results, which render them as HTML pages, in notebooks and as pictures.
+
+Several threads share one result, so all of them are read-only, with the arrays and dictionaries in them: see
+`make_read_only`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import singledispatch
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache, cached_property, singledispatch
 from inspect import isfunction
+from operator import is_
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, TypeVar
+
+import numpy as np
 
 from kanmodel import html, text
-from kanmodel.checkpoint import ReferenceSpan
+from kanmodel.checkpoint import LoadedModel, ReferenceSpan
 from kanmodel.errors import ExportError, checked
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class ReadOnlyDict(dict[K, V]):
+    """A dictionary that cannot be changed; ``dict(d)`` and ``d | other`` are copies that can."""
+
+    def _refuse(self, *given: Any, **named: Any) -> NoReturn:
+        raise TypeError("results are read-only; dict(...) makes a copy that can be changed")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
+_FIXED = frozenset({str, int, float, bool, type(None), bytes, ReadOnlyDict})  # types of what is read-only as it is
+
+
+def make_read_only(value: Any) -> Any:
+    """The value with read-only views of the arrays in it, tuples for lists, and dictionaries that cannot be changed.
+
+    Arrays that the caller holds stay as they are. Dataclasses get such members in place, models are left alone.
+    """
+    kind: Any = type(value)
+    if kind in _FIXED:
+        return value
+    if isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            value = value.view()
+            value.setflags(write=False)
+    elif kind is tuple or kind is list:
+        if _FIXED.issuperset(map(type, value)):
+            return tuple(value)
+        parts = tuple(map(make_read_only, value))
+        return value if kind is tuple and all(map(is_, parts, value)) else parts
+    elif names := _members_of(kind):
+        members = value.__dict__
+        for name in () if _FIXED.issuperset(map(type, members.values())) else names:
+            if (frozen := make_read_only(members[name])) is not members[name]:
+                members[name] = frozen
+    elif isinstance(value, Mapping):
+        return ReadOnlyDict(zip(value, map(make_read_only, value.values()), strict=True))
+    elif isinstance(value, set):
+        return frozenset(value)
+    elif isinstance(value, tuple):
+        return kind(*map(make_read_only, value))
+    return value
+
+
+@cache
+def _members_of(kind: Any) -> tuple[str, ...]:
+    """The names of a dataclass's public members; none of a model."""
+    if issubclass(kind, LoadedModel) or not is_dataclass(kind):
+        return ()
+    return tuple(of.name for of in fields(kind) if not of.name.startswith("_"))
+
+
+def _then_read_only(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda result: make_read_only(compute(result))
 
 
 @singledispatch
@@ -47,7 +114,7 @@ class Table:
 class Result(ABC):
     """A result that notebooks display, and that can be written as an HTML page.
 
-    The arguments of its public methods are checked, see `kanmodel.errors`.
+    The arguments of its public methods are checked, see `kanmodel.errors`; what its properties cache is read-only.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -55,6 +122,8 @@ class Result(ABC):
         for name, member in list(vars(cls).items()):
             if isfunction(member) and not name.startswith("_"):
                 setattr(cls, name, checked(member))
+            elif isinstance(member, cached_property):
+                member.func = _then_read_only(member.func)
 
     @checked
     def html(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
@@ -122,6 +191,9 @@ class ModelResult(Result):
     """
 
     origin: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        make_read_only(self)
 
     @property
     def source(self) -> str:

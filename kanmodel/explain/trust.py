@@ -4,11 +4,14 @@ The distance of a window is that from its nearest reference window: the root mea
 training standard deviations. Its square is a sum over features and steps, in which each of them has a share. That
 errors grow with this distance is the idea of the area of applicability (Meyer and Pebesma 2021, arXiv 2005.07939).
 
-Whether it is unusual, the reference windows say themselves, each by its distance from the nearest other that it does
-not overlap with in time. The rank among these is a conformal p-value (Bates et al. 2023, arXiv 2104.08279): of
-windows that are exchangeable with the reference windows, at most a share a has a p-value of a or below. Values
-outside the training range are ranked likewise, by how far outside they are, since a few of the reference windows may
-exceed it a little, as the day of the year does at its turn.
+Whether it is unusual, the reference windows say themselves, each by its distance from the nearest one of another block:
+they come from blocks of neighbouring windows in the validation part, and a new window has no neighbours among them. The
+rank among these is a conformal p-value (Bates et al. 2023, arXiv 2104.08279): of windows that are exchangeable with
+the reference windows, in blocks of their own, at most a share a has a p-value of a or below. If the reference windows
+are of one block or their times unknown, as of many imports, only those that overlap are left out. A p-value is then a
+rank among windows with neighbours, not a bound on the share of new windows that are called unusual: more of them are.
+Values outside the training range are ranked likewise, by how far outside they are, since a few of the reference windows
+may exceed it a little, as the day of the year does at its turn.
 
 Where both are usual, there is no evidence against exchangeability, on which the coverage of conformal intervals rests.
 """
@@ -34,6 +37,7 @@ from kanmodel.explain.profiles import N_READ, Lags, find_lags
 from kanmodel.explain.result import ModelResult, Table
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants
+from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
 
 Verdict = Literal["usual", "unusual", "outside", "unknown"]
@@ -44,6 +48,7 @@ LARGEST = 1e100  # a difference, standard deviations, whose square is finite
 ROUNDING = 1e-6  # of a standard deviation: a value that was a float32
 TIES = 1e-12  # relative rounding of a square distance
 TINY = 1e-300
+N_APART = 4  # median distances of neighbouring reference windows, beyond which a block ends
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,7 @@ class Neighbour:
     Attributes:
         index: its number, from 0; of equally near ones the first.
         distance: from the window.
-        typical: median distance of the reference windows from the nearest other that does not overlap; None if they
-            all overlap.
+        typical: median distance of the reference windows from the nearest of another block; None if they all overlap.
     """
 
     index: int
@@ -102,8 +106,8 @@ class WindowTrust:
             in 99 % of the reference windows; ``unusual``: else, the p-value is at most 0.01; ``usual``: neither;
             ``unknown``: all reference windows overlap. Of fewer than 99 reference windows, all must be exceeded.
         nearest_reference: the nearest reference window, and the distance from it.
-        p_value: share of the reference windows, this one counted, that are as far from the nearest other; None if they
-            all overlap.
+        p_value: share of the reference windows, this one counted, that are as far from the nearest of another block;
+            None if they all overlap. Of a reference of one block it is no bound: see `kanmodel.explain.trust`.
         shares: of each feature in the square of the distance; they sum to 1, or are all 0 at a distance of 0.
         lags: of the three features with the largest shares, the shortest run of lags that holds 80 % of it.
         cells: the share of each cell, (lookback, n_features), oldest step first; shares are their sums over the steps.
@@ -167,8 +171,8 @@ class ReferenceDistances:
 
     Attributes:
         scale: of the distance, (n_features,), model units.
-        overlaps: whether two of them overlap in time, (n, n); each does with itself.
-        ranked: the distances from the nearest other that does not overlap, ascending; those that have one.
+        neighbours: whether two of them are in the same block, or overlap in time, (n, n); each does with itself.
+        ranked: the distances from the nearest other that is no neighbour, ascending; those that have one.
         excess: largest distance of a value from the training range, 0 within it, (n,), ascending, training standard
             deviations.
         typical: median of those ranked; None if there are none.
@@ -179,7 +183,7 @@ class ReferenceDistances:
     """
 
     scale: Tensor
-    overlaps: NDArray[np.bool_]
+    neighbours: NDArray[np.bool_]
     ranked: Array
     excess: Array
     typical: float | None
@@ -198,12 +202,12 @@ class ReferenceDistances:
         varies = windows.amax(dim=(0, 1)) > windows.amin(dim=(0, 1))
         spread = windows.double().std(dim=(0, 1), correction=0)
         scale = torch.where(torch.tensor(unknown) & varies, spread, 1.0)
-        overlaps, original = find_overlaps(model), model.scaling.features_to_original(windows)
-        distances = np.sqrt(_find_nearest(windows, windows, scale, overlaps)[1].sum(axis=(1, 2)))
-        alone = overlaps.all(axis=1)
+        neighbours, original = find_neighbours(model), model.scaling.features_to_original(windows)
+        distances = np.sqrt(_find_nearest(windows, windows, scale, neighbours)[1].sum(axis=(1, 2)))
+        alone = neighbours.all(axis=1)
         order = np.argsort(np.where(alone, np.inf, distances), kind="stable")[: np.count_nonzero(~alone)]
         ranked, excess = distances[order], np.sort(_measure_excess(model, original).max(axis=(1, 2)))
-        found = cls(scale, overlaps, ranked, excess, float(np.median(ranked)) if len(ranked) else None)
+        found = cls(scale, neighbours, ranked, excess, float(np.median(ranked)) if len(ranked) else None)
         if targets is None or len(order) < 3:
             return found
 
@@ -216,7 +220,7 @@ class ReferenceDistances:
             return replace(found, errors=errors)
         _, lower, upper = model.predict_bounds(original)
         actual = targets[:, list(forecasts_of(model.config))]
-        return replace(found, errors=errors, coverage=average(((lower <= actual) & (actual <= upper)).mean(axis=2).T))
+        return replace(found, errors=errors, coverage=average(covered(lower, upper, actual).mean(axis=2).T))
 
     def find_third(self, distances: Array) -> NDArray[np.int64]:
         """The third of the reference windows to which windows belong by their distances, 0 to 2, (n,)."""
@@ -229,11 +233,13 @@ class ReferenceDistances:
         return Neighbour(int(index), float(np.sqrt(parts.sum())), self.typical)
 
 
-def find_overlaps(model: LoadedModel) -> NDArray[np.bool_]:
-    """Whether reference windows overlap in time, (n, n); each does with itself.
+def find_neighbours(model: LoadedModel) -> NDArray[np.bool_]:
+    """Whether reference windows are in the same block, or overlap in time, (n, n); each does with itself.
 
-    Where the step of their times is unknown, it is taken to be the shortest between two of them. Without times, windows
-    overlap if the last rows of one are the first of the other, and not all the same.
+    Where the step of their times is unknown, it is taken to be the shortest between two of them. A block ends where the
+    next window is more than a window's length later, and than four times the median distance of neighbours; several
+    windows, of several series, may have the same time. Without times there are no blocks, and windows overlap if the
+    last rows of one are the first of the other, and not all the same.
     """
     windows, times, clock = model.reference.windows, model.reference.times, model.config.time
     n, lookback = windows.shape[:2]
@@ -243,7 +249,13 @@ def find_overlaps(model: LoadedModel) -> NDArray[np.bool_]:
             apart = np.abs(instants[:, None] - instants)
             step = apart[apart > 0].min(initial=np.inf) if clock is None else clock.step
             together: NDArray[np.bool_] = (apart < (lookback - 0.5) * step) | (apart == 0)
-            return together
+            moments = np.unique(instants)
+            later = np.diff(moments, prepend=moments[0])
+            starts = (
+                later > max(lookback * step, N_APART * float(np.median(later[1:]))) if len(later) > 1 else later > 0
+            )
+            blocks = np.searchsorted(moments[starts], instants, "right")
+            return together | (blocks[:, None] == blocks) if starts.any() else together
     rows = torch.unique(windows.flatten(0, 1), dim=0, return_inverse=True)[1].reshape(n, lookback).numpy()
     overlaps: NDArray[np.bool_] = (rows[:, None] == rows).all(axis=2)
     for length in slices(range(2, lookback)):
@@ -321,12 +333,12 @@ class Trust(ModelResult):
         """
         reference, names, own = ReferenceDistances.of(model), model.config.feature_names, windows is None
         if windows is None:
-            if len(alone := np.flatnonzero(reference.overlaps.all(axis=1))):
+            if len(alone := np.flatnonzero(reference.neighbours.all(axis=1))):
                 raise InsufficientReferenceError(f"reference window {alone[0]} overlaps in time with all others")
             scaled, windows = model.reference.windows, model.scaling.features_to_original(model.reference.windows)
         else:
             scaled = model.to_model_units(windows)
-        without = reference.overlaps if own else None
+        without = reference.neighbours if own else None
         nearest, parts = _find_nearest(scaled, model.reference.windows, reference.scale, without)
         squares = parts.sum(axis=(1, 2))
         cells = parts / np.where(squares > 0, squares, 1.0)[:, None, None]

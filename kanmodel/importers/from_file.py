@@ -27,9 +27,9 @@ from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, Statement
 from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
 from kanmodel.importers.refusals import describe_mismatch, refuse_ambiguous, refuse_mixed_units
 from kanmodel.importers.samples import (
+    N_REFERENCE,
     Comparison,
     Samples,
-    choose_evenly,
     make_samples,
     read_samples,
     refuse_fractions,
@@ -42,6 +42,7 @@ from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, U
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
 from kanmodel.tables.columns import Column
+from kanmodel.tables.statistics.choose import choose_evenly
 
 PROGRAM = "a program of torch.export"
 MEANINGS = {
@@ -243,7 +244,7 @@ def _with_reference(
     if comparison is not None:
         of = comparison
         provenance = replace(provenance, difference=of.absolute, relative_difference=of.relative)
-    kept = choose_evenly(len(samples.reference)) if samples.reference_name == "windows" else slice(None)
+    kept = choose_evenly(len(samples.reference), N_REFERENCE) if samples.reference_name == "windows" else slice(None)
     windows = samples.to_model(samples.reference[kept], of_inputs).to(getattr(torch, network.config.dtype))
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and of_predictions == "scaled":

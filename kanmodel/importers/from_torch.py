@@ -28,6 +28,7 @@ from kanmodel.importers.tracing import GraphTracer, pick_output
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.tables.columns import Scaling
+from kanmodel.tables.statistics.choose import choose_evenly
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
@@ -123,7 +124,7 @@ def from_torch(
                     "module, such as scaling each window, or the scaling is another"
                 )
     network, tracer, found = read_network(net, scaled, shapes, expected, reads_rows=reads_rows, output=output)
-    kept = samples.choose_evenly(len(x))
+    kept = choose_evenly(len(x), samples.N_REFERENCE)
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
@@ -234,7 +235,7 @@ def _perturb(windows: Array, integer: NDArray[np.bool_]) -> Array:
 
     Whole numbers are those of other windows.
     """
-    few, random = windows[samples.choose_evenly(len(windows))[:N_RECORDED]], np.random.default_rng(0)
+    few, random = windows[choose_evenly(len(windows), N_RECORDED)], np.random.default_rng(0)
     noise = random.standard_normal(few.shape)
     moved = few + PERTURBATION * windows.std(axis=(0, 1)) * noise
     inside = np.clip(moved, windows.min(axis=(0, 1)), windows.max(axis=(0, 1)))  # a logarithm is defined there

@@ -317,11 +317,6 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
     return array
 
 
-def choose_evenly(n: int) -> NDArray[np.intp]:
-    """Indices of at most `N_REFERENCE` of n windows, evenly chosen."""
-    return np.arange(n) if n <= N_REFERENCE else np.linspace(0, n - 1, N_REFERENCE).round().astype(np.intp)
-
-
 def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> None:
     """Raises `CheckpointError` for values of an integer feature that are not whole, but for a scaling in float32.
 

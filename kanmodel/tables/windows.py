@@ -58,7 +58,7 @@ class Windows:
 
     Attributes:
         table: the table.
-        ends: row of the newest step of each window, (n,), ascending, so by series and then by time.
+        ends: row of the newest step of each window, (n,), by series and then by time, unless they are put in order.
         across_gaps: number of windows that are left out for a gap in time in them.
         missing: those that are left out for a missing value.
         rows: features, (n_rows + n_further, n_features), original units: those of the table's rows as they are once all
@@ -188,6 +188,12 @@ class Windows:
         filled = {name: of[numbers] for name, of in self.filled.items() if of[numbers].any()}
         about = {name: getattr(self, name)[numbers] for name in ("ends", "tail", "first")}
         return replace(self, **about, filled=filled)
+
+    def by_time(self) -> Windows:
+        """The windows in order of time, and of those of the same time by series."""
+        if self.table.instants is None or not self.table.names:
+            return self
+        return self.choose(np.argsort(self.table.instants[self.ends], kind="stable"))
 
     def with_earlier(self, steps: int) -> tuple[Windows, Rows, Rows]:
         """The windows with those that end so many rows before each, and the numbers of both.

@@ -8,7 +8,6 @@ from typer import Argument, BadParameter, Exit, Option, echo
 
 from kanmodel import Drift, Model, load
 from kanmodel.errors import DataError
-from kanmodel.explain.drift import FALSE_ALARMS
 from kanmodel.explain.watched import EXPLAINED
 from kanmodel.tables.statistics.p_values import Question
 from service.commands import options
@@ -18,6 +17,7 @@ REPORTS = (".html", ".md", ".svg")
 EXIT_ALARM = 3
 USUAL = "use,errors"
 SPAN = "24h"
+OF_RULES = 4096  # windows of a history to explain: a rule needs nearly as many explanations of a service
 
 
 def drift(
@@ -29,8 +29,17 @@ def drift(
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
     output_name: options.OutputName = None,
     alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
-    false_alarms: Annotated[float, Option(help="Rate of false alarms of each question.")] = FALSE_ALARMS,
-    explained: Annotated[int, Option(min=1, help="Windows of the reference to explain, evenly.")] = EXPLAINED,
+    false_alarms: Annotated[
+        float | None,
+        Option(
+            help="Rate of false alarms of each question; by default the lowest that the reference can hold: 0.01, or "
+            "1 / (spans + 1) of the spans in it that are as long as the current table. Below that there is a warning."
+        ),
+    ] = None,
+    explained: Annotated[
+        int | None,
+        Option(min=1, help=f"Most windows of the reference to explain; {EXPLAINED}, or {OF_RULES} with --rules."),
+    ] = None,
     rules: Annotated[Path | None, Option(help="Prometheus rules to write, *.yaml, from the reference alone.")] = None,
     span: Annotated[str, Option(help="With --rules: what they look back over, such as 24h or 7d.")] = SPAN,
     name: Annotated[
@@ -52,7 +61,7 @@ def drift(
             raise DataError(
                 "--rules is made from one table, and goes with --span, --name, --false-alarms and --explained alone"
             )
-        _write_rules(rules, file, reference, span, name, false_alarms, explained)
+        _write_rules(rules, file, reference, span, name, false_alarms, explained or OF_RULES)
         return
     if current is None:
         raise DataError("the current table is missing: give it after the reference, or --rules FILE")
@@ -76,7 +85,7 @@ def drift(
         output_name,
         against=other,
         false_alarms=false_alarms,
-        explained=explained,
+        explained=explained or EXPLAINED,
         progress=options.is_watched(),
     )
     if output is not None and output.suffix == ".html":
@@ -115,12 +124,12 @@ def describe_drift(found: Drift) -> dict[str, Any]:
 
 
 def _write_rules(
-    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float, explained: int
+    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float | None, explained: int
 ) -> None:
     if rules.suffix not in (".yaml", ".yml"):
         raise DataError(f"{rules} must end in .yaml or .yml")
     options.refuse_unwritable(rules, rules.suffix)
-    if not 0 < false_alarms < 1:
+    if false_alarms is not None and not 0 < false_alarms < 1:
         raise DataError(f"--false-alarms must lie between 0 and 1, but is {false_alarms}")
     model = load(file)
     text = write_rules(model, name or file.stem, _read_table(model, table), str(table), span, false_alarms, explained)

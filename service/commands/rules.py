@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import sum_groups
 from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.watched import Watched, block_size, explain_stretch, forecast_stretch
+from kanmodel.explain.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch
 from kanmodel.inputs import read_duration, read_stretch
 from kanmodel.model import Model
 from kanmodel.tables.instants import read_instants
-from kanmodel.tables.statistics.p_values import MIN_SPANS, Chance, Question, find_chance
+from kanmodel.tables.statistics.p_values import MIN_SPANS, Chance, Question, find_chance, warn_of_rate
 from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally
 from service.telemetry.monitor import HOUR, N_NAMES, reference_values, watched_output
 
@@ -67,7 +66,7 @@ _Dumper.add_representer(_Text, lambda dumper, text: dumper.represent_scalar("tag
 
 
 def write_rules(
-    model: Model, name: str, history: Any, place: str, span: str, false_alarms: float, explained: int
+    model: Model, name: str, history: Any, place: str, span: str, false_alarms: float | None, explained: int
 ) -> str:
     """The rules of a model as YAML.
 
@@ -77,8 +76,9 @@ def write_rules(
         history: a table in order of time, with the target's column for rules of errors.
         place: the table's path, for errors.
         span: what the rules look back over, such as ``24h``.
-        false_alarms: rate of false alarms of each question.
-        explained: number of windows of the history that are explained, taken evenly.
+        false_alarms: rate of false alarms of each question; None for the lowest that the history's spans can hold, and
+            at least 0.01. Below 1 / (spans + 1) a warning says which rate is used.
+        explained: most windows of the history that are explained, chosen evenly.
 
     Raises:
         DataError: the span is no duration, or the history has no times or fewer than four spans.
@@ -99,12 +99,9 @@ def write_rules(
     contributions = sum_groups(model.importance(watched.output).contributions, watched.members)
     unknown = np.full(len(values), np.nan), np.empty((len(values), 0))
     reference = Tally.of(bins, values[:, :-1], values[:, -1], contributions, *unknown)
-    size = block_size(n, n_span, len(watched.features))
-    n_blocks, stride = max(1, round(n / size)), -(-n // explained)
-    forecasts, errors, inside = forecast_stretch(loaded, output, side)
-    contributions, _ = explain_stretch(loaded, output, side, stride, watched.members, Baseline())
-    blocks: NDArray[np.int64] = np.arange(n) * n_blocks // n
-    tally = Tally.of(bins, side.rows[side.ends], forecasts, contributions, errors, inside, blocks, n_blocks)
+    size, forecasts = block_size(n, n_span, len(watched.features)), forecast_stretch(loaded, output, side)
+    contributions, _ = explain_stretch(loaded, output, side, explained, watched.members, Baseline())
+    tally = count_stretch(side, size, bins, forecasts, contributions)
     rules = Rules(name, watched, _cut(tally), _cut(reference), max(1, round(n_span / size)), seconds, false_alarms)
     return rules.write(f"{n:,} windows" + (f", {side.times[0]} to {side.times[-1]}" if side.times else ""))
 
@@ -129,7 +126,7 @@ class Rules:
         reference: the reference windows.
         length: blocks of a span.
         seconds: the same in time.
-        false_alarms: rate of false alarms of each question.
+        false_alarms: rate of false alarms of each question, as of `write_rules`.
     """
 
     def __init__(
@@ -140,7 +137,7 @@ class Rules:
         reference: Tally,
         length: int,
         seconds: float,
-        false_alarms: float,
+        false_alarms: float | None,
     ) -> None:
         hours, rest = divmod(seconds, HOUR)
         self.span = f"{int(seconds)}s" if rest else f"{int(hours)}h"
@@ -152,6 +149,7 @@ class Rules:
             "use": of_reference["use"],
             "errors": of_history["errors"],
         }
+        warn_of_rate(self.chances.values(), false_alarms)
 
     def write(self, about: str) -> str:
         """YAML, with a comment on what it rests on; `about` describes the history."""

@@ -7,6 +7,7 @@ from time import time
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
+from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.errors import DataError, quote
@@ -43,7 +44,10 @@ class DriftQuery(VersionQuery):
 
     since: str = "24h"
     """A duration before now, such as `24h`, `7d` or `4w`, or a time as in ISO 8601; whole hours count."""
-    false_alarms: Annotated[float, about("Rate of false alarms of each question.", gt=0, lt=1)] = core.FALSE_ALARMS
+    false_alarms: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Rate of false alarms of each question. By default, and at least, the lowest that the spans can hold: 0.01, or
+    1 / (spans + 1) if that is larger, of the spans of the reference windows that are as long as the time since. The
+    verdicts state it."""
 
 
 class DriftVerdict(TypedDict):
@@ -176,7 +180,7 @@ def read_since(given: str, now: float) -> int:
 
 
 def _compare(
-    monitor: Monitor, served: Served, importance: Importance, first: int, false_alarms: float
+    monitor: Monitor, served: Served, importance: Importance, first: int, false_alarms: float | None
 ) -> DriftResponse:
     counter = monitor.counter_of(served)
     monitor.flush()

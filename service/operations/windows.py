@@ -105,8 +105,8 @@ class NearestReference(TypedDict):
     index: Annotated[int, about("Index of the reference window.")]
     distance: Annotated[float, about("Its distance from the window.")]
     typical: float | None
-    """Median distance between a reference window and the nearest other that does not overlap with it in time; null if
-    all overlap."""
+    """Median distance between a reference window and the nearest one of another block, which is a run of neighbouring
+    reference windows; null if all overlap."""
 
 
 class OutsideInfo(TypedDict):
@@ -142,7 +142,8 @@ class TrustInfo(TypedDict):
     nearest_reference: NearestReference
     p_value: float | None
     """Conformal p-value: the share of the reference windows, this one counted, that are at least as far from the
-    nearest other that does not overlap with them in time; null if all overlap."""
+    nearest one of another block; null if all overlap. Of a reference without times or of one block, those that overlap
+    are left out alone, and more new windows than that share have such a p-value."""
     shares: dict[str, float]
     """Share of each feature in the square of the distance; they sum to 1, or are 0 at a distance of 0."""
     steps: dict[str, list[int]]

@@ -14,6 +14,7 @@ from kanmodel.errors import KanscopeError
 from kanmodel.explain.attribution import sum_groups
 from kanmodel.explain.importance import Importance
 from kanmodel.model import Model
+from kanmodel.tables.statistics.errors import covered
 from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served
 from service.settings import Settings
@@ -94,7 +95,7 @@ def count_reference(model: Model, counter: Counter, importance: Importance) -> T
             found = model.predict(model.reference.windows, intervals="all")
             place = found.outputs.index(model.outputs[output])
             lower, upper = found.lower[:, :, place], found.upper[:, :, place]
-            inside = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper)).T
+            inside = covered(lower, upper, actual).T
     contributions = sum_groups(importance.contributions, counter.watched.members)
     blocks = np.arange(n)
     return Tally.of(counter.bins, values[:, :-1], values[:, -1], contributions, errors, inside, blocks, n)

@@ -582,7 +582,8 @@ def test_a_model_does_not_change():
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
     model.predict(windows)[:] = 0
-    model.metrics["test_r2"] = -1.0
+    with pytest.raises(TypeError, match="read-only"):
+        model.metrics["test_r2"] = -1.0
     np.testing.assert_array_equal(model.predict(windows), before[0])
     np.testing.assert_array_equal(model.explain(windows).contributions, before[1])
     assert model.metrics.get("test_r2") != -1.0 and model.loaded._fast_predict is None

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import base64
+import copy
+import pickle
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from functools import cached_property
 from xml.etree import ElementTree
 
 import bleach
 import numpy as np
+import orjson
 import pytest
-from factories import make_model, make_windows
+from factories import make_model, make_windows, with_intervals
 from PIL import Image
 
 from kanmodel import DataError, Model, UnknownNameError
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.result import ReadOnlyDict, make_read_only
+from kanmodel.network.config import ModelConfig
 from kanmodel.show.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -471,7 +479,7 @@ def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
     """None and an empty mapping disable groups; the contributions of features stay the same."""
     grouped = model.with_groups({"pair": ["f0", "f3"]})
     by_default = grouped.explain(windows)
-    assert by_default.groups == {"pair": ["f0", "f3"]}
+    assert by_default.groups == {"pair": ("f0", "f3")}
     assert grouped.explain(windows, groups=None).group_names == NAMES
     assert grouped.explain(windows, groups={}).group_names == NAMES
     assert grouped.explain(windows, groups={"two": ["f1", "f2"]}).group_names == ("two", "f0", "f3")
@@ -502,3 +510,91 @@ def test_global_results_state_the_reference_windows():
         assert note in result.html() and note in result._repr_html_()
     assert "differ in them from the training rows" in wide.report()["trust"].markdown()
     assert "unlike training: f0" in wide.compare(wide).markdown()
+
+
+def list_places(value, path, seen):
+    """Every array, dictionary, list, set and dataclass that is reached from a result, with where it is."""
+    if id(value) in seen or isinstance(value, LoadedModel | ModelConfig):
+        return
+    seen[id(value)] = value
+    of_dataclass = {one.name: getattr(value, one.name) for one in fields(value)} if is_dataclass(value) else {}
+    cached = {name: getattr(value, name) for name in dir(type(value)) if is_cached(type(value), name)}
+    for name, member in (of_dataclass | cached).items():
+        if not name.startswith("_"):
+            yield from list_places(member, f"{path}.{name}", seen)
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from list_places(member, f"{path}[{key!r}]", seen)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for number, member in enumerate(value):
+            yield from list_places(member, f"{path}[{number}]", seen)
+    if of_dataclass or isinstance(value, np.ndarray | dict | list | set):
+        yield path, value
+
+
+def is_cached(kind, name):
+    return isinstance(getattr(kind, name, None), cached_property)
+
+
+CHANGES = {
+    dict: [lambda d: d.update(a=1), lambda d: d.clear(), lambda d: d.__setitem__("a", 1), lambda d: d.setdefault("a")],
+    np.ndarray: [lambda a: a.__setitem__(..., a), lambda a: a.sort()],
+}
+
+
+def test_results_are_read_only(results, model, windows):
+    """No array, dictionary or dataclass that any result leads to can be written to, and nothing is a list or a set."""
+    sure = Model(with_intervals(make_model()))
+    column = {f"f{number}": np.zeros(30) for number in range(4)} | {"y": np.arange(30.0)}
+    more = {
+        "forecasts": sure.predict(windows, intervals="all"),
+        "backtest": sure.backtest(column),
+        "effects": model.explain(windows, effects=True, groups={"pair": ["f0", "f1"]}, segments={"new": (-2, 0)}),
+        "faithfulness": model.faithfulness(),
+        "reference": model.reference,
+        "metrics": model.metrics,
+        "range": model.feature_range,
+    }
+    for name, result in (results | more).items():
+        places = list(list_places(result, name, {}))
+        assert places
+        for path, value in places:
+            if is_dataclass(value) and not isinstance(value, Model):
+                member = fields(value)[0].name if fields(value) else "member"
+                with pytest.raises(FrozenInstanceError):
+                    setattr(value, member, None)
+            assert not isinstance(value, list | set), path
+            for kind, changes in CHANGES.items():
+                for change in changes if isinstance(value, kind) and (kind is dict or value.ndim) else ():
+                    with pytest.raises((TypeError, ValueError), match="read-only"):
+                        change(value)
+                        pytest.fail(f"{path} can be changed")
+
+
+def test_what_one_thread_writes_is_no_answer_of_another(model):
+    """It raises, and the next one has the same numbers; copies can be changed."""
+    before = model.importance().contributions.copy()
+    with ThreadPoolExecutor(4) as pool:
+        for writing in [pool.submit(lambda: model.importance().contributions.fill(0)) for _ in range(8)]:
+            with pytest.raises(ValueError, match="read-only"):
+                writing.result()
+    np.testing.assert_array_equal(model.importance().contributions, before)
+    model.importance().contributions.copy()[:] = 0
+
+
+def test_a_callers_own_arrays_stay_writable(windows):
+    """A result has a view of them."""
+    mine = {"a": windows, "b": [{"c": {1}}]}
+    found = make_read_only(mine)
+    windows[0] += 0
+    assert mine["b"] == [{"c": {1}}] and found == {"a": found["a"], "b": ({"c": frozenset({1})},)}
+    assert np.shares_memory(found["a"], windows) and not found["a"].flags.writeable
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_read_only_dictionaries_are_copied_and_written(copied):
+    """By copy, pickle and orjson as any dictionary; `dict` and ``|`` give one that can be changed."""
+    one = make_read_only({"a": {"b": [1, 2.5]}})
+    assert copied(one) == one and type(copied(one)) is ReadOnlyDict
+    assert orjson.dumps(one) == b'{"a":{"b":[1,2.5]}}'
+    assert type(one | {"c": 3}) is type(dict(one)) is dict

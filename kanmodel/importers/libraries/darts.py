@@ -19,8 +19,9 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.libraries import describe, import_library
-from kanmodel.importers.samples import choose_evenly
+from kanmodel.importers.samples import N_REFERENCE
 from kanmodel.network.config import Groups
+from kanmodel.tables.statistics.choose import choose_evenly
 
 COVARIATES = ("past_covariates", "future_covariates")  # arguments of darts
 
@@ -154,7 +155,7 @@ class _Source:
         places = [(number, end) for number, of in enumerate(every) for end in range(n_in, len(of) - horizon + 1)]
         if not places:
             raise CheckpointError(f"no series has the {n_in + horizon} rows of a window and its forecast")
-        ends = [places[place] for place in choose_evenly(len(places))]
+        ends = [places[place] for place in choose_evenly(len(places), N_REFERENCE)]
         ends.sort(key=lambda place: every[place[0]].time_index[place[1] - 1])
         cut = [every[number][:end] for number, end in ends]
         try:

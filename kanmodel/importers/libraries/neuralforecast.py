@@ -21,7 +21,8 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
-from kanmodel.importers.samples import choose_evenly
+from kanmodel.importers.samples import N_REFERENCE
+from kanmodel.tables.statistics.choose import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there
 AFFINE = ("standard", "robust", "robust-iqr", "minmax")  # the local scalers that are an offset and a scale
@@ -217,7 +218,7 @@ class _Data:
                 firsts = firsts[changes[firsts + shift + self.lookback - 1] > changes[firsts + shift]]
         if not len(firsts):
             raise CheckpointError(f"no series has input_size + h = {length} rows without a gap whose target varies")
-        lasts = firsts[choose_evenly(len(firsts))] + self.lookback - 1
+        lasts = firsts[choose_evenly(len(firsts), N_REFERENCE)] + self.lookback - 1
         lasts = np.array(sorted(lasts, key=lambda row: self.instants[row]))
         self.groups = np.asarray(data.indptr).searchsorted(lasts, side="right") - 1
         self.times = tuple(str(self.instants[row]) for row in lasts)

@@ -20,8 +20,9 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
 from kanmodel.importers.from_torch import from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
-from kanmodel.importers.samples import choose_evenly
+from kanmodel.importers.samples import N_REFERENCE
 from kanmodel.network.config import Groups
+from kanmodel.tables.statistics.choose import choose_evenly
 
 
 @checked
@@ -163,7 +164,7 @@ class _Data:
         if not len(places) or dataset.randomize_length is not None:
             reason = f"{n} rows without a gap" if not len(places) else "a fixed length, but randomize_length"
             raise CheckpointError(f"the dataset has no windows of {reason}: max_encoder_length + max_prediction_length")
-        places = places[choose_evenly(len(places))]
+        places = places[choose_evenly(len(places), N_REFERENCE)]
         self.places = places[np.argsort(index["time"].to_numpy()[places], kind="stable")]
         self.rows = index["index_start"].to_numpy()[self.places][:, None] + np.arange(n)
         groups = dataset.data["groups"][self.rows[:, 0]]

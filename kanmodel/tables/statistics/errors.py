@@ -137,6 +137,13 @@ def measure_errors(
     return measured
 
 
+def covered(lower: Array, upper: Array, actual: Array) -> Array:
+    """Whether intervals hold the actual values, 1.0 or 0.0; NaN where a bound or the value is unknown."""
+    unknown = np.isnan(lower) | np.isnan(upper) | np.isnan(actual)
+    held: Array = np.where(unknown, np.nan, (lower <= actual) & (actual <= upper))
+    return held
+
+
 def measure_intervals(
     levels: Sequence[float],
     lower: Array,

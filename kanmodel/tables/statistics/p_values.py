@@ -13,10 +13,11 @@ alone, of few of them, most series without a change had an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from math import floor
+from math import ceil, floor
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ from kanmodel.tables.statistics.tally import Tally, population_stability
 Question = Literal["inputs", "use", "errors"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 MIN_SPANS = 4  # of the reference, for a verdict
+FALSE_ALARMS = 0.01  # rate of a question where none is asked for, and the spans can hold it
 FLOOR_PSI = 0.01  # of the scale of a statistic: changes are compared with at least this,
 FLOOR_SHARE = 0.01  # of all contributions,
 FLOOR_ERROR = 0.01  # of the mean absolute error of the reference,
@@ -66,9 +68,9 @@ class Chance:
         missing = unknown[:, ~unknown.all(axis=0)].any(axis=1) | unknown.all(axis=1)
         return np.logical_not(missing)
 
-    def rate(self, false_alarms: float) -> float:
-        """The rate that the spans allow: `false_alarms`, or 1 / (spans + 1) if that is larger."""
-        return max(false_alarms, 1 / (self.n_spans + 1))
+    def rate(self, false_alarms: float | None = None) -> float:
+        """The rate that the spans can hold: `false_alarms`, by default 0.01, or 1 / (spans + 1) if that is larger."""
+        return max(false_alarms or FALSE_ALARMS, 1 / (self.n_spans + 1))
 
     def judge(self, observed: Array) -> Array:
         """p-value of each statistic of the current side, (n_items,), adjusted for their number; NaN if unknown."""
@@ -81,7 +83,7 @@ class Chance:
         p_values[items] = (n_spans * share + 1) / (n_spans + 1)
         return p_values
 
-    def thresholds(self, false_alarms: float) -> Array:
+    def thresholds(self, false_alarms: float | None = None) -> Array:
         """Values of the statistics above which each has an alarm if the others are as usual, (n_items,)."""
         n_spans = self.n_spans
         if n_spans < MIN_SPANS:
@@ -111,6 +113,18 @@ class Chance:
         low, high = ordered[[round((n_spans - which) / n_spans * (len(ordered) - 1)) for which in (2, 1)]]
         scale = np.maximum(np.clip(now[items], low, high), self.floors[items])
         return np.sort((spans / scale).max(axis=1)), scale
+
+
+def warn_of_rate(chances: Iterable[Chance], false_alarms: float | None) -> None:
+    """Warns if a rate of false alarms is asked for that the spans of a question, for which they are enough, can't hold.
+
+    The rate is between 0 and 1; None for the lowest that they can hold, and at least 0.01.
+    """
+    few = min((chance.n_spans for chance in chances if chance.n_spans >= MIN_SPANS), default=None)
+    if false_alarms and few and false_alarms < 1 / (few + 1):
+        message = f"{few:,} spans of the reference can hold a rate of false alarms of {100 / (few + 1):.2g} %"
+        message += f", which is used; {100 * false_alarms:.2g} % needs {ceil(1 / false_alarms) - 1:,} as long as these"
+        warnings.warn(message, stacklevel=4)
 
 
 def find_chance(reference: Tally, length: int, beside: Tally | None = None) -> dict[Question, Chance]:

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from thorough import few_of
 from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.drift import Drift, rank_gain
-from kanmodel.explain.watched import Watched
+from kanmodel.explain.watched import TOLERANCE, Watched
 from kanmodel.model import Model
 from kanmodel.tables.statistics import differences
 from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
@@ -90,12 +91,13 @@ def test_effects_sum_to_the_change_of_the_mean_forecast(shape, n, is_grouped, se
     found = model.drift(before, now)
     change = model.predict(now)[:, 0].mean() - model.predict(before)[:, 0].mean()
     assert found.effect.forecast.change == pytest.approx(change)
-    residual = max(model.explain(windows, detail="features").residual.max() for windows in (before, now))
+    explained = [model.explain(windows, detail="features", tolerance=TOLERANCE) for windows in (before, now)]
+    residual = max(one.residual.max() for one in explained)
     assert found.effect.total == pytest.approx(change, abs=2 * residual + 1e-9)
     assert found.effect.total == pytest.approx(sum(each.effect for each in found.use))
     names = loaded.config.feature_names
     assert found.watched.names == (("some", *names[2:]) if is_grouped else names)
-    contributions = [model.explain(windows, detail="features").contributions_by_part for windows in (before, now)]
+    contributions = [one.contributions_by_part for one in explained]
     shares = [np.abs(each).sum(axis=0) / np.abs(each).sum() for each in contributions]
     np.testing.assert_allclose([each.share.reference for each in found.use], shares[0])
     np.testing.assert_allclose([each.share.now for each in found.use], shares[1])
@@ -380,3 +382,52 @@ def test_coverage_of_intervals_by_length_and_autocorrelation():
         found = {correlation: cover(correlation, n_current) for correlation in stated}
         print(n_current, " ".join(f"{100 * share:.1f}" for share in found.values()))
         assert found == pytest.approx(stated, abs=5e-4)
+
+
+def make_hours(n, seed, noise=0.1):
+    """Four columns with a day's and a week's season, in units of the model's scaling, (n, 4)."""
+    rng, hours = np.random.default_rng(seed), np.arange(n)[:, None]
+    phases = np.arange(4) / 4
+    seasons = np.sin(2 * np.pi * (hours / 24 + phases)) + 0.7 * np.sin(2 * np.pi * (hours / 168 + phases))
+    return seasons + noise * lfilter([0.44], [1, -0.9], rng.normal(size=(n + 200, 4)), axis=0)[200:]
+
+
+def name_columns(loaded, rows):
+    """A table of rows in units of the model's scaling."""
+    values = rows * loaded.scaling.feature_scale + loaded.scaling.feature_mean
+    return dict(zip(loaded.config.feature_names, values.T, strict=True))
+
+
+def test_every_hour_of_the_day_is_explained():
+    """Of an eighth of hourly rows, so that weeks of a series that does not change have no alarm."""
+    loaded, n = make_model(), 60 * 168
+    rows = make_hours(n + 3 * 168 + 5, 0)
+    for week in range(3):
+        sides = rows[:n], rows[n + 168 * week : n + 168 * (week + 1) + 5]
+        found = Model(loaded).drift(*(name_columns(loaded, side) for side in sides), explained=n // 8)
+        assert found.alarms == () and found.reference_explained == n // 8 and found.explained == 168
+
+
+def test_a_stuck_sensor_takes_few_explanations():
+    """Of 3,000 rows beside 800 a third is explained, no denser than the current side, with progress in small steps."""
+    loaded, shares = make_model(n_reference=40), []
+    rows = make_hours(3800, 1, noise=1.0)
+    rows[3000:, 2] = 30.0
+    sides = name_columns(loaded, rows[:3000]), name_columns(loaded, rows[3000:])
+    found = Model(loaded).drift(*sides, progress=shares.append)
+    assert (found.reference_explained, found.explained) == (965, 256)
+    assert found.unconverged == 0 and abs(found.use[2].effect) > 0.1 * loaded.output_std[0]
+    assert shares[0] == 0 and shares[-1] == 1 and max(np.diff(shares)) < 0.5 and sorted(shares) == shares
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 0.2), (0.3, 0.3), (0.2, 0.2), (0.01, 0.2)])
+def test_a_rate_that_the_spans_cannot_hold_is_warned_of(asked, used):
+    """One sentence says which rate four spans can hold, and how many the asked one needs."""
+    loaded = make_model(n_reference=40)
+    windows = make_windows(loaded, 400)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = Model(loaded).drift(windows, windows[:100], false_alarms=asked)
+    assert found.verdicts["use"].false_alarms == pytest.approx(used)
+    sentence = "4 spans of the reference can hold a rate of false alarms of 20 %, which is used; 1 % needs 99"
+    assert [str(one.message).startswith(sentence) for one in caught] == [True] * (asked == 0.01)

@@ -17,6 +17,7 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.report import Report, write_report
 from kanmodel.explain.topology import build_topology
+from kanmodel.tables.statistics.choose import choose_evenly
 from service.models.repository import BUNDLED
 
 IDS = ["forecast", "accuracy", "drivers", "response", "limits"]
@@ -139,7 +140,7 @@ def test_few_windows_have_no_scores(shape):
     found = by_id(findings)
     assert "too few reference windows for scores" in found["opacity"].answer
     assert "rank_correlation" not in found["opacity"].evidence
-    assert found["trust"].evidence["disagreements"] == []
+    assert found["trust"].evidence["disagreements"] == ()
     assert found["trust"].evidence["windows"] == 100
     assert "100 reference windows" in found["trust"].answer
     _, enough = tiny(shape)
@@ -165,7 +166,7 @@ def test_a_disconnected_feature_is_named(shape):
     findings = report_of(replace(model, reference=model.reference))
     check_numbers(findings)
     features = by_id(findings)["features"]
-    assert features.evidence["disconnected"] == ["f1"]
+    assert features.evidence["disconnected"] == ("f1",)
     assert features.evidence["verdicts"]["disconnected"] == 1
     assert "No path leads from `f1` to the output" in features.answer
 
@@ -183,7 +184,7 @@ def test_correlation_and_interaction_are_kept_apart():
     check_numbers(findings)
     independence = by_id(findings)["independence"]
     assert independence.evidence["n_correlated"] == 1
-    assert independence.evidence["correlated"][0]["features"] == ["f0", "f1"]
+    assert independence.evidence["correlated"][0]["features"] == ("f0", "f1")
     assert independence.evidence["interactions"][0]["strength"] < 1e-9
 
 
@@ -232,7 +233,7 @@ def test_the_report_lists_features_that_act_together():
     independence = by_id(findings)["independence"]
     rows = independence.evidence["acting_together"]
     effects = Model(model).explain(Model(model).reference.windows, effects=True).effects
-    chosen = np.linspace(0, len(effects.removed) - 1, 128).astype(int)
+    chosen = choose_evenly(len(effects.removed), 128)
     for name in ("removed", "alone", "together"):
         means = np.abs(getattr(effects, name)[chosen]).mean(axis=0)
         found = {row["feature"]: row[f"mean_abs_{name}"] for row in rows}

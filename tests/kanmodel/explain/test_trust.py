@@ -15,7 +15,7 @@ from thorough import examples
 from kanmodel import Model
 from kanmodel.checkpoint import Reference
 from kanmodel.errors import DataError, InsufficientReferenceError
-from kanmodel.explain.trust import LEVEL, NEGLIGIBLE, ReferenceDistances, Trust, find_overlaps
+from kanmodel.explain.trust import LEVEL, NEGLIGIBLE, ReferenceDistances, Trust, find_neighbours
 from kanmodel.tables.instants import TimeColumn
 
 MODEL = make_model(targets=("a", "b"))
@@ -200,7 +200,7 @@ def test_windows_that_overlap_in_time_are_no_neighbours(stride, form):
     elif form in ("none", "unreadable"):
         shared = 5  # a single row is shared by chance too
     expected = apart < shared
-    assert (find_overlaps(model) == expected).all()
+    assert (find_neighbours(model) == expected).all()
     nearest = np.where(expected, np.inf, distances_of(windows, windows, 1.0)).min(axis=1)
     assert ReferenceDistances.of(model).ranked == pytest.approx(np.sort(nearest), rel=1e-6)
 
@@ -209,7 +209,7 @@ def test_rows_that_repeat_are_no_overlap():
     """Windows that end and begin in the same row again and again, such as nights without sun, are neighbours."""
     windows = np.random.default_rng(0).normal(size=(20, 6, 4))
     windows[:, [0, 1, 2, -2, -1]] = 0.0
-    assert (find_overlaps(with_reference(MODEL, windows)) == np.eye(20, dtype=bool)).all()
+    assert (find_neighbours(with_reference(MODEL, windows)) == np.eye(20, dtype=bool)).all()
 
 
 def test_where_all_overlap_nothing_is_called_usual():
@@ -289,3 +289,28 @@ def test_a_model_states_it_for_any_form_of_windows():
     assert model.trust().times == MODEL.reference.times and "load" in model.trust().source
     with pytest.raises(DataError, match="must have shape"):
         model.trust(WINDOWS[:, :3])
+
+
+@pytest.mark.parametrize("n_series", [1, 3])
+def test_windows_of_the_same_block_are_no_neighbours_to_compare_with(n_series):
+    """A block ends at a long gap; several series have the same times; the nearest is of another block."""
+    starts = np.repeat(np.array([0, 500, 1400]), 10) + np.tile(np.arange(10) * 7, 3)
+    ends = np.tile(starts, n_series)
+    windows = np.random.default_rng(0).normal(size=(len(ends), 6, 4))
+    times = tuple(str(np.datetime64("2026-01-01T00") + int(hour)) + ":00Z" for hour in ends)
+    model = with_reference(MODEL, windows, times, time=TimeColumn("time", 3600.0, 1.5, dated=True))
+    blocks = np.searchsorted([500, 1400], ends, "right")
+    expected = blocks[:, None] == blocks
+    assert (find_neighbours(model) == expected).all()
+    nearest = np.where(expected, np.inf, distances_of(windows, windows, 1.0)).min(axis=1)
+    assert ReferenceDistances.of(model).ranked == pytest.approx(np.sort(nearest), rel=1e-6)
+    assert (blocks[[one.nearest_reference.index for one in Trust.of(model)]] != blocks).all()
+
+
+@pytest.mark.parametrize("gap", [6, 27])
+def test_a_gap_that_is_not_long_ends_no_block(gap):
+    """Of a window's length, or of four times the usual distance; then only windows that overlap are left out."""
+    ends = np.concatenate([np.arange(10) * 7, 9 * 7 + gap + np.arange(10) * 7])
+    windows = np.random.default_rng(0).normal(size=(20, 6, 4))
+    model = with_reference(MODEL, windows, tuple(map(str, ends)), time=TimeColumn("time", 1.0, 1.5, dated=False))
+    assert (find_neighbours(model) == (np.abs(ends[:, None] - ends) < 6)).all()

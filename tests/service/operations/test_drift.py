@@ -52,11 +52,11 @@ def test_the_answer_is_that_of_the_library(serve, model):
     for mine, theirs in zip(found["use"], expected.use, strict=True):
         told = [mine[name] for name in ("share", "share_reference", "effect")]
         assert mine["name"] == theirs.name
-        assert told == pytest.approx([theirs.share.now, theirs.share.reference, theirs.effect], rel=1e-3)
+        assert told == pytest.approx([theirs.share.now, theirs.share.reference, theirs.effect], rel=1e-2)
     effect = found["effect"]
     assert effect["total"] == pytest.approx(sum(effect["data"].values()))
     assert effect["total"] == pytest.approx(effect["forecast"] - effect["forecast_reference"], rel=1e-2)
-    assert found["ndcg"] == pytest.approx(expected.ndcg, rel=1e-6)
+    assert found["ndcg"] == pytest.approx(expected.ndcg, rel=1e-3)
     errors = loaded.predict(windows)[:, 0] - actual
     assert found["errors"]["mae"] == pytest.approx(np.abs(errors).mean())
     assert found["errors"]["bias"] == pytest.approx(errors.mean()) and found["errors"]["known"] == 30
