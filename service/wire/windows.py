@@ -20,11 +20,13 @@ from kanmodel.tables.frames import Cells
 from kanmodel.tables.samples import covered_rows
 from kanmodel.tables.table import Gaps, Places, Selection, Table
 from kanmodel.tables.windows import Windows
+from kanmodel.text import list_some
 from service.wire.bodies import Limits, may_hold, parse_json
 from service.wire.errors import NotFoundError, invalid_value, invalid_values
 
 FORMS = ("instances", "columns", "series")
 SERIES_OPTIONS = ("last", "gaps")
+MAX_NAMES = 1_000  # in a message
 UNREAD = (*FORMS, "last")  # by pydantic, whose errors would name a form of the member too
 ALL = "all"  # outputs, of which none has this name, since each ends with its step; or levels
 _FORMS = "instances, columns or a series"
@@ -105,7 +107,7 @@ def refuse_other_names(
 ) -> None:
     """Refuses a mapping with an unknown or a missing feature, or another kind of names, beside one of the time."""
     names = dict.fromkeys(known)
-    message = f"is unknown; the {kind} are {', '.join(filter(None, (time, *names)))}"
+    message = f"is unknown; the {kind} are {list_some([*filter(None, (time, *names))], MAX_NAMES)}"
     wrong = [(name, message) for name in given if name not in names]
     wrong += [(name, "is missing") for name in names if name not in given]
     if wrong:
