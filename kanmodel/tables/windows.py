@@ -83,9 +83,9 @@ class Windows:
 
         Args:
             table: the table.
-            gaps: whether a gap in time is an error, or windows across it are left out.
-            skip: whether windows with a missing value are left out, or the value is an error, unless it is that of a
-                known column in a gap that may be skipped.
+            gaps: whether a gap in time is an error, or windows across it are left out, as those are whose known columns
+                are read there.
+            skip: whether windows with a missing value are left out, or the value is an error.
             targets: whether windows without the values of all targets are left out too.
 
         Raises:
@@ -96,7 +96,7 @@ class Windows:
         asked = np.flatnonzero(table.may_end)
         asked = asked[asked + oldest >= np.searchsorted(table.codes, table.codes[asked])]
         is_whole = table.run[asked] == table.run[asked + oldest]
-        if not skip and gaps == "skip":  # nor a gap in the rows of which known columns are read
+        if gaps == "skip":  # nor a gap in the rows of which known columns are read
             is_whole &= table.count_absent(asked) == 0
         ends = asked[is_whole]
         found = cls._make(table, ends)

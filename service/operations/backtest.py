@@ -47,7 +47,8 @@ class BacktestRequest(Closed):
     adapt: bool | Adaptation = False
     """Whether the intervals are adapted in the order of time, each forecast's by the actual values that were known as
     it was made. The answer then has an `adaptation`; given here with a later series, it goes on from there: actual
-    values of windows up to its `last` do not count again, and forecasts made before it was have no interval."""
+    values of windows up to its `last` do not count again, and forecasts made before it was have no interval. Of a model
+    over many series give the rows of one."""
     detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
 
 
