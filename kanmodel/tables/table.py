@@ -6,7 +6,7 @@ or where a day is missing, and rows of two series are never in step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -105,6 +105,7 @@ class Places(NamedTuple):
     time: str = "time"  # name of the column of times
     last: str = "last"
     kind: Literal["frame", "json", "file"] = "frame"
+    name_row: Callable[[int], str] | None = None  # of a file
 
     def column(self, name: str) -> str:
         """``windows['load']``, ``series.load``, or ``column load``."""
@@ -113,9 +114,9 @@ class Places(NamedTuple):
         return f"{self.rows}[{name!r}]" if self.kind == "frame" else f"{self.rows}.{name}"
 
     def cell(self, name: str, row: int) -> str:
-        """``windows['load'], row 17``, ``series.load[17]``, or ``data row 18, column load``."""
+        """``windows['load'], row 17``, ``series.load[17]``, ``data row 18, column load``, or with its name."""
         if self.kind == "file":
-            return f"data row {row + 1}, column {name}"
+            return f"{self.name_row(row) if self.name_row else f'data row {row + 1}'}, column {name}"
         return f"{self.column(name)}, row {row}" if self.kind == "frame" else f"{self.column(name)}[{row}]"
 
 
@@ -328,14 +329,14 @@ class Table:
             raise DataError.at(self.places.column(self.places.time), message)
         return calendar.encode(time.local(time.later(self.instants, self.spec.ahead)))
 
-    def check(self, gaps: Gaps) -> None:
-        """Raises `DataError` for a bad cell, a repeated or wrong time, or unless skipped a gap, in the needed rows."""
-        self._check_times(gaps)
+    def check_cells(self) -> None:
+        """Raises `DataError` for a bad cell in the needed rows."""
         for row, (name, problem) in self.bad.items():
             if self.needed[row]:
                 raise DataError.at(self.cell(name, row), problem)
 
-    def _check_times(self, gaps: Gaps) -> None:
+    def check_times(self, gaps: Gaps = "skip") -> None:
+        """Raises `DataError` for a repeated or wrong time, or unless skipped a gap, in the needed rows."""
         time, instants = self.spec.time, self.instants
         if instants is None or time is None or len(self) < 2:
             return

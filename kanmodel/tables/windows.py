@@ -78,7 +78,9 @@ class Windows:
     filled: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod
-    def cut(cls, table: Table, *, gaps: Gaps = "skip", skip: bool = True, targets: bool = False) -> Windows:
+    def cut(
+        cls, table: Table, *, gaps: Gaps = "skip", skip: bool = True, targets: bool = False, strict: bool = True
+    ) -> Windows:
         """The windows that end at the rows of a table at which one may.
 
         Args:
@@ -86,11 +88,14 @@ class Windows:
             gaps: whether a gap in time is an error, or windows across it are left out.
             skip: whether windows with a missing value are left out, or the value is an error.
             targets: whether windows without the values of all targets are left out too.
+            strict: whether a bad cell is an error, and having no window, or windows with one are left out.
 
         Raises:
             DataError: there is no window, a value is missing or bad, or times are repeated or have a gap.
         """
-        table.check(gaps)
+        table.check_times(gaps)
+        if strict:
+            table.check_cells()
         oldest = 1 - table.spec.lookback
         asked = np.flatnonzero(table.may_end)
         asked = asked[asked + oldest >= np.searchsorted(table.codes, table.codes[asked])]
@@ -101,7 +106,7 @@ class Windows:
             found._refuse_missing(int(np.flatnonzero(lacks)[0]))
         missing = Missing(int(lacks.sum()), dict((+counts).most_common()))
         found = replace(found.choose(np.flatnonzero(~lacks)), across_gaps=len(asked) - len(ends), missing=missing)
-        if not len(found) and not targets:
+        if not len(found) and strict and not targets:
             reasons = [f"{found.across_gaps} cross a gap"] * bool(found.across_gaps)
             reasons += [f"{missing.windows} have a missing value, of {', '.join(missing.worst)}"] * bool(
                 missing.windows

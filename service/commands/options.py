@@ -18,6 +18,7 @@ from kanmodel.text import write_value
 
 Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
 OutputName = Annotated[str | None, Option(help="Output, such as load+1, or load+1:width@0.8. Default: the first.")]
+Series = Annotated[list[str], Option(metavar="NAME", help="Series of the table; repeat for several. Default: all.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
 Prepare = Annotated[bool, Option("--prepare", help="Also compute global results, into *.results beside it.")]
