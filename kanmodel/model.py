@@ -426,6 +426,7 @@ class Model(Result):
         last: int | str | None = None,
         gaps: Gaps = "skip",
         series: SeriesNames = None,
+        places: Places | None = None,
         progress: Progress = False,
     ) -> Backtest:
         """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.
@@ -449,6 +450,7 @@ class Model(Result):
                 duration, as in `predict`. By default all.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
             series: as in `predict`.
+            places: names of the table in errors; by default those of a data frame.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
@@ -457,7 +459,7 @@ class Model(Result):
         refuse_unknown("target", target, names)
         read = frame
         if not isinstance(frame, TableWindows):
-            places = Places("frame", self.config.time.name if self.config.time else "time")
+            places = places or Places("frame", self.config.time.name if self.config.time else "time")
             read = read_table(self.config.table, frame, places, Selection(last, series=series), gaps, target)
             self._warn_of_new(read)
         return self._sign(Backtest.of(self.loaded, read, target, adapt))
@@ -471,6 +473,7 @@ class Model(Result):
         intervals: Sequence[float] | float | None = None,
         last: int | str | None = None,
         gaps: Gaps = "skip",
+        series: SeriesNames = None,
         places: Places | None = None,
         progress: Progress = False,
     ) -> Model:
@@ -490,11 +493,12 @@ class Model(Result):
             intervals: levels; by default those the model has, or 0.8 and 0.95.
             last: of a table, as in `backtest`.
             gaps: of a table, as in `backtest`.
+            series: of a table, as in `backtest`.
             places: names of a table in errors; by default those of a data frame.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
-        parts, actual, times = read_pairs(self.loaded, windows, targets, last, gaps, places)
+        parts, actual, times = read_pairs(self.loaded, windows, targets, Selection(last, series=series), gaps, places)
         return Model(calibrate_intervals(self.loaded, parts, actual, intervals, times), self.name)
 
     def adapt(self, adaptation: Mapping[str, Any]) -> Model:

@@ -200,7 +200,7 @@ def _cut_rows(plan: Plan) -> Iterator[Chunk]:
 
 
 def _walk(plan: Plan, read: Iterator[Stretch], before: int, after: int) -> Iterator[tuple[Stretch, int, int]]:
-    """Yields each `part_windows` rows, with so many usable ones before and after them, and their first and their end."""
+    """Yields each `part_windows` rows among so many usable ones before and after them, with their first and end."""
     held, start = None, 0
     for rows in chain(read, [None]):
         if rows is not None:
@@ -255,7 +255,7 @@ def _choose(number: int, windows: Windows, own: Rows, about: pl.DataFrame, unrea
 
 
 def _find_bad(table: Table, own: Rows) -> list[str | None]:
-    """Why each row has no value for windows that hold it; of a gap that is too long, the first row that is not filled."""
+    """Why rows have no value for windows that hold them; of a gap that is too long, the first that is not filled."""
     encoding, reasons = table.spec.encoding, dict[int, str]()
     of_series = [f" of {table.spec.series.name} {name}" for name in table.names] if table.spec.series else [""]
     for row, (name, problem) in table.bad.items():
@@ -313,7 +313,7 @@ def hold_windows(plan: Plan) -> bool:
 
 
 def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
-    """Yields the rows of a table in order, with the columns of `Table.read`, or with windows, (n, lookback * n_features).
+    """Yields the rows of a table in order, with the columns of `Table.read`, or windows (n, lookback * n_features).
 
     Raises as `tables.read_frames`, and DataError if times that a model does not know go back.
     """

@@ -47,6 +47,14 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
         raise CheckpointError(f"cannot write {output}: it is a folder")
 
 
+def read_table(model: Model, table: Path) -> dict[str, Any]:
+    """The columns of a table, of which the model's time must be there."""
+    from service.batch import tables  # here, since a wrong option is refused faster without polars
+
+    spec = model.config.table
+    return tables.read_table(table, [spec.time.name] if spec.time else [], tables.list_texts(spec))
+
+
 def make_console(stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints every text as it is: names may hold brackets, such as ``wind [m/s]``, or colons."""
     return Console(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)

@@ -198,11 +198,10 @@ def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any
 def _read_table(data: Path, columns: Columns, spec: TableSpec | None = None) -> TrainingTable:
     from service.batch.tables import list_texts, read_table  # here: the other commands start faster without polars
 
-    special, series = {column for column in (columns.split, columns.time) if column}, columns.series
-    wide = () if isinstance(series, str) else series or ()
-    special |= ({series} if isinstance(series, str) else set()) | (list_texts(spec) if spec else set())
-    named = (*columns.targets, *(columns.features or ()), *columns.static, *columns.known, *special) if not wide else wide
-    frame = read_table(data, named, special)
+    is_wide = not isinstance(columns.series, str | None)
+    special = {column for column in (columns.split, columns.time, columns.series) if isinstance(column, str)}
+    names = (*(columns.series if is_wide else columns.targets), *(columns.features or ()), *special)
+    frame = read_table(data, names, special | (list_texts(spec) if spec else set()))
     table = make_table(frame, columns, spec)
     if table.left_out:
         echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
