@@ -169,11 +169,13 @@ class Reference:
     Attributes:
         targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
         times: time stamp of each window's last step; None if unknown.
+        series: the series of each window; None of one series.
         span: their number and time span, and the features in which they are unlike training.
     """
 
     targets: Array | None
     times: tuple[str, ...] | None
+    series: tuple[str, ...] | None
     span: ReferenceSpan
     _windows: Tensor = field(repr=False)
     _scaling: Scaling = field(repr=False)
@@ -312,7 +314,8 @@ class Model(Result):
         """The reference windows."""
         reference = self.loaded.reference
         targets = None if reference.targets is None else read_only(reference.targets.copy())
-        return Reference(targets, reference.times, self.loaded.reference_span, reference.windows, self.scaling)
+        about = (reference.times, reference.series, self.loaded.reference_span)
+        return Reference(targets, *about, reference.windows, self.scaling)
 
     @cached_property
     def reference_predictions(self) -> Array:

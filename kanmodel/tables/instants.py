@@ -236,7 +236,7 @@ def times_as_text(values: Any) -> tuple[str, ...]:
 def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tuple[str, ...]:
     """Instants of `read_instants` in the form in which `times_as_text` writes the time stamps of the same column.
 
-    Local times are those of `zone`, by default UTC; texts of another form than those of `FORMS` become ISO 8601 in UTC.
+    Local times are those of `zone`, by default UTC; texts of another form than those of `FORMS` become ISO 8601 there.
     """
     array = np.asarray(stamps)
     if array.dtype.kind in "iuO" and _read_compact(array[-1:]) is not None:
@@ -248,7 +248,8 @@ def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tup
     _, is_date, is_local = _Instant(0.0, True, True) if sample is None else _read_cell(sample, str, 0)
     if not is_date:
         return tuple(f"{instant:.15g}" for instant in instants.tolist())
-    place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and is_local else UTC)
+    is_utc = isinstance(sample, str) and sample.strip().endswith("Z")
+    place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and not is_utc else UTC)
     found = [datetime.fromtimestamp(instant, place) for instant in instants.tolist()]
     found = [at.replace(tzinfo=None) for at in found] if is_local else found
     if sample is None:

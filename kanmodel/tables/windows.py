@@ -86,7 +86,8 @@ class Windows:
         Args:
             table: the table.
             gaps: whether a gap in time is an error, or windows across it are left out.
-            skip: whether windows with a missing value are left out, or the value is an error.
+            skip: whether windows with a missing value are left out, or the value is an error, unless it is that of a
+                known column in a gap that may be skipped.
             targets: whether windows without the values of all targets are left out too.
             strict: whether a bad cell is an error, and having no window, or windows with one are left out.
 
@@ -99,7 +100,10 @@ class Windows:
         oldest = 1 - table.spec.lookback
         asked = np.flatnonzero(table.may_end)
         asked = asked[asked + oldest >= np.searchsorted(table.codes, table.codes[asked])]
-        ends = asked[table.run[asked] == table.run[asked + oldest]]
+        is_whole = table.run[asked] == table.run[asked + oldest]
+        if not skip and gaps == "skip":  # nor a gap in the rows of which known columns are read
+            is_whole &= table.count_absent(asked) == 0
+        ends = asked[is_whole]
         found = cls._make(table, ends)
         lacks, counts = found._find_missing(targets)
         if lacks.any() and not skip:
@@ -220,6 +224,12 @@ class Windows:
     def take(self, numbers: Any = slice(None)) -> Array:
         """Some windows, (n, lookback, n_features), original units, oldest step first."""
         return self.rows[self.index(numbers)]
+
+    def source(self, index: Rows) -> Rows:
+        """The rows of the table that some of `rows` are of, (n,)."""
+        window = np.maximum(np.searchsorted(self.first, index, "right") - 1, 0)
+        found: Rows = self.ends[window] - self.tail[window] + 1 + index - self.first[window]
+        return np.where(index < len(self.table), index, found)
 
     @property
     def newest(self) -> Array:

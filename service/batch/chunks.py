@@ -131,7 +131,7 @@ class Stretch:
 
     def name(self, row: int) -> str:
         """``rows.csv, row 17``."""
-        file, number = self.about.select("file", "row").row(row % len(self))  # of a wide table, rows are repeated
+        file, number = self.about.select("file", "row").row(row)
         return f"{file}, row {number}"
 
 
@@ -256,17 +256,21 @@ def _choose(number: int, windows: Windows, own: Rows, about: pl.DataFrame, unrea
 
 def _find_bad(table: Table, own: Rows) -> list[str | None]:
     """Why rows have no value for windows that hold them; of a gap that is too long, the first that is not filled."""
-    encoding, reasons = table.spec.encoding, dict[int, str]()
-    of_series = [f" of {table.spec.series.name} {name}" for name in table.names] if table.spec.series else [""]
-    for row, (name, problem) in table.bad.items():
-        reasons[row] = f"column {name}{of_series[table.codes[row]]} {problem}"
+    encoding, reasons = table.spec.encoding, dict(table.bad)
     for of, column in zip(encoding.columns, table.columns, strict=True):
         source = table.find(table.place + of.later)
         for row in own[column.missing[own] & np.isnan(column.open[own])].tolist():
             if int(source[row]) not in table.bad:
                 problem = encoding.describe_missing(of.name, bool(source[row] >= 0))
-                reasons.setdefault(row, f"column {of.name}{of_series[table.codes[row]]} {problem}")
-    return [reasons.get(row) for row in own.tolist()]
+                reasons.setdefault(row, (of.name, problem))
+
+    def describe(row: int) -> str | None:
+        if row not in reasons:
+            return None
+        name, problem = reasons[row]
+        return f"column {table.places.find(name, int(table.order[row]))[0]} {problem}"
+
+    return [describe(row) for row in own.tolist()]
 
 
 def _make_chunk(
