@@ -118,8 +118,8 @@ def read_pairs(
         places = places or Places("windows", config.time.name if config.time else "time")
         read = read_table(config.table, windows, places, chosen, gaps, first)
         return read.parts(), actual_outputs(read)[:, kept], read.times
-    for name, given in (("last", chosen.last), ("series", chosen.series)):
-        if given is not None:
+    for name, wanted in (("last", chosen.last), ("series", chosen.series)):
+        if wanted is not None:
             raise DataError.at(name, "is of a data frame, but the windows are no frame")
     if targets is not None:
         if windows is None:

@@ -281,7 +281,8 @@ def _make_chunk(
     hashed = hashlib.sha256("".join(text.write_csv() for text in (windows, rejected)).encode())
     for array in (values, index):
         hashed.update(np.ascontiguousarray(array).tobytes())
-    return Chunk(number, values, index, windows, rejected, left_out, about["read"].max(), hashed.hexdigest())
+    read = int(about["read"].to_numpy().max())
+    return Chunk(number, values, index, windows, rejected, left_out, read, hashed.hexdigest())
 
 
 def _name_windows(about: pl.DataFrame, series: Sequence[str] | None = None) -> pl.DataFrame:
@@ -329,7 +330,7 @@ def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
         for frame in tables.read_frames(path, columns, width):
             n, cells = len(frame.cells), dict[str, Cells]()
             times = None if plan.time is None else frame.cells[plan.time]
-            about = {"window": np.arange(n) + n_rows, "row": np.arange(n) + frame.first_row}
+            about: dict[str, Any] = {"window": np.arange(n) + n_rows, "row": np.arange(n) + frame.first_row}
             about |= {"read": np.linspace(read, before + frame.read, n + 1)[1:]}
             if as_windows:
                 cells[LISTS], reasons = _read_lists(frame.cells, plan)

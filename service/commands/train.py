@@ -191,16 +191,16 @@ def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any
         if name in given and given[name] != of_file:
             value, has = (",".join(each) if isinstance(each, tuple) else each for each in (given[name], of_file))
             raise ConfigError(f"--{name} is {value}, but {file.name} has {has}")
-    series = spec.series and (spec.series.columns or spec.series.name)
+    series = None if spec.series is None else spec.series.columns or spec.series.name
     return replace(columns, targets=spec.targets, features=spec.encoding.names, ahead=config.ahead, series=series)
 
 
 def _read_table(data: Path, columns: Columns, spec: TableSpec | None = None) -> TrainingTable:
     from service.batch.tables import list_texts, read_table  # here: the other commands start faster without polars
 
-    is_wide = not isinstance(columns.series, str | None)
+    wide = () if isinstance(columns.series, str) else columns.series or ()
     special = {column for column in (columns.split, columns.time, columns.series) if isinstance(column, str)}
-    names = (*(columns.series if is_wide else columns.targets), *(columns.features or ()), *special)
+    names = (*(wide or columns.targets), *(columns.features or ()), *special)
     frame = read_table(data, names, special | (list_texts(spec) if spec else set()))
     table = make_table(frame, columns, spec)
     if table.left_out:
