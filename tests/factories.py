@@ -30,9 +30,8 @@ from kanmodel.network.config import (
 )
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
 from kanmodel.tables.columns import Feature, Target
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.roles import Columns, make_table
 from kanmodel.tables.statistics.tally import Bins, Tally
-from kanmodel.training.tables import Columns, make_table
 
 Shape = Literal["lstm", "head", "front", "flat"]
 SHAPES = few_of(("lstm", "head", "front"), ("lstm", "head"), "a front has every step explained, and takes longer")
@@ -278,8 +277,9 @@ def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0,
         ahead=columns.ahead,
         dtype="float64",
         groups=table.groups,
-        time=table.clock and TimeColumn(table.clock.name, table.clock.step, table.clock.max_step, table.clock.dated),
-        encoding=table.encoding,
+        time=table.spec.time,
+        encoding=table.spec.encoding,
+        series=table.spec.series,
     )
     return make_chain(config, seed)
 

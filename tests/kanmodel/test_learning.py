@@ -6,7 +6,7 @@ import torch
 
 import kanmodel
 from kanmodel.errors import ConfigError, DataError, UnknownNameError
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.training.baselines import r2_scores
 
 QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 2, "batch": 64, "grid_updates": 1}

@@ -14,8 +14,8 @@ from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.explain.backtest import Backtest, Outcomes
-from kanmodel.tables.instants import TimeColumn
-from kanmodel.training.tables import Columns
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.roles import Columns
 
 LOOKBACK, AHEAD, HORIZON, ZONE = 4, 3, 2, "Europe/Berlin"
 COLUMNS = Columns(("load",), time="time", zone=ZONE, calendar=True, known=("sky",), fill="forward", max_fill=2)

@@ -17,7 +17,7 @@ from kanmodel import DataError, Model
 from kanmodel.explain.calibration import RATE, track
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.statistics.errors import measure_intervals
-from kanmodel.training.tables import Columns
+from kanmodel.tables.roles import Columns
 
 
 class QuantileHead(torch.nn.Module):

@@ -31,7 +31,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.tables import TrainingTable
+from kanmodel.tables.roles import TrainingTable
 from kanmodel.training.training import fit
 
 

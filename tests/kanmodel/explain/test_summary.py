@@ -19,7 +19,7 @@ from kanmodel import Model
 from kanmodel.checkpoint import Reference
 from kanmodel.explain.result import draw
 from kanmodel.show.style import LIGHT
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 from service.models.repository import BUNDLED
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from kanmodel.tables.instants import SEASONS, Clock
 from kanmodel.training import baselines
-from kanmodel.training.samples import Samples
-from kanmodel.training.tables import TrainingTable
+from kanmodel.tables.samples import Samples
+from kanmodel.tables.roles import TrainingTable
 
 
 def test_r2_is_one_for_the_truth_and_zero_for_the_mean():

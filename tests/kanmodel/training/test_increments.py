@@ -17,8 +17,8 @@ from kanmodel.network.intervals import Intervals
 from kanmodel.training.grids import refine_model
 from kanmodel.training.increments import fit_increments
 from kanmodel.training.optimization import SquaredError, TrainingOptions, descend
-from kanmodel.training.samples import Samples, covered_rows, split_samples
-from kanmodel.training.tables import TrainingTable
+from kanmodel.tables.samples import Samples, covered_rows, split_samples
+from kanmodel.tables.roles import TrainingTable
 from kanmodel.training.training import fine_tune, fit
 
 LEVELS = (0.8, 0.95)

@@ -13,8 +13,8 @@ from kanmodel.network.bases import Gaussian, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.samples import covered_rows, split_samples
-from kanmodel.training.tables import TrainingTable
+from kanmodel.tables.samples import covered_rows, split_samples
+from kanmodel.tables.roles import TrainingTable
 from kanmodel.training.training import fine_tune, fit
 
 QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from kanmodel import Model
 from kanmodel.arrays import take_windows
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.tables.roles import Columns, make_table
 from service.batch import tables
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads

@@ -33,7 +33,7 @@ from kanmodel import Model
 from kanmodel.arrays import take_windows
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads
 from service.models.repository import BUNDLED

@@ -11,7 +11,7 @@ from factories import make_encoded, make_model
 
 from kanmodel import Model, load
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.training.tables import Columns
+from kanmodel.tables.roles import Columns
 
 N_ROWS, AHEAD, ZONE = 400, 3, "Europe/Berlin"
 COLUMNS = Columns(("load",), time="at", zone=ZONE, calendar=True, known=("sky",), fill="forward", ahead=AHEAD)

@@ -16,8 +16,8 @@ from thorough import examples
 
 from kanmodel import DataError, Model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.tables.instants import TimeColumn
-from kanmodel.training.tables import Columns
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.roles import Columns
 from service.commands.repeat import repeat
 
 N_ROWS = 90

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.instants import Clock
-from kanmodel.training.samples import MIN_SAMPLES, Samples, covered_rows, split_samples
-from kanmodel.training.tables import TrainingTable
+from kanmodel.tables.samples import MIN_SAMPLES, Samples, covered_rows, split_samples
+from kanmodel.tables.roles import TrainingTable
 
 
 def table(n_rows, **options):

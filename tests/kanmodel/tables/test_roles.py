@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.tables.roles import Columns, make_table
 
 COLUMNS = {
     "time": np.array(["2026-01-01", "2026-01-02", "2026-01-03"], dtype="datetime64[us]"),
