@@ -1,78 +1,96 @@
+"""Samples of a table: windows with their targets, in parts that share no row and no time."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.errors import DataError
 from kanmodel.tables.columns import Scaling
-from kanmodel.tables.instants import Clock
+from kanmodel.tables.roles import PARTS, Columns, make_table
 from kanmodel.tables.samples import MIN_SAMPLES, Samples, covered_rows, split_samples
-from kanmodel.tables.roles import TrainingTable
+from kanmodel.tables.windows import Windows
 
 
-def table(n_rows, **options):
-    """Row r holds the features r and -r and the target 10 r."""
+
+def table(n_rows, ahead=0, change=None, **columns):
+    """Row r holds the features r and -r and the target 10 r; columns may be `split`, `series` and `time`."""
     rows = np.arange(n_rows, dtype=float)
-    return TrainingTable(np.stack([rows, -rows], axis=1), 10 * rows[:, None], ("up", "down"), ("y",), **options)
+    data = {"up": rows, "down": -rows, "y": 10 * rows} | (change or {}) | columns
+    return make_table(data, Columns(("y",), ("up", "down"), ahead=ahead, **{name: name for name in columns}))
 
 
-def rows_of(ends, lookback, horizon):
-    return set(covered_rows(ends, 1 - lookback, horizon - 1).tolist())
+def scale(horizon):
+    """A scaling that changes nothing."""
+    return Scaling(np.zeros(2), np.ones(2), np.zeros(horizon), np.ones(horizon), torch.float64)
+
+
+def split_into(rows, lookback, horizon, share, blocks, n_calibration=0):
+    """The parts, and the rows at which their windows end, by part."""
+    parts = split_samples(rows, lookback, horizon, share, blocks, n_calibration)
+    return parts, {part: parts.windows.ends[getattr(parts, part)] for part in (*PARTS, "calibration")}
+
+
+def rows_of(ends, lookback, reach):
+    """The rows of windows, up to the last that they forecast."""
+    return set((ends[:, None] + np.arange(1 - lookback, reach + 1)).ravel().tolist())
 
 
 @st.composite
 def split_tables(draw):
-    """Tables of several segments with a split in runs of 30 to 60 rows, with or without validation rows."""
+    """Tables of several series, one after another, with a split in runs of 30 to 60 rows, with or without validation rows."""
     parts = draw(st.sampled_from([("train", "test"), ("train", "validation", "test")]))
     lengths = draw(st.lists(st.integers(30, 60), min_size=6, max_size=9))
     split = np.repeat([parts[block % len(parts)] for block in range(len(lengths))], lengths)
-    segment = np.cumsum(np.isin(np.arange(len(split)), draw(st.lists(st.integers(1, len(split) - 1), max_size=3))))
-    return table(len(split), split=split, segment=segment)
+    rows = np.arange(len(split))
+    series = np.cumsum(np.isin(rows, draw(st.lists(st.integers(1, len(split) - 1), max_size=3))))
+    return table(len(split), split=split, series=series, time=rows)
 
 
 @given(split_tables(), st.integers(1, 6), st.integers(1, 3))
 def test_no_row_is_in_two_parts_and_no_sample_crosses_a_gap(rows, lookback, horizon):
-    """Parts share no row, targets included, and each sample lies in one segment and one split."""
-    parts = split_samples(rows, lookback, horizon, 0.2, 12)
-    covered = [rows_of(ends, lookback, horizon) for ends in (parts.train, parts.validation, parts.test)]
+    """Parts share no row, targets included, and each sample lies in one series and one split."""
+    _, ends_of = split_into(rows, lookback, horizon, 0.2, 12)
+    covered = [rows_of(ends_of[part], lookback, horizon - 1) for part in PARTS]
     assert not covered[0] & covered[1] and not covered[0] & covered[2] and not covered[1] & covered[2]
-    for ends in (parts.train, parts.validation, parts.test):
+    for part in PARTS:
+        ends = ends_of[part]
         assert len(ends) >= MIN_SAMPLES and (np.diff(ends) > 0).all()
-        for column in (rows.split, rows.segment):
+        for column in (rows.split, rows.table.codes):
             assert (column[ends - lookback + 1] == column[ends + horizon - 1]).all()
-    assert (rows.split[parts.test] == "test").all()
+    assert (rows.split[ends_of["test"]] == "test").all()
 
 
 def test_without_validation_rows_blocks_are_held_out():
     """A fifth of the training samples is held out, from early, middle and late rows, none of them test rows."""
     split = np.repeat(["train", "test"], [900, 100])
-    parts = split_samples(table(1000, split=split), 4, 1, 0.2, 12)
-    assert len(parts.validation) == pytest.approx(0.2 * 897, abs=12)
-    assert parts.validation.min() < 150 and parts.validation.max() > 750 and (split[parts.validation] == "train").all()
+    validation = split_into(table(1000, split=split), 4, 1, 0.2, 12)[1]["validation"]
+    assert len(validation) == pytest.approx(0.2 * 897, abs=12)
+    assert validation.min() < 150 and validation.max() > 750 and (split[validation] == "train").all()
 
 
 def test_without_a_split_the_last_rows_are_test():
     """The newest 15 % of the rows are for the test, and blocks of the rows before them for validation."""
-    parts = split_samples(table(200), 3, 1, 0.15, 12)
-    assert (parts.train[0], parts.train[-1]) == (2, 169)
-    assert parts.validation.min() < 20 and parts.validation.max() > 150
-    assert (parts.test[0], parts.test[-1]) == (172, 199)
+    ends = split_into(table(200), 3, 1, 0.15, 12)[1]
+    assert (ends["train"][0], ends["train"][-1]) == (2, 169)
+    assert ends["validation"].min() < 20 and ends["validation"].max() > 150
+    assert (ends["test"][0], ends["test"][-1]) == (172, 199)
 
 
 @given(st.integers(400, 2000), st.integers(1, 12), st.integers(1, 3), st.integers(0, 6), st.integers(1, 15))
 def test_validation_is_blocks_all_over_the_rows_before_the_test(n_rows, lookback, horizon, ahead, most):
     """They are as many as wanted where each can be one sample long, evenly spread, and no row is trained on."""
-    parts = split_samples(table(n_rows, ahead=ahead), lookback, horizon, 0.15, most)
-    span = lookback + ahead + horizon - 1
-    starts = np.flatnonzero(np.diff(parts.validation, prepend=-span) > 1)
+    ends = split_into(table(n_rows, ahead=ahead), lookback, horizon, 0.15, most)[1]
+    span, validation = lookback + ahead + horizon - 1, ends["validation"]
+    starts = np.flatnonzero(np.diff(validation, prepend=-span) > 1)
     n_samples = round(0.85 * n_rows) - span + 1
     assert len(starts) == max(1, min(most, round(0.15 * n_samples) // span))
-    covered, trained = (
-        covered_rows(ends, 1 - lookback, ahead + horizon - 1) for ends in (parts.validation, parts.train)
-    )
-    assert not set(covered) & set(trained) and covered.max() < round(0.85 * n_rows)
-    distances = np.diff(parts.validation[starts])
+    covered, trained = (rows_of(ends[part], lookback, ahead + horizon - 1) for part in ("validation", "train"))
+    assert not covered & trained and max(covered) < round(0.85 * n_rows)
+    distances = np.diff(validation[starts])
     assert not len(distances) or np.ptp(distances) <= 1
 
 
@@ -80,15 +98,16 @@ def test_validation_is_blocks_all_over_the_rows_before_the_test(n_rows, lookback
 def test_calibration_shares_no_row_with_another_part(rows, lookback, horizon):
     """With or without validation rows in the split, and it has rows of training alone."""
     try:
-        parts = split_samples(rows, lookback, horizon, 0.3, 12, 9)
+        ends_of = split_into(rows, lookback, horizon, 0.3, 12, 9)[1]
     except DataError as error:
         assert "part has" in str(error)
         return
-    own = rows_of(parts.calibration, lookback, horizon)
-    assert len(parts.calibration) >= 9 and (np.diff(parts.calibration) > 0).all()
-    assert (rows.split[parts.calibration] == "train").all()
-    for ends in (parts.train, parts.validation, parts.test):
-        assert len(ends) >= MIN_SAMPLES and not own & rows_of(ends, lookback, horizon)
+    calibration = ends_of["calibration"]
+    own = rows_of(calibration, lookback, horizon - 1)
+    assert len(calibration) >= 9 and (np.diff(calibration) > 0).all()
+    assert (rows.split[calibration] == "train").all()
+    for part in PARTS:
+        assert len(ends_of[part]) >= MIN_SAMPLES and not own & rows_of(ends_of[part], lookback, horizon - 1)
 
 
 @given(st.integers(600, 2000), st.integers(1, 12), st.integers(1, 3), st.integers(0, 6), st.integers(2, 15))
@@ -107,13 +126,11 @@ def test_every_second_held_out_block_is_for_calibration(n_rows, lookback, horizo
 
 def test_step_one_is_the_target_of_the_window_s_last_row():
     """The window that ends at row e has the targets of rows e, e+1, ... in this order."""
-    rows = table(10)
-    one = np.ones(2)
-    scaling = Scaling(0 * one, one, 0 * one, one, torch.float64)
-    samples = Samples.of(rows, scaling, lookback=3, horizon=2)
-    ends = np.array([2, 7])
-    assert samples.windows(ends)[:, :, 0].tolist() == [[0, 1, 2], [5, 6, 7]]
-    assert samples.outputs(ends).tolist() == [[20, 30], [70, 80]]
+    rows = table(10).table
+    windows = Windows.cut(replace(rows, spec=replace(rows.spec, lookback=3, horizon=2)), targets=True)
+    samples, numbers = Samples.of(windows, scale(2)), np.searchsorted(windows.ends, [2, 7])
+    assert samples.windows(numbers)[:, :, 0].tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert samples.outputs(numbers).tolist() == [[20, 30], [70, 80]]
 
 
 def test_too_few_rows_for_one_window_are_counted():
@@ -122,10 +139,10 @@ def test_too_few_rows_for_one_window_are_counted():
         split_samples(table(5), 8, 2, 0.15, 12)
 
 
-def test_segments_shorter_than_a_window_are_named_with_the_longest():
+def test_series_shorter_than_a_window_are_named_with_the_longest():
     """If no run of rows is as long as a window, the error has the longest run."""
-    with pytest.raises(DataError, match=r"train part has 0 windows of 24 rows, but needs 8; its longest run .* is 20"):
-        split_samples(table(400, segment=np.arange(400) // 20), 24, 1, 0.15, 12)
+    with pytest.raises(DataError, match=r"train part has 0 windows of 24 rows, but needs 8; its longest run .* is 17$"):
+        split_samples(table(400, series=np.arange(400) // 20), 24, 1, 0.15, 12)
 
 
 def test_a_part_without_rows_is_named():
@@ -134,62 +151,55 @@ def test_a_part_without_rows_is_named():
         split_samples(table(200, split=np.full(200, "train")), 4, 1, 0.15, 12)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"split": np.array(["train", "dev"])}, DataError, "data row 2 must be one of .* but is 'dev'"),
-        ({"units": {"sideways": "m"}}, UnknownNameError, "unit given for 'sideways', which is not one of .*'up'"),
-        ({"last_value": {"z": "up"}}, UnknownNameError, "last value given for 'z'"),
-        ({"last_value": {"y": "z"}}, UnknownNameError, "last value given for 'z', which is not one of .*'down'"),
-    ],
-)
-def test_a_table_that_contradicts_itself_is_refused(options, error, message):
-    """Unknown split values and column names are refused by name."""
-    with pytest.raises(error, match=message):
-        table(2, **options)
-
-
-def test_a_target_is_not_its_own_feature():
-    """A column cannot be both, since the window would contain the target."""
-    with pytest.raises(DataError, match="y is a target and a feature"):
-        TrainingTable(np.zeros((2, 1)), np.zeros((2, 1)), ("y",), ("y",))
-
-
 @st.composite
 def holed_tables(draw):
-    """Tables with gaps in time, segments, a split, and some missing values and targets."""
+    """Tables with gaps in time, series, a split, and some missing values and targets."""
     n_rows = draw(st.integers(150, 220))
     rows = st.integers(0, n_rows - 1)
     steps = np.ones(n_rows)
     steps[draw(st.lists(rows, max_size=4))] = draw(st.sampled_from([1.4, 2.0, 30.0]))
-    segment = draw(st.sampled_from([None, np.cumsum(np.isin(np.arange(n_rows), draw(st.lists(rows, max_size=2))))]))
+    series = draw(st.sampled_from([None, np.cumsum(np.isin(np.arange(n_rows), draw(st.lists(rows, max_size=2))))]))
     bounds = draw(st.integers(40, 75)), draw(st.integers(90, 120))
-    holed = table(
+    values = {"up": np.arange(n_rows, dtype=float), "down": -np.arange(n_rows, dtype=float)}
+    values["y"] = 10 * values["up"]
+    for names in (("up", "down"), ("y",)):
+        for row in draw(st.lists(rows, max_size=4)):
+            values[draw(st.sampled_from(names))][row] = np.nan
+    return table(
         n_rows,
         ahead=draw(st.integers(0, 5)),
-        clock=Clock.of(np.cumsum(steps), segment),
-        segment=segment,
+        change=values,
+        time=np.cumsum(steps),
         split=np.repeat(["train", "validation", "test"], np.diff([0, *bounds, n_rows])),
+        **({} if series is None else {"series": series}),
     )
-    for values in (holed.features, holed.targets):
-        for row in draw(st.lists(rows, max_size=4)):
-            values[row, draw(st.integers(0, values.shape[1] - 1))] = np.nan
-    return holed
+
+
+def find_rows(rows, end, lookback, horizon):
+    """The rows of the window that ends at a row, and of the targets, None where the table has none: row by row."""
+    time, codes = rows.table.instants, rows.table.codes
+    step, row, found = 0, end, {0: end}
+    while row + 1 < rows.n_rows and codes[row + 1] == codes[end] and step < rows.spec.ahead + horizon:
+        row += 1
+        step += max(1, round(time[row] - time[row - 1] - 0.1))  # a step of 1.4 is one, and one of 30 is 30
+        found[step] = row
+    targets = [found.get(step) for step in range(rows.spec.ahead, rows.spec.ahead + horizon)]
+    return list(range(end - lookback + 1, end + 1)), targets
 
 
 def is_sample(rows, end, lookback, horizon):
-    """Whether a window may end at a row, and whether it is complete: the definition, row by row."""
-    first, last = end - lookback + 1, end + rows.ahead + horizon - 1
-    if first < 0 or last >= rows.n_rows:
+    """Whether a window without a gap ends at a row, and whether the sample is complete and in one split."""
+    window, targets = find_rows(rows, end, lookback, horizon)
+    time, codes = rows.table.instants, rows.table.codes
+    if window[0] < 0 or codes[window[0]] != codes[end]:
         return False, False
-    for row in range(first + 1, last + 1):
-        step = rows.clock.seconds[row] - rows.clock.seconds[row - 1]
-        if step > 1.5 * rows.clock.step or rows.split[row] != rows.split[row - 1]:
-            return False, False
-        if rows.segment is not None and rows.segment[row] != rows.segment[row - 1]:
-            return False, False
-    values = [*rows.features[first : end + 1].ravel(), *rows.targets[end + rows.ahead : last + 1].ravel()]
-    return True, not any(np.isnan(value) for value in values)
+    if any(time[row] - time[row - 1] > 1.5 for row in window[1:]):
+        return False, False
+    if None in targets:
+        return True, False
+    is_one = rows.split[window[0]] == rows.split[targets[-1]]
+    values = [*rows.table.numbers[window].ravel(), *rows.table.targets[targets].ravel()]
+    return True, bool(is_one) and not np.isnan(values).any()
 
 
 @given(holed_tables(), st.integers(1, 6), st.integers(1, 3))
@@ -197,22 +207,27 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
     """Each part has exactly the windows of the definition, and excluded windows are counted by column."""
     found = [is_sample(rows, end, lookback, horizon) for end in range(rows.n_rows)]
     expected = {
-        part: [end for end, (_, whole) in enumerate(found) if whole and rows.split[end] == part]
-        for part in ("train", "validation", "test")
+        part: [end for end, (_, whole) in enumerate(found) if whole and rows.split[end] == part] for part in PARTS
     }
     if min(map(len, expected.values())) < MIN_SAMPLES:
         with pytest.raises(DataError, match="part has"):
             split_samples(rows, lookback, horizon, 0.2, 12)
         return
-    parts = split_samples(rows, lookback, horizon, 0.2, 12)
-    assert {part: getattr(parts, part).tolist() for part in expected} == expected
-    left_out = [end for end, (unbroken, whole) in enumerate(found) if unbroken and not whole]
-    assert parts.missing.windows == len(left_out)
-    for number, name in enumerate(rows.feature_names):
-        lacking = [np.isnan(rows.features[end - lookback + 1 : end + 1, number]).any() for end in left_out]
-        assert parts.missing.by_column.get(name, 0) == sum(lacking)
-    lacking = [np.isnan(rows.targets[end + rows.ahead : end + rows.ahead + horizon]).any() for end in left_out]
-    assert parts.missing.by_column.get("y (target)", 0) == sum(lacking)
+    parts, ends = split_into(rows, lookback, horizon, 0.2, 12)
+    assert {part: ends[part].tolist() for part in PARTS} == expected
+    lacking = dict.fromkeys(("up", "down", "y (target)"), 0)
+    n_windows, codes, reach = 0, rows.table.codes, rows.spec.ahead + horizon - 1
+    for end, (unbroken, _) in enumerate(found):
+        last = np.flatnonzero(codes == codes[end])[-1]
+        if not unbroken or rows.table.place[end] + reach > rows.table.place[last]:
+            continue  # of which the targets may come yet
+        window, targets = find_rows(rows, end, lookback, horizon)
+        lacks = dict(zip(("up", "down"), np.isnan(rows.table.numbers[window]).any(axis=0), strict=True))
+        lacks["y (target)"] = any(row is None or np.isnan(rows.table.targets[row, 0]) for row in targets)
+        lacking = {name: count + lacks[name] for name, count in lacking.items()}
+        n_windows += any(lacks.values())
+    assert parts.missing.windows == n_windows
+    assert parts.missing.by_column == {name: count for name, count in lacking.items() if count}
     assert list(parts.missing.by_column.values()) == sorted(parts.missing.by_column.values(), reverse=True)
 
 
@@ -220,46 +235,39 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
 def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
     """Both give the same windows and targets, except that a column shifted by hand crosses the borders of the split."""
     split = np.repeat(["train", "validation", "test"], [140, 30, 30])
-    shifted, rows = table(200, split=split), table(200, split=split, ahead=ahead)
-    shifted.targets[:, 0] = np.append(rows.targets[ahead:, 0], np.full(ahead, np.nan))
-    one = np.ones(2)
-    scaling = Scaling(0 * one, one, 0 * one, one, torch.float64)
-    parts, by_hand = (split_samples(each, lookback, horizon, 0.2, 12) for each in (rows, shifted))
-    for part in ("train", "validation", "test"):
-        ends, wider = getattr(parts, part), getattr(by_hand, part)
-        assert set(ends) <= set(wider)
-        assert set(wider) - set(ends) <= set(range(ends[-1] + 1, ends[-1] + ahead + 1))
-        of_table, of_shifted = (Samples.of(each, scaling, lookback, horizon) for each in (rows, shifted))
-        assert torch.equal(of_table.windows(ends), of_shifted.windows(ends))
-        assert torch.equal(of_table.outputs(ends), of_shifted.outputs(ends))
-    assert not parts.missing.windows and by_hand.missing.by_column == {"y (target)": ahead}
-    assert set(by_hand.test) == set(parts.test)
+    shifted = {"y": np.append(10 * np.arange(ahead, 200.0), np.full(ahead, np.nan))}
+    rows, by_hand = table(200, split=split, ahead=ahead), table(200, split=split, change=shifted)
+    (parts, ends), (others, wider) = (split_into(each, lookback, horizon, 0.2, 12) for each in (rows, by_hand))
+    of_table, of_shifted = (Samples.of(each.windows, scale(horizon)) for each in (parts, others))
+    for part in PARTS:
+        assert set(ends[part]) <= set(wider[part])
+        last = ends[part][-1]
+        assert set(wider[part]) - set(ends[part]) <= set(range(last + 1, last + ahead + 1))
+        numbers, same = (np.searchsorted(each.windows.ends, ends[part]) for each in (parts, others))
+        assert torch.equal(of_table.windows(numbers), of_shifted.windows(same))
+        assert torch.equal(of_table.outputs(numbers), of_shifted.outputs(same))
+    assert not parts.missing.windows and others.missing.by_column == {"y (target)": ahead}
+    assert set(wider["test"]) == set(ends["test"])
 
 
 def test_too_few_windows_are_explained():
     """The error counts gaps and missing values, and names the columns with the most."""
-    hours = np.arange(200.0)
+    hours, values = np.arange(200.0), {"up": np.arange(200.0), "down": -np.arange(200.0)}
     hours[100:] += 50
-    rows = table(200, clock=Clock.of(hours))
-    rows.features[::5, 1] = rows.features[::50, 0] = np.nan
+    values["down"][::5] = values["up"][::50] = np.nan
     with pytest.raises(DataError) as caught:
-        split_samples(rows, 6, 1, 0.15, 12)
+        split_samples(table(200, change=values, time=hours), 6, 1, 0.15, 12)
     message = str(caught.value)
     assert message.startswith("the train part has 0 windows of 6 rows, but needs 8; its longest run of rows without a ")
     assert "1 steps in time are gaps, longer than 1.5 times the usual 1" in message
-    assert "windows are left out for missing values, of down (185), up (" in message
-
-
-def test_infinite_values_are_refused():
-    """Infinite values raise an error; they do not count as missing."""
-    with pytest.raises(DataError, match=r"features\[1\]\[0\] must be finite; 1 of 2 values is not finite"):
-        TrainingTable(np.array([[np.nan], [np.inf]]), np.zeros((2, 1)), ("a",), ("y",))
+    assert "windows are left out for missing values, of down (190), up (" in message
 
 
 def test_validation_covers_the_seasons_of_training():
     """Of 18 months with a yearly cycle, validation windows have 95 % of the range of the training windows."""
-    rows = table(13_000)
     temperature = 15 - 10 * np.cos(2 * np.pi * np.arange(13_000) / 8766)
-    parts = split_samples(rows, 24, 24, 0.15, 12)
-    of_validation, of_training = (temperature[covered_rows(ends, -23, 0)] for ends in (parts.validation, parts.train))
+    parts = split_samples(table(13_000), 24, 24, 0.15, 12)
+    of_validation, of_training = (
+        temperature[covered_rows(parts.windows, numbers)] for numbers in (parts.validation, parts.train)
+    )
     assert np.ptp(of_validation) >= 0.95 * np.ptp(of_training)
