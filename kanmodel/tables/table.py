@@ -131,7 +131,8 @@ class Selection:
         series: names of those that are read; None for all.
         needs: columns besides the features that must be there.
         needs_time: whether the times must be there, if the model has them.
-        is_ordered: whether rows of a series that are not in order of time are refused, or else put in order.
+        is_training: whether the rows are those of a training: times are those of the spec alone, and rows of a series
+            that are not in their order are refused, where others are put in order.
     """
 
     last: int | str | None = None
@@ -140,7 +141,7 @@ class Selection:
     series: Sequence[str] | str | None = None
     needs: Sequence[str] = ()
     needs_time: bool = False
-    is_ordered: bool = False
+    is_training: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +199,8 @@ class Table:
             UnknownNameError: there is no such series.
         """
         data = _choose_columns(spec, frame, places, chosen.needs)
-        stamps = _find_times(spec, frame, data, places, chosen.needs_time)
+        is_without = chosen.is_training and spec.time is None
+        stamps = None if is_without else _find_times(spec, frame, data, places, chosen.needs_time)
         rows, labels = np.arange(len(data[spec.encoding.names[0]])), None
         if spec.series is not None:
             labels = read_labels(data[spec.series.name], partial(places.cell, spec.series.name))
@@ -217,7 +219,7 @@ class Table:
                 kind = "dates" if spec.time.dated else "numbers"
                 raise DataError.at(places.column(places.time), f"must hold {kind}, as in training")
         by_series = np.argsort(codes, kind="stable")
-        if instants is not None and not chosen.is_ordered:
+        if instants is not None and not chosen.is_training:
             by_series = np.lexsort((instants, codes))
         order, codes = rows[by_series], codes[by_series]
         instants = None if instants is None else instants[by_series]
@@ -477,7 +479,8 @@ def _find_needed(
     np.minimum.at(first, codes[may_end], rows[may_end])
     from_first = rows - first[codes] + spec.lookback - 1 + before
     is_static = any(column.static for column in spec.encoding.columns)
-    return from_first >= 0, (from_first >= -spec.encoding.reach) | is_static
+    reach = max(spec.encoding.reach, 1)  # the row before must not have the time of the first
+    return from_first >= 0, (from_first >= -reach) | is_static
 
 
 def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:
