@@ -29,6 +29,7 @@ from kanmodel.tables.encoding import AsOf, Encoding, Rows, plain_encoding
 from kanmodel.tables.frames import Cells, describe_bad, melt, read_columns, read_labels, read_numbers
 from kanmodel.tables.instants import (
     describe_repeated_hour,
+    holds_times,
     read_duration,
     read_index,
     read_instants,
@@ -399,9 +400,10 @@ def refuse_missing(names: Sequence[str], found: Any, what: str) -> None:
 def _find_times(
     spec: TableSpec, frame: Any, data: Mapping[str, Cells], places: Places, needs_time: bool
 ) -> Cells | None:
-    """The times of the rows: the column of the training, or else an index of dates or a column ``time``."""
+    """The times of the rows: the column of the training, or else a column ``time``, if it has times, or an index."""
     name = "time" if spec.time is None else spec.time.name
-    if name in data and (spec.time is not None or name not in (*spec.encoding.names, *spec.targets)):
+    is_other = spec.time is None and name in (*spec.encoding.names, *spec.targets)
+    if name in data and not is_other and (spec.time is not None or holds_times(data[name])):
         return data[name]
     index = read_index(frame, name) if spec.time is None or spec.time.dated else None
     if index is not None and len(index[1]) == len(data[spec.encoding.names[0]]):

@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as arrays
 from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.explain.backtest import Backtest, Outcomes
+from kanmodel.explain.backtest import Backtest
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns
+from kanmodel.tables.windows import Missing
 
 LOOKBACK, AHEAD, HORIZON, ZONE = 4, 3, 2, "Europe/Berlin"
 COLUMNS = Columns(("load",), time="time", zone=ZONE, calendar=True, known=("sky",), fill="forward", max_fill=2)
@@ -110,9 +111,9 @@ def test_every_forecast_is_beside_its_actual_value(backtest, by_hand):
     times = by_hand["local"].dt.replace_time_zone(None).cast(pl.String).to_list()
     assert [row["target_time"].replace("T", " ") for row in rows] == [time.removesuffix(".000000") for time in times]
     all_windows = len(FRAME) - LOOKBACK - AHEAD - HORIZON + 2
-    assert all_windows - len(backtest) == backtest.outcomes.across_gaps + backtest.outcomes.missing
+    assert all_windows - len(backtest) == backtest.across_gaps + backtest.missing.windows
     assert f"{by_hand['actual'].null_count()} forecasts without an actual value" in backtest.left_out
-    assert backtest.outcomes.across_gaps == 2 * (LOOKBACK + AHEAD + HORIZON - 2) and backtest.outcomes.missing > 0
+    assert backtest.across_gaps == 2 * (LOOKBACK - 1) and backtest.missing.windows > 0
 
 
 def test_errors_are_those_of_polars(backtest, by_hand):
@@ -127,7 +128,7 @@ def test_errors_are_those_of_polars(backtest, by_hand):
         assert list(groups) == sorted(of_rows.unique())
         for value, errors in groups.items():
             assert errors.row() == pytest.approx(measure(by_hand.filter(of_rows == value)), rel=1e-9), (name, value)
-    assert (backtest.outcomes.local == 2 * 3600 + 1729987200).sum() == 2 * HORIZON  # 27 October, at 2 o'clock
+    assert (backtest.local == 2 * 3600 + 1729987200).sum() == 2 * HORIZON  # 27 October, at 2 o'clock
     table = backtest.table()
     assert table[0] == {"by": "all", "value": None} | backtest.metrics.row()
     assert len(table) == 1 + HORIZON + 24 + 2 + 4 and table[-1]["value"] == "2024-11-04"
@@ -172,10 +173,24 @@ def test_errors_hold_for_any_numbers(data, n, horizon):
     last = data.draw(arrays.arrays(float, n, elements=some))
     predictions = data.draw(arrays.arrays(float, (n, horizon), elements=st.floats(-100, 100)))
     local = data.draw(arrays.arrays(float, (n, horizon), elements=st.integers(0, 10**8)))
-    found = Outcomes(
-        "y", np.zeros((0, 1)), np.zeros(n, int), actual, last, None, False, None, local, None, True, 0, 0, {}
+    result = Backtest(
+        target="y",
+        unit=None,
+        outputs=tuple(f"y+{s}" for s in range(horizon)),
+        steps=tuple(range(horizon)),
+        predictions=predictions,
+        actual=actual,
+        persistence=np.repeat(last[:, None], horizon, axis=1),
+        seasonal_naive=np.full((n, horizon), np.nan),
+        season=None,
+        is_shifted=False,
+        target_times=None,
+        local=local,
+        zone=None,
+        within_day=True,
+        across_gaps=0,
+        missing=Missing(),
     )
-    result = Backtest(None, tuple(f"y+{s}" for s in range(horizon)), tuple(range(horizon)), predictions, found)
     for step, errors in result.by["horizon"].items():
         known = ~np.isnan(actual[:, step])
         both = known & ~np.isnan(last)
@@ -208,7 +223,7 @@ def test_without_dates_there_are_no_hours_and_months():
     dated = Model(loaded).backtest(timed)  # of a model without times a column of this name, gaps by its median step
     assert list(dated.by["month"]) == ["2024-01", "2024-02"] and dated.rows()[0]["target_time"] == "2024-01-01T05:00"
     assert "of the row with the actual value, in UTC" in repr(dated)
-    assert dated.outcomes.across_gaps == loaded.config.lookback - 1
+    assert dated.across_gaps == loaded.config.lookback - 1
     daily = {"time": np.datetime64("2024-03-20") + np.arange(40), "y": rows["y"], "x": rows["f0"]}
     of_days = Model(make_encoded(daily, Columns(("y",), time="time", ahead=1))).backtest(daily)
     assert of_days.by["hour"] == {} and list(of_days.by["month"]) == ["2024-03", "2024-04"]
