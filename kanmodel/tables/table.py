@@ -130,7 +130,7 @@ class Selection:
         before: steps before the oldest of these windows that are read too.
         reach: steps after a window that the table must have.
         series: names of those that are read; None for all.
-        needs: columns besides the features that must be there.
+        needs: columns besides the features that must be there, with all earlier values, as simple forecasts repeat them.
         needs_time: whether the times must be there, if the model has them.
         is_training: whether the rows are those of a training: times are those of the spec alone, and rows of a series
             that are not in their order are refused, where others are put in order.
@@ -236,7 +236,7 @@ class Table:
         n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
             raise _too_few(spec, len(order), chosen, places)
-        needed, kept = _find_needed(may_end, codes, spec, chosen.before)
+        needed, kept = _find_needed(may_end, codes, spec, chosen)
         known = frozenset(spec.series.known) if spec.series and spec.series.known else None
         new = tuple(name for name in dict.fromkeys(names) if known is not None and name not in known)
         is_new = np.isin(codes, [code for code, name in enumerate(names) if name in new])[kept]
@@ -473,16 +473,16 @@ def _choose_ends(
 
 
 def _find_needed(
-    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, before: int
+    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, chosen: Selection
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The rows that windows may read, from the first one's on, and those that act on what is in these, (n_rows,)."""
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     rows, first = np.arange(len(codes)), np.full(n_series, len(codes))
     np.minimum.at(first, codes[may_end], rows[may_end])
-    from_first = rows - first[codes] + spec.lookback - 1 + before
-    is_static = any(column.static for column in spec.encoding.columns)
+    from_first = rows - first[codes] + spec.lookback - 1 + chosen.before
+    is_whole = bool(chosen.needs) or any(column.static for column in spec.encoding.columns)
     reach = max(spec.encoding.reach, 1)  # the row before must not have the time of the first
-    return from_first >= 0, (from_first >= -reach) | is_static
+    return from_first >= 0, (from_first >= -reach) | is_whole
 
 
 def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:

@@ -1,6 +1,7 @@
 """A backtest's errors are those that polars and numpy compute from forecasts, actual values and last known values."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -58,23 +59,37 @@ def backtest(model):
 
 
 def forecast_by_hand(model):
-    """A row for each forecast, by slicing the table: forecast, actual value, last known one, and both times."""
-    rows, hours = [], FRAME["utc"].to_list()
-    aware = FRAME.with_columns(time=pl.col("utc").dt.replace_time_zone("UTC")).drop("utc")  # a slice may halve the hour
-    for end in range(LOOKBACK - 1, len(FRAME) - AHEAD - HORIZON + 1):
-        after = end + AHEAD + HORIZON
-        if (hours[after - 1] - hours[end - LOOKBACK + 1]).total_seconds() != 3600 * (LOOKBACK + AHEAD + HORIZON - 2):
-            continue  # across a gap
+    """A row for each forecast that was possible when it was due, from the table cut off there.
+
+    With its actual value, the last known one, those whole days and weeks before, and both times.
+    """
+    rows, hour = [], timedelta(hours=1)
+    aware = FRAME.with_columns(time=pl.col("utc").dt.replace_time_zone("UTC"))  # a slice may halve the hour
+    load, sky = (dict(FRAME.select("utc", name).iter_rows()) for name in ("load", "sky"))
+    hours = list(load)
+    for number, end in enumerate(hours[LOOKBACK - 1 :], LOOKBACK - 1):
+        if end + (AHEAD + HORIZON - 1) * hour > hours[-1] or end - hours[number - LOOKBACK + 1] > (LOOKBACK - 1) * hour:
+            continue  # after which the table ends, or across a gap
+        if end + AHEAD * hour not in sky:
+            continue  # whose known future is not there
+        cut = aware.filter(pl.col("utc") <= end + AHEAD * hour)
+        after = pl.col("utc") > end
+        cut = cut.with_columns(pl.when(~after).then("load").alias("load"), pl.when(~after).then("temp").alias("temp"))
         try:
-            predicted = model.predict(aware[max(0, end - 8) : end + 1 + AHEAD])[0].tolist()
+            predicted = model.predict(cut.drop("utc"))[0].tolist()
         except DataError:
             continue  # a value that cannot be filled
-        known = FRAME[: end + 1]["load"].drop_nulls()
-        for step in range(HORIZON):
-            row = end + AHEAD + step
-            facts = {"end": end, "step": AHEAD + step, "time": FRAME["utc"][row], "prediction": predicted[step]}
-            rows.append(facts | {"actual": FRAME["load"][row], "persistence": known[-1] if len(known) else None})
-    return pl.DataFrame(rows).with_columns(local=pl.col("time").dt.replace_time_zone("UTC").dt.convert_time_zone(ZONE))
+        known = [at for at in hours[: number + 1] if load[at] is not None]
+        for step in range(AHEAD, AHEAD + HORIZON):
+            at = end + step * hour
+            facts = {"end": end, "step": step, "time": at, "prediction": predicted[step - AHEAD]}
+            facts |= {"actual": load.get(at), "persistence": load[known[-1]] if known else None}
+            for season in (24, 168):
+                same = [before for before in known if (at - before) % (season * hour) == timedelta()]
+                facts[f"naive {season}"] = load[same[-1]] if same else None
+            rows.append(facts)
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.with_columns(local=pl.col("time").dt.replace_time_zone("UTC").dt.convert_time_zone(ZONE))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +108,7 @@ def measure(rows):
         "rmse": (error**2).mean() ** 0.5,
         "bias": error.mean(),
         "persistence_mae": of_persistence,
+        "seasonal_naive_mae": (rows["naive 24"] - rows["actual"]).abs().mean(),
         "skill": 1 - error.abs().mean() / of_persistence,
     }
 
@@ -102,6 +118,8 @@ def test_every_forecast_is_beside_its_actual_value(backtest, by_hand):
     assert len(backtest) == len(by_hand) // HORIZON
     np.testing.assert_allclose(backtest.predictions.ravel(), by_hand["prediction"].to_numpy(), atol=1e-9)
     np.testing.assert_array_equal(backtest.actual.ravel(), by_hand["actual"].to_numpy())
+    assert backtest.season == (24, "day")
+    np.testing.assert_array_equal(backtest.seasonal_naive.ravel(), by_hand["naive 24"].to_numpy())
     np.testing.assert_array_equal(backtest.persistence.ravel(), by_hand["persistence"].to_numpy())
     assert backtest.outputs == ("load+3", "load+4") and backtest.unit == "MW"
     rows = backtest.rows()
@@ -127,7 +145,11 @@ def test_errors_are_those_of_polars(backtest, by_hand):
         groups = backtest.by[name]
         assert list(groups) == sorted(of_rows.unique())
         for value, errors in groups.items():
-            assert errors.row() == pytest.approx(measure(by_hand.filter(of_rows == value)), rel=1e-9), (name, value)
+            expected = measure(by_hand.filter(of_rows == value))
+            if expected["seasonal_naive_mae"] is None:  # of the first day
+                assert errors.row()["seasonal_naive_mae"] is expected.pop("seasonal_naive_mae")
+            found = {key: errors.row()[key] for key in expected}
+            assert found == pytest.approx(expected, rel=1e-9), (name, value)
     assert (backtest.local == 2 * 3600 + 1729987200).sum() == 2 * HORIZON  # 27 October, at 2 o'clock
     table = backtest.table()
     assert table[0] == {"by": "all", "value": None} | backtest.metrics.row()
@@ -138,10 +160,11 @@ def test_the_newest_windows_are_those_of_the_whole_table(model, backtest, by_han
     """A duration counts from the newest row whose whole horizon the table has."""
     recent = model.backtest(FRAME.drop("utc"), last="3d")
     newest = FRAME["utc"][len(FRAME) - AHEAD - HORIZON]
-    chosen = by_hand.filter(pl.Series([FRAME["utc"][end] for end in by_hand["end"]]) > newest - pl.duration(days=3))
+    chosen = by_hand.filter(pl.col("end") > newest - pl.duration(days=3))
     assert len(recent) == len(chosen) // HORIZON <= 72
     np.testing.assert_allclose(recent.predictions, backtest.predictions[-len(recent) :], rtol=1e-5)
-    np.testing.assert_array_equal(recent.persistence, backtest.persistence[-len(recent) :])
+    for name in ("persistence", "seasonal_naive"):
+        np.testing.assert_array_equal(getattr(recent, name), getattr(backtest, name)[-len(recent) :])
     assert recent.metrics.row() == pytest.approx(measure(chosen), rel=1e-9)
 
 
@@ -256,18 +279,14 @@ MANY = pl.lit(None, dtype=pl.Float64)
     [
         (TABLE.drop("load"), {}, "frame has no column 'load'"),
         (TABLE.drop("time"), {}, "frame has no column 'time', the times of its rows"),
-        (TABLE.head(7), {}, "frame has 7 rows, but needs the 4 steps of a window and the 4 after it"),
+        (TABLE.head(7), {}, "frame has 7 rows, but needs the 4 steps of a window, and the 4 after it"),
         (TABLE.with_columns(load=MANY), {}, "frame has no window to forecast: .* missing value, of load"),
         (TABLE.head(50).with_columns(load=pl.when(pl.int_range(50) < 4).then("load")), {"last": 30}, "no window"),
-        (TABLE[100:140][::3], {}, r"frame has no window to forecast: of 7, 7 cross a gap"),
-        (
-            TABLE[::3],
-            {},
-            "2024-10-27 02:00, which Europe/Berlin has twice, as the clocks are put back, but the table once",
-        ),
+        (TABLE[100:140][::3], {}, r"frame has no window to forecast: of 9, 9 cross a gap"),
+        (TABLE[::3], {}, "frame has no window to forecast: of 138, 138 cross a gap"),
         (TABLE, {"gaps": "error"}, r"frame\['time'\], row 60 must have no gap before it, but goes from"),
         (TABLE, {"last": "soon"}, "last must be a number of windows, or a duration"),
-        (TABLE, {"last": 425}, "frame has 427 rows, but needs 432 for 425 windows and what came after them"),
+        (TABLE, {"last": 425}, "frame has 427 rows, but needs 428 for 425 windows, and the 4 after them"),
         (TABLE.with_columns(sky=pl.lit("dusty")), {}, r"frame\['sky'\], row 0 has the unknown level 'dusty'"),
         (TABLE.with_columns(load=pl.lit(np.inf)), {}, r"frame\['load'\], row 0 must be a finite number or empty"),
         (pl.concat([TABLE, TABLE.tail(1)]), {}, "must not repeat a time"),
