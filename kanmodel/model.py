@@ -79,9 +79,9 @@ EdgeName = str | tuple[Any, ...]
 Windows = Any
 """An array (n, lookback, n_features) or one window (lookback, n_features), oldest step first; a mapping of feature name
 to array (n, lookback) or (lookback,); or a data frame of at least `lookback` rows, whose last rows are one window:
-the newest, without a gap, if it has the time column of the training or an index of dates, else as they stand; of many
-series one window of each. Its columns are those of the table in training, if the checkpoint keeps how they become
-features (`config.encoding`)."""
+the newest, without a gap, if it has the time column of the training, or of a model without one a column ``time`` or an
+index of dates, else as they stand; of many series one window of each. Its columns are those of the table in training,
+if the checkpoint keeps how they become features (`config.encoding`)."""
 SeriesNames = Sequence[str] | str | None
 """Names of the series of a table that are read; None for all."""
 

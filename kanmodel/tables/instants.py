@@ -71,6 +71,13 @@ def read_instants(
     return instants, dated
 
 
+def holds_times(cells: Cells) -> bool:
+    """Whether a column begins with a time."""
+    with suppress(DataError):
+        return bool(len(read_instants(cells[:1], str)[0]))
+    return False
+
+
 def _read_compact(array: Cells) -> Cells | None:
     """The days of a column of texts or whole numbers that all are as 20231231; None of another column."""
     if not len(array) or not _COMPACT.fullmatch(str(array[0]).strip()):

@@ -15,7 +15,7 @@ from factories import make_model, make_windows, with_intervals
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 
 THOROUGH = pytest.mark.thorough("another walk through the view; the first and the file are quick")
 MODEL = "/v1/models/nyc-weather"

@@ -189,7 +189,11 @@ def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, colu
         ("split", (",test", ","), "data row 2, column split is empty"),
         ("series", ("01-01,01,", "01-01,,"), "data row 1, column shop is empty"),
         ("time", ("2026-01-02", ""), "data row 2, column time must be a time .* but is None"),
-        ("time", ("2026-01-02", "2025-01-02"), "data row 2, column time must be later than 2026-01-01 in the row before it, but is 2025-01-02"),
+        (
+            "time",
+            ("2026-01-02", "2025-01-02"),
+            "data row 2, column time must be later than 2026-01-01 in the row before it, but is 2025-01-02",
+        ),
     ],
 )
 def test_bad_labels_and_times_are_named(tmp_path, column, change, message):

@@ -128,7 +128,14 @@ def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run)
     model = load_checkpoint(file)
     assert model.config.outputs == ("y+2",) and model.config.feature_names == ("a", "b", "y")
     assert model.metrics["left_out_windows"] == model.metrics["left_out_windows b"] == 4 + 3
-    for name in ("left_out_windows b", "persistence_r2", "seasonal_naive_r2", "seasonal_naive_mae", "season", "ridge_r2"):
+    for name in (
+        "left_out_windows b",
+        "persistence_r2",
+        "seasonal_naive_r2",
+        "seasonal_naive_mae",
+        "season",
+        "ridge_r2",
+    ):
         assert name in out
     used = sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
     # after the start, a part and a gap, and on both sides of 12 blocks, 4 rows end no window with its target
@@ -225,7 +232,11 @@ def test_fine_tuning_needs_options_that_agree(tmp_path, table, run):
         (None, ["--target", "q"], "table.csv has no column 'q', but has time, segment, split, a, b, constant, y"),
         (None, ["--features", "a,q"], "table.csv has no column 'q'"),
         (None, ["--split-column", "q"], "table.csv has no column 'q'"),
-        (("7.0", "seven"), [], "data row 1, column constant (segment 0) must be a finite number or empty, but is 'seven'"),
+        (
+            ("7.0", "seven"),
+            [],
+            "data row 1, column constant (segment 0) must be a finite number or empty, but is 'seven'",
+        ),
         (("train", "learn"), [], "data row 1 must be one of ['train', 'validation', 'test'], but is 'learn'"),
         (None, ["--lookback", "2000"], "the table has 1200 rows, but one window with its targets needs 2000"),
         (None, ["--lookback", "400"], "the train part has 0 windows of 400 rows, but needs 8; its longest run"),
