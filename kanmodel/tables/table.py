@@ -233,7 +233,7 @@ class Table:
                 kind = "dates" if spec.time.dated else "numbers"
                 raise DataError.at(places.column(places.time), f"must hold {kind}, as in training")
         by_series = np.argsort(codes, kind="stable")
-        if instants is not None and not chosen.is_training:
+        if instants is not None and not chosen.is_ordered:
             by_series = np.lexsort((instants, codes))
         order, codes = rows[by_series], codes[by_series]
         instants = None if instants is None else instants[by_series]

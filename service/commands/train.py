@@ -200,7 +200,8 @@ def _read_table(data: Path, columns: Columns, spec: TableSpec | None = None) -> 
 
     wide = () if isinstance(columns.series, str) else columns.series or ()
     special = {column for column in (columns.split, columns.time, columns.series) if isinstance(column, str)}
-    names = (*(wide or columns.targets), *(columns.features or ()), *special)
+    features = (name for name in columns.features or () if name not in columns.targets)
+    names = (*(wide or columns.targets), *features, *special)
     frame = read_table(data, names, special | (list_texts(spec) if spec else set()))
     table = make_table(frame, columns, spec)
     if table.left_out:

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kanmodel.tables.roles import Columns, make_table
 
 from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.tables.roles import Columns, make_table
 from service.batch.tables import read_columns, read_table
 
 CSV = "time,shop,split,a,b,station,y\n2026-01-01,01,train, 1.5,2,EWR,3\n2026-01-02,01,test,-1e3,4,JFK,5\n"
@@ -192,7 +192,7 @@ def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, colu
         (
             "time",
             ("2026-01-02", "2025-01-02"),
-            "data row 2, column time must be later than 2026-01-01 in the row before it, but is 2025-01-02",
+            "data row 2, column time must be later than 2026-01-01 in the row bef",
         ),
     ],
 )
