@@ -30,7 +30,7 @@ from kanmodel.network.config import (
 )
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
 from kanmodel.tables.columns import Feature, Target
-from kanmodel.tables.roles import Columns, make_table
+from kanmodel.tables.roles import Columns, TrainingTable, make_table
 from kanmodel.tables.statistics.tally import Bins, Tally
 
 Shape = Literal["lstm", "head", "front", "flat"]
@@ -261,6 +261,21 @@ def repack(
             for changed, content in (made if isinstance(made, dict) else {name: made}).items():
                 after.writestr(changed, content)
     return stream.getvalue()
+
+
+def make_rows(
+    rows: Array, targets: Array, names: tuple[str, ...], target_names: tuple[str, ...], times: Any = None, **roles: Any
+) -> TrainingTable:
+    """A table for training of features (n_rows, n_features) and targets (n_rows, n_targets); roles as of `Columns`."""
+    frame = dict(zip((*names, *target_names), np.concatenate([rows, targets], axis=1).T, strict=True))
+    frame |= {} if times is None else {"time": times}
+    return make_table(frame, Columns(target_names, names, time=None if times is None else "time", **roles))
+
+
+def with_rows(table: TrainingTable, rows: Array | None = None, targets: Array | None = None) -> TrainingTable:
+    """The same table with other features or targets."""
+    values = {"numbers": rows, "targets": targets}
+    return replace(table, table=replace(table.table, **{name: of for name, of in values.items() if of is not None}))
 
 
 def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> LoadedModel:

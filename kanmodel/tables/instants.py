@@ -71,6 +71,13 @@ def read_instants(
     return instants, dated
 
 
+def holds_times(cells: Cells) -> bool:
+    """Whether a column begins with a time."""
+    with suppress(DataError):
+        return bool(len(read_instants(cells[:1], str)[0]))
+    return False
+
+
 def _read_compact(array: Cells) -> Cells | None:
     """The days of a column of texts or whole numbers that all are as 20231231; None of another column."""
     if not len(array) or not _COMPACT.fullmatch(str(array[0]).strip()):
@@ -135,7 +142,11 @@ def _local_offsets(
     seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str], series: Any
 ) -> Array:
     """Seconds that local times are ahead of UTC, (n_rows,), 0 but in some rows; `seconds` are those as if of UTC."""
-    rows = rows if seconds[rows[0]] <= seconds[rows[-1]] else rows[::-1]  # oldest first, as far as one can say
+    codes = np.zeros(len(seconds), dtype=np.int64) if series is None else np.unique(series, return_inverse=True)[1]
+    first, last = (np.zeros(len(seconds)) for _ in range(2))  # local time of the first and the last row of each series
+    first[codes[rows[::-1]]], last[codes[rows]] = seconds[rows[::-1]], seconds[rows]
+    ranks = np.where((first > last)[codes[rows]], -rows, rows)
+    rows = rows[np.lexsort((ranks, codes[rows]))]  # by series, oldest first, as far as one can say
     offsets, local = np.zeros(len(seconds)), seconds[rows]
     quarters, places = np.unique(np.floor(local / 900), return_inverse=True)  # no zone changes within one
     known = np.array([_folds(quarter, zone) for quarter in quarters.tolist()])[places]
@@ -145,16 +156,14 @@ def _local_offsets(
     for number in np.flatnonzero(known[:, 0] < known[:, 1]).tolist():
         message = f"is {_as_text(local[number])}, which does not exist in {zone}, where the clocks are put forward"
         raise DataError.at(place(int(rows[number])), message)
-    codes = np.zeros(len(seconds), dtype=np.int64) if series is None else np.unique(series, return_inverse=True)[1]
-    order = np.argsort(codes[rows], kind="stable")
-    for number in np.flatnonzero((known[:, 0] > known[:, 1])[order]).tolist():
-        before = [row for row in rows[order[max(number - 2, 0) : number]] if codes[row] == codes[rows[order[number]]]]
-        first, second = seconds[rows[order[number]]] - known[order[number]]
+    for number in np.flatnonzero(known[:, 0] > known[:, 1]).tolist():
+        before = [row for row in rows[max(number - 2, 0) : number] if codes[row] == codes[rows[number]]]
+        one, other = seconds[rows[number]] - known[number]
         instants = [float(seconds[row] - offsets[row]) for row in before]
-        last = instants[-1] if instants else -np.inf
-        wanted = 2 * last - instants[0] if len(instants) == 2 else first  # as far as the row before from that before it
-        is_second = first <= last or abs(second - wanted) < abs(first - wanted)
-        offsets[rows[order[number]]] = known[order[number], int(is_second)]
+        newest = instants[-1] if instants else -np.inf
+        wanted = 2 * newest - instants[0] if len(instants) == 2 else one  # as far as the row before from that before it
+        is_second = one <= newest or abs(other - wanted) < abs(one - wanted)
+        offsets[rows[number]] = known[number, int(is_second)]
     return offsets
 
 

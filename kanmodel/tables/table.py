@@ -6,7 +6,7 @@ or where a day is missing, and rows of two series are never in step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -29,6 +29,7 @@ from kanmodel.tables.encoding import AsOf, Encoding, Rows, plain_encoding
 from kanmodel.tables.frames import Cells, describe_bad, melt, read_columns, read_labels, read_numbers
 from kanmodel.tables.instants import (
     describe_repeated_hour,
+    holds_times,
     read_duration,
     read_index,
     read_instants,
@@ -106,6 +107,7 @@ class Places(NamedTuple):
     last: str = "last"
     kind: Literal["frame", "json", "file"] = "frame"
     melted: tuple[str, tuple[str, ...], int] | None = None  # of a wide table: target, its columns, and rows of each
+    name_row: Callable[[int], str] | None = None  # of a file
 
     def column(self, name: str) -> str:
         """``windows['load']``, ``series.load``, or ``column load``."""
@@ -113,13 +115,18 @@ class Places(NamedTuple):
             return f"column {name}"
         return f"{self.rows}[{name!r}]" if self.kind == "frame" else f"{self.rows}.{name}"
 
+    def find(self, name: str, row: int) -> tuple[str, int]:
+        """The column and the row of a cell in a table as it was given, which may be wide."""
+        if self.melted is None:
+            return name, row
+        target, columns, n_rows = self.melted
+        return columns[row // n_rows] if name == target else name, row % n_rows
+
     def cell(self, name: str, row: int) -> str:
-        """``windows['load'], row 17``, ``series.load[17]``, or ``data row 18, column load``."""
-        if self.melted is not None:
-            target, columns, n_rows = self.melted
-            name, row = columns[row // n_rows] if name == target else name, row % n_rows
+        """``windows['load'], row 17``, ``series.load[17]``, ``data row 18, column load``, or with its name."""
+        name, row = self.find(name, row)
         if self.kind == "file":
-            return f"data row {row + 1}, column {name}"
+            return f"{self.name_row(row) if self.name_row else f'data row {row + 1}'}, column {name}"
         return f"{self.column(name)}, row {row}" if self.kind == "frame" else f"{self.column(name)}[{row}]"
 
 
@@ -133,11 +140,11 @@ class Selection:
         before: steps before the oldest of these windows that are read too.
         reach: steps after a window that the table must have.
         series: names of those that are read; None for all.
-        needs: columns besides the features that must be there.
+        needs: columns besides the features that must be there, with all earlier values, as simple forecasts repeat them.
         needs_time: whether the times must be there, if the model has them.
         is_ordered: whether rows of a series that are not in order of time are refused, or else put in order.
-        finds_rhythm: whether the times of a spec without one have a rhythm of their own, and gaps by it; else only
-            their order is checked.
+        finds_times: whether a spec without a time takes a column ``time`` or an index of dates, if there is one.
+        finds_rhythm: whether these have a rhythm of their own, and gaps by it; else only their order is checked.
     """
 
     last: int | str | None = None
@@ -147,6 +154,7 @@ class Selection:
     needs: Sequence[str] = ()
     needs_time: bool = False
     is_ordered: bool = False
+    finds_times: bool = True
     finds_rhythm: bool = True
 
 
@@ -205,7 +213,8 @@ class Table:
             UnknownNameError: there is no such series.
         """
         data, places = _choose_columns(spec, frame, places, chosen.needs)
-        stamps = _find_times(spec, frame, data, places, chosen.needs_time)
+        has_times = spec.time is not None or chosen.finds_times
+        stamps = _find_times(spec, frame, data, places, chosen.needs_time) if has_times else None
         rows, labels = np.arange(len(data[spec.encoding.names[0]])), None
         if spec.series is not None:
             labels = read_labels(data[spec.series.name], partial(places.cell, spec.series.name))
@@ -241,7 +250,7 @@ class Table:
         n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
             raise _too_few(spec, len(order), chosen, places)
-        needed, kept = _find_needed(may_end, codes, spec, chosen.before)
+        needed, kept = _find_needed(may_end, codes, spec, chosen)
         known = frozenset(spec.series.known) if spec.series and spec.series.known else None
         new = tuple(name for name in dict.fromkeys(names) if known is not None and name not in known)
         is_new = np.isin(codes, [code for code, name in enumerate(names) if name in new])[kept]
@@ -345,14 +354,14 @@ class Table:
             raise DataError.at(self.places.column(self.places.time), message)
         return calendar.encode(time.local(time.later(self.instants, self.spec.ahead)))
 
-    def check(self, gaps: Gaps) -> None:
-        """Raises `DataError` for a bad cell, a repeated or wrong time, or unless skipped a gap, in the needed rows."""
-        self._check_times(gaps)
+    def check_cells(self) -> None:
+        """Raises `DataError` for a bad cell in the needed rows."""
         for row, (name, problem) in self.bad.items():
             if self.needed[row]:
                 raise DataError.at(self.cell(name, row), problem)
 
-    def _check_times(self, gaps: Gaps) -> None:
+    def check_times(self, gaps: Gaps = "skip") -> None:
+        """Raises `DataError` for a repeated or wrong time, or unless skipped a gap, in the needed rows."""
         time, instants = self.spec.time, self.instants
         if instants is None or len(self) < 2:
             return
@@ -419,9 +428,10 @@ def refuse_missing(names: Sequence[str], found: Any, what: str) -> None:
 def _find_times(
     spec: TableSpec, frame: Any, data: Mapping[str, Cells], places: Places, needs_time: bool
 ) -> Cells | None:
-    """The times of the rows: the column of the training, or else an index of dates or a column ``time``."""
+    """The times of the rows: the column of the training, or else a column ``time``, if it has times, or an index."""
     name = "time" if spec.time is None else spec.time.name
-    if name in data and (spec.time is not None or name not in (*spec.encoding.names, *spec.targets)):
+    is_other = spec.time is None and name in (*spec.encoding.names, *spec.targets)
+    if name in data and not is_other and (spec.time is not None or holds_times(data[name])):
         return data[name]
     index = read_index(frame, name) if spec.time is None or spec.time.dated else None
     n_rows, n_times = len(data[spec.encoding.names[0]]), 0 if index is None else len(index[1])
@@ -492,15 +502,16 @@ def _choose_ends(
 
 
 def _find_needed(
-    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, before: int
+    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, chosen: Selection
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The rows that windows may read, from the first one's on, and those that act on what is in these, (n_rows,)."""
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     rows, first = np.arange(len(codes)), np.full(n_series, len(codes))
     np.minimum.at(first, codes[may_end], rows[may_end])
-    from_first = rows - first[codes] + spec.lookback - 1 + before
-    is_static = any(column.static for column in spec.encoding.columns)
-    return from_first >= 0, (from_first >= -spec.encoding.reach) | is_static
+    from_first = rows - first[codes] + spec.lookback - 1 + chosen.before
+    is_whole = bool(chosen.needs) or any(column.static for column in spec.encoding.columns)
+    reach = max(spec.encoding.reach, 1)  # the row before must not have the time of the first
+    return from_first >= 0, (from_first >= -reach) | is_whole
 
 
 def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:

@@ -15,7 +15,7 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers, resolve_groups
 from kanmodel.network.conformal import calibrate, count_needed
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
 from kanmodel.tables.columns import Feature, Target
@@ -153,6 +153,7 @@ def fine_tune(
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
     """The architecture, with units, and with the scaling of the rows in training windows."""
+    resolve_groups(table.groups, table.feature_names)
     windows, spec = parts.windows, table.spec
     rows = windows.rows[covered_rows(windows, parts.train)]
     reached = np.zeros(table.n_rows, dtype=bool)

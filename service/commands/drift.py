@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from typer import Argument, BadParameter, Exit, Option, echo
 
-from kanmodel import Drift, Model, load
+from kanmodel import Drift, load
 from kanmodel.errors import DataError
 from kanmodel.explain.drift import FALSE_ALARMS
 from kanmodel.explain.watched import EXPLAINED
@@ -28,6 +28,7 @@ def drift(
     against: Annotated[Path | None, Option(help="Checkpoint that served the reference, if it is another.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
     output_name: options.OutputName = None,
+    series: options.Series = [],  # noqa: B006
     alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
     false_alarms: Annotated[float, Option(help="Rate of false alarms of each question.")] = FALSE_ALARMS,
     explained: Annotated[int, Option(min=1, help="Windows of the reference to explain, evenly.")] = EXPLAINED,
@@ -49,10 +50,9 @@ def drift(
     """
     if rules is not None:
         if current or against or output or output_name or as_json or alarm != USUAL:
-            raise DataError(
-                "--rules is made from one table, and goes with --span, --name, --false-alarms and --explained alone"
-            )
-        _write_rules(rules, file, reference, span, name, false_alarms, explained)
+            allowed = "--span, --name, --series, --false-alarms and --explained"
+            raise DataError(f"--rules is made from one table, and goes with {allowed} alone")
+        _write_rules(rules, file, reference, span, name, false_alarms, explained, series)
         return
     if current is None:
         raise DataError("the current table is missing: give it after the reference, or --rules FILE")
@@ -69,7 +69,7 @@ def drift(
         options.refuse_unwritable(output, output.suffix)
     model = load(file)
     other = None if against is None else replace(load(against), name=str(against))
-    before, now = (_read_table(model, path) for path in (reference, current))
+    before, now = (options.read_table(model, path) for path in (reference, current))
     found = model.drift(
         before,
         now,
@@ -77,6 +77,7 @@ def drift(
         against=other,
         false_alarms=false_alarms,
         explained=explained,
+        series=series or None,
         progress=options.is_watched(),
     )
     if output is not None and output.suffix == ".html":
@@ -115,7 +116,14 @@ def describe_drift(found: Drift) -> dict[str, Any]:
 
 
 def _write_rules(
-    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float, explained: int
+    rules: Path,
+    file: Path,
+    table: Path,
+    span: str,
+    name: str | None,
+    false_alarms: float,
+    explained: int,
+    series: list[str],
 ) -> None:
     if rules.suffix not in (".yaml", ".yml"):
         raise DataError(f"{rules} must end in .yaml or .yml")
@@ -123,13 +131,7 @@ def _write_rules(
     if not 0 < false_alarms < 1:
         raise DataError(f"--false-alarms must lie between 0 and 1, but is {false_alarms}")
     model = load(file)
-    text = write_rules(model, name or file.stem, _read_table(model, table), str(table), span, false_alarms, explained)
+    history = options.read_table(model, table)
+    text = write_rules(model, name or file.stem, history, str(table), span, false_alarms, explained, series)
     rules.write_text(text, encoding="utf-8")
     echo(f"{rules}: {text.count('- alert:')} alerts")
-
-
-def _read_table(model: Model, table: Path) -> Any:
-    from service.batch.tables import read_table  # here, since a wrong option is refused faster without polars
-
-    time = model.config.time
-    return read_table(table, special=[time.name] if time else [])

@@ -92,3 +92,12 @@ def test_instants_are_written_by_the_clock_of_the_zone(sample, expected):
     """With the offset that they have there where the column has offsets, but in UTC where it is in UTC."""
     instants, _ = read_instants(["2024-07-01T00:00:00Z"], str)
     assert write_instants(instants, np.array([sample], dtype=object), "Europe/Berlin") == (expected,)
+
+
+def test_a_repeated_hour_is_told_apart_in_series_that_end_before_others_begin():
+    """A table may list the newest series first; the rows of each are oldest first all the same."""
+    utc = pd.date_range("2023-10-28 22:00", periods=20, freq="15min", tz="UTC")
+    local = utc.tz_convert("Europe/Berlin").tz_localize(None).to_numpy()
+    times, series = np.concatenate([local + np.timedelta64(365, "D"), local]), np.repeat(["new", "old"], 20)
+    seconds, _ = read_instants(times, str, "Europe/Berlin", series)
+    assert seconds[20:].tolist() == [at.timestamp() for at in utc]
