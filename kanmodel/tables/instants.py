@@ -52,11 +52,14 @@ def read_instants(
     elif array.dtype.kind in "biuf":
         instants, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
     else:
-        known = dict[Any, _Instant]()  # a long table has each time many times
-        cells = [
-            known[cell] if cell in known else known.setdefault(cell, _read_cell(cell, place, row))
-            for row, cell in enumerate(array.tolist())
-        ]
+        known, cells = dict[str, _Instant](), list[_Instant]()  # a long table has each text many times
+        for row, cell in enumerate(array.tolist()):
+            if not isinstance(cell, str):  # dates of an hour that is there twice are equal
+                cells.append(_read_cell(cell, place, row))
+                continue
+            if cell not in known:
+                known[cell] = _read_cell(cell, place, row)
+            cells.append(known[cell])
         dated = bool(cells) and cells[0].is_date
         for row, cell in enumerate(cells):
             if cell.is_date != dated:

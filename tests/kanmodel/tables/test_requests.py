@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,3 +104,11 @@ def test_a_repeated_hour_is_told_apart_in_series_that_end_before_others_begin():
     times, series = np.concatenate([local + np.timedelta64(365, "D"), local]), np.repeat(["new", "old"], 20)
     seconds, _ = read_instants(times, str, "Europe/Berlin", series)
     assert seconds[20:].tolist() == [at.timestamp() for at in utc]
+
+
+def test_dates_with_a_zone_in_the_hour_that_is_there_twice_are_two_instants():
+    """Python takes them for equal."""
+    zone = ZoneInfo("Europe/Berlin")
+    twice = [datetime(2024, 10, 27, 2, tzinfo=zone, fold=fold) for fold in (0, 1)]
+    instants, dated = read_instants(np.array(twice, dtype=object), str)
+    assert dated and np.diff(instants).tolist() == [3600.0]
