@@ -79,9 +79,9 @@ EdgeName = str | tuple[Any, ...]
 Windows = Any
 """An array (n, lookback, n_features) or one window (lookback, n_features), oldest step first; a mapping of feature name
 to array (n, lookback) or (lookback,); or a data frame of at least `lookback` rows, whose last rows are one window:
-the newest, without a gap, if it has the time column of the training or an index of dates, else as they stand; of many
-series one window of each. Its columns are those of the table in training, if the checkpoint keeps how they become
-features (`config.encoding`)."""
+the newest, without a gap, if it has the time column of the training, or of a model without one a column ``time`` or an
+index of dates, else as they stand; of many series one window of each. Its columns are those of the table in training,
+if the checkpoint keeps how they become features (`config.encoding`)."""
 SeriesNames = Sequence[str] | str | None
 """Names of the series of a table that are read; None for all."""
 
@@ -169,11 +169,13 @@ class Reference:
     Attributes:
         targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
         times: time stamp of each window's last step; None if unknown.
+        series: the series of each window; None of one series.
         span: their number and time span, and the features in which they are unlike training.
     """
 
     targets: Array | None
     times: tuple[str, ...] | None
+    series: tuple[str, ...] | None
     span: ReferenceSpan
     _windows: Tensor = field(repr=False)
     _scaling: Scaling = field(repr=False)
@@ -312,7 +314,8 @@ class Model(Result):
         """The reference windows."""
         reference = self.loaded.reference
         targets = None if reference.targets is None else read_only(reference.targets.copy())
-        return Reference(targets, reference.times, self.loaded.reference_span, reference.windows, self.scaling)
+        about = (reference.times, reference.series, self.loaded.reference_span)
+        return Reference(targets, *about, reference.windows, self.scaling)
 
     @cached_property
     def reference_predictions(self) -> Array:
@@ -426,6 +429,7 @@ class Model(Result):
         last: int | str | None = None,
         gaps: Gaps = "skip",
         series: SeriesNames = None,
+        places: Places | None = None,
         progress: Progress = False,
     ) -> Backtest:
         """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.
@@ -449,6 +453,7 @@ class Model(Result):
                 duration, as in `predict`. By default all.
             gaps: whether windows across a gap in time are left out, or a gap is an error (``"error"``).
             series: as in `predict`.
+            places: names of the table in errors; by default those of a data frame.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
@@ -457,7 +462,7 @@ class Model(Result):
         refuse_unknown("target", target, names)
         read = frame
         if not isinstance(frame, TableWindows):
-            places = Places("frame", self.config.time.name if self.config.time else "time")
+            places = places or Places("frame", self.config.time.name if self.config.time else "time")
             read = read_table(self.config.table, frame, places, Selection(last, series=series), gaps, target)
             self._warn_of_new(read)
         return self._sign(Backtest.of(self.loaded, read, target, adapt))
@@ -471,6 +476,7 @@ class Model(Result):
         intervals: Sequence[float] | float | None = None,
         last: int | str | None = None,
         gaps: Gaps = "skip",
+        series: SeriesNames = None,
         places: Places | None = None,
         progress: Progress = False,
     ) -> Model:
@@ -490,11 +496,12 @@ class Model(Result):
             intervals: levels; by default those the model has, or 0.8 and 0.95.
             last: of a table, as in `backtest`.
             gaps: of a table, as in `backtest`.
+            series: of a table, as in `backtest`.
             places: names of a table in errors; by default those of a data frame.
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
-        parts, actual, times = read_pairs(self.loaded, windows, targets, last, gaps, places)
+        parts, actual, times = read_pairs(self.loaded, windows, targets, Selection(last, series=series), gaps, places)
         return Model(calibrate_intervals(self.loaded, parts, actual, intervals, times), self.name)
 
     def adapt(self, adaptation: Mapping[str, Any]) -> Model:

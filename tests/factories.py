@@ -30,9 +30,8 @@ from kanmodel.network.config import (
 )
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
 from kanmodel.tables.columns import Feature, Target
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.roles import Columns, TrainingTable, make_table
 from kanmodel.tables.statistics.tally import Bins, Tally
-from kanmodel.training.tables import Columns, make_table
 
 Shape = Literal["lstm", "head", "front", "flat"]
 SHAPES = few_of(("lstm", "head", "front"), ("lstm", "head"), "a front has every step explained, and takes longer")
@@ -264,6 +263,21 @@ def repack(
     return stream.getvalue()
 
 
+def make_rows(
+    rows: Array, targets: Array, names: tuple[str, ...], target_names: tuple[str, ...], times: Any = None, **roles: Any
+) -> TrainingTable:
+    """A table for training of features (n_rows, n_features) and targets (n_rows, n_targets); roles as of `Columns`."""
+    frame = dict(zip((*names, *target_names), np.concatenate([rows, targets], axis=1).T, strict=True))
+    frame |= {} if times is None else {"time": times}
+    return make_table(frame, Columns(target_names, names, time=None if times is None else "time", **roles))
+
+
+def with_rows(table: TrainingTable, rows: Array | None = None, targets: Array | None = None) -> TrainingTable:
+    """The same table with other features or targets."""
+    values = {"numbers": rows, "targets": targets}
+    return replace(table, table=replace(table.table, **{name: of for name, of in values.items() if of is not None}))
+
+
 def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> LoadedModel:
     """A float64 model with random weights, which reads the columns of a frame as if it were trained on it."""
     table = make_table(frame, columns)
@@ -278,8 +292,9 @@ def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0,
         ahead=columns.ahead,
         dtype="float64",
         groups=table.groups,
-        time=table.clock and TimeColumn(table.clock.name, table.clock.step, table.clock.max_step, table.clock.dated),
-        encoding=table.encoding,
+        time=table.spec.time,
+        encoding=table.spec.encoding,
+        series=table.spec.series,
     )
     return make_chain(config, seed)
 

@@ -101,7 +101,7 @@ def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
 
 
 def read_pairs(
-    model: LoadedModel, windows: Any, targets: Any, last: int | str | None, gaps: Gaps, places: Places | None = None
+    model: LoadedModel, windows: Any, targets: Any, chosen: Selection, gaps: Gaps, places: Places | None = None
 ) -> tuple[Iterable[Array], Array, tuple[str, ...] | None]:
     """Windows with the actual values of the forecasts that have intervals, as `Model.calibrate` takes them.
 
@@ -116,10 +116,11 @@ def read_pairs(
     if windows is not None and targets is None:
         first = config.target_of(kept[0]).name
         places = places or Places("windows", config.time.name if config.time else "time")
-        read = read_table(config.table, windows, places, Selection(last), gaps, first)
+        read = read_table(config.table, windows, places, chosen, gaps, first)
         return read.parts(), actual_outputs(read)[:, kept], read.times
-    if last is not None:
-        raise DataError.at("last", "is of a data frame, but the windows are no frame")
+    for name, wanted in (("last", chosen.last), ("series", chosen.series)):
+        if wanted is not None:
+            raise DataError.at(name, "is of a data frame, but the windows are no frame")
     if targets is not None:
         if windows is None:
             raise DataError.at(path, "is given without windows")

@@ -72,8 +72,8 @@ def _forecast(model: LoadedModel, importance: Importance, when: Times) -> Findin
         "outputs": len(config.outputs),
         "features": n_features,
         "lookback": config.lookback,
-        "reads": list(window),
-        "lead": lead and list(lead),
+        "reads": _split_count(window),
+        "lead": None if lead is None else _split_count(lead),
         "windows": span.windows,
         "first": span.first,
         "last": span.last,
@@ -292,6 +292,12 @@ def _doubt_errors(
         points[-1] += "." if tested is None else f"; in the test after the training it was {say(tested)}."
     date = f", in the forecast made on {when.name(worst)}" if when.texts else ""
     return [*points, f"The largest miss is {say(float(miss[worst]))}{date}."]
+
+
+def _split_count(text: str) -> list[float | str]:
+    """``[24.0, "hours"]`` of ``24 hours``."""
+    count, unit = text.split(" ", 1)
+    return [float(count), unit]
 
 
 def _and(names: Sequence[str]) -> str:

@@ -534,6 +534,8 @@ def read_record(cls: type[T], data: object, place: str) -> T:
 
 def _read(hint: Any, data: Any, place: str) -> Any:
     """A value of JSON in the type of an annotation, as far as its shape allows."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     if (inner := checks.optional(hint)) is not None:
         return None if data is None else _read(inner, data, place)
     if get_origin(hint) is tuple:

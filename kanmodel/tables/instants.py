@@ -52,11 +52,14 @@ def read_instants(
     elif array.dtype.kind in "biuf":
         instants, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
     else:
-        known = dict[Any, _Instant]()  # a long table has each time many times
-        cells = [
-            known[cell] if cell in known else known.setdefault(cell, _read_cell(cell, place, row))
-            for row, cell in enumerate(array.tolist())
-        ]
+        known, cells = dict[str, _Instant](), list[_Instant]()  # a long table has each text many times
+        for row, cell in enumerate(array.tolist()):
+            if not isinstance(cell, str):  # dates of an hour that is there twice are equal
+                cells.append(_read_cell(cell, place, row))
+                continue
+            if cell not in known:
+                known[cell] = _read_cell(cell, place, row)
+            cells.append(known[cell])
         dated = bool(cells) and cells[0].is_date
         for row, cell in enumerate(cells):
             if cell.is_date != dated:
@@ -69,6 +72,13 @@ def read_instants(
     if zone is not None and is_local.any():
         instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place, series)
     return instants, dated
+
+
+def holds_times(cells: Cells) -> bool:
+    """Whether a column begins with a time."""
+    with suppress(DataError):
+        return bool(len(read_instants(cells[:1], str)[0]))
+    return False
 
 
 def _read_compact(array: Cells) -> Cells | None:
@@ -135,7 +145,11 @@ def _local_offsets(
     seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str], series: Any
 ) -> Array:
     """Seconds that local times are ahead of UTC, (n_rows,), 0 but in some rows; `seconds` are those as if of UTC."""
-    rows = rows if seconds[rows[0]] <= seconds[rows[-1]] else rows[::-1]  # oldest first, as far as one can say
+    codes = np.zeros(len(seconds), dtype=np.int64) if series is None else np.unique(series, return_inverse=True)[1]
+    first, last = (np.zeros(len(seconds)) for _ in range(2))  # local time of the first and the last row of each series
+    first[codes[rows[::-1]]], last[codes[rows]] = seconds[rows[::-1]], seconds[rows]
+    ranks = np.where((first > last)[codes[rows]], -rows, rows)
+    rows = rows[np.lexsort((ranks, codes[rows]))]  # by series, oldest first, as far as one can say
     offsets, local = np.zeros(len(seconds)), seconds[rows]
     quarters, places = np.unique(np.floor(local / 900), return_inverse=True)  # no zone changes within one
     known = np.array([_folds(quarter, zone) for quarter in quarters.tolist()])[places]
@@ -145,16 +159,14 @@ def _local_offsets(
     for number in np.flatnonzero(known[:, 0] < known[:, 1]).tolist():
         message = f"is {_as_text(local[number])}, which does not exist in {zone}, where the clocks are put forward"
         raise DataError.at(place(int(rows[number])), message)
-    codes = np.zeros(len(seconds), dtype=np.int64) if series is None else np.unique(series, return_inverse=True)[1]
-    order = np.argsort(codes[rows], kind="stable")
-    for number in np.flatnonzero((known[:, 0] > known[:, 1])[order]).tolist():
-        before = [row for row in rows[order[max(number - 2, 0) : number]] if codes[row] == codes[rows[order[number]]]]
-        first, second = seconds[rows[order[number]]] - known[order[number]]
+    for number in np.flatnonzero(known[:, 0] > known[:, 1]).tolist():
+        before = [row for row in rows[max(number - 2, 0) : number] if codes[row] == codes[rows[number]]]
+        one, other = seconds[rows[number]] - known[number]
         instants = [float(seconds[row] - offsets[row]) for row in before]
-        last = instants[-1] if instants else -np.inf
-        wanted = 2 * last - instants[0] if len(instants) == 2 else first  # as far as the row before from that before it
-        is_second = first <= last or abs(second - wanted) < abs(first - wanted)
-        offsets[rows[order[number]]] = known[order[number], int(is_second)]
+        newest = instants[-1] if instants else -np.inf
+        wanted = 2 * newest - instants[0] if len(instants) == 2 else one  # as far as the row before from that before it
+        is_second = one <= newest or abs(other - wanted) < abs(one - wanted)
+        offsets[rows[number]] = known[number, int(is_second)]
     return offsets
 
 
@@ -236,7 +248,7 @@ def times_as_text(values: Any) -> tuple[str, ...]:
 def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tuple[str, ...]:
     """Instants of `read_instants` in the form in which `times_as_text` writes the time stamps of the same column.
 
-    Local times are those of `zone`, by default UTC; texts of another form than those of `FORMS` become ISO 8601 in UTC.
+    Local times are those of `zone`, by default UTC; texts of another form than those of `FORMS` become ISO 8601 there.
     """
     array = np.asarray(stamps)
     if array.dtype.kind in "iuO" and _read_compact(array[-1:]) is not None:
@@ -248,7 +260,8 @@ def write_instants(instants: Array, stamps: Any, zone: str | None = None) -> tup
     _, is_date, is_local = _Instant(0.0, True, True) if sample is None else _read_cell(sample, str, 0)
     if not is_date:
         return tuple(f"{instant:.15g}" for instant in instants.tolist())
-    place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and is_local else UTC)
+    is_utc = isinstance(sample, str) and sample.strip().endswith("Z")
+    place = getattr(sample, "tzinfo", None) or (find_zone(zone) if zone and not is_utc else UTC)
     found = [datetime.fromtimestamp(instant, place) for instant in instants.tolist()]
     found = [at.replace(tzinfo=None) for at in found] if is_local else found
     if sample is None:

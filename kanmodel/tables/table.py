@@ -6,7 +6,7 @@ or where a day is missing, and rows of two series are never in step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,7 @@ from kanmodel.tables.encoding import AsOf, Encoding, Rows, plain_encoding
 from kanmodel.tables.frames import Cells, describe_bad, melt, read_columns, read_labels, read_numbers
 from kanmodel.tables.instants import (
     describe_repeated_hour,
+    holds_times,
     read_duration,
     read_index,
     read_instants,
@@ -102,6 +103,8 @@ class Places(NamedTuple):
     time: str = "time"  # name of the column of times
     last: str = "last"
     kind: Literal["frame", "json", "file"] = "frame"
+    melted: tuple[str, tuple[str, ...], int] | None = None  # of a wide table: target, its columns, and rows of each
+    name_row: Callable[[int], str] | None = None  # of a file
 
     def column(self, name: str) -> str:
         """``windows['load']``, ``series.load``, or ``column load``."""
@@ -109,10 +112,18 @@ class Places(NamedTuple):
             return f"column {name}"
         return f"{self.rows}[{name!r}]" if self.kind == "frame" else f"{self.rows}.{name}"
 
+    def find(self, name: str, row: int) -> tuple[str, int]:
+        """The column and the row of a cell in a table as it was given, which may be wide."""
+        if self.melted is None:
+            return name, row
+        target, columns, n_rows = self.melted
+        return columns[row // n_rows] if name == target else name, row % n_rows
+
     def cell(self, name: str, row: int) -> str:
-        """``windows['load'], row 17``, ``series.load[17]``, or ``data row 18, column load``."""
+        """``windows['load'], row 17``, ``series.load[17]``, ``data row 18, column load``, or with its name."""
+        name, row = self.find(name, row)
         if self.kind == "file":
-            return f"data row {row + 1}, column {name}"
+            return f"{self.name_row(row) if self.name_row else f'data row {row + 1}'}, column {name}"
         return f"{self.column(name)}, row {row}" if self.kind == "frame" else f"{self.column(name)}[{row}]"
 
 
@@ -126,9 +137,11 @@ class Selection:
         before: steps before the oldest of these windows that are read too.
         reach: steps after a window that the table must have.
         series: names of those that are read; None for all.
-        needs: columns besides the features that must be there.
+        needs: columns besides the features that must be there, with all earlier values, as simple forecasts repeat them.
         needs_time: whether the times must be there, if the model has them.
         is_ordered: whether rows of a series that are not in order of time are refused, or else put in order.
+        finds_times: whether a spec without a time takes a column ``time`` or an index of dates, if there is one.
+        finds_rhythm: whether these have a rhythm of their own, and gaps by it; else only their order is checked.
     """
 
     last: int | str | None = None
@@ -138,6 +151,8 @@ class Selection:
     needs: Sequence[str] = ()
     needs_time: bool = False
     is_ordered: bool = False
+    finds_times: bool = True
+    finds_rhythm: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,15 +209,16 @@ class Table:
                 not in order, or too few.
             UnknownNameError: there is no such series.
         """
-        data = _choose_columns(spec, frame, places, chosen.needs)
-        stamps = _find_times(spec, frame, data, places, chosen.needs_time)
+        data, places = _choose_columns(spec, frame, places, chosen.needs)
+        has_times = spec.time is not None or chosen.finds_times
+        stamps = _find_times(spec, frame, data, places, chosen.needs_time) if has_times else None
         rows, labels = np.arange(len(data[spec.encoding.names[0]])), None
         if spec.series is not None:
             labels = read_labels(data[spec.series.name], partial(places.cell, spec.series.name))
         if chosen.series is not None:
             rows = _choose_series(labels, chosen.series)
         codes, names = _number_series(None if labels is None else labels[rows], len(rows), stamps is not None)
-        instants = None
+        instants, dated = None, False
         if stamps is not None:
             zone = spec.time.zone if spec.time else None
 
@@ -220,17 +236,18 @@ class Table:
         instants = None if instants is None else instants[by_series]
         is_first = np.ones(len(order), dtype=bool)
         is_first[1:] = codes[1:] != codes[:-1]
-        if spec.time is None and instants is not None:
-            spec = replace(spec, time=TimeColumn.of(places.time, instants, is_first, dated))
+        if spec.time is None and instants is not None and chosen.finds_rhythm:
+            ascending = instants[np.lexsort((instants, codes))]  # what is not is refused below
+            spec = replace(spec, time=TimeColumn.of(places.time, ascending, is_first, dated))
         place, run = np.cumsum(np.where(is_first, FAR, 1)) - FAR, np.cumsum(is_first) - 1
         if spec.time is not None and instants is not None:
             place, run = spec.time.number(instants, is_first)
-        dates = instants if spec.time and spec.time.dated else None
+        dates = instants if instants is not None and dated else None
         may_end = _choose_ends(place, codes, dates, spec, chosen, places)
         n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
             raise _too_few(spec, len(order), chosen, places)
-        needed, kept = _find_needed(may_end, codes, spec, chosen.before)
+        needed, kept = _find_needed(may_end, codes, spec, chosen)
         known = frozenset(spec.series.known) if spec.series and spec.series.known else None
         new = tuple(name for name in dict.fromkeys(names) if known is not None and name not in known)
         is_new = np.isin(codes, [code for code, name in enumerate(names) if name in new])[kept]
@@ -287,6 +304,15 @@ class Table:
         found: Rows = np.where(self.place[rows] == places, rows, -1)
         return found
 
+    def count_absent(self, ends: Rows) -> Rows:
+        """How many rows the table lacks of which known columns are read in windows that end at some rows, (n,)."""
+        absent = np.zeros(len(self), dtype=np.int64)
+        for later in {column.later for column in self.spec.encoding.columns} - {0}:
+            absent += self.find(self.place + later) < 0
+        counted = np.concatenate([[0], np.cumsum(absent)])
+        found: Rows = counted[ends + 1] - counted[ends + 1 - self.spec.lookback]
+        return found
+
     def cell(self, name: str, row: int) -> str:
         """The place of a cell in errors, with its series if there are many."""
         of = f" ({self.spec.series.name} {self.names[self.codes[row]]})" if self.spec.series and self.names else ""
@@ -325,16 +351,16 @@ class Table:
             raise DataError.at(self.places.column(self.places.time), message)
         return calendar.encode(time.local(time.later(self.instants, self.spec.ahead)))
 
-    def check(self, gaps: Gaps) -> None:
-        """Raises `DataError` for a bad cell, a repeated or wrong time, or unless skipped a gap, in the needed rows."""
-        self._check_times(gaps)
+    def check_cells(self) -> None:
+        """Raises `DataError` for a bad cell in the needed rows."""
         for row, (name, problem) in self.bad.items():
             if self.needed[row]:
                 raise DataError.at(self.cell(name, row), problem)
 
-    def _check_times(self, gaps: Gaps) -> None:
+    def check_times(self, gaps: Gaps = "skip") -> None:
+        """Raises `DataError` for a repeated or wrong time, or unless skipped a gap, in the needed rows."""
         time, instants = self.spec.time, self.instants
-        if instants is None or time is None or len(self) < 2:
+        if instants is None or len(self) < 2:
             return
         name, within = self.places.time, (self.codes[1:] == self.codes[:-1]) & self.needed[1:]
         for row in np.flatnonzero(within & (np.diff(instants) <= 0)).tolist():
@@ -342,8 +368,10 @@ class Table:
             message = f"must be later than {before} in the row before it, but is {at}"
             if instants[row] == instants[row + 1]:
                 message = f"must not repeat a time, but has {at} twice"
-            hint = describe_repeated_hour(instants, row + 1) if time.dated and time.zone is None else None
+            hint = describe_repeated_hour(instants, row + 1) if time and time.dated and time.zone is None else None
             raise DataError.at(self.cell(name, row + 1), f"{message}{f'; {hint}' if hint else ''}")
+        if time is None:
+            return
         steps, within = time.count_steps(instants), within & self.needed[:-1]
         if 2 * (within & time.is_short(steps)).sum() > within.sum():
             message = f"has mostly steps shorter than those of the training, {time.usual_step}"
@@ -366,8 +394,10 @@ def find_rhythm(
     return TimeColumn.of(places.time, instants[order], is_first, dated, max_step, zone)
 
 
-def _choose_columns(spec: TableSpec, frame: Any, places: Places, needs: Sequence[str]) -> dict[str, Cells]:
-    """The columns that are read; of a wide table they become those of a long one."""
+def _choose_columns(
+    spec: TableSpec, frame: Any, places: Places, needs: Sequence[str]
+) -> tuple[dict[str, Cells], Places]:
+    """The columns that are read, and their places; of a wide table they become those of a long one."""
     series = spec.series
     names = {*spec.encoding.names, *needs, *spec.targets, "time"}
     names |= {column_of(target, ()) for target in spec.targets}
@@ -376,11 +406,12 @@ def _choose_columns(spec: TableSpec, frame: Any, places: Places, needs: Sequence
     data = read_columns(frame, {*names, *series.columns} if series is not None else names)
     if series is not None and is_wide and series.name not in data:
         refuse_missing(series.columns, data, f"{places.rows} has no column")
+        places = places._replace(melted=(spec.targets[0], series.columns, len(data[series.columns[0]])))
         data = melt(data, series.columns, series.name, spec.targets[0])
     refuse_missing((*spec.encoding.names, *needs), data, f"{places.rows} has no column")
     if series is not None and series.name not in data:
         raise DataError.at(places.column(series.name), "is missing: the series that each row is of")
-    return data
+    return data, places
 
 
 def refuse_missing(names: Sequence[str], found: Any, what: str) -> None:
@@ -394,13 +425,15 @@ def refuse_missing(names: Sequence[str], found: Any, what: str) -> None:
 def _find_times(
     spec: TableSpec, frame: Any, data: Mapping[str, Cells], places: Places, needs_time: bool
 ) -> Cells | None:
-    """The times of the rows: the column of the training, or else an index of dates or a column ``time``."""
+    """The times of the rows: the column of the training, or else a column ``time``, if it has times, or an index."""
     name = "time" if spec.time is None else spec.time.name
-    if name in data and (spec.time is not None or name not in (*spec.encoding.names, *spec.targets)):
+    is_other = spec.time is None and name in (*spec.encoding.names, *spec.targets)
+    if name in data and not is_other and (spec.time is not None or holds_times(data[name])):
         return data[name]
     index = read_index(frame, name) if spec.time is None or spec.time.dated else None
-    if index is not None and len(index[1]) == len(data[spec.encoding.names[0]]):
-        return index[1]
+    n_rows, n_times = len(data[spec.encoding.names[0]]), 0 if index is None else len(index[1])
+    if index is not None and n_times * (1 if places.melted is None else len(places.melted[1])) == n_rows:
+        return np.tile(index[1], n_rows // max(n_times, 1))
     if spec.time is not None and needs_time:
         raise DataError.at(places.rows, f"has no column {name!r}, the times of its rows")
     return None
@@ -471,15 +504,16 @@ def _choose_ends(
 
 
 def _find_needed(
-    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, before: int
+    may_end: NDArray[np.bool_], codes: Rows, spec: TableSpec, chosen: Selection
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The rows that windows may read, from the first one's on, and those that act on what is in these, (n_rows,)."""
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     rows, first = np.arange(len(codes)), np.full(n_series, len(codes))
     np.minimum.at(first, codes[may_end], rows[may_end])
-    from_first = rows - first[codes] + spec.lookback - 1 + before
-    is_static = any(column.static for column in spec.encoding.columns)
-    return from_first >= 0, (from_first >= -spec.encoding.reach) | is_static
+    from_first = rows - first[codes] + spec.lookback - 1 + chosen.before
+    is_whole = bool(chosen.needs) or any(column.static for column in spec.encoding.columns)
+    reach = max(spec.encoding.reach, 1)  # the row before must not have the time of the first
+    return from_first >= 0, (from_first >= -reach) | is_whole
 
 
 def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:

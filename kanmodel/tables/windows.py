@@ -24,6 +24,7 @@ from kanmodel.errors import DataError, UnknownNameError, quote
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.frames import is_frame, is_number
+from kanmodel.tables.rhythm import FAR
 from kanmodel.tables.table import Gaps, Places, Selection, Table, TableSpec, refuse_missing
 
 CHUNK = 1024  # windows that are taken at a time
@@ -78,30 +79,43 @@ class Windows:
     filled: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod
-    def cut(cls, table: Table, *, gaps: Gaps = "skip", skip: bool = True, targets: bool = False) -> Windows:
+    def cut(
+        cls, table: Table, *, gaps: Gaps = "skip", skip: bool = True, targets: bool = False, strict: bool = True
+    ) -> Windows:
         """The windows that end at the rows of a table at which one may.
 
         Args:
             table: the table.
-            gaps: whether a gap in time is an error, or windows across it are left out.
+            gaps: whether a gap in time is an error, or windows across it are left out, as those are whose known columns
+                are read there.
             skip: whether windows with a missing value are left out, or the value is an error.
-            targets: whether windows without the values of all targets are left out too.
+            targets: whether windows without the values of all targets are left out too, without those that end where
+                the table does not have the whole horizon yet.
+            strict: whether a bad cell is an error, and having no window, or windows with one are left out.
 
         Raises:
             DataError: there is no window, a value is missing or bad, or times are repeated or have a gap.
         """
-        table.check(gaps)
+        table.check_times(gaps)
+        if strict:
+            table.check_cells()
         oldest = 1 - table.spec.lookback
         asked = np.flatnonzero(table.may_end)
         asked = asked[asked + oldest >= np.searchsorted(table.codes, table.codes[asked])]
-        ends = asked[table.run[asked] == table.run[asked + oldest]]
+        if targets:
+            newest = np.searchsorted(table.codes, table.codes[asked], "right") - 1
+            asked = asked[table.place[asked] + table.spec.reach <= table.place[newest]]
+        is_whole = table.run[asked] == table.run[asked + oldest]
+        if gaps == "skip":  # nor a gap in the rows of which known columns are read
+            is_whole &= table.count_absent(asked) == 0
+        ends = asked[is_whole]
         found = cls._make(table, ends)
         lacks, counts = found._find_missing(targets)
         if lacks.any() and not skip:
             found._refuse_missing(int(np.flatnonzero(lacks)[0]))
         missing = Missing(int(lacks.sum()), dict((+counts).most_common()))
         found = replace(found.choose(np.flatnonzero(~lacks)), across_gaps=len(asked) - len(ends), missing=missing)
-        if not len(found) and not targets:
+        if not len(found) and strict and not targets:
             reasons = [f"{found.across_gaps} cross a gap"] * bool(found.across_gaps)
             reasons += [f"{missing.windows} have a missing value, of {', '.join(missing.worst)}"] * bool(
                 missing.windows
@@ -224,6 +238,12 @@ class Windows:
         """Some windows, (n, lookback, n_features), original units, oldest step first."""
         return self.rows[self.index(numbers)]
 
+    def source(self, index: Rows) -> Rows:
+        """The rows of the table that some of `rows` are of, (n,)."""
+        window = np.maximum(np.searchsorted(self.first, index, "right") - 1, 0)
+        found: Rows = self.ends[window] - self.tail[window] + 1 + index - self.first[window]
+        return np.where(index < len(self.table), index, found)
+
     @property
     def newest(self) -> Array:
         """The newest step of each window, (n, n_features), original units."""
@@ -321,19 +341,22 @@ class Windows:
         5.2). NaN where there is no such value.
         """
         table, found = self.table, np.full((len(self), self.horizon), np.nan)
+        place, values = table.place, table.targets[:, target]
         if not table.spec.ahead:
             return found
-        starts = table.place[np.searchsorted(table.codes, np.arange(int(table.codes[-1]) + 1))]
-        for step in range(self.horizon):
+        start = np.maximum.accumulate(np.where(np.diff(place, prepend=-FAR) >= FAR, place, 0))  # of rows in step
+        n_places, known = int(place[-1]) + 1, np.flatnonzero(~np.isnan(values))
+        keys = place[known] % season * n_places + place[known]
+        order = np.argsort(keys)
+        keys, known = keys[order], known[order]
+        for step in range(self.horizon if len(known) else 0):
             lead = table.spec.ahead + step
-            wanted = table.place[self.ends] + lead - ceil(lead / season) * season
-            left = np.arange(len(self))
-            while len(left):
-                rows = table.find(wanted[left])
-                found[left, step] = np.where(rows >= 0, table.targets[rows, target], np.nan)
-                wanted[left] -= season
-                own = starts[table.codes[self.ends[left]]]
-                left = left[np.isnan(found[left, step]) & (wanted[left] >= own)]
+            wanted = place[self.ends] + lead - ceil(lead / season) * season
+            rows = known[np.searchsorted(keys, wanted % season * n_places + wanted, "right") - 1]
+            is_one = (
+                (start[self.ends] <= place[rows]) & (place[rows] <= wanted) & ((wanted - place[rows]) % season == 0)
+            )
+            found[:, step] = np.where(is_one, values[rows], np.nan)
         return found
 
 

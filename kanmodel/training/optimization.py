@@ -146,8 +146,8 @@ class Progress:
 
 
 Report = bool | Callable[[Progress], None] | None
-MEASURED = {"test_r2": "test R2", "persistence_r2": "persistence", "persistence_day_r2": "a day before"}
-MEASURED |= {"persistence_week_r2": "a week before", "ridge_r2": "ridge"}
+MEASURED = {"test_r2": "test R2", "persistence_r2": "persistence", "seasonal_naive_r2": "seasonal naive"}
+MEASURED |= {"ridge_r2": "ridge", "lightgbm_r2": "LightGBM"}
 
 
 class ProgressLine:

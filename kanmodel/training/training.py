@@ -159,6 +159,7 @@ def fine_tune(
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
     """The architecture, with units, and with the scaling of the rows in training windows."""
+    resolve_groups(table.groups, table.feature_names)
     windows, spec = parts.windows, table.spec
     rows = windows.rows[covered_rows(windows, parts.train)]
     reached = np.zeros(table.n_rows, dtype=bool)

@@ -1,25 +1,32 @@
 """A table as numbered chunks of windows, the same whichever engine explains them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError, quote
 from kanmodel.explain.attribution import LedgerOptions, Method
 from kanmodel.explain.baseline import Baseline
 from kanmodel.model import Model
-from kanmodel.tables.encoding import Encoding, as_cells
-from kanmodel.tables.instants import TimeColumn, read_instants, window_ends
+from kanmodel.tables.encoding import Rows
+from kanmodel.tables.frames import Cells, as_cells, is_blank
+from kanmodel.tables.instants import read_instants
+from kanmodel.tables.table import Places, Selection, Table, TableSpec
+from kanmodel.tables.windows import Windows
 from service.batch import PART_WINDOWS, tables
+
+LISTS = "windows"  # the cells of rows that are windows
+CLOCK_CHANGE = 3 * 3600  # seconds of rows from which one sees whether a local time is there for the second time
 
 
 @dataclass(frozen=True)
@@ -30,27 +37,26 @@ class Plan:
     table: Path  # a file, or a folder of files
     output: str  # its name, or that of a bound
     time: str | None = None  # the column of time stamps
-    segment: str | None = None  # the column that changes at each gap, which no window crosses
+    series: tuple[str, ...] = ()  # names of the series that are explained; empty for all
     part_windows: int = PART_WINDOWS  # rows of the table per file
     strict: bool = False  # whether a bad row ends the run
     effects: bool = False  # whether to add the effects of removing each feature, and of each alone
     method: Method = "path"  # `shapley` adds Shapley values
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return tuple(dict.fromkeys((*self.sources, *filter(None, (self.time, self.segment)))))
+    @cached_property
+    def spec(self) -> TableSpec:
+        """What the columns are, those of the training; without times unless the plan has their column."""
+        spec = self.model.config.table
+        return replace(spec, time=replace(spec.time, name=self.time) if spec.time and self.time else None)
 
-    @property
-    def has_instants(self) -> bool:
-        """Whether the times are read as those of the training."""
-        return self.time is not None and self.model.config.time is not None
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The columns from which the features are made."""
-        config = self.model.config
-        return config.encoding.names if config.encoding else config.feature_names
+    def find_columns(self, schema: Mapping[str, Any]) -> list[str]:
+        """The columns of a file that are read: of a wide table those with the target's values in place of it."""
+        names, series = self.spec.encoding.names, self.spec.series
+        if series is not None and series.columns and series.name not in schema:
+            names = (*(name for name in names if name != self.spec.targets[0]), *series.columns)
+        elif series is not None:
+            names = (*names, series.name)
+        return list(dict.fromkeys((*names, *filter(None, [self.time]))))
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines the results: a folder is resumed only if all of it is the same."""
@@ -59,7 +65,7 @@ class Plan:
         described |= {"unit": unit, "features": {feature.name: feature.unit for feature in config.features}}
         described["groups"] = {name: list(features) for name, features in config.groups.items()}
         described |= {"lookback": config.lookback, "baseline": Baseline().kind, "tolerance": LedgerOptions().tolerance}
-        described |= {"time_column": self.time, "segment_column": self.segment, "part_windows": self.part_windows}
+        described |= {"time_column": self.time, "series": [*self.series], "part_windows": self.part_windows}
         return described | {"effects": self.effects, "method": self.method}
 
 
@@ -68,7 +74,7 @@ class Summary:
     """Counts of one part, or of all parts."""
 
     windows: int = 0  # explained windows
-    lost: int = 0  # windows that are not explained, because of bad rows or because their results are not finite
+    lost: int = 0  # windows that are not explained, for a bad or missing value, or since their results are not finite
     rejected: int = 0  # entries in the list of rejected rows
     unconverged: int = 0  # windows whose ledgers have not converged
     across_gaps: int = 0  # windows that are left out because they cross a gap in time
@@ -85,9 +91,10 @@ class Chunk:
     """Windows that are explained together and written to one file."""
 
     number: int  # from 0
-    values: Array  # (n_steps, n_features), original units; the series that the windows are cut from
-    ends: NDArray[np.int64]  # index in `values` of the last step of each window, (n,)
-    # For each window: `window`, the number from 0 of the row that holds it, or its last step; `time`, `file` and `row`.
+    values: Array  # (n_rows, n_features), original units; the rows of all windows
+    index: Rows  # (n, lookback): the rows of each window in `values`, oldest first
+    # For each window: `window`, the number from 0 of the row that holds it, or its last step; `series`, `time`, `file`
+    # and `row`.
     windows: pl.DataFrame
     rejected: pl.DataFrame  # `file`, `row` and `reason` of each bad row
     left_out: Summary  # counts of windows left out because of bad rows or gaps in time
@@ -95,15 +102,51 @@ class Chunk:
     digest: str  # hash of everything that is explained
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Some rows of the table, in order."""
+
+    cells: Mapping[str, Cells]  # the columns by name
+    # For each row: `window`, its number from 0; `file` and `row`, its position, counted as in a spreadsheet; `reason`
+    # why it cannot be read, or null; `read`, bytes of the table up to its end, roughly; `time`, if the plan has it.
+    about: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.about)
+
+    def take(self, rows: Any) -> Self:
+        """Some of the rows: a slice, or their numbers."""
+        return replace(self, cells={name: of[rows] for name, of in self.cells.items()}, about=self.about[rows])
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Parts of a table, one after another."""
+        cells = {name: np.concatenate([part.cells[name] for part in parts]) for name in parts[0].cells}
+        return cls(cells, pl.concat([part.about for part in parts]))
+
+    @cached_property
+    def usable(self) -> Rows:
+        """The rows that can be read."""
+        return np.flatnonzero(self.about["reason"].is_null().to_numpy())
+
+    def name(self, row: int) -> str:
+        """``rows.csv, row 17``."""
+        file, number = self.about.select("file", "row").row(row)
+        return f"{file}, row {number}"
+
+
 def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
     """Yields the chunks of a table, except the `finished` ones, given with their digests by number.
 
-    Raises as `read_rows`, and DataError if the table has no window, or a finished chunk has another digest now.
+    Raises as `hold_windows`, `Table.read` and `Windows.cut`; and DataError if a row is bad and the plan is strict, the
+    table has no window, or a finished chunk has another digest now.
     """
     number, n_windows, table = 0, 0, plan.table.name
-    for chunk in _cut_chunks(plan):
+    for chunk in _cut_lists(plan) if hold_windows(plan) else _cut_rows(plan):
         number = chunk.number
-        n_windows += len(chunk.ends) + chunk.left_out.lost + chunk.left_out.across_gaps
+        n_windows += len(chunk.index) + chunk.left_out.lost + chunk.left_out.across_gaps + len(chunk.rejected)
+        for file, row, reason in chunk.rejected.rows() if plan.strict else ():
+            raise DataError(f"{file}, row {row}, {reason}")
         if number not in finished:
             yield chunk
         elif finished[number] != chunk.digest:
@@ -114,149 +157,138 @@ def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
         raise DataError(f"{table} ends before part {max(finished)}: choose another output folder")
 
 
-def _cut_chunks(plan: Plan) -> Iterator[Chunk]:
-    """Yields the windows of the table, those together that end in the same `part_windows` rows."""
-    number, earlier, rows = 0, 0, None  # the next chunk, and rows before it that its windows reach back to
-    for read in read_rows(plan):
-        rows = read if rows is None else pl.concat([rows, read])
-        while len(rows) >= (end := earlier + plan.part_windows):
-            yield _cut_chunk(rows[:end], earlier, number, plan)
-            number += 1
-            earlier = min(end, plan.model.config.lookback - _steps_of(rows, plan))
-            rows = rows[end - earlier :]
-    if rows is not None and len(rows) > earlier:
-        yield _cut_chunk(rows, earlier, number, plan)
+def _cut_lists(plan: Plan) -> Iterator[Chunk]:
+    """Yields the rows of a table that are windows, `part_windows` together."""
+    lookback = plan.spec.lookback
+    for number, (near, start, end) in enumerate(_walk(plan, _read_files(plan, as_windows=True), 1, 1)):
+        rows = near.take(slice(start, end))
+        values = rows.cells[LISTS][rows.usable].reshape(len(rows.usable) * lookback, -1)
+        index = np.arange(len(values)).reshape(-1, lookback)
+        left_out = Summary(lost=len(rows) - len(index))
+        yield _make_chunk(number, values, index, _name_windows(rows.about[rows.usable]), rows.about, left_out)
 
 
-def _steps_of(rows: pl.DataFrame, plan: Plan) -> int:  # of each row: one, or `lookback` if it is a window
-    return len(rows["values"][0]) // len(plan.model.config.features)
+def _cut_rows(plan: Plan) -> Iterator[Chunk]:
+    """Yields the windows of a table whose rows are steps.
 
-
-def _cut_chunk(rows: pl.DataFrame, earlier: int, number: int, plan: Plan) -> Chunk:
-    """The chunk of the windows that end after the `earlier` rows."""
-    lookback, steps = plan.model.config.lookback, _steps_of(rows, plan)
-    ends, left_out = np.arange(len(rows)), Summary()
-    if steps < lookback:
-        segment = [] if plan.segment is None else [rows["segment"].fill_null("").to_numpy().astype(str)]
-        ends = window_ends(segment, len(rows), lookback)
-        ends, left_out = _leave_out_gaps(rows, ends[ends >= earlier], plan)
-    is_whole = _count(rows["reason"].is_not_null().to_numpy(), ends + 1, lookback // steps) == 0
-    ends = ends[is_whole]
-    time = [] if plan.time is None else [rows["time"][ends]]
-    windows = rows[ends].select(pl.Series("window", ends + number * plan.part_windows - earlier), *time, "file", "row")
-    rejected = rows[earlier:].filter(pl.col("reason").is_not_null()).select("file", "row", "reason")
-    values, ends = rows["values"].to_numpy().reshape(len(rows) * steps, -1), ends * steps + steps - 1
-    texts = windows.select("file", "row"), rejected, *(column.to_frame() for column in time)
-    hashed = hashlib.sha256("".join(text.write_csv() for text in texts).encode())
-    for array in (values, ends, windows["window"].to_numpy()):
-        hashed.update(np.ascontiguousarray(array).tobytes())
-    left_out += Summary(lost=int((~is_whole).sum()))
-    return Chunk(number, values, ends, windows, rejected, left_out, int(rows["read"][-1]), hashed.hexdigest())
-
-
-def _count(found: NDArray[np.bool_], ends: NDArray[np.int64], length: int) -> Any:
-    """How many of the `length` entries before each end are True."""
-    total = np.append(0, np.cumsum(found))
-    return total[ends] - total[ends - length]
-
-
-def _leave_out_gaps(rows: pl.DataFrame, ends: NDArray[np.int64], plan: Plan) -> tuple[NDArray[np.int64], Summary]:
-    """The ends of the windows that cross no gap in time, if that is known, and the count of the others.
-
-    Raises DataError if most steps of a window are shorter than those of the training, or it repeats a time.
+    Those of one series that end in `part_windows` rows are cut together, from these and the rows that act on them. Of
+    many series the whole table is read, and each chunk has the windows that end in as many rows by series and time.
     """
-    n_steps, clock = plan.model.config.lookback - 1, plan.model.config.time
-    if plan.time is None or clock is None:
-        return ends, Summary()
-    steps = np.diff(rows["instant"].to_numpy(), append=np.nan)  # to the next row
-    is_mostly_short = 2 * _count(clock.is_short(steps), ends, n_steps) > n_steps
-    for end in ends[is_mostly_short | (_count(steps == 0, ends, n_steps) > 0)].tolist():
-        reason = f"has repeated times, or mostly steps shorter than those of the training, {clock.usual_step}"
-        raise DataError(f"{_place(rows, end)}, column {plan.time}: the window that ends here {reason}")
-    is_gap = clock.is_gap(steps)
-    crosses = _count(is_gap, ends, n_steps) > 0
-    if not crosses.any():
-        return ends, Summary()
-    row = int(np.flatnonzero(is_gap[: ends[crosses.argmax()]])[-1])
-    before, after = rows["time"][row : row + 2]
-    return ends[~crosses], Summary(across_gaps=int(crosses.sum()), gap=f"{before} to {after}")
+    spec, read = plan.spec, _read_files(plan, as_windows=False)
+    if spec.series is not None:
+        rows = Stretch.join(list(read) or [Stretch({}, pl.DataFrame({"reason": []}))])
+        unread = rows.about.filter(pl.col("reason").is_not_null())
+        if len(known := rows.take(rows.usable)):
+            windows = _cut(plan, known)
+            for number, first in enumerate(range(0, len(windows.table), plan.part_windows)):
+                own = np.arange(first, min(first + plan.part_windows, len(windows.table)))
+                yield _choose(number, windows, own, known.about, unread)
+                unread = unread[:0]  # those that cannot be read are listed once
+        return
+    after = spec.lookback + spec.encoding.later
+    if spec.time is not None and spec.time.zone is not None:
+        after += 2 + (ceil(CLOCK_CHANGE / spec.time.step) if spec.time.unit == "second" else 0)
+    for number, (rows, start, end) in enumerate(_walk(plan, read, after + spec.encoding.reach, after)):
+        unread = rows.about[start:end]
+        if len(known := rows.take(rows.usable)):
+            windows = _cut(plan, known)
+            is_own = (rows.usable >= start) & (rows.usable < end)
+            yield _choose(number, windows, np.flatnonzero(is_own[windows.table.order]), known.about, unread)
+        else:
+            empty = np.empty((0, len(spec.encoding.features))), np.empty((0, spec.lookback), dtype=np.int64)
+            yield _make_chunk(number, *empty, _name_windows(unread[:0]), unread, Summary())
 
 
-def read_rows(plan: Plan) -> Iterator[pl.DataFrame]:
-    """Yields the rows of a table in order.
-
-    Columns: ``values``, the steps of a row, one if it is of a series or `lookback`, of n_features each, in original
-    units, NaN where they are bad; ``file`` and ``row``, its position, counted as in a spreadsheet; ``reason`` why it is
-    rejected, or null; ``read``, bytes of the table up to its end, roughly; ``time`` and ``segment``, if the plan has
-    such columns; ``instant``, the time in the unit of the model's, if it has one.
-
-    Raises as `hold_windows`, and DataError if a row is earlier than the one above it, or bad and the plan is strict.
-    """
-    encoding = plan.model.config.encoding
-    for rows in _read_files(plan) if encoding is None else _encode_rows(_read_files(plan), plan, encoding):
-        for row in rows["reason"].is_not_null().arg_true() if plan.strict else ():
-            raise DataError(f"{_place(rows, row)}, {rows['reason'][row]}")
-        yield rows
-
-
-def _encode_rows(read: Iterator[pl.DataFrame], plan: Plan, encoding: Encoding) -> Iterator[pl.DataFrame]:
-    """The rows with features as ``values``: those of `_read_files` are the numbers of their columns' cells.
-
-    Each row is encoded among as many as act on it, however the table is read. The last rows of a table with columns
-    whose future is known are read for these alone, and left out.
-    """
-    held, before = None, 0  # rows that are not yet encoded, after some before them
+def _walk(plan: Plan, read: Iterator[Stretch], before: int, after: int) -> Iterator[tuple[Stretch, int, int]]:
+    """Yields each `part_windows` rows among so many usable ones before and after them, with their first and end."""
+    held, start = None, 0
     for rows in chain(read, [None]):
         if rows is not None:
-            held = rows if held is None else pl.concat([held, rows])
-        if held is None:
-            return
-        end = len(held) - (encoding.later if rows is None else encoding.reach)
-        if end > before:
-            yield _encode(held, plan, encoding)[before:end]
-            held, before = held[max(end - encoding.reach, 0) :], min(end, encoding.reach)
+            held = rows if held is None else Stretch.join([held, rows])
+        while held is not None and len(held) > start:
+            end = min(start + plan.part_windows, len(held))
+            earlier, later = held.usable[held.usable < end], held.usable[held.usable >= end]
+            if len(later) >= after:
+                yield held.take(slice(int(later[after - 1]) + 1)), start, end
+            elif rows is None:
+                yield held, start, end
+            else:
+                break
+            kept = int(earlier[-before]) if len(earlier) >= before else 0
+            held, start = held.take(slice(kept, None)), end - kept
 
 
-def _encode(rows: pl.DataFrame, plan: Plan, encoding: Encoding) -> pl.DataFrame:
-    clock, breaks = plan.model.config.time, np.zeros(len(rows), dtype=bool)
-    if plan.segment is not None:
-        breaks |= rows["segment"].ne_missing(rows["segment"].shift(1)).to_numpy()
-    instants = rows["instant"].fill_nan(None).forward_fill().fill_null(0).to_numpy() if plan.has_instants else None
-    if instants is not None and clock is not None:
-        breaks |= clock.is_gap(np.diff(instants, prepend=instants[0]))
-    values = encoding.encode(rows["values"].to_numpy(), instants, np.cumsum(breaks)).values
-    reasons = rows["reason"].to_list()
-    for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
-        if reasons[row] is None:
-            feature = plan.model.config.feature_names[int(np.isnan(values[row]).argmax())]
-            reasons[row] = " ".join(("column", *encoding.describe_missing(feature, len(rows) - 1 - row)))
-    return rows.with_columns(values=values, reason=pl.Series(reasons, dtype=pl.String))
+def _cut(plan: Plan, rows: Stretch) -> Windows:
+    """The windows of a stretch; cells that cannot be used are missing."""
+    places = Places(plan.table.name, plan.time or "time", kind="file", name_row=rows.name)
+    chosen = Selection(reach=plan.spec.encoding.later, series=plan.series or None, is_ordered=True)
+    table = Table.read(plan.spec, rows.cells, places, chosen)
+    return Windows.cut(table, strict=False)
 
 
-def _read_files(plan: Plan) -> Iterator[pl.DataFrame]:
-    """As `read_rows`, but with the numbers of cells as ``values``, if the model has an encoding; bad rows pass."""
-    as_windows = hold_windows(plan)
-    width = len(plan.columns) * (plan.model.config.lookback if as_windows else 1)
-    before = 0
-    above: list[pl.DataFrame] = []  # the last row, once there is one
-    for path in tables.find_files(plan.table):
-        read = before
-        for frame in tables.read_frames(path, plan.columns, width):
-            until = np.linspace(read, before + frame.read, len(frame.cells) + 1)[1:]
-            rows = _parse(frame, plan, as_windows).with_columns(file=pl.lit(path.name), read=until)
-            marks = pl.concat([row.drop("values") for row in (*above, rows)])
-            if plan.has_instants and not as_windows:  # which are in order where local times are not
-                marks = marks.with_columns(time=marks["instant"].fill_nan(None))
-            row = None if plan.time is None else tables.find_disorder(marks, plan.segment is not None)
-            if row is not None:
-                raise DataError(f"{_place(marks, row)}, column {plan.time} {tables.DISORDER}")
-            above, read = [rows[-1:]], before + frame.read
-            yield rows
-        before += path.stat().st_size
+def _choose(number: int, windows: Windows, own: Rows, about: pl.DataFrame, unread: pl.DataFrame) -> Chunk:
+    """The chunk of the windows that end in some rows of their table.
+
+    Args:
+        number: its number.
+        windows: those of a stretch.
+        own: the rows of the table.
+        about: those of the stretch.
+        unread: rows among which those that cannot be read are listed too.
+    """
+    table = windows.table
+    asked = own[table.may_end[own]]
+    crosses = table.run[asked] != table.run[asked - windows.lookback + 1]
+    gap = ""
+    if crosses.any():
+        end = int(asked[crosses.argmax()])
+        before = int(np.searchsorted(table.run, table.run[end])) - 1
+        gap = " to ".join(table.times(np.array([before, before + 1])))
+    first, last = np.searchsorted(windows.ends, [own[0], own[-1] + 1]) if len(own) else (0, 0)
+    chosen = windows.choose(slice(first, last))
+    used, index = np.unique(chosen.index(), return_inverse=True)
+    named = _name_windows(about[table.order[chosen.ends] % len(about)], chosen.series)
+    found = about[table.order[own] % len(about)].with_columns(reason=pl.Series(_find_bad(table, own), dtype=pl.String))
+    left_out = Summary(lost=len(asked) - len(chosen) - int(crosses.sum()), across_gaps=int(crosses.sum()), gap=gap)
+    rejected = pl.concat([unread, found]).sort("window", maintain_order=True)
+    return _make_chunk(number, chosen.rows[used], index.reshape(-1, windows.lookback), named, rejected, left_out)
 
 
-def _place(rows: pl.DataFrame, row: int) -> str:
-    return f"{rows['file'][row]}, row {rows['row'][row]}"
+def _find_bad(table: Table, own: Rows) -> list[str | None]:
+    """Why rows have no value for windows that hold them; of a gap that is too long, the first that is not filled."""
+    encoding, reasons = table.spec.encoding, dict(table.bad)
+    for of, column in zip(encoding.columns, table.columns, strict=True):
+        source = table.find(table.place + of.later)
+        for row in own[column.missing[own] & np.isnan(column.open[own])].tolist():
+            if int(source[row]) not in table.bad:
+                problem = encoding.describe_missing(of.name, bool(source[row] >= 0))
+                reasons.setdefault(row, (of.name, problem))
+
+    def describe(row: int) -> str | None:
+        if row not in reasons:
+            return None
+        name, problem = reasons[row]
+        return f"column {table.places.find(name, int(table.order[row]))[0]} {problem}"
+
+    return [describe(row) for row in own.tolist()]
+
+
+def _make_chunk(
+    number: int, values: Array, index: Rows, windows: pl.DataFrame, about: pl.DataFrame, left_out: Summary
+) -> Chunk:
+    """A chunk, of whose rows those with a reason are rejected."""
+    rejected = about.filter(pl.col("reason").is_not_null()).select("file", "row", "reason")
+    hashed = hashlib.sha256("".join(text.write_csv() for text in (windows, rejected)).encode())
+    for array in (values, index):
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    read = int(about["read"].to_numpy().max())
+    return Chunk(number, values, index, windows, rejected, left_out, read, hashed.hexdigest())
+
+
+def _name_windows(about: pl.DataFrame, series: Sequence[str] | None = None) -> pl.DataFrame:
+    """`Chunk.windows` of the rows at which they end."""
+    named = about.select("window", pl.col("^time$"), "file", "row")
+    return named if series is None else named.insert_column(1, pl.Series("series", series, dtype=pl.String))
 
 
 def hold_windows(plan: Plan) -> bool:
@@ -267,11 +299,14 @@ def hold_windows(plan: Plan) -> bool:
     by_form: dict[bool, str] = {}  # a place for lists, and one for single values
     by_time: dict[str, str] = {}
     for path in tables.find_files(plan.table):
-        schema = tables.read_schema(path, plan.columns, tuple(filter(None, (plan.time, plan.segment))))
-        for name in plan.sources:
-            if plan.model.config.encoding is not None and schema[name].is_nested():
+        columns = plan.find_columns(tables.read_schema(path))
+        schema = tables.read_schema(path, columns, [plan.time] if plan.time else [])
+        for name in columns:
+            form = schema[name].is_nested()
+            if plan.model.config.encoding is not None and form:
                 raise DataError(f"column {name} of {path.name} holds {schema[name]}, but this model reads rows")
-            by_form.setdefault(isinstance(schema[name], pl.List | pl.Array), f"column {name} of {path.name}")
+            if name != plan.time:
+                by_form.setdefault(isinstance(schema[name], pl.List | pl.Array), f"column {name} of {path.name}")
         if plan.time is not None:
             by_time.setdefault(str(schema[plan.time]), path.name)
     if len(by_form) > 1:
@@ -282,43 +317,49 @@ def hold_windows(plan: Plan) -> bool:
     return True in by_form
 
 
-def _parse(frame: tables.Frame, plan: Plan, as_windows: bool) -> pl.DataFrame:
-    """The columns of `read_rows`, except ``file`` and ``read``."""
-    if (encoding := plan.model.config.encoding) is not None:
-        values, bad = encoding.read({name: tables.parse_cells(frame.cells[name]) for name in encoding.names})
-        reasons = {row: f"column {name} {problem}" for row, (name, problem) in bad.items()}
-    else:
-        values, reasons = _read_values(frame.cells, plan, as_windows)
-    columns = {"time": frame.cells[plan.time]} if plan.time is not None else {}
-    if plan.segment is not None:
-        columns["segment"] = frame.cells[plan.segment].cast(pl.String)
-    for column in columns.values():
-        for row in column.is_null().arg_true():
-            reasons.setdefault(row, f"column {column.name} is empty")
-    if plan.has_instants and not as_windows:
-        zone = encoding.zone if encoding else None
-        columns["instant"] = _read_instants(columns["time"], plan.model.config.time, reasons, zone)  # type: ignore[arg-type]
-    reason = pl.Series([reasons.get(row) for row in range(len(values))], dtype=pl.String)
-    numbers = np.arange(len(values)) + frame.first_row
-    return pl.DataFrame({"values": values, "row": numbers, "reason": reason, **columns})
+def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
+    """Yields the rows of a table in order, with the columns of `Table.read`, or windows (n, lookback * n_features).
+
+    Raises as `tables.read_frames`, and DataError if times that a model does not know go back.
+    """
+    spec, before, n_rows, special = plan.spec, 0, 0, tables.list_texts(plan.spec)
+    above: list[float] = []  # the time of the last row, once there is one
+    for path in tables.find_files(plan.table):
+        read, columns = before, plan.find_columns(tables.read_schema(path))
+        width = len(columns) * (spec.lookback if as_windows else 1)
+        for frame in tables.read_frames(path, columns, width):
+            n, cells = len(frame.cells), dict[str, Cells]()
+            times = None if plan.time is None else frame.cells[plan.time]
+            about: dict[str, Any] = {"window": np.arange(n) + n_rows, "row": np.arange(n) + frame.first_row}
+            about |= {"read": np.linspace(read, before + frame.read, n + 1)[1:]}
+            if as_windows:
+                cells[LISTS], reasons = _read_lists(frame.cells, plan)
+            else:
+                cells = tables.as_columns(frame.cells, special)
+                reasons = {} if spec.time is None else _find_unreadable(cells, spec)
+            if times is not None and (as_windows or spec.time is None):
+                above = _check_order(times, above, f"{path.name}, row", frame.first_row)
+            reason = pl.Series([reasons.get(row) for row in range(n)], dtype=pl.String)
+            marks = {} if times is None else {"time": times}
+            yield Stretch(cells, pl.DataFrame({**about, **marks, "file": [path.name] * n, "reason": reason}))
+            n_rows, read = n_rows + n, before + frame.read
+        before += path.stat().st_size
 
 
-def _read_values(cells: pl.DataFrame, plan: Plan, as_windows: bool) -> tuple[Array, dict[int, str]]:
-    """(n, steps * n_features), and the reasons for rejected rows, by index."""
-    features, steps = plan.model.config.feature_names, plan.model.config.lookback if as_windows else 1
+def _read_lists(cells: pl.DataFrame, plan: Plan) -> tuple[Array, dict[int, str]]:
+    """Windows of a row each, (n, lookback * n_features), and the reasons for rejected rows, by index."""
+    features, steps = plan.model.config.feature_names, plan.spec.lookback
     values = np.full((len(cells), steps, len(features)), np.nan)
     for number, name in enumerate(features):
-        column, fits = cells[name], np.ones(len(cells), dtype=bool)
-        if as_windows:
-            column = column.arr.to_list() if column.dtype == pl.Array else column
-            fits = (column.list.len() == steps).fill_null(False).to_numpy()
-            column = column.filter(pl.Series(fits)).explode()
+        column = cells[name].arr.to_list() if cells[name].dtype == pl.Array else cells[name]
+        fits = (column.list.len() == steps).fill_null(False).to_numpy()
+        column = column.filter(pl.Series(fits)).explode()
         values[fits, :, number] = tables.parse_numbers(column).to_numpy().reshape(-1, steps)
     reasons = {}
     for row in np.flatnonzero(~np.isfinite(values).all(axis=(1, 2))).tolist():
         step, number = np.argwhere(~np.isfinite(values[row]))[0].tolist()
         name, cell = features[number], cells[features[number]][row]
-        if not as_windows or cell is None:
+        if cell is None:
             reasons[row] = f"column {name} {tables.describe_cell(cell)}"
         elif len(cell) != steps:
             reasons[row] = f"column {name} must hold {steps} numbers, but holds {len(cell)}"
@@ -327,17 +368,37 @@ def _read_values(cells: pl.DataFrame, plan: Plan, as_windows: bool) -> tuple[Arr
     return values.reshape(len(values), steps * len(features)), reasons
 
 
-def _read_instants(times: pl.Series, clock: TimeColumn, reasons: dict[int, str], zone: str | None) -> pl.Series:
-    """Times as numbers; NaN where a cell is not a time as in training, which is a reason to reject its row."""
-    instants = np.full(len(times), np.nan)
-    known = times.is_not_null().arg_true().to_list()
-    for rows in (known, *([row] for row in known)):  # together, or if that fails one by one
+def _find_unreadable(cells: Mapping[str, Cells], spec: TableSpec) -> dict[int, str]:
+    """Why rows have no place in a table: their time is not one as in training, or their series has no name."""
+    time, reasons = spec.time, dict[int, str]()
+    if time is None:
+        return reasons
+    if spec.series is not None and spec.series.name in cells:
+        blank = [row for row, cell in enumerate(cells[spec.series.name].tolist()) if is_blank(cell)]
+        reasons = dict.fromkeys(blank, f"column {spec.series.name} is empty")
+    column, kind = cells[time.name], "a date" if time.dated else "a number"
+    with suppress(DataError):  # all together, or else one by one
+        if read_instants(column, str, time.zone)[1] == time.dated:
+            return reasons
+    for row, cell in enumerate(column.tolist()):
         with suppress(DataError):
-            found, dated = read_instants(as_cells(times[rows]), str, zone)
-            instants[rows] = found if dated == clock.dated else np.nan
-            if rows is known and dated == clock.dated:
-                break
-    kind = "a date" if clock.dated else "a number"
-    for row in set(known).intersection(np.flatnonzero(np.isnan(instants)).tolist()):
-        reasons.setdefault(row, f"column {times.name} must be {kind}, as in training, but is {quote(times[row])}")
-    return pl.Series(instants)
+            if read_instants(column[[row]], str, time.zone)[1] == time.dated:
+                continue
+        wrong = "is empty" if is_blank(cell) else f"must be {kind}, as in training, but is {quote(cell)}"
+        reasons.setdefault(row, f"column {time.name} {wrong}")
+    return reasons
+
+
+def _check_order(times: pl.Series, above: list[float], place: str, first_row: int) -> list[float]:
+    """Raises DataError if times go back, also from that of the row above; returns that of the last row, if it is known.
+
+    Times that cannot be read have no order.
+    """
+    try:
+        instants = [*above, *read_instants(as_cells(times), str)[0].tolist()]
+    except DataError:
+        return []
+    for row in np.flatnonzero(np.diff(instants) < 0).tolist():
+        message = "is earlier than the row above it, but rows must be ordered from oldest to newest"
+        raise DataError(f"{place} {first_row + row + 1 - len(above)}, column {times.name} {message}")
+    return instants[-1:]

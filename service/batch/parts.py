@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import polars as pl
 
-from kanmodel.arrays import Array, take_windows
+from kanmodel.arrays import Array
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
 from kanmodel.explain.attribution import Explanation
 from kanmodel.explain.paths.bisection import BATCH
@@ -55,10 +55,10 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
     tables = [pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})]
     kept: list[int] = []
     rejected = chunk.rejected.rows()
-    for first in range(0, len(chunk.ends), BATCH):
+    for first in range(0, len(chunk.index), BATCH):
         if is_stopped():
             raise CancelledError
-        windows = take_windows(chunk.values, chunk.ends[first : first + BATCH], config.lookback)
+        windows = chunk.values[chunk.index[first : first + BATCH]]
         for number, result in _explain(plan, windows, first):
             if isinstance(result, Explanation):
                 values = _tabulate(result, len(config.groups))
@@ -71,7 +71,7 @@ def make_part(plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda:
                     raise DataError(f"{file}, row {row}, {rejected[-1][2]}")
     frame = pl.concat([chunk.windows.drop("file", "row")[kept], pl.concat(tables)], how="horizontal")
     n_kept, unconverged = len(kept), len(kept) - int(frame["converged"].sum())
-    summary = chunk.left_out + Summary(n_kept, len(chunk.ends) - n_kept, len(rejected), unconverged)
+    summary = chunk.left_out + Summary(n_kept, len(chunk.index) - n_kept, len(rejected), unconverged)
     about = {"input": chunk.digest, "content": _hash(frame), "summary": asdict(summary), "read": chunk.read}
     content = io.BytesIO()
     frame.write_parquet(content, metadata={KEY: json.dumps(plan.describe() | about | {"rejected": rejected})})

@@ -3,24 +3,25 @@
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import numpy as np
 import polars as pl
 
 from kanmodel.arrays import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.tables.frames import Cells, as_cells
+from kanmodel.tables.table import TableSpec
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together, and a row more
 MAX_ROW_BYTES = 4 * BLOCK_BYTES
 SLICE_VALUES = 1 << 20  # values of a parquet file that are read together
 BOOLEANS = {"false": 0.0, "true": 1.0}  # text, case-insensitive
-DISORDER = "is earlier than the row above it, but rows must be ordered from oldest to newest"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def find_files(table: Path) -> list[Path]:
     return files
 
 
-def read_schema(path: Path, columns: Iterable[str] = (), single: Iterable[str] = ()) -> dict[str, pl.DataType]:
+def read_schema(path: Path, columns: Iterable[str] = (), single: Collection[str] = ()) -> dict[str, pl.DataType]:
     """Names and types of all columns of a file; in a csv all are text.
 
     Raises DataError if it cannot be read or a `single` column holds lists, and UnknownNameError if it lacks `columns`.
@@ -63,7 +64,7 @@ def read_schema(path: Path, columns: Iterable[str] = (), single: Iterable[str] =
     for name in columns:
         if name not in schema:
             raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(schema)}")
-    for name in single:
+    for name in schema.keys() & single:
         if schema[name].is_nested():
             raise DataError(f"column {name} of {path.name} holds {schema[name]}, not single values")
     return schema
@@ -146,7 +147,7 @@ def parse_numbers(column: pl.Series) -> pl.Series:
     return pl.repeat(None, len(column), dtype=pl.Float64, eager=True).alias(column.name)
 
 
-def parse_cells(column: pl.Series) -> np.ndarray[Any, Any]:
+def parse_cells(column: pl.Series) -> Cells:
     """Parses the cells of a column where they are numbers; the others stay as they are, and null is NaN."""
     numbers = parse_numbers(column)
     values = numbers.to_numpy()
@@ -161,28 +162,27 @@ def describe_cell(cell: object) -> str:
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
 
 
-def find_disorder(rows: pl.DataFrame, has_segments: bool) -> int | None:
-    """The first row whose `time` is earlier than that above it in its `segment`; None if none is, or without order."""
-    times = rows["time"]
-    numbers = parse_numbers(times)
-    if not numbers.has_nulls():
-        times = numbers
-    elif times.dtype == pl.String and not times.str.contains(r"^\d{4}-\d\d-\d\d").all():
-        return None
-    back = (times < times.shift(1)).fill_null(False)
-    if has_segments:
-        back &= rows["segment"].eq_missing(rows["segment"].shift(1))
-    return back.arg_max() if back.any() else None
+def list_texts(spec: TableSpec) -> set[str]:
+    """The columns of a model's table that are read as they stand: those of its times, series and texts."""
+    texts = {column.name for column in spec.encoding.columns if column.levels}
+    return texts | {each.name for each in (spec.time, spec.series) if each is not None}
 
 
-def read_table(path: Path, names: Iterable[str] = (), special: Sequence[str] = ()) -> dict[str, Any]:
-    """Reads the columns of a file in the form that `kanmodel.train` takes: numbers where cells are, else as they are.
+def as_columns(cells: pl.DataFrame, special: Container[str]) -> dict[str, Cells]:
+    """Columns in the form that `Table.read` and `kanmodel.train` take: numbers where cells are, else as they are.
 
-    Those that are `special`, of times and labels, stay as they are. Raises DataError if the file cannot be read or has
-    no rows, and UnknownNameError if a column of one of the `names`, or a special one, does not exist.
+    Those that are `special` stay as they are, such as times and labels.
     """
-    cells = _read_file(path, (*names, *special), special).cells
-    return {column.name: column if column.name in special else parse_cells(column) for column in cells}
+    return {column.name: as_cells(column) if column.name in special else parse_cells(column) for column in cells}
+
+
+def read_table(path: Path, names: Iterable[str] = (), special: Collection[str] = ()) -> dict[str, Cells]:
+    """Reads the columns of a file as `as_columns`.
+
+    Raises DataError if the file cannot be read or has no rows, or a special column holds lists, and UnknownNameError if
+    a column of one of the `names` does not exist.
+    """
+    return as_columns(_read_file(path, names, special).cells, special)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:
@@ -199,7 +199,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Array:
     return values
 
 
-def _read_file(path: Path, columns: Iterable[str], single: Iterable[str] = ()) -> Frame:
+def _read_file(path: Path, columns: Iterable[str], single: Collection[str] = ()) -> Frame:
     """All rows and columns of a file, of which it must have some; not parsed."""
     names = list(read_schema(path, columns, single))
     frames = list(read_frames(path, names, len(names)))

@@ -12,8 +12,8 @@ from kanmodel import Model, load
 from kanmodel.errors import DataError
 from kanmodel.explain.pruning import Fill, Metric
 from kanmodel.explain.topology import Topology
-from kanmodel.inputs import Places, read_outcomes
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
+from kanmodel.tables.table import Places
 from kanmodel.text import write_value
 from service.commands import options
 
@@ -174,25 +174,28 @@ def backtest(
     table: Annotated[Path, Argument(help="Table with what came: .csv, .csv.gz or .parquet.")],
     target: Annotated[str | None, Option(help="Target to compare. Default: the first.")] = None,
     last: Newest = None,
+    series: options.Series = [],  # noqa: B006
     adapt: Annotated[bool, Option("--adapt", help="Adapt intervals to what came, in the order of time.")] = False,
     adaptation: Annotated[
         Path | None, Option(help="State to go on from, if it is there, and to write, *.json.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Forecast from every row of a table, and print the errors: overall, by step, hour of the day, month and week.
+    """Forecast from every row of a table, and print the errors: overall, by step, series, hour, month and week.
 
     TABLE has the columns of the training, its time, and the target, in any order of rows. Hour, month and week are
-    those of the time that is forecast, by the clock of the training's time zone, or UTC. Skill is 1 - MAE / MAE of
-    persistence, the last value that was known. Windows across a gap in time or with a missing value are left out and
-    counted. Of a model with intervals, their coverage, mean width and Winkler score are printed too.
+    those of the time that is forecast, by the clock of the training's time zone, or UTC. Series are in the order of
+    their errors, the largest first. Skill is 1 - MAE / MAE of persistence, the last value that was known; the seasonal
+    naive forecast is the latest one a whole number of seasons before. Windows across a gap in time or with a missing
+    value are left out and counted. Of a model with intervals, their coverage, mean width and Winkler score are printed
+    too.
     """
     if adaptation is not None:
         options.refuse_unwritable(adaptation, ".json")
     model = load(file)
     state = _read_json(adaptation) if adaptation is not None and adaptation.exists() else adapt or bool(adaptation)
-    cells, newest, places = _read_table(model, table, last)
-    found = model.backtest(read_outcomes(model.loaded, cells, target, newest, places=places), adapt=state)
+    cells, chosen = options.read_table(model, table), _choose(model, table, last, series)
+    found = model.backtest(cells, target, adapt=state, **chosen)
     if adaptation is not None:
         adaptation.write_text(json.dumps(found.adaptation), encoding="utf-8")
     if as_json:
@@ -210,6 +213,7 @@ def calibrate(
     output: options.Written,
     intervals: Annotated[list[str], Option(help="Levels, as 0.8,0.95. Default: the model's, or these.")] = [],  # noqa: B006
     last: Newest = None,
+    series: options.Series = [],  # noqa: B006
     with_results: options.Prepare = False,
 ) -> None:
     """Give a model prediction intervals, from its errors over a table with what came (split conformal prediction).
@@ -220,21 +224,18 @@ def calibrate(
     options.refuse_unwritable(output)
     levels = options.parse_levels(intervals) or None
     model = load(file)
-    cells, newest, places = _read_table(model, table, last)
-    calibrated = model.calibrate(cells, intervals=levels, last=newest, places=places)
+    cells, chosen = options.read_table(model, table), _choose(model, table, last, series)
+    calibrated = model.calibrate(cells, intervals=levels, **chosen)
     calibrated = options.save(calibrated, output, with_results)
     echo(f"intervals at {calibrated.loaded.intervals}")
     options.print_written(output, calibrated)
 
 
-def _read_table(model: Model, table: Path, last: str | None) -> tuple[Any, int | str | None, Places]:
-    """The cells, `last` as the library takes it, and the names in errors."""
-    from service.batch.tables import read_table  # here, since the other commands start faster without polars
-
+def _choose(model: Model, table: Path, last: str | None, series: list[str]) -> dict[str, Any]:
+    """The windows of a table, and its names in errors, as arguments of the library."""
     time = model.config.time
-    places = Places(table.name, time.name) if time else Places(table.name)
-    newest = int(last) if last and last.isdecimal() else last
-    return read_table(table, special=[time.name] if time else []), newest, places
+    places = Places(table.name, time.name if time else "time")
+    return {"last": int(last) if last and last.isdecimal() else last, "series": series or None, "places": places}
 
 
 def _read_json(path: Path) -> Any:

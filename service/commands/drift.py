@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from typer import Argument, BadParameter, Exit, Option, echo
 
-from kanmodel import Drift, Model, load
+from kanmodel import Drift, load
 from kanmodel.errors import DataError
 from kanmodel.explain.watched import EXPLAINED
 from kanmodel.tables.statistics.p_values import Question
@@ -28,6 +28,7 @@ def drift(
     against: Annotated[Path | None, Option(help="Checkpoint that served the reference, if it is another.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
     output_name: options.OutputName = None,
+    series: options.Series = [],  # noqa: B006
     alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
     false_alarms: Annotated[
         float | None,
@@ -58,10 +59,9 @@ def drift(
     """
     if rules is not None:
         if current or against or output or output_name or as_json or alarm != USUAL:
-            raise DataError(
-                "--rules is made from one table, and goes with --span, --name, --false-alarms and --explained alone"
-            )
-        _write_rules(rules, file, reference, span, name, false_alarms, explained or OF_RULES)
+            allowed = "--span, --name, --series, --false-alarms and --explained"
+            raise DataError(f"--rules is made from one table, and goes with {allowed} alone")
+        _write_rules(rules, file, reference, span, name, false_alarms, explained or OF_RULES, series)
         return
     if current is None:
         raise DataError("the current table is missing: give it after the reference, or --rules FILE")
@@ -78,7 +78,7 @@ def drift(
         options.refuse_unwritable(output, output.suffix)
     model = load(file)
     other = None if against is None else replace(load(against), name=str(against))
-    before, now = (_read_table(model, path) for path in (reference, current))
+    before, now = (options.read_table(model, path) for path in (reference, current))
     found = model.drift(
         before,
         now,
@@ -86,6 +86,7 @@ def drift(
         against=other,
         false_alarms=false_alarms,
         explained=explained or EXPLAINED,
+        series=series or None,
         progress=options.is_watched(),
     )
     if output is not None and output.suffix == ".html":
@@ -124,7 +125,14 @@ def describe_drift(found: Drift) -> dict[str, Any]:
 
 
 def _write_rules(
-    rules: Path, file: Path, table: Path, span: str, name: str | None, false_alarms: float | None, explained: int
+    rules: Path,
+    file: Path,
+    table: Path,
+    span: str,
+    name: str | None,
+    false_alarms: float | None,
+    explained: int,
+    series: list[str],
 ) -> None:
     if rules.suffix not in (".yaml", ".yml"):
         raise DataError(f"{rules} must end in .yaml or .yml")
@@ -132,13 +140,7 @@ def _write_rules(
     if false_alarms is not None and not 0 < false_alarms < 1:
         raise DataError(f"--false-alarms must lie between 0 and 1, but is {false_alarms}")
     model = load(file)
-    text = write_rules(model, name or file.stem, _read_table(model, table), str(table), span, false_alarms, explained)
+    history = options.read_table(model, table)
+    text = write_rules(model, name or file.stem, history, str(table), span, false_alarms, explained, series)
     rules.write_text(text, encoding="utf-8")
     echo(f"{rules}: {text.count('- alert:')} alerts")
-
-
-def _read_table(model: Model, table: Path) -> Any:
-    from service.batch.tables import read_table  # here, since a wrong option is refused faster without polars
-
-    time = model.config.time
-    return read_table(table, special=[time.name] if time else [])

@@ -21,7 +21,7 @@ from kanmodel.explain.attribution import Explanation, Method
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.text import write_value
 from service.batch import PART_WINDOWS, EngineName
-from service.commands.options import AsJson, OutputName, make_console, print_json, print_table
+from service.commands.options import AsJson, OutputName, Series, make_console, print_json, print_table
 
 if TYPE_CHECKING:
     from service.batch.chunks import Plan
@@ -36,7 +36,7 @@ def explain(
     data: Annotated[Path | None, Argument(metavar="[TABLE]", help="Explain all windows of it; see above.")] = None,
     folder: Annotated[Path | None, Option("-o", "--output", help="Folder for parquet files; a rerun resumes.")] = None,
     time_column: Annotated[str | None, Option(help="Times of TABLE, which show gaps. Default: as in training.")] = None,
-    segment_column: Annotated[str | None, Option(help="Column of TABLE that changes at each gap.")] = None,
+    series: Series = [],  # noqa: B006
     strict: Annotated[bool, Option("--strict", help="Stop at the first bad row of TABLE.")] = False,
     engine: Annotated[EngineName, Option(help="Threads of this process, or a Ray cluster.")] = "threads",
     workers: Annotated[
@@ -55,8 +55,8 @@ def explain(
     """Print each feature's contribution to the forecast of a reference window, or write them for a whole table.
 
     TABLE is a .csv, .csv.gz or .parquet file, or a folder of them, read in the order of their names. Each row is a time
-    step, oldest first, or, in parquet, a window: the column of each feature holds a list of its values, oldest first.
-    No window crosses a gap. Bad rows are listed in _rejected.csv.
+    step, oldest first in its series, or, in parquet, a window: the column of each feature holds a list of its values,
+    oldest first. No window crosses a gap, or has rows of two series. Bad rows are listed in _rejected.csv.
 
     Faithfulness is deletion, insertion and infidelity, beside those of gradients, of a random order and, without an
     LSTM, of pykan's scores. Effects take 2 forecasts per window and feature.
@@ -83,9 +83,9 @@ def explain(
         raise DataError(f"--faithfulness averages over many windows, so {others} cannot be given with it")
     if (data is None) != (folder is None):
         raise DataError("TABLE and -o go together: the table to explain, and the folder to write to")
-    of_table = time_column or segment_column or strict or workers or engine != "threads" or part_windows != PART_WINDOWS
+    of_table = time_column or series or strict or workers or engine != "threads" or part_windows != PART_WINDOWS
     if data is None and of_table:
-        raise DataError("--time-column, --segment-column, --strict, --engine, --workers and --part-windows need TABLE")
+        raise DataError("--time-column, --series, --strict, --engine, --workers and --part-windows need TABLE")
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load(file)
@@ -98,7 +98,7 @@ def explain(
         model.find_output(output)  # refuses an unknown one
         if time_column is None and clock is not None and clock.name in tables.read_schema(tables.find_files(data)[0]):
             time_column = clock.name
-        plan = chunks.Plan(model, data, output, time_column, segment_column, part_windows, strict, effects, method)
+        plan = chunks.Plan(model, data, output, time_column, tuple(series), part_windows, strict, effects, method)
         _explain_table(plan, folder, engine, workers, as_json)
     elif faithfulness:
         rows = model.faithfulness(output_name)

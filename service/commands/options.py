@@ -18,6 +18,7 @@ from kanmodel.text import write_value
 
 Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
 OutputName = Annotated[str | None, Option(help="Output, such as load+1, or load+1:width@0.8. Default: the first.")]
+Series = Annotated[list[str], Option(metavar="NAME", help="Series of the table; repeat for several. Default: all.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
 Prepare = Annotated[bool, Option("--prepare", help="Also compute global results, into *.results beside it.")]
@@ -44,6 +45,14 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
         raise CheckpointError(f"cannot write {output}: there is no folder {output.parent}")
     if output.is_dir():
         raise CheckpointError(f"cannot write {output}: it is a folder")
+
+
+def read_table(model: Model, table: Path) -> dict[str, Any]:
+    """The columns of a table, of which the model's time must be there."""
+    from service.batch import tables  # here, since a wrong option is refused faster without polars
+
+    spec = model.config.table
+    return tables.read_table(table, [spec.time.name] if spec.time else [], tables.list_texts(spec))
 
 
 def make_console(stderr: bool = False, quiet: bool = False) -> Console:

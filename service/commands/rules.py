@@ -9,6 +9,7 @@ those of the history, which are numbers in the rules.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import fill
 from typing import Any
@@ -18,14 +19,13 @@ import yaml
 
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import sum_groups
-from kanmodel.explain.backtest import Outcomes
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch
-from kanmodel.inputs import read_duration, read_stretch
 from kanmodel.model import Model
-from kanmodel.tables.instants import read_instants
+from kanmodel.tables.instants import read_duration
 from kanmodel.tables.statistics.p_values import MIN_SPANS, Chance, Question, find_chance, warn_of_rate
 from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally
+from kanmodel.tables.windows import Windows, read_stretch
 from service.telemetry.monitor import HOUR, N_NAMES, reference_values, watched_output
 
 ENOUGH = 0.8  # of the forecasts of a span of the history, for an alert
@@ -66,7 +66,14 @@ _Dumper.add_representer(_Text, lambda dumper, text: dumper.represent_scalar("tag
 
 
 def write_rules(
-    model: Model, name: str, history: Any, place: str, span: str, false_alarms: float | None, explained: int
+    model: Model,
+    name: str,
+    history: Any,
+    place: str,
+    span: str,
+    false_alarms: float | None,
+    explained: int,
+    series: Sequence[str] = (),
 ) -> str:
     """The rules of a model as YAML.
 
@@ -79,6 +86,7 @@ def write_rules(
         false_alarms: rate of false alarms of each question; None for the lowest that the history's spans can hold, and
             at least 0.01. Below 1 / (spans + 1) a warning says which rate is used.
         explained: most windows of the history that are explained, chosen evenly.
+        series: that of the history, if it has several.
 
     Raises:
         DataError: the span is no duration, or the history has no times or fewer than four spans.
@@ -87,8 +95,8 @@ def write_rules(
     if seconds is None or seconds < 1:
         raise DataError(f"--span must be a duration such as 24h or 7d, but is {span!r}")
     loaded, watched = model.loaded, Watched.of(model.loaded, output)
-    side = read_stretch(loaded, history, model.config.target_of(output).name, place)
-    n, n_span = len(side.ends), count_windows(side, seconds, place)
+    side = read_stretch(model.config.table, history, place, series=series or None)
+    n, n_span = len(side), count_windows(side, seconds, place)
     if n_span * MIN_SPANS > n:
         raise DataError(
             f"--span {span} is {n_span:,} windows, more than a quarter of the {n:,} of {place}: give a longer history "
@@ -106,14 +114,15 @@ def write_rules(
     return rules.write(f"{n:,} windows" + (f", {side.times[0]} to {side.times[-1]}" if side.times else ""))
 
 
-def count_windows(side: Outcomes, seconds: float, place: str) -> int:
-    """Number of windows in so many seconds, at the usual step between two; raises DataError without times."""
-    instants, dated = np.empty(0), False
-    if side.times is not None:
-        instants, dated = read_instants(np.array(side.times, dtype=object), str, side.zone)
-    if not dated or len(instants) < 2:
+def count_windows(side: Windows, seconds: float, place: str) -> int:
+    """Number of windows in so many seconds; raises DataError without times, or of several series."""
+    time = side.table.spec.time
+    if time is None or not time.dated:
         raise DataError(f"{place} needs a time column with dates, which the model has too: --span is a time")
-    return max(1, round(seconds / float(np.median(np.diff(instants)))))
+    if side.series is not None and len(set(side.series)) > 1:
+        raise DataError(f"{place} has {len(set(side.series))} series, but --rules is of one: name it with --series")
+    instants = side.table.instants
+    return max(1, round(seconds / float(np.median(np.diff(instants[side.ends])))))  # type: ignore[index]
 
 
 class Rules:

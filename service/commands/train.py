@@ -14,12 +14,13 @@ from kanmodel import Model, load
 from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.network.config import Cell, ModelConfig
-from kanmodel.tables.encoding import MAX_FILL, Encoding
-from kanmodel.tables.instants import MAX_STEP
+from kanmodel.tables.encoding import MAX_FILL
+from kanmodel.tables.rhythm import MAX_STEP
+from kanmodel.tables.roles import Columns, TrainingTable, describe_left_out, make_table
+from kanmodel.tables.table import TableSpec
 from kanmodel.training.grids import refine_config, refuse_without_knots
 from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, TrainingOptions, Width
 from kanmodel.training.optimization import Progress as Epoch
-from kanmodel.training.tables import Columns, TrainingTable, describe_left_out, make_table
 from kanmodel.training.training import fine_tune, fit
 from service.commands.options import (
     Prepare,
@@ -33,7 +34,7 @@ from service.commands.options import (
     split_names,
 )
 
-ENCODING = ("zone", "calendar", "holidays", "known", "fill", "max_fill")
+ENCODING = ("static", "zone", "calendar", "holidays", "known", "fill", "max_fill")
 
 
 def parse_width(text: str | None) -> Width | None:
@@ -75,7 +76,8 @@ def train(
     update_grid: Annotated[bool, Option("--update-grid", help="With --from: move knots to the data, twice.")] = False,
     features: Annotated[list[str], Option(help="Inputs, as a,b, or repeat. Default: all numbers and texts.")] = [],  # noqa: B006
     split_column: Annotated[str | None, Option(help="Column with train, validation or test.")] = None,
-    segment_column: Annotated[str | None, Option(help="Column that changes at gaps: no window crosses one.")] = None,
+    series_column: Annotated[list[str], Option(help="Names of series; or the target's column of each, as a,b.")] = [],  # noqa: B006
+    static: Annotated[list[str], Option(help="Columns with one value for each series, as a,b.")] = [],  # noqa: B006
     time_column: Annotated[str | None, Option(help="Times: ISO 8601, 31.12.2023 23:00, numbers; show gaps.")] = None,
     max_step: Annotated[float, Option(help="Longest step that is not a gap, in median steps.")] = MAX_STEP,
     zone: Annotated[str | None, Option(help="Time zone of times without offset, such as Europe/Berlin.")] = None,
@@ -115,7 +117,9 @@ def train(
     seed: Annotated[int, Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
     with_results: Prepare = False,
 ) -> None:
-    """Train an LSTM+KAN forecaster on a table, and compare it with persistence and ridge regression.
+    """Train an LSTM+KAN forecaster on a table, and compare it with persistence, the seasonal naive forecast and ridge.
+
+    One model is trained on all series of a table; no window has rows of two.
 
     With --from, fine-tune a checkpoint, for example to make it sparser; masked edges stay masked. Test R2, edges needed
     and inputs outside their grids are printed, before and after:
@@ -129,8 +133,10 @@ def train(
     }
     values |= {"width": parse_width(width), "front": parse_width(front), "units": parse_pairs(unit, "--unit")}
     values |= {"titles": parse_pairs(title, "--title")}
-    values |= {"split": split_column, "segment": segment_column, "time": time_column}
-    values |= {"known": split_names(known), "fill": parse_fill(fill)}
+    names = split_names(series_column)
+    values |= {"split": split_column, "time": time_column, "series_column": names}
+    values["series"] = names if len(names) > 1 else next(iter(names), None)
+    values |= {"static": split_names(static), "known": split_names(known), "fill": parse_fill(fill)}
     values |= {"integer": split_names(integer), "fixed": split_names(fixed), "intervals": parse_levels(intervals)}
     last_values = parse_pairs(last_value, "--last-value").items()
     values["last_value"] = {name: 0 if of == "0" else of for name, of in last_values}
@@ -159,7 +165,7 @@ def train(
     grid_size = grid if "grid" in given else None
     if grid_size is not None:
         refine_config(old.config, grid_size)  # raises before the table is read
-    table = _read_table(data, columns, old.config.encoding)
+    table = _read_table(data, columns, old.config.table)
     with _progress(options.epochs) as report:
         tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
     tuned = save(Model(tuning.after), output, with_results)
@@ -177,20 +183,27 @@ def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any
             option = f"--{name.replace('_', '-')} cannot be given with --from"
             raise ConfigError(f"{option}: architecture, units, titles, groups and encoding come from {file.name}")
     stated: dict[str, Any] = {name: getattr(config, name) for name in ("ahead", "lookback", "horizon")}
-    features = config.encoding.names if config.encoding else config.feature_names
-    stated |= {"target": tuple(target.name for target in config.targets), "features": features}
+    spec = config.table
+    stated |= {"target": spec.targets, "features": spec.encoding.names}
+    if spec.series is not None:
+        stated["series_column"] = spec.series.columns or (spec.series.name,)
     for name, of_file in stated.items():
         if name in given and given[name] != of_file:
             value, has = (",".join(each) if isinstance(each, tuple) else each for each in (given[name], of_file))
             raise ConfigError(f"--{name} is {value}, but {file.name} has {has}")
-    return replace(columns, targets=stated["target"], features=features, ahead=config.ahead)
+    series = None if spec.series is None else spec.series.columns or spec.series.name
+    return replace(columns, targets=spec.targets, features=spec.encoding.names, ahead=config.ahead, series=series)
 
 
-def _read_table(data: Path, columns: Columns, encoding: Encoding | None = None) -> TrainingTable:
-    from service.batch.tables import read_table  # here, since the other commands start faster without polars
+def _read_table(data: Path, columns: Columns, spec: TableSpec | None = None) -> TrainingTable:
+    from service.batch.tables import list_texts, read_table  # here: the other commands start faster without polars
 
-    frame = read_table(data, (*columns.targets, *(columns.features or ())), columns.special)
-    table = make_table(frame, columns, encoding)
+    wide = () if isinstance(columns.series, str) else columns.series or ()
+    special = {column for column in (columns.split, columns.time, columns.series) if isinstance(column, str)}
+    features = (name for name in columns.features or () if name not in columns.targets)
+    names = (*(wide or columns.targets), *features, *special)
+    frame = read_table(data, names, special | (list_texts(spec) if spec else set()))
+    table = make_table(frame, columns, spec)
     if table.left_out:
         echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
     return table

@@ -23,8 +23,10 @@ export async function saveSample(page, signal) {
   const moments = await explainMoments(page, signal);
   const times = moments.map(({ time }) => (time === null ? NaN : wallClock(time)));
   const gaps = d3.pairs(times, (before, after) => after - before);
-  const step = d3.min(gaps) ?? NaN;
-  const { first, count } = model.lookback > 1 ? longestRun(gaps, step) : { first: 0, count: moments.length };
+  const label = model.table?.series?.column; // of many series one window is enough
+  const step = (label ? model.time && 1000 * model.time.step : d3.min(gaps)) ?? NaN;
+  const isRun = model.lookback > 1 || label;
+  const { first, count } = isRun ? longestRun(label ? [] : gaps, step) : { first: 0, count: moments.length };
   const query = { ...page.query, contributions: true, offset: first, limit: count };
   const [{ windows }, { instance }] = await Promise.all([
     /** @type {Promise<Schemas["ReferenceList"]>} */ (askJson({ path: `${path}/reference`, query }, signal)),
@@ -48,6 +50,7 @@ export async function saveSample(page, signal) {
   const start = times[first] - (model.lookback - 1) * step;
   const rows = d3.range(values.length + later).map((row) => ({
     ...(Number.isFinite(start) ? { [model.time?.name ?? "time"]: minute(new Date(start + row * step)) } : {}),
+    ...(label ? { [label]: windows[0].series ?? "" } : {}),
     ...(columns.some(({ name }) => name === target) ? {} : { [target]: actual.get(row) }),
     ...Object.fromEntries(columns.map((column) => [column.name, cell(column, row)])),
   }));

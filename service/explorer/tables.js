@@ -15,6 +15,7 @@ import { isPassing, waitForNext } from "./waiting.js";
  * @property {string} id its name and a hash of its text, by which the address names it
  * @property {string[]} names of the columns
  * @property {string[][]} rows below the header
+ * @property {number[]} [lines] of the rows, where these are in another order than in the file: by series
  * @property {(field: string | undefined) => number} number a field as a number; NaN if it is none
  * @property {number[][][]} [windows] whose rows these are, one window after another, where they were given as windows
  */
@@ -27,6 +28,7 @@ import { isPassing, waitForNext } from "./waiting.js";
  * @property {ModelInfo} model
  * @property {Record<string, Cell[]>} columns
  * @property {Cell[] | undefined} times
+ * @property {Cell[] | undefined} labels the series that each row is of; absent of a model of one series
  * @property {string | undefined} target the column of the actual values, if the table has it
  * @property {number[]} ends rows that are the newest of a window without a missing value
  * @property {string[]} problems cells that are no numbers, by their line in the file; the first of each column
@@ -48,7 +50,6 @@ const TRIES = 6; // parts that may be refused before the rest is not asked for
 const REFUSED = 422;
 const HOUR = 3_600_000; // ms
 const MAX_STEP = 1.5; // longest step that is no gap, in usual steps, of a model that was trained without times
-const SEGMENT = "segment"; // a column that changes at each gap, which no window crosses
 
 /** @type {Map<string, Table>} */
 const kept = new Map();
@@ -112,8 +113,8 @@ function keep(name, text, parsed) {
  * @param {number} end
  * @param {ModelInfo} model
  */
-export function numberOf({ windows }, end, { lookback }) {
-  return windows ? (end + 1) / lookback : end + 2; // the header is line 1
+export function numberOf({ windows, lines }, end, { lookback }) {
+  return windows ? (end + 1) / lookback : (lines?.[end] ?? end + 2); // the header is line 1
 }
 
 /**
@@ -198,13 +199,16 @@ export function readSeries(table, model, target) {
  */
 function makeSeries(table, model, target) {
   const wanted = columnsOf(model);
-  const { names, rows } = table;
-  const missing = wanted.filter(({ name }) => !names.includes(name));
+  const { names } = table;
+  const label = table.windows ? undefined : model.table?.series?.column;
+  const missing = [...(label ? [{ name: label }] : []), ...wanted].filter(({ name }) => !names.includes(name));
   if (missing.length) {
     const some = missing.slice(0, 4).map(({ name }) => name);
     const more = missing.length > 4 ? ` and ${missing.length - 4} more columns` : "";
     throw new Error(`${nameOf(table.id)} has no column ${some.join(", ")}${more}; it has ${names.slice(0, 12).join(", ")}`);
   }
+  const sorted = label ? sortBySeries(table, names.indexOf(label)) : table;
+  const { rows } = sorted;
   const problems = /** @type {string[]} */ ([]);
   const column = (/** @type {string} */ name, /** @type {boolean} */ isText) => {
     const place = names.indexOf(name);
@@ -216,7 +220,7 @@ function makeSeries(table, model, target) {
       if (/^(true|false)$/i.test(field)) return field.toLowerCase() === "true";
       const value = table.number(field);
       if (Number.isFinite(value)) return value;
-      if (!isSaid) problems.push(`line ${number + 2}, ${name}, is “${field}”`);
+      if (!isSaid) problems.push(`line ${numberOf(sorted, number, model)}, ${name}, is “${field}”`);
       isSaid = true;
       return null;
     });
@@ -228,10 +232,22 @@ function makeSeries(table, model, target) {
   const time = [model.time?.name, "time"].find((name) => name && names.includes(name) && !columns[name]);
   const times = time && !table.windows ? rows.map((row) => row[names.indexOf(time)]?.trim() ?? "") : undefined;
   if (time && times) columns[time] = times;
-  const place = columns[SEGMENT] ? -1 : names.indexOf(SEGMENT);
-  const segments = place < 0 ? undefined : rows.map((row) => row[place]);
-  const ends = table.windows ? d3.range(model.lookback - 1, rows.length, model.lookback) : findEnds(columns, times, segments, model);
-  return { table, model, columns, times, target: actual, ends, problems };
+  const labels = label ? rows.map((row) => row[names.indexOf(label)]?.trim() ?? "") : undefined;
+  if (label && labels) columns[label] = labels;
+  const ends = table.windows ? d3.range(model.lookback - 1, rows.length, model.lookback) : findEnds(columns, times, labels, model);
+  return { table: sorted, model, columns, times, labels, target: actual, ends, problems };
+}
+
+/**
+ * A table with the rows of each series together, in the order in which the series begin.
+ *
+ * @param {Table} table
+ * @param {number} place of the column of series
+ * @returns {Table}
+ */
+function sortBySeries(table, place) {
+  const numbers = [...d3.group(d3.range(table.rows.length), (row) => table.rows[row][place]?.trim()).values()].flat();
+  return { ...table, rows: numbers.map((row) => table.rows[row]), lines: numbers.map((row) => row + 2) };
 }
 
 /**
@@ -240,19 +256,19 @@ function makeSeries(table, model, target) {
  *
  * @param {Record<string, Cell[]>} columns
  * @param {Cell[] | undefined} times
- * @param {string[] | undefined} segments a column that changes at each gap
+ * @param {Cell[] | undefined} labels the series of each row
  * @param {ModelInfo} model
  */
-function findEnds(columns, times, segments, model) {
+function findEnds(columns, times, labels, model) {
   const wanted = columnsOf(model);
   const later = Math.max(...wanted.map((one) => one.later));
   const n = columns[wanted[0].name].length;
-  const bad = wanted.map(({ name }) => lastMissing(columns[name], model.table));
   const { lookback, time } = model;
   const gaps = d3.pairs(times ?? [], (before, after) => wallClock(String(after)) - wallClock(String(before)));
   const usual = time ? 1000 * time.step * time.max_step : MAX_STEP * (d3.median(gaps) ?? NaN);
   const longest = usual + (model.table?.zone ? HOUR : 0);
-  const starts = d3.range(1, n).filter((row) => gaps[row - 1] > longest || segments?.[row] !== segments?.[row - 1]); // of runs
+  const starts = d3.range(1, n).filter((row) => gaps[row - 1] > longest || labels?.[row] !== labels?.[row - 1]); // of runs
+  const bad = wanted.map(({ name }) => lastMissing(columns[name], model.table, starts));
   const start = (/** @type {number} */ row) => starts[d3.bisectRight(starts, row) - 1] ?? 0;
   return d3
     .range(lookback - 1, n - later)
@@ -265,19 +281,20 @@ function findEnds(columns, times, segments, model) {
  *
  * @param {Cell[]} cells
  * @param {ModelInfo["table"]} table
+ * @param {number[]} starts of runs of rows, from one to another of which nothing is filled
  */
-function lastMissing(cells, table) {
+function lastMissing(cells, table, starts) {
   const found = new Int32Array(cells.length).fill(-1);
+  const isStart = new Set([0, ...starts]);
   let last = -1;
   for (let row = 0; row < cells.length; row += 1) {
     if (cells[row] === null) {
-      let end = row;
-      while (end < cells.length && cells[end] === null) end += 1;
+      let end = row + 1;
+      while (end < cells.length && cells[end] === null && !isStart.has(end)) end += 1;
       const isFilled =
         table?.fill &&
         (table.max_fill === null || end - row <= table.max_fill) &&
-        (row > 0 || Number.isFinite(Number(table.fill))) &&
-        (end < cells.length || table.fill !== "linear");
+        (!isStart.has(row) || Number.isFinite(Number(table.fill)));
       for (; row < end; row += 1) found[row] = isFilled ? last : (last = row);
       row -= 1;
     } else found[row] = last;
@@ -299,13 +316,15 @@ export function partsOf(series, ends, most = PART) {
   const wanted = columnsOf(model);
   const later = Math.max(...wanted.map((one) => one.later));
   const isWhole = (/** @type {number} */ row) => wanted.every((one) => (series.columns[one.name][row + one.later] ?? null) !== null);
+  const isNext = (/** @type {number} */ row, /** @type {number} */ other) =>
+    other === row + 1 && series.labels?.[other] === series.labels?.[row];
   const parts = /** @type {Part[]} */ ([]);
   for (let place = 0; place < ends.length; ) {
     const start = place;
     do place += 1;
-    while (place < ends.length && ends[place] === ends[place - 1] + 1 && (place - start < most || !isWhole(ends[place - 1])));
+    while (place < ends.length && isNext(ends[place - 1], ends[place]) && (place - start < most || !isWhole(ends[place - 1])));
     let first = ends[start] - model.lookback + 1;
-    while (first > 0 && !isWhole(first)) first -= 1;
+    while (first > 0 && isNext(first - 1, first) && !isWhole(first)) first -= 1;
     const rows = cut(series.columns, first, ends[place - 1] + later + 1);
     parts.push({ ends: ends.slice(start, place), first: Math.max(0, first), series: rows });
   }
@@ -357,7 +376,8 @@ export async function askWindow(source, page, signal) {
   const [, end, id] = source.split(/^row:(\d+):/);
   const table = findTable(id);
   const series = readSeries(table, page.model, page.model.targets[0].name);
-  const place = `${table.windows ? "window" : "line"} ${numberOf(table, Number(end), page.model)} of ${nameOf(id)}`;
+  const label = series.labels ? ` (${series.labels[Number(end)]})` : "";
+  const place = `${table.windows ? "window" : "line"} ${numberOf(series.table, Number(end), page.model)} of ${nameOf(id)}${label}`;
   if (!series.ends.includes(Number(end))) throw new Error(`${place} ends no whole window`);
   const [part] = partsOf(series, [Number(end)]);
   const body = { series: withoutActual(part.series, series, page.model), last: 1, echo: true };
@@ -366,7 +386,8 @@ export async function askWindow(source, page, signal) {
   );
   const { ahead, horizon, targets } = page.model;
   const newest = Number(end) + ahead;
-  const cells = series.target && targets.length === 1 ? series.columns[series.target].slice(newest, newest + horizon) : [];
+  const isOne = series.labels?.[newest + horizon - 1] === series.labels?.[Number(end)];
+  const cells = series.target && targets.length === 1 && isOne ? series.columns[series.target].slice(newest, newest + horizon) : [];
   const actual = cells.length === horizon && cells.every((cell) => typeof cell === "number") ? cells.map(Number) : undefined;
   return { window: instances[0], place, time: times?.[0], actual };
 }
@@ -414,7 +435,7 @@ export async function* compareSeries(series, page, target, output, signal) {
       })
     );
     const found = (answer?.rows ?? []).filter((one) => one.output === output);
-    const at = match(found.map(({ time }) => time), ends, series.times);
+    const at = match(found, ends, series);
     yield found.flatMap((one, place) =>
       at[place] >= row && at[place] < row + step
         ? [{ end: at[place], targetTime: one.target_time, forecast: one.prediction, actual: one.actual, intervals: one.intervals ?? [] }]
@@ -444,10 +465,11 @@ export async function* explainSeries(series, page, ends, refuse, signal) {
       : { series: withoutActual(part.series, series, page.model), last: part.ends.length, gaps: "skip" };
     const body = { ...given, output: page.output, groups: null };
     try {
-      const { explanations, times } = /** @type {Schemas["ExplainResponse"]} */ (
+      const { explanations, times, series: labels } = /** @type {Schemas["ExplainResponse"]} */ (
         await askPart({ path: `${page.path}:explain`, query: page.version, body }, signal)
       );
-      const at = match(times ?? explanations.map(() => undefined), part.ends, series.times);
+      const answered = explanations.map((_, place) => ({ time: times?.[place], series: labels?.[place] }));
+      const at = match(answered, part.ends, series);
       yield { ends: part.ends, explained: explanations.map((explanation, place) => ({ end: at[place], explanation })) };
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== REFUSED) throw error;
@@ -457,7 +479,7 @@ export async function* explainSeries(series, page, ends, refuse, signal) {
       else if (halves.length > 1 && nRefused < TRIES) waiting.unshift(...halves);
       else {
         nRefused += 1;
-        refuse(nameLine(error.message, part));
+        refuse(nameLine(error.message, part, series));
         if (nRefused >= TRIES) return;
         yield { ends: part.ends, explained: [] };
       }
@@ -484,18 +506,24 @@ async function askPart(ask, signal) {
 }
 
 /**
- * The rows of windows whose times an answer has, in order; some may be left out of it.
+ * The rows of windows whose times and series an answer has, in order; some may be left out of it. NaN for one that is
+ * not among them.
  *
- * @param {(string | undefined)[]} answered
+ * @param {{time?: string, series?: string}[]} answered
  * @param {number[]} ends
- * @param {Cell[] | undefined} times of all rows
+ * @param {Series} series
  */
-function match(answered, ends, times) {
+function match(answered, ends, { times, labels }) {
   let place = -1;
-  return answered.map((time) => {
-    do place += 1;
-    while (place < ends.length && times && String(times[ends[place]]) !== time);
-    return ends[place] ?? NaN;
+  return answered.map(({ time, series }) => {
+    for (let next = place + 1; next < ends.length; next += 1) {
+      const end = ends[next];
+      if ((!times || String(times[end]) === time) && (!labels || labels[end] === series)) {
+        place = next;
+        return end;
+      }
+    }
+    return NaN;
   });
 }
 
@@ -504,7 +532,8 @@ function match(answered, ends, times) {
  *
  * @param {string} message
  * @param {Part} part
+ * @param {Series} series
  */
-function nameLine(message, { first }) {
-  return message.replace(/series\.([^[\]]+)\[(\d+)\]/, (_, name, row) => `line ${first + Number(row) + 2}, ${name},`);
+function nameLine(message, { first }, { table, model }) {
+  return message.replace(/series\.([^[\]]+)\[(\d+)\]/, (_, name, row) => `line ${numberOf(table, first + Number(row), model)}, ${name},`);
 }

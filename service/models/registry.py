@@ -392,9 +392,12 @@ class Registry:
             configs = {version: self.get(name, version).model.config for version in (default, *choice.named)}
         except (KanscopeError, NotReadyError) as error:
             return str(error)
-        for version, config in configs.items():
-            of_default = configs[default]
-            if (config.feature_names, config.lookback) != (of_default.feature_names, of_default.lookback):
+        taken = {
+            version: (config.feature_names, config.lookback, config.series and config.series.name)
+            for version, config in configs.items()
+        }
+        for version, windows in taken.items():
+            if windows != taken[default]:
                 return f"version {version} takes other windows than version {default}"
         return None
 

@@ -8,13 +8,15 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.backtest import Backtest, Outcomes
-from kanmodel.inputs import encoding_of, find_target_column, read_outcomes
+from kanmodel.explain.backtest import Backtest
+from kanmodel.tables.columns import column_of
 from kanmodel.tables.statistics.errors import Errors
+from kanmodel.tables.table import Selection
+from kanmodel.tables.windows import Windows, read_table
 from service.models.registry import Served
 from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import Gaps, estimate_reading
+from service.operations.windows import Gaps, NewSeriesWarning, estimate_reading, warn_of_new
 from service.telemetry.observation import span
 from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
 from service.wire.connections import while_connected
@@ -39,13 +41,14 @@ class BacktestRequest(Closed):
     value is unknown. The times of the rows are needed if the model was trained with times."""
     target: Annotated[str | None, about("Name of the target; optional if the model has one.")] = None
     last: Annotated[int, Field(ge=1, strict=True)] | str | None = None
-    """Only the newest windows whose whole horizon the series has: so many, or those whose newest row is within a
-    duration, such as `30d`, before the newest of these rows."""
+    """Only the newest windows whose whole horizon the series has, of many those of each: so many, or those whose newest
+    row is within a duration, such as `30d`, before the newest of these rows."""
     gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"
     adapt: bool | Adaptation = False
     """Whether the intervals are adapted in the order of time, each forecast's by the actual values that were known as
     it was made. The answer then has an `adaptation`; given here with a later series, it goes on from there: actual
-    values of windows up to its `last` do not count again, and forecasts made before it was have no interval."""
+    values of windows up to its `last` do not count again, and forecasts made before it was have no interval. Of a model
+    over many series give the rows of one."""
     detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
 
 
@@ -65,6 +68,7 @@ class ErrorsInfo(TypedDict):
     rmse: Mean
     bias: Annotated[float | None, about("Mean of forecast minus actual value; null if nothing can be compared.")]
     persistence_mae: Mean
+    seasonal_naive_mae: Annotated[float | None, about("MAE of the seasonal naive forecast; null if none is known.")]
     skill: Skill
 
 
@@ -96,6 +100,12 @@ class HorizonErrors(GroupErrors):
     output: Annotated[str, about("Name of the output.")]
 
 
+class SeriesErrors(GroupErrors):
+    """Errors of one series."""
+
+    series: Annotated[str, about("Its name.")]
+
+
 class HourErrors(GroupErrors):
     """Errors of one hour of the day."""
 
@@ -122,9 +132,17 @@ class ErrorsBy(TypedDict):
     """
 
     horizon: list[HorizonErrors]
+    series: Annotated[list[SeriesErrors], about("Largest errors first; empty of a model of one series.")]
     hour: list[HourErrors]
     month: list[MonthErrors]
     week: list[WeekErrors]
+
+
+class SeasonInfo(TypedDict):
+    """After how many steps the target repeats itself best."""
+
+    steps: Annotated[int, about("Steps of a season.")]
+    name: Annotated[str, about("What it is: `day`, `week`, `year`, or `season` where no calendar names it.")]
 
 
 class LeftOut(TypedDict):
@@ -148,6 +166,7 @@ class BacktestRow(TypedDict):
 
     window: Annotated[int, about("Number of the window, from 0.")]
     time: NotRequired[Annotated[str, about("Of the window's newest row; absent without times.")]]
+    series: NotRequired[Annotated[str, about("Its series; absent of a model of one series.")]]
     output: Annotated[str, about("Name of the output.")]
     target_time: NotRequired[str]
     """The time that is forecast, or of a target that was shifted before training, of the row with its value; absent
@@ -168,12 +187,16 @@ class BacktestResponse(Answer):
     windows: Annotated[int, about("Number of windows, each with a forecast for each output.")]
     left_out: LeftOut
     zone: Annotated[str | None, about("Time zone of hours and months; null for UTC, or times as they stand.")]
+    season: SeasonInfo | None
+    """Of the seasonal naive forecast, the latest value a whole number of seasons before that was known; null if no
+    season is known."""
     metrics: ErrorsInfo
     by: ErrorsBy
     coverage: NotRequired[Coverage]
     adaptation: NotRequired[Adaptation]
     """With `adapt`: the factors of the intervals after all outcomes, for the next backtest."""
     rows: NotRequired[Annotated[list[BacktestRow], about("With `detail` rows: window by window, then output.")]]
+    warnings: NotRequired[Annotated[list[NewSeriesWarning], about("Of series that training did not have, if any.")]]
 
 
 def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = "errors") -> BacktestResponse:
@@ -190,7 +213,7 @@ def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = 
         intervals = [RowInterval(level=level, lower=lower, upper=upper) for level, lower, upper in bounds]
         return {**row, "intervals": intervals} if intervals else row
 
-    by: Any = {
+    by: Any = {"series": []} | {
         name: [{name: value, **errors_of(errors), **coverage_of(errors)} for value, errors in groups.items()]
         for name, groups in found.by.items()
     }
@@ -202,8 +225,11 @@ def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = 
         "unit": found.unit,
         "outputs": list(found.outputs),
         "windows": len(found),
-        "left_out": describe(LeftOut, found.outcomes),
-        "zone": found.outcomes.zone,
+        "left_out": LeftOut(
+            across_gaps=found.across_gaps, missing=found.missing.windows, missing_columns=found.missing.worst
+        ),
+        "zone": found.zone,
+        "season": None if found.season is None else SeasonInfo(steps=found.season[0], name=found.season[1]),
         "metrics": errors_of(found.metrics),
         "by": by,
     }
@@ -224,13 +250,13 @@ async def backtest(call: Call) -> Response:
     value is missing. Of a model with intervals, the answer has their coverage, and with `adapt` they follow what came.
     """
     parts, served, deadline, config = call.parts, call.served, call.deadline, call.served.model.config
-    settings, encoding, n_bounds = parts.settings, encoding_of(config), 2 * len(served.model.levels)
+    settings, encoding, n_bounds = parts.settings, config.table.encoding, 2 * len(served.model.levels)
     n_columns, of_row = len(encoding.names) + 1, 8 * N_ARRAYS * (len(config.features) + config.horizon * (1 + n_bounds))
     with parts.work.claim("explanation", place=False) as held:
         body = await read_body(call, settings, held)
         held.grow(of_row * (body.count(b",") // n_columns + 1))
 
-        def read() -> tuple[BacktestRequest, Outcomes]:
+        def read() -> tuple[BacktestRequest, Windows]:
             most_rows = settings.max_body_bytes // (2 * n_columns)  # as a body can hold
             limits = replace(find_limits(served.model, settings), rows=most_rows, texts=n_columns + 1)
             document = parse_windows(body, limits)
@@ -245,28 +271,31 @@ async def backtest(call: Call) -> Response:
             target, rows = asked.target or names[0], document["series"]
             column = target
             if isinstance(rows, dict):
-                columns = {find_target_column(name, rows) for name in names}
-                column = find_target_column(target, rows)
+                columns = {column_of(name, rows) for name in names}
+                column = column_of(target, rows)
                 others = columns - {column, *encoding.names}
                 rows = {name: cells for name, cells in rows.items() if name not in others}
             last = document.get("last")
-            table, times, places = read_cells(rows, config, limits, "series", last, column)
-            if times is not None:
-                table[config.time.name if config.time else "time"] = times
-            return asked, read_outcomes(served.model.loaded, table, target, last, asked.gaps, places, is_ordered=True)
+            table, places = read_cells(rows, config, limits, "series", last, column)
+            chosen = Selection(last, is_ordered=True)
+            return asked, read_table(config.table, table, places, chosen, asked.gaps, target)
 
         with span("parse"):
-            asked, outcomes = await parts.work.run(read, "explanation", estimate_reading(body), deadline=deadline)
-    n_windows, n_forecasts = len(outcomes.ends), outcomes.actual.size
+            asked, windows = await parts.work.run(read, "explanation", estimate_reading(body), deadline=deadline)
+    n_windows, n_forecasts = len(windows), len(windows) * windows.horizon
     call.state.windows = n_windows
     if n_windows > (most := settings.max_path_nodes):
         reason = f"would take {n_windows} forecasts, of at most {most} (max_path_nodes): send fewer rows"
         raise invalid_value("series", reason, "limit_exceeded")
-    n_bytes = of_row * len(outcomes.rows)
+    n_bytes = of_row * len(windows.rows)
     n_bytes += (N_MEMBERS + 2 * n_bounds) * n_forecasts * HELD_NUMBER_BYTES if asked.detail == "rows" else 0
 
     def compute() -> bytes:
-        return encode_json(describe_backtest(served, served.model.backtest(outcomes, adapt=asked.adapt), asked.detail))
+        found = served.model.backtest(windows, asked.target, adapt=asked.adapt)
+        answer = describe_backtest(served, found, asked.detail)
+        if new := [name for name in windows.table.new if name in (windows.series or ())]:
+            answer["warnings"] = warn_of_new(new, windows.series or ())
+        return encode_json(answer)
 
     with parts.work.claim("explanation", n_bytes) as held:
         computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)

@@ -44,6 +44,7 @@ class ComparedModel(Answer):
     """The model on the other side of a comparison."""
 
     times: NotRequired[Annotated[list[str], about("The times of its windows, if a series of its own has times.")]]
+    series: NotRequired[Annotated[list[str], about("Their series, if these are its own and many.")]]
 
 
 class DataPart(TypedDict):
@@ -90,7 +91,7 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
     Exchanging the two sides reverses the signs of both parts.
     """
     served, windows, asked = reading.call.served, reading.windows, reading.asked.against
-    other, names, times = served, served.model.config.feature_names, None
+    other, names, about_windows = served, served.model.config.feature_names, dict[str, Any]()
     if asked.model is not None or asked.version is not None:
         name = served.name if asked.model is None else asked.model
         other = reading.call.parts.registry.get(name, asked.version)
@@ -99,15 +100,15 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
         limits = find_limits(other.model, reading.call.parts.settings)
         given = read_windows(document, other.model, limits, "against.")
         refuse_infinite_values(given, other.model)
-        against, times = given.windows, given.times
+        against = given.windows
+        about_windows = {name: [*of] for name in ("times", "series") if (of := getattr(given, name)) is not None}
         if len(against) != len(windows):
             message = f"must have {len(windows)} windows, as the request has, but has {len(against)}"
             raise invalid_value(f"against.{next(form for form in FORMS if form in document)}", message)
 
     def find(model: Model) -> dict[str, Any]:
         found = model.compare(other.model, windows, against, reading.output, tolerance=reading.asked.tolerance)
-        of_other = head_of(other) | ({} if times is None else {"times": [*times]})
-        return {"against": of_other, "comparisons": list(map(describe_one, found))}
+        return {"against": head_of(other) | about_windows, "comparisons": list(map(describe_one, found))}
 
     def describe_one(one: Comparison) -> ForecastComparison:
         of_data, of_model = (dict(zip(names, part.tolist(), strict=True)) for part in (one.data, one.model))

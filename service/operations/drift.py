@@ -13,9 +13,8 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.errors import DataError, quote
 from kanmodel.explain import drift as core
 from kanmodel.explain.importance import Importance
-from kanmodel.inputs import read_duration
 from kanmodel.model import Model
-from kanmodel.tables.instants import read_instants
+from kanmodel.tables.instants import read_duration, read_instants
 from kanmodel.tables.statistics.differences import Change
 from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served
@@ -198,8 +197,7 @@ def _match_length(model: Model, n: int, seconds: float, n_hours: int) -> int:
     times = model.reference.times
     if times is None or model.config.time is None or not model.config.time.dated or n < 2:
         return n_hours
-    encoding = model.config.encoding
-    instants, _ = read_instants([times[0], times[-1]], lambda _: "times", encoding.zone if encoding else None)
+    instants, _ = read_instants([times[0], times[-1]], lambda _: "times", model.config.time.zone)
     return max(1, min(n, round(seconds / max(float(instants[1] - instants[0]) / (n - 1), 1e-9))))
 
 

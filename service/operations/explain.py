@@ -415,8 +415,7 @@ def record_explanations(
         header: dict[str, Any] = {**describe_question(asked, forecasts)}
         listed = [one for one in header["warnings"] if first <= one["instance"] < last]
         header["warnings"] = _count_from(first, listed)
-        if "times" in header:
-            header["times"] = header["times"][part]
+        header |= {name: header[name][part] for name in ("times", "series") if name in header}
         if isinstance(explanations[0], bytes):
             return {**header, "explanations": [*map(orjson.Fragment, explanations)]}
         return {**header, "explanations": _count_from(first, explanations)}

@@ -8,14 +8,18 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.network import intervals
 from kanmodel.network.bases import BASES, BSpline
-from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, Readout, width_of
+from kanmodel.network.config import BASE_FUNCTIONS, LayerConfig, Layers, ModelConfig, Readout, width_of
 from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.tables.instants import DAY
 from service.models.registry import NO_VERSIONS, Entry, ModelVersions, Served, State
 from service.models.repository import Choice
 from service.operations.members import Checkpoint, Name, Version, about, describe
 from service.operations.route import MODEL, Call, Operation
 from service.wire.json import answer_json
 
+MAX_NAMES = 100  # of series
+_MONTH = 30.436875 * DAY  # a mean one
+_SECONDS = {"second": 1.0, "day": DAY, "month": _MONTH, "month end": _MONTH}
 IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
 ReadoutOf = Annotated[
     Readout, about("Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`.")
@@ -184,9 +188,19 @@ class TimeInfo(TypedDict):
     """The times of the rows that the model was trained on."""
 
     name: Annotated[str, about("Name of the column.")]
-    step: Annotated[float, about("Usual time from row to row: seconds, or of numbers their own unit.")]
+    step: float
+    """Usual time from row to row: seconds, of months those of a mean one; or of numbers their own unit."""
     max_step: Annotated[float, about("Longest step that is not a gap, in usual steps.")]
     dated: Annotated[bool, about("Whether they are dates; else numbers.")]
+
+
+class SeriesInfo(TypedDict):
+    """The series that the model was trained on."""
+
+    column: Annotated[str, about("Name of the column that says of which series a row is.")]
+    columns: Annotated[list[str], about("Of a wide table, those of the target, one for each series; else empty.")]
+    count: Annotated[int, about("Number of series.")]
+    names: Annotated[list[str], about(f"Their names, at most {MAX_NAMES}.")]
 
 
 class TableInfo(TypedDict):
@@ -196,7 +210,9 @@ class TableInfo(TypedDict):
     rows: Annotated[int, about("Rows that one window needs: the lookback, and the known ones after it.")]
     calendar: Annotated[list[str], about("Parts of the calendar that are features, for which times are needed.")]
     holidays: Annotated[str | None, about("Country of the public holidays; null without.")]
+    step: Annotated[str | None, about("Usual time from row to row in words, `1 business day`; null without times.")]
     zone: Annotated[str | None, about("Time zone of times without an offset; null for UTC.")]
+    series: NotRequired[Annotated[SeriesInfo, about("The series; absent of a model of one.")]]
     fill: str | None
     """How missing values are filled: `forward`, `linear`, or a number; null if they are not, and null is refused."""
     max_fill: Annotated[int | None, about("Most rows without a value, one after another, that are filled.")]
@@ -256,7 +272,8 @@ class ModelInfo(TypedDict):
     chosen: NotRequired[Chosen]
     features: Annotated[list[FeatureInfo], about("Input columns, in the order of an instance's last axis.")]
     table: NotRequired[TableInfo]
-    """The columns of a `series`: those of the training; absent if the features are columns as they stand."""
+    """The columns of a `series`: those of the training; absent if the features are columns as they stand, without
+    times and of one series."""
     time: NotRequired[TimeInfo]
     """The time column of the training, with which the times of a `series` are compared; absent if there was none."""
     groups: dict[str, list[str]]
@@ -316,13 +333,33 @@ def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
     architecture = describe(Architecture, config, front=front, head=head, **cells, **more)
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
-    given |= {"table": None, "intervals": None, "chosen": _describe_choice(entries)}
+    given |= {"table": None, "time": None, "intervals": None, "chosen": _describe_choice(entries)}
     if (found := model.loaded.intervals) is not None:
         given["intervals"] = describe(IntervalsInfo, found, outputs=list(model.bounded_outputs))
-    if (encoding := config.encoding) is not None:
-        given["table"] = encoding.describe() | {"rows": config.lookback + encoding.later}
+    if config.encoding is not None or config.time is not None or config.series is not None:
+        given["table"] = _describe_table(config)
+    if (time := config.time) is not None:
+        weeks = 7 if time.is_open_days else 1  # in which their gaps are counted
+        given["time"] = describe(TimeInfo, time, step=time.step * _SECONDS[time.unit], max_step=time.max_step * weeks)
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
     return describe(ModelInfo, config, **given, provenance=describe(ProvenanceInfo, model.provenance))
+
+
+def _describe_table(config: ModelConfig) -> TableInfo:
+    spec, time, series = config.table, config.time, config.series
+    of_series = None
+    if series is not None:
+        about_names = {"count": len(series.known), "names": [*series.known[:MAX_NAMES]]}
+        of_series = describe(SeriesInfo, series, column=series.name, **about_names)
+    return describe(
+        TableInfo,
+        None,
+        **spec.encoding.describe(),
+        rows=spec.lookback + spec.encoding.later,
+        step=None if time is None else time.describe_steps(1),
+        zone=None if time is None else time.zone,
+        series=of_series,
+    )
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:

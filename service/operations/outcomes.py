@@ -33,7 +33,7 @@ class Outcome(Closed):
     instance: Annotated[int, about("Index of the forecast's instance in that request.", ge=0, strict=True)] = 0
     time: str | Annotated[float, Field(strict=True)] | None = None
     """Time of the window's newest row, as in `times` of an answer about a series; not the time that is forecast. It
-    means the first forecast of that time by each version."""
+    means the first forecast of that time by each version. Of a model over many series give an id."""
     values: dict[str, Annotated[float, Field(strict=True)]]
     """The actual value by the name of the output, in the target's unit: `{"load+1": 812.5}`. Outcomes are compared with
     the forecasts of one output, the first of a target or its median."""
@@ -104,6 +104,8 @@ def _read(body: bytes, model: Model, output: str, most: int, depth: int) -> list
         place = f"outcomes[{number}]"
         if (one.id is None) == (one.time is None):
             problems.append(Problem(place, "must have an id or a time" + (", not both" if one.id else "")))
+        if one.time is not None and model.config.series is not None:
+            problems.append(Problem(f"{place}.time", "is of many series: give an id and an instance"))
         if one.time is not None and "instance" in one.model_fields_set:
             problems.append(Problem(f"{place}.instance", "must be given only with an id"))
         if not one.values:

@@ -117,12 +117,12 @@ def _name_cells(features: tuple[str, ...], lookback: int) -> tuple[str, ...]:
 
 
 def _hide_inputs(answer: dict[str, Any], is_partly_shown: bool) -> None:
-    """Removes what repeats inputs from an `ExplainResponse`: warnings, times, and a baseline that was given.
+    """Removes what repeats inputs from an `ExplainResponse`: warnings, times, series, and a baseline that was given.
 
     Where a part of the features is recorded, the hash of all goes too, as it would confirm a guess of the others.
     """
     answer["warnings"] = []
-    for name in ("times", "warnings_omitted"):
+    for name in ("times", "series", "warnings_omitted"):
         answer.pop(name, None)
     for holder in (answer, answer["receipt"]):
         if (kind := holder["baseline"]["kind"]) in ("values", "instance"):

@@ -69,6 +69,7 @@ class WindowLabel(TypedDict):
 
     index: Annotated[int, about("Number of the window, from 0, in the order of time.")]
     time: Annotated[str | None, about("Time stamp of the last step; null where unknown.")]
+    series: NotRequired[Annotated[str, about("Its series; absent of a model of one series.")]]
     target: Annotated[list[float] | None, about(_OBSERVED)]
 
 
@@ -120,7 +121,8 @@ def describe_span(served: Served) -> OnReference:
 def _describe_label(reference: Reference, index: int) -> WindowLabel:
     time = None if reference.times is None else reference.times[index]
     target = None if reference.targets is None else reference.targets[index].tolist()
-    return {"index": index, "time": time, "target": target}
+    label: WindowLabel = {"index": index, "time": time, "target": target}
+    return label if reference.series is None else {**label, "series": reference.series[index]}
 
 
 def _find_bounds(model: Model, output: str) -> Array | None:
@@ -142,7 +144,7 @@ def _describe_row(served: Served, index: int, contributions: Array | None, bound
     newest = None if contributions is None else windows[index, -1].tolist()
     intervals = None if bounds is None else _name_bounds(served.model.levels, bounds[index].tolist())
     known = {"prediction": prediction, "contributions": added, "newest": newest, "intervals": intervals}
-    return describe(ReferenceRow, None, **label, **known)
+    return describe(ReferenceRow, None, **{"series": None, **label}, **known)
 
 
 def _name_bounds(levels: Sequence[float], bounds: Sequence[Sequence[float]]) -> list[PredictionInterval]:

@@ -151,12 +151,13 @@ class Call(Request):
         """Counts forecasts, by default under the id of the request, and warnings; `bounds` as of `Monitor.watch`."""
         self.count_warnings(checked.counts)
         parts, served, given = self.parts, self.served, checked.given
+        times = given.times if given.series is None else None  # many series have a forecast of the same time
         known = request_id or self.scope["state"]["request_id"]
         parts.metrics.observe_forecasts(served.name, served.version, "answer", len(predictions))
         if self.is_open:
-            parts.shadows.offer(served, given.windows, known, given.times)
+            parts.shadows.offer(served, given.windows, known, times)
         if parts.monitor is not None:
-            parts.monitor.watch(served, given.windows, predictions, known, given.times, bounds)
+            parts.monitor.watch(served, given.windows, predictions, known, times, bounds)
 
 
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]

@@ -9,10 +9,10 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel import inputs
 from kanmodel.arrays import Array
 from kanmodel.explain import trust
 from kanmodel.model import Model
+from kanmodel.tables import table
 from service.models.registry import Served
 from service.operations.members import Closed, UnitOf, about, describe
 from service.wire.bodies import may_hold_series
@@ -22,7 +22,7 @@ from service.work.jobs import PARSED_BYTE, READ_BYTE, Cost, estimate_trust
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
-Gaps = TypeAliasType("Gaps", inputs.Gaps)
+Gaps = TypeAliasType("Gaps", table.Gaps)
 TrustVerdict = TypeAliasType("TrustVerdict", trust.Verdict)
 AskTrust = Annotated[
     bool, about("Whether to add `trust`: how unlike the reference windows each instance is.", strict=True)
@@ -44,11 +44,12 @@ class Forms(Closed):
     or of a model with a `table` the columns of that table as they are, with null where a value is missing and `fill`
     says how it is filled. Each row that is the newest of a whole window gives that window. `time`, or the name of the
     model's time column, has the times of the rows: strings as in ISO 8601 or 31.12.2023 23:00, or numbers. They must
-    be in order and without a gap, and may be left out unless the table has a `calendar`. Give this, `instances` or
-    `columns`."""
+    be in order and without a gap, and may be left out unless the table has a `calendar`. Of a model over many series
+    the column that its `table` names says of which each row is, and rows are in order within each. Give this,
+    `instances` or `columns`."""
     last: Annotated[int, Field(ge=1, strict=True)] | str | None = None
-    """Of a series only the newest windows: so many, or those whose newest row is within a duration, such as `7d`,
-    `36h` or `15min`, before the newest row of all."""
+    """Of a series only the newest windows, of many those of each: so many, or those whose newest row is within a
+    duration, such as `7d`, `36h` or `15min`, before the newest row of all."""
     gaps: Annotated[
         Gaps, about("Of a series, whether a gap in time is an error, or windows across it are left out.")
     ] = "error"
@@ -84,15 +85,26 @@ class FilledWarning(TypedDict):
     message: Annotated[str, about("The warning as a sentence.")]
 
 
+class NewSeriesWarning(TypedDict):
+    """A series that training did not have: its forecasts rest on what the others have in common."""
+
+    code: Annotated[Literal["new_series"], about("Stable code, for programs.")]
+    instance: Annotated[int, about("Index of the first instance of it.")]
+    series: Annotated[str, about("Its name.")]
+    message: Annotated[str, about("The warning as a sentence.")]
+
+
 class OfWindows(TypedDict):
     """What an answer about windows says of them."""
 
     times: NotRequired[Annotated[list[str], about("The time of each instance's newest row, if a series has times.")]]
+    series: NotRequired[Annotated[list[str], about("The series of each instance; absent of a model of one series.")]]
     windows_omitted: NotRequired[int]
     """Number of windows of a series that span a gap in time, left out with `"gaps": "skip"`; absent if there are
     none."""
-    warnings: list[RangeWarning | FilledWarning]
-    """Values outside the training range, and cells that were filled; at most 100 together."""
+    warnings: list[RangeWarning | FilledWarning | NewSeriesWarning]
+    """Series that training did not have, cells that were filled, and values outside the training range; at most 100
+    together."""
     warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
 
 
@@ -193,14 +205,17 @@ class CheckedWindows:
 
     def describe(self) -> OfWindows:
         """The members of an answer."""
-        warnings: list[RangeWarning | FilledWarning] = [*self._describe_filled(), *self.listed]
+        new = warn_of_new(self.given.new_series, self.given.series or ())
+        warnings: list[RangeWarning | FilledWarning | NewSeriesWarning] = [*new, *self._describe_filled(), *self.listed]
         described: OfWindows = {"warnings": warnings[:MAX_WARNINGS]}
         if self.given.times is not None:
             described["times"] = [*self.given.times]
+        if self.given.series is not None:
+            described["series"] = [*self.given.series]
         if self.given.n_left_out:
             described["windows_omitted"] = self.given.n_left_out
         n_filled = int(sum(map(np.count_nonzero, self.given.filled.values())))
-        if omitted := sum(self.counts.values()) + n_filled - len(described["warnings"]):
+        if omitted := len(new) + sum(self.counts.values()) + n_filled - len(described["warnings"]):
             described["warnings_omitted"] = omitted
         return described
 
@@ -211,6 +226,16 @@ class CheckedWindows:
             n, name = int(counts[column][instance]), names[column]
             message = f"{n} {'cell' if n == 1 else 'cells'} of {name} without a value were filled"
             yield {"code": "filled", "instance": instance, "column": name, "count": n, "message": message}
+
+
+def warn_of_new(names: Sequence[str], series: Sequence[str]) -> list[NewSeriesWarning]:
+    """A warning of each of the names, which training did not have; `series` are those of the instances."""
+    first = {name: instance for instance, name in reversed([*enumerate(series)])} if names else {}
+    message = "was not in the training: forecasts of it rest on what the others have in common"
+    return [
+        {"code": "new_series", "instance": first[name], "series": name, "message": f"{name} {message}"}
+        for name in names
+    ]
 
 
 def check_values(given: Given, served: Served) -> CheckedWindows:

@@ -343,8 +343,7 @@ def reference_values(model: Model, output: int) -> Array:
 
 def read_times(config: ModelConfig, times: Sequence[str | float], place: Callable[[int], str]) -> Array:
     """Instants of times as a series has them, (n,); raises `DataError`, which names the place of a number."""
-    encoding = config.encoding
-    return read_instants(np.array(times, dtype=object), place, encoding.zone if encoding else None)[0]
+    return read_instants(np.array(times, dtype=object), place, config.time.zone if config.time else None)[0]
 
 
 def _try_times(config: ModelConfig, times: Sequence[str]) -> Sequence[float]:

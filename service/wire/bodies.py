@@ -112,8 +112,9 @@ class Limits:
     depth: int  # of nesting, `max_json_depth`
     windows: int  # `max_windows`
     window_shape: tuple[int, int]  # lookback and number of features of the model
-    outputs: int = 1  # of the model
-    rows: int = 0  # of a series
+    outputs: int = 1  # of the model, and columns of a wide table
+    cut: int = 0  # windows of a series
+    rows: int = 0  # of a series, of all together where they are many
     texts: int = 0  # columns of a series that may hold strings
 
     @property
@@ -140,11 +141,14 @@ class Limits:
 def find_limits(model: Model, settings: Settings) -> Limits:
     """The limits of a request to a model."""
     config, most = model.config, settings.max_windows
+    spec, series = config.table, config.series
     cut = max(1, min(most, settings.max_body_bytes // (2 * prod(config.window_shape))))  # as a body holds as instances
-    rows, texts = cut + config.lookback - 1, 1
-    if config.encoding is not None:
-        rows, texts = rows + config.encoding.later, 1 + len(config.encoding.names)
-    return Limits(settings.max_json_depth, most, config.window_shape, len(config.outputs), rows, texts)
+    span, wide = config.lookback + spec.encoding.later, () if series is None else series.columns
+    rows = cut + span - 1 if series is None else cut * span
+    texts = 1 if config.encoding is None else 1 + len(spec.encoding.names)
+    texts += 0 if series is None else 1 + len(wide)
+    outputs = len(config.outputs) + len(wide)
+    return Limits(settings.max_json_depth, most, config.window_shape, outputs, cut, rows, texts)
 
 
 def may_hold_series(data: bytes) -> bool:
@@ -169,6 +173,8 @@ def most_windows(data: bytes, model: Model) -> int:
     lookback, n_columns = model.config.window_shape
     if model.config.encoding is not None:
         n_columns = min(n_columns, len(model.config.encoding.names))
+    if model.config.series is not None and model.config.series.columns:
+        n_columns = 1  # each value may be the newest of a window
     n_values = _count(data, ",") + 1 if LARGE < len(data) <= KEPT else len(data) // 2
     return n_values // (n_columns if may_hold_series(data) else lookback * n_columns) + 1
 

@@ -13,16 +13,20 @@ from kanmodel.arrays import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, quote
 from kanmodel.explain.attribution import Segments
 from kanmodel.explain.forecasts import choose_levels
-from kanmodel.inputs import Gaps, Places, cut_windows, encoding_of
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.intervals import BOUNDS
-from kanmodel.tables.encoding import Cells
+from kanmodel.tables.frames import Cells
+from kanmodel.tables.samples import covered_rows
+from kanmodel.tables.table import Gaps, Places, Selection, Table
+from kanmodel.tables.windows import Windows
+from kanmodel.text import list_some
 from service.wire.bodies import Limits, may_hold, parse_json
 from service.wire.errors import NotFoundError, invalid_value, invalid_values
 
 FORMS = ("instances", "columns", "series")
 SERIES_OPTIONS = ("last", "gaps")
+MAX_NAMES = 1_000  # in a message
 UNREAD = (*FORMS, "last")  # by pydantic, whose errors would name a form of the member too
 ALL = "all"  # outputs, of which none has this name, since each ends with its step; or levels
 _FORMS = "instances, columns or a series"
@@ -46,6 +50,8 @@ class Given(NamedTuple):
     times: tuple[str, ...] | None = None  # of the newest row of each window
     filled: Mapping[str, NDArray[np.int64]] = {}  # by column, the filled cells that each window reads, (n,)
     n_left_out: int = 0  # windows across gaps
+    series: tuple[str, ...] | None = None  # of each window; None of one series
+    new_series: tuple[str, ...] = ()  # those that training did not have
 
 
 def read_windows(members: Mapping[str, Any], model: Model, limits: Limits, path: str = "") -> Given:
@@ -101,7 +107,7 @@ def refuse_other_names(
 ) -> None:
     """Refuses a mapping with an unknown or a missing feature, or another kind of names, beside one of the time."""
     names = dict.fromkeys(known)
-    message = f"is unknown; the {kind} are {', '.join(filter(None, (time, *names)))}"
+    message = f"is unknown; the {kind} are {list_some([*filter(None, (time, *names))], MAX_NAMES)}"
     wrong = [(name, message) for name in given if name not in names]
     wrong += [(name, "is missing") for name in names if name not in given]
     if wrong:
@@ -109,31 +115,30 @@ def refuse_other_names(
         raise invalid_values(problems, len(wrong))
 
 
-class SeriesCells(NamedTuple):
-    """The columns of a series, and its times, (n_rows,) each, with their names in errors."""
+def read_cells(
+    value: Any, config: ModelConfig, limits: Limits, path: str, last: Any, beside: str = ""
+) -> tuple[dict[str, Cells], Places]:
+    """A table's columns, of which each is a list of cells, and their names; sizes are checked before the cells.
 
-    columns: dict[str, Cells]
-    times: Cells | None
-    places: Places
-
-
-def read_cells(value: Any, config: ModelConfig, limits: Limits, path: str, last: Any, beside: str = "") -> SeriesCells:
-    """A table's columns, of which each is a list of cells; their sizes are checked before the cells.
-
-    They are those of the training, and a column `beside` them. `last`, what else is said of the series, must be a
-    number or a string.
+    They are those of the training, that of the times, and a column `beside` them. `last`, what else is said of the
+    series, must be a number or a string.
     """
     if not isinstance(value, dict):
         raise invalid_value(path, "must be an object with a list of cells for each column")
-    places = Places(path, "time", f"{path.removesuffix('series')}last", is_frame=False)
+    places = Places(path, "time", f"{path.removesuffix('series')}last", kind="json")
     if not (last is None or type(last) in (int, str)):
         raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
-    encoding = encoding_of(config)
-    names = tuple(dict.fromkeys(filter(None, (*encoding.names, beside))))
+    encoding, series, most = config.table.encoding, config.series, limits.rows
+    names = dict.fromkeys(filter(None, (*encoding.names, beside)))
+    if series is not None and series.columns and series.name not in value:
+        others = [name for name in names if name not in (beside, *config.table.targets)]
+        names, most = dict.fromkeys((*others, *series.columns)), max(1, most // len(series.columns))
+    elif series is not None:
+        names = dict.fromkeys((series.name, *names))
     named = config.time.name if config.time else "time"
     time = named if named in value or "time" in encoding.names else "time"
     given = {name: cells for name, cells in value.items() if name != time or time in encoding.names}
-    refuse_other_names(given, names, path, "columns", named)
+    refuse_other_names(given, (*names,), path, "columns", named)
     (first, n_rows), *_ = sizes = {
         name: len(cells) if type(cells) is list else None for name, cells in value.items()
     }.items()
@@ -141,39 +146,48 @@ def read_cells(value: Any, config: ModelConfig, limits: Limits, path: str, last:
         if n is None:
             message = f"must be a list of cells, but is {_KINDS[type(value[name])]}"
             raise invalid_value(f"{path}.{name}", message)
-        if not 1 <= n <= limits.rows:
-            message = f"must have 1 to {limits.rows} cells (max_windows, max_body_bytes), but has {n}"
+        if not 1 <= n <= most:
+            message = f"must have 1 to {most} cells (max_windows, max_body_bytes), but has {n}"
             raise invalid_value(f"{path}.{name}", message, "limit_exceeded" if n else "invalid_value")
         if n != n_rows:
             raise invalid_value(f"{path}.{name}", f"must have {n_rows} cells, as {first} has, but has {n}")
     columns = {name: _read_cells(value[name], f"{path}.{name}") for name in names}
-    stamps = _read_cells(value[time], f"{path}.{time}", is_time=True) if time in value.keys() - given.keys() else None
-    return SeriesCells(columns, stamps, places._replace(time=time))
+    if time in value.keys() - given.keys():
+        columns[named] = _read_cells(value[time], f"{path}.{time}", is_time=True)
+    return columns, places._replace(time=time)
 
 
 def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int | str | None, gaps: Gaps) -> Given:
-    """The windows of a series."""
-    config, encoding = model.config, encoding_of(model.config)
-    columns, stamps, places = read_cells(value, config, limits, path, last)
-    cut = cut_windows(config, columns, stamps, places, last, gaps, is_ordered=True)
+    """The windows of the rows of one series, or of many."""
+    spec, encoding = model.config.table, model.config.table.encoding
+    columns, places = read_cells(value, model.config, limits, path, last)
+    chosen = Selection(last, reach=encoding.later, is_ordered=True, finds_rhythm=False)
+    found = Windows.cut(Table.read(spec, columns, places, chosen), gaps=gaps, skip=False)
+    if len(found) > limits.cut:
+        message = f"has {len(found)} windows, of at most {limits.cut} (max_windows, max_body_bytes)"
+        raise invalid_value(path, f"{message}: send fewer rows, or last", "limit_exceeded")
+    covered = np.flatnonzero(covered_rows(found, np.arange(len(found))))
+    rows = found.source(covered)
     sources = {feature: name for name, features in encoding.sources.items() for feature in features}
 
     def place(row: int, feature: int) -> str:
-        name = sources[config.feature_names[feature]]
-        return places.cell(name, int(cut.numbers[row]))
+        return found.table.cell(sources[encoding.features[feature]], int(rows[row]))
 
-    return Given(cut.windows, cut.rows, place, cut.times, cut.filled, cut.n_left_out)
+    about = found.series, tuple(name for name in found.table.new if name in (found.series or ()))
+    return Given(found.take(), found.rows[covered], place, found.times, found.filled, found.across_gaps, *about)
 
 
 def _read_cells(cells: list[Any], path: str, is_time: bool = False) -> Cells:
-    """A column as an array: of numbers, or else of objects, as times are whose texts stay."""
+    """A column as an array: of numbers, or else of objects; times as texts, which the answer repeats."""
     kinds = {*map(type, cells)}
     refused = {list, dict, bool, type(None)} if is_time else {list, dict}
     if kinds & refused:
         row = next(row for row, cell in enumerate(cells) if type(cell) in refused)
         allowed = "a string or a number" if is_time else "a number, a string, a boolean or null"
         raise invalid_value(f"{path}[{row}]", f"must be {allowed}, but is {_KINDS[type(cells[row])]}")
-    if kinds <= {int, float} and not is_time:
+    if is_time:
+        return np.fromiter(map(str, cells), dtype=object, count=len(cells))
+    if kinds <= {int, float}:
         return np.array(cells, dtype=np.float64)
     return np.fromiter(cells, dtype=object, count=len(cells))
 

@@ -15,7 +15,8 @@ from factories import make_model, make_windows, with_intervals
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.table import SeriesColumn
 
 THOROUGH = pytest.mark.thorough("another walk through the view; the first and the file are quick")
 MODEL = "/v1/models/nyc-weather"
@@ -53,6 +54,8 @@ def small(serve, tmp_path_factory):
     model = with_intervals(make_model())
     timed = replace(model.config, time=TimeColumn("time", 3600.0, 1.5, True))
     save_checkpoint(model.with_config(timed), folder / "small.safetensors")
+    shops = replace(timed, series=SeriesColumn("shop", ("a", "b")))
+    save_checkpoint(model.with_config(shops), folder / "shops.safetensors")
     save_checkpoint(make_model("head", with_targets=False), folder / "plain.safetensors")
     with serve(folder) as client:
         yield client
@@ -323,6 +326,31 @@ def test_a_file_is_forecast_compared_and_explained(small, open_tab):
     give(page, csv_of(columns))
     expect(page.locator(".chip")).to_have_count(1)
     assert "a=" in page.url and tab.problems == []
+
+
+def test_a_file_of_many_series_is_forecast_by_series(small, open_tab):
+    """Also where their rows are mixed; no window has rows of two, and lines are those of the file."""
+    tab = open_tab(small)
+    page = tab.show("time?model=shops")
+    columns = columns_of(rows_of(30), gap=None)
+    other = {name: cells if name in ("time", "note") else cells[::-1] for name, cells in columns.items()}
+    mixed = {name: [cell for pair in zip(columns[name], other[name], strict=True) for cell in pair] for name in columns}
+    mixed |= {"shop": ["a", "b"] * 30}
+    mixed["f2"][58] = "n/a!"
+    give(page, csv_of(mixed))
+    expect(page.locator(".told")).to_contain_text("60 rows, of which 49 end 6 whole ones without a gap")
+    expect(page.locator(".told").get_by_role("alert")).to_contain_text("line 60, f2, is “n/a!”")
+    mixed["f2"][58] = None
+    body = {"series": {name: cells for name, cells in mixed.items() if name != "note"}, "detail": "rows"}
+    found = small.post("/v1/models/shops:backtest", json=body).json()["rows"]
+    expect(page.locator(".lead")).to_contain_text(f"{len(found)} forecasts")
+    expect(page.locator(".progress")).to_be_hidden()
+    table = [row for row in saved(page) if row["prediction"] != "NaN"]
+    assert [row["time"] for row in table] == [one["time"] for one in found]
+    for row, one in zip(table, found, strict=True):
+        assert float(row["prediction"]) == pytest.approx(one["prediction"], rel=1e-4)
+        assert float(row["actual"]) == one["actual"]
+    assert "NaN" not in {row[f"contribution_{NAMES[0]}"] for row in table} and tab.problems == []
 
 
 @THOROUGH

@@ -6,8 +6,8 @@ import torch
 
 import kanmodel
 from kanmodel.errors import ConfigError, DataError, UnknownNameError
-from kanmodel.tables.instants import TimeColumn
-from kanmodel.training.baselines import r2_scores
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.statistics.errors import r2_scores
 
 QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 2, "batch": 64, "grid_updates": 1}
 
@@ -70,11 +70,14 @@ def test_persistence_is_measured():
     truth = load[ends + 6][:, None]
     assert metrics["test_windows"] == len(ends)
     assert metrics["persistence_r2"] == pytest.approx(r2_scores(truth, load[ends][:, None])[0])
-    assert metrics["persistence_day_r2"] == pytest.approx(r2_scores(truth, load[ends - 18][:, None])[0])
-    assert metrics["persistence_week_r2"] == pytest.approx(r2_scores(truth, load[ends + 6 - 168][:, None])[0])
-    assert metrics["persistence_day_r2"] > 0.9 > 0 > metrics["persistence_r2"]
-    without = kanmodel.train(frame.drop(columns="time"), "load", ahead=6, **QUICK).metrics
-    assert "persistence_r2" in without and "persistence_day_r2" not in without
+    assert metrics["persistence_mae"] == pytest.approx(np.abs(truth[:, 0] - load[ends]).mean())
+    season = metrics["season"]
+    assert season in (24, 168)
+    naive = load[ends + 6 - int(season)]
+    assert metrics["seasonal_naive_r2"] == pytest.approx(r2_scores(truth, naive[:, None])[0])
+    assert metrics["seasonal_naive_mae"] == pytest.approx(np.abs(truth[:, 0] - naive).mean())
+    assert metrics["seasonal_naive_r2"] > 0.9 > 0 > metrics["persistence_r2"]
+    assert metrics["ridge_r2"] > 0.9 and metrics["ridge_mae"] > 0
 
 
 def test_a_column_that_was_shifted_by_hand_trains():
@@ -123,7 +126,7 @@ def test_a_model_is_fine_tuned():
     tuned = kanmodel.fine_tune(model, frame, epochs=2, lamb=0.05, time="time")
     assert tuned.outputs == model.outputs and not torch.equal(weights(tuned), before)
     assert torch.equal(weights(model), before)
-    assert "persistence_day_r2" in tuned.metrics
+    assert "seasonal_naive_r2" in tuned.metrics
     finer = kanmodel.fine_tune(model, frame, epochs=0, grid_size=6)
     assert finer.loaded.config.head[0].basis.grid_size == 6
     assert finer.metrics["test_r2"] == pytest.approx(model.metrics["test_r2"], abs=1e-4)
@@ -163,8 +166,9 @@ def test_progress_is_reported_after_each_epoch(capsys):
     metrics = kanmodel.train(frame, "load", ahead=1, time="time", progress=True, **QUICK).metrics
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("epoch 2/2  train ")
-    assert lines[-1].startswith(f"test R2 {metrics['test_r2']:.3f}, persistence {metrics['persistence_r2']:.3f}, a day")
-    assert lines[-1].endswith(f"ridge {metrics['ridge_r2']:.3f}; 6 windows left out for missing values")
+    assert lines[-1].startswith(f"test R2 {metrics['test_r2']:.3f}, persistence {metrics['persistence_r2']:.3f}, seas")
+    assert f"ridge {metrics['ridge_r2']:.3f}" in lines[-1]
+    assert lines[-1].endswith("; 6 windows left out for missing values")
 
 
 def test_early_stopping_and_seeds():
@@ -269,21 +273,23 @@ def test_a_gap_or_a_repeated_time_in_the_window_of_a_frame_is_refused(hourly, fo
 
 
 def test_times_of_a_frame_are_of_the_kind_of_the_training(hourly):
-    """Numbers for dates are refused; a model without time takes rows as they stand."""
+    """Numbers for dates are refused; a model without time orders rows by a column `time`, or takes them as they stand."""
     model, frame = hourly
     with pytest.raises(DataError, match="must hold dates, as in training"):
         model.predict(frame.assign(time=np.arange(40)))
     with pytest.warns(UserWarning, match="time"):
         plain = kanmodel.train(make_frame(), "load", ahead=1, **QUICK)
     assert plain.config.time is None
-    assert not np.array_equal(plain.predict(frame[::-1]), plain.predict(frame))
+    np.testing.assert_array_equal(plain.predict(frame[::-1]), plain.predict(frame))
+    bare = frame.drop(columns="time").reset_index(drop=True)
+    assert not np.array_equal(plain.predict(bare[::-1]), plain.predict(bare))
 
 
 def test_rows_closer_in_time_than_those_of_the_training_are_refused(hourly):
     """Rows of 15 minutes for an hourly model are an error; single early rows are not."""
     model, frame = hourly
     quarter = frame.assign(time=frame["time"].iloc[0] + (frame["time"] - frame["time"].iloc[0]) / 4)
-    with pytest.raises(DataError, match=r"mostly steps shorter than those of the training, 3600 seconds"):
+    with pytest.raises(DataError, match=r"mostly steps shorter than those of the training, 1:00:00: give"):
         model.predict(quarter)
     early = frame.assign(time=frame["time"] - np.timedelta64(25, "m") * (np.arange(len(frame)) == len(frame) - 2))
     np.testing.assert_array_equal(model.predict(early), model.predict(frame))

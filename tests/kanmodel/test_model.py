@@ -336,7 +336,7 @@ HOSTILE = {
     ),
     "no column": (pd.DataFrame(BAD, columns=["f0", "F1", "f2", "f3"]), DataError, r"windows has no column 'f1'"),
     "numbered": (pd.DataFrame(BAD), DataError, r"windows has no column 'f0', 'f1', 'f2', 'f3'"),
-    "twice": (pd.DataFrame(np.zeros((6, 5)), columns=[*NAMES, "f1"]), DataError, r"windows has 2 columns 'f1'"),
+    "twice": (pd.DataFrame(np.zeros((6, 5)), columns=[*NAMES, "f1"]), DataError, r"f1 is the name of 2 columns"),
     "gap": (
         pd.DataFrame(np.zeros((9, 4)), columns=NAMES).replace({"f2": {0.0: None}}),
         DataError,

@@ -1,6 +1,7 @@
 """A backtest's errors are those that polars and numpy compute from forecasts, actual values and last known values."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,10 @@ from hypothesis.extra import numpy as arrays
 from thorough import examples
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.explain.backtest import Backtest, Outcomes
-from kanmodel.tables.instants import TimeColumn
-from kanmodel.training.tables import Columns
+from kanmodel.explain.backtest import Backtest
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.roles import Columns
+from kanmodel.tables.windows import Missing
 
 LOOKBACK, AHEAD, HORIZON, ZONE = 4, 3, 2, "Europe/Berlin"
 COLUMNS = Columns(("load",), time="time", zone=ZONE, calendar=True, known=("sky",), fill="forward", max_fill=2)
@@ -57,23 +59,37 @@ def backtest(model):
 
 
 def forecast_by_hand(model):
-    """A row for each forecast, by slicing the table: forecast, actual value, last known one, and both times."""
-    rows, hours = [], FRAME["utc"].to_list()
-    aware = FRAME.with_columns(time=pl.col("utc").dt.replace_time_zone("UTC")).drop("utc")  # a slice may halve the hour
-    for end in range(LOOKBACK - 1, len(FRAME) - AHEAD - HORIZON + 1):
-        after = end + AHEAD + HORIZON
-        if (hours[after - 1] - hours[end - LOOKBACK + 1]).total_seconds() != 3600 * (LOOKBACK + AHEAD + HORIZON - 2):
-            continue  # across a gap
+    """A row for each forecast that was possible when it was due, from the table cut off there.
+
+    With its actual value, the last known one, those whole days and weeks before, and both times.
+    """
+    rows, hour = [], timedelta(hours=1)
+    aware = FRAME.with_columns(time=pl.col("utc").dt.replace_time_zone("UTC"))  # a slice may halve the hour
+    load, sky = (dict(FRAME.select("utc", name).iter_rows()) for name in ("load", "sky"))
+    hours = list(load)
+    for number, end in enumerate(hours[LOOKBACK - 1 :], LOOKBACK - 1):
+        if end + (AHEAD + HORIZON - 1) * hour > hours[-1] or end - hours[number - LOOKBACK + 1] > (LOOKBACK - 1) * hour:
+            continue  # after which the table ends, or across a gap
+        if end + AHEAD * hour not in sky:
+            continue  # whose known future is not there
+        cut = aware.filter(pl.col("utc") <= end + AHEAD * hour)
+        after = pl.col("utc") > end
+        cut = cut.with_columns(pl.when(~after).then("load").alias("load"), pl.when(~after).then("temp").alias("temp"))
         try:
-            predicted = model.predict(aware[max(0, end - 8) : end + 1 + AHEAD])[0].tolist()
+            predicted = model.predict(cut.drop("utc"))[0].tolist()
         except DataError:
             continue  # a value that cannot be filled
-        known = FRAME[: end + 1]["load"].drop_nulls()
-        for step in range(HORIZON):
-            row = end + AHEAD + step
-            facts = {"end": end, "step": AHEAD + step, "time": FRAME["utc"][row], "prediction": predicted[step]}
-            rows.append(facts | {"actual": FRAME["load"][row], "persistence": known[-1] if len(known) else None})
-    return pl.DataFrame(rows).with_columns(local=pl.col("time").dt.replace_time_zone("UTC").dt.convert_time_zone(ZONE))
+        known = [at for at in hours[: number + 1] if load[at] is not None]
+        for step in range(AHEAD, AHEAD + HORIZON):
+            at = end + step * hour
+            facts = {"end": end, "step": step, "time": at, "prediction": predicted[step - AHEAD]}
+            facts |= {"actual": load.get(at), "persistence": load[known[-1]] if known else None}
+            for season in (24, 168):
+                same = [before for before in known if (at - before) % (season * hour) == timedelta()]
+                facts[f"naive {season}"] = load[same[-1]] if same else None
+            rows.append(facts)
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.with_columns(local=pl.col("time").dt.replace_time_zone("UTC").dt.convert_time_zone(ZONE))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +108,7 @@ def measure(rows):
         "rmse": (error**2).mean() ** 0.5,
         "bias": error.mean(),
         "persistence_mae": of_persistence,
+        "seasonal_naive_mae": (rows["naive 24"] - rows["actual"]).abs().mean(),
         "skill": 1 - error.abs().mean() / of_persistence,
     }
 
@@ -101,6 +118,8 @@ def test_every_forecast_is_beside_its_actual_value(backtest, by_hand):
     assert len(backtest) == len(by_hand) // HORIZON
     np.testing.assert_allclose(backtest.predictions.ravel(), by_hand["prediction"].to_numpy(), atol=1e-9)
     np.testing.assert_array_equal(backtest.actual.ravel(), by_hand["actual"].to_numpy())
+    assert backtest.season == (24, "day")
+    np.testing.assert_array_equal(backtest.seasonal_naive.ravel(), by_hand["naive 24"].to_numpy())
     np.testing.assert_array_equal(backtest.persistence.ravel(), by_hand["persistence"].to_numpy())
     assert backtest.outputs == ("load+3", "load+4") and backtest.unit == "MW"
     rows = backtest.rows()
@@ -110,9 +129,9 @@ def test_every_forecast_is_beside_its_actual_value(backtest, by_hand):
     times = by_hand["local"].dt.replace_time_zone(None).cast(pl.String).to_list()
     assert [row["target_time"].replace("T", " ") for row in rows] == [time.removesuffix(".000000") for time in times]
     all_windows = len(FRAME) - LOOKBACK - AHEAD - HORIZON + 2
-    assert all_windows - len(backtest) == backtest.outcomes.across_gaps + backtest.outcomes.missing
+    assert all_windows - len(backtest) == backtest.across_gaps + backtest.missing.windows
     assert f"{by_hand['actual'].null_count()} forecasts without an actual value" in backtest.left_out
-    assert backtest.outcomes.across_gaps == 2 * (LOOKBACK + AHEAD + HORIZON - 2) and backtest.outcomes.missing > 0
+    assert backtest.across_gaps == 2 * (LOOKBACK - 1) and backtest.missing.windows > 0
 
 
 def test_errors_are_those_of_polars(backtest, by_hand):
@@ -126,8 +145,12 @@ def test_errors_are_those_of_polars(backtest, by_hand):
         groups = backtest.by[name]
         assert list(groups) == sorted(of_rows.unique())
         for value, errors in groups.items():
-            assert errors.row() == pytest.approx(measure(by_hand.filter(of_rows == value)), rel=1e-9), (name, value)
-    assert (backtest.outcomes.local == 2 * 3600 + 1729987200).sum() == 2 * HORIZON  # 27 October, at 2 o'clock
+            expected = measure(by_hand.filter(of_rows == value))
+            if expected["seasonal_naive_mae"] is None:  # of the first day
+                assert errors.row()["seasonal_naive_mae"] is expected.pop("seasonal_naive_mae")
+            found = {key: errors.row()[key] for key in expected}
+            assert found == pytest.approx(expected, rel=1e-9), (name, value)
+    assert (backtest.local == 2 * 3600 + 1729987200).sum() == 2 * HORIZON  # 27 October, at 2 o'clock
     table = backtest.table()
     assert table[0] == {"by": "all", "value": None} | backtest.metrics.row()
     assert len(table) == 1 + HORIZON + 24 + 2 + 4 and table[-1]["value"] == "2024-11-04"
@@ -137,10 +160,11 @@ def test_the_newest_windows_are_those_of_the_whole_table(model, backtest, by_han
     """A duration counts from the newest row whose whole horizon the table has."""
     recent = model.backtest(FRAME.drop("utc"), last="3d")
     newest = FRAME["utc"][len(FRAME) - AHEAD - HORIZON]
-    chosen = by_hand.filter(pl.Series([FRAME["utc"][end] for end in by_hand["end"]]) > newest - pl.duration(days=3))
+    chosen = by_hand.filter(pl.col("end") > newest - pl.duration(days=3))
     assert len(recent) == len(chosen) // HORIZON <= 72
     np.testing.assert_allclose(recent.predictions, backtest.predictions[-len(recent) :], rtol=1e-5)
-    np.testing.assert_array_equal(recent.persistence, backtest.persistence[-len(recent) :])
+    for name in ("persistence", "seasonal_naive"):
+        np.testing.assert_array_equal(getattr(recent, name), getattr(backtest, name)[-len(recent) :])
     assert recent.metrics.row() == pytest.approx(measure(chosen), rel=1e-9)
 
 
@@ -172,10 +196,24 @@ def test_errors_hold_for_any_numbers(data, n, horizon):
     last = data.draw(arrays.arrays(float, n, elements=some))
     predictions = data.draw(arrays.arrays(float, (n, horizon), elements=st.floats(-100, 100)))
     local = data.draw(arrays.arrays(float, (n, horizon), elements=st.integers(0, 10**8)))
-    found = Outcomes(
-        "y", np.zeros((0, 1)), np.zeros(n, int), actual, last, None, False, None, local, None, True, 0, 0, {}
+    result = Backtest(
+        target="y",
+        unit=None,
+        outputs=tuple(f"y+{s}" for s in range(horizon)),
+        steps=tuple(range(horizon)),
+        predictions=predictions,
+        actual=actual,
+        persistence=np.repeat(last[:, None], horizon, axis=1),
+        seasonal_naive=np.full((n, horizon), np.nan),
+        season=None,
+        is_shifted=False,
+        target_times=None,
+        local=local,
+        zone=None,
+        within_day=True,
+        across_gaps=0,
+        missing=Missing(),
     )
-    result = Backtest(None, tuple(f"y+{s}" for s in range(horizon)), tuple(range(horizon)), predictions, found)
     for step, errors in result.by["horizon"].items():
         known = ~np.isnan(actual[:, step])
         both = known & ~np.isnan(last)
@@ -208,7 +246,7 @@ def test_without_dates_there_are_no_hours_and_months():
     dated = Model(loaded).backtest(timed)  # of a model without times a column of this name, gaps by its median step
     assert list(dated.by["month"]) == ["2024-01", "2024-02"] and dated.rows()[0]["target_time"] == "2024-01-01T05:00"
     assert "of the row with the actual value, in UTC" in repr(dated)
-    assert dated.outcomes.across_gaps == loaded.config.lookback - 1
+    assert dated.across_gaps == loaded.config.lookback - 1
     daily = {"time": np.datetime64("2024-03-20") + np.arange(40), "y": rows["y"], "x": rows["f0"]}
     of_days = Model(make_encoded(daily, Columns(("y",), time="time", ahead=1))).backtest(daily)
     assert of_days.by["hour"] == {} and list(of_days.by["month"]) == ["2024-03", "2024-04"]
@@ -241,18 +279,14 @@ MANY = pl.lit(None, dtype=pl.Float64)
     [
         (TABLE.drop("load"), {}, "frame has no column 'load'"),
         (TABLE.drop("time"), {}, "frame has no column 'time', the times of its rows"),
-        (TABLE.head(7), {}, "frame has 7 rows, but needs the 4 steps of a window and the 4 after it"),
+        (TABLE.head(7), {}, "frame has 7 rows, but needs the 4 steps of a window, and the 4 after it"),
         (TABLE.with_columns(load=MANY), {}, "frame has no window to forecast: .* missing value, of load"),
         (TABLE.head(50).with_columns(load=pl.when(pl.int_range(50) < 4).then("load")), {"last": 30}, "no window"),
-        (TABLE[100:140][::3], {}, r"frame has no window to forecast: of 7, 7 cross a gap"),
-        (
-            TABLE[::3],
-            {},
-            "2024-10-27 02:00, which Europe/Berlin has twice, as the clocks are put back, but the table once",
-        ),
+        (TABLE[100:140][::3], {}, r"frame has no window to forecast: of 9, 9 cross a gap"),
+        (TABLE[::3], {}, "frame has no window to forecast: of 138, 138 cross a gap"),
         (TABLE, {"gaps": "error"}, r"frame\['time'\], row 60 must have no gap before it, but goes from"),
         (TABLE, {"last": "soon"}, "last must be a number of windows, or a duration"),
-        (TABLE, {"last": 425}, "frame has 427 rows, but needs 432 for 425 windows and what came after them"),
+        (TABLE, {"last": 425}, "frame has 427 rows, but needs 428 for 425 windows, and the 4 after them"),
         (TABLE.with_columns(sky=pl.lit("dusty")), {}, r"frame\['sky'\], row 0 has the unknown level 'dusty'"),
         (TABLE.with_columns(load=pl.lit(np.inf)), {}, r"frame\['load'\], row 0 must be a finite number or empty"),
         (pl.concat([TABLE, TABLE.tail(1)]), {}, "must not repeat a time"),

@@ -16,8 +16,10 @@ import kanmodel
 from kanmodel import DataError, Model
 from kanmodel.explain.calibration import RATE, track
 from kanmodel.network.intervals import forecasts_of
+from kanmodel.tables.roles import Columns
 from kanmodel.tables.statistics.errors import measure_intervals
-from kanmodel.training.tables import Columns
+from kanmodel.tables.table import Places, Selection
+from kanmodel.tables.windows import read_table
 
 
 class QuantileHead(torch.nn.Module):
@@ -103,13 +105,14 @@ def test_a_table_and_its_windows_calibrate_alike(tmp_path):
     """Also the reference windows with their targets; the checkpoint keeps the span."""
     frame, model = make_table(200)
     found = model.calibrate(frame, intervals=0.8)
-    outcomes = model.backtest(frame).outcomes
-    windows = np.stack([outcomes.rows[end - 2 : end + 1] for end in outcomes.ends])
-    other = model.calibrate(windows, outcomes.actual, intervals=0.8)
+    backtest = model.backtest(frame)
+    rows, ends = frame.select("load", "temp").to_numpy(), np.arange(2, 200 - 4)
+    windows = np.stack([rows[end - 2 : end + 1] for end in ends])
+    other = model.calibrate(windows, backtest.actual, intervals=0.8)
     for side in ("below", "above"):
         np.testing.assert_array_equal(getattr(found.loaded.intervals, side), getattr(other.loaded.intervals, side))
     kept = found.save(tmp_path / "m.safetensors").loaded.intervals.calibration
-    assert (kept.windows, kept.first, kept.last) == (len(outcomes.ends), outcomes.times[0], outcomes.times[-1])
+    assert (kept.windows, kept.first, kept.last) == (len(ends), backtest.times[0], backtest.times[-1])
     assert kanmodel.load(tmp_path / "m.safetensors").levels == (0.8,)
     reference = Model(make_model())
     by_default = reference.calibrate().loaded.intervals
@@ -194,17 +197,17 @@ def test_an_actual_value_that_is_not_known_yet_changes_nothing():
     """Bounds of windows up to a row, and outputs that this row reaches, come from the rows before."""
     frame, model = make_table(300)
     calibrated = model.calibrate(frame[:100], intervals=(0.8,))
-    row, delays = 200, np.arange(1, 5)
-    outcomes = calibrated.backtest(frame).outcomes
-    actual = outcomes.actual.copy()
-    target_rows = outcomes.ends[:, None] + delays
-    actual[target_rows >= row] += 100.0  # features stay, as those of a window are known
-    changed = replace(outcomes, actual=actual)
-    one, other = (calibrated.backtest(given, adapt=True) for given in (outcomes, changed))
-    early = outcomes.ends < row
+    row = 200
+    places = Places("frame", "time")
+    windows = read_table(calibrated.config.table, frame, places, Selection(), target="load")
+    targets = windows.table.targets.copy()
+    targets[row:] += 100.0  # features stay, as those of a window are known
+    changed = replace(windows, table=replace(windows.table, targets=targets))
+    one, other = (calibrated.backtest(given, adapt=True) for given in (windows, changed))
+    early = windows.ends < row
     for name in ("lower", "upper"):
         np.testing.assert_array_equal(getattr(one, name)[:, early], getattr(other, name)[:, early])
-    at = np.flatnonzero(outcomes.ends == row)[0]  # the first whose newest row has it: each output has one outcome more
+    at = np.flatnonzero(windows.ends == row)[0]  # the first whose newest row has it: each output has one outcome more
     assert (one.upper[:, at] < other.upper[:, at]).all()
 
 

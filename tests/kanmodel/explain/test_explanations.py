@@ -18,7 +18,7 @@ from thorough import examples
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.show.series import Panel, stack
 from kanmodel.tables.instants import read_instants, times_as_text, write_instants
-from kanmodel.training.tables import Columns
+from kanmodel.tables.roles import Columns
 
 LOOKBACK, AHEAD, HORIZON, ZONE = 4, 2, 3, "Europe/Berlin"
 COLUMNS = Columns(("load", "price"), time="time", zone=ZONE, calendar=("hour", "weekend"), ahead=AHEAD)

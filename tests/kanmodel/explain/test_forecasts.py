@@ -11,7 +11,7 @@ from factories import make_encoded, make_model, make_windows, with_intervals
 
 from kanmodel import Model
 from kanmodel.explain.profiles import find_lags
-from kanmodel.training.tables import Columns
+from kanmodel.tables.roles import Columns
 
 SVG = "{http://www.w3.org/2000/svg}"
 N = 40

@@ -4,7 +4,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import PROVENANCE, SHAPES, disconnect, make_model
+from factories import PROVENANCE, SHAPES, disconnect, make_model, make_rows
 from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +32,6 @@ from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.tables import TrainingTable
 from kanmodel.training.training import fit
 
 
@@ -155,7 +154,7 @@ def rows_of(model, output=0):
 
 def train(columns, target, seed, **options):
     """A KAN alone, trained on named columns."""
-    table = TrainingTable(np.column_stack(list(columns.values())), target[:, None], tuple(columns), ("y",))
+    table = make_rows(np.column_stack(list(columns.values())), target[:, None], tuple(columns), ("y",))
     return fit(table, replace(KAN, seed=seed, **options))
 
 

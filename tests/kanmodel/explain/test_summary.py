@@ -19,7 +19,7 @@ from kanmodel import Model
 from kanmodel.checkpoint import Reference
 from kanmodel.explain.result import draw
 from kanmodel.show.style import LIGHT
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.statistics.choose import choose_evenly
 from service.models.repository import BUNDLED
 
@@ -55,7 +55,10 @@ def test_errors_are_those_of_polars(model):
     assert found["median"] == pytest.approx(miss.quantile(0.5, "linear"))
     assert found["within_90_percent"] == pytest.approx(miss.quantile(0.9, "linear"))
     assert found["simple_mae"] == pytest.approx(
-        {"persistence": frame["last"].mean(), "persistence_day": frame["day"].mean()}
+        {
+            "repeating the last known value": frame["last"].mean(),
+            "repeating the value of the day before": frame["day"].mean(),
+        }
     )
     best = "last" if frame["last"].mean() < frame["day"].mean() else "day"
     assert found["improvement"] == pytest.approx(1 - miss.mean() / frame[best].mean())

@@ -16,7 +16,7 @@ from kanmodel import Model
 from kanmodel.checkpoint import Reference
 from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.explain.trust import LEVEL, NEGLIGIBLE, ReferenceDistances, Trust, find_neighbours
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 
 MODEL = make_model(targets=("a", "b"))
 SCALE = MODEL.scaling.feature_scale

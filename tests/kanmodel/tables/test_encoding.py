@@ -17,7 +17,7 @@ from kanmodel.errors import ConfigError, DataError, UnknownNameError
 from kanmodel.network.config import config_from_dict, config_to_dict
 from kanmodel.tables.encoding import CALENDAR, Calendar, Encoding, Fill, SourceColumn, public_holidays
 from kanmodel.tables.instants import Clock, read_instants
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.tables.roles import Columns, make_table
 
 N_ROWS = 24 * 30
 QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 1, "batch": 64, "grid_updates": 1}

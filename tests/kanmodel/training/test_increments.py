@@ -8,17 +8,18 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from factories import make_rows, with_rows
 from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.chain import Network
 from kanmodel.network.intervals import Intervals
+from kanmodel.tables.roles import TrainingTable
+from kanmodel.tables.samples import Samples, split_samples
 from kanmodel.training.grids import refine_model
 from kanmodel.training.increments import fit_increments
 from kanmodel.training.optimization import SquaredError, TrainingOptions, descend
-from kanmodel.training.samples import Samples, covered_rows, split_samples
-from kanmodel.training.tables import TrainingTable
 from kanmodel.training.training import fine_tune, fit
 
 LEVELS = (0.8, 0.95)
@@ -30,19 +31,25 @@ WIDE = replace(QUICK, front=(2, 3), width=(4, (3, 1), 2, 4), horizon=2)  # with 
 CALM, WILD = 0.2, 2.0  # standard deviations of the noise
 
 
-def make_table(n_rows: int = 1600, n_targets: int = 1, seed: int = 0) -> TrainingTable:
+def make_table(
+    n_rows: int = 1600, n_targets: int = 1, seed: int = 0, names: tuple[str, ...] = ("y", "z")
+) -> TrainingTable:
     """Independent rows whose target has wild noise where the feature ``wild`` is 1, and calm noise elsewhere."""
     rng = np.random.default_rng(seed)
     wild = rng.random(n_rows) < 0.3
     noise = rng.normal(size=(n_rows, n_targets)) * np.where(wild, WILD, CALM)[:, None]
     features = np.column_stack([rng.normal(size=n_rows), wild])
-    names = ("y", "z")[:n_targets]
-    times = tuple(f"t{row:05d}" for row in range(n_rows))
-    return TrainingTable(features, 3 * np.sin(features[:, :1]) + noise, ("a", "wild"), names, times=times)
+    return make_rows(features, 3 * np.sin(features[:, :1]) + noise, ("a", "wild"), names[:n_targets], np.arange(n_rows))
 
 
 def split(table: TrainingTable, options: TrainingOptions):
     return split_samples(table, options.lookback, options.horizon, 0.15, 12, 39)
+
+
+def ends_of(table: TrainingTable, options: TrainingOptions, part: str):
+    """The rows at which the windows of a part end."""
+    parts = split(table, options)
+    return parts.windows.ends[getattr(parts, part)]
 
 
 @cache
@@ -61,7 +68,7 @@ def test_forecasts_are_those_of_training_without_intervals(options):
     """Weights are bit for bit those of the training of forecasts alone; the network of increments has them all."""
     table, model = trained(options)
     parts = split(table, options)
-    samples = Samples.of(table, model.scaling, options.lookback, options.horizon)
+    samples = Samples.of(parts.windows, model.scaling)
     alone = Network(model.config, torch.Generator().manual_seed(options.seed))
     descend(SquaredError(alone), samples, parts, options, lambda progress: None)
     state = model.network.state_dict()
@@ -91,11 +98,11 @@ def test_the_training_rows_are_those_of_training_without_intervals():
 def test_the_calibration_part_changes_nothing_but_the_factors(options):
     """With other features and targets in all its rows, every weight, scale, window and other metric is the same."""
     table, model = trained(options)
-    rows = covered_rows(split(table, options).calibration, 1 - options.lookback, options.horizon - 1)
-    features, targets = table.features.copy(), table.targets.copy()
+    rows = np.unique(ends_of(table, options, "calibration")[:, None] + np.arange(1 - options.lookback, options.horizon))
+    features, targets = table.table.numbers.copy(), table.table.targets.copy()
     features[rows] += np.random.default_rng(1).normal(size=features[rows].shape)
     targets[rows] += np.random.default_rng(2).normal(scale=5, size=targets[rows].shape)
-    other = fit(replace(table, features=features, targets=targets), options)
+    other = fit(with_rows(table, features, targets), options)
     for one, of_other in (
         (model.network, other.network),
         (intervals_of(model).network, intervals_of(other).network),
@@ -117,20 +124,20 @@ def test_the_calibration_part_changes_nothing_but_the_factors(options):
 def test_widths_follow_the_noise_and_hold_as_many_values_as_their_level_says():
     """Coverage of independent rows is within four deviations of the level, and wild rows have far wider intervals."""
     table, model = trained(ALONE)
-    parts = split(table, ALONE)
-    n, metrics = len(parts.calibration), model.metrics
+    calibration, test = (ends_of(table, ALONE, part) for part in ("calibration", "test"))
+    n, metrics = len(calibration), model.metrics
     assert n == metrics["calibration_windows"] > 300
     for level in LEVELS:
-        deviation = np.sqrt(level * (1 - level) * (1 / n + 1 / len(parts.test)))
+        deviation = np.sqrt(level * (1 - level) * (1 / n + 1 / len(test)))
         assert abs(metrics[f"test_coverage {level:g}"] - level) < 4 * deviation
-    _, lower, upper = model.predict_bounds(table.features[parts.test][:, None])
-    width, wild = (upper - lower)[..., 0], table.features[parts.test, 1] == 1
+    _, lower, upper = model.predict_bounds(table.table.numbers[test][:, None])
+    width, wild = (upper - lower)[..., 0], table.table.numbers[test, 1] == 1
     assert (width[:, wild].mean(axis=1) > 4 * width[:, ~wild].mean(axis=1)).all()
     found = intervals_of(model)
     assert found.kind == "nodes" and found.levels == LEVELS
     assert (found.below >= 0).all() and (found.above >= 0).all()
     assert (found.below < 2).all() and (found.above < 2).all()  # as trained already
-    times = [table.times[end] for end in parts.calibration]
+    times = table.table.times(calibration)
     assert (found.calibration.windows, found.calibration.first, found.calibration.last) == (n, times[0], times[-1])
 
 
@@ -138,9 +145,9 @@ def test_widths_follow_the_noise_and_hold_as_many_values_as_their_level_says():
 def test_coverage_and_winkler_score_are_those_of_the_test_part(options):
     """They equal the definitions, computed from the bounds of test windows, and are means over the outputs."""
     table, model = trained(options)
-    ends = split(table, options).test
-    windows = table.features[ends[:, None] + np.arange(1 - options.lookback, 1)]
-    actual = table.targets[ends[:, None] + np.arange(options.horizon)].reshape(len(ends), -1)
+    ends = ends_of(table, options, "test")
+    windows = table.table.numbers[ends[:, None] + np.arange(1 - options.lookback, 1)]
+    actual = table.table.targets[ends[:, None] + np.arange(options.horizon)].reshape(len(ends), -1)
     _, lower, upper = model.predict_bounds(windows)
     outputs = model.config.outputs
     for k, level in enumerate(LEVELS):
@@ -173,7 +180,7 @@ def test_a_checkpoint_keeps_what_was_trained(tmp_path):
     table, model = trained(WIDE)
     save_checkpoint(model, tmp_path / "m.safetensors")
     loaded = load_checkpoint(tmp_path / "m.safetensors")
-    windows = table.features[:30].reshape(10, 3, 2)
+    windows = table.table.numbers[:30].reshape(10, 3, 2)
     for one, other in zip(model.predict_bounds(windows), loaded.predict_bounds(windows), strict=True):
         np.testing.assert_array_equal(one, other)
     assert loaded.metrics == model.metrics
@@ -184,7 +191,7 @@ def test_increments_that_cannot_be_learned_stay_constant():
     """Without epochs that lower the loss, the nodes are constants, whose bounds are quantiles of validation errors."""
     table, model = trained(QUICK)
     parts = split(table, QUICK)
-    samples = Samples.of(table, model.scaling, 3, 1)
+    samples = Samples.of(parts.windows, model.scaling)
     options = replace(QUICK, epochs=0)
     nodes = fit_increments(model.network, (0.5, 0.9), samples, parts, options, lambda progress: None)
     values = nodes(samples.windows(parts.validation))[:, 1:]
@@ -274,7 +281,7 @@ def test_what_cannot_have_intervals_is_refused_before_training():
         fit(table, replace(QUICK, intervals=(0.8, 0.999)), epochs.append)
     with pytest.raises(ConfigError, match="last layer of the head has product nodes"):
         fit(table, replace(QUICK, width=(4, 2, (0, 1))), epochs.append)
-    named = replace(make_table(n_targets=2), target_names=("y", "y@0.9"))
+    named = make_table(n_targets=2, names=("y", "y@0.9"))
     with pytest.raises(ConfigError, match="named as a quantile"):
         fit(named, replace(QUICK, width=(4, 2, 2)), epochs.append)
     assert not epochs

@@ -1,3 +1,5 @@
+"""Training measures, scales and chooses on the right rows, and repeats."""
+
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -5,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from factories import make_rows, with_rows
 from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -12,9 +15,8 @@ from kanmodel.errors import ConfigError, DataError, NonFiniteError
 from kanmodel.network.bases import Gaussian, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.tables.samples import covered_rows, split_samples
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.samples import covered_rows, split_samples
-from kanmodel.training.tables import TrainingTable
 from kanmodel.training.training import fine_tune, fit
 
 QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)
@@ -29,7 +31,13 @@ def make_table(n_rows=400, constant=False, seed=0, **options):
     names = ("a", "b")
     if constant:
         features, names = np.column_stack([features, np.full(n_rows, 0.1)]), ("a", "b", "c")
-    return TrainingTable(features, targets, names, ("y",), **options)
+    return make_rows(features, targets, names, ("y",), **options)
+
+
+def ends_of(table, part):
+    """The rows at which the windows of a part end."""
+    parts = split_samples(table, 3, 1, 0.15, 12)
+    return parts.windows.ends[getattr(parts, part)]
 
 
 def make_radial_model(table, basis):
@@ -59,10 +67,10 @@ def test_metrics_are_those_of_the_test_rows_in_original_units():
     """R2 and mean absolute error equal those of predictions for windows of the last 15 % of the rows."""
     table = make_table()
     model = fit(table, QUICK)
-    ends = split_samples(table, 3, 1, 0.15, 12).test
-    predictions = model.predict(np.stack([table.features[end - 2 : end + 1] for end in ends]))
-    errors = table.targets[ends] - predictions
-    spread = ((table.targets[ends] - table.targets[ends].mean()) ** 2).sum()
+    ends = ends_of(table, "test")
+    predictions = model.predict(np.stack([table.table.numbers[end - 2 : end + 1] for end in ends]))
+    errors = table.table.targets[ends] - predictions
+    spread = ((table.table.targets[ends] - table.table.targets[ends].mean()) ** 2).sum()
     assert model.metrics["test_r2"] == pytest.approx(1 - (errors**2).sum() / spread, abs=1e-6)
     assert model.metrics["test_mae"] == pytest.approx(np.abs(errors).mean(), abs=1e-6)
     assert model.metrics["test_windows"] == len(ends)
@@ -98,17 +106,16 @@ def test_the_same_seed_gives_the_same_model_and_leaves_no_trace():
 
 def test_reference_windows_are_spread_over_the_validation_part():
     """The model has the requested number of validation windows with their targets and the times of their last steps."""
-    times = tuple(f"t{row:03d}" for row in range(400))
-    table = make_table(times=times)
+    table = make_table(times=np.arange(400))
     model = fit(table, replace(QUICK, reference_windows=20))
-    ends = [int(time[1:]) for time in model.reference.times]
-    validation = split_samples(table, 3, 1, 0.15, 12).validation
+    ends = [int(time) for time in model.reference.times]
+    validation = ends_of(table, "validation")
     assert set(ends) <= set(validation.tolist()) and ends == sorted(set(ends)) and len(ends) == 20
     assert (ends[0], ends[-1]) == (validation[0], validation[-1])
     assert max(np.diff(np.searchsorted(validation, ends))) <= 4
-    np.testing.assert_array_equal(model.reference.targets, table.targets[ends])
+    np.testing.assert_array_equal(model.reference.targets, table.table.targets[ends])
     windows = model.scaling.features_to_original(model.reference.windows)
-    np.testing.assert_allclose(windows[:, -1], table.features[ends], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(windows[:, -1], table.table.numbers[ends], rtol=1e-5, atol=1e-5)
 
 
 def test_the_weights_are_those_of_the_best_epoch():
@@ -119,9 +126,9 @@ def test_the_weights_are_those_of_the_best_epoch():
     errors = [report.validation_error for report in reports]
     best = int(np.argmin(errors))
     assert len(errors) == min(80, best + 6) and best < len(errors) - 1
-    ends = split_samples(table, 3, 1, 0.15, 12).validation
-    predictions = model.predict(np.stack([table.features[end - 2 : end + 1] for end in ends]))
-    scaled = (predictions - table.targets[ends]) / model.config.targets[0].std
+    ends = ends_of(table, "validation")
+    predictions = model.predict(np.stack([table.table.numbers[end - 2 : end + 1] for end in ends]))
+    scaled = (predictions - table.table.targets[ends]) / model.config.targets[0].std
     assert (scaled**2).mean() == pytest.approx(errors[best], rel=1e-4)
     assert [report.best_error for report in reports] == np.minimum.accumulate(errors).tolist()
 
@@ -143,11 +150,12 @@ def test_the_penalty_reduces_the_variation_of_edges():
 def test_scaling_uses_training_rows_only():
     """Means, deviations and ranges of features are those of the rows in training windows."""
     table = make_table()
-    features = table.features.copy()
-    trained = covered_rows(split_samples(table, 3, 1, 0.15, 12).train, -2, 0)
-    features[np.setdiff1d(np.arange(400), trained)] += 1000
+    features = table.table.numbers.copy()
+    parts = split_samples(table, 3, 1, 0.15, 12)
+    trained = covered_rows(parts.windows, parts.train)
+    features[~trained] += 1000
     titles = {"b": "air pressure", "y": "warming of the hall"}
-    model = fit(replace(table, features=features, units={"b": "hPa", "y": "K"}, titles=titles), QUICK)
+    model = fit(replace(with_rows(table, features), units={"b": "hPa", "y": "K"}, titles=titles), QUICK)
     for column, feature in zip(features[trained].T, model.config.features, strict=True):
         figures = (feature.mean, feature.std, feature.min, feature.max)
         assert figures == pytest.approx((column.mean(), column.std(), column.min(), column.max()))
@@ -167,7 +175,8 @@ def test_a_constant_feature_does_no_harm():
 def test_every_shape_trains_saves_and_loads(tmp_path):
     """Models with front, products, two layers, directions, targets and steps give a checkpoint that loads."""
     table = make_table()
-    table = replace(table, targets=np.column_stack([table.targets, -table.targets]), target_names=("y", "z"))
+    rows, targets = table.table.numbers, np.column_stack([table.table.targets, -table.table.targets])
+    table = make_rows(rows, targets, table.feature_names, ("y", "z"))
     options = replace(QUICK, front=(2, 3), num_layers=2, bidirectional=True, width=(8, (2, 1), 4), horizon=2, hidden=4)
     model = fit(table, options)
     save_checkpoint(model, tmp_path / "m.safetensors")
@@ -183,7 +192,7 @@ def test_a_target_that_never_changes_is_refused():
     """A target that is constant in training is refused."""
     table = make_table()
     with pytest.raises(DataError, match=r"target y is 4\.0 in every training row"):
-        fit(replace(table, targets=np.full((400, 1), 4.0)), QUICK)
+        fit(with_rows(table, targets=np.full((400, 1), 4.0)), QUICK)
 
 
 @pytest.mark.parametrize("value", [4.0, 0.1, 1e9 + 0.3])
@@ -193,9 +202,9 @@ def test_a_constant_test_target_is_refused_before_training(value, horizon):
     """A target that is constant in the test part has no R2: it is refused before training, without warnings."""
     table = make_table()
     model = fit(table, replace(QUICK, horizon=horizon, width=(4, 2, horizon), epochs=1))
-    targets = table.targets.copy()
+    targets = table.table.targets.copy()
     targets[330:] = value
-    constant, epochs = replace(table, targets=targets), []
+    constant, epochs = with_rows(table, targets=targets), []
     refusal = rf"output y\+1 is {value} in every test window"
     with pytest.raises(DataError, match=refusal):
         fit(constant, replace(QUICK, horizon=horizon, width=(4, 2, horizon)), epochs.append)
@@ -250,8 +259,8 @@ def test_grids_end_where_the_data_is(epochs):
     """Outdated grids move to the range of the training windows, also after epochs that change this range."""
     table, model = outdated()
     after = fine_tune(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
-    ends = split_samples(table, 3, 1, 0.15, 12).train
-    windows = after.to_model_units(np.stack([table.features[end - 2 : end + 1] for end in ends]))
+    ends = ends_of(table, "train")
+    windows = after.to_model_units(np.stack([table.table.numbers[end - 2 : end + 1] for end in ends]))
     for layer, trace in zip(after.network.head, after.network.trace(windows).head, strict=True):
         torch.testing.assert_close(layer.core[0], trace.inputs.amin(dim=0), rtol=0, atol=1e-2)
         torch.testing.assert_close(layer.core[1], trace.inputs.amax(dim=0), rtol=0, atol=1e-2)
@@ -320,22 +329,23 @@ def test_fine_tuning_keeps_scaling_and_units():
     """For a table with other means, features keep the scaling of the original training."""
     table = make_table(units={"a": "K"})
     model = fit(table, QUICK)
-    shifted = replace(table, features=table.features + np.array([1.0, 0.0]), units={})
+    shifted = replace(with_rows(table, table.table.numbers + np.array([1.0, 0.0])), units={})
     assert fine_tune(model, shifted, QUICK).after.config == model.config
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("names", "target", "ahead", "message"),
     [
-        ({"feature_names": ("a", "c")}, "the table's features are a, c, but the model's are a, b"),
-        ({"ahead": 2}, "the table's targets are 2 rows ahead, but the model's are 0"),
-        ({"feature_names": ("b", "a")}, "the table's features are b, a, but the model's are a, b"),
-        ({"target_names": ("z",), "last_value": {}}, "the table's targets are z, but the model's are y"),
+        (("a", "c"), "y", 0, "the table's features are a, c, but the model's are a, b"),
+        (("a", "b"), "y", 2, "the table's targets are 2 rows ahead, but the model's are 0"),
+        (("b", "a"), "y", 0, "the table's features are b, a, but the model's are a, b"),
+        (("a", "b"), "z", 0, "the table's targets are z, but the model's are y"),
     ],
 )
-def test_other_columns_are_refused(change, message):
+def test_other_columns_are_refused(names, target, ahead, message):
     """Fine-tuning needs the model's features in the same order, and its targets."""
     table = make_table()
     model = fit(table, QUICK)
+    other = make_rows(table.table.numbers, table.table.targets, names, (target,), ahead=ahead)
     with pytest.raises(DataError, match=message):
-        fine_tune(model, replace(table, **change), QUICK)
+        fine_tune(model, other, QUICK)

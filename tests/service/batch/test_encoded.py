@@ -11,8 +11,9 @@ from factories import make_encoded
 from polars.testing import assert_frame_equal
 
 from kanmodel import Model
-from kanmodel.arrays import take_windows
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.tables.roles import Columns
+from kanmodel.tables.table import Places, Selection
+from kanmodel.tables.windows import read_table
 from service.batch import tables
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads
@@ -51,22 +52,19 @@ def test_every_window_is_explained_as_the_library_forecasts_it(tmp_path):
     """The features are those of the training; rows that have none are listed with what is missing."""
     ROWS.write_csv(tmp_path / "rows.csv")
     found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out")
-    table = make_table(ROWS, COLUMNS)
-    ends = np.arange(LOOKBACK - 1, N_ROWS - AHEAD)
-    windows = take_windows(table.features, ends, LOOKBACK)
-    run = np.cumsum(table.clock.gaps)
-    good = ~np.isnan(windows).any(axis=(1, 2)) & (run[ends] == run[ends - LOOKBACK + 1])
-    assert found["window"].to_list() == ends[good].tolist()
-    np.testing.assert_allclose(found["prediction"], MODEL.predict(windows[good])[:, 0], atol=1e-9)
+    windows = read_table(MODEL.config.table, ROWS, Places("rows"), Selection())
+    assert found["window"].to_list() == windows.table.order[windows.ends].tolist()
+    assert len(windows) + windows.missing.windows + windows.across_gaps == N_ROWS - AHEAD - LOOKBACK + 1
+    np.testing.assert_allclose(found["prediction"], MODEL.predict(windows.take())[:, 0], atol=1e-9)
     np.testing.assert_allclose(
         found["contribution_hour"], found["contribution_hour_sin"] + found["contribution_hour_cos"], atol=1e-12
     )
     reasons = {row - 2: reason for _, row, reason in rejected}
-    assert reasons[20] == (
+    assert reasons[22] == (  # the third row without a value: at the two before it, the last value is carried on
         "column load is empty and cannot be filled: there are more than 2 rows without a value (max_fill), or none "
         "before that has one"
     )
-    assert reasons[58] == "column temp must be known 3 rows later, but is empty there, or after a gap"
+    assert reasons[57] == "column temp must be known 3 rows later, but the table ends before, or has no such row"
     last = MODEL.predict(ROWS)
     assert found["prediction"][-1] == pytest.approx(last[0, 0])
 
@@ -98,21 +96,22 @@ def test_an_hour_that_is_there_twice_is_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "reason", "first"),
     [
-        ({"sky": "foggy"}, "column sky has the unknown level 'foggy'; the levels are clear, cloudy"),
-        ({"temp": "warm"}, "column temp must be a finite number or empty, but is 'warm'"),
-        ({"time": "noon"}, "column time must be a date, as in training, but is 'noon'"),
+        ({"sky": "foggy"}, "column sky has the unknown level 'foggy'; the levels are clear, cloudy", 70 - AHEAD),
+        ({"temp": "warm"}, "column temp must be a finite number or empty, but is 'warm'", 70 - AHEAD),
+        ({"load": "much"}, "column load must be a finite number or empty, but is 'much'", 70),
+        ({"time": "noon"}, "column time must be a date, as in training, but is 'noon'", 70),
     ],
 )
-def test_a_bad_cell_is_named(tmp_path, change, reason):
-    """Its row is listed, and with strict the first one ends the run."""
+def test_a_bad_cell_is_named(tmp_path, change, reason, first):
+    """Its row is listed, and the windows that read it are left out: of known columns, those that end earlier."""
     ((name, cell),) = change.items()
     cells = ROWS[name].cast(pl.String).to_list()
     ROWS.with_columns(pl.Series(name, [*cells[:70], cell, *cells[71:]])).write_csv(tmp_path / "rows.csv")
     found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out")
     assert ("rows.csv", 72, reason) in rejected
-    assert not set(range(70, 70 + LOOKBACK)) & set(found["window"].to_list())
+    assert not set(range(first, first + LOOKBACK)) & set(found["window"].to_list())
 
 
 def test_the_command_reads_the_columns_of_the_training(run, tmp_path):
@@ -124,7 +123,7 @@ def test_the_command_reads_the_columns_of_the_training(run, tmp_path):
     assert "windows left out that cross a gap in time, such as 01.04.2024 11:00 to 01.04.2024 13:00" in said
     for frame, message in (
         (ROWS.drop("sky"), "rows.parquet has no column 'sky', but has time, temp, load"),
-        (ROWS.drop("time"), "the calendar of this model needs the times of the rows"),
+        (ROWS.drop("time"), "column time is missing: the times of the rows, from which the calendar is"),
         (ROWS.with_columns(pl.concat_list("load")), "column load of rows.parquet holds List(Float64), but this model"),
     ):
         frame.write_parquet(tmp_path / "rows.parquet")
@@ -141,8 +140,8 @@ from service.batch.chunks import Plan, read_chunks
 
 model = kanmodel.load(sys.argv[1])
 chunks = read_chunks(Plan(model, Path(sys.argv[2]), model.outputs[0], time="time"), {})
-n_windows, before = len(next(chunks).ends), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-n_windows += sum(len(chunk.ends) for chunk in chunks)
+n_windows, before = len(next(chunks).index), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+n_windows += sum(len(chunk.index) for chunk in chunks)
 print(n_windows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

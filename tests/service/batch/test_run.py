@@ -33,7 +33,8 @@ from kanmodel import Model
 from kanmodel.arrays import take_windows
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.attribution import explain_windows
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.table import SeriesColumn
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads
 from service.models.repository import BUNDLED
@@ -252,16 +253,16 @@ def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
     lost = {row + step for row in wrong for step in range(LOOKBACK)}
     assert f"4 bad rows; {len(lost)} windows left out because of them" in said
     assert rejected(tmp_path / "out") == [
-        ("rows.csv", 12, "column f1 must be a finite number, but is 'x y'"),
-        ("rows.csv", 13, "column f0 is empty"),
-        ("rows.csv", 42, "column f3 must be a finite number, but is 'nan'"),
-        ("rows.csv", 62, "column f2 must be a finite number, but is '-inf'"),
+        ("rows.csv", 12, "column f1 must be a finite number or empty, but is 'x y'"),
+        ("rows.csv", 13, "column f0 is empty, and the model was trained without fill"),
+        ("rows.csv", 42, "column f3 is empty, and the model was trained without fill"),
+        ("rows.csv", 62, "column f2 must be a finite number or empty, but is -inf"),
     ]
     wanted = expected(make_rows()).filter(~pl.col("window").is_in(lost))
     assert_frame_equal(result(tmp_path / "out"), wanted, abs_tol=1e-9)
     code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "strict", "--strict")
     assert code == 2
-    assert error.endswith("kanscope: rows.csv, row 12, column f1 must be a finite number, but is 'x y'\n")
+    assert error.endswith("kanscope: rows.csv, row 12, column f1 must be a finite number or empty, but is 'x y'\n")
 
 
 def test_bad_windows_are_listed(run, file, tmp_path):
@@ -298,15 +299,22 @@ def test_a_window_without_a_finite_forecast_is_listed(run, tmp_path):
     assert len(result(tmp_path / "out")) == N_ROWS - LOOKBACK + 1 - LOOKBACK
 
 
-def test_no_window_crosses_a_segment(run, file, tmp_path):
-    """Windows end at segment boundaries as in training, also where a file or a chunk begins."""
-    segment = np.repeat([7, 8, 9], [33, 20, N_ROWS - 53])
-    rows = make_rows().with_columns(segment=pl.Series(segment))
+def test_no_window_has_rows_of_two_series(run, tmp_path):
+    """Without times, a series ends where the value changes, also where a file or a chunk begins."""
+    starts, lengths = np.array([0, 33, 53]), [33, 20, N_ROWS - 53]
+    rows = make_rows().with_columns(shop=pl.Series(np.repeat(["b", "a", "c"], lengths)))
     table = write_files(rows, tmp_path / "table", [40], ".parquet", 10)
-    run("explain", file, table, "-o", tmp_path / "out", "--segment-column", "segment", "--part-windows", 16)
-    starts = np.array([0, 33, 53])
+    model = tmp_path / "model.safetensors"
+    save_checkpoint(MODEL.with_config(replace(MODEL.config, series=SeriesColumn("shop"))), model)
+    code, _, error = run("explain", model, table, "-o", tmp_path / "out", "--part-windows", 16)
+    assert code == 0, error
     wanted = [row for row in range(N_ROWS) if row - starts[starts <= row].max() >= LOOKBACK - 1]
-    assert result(tmp_path / "out")["window"].to_list() == wanted
+    found = result(tmp_path / "out")
+    assert found["window"].to_list() == wanted
+    assert found["series"].to_list() == rows["shop"][wanted].to_list()
+    code, _, error = run("explain", model, table, "-o", tmp_path / "some", "--series", "c", "--series", "a")
+    assert code == 0, error
+    assert_frame_equal(result(tmp_path / "some"), found.filter(pl.col("series") != "b"), abs_tol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -338,12 +346,9 @@ def test_no_window_crosses_a_gap_in_time(run, hourly, tmp_path, ending):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (
-            lambda at: at / 4,
-            rf"row {LOOKBACK}, column time: .*mostly steps shorter than those of the training, 3600 seconds",
-        ),
-        (lambda at: at - (at >= 40), r"row 41, column time: .*has repeated times"),
-        (lambda at: at - 2 * (at == 40), r"row 41, column time is earlier than the row above it"),
+        (lambda at: at / 4, r"column time has mostly steps shorter than those of the training, 1:00:00"),
+        (lambda at: at - (at >= 40), r"row 41, column time must not repeat a time, but has 2026-01-02T15:00:00 twice"),
+        (lambda at: at - 2 * (at == 40), r"row 41, column time must be later than 2026-01-02T15:00:00 in the row befo"),
     ],
 )
 def test_times_unlike_those_of_the_training_are_refused(run, hourly, tmp_path, change, reason):
@@ -524,7 +529,7 @@ MISTAKES = {
     "two columns of a name": (lambda place: write(place / "a.csv", "f0,f0\n"), "a.csv has more than one column 'f0'"),
     "too few rows": (
         lambda place: write(place / "a.csv", "f0,f1,f2,f3\n1,2,3,4\n"),
-        f"has no window of {LOOKBACK} rows",
+        f"a.csv has 1 rows, but needs the {LOOKBACK} steps of a window",
     ),
     "a cell too many": (lambda place: write(place / "a.csv", "f0,f1,f2,f3\n1,2,3,4,5\n"), "cannot read a.csv: "),
     "quotes that stay open": (
@@ -639,7 +644,7 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
     [
         (["-o", "out"], "TABLE and -o go together"),
         (["rows.csv"], "TABLE and -o go together"),
-        (["--strict"], "--strict, --engine, --workers and --part-windows need TABLE"),
+        (["--series", "a"], "--series, --strict, --engine, --workers and --part-windows need TABLE"),
         (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows need TABLE"),
         (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
         (["--faithfulness", "--effects"], "so --window, --effects and --shapley cannot be given with it"),

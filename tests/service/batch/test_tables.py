@@ -9,18 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.tables.roles import Columns, make_table
 from service.batch.tables import read_columns, read_table
 
-CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
-EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})
+CSV = "time,shop,split,a,b,station,y\n2026-01-01,01,train, 1.5,2,EWR,3\n2026-01-02,01,test,-1e3,4,JFK,5\n"
+EVERYTHING = Columns(targets=("y",), split="split", series="shop", time="time", units={"a": "m"})
 
 ONE_TEXT = "the same text in every row"
 
 
 def read_training_table(path, columns):
     """Reads a file as `kanscope train` does."""
-    return make_table(read_table(path, (*columns.targets, *(columns.features or ())), columns.special), columns)
+    names = (*columns.targets, *(columns.features or ()), *columns.special)
+    return make_table(read_table(path, names, columns.special), columns)
+
+
+def features(table):
+    """The values of a table's features as they stand, or of levels their numbers."""
+    return table.table.numbers
 
 
 def write(path, text):
@@ -32,19 +38,17 @@ def test_a_csv_becomes_arrays(tmp_path):
     """Columns of numbers, and each text of the others, are the features, if they have no other purpose."""
     table = read_training_table(write(tmp_path / "t.csv", CSV), EVERYTHING)
     assert table.feature_names == ("a", "b", "station=EWR", "station=JFK")
-    assert table.features.tolist() == [[1.5, 2.0, 1.0, 0.0], [-1000.0, 4.0, 0.0, 1.0]] and table.targets.tolist() == [
-        [3.0],
-        [5.0],
-    ]
-    assert table.split.tolist() == ["train", "test"] and table.segment.tolist() == ["1", "2"]
-    assert table.times == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
+    assert features(table).tolist() == [[1.5, 2.0, 0.0], [-1000.0, 4.0, 1.0]]
+    assert table.table.targets.tolist() == [[3.0], [5.0]]
+    assert table.split.tolist() == ["train", "test"] and table.table.names == ("01",)
+    assert table.table.times(np.arange(2)) == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
 
 
 def test_features_have_the_given_order(tmp_path):
     """Only the named features are read, in the given order."""
     path = write(tmp_path / "t.csv", CSV)
     table = read_training_table(path, Columns(targets=("y",), features=("b", "a")))
-    assert table.feature_names == ("b", "a") and table.features[0].tolist() == [2.0, 1.5]
+    assert table.feature_names == ("b", "a") and features(table)[0].tolist() == [2.0, 1.5]
 
 
 def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
@@ -54,8 +58,8 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
     pl.read_csv(plain, try_parse_dates=True).write_parquet(tmp_path / "t.parquet")
     tables = [read_training_table(tmp_path / name, EVERYTHING) for name in ("t.csv", "t.csv.gz", "t.parquet")]
     for table in tables[1:]:
-        assert table.feature_names == tables[0].feature_names and table.times == tables[0].times
-        np.testing.assert_array_equal(table.features, tables[0].features)
+        assert table.feature_names == tables[0].feature_names and len(table.table) == 2
+        np.testing.assert_array_equal(features(table), features(tables[0]))
         np.testing.assert_array_equal(table.split, tables[0].split)
 
 
@@ -69,10 +73,10 @@ def test_booleans_are_0_and_1(tmp_path):
     """Written in any case, with gaps, among numbers, or as a boolean column of parquet."""
     path = write(tmp_path / "t.csv", "a,b,y\nTrue,1,0\n false,TRUE,1\n,0,2\n")
     table = read_training_table(path, Columns(targets=("y",)))
-    np.testing.assert_array_equal(table.features, [[1, 1], [0, 1], [np.nan, 0]])
+    np.testing.assert_array_equal(features(table), [[1, 1], [0, 1], [np.nan, 0]])
     pl.DataFrame({"a": [True, False, None], "y": [0, 1, 2]}).write_parquet(tmp_path / "t.parquet")
     table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
-    np.testing.assert_array_equal(table.features, [[1], [0], [np.nan]])
+    np.testing.assert_array_equal(features(table), [[1], [0], [np.nan]])
 
 
 def test_columns_left_out_are_named_with_the_reason(tmp_path):
@@ -96,15 +100,15 @@ def test_every_number_is_read_exactly(tmp_path_factory, rows):
     text = "a,y\n" + "".join(f"{a!r},{y}\n" for a, y in rows)
     path = write(tmp_path_factory.mktemp("tables") / "t.csv", text)
     table = read_training_table(path, Columns(targets=("y",)))
-    assert table.features[:, 0].tolist() == [a for a, _ in rows]
+    assert features(table)[:, 0].tolist() == [a for a, _ in rows]
 
 
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("warm", "data row 2, column a must be a finite number or empty, but is 'warm'"),
-        ("-inf", "data row 2, column a must be a finite number or empty, but is -inf"),
-        ("1.5.2", "data row 2, column a must be a finite number or empty, but is '1.5.2'"),
+        ("warm", "must be a finite number or empty, but is 'warm'"),
+        ("-inf", "must be a finite number or empty, but is -inf"),
+        ("1.5.2", "must be a finite number or empty, but is '1.5.2'"),
     ],
 )
 def test_a_non_numeric_cell_is_named_by_its_row_below_the_header(tmp_path, cell, message):
@@ -112,7 +116,7 @@ def test_a_non_numeric_cell_is_named_by_its_row_below_the_header(tmp_path, cell,
     path = write(tmp_path / "t.csv", CSV.replace("-1e3", cell))
     with pytest.raises(DataError, match=message) as caught:
         read_training_table(path, EVERYTHING)
-    assert [problem.path for problem in caught.value.problems] == ["data row 2, column a"]
+    assert [problem.path for problem in caught.value.problems] == ["data row 2, column a (shop 01)"]
 
 
 def test_all_bad_cells_are_counted(tmp_path):
@@ -127,23 +131,23 @@ def test_all_bad_cells_are_counted(tmp_path):
 def test_a_cell_without_a_value_is_missing(tmp_path, cell):
     """Empty cells and the usual names for missing values are NaN in features and targets, and are not an error."""
     table = read_training_table(write(tmp_path / "t.csv", f"a,b,y\n1,2,{cell}\n{cell},2,3\n"), Columns(targets=("y",)))
-    np.testing.assert_array_equal(table.features, [[1, 2], [np.nan, 2]])
-    np.testing.assert_array_equal(table.targets, [[np.nan], [3]])
+    np.testing.assert_array_equal(features(table), [[1, 2], [np.nan, 2]])
+    np.testing.assert_array_equal(table.table.targets, [[np.nan], [3]])
 
 
 def test_an_empty_column_is_not_a_feature(tmp_path):
     """A column of missing values alone is not numeric, but is read if named as a feature."""
     path = write(tmp_path / "t.csv", "a,b,c,y\n1,,NaN,1\n2,,NaN,2\n")
     assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
-    assert np.isnan(read_training_table(path, Columns(targets=("y",), features=("a", "c"))).features[:, 1]).all()
+    assert np.isnan(features(read_training_table(path, Columns(targets=("y",), features=("a", "c"))))[:, 1]).all()
 
 
 def test_nulls_and_nans_of_a_parquet_file_are_missing(tmp_path):
     """Both nulls and NaN of a numeric parquet column are NaN."""
     pl.DataFrame({"a": [1.0, None, float("nan")], "y": [None, 1, 2]}).write_parquet(tmp_path / "t.parquet")
     table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
-    np.testing.assert_array_equal(table.features, [[1], [np.nan], [np.nan]])
-    np.testing.assert_array_equal(table.targets, [[np.nan], [1], [2]])
+    np.testing.assert_array_equal(features(table), [[1], [np.nan], [np.nan]])
+    np.testing.assert_array_equal(table.table.targets, [[np.nan], [1], [2]])
 
 
 def test_rows_of_a_parquet_file_count_from_one(tmp_path):
@@ -168,13 +172,13 @@ def test_the_target_is_a_feature_where_its_past_is_known(tmp_path):
         Columns(targets=("q",)),
         Columns(targets=("y",), features=("a", "q")),
         Columns(targets=("y",), split="q"),
-        Columns(targets=("y",), segment="q"),
+        Columns(targets=("y",), series="q"),
         Columns(targets=("y",), time="q"),
     ],
 )
 def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, columns):
     """For every kind of column the error lists the columns that the table has."""
-    with pytest.raises(UnknownNameError, match="no column 'q', but has time, segment, split, a, b, station, y"):
+    with pytest.raises(UnknownNameError, match="no column 'q', but has time, shop, split, a, b, station, y"):
         read_training_table(write(tmp_path / "t.csv", CSV), columns)
 
 
@@ -183,23 +187,27 @@ def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, colu
     [
         ("split", ("test", "dev"), "split of data row 2 must be one of .*'validation', 'test'.*, but is 'dev'"),
         ("split", (",test", ","), "data row 2, column split is empty"),
-        ("segment", (",1,", ",,"), "data row 1, column segment is empty"),
+        ("series", ("01-01,01,", "01-01,,"), "data row 1, column shop is empty"),
         ("time", ("2026-01-02", ""), "data row 2, column time must be a time .* but is None"),
-        ("time", ("2026-01-02", "2025-01-02"), "data row 2, column time is earlier than the row above it"),
+        (
+            "time",
+            ("2026-01-02", "2025-01-02"),
+            "data row 2, column time must be later than 2026-01-01 in the row bef",
+        ),
     ],
 )
 def test_bad_labels_and_times_are_named(tmp_path, column, change, message):
-    """An invalid split, segment or time stamp is refused with its row and column."""
+    """An invalid split, series or time stamp is refused with its row and column."""
     path = write(tmp_path / "t.csv", CSV.replace(*change))
     with pytest.raises(DataError, match=message):
-        read_training_table(path, Columns(targets=("y",), **{column: column}))
+        read_training_table(path, Columns(targets=("y",), **{column: "shop" if column == "series" else column}))
 
 
-def test_times_may_start_again_in_another_segment(tmp_path):
-    """Times must ascend within each segment only."""
-    path = write(tmp_path / "t.csv", "time,segment,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
-    assert read_training_table(path, Columns(targets=("y",), segment="segment", time="time")).n_rows == 4
-    with pytest.raises(DataError, match="data row 3, column time is earlier"):
+def test_times_may_start_again_in_another_series(tmp_path):
+    """Times must ascend within each series only."""
+    path = write(tmp_path / "t.csv", "time,shop,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
+    assert read_training_table(path, Columns(targets=("y",), series="shop", time="time")).n_rows == 4
+    with pytest.raises(DataError, match="data row 3, column time must be later than 10 in the row before it, but is 9"):
         read_training_table(path, Columns(targets=("y",), time="time"))
 
 
@@ -242,4 +250,4 @@ def test_a_parquet_column_of_lists_is_not_numeric(tmp_path):
     with pytest.raises(DataError, match="column l cannot be a feature: list"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), features=("l",)))
     with pytest.raises(DataError, match=r"column l of t\.parquet holds"):
-        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), segment="l"))
+        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), series="l"))

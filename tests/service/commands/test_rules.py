@@ -14,8 +14,8 @@ import yaml
 from factories import make_encoded, make_model, make_tally
 
 from kanmodel.explain.watched import Watched
+from kanmodel.tables.roles import Columns
 from kanmodel.tables.statistics.p_values import measure
-from kanmodel.training.tables import Columns
 from service.commands.rules import Rules
 from service.models.repository import BUNDLED
 

@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from factories import make_model, write_table
@@ -19,7 +20,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Transform, plain_layers, width_of
 from service.models.repository import BUNDLED
 
-TRAIN = ["--target", "y", "--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
+TRAIN = ["--target", "y", "--split-column", "split", "--series-column", "segment", "--time-column", "time"]
 TRAIN += ["--last-value", "y=0"]
 QUICK = ["--lookback", "3", "--hidden", "4", "--width", "4,2,1", "--epochs", "2", "--batch", "32"]
 
@@ -127,15 +128,25 @@ def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run)
     assert code == 0, err
     model = load_checkpoint(file)
     assert model.config.outputs == ("y+2",) and model.config.feature_names == ("a", "b", "y")
-    assert model.metrics["left_out_windows"] == model.metrics["left_out_windows b"] == 4 + 3
-    for name in ("left_out_windows b", "persistence_r2", "persistence_day_r2", "persistence_week_r2", "ridge_r2"):
+    assert (
+        model.metrics["left_out_windows b"] == 4 + 3 and model.metrics["left_out_windows y (target)"] == 2
+    )  # in the gap
+    assert model.metrics["left_out_windows"] == 4 + 3 + 2
+    for name in (
+        "left_out_windows b",
+        "persistence_r2",
+        "seasonal_naive_r2",
+        "seasonal_naive_mae",
+        "season",
+        "ridge_r2",
+    ):
         assert name in out
     used = sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
     # after the start, a part and a gap, and on both sides of 12 blocks, 4 rows end no window with its target
     assert used == 1195 - 3 * 4 - 7 - 12 * 2 * 4
     assert run("train", table, *columns, "--ahead", "2", "--max-step", "9", *QUICK, "-o", file)[0] == 0
     model = load_checkpoint(file)
-    assert sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test")) == used + 4
+    assert sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test")) == used + 2
     finer = tmp_path / "finer.safetensors"
     code, out, err = run("train", table, *columns, "--from", file, "--grid", "10", "--epochs", "0", "-o", finer)
     assert code == 0, err
@@ -158,7 +169,7 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
 def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
     """Fine-tuning the bundled model with a high penalty leaves fewer relevant edges, which the table reports."""
     file, bundled = tmp_path / "m.safetensors", BUNDLED / "nyc-weather.safetensors"
-    columns = ["--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
+    columns = ["--split-column", "split", "--time-column", "time"]
     options = ["--lamb", "0.1", "--epochs", "2", "--update-grid", "--validation-blocks", "9"]
     code, out, _ = run("train", BUNDLED / "nyc-weather.csv.gz", "--from", bundled, *columns, *options, "-o", file)
     before, after = load_checkpoint(bundled), load_checkpoint(file)
@@ -225,7 +236,11 @@ def test_fine_tuning_needs_options_that_agree(tmp_path, table, run):
         (None, ["--target", "q"], "table.csv has no column 'q', but has time, segment, split, a, b, constant, y"),
         (None, ["--features", "a,q"], "table.csv has no column 'q'"),
         (None, ["--split-column", "q"], "table.csv has no column 'q'"),
-        (("7.0", "seven"), [], "data row 1, column constant must be a finite number or empty, but is 'seven'"),
+        (
+            ("7.0", "seven"),
+            [],
+            "data row 1, column constant (segment 0) must be a finite number or empty, but is 'seven'",
+        ),
         (("train", "learn"), [], "data row 1 must be one of ['train', 'validation', 'test'], but is 'learn'"),
         (None, ["--lookback", "2000"], "the table has 1200 rows, but one window with its targets needs 2000"),
         (None, ["--lookback", "400"], "the train part has 0 windows of 400 rows, but needs 8; its longest run"),
@@ -292,7 +307,8 @@ def test_a_table_as_people_have_it_is_trained_on(tmp_path, run):
     code, _, err = run("train", table, *options, *QUICK, "-o", file)
     assert code == 0, err
     assert "t.csv: not used as features: id (695 different texts, more than 64)" in err
-    assert "windows are left out: 5 that would cross a gap in time" in err and "missing" not in err
+    assert "windows are left out: 2 that would cross a gap in time" in err
+    assert "3 for missing values, of temp (3), load (target) (3)" in err  # those of rows in the gap
     config = load_checkpoint(file).config
     assert config.feature_names[:4] == ("tariff=day", "tariff=night", "temp+3", "load")
     assert list(config.groups) == ["tariff", "temp", "hour", "weekday", "day_of_year"]
@@ -302,3 +318,65 @@ def test_a_table_as_people_have_it_is_trained_on(tmp_path, run):
     assert load_checkpoint(finer).config.encoding == config.encoding
     code, _, err = run("train", table, "--from", file, "--fill", "0", "-o", finer)
     assert code == 2 and "--fill cannot be given with --from" in err
+
+
+SHOPS = {"north": 1.0, "007": 40.0, "east": 5.0}
+
+
+@pytest.fixture
+def shops(tmp_path):
+    """Hours of three shops of different sizes in one table, interleaved; and in a wide one."""
+    rng, times = np.random.default_rng(0), [f"{at // 24 + 1:02d}.01.2024 {at % 24:02d}:00" for at in range(500)]
+    day = 10 + np.sin(np.arange(500) / 12 * np.pi)
+    sales = np.round(np.outer(day + 0.1 * rng.normal(size=500), [*SHOPS.values()]), 4).tolist()
+    kinds = {shop: "big" if size > 4 else "small" for shop, size in SHOPS.items()}
+    rows = [(time, *cell) for time, row in zip(times, sales, strict=True) for cell in zip(SHOPS, row, strict=True)]
+    long = [f"{time},{shop},{kinds[shop]},{value}" for time, shop, value in rows]
+    wide = [",".join([time, *map(str, row)]) for time, row in zip(times, sales, strict=True)]
+    (tmp_path / "long.csv").write_text("\n".join(["time,shop,kind,sales", *long]))
+    (tmp_path / "wide.csv").write_text("\n".join([",".join(["time", *SHOPS]), *wide]))
+    return tmp_path
+
+
+def test_one_model_is_trained_on_many_series(shops, run):
+    """It is backtested, calibrated, compared and explained by series: by all of them, or by those that are named."""
+    file, long = shops / "m.safetensors", shops / "long.csv"
+    columns = ["--target", "sales", "--time-column", "time", "--ahead", "1"]
+    code, _, err = run("train", long, *columns, "--series-column", "shop", "--static", "kind", *QUICK, "-o", file)
+    assert code == 0, err
+    config = load_checkpoint(file).config
+    assert config.series.known == ("north", "007", "east") and config.groups == {"kind": ["kind=big", "kind=small"]}
+    code, out, err = run("backtest", file, long)
+    assert code == 0, err
+    listed = [line.split()[1] for line in out.split("By series, the largest errors first")[1].splitlines()[3:6]]
+    assert listed[0] == "007" and set(listed) == {*SHOPS}
+    assert "the value a day before (24 steps)" in " ".join(out.split())
+    code, out, err = run("backtest", file, long, "--series", "east", "--series", "north", "--last", "5", "--json")
+    assert code == 0 and json.loads(out)["windows"] == 10, err
+    code, _, err = run("backtest", file, long, "--series", "west")
+    assert code == 2 and "there is no series 'west'; the series are north, 007, east" in err
+    code, _, err = run("calibrate", file, long, "--series", "007", "-o", shops / "calibrated.safetensors")
+    assert code == 0, err
+    assert run("drift", long, long, "--model", file, "--series", "north", "--alarm", "none")[0] == 0
+    code, _, err = run("drift", long, "--model", file, "--rules", shops / "r.yaml")
+    assert code == 2 and "long.csv has 3 series, but --rules is of one: name it with --series" in err
+    tuned = shops / "tuned.safetensors"
+    code, _, err = run("train", long, "--from", file, "--time-column", "time", "--epochs", "0", "-o", tuned)
+    assert code == 0, err
+    code, _, err = run("train", long, "--from", file, "--series-column", "kind", "-o", tuned)
+    assert code == 2 and "--series_column is kind, but m.safetensors has shop" in err
+
+
+def test_the_columns_of_a_wide_table_are_series(shops, run):
+    """Each is the target of one series, also as the model is tuned and backtested."""
+    file, wide, names = shops / "m.safetensors", shops / "wide.csv", ",".join(SHOPS)
+    columns = ["--target", "sales", "--time-column", "time", "--ahead", "1"]
+    code, _, err = run("train", wide, *columns, "--series-column", names, *QUICK, "-o", file)
+    assert code == 0, err
+    assert load_checkpoint(file).config.series.columns == tuple(SHOPS)
+    code, out, err = run("backtest", file, wide, "--series", "007")
+    assert code == 0 and "sales" in out, err
+    tuned = shops / "tuned.safetensors"
+    assert run("train", wide, "--from", file, "--time-column", "time", "--epochs", "0", "-o", tuned)[0] == 0
+    code, _, err = run("train", wide, *columns, "--series-column", "north,west", *QUICK, "-o", file)
+    assert code == 2 and "wide.csv has no column 'west'" in err

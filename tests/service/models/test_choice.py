@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -11,6 +12,7 @@ from factories import make_model, make_windows
 from waiting import repeating
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.tables.table import SeriesColumn
 from service.models.registry import Registry
 
 BODY = {"instances": make_windows(make_model("head"), 3).tolist()}
@@ -223,3 +225,15 @@ def test_rollbacks_under_load_fail_no_request(serve, tmp_path, wait_until):
     assert {one["version"] for one in found} == {"1", "2", "3"}
     # Requests are batched, and a sum over another number of windows is rounded otherwise.
     assert all(one["predictions"] == pytest.approx(expected[one["version"]], rel=1e-12) for one in found)
+
+
+def test_a_version_that_takes_a_column_of_series_is_no_canary_of_one_that_does_not(tmp_path):
+    """Since a request to one of them would be refused by the other."""
+    write(tmp_path, 1)
+    model = make_model("head", seed=2)
+    shops = replace(model.config, series=SeriesColumn("shop", ("a", "b")))
+    save_checkpoint(model.with_config(shops), tmp_path / "m" / "2.safetensors")
+    choose(tmp_path, {"default": "1", "canary": {"2": 0.5}})
+    registry = Registry(tmp_path)
+    registry.load()
+    assert state(registry)[2] == "version 2 takes other windows than version 1"

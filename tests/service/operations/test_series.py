@@ -16,8 +16,8 @@ from thorough import examples
 
 from kanmodel import DataError, Model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.tables.instants import TimeColumn
-from kanmodel.training.tables import Columns
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.roles import Columns
 from service.commands.repeat import repeat
 
 N_ROWS = 90
@@ -263,6 +263,7 @@ def test_the_document_of_a_model_lists_the_columns(client):
         "rows": 4 + 3,
         "calendar": ["hour", "weekday", "day_of_year", "weekend"],
         "holidays": None,
+        "step": "1 hour",
         "zone": "Europe/Berlin",
         "fill": "linear",
         "max_fill": 2,
@@ -274,6 +275,13 @@ def test_the_document_of_a_model_lists_the_columns(client):
 def spoil(name, row, value):
     def change(body):
         body["series"][name][row] = value
+
+    return change
+
+
+def empty(name, first):
+    def change(body):
+        body["series"][name][first:] = [None] * (N_ROWS - first)
 
     return change
 
@@ -293,13 +301,13 @@ def shorten(n):
         (spoil("load", 55, "much"), "series.load[55]", "must be a finite number or empty, but is 'much'"),
         (spoil("load", 55, [1]), "series.load[55]", "must be a number, a string, a boolean or null, but is a list"),
         (spoil("sky", 55, {"a": 1}), "series.sky[55]", "must be a number, a string, a boolean or null, but is an obj"),
-        (spoil("temp", 89, None), "series.temp[86]", "must be known 3 rows later, but is empty there"),
+        (empty("temp", 87), "series.temp[84]", "is empty 3 rows later and cannot be filled: there are"),
         (spoil("load", 0, None), "series.load[0]", "is empty and cannot be filled"),
         (spoil("time", 55, "noon"), "series.time[55]", "must be a time in ISO 8601 or as 31.12.2023 23:00"),
         (spoil("time", 55, 1), "series.time[55]", "must be a date as above, but is 1"),
         (spoil("time", 55, None), "series.time[55]", "must be a string or a number, but is null"),
         (spoil("time", 55, "2023-10-29T00:00+02:00"), "series.time[55]", "must be later than 2023-10-30T05:00:00+01:0"),
-        (spoil("time", 55, "2023-10-30T05:00+01:00"), "series.time[55]", "must be later than 2023-10-30T05:00:00+01:0"),
+        (spoil("time", 55, "2023-10-30T05:00+01:00"), "series.time[55]", "must not repeat a time, but has 2023-10-30T"),
         (spoil("time", 89, "2023-11-30T00:00+01:00"), "series.time[89]", "must have no gap before it, but goes from"),
         (lambda body: body["series"].update(time=[*range(90)]), "series.time", "must hold dates, as in training"),
         (lambda body: body["series"].pop("time"), "series.time", "is missing: the times of the rows"),

@@ -1,3 +1,5 @@
+"""A frame becomes a table for training by the roles of its columns."""
+
 from dataclasses import replace
 from decimal import Decimal
 
@@ -7,7 +9,7 @@ import polars as pl
 import pytest
 
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.tables.roles import Columns, make_table
 
 COLUMNS = {
     "time": np.array(["2026-01-01", "2026-01-02", "2026-01-03"], dtype="datetime64[us]"),
@@ -43,12 +45,12 @@ def test_every_kind_of_frame_is_the_same_table(make):
     table = make_table(make(COLUMNS), EVERYTHING)
     assert table.feature_names == ("station=EWR", "station=JFK", "station=LGA", "wind", "rain", "load")
     assert table.target_names == ("load",) and table.groups == {"station": table.feature_names[:3]}
-    np.testing.assert_array_equal(table.features[:, :3], np.eye(3))
-    np.testing.assert_array_equal(table.features[:, 3:], [[1.5, 1, 10], [np.nan, 0, 20], [3, 1, 30]])
-    assert table.targets.tolist() == [[10], [20], [30]]
-    assert table.split.tolist() == ["train", "train", "test"] and table.segment is None
-    assert table.clock.step == 86_400 and table.clock.dated and table.units == {"load": "MW"}
-    assert table.times[0].startswith("2026-01-01")
+    np.testing.assert_array_equal(table.table.numbers, [[0, 1.5, 1, 10], [1, np.nan, 0, 20], [2, 3, 1, 30]])
+    assert table.table.targets.tolist() == [[10], [20], [30]]
+    assert table.split.tolist() == ["train", "train", "test"] and table.spec.series is None
+    time = table.spec.time
+    assert (time.step, time.unit, time.dated) == (1, "day", True) and table.units == {"load": "MW"}
+    assert table.table.times([0])[0].startswith("2026-01-01")
 
 
 def test_a_title_of_a_column_is_that_of_its_feature():
@@ -95,7 +97,7 @@ def test_features_are_those_that_are_named():
         ),
         (COLUMNS | {"time": ["x", "y", "z"]}, EVERYTHING, DataError, "data row 1, column time must be a time"),
         ({"load": [1]}, Columns(("load",)), DataError, "there is no column of numbers or texts besides load"),
-        (pd.DataFrame([[1, 2]], columns=["a", "a"]), Columns(("a",)), DataError, "there is more than one column 'a'"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), Columns(("a",)), DataError, "a is the name of 2 columns"),
         ([[1, 2]], Columns(("a",)), DataError, "must be a data frame or a mapping of name to array, but is a list"),
         (COLUMNS, Columns(("load",), ahead=-1), DataError, "ahead must be a whole number from 0, but is -1"),
         (COLUMNS, Columns(("load",), ahead=1.5), DataError, "ahead must be a whole number from 0, but is 1.5"),

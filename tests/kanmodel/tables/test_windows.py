@@ -14,7 +14,7 @@ from thorough import examples
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.network.chain import Network
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 
 LOADED = make_model()
 NAMES, LOOKBACK = LOADED.config.feature_names, LOADED.config.lookback
