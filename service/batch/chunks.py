@@ -21,7 +21,8 @@ from kanmodel.model import Model
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.frames import Cells, as_cells, is_blank
 from kanmodel.tables.instants import read_instants
-from kanmodel.tables.table import Places, Selection, Table, TableSpec
+from kanmodel.tables.rhythm import MAX_STEP, TimeColumn
+from kanmodel.tables.table import Places, Selection, Table, TableSpec, find_rhythm
 from kanmodel.tables.windows import Windows
 from service.batch import PART_WINDOWS, tables
 
@@ -42,12 +43,33 @@ class Plan:
     strict: bool = False  # whether a bad row ends the run
     effects: bool = False  # whether to add the effects of removing each feature, and of each alone
     method: Method = "path"  # `shapley` adds Shapley values
+    rhythm: TimeColumn | None = None  # of the times, if the model was trained without; see `find_rhythm`
 
     @cached_property
     def spec(self) -> TableSpec:
         """What the columns are, those of the training; without times unless the plan has their column."""
         spec = self.model.config.table
-        return replace(spec, time=replace(spec.time, name=self.time) if spec.time and self.time else None)
+        return replace(spec, time=replace(spec.time, name=self.time) if spec.time and self.time else self.rhythm)
+
+    def find_rhythm(self) -> Self:
+        """The plan with the rhythm of the table's times, as `Table.read` finds it, if the model was trained without.
+
+        Times of which one cannot be read have none.
+        """
+        if self.time is None or self.model.config.time is not None:
+            return self
+        series, parts, label = self.spec.series, list[pl.DataFrame](), None
+        with suppress(DataError):  # of a file that cannot be read, which is named when its rows are
+            for path in tables.find_files(self.table):
+                label = series.name if series and series.name in tables.read_schema(path) else None
+                names = [self.time] if label is None else [self.time, label]
+                for frame in tables.read_frames(path, names, len(names)):
+                    parts.append(frame.cells)
+        with suppress(DataError):
+            cells = {column.name: as_cells(column) for column in pl.concat(parts)} if parts else {}
+            places = Places(self.table.name, self.time)
+            return replace(self, rhythm=find_rhythm(cells, places, label, MAX_STEP, None) if cells else None)
+        return self
 
     def find_columns(self, schema: Mapping[str, Any]) -> list[str]:
         """The columns of a file that are read: of a wide table those with the target's values in place of it."""
@@ -142,7 +164,7 @@ def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
     table has no window, or a finished chunk has another digest now.
     """
     number, n_windows, table = 0, 0, plan.table.name
-    for chunk in _cut_lists(plan) if hold_windows(plan) else _cut_rows(plan):
+    for chunk in _cut_lists(plan) if hold_windows(plan) else _cut_rows(plan.find_rhythm()):
         number = chunk.number
         n_windows += len(chunk.index) + chunk.left_out.lost + chunk.left_out.across_gaps + len(chunk.rejected)
         for file, row, reason in chunk.rejected.rows() if plan.strict else ():
@@ -320,7 +342,7 @@ def hold_windows(plan: Plan) -> bool:
 def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
     """Yields the rows of a table in order, with the columns of `Table.read`, or windows (n, lookback * n_features).
 
-    Raises as `tables.read_frames`, and DataError if times that a model does not know go back.
+    Raises as `tables.read_frames`, and DataError if the times of windows go back.
     """
     spec, before, n_rows, special = plan.spec, 0, 0, tables.list_texts(plan.spec)
     above: list[float] = []  # the time of the last row, once there is one
@@ -335,9 +357,12 @@ def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
             if as_windows:
                 cells[LISTS], reasons = _read_lists(frame.cells, plan)
             else:
-                cells = tables.as_columns(frame.cells, special)
+                known = (
+                    frame.cells if spec.time or plan.time in spec.encoding.names else frame.cells.drop(plan.time or [])
+                )
+                cells = tables.as_columns(known, special)
                 reasons = {} if spec.time is None else _find_unreadable(cells, spec)
-            if times is not None and (as_windows or spec.time is None):
+            if times is not None and as_windows:
                 above = _check_order(times, above, f"{path.name}, row", frame.first_row)
             reason = pl.Series([reasons.get(row) for row in range(n)], dtype=pl.String)
             marks = {} if times is None else {"time": times}

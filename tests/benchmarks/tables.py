@@ -200,7 +200,7 @@ def _steady_rate(model: LoadedModel, workers: int) -> float:
 
 
 def _plan(model: LoadedModel, table: Path, part_windows: int) -> Plan:
-    return Plan(Model(model), table, model.config.outputs[0], segment="segment", part_windows=part_windows)
+    return Plan(Model(model), table, model.config.outputs[0], part_windows=part_windows)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def _weather() -> Process:
     frame = pd.read_csv(BUNDLED / "nyc-weather.csv.gz").drop(columns=["time"])
     options = {"target": "dtemp_6h", "last_value": {"dtemp_6h": 0}, "split": "split"}
     noise = {"noise": 0.5, "weight_decay": 0.05, "epochs": 15}
-    return Process("weather", frame, options | noise | {"segment": "segment", "lookback": 24, "hidden": 12})
+    return Process("weather", frame, options | noise | {"series": "segment", "lookback": 24, "hidden": 12})
 
 
 def _stock_market() -> Process:

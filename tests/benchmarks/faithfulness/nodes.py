@@ -66,7 +66,7 @@ def make_weather(n_features: int = 13, **options: object) -> Model:
     else:
         chosen = [name for name in frame.columns if name not in ("dtemp_6h", "split", "segment")][:n_features]
         options |= {"target": "dtemp_6h", "last_value": {"dtemp_6h": 0}, "features": chosen}
-    labels = {"split": "split", "segment": "segment"}
+    labels = {"split": "split", "series": "segment"}
     return train(frame, **labels, **{"noise": 0.5, "weight_decay": 0.05, "epochs": 15, **options})
 
 

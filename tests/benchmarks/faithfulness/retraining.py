@@ -23,7 +23,6 @@ RECIPE = {
     "target": "dtemp_6h",
     "last_value": {"dtemp_6h": 0},
     "time": "time",
-    "segment": "segment",
     "split": "split",
     "lookback": 24,
     "hidden": 12,
@@ -44,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=25)
     chosen = parser.parse_args()
-    table = pd.read_csv(BUNDLED / f"{NAME}.csv.gz")
+    table = pd.read_csv(BUNDLED / f"{NAME}.csv.gz").drop(columns=["segment"])
     models = [kanmodel.load(BUNDLED / f"{NAME}.safetensors")]
     models += [kanmodel.train(table, **RECIPE, epochs=chosen.epochs, seed=seed, progress=False) for seed in SEEDS]
     names = ["bundled", *(f"seed {seed}" for seed in SEEDS)]

@@ -131,3 +131,16 @@ def test_a_row_without_a_place_is_listed(tmp_path):
     assert ("0.csv", 22, "column time must be a date, as in training, but is 'soon'") in rejected
     assert ("0.csv", 102, "column shop is empty") in rejected
     assert not {*range(20, 20 + LOOKBACK), *range(100, 100 + LOOKBACK)} & set(rows["window"])
+
+
+@pytest.mark.parametrize("shops", [("",), ("north", "east")])
+def test_a_model_without_times_has_gaps_by_the_rhythm_of_the_table(shops):
+    """As the library, which finds it in a column of times; without the column, rows stand one after another."""
+    frame = make_rows(3, 60, shops=shops).drop_nulls("temp").with_columns(time="at")
+    options = {"series": "shop"} if len(shops) > 1 else {}
+    columns = Columns(("load",), ("temp",), ahead=1, **options)
+    model = Model(make_encoded(frame.drop("at", "time", *([] if options else ["shop"])), columns, LOOKBACK))
+    whole = read_table(model.config.table, frame, PLACES, Selection())
+    rows, windows, _ = cut(model, frame, (20,), part_windows=9)
+    assert whole.across_gaps and rows["window"].to_list() == whole.table.order[whole.ends].tolist()
+    assert windows.tobytes() == whole.take().tobytes()

@@ -348,7 +348,9 @@ def test_one_model_is_trained_on_many_series(shops, run):
     assert config.series.known == ("north", "007", "east") and config.groups == {"kind": ["kind=big", "kind=small"]}
     code, out, err = run("backtest", file, long)
     assert code == 0, err
-    listed = [line.split()[1] for line in out.split("By series, the largest errors first")[1].splitlines()[3:6]]
+    lines = out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("series ") and " rmse " in line) + 1
+    listed = [line.split()[0] for line in lines[first : first + 3]]
     assert listed[0] == "007" and set(listed) == {*SHOPS}
     assert "the value a day before (24 steps)" in " ".join(out.split())
     code, out, err = run("backtest", file, long, "--series", "east", "--series", "north", "--last", "5", "--json")
