@@ -232,10 +232,10 @@ class Table:
         if spec.time is not None and instants is not None:
             place, run = spec.time.number(instants, is_first)
         dates = instants if spec.time and spec.time.dated else None
-        may_end = _choose_ends(place, codes, dates, spec.lookback, chosen, places)
-        n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
+        may_end, n_wanted = _choose_ends(place, codes, dates, spec.lookback, chosen, places)
+        n_wanted = 1 if names else n_wanted
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
-            raise _too_few(spec, len(order), chosen, places)
+            raise _too_few(spec, len(order), n_wanted, chosen, places)
         needed, kept = _find_needed(may_end, codes, spec, chosen)
         known = frozenset(spec.series.known) if spec.series and spec.series.known else None
         new = tuple(name for name in dict.fromkeys(names) if known is not None and name not in known)
@@ -442,15 +442,16 @@ def _number_series(labels: Any, n_rows: int, has_times: bool) -> tuple[Rows, tup
 
 def _choose_ends(
     place: Rows, codes: Rows, instants: Array | None, lookback: int, chosen: Selection, places: Places
-) -> NDArray[np.bool_]:
-    """The rows at which a window that is asked for may end, (n_rows,)."""
+) -> tuple[NDArray[np.bool_], int]:
+    """The rows at which a window that is asked for may end, (n_rows,), and how many of one series must be there."""
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
     starts = np.searchsorted(codes, np.arange(n_series))
     eligible = place + chosen.reach <= place[ends][codes]
+    has_future = eligible.copy()
     eligible &= np.arange(len(place)) - starts[codes] >= lookback - 1
     if chosen.last is None:
-        return eligible
+        return eligible, 1
     seconds = None
     if isinstance(chosen.last, str):
         seconds = read_duration(chosen.last)
@@ -465,11 +466,11 @@ def _choose_ends(
     passed = np.cumsum(eligible)
     after: Rows = passed[ends][codes] - passed  # eligible rows after each, of its series
     if seconds is None:
-        return eligible & (after < int(chosen.last))
+        return eligible & (after < int(chosen.last)), int(chosen.last)
     newest = np.full(n_series, -np.inf)
     np.maximum.at(newest, codes[eligible], instants[eligible])  # type: ignore[index]
-    recent: NDArray[np.bool_] = eligible & ((instants > newest[codes] - seconds) | (after == 0))  # type: ignore[operator]
-    return recent
+    is_recent = (instants > newest[codes] - seconds) | (after == 0)  # type: ignore[operator]
+    return eligible & is_recent, max(int((has_future & is_recent).sum()), 1)
 
 
 def _find_needed(
@@ -485,8 +486,8 @@ def _find_needed(
     return from_first >= 0, (from_first >= -reach) | is_whole
 
 
-def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:
-    n = (chosen.last if isinstance(chosen.last, int) else 1) + chosen.before
+def _too_few(spec: TableSpec, n_rows: int, n_wanted: int, chosen: Selection, places: Places) -> DataError:
+    n = n_wanted + chosen.before
     steps, after = f"the {spec.lookback} steps of a window", ""
     if n > 1:
         steps = f"{spec.lookback - 1 + n} for {n} windows"

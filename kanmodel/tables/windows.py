@@ -60,7 +60,7 @@ class Windows:
     Attributes:
         table: the table.
         ends: row of the newest step of each window, (n,), ascending, so by series and then by time.
-        across_gaps: number of windows that are left out for a gap in time in them.
+        across_gaps: number of windows that are left out for a gap in time in them, or before their known future.
         missing: those that are left out for a missing value.
         rows: features, (n_rows + n_further, n_features), original units: those of the table's rows as they are once all
             gaps are closed, and further ones, of the rows in gaps that are not closed at the end of a window.
@@ -99,7 +99,12 @@ class Windows:
         if targets:
             newest = np.searchsorted(table.codes, table.codes[asked], "right") - 1
             asked = asked[table.place[asked] + table.spec.reach <= table.place[newest]]
-        ends = asked[table.run[asked] == table.run[asked + oldest]]
+        beyond = np.zeros(len(table), dtype=bool)  # rows whose known future is in no row, as there is a gap
+        for later in {column.later for column in table.spec.encoding.columns} - {0}:
+            beyond |= table.find(table.place + later) < 0
+        before = np.concatenate([[0], np.cumsum(beyond)])
+        is_whole = before[asked + 1] == before[asked + oldest]
+        ends = asked[is_whole & (table.run[asked] == table.run[asked + oldest])]
         found = cls._make(table, ends)
         lacks, counts = found._find_missing(targets)
         if lacks.any() and not skip:
@@ -172,8 +177,7 @@ class Windows:
         step, feature = np.argwhere(np.isnan(values))[0].tolist()
         row, encoding = int(self.ends[window]) + step - self.lookback + 1, self.table.spec.encoding
         column = next(one for one in encoding.columns if encoding.features[feature] in one.features)
-        has_row = bool(self.table.find(self.table.place[row] + column.later) >= 0)
-        raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column.name, has_row))
+        raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -15,7 +15,6 @@ from kanmodel.tables.samples import MIN_SAMPLES, Samples, covered_rows, split_sa
 from kanmodel.tables.windows import Windows
 
 
-
 def table(n_rows, ahead=0, change=None, **columns):
     """Row r holds the features r and -r and the target 10 r; columns may be `split`, `series` and `time`."""
     rows = np.arange(n_rows, dtype=float)
@@ -41,7 +40,7 @@ def rows_of(ends, lookback, reach):
 
 @st.composite
 def split_tables(draw):
-    """Tables of several series, one after another, with a split in runs of 30 to 60 rows, with or without validation rows."""
+    """Tables of several series with a split in runs of 30 to 60 rows, with or without validation rows."""
     parts = draw(st.sampled_from([("train", "test"), ("train", "validation", "test")]))
     lengths = draw(st.lists(st.integers(30, 60), min_size=6, max_size=9))
     split = np.repeat([parts[block % len(parts)] for block in range(len(lengths))], lengths)

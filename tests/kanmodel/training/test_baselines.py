@@ -32,7 +32,7 @@ def cut(table, lookback=1, horizon=1):
 
 
 def sample(rows, targets, lookback):
-    """Samples of rows (n, n_features) and targets (n, n_targets) as they stand, of which window 0 ends at lookback-1."""
+    """Samples of rows (n, n_features) and targets (n, n_targets) as they stand, window by window."""
     features = [f"f{number}" for number in range(rows.shape[1])]
     names = [f"y{number}" for number in range(targets.shape[1])]
     frame = dict(zip([*features, *names], np.concatenate([rows, targets], axis=1).T, strict=True))
