@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +44,6 @@ N_NAMED = 5  # names in a message
 Gaps = Literal["error", "skip"]
 
 
-def _check_names(value: object, place: str) -> None:
-    if type(value) is not tuple or len(value) > MAX_SERIES or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f"{place} must be at most {MAX_SERIES} names")
-
-
 @dataclass(frozen=True)
 class SeriesColumn:
     """The column that says of which series a row is.
@@ -60,11 +55,13 @@ class SeriesColumn:
     """
 
     name: str
-    known: Annotated[tuple[str, ...], _check_names] = ()
-    columns: Annotated[tuple[str, ...], _check_names] = ()
+    known: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_config(self)
+        if len(self.known) > MAX_SERIES:
+            raise ConfigError(f"known must be at most {MAX_SERIES} series, but is {len(self.known)}")
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,9 @@ class Windows:
             lead = table.spec.ahead + step
             wanted = place[self.ends] + lead - ceil(lead / season) * season
             rows = known[np.searchsorted(keys, wanted % season * n_places + wanted, "right") - 1]
-            is_one = (start[self.ends] <= place[rows]) & (place[rows] <= wanted) & ((wanted - place[rows]) % season == 0)
+            is_one = (
+                (start[self.ends] <= place[rows]) & (place[rows] <= wanted) & ((wanted - place[rows]) % season == 0)
+            )
             found[:, step] = np.where(is_one, values[rows], np.nan)
         return found
 
