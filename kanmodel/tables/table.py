@@ -127,7 +127,7 @@ class Selection:
         before: steps before the oldest of these windows that are read too.
         reach: steps after a window that the table must have.
         series: names of those that are read; None for all.
-        needs: columns besides the features that must be there, with all earlier values, as simple forecasts repeat them.
+        needs: columns besides the features that must be there, with all values before, which simple forecasts repeat.
         needs_time: whether the times must be there, if the model has them.
         is_training: whether the rows are those of a training: times are those of the spec alone, and rows of a series
             that are not in their order are refused, where others are put in order.
