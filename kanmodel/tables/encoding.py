@@ -328,12 +328,11 @@ class Encoding:
                 parts.append(values[:, None])
         return np.concatenate([*parts, *([] if calendar is None else [calendar])], axis=1)
 
-    def describe_missing(self, name: str, has_row: bool) -> str:
+    def describe_missing(self, column: SourceColumn, has_row: bool) -> str:
         """Why a column has no value in a row of a window, or in the row later of which it is taken, if there is one."""
-        later = next(column.later for column in self.columns if column.name == name)
-        if later and not has_row:
-            return f"must be known {later} rows later, but the table ends before, or has no such row"
-        place = f"is empty {later} rows later" if later else "is empty"
+        if column.later and not has_row:
+            return f"must be known {column.later} rows later, but the table has no such row"
+        place = f"is empty {column.later} rows later" if column.later else "is empty"
         if self.fill is None:
             return f"{place}, and the model was trained without fill"
         return (

@@ -93,10 +93,10 @@ def _as_array(values: Any) -> Cells:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths
         return _objects(list(values))
-    if array.dtype.kind in "US":  # of a list that has numbers too, these stay numbers
-        return (
-            _objects(values if isinstance(values, list | tuple) else array) if array.ndim == 1 else array.astype(object)
-        )
+    if array.dtype.kind in "US" and array.ndim != 1:
+        return array.astype(object)
+    if array.dtype.kind in "US":  # numbers among the texts of a list stay numbers
+        return _objects(list(values) if isinstance(values, list | tuple) else [str(cell) for cell in array])
     if array.dtype.kind == "O" and array.ndim == 1 and (cells := array.tolist()):
         is_plain = all(cell is None or type(cell) in (int, float, bool) for cell in cells)
         if is_plain and any(cell is not None for cell in cells):

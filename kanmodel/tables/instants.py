@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,8 +133,12 @@ def find_zone(name: str) -> ZoneInfo:
 
 def find_zone_of(frame: Any, time: str) -> str | None:
     """The time zone of a frame's times, by its IANA name; None if they have none, or another one."""
-    column = frame[time] if time in list(getattr(frame, "columns", frame)) else getattr(frame, "index", None)
-    dtype = getattr(column, "dtype", None)
+    known = nw.from_native(frame, pass_through=True)
+    if isinstance(known, nw.DataFrame | nw.LazyFrame) and time in (schema := known.collect_schema()):
+        dtype: Any = schema[time]
+    else:
+        column = frame[time] if time in list(getattr(frame, "columns", frame)) else getattr(frame, "index", None)
+        dtype = getattr(column, "dtype", None)
     zone = getattr(dtype, "tz", None) or getattr(dtype, "time_zone", None)
     try:
         return None if zone is None else find_zone(str(zone)).key

@@ -137,7 +137,7 @@ class Selection:
         before: steps before the oldest of these windows that are read too.
         reach: steps after a window that the table must have.
         series: names of those that are read; None for all.
-        needs: columns besides the features that must be there, with all earlier values, as simple forecasts repeat them.
+        needs: columns besides the features that must be there, with all values before, which simple forecasts repeat.
         needs_time: whether the times must be there, if the model has them.
         is_ordered: whether rows of a series that are not in order of time are refused, or else put in order.
         finds_times: whether a spec without a time takes a column ``time`` or an index of dates, if there is one.
@@ -243,10 +243,10 @@ class Table:
         if spec.time is not None and instants is not None:
             place, run = spec.time.number(instants, is_first)
         dates = instants if instants is not None and dated else None
-        may_end = _choose_ends(place, codes, dates, spec, chosen, places)
-        n_wanted = chosen.last if isinstance(chosen.last, int) and not names else 1
+        may_end, n_wanted = _choose_ends(place, codes, dates, spec, chosen, places)
+        n_wanted = 1 if names else n_wanted
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
-            raise _too_few(spec, len(order), chosen, places)
+            raise _too_few(spec, len(order), n_wanted, chosen, places)
         needed, kept = _find_needed(may_end, codes, spec, chosen)
         known = frozenset(spec.series.known) if spec.series and spec.series.known else None
         new = tuple(name for name in dict.fromkeys(names) if known is not None and name not in known)
@@ -304,13 +304,15 @@ class Table:
         found: Rows = np.where(self.place[rows] == places, rows, -1)
         return found
 
-    def count_absent(self, ends: Rows) -> Rows:
-        """How many rows the table lacks of which known columns are read in windows that end at some rows, (n,)."""
-        absent = np.zeros(len(self), dtype=np.int64)
+    def lacks_future(self, ends: Rows) -> NDArray[np.bool_]:
+        """Whether windows that end at some rows read known columns in a gap in time, or after the table's end, (n,)."""
+        lacks = np.zeros(len(self), dtype=bool)
         for later in {column.later for column in self.spec.encoding.columns} - {0}:
-            absent += self.find(self.place + later) < 0
-        counted = np.concatenate([[0], np.cumsum(absent)])
-        found: Rows = counted[ends + 1] - counted[ends + 1 - self.spec.lookback]
+            next_row = np.minimum(np.searchsorted(self.place, self.place + later), len(self) - 1)
+            after = self.place[next_row] - self.place - later  # 0 of the row itself, more of one after closed days
+            lacks |= (after < 0) | ((after > 0) & (self.run[next_row] != self.run))
+        counted = np.concatenate([[0], np.cumsum(lacks)])
+        found: NDArray[np.bool_] = counted[ends + 1] > counted[ends + 1 - self.spec.lookback]
         return found
 
     def cell(self, name: str, row: int) -> str:
@@ -468,8 +470,8 @@ def _number_series(labels: Any, n_rows: int, has_times: bool) -> tuple[Rows, tup
 
 def _choose_ends(
     place: Rows, codes: Rows, instants: Array | None, spec: TableSpec, chosen: Selection, places: Places
-) -> NDArray[np.bool_]:
-    """The rows at which a window that is asked for may end, (n_rows,).
+) -> tuple[NDArray[np.bool_], int]:
+    """The rows at which a window that is asked for may end, (n_rows,), and how many of one series must be there.
 
     Where known columns are read, the row of the newest of them must be there: there is none of a closed day.
     """
@@ -477,11 +479,12 @@ def _choose_ends(
     ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
     starts = np.searchsorted(codes, np.arange(n_series))
     eligible = place + chosen.reach <= place[ends][codes]
-    eligible &= np.arange(len(place)) - starts[codes] >= spec.lookback - 1
     if spec.encoding.later:
         eligible &= np.isin(place + spec.encoding.later, place)
+    has_future = eligible.copy()
+    eligible &= np.arange(len(place)) - starts[codes] >= spec.lookback - 1
     if chosen.last is None:
-        return eligible
+        return eligible, 1
     seconds = None
     if isinstance(chosen.last, str):
         seconds = read_duration(chosen.last)
@@ -496,11 +499,11 @@ def _choose_ends(
     passed = np.cumsum(eligible)
     after: Rows = passed[ends][codes] - passed  # eligible rows after each, of its series
     if seconds is None:
-        return eligible & (after < int(chosen.last))
+        return eligible & (after < int(chosen.last)), int(chosen.last)
     newest = np.full(n_series, -np.inf)
     np.maximum.at(newest, codes[eligible], instants[eligible])  # type: ignore[index]
-    recent: NDArray[np.bool_] = eligible & ((instants > newest[codes] - seconds) | (after == 0))  # type: ignore[operator]
-    return recent
+    is_recent = (instants > newest[codes] - seconds) | (after == 0)  # type: ignore[operator]
+    return eligible & is_recent, max(int((has_future & is_recent).sum()), 1)
 
 
 def _find_needed(
@@ -516,8 +519,8 @@ def _find_needed(
     return from_first >= 0, (from_first >= -reach) | is_whole
 
 
-def _too_few(spec: TableSpec, n_rows: int, chosen: Selection, places: Places) -> DataError:
-    n = (chosen.last if isinstance(chosen.last, int) else 1) + chosen.before
+def _too_few(spec: TableSpec, n_rows: int, n_wanted: int, chosen: Selection, places: Places) -> DataError:
+    n = n_wanted + chosen.before
     steps, after = f"the {spec.lookback} steps of a window", ""
     if n > 1:
         steps = f"{spec.lookback - 1 + n} for {n} windows"

@@ -60,7 +60,7 @@ class Windows:
     Attributes:
         table: the table.
         ends: row of the newest step of each window, (n,), by series and then by time, unless they are put in order.
-        across_gaps: number of windows that are left out for a gap in time in them.
+        across_gaps: number of windows that are left out for a gap in time in them, or before their known future.
         missing: those that are left out for a missing value.
         rows: features, (n_rows + n_further, n_features), original units: those of the table's rows as they are once all
             gaps are closed, and further ones, of the rows in gaps that are not closed at the end of a window.
@@ -105,9 +105,7 @@ class Windows:
         if targets:
             newest = np.searchsorted(table.codes, table.codes[asked], "right") - 1
             asked = asked[table.place[asked] + table.spec.reach <= table.place[newest]]
-        is_whole = table.run[asked] == table.run[asked + oldest]
-        if gaps == "skip":  # nor a gap in the rows of which known columns are read
-            is_whole &= table.count_absent(asked) == 0
+        is_whole = (table.run[asked] == table.run[asked + oldest]) & ~table.lacks_future(asked)
         ends = asked[is_whole]
         found = cls._make(table, ends)
         lacks, counts = found._find_missing(targets)
@@ -182,7 +180,7 @@ class Windows:
         row, encoding = int(self.ends[window]) + step - self.lookback + 1, self.table.spec.encoding
         column = next(one for one in encoding.columns if encoding.features[feature] in one.features)
         has_row = bool(self.table.find(self.table.place[row] + column.later) >= 0)
-        raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column.name, has_row))
+        raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column, has_row))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -283,7 +283,7 @@ def _find_bad(table: Table, own: Rows) -> list[str | None]:
         source = table.find(table.place + of.later)
         for row in own[column.missing[own] & np.isnan(column.open[own])].tolist():
             if int(source[row]) not in table.bad:
-                problem = encoding.describe_missing(of.name, bool(source[row] >= 0))
+                problem = encoding.describe_missing(of, bool(source[row] >= 0))
                 reasons.setdefault(row, (of.name, problem))
 
     def describe(row: int) -> str | None:

@@ -273,7 +273,7 @@ def test_a_gap_or_a_repeated_time_in_the_window_of_a_frame_is_refused(hourly, fo
 
 
 def test_times_of_a_frame_are_of_the_kind_of_the_training(hourly):
-    """Numbers for dates are refused; a model without time orders rows by a column `time`, or takes them as they stand."""
+    """Numbers for dates are refused; a model without time orders rows by a column `time`, or takes them as they are."""
     model, frame = hourly
     with pytest.raises(DataError, match="must hold dates, as in training"):
         model.predict(frame.assign(time=np.arange(40)))

@@ -131,7 +131,7 @@ def test_every_forecast_is_beside_its_actual_value(backtest, by_hand):
     all_windows = len(FRAME) - LOOKBACK - AHEAD - HORIZON + 2
     assert all_windows - len(backtest) == backtest.across_gaps + backtest.missing.windows
     assert f"{by_hand['actual'].null_count()} forecasts without an actual value" in backtest.left_out
-    assert backtest.across_gaps == 2 * (LOOKBACK - 1) and backtest.missing.windows > 0
+    assert backtest.across_gaps == 2 * (LOOKBACK - 1 + AHEAD) and backtest.missing.windows > 0
 
 
 def test_errors_are_those_of_polars(backtest, by_hand):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_chain, make_model
+from factories import make_chain, make_model, with_intervals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
@@ -114,3 +114,15 @@ def test_windows_that_do_not_follow_each_other_are_refused():
     windows[2, 0, 0] += 1
     with pytest.raises(DataError, match=r"windows\[2\] must begin with the second row"):
         MODEL.changes(windows)
+
+
+def test_a_width_of_the_same_time_is_that_of_the_earlier_output():
+    """The earlier width is that of the output which lies as many steps further ahead, at the same level."""
+    model = Model(with_intervals(MODEL.loaded))
+    found = model.changes(make_series(LOOKBACK + 1)[1], "a+1:width@0.8", ago=1, same_time=True)
+    assert (found.output, found.earlier_output) == ("a+1:width@0.8", "a+2:width@0.8")
+    windows = make_series(LOOKBACK + 1)[1]
+    widths = model.predict(windows, intervals=[0.8]).width[0]
+    outputs = list(model.bounded_outputs)
+    change = widths[1, outputs.index("a+1")] - widths[0, outputs.index("a+2")]
+    assert found.change[0] == pytest.approx(change, abs=1e-6)

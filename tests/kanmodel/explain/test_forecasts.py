@@ -5,6 +5,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from factories import make_encoded, make_model, make_windows, with_intervals
@@ -160,3 +161,13 @@ def test_a_width_says_how_it_compares_and_why(model):
     assert not far.converged and float(change) == pytest.approx(far.predictions[0] - far.baseline_prediction, rel=5e-3)
     constant = Model(with_intervals(model.loaded, "constant")).explain(TABLE, name, groups=None)
     assert constant.width_summary.startswith("1.00 times") and "nothing" in constant.width_summary
+
+
+def test_bounds_of_a_shifted_target_have_the_times_of_their_forecast():
+    """Without `ahead` a bound is explained with the time and the actual value of the row that the forecast has."""
+    rows = {"time": np.datetime64("2024-01-01T00", "s") + 3600 * np.arange(40), "x": np.sin(np.arange(40.0))}
+    frame = pd.DataFrame(rows | {"y": np.arange(40.0)})
+    model = Model(with_intervals(make_encoded(frame, Columns(("y",), ("x",), time="time"))))
+    forecast, bound = (model.explain(frame, name, last=3) for name in ("y+1", "y+1:upper@0.8"))
+    np.testing.assert_array_equal(bound.instants, forecast.instants)
+    assert bound.times == forecast.times and bound.instants is not None

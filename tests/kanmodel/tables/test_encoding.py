@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -16,8 +17,10 @@ import kanmodel
 from kanmodel.errors import ConfigError, DataError, UnknownNameError
 from kanmodel.network.config import config_from_dict, config_to_dict
 from kanmodel.tables.encoding import CALENDAR, Calendar, Encoding, Fill, SourceColumn, public_holidays
-from kanmodel.tables.instants import Clock, read_instants
+from kanmodel.tables.instants import to_local
 from kanmodel.tables.roles import Columns, make_table
+from kanmodel.tables.table import Places, Selection, Table, TableSpec
+from kanmodel.tables.windows import Windows, read_windows
 
 N_ROWS = 24 * 30
 QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 1, "batch": 64, "grid_updates": 1}
@@ -39,14 +42,10 @@ def model():
     return kanmodel.train(make_frame(), "load", **ROLES, **QUICK)
 
 
-def encode(encoding, columns, instants=None, gaps=()):
-    cells = {name: np.array(column, dtype=object) for name, column in columns.items()}
-    run = np.zeros(len(next(iter(cells.values()))), dtype=np.int64)
-    for gap in gaps:
-        run[gap:] += 1
-    numbers, bad = encoding.read(cells)
-    assert not bad
-    return encoding.encode(numbers, instants, run)
+def cut(frame, columns, spec=None, last=None):
+    """The windows of four steps that a frame with these columns has, by a spec or as training reads it."""
+    spec = replace(spec or make_table(frame, columns).spec, lookback=4)
+    return Windows.cut(Table.read(spec, frame, Places("frame"), Selection(last)))
 
 
 @st.composite
@@ -72,46 +71,31 @@ def tables(draw):
 
 @given(tables())
 def test_the_rows_of_training_are_encoded_alike_in_serving(given_table):
-    """What the checkpoint's JSON keeps encodes the same rows to the same features, bit for bit."""
+    """What the checkpoint's JSON keeps encodes the same windows to the same features, bit for bit."""
     data, columns = given_table
-    table = make_table(data, columns)
     document = json.loads(json.dumps(config_to_dict(make_encoded(data, columns).config)))
-    encoding = config_from_dict(document).encoding
-    again = make_table(data, columns, encoding)
-    assert again.feature_names == table.feature_names and again.groups == table.groups
-    assert again.features.tobytes() == table.features.tobytes()
+    spec = config_from_dict(document).table
+    try:
+        windows = cut(data, columns)
+    except DataError as error:
+        assert "has no window" in str(error) or "rows, but needs" in str(error)
+        return
+    again = cut(data, columns, spec)
+    assert spec.encoding.features == windows.table.spec.encoding.features
+    assert again.take().tobytes() == windows.take().tobytes() and again.times == windows.times
 
 
-@given(tables(), st.data())
-def test_a_part_of_a_table_is_encoded_as_the_whole(given_table, data):
-    """With as many rows around it as `reach`, a part has the features that it has in the whole, bit for bit."""
-    cells, columns = given_table
-    table = make_table(cells, columns)
-    n_rows, reach = table.n_rows, table.encoding.reach
-    first = data.draw(st.integers(0, n_rows - 1))
-    last = data.draw(st.integers(first + 1, n_rows))
-    start, end = max(first - reach, 0), min(last + reach, n_rows)
-    part = {name: np.array(column, dtype=object)[start:end] for name, column in cells.items() if name != "time"}
-    run = np.cumsum(table.clock.gaps)[start:end]
-    encoded = table.encoding.encode(table.encoding.read(part)[0], table.clock.seconds[start:end], run)
-    assert encoded.values[first - start : last - start].tobytes() == table.features[first:last].tobytes()
-
-
-@given(tables(), st.data())
-def test_no_later_row_acts_on_a_feature_that_is_filled_forward(given_table, data):
-    """Where training has a value, the rows up to there, and those after of which known columns are read, give it."""
-    cells, columns = given_table
-    table = make_table(cells, columns)
-    if columns.fill == "linear":
-        return  # reads the next value
-    end = data.draw(st.integers(1, table.n_rows))
-    part = {name: np.array(column, dtype=object)[:end] for name, column in cells.items() if name != "time"}
-    run = np.cumsum(table.clock.gaps)[:end]
-    encoded = table.encoding.encode(table.encoding.read(part)[0], table.clock.seconds[:end], run)
-    both = ~np.isnan(encoded.values) & ~np.isnan(table.features[:end])
-    np.testing.assert_array_equal(encoded.values[both], table.features[:end][both])
-    unknown = [number for number, name in enumerate(table.feature_names) if f"+{columns.ahead}" not in name]
-    assert (both | np.isnan(table.features[:end]))[:, unknown].all()
+@given(tables(), st.integers(1, 5))
+def test_the_newest_windows_are_encoded_as_the_whole(given_table, last):
+    """With as many rows before them as `reach`, they have the features that they have in the whole, bit for bit."""
+    data, columns = given_table
+    try:
+        windows, newest = cut(data, columns), cut(data, columns, last=last)
+    except DataError:
+        return
+    by_time = dict(zip(windows.times, windows.take(), strict=True))
+    for time, window in zip(newest.times, newest.take(), strict=True):
+        assert window.tobytes() == by_time[time].tobytes()
 
 
 def test_a_table_as_people_have_it_is_all_a_model_takes(model, tmp_path):
@@ -141,8 +125,8 @@ def test_the_window_of_a_frame_ends_where_the_future_is_known(model):
     ended = frame.copy()
     ended.loc[N_ROWS - 3 :, ["load", "tariff"]] = None
     assert (model.predict(ended) == model.predict(frame)).all()
-    table = make_table(frame, Columns(("load",), **ROLES | {"known": ("temp",)}))
-    window = table.features[N_ROWS - 9 : N_ROWS - 3]
+    window = read_windows(model.config.table, frame)[0]
+    assert window[0, -1, 3] == frame["load"][N_ROWS - 4]
     assert (model.predict(window) == model.predict(frame)).all()
 
 
@@ -168,7 +152,10 @@ def spoil(frame, column, rows, value):
     ("damage", "message"),
     [
         (lambda f: spoil(f, "tariff", 713, "peak"), r"\['tariff'\], row 713 has the unknown level 'peak'; the levels"),
-        (lambda f: spoil(f, "temp", slice(716, None), None), r"\['temp'\], row 713 must be known 3 rows later, but is"),
+        (
+            lambda f: spoil(f, "temp", slice(715, None), None),
+            r"\['temp'\], row 712 is empty 3 rows later and cannot .* 4",
+        ),
         (lambda f: spoil(f, "load", slice(709, 715), None), r"\['load'\], row 711 is empty and cannot be filled: .* 4"),
         (lambda f: spoil(f, "load", 712, "much"), r"\['load'\], row 712 must be a finite number or empty, .* 'much'"),
         (
@@ -194,7 +181,7 @@ def test_each_damage_of_a_frame_has_its_sentence(model, damage, message):
 def test_a_model_without_fill_says_so():
     """A missing value of the window is then refused."""
     frame = make_frame()
-    with pytest.warns(UserWarning, match=r"windows are left out: .*for missing values, of temp\+3 \("):
+    with pytest.warns(UserWarning, match=r"windows are left out: .*for missing values, of temp \("):
         model = kanmodel.train(frame, "load", **ROLES | {"fill": None, "known": ["temp"]}, **QUICK)
     frame.loc[712, "load"] = None
     with pytest.raises(DataError, match=r"\['load'\], row 712 is empty, and the model was trained without fill"):
@@ -244,43 +231,55 @@ def test_windows_that_are_left_out_are_counted_before_training():
     (text,) = [str(one.message) for one in warned if "windows are left out" in str(one.message)]
     used = sum(metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
     assert text.startswith(
-        f"{N_ROWS - 5 - 6 - used:,.0f} of {N_ROWS - 5 - 6:,} windows are left out: 6 that would cross"
+        f"{N_ROWS - 5 - 6 - used:,.0f} of {N_ROWS - 5 - 6:,} windows are left out: 5 that would cross"
     )
-    assert f"{metrics['left_out_windows']:.0f} for missing values, of temp" in text
+    assert f"{metrics['left_out_windows']:.0f} for missing values, of temp" in text and "load (target) (1)" in text
 
 
-def test_a_gap_is_filled_up_to_its_longest():
-    """Forward, on a line, or with a number; a longer one, and one before all values, stay."""
-    column = np.array([np.nan, 1, np.nan, np.nan, 4, np.nan, np.nan, np.nan, 8, np.nan])
-    run, nan = np.zeros(10, dtype=np.int64), np.nan
-    expected = {
-        "forward": [nan, 1, 1, 1, 4, nan, nan, nan, 8, 8],
-        "linear": [nan, 1, 2, 3, 4, nan, nan, nan, 8, 8],
-        "value": [7, 1, 7, 7, 4, nan, nan, nan, 8, 7],
-    }
-    for how, filled in expected.items():
-        np.testing.assert_array_equal(Fill(how, 7, 2).fill(column, run), filled)
-    split = np.repeat([0, 1], [3, 7])
-    np.testing.assert_array_equal(Fill("forward", longest=2).fill(column, split)[:5], [nan, 1, 1, nan, 4])
-    np.testing.assert_array_equal(Fill("forward", longest=9).fill(column, run, to_end=False)[-3:], [4, 8, nan])
+@pytest.mark.parametrize(
+    ("how", "closed", "opened"),
+    [
+        ("forward", [1, 1, 1, 4], [1, 1, 1, 4, 4]),
+        ("linear", [1, 2, 3, 4], [1, 1, 1, 4, 4]),
+        ("value", [1, 7, 7, 4], [1, 7, 7, 4, 7]),
+    ],
+)
+def test_a_gap_is_filled_up_to_its_longest(how, closed, opened):
+    """Once it has closed on a line, before it forward; a longer one, and one before all values, stay."""
+    nan, has_cell = np.nan, np.ones(10, dtype=bool)
+    column = np.array([nan, 1, nan, nan, 4, nan, nan, nan, 8, nan])
+    found = Fill(how, 7, 2).apply(column, np.zeros(10, dtype=np.int64), has_cell)
+    first, newest = (7, 7) if how == "value" else (nan, 8)
+    np.testing.assert_array_equal(found.closed, [first, *closed, nan, nan, nan, 8, nan])
+    np.testing.assert_array_equal(
+        found.open[[0, 2, 3, 5, 6, 7, 9]], [first, *opened[1:3], opened[4], opened[4], nan, newest]
+    )
+    assert found.missing.tolist() == np.isnan(column).tolist() and found.seen[[2, 3, 5, 9]].tolist() == [1, 1, 4, 8]
+    split = Fill("forward", longest=2).apply(column, np.repeat([0, 1], [3, 7]), has_cell)
+    np.testing.assert_array_equal(split.open[[2, 3]], [1, nan])
+    cells = has_cell & (np.arange(10) != 3)  # a row that the table does not have ends what is filled
+    assert np.isnan(Fill("forward", longest=2).apply(column, np.zeros(10, dtype=np.int64), cells).open[3])
 
 
 def test_levels_are_filled_forward_and_counted():
     """A text before all values stays missing, of all its levels; a number is filled as it was said."""
+    frame = {"c": [None, "y", None, "x"], "a": [1, None, 2, "NA"], "y": np.arange(4.0)}
     encoding = Encoding((SourceColumn("c", ("x", "y")), SourceColumn("a")), fill=Fill("value", 0.5))
-    encoded = encode(encoding, {"c": [None, "y", None, "x"], "a": [1, None, 2, "NA"]})
-    np.testing.assert_array_equal(encoded.values, [[np.nan, np.nan, 1], [0, 1, 0.5], [0, 1, 2], [1, 0, 0.5]])
-    assert {name: rows.nonzero()[0].tolist() for name, rows in encoded.filled.items()} == {"c": [2], "a": [1, 3]}
+    spec = TableSpec(encoding, ("y",), 1)
+    windows = Windows.cut(Table.read(spec, frame, Places("frame")))
+    np.testing.assert_array_equal(windows.take()[:, 0], [[0, 1, 0.5], [0, 1, 2], [1, 0, 0.5]])
+    assert windows.missing.by_column == {"c": 1}
+    assert {name: counts.tolist() for name, counts in windows.filled.items()} == {"c": [0, 1, 0], "a": [1, 0, 1]}
 
 
 @given(
     st.lists(st.integers(0, 2**31), min_size=1, max_size=9), st.sampled_from(["Europe/Berlin", "UTC", "Asia/Kolkata"])
 )
 def test_the_calendar_is_that_of_local_time(hours, zone):
-    """Each cycle is that of pandas' local time, and the forecast's instant is the one that counts."""
+    """Each cycle is that of pandas' local time."""
     instants = np.array(hours, dtype=np.float64)
-    columns = Calendar(CALENDAR, 3600.0).encode(instants, zone)
-    at = (pd.to_datetime(instants + 3600, unit="s", utc=True)).tz_convert(zone)
+    columns = Calendar(CALENDAR).encode(to_local(instants, zone)).T
+    at = pd.to_datetime(instants, unit="s", utc=True).tz_convert(zone)
     seconds = at.hour * 3600 + at.minute * 60 + at.second
     cycles = [seconds / 86_400, at.day_of_week / 7, (at.day_of_year - 1) / (365 + at.is_leap_year)]
     expected = [f(2 * np.pi * np.asarray(cycle)) for cycle in cycles for f in (np.sin, np.cos)]
@@ -288,33 +287,18 @@ def test_the_calendar_is_that_of_local_time(hours, zone):
     assert columns[6].tolist() == (at.day_of_week >= 5).astype(float).tolist()
 
 
-def test_an_hour_that_is_there_twice_is_told_with_both_values():
-    """Without a zone it is an error of its own; with one, or offsets, both are read, and one alone is an error."""
+def test_an_hour_that_is_there_twice_names_the_remedy():
+    """Without a zone it is an error of its own; with one both are read."""
     hours = ["2023-10-29 01:00", "2023-10-29 02:00", "2023-10-29 02:00", "2023-10-29 03:00"]
     frame = {"time": hours, "load": [1.0, 2.5, 3.5, 4.0], "a": [1, 2, 3, 4]}
-    said = "data row 3, column time is 2023-10-29 02:00 as in data row 2, with load 2.5 and 3.5: the hour that is there"
+    said = "data row 3, column time must not repeat a time, .* it is the hour that is there twice .* Europe/Berlin"
     with pytest.raises(DataError, match=said):
         make_table(frame, Columns(("load",), time="time", ahead=1))
     table = make_table(frame, Columns(("load",), time="time", ahead=1, zone="Europe/Berlin"))
-    assert np.diff(table.clock.seconds).tolist() == [3600, 3600, 3600]
-    back, _ = read_instants(np.array(hours[::-1]), str, "Europe/Berlin")
-    assert back[::-1].tolist() == table.clock.seconds.tolist()
-    with pytest.raises(DataError, match=r"is 2023-10-29 02:00, which Europe/Berlin has twice, .* but the table once"):
-        read_instants(np.array(hours[2:]), str, "Europe/Berlin")
-    with pytest.raises(DataError, match="is 2024-03-31 02:00, which does not exist in Europe/Berlin"):
-        read_instants(np.array(["2024-03-31 02:00"]), str, "Europe/Berlin")
-    offsets = [f"{hour}+0{2 if row < 2 else 1}:00" for row, hour in enumerate(hours)]
-    assert Clock.of(offsets, zone="Europe/Berlin").seconds.tolist() == table.clock.seconds.tolist()
-    with pytest.raises(DataError, match="column time is the same as in the row above it"):
-        Clock.of(["2023-10-30 02:00", "2023-10-30 02:00"])
-
-
-def test_days_with_dots_are_read_day_first():
-    """31.12.2023 23:00 is a time; 12/31/2023, which could be read in two ways, is none."""
-    seconds, dated = read_instants(np.array(["31.12.2023 23:00", "01.02.2024", "1.2.2024 00:00:01"]), str)
-    assert dated and seconds.tolist() == [1704063600, 1706745600, 1706745601]
-    with pytest.raises(DataError, match=r"must be a time in ISO 8601 or as 31.12.2023 23:00, .* is '01/02/2024'"):
-        read_instants(np.array(["01/02/2024"]), str)
+    assert np.diff(table.table.instants).tolist() == [3600, 3600, 3600]
+    days = frame | {"time": ["2023-10-30 02:00", "2023-10-30 02:00", "2023-10-30 03:00", "2023-10-30 04:00"]}
+    with pytest.raises(DataError, match=r"column time must not repeat a time, but has 2023-10-30 02:00 twice$"):
+        make_table(days, Columns(("load",), time="time", ahead=1))
 
 
 def test_holidays_of_a_country_are_a_feature():
@@ -324,7 +308,7 @@ def test_holidays_of_a_country_are_a_feature():
     model = kanmodel.train(frame, "load", time="time", ahead=1, holidays="DE-BB", fill=0.0, **QUICK)
     assert model.features[-1].name == "holiday" and model.features[-1].max == 1
     days = 86_400.0 * (19_632 + np.arange(3))  # from 2 October 2023
-    assert Calendar((), 0.0, "DE").encode(days, None)[0].tolist() == [0, 1, 0]
+    assert Calendar((), "DE").encode(days).ravel().tolist() == [0, 1, 0]
     with pytest.raises(ConfigError, match="holidays must name a country such as DE or DE-BY, but is 'Atlantis'"):
         public_holidays("Atlantis")
 
@@ -340,7 +324,7 @@ def test_holidays_without_their_package_are_an_error(monkeypatch):
     ("change", "message"),
     [
         (lambda e: e["columns"].pop(), "encoding must give the features, in their order, but gives others"),
-        (lambda e: e.update(zone="Mars"), "config.encoding: zone must be a time zone"),
+        (lambda e: e.update(zone="Mars"), "config.encoding has the unknown key 'zone'"),
         (lambda e: e["columns"][0].update(later=-1), "later must be a whole number from 0"),
         (lambda e: e["calendar"].update(parts=["minute"]), "parts.0. must be one of hour, weekday"),
         (lambda e: e["fill"].update(how="back"), "how must be one of forward, linear, value"),

@@ -107,3 +107,34 @@ def test_an_invalid_table_is_refused_with_its_place(frame, columns, error, messa
     """A bad cell gives one sentence with the column and the row below the header."""
     with pytest.raises(error, match=message):
         make_table(frame, columns)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"units": {"sideways": "m"}}, UnknownNameError, "unit given for 'sideways', which is not one of .*'wind'"),
+        ({"last_value": {"z": "wind"}}, UnknownNameError, "last value given for 'z'"),
+        ({"last_value": {"load": "z"}}, UnknownNameError, "last value given for 'z', which is not one of .*'wind'"),
+        ({"last_value": {"load": 0}, "fixed": ("z",)}, UnknownNameError, "fixed feature given for 'z'"),
+        ({"integer": ("wind",)}, DataError, "data row 1, column wind must be a whole number, but is 1.5"),
+    ],
+)
+def test_roles_of_other_columns_are_refused(options, error, message):
+    """The error names the role and the column."""
+    with pytest.raises(error, match=message):
+        make_table(COLUMNS, replace(Columns(("load",), time="time"), **options))
+
+
+def test_the_two_forms_of_a_number_are_one_column():
+    """Whole numbers with a few words for missing ones, as a reader of CSV gives them, are one feature."""
+    columns = {"a": [*map(str, range(9)), "n/a"], "y": range(10)}
+    table = make_table(columns, Columns(("y",)))
+    assert table.feature_names == ("a",) and np.isnan(table.table.numbers[-1, 0])
+
+
+def test_a_level_may_be_called_none():
+    """It is neither missing nor filled from the row before."""
+    columns = {"rain": ["snow", "none", "NA", "snow"], "y": range(4)}
+    table = make_table(columns, Columns(("y",), fill="forward"))
+    assert table.feature_names == ("rain=NA", "rain=none", "rain=snow")
+    assert table.table.numbers[:, 0].tolist() == [2, 1, 0, 2]

@@ -40,7 +40,7 @@ def rows_of(ends, lookback, reach):
 
 @st.composite
 def split_tables(draw):
-    """Tables of several series, one after another, with a split in runs of 30 to 60 rows, with or without validation rows."""
+    """Tables of several series with a split in runs of 30 to 60 rows, with or without validation rows."""
     parts = draw(st.sampled_from([("train", "test"), ("train", "validation", "test")]))
     lengths = draw(st.lists(st.integers(30, 60), min_size=6, max_size=9))
     split = np.repeat([parts[block % len(parts)] for block in range(len(lengths))], lengths)

@@ -1,4 +1,4 @@
-"""The newest windows of a data frame, cut by number or by time."""
+"""Windows hold what was known when their forecasts were due; the newest of a data frame are cut by number or time."""
 
 from dataclasses import replace
 
@@ -6,15 +6,247 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from factories import make_model
+from factories import make_encoded, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
+import kanmodel
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.network.chain import Network
 from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.roles import Columns, make_table
+from kanmodel.tables.table import Places, Table
+from kanmodel.tables.windows import Windows, read_stretch, read_windows
+
+HOUR = 3600
+PLACES = Places("frame")
+
+
+@st.composite
+def tables(draw, least=12, most=40):
+    """Hours of one or more series with gaps and missing cells, their columns, and the rows in some order."""
+    rng, n_series = np.random.default_rng(draw(st.integers(0, 9999))), draw(st.integers(1, 3))
+    zone = draw(st.sampled_from([None, "Europe/Berlin"]))
+    parts = []
+    for number in range(n_series):
+        n = draw(st.integers(least, most))
+
+        def holes(values, share, n=n):
+            return np.where(rng.random(n) < share, None, values.astype(object))
+
+        steps = np.where(rng.random(n) < 0.08, rng.integers(2, 5, n), 1)
+        at = pd.to_datetime(1_700_000_000 // HOUR * HOUR + np.cumsum(steps) * HOUR, unit="s", utc=True)
+        columns = {"time": at, "utc": at, "shop": f"s{number}", "region": ["north", "south", "north"][number]}
+        columns |= {"a": holes(rng.normal(size=n), 0.35), "k": holes(rng.normal(size=n), 0.1)}
+        columns |= {"c": holes(rng.choice(["x", "y"], n), 0.2), "y": holes(rng.normal(size=n), 0.2)}
+        frame = pd.DataFrame(columns)
+        frame.loc[[0, 1], "c"] = ["x", "y"]  # all levels
+        parts.append(frame)
+    frame = pd.concat(parts, ignore_index=True)
+    if zone:
+        frame["time"] = frame["time"].dt.tz_convert(zone)
+    many = {"series": "shop", "static": ("region",)} if n_series > 1 else {}
+    given_fill = draw(st.sampled_from([None, "forward", "linear", 1.5]))
+    roles = Columns(
+        ("y",),
+        ("a", "k", "c", "y"),
+        time="time",
+        zone=zone,
+        ahead=draw(st.integers(1, 3)),
+        known=draw(st.sampled_from([(), ("k",), ("k", "c")])),
+        calendar=draw(st.sampled_from([False, ["hour", "weekend"]])),
+        fill=given_fill,
+        max_fill=draw(st.integers(1, 6)),
+        **many,
+    )
+    if draw(st.booleans()):
+        frame = frame.sort_values("utc", kind="stable", ignore_index=True)
+    return frame, roles
+
+
+def forget(frame, roles, origin, how, seed=0):
+    """The table as it was at an instant, with known columns up to `ahead` hours later: the rest is cut or spoiled."""
+    end = origin + pd.Timedelta(hours=roles.ahead if roles.known else 0)
+    after, unknown = frame["utc"] > origin, [name for name in ("a", "k", "c", "y") if name not in roles.known]
+    changed = frame.copy()
+    rng = np.random.default_rng(seed)
+    for name in unknown:
+        values = {"blank": None, "cut": None, "replace": "x" if name == "c" else 1e6}.get(how)
+        if how == "shuffle":
+            values = rng.permutation(frame.loc[after, name].to_numpy())
+        changed.loc[after, name] = values
+    if how == "cut":
+        return changed[frame["utc"] <= end].reset_index(drop=True)
+    beyond = frame["utc"] > end
+    for name in roles.known:
+        changed.loc[beyond, name] = None if how == "blank" else rng.permutation(frame.loc[beyond, name].to_numpy())
+    return changed
+
+
+def cut(spec, frame):
+    """The windows of a table by series and time."""
+    windows = Windows.cut(Table.read(spec, frame.drop(columns="utc"), PLACES))
+    names = windows.series or [""] * len(windows)
+    return windows, dict(zip(zip(names, windows.times, strict=True), range(len(windows)), strict=True))
+
+
+@settings(max_examples=examples(150))
+@given(
+    tables(), st.data(), st.integers(1, 5), st.integers(1, 3), st.sampled_from(["cut", "blank", "replace", "shuffle"])
+)
+def test_no_later_row_changes_a_window(given_table, data, lookback, horizon, how):
+    """Of any columns and fills, whether later rows are cut off, emptied, replaced or shuffled."""
+    frame, roles = given_table
+    spec = replace(make_table(frame.drop(columns="utc"), roles).spec, lookback=lookback, horizon=horizon)
+    try:
+        windows, numbers = cut(spec, frame)
+    except DataError as error:
+        assert "has no window" in str(error) or "rows, but needs" in str(error)
+        return
+    key = data.draw(st.sampled_from(sorted(numbers)))
+    origin = pd.Timestamp(float(windows.table.instants[windows.ends[numbers[key]]]), unit="s", tz="UTC")
+    again, others = cut(spec, forget(frame, roles, origin, how))
+    one, other = (of.take([at[key]]) for of, at in ((windows, numbers), (again, others)))
+    assert np.isfinite(one).all() and one.tobytes() == other.tobytes()
+    for forecast in (lambda of: of.persistence(0), lambda of: of.seasonal_naive(0, 24)):
+        np.testing.assert_array_equal(forecast(windows)[numbers[key]], forecast(again)[others[key]])
+
+
+@settings(max_examples=examples(12))
+@given(tables(20, 30), st.data(), st.sampled_from(["cut", "blank", "shuffle"]))
+def test_no_later_row_changes_a_forecast_or_what_is_said_of_it(given_table, data, how):
+    """`predict`, `explain`, `backtest`, `changes` and `drift` have the same windows, and so the same forecasts."""
+    frame, roles = given_table
+    table = frame.drop(columns="utc")
+    model = Model(make_encoded(table, roles, lookback=3))
+    try:
+        backtest = model.backtest(table)
+    except DataError as error:
+        assert "frame has" in str(error)
+        return
+    names = backtest.series or ("",) * len(backtest)
+    at = dict(zip(zip(names, backtest.times, strict=True), backtest.predictions[:, 0], strict=True))
+    stretch = read_stretch(model.config.table, table)  # of drift
+    numbers = {key: number for number, key in enumerate(zip(stretch.series or names, stretch.times, strict=False))}
+    name, time = key = data.draw(st.sampled_from(sorted(at)))
+    window, origin = stretch.take([numbers[key]]), pd.Timestamp(time).tz_convert("UTC")
+    known, one = forget(frame, roles, origin, "cut").drop(columns="utc"), {"series": name} if name else {}
+    assert read_windows(model.config.table, known, **one)[0].tobytes() == window.tobytes()
+    assert model.predict(known, **one).tobytes() == model.predict(window).tobytes()
+    assert model.predict(window)[0, 0] == pytest.approx(at[key], abs=1e-9)
+    explained, expected = model.explain(known, detail="steps", **one), model.explain(window, detail="steps")
+    assert explained.times == (time,) and explained.steps.tobytes() == expected.steps.tobytes()
+    try:
+        changes = model.changes(known, **one)
+    except DataError as error:
+        assert "gap" in str(error) or "empty" in str(error) or "rows, but needs" in str(error)
+    else:
+        before = (name, (pd.Timestamp(time) - pd.Timedelta(hours=1)).isoformat())
+        assert changes.predictions[0] == pytest.approx(at[key], abs=1e-9)
+        assert before not in at or changes.earlier_predictions[0] == pytest.approx(at[before], abs=1e-9)
+    spoiled = forget(frame, roles, origin, how).drop(columns="utc")
+    if how != "cut":
+        again = read_stretch(model.config.table, spoiled)
+        keys = [*zip(again.series or ("",) * len(again), again.times, strict=True)]
+        assert again.take([keys.index(key)]).tobytes() == window.tobytes()
+
+
+@pytest.mark.parametrize("fill", ["linear", "forward"])
+def test_a_long_outage_is_judged_as_it_was_lived(fill):
+    """The windows that a backtest has are exactly those for which there was a forecast when they were due."""
+    rng, n = np.random.default_rng(0), 120
+    frame = pl.DataFrame({"time": np.datetime64("2024-01-01T00", "ms") + HOUR * 1000 * np.arange(n)})
+    frame = frame.with_columns(load=rng.normal(size=n), temp=rng.normal(size=n))
+    row = pl.int_range(pl.len())
+    frame = frame.with_columns(
+        temp=pl.when(~row.is_between(40, 59) & ~row.is_in([80, 81, 90])).then("temp"),
+        load=pl.when(~row.is_between(45, 52)).then("load"),
+    )
+    columns = Columns(("load",), time="time", ahead=2, fill=fill, max_fill=3)
+    model = Model(make_encoded(frame, columns, lookback=4))
+    live = {}
+    for end in range(4, n - 2 + 1):
+        try:
+            live[str(frame["time"][end - 1]).replace(" ", "T")] = model.predict(frame[:end])[0, 0]
+        except DataError as error:
+            assert "cannot be filled" in str(error)
+    backtest = model.backtest(frame)
+    assert [time.removesuffix(".000") for time in backtest.times] == list(live)
+    np.testing.assert_allclose(backtest.predictions[:, 0], list(live.values()), rtol=0, atol=1e-9)
+    assert 60 < len(live) < n - 40 + 20 and backtest.missing.windows == n - 5 - len(live)
+
+
+def test_noise_that_is_known_every_second_hour_cannot_be_forecast():
+    """A line to the next value would tell half of it: R2 and MAE are those of noise."""
+    noise = np.random.default_rng(0).normal(size=1500)
+    load = np.where(np.arange(1500) % 2, np.nan, noise)
+    time = np.datetime64("2024-01-01T00", "s") + HOUR * np.arange(1500)
+    frame = pd.DataFrame({"time": time, "load": load})
+    options = {"lookback": 6, "hidden": 6, "width": (6, 3, 1), "epochs": 8, "batch": 64, "seed": 0}
+    with pytest.warns(UserWarning, match="left out"):
+        model = kanmodel.train(frame, "load", ahead=1, time="time", fill="linear", **options)
+    assert model.metrics["test_r2"] < 0.3
+    assert model.backtest(frame).metrics.mae >= 0.75 * np.nanstd(load)
+
+
+def test_a_random_walk_with_holes_is_backtested_as_it_was_forecast():
+    """Its MAE is that of the forecasts of the table cut off at each origin."""
+    rng, n = np.random.default_rng(1), 400
+    walk = np.cumsum(rng.normal(size=n))
+    walk[np.concatenate([np.arange(start, start + 5) for start in range(20, n, 24)])] = np.nan
+    frame = pd.DataFrame({"time": np.datetime64("2024-01-01T00", "s") + HOUR * np.arange(n), "load": walk})
+    model = Model(make_encoded(frame, Columns(("load",), time="time", ahead=1, fill="linear"), lookback=6))
+    backtest = model.backtest(frame)
+    origins = [str(time).replace(" ", "T") for time in frame["time"]]
+    live = [model.predict(frame[: origins.index(time) + 1])[0, 0] for time in backtest.times]
+    errors = np.abs(np.array(live) - backtest.actual[:, 0])
+    assert backtest.metrics.mae == pytest.approx(np.nanmean(errors), rel=1e-12)
+    assert backtest.missing.windows == 0 and np.isnan(errors).sum() > 40
+
+
+def test_what_is_forecast_is_found_by_the_clock():
+    """Over the end of daylight saving a day later is the same local hour, and Monday is no weekend."""
+    days = pd.date_range("2024-10-01", periods=60, freq="D", tz="Europe/Berlin")
+    frame = pd.DataFrame({"time": days, "load": np.arange(60.0)})
+    model = Model(
+        make_encoded(frame, Columns(("load",), time="time", ahead=1, calendar=["weekend", "weekday"]), lookback=2)
+    )
+    windows = read_stretch(model.config.table, frame)
+    weekend = windows.take()[:, -1, list(model.config.feature_names).index("weekend")]
+    forecast = days[1:] + pd.DateOffset(days=1)
+    assert weekend.tolist() == (forecast.dayofweek >= 5).astype(float).tolist()
+    assert windows.instants(0).tolist() == (forecast.as_unit("s").asi8).astype(float).tolist()
+    np.testing.assert_array_equal(windows.actual(0)[:-1, 0], np.arange(2.0, 60.0))
+
+
+def test_the_day_after_friday_is_monday_where_weekends_have_no_rows():
+    """The calendar of its forecast is Monday's; a holiday is no gap."""
+    days = pd.bdate_range("2024-01-01", periods=80).delete(20)
+    frame = pd.DataFrame({"time": days, "price": np.arange(79.0)})
+    columns = Columns(("price",), time="time", ahead=1, calendar=["weekend", "weekday"])
+    model = Model(make_encoded(frame, columns, lookback=3))
+    windows = read_stretch(model.config.table, frame)
+    assert len(windows) == 77 and not windows.across_gaps
+    weekend, sine = (
+        windows.take()[:, -1, model.config.feature_names.index(name)] for name in ("weekend", "weekday_sin")
+    )
+    assert not weekend.any()
+    fridays = days[2:].dayofweek == 4
+    np.testing.assert_allclose(sine[fridays], 0, atol=1e-12)  # of Monday
+    assert model.backtest(frame).rows()[2]["target_time"].startswith("2024-01-08")
+
+
+def test_no_day_is_lost_over_the_ends_of_months():
+    """Dates as 20240131, texts or whole numbers, are steps of a day."""
+    days = pd.date_range("2024-01-01", periods=300, freq="D").strftime("%Y%m%d")
+    for column in (days.to_numpy(dtype=object), days.astype(int).to_numpy()):
+        frame = {"time": column, "load": np.arange(300.0)}
+        model = Model(make_encoded(frame, Columns(("load",), time="time", ahead=1), lookback=5))
+        assert len(model.backtest(frame)) == 295
+        assert model.backtest(frame).rows()[0]["target_time"] == "20240106"
+
 
 LOADED = make_model()
 NAMES, LOOKBACK = LOADED.config.feature_names, LOADED.config.lookback
@@ -90,7 +322,12 @@ def test_a_gap_is_refused_or_its_windows_are_left_out(model):
         (make_frame(), {"gaps": "fill"}, UnknownNameError, "gaps"),
         (make_frame().drop(columns="time").reset_index(drop=True), {"last": "3d"}, DataError, "the rows have no dates"),
         (np.zeros((6, 4)), {"last": 3}, DataError, "last is of a data frame"),
-        (make_frame(leave_out=range(3, 200, 4)), {"last": 20, "gaps": "skip"}, DataError, "no window without a gap"),
+        (
+            make_frame(leave_out=range(3, 200, 4)),
+            {"last": 20, "gaps": "skip"},
+            DataError,
+            "of 20, 20 cross a gap",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(model, frame, options, error, message):
