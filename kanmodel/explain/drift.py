@@ -318,9 +318,8 @@ class Drift(Pictured):
             NonFiniteError: a forecast or an explanation is not finite.
         """
         reference, current = reference.by_time(), current.by_time()
-        watched, sides = Watched.of(model, output), (reference, current)
+        watched, sides, start = Watched.of(model, output), (reference, current), Baseline()
         served = against or (model, output), (model, output)
-        start = Baseline()
         if against is not None:
             mean = (model.reference_mean + against[0].reference_mean) / 2
             start = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
@@ -405,11 +404,9 @@ class Drift(Pictured):
         if question == "errors":
             changes = {} if self.errors is None else self.errors.changes
             worse = () if self.errors is None else self.errors.worse
-            is_known = self.verdicts["errors"].alarm is not None
-            return [
-                {"figure": name} | _spread("now", change, "change") | {"worse": name in worse if is_known else None}
-                for name, change in changes.items()
-            ]
+            judge = worse.__contains__ if self.verdicts["errors"].alarm is not None else lambda name: None
+            rows = ((name, _spread("now", change, "change")) for name, change in changes.items())
+            return [{"figure": name} | row | {"worse": judge(name)} for name, row in rows]
         return [
             {"name": each.name}
             | _spread("share", each.share)
@@ -437,8 +434,9 @@ class Drift(Pictured):
         unit, effect = self.watched.unit, self.effect
         facts = {ASKED[question]: answer for question, answer in self.answers.items()}
         facts |= {"reference": self.notes[0], "current": self.notes[1]} if any(self.notes) else {}
-        change = f", {write_signed(effect.forecast.change, unit)}{_write_interval(effect.forecast)}"
-        facts["mean forecast"] = write_change(effect.forecast) + change
+        facts["mean forecast"] = f"{write_change(effect.forecast)}, {write_signed(effect.forecast.change, unit)}"
+        if effect.forecast.interval is not None:
+            facts["mean forecast"] += " (95 % interval {:+.3g} to {:+.3g})".format(*effect.forecast.interval)
         if effect.total is not None:
             explained = f"{self.reference_explained:,} and {self.explained:,} forecasts"
             facts["explained"] = f"{write_signed(effect.total, unit)}, of {explained}" + (
@@ -488,10 +486,6 @@ def write_change(change: Change, form: str = ".4g") -> str:
 def write_signed(value: float | None, unit: str | None) -> str:
     """``+4.2 K``; a dash for an unknown value."""
     return "-" if value is None else f"{value:+.3g}{f' {unit}' if unit else ''}"
-
-
-def _write_interval(change: Change) -> str:
-    return "" if change.interval is None else " (95 % interval {:+.3g} to {:+.3g})".format(*change.interval)
 
 
 def _spread(name: str, change: Change, of_change: str | None = None) -> dict[str, Any]:

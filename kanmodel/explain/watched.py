@@ -22,11 +22,9 @@ from kanmodel.tables.windows import CHUNK, Windows
 
 N_BLOCKS, N_CURRENT = 4000, 24  # most of the reference, and fewest of the current side where it has them
 TALLY_BYTES = 1 << 26
-# Windows that are explained: most of the reference, and of the current side, whose odd windows take up to 100 times as
-# long, the share of that. In 20,000 hours with a day's and a week's season, at false alarms of 1 %, two planted changes
-# of a week are found in 0 and 0 of 100 weeks with 1,024 windows of the reference, in 40 and 0 with 4,096, in 63 and 77
-# with 8,192 (1.3 s), in 83 and 100 with all; smaller ones of a month in 35 and 90 with 256 of its windows, in 38 and 97
-# with 512.
+# Windows of the reference to explain, and the share of that of the current side, where a window may take 100 times as
+# long. Of two planted changes in 100 weeks beside 20,000 hours, 1,024 windows find 0 and 0 at false alarms of 1 %,
+# 4,096 find 40 and 0, 8,192 63 and 77 (1.3 s), all 83 and 100; of a month, 256 of its windows 35 and 90, 512 38 and 97.
 EXPLAINED, OF_CURRENT = 8192, 32
 TOLERANCE = 0.02  # of explanations, standard deviations of the output: their mean is within 0.003
 

@@ -19,6 +19,7 @@ ALONG, N_PANELS, PANEL, BELOW = 3, 6, 84.0, 50.0  # histograms in a row, and mos
 LEFT, RIGHT, SHARE = 190.0, 560.0, 736.0  # ends of the waterfall; where shares end
 ROW, BAR, AXIS = 20.0, 12.0, 40.0
 N_BARS = 12  # names with a bar of their own
+SEEN = 0.01  # of the largest bar: what is less is not drawn as unexplained
 PLOT = 110.0  # height of errors over time
 EDGES = (0, N_BINS // 2 - 1, N_BINS - 2)  # of the bins that are labelled: lowest, median and highest
 
@@ -117,7 +118,7 @@ def _add_waterfall(root: Part, top: float, result: Drift, before: float, after: 
     if result.effect.baseline_shift:
         bars.append(("baseline shift", result.effect.baseline_shift, None))
     left_out = after - before - sum(amount for _, amount, _ in bars)
-    if abs(left_out) > 1e-3 * max(abs(after - before), *(abs(amount) for _, amount, _ in bars)):
+    if abs(left_out) > SEEN * max(abs(after - before), *(abs(amount) for _, amount, _ in bars)):
         bars.append(("not explained", left_out, None))
     ends = list(accumulate((amount for _, amount, _ in bars), initial=before))
     root.add("text", "change of the mean forecast by name, with its interval", x=MARGIN, y=top, class_="strong")

@@ -203,7 +203,7 @@ def make_table(frame: Any, columns: Columns, spec: TableSpec | None = None) -> T
             raise UnknownNameError(f"there is no column {missing[0]!r}; the columns are {', '.join(map(str, data))}")
         spec = replace(spec, time=time, series=series)
     table = Table.read(spec, data, places, Selection(needs=columns.targets, is_ordered=True, finds_times=False))
-    table.check_times()
+    table.check_times(has_own_rhythm=True)
     table.check_cells()
     roles = {role.name: getattr(columns, role.name) for role in fields(Roles)}
     encoding = spec.encoding

@@ -243,7 +243,7 @@ class Table:
         if spec.time is not None and instants is not None:
             place, run = spec.time.number(instants, is_first)
         dates = instants if instants is not None and dated else None
-        may_end, n_wanted = _choose_ends(place, codes, dates, spec, chosen, places)
+        may_end, n_wanted = _choose_ends(place, run, codes, dates, spec, chosen, places)
         n_wanted = 1 if names else n_wanted
         if may_end.sum() < n_wanted or (chosen.before and may_end.argmax() < spec.lookback - 1 + chosen.before):
             raise _too_few(spec, len(order), n_wanted, chosen, places)
@@ -359,8 +359,11 @@ class Table:
             if self.needed[row]:
                 raise DataError.at(self.cell(name, row), problem)
 
-    def check_times(self, gaps: Gaps = "skip") -> None:
-        """Raises `DataError` for a repeated or wrong time, or unless skipped a gap, in the needed rows."""
+    def check_times(self, gaps: Gaps = "skip", has_own_rhythm: bool = False) -> None:
+        """Raises `DataError` for a repeated or wrong time, or unless skipped a gap, in the needed rows.
+
+        Mostly short steps are wrong too, unless the rhythm is the table's own.
+        """
         time, instants = self.spec.time, self.instants
         if instants is None or len(self) < 2:
             return
@@ -375,7 +378,7 @@ class Table:
         if time is None:
             return
         steps, within = time.count_steps(instants), within & self.needed[:-1]
-        if 2 * (within & time.is_short(steps)).sum() > within.sum():
+        if not has_own_rhythm and 2 * (within & time.is_short(steps)).sum() > within.sum():
             message = f"has mostly steps shorter than those of the training, {time.usual_step}"
             raise DataError.at(self.places.column(name), f"{message}: give rows at that distance")
         for row in np.flatnonzero(within & time.is_gap(steps)).tolist() if gaps == "error" else ():
@@ -469,18 +472,19 @@ def _number_series(labels: Any, n_rows: int, has_times: bool) -> tuple[Rows, tup
 
 
 def _choose_ends(
-    place: Rows, codes: Rows, instants: Array | None, spec: TableSpec, chosen: Selection, places: Places
+    place: Rows, run: Rows, codes: Rows, instants: Array | None, spec: TableSpec, chosen: Selection, places: Places
 ) -> tuple[NDArray[np.bool_], int]:
     """The rows at which a window that is asked for may end, (n_rows,), and how many of one series must be there.
 
-    Where known columns are read, the row of the newest of them must be there: there is none of a closed day.
+    Where known columns are read, none may whose newest would be of a closed day, for which no forecast is due.
     """
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
     starts = np.searchsorted(codes, np.arange(n_series))
     eligible = place + chosen.reach <= place[ends][codes]
     if spec.encoding.later:
-        eligible &= np.isin(place + spec.encoding.later, place)
+        next_row = np.minimum(np.searchsorted(place, place + spec.encoding.later), len(place) - 1)
+        eligible &= (place[next_row] <= place + spec.encoding.later) | (run[next_row] != run)
     has_future = eligible.copy()
     eligible &= np.arange(len(place)) - starts[codes] >= spec.lookback - 1
     if chosen.last is None:

@@ -1,6 +1,6 @@
 """Prints how often drift has an alarm, and trust a low p-value, though nothing has changed: a simulation.
 
-`tests/benchmarks/drift/rates.py` takes 4 minutes on two cores; `--draws 10` is quick.
+`tests/benchmarks/drift/rates.py` took half an hour on two cores with other work; `--draws 10` takes 3 minutes.
 """
 
 from __future__ import annotations
