@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -25,6 +25,7 @@ NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number
 FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
 DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%Y-%m")  # day first, which dots say and slashes do not
 COMPACT = "%Y%m%d"
+N_QUARTERS = 1 << 16  # of an hour whose offsets are held, so that a long table takes no more memory
 _COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(min|h|d|w)", re.IGNORECASE)
 _SECONDS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -175,7 +176,7 @@ def _local_offsets(
     return offsets
 
 
-@cache
+@lru_cache(N_QUARTERS)
 def _folds(quarter: float, zone: str) -> tuple[float, float]:
     """Seconds that a local time is ahead of UTC, before and after the clocks change, in quarters of an hour."""
     at = (EPOCH + timedelta(seconds=900 * quarter)).replace(tzinfo=find_zone(zone))
@@ -183,7 +184,7 @@ def _folds(quarter: float, zone: str) -> tuple[float, float]:
     return first, second
 
 
-@cache
+@lru_cache(N_QUARTERS)
 def _offset(quarter: float, zone: str) -> float:
     at = (EPOCH + timedelta(seconds=900 * quarter)).astimezone(find_zone(zone))
     return (at.utcoffset() or timedelta()).total_seconds()

@@ -183,6 +183,12 @@ def _cut_lists(plan: Plan) -> Iterator[Chunk]:
     """Yields the rows of a table that are windows, `part_windows` together."""
     lookback = plan.spec.lookback
     for number, (near, start, end) in enumerate(_walk(plan, _read_files(plan, as_windows=True), 1, 1)):
+        instants = np.zeros(0)
+        with suppress(DataError):  # times that cannot be read have no order
+            instants = read_instants(as_cells(near.about["time"]), str)[0] if plan.time else instants
+        for row in np.flatnonzero(np.diff(instants) < 0).tolist():
+            message = "is earlier than the row above it, but rows must be ordered from oldest to newest"
+            raise DataError(f"{near.name(row + 1)}, column {plan.time} {message}")
         rows = near.take(slice(start, end))
         values = rows.cells[LISTS][rows.usable].reshape(len(rows.usable) * lookback, -1)
         index = np.arange(len(values)).reshape(-1, lookback)
@@ -342,10 +348,9 @@ def hold_windows(plan: Plan) -> bool:
 def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
     """Yields the rows of a table in order, with the columns of `Table.read`, or windows (n, lookback * n_features).
 
-    Raises as `tables.read_frames`, and DataError if the times of windows go back.
+    Raises as `tables.read_frames`.
     """
     spec, before, n_rows, special = plan.spec, 0, 0, tables.list_texts(plan.spec)
-    above: list[float] = []  # the time of the last row, once there is one
     for path in tables.find_files(plan.table):
         read, columns = before, plan.find_columns(tables.read_schema(path))
         width = len(columns) * (spec.lookback if as_windows else 1)
@@ -357,13 +362,10 @@ def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
             if as_windows:
                 cells[LISTS], reasons = _read_lists(frame.cells, plan)
             else:
-                known = (
-                    frame.cells if spec.time or plan.time in spec.encoding.names else frame.cells.drop(plan.time or [])
-                )
-                cells = tables.as_columns(known, special)
+                cells = tables.as_columns(frame.cells, special)
+                if spec.time is None and plan.time not in spec.encoding.names:
+                    cells.pop(plan.time or "", None)  # times without a rhythm are labels
                 reasons = {} if spec.time is None else _find_unreadable(cells, spec)
-            if times is not None and as_windows:
-                above = _check_order(times, above, f"{path.name}, row", frame.first_row)
             reason = pl.Series([reasons.get(row) for row in range(n)], dtype=pl.String)
             marks = {} if times is None else {"time": times}
             yield Stretch(cells, pl.DataFrame({**about, **marks, "file": [path.name] * n, "reason": reason}))
@@ -412,18 +414,3 @@ def _find_unreadable(cells: Mapping[str, Cells], spec: TableSpec) -> dict[int, s
         wrong = "is empty" if is_blank(cell) else f"must be {kind}, as in training, but is {quote(cell)}"
         reasons.setdefault(row, f"column {time.name} {wrong}")
     return reasons
-
-
-def _check_order(times: pl.Series, above: list[float], place: str, first_row: int) -> list[float]:
-    """Raises DataError if times go back, also from that of the row above; returns that of the last row, if it is known.
-
-    Times that cannot be read have no order.
-    """
-    try:
-        instants = [*above, *read_instants(as_cells(times), str)[0].tolist()]
-    except DataError:
-        return []
-    for row in np.flatnonzero(np.diff(instants) < 0).tolist():
-        message = "is earlier than the row above it, but rows must be ordered from oldest to newest"
-        raise DataError(f"{place} {first_row + row + 1 - len(above)}, column {times.name} {message}")
-    return instants[-1:]

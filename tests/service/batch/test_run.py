@@ -637,6 +637,9 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
     table = write_files(rows[[*range(40, 60), *range(40)]], tmp_path / "table", [20], ".csv", 1)
     code, _, error = run("explain", file, table, "-o", tmp_path / "out", "--time-column", "time")
     assert code == 2 and "001.csv, row 2, column time must be later than" in " ".join(error.split())
+    make_windows(rows.reverse()).write_parquet(tmp_path / "windows.parquet")
+    code, _, error = run("explain", file, tmp_path / "windows.parquet", "-o", tmp_path / "w", "--time-column", "time")
+    assert code == 2 and "windows.parquet, row 2, column time is earlier than the row above it" in error
 
 
 @pytest.mark.parametrize(
