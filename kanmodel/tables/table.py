@@ -444,9 +444,8 @@ def _choose_ends(
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
     starts = np.searchsorted(codes, np.arange(n_series))
-    eligible = place + chosen.reach <= place[ends][codes]
-    has_future = eligible.copy()
-    eligible &= np.arange(len(place)) - starts[codes] >= lookback - 1
+    has_future = place + chosen.reach <= place[ends][codes]
+    eligible = has_future & (np.arange(len(place)) - starts[codes] >= lookback - 1)
     if chosen.last is None:
         return eligible, 1
     seconds = None

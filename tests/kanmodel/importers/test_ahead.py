@@ -82,7 +82,7 @@ def test_a_backtest_compares_each_forecast_with_the_row_that_is_so_many_steps_la
     for step, column in zip(range(ahead, ahead + horizon), expected.T, strict=True):
         assert found.by["horizon"][step].mae == pytest.approx(np.abs(column).mean())
     np.testing.assert_allclose(found.persistence[:, 0], TABLE[ends, 0])
-    assert found.outcomes.target_times[0, 0] == f"2026-01-01T{LOOKBACK - 1 + ahead:02}:00:00"
+    assert found.target_times[0, 0] == f"2026-01-01T{LOOKBACK - 1 + ahead:02}:00:00"
 
 
 def test_several_targets_are_forecast_for_several_steps():

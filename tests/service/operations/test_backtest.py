@@ -87,7 +87,7 @@ def test_the_answer_has_the_numbers_of_the_library(client, folder):
     assert [one["output"] for one in answer["by"]["horizon"]] == ["load+3", "load+4"]
     assert agree(answer["rows"], found.rows()) and answer["rows"][0]["time"] == "2024-10-20T03:00:00+02:00"
     lost = answer["left_out"]
-    assert (lost["across_gaps"], lost["missing"]) == (found.outcomes.across_gaps, found.outcomes.missing)
+    assert (lost["across_gaps"], lost["missing"]) == (found.across_gaps, found.missing.windows)
     short = ask(client, series=SERIES, last="2d")
     assert "rows" not in short and short["windows"] == len(load(folder / "load.safetensors").backtest(FRAME, last="2d"))
 

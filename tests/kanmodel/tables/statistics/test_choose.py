@@ -15,7 +15,7 @@ def test_one_of_each_stratum_is_chosen(n, most):
     if n <= most:
         assert found.tolist() == [*range(n)]
     else:
-        assert 0 <= found[0] and found[-1] < n and (np.diff(found, prepend=0, append=n) <= 2 * -(-n // most)).all()
+        assert found[0] >= 0 and found[-1] < n and (np.diff(found, prepend=0, append=n) <= 2 * -(-n // most)).all()
 
 
 def test_every_hour_of_the_day_is_seen():
