@@ -481,12 +481,11 @@ def _choose_ends(
     n_series = int(codes[-1]) + 1 if len(codes) else 0
     ends = np.searchsorted(codes, np.arange(n_series), "right") - 1  # last row of each series
     starts = np.searchsorted(codes, np.arange(n_series))
-    eligible = place + chosen.reach <= place[ends][codes]
+    has_future = place + chosen.reach <= place[ends][codes]
     if spec.encoding.later:
         next_row = np.minimum(np.searchsorted(place, place + spec.encoding.later), len(place) - 1)
-        eligible &= (place[next_row] <= place + spec.encoding.later) | (run[next_row] != run)
-    has_future = eligible.copy()
-    eligible &= np.arange(len(place)) - starts[codes] >= spec.lookback - 1
+        has_future &= (place[next_row] <= place + spec.encoding.later) | (run[next_row] != run)
+    eligible = has_future & (np.arange(len(place)) - starts[codes] >= spec.lookback - 1)
     if chosen.last is None:
         return eligible, 1
     seconds = None
