@@ -224,10 +224,10 @@ def train(
     targets = (target,) if isinstance(target, str) else tuple(target)
     columns = Columns(targets, None if features is None else tuple(features), split, time=time, max_step=max_step)
     columns = replace(columns, series=series if isinstance(series, str | None) else tuple(series))
-    columns = replace(columns, static=_names(static), zone=zone, calendar=calendar, holidays=holidays)
+    columns = replace(columns, static=tuple(static), zone=zone, calendar=calendar, holidays=holidays)
     columns = replace(columns, fill=fill, max_fill=max_fill)
     columns = replace(columns, ahead=ahead, units=units or {}, last_value=last_value or {}, groups=groups or {})
-    columns = replace(columns, titles=titles or {}, known=_names(known), integer=tuple(integer), fixed=tuple(fixed))
+    columns = replace(columns, titles=titles or {}, known=tuple(known), integer=tuple(integer), fixed=tuple(fixed))
     table = make_table(frame, columns)
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
@@ -294,10 +294,6 @@ def fine_tune(
     tuning = training.fine_tune(model.loaded, table, chosen, line, move_grids, grid_size)
     line.finish(tuning.after.metrics)
     return Model(tuning.after, model.name)
-
-
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _read_options(options: Mapping[str, Any]) -> TrainingOptions:

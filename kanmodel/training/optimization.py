@@ -22,6 +22,7 @@ from kanmodel.network.layer import LayerTrace
 from kanmodel.tables.samples import Parts, Samples
 
 Width = tuple[int | tuple[int, int], ...]
+Scale = Literal["all", "series"]
 
 ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
 LOWEST = {"lookback": 1, "horizon": 1, "hidden": 0, "batch": 2, "epochs": 0, "patience": 1}
@@ -79,7 +80,7 @@ class TrainingOptions:
     front: Width | None = None
     grid: int = 5
     order: int = 3
-    scaling: Literal["all", "series"] | None = None
+    scaling: Scale | None = None
     lamb: float = 0.003
     grid_updates: int = 5
     learning_rate: float = 0.01
@@ -115,7 +116,18 @@ class TrainingOptions:
 
 
 DEFAULTS = TrainingOptions()
-ARCHITECTURE = ("hidden", "cell", "num_layers", "bidirectional", "width", "front", "grid", "order", "intervals")
+ARCHITECTURE = (
+    "scaling",
+    "hidden",
+    "cell",
+    "num_layers",
+    "bidirectional",
+    "width",
+    "front",
+    "grid",
+    "order",
+    "intervals",
+)
 
 
 Stage = Literal["forecasts", "intervals"]

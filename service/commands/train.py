@@ -19,7 +19,7 @@ from kanmodel.tables.rhythm import MAX_STEP
 from kanmodel.tables.roles import Columns, TrainingTable, describe_left_out, make_table
 from kanmodel.tables.table import TableSpec
 from kanmodel.training.grids import refine_config, refuse_without_knots
-from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, TrainingOptions, Width
+from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, Scale, TrainingOptions, Width
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.training import fine_tune, fit
 from service.commands.options import (
@@ -102,6 +102,7 @@ def train(
     front: Annotated[str | None, Option(help="Width of a KAN on each step's features, such as 20,8.")] = None,
     grid: Annotated[int, Option(min=1, help="Grid intervals of an edge; with --from, more.")] = DEFAULTS.grid,
     order: Annotated[int, Option(min=0, help="Spline order; 3 is cubic.")] = DEFAULTS.order,
+    scaling: Annotated[Scale | None, Option(help="By all rows, or each window by its level, as many series.")] = None,
     lamb: Annotated[float, Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
     grid_updates: Annotated[int, Option(min=0, help="Moves of the knots; 0 with --from.")] = DEFAULTS.grid_updates,
     learning_rate: Annotated[float, Option(min=0, help="Initial rate; falls along a cosine.")] = DEFAULTS.learning_rate,
@@ -109,6 +110,7 @@ def train(
     noise: Annotated[float, Option(min=0, help="Noise on training windows, in standard deviations.")] = DEFAULTS.noise,
     batch: Annotated[int, Option(min=2, help="Windows per optimization step.")] = DEFAULTS.batch,
     epochs: Annotated[int, Option(min=0, help="Most passes; 0 with --from moves only the grids.")] = DEFAULTS.epochs,
+    max_steps: Annotated[int, Option(min=1, help="Most batches: fewer passes of large tables.")] = DEFAULTS.max_steps,
     patience: Annotated[int, Option(min=1, help="Epochs without improvement until the end.")] = DEFAULTS.patience,
     validation_share: Annotated[float, Option(help="Share of windows held out.")] = DEFAULTS.validation_share,
     validation_blocks: Annotated[int, Option(min=1, help="Blocks held out, at most.")] = DEFAULTS.validation_blocks,

@@ -16,7 +16,11 @@ from thorough import few_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "tests/examples"
-DISPLAYS = {"why": (11, 4), "year": (7, 6)}  # of the library's results in each, and how many have a picture
+DISPLAYS = {
+    "why": (11, 4),
+    "year": (7, 6),
+    "shops": (7, 6),
+}  # of the library's results in each, and how many have a picture
 KERNEL = "runs the notebooks, which train models in kernels of their own"
 
 
