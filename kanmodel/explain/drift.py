@@ -10,6 +10,7 @@ Intervals are those of `differences`, p-values those of `p_values`, both of `kan
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,6 +65,7 @@ N_NAMED, N_SHOWN, N_IN_TEXT = 3, 10, 5  # names in an answer, rows in Markdown, 
 OF_INPUTS = ("feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved")
 OF_USE = ("name", "share_reference", "share", "effect", "effect_low", "effect_high")
 OF_ERRORS = ("figure", "reference", "now", "change", "change_low", "change_high", "worse")
+OF_SERIES = ("series", "forecasts", "mean_reference", "mean", "mae_reference", "mae")
 N_DRAWN = 48  # blocks of either side in a picture
 
 
@@ -125,6 +127,25 @@ class UseDrift(Moved):
     def effect(self) -> float | None:
         """What the name adds to the change of the mean forecast, in the target's unit."""
         return self.contribution.change
+
+
+@dataclass(frozen=True)
+class SeriesDrift:
+    """What changed of one of many series, in the target's unit; None where it is unknown. No verdict is given of it.
+
+    Attributes:
+        series: its name.
+        forecasts: number of forecasts of the current side.
+        mean_reference, mean: mean forecasts.
+        mae_reference, mae: mean absolute errors.
+    """
+
+    series: str
+    forecasts: int
+    mean_reference: float | None
+    mean: float | None
+    mae_reference: float | None
+    mae: float | None
 
 
 @dataclass(frozen=True)
@@ -214,6 +235,7 @@ class Drift(Pictured):
         bins: those of the features and then of the forecasts; None if they were not given.
         notes: number and time of the windows of the reference and of the current side, and how many are left out.
         unconverged: number of explanations that are not within the tolerance.
+        by_series: of many series each, those whose errors grew most first; empty of one.
     """
 
     watched: Watched
@@ -232,6 +254,7 @@ class Drift(Pictured):
     bins: Bins | None = None
     notes: tuple[str, str] = ("", "")
     unconverged: int = 0
+    by_series: tuple[SeriesDrift, ...] = ()
 
     @classmethod
     def of(
@@ -341,7 +364,7 @@ class Drift(Pictured):
             tallies.append(count_stretch(side, sizes[number], bins, (forecast, errors, inside), contributions))
             unconverged += n_failed
         about: dict[str, Any] = {"bins": bins, "unconverged": unconverged, "false_alarms": false_alarms}
-        about["length"] = max(1, round(lengths[1] / size))
+        about |= {"length": max(1, round(lengths[1] / size)), "by_series": _compare_series(sides, forecasts)}
         if against is not None:
             shift = [float(by.predict(baseline_windows(by, start))[0, number]) for by, number in served]
             about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
@@ -454,11 +477,12 @@ class Drift(Pictured):
     def _tables(self) -> list[Table]:
         inputs = sorted(self.table("inputs"), key=lambda row: (row["p_value"] or 0, -row["psi"]))
         use = sorted(self.table(), key=lambda row: (row["p_value"] or 0, -abs(row["effect"] or 0)))
-        of_parts = ("data", "model") if self.effect.data is not None else ()
+        of_parts, is_many = ("data", "model") if self.effect.data is not None else (), bool(self.by_series)
         return [
             Table(inputs, OF_INPUTS, "Inputs, most unusual first", in_text=False),
             Table(use, (*OF_USE, *of_parts, "p_value", "moved"), "Use, most unusual first", most=N_IN_TEXT),
             Table(self.table("errors"), OF_ERRORS, "Errors", in_text=self.errors is not None),
+            *([Table(list(map(vars, self.by_series)), OF_SERIES, "Series, whose errors grew most first")] * is_many),
         ]
 
     def _period(self) -> str:
@@ -505,6 +529,26 @@ def _describe(side: Windows) -> str:
     left_out = {"across a gap in time": side.across_gaps, "for missing values": side.missing.windows}
     said += [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
     return "; ".join(said)
+
+
+def _compare_series(
+    sides: tuple[Windows, Windows], forecasts: Sequence[tuple[Array, Array, Array]]
+) -> tuple[SeriesDrift, ...]:
+    """What changed of each of many series."""
+    if sides[0].series is None or sides[1].series is None:
+        return ()
+    names = sorted({*sides[1].series})
+    columns = list[list[float | None]]()
+    for column in (0, 1):  # forecasts, and errors
+        for side, of in zip(sides, forecasts, strict=True):
+            values, labels = np.abs(of[column]) if column else of[column], np.array(side.series)
+            known = np.isin(labels, names) & ~np.isnan(values)
+            places = np.searchsorted(names, labels[known])
+            sums, n = (np.bincount(places, weights, len(names)) for weights in (values[known], None))
+            columns.append([known_or_none(mean) for mean in np.where(n > 0, sums / np.maximum(n, 1), np.nan).tolist()])
+    counts = Counter(sides[1].series)
+    found = [SeriesDrift(name, counts[name], *of) for name, *of in zip(names, *columns, strict=True)]
+    return tuple(sorted(found, key=lambda each: (each.mae_reference or 0.0) - (each.mae or 0.0)))
 
 
 def rank_gain(reference: Array, current: Array) -> float | None:

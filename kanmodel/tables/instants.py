@@ -32,14 +32,15 @@ _SECONDS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def read_instants(
-    values: Any, place: Callable[[int], str], zone: str | None = None, series: Any = None
+    values: Any, place: Callable[[int], str], zone: str | None = None, series: Any = None, step: float | None = None
 ) -> tuple[Array, bool]:
     """The instants of a time column in seconds since 1970, (n_rows,), and whether its values are dates.
 
     A cell is a number, a date, or a string of either: ISO 8601, a day with dots, as 31.12.2023 23:00, or as 20231231.
     Dates without an offset are local times of `zone`, by default UTC. A day without a time is its first instant, also
     where there is no midnight, as the clocks are put forward. A time that is there twice, as they are put back, is the
-    one that is in step with the rows before it, of the same of the `series`.
+    first of them that is later than the row before it of the same of the `series`, or, if the usual `step` in seconds
+    is known, the one that is nearer to it.
 
     Raises:
         DataError: a cell is not a time, or a local time that does not exist; `place` names its row.
@@ -72,7 +73,7 @@ def read_instants(
     for row in np.flatnonzero(~np.isfinite(instants)).tolist():
         raise DataError.at(place(row), f"{NO_TIME} {array[row]}")
     if zone is not None and is_local.any():
-        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place, series)
+        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place, series, step)
     return instants, dated
 
 
@@ -148,7 +149,7 @@ def find_zone_of(frame: Any, time: str) -> str | None:
 
 
 def _local_offsets(
-    seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str], series: Any
+    seconds: Array, rows: NDArray[np.int64], zone: str, place: Callable[[int], str], series: Any, step: float | None
 ) -> Array:
     """Seconds that local times are ahead of UTC, (n_rows,), 0 but in some rows; `seconds` are those as if of UTC."""
     codes = np.zeros(len(seconds), dtype=np.int64) if series is None else np.unique(series, return_inverse=True)[1]
@@ -166,13 +167,11 @@ def _local_offsets(
         message = f"is {_as_text(local[number])}, which does not exist in {zone}, where the clocks are put forward"
         raise DataError.at(place(int(rows[number])), message)
     for number in np.flatnonzero(known[:, 0] > known[:, 1]).tolist():
-        before = [row for row in rows[max(number - 2, 0) : number] if codes[row] == codes[rows[number]]]
-        one, other = seconds[rows[number]] - known[number]
-        instants = [float(seconds[row] - offsets[row]) for row in before]
-        newest = instants[-1] if instants else -np.inf
-        wanted = 2 * newest - instants[0] if len(instants) == 2 else one  # as far as the row before from that before it
-        is_second = one <= newest or abs(other - wanted) < abs(one - wanted)
-        offsets[rows[number]] = known[number, int(is_second)]
+        row, before = rows[number], rows[number - 1]
+        one, other = seconds[row] - known[number]
+        newest = seconds[before] - offsets[before] if number and codes[before] == codes[row] else -np.inf
+        is_nearer = step is not None and abs(other - newest - step) < abs(one - newest - step)
+        offsets[row] = known[number, int(one <= newest or is_nearer)]
     return offsets
 
 

@@ -221,11 +221,12 @@ class Table:
         instants, dated = None, False
         if stamps is not None:
             zone = spec.time.zone if spec.time else None
+            step = spec.time.step if spec.time and spec.time.unit == "second" else None
 
             def name_cell(row: int) -> str:
                 return places.cell(places.time, int(rows[row]))
 
-            instants, dated = read_instants(stamps[rows], name_cell, zone, codes)
+            instants, dated = read_instants(stamps[rows], name_cell, zone, codes, step)
             if spec.time is not None and dated != spec.time.dated:
                 kind = "dates" if spec.time.dated else "numbers"
                 raise DataError.at(places.column(places.time), f"must hold {kind}, as in training")

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -266,11 +266,12 @@ def _choose(number: int, windows: Windows, own: Rows, about: pl.DataFrame, unrea
     """
     table = windows.table
     asked = own[table.may_end[own]]
-    crosses = table.run[asked] != table.run[asked - windows.lookback + 1]
-    gap = ""
+    holds_gap = table.run[asked] != table.run[asked - windows.lookback + 1]
+    crosses, gap = holds_gap | table.lacks_future(asked), ""
     if crosses.any():
-        end = int(asked[crosses.argmax()])
-        before = int(np.searchsorted(table.run, table.run[end])) - 1
+        first = int(crosses.argmax())
+        side: Literal["left", "right"] = "left" if holds_gap[first] else "right"  # the gap begins its run, or ends it
+        before = int(np.searchsorted(table.run, table.run[asked[first]], side)) - 1
         gap = " to ".join(table.times(np.array([before, before + 1])))
     first, last = np.searchsorted(windows.ends, [own[0], own[-1] + 1]) if len(own) else (0, 0)
     chosen = windows.choose(slice(first, last))

@@ -30,7 +30,7 @@ from kanmodel import Model
 from kanmodel.arrays import take_windows
 from kanmodel.checkpoint import Reference
 from kanmodel.explain.trust import Trust
-from kanmodel.tables.instants import TimeColumn
+from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.statistics.p_values import QUESTIONS
 

@@ -11,6 +11,7 @@ from readmes import ROOT
 from scipy.signal import lfilter
 from thorough import few_of
 
+import kanmodel
 from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.drift import Drift, rank_gain
@@ -431,3 +432,29 @@ def test_a_rate_that_the_spans_cannot_hold_is_warned_of(asked, used):
     assert found.verdicts["use"].false_alarms == pytest.approx(used)
     sentence = "4 spans of the reference can hold a rate of false alarms of 20 %, which is used; 1 % needs 99"
     assert [str(one.message).startswith(sentence) for one in caught] == [True] * (asked == 0.01)
+
+
+def test_what_changed_is_told_of_each_series():
+    """Errors of each series are those of its rows alone; series whose errors grew most come first."""
+    rng = np.random.default_rng(0)
+    n, names = 240, ("a", "b", "c")
+    table = pl.DataFrame(
+        {
+            "shop": np.repeat(names, n),
+            "day": np.tile(np.arange(n), 3),
+            "x": rng.normal(size=3 * n),
+            "y": rng.normal(size=3 * n),
+        }
+    )
+    model = kanmodel.train(
+        table, "y", series="shop", time="day", ahead=1, lookback=4, hidden=3, epochs=1, batch=64, progress=False
+    )
+    before, now = (table.filter(of) for of in (pl.col("day") < 180, pl.col("day") >= 170))
+    found = model.drift(before, now)
+    assert {each.series for each in found.by_series} == {*names}
+    changes = [each.mae - each.mae_reference for each in found.by_series]
+    assert changes == sorted(changes, reverse=True)
+    for each in found.by_series:
+        alone = model.backtest(now, series=each.series)
+        assert each.mae == pytest.approx(alone.metrics.mae) and each.forecasts == len(alone) + 1
+    assert "Series, whose errors grew most first" in found.html()

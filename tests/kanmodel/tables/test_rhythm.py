@@ -9,6 +9,7 @@ import pytest
 from kanmodel.errors import ConfigError
 from kanmodel.tables.instants import DAY, read_instants
 from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.roles import Columns, make_table
 
 ZONES = [
     "Europe/Berlin",
@@ -64,7 +65,10 @@ def test_steps_are_those_of_pandas_over_every_change_of_clocks(step, zone):
     assert (np.diff(places) == 1).all() and not run.any()
     for ahead in (1, 3, 7):
         assert time.later(seconds[:-ahead], ahead).tolist() == seconds[ahead:].tolist()
-    naive, _ = read_instants(times.tz_localize(None).to_numpy(), str, zone)
+    known = (
+        time.step if unit == "second" else None
+    )  # as of a model; where an hour returns half an hour later, it decides
+    naive, _ = read_instants(times.tz_localize(None).to_numpy(), str, zone, None, known)
     assert naive.tolist() == seconds.tolist()
 
 
@@ -142,3 +146,12 @@ def test_a_rhythm_that_cannot_be_is_refused(options, message):
     """One sentence names the field."""
     with pytest.raises(ConfigError, match=message):
         TimeColumn(**{"name": "time", "step": 1.0, "max_step": 1.5, "dated": True} | options)
+
+
+def test_a_table_of_hours_where_clocks_change_by_half_an_hour_has_its_rhythm():
+    """The rhythm of local times is found although one of them, read alone, is the wrong one of two."""
+    times = pd.date_range("2020-01-01", periods=3000, freq="h", tz="UTC").tz_convert("Australia/Lord_Howe")
+    frame = {"time": times.tz_localize(None).to_numpy(), "y": np.arange(3000.0)}
+    columns = Columns(("y",), ahead=1, time="time", zone="Australia/Lord_Howe")
+    table = make_table(frame, columns).table
+    assert table.spec.time.step == 3600 and table.instants.tolist() == (times.as_unit("s").asi8).astype(float).tolist()

@@ -64,7 +64,7 @@ def test_every_window_is_explained_as_the_library_forecasts_it(tmp_path):
         "column load is empty and cannot be filled: there are more than 2 rows without a value (max_fill), or none "
         "before that has one"
     )
-    assert reasons[57] == "column temp must be known 3 rows later, but the table ends before, or has no such row"
+    assert reasons[57] == "column temp must be known 3 rows later, but the table has no such row"
     last = MODEL.predict(ROWS)
     assert found["prediction"][-1] == pytest.approx(last[0, 0])
 

@@ -137,7 +137,7 @@ def test_the_document_of_a_model_names_its_series(client):
     document = client.get("/v1/models/shops").json()
     assert document["table"]["series"] == {"column": "shop", "columns": [], "count": 3, "names": list(SHOPS)}
     assert document["table"]["step"] == "1 day"
-    assert document["time"] == {"name": "day", "step": 86400, "max_step": 1.5, "dated": True}
+    assert document["time"] == {"name": "day", "step": 86400, "max_step": 3.5, "dated": True}
     assert client.get("/v1/models/wide").json()["table"]["series"]["columns"] == ["a", "b"]
     windows = client.get("/v1/models/shops/reference").json()["windows"]
     assert "series" not in windows[0]  # of a checkpoint that does not name them
