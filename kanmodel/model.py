@@ -416,7 +416,7 @@ class Model(Result):
         found = Forecasts.of(self.loaded, given, intervals)
         if of_table is not None:
             outcomes = [of_table.outcome(*self._place_of(output)) for output in forecasts_of(self.config)]
-            found = replace(found.with_actual(outcomes), times=of_table.times, series=of_table.series)
+            found = replace(found.with_actual(outcomes), **of_table.named)
         return self._sign(found)
 
     @reported
@@ -629,7 +629,7 @@ class Model(Result):
                 explained = replace(explained, usual_width=usual)
             if of_table is not None:
                 outcome = self._describe_outcome(of_table, explained.output)
-                explained = replace(explained, times=of_table.times, series=of_table.series, **outcome)
+                explained = replace(explained, **of_table.named, **outcome)
             asked = model.loaded, scaled, number, start
             if method == "shapley":
                 explained = attribution.add_shapley(explained, *asked, drawn)
@@ -786,7 +786,7 @@ class Model(Result):
         if windows is None:
             return self._sign(Trust.of(self.loaded))
         given, of_table = self._read(windows, last, gaps)
-        return self._sign(Trust.of(self.loaded, given), times=of_table.times if of_table else None)
+        return self._sign(Trust.of(self.loaded, given), **(of_table.named if of_table else {}))
 
     @overload
     def compare(

@@ -117,17 +117,19 @@ class ExplainedWindows(WindowsResult):
         replace steps. Arguments are those of `html`.
 
         Raises:
-            DataError: there are several windows without times, or none.
+            DataError: there are several windows, without times or of several series, or none.
             UnknownNameError: a theme that does not exist.
             ExportError: the file cannot be written.
         """
+        if not self._is_of_one_series:
+            raise DataError("a picture shows one series, but these windows are of several: name it (series)")
         if not self._is_drawn:
             raise DataError(f"a picture shows one window, but there are {len(self)} without times: take one, as e[0]")
         return super().svg(path, theme=theme)
 
     @property
     def _is_drawn(self) -> bool:
-        return len(self) == 1 or (len(self) > 1 and self.times is not None)
+        return len(self) == 1 or (len(self) > 1 and self.times is not None and self._is_of_one_series)
 
     def _picture(self, theme: Theme) -> str | None:
         return super()._picture(theme) if self._is_drawn else None

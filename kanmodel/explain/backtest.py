@@ -19,7 +19,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import pause
 from kanmodel.errors import DataError
 from kanmodel.explain.calibration import Adaptation, columns_of, predict_parts, track
-from kanmodel.explain.result import Table, WindowsResult
+from kanmodel.explain.result import Table, WindowsResult, name_window
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants
 from kanmodel.tables.statistics.errors import COLUMNS, Errors, group_times, measure_errors, measure_intervals
@@ -132,8 +132,7 @@ class Backtest(WindowsResult):
             within_day=time is not None and time.within_day,
             across_gaps=windows.across_gaps,
             missing=windows.missing,
-            times=windows.times,
-            series=windows.series,
+            **windows.named,
             **about,
         )
 
@@ -205,13 +204,11 @@ class Backtest(WindowsResult):
         for number, of_steps in enumerate(zip(*of_windows, strict=True)):
             if number % CHUNK == 0:
                 pause()
-            time = {} if self.times is None else {"time": self.times[number]}
-            time |= {} if self.series is None else {"series": self.series[number]}
+            window = name_window(number, self.times, self.series)
             for step, (prediction, actual, persistence) in enumerate(zip(*of_steps, strict=True)):
                 is_known = actual == actual
                 yield {
-                    "window": number,
-                    **time,
+                    **window,
                     "output": self.outputs[step],
                     **({} if self.target_times is None else {"target_time": self.target_times[number, step]}),
                     "prediction": prediction,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError
 from kanmodel.explain.attribution import Explanation
-from kanmodel.explain.result import Table, WindowsResult
+from kanmodel.explain.result import Table, WindowsResult, name_window
 from kanmodel.text import with_unit
 
 _PARTS = ("new", "aged", "gone")
@@ -123,7 +123,7 @@ class Changes(WindowsResult):
         parts = [getattr(self, name) for name in _PARTS]
         return [
             {
-                **({"window": number} if self.times is None else {"window": number, "time": self.times[number]}),
+                **name_window(number, self.times, self.series),
                 "feature": feature,
                 **dict(zip(_PARTS, (float(values[number, place]) for values in parts), strict=True)),
                 "contribution": float(self.by_feature[number, place]),

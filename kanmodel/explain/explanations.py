@@ -55,7 +55,7 @@ class Explanations(ExplainedWindows):
             refuse_unknown("output", chosen, self.outputs)
             return self.by_output[self.outputs.index(chosen)]
         by_output = tuple(each[chosen] for each in self.by_output)
-        return replace(self, by_output=by_output, times=by_output[0].times)
+        return replace(self, by_output=by_output, times=by_output[0].times, series=by_output[0].series)
 
     def table(self, by: Literal["feature", "group"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
         """The rows of `Explanation.table` of each output, with its name as `output`.

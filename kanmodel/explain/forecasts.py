@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, quote, refuse_unknown
 from kanmodel.explain.attribution import name_ends
-from kanmodel.explain.result import Table, WindowsResult
+from kanmodel.explain.result import Table, Theme, WindowsResult
 from kanmodel.network.intervals import forecasts_of, name_forecast
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import list_some, with_unit
@@ -75,7 +76,7 @@ class Forecasts(WindowsResult):
         )
 
     def with_actual(self, found: Sequence[Mapping[str, Any]]) -> Forecasts:
-        """The same with the times that are forecast and what came, each as `kanmodel.inputs.find_actual` has it."""
+        """The same with the times that are forecast and what came, each as `Windows.outcome` has it."""
         unknown = np.full(len(self), np.nan)
         columns = {name: np.stack([one.get(name, unknown) for one in found], axis=1) for name in ("actual", "instants")}
         times = np.array([one.get("target_times", ()) for one in found], dtype=object).T
@@ -116,11 +117,13 @@ class Forecasts(WindowsResult):
     def table(self) -> list[dict[str, Any]]:
         """A row for each window and output: ``time`` or ``window``, ``prediction``, ``lower@0.8``, ``upper@0.8``.
 
+        Of many series also `series`.
         With a target's column also `actual`, NaN where there is no value yet, and ``covered@0.8``, None there.
         """
         covered = self.covered
         return [
             {
+                **({} if self.series is None else {"series": self.series[n]}),
                 **({"window": n} if self.times is None else {"time": self.times[n]}),
                 "output": name,
                 **({} if self.target_times is None else {"target_time": self.target_times[n, output]}),
@@ -142,6 +145,21 @@ class Forecasts(WindowsResult):
             for n in range(len(self))
             for output, name in enumerate(self.outputs)
         ]
+
+    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
+        """The forecasts of one series over time with their intervals and actual values. Arguments are those of `html`.
+
+        Raises:
+            DataError: the windows are of several series.
+            UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
+        """
+        if not self._is_of_one_series:
+            raise DataError("a picture shows one series, but these forecasts are of several: name it (series)")
+        return super().svg(path, theme=theme)
+
+    def _picture(self, theme: Theme) -> str | None:
+        return super()._picture(theme) if self._is_of_one_series else None
 
     def _title(self) -> str:
         named = [with_unit(name, unit) for name, unit in zip(self.outputs, self.units, strict=True)]

@@ -231,6 +231,12 @@ class GlobalResult(ModelResult):
         return f"{self._text()}\nReference: {self.reference}"
 
 
+def name_window(number: int, times: Sequence[str] | None, series: Sequence[str] | None) -> dict[str, Any]:
+    """The first columns of the row of a window: ``window``, and as far as they are known ``time`` and ``series``."""
+    known = {"time": times, "series": series}
+    return {"window": number, **{name: of[number] for name, of in known.items() if of is not None}}
+
+
 class Pictured(ModelResult):
     """A result that has a picture."""
 
@@ -256,6 +262,10 @@ class WindowsResult(Pictured):
 
     times: tuple[str, ...] | None = field(default=None, kw_only=True)
     series: tuple[str, ...] | None = field(default=None, kw_only=True)
+
+    @property
+    def _is_of_one_series(self) -> bool:
+        return len(set(self.series or ())) <= 1
 
     def _period(self) -> str:
         if not self.times:

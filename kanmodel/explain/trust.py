@@ -34,7 +34,7 @@ from kanmodel.checkpoint import NO_SCALING, LoadedModel
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.explain.profiles import N_READ, Lags, find_lags
-from kanmodel.explain.result import ModelResult, Table
+from kanmodel.explain.result import ModelResult, Table, name_window
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants
 from kanmodel.tables.statistics.errors import covered
@@ -317,11 +317,13 @@ class Trust(ModelResult):
         windows: each of them, in order.
         reference_windows: number of those with which they are compared.
         times: of the newest row of each window, (n,); None if unknown.
+        series: of each window, (n,); None of one series, or if unknown.
     """
 
     windows: tuple[WindowTrust, ...]
     reference_windows: int
     times: tuple[str, ...] | None = field(default=None, kw_only=True)
+    series: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, model: LoadedModel, windows: Array | None = None) -> Trust:
@@ -367,8 +369,8 @@ class Trust(ModelResult):
                     **errors[thirds[number]],
                 )
             )
-        times = model.reference.times if own else None
-        return cls(tuple(found), len(model.reference.windows), times=times)
+        times, series = (model.reference.times, model.reference.series) if own else (None, None)
+        return cls(tuple(found), len(model.reference.windows), times=times, series=series)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -383,8 +385,7 @@ class Trust(ModelResult):
         """A row for each window."""
         return [
             {
-                "window": number,
-                **({} if self.times is None else {"time": self.times[number]}),
+                **name_window(number, self.times, self.series),
                 "verdict": one.verdict,
                 "distance": one.nearest_reference.distance,
                 "typical_distance": one.nearest_reference.typical,

@@ -264,6 +264,11 @@ class Windows:
         return tuple(names[code] for code in self.table.codes[self.ends].tolist()) if names else None
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The `times` and the `series` of each window, for the results on them."""
+        return {"times": self.times, "series": self.series}
+
+    @property
     def steps(self) -> tuple[int, ...]:
         """Steps from a window's last row to each that it forecasts, at least 1 in the names of outputs."""
         return tuple(max(1, self.table.spec.ahead) + step for step in range(self.horizon))

@@ -12,12 +12,14 @@ from kanmodel.arrays import Array
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.roles import TrainingTable
 from kanmodel.tables.samples import Samples
+from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.windows import Windows
 
 PENALTIES = np.logspace(-1, 6, 15)
 CHUNK = 4096  # windows flattened at a time
 RIDGE_INPUTS = 2048  # most values of a window, of which the matrix of a ridge regression takes seconds
-BOOSTED_VALUES = 20_000_000  # most values of all windows and outputs for LightGBM, which then takes seconds
+BOOSTED_VALUES = 4_000_000  # of the windows, for each output, on which LightGBM is fitted, chosen evenly
+MOST_BOOSTED = 3  # outputs, beyond which it would take more than seconds
 TREES = 200
 
 
@@ -81,11 +83,12 @@ def boosted_trees(samples: Samples, train: Rows, validation: Rows, test: Rows) -
     """Forecasts of gradient-boosted trees on the flattened window (Ke et al. 2017, "LightGBM"), as of `ridge`.
 
     The number of trees is that with the lowest error on `validation`, at most 200. None where LightGBM is not
-    installed, or would take longer than seconds.
+    installed, or would take longer than seconds, as of more than 3 outputs.
     """
-    n_values = len(train) * samples.source.lookback * samples.rows.shape[1] * samples.targets.shape[1]
-    if find_spec("lightgbm") is None or n_values > BOOSTED_VALUES:
+    n_values = samples.source.lookback * samples.rows.shape[1]
+    if find_spec("lightgbm") is None or samples.targets.shape[1] > MOST_BOOSTED or n_values > RIDGE_INPUTS:
         return None
+    train = train[choose_evenly(len(train), BOOSTED_VALUES // n_values)]
     lightgbm = import_module("lightgbm")
     (x, y), (x_held, y_held) = (next(_flattened(samples, of, len(of))) for of in (train, validation))
     options: dict[str, float] = {"verbosity": -1, "seed": 0, "deterministic": True, "force_row_wise": True}

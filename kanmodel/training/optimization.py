@@ -88,7 +88,7 @@ class TrainingOptions:
     noise: float = 0.1
     batch: int = 256
     epochs: int = 60
-    max_steps: int = 1500
+    max_steps: int = 1000
     patience: int = 20
     validation_share: float = 0.15
     validation_blocks: int = 12

@@ -57,6 +57,8 @@ def main(n_shops: int) -> None:
                 found.setdefault(row.get("series", ""), []).append(abs(row["error"]))
         return found
 
+    few = sales.filter(pl.col("shop").is_in(list(sizes)[:2]))  # a training that is not counted imports what it needs
+    kanmodel.train(few, "units", series="shop", **OPTIONS, **TRAINING | {"epochs": 1})
     for scaling in ("series", "all"):
         start = process_time()
         model = kanmodel.train(sales, "units", series="shop", static=["kind"], scaling=scaling, **OPTIONS, **TRAINING)
