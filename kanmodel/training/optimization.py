@@ -59,7 +59,7 @@ class TrainingOptions:
         noise: standard deviation of the noise added to training windows, model units.
         batch: windows per step.
         epochs: most passes over the training windows; 0 only for a trained model.
-        max_steps: most batches, of which the epochs are fewer for large tables, and at least 5.
+        max_steps: most batches: large tables have fewer epochs, but at least 5.
         patience: epochs without a better validation error before training stops.
         validation_share: of the training windows, held out if the split has no validation rows.
         validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
@@ -251,7 +251,7 @@ def descend(
     module = objective.module
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
-    epochs = min(options.epochs, max(MIN_EPOCHS, -(-options.max_steps // n_batches)))
+    epochs = min(options.epochs, max(MIN_EPOCHS, options.max_steps // n_batches))
     optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs) * n_batches)
     spacing = GRID_UPDATES_UNTIL * epochs / max(1, options.grid_updates)

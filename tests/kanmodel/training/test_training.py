@@ -52,6 +52,15 @@ def weights(model):
     return torch.cat([tensor.flatten() for tensor in model.network.state_dict().values()])
 
 
+@pytest.mark.parametrize(("max_steps", "epochs"), [(1, 5), (6, 6), (7.9, 7), (80, 8)])
+def test_large_tables_have_fewer_epochs(max_steps, epochs):
+    """There are as many whole epochs as the most batches allow, but at least 5, and no more than were asked for."""
+    table, reports = make_table(), []
+    n_batches = fit(table, replace(QUICK, epochs=1)).metrics["train_windows"] // QUICK.batch
+    fit(table, replace(QUICK, epochs=8, max_steps=int(max_steps * n_batches)), reports.append)
+    assert [(each.epoch, each.epochs) for each in reports] == [(number + 1, epochs) for number in range(epochs)]
+
+
 @pytest.mark.thorough("trains for 60 epochs")
 def test_a_kan_learns_what_ridge_cannot():
     """A head alone forecasts 3 sin(a) + b far better than ridge and persistence on the same test rows."""
