@@ -1260,7 +1260,6 @@ class Model(Result):
         before: int = 0,
     ) -> tuple[Array, TableWindows | None]:
         """Windows, and those of the table if they are given as a data frame, with rows before the oldest of them."""
-        refuse_unknown("gaps", gaps, get_args(Gaps))
         found = read_windows(self.config.table, windows, last=last, gaps=gaps, series=series, before=before)
         if found[1] is not None:
             self._warn_of_new(found[1])

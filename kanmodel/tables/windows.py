@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.computing import slices
-from kanmodel.errors import DataError, UnknownNameError, quote
+from kanmodel.errors import DataError, UnknownNameError, quote, refuse_unknown
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.frames import is_frame, is_number
@@ -394,8 +394,9 @@ def read_windows(
 
     Raises:
         DataError: as `Table.read`, `Windows.cut` or `read_arrays`.
-        UnknownNameError: a mapping names a feature that does not exist, or there is no such series.
+        UnknownNameError: a mapping names a feature that does not exist, or there is no such series or rule of gaps.
     """
+    refuse_unknown("gaps", gaps, get_args(Gaps))
     if is_frame(windows):
         chosen = Selection(1 if last is None else last, before, spec.encoding.later, series)
         table = Table.read(spec, windows, Places(path, spec.time.name if spec.time else "time"), chosen)
