@@ -184,5 +184,5 @@ def _hold_out(
     n_blocks = max(least_blocks, min(n_held // span, most_blocks))
     length = n_held // n_blocks
     centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
-    starts = np.round(centres - length / 2).astype(int)
+    starts = np.floor(centres - (length - 1) / 2).astype(int)
     return [numbers[(at >= start) & (at < start + length)] for start in starts]

@@ -75,13 +75,13 @@ def forget(frame, roles, origin, how, seed=0):
     for name in unknown:
         values = {"blank": None, "cut": None, "replace": "x" if name == "c" else 1e6}.get(how)
         if how == "shuffle":
-            values = rng.permutation(frame.loc[after, name].to_numpy())
+            values = rng.permutation(frame.loc[after, name].to_numpy(copy=True))
         changed.loc[after, name] = values
     if how == "cut":
         return changed[frame["utc"] <= end].reset_index(drop=True)
     beyond = frame["utc"] > end
     for name in roles.known:
-        changed.loc[beyond, name] = None if how == "blank" else rng.permutation(frame.loc[beyond, name].to_numpy())
+        changed.loc[beyond, name] = None if how == "blank" else rng.permutation(frame.loc[beyond, name].to_numpy(copy=True))
     return changed
 
 

@@ -132,7 +132,8 @@ def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
     n_rows = 200
     rows = st.integers(0, n_rows - 1)
     steps = np.ones(n_rows)
-    steps[data.draw(st.lists(rows, max_size=3))] = data.draw(st.sampled_from([2.5, 5, 24, 31]))
+    gaps = data.draw(st.sampled_from([[2.5], [5] * 3, [24] * 3, [31] * 3]))  # half a step ends what is in step
+    steps[data.draw(st.lists(rows, max_size=len(gaps)))] = gaps[0]
     values = np.arange(n_rows, dtype=float)
     values[data.draw(st.lists(rows, max_size=20))] = np.nan
     hours = np.cumsum(steps)
