@@ -90,6 +90,25 @@ def test_the_newest_windows_are_those_of_each_series(model):
         plain.predict(FRAME, series="west")
 
 
+def test_rows_of_results_name_their_series_and_pictures_show_one(model):
+    """A result of several series has tables and no picture, and says so; that of one series is drawn over time."""
+    calibrated, three = model.calibrate(FRAME, intervals=(0.8,)), ["east", "east", "west", "west", "hall", "hall"]
+    forecasts = calibrated.predict(FRAME, last=2, intervals="all")
+    explained, changes = calibrated.explain(FRAME, last=2, outputs="all"), calibrated.changes(FRAME, last=2)
+    for result in (forecasts, explained["sales+1"], calibrated.trust(FRAME, last=2)):
+        rows = result.table(wide=True) if hasattr(result, "contributions") else result.table()
+        assert [row["series"] for row in rows] == three
+    assert [row["series"] for row in changes.table()] == [shop for shop in three for _ in model.features]
+    assert explained[2].series == ("west",) and explained[2:5].series == ("west", "west", "hall")
+    for result in (forecasts, explained, explained["sales+1"]):
+        with pytest.raises(DataError, match="a picture shows one series"):
+            result.svg()
+        assert "<img" not in result._repr_html_()
+    one = {"last": 3, "series": "west"}
+    for result in (calibrated.predict(FRAME, **one, intervals="all"), calibrated.explain(FRAME, **one), explained[2]):
+        assert result.svg().startswith("<svg") and "<img" in result._repr_html_()
+
+
 def test_errors_are_measured_by_series(model):
     """The largest first; all rows together are those of all series."""
     found = model.backtest(FRAME)

@@ -81,7 +81,8 @@ def forget(frame, roles, origin, how, seed=0):
         return changed[frame["utc"] <= end].reset_index(drop=True)
     beyond = frame["utc"] > end
     for name in roles.known:
-        changed.loc[beyond, name] = None if how == "blank" else rng.permutation(frame.loc[beyond, name].to_numpy(copy=True))
+        values = frame.loc[beyond, name].to_numpy(copy=True)
+        changed.loc[beyond, name] = None if how == "blank" else rng.permutation(values)
     return changed
 
 
