@@ -213,10 +213,12 @@ def _cut_rows(plan: Plan) -> Iterator[Chunk]:
                 yield _choose(number, windows, own, known.about, unread)
                 unread = unread[:0]  # those that cannot be read are listed once
         return
-    after = spec.lookback + spec.encoding.later
+    after = spec.encoding.later + bool(spec.encoding.later)
+    before = spec.lookback + after + spec.encoding.reach
     if spec.time is not None and spec.time.zone is not None:
-        after += 2 + (ceil(CLOCK_CHANGE / spec.time.step) if spec.time.unit == "second" else 0)
-    for number, (rows, start, end) in enumerate(_walk(plan, read, after + spec.encoding.reach, after)):
+        before += 2 + (ceil(CLOCK_CHANGE / spec.time.step) if spec.time.unit == "second" else 0)
+    least = spec.lookback + spec.encoding.later
+    for number, (rows, start, end) in enumerate(_walk(plan, read, before, after, least)):
         unread = rows.about[start:end]
         if len(known := rows.take(rows.usable)):
             windows = _cut(plan, known)
@@ -227,8 +229,13 @@ def _cut_rows(plan: Plan) -> Iterator[Chunk]:
             yield _make_chunk(number, *empty, _name_windows(unread[:0]), unread, Summary())
 
 
-def _walk(plan: Plan, read: Iterator[Stretch], before: int, after: int) -> Iterator[tuple[Stretch, int, int]]:
-    """Yields each `part_windows` rows among so many usable ones before and after them, with their first and end."""
+def _walk(
+    plan: Plan, read: Iterator[Stretch], before: int, after: int, least: int = 1
+) -> Iterator[tuple[Stretch, int, int]]:
+    """Yields each `part_windows` rows among so many usable ones before and after them, with their first and end.
+
+    Together they are at least so many, unless the table has fewer.
+    """
     held, start = None, 0
     for rows in chain(read, [None]):
         if rows is not None:
@@ -236,8 +243,9 @@ def _walk(plan: Plan, read: Iterator[Stretch], before: int, after: int) -> Itera
         while held is not None and len(held) > start:
             end = min(start + plan.part_windows, len(held))
             earlier, later = held.usable[held.usable < end], held.usable[held.usable >= end]
-            if len(later) >= after:
-                yield held.take(slice(int(later[after - 1]) + 1)), start, end
+            extra = max(after, least - len(earlier))
+            if len(later) >= extra:
+                yield held.take(slice(max(end, int(held.usable[len(earlier) + extra - 1]) + 1))), start, end
             elif rows is None:
                 yield held, start, end
             else:

