@@ -176,6 +176,15 @@ export function columnsOf({ table, features }) {
 }
 
 /**
+ * Whether the columns of a table are the features as they are.
+ *
+ * @param {ModelInfo} model
+ */
+export function isRaw(model) {
+  return columnsOf(model).every((column, place) => column.name === model.features[place]?.name);
+}
+
+/**
  * A table as a series for a model; raises an error that names the columns that it lacks.
  *
  * @param {Table} table

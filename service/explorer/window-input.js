@@ -4,7 +4,7 @@ import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
 import { dropsTo, freshLink, h, segments } from "./dom.js";
 import { findDay, wallClock } from "./references.js";
-import { askWindow, columnsOf, findTable, keepTable, nameOf, numberOf, readFile, readSeries } from "./tables.js";
+import { askWindow, columnsOf, findTable, isRaw, keepTable, nameOf, numberOf, readFile, readSeries } from "./tables.js";
 import { findWindow, keepSeveral, keepWindow, readWindow, unpackWindow } from "./windows.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -261,7 +261,7 @@ function ownWindow(page, accept, refuse) {
   };
   const readTable = async (/** @type {string} */ given, /** @type {string} */ name) => {
     const { id, rows } = keepTable(name, given);
-    const isOne = !model.table && rows.length <= model.lookback;
+    const isOne = isRaw(model) && rows.length <= model.lookback;
     if (isOne) return keepWindow(readWindow(given, model));
     const { ends, problems } = seriesOf(id);
     if (idOf(origin) === id) return origin; // chosen again after a reload

@@ -1,6 +1,6 @@
 /** Windows to explain: parsed from JSON or a table, and packed into the address. */
 
-import { columnsOf, hashOf, keepWindows, LostError, splitTable } from "./tables.js";
+import { hashOf, isRaw, keepWindows, LostError, splitTable } from "./tables.js";
 
 /** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
 /** @typedef {number[][]} Window lookback x features, oldest step first */
@@ -44,8 +44,7 @@ export function readWindow(text, model) {
 export function keepSeveral(name, text, model) {
   if (!/^\s*[[{]/.test(text)) return undefined;
   const given = read(text, model);
-  const isRaw = columnsOf(model).every((column, place) => column.name === model.features[place]?.name); // else it is encoded
-  if (!Array.isArray(given) || given.length < 2 || !isRaw) return undefined;
+  if (!Array.isArray(given) || given.length < 2 || !isRaw(model)) return undefined;
   const windows = given.map((window, number) => {
     try {
       return check(window, model);
