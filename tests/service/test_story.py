@@ -122,7 +122,7 @@ def test_errors_are_those_of_plain_arithmetic(model, table, hours):
 def test_the_contributions_of_a_week_are_the_forecasts(model, table, week, hours):
     """Each row of the wide table sums to its forecast, beside what came at that time."""
     assert week.outputs == model.outputs
-    np.testing.assert_allclose(model.predict(table, last="7d")[:, 0], week[model.outputs[0]].predictions)
+    np.testing.assert_allclose(model.predict(table, last="7d")[:, 0], week[model.outputs[0]].predictions, rtol=1e-6)
     for step, name in enumerate(model.outputs):
         explained = week[name]
         wide = pl.DataFrame(explained.table("group", wide=True))

@@ -123,7 +123,8 @@ def warn_of_rate(chances: Iterable[Chance], false_alarms: float | None) -> None:
     few = min((chance.n_spans for chance in chances if chance.n_spans >= MIN_SPANS), default=None)
     if false_alarms and few and false_alarms < 1 / (few + 1):
         message = f"{few:,} spans of the reference can hold a rate of false alarms of {100 / (few + 1):.2g} %"
-        message += f", which is used; {100 * false_alarms:.2g} % needs {ceil(1 / false_alarms) - 1:,} as long as these"
+        needed = f"{ceil(1 / false_alarms) - 1:,}" if false_alarms > 1e-9 else "more than a billion"
+        message += f", which is used; {100 * false_alarms:.2g} % needs {needed} as long as these"
         warnings.warn(message, stacklevel=4)
 
 

@@ -421,8 +421,17 @@ def test_a_stuck_sensor_takes_few_explanations():
     assert shares[0] == 0 and shares[-1] == 1 and max(np.diff(shares)) < 0.5 and sorted(shares) == shares
 
 
-@pytest.mark.parametrize(("asked", "used"), [(None, 0.2), (0.3, 0.3), (0.2, 0.2), (0.01, 0.2)])
-def test_a_rate_that_the_spans_cannot_hold_is_warned_of(asked, used):
+@pytest.mark.parametrize(
+    ("asked", "used", "needed"),
+    [
+        (None, 0.2, None),
+        (0.3, 0.3, None),
+        (0.2, 0.2, None),
+        (0.01, 0.2, "1 % needs 99"),
+        (5e-324, 0.2, "4.9e-322 % needs more than a billion"),
+    ],
+)
+def test_a_rate_that_the_spans_cannot_hold_is_warned_of(asked, used, needed):
     """One sentence says which rate four spans can hold, and how many the asked one needs."""
     loaded = make_model(n_reference=40)
     windows = make_windows(loaded, 400)
@@ -430,8 +439,8 @@ def test_a_rate_that_the_spans_cannot_hold_is_warned_of(asked, used):
         warnings.simplefilter("always")
         found = Model(loaded).drift(windows, windows[:100], false_alarms=asked)
     assert found.verdicts["use"].false_alarms == pytest.approx(used)
-    sentence = "4 spans of the reference can hold a rate of false alarms of 20 %, which is used; 1 % needs 99"
-    assert [str(one.message).startswith(sentence) for one in caught] == [True] * (asked == 0.01)
+    sentence = f"4 spans of the reference can hold a rate of false alarms of 20 %, which is used; {needed}"
+    assert [str(one.message).startswith(sentence) for one in caught] == [True] * (needed is not None)
 
 
 def test_what_changed_is_told_of_each_series():
