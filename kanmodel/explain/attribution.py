@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -43,7 +42,7 @@ from kanmodel.explain.paths import path
 from kanmodel.explain.paths.bisection import BATCH, Integrals, Walk
 from kanmodel.explain.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, take
 from kanmodel.explain.profiles import find_lags
-from kanmodel.explain.result import Table, Theme, WindowsResult
+from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shapley import Orders, Shapley, measure_shapley
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
@@ -104,35 +103,23 @@ class LedgerOptions:
 
 
 class ExplainedWindows(WindowsResult):
-    """Explained windows, whose picture is of one, or of several over time."""
+    """Explained windows, whose picture is of one, or of several of one series over time.
+
+    Over time these are the forecasts with the actual values, and below them the contributions. One window of one output
+    is a waterfall, and below it the heat map of contributions by feature and step; of several outputs it is drawn over
+    these. Top-level groups replace their features, and in the heat map segments replace steps.
+    """
 
     @abstractmethod
     def __len__(self) -> int: ...
 
-    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """One window, or several over time: the forecasts with the actual values, and below them the contributions.
-
-        One window of one output is a waterfall, and below it the heat map of contributions by feature and step; of
-        several outputs it is drawn over these. Top-level groups replace their features, and in the heat map segments
-        replace steps. Arguments are those of `html`.
-
-        Raises:
-            DataError: there are several windows, without times or of several series, or none.
-            UnknownNameError: a theme that does not exist.
-            ExportError: the file cannot be written.
-        """
-        if not self._is_of_one_series:
-            raise DataError("a picture shows one series, but these windows are of several: name it (series)")
-        if not self._is_drawn:
-            raise DataError(f"a picture shows one window, but there are {len(self)} without times: take one, as e[0]")
-        return super().svg(path, theme=theme)
-
     @property
-    def _is_drawn(self) -> bool:
-        return len(self) == 1 or (len(self) > 1 and self.times is not None and self._is_of_one_series)
-
-    def _picture(self, theme: Theme) -> str | None:
-        return super()._picture(theme) if self._is_drawn else None
+    def _undrawn(self) -> str | None:
+        if not self._is_of_one_series:
+            return "a picture shows one series, but these windows are of several: name it (series)"
+        if len(self) == 1 or (len(self) > 1 and self.times is not None):
+            return None
+        return f"a picture shows one window, but there are {len(self)} without times: take one, as e[0]"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, quote, refuse_unknown
 from kanmodel.explain.attribution import name_ends
-from kanmodel.explain.result import Table, Theme, WindowsResult
+from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.network.intervals import forecasts_of, name_forecast
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import list_some, with_unit
@@ -146,20 +145,10 @@ class Forecasts(WindowsResult):
             for output, name in enumerate(self.outputs)
         ]
 
-    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The forecasts of one series over time with their intervals and actual values. Arguments are those of `html`.
-
-        Raises:
-            DataError: the windows are of several series.
-            UnknownNameError: a theme that does not exist.
-            ExportError: the file cannot be written.
-        """
-        if not self._is_of_one_series:
-            raise DataError("a picture shows one series, but these forecasts are of several: name it (series)")
-        return super().svg(path, theme=theme)
-
-    def _picture(self, theme: Theme) -> str | None:
-        return super()._picture(theme) if self._is_of_one_series else None
+    @property
+    def _undrawn(self) -> str | None:
+        several = "a picture shows one series, but these forecasts are of several: name it (series)"
+        return None if self._is_of_one_series else several
 
     def _title(self) -> str:
         named = [with_unit(name, unit) for name, unit in zip(self.outputs, self.units, strict=True)]

@@ -19,7 +19,7 @@ import numpy as np
 
 from kanmodel import html, text
 from kanmodel.checkpoint import LoadedModel, ReferenceSpan
-from kanmodel.errors import ExportError, checked
+from kanmodel.errors import DataError, ExportError, checked
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
@@ -266,6 +266,28 @@ class WindowsResult(Pictured):
     @property
     def _is_of_one_series(self) -> bool:
         return len(set(self.series or ())) <= 1
+
+    @property
+    def _undrawn(self) -> str | None:
+        """Why there is no picture; None if there is one."""
+        return None
+
+    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
+        """The picture, as SVG; arguments are those of `html`.
+
+        With the theme ``auto`` it is light where the viewer does not support the reader's settings.
+
+        Raises:
+            DataError: the windows have no picture together, with the reason.
+            UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
+        """
+        if self._undrawn is not None:
+            raise DataError(self._undrawn)
+        return super().svg(path, theme=theme)
+
+    def _picture(self, theme: Theme) -> str | None:
+        return None if self._undrawn is not None else super()._picture(theme)
 
     def _period(self) -> str:
         if not self.times:
