@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,18 @@ N_LISTED = 20  # bad values named in one error; the message counts them all
 def read_only(values: Array) -> Array:
     """The same array, which can no longer be changed: several callers share it."""
     values.setflags(write=False)
+    return values
+
+
+def count_before(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of the flags (n,) before each place are set, (n + 1,): those in [a, b) are count[b] - count[a]."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(flags, dtype=np.int64)])
+
+
+def without_mask(values: Any) -> Any:
+    """Values whose masked ones are None; others as they are."""
+    if type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):  # `np.ma` is slow to import
+        return np.where(np.ma.getmaskarray(values), np.array(None), values.data)
     return values
 
 

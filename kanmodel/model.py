@@ -159,7 +159,7 @@ def bounded(question: Question) -> Question:
 
 def _times_of(windows: TableWindows | None) -> dict[str, Any]:
     """What a result states of the windows of a table."""
-    return {} if windows is None else {"times": windows.times, "series": windows.series}
+    return {} if windows is None else windows.named
 
 
 @dataclass(frozen=True)
@@ -786,7 +786,7 @@ class Model(Result):
         if windows is None:
             return self._sign(Trust.of(self.loaded))
         given, of_table = self._read(windows, last, gaps)
-        return self._sign(Trust.of(self.loaded, given), **(of_table.named if of_table else {}))
+        return self._sign(Trust.of(self.loaded, given), **_times_of(of_table))
 
     @overload
     def compare(

@@ -289,14 +289,16 @@ def _find_season(
     if (known := model.metrics.get("season")) is not None:
         seasons = {name: steps for name, steps in seasons.items() if steps == known} or {"season": int(known)}
 
+    naive = {steps: windows.seasonal_naive(target, steps) for steps in seasons.values()}
+
     def measure(steps: int) -> float:
-        missed = np.abs(windows.seasonal_naive(target, steps) - actual)
+        missed = np.abs(naive[steps] - actual)
         return float(missed[np.isfinite(missed)].mean()) if np.isfinite(missed).any() else np.nan
 
     found = find_season(seasons, measure)
     if found is None:
         return None, np.full(actual.shape, np.nan)
-    return (found[1], found[0]), windows.seasonal_naive(target, found[1])
+    return (found[1], found[0]), naive[found[1]]
 
 
 def _adapt(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, count_before
 from kanmodel.errors import ConfigError, Index, check_choice, check_config, quote
 from kanmodel.tables.frames import Cells, describe_bad, read_levels, read_numbers
 from kanmodel.tables.instants import DAY
@@ -118,7 +118,7 @@ class Fill:
         after = np.minimum.accumulate(np.where(missing, n, rows)[::-1])[::-1]
         ahead = np.minimum(after, n - 1)
         is_closed = missing & (after < n) & (run[ahead] == run)
-        bad, absent = (np.concatenate([[0], np.cumsum(of)]) for of in (is_bad, ~has_cell))
+        bad, absent = map(count_before, (is_bad, ~has_cell))
         is_known = seen >= first
         last = np.where(is_known, values[np.maximum(seen, 0)], np.nan)
         opened = np.full(n, self.value) if self.how == "value" and not forward else last

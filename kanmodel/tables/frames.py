@@ -13,7 +13,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, without_mask
 from kanmodel.errors import DataError, quote
 
 Cells = np.ndarray[Any, Any]
@@ -87,8 +87,7 @@ def _as_array(values: Any) -> Cells:
     """An array of numbers or dates, or of objects if they are texts or mixed."""
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
-    if isinstance(values, np.ma.MaskedArray):
-        values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
+    values = without_mask(values)
     try:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths

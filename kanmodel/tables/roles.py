@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def make_table(frame: Any, columns: Columns, spec: TableSpec | None = None) -> T
         zone = find_zone_of(frame, columns.time)
     places, left_out, series = Places("the table", columns.time or "time", kind="file"), dict[str, str](), None
     if columns.series_column is not None:
-        labels = read_labels(data[columns.series_column], lambda row: places.cell(str(columns.series_column), row))
+        labels = read_labels(data[columns.series_column], partial(places.cell, columns.series_column))
         wide = () if isinstance(columns.series, str) else tuple(columns.series or ())
         series = SeriesColumn(columns.series_column, tuple(dict.fromkeys(labels.tolist())), wide)
     if not columns.max_step >= 1:
@@ -218,7 +219,7 @@ def make_table(frame: Any, columns: Columns, spec: TableSpec | None = None) -> T
         roles["titles"] = {alone.get(name, name): title for name, title in columns.titles.items()}
     split = None
     if columns.split is not None:
-        split = read_labels(data[columns.split], lambda row: places.cell(str(columns.split), row))[table.order]
+        split = read_labels(data[columns.split], partial(places.cell, columns.split))[table.order]
     return TrainingTable(table=table, split=split, left_out=left_out, **roles)
 
 

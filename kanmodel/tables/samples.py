@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, count_before
 from kanmodel.errors import DataError
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.encoding import Rows
@@ -101,7 +101,7 @@ def split_samples(
         labels = np.where(time >= first, "test", "train").astype(object)
     windows = Windows.cut(rows, targets=True)
     reached = windows.find_rows(horizon - 1)
-    changes = np.concatenate([[0], np.cumsum((labels[1:] != labels[:-1]) | (rows.codes[1:] != rows.codes[:-1]))])
+    changes = count_before((labels[1:] != labels[:-1]) | (rows.codes[1:] != rows.codes[:-1]))
     alone = changes[windows.ends - lookback + 1] == changes[reached]
     chosen = np.flatnonzero(alone)[np.argsort(time[windows.ends[alone]], kind="stable")]
     begins, ends = time[windows.ends - lookback + 1], time[reached]

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, count_before
 from kanmodel.errors import (
     DataError,
     Problem,
@@ -235,8 +235,7 @@ class Table:
             by_series = np.lexsort((instants, codes))
         order, codes = rows[by_series], codes[by_series]
         instants = None if instants is None else instants[by_series]
-        is_first = np.ones(len(order), dtype=bool)
-        is_first[1:] = codes[1:] != codes[:-1]
+        is_first = _begins(codes)
         if spec.time is None and instants is not None and chosen.finds_rhythm:
             ascending = instants[np.lexsort((instants, codes))]  # what is not is refused below
             spec = replace(spec, time=TimeColumn.of(places.time, ascending, is_first, dated))
@@ -312,7 +311,7 @@ class Table:
             next_row = np.minimum(np.searchsorted(self.place, self.place + later), len(self) - 1)
             after = self.place[next_row] - self.place - later  # 0 of the row itself, more of one after closed days
             lacks |= (after < 0) | ((after > 0) & (self.run[next_row] != self.run))
-        counted = np.concatenate([[0], np.cumsum(lacks)])
+        counted = count_before(lacks)
         found: NDArray[np.bool_] = counted[ends + 1] > counted[ends + 1 - self.spec.lookback]
         return found
 
@@ -396,8 +395,13 @@ def find_rhythm(
     instants, dated = read_instants(data[places.time], partial(places.cell, places.time), zone, labels)
     codes = np.zeros(len(instants), dtype=np.int64) if labels is None else labels
     order = np.lexsort((instants, codes))
-    is_first = np.concatenate([[True], codes[order][1:] != codes[order][:-1]])
-    return TimeColumn.of(places.time, instants[order], is_first, dated, max_step, zone)
+    return TimeColumn.of(places.time, instants[order], _begins(codes[order]), dated, max_step, zone)
+
+
+def _begins(codes: Rows) -> NDArray[np.bool_]:
+    """Whether each row, (n_rows,), is the first of its series."""
+    begins: NDArray[np.bool_] = np.diff(codes, prepend=-1) != 0
+    return begins
 
 
 def _choose_columns(

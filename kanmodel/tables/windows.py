@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kanmodel.arrays import Array, refuse_non_finite
+from kanmodel.arrays import Array, count_before, refuse_non_finite, without_mask
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, UnknownNameError, quote, refuse_unknown
 from kanmodel.tables.columns import column_of
@@ -147,7 +147,7 @@ class Windows:
             is_open = opens[number][window] & (row > column.seen[ends[window]])
             columns[: len(table), number] = column.closed
             columns[len(table) :, number] = np.where(is_open, column.open[ends[window]], column.closed[row])
-            counted = np.concatenate([[0], np.cumsum(column.missing)])
+            counted = count_before(column.missing)
             counts = counted[ends + 1] - counted[ends + 1 - lookback]
             if counts.any():
                 filled[of.name] = counts
@@ -160,7 +160,7 @@ class Windows:
         """Whether each window lacks a value, (n,), and the number of those that do by column."""
         lacks, counts = np.zeros(len(self), dtype=bool), Counter[str]()
         for column, of in zip(self.table.columns, self.table.spec.encoding.columns, strict=True):
-            before = np.concatenate([[0], np.cumsum(np.isnan(column.closed))])
+            before = count_before(np.isnan(column.closed))
             is_open = ~np.isnan(column.open[self.ends])
             last = np.where(is_open, column.seen[self.ends], self.ends) + 1
             start = self.ends + 1 - self.lookback
@@ -470,8 +470,7 @@ def read_numbers(values: Any, path: str) -> Array:
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
-    if type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):  # `np.ma` is slow to import
-        values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
+    values = without_mask(values)
     try:
         array = np.asarray(values)
     except ValueError:

@@ -38,8 +38,7 @@ def persistence(table: TrainingTable, windows: Windows) -> Array:
         elif source == 0:
             columns.append(np.zeros(len(windows)))
         else:
-            newest = windows.rows[windows.index()[:, -1]]
-            columns.append(newest[:, table.feature_names.index(str(source))])
+            columns.append(windows.newest[:, table.feature_names.index(str(source))])
     return np.tile(np.column_stack(columns), windows.horizon)
 
 

@@ -34,6 +34,12 @@ LEAST = 1e-12  # increment, model units, that has a logarithm
 ROWS = 8192  # windows from which the spread is measured
 
 
+def find_without_level(config: ModelConfig) -> str | None:
+    """The first target whose level is not in a window: its past is no feature, or of one step; None if all are."""
+    names = config.feature_names if config.lookback > 1 else ()
+    return next((target.name for target in config.targets if target.name not in names), None)
+
+
 @dataclass(frozen=True)
 class RelativeSamples(Samples):
     """Samples whose windows and targets are relative to the level of each window.
@@ -52,12 +58,10 @@ class RelativeSamples(Samples):
     @classmethod
     def of_samples(cls, samples: Samples, config: ModelConfig, train: Rows) -> RelativeSamples:
         """Those of samples; raises ConfigError if a target's past is not a feature, or windows have one step."""
-        names = config.feature_names
-        for target in config.targets:
-            if target.name not in names or config.lookback < 2:
-                reason = f"the past of {target.name} must be a feature, with ahead, over several steps"
-                raise ConfigError(f"scaling by series divides by the level of a window: {reason}")
-        own = tuple(names.index(target.name) for target in config.targets)
+        if (target := find_without_level(config)) is not None:
+            reason = f"the past of {target} must be a feature, with ahead, over several steps"
+            raise ConfigError(f"scaling by series divides by the level of a window: {reason}")
+        own = tuple(config.feature_names.index(target.name) for target in config.targets)
         figures = np.array([[config.features[n].mean, config.features[n].std or 1.0] for n in own])
         mean, scale = torch.from_numpy(figures.T).to(samples.rows.dtype)
         plain = cls(samples.source, samples.rows, samples.targets, own, mean, scale, torch.ones_like(scale))

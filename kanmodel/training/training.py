@@ -37,7 +37,7 @@ from kanmodel.training.optimization import (
     descend,
     update_grids,
 )
-from kanmodel.training.relative import RelativeSamples
+from kanmodel.training.relative import RelativeSamples, find_without_level
 
 
 def fit(
@@ -249,8 +249,7 @@ class _Data:
     @property
     def is_relative(self) -> bool:
         """Whether there are many series, whose level is in their windows."""
-        own = {target.name for target in self.config.targets} <= set(self.config.feature_names)
-        return self.config.series is not None and own and self.config.lookback > 1
+        return self.config.series is not None and find_without_level(self.config) is None
 
     def calibrate(self, model: LoadedModel, levels: Sequence[float], kind: Kind, nodes: Network | None) -> LoadedModel:
         """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""

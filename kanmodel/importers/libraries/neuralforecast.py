@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, count_before
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
@@ -209,9 +209,9 @@ class _Data:
                 raise CheckpointError(f"{self.module!r} reads all series together, which must be of one length")
         there = data.temporal[:, data.temporal_cols.get_loc(MASK)].numpy() > 0
         firsts = np.concatenate([starts[group] + np.arange(max(sizes[group] - length + 1, 0)) for group in chosen])
-        seen = np.concatenate([[0], np.cumsum(there)])
+        seen = count_before(there)
         target = data.temporal[:, data.y_idx].numpy()
-        changes = np.concatenate([[0], np.cumsum(target[1:] != target[:-1])])
+        changes = count_before(target[1:] != target[:-1])
         for shift in shifts:
             firsts = firsts[seen[firsts + shift + length] - seen[firsts + shift] == length]
             if self.module.scaler.scaler_type in STATISTICS:
