@@ -241,10 +241,11 @@ def _walk(
         if rows is not None:
             held = rows if held is None else Stretch.join([held, rows])
         while held is not None and len(held) > start:
-            end = min(start + plan.part_windows, len(held))
+            full = start + plan.part_windows
+            end = min(full, len(held))
             earlier, later = held.usable[held.usable < end], held.usable[held.usable >= end]
             extra = max(after, least - len(earlier))
-            if len(later) >= extra:
+            if full <= len(held) and len(later) >= extra:
                 yield held.take(slice(max(end, int(held.usable[len(earlier) + extra - 1]) + 1))), start, end
             elif rows is None:
                 yield held, start, end

@@ -230,6 +230,7 @@ def test_files_chunks_and_interruptions_change_nothing(data):
                     break
             advances.close()
         assert_frame_equal(result(Path(place) / "out"), expected(rows), abs_tol=1e-9)
+        assert len(list((Path(place) / "out").glob("part-*"))) == -(-N_ROWS // size)
 
 
 def test_threads_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
