@@ -189,10 +189,12 @@ def train(
         zone: time zone of times without an offset, of the calendar and of days, such as ``Europe/Berlin``; by default
             that of the time column, or else UTC.
         calendar: whether hour, weekday and day of the year, each as sine and cosine, and the weekend are features, or
-            the names of some: ``["hour", "weekday"]``. They are those of the time of the first forecast.
+            the names of some: ``["hour", "weekday"]``. A window's last step has those of the last forecast's time, and
+            so the steps before it have those of the others.
         holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature.
-        known: columns whose future is known at the forecast, such as a weather forecast or a schedule: their values are
-            taken `ahead` rows later, and the feature is called ``temp+24``.
+        known: columns whose future is known at the forecast, such as a weather forecast or a schedule: a window's last
+            step has the value of the last forecast's time, and so the steps before it have those of the others. With
+            `ahead` 1 and `horizon` 24 the feature is called ``temp+24``.
         fill: how missing values are filled: ``forward``, with the last one; ``linear``, on a line to the next one, if
             that is known at the end of the window, or else with the last one; or a number. Levels are always filled
             forward. Targets are not filled.
@@ -226,14 +228,21 @@ def train(
     columns = replace(columns, series=series if isinstance(series, str | None) else tuple(series))
     columns = replace(columns, static=tuple(static), zone=zone, calendar=calendar, holidays=holidays)
     columns = replace(columns, fill=fill, max_fill=max_fill)
-    columns = replace(columns, ahead=ahead, units=units or {}, last_value=last_value or {}, groups=groups or {})
+    chosen = _read_options(options | {"intervals": tuple(np.atleast_1d(intervals).tolist())})
+    columns = replace(
+        columns,
+        ahead=ahead,
+        horizon=chosen.horizon,
+        units=units or {},
+        last_value=last_value or {},
+        groups=groups or {},
+    )
     columns = replace(columns, titles=titles or {}, known=tuple(known), integer=tuple(integer), fixed=tuple(fixed))
     table = make_table(frame, columns)
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
     line = ProgressLine(progress)
-    levels = tuple(np.atleast_1d(intervals).tolist())
-    trained = training.fit(table, _read_options(options | {"intervals": levels}), line, partial(warn, stacklevel=4))
+    trained = training.fit(table, chosen, line, partial(warn, stacklevel=4))
     line.finish(trained.metrics)
     return Model(trained, name)
 

@@ -63,6 +63,7 @@ class Columns(Roles):
     fill: str | float | None = None
     max_fill: int = MAX_FILL
     ahead: int = 0
+    horizon: int = 1
 
     @property
     def series_column(self) -> str | None:
@@ -244,7 +245,8 @@ def _plan_encoding(
     """The encoding of a frame by the options, and why columns are not features."""
     known, left_out, sources = columns.known, dict[str, str](), list[SourceColumn]()
     if known and not columns.ahead:
-        raise DataError.at("known", "needs ahead: values are taken so many rows later, where the target is")
+        raise DataError.at("known", "needs ahead: values are taken later, where the target is")
+    later = columns.ahead + columns.horizon - 1  # a window reads what is known up to the last step that is forecast
     if columns.static and columns.series is None:
         raise DataError.at("static", "needs series: static columns have one value for each of them")
     named = columns.features or [name for name in data if name not in columns.no_features]
@@ -256,7 +258,7 @@ def _plan_encoding(
             left_out[name] = why
             continue
         is_static = name in columns.static
-        sources.append(SourceColumn(name, levels, columns.ahead if name in known else 0, static=is_static))
+        sources.append(SourceColumn(name, levels, later if name in known else 0, static=is_static))
     for name in known:
         if name in columns.targets:
             raise DataError(f"{name} is a target, so its future is not known")
@@ -277,7 +279,7 @@ def _plan_encoding(
             refuse_unknown("calendar part", part, CALENDAR)
         if columns.holidays:
             public_holidays(columns.holidays)
-        calendar = Calendar(tuple(dict.fromkeys(parts)), columns.holidays)
+        calendar = Calendar(tuple(dict.fromkeys(parts)), columns.holidays, later)
     encoding = Encoding(tuple(sources), calendar, Fill.of(columns.fill, columns.max_fill))
     features = encoding.features
     for name in (*encoding.groups, *features):

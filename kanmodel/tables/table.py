@@ -351,7 +351,7 @@ class Table:
         if self.instants is None or time is None:
             message = "is missing: the times of the rows, from which the calendar is"
             raise DataError.at(self.places.column(self.places.time), message)
-        return calendar.encode(time.local(time.later(self.instants, self.spec.ahead)))
+        return calendar.encode(time.local(time.later(self.instants, calendar.later)))
 
     def check_cells(self) -> None:
         """Raises `DataError` for a bad cell in the needed rows."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,38 +50,58 @@ def seasonal_naive(windows: Windows, season: int) -> Array:
     return np.stack([windows.seasonal_naive(number, season) for number in targets], axis=2).reshape(len(windows), -1)
 
 
-def ridge(samples: Samples, train: Rows, validation: Rows, test: Rows) -> Array | None:
-    """Forecasts of a ridge regression on the flattened window (Hoerl and Kennard 1970), in closed form.
+Forecast = Callable[[Rows], Array]
+"""Forecasts (n, n_outputs), model units, for windows by their numbers."""
 
-    It is fitted on the windows `train`, with the penalty that has the lowest error on `validation`; the forecasts for
-    `test` are (len(test), n_outputs), model units. None for windows of more than 2,048 values, whose matrix would take
-    minutes.
+
+class Moments(NamedTuple):
+    """Means of flattened windows and targets, and their centred products, summed over windows."""
+
+    n: int
+    mean_x: Array  # (n_inputs,)
+    mean_y: Array  # (n_outputs,)
+    xx: Array  # (n_inputs, n_inputs)
+    xy: Array  # (n_inputs, n_outputs)
+
+    @classmethod
+    def of(cls, samples: Samples, numbers: Rows) -> Moments | None:
+        """Those of some windows; None of windows of more than 2,048 values, whose matrix would take minutes."""
+        n_inputs, n_outputs = samples.source.lookback * samples.rows.shape[1], samples.targets.shape[1]
+        if n_inputs > RIDGE_INPUTS:
+            return None
+        gram, moment, n = np.zeros((n_inputs + 1, n_inputs + 1)), np.zeros((n_inputs + 1, n_outputs)), len(numbers)
+        for x, y in _flattened(samples, numbers):
+            gram += x.T @ x
+            moment += x.T @ y
+        mean_x, mean_y = gram[-1, :-1] / n, moment[-1] / n  # by the column of ones
+        xx, xy = gram[:-1, :-1] - n * np.outer(mean_x, mean_x), moment[:-1] - n * np.outer(mean_x, mean_y)
+        return cls(n, mean_x, mean_y, xx, xy)
+
+
+def ridge(samples: Samples, train: Rows, validation: Rows) -> Forecast | None:
+    """A ridge regression on the flattened window (Hoerl and Kennard 1970), in closed form.
+
+    It is fitted on the windows `train`, with the penalty that has the lowest error on `validation`. None where
+    `Moments` has none.
     """
-    n_inputs, n_outputs = samples.source.lookback * samples.rows.shape[1], samples.targets.shape[1]
-    if n_inputs > RIDGE_INPUTS:
+    moments = Moments.of(samples, train)
+    if moments is None:
         return None
-    gram, moment = np.zeros((n_inputs + 1, n_inputs + 1)), np.zeros((n_inputs + 1, n_outputs))
-    for x, y in _flattened(samples, train):
-        gram += x.T @ x
-        moment += x.T @ y
-    # centred with the sums in the column of ones, so that the intercept is not penalised
-    mean_x, mean_y = gram[-1, :-1] / len(train), moment[-1] / len(train)
-    centred = gram[:-1, :-1] - len(train) * np.outer(mean_x, mean_x)
-    values, vectors = np.linalg.eigh(centred)
-    rotated = vectors.T @ (moment[:-1] - len(train) * np.outer(mean_x, mean_y))  # (n_inputs, n_outputs)
+    values, vectors = np.linalg.eigh(moments.xx)
+    rotated = vectors.T @ moments.xy  # (n_inputs, n_outputs)
 
     def forecast(penalty: float, numbers: Rows) -> Array:
         weights = vectors @ (rotated / (values.clip(0)[:, None] + penalty))
-        intercept = mean_y - mean_x @ weights
+        intercept = moments.mean_y - moments.mean_x @ weights
         return np.concatenate([x[:, :-1] @ weights + intercept for x, _ in _flattened(samples, numbers)])
 
     truth = samples.outputs(validation).double().numpy()
     errors = [np.mean((forecast(penalty, validation) - truth) ** 2) for penalty in PENALTIES]
-    return forecast(PENALTIES[int(np.argmin(errors))], test)
+    return partial(forecast, PENALTIES[int(np.argmin(errors))])
 
 
-def boosted_trees(samples: Samples, train: Rows, validation: Rows, test: Rows) -> Array | None:
-    """Forecasts of gradient-boosted trees on the flattened window (Ke et al. 2017, "LightGBM"), as of `ridge`.
+def boosted_trees(samples: Samples, train: Rows, validation: Rows) -> Forecast | None:
+    """Gradient-boosted trees on the flattened window (Ke et al. 2017, "LightGBM"), as of `ridge`.
 
     The number of trees is that with the lowest error on `validation`, at most 200. None where LightGBM is not
     installed, or would take longer than seconds, as of more than 3 outputs.
@@ -92,13 +114,18 @@ def boosted_trees(samples: Samples, train: Rows, validation: Rows, test: Rows) -
     (x, y), (x_held, y_held) = (next(_flattened(samples, of, len(of))) for of in (train, validation))
     options: dict[str, float] = {"verbosity": -1, "seed": 0, "deterministic": True, "force_row_wise": True}
     options |= {"max_bin": 63, "feature_fraction": 0.5}  # a third of the time, and as good here
-    forecasts, x_test = [], next(_flattened(samples, test, len(test)))[0]
+    fitted = []
     for output in range(y.shape[1]):
-        fitted = lightgbm.Dataset(x, y[:, output])
-        held = lightgbm.Dataset(x_held, y_held[:, output], reference=fitted)
+        data = lightgbm.Dataset(x, y[:, output])
+        held = lightgbm.Dataset(x_held, y_held[:, output], reference=data)
         stop = lightgbm.early_stopping(20, verbose=False)
-        forecasts.append(lightgbm.train(options, fitted, TREES, valid_sets=[held], callbacks=[stop]).predict(x_test))
-    return np.column_stack(forecasts)
+        fitted.append(lightgbm.train(options, data, TREES, valid_sets=[held], callbacks=[stop]))
+
+    def forecast(numbers: Rows) -> Array:
+        x = next(_flattened(samples, numbers, len(numbers)))[0]
+        return np.column_stack([trees.predict(x) for trees in fitted])
+
+    return forecast
 
 
 def _flattened(samples: Samples, numbers: Rows, most: int = CHUNK) -> Iterator[tuple[Array, Array]]:

@@ -177,7 +177,7 @@ class _PinballLoss:
         for level, distances in zip(self.levels, increments.cumsum(dim=1).unbind(dim=1), strict=True):
             for excess in (-errors - distances[:, 0], errors - distances[:, 1]):
                 loss = loss + torch.maximum(excess * (1 + level) / 2, -excess * (1 - level) / 2).mean()
-        return loss, PENALTY * sparsity_penalty(tuple(traces))
+        return loss, PENALTY * sparsity_penalty(tuple(traces), targets.shape[1])
 
     def update_grids(self, windows: Tensor) -> None:
         """See `Objective`."""

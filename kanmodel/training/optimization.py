@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Literal, Protocol
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from torch.utils.hooks import RemovableHandle
 
 from kanmodel.errors import DataError, NonFiniteError, check_fields
 from kanmodel.network.chain import Network
@@ -45,13 +47,17 @@ class TrainingOptions:
         num_layers: recurrent layers.
         bidirectional: whether a second direction reads the window backwards.
         width: the head's width in pykan's notation, such as ``(12, 5, 1)``, with product nodes ``(12, (5, 2), 1)``;
-            None for one hidden layer of 5 nodes.
+            None for one hidden layer of 5 nodes, or of half as many as the outputs, up to one for each unit.
         front: width of a KAN on the features of each step before the recurrent part; None for none.
         grid: intervals of every edge.
         order: of the splines.
         scaling: whether the target's past and the forecasts are scaled over ``all`` rows, or by the level of each
             window, so that large and small ``series`` are learned alike; by default of many series the latter.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
+        screen: whether columns without which a first network is as good are left out before the training, see
+            `kanmodel.training.screening`; by default of tables with more than 24 columns.
+        linear: whether a linear path is added beside a network that is worse than a ridge regression on the validation
+            part, see `kanmodel.training.linear`; the better of the two is kept.
         grid_updates: how often knots are moved to the data: before the first epoch, then evenly over the first two
             thirds. Radial bases have no knots.
         learning_rate: initial rate of AdamW, decaying to 0 along a cosine.
@@ -81,6 +87,8 @@ class TrainingOptions:
     grid: int = 5
     order: int = 3
     scaling: Scale | None = None
+    screen: bool | None = None
+    linear: bool = True
     lamb: float = 0.003
     grid_updates: int = 5
     learning_rate: float = 0.01
@@ -118,6 +126,8 @@ class TrainingOptions:
 DEFAULTS = TrainingOptions()
 ARCHITECTURE = (
     "scaling",
+    "screen",
+    "linear",
     "hidden",
     "cell",
     "num_layers",
@@ -130,7 +140,7 @@ ARCHITECTURE = (
 )
 
 
-Stage = Literal["forecasts", "intervals"]
+Stage = Literal["columns", "forecasts", "path", "intervals"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,8 @@ class Progress:
         train_error: on the epoch's training batches, noise included.
         validation_error: on the validation part.
         best_error: validation error of the best epoch so far.
-        stage: what is trained, first the forecasts and then their intervals, if these are wanted.
+        stage: what is trained: networks that tell which ``columns`` matter, the ``forecasts``, a network beside a
+            linear ``path``, and the ``intervals``; each but the forecasts only where it is needed.
     """
 
     epoch: int
@@ -226,7 +237,9 @@ class SquaredError:
     def evaluate(self, windows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
         trace = self.module.trace(windows)
-        penalties = [sparsity_penalty(layers) for layers in trace.stages.values()]
+        n_outputs = targets.shape[1]
+        of_stages = trace.stages.items()
+        penalties = [sparsity_penalty(layers, n_outputs if stage == "head" else 1) for stage, layers in of_stages]
         return mse_loss(trace.outputs, targets), torch.stack(penalties).sum()
 
     def update_grids(self, windows: Tensor) -> None:
@@ -252,6 +265,7 @@ def descend(
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
     epochs = min(options.epochs, max(MIN_EPOCHS, options.max_steps // n_batches))
+    held = _hold_zeros(module)
     optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs) * n_batches)
     spacing = GRID_UPDATES_UNTIL * epochs / max(1, options.grid_updates)
@@ -291,10 +305,43 @@ def descend(
         if epoch - best_epoch >= options.patience:
             break
     module.load_state_dict(best)
+    for handle in held:
+        handle.remove()
 
 
-def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
+def leave_out(network: Network, columns: Sequence[int]) -> None:
+    """Takes away the effect of features, by their numbers, on a chain, in place; its training keeps them away."""
+    chosen = list(columns)
+    with torch.no_grad():
+        for layer in [*network.front[:1], *([] if network.front or network.recurrent else network.head[:1])]:
+            layer.mask[:, chosen] = 0
+        if not network.front:
+            for weight in _input_weights(network):
+                weight[:, chosen] = 0
+
+
+def _input_weights(network: nn.Module) -> list[nn.Parameter]:
+    """The weights of the first recurrent layer of a chain by its inputs, (n_gates * hidden, n_in) each."""
+    part = getattr(network, "recurrent", None)
+    return [] if part is None else [p for name, p in part.named_parameters() if name.startswith("weight_ih_l0")]
+
+
+def _hold_zeros(network: nn.Module) -> list[RemovableHandle]:
+    """Keeps inputs out that have no weight other than 0, until the handles are removed."""
+    handles = []
+    for weight in _input_weights(network):
+        acts = (weight.detach() != 0).any(dim=0)
+        if weight.requires_grad and not acts.all():
+            hook = weight.register_hook(partial(torch.mul, acts))  # type: ignore[no-untyped-call]
+            handles.append(hook)
+    return handles
+
+
+def sparsity_penalty(traces: tuple[LayerTrace, ...], n_outputs: int = 1) -> Tensor:
     """L1 norm and entropy of the edges' scales, as pykan's ``edge_forward_spline_n``: the sum over a KAN's layers.
+
+    The L1 norm of the last layer is divided by the number of outputs, over which errors are averaged too: else a
+    penalty that suits one output holds 24 of them at a constant.
 
     An edge's scale is the standard deviation of its output, divided by that of its input plus 0.1, in one batch of at
     least 2. The entropy, over the edges into each sub-node and over those out of each input, is low if few of them
@@ -307,7 +354,7 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
         for direction in (0, 1):
             shares = scales / (scales.sum(dim=direction, keepdim=True) + 1)
             entropy = entropy - (shares * torch.log2(shares + 1e-4)).sum(dim=direction).mean()
-        total = total + scales.sum() + ENTROPY_WEIGHT * entropy
+        total = total + scales.sum() / (n_outputs if trace is traces[-1] else 1) + ENTROPY_WEIGHT * entropy
     return total
 
 
@@ -317,11 +364,13 @@ def update_grids(network: Network, windows: Tensor) -> None:
     The inputs are those of windows (n, lookback, n_features), model units.
     """
     with torch.no_grad():
+        if network.config.graph:
+            for number, layer in enumerate(network.stages["head"]):
+                x = network.trace(windows).stages["head"][number].inputs
+                layer.update_grid(x[:: max(1, len(x) // GRID_ROWS)])
+            return
         for stage, layers in network.stages.items():
-            if network.config.graph:
-                x = network.trace(windows).stages[stage][0].inputs
-            else:
-                x = windows.flatten(0, 1) if stage == "front" else network.encode(windows)
+            x = windows.flatten(0, 1) if stage == "front" else network.encode(windows)
             if stage == "front":
                 x = x[:: max(1, len(x) // GRID_ROWS)]
             for layer in layers:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
@@ -25,9 +26,12 @@ from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.statistics.errors import measure_intervals, r2_scores
 from kanmodel.tables.statistics.season import find_period, find_season
 from kanmodel.tables.windows import actual_outputs
-from kanmodel.training.baselines import boosted_trees, persistence, ridge, seasonal_naive
+from kanmodel.text import list_some
+from kanmodel.training.assembly import assemble
+from kanmodel.training.baselines import Forecast, Moments, boosted_trees, persistence, ridge, seasonal_naive
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.increments import fit_increments, refuse_increments
+from kanmodel.training.linear import LinearPath, LinearSamples
 from kanmodel.training.optimization import (
     DEFAULTS,
     GRID_ROWS,
@@ -35,9 +39,14 @@ from kanmodel.training.optimization import (
     SquaredError,
     TrainingOptions,
     descend,
+    leave_out,
     update_grids,
 )
 from kanmodel.training.relative import RelativeSamples, find_without_level
+from kanmodel.training.screening import MOST_COLUMNS, screen
+from kanmodel.training.weaknesses import find_weaknesses
+
+LIGHT = 0.1  # of the sparsity penalty, beside a linear path: what is left to learn is small beside it
 
 
 def fit(
@@ -48,12 +57,15 @@ def fit(
 ) -> LoadedModel:
     """Trains a forecaster, measures it on the test part, and stores reference windows of the validation part.
 
-    The weights are those of the epoch with the lowest validation error. The metrics are ``test_r2`` and ``test_mae``
+    The weights are those of the epoch with the lowest validation error. Columns that a wide table can do without are
+    left out first (`screening`), and a network that is worse than a ridge regression on the validation part is trained
+    once more beside a linear path (`linear`); the better of the two is kept. The metrics are ``test_r2``, ``test_mae``
     (original units; means over the outputs), and on the same windows those of simple forecasts, ``…_r2`` and ``…_mae``:
     ``ridge`` unless windows have more than 2,048 values, ``lightgbm`` where it is installed and quick, and, if the
     table has the values that they repeat, ``persistence`` and ``seasonal_naive``, with the steps of its ``season``.
-    ``left_out_windows`` counts windows left out for missing values, in total and by column. `announce` is called before
-    the training, with a sentence about the rows and windows that are left out, if any are.
+    ``left_out_windows`` counts windows left out for missing values, in total and by column. `announce` is called with
+    sentences about rows, windows and columns that are left out, and where the model is constant or not better than a
+    simple forecast.
 
     Intervals, if there are levels of them, are trained after the forecasts, which they do not change, and calibrated on
     the calibration part, on which no weight, scale or reference window depends. Their metrics are, of each level p,
@@ -69,22 +81,32 @@ def fit(
     resolve_groups(table.groups, table.feature_names)
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
+    if table.spec.encoding.later and options.lookback < options.horizon:
+        message = "as a window has what is known at each step that is forecast"
+        raise DataError(
+            f"lookback must be at least the horizon, {options.horizon}, {message}, but is {options.lookback}"
+        )
     data = _Data(table, options, options.intervals)
     if data.parts.left_out:
         announce(data.parts.left_out)
     if options.intervals:
         refuse_increments(data.config)
-    network, samples, relative = Network(data.config, torch.Generator().manual_seed(options.seed)), data.samples, None
+    samples = data.samples
     if options.scaling == "series" or (options.scaling is None and data.is_relative):
-        samples = relative = RelativeSamples.of_samples(data.samples, data.config, data.parts.train)
+        samples = RelativeSamples.of_samples(data.samples, data.config, data.parts.train)
+    left_out = data.screen(samples, options, report, announce)
+    network = data.make_network(options, left_out)
     descend(SquaredError(network), samples, data.parts, options, report)
-    forecasts = network if relative is None else relative.wrap(network)
-    model = LoadedModel(forecasts, data.reference, {}, Provenance.now("train", verified=True))
+    if options.linear:
+        network, samples = data.add_path(network, samples, options, left_out, report, announce)
+    model = LoadedModel(assemble(network, samples), data.reference, {}, Provenance.now("train", verified=True))
     if options.intervals:
         nodes = fit_increments(network, options.intervals, samples, data.parts, options, report)
-        nodes = nodes if relative is None else relative.wrap(nodes)
-        model = data.calibrate(model, options.intervals, "nodes", nodes)
-    return data.measure(model)
+        model = data.calibrate(model, options.intervals, "nodes", assemble(nodes, samples))
+    model = data.measure(model)
+    for sentence in find_weaknesses(model.metrics, table):
+        announce(sentence)
+    return model
 
 
 @dataclass(frozen=True)
@@ -169,7 +191,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     for name, column in zip(table.target_names, targets.T, strict=True):
         if np.ptp(column) == 0:
             raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
-    recurrent, n_units = None, len(table.feature_names)
+    recurrent, n_units, n_outputs = None, len(table.feature_names), len(table.target_names) * options.horizon
     if options.hidden:
         recurrent = RecurrentConfig(options.cell, options.hidden, options.num_layers, options.bidirectional)
         n_units = recurrent.n_units
@@ -188,7 +210,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         ),
         lookback=options.lookback,
         horizon=options.horizon,
-        head=plain_layers(options.width or (n_units, 5, len(table.target_names) * options.horizon), basis),
+        head=plain_layers(options.width or (n_units, max(5, min(n_units, n_outputs // 2)), n_outputs), basis),
         recurrent=recurrent,
         front=plain_layers(options.front, basis) if options.front else (),
         ahead=spec.ahead,
@@ -251,6 +273,81 @@ class _Data:
         """Whether there are many series, whose level is in their windows."""
         return self.config.series is not None and find_without_level(self.config) is None
 
+    @cached_property
+    def ridge(self) -> Forecast | None:
+        """The ridge regression, model units."""
+        return ridge(self.samples, self.parts.train, self.parts.validation)
+
+    def make_network(self, options: TrainingOptions, left_out: Sequence[int] = ()) -> Network:
+        """A new network, without an effect of the features that are left out, by their numbers."""
+        network = Network(self.config, torch.Generator().manual_seed(options.seed))
+        leave_out(network, left_out)
+        return network
+
+    def screen(
+        self,
+        samples: Samples,
+        options: TrainingOptions,
+        report: Callable[[Progress], None],
+        announce: Callable[[str], None],
+    ) -> list[int]:
+        """The features of columns that the forecaster can do without, by their numbers."""
+        sources, names = self.table.spec.encoding.sources, self.config.feature_names
+        if not (len(sources) > MOST_COLUMNS if options.screen is None else options.screen):
+            return []
+        columns = [[names.index(feature) for feature in features] for features in sources.values()]
+        chosen = screen(self.config, columns, samples, self.parts, options, report)
+        if isinstance(samples, RelativeSamples):  # which reads the target's past anyway
+            chosen = [column for column in chosen if not set(columns[column]) & set(samples.own)]
+        if chosen:
+            listed = list_some([list(sources)[column] for column in chosen])
+            announce(
+                f"{len(chosen)} of {len(columns)} columns have no effect on the model, since on windows held out for "
+                f"validation a first network is as good with their values shuffled: {listed}"
+            )
+        return [feature for column in chosen for feature in columns[column]]
+
+    def add_path(
+        self,
+        network: Network,
+        samples: Samples,
+        options: TrainingOptions,
+        left_out: Sequence[int],
+        report: Callable[[Progress], None],
+        announce: Callable[[str], None],
+    ) -> tuple[Network, Samples]:
+        """The network and its samples, or those with a linear path, if the network alone is worse than the ridge."""
+        parts, actual = self.parts, self.samples.outputs(self.parts.validation)
+
+        def measure(forecasts: Tensor) -> float:
+            return float((forecasts - actual).square().mean())
+
+        def measure_network(network: Network, samples: Samples) -> float:
+            with torch.no_grad():
+                return measure(assemble(network, samples)(self.samples.windows(parts.validation)))
+
+        alone = measure_network(network, samples)
+        moments = Moments.of(samples, parts.train)
+        if self.ridge is None or moments is None or self.config.head[-1].mult_arity:
+            return network, samples
+        if alone <= measure(torch.from_numpy(self.ridge(parts.validation))):
+            return network, samples
+        may_read = np.tile(~np.isin(np.arange(len(self.config.features)), left_out), self.config.lookback)
+        linear = LinearSamples.of(samples, LinearPath.fit(moments, may_read, samples.targets.dtype))
+        beside = self.make_network(options, left_out)
+        beside.silence()
+        descend(
+            SquaredError(beside, "path"), linear, parts, replace(options, lamb=LIGHT * options.lamb), report, "compared"
+        )
+        found = measure_network(beside, linear)
+        if found >= alone:
+            return network, samples
+        announce(
+            "a linear path is beside the network, which alone is worse than a ridge regression: its mean squared error "
+            f"on the validation part is {alone:.3g} of the variance, with the path {found:.3g}"
+        )
+        return beside, linear
+
     def calibrate(self, model: LoadedModel, levels: Sequence[float], kind: Kind, nodes: Network | None) -> LoadedModel:
         """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
         numbers, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
@@ -272,6 +369,7 @@ class _Data:
         forecasts = model.scaling.outputs_to_original(nodes)
         r2, mae = r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
         metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
+        metrics["test_spread"] = float((forecasts.std(axis=0) / targets.std(axis=0)).mean())
         for number, name in enumerate(outputs if len(outputs) > 1 else ()):
             metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
         if model.intervals is not None:
@@ -291,9 +389,10 @@ class _Data:
         metrics = dict[str, float]()
         if season := self._find_season():
             forecasts["seasonal_naive"] = seasonal_naive(test, season)
-        for name, fit_and_forecast in (("ridge", ridge), ("lightgbm", boosted_trees)):
-            found = fit_and_forecast(self.samples, parts.train, parts.validation, parts.test)
-            forecasts[name] = None if found is None else found * scaling.output_scale + scaling.output_mean
+        trees = boosted_trees(self.samples, parts.train, parts.validation)
+        for name, fitted in (("ridge", self.ridge), ("lightgbm", trees)):
+            if fitted is not None:
+                forecasts[name] = fitted(parts.test) * scaling.output_scale + scaling.output_mean
         for name, forecast in forecasts.items():
             if forecast is not None and not np.isnan(forecast).any():
                 metrics[f"{name}_r2"] = float(r2_scores(targets, forecast).mean())

@@ -103,6 +103,16 @@ def train(
     grid: Annotated[int, Option(min=1, help="Grid intervals of an edge; with --from, more.")] = DEFAULTS.grid,
     order: Annotated[int, Option(min=0, help="Spline order; 3 is cubic.")] = DEFAULTS.order,
     scaling: Annotated[Scale | None, Option(help="By all rows, or each window by its level, as many series.")] = None,
+    screen: Annotated[
+        bool | None,
+        Option("--screen/--no-screen", help="Leave out columns that do not matter first; by default of wide tables."),
+    ] = DEFAULTS.screen,
+    linear: Annotated[
+        bool,
+        Option(
+            "--linear/--no-linear", help="Add a linear path beside a network that is worse than a ridge regression."
+        ),
+    ] = DEFAULTS.linear,
     lamb: Annotated[float, Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
     grid_updates: Annotated[int, Option(min=0, help="Moves of the knots; 0 with --from.")] = DEFAULTS.grid_updates,
     learning_rate: Annotated[float, Option(min=0, help="Initial rate; falls along a cosine.")] = DEFAULTS.learning_rate,

@@ -24,7 +24,16 @@ from kanmodel.training.training import fine_tune, fit
 
 LEVELS = (0.8, 0.95)
 QUICK = TrainingOptions(
-    lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=64, lamb=0.001, noise=0.0, intervals=LEVELS
+    lookback=3,
+    hidden=4,
+    width=(4, 2, 1),
+    grid=3,
+    epochs=3,
+    batch=64,
+    linear=False,
+    lamb=0.001,
+    noise=0.0,
+    intervals=LEVELS,
 )
 ALONE = replace(QUICK, lookback=1, hidden=0, width=(2, 3, 1), epochs=12, batch=128, learning_rate=0.03)
 WIDE = replace(QUICK, front=(2, 3), width=(4, (3, 1), 2, 4), horizon=2)  # with a front and a product, of two targets

@@ -19,7 +19,9 @@ from kanmodel.tables.samples import covered_rows, split_samples
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.training import fine_tune, fit
 
-QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)
+QUICK = TrainingOptions(
+    lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, linear=False, lamb=0.001, noise=0.0
+)
 
 
 def make_table(n_rows=400, constant=False, seed=0, **options):

@@ -22,7 +22,7 @@ from service.models.repository import BUNDLED
 
 TRAIN = ["--target", "y", "--split-column", "split", "--series-column", "segment", "--time-column", "time"]
 TRAIN += ["--last-value", "y=0"]
-QUICK = ["--lookback", "3", "--hidden", "4", "--width", "4,2,1", "--epochs", "2", "--batch", "32"]
+QUICK = ["--lookback", "3", "--hidden", "4", "--width", "4,2,1", "--epochs", "2", "--batch", "32", "--no-linear"]
 
 
 @pytest.fixture
