@@ -161,7 +161,7 @@ class Goal:
     def of(cls, at_least: float | None, at_most: float | None, between: Sequence[float] | None) -> Goal:
         """The goal from exactly one of a lower bound, an upper bound and both.
 
-        Raises DataError if none or several are given, `between` is not two numbers, or there is no such range.
+        Raises DataError if none or several are given, `between` is not two numbers in order, or there is no such range.
         """
         bounds = {"at_least": at_least, "at_most": at_most, "between": between}
         given = [name for name, bound in bounds.items() if bound is not None]
@@ -170,6 +170,8 @@ class Goal:
             raise DataError.at("target", f"{what}: give one of at_least, at_most and between")
         if between is not None and len(between) != 2:
             raise DataError.at("target.between", f"must be two numbers, but is {quote(between)}")
+        if between is not None and between[0] > between[1]:
+            raise DataError.at("target.between", "must be the lower bound, then the upper")
         low, high = (at_least, at_most) if between is None else between
         return cls(-np.inf if low is None else float(low), np.inf if high is None else float(high))
 
@@ -200,7 +202,7 @@ class Search:
         max_features: largest number of features that change together, from 1, or else DataError.
         within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
             is already outside may stay, but does not move further out. A feature shifts by at most 10 training standard
-            deviations in any case, and one of 0 and 1 alone stays 0 or 1.
+            deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value.
     """
 
     features: Sequence[str] | str | None = None

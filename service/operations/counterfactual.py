@@ -7,12 +7,11 @@ from typing_extensions import TypedDict
 
 from kanmodel.explain.counterfactual import Counterfactual as Found
 from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
-from kanmodel.explain.shifts import Search, find_changeable
+from kanmodel.explain.shifts import Goal, Search, find_changeable
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.windows import NearestReference
-from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
 
@@ -40,7 +39,7 @@ class CounterfactualRequest(WindowsRequest):
     max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = Search.max_features
     within_training_range: Annotated[bool, Field(strict=True)] = True
     """Whether changed values must stay in the feature's training range. A feature shifts by at most 10 standard
-    deviations in any case, and one of 0 and 1 alone stays 0 or 1."""
+    deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value."""
 
 
 class ChangeInfo(TypedDict):
@@ -99,12 +98,8 @@ def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
     them.
     """
     asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
-    target: dict[str, Any] = {name: value for name, value in asked.target if value is not None}
-    if len(target) != 1:
-        given = f"has {' and '.join(target)}" if target else "is empty"
-        raise invalid_value("target", f"{given}: give one of at_least, at_most and between")
-    if asked.target.between is not None and asked.target.between[0] > asked.target.between[1]:
-        raise invalid_value("target.between", "must be the lower bound, then the upper")
+    target = dict(asked.target)
+    Goal.of(**target)
     numbers, columns = read_range(find_changeable, config, asked.features, asked.steps)
 
     def find(model: Model) -> dict[str, Any]:

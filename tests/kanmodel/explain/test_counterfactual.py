@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from factories import make_chain, make_model, make_shop, make_windows
+from factories import make_chain, make_encoded, make_model, make_shop, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import layers_of
@@ -22,6 +23,7 @@ from kanmodel.explain.shifts import FARTHEST, Goal, Search, Shifts
 from kanmodel.explain.trust import ReferenceDistances
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import plain_layers
+from kanmodel.tables.roles import Columns
 from service.models.repository import BUNDLED
 
 MODEL = make_model("lstm")
@@ -428,6 +430,21 @@ def test_what_cannot_change_is_refused_in_a_sentence(names, says):
     with pytest.raises((DataError, UnknownNameError)) as error:
         find(SHOP, SHOP_WINDOWS[0], Goal(low=0.0), features=names)
     assert str(error.value).startswith(says) and error.value.problems
+
+
+def test_what_a_series_always_has_is_fixed():
+    """Static columns of levels and of numbers are refused by name; other levels of the same table are not."""
+    shops, rng = np.repeat(["a", "b", "c"], 12), np.random.default_rng(0)
+    frame = {"shop": shops, "region": np.where(shops == "a", "north", "south"), "area": np.repeat([1.0, 2.0, 4.0], 12)}
+    frame |= {"sold": rng.normal(size=36), "sky": rng.choice(["clear", "cloudy"], 36)}
+    columns = Columns(("sold",), series="shop", static=("region", "area"), ahead=1)
+    model, window = make_encoded(pd.DataFrame(frame), columns), np.zeros((4, 6))
+    for name in ("region", "region=north", "area"):
+        with pytest.raises(DataError, match=r"^features\[0\] is '\w+', which is fixed: nobody can change it"):
+            find(model, window, Goal(low=0.0), features=name)
+    with pytest.raises(DataError, match=r"^features has nothing that may change"):
+        find(model, window, Goal(low=0.0))
+    assert find(model, window, Goal(low=1e9), features="sky").single_features
 
 
 @pytest.mark.parametrize("names", [None, "f0"])
