@@ -48,6 +48,7 @@ class Change:
         shift: the constant, in that unit.
         shift_in_std: the same in training standard deviations.
         before: the value at the newest of these steps before the change, in that unit; of a level the mean over them.
+        is_level: whether it is a level that is set, if `shift` is positive, or unset.
     """
 
     feature: str
@@ -55,6 +56,10 @@ class Change:
     shift: float
     shift_in_std: float
     before: float
+    is_level: bool = False
+
+    def __str__(self) -> str:
+        return self.feature if self.is_level else f"{self.feature} {self.shift:+.4g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +121,12 @@ class Counterfactual:
         new_prediction, changed = float(shifts.predict(shift)[0]), shifts.change(shift)[0]
         by, rows = setting.change + shifts.in_original_units(shift)[0], find_rows(model.config, search.steps)
         before, in_std = np.where(setting.change, window[rows].mean(axis=0), window[rows][-1]), by / shifts.std
-        changes = [
-            Change(shifts.columns[f].name, shifts.columns[f].unit, float(by[f]), float(in_std[f]), float(before[f]))
-            for f in np.argsort(-np.abs(in_std), kind="stable")
-            if by[f]
-        ]
+        changes = []
+        for f in np.argsort(-np.abs(in_std), kind="stable"):
+            if by[f]:
+                amounts = float(by[f]), float(in_std[f]), float(before[f])
+                is_level = bool(setting.change[f])
+                changes.append(Change(shifts.columns[f].name, shifts.columns[f].unit, *amounts, is_level))
         return cls(
             prediction=prediction,
             reached=goal.low <= new_prediction <= goal.high,
@@ -178,7 +184,7 @@ class Counterfactuals(WindowsResult):
                 "reached": one.reached,
                 "new_prediction": one.new_prediction,
                 "distance": one.distance,
-                "changes": ", ".join(f"{change.feature} {change.shift:+.4g}" for change in one.changes),
+                "changes": ", ".join(str(each) for each in one.changes if each.shift > 0 or not each.is_level),
                 "nearest_reference": one.nearest_reference.index,
                 "nearest_distance": one.nearest_reference.distance,
                 "typical_distance": one.nearest_reference.typical,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from strategies import layers_of
 from thorough import examples, few_of
 
-from kanmodel import train
+from kanmodel import Model, train
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.counterfactual import Counterfactual
@@ -350,7 +350,8 @@ def test_columns_change_as_a_whole_and_only_if_they_may(number, deviations, name
     for change in found.changes:
         place = features.index(change.feature)
         assert change.shift == pytest.approx((changed - window)[first:, place].mean())
-        if "=" in change.feature:
+        assert change.is_level == ("=" in change.feature)
+        if change.is_level:
             assert change.before + change.shift == pytest.approx(changed[-1, place])
 
 
@@ -399,6 +400,15 @@ def test_a_level_and_a_shift_go_together():
             assert found.reached and {change.feature.partition("+")[0] for change in found.changes} == {"day", "temp"}
             n_together += 1
     assert n_together
+
+
+def test_a_level_that_is_set_is_named_in_the_table():
+    """By its feature alone, without an amount; levels that are unset by it are changes too, but not in the words."""
+    found = Model(SHOP).counterfactual(SHOP_WINDOWS, features="day", at_least=1e9)
+    for one, row in zip(found, found.table(), strict=True):
+        assert row["changes"] == "".join(change.feature for change in one.changes if change.shift > 0)
+        assert not one.changes or sum(change.shift for change in one.changes) == pytest.approx(0)
+    assert any(row["changes"] for row in found.table()) and "day+2=" in found.svg()
 
 
 def test_by_default_the_history_of_a_target_and_levels_stay():
