@@ -719,14 +719,17 @@ class Model(Result):
     ) -> WhatIf:
         """Forecasts of each window with one feature changed and all others unchanged (individual response curves).
 
-        Every number is what `predict` returns for the changed window, up to rounding.
+        Every number is what `predict` returns for the changed window, up to rounding. A column of levels changes as a
+        whole: each level is set with the others unset.
 
         Args:
             windows: in any form of `Windows`, original units.
-            features: names of the features to change, one at a time; None for all.
+            features: what changes, one at a time: names of features, of columns of the table, such as ``daytype``, or
+                of one level, such as ``daytype=holiday``; None for all.
             steps: the first and the last step to change, 0 the newest: ``(-5, 0)`` for six; None for all.
-            shift: from, to and number of points (21 by default) of constants to add, in the feature's unit. Without it
-                the feature is set to constant values from its training minimum to its maximum.
+            shift: from, to and number of points (21 by default) of constants to add, in the feature's unit; levels have
+                none. Without it the feature is set to constant values from its training minimum to its maximum, whole
+                numbers if it is an integer.
             output: a bound or a width, for curves of the forecast and its bounds instead of all outputs.
             points: number of these values.
             progress: as in `explain`.
@@ -752,8 +755,9 @@ class Model(Result):
     ) -> Counterfactuals:
         """Searches the smallest change of each window for which its forecast reaches a goal.
 
-        A change adds a constant to a feature at the chosen steps. Its size is the sum of the magnitudes of these
-        constants in training standard deviations. Fixed features do not change, and integer features stay whole.
+        A change adds a constant to a feature at the chosen steps, or sets a level of a column there. Its size is the
+        sum of the magnitudes of what is added in training standard deviations. Fixed features do not change, integer
+        features stay whole, and of a column of levels one stays 1 and the others 0.
 
         Args:
             windows: in any form of `Windows`, original units.
@@ -761,7 +765,9 @@ class Model(Result):
             at_least: the goal, in the target's unit; exactly one of the three must be given.
             at_most: likewise.
             between: likewise, the lowest and the highest.
-            features: names of the features that may change; None for all.
+            features: what may change: names of features, of columns of the table, such as ``daytype``, or of one level,
+                such as ``daytype=holiday``. None for all features but the history of the targets; levels are fixed
+                unless they are named here.
             steps: the first and the last step that change, 0 the newest; None for all.
             max_features: how many features may change together.
             within_training_range: whether changed values must stay within the training range of the feature.

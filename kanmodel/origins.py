@@ -206,7 +206,7 @@ def train(
             itself a change; only needed if `ahead` is 0.
         groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
             their contributions.
-        integer: features with whole numbers, which a counterfactual keeps whole.
+        integer: features with whole numbers, which a counterfactual keeps whole; those of 0 and 1 alone are found.
         fixed: features that nobody can change, such as the calendar, which a counterfactual leaves unchanged.
         progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
             a terminal or a notebook.

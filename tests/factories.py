@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from thorough import few_of
 
@@ -32,6 +33,7 @@ from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_o
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.roles import Columns, TrainingTable, make_table
 from kanmodel.tables.statistics.tally import Bins, Tally
+from kanmodel.tables.windows import read_windows
 
 Shape = Literal["lstm", "head", "front", "flat"]
 SHAPES = few_of(("lstm", "head", "front"), ("lstm", "head"), "a front has every step explained, and takes longer")
@@ -297,6 +299,35 @@ def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0,
         series=table.spec.series,
     )
     return make_chain(config, seed)
+
+
+def make_shop() -> tuple[LoadedModel, Array]:
+    """A model with random weights, and windows (20, 4, n_features) of a table as if it was trained on it.
+
+    The columns are the target's history, two that are known ahead, of numbers and of levels, levels, yes and no, and a
+    count, with the calendar; no row of the training had the level ``strike``.
+    """
+    rng, n = np.random.default_rng(0), 26
+    frame = {
+        "time": [datetime(2026, 1, 1) + timedelta(hours=hour) for hour in range(n)],
+        "sold": rng.normal(size=n),
+        "temp": rng.normal(size=n),
+        "day": np.array(["holiday", "strike", *np.repeat(rng.choice(["holiday", "weekend", "workday"], n), 3)])[:n],
+        "sky": np.array(["clear", "cloudy", *rng.choice(["clear", "cloudy"], n)])[:n],
+        "open": np.repeat(rng.integers(0, 2, n), 5)[:n],
+        "staff": rng.integers(0, 9, n),
+    }
+    columns = Columns(("sold",), time="time", ahead=2, known=("temp", "day"), calendar=("hour", "weekend"))
+    made, features = make_encoded(pd.DataFrame(frame), columns).config, []
+    for feature in made.features:
+        is_binary = "=" in feature.name or feature.name == "open"
+        low, high = (0.0, 1.0) if is_binary else (0.0, 8.0) if feature.name == "staff" else (-4.0, 4.0)
+        high, std = (0.0, 0.0) if feature.name == "day+2=strike" else (high, 0.4)
+        integer = is_binary or feature.name == "staff"
+        features.append(replace(feature, std=std, min=low, max=high, integer=integer))
+    model = make_chain(replace(made, features=tuple(features)))
+    windows, _ = read_windows(model.config.table, pd.DataFrame(frame), last=20)
+    return model, windows
 
 
 def make_tally(n: int, seed: int, n_blocks: int = 1, bins: Bins | None = None, known: float = 0.7) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
 """Counterfactual explanations: the smallest change of a window with which its forecast reaches a goal.
 
 After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a constant to each of a few features over
-chosen steps; its distance is the L1 norm in training standard deviations. It is searched by
-`kanmodel.explain.counterfactual_search`, and checked by a forecast of the changed window.
+chosen steps, or sets a level of a column there; its distance is the L1 norm in training standard deviations. It is
+searched by `kanmodel.explain.counterfactual_search`, and checked by a forecast of the changed window.
 
 A changed window that is much farther from its nearest neighbour among the reference windows than these are from theirs
 is probably out of distribution; see `kanmodel.explain.trust`.
@@ -18,8 +18,15 @@ import numpy as np
 
 from kanmodel.arrays import Array, steps_of_rows
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.computing import part, slices
-from kanmodel.explain.counterfactual_search import FeatureSearch, JointSearch, SingleFeature
+from kanmodel.computing import slices
+from kanmodel.explain.counterfactual_search import (
+    N_SETTINGS,
+    Setting,
+    SingleFeature,
+    describe_level,
+    list_settings,
+    search_shifts,
+)
 from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shifts import Goal, Search, Shifts, find_rows
 from kanmodel.explain.trust import Neighbour, ReferenceDistances
@@ -32,12 +39,16 @@ MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in an
 class Change:
     """A constant added to a feature at the chosen steps.
 
+    Where a level is set, its feature becomes 1 and those of the other levels 0 at each of these steps: `shift` is the
+    mean over them, 1 or -1 if they all had the same level.
+
     Attributes:
         feature: its name.
         unit: its unit; None if unknown.
         shift: the constant, in that unit.
         shift_in_std: the same in training standard deviations.
-        before: the value at the newest of these steps before the change, in that unit.
+        before: the value at the newest of these steps before the change, in that unit; of a level the mean over them.
+        is_level: whether it is a level that is set, if `shift` is positive, or unset.
     """
 
     feature: str
@@ -45,6 +56,10 @@ class Change:
     shift: float
     shift_in_std: float
     before: float
+    is_level: bool = False
+
+    def __str__(self) -> str:
+        return self.feature if self.is_level else f"{self.feature} {self.shift:+.4g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,38 +95,47 @@ class Counterfactual:
             UnknownNameError: there is no such feature.
             NonFiniteError: a forecast is not finite.
         """
-        shifts = Shifts(model, window, output, search)
+        shifts, settings = Shifts(model, window, output, search), list_settings(model, window, search)
         still = np.zeros((1, len(shifts.std)))
         prediction = float(shifts.predict(still)[0])
         margin = MARGIN * float(model.output_std[output])
-        with part(0.5):
-            alone = [FeatureSearch(shifts, goal, margin, feature).run() for feature in slices(shifts.movable)]
-        singles = tuple(single for single, _ in alone)
-        candidates = [still, np.eye(len(shifts.std))[shifts.movable] * np.array([[place] for _, place in alone])]
-        if search.max_features > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
-            best_alone = np.array([single.best_prediction for single in singles])
-            joint = JointSearch(shifts, goal.tighten(margin), prediction)
-            candidates.append(joint.run(search.max_features, best_alone))
-        tried = np.concatenate(candidates)
-        missed, distance = goal.miss(shifts.predict(tried)), np.abs(tried).sum(axis=1)
-        best = np.lexsort((distance, missed))[:1]  # the smallest that reaches the goal, or else the nearest to it
-        new_prediction = float(shifts.predict(tried[best])[0])
-        (shift,), (changed,) = shifts.in_original_units(tried[best]), shifts.change(tried[best])
-        in_std, newest = shift / shifts.std, window[find_rows(model.config, search.steps)][-1]
-        changes = [
-            Change(shifts.columns[f].name, shifts.columns[f].unit, float(shift[f]), float(in_std[f]), float(newest[f]))
-            for f in np.argsort(-np.abs(in_std), kind="stable")
-            if shift[f]
-        ]
+        forecasts = model.predict(np.stack([setting.window for setting in settings]))[:, output]
+        moved = np.array([np.abs(setting.change / shifts.std).sum() for setting in settings])
+        order = np.lexsort((moved, goal.tighten(margin).miss(forecasts)))
+        bases = [0] if goal.low <= prediction <= goal.high else [0, *order[order > 0][:N_SETTINGS].tolist()]
+        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, Shifts, Array]]()
+        for base in slices(bases):
+            setting, n_left = settings[base], search.max_features - len(settings[base].levels)
+            shifts, tried = Shifts(model, setting.window, output, search), still
+            if n_left and not (base and goal.tighten(margin).miss(forecasts[base]) == 0):
+                alone, tried = search_shifts(shifts, goal, margin, n_left)
+                singles = singles or alone
+            missed, distance = goal.miss(shifts.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
+            nearest = np.lexsort((distance, missed))[0]  # the smallest that reaches the goal, or else the nearest to it
+            best.append((float(missed[nearest]), float(distance[nearest]), setting, shifts, tried[[nearest]]))
+        for setting, forecast in zip(settings, forecasts, strict=True):
+            if len(setting.levels) == 1:
+                ends = prediction, float(forecast)
+                singles[setting.levels[0]] = describe_level(shifts, setting, goal.tighten(margin), ends)
+        _, distance, setting, shifts, shift = min(best, key=lambda one: one[:2])
+        new_prediction, changed = float(shifts.predict(shift)[0]), shifts.change(shift)[0]
+        by, rows = setting.change + shifts.in_original_units(shift)[0], find_rows(model.config, search.steps)
+        before, in_std = np.where(setting.change, window[rows].mean(axis=0), window[rows][-1]), by / shifts.std
+        changes = []
+        for f in np.argsort(-np.abs(in_std), kind="stable"):
+            if by[f]:
+                amounts = float(by[f]), float(in_std[f]), float(before[f])
+                is_level = bool(setting.change[f])
+                changes.append(Change(shifts.columns[f].name, shifts.columns[f].unit, *amounts, is_level))
         return cls(
             prediction=prediction,
             reached=goal.low <= new_prediction <= goal.high,
             changes=tuple(changes),
             new_prediction=new_prediction,
-            distance=float(distance[best][0]),
+            distance=distance,
             nearest_reference=ReferenceDistances.of(model).find_neighbour(model, changed),
             window=changed,
-            single_features=singles,
+            single_features=tuple(singles[feature] for feature in sorted(singles)),
         )
 
 
@@ -160,7 +184,7 @@ class Counterfactuals(WindowsResult):
                 "reached": one.reached,
                 "new_prediction": one.new_prediction,
                 "distance": one.distance,
-                "changes": ", ".join(f"{change.feature} {change.shift:+.4g}" for change in one.changes),
+                "changes": ", ".join(str(each) for each in one.changes if each.shift > 0 or not each.is_level),
                 "nearest_reference": one.nearest_reference.index,
                 "nearest_distance": one.nearest_reference.distance,
                 "typical_distance": one.nearest_reference.typical,

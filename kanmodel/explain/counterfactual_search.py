@@ -11,21 +11,25 @@ is replaced by its tangent within a trust region (Fletcher and Sainz de la Maza 
 nonsmooth optimization by successive linear programming"). With one constraint the linear program is a continuous
 knapsack problem, solved by sorting the slopes. All starting points, over many sets of features, are one batch, which
 no solver of scipy takes. The search is heuristic: a smaller change may exist.
+
+**Columns of levels** have no slope: levels are set at the chosen steps, alone and together, and shifts of features are
+searched beside the best of these settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
+from itertools import chain, combinations, islice, product
+from math import comb, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
-from kanmodel.computing import pause
-from kanmodel.explain.shifts import NEARLY_WHOLE, Goal, Shifts
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.computing import part, pause, slices
+from kanmodel.explain.shifts import NEARLY_WHOLE, Goal, Levels, Search, Shifts, find_changeable, find_rows
 
 HALVINGS = 30  # bisection steps
 GRID = 64  # grid points on each side of 0
@@ -47,15 +51,17 @@ NEAR = 0.01  # share of the initial distance to the goal within which a shift co
 N_POLISHED = 8  # best shifts, which are polished
 SCALES = np.linspace(0, 1.5, 25)  # multiples of a shift that polishing tries
 SEED = 0
+MAX_SETTINGS = 1024  # of levels that are tried
+N_SETTINGS = 3  # best of them, beside which features shift
 
 
-def count_forecasts(n_features: int, max_features: int) -> int:
+def count_forecasts(n_features: int, max_features: int, columns: Sequence[Levels] = ()) -> int:
     """About how many forecasts a search takes, each gradient counted as two: an estimate of its cost in advance."""
-    alone = n_features * (4 * (GRID + 1) + 2 * HALVINGS + N_ZOOMED * N_ZOOM * ZOOMS)
-    if min(n_features, max_features) < 2:
-        return alone
-    together = N_SCANNED + N_STARTS * (3 * (ITERATIONS + 1) + 2)
-    return alone + together + 2 * N_POLISHED * (len(SCALES) + HALVINGS)
+    n_settings = min(MAX_SETTINGS, prod(1 + len(column.chosen) for column in columns) - 1)
+    n_searches, alone = 1 + min(N_SETTINGS, n_settings), 4 * (GRID + 1) + 2 * HALVINGS + N_ZOOMED * N_ZOOM * ZOOMS
+    together = N_SCANNED + N_STARTS * (3 * (ITERATIONS + 1) + 2) + 2 * N_POLISHED * (len(SCALES) + HALVINGS)
+    together = 0 if min(n_features, max_features) < 2 else together
+    return n_settings + n_searches * (n_features * alone + together)
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,14 @@ class SingleFeature:
     Its range is sampled. Without a recurrent part, bounds of the forecasts then say what lies between the samples.
 
     Attributes:
-        feature: its name; `unit` is None if unknown.
-        shift: the smallest shift that reaches the goal, in that unit; None if no sample does.
+        feature: its name, such as ``daytype=holiday`` of a level that is set; `unit` is None if unknown.
+        shift: the smallest shift that reaches the goal, in that unit; None if no sample does. Of a level the mean over
+            the steps of what is added to its own feature.
         shift_in_std: the same in training standard deviations.
         proven: true if bounds prove that no shift reaches the goal whose `shift_in_std` is nearer to 0 by more than
             0.001, or none within the range if `shift` is None; up to the rounding of forecasts. False if the goal may
-            be reached unseen between samples: the network is recurrent, or 4,096 intervals were not enough.
+            be reached unseen between samples: the network is recurrent, or 4,096 intervals were not enough. Levels have
+            nothing between.
         best_prediction: the sampled forecast nearest to the goal.
         searched: number of samples over its range.
     """
@@ -82,6 +90,73 @@ class SingleFeature:
     proven: bool
     best_prediction: float
     searched: int
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A window with levels set at the chosen steps, at most one of each column.
+
+    Attributes:
+        levels: numbers of their features; empty for the window as it is.
+        window: the changed window, (lookback, n_features), original units.
+        change: mean change of each feature over these steps, (n_features,), original units.
+    """
+
+    levels: tuple[int, ...]
+    window: Array
+    change: Array
+
+
+def list_settings(model: LoadedModel, window: Array, search: Search) -> list[Setting]:
+    """The settings of a window, itself first, then those of one column, of two and so on, up to `MAX_SETTINGS`.
+
+    Levels that the steps have already, or that no row of training has, are not among them.
+    """
+    rows, (_, columns) = find_rows(model.config, search.steps), find_changeable(model.config, search.features)
+    options = [
+        [
+            (column, level)
+            for level in column.chosen
+            if model.feature_high[column.features[level]] >= 1 and (column.set(window, rows, level) != window).any()
+        ]
+        for column in columns
+    ]
+    sets = chain.from_iterable(
+        combinations(options, size + 1) for size in range(min(search.max_features, len(columns)))
+    )
+    found = [Setting((), window, np.zeros(len(model.feature_high)))]
+    for chosen in islice(chain.from_iterable(product(*one) for one in sets), MAX_SETTINGS):
+        changed = window
+        for column, level in chosen:
+            changed = column.set(changed, rows, level)
+        levels = tuple(column.features[level] for column, level in chosen)
+        found.append(Setting(levels, changed, (changed - window)[rows].mean(axis=0)))
+    return found
+
+
+def describe_level(shifts: Shifts, setting: Setting, goal: Goal, predictions: tuple[float, float]) -> SingleFeature:
+    """The effect of a setting of one level, from the forecasts of the window as it is and of the changed one."""
+    (feature,), missed = setting.levels, goal.miss(np.array(predictions))
+    shift = None if missed.all() else float(setting.change[feature]) if missed[0] else 0.0
+    in_std, column = None if shift is None else shift / float(shifts.std[feature]), shifts.columns[feature]
+    best_prediction = predictions[int(missed.argmin())]
+    return SingleFeature(column.name, column.unit, shift, in_std, True, best_prediction, len(predictions))
+
+
+def search_shifts(
+    shifts: Shifts, goal: Goal, margin: float, max_features: int
+) -> tuple[dict[int, SingleFeature], Array]:
+    """The effect of each feature alone, by its number, and the best shifts found, (n, n_features), the first of 0."""
+    still = np.zeros((1, len(shifts.std)))
+    prediction = float(shifts.predict(still)[0])
+    with part(0.5):
+        alone = [FeatureSearch(shifts, goal, margin, feature).run() for feature in slices(shifts.movable)]
+    candidates = [still, np.eye(len(shifts.std))[shifts.movable] * np.array([place for _, place in alone])[:, None]]
+    if max_features > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
+        best_alone = np.array([single.best_prediction for single, _ in alone])
+        joint = JointSearch(shifts, goal.tighten(margin), prediction)
+        candidates.append(joint.run(max_features, best_alone))
+    return dict(zip(shifts.movable.tolist(), (single for single, _ in alone), strict=True)), np.concatenate(candidates)
 
 
 def _bisect(
@@ -213,9 +288,9 @@ class FeatureSearch:
             reached = self._goal.miss(forecasts[-1]) == 0
             smallest = min(smallest, np.abs(near[reached]).min(initial=np.inf))
             undecided = []
-            for part in np.array_split(intervals, -(-len(intervals) // N_BOUNDED)):
-                low, high = self._shifts.bound(*map(self._only, part.T))
-                undecided.append(part[~((high < self._wide.low) | (low > self._wide.high))])  # also where one is NaN
+            for some in np.array_split(intervals, -(-len(intervals) // N_BOUNDED)):
+                low, high = self._shifts.bound(*map(self._only, some.T))
+                undecided.append(some[~((high < self._wide.low) | (low > self._wide.high))])  # also where one is NaN
                 pause()
             low, high = np.concatenate(undecided).T
             middle = (low + high) / 2

@@ -5,9 +5,10 @@ A shift z (n_features,) adds z_f training standard deviations to feature f at th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from kanmodel.arrays import Array, rows_of_steps
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
+from kanmodel.errors import DataError, KanscopeError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.network.bounds import bound_outputs
 from kanmodel.network.config import ModelConfig
+from kanmodel.tables.columns import column_of
+from kanmodel.tables.encoding import Encoding, SourceColumn
 
 NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
 TRACED = 64  # windows of one pass that keeps all values
@@ -25,20 +28,102 @@ ROUNDED = 128  # roundings of an output that bounds allow for
 FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
-def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:
-    """Numbers of features, in the given order; of all features if `names` is None.
+class Levels(NamedTuple):
+    """A column of levels, which changes as a whole: the feature of one level is 1, and those of the others are 0.
 
-    Raises DataError if there is no name or one is repeated, UnknownNameError if there is no such feature.
+    Attributes:
+        column: the column.
+        features: numbers of the features of its levels.
+        chosen: places of the levels that are asked for.
     """
-    known = config.feature_names
-    chosen = known if names is None else [names] if isinstance(names, str) else list(names)
-    if not chosen:
+
+    column: SourceColumn
+    features: range
+    chosen: tuple[int, ...]
+
+    def set(self, window: Array, rows: slice, level: int) -> Array:
+        """A window (lookback, n_features) with a level, by its place, in some rows."""
+        changed = window.copy()
+        changed[rows, self.features] = np.arange(len(self.features)) == level
+        return changed
+
+
+def find_columns(config: ModelConfig, names: Sequence[str] | str | None) -> list[int | Levels]:
+    """What changes together, in the given order, or all of it for None: a feature, by its number, or a column's levels.
+
+    A name is that of a feature, of a column of the table, or of one level, as ``daytype=holiday``.
+
+    Raises:
+        DataError: there is no name, one is repeated, or one is of a part of the calendar with several features.
+        UnknownNameError: there is no such feature, column or level.
+    """
+    encoding, n_read = config.table.encoding, 0
+    columns, features = dict[str, int | Levels](), dict[str, int | Levels]()
+    for column in encoding.columns:
+        numbers = range(n_read, n_read := n_read + len(column.features))
+        whole = Levels(column, numbers, tuple(range(len(column.levels))))
+        columns[column.name] = features[column.features[0]] = whole if column.levels else numbers[0]
+        for number, level in enumerate(column.levels):
+            one = whole._replace(chosen=(number,))
+            features |= {column.features[number]: one, f"{column.name}={level}": one}
+    columns |= {name: number for number, name in enumerate(config.feature_names[n_read:], n_read)}
+    known, found = features | columns, dict[int | Levels, None]()
+    given = columns if names is None else [names] if isinstance(names, str) else names
+    if not given:
         raise DataError.at("features", "must name at least one feature")
-    for number, name in enumerate(chosen):
-        refuse_unknown("feature", name, known)
-        if name in chosen[:number]:
-            raise DataError.at(f"features[{number}]", "is given twice")
-    return [known.index(name) for name in chosen]
+    for number, name in enumerate(given):
+        place = f"features[{number}]"
+        if name not in known:
+            raise _refuse_name(encoding, columns, place, name)
+        if known[name] in found:
+            raise DataError.at(place, "is given twice")
+        found[known[name]] = None
+    return list(found)
+
+
+def _refuse_name(encoding: Encoding, columns: Iterable[str], place: str, name: str) -> KanscopeError:
+    """The error of a name of no feature, column or level."""
+    if name in encoding.sources:
+        parts = " and ".join(encoding.sources[name])
+        return DataError.at(place, f"is {quote(name)}, a part of the calendar without a value of its own: see {parts}")
+    known = f"the features are {', '.join(columns)}"
+    for column in encoding.columns:
+        if column.levels and name.startswith((f"{column.name}=", column.features[0].removesuffix(column.levels[0]))):
+            known = f"the levels of {column.name} are {', '.join(column.levels)}"
+    problem = Problem(place, f"is unknown: {quote(name)}; {known}")
+    return UnknownNameError(str(problem), [problem])
+
+
+def find_changeable(config: ModelConfig, names: Sequence[str] | str | None) -> tuple[list[int], list[Levels]]:
+    """What a counterfactual may change: numbers of features that shift, and columns of levels.
+
+    For None all features but those that are fixed, such as levels, or the history of a target.
+
+    Raises:
+        DataError: as `find_columns`; a name is of something that is fixed, or nothing may change.
+        UnknownNameError: as `find_columns`.
+    """
+    history = {column_of(target.name, config.feature_names) for target in config.targets} if names is None else ()
+    numbers, columns = list[int](), dict[str, Levels]()
+    for place, one in enumerate(find_columns(config, names)):
+        if isinstance(one, Levels):
+            name, is_fixed = one.column.name, one.column.static or names is None
+        else:
+            name = config.features[one].name
+            is_fixed = config.features[one].fixed or name in history
+        if is_fixed and names is not None:
+            raise DataError.at(f"features[{place}]", f"is {quote(name)}, which is fixed: nobody can change it")
+        if is_fixed:
+            continue
+        if isinstance(one, Levels):
+            chosen = {*one.chosen, *columns.get(name, one).chosen}
+            columns[name] = one._replace(chosen=tuple(sorted(chosen)))
+        elif config.features[one].std > 0:
+            numbers.append(one)
+    if not numbers and not columns:
+        why = "all are constant in training, fixed, or the history of a target, which changes only if it is named"
+        raise DataError.at("features", f"has nothing that may change: {why}")
+    return numbers, [*columns.values()]
 
 
 def find_rows(config: ModelConfig, steps: Sequence[int] | None) -> slice:
@@ -76,7 +161,7 @@ class Goal:
     def of(cls, at_least: float | None, at_most: float | None, between: Sequence[float] | None) -> Goal:
         """The goal from exactly one of a lower bound, an upper bound and both.
 
-        Raises DataError if none or several are given, `between` is not two numbers, or there is no such range.
+        Raises DataError if none or several are given, `between` is not two numbers in order, or there is no such range.
         """
         bounds = {"at_least": at_least, "at_most": at_most, "between": between}
         given = [name for name, bound in bounds.items() if bound is not None]
@@ -85,6 +170,8 @@ class Goal:
             raise DataError.at("target", f"{what}: give one of at_least, at_most and between")
         if between is not None and len(between) != 2:
             raise DataError.at("target.between", f"must be two numbers, but is {quote(between)}")
+        if between is not None and between[0] > between[1]:
+            raise DataError.at("target.between", "must be the lower bound, then the upper")
         low, high = (at_least, at_most) if between is None else between
         return cls(-np.inf if low is None else float(low), np.inf if high is None else float(high))
 
@@ -109,12 +196,13 @@ class Search:
     """What a counterfactual may change.
 
     Attributes:
-        features: names of the features; None for all. Fixed and constant features do not change even if named.
+        features: names of features, of columns, or of levels; None for all features that are not fixed or the history
+            of a target. A column of levels changes only if it is named, and as a whole.
         steps: the first and the last step, 0 the newest; None for all.
         max_features: largest number of features that change together, from 1, or else DataError.
         within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
             is already outside may stay, but does not move further out. A feature shifts by at most 10 training standard
-            deviations in any case.
+            deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value.
     """
 
     features: Sequence[str] | str | None = None
@@ -131,7 +219,7 @@ class Shifts:
 
     Attributes:
         low, high: smallest shift of each feature, (n_features,), at most 0, and largest; 0 if it does not change.
-        columns: the features; features or steps that cannot be used raise as `find_features` and `find_rows`.
+        columns: the features; features or steps that cannot be used raise as `find_changeable` and `find_rows`.
         std: training standard deviation of each feature, 1 for a constant one, original units.
         integer: whether a feature shifts by whole numbers of its unit only; `movable` are those that can change.
         has_bounds: whether `bound` is possible: the network has no recurrent part.
@@ -142,15 +230,16 @@ class Shifts:
         self._model, self._window, self._output, self._rows = model, window, output, rows
         self.std, self.has_bounds = model.scaling.feature_scale, not model.config.mixes_steps
         self.integer: NDArray[np.bool_] = np.array([column.integer for column in self.columns])
-        chosen = np.isin(np.arange(len(self.columns)), find_features(model.config, search.features))
-        moves = chosen & np.array([column.std > 0 and not column.fixed for column in self.columns])
-        low, high = np.full(len(self.columns), -FARTHEST), np.full(len(self.columns), FARTHEST)
-        if search.within_training_range:
-            low = np.maximum(low, (model.feature_low - window[rows].min(axis=0)) / self.std)
-            high = np.minimum(high, (model.feature_high - window[rows].max(axis=0)) / self.std)
+        moves = np.isin(np.arange(len(self.columns)), find_changeable(model.config, search.features)[0])
+        is_binary = np.array([column.is_binary for column in self.columns])
+        low, high = np.where(is_binary, -np.inf, -FARTHEST), np.where(is_binary, np.inf, FARTHEST)
+        bounded = search.within_training_range | is_binary
+        lowest, highest = window[rows].min(axis=0), window[rows].max(axis=0)
+        low = np.where(bounded, np.maximum(low, (model.feature_low - lowest) / self.std), low)
+        high = np.where(bounded, np.minimum(high, (model.feature_high - highest) / self.std), high)
         low, high = np.where(moves, np.minimum(low, 0.0), 0.0), np.where(moves, np.maximum(high, 0.0), 0.0)
-        self.low = np.where(self.integer, np.ceil(low * self.std) / self.std, low)
-        self.high = np.where(self.integer, np.floor(high * self.std) / self.std, high)
+        self.low = np.where(self.integer, np.ceil(low * self.std - NEARLY_WHOLE) / self.std, low)
+        self.high = np.where(self.integer, np.floor(high * self.std + NEARLY_WHOLE) / self.std, high)
         self.movable: NDArray[np.int64] = np.flatnonzero((self.low < 0) | (self.high > 0))
 
     def change(self, shifts: Array) -> Array:

@@ -1,7 +1,7 @@
-"""What-if analysis: the forecasts of a window over the values or shifts of one feature.
+"""What-if analysis: the forecasts of a window over the values or shifts of one feature, or over a column's levels.
 
 Individual conditional expectation (ICE) curves after Goldstein et al. 2015 (arXiv 1309.6392): each point is a forecast
-of the window with this feature changed and all others as they are.
+of the window with this feature changed and all others as they are. A level is set with the column's others unset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, check_lowest, quote
 from kanmodel.explain.result import Table, WindowsResult
-from kanmodel.explain.shifts import find_features, find_rows
+from kanmodel.explain.shifts import Levels, find_columns, find_rows
 from kanmodel.text import with_unit
 
 DEFAULT_POINTS = 21
@@ -26,28 +26,57 @@ DEFAULT_POINTS = 21
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Forecasts of one window over the values or shifts of one feature.
+    """Forecasts of one window over the values or shifts of one feature, or over the levels of a column.
 
     Attributes:
-        feature: its name; `unit` is None if unknown.
-        kind: ``shift``, values that are added to the feature; ``value``, values that replace it.
+        feature: its name, or that of the column; `unit` is None if unknown.
+        kind: ``shift``, values that are added to the feature; ``value``, values that replace it; ``level``, places of
+            levels that are set.
         values: (points,), in the feature's unit.
         predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
         outside_training_range: whether a changed value is outside the training range, (points,).
         within: the lowest and the highest value with which none is; infinite where the range is unknown.
-        actual: the value that leaves the newest changed step as it is: its own, or a shift of 0.
+        actual: the value that leaves the newest changed step as it is: its own, or a shift of 0; NaN without a level.
         prediction: the forecast of the unchanged window, (n_outputs,).
+        levels: those of the column; None for a feature.
     """
 
     feature: str
     unit: str | None
-    kind: Literal["shift", "value"]
+    kind: Literal["shift", "value", "level"]
     values: Array
     predictions: Array
     outside_training_range: NDArray[np.bool_]
     within: tuple[float, float]
     actual: float
     prediction: Array
+    levels: tuple[str, ...] | None = None
+
+    @classmethod
+    def over_levels(cls, model: LoadedModel, window: Array, rows: slice, of: Levels, prediction: Array) -> Curve:
+        """The forecasts of a window (lookback, n_features) with each of some levels of a column in some rows."""
+        changed = np.stack([of.set(window, rows, level) for level in of.chosen])
+        taken, present = changed[:, rows, of.features], window[rows, of.features][-1]
+        low, high = model.feature_low[of.features], model.feature_high[of.features]
+        outside: NDArray[np.bool_] = np.any((taken < low) | (taken > high), axis=(1, 2))
+        return cls(
+            feature=of.column.name,
+            unit=None,
+            kind="level",
+            values=np.array(of.chosen, np.float64),
+            predictions=model.predict(changed),
+            outside_training_range=outside,
+            within=(-np.inf, np.inf),
+            actual=float(present.argmax()) if present.any() else np.nan,
+            prediction=prediction,
+            levels=of.column.levels,
+        )
+
+    @property
+    def points(self) -> list[Any]:
+        """The values, or the levels that they are the places of, (points,)."""
+        values: list[Any] = self.values.tolist()
+        return values if self.levels is None else [self.levels[int(place)] for place in values]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -82,17 +111,26 @@ class WhatIf(WindowsResult):
             NonFiniteError: a forecast is not finite.
         """
         check_lowest("points", points, 2)
-        chosen, rows = find_features(model.config, features), find_rows(model.config, steps)
+        columns, rows = find_columns(model.config, features), find_rows(model.config, steps)
         kind: Literal["shift", "value"] = "value" if shift is None else "shift"
+        if shift is not None:
+            levels = [one.column.name for one in columns if isinstance(one, Levels)]
+            if levels and (features is not None or len(levels) == len(columns)):
+                raise DataError.at("shift", f"cannot be added to the levels of {levels[0]}")
+            columns = [one for one in columns if isinstance(one, int)]
         curves: list[list[Curve]] = []
         for window, prediction in slices(zip(windows, model.predict(windows), strict=True)):
             curves.append([])
-            for feature in slices(chosen):
+            for feature in slices(columns):
+                if isinstance(feature, Levels):
+                    curves[-1].append(Curve.over_levels(model, window, rows, feature, prediction))
+                    continue
                 column = model.config.features[feature]
                 low, high = model.feature_low[feature], model.feature_high[feature]
                 if shift is None and not np.isfinite([low, high]).all():
                     raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
                 values = np.linspace(low, high, points) if shift is None else _read_shift(shift)
+                values = np.unique(np.rint(values)) if shift is None and column.integer else values
                 changed, present = np.repeat(window[None], len(values), axis=0), window[rows, feature]
                 added = np.zeros_like(present) if shift is None else present
                 changed[:, rows, feature] = values[:, None] + added
@@ -114,13 +152,15 @@ class WhatIf(WindowsResult):
         return self.curves[window]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each window, feature and value, with a column for each output."""
+        """A row for each window, feature and value, shift or level, with a column for each output."""
         rows = []
         for window, curve in ((window, curve) for window, curves in enumerate(self) for curve in curves):
-            points = curve.values.tolist(), curve.outside_training_range.tolist(), curve.predictions.tolist()
+            points = curve.points, curve.outside_training_range.tolist(), curve.predictions.tolist()
             for value, outside, predictions in zip(*points, strict=True):
-                row = {"window": window, "feature": curve.feature, curve.kind: value, "outside_training_range": outside}
-                rows.append(row | dict(zip(self.outputs, predictions, strict=True)))
+                row = {"window": window, "feature": curve.feature, "shift" if curve.kind == "shift" else "value": value}
+                rows.append(
+                    row | {"outside_training_range": outside} | dict(zip(self.outputs, predictions, strict=True))
+                )
         return rows
 
     def _title(self) -> str:
@@ -133,8 +173,8 @@ class WhatIf(WindowsResult):
                 "window": window,
                 "feature": with_unit(curve.feature, curve.unit),
                 "kind": curve.kind,
-                "from": float(curve.values[0]),
-                "to": float(curve.values[-1]),
+                "from": curve.points[0],
+                "to": curve.points[-1],
                 "output": output,
                 "prediction_from": float(predictions[0]),
                 "prediction_to": float(predictions[-1]),

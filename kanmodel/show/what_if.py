@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, isfinite
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def draw_what_if(result: WhatIf, theme: Theme = "auto") -> bytes:
 
     All panels have one scale of forecasts, the features that move them most first. Values outside the training range
     are shaded, and the curve there is dashed. Dashed rules are the actual value and the forecast of the window. Of one
-    window intervals are bands, if their bounds are outputs.
+    window intervals are bands, if their bounds are outputs. Levels have a ring each.
     """
     panels = [tuple(curves) for curves in zip(*result.curves, strict=True)]
     moves = [float(np.mean([np.ptp(curve.predictions[:, 0]) for curve in panel])) for panel in panels]
@@ -52,7 +52,8 @@ def draw_what_if(result: WhatIf, theme: Theme = "auto") -> bytes:
     bottom = TOP + ceil(len(drawn) / n_along) * (height + BELOW) - END
     root = new_picture(WIDTH, bottom, heading, caption, result.source)
     root.add_heading(heading, caption, n_caption=120)
-    _add_key(root, len(result) > 1, any(curve.outside_training_range.any() for panel in drawn for curve in panel))
+    ranges = [curve for panel in drawn for curve in panel if not curve.levels]
+    _add_key(root, len(result) > 1, any(curve.outside_training_range.any() for curve in ranges))
     bounds = (
         {name: number for number, name in enumerate(result.outputs) if BOUND.fullmatch(name)}
         if len(result) == 1
@@ -111,7 +112,8 @@ def _add_panel(
     """One feature: its axes, the range of training, a line for each window with its intervals, and what it is now."""
     one, several = curves[0], len(curves) > 1
     drawn = [curves[number] for number in np.linspace(0, len(curves) - 1, min(N_LINES, len(curves))).astype(int)]
-    x = scale_over([*one.values, *(curve.actual for curve in drawn)], left, right)
+    present = [curve.actual for curve in drawn if isfinite(curve.actual)]
+    x = scale_over([-0.5, len(one.levels) - 0.5] if one.levels else [*one.values, *present], left, right)
     name = f"shift of {one.feature}" if one.kind == "shift" else one.feature
     group = root.add_group(_summarise(curves, of_target), class_="panel", data_feature=one.feature)
     top, bottom = y.end, y.start
@@ -122,12 +124,20 @@ def _add_panel(
             at = {"x": x.at(start), "y": top, "width": x.at(end) - x.at(start), "height": bottom - top}
             group.add("rect", class_="shade", **at).add("title", "outside the training range")
     group.add_levels(y, left, right, 4, is_first)
-    for value in x.ticks(4 if right - left < 300 else 8):
+    ticks = {value: f"{value:g}" for value in x.ticks(4 if right - left < 300 else 8)}
+    if one.levels:
+        most = max(3, int((right - left) / len(one.levels) / LETTER) - 1)
+        ticks = {float(place): abbreviate(level, most) for place, level in enumerate(one.levels)}
+    for value, label in ticks.items():
         group.add("path", class_="tick", d=f"M{x.at(value):.2f} {bottom}v4")
-        group.add("text", f"{value:g}", x=x.at(value), y=bottom + 16, class_="middle muted")
+        group.add("text", label, x=x.at(value), y=bottom + 16, class_="middle muted")
     group.add("path", class_="axis", d=f"M{left:.2f} {bottom}H{right:.2f}")
     unit = "" if one.unit is None else f" ({abbreviate(one.unit, 8)})"
-    now = "" if several or one.kind == "shift" else f"now {write_amount(_round(one.actual, x), None)}"
+    now = (
+        ""
+        if several or one.kind == "shift" or not present
+        else f"now {_write_actual(one, _round(one.actual, x), None)}"
+    )
     length = int((right - left - LETTER * len(now)) / BOLD) - len(unit) - 1
     group.add("text", abbreviate(name, length) + unit, x=left, y=top - 6, class_="strong")
     if now:
@@ -140,17 +150,41 @@ def _add_panel(
             group.add("polyline", class_="part s0", points=_place(x, y, curve.values, curve.predictions[:, 0]))
         mean = np.mean([curve.predictions[:, 0] for curve in curves], axis=0)
         group.add("polyline", class_="curve main", points=_place(x, y, one.values, mean))
+        if one.levels:
+            _add_rings(group, one, x, y, mean)
         return
     forecast = float(one.prediction[0])
     group.add("path", class_="dashed", d=f"M{left:.2f} {y.at(forecast):.2f}H{right:.2f}")
-    group.add("path", class_="dashed", d=f"M{x.at(one.actual):.2f} {bottom}V{top}")
+    if present:
+        group.add("path", class_="dashed", d=f"M{x.at(one.actual):.2f} {bottom}V{top}")
+    if one.levels:
+        _add_rings(group, one, x, y, one.predictions[:, 0])
+    else:
+        _add_curve(group, one, x, y, low, high)
+    if present:
+        group.add("circle", class_="dot", cx=x.at(one.actual), cy=y.at(forecast), r=3.5)
+
+
+def _add_curve(group: Part, one: Curve, x: Scale, y: Scale, low: float, high: float) -> None:
+    """The forecasts over the values of one window, dashed outside the training range from low to high."""
     predictions = one.predictions[:, 0]
     group.add("polyline", class_="curve line", points=_place(x, y, one.values, predictions))
     inside = one.values[(one.values > low) & (one.values < high)]
     bounds = np.clip([low, high], one.values[0], one.values[-1]) if low <= high else np.zeros(0)
     known = np.unique([*bounds, *inside])
     group.add("polyline", class_="curve main", points=_place(x, y, known, np.interp(known, one.values, predictions)))
-    group.add("circle", class_="dot", cx=x.at(one.actual), cy=y.at(forecast), r=3.5)
+
+
+def _add_rings(group: Part, one: Curve, x: Scale, y: Scale, forecasts: Array) -> None:
+    """A ring for the forecast with each level."""
+    for level, place, forecast in zip(one.points, one.values.tolist(), forecasts.tolist(), strict=True):
+        ring = group.add("circle", class_="chip", cx=x.at(place), cy=y.at(forecast), r=4.5)
+        ring.add("title", f"{level}: {forecast:.4g}")
+
+
+def _write_actual(one: Curve, value: float, unit: str | None) -> str:
+    """The value, or the level, of the window as it is."""
+    return abbreviate(one.levels[int(value)]) if one.levels else write_amount(value, unit)
 
 
 def _place(x: Scale, y: Scale, values: Array, forecasts: Array) -> str:
@@ -166,9 +200,11 @@ def _summarise(curves: Sequence[Curve], unit: str | None) -> str:
     """The tooltip of a panel."""
     one = curves[0]
     low, high = float(one.predictions[:, 0].min()), float(one.predictions[:, 0].max())
-    span = f"{one.values[0]:.3g} to {write_amount(float(one.values[-1]), one.unit)}"
+    first, last = one.points[0], one.points[-1]
+    span = f"{first} to {last}" if one.levels else f"{first:.3g} to {write_amount(last, one.unit)}"
     what = f"{'shift of ' if one.kind == 'shift' else ''}{one.feature} from {span}"
     if len(curves) > 1:
         return f"{what}, {len(curves)} windows"
-    now = f"; now {write_amount(one.actual, one.unit)}" if one.kind == "value" else ""
+    is_known = one.kind != "shift" and isfinite(one.actual)
+    now = f"; now {_write_actual(one, one.actual, one.unit)}" if is_known else ""
     return f"{what}: forecast {low:.3g} to {write_amount(high, unit)}, {float(one.prediction[0]):.3g} as it is{now}"

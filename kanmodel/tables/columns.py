@@ -78,6 +78,11 @@ class Feature(Column):
     integer: bool = field(default=False, kw_only=True)
     fixed: bool = field(default=False, kw_only=True)
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether its values are 0 and 1 alone, as those of yes and no."""
+        return self.integer and (self.min, self.max) == (0, 1)
+
 
 @dataclass(frozen=True)
 class Scaling:

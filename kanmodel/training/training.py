@@ -200,7 +200,8 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     basis, features = BSpline(options.grid, options.order), []
     for name, column in zip(table.feature_names, rows.T, strict=True):
         figures = [float(f(column)) for f in (np.mean, _std, np.min, np.max)]
-        roles = {"integer": name in table.integer, "fixed": name in table.fixed}
+        is_binary = np.array_equal(np.unique(column), [0, 1])
+        roles = {"integer": is_binary or name in table.integer, "fixed": name in table.fixed}
         features.append(Feature(name, table.units.get(name), *figures, title=table.titles.get(name), **roles))
     return ModelConfig(
         features=tuple(features),

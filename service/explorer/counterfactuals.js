@@ -154,10 +154,11 @@ async function ask({ path, version, output, model }, { target = "", most = MOST,
   if (!Object.hasOwn(KINDS, kind) || numbers.length !== (kind === "between" ? 2 : 1) || !numbers.every(Number.isFinite)) {
     throw new Error("enter the wanted forecast as a number");
   }
+  const targets = new Set(model.targets.map(({ name }) => name)); // whose history nobody changes
   const body = {
     ...{ instances: [window], output, target: { [kind]: kind === "between" ? numbers : numbers[0] } },
     ...{ max_features: Number(most), within_training_range: beyond !== "true" },
-    features: model.features.filter(mayChange).map(({ name }) => name),
+    features: model.features.filter(mayChange).map(({ name }) => name).filter((name) => !targets.has(name)),
   };
   const answer = /** @type {Schemas["CounterfactualResponse"]} */ (
     await askJson({ path: `${path}:counterfactual`, query: version, body }, signal)

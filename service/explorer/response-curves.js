@@ -1,4 +1,4 @@
-/** Response curves: the forecast over a shift of each feature, with the other features unchanged. */
+/** Response curves: the forecast over a shift of each feature, with the other features unchanged. Levels have none. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
@@ -9,6 +9,7 @@ import { spread } from "./edits.js";
 import { formatChange } from "./figures.js";
 import { afterRest } from "./latest.js";
 import { titlesOf } from "./names.js";
+import { columnsOf } from "./tables.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -27,7 +28,10 @@ const HEIGHT = 116;
  * @param {(index: number, by: number | undefined) => void} take shifts a feature; undefined lets the user enter the
  *   shift
  */
-export function responseCurves({ path, version, output, model: { features } }, take) {
+export function responseCurves({ path, version, output, model }, take) {
+  const { features } = model;
+  const levels = new Set(columnsOf(model).flatMap((column) => (column.levels.length ? column.features : [])));
+  const n_curves = features.length - levels.size;
   const named = titlesOf(features);
   const rest = afterRest();
   let running = new AbortController();
@@ -38,8 +42,8 @@ export function responseCurves({ path, version, output, model: { features } }, t
   const buttons = new Map();
   const problem = h("p", { class: "refused", role: "alert" });
   const place = h("div", { class: "responses" });
-  const more = h("button", { type: "button", hidden: features.length <= N_FIRST, onclick: () => showAll() });
-  more.textContent = `All ${features.length} features`;
+  const more = h("button", { type: "button", hidden: n_curves <= N_FIRST, onclick: () => showAll() });
+  more.textContent = `All ${n_curves} features`;
   const element = h("div", { class: "stack" }, problem, place, h("div", { class: "row" }, more));
   const showAll = () => {
     all = true;
@@ -57,7 +61,7 @@ export function responseCurves({ path, version, output, model: { features } }, t
     const { signal } = running;
     if (!wanted) return;
     const { window, prediction, order, formats } = wanted;
-    const indices = order.slice(0, all ? undefined : N_FIRST);
+    const indices = order.filter((index) => !levels.has(features[index].name)).slice(0, all ? undefined : N_FIRST);
     try {
       const curves = await Promise.all(indices.map((index) => ask(window, index, signal)));
       const domain = d3.extent([prediction, ...curves.flatMap(({ predictions }) => predictions)]);

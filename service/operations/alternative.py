@@ -7,8 +7,9 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Response
 
 from kanmodel.arrays import Array
-from kanmodel.errors import quote
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.shifts import find_rows
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from service.operations.members import Answer, Output, about, head_of
@@ -37,6 +38,7 @@ class WindowsAnswer(Answer, OfWindows):
 
 
 Asked = TypeVar("Asked", bound=WindowsRequest)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -153,19 +155,14 @@ async def _answer(
 
 
 def read_range(
-    named: list[str] | None, steps: list[int] | None, config: ModelConfig
-) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    """The features that may change, all of them if none are named, and the first and last step; None for all."""
-    names, oldest = config.feature_names if named is None else named, 1 - config.lookback
-    if len(names) > len(config.features):
-        message = f"must be at most {len(config.features)} names, one per feature, but are {len(names)}"
-        raise invalid_value("features", message)
-    for number, name in enumerate(names):
-        if name not in config.feature_names:
-            message = f"is unknown: {quote(name)}; the features are {', '.join(config.feature_names)}"
-            raise invalid_value(f"features[{number}]", message)
-        if name in names[:number]:
-            raise invalid_value(f"features[{number}]", "is given twice")
-    if steps is not None and not oldest <= steps[0] <= steps[1] <= 0:
-        raise invalid_value("steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {steps}")
-    return tuple(names), None if steps is None else tuple(steps)
+    find: Callable[[ModelConfig, list[str] | None], Found],
+    config: ModelConfig,
+    named: list[str] | None,
+    steps: list[int] | None,
+) -> Found:
+    """What may change, which `find_columns` or `find_changeable` finds; refuses steps that a window does not have."""
+    find_rows(config, steps)
+    try:
+        return find(config, named)
+    except UnknownNameError as error:  # of a value in the body, and not of a place that a path names
+        raise DataError(str(error), error.problems) from error

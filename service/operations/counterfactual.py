@@ -7,12 +7,11 @@ from typing_extensions import TypedDict
 
 from kanmodel.explain.counterfactual import Counterfactual as Found
 from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
-from kanmodel.explain.shifts import Search
+from kanmodel.explain.shifts import Goal, Search, find_changeable
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.windows import NearestReference
-from service.wire.errors import invalid_value
 from service.work.jobs import HELD_NUMBER_BYTES
 
 
@@ -40,16 +39,16 @@ class CounterfactualRequest(WindowsRequest):
     max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = Search.max_features
     within_training_range: Annotated[bool, Field(strict=True)] = True
     """Whether changed values must stay in the feature's training range. A feature shifts by at most 10 standard
-    deviations in any case."""
+    deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value."""
 
 
 class ChangeInfo(TypedDict):
-    """A constant added to one feature."""
+    """A constant added to one feature. A level that is set has 1 at each step then, and the others of its column 0."""
 
     feature: Annotated[str, about("Name of the feature.")]
     unit: UnitOf
     steps: Annotated[list[int], about("First and last step that change; 0 is the newest.")]
-    shift: Annotated[float, about("The constant added at each of these steps, in the feature's unit.")]
+    shift: Annotated[float, about("The constant added at each of these steps, in its unit; of a level the mean added.")]
     shift_in_std: Annotated[float, about("The same in training standard deviations.")]
 
 
@@ -80,7 +79,7 @@ class CounterfactualInfo(TypedDict):
     nearest_reference: NearestReference
     instance: Annotated[list[list[float]], about("The changed window, lookback x n_features.")]
     single_features: list[SingleFeatureInfo]
-    """One entry per feature that may change, in the order of the model."""
+    """One entry per feature, or level, that may change, in the order of the model."""
 
 
 class CounterfactualResponse(WindowsAnswer):
@@ -95,23 +94,21 @@ def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
 
     The range of each single feature is sampled, and `proven` says whether bounds show that no smaller shift reaches the
     target; several together are searched by gradient descent from many starts, so that a smaller change may exist.
+    Fixed features do not change. The history of a target, and a column of levels as a whole, do if `features` names
+    them.
     """
     asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
-    target: dict[str, Any] = {name: value for name, value in asked.target if value is not None}
-    if len(target) != 1:
-        given = f"has {' and '.join(target)}" if target else "is empty"
-        raise invalid_value("target", f"{given}: give one of at_least, at_most and between")
-    if asked.target.between is not None and asked.target.between[0] > asked.target.between[1]:
-        raise invalid_value("target.between", "must be the lower bound, then the upper")
-    features, steps = read_range(asked.features, asked.steps, config)
+    target = dict(asked.target)
+    Goal.of(**target)
+    numbers, columns = read_range(find_changeable, config, asked.features, asked.steps)
 
     def find(model: Model) -> dict[str, Any]:
         found = model.counterfactual(
             windows,
             reading.output,
             **target,
-            features=features,
-            steps=steps,
+            features=asked.features,
+            steps=asked.steps,
             max_features=asked.max_features,
             within_training_range=asked.within_training_range,
         )
@@ -123,4 +120,4 @@ def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
 
     # Held: the changed windows of the answer, and those of one search.
     n_bytes = HELD_NUMBER_BYTES * int(windows.size) + 3 * LARGEST_BATCH * int(windows[0].nbytes)
-    return Plan(len(windows) * count_forecasts(len(features), asked.max_features), n_bytes, find)
+    return Plan(len(windows) * count_forecasts(len(numbers), asked.max_features, columns), n_bytes, find)

@@ -53,7 +53,12 @@ Output = Annotated[
     ),
 ]
 Features = Annotated[
-    list[str] | None, about("Names of the features that may change; absent: all.", min_length=1, fail_fast=True)
+    list[str] | None,
+    about(
+        "What may change: names of features, of columns of the table, or of levels as `daytype=holiday`; absent: all.",
+        min_length=1,
+        fail_fast=True,
+    ),
 ]
 Steps = Annotated[
     list[StrictInt] | None,

@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from factories import make_chain, make_model, make_windows
+from factories import make_chain, make_encoded, make_model, make_shop, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import layers_of
 from thorough import examples, few_of
 
+from kanmodel import Model, train
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.counterfactual import Counterfactual
 from kanmodel.explain.counterfactual_search import TOLERANCE
 from kanmodel.explain.shifts import FARTHEST, Goal, Search, Shifts
 from kanmodel.explain.trust import ReferenceDistances
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import plain_layers
+from kanmodel.tables.roles import Columns
 from service.models.repository import BUNDLED
 
 MODEL = make_model("lstm")
@@ -301,6 +304,182 @@ def test_whole_numbers_stay_whole_and_what_is_fixed_stays(seed, deviations):
     whole, *others = found.single_features
     assert [whole.feature, *(single.feature for single in others)] == ["f0", "f2", "f3"]
     assert whole.shift is None or whole.shift == np.round(whole.shift) == pytest.approx(whole.shift_in_std * STD[0])
+
+
+SHOP, SHOP_WINDOWS = make_shop()
+LEVELS = {"day": slice(2, 6), "sky": slice(6, 8)}  # the features of each column of levels
+OPEN, STAFF, CALENDAR = 8, 9, slice(10, None)
+CHANGEABLE = ("sold", "temp", "day", "sky=clear", "sky=cloudy", "open", "staff")
+
+
+@settings(max_examples=examples(40))
+@given(
+    number=st.integers(0, len(SHOP_WINDOWS) - 1),
+    deviations=st.sampled_from([-3, -0.3, 0.3, 3]),
+    names=st.none() | st.lists(st.sampled_from(CHANGEABLE), min_size=1, unique=True),
+    first=st.integers(0, 3),
+    most=st.integers(1, 3),
+    within=st.booleans(),
+)
+def test_columns_change_as_a_whole_and_only_if_they_may(number, deviations, names, first, most, within):
+    """One level stays 1, what is 0 or 1 stays so, counts stay whole, and what is not named keeps its bits."""
+    window = SHOP_WINDOWS[number]
+    goal = goal_beyond(SHOP, window, deviations)
+    found = find(
+        SHOP, window, goal, features=names, steps=(first - 3, 0), max_features=most, within_training_range=within
+    )
+    changed = found.window
+    assert SHOP.predict(changed[None])[0, 0] == found.new_prediction
+    assert (changed[:first] == window[:first]).all()
+    for place in LEVELS.values():
+        assert np.isin(changed[:, place], (0, 1)).all() and (changed[:, place].sum(axis=1) == 1).all()
+    assert (changed[:, 5] == window[:, 5]).all() or "day" in names  # never strike, which training did not have
+    assert not (changed[:, 3] > window[:, 3]).any()
+    assert np.isin(changed[:, OPEN], (0, 1)).all() and (changed[:, STAFF] == np.rint(changed[:, STAFF])).all()
+    asked = {name.partition("=")[0] for name in (("temp", "open", "staff") if names is None else names)}
+    parts = {"sold": 0, "temp": 1, **LEVELS, "open": OPEN, "staff": STAFF, "hour and weekend": CALENDAR}
+    moved = {name for name, place in parts.items() if (changed[:, place] != window[:, place]).any()}
+    assert moved <= asked and len(moved) <= most
+    if names is not None and "sky" in moved and "sky=clear" not in names:
+        assert (changed[first:, 7] == 1).all()
+    features = SHOP.config.feature_names
+    assert {features.index(change.feature) for change in found.changes} == set(
+        np.flatnonzero((changed != window).any(axis=0))
+    )
+    assert found.distance == pytest.approx(sum(abs(change.shift_in_std) for change in found.changes))
+    for change in found.changes:
+        place = features.index(change.feature)
+        assert change.shift == pytest.approx((changed - window)[first:, place].mean())
+        assert change.is_level == ("=" in change.feature)
+        if change.is_level:
+            assert change.before + change.shift == pytest.approx(changed[-1, place])
+
+
+@settings(max_examples=examples(30))
+@given(st.integers(0, len(SHOP_WINDOWS) - 1), st.sampled_from([-1, -0.1, 0.1, 1]), st.sampled_from([None, (-1, 0)]))
+def test_of_levels_alone_the_answer_is_the_best_of_all(number, deviations, steps):
+    """All combinations are tried: the nearest of those that reach the goal is found, or else what misses it least."""
+    window, tried = SHOP_WINDOWS[number], []
+    goal, rows = goal_beyond(SHOP, window, deviations), slice(None) if steps is None else slice(2, 4)
+    for day in (None, 0, 2, 3):
+        for sky in (None, 0, 1):
+            changed = window.copy()
+            for place, level in ((LEVELS["day"], day), (LEVELS["sky"], sky)):
+                if level is not None:
+                    changed[rows, place] = np.eye(place.stop - place.start)[level]
+            distance = np.abs((changed - window)[rows].mean(axis=0) / SHOP.scaling.feature_scale).sum()
+            tried.append((float(goal.miss(SHOP.predict(changed[None])[:, 0])[0]), distance))
+    found = find(SHOP, window, goal, features=["day", "sky"], steps=steps)
+    missed = float(goal.miss(np.array([found.new_prediction]))[0])
+    assert (missed, found.distance) == pytest.approx(min(tried), abs=1e-9)
+    for single in found.single_features:
+        assert single.proven and "=" in single.feature and single.feature != "day+2=strike"
+        changed = window.copy()
+        place = next(
+            place
+            for place in LEVELS.values()
+            if place.start <= SHOP.config.feature_names.index(single.feature) < place.stop
+        )
+        changed[rows, place] = np.array(SHOP.config.feature_names[place]) == single.feature
+        reached = goal.miss(SHOP.predict(changed[None])[:, 0])[0] == 0
+        assert reached == (single.shift is not None)
+
+
+def test_a_level_and_a_shift_go_together():
+    """Where neither a level nor a shift alone is enough, both are found."""
+    n_together = 0
+    for window in SHOP_WINDOWS[:8]:
+        reached = [
+            find(SHOP, window, Goal(low=1e9), features=names).new_prediction
+            for names in ("day", "temp", ["day", "temp"])
+        ]
+        alone, together = max(reached[:2]), reached[2]
+        assert together >= alone
+        if together > alone + 0.01:
+            found = find(SHOP, window, Goal(low=(alone + together) / 2), features=["day", "temp"])
+            assert found.reached and {change.feature.partition("+")[0] for change in found.changes} == {"day", "temp"}
+            n_together += 1
+    assert n_together
+
+
+def test_a_level_that_is_set_is_named_in_the_table():
+    """By its feature alone, without an amount; levels that are unset by it are changes too, but not in the words."""
+    found = Model(SHOP).counterfactual(SHOP_WINDOWS, features="day", at_least=1e9)
+    for one, row in zip(found, found.table(), strict=True):
+        assert row["changes"] == "".join(change.feature for change in one.changes if change.shift > 0)
+        assert not one.changes or sum(change.shift for change in one.changes) == pytest.approx(0)
+    assert any(row["changes"] for row in found.table()) and "day+2=" in found.svg()
+
+
+def test_by_default_the_history_of_a_target_and_levels_stay():
+    """Naming all else is the same answer, bit by bit; a yes and no that changes within the steps stays."""
+    for window in SHOP_WINDOWS[:5]:
+        goal = goal_beyond(SHOP, window, 0.3)
+        assert find(SHOP, window, goal).window.tobytes() == (
+            find(SHOP, window, goal, features=["temp+2", "open", "staff"]).window.tobytes()
+        )
+    mixed = next(window for window in SHOP_WINDOWS if np.ptp(window[:, OPEN]))
+    found = find(SHOP, mixed, goal_beyond(SHOP, mixed, 0.3), features="open", within_training_range=False)
+    assert not found.changes and not found.single_features and found.new_prediction == found.prediction
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("hour_sin", "features[0] is 'hour_sin', which is fixed: nobody can change it"),
+        (["temp", "weekend"], "features[1] is 'weekend', which is fixed: nobody can change it"),
+        ("hour", "features[0] is 'hour', a part of the calendar without a value of its own: see hour_sin and hour_cos"),
+        ("day=fest", "features[0] is unknown: 'day=fest'; the levels of day are holiday, strike, weekend, workday"),
+        ("day+2=fest", "features[0] is unknown: 'day+2=fest'; the levels of day are holiday, strike, weekend, workday"),
+        (["temp", "temp+2"], "features[1] is given twice"),
+        ("wind", "features[0] is unknown: 'wind'; the features are sold, temp, day, sky, open, staff, hour_sin, "),
+    ],
+)
+def test_what_cannot_change_is_refused_in_a_sentence(names, says):
+    """By the place among the features, of all windows alike."""
+    with pytest.raises((DataError, UnknownNameError)) as error:
+        find(SHOP, SHOP_WINDOWS[0], Goal(low=0.0), features=names)
+    assert str(error.value).startswith(says) and error.value.problems
+
+
+def test_what_a_series_always_has_is_fixed():
+    """Static columns of levels and of numbers are refused by name; other levels of the same table are not."""
+    shops, rng = np.repeat(["a", "b", "c"], 12), np.random.default_rng(0)
+    frame = {"shop": shops, "region": np.where(shops == "a", "north", "south"), "area": np.repeat([1.0, 2.0, 4.0], 12)}
+    frame |= {"sold": rng.normal(size=36), "sky": rng.choice(["clear", "cloudy"], 36)}
+    columns = Columns(("sold",), series="shop", static=("region", "area"), ahead=1)
+    model, window = make_encoded(pd.DataFrame(frame), columns), np.zeros((4, 6))
+    for name in ("region", "region=north", "area"):
+        with pytest.raises(DataError, match=r"^features\[0\] is '\w+', which is fixed: nobody can change it"):
+            find(model, window, Goal(low=0.0), features=name)
+    with pytest.raises(DataError, match=r"^features has nothing that may change"):
+        find(model, window, Goal(low=0.0))
+    assert find(model, window, Goal(low=1e9), features="sky").single_features
+
+
+@pytest.mark.parametrize("names", [None, "f0"])
+def test_where_nothing_may_change_a_sentence_says_so(names):
+    """A model of nothing but its target's history, or of a constant, has no counterfactual; named, the history has."""
+    config = make_model("head", n_features=1).config
+    constant = replace(config.features[0], std=0.0)
+    target = config.targets if names else (replace(config.targets[0], name="f0"),)
+    model = make_chain(replace(config, features=(constant,) if names else config.features, targets=target))
+    window = make_windows(model, 1)[0]
+    with pytest.raises(DataError, match=r"^features has nothing that may change: all are constant in training, fixed"):
+        find(model, window, Goal(low=0.0), features=names)
+    if names is None:
+        assert find(model, window, Goal(low=1e9), features="f0").single_features
+
+
+def test_training_finds_yes_and_no():
+    """A column of 0 and 1 alone is an integer feature, levels and booleans too; constants and other numbers are not."""
+    rng = np.random.default_rng(0)
+    names = ("y", "yes", "number", "one", "three", "text")
+    of = {"y": rng.normal(size=90), "yes": rng.random(90) < 0.5, "number": rng.random(90), "one": np.ones(90)}
+    of |= {"three": rng.integers(0, 3, 90), "text": rng.choice(["a", "b"], 90)}
+    model = train({name: of[name] for name in names}, "y", lookback=1, hidden=0, epochs=1, progress=False)
+    assert [feature.name for feature in model.features if feature.integer] == ["yes", "text=a", "text=b"]
+    assert all(feature.is_binary for feature in model.features if feature.integer)
 
 
 @pytest.mark.parametrize(

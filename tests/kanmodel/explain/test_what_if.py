@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from factories import make_chain, make_model, make_windows
+from factories import make_chain, make_model, make_shop, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel import Model
 from kanmodel.computing import pausing
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.what_if import WhatIf
 
 MODEL = make_model(targets=("a", "b"))
@@ -71,6 +73,81 @@ def test_it_pauses_between_features():
     with pausing(lambda: calls.append(1)):
         WhatIf.of(MODEL, make_windows(MODEL, 2), ["f0", "f1", "f2"], shift=(0, 1, 2))
     assert len(calls) == 5
+
+
+SHOP, SHOP_WINDOWS = make_shop()
+DAY = slice(2, 6)  # the features of its levels
+DAYS = ("holiday", "strike", "weekend", "workday")
+
+
+@given(st.integers(0, len(SHOP_WINDOWS) - 1), st.integers(0, 3), st.sampled_from([None, *DAYS]))
+def test_a_level_is_set_and_the_others_are_unset(number, first, level):
+    """By the column's name each level, by its name or that of its feature one; all other cells keep their bits."""
+    window = SHOP_WINDOWS[[number]]
+    names = ["day"] if level is None else [f"day={level}", f"day+2={level}"]
+    for name in names:
+        ((curve,),) = WhatIf.of(SHOP, window, name, (first - 3, 0))
+        assert (curve.feature, curve.kind, curve.levels) == ("day", "level", DAYS)
+        assert curve.points == (list(DAYS) if level is None else [level])
+        assert curve.actual == window[0, -1, DAY].argmax()
+        for place, prediction, outside in zip(
+            curve.values.astype(int), curve.predictions, curve.outside_training_range, strict=True
+        ):
+            changed = window.copy()
+            changed[0, first:, DAY] = np.eye(4)[place]
+            assert prediction == pytest.approx(SHOP.predict(changed)[0], rel=1e-12)
+            assert outside == (DAYS[place] == "strike")  # which no row of the training had
+
+
+def test_a_column_is_called_as_in_the_table():
+    """Or as its feature is, also where it is taken later; without names there is a curve for each, in that order."""
+    windows = SHOP_WINDOWS[:2]
+    for (one,), (other,) in zip(WhatIf.of(SHOP, windows, "temp"), WhatIf.of(SHOP, windows, "temp+2"), strict=True):
+        assert one.feature == other.feature == "temp+2"
+        assert one.predictions.tobytes() == other.predictions.tobytes()
+    calendar = ["hour_sin", "hour_cos", "weekend"]
+    curves = WhatIf.of(SHOP, windows)[0]
+    assert [curve.feature for curve in curves] == ["sold", "temp+2", "day", "sky", "open", "staff", *calendar]
+    shifted = WhatIf.of(SHOP, windows, shift=(-1, 1))[0]
+    assert [curve.feature for curve in shifted] == ["sold", "temp+2", "open", "staff", *calendar]
+
+
+def test_whole_numbers_take_whole_values():
+    """What is yes or no takes 0 and 1, and a count each number of its training range."""
+    ((yes, count),) = WhatIf.of(SHOP, SHOP_WINDOWS[:1], ["open", "staff"])
+    assert yes.values.tolist() == [0, 1] and count.values.tolist() == list(range(9))
+    ((few,),) = WhatIf.of(SHOP, SHOP_WINDOWS[:1], "staff", points=3)
+    assert few.values.tolist() == [0, 4, 8]
+
+
+@pytest.mark.parametrize("windows", [SHOP_WINDOWS[:1], SHOP_WINDOWS[:3]])
+def test_levels_are_drawn_and_listed(windows):
+    """Each level has a ring at its forecast and its name below, and stands in the tables beside numbers."""
+    found = Model(SHOP).what_if(windows, ["temp", "day"])
+    picture = found.svg()
+    assert all(f">{level}<" in picture for level in DAYS) and picture.count('r="4.5"') == len(DAYS)
+    assert {row["value"] for row in found.table() if row["feature"] == "day"} == set(DAYS)
+    assert "holiday" in found.html() and "workday" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "shift", "says"),
+    [
+        (
+            "day=fest",
+            None,
+            "features[0] is unknown: 'day=fest'; the levels of day are holiday, strike, weekend, workday",
+        ),
+        ("hour", None, "features[0] is 'hour', a part of the calendar without a value of its own: see hour_sin and "),
+        (["sky", "day=strike"], (0, 1), "shift cannot be added to the levels of sky"),
+        (["day", "day"], None, "features[1] is given twice"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_in_a_sentence(names, shift, says):
+    """It names the place, and the levels that there are."""
+    with pytest.raises((DataError, UnknownNameError)) as error:
+        WhatIf.of(SHOP, SHOP_WINDOWS[:1], names, shift=shift)
+    assert str(error.value).startswith(says) and error.value.problems
 
 
 @pytest.mark.parametrize(

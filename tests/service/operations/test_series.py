@@ -385,3 +385,33 @@ def test_the_windows_of_a_series_are_echoed(client):
     again = client.post("/v1/models/plain:predict", json={"instances": asked["instances"]}).json()
     np.testing.assert_allclose(again["predictions"], asked["predictions"], rtol=1e-12)
     assert "instances" not in again
+
+
+def test_a_column_of_levels_is_set_as_a_whole(client):
+    """By its name in the table, with one level set and the others unset; what cannot be is refused by its place."""
+    path, body = "/v1/models/load", {"series": series_of(FRAME), "output": "load+3", "last": 1}
+    answer = client.post(f"{path}:whatif", json={**body, "features": ["sky", "sky=cloudy"]}).json()
+    whole, one = answer["curves"][0]
+    assert whole["kind"] == one["kind"] == "level" and whole["levels"] == one["levels"] == ["clear", "cloudy"]
+    assert (whole["values"], one["values"]) == ([0.0, 1.0], [1.0])
+    assert whole["predictions"][1:] == pytest.approx(one["predictions"])
+    target = {"between": [2 * whole["predictions"][0] - 1e-9, 2 * whole["predictions"][0] + 1e-9]}
+    answer = client.post(f"{path}:counterfactual", json={**body, "features": ["sky"], "target": target}).json()
+    (found,) = answer["counterfactuals"]
+    names = [single["feature"] for single in found["single_features"]]
+    assert names == ["sky=clear", "sky=cloudy"] and {change["feature"] for change in found["changes"]} <= {*names}
+    places = [client.model.config.feature_names.index(name) for name in names]
+    assert {tuple(row) for row in np.array(found["instance"])[:, places].tolist()} <= {(1.0, 0.0), (0.0, 1.0)}
+    for question, name, says in (
+        ("whatif", "sky=fog", "features[0] is unknown: 'sky=fog'; the levels of sky are clear, cloudy"),
+        (
+            "whatif",
+            "hour",
+            "features[0] is 'hour', a part of the calendar without a value of its own: see hour_sin and",
+        ),
+        ("counterfactual", "hour_sin", "features[0] is 'hour_sin', which is fixed: nobody can change it"),
+    ):
+        asked = {**body, "features": [name]} | ({} if question == "whatif" else {"target": target})
+        refused = client.post(f"{path}:{question}", json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_value")
+        assert refused.json()["error"].startswith(says)
