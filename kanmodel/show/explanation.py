@@ -24,7 +24,7 @@ from kanmodel.show.svg import (
     write_amount,
     write_change,
 )
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, abbreviate_words
 
 WIDTH = 760.0
 LEFT, RIGHT = 250.0, 640.0  # ends of a plot; names are left and amounts right of it
@@ -65,7 +65,7 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     root = new_picture(WIDTH, bottom, heading, "; ".join(filter(None, (first, caption))), result.source)
     root.add_heading(heading, lines[0])
     if lines[1:]:
-        root.add("text", abbreviate(lines[1], N_CAPTION), x=MARGIN, y=TOP - 6, class_="muted")
+        root.add("text", abbreviate_words(lines[1], N_CAPTION), x=MARGIN, y=TOP - 6, class_="muted")
     root.append(body)
     return root.serialise(theme)
 
