@@ -23,7 +23,7 @@ from kanmodel.computing import slices
 from kanmodel.errors import DataError, UnknownNameError, quote, refuse_unknown
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
-from kanmodel.tables.frames import is_frame, is_number
+from kanmodel.tables.frames import is_frame, is_number, names_of
 from kanmodel.tables.rhythm import FAR
 from kanmodel.tables.table import Gaps, Places, Selection, Table, TableSpec, refuse_missing
 
@@ -427,7 +427,7 @@ def read_table(
     """
     reach = spec.encoding.later
     if target is not None:
-        column = column_of(target, _names_of(frame))
+        column = column_of(target, names_of(frame))
         if not spec.knows(column):
             message = f"cannot be compared: the checkpoint does not have how many rows ahead {column} is"
             raise DataError.at(places.rows, message)
@@ -456,10 +456,6 @@ def read_stretch(
         places = Places(path, spec.time.name if spec.time else "time")
         return read_table(spec, windows, places, Selection(series=series), gaps)
     return Windows.of(spec, read_windows(spec, windows, path, series=series)[0])
-
-
-def _names_of(frame: Any) -> Sequence[str]:
-    return list(frame if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
 
 
 def read_numbers(values: Any, path: str) -> Array:
