@@ -201,6 +201,15 @@ class Windows:
         about = {name: getattr(self, name)[numbers] for name in ("ends", "tail", "first")}
         return replace(self, **about, filled=filled)
 
+    def span(self, numbers: Any) -> tuple[str | None, str | None]:
+        """The `times` of the earliest and the latest of some windows; None if the rows have none."""
+        ends = self.ends[numbers]
+        if self.table.instants is None or self.table.stamps is None or not len(ends):
+            return None, None
+        at = self.table.instants[ends]
+        first, last = self.table.times(ends[[at.argmin(), at.argmax()]])
+        return first, last
+
     def by_time(self) -> Windows:
         """The windows in order of time, and of those of the same time by series."""
         if self.table.instants is None or not self.table.names:
