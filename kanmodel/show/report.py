@@ -10,7 +10,7 @@ import numpy as np
 from kanmodel.explain.finding import Band, Bars, Drivers, Example, Response
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import Part, Scale, enclose, new_picture, scale_over, write_points
-from kanmodel.text import abbreviate, abbreviate_words, shorten_names, write_figure
+from kanmodel.text import abbreviate_words, shorten_names, write_figure
 
 WIDE, NARROW = 340.0, 240.0  # of one of two pictures in a row, and of three
 HEIGHT, BELOW, PAD = 168.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
@@ -18,7 +18,7 @@ LOW = 150.0  # height of one of three that show errors or intervals
 TOP = 34.0  # room of the title
 ROW, BAR = 18.9, 12.0  # of a picture with a row for each driver
 NAMES, N_NAME = 138.0, 21  # of these: where the names end, and their most characters
-LETTER, BOLD = 6.1, 7.1  # width of a letter, roughly
+LETTER, BOLD = 6.1, 7.6  # width of a letter, roughly
 
 
 @draw.register
@@ -143,7 +143,9 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     width = WIDE if n_beside < 3 else NARROW
     root = _start(panel.label, None, "change of the forecast", width, HEIGHT)
     unit = f" ({panel.unit})" if panel.unit else ""
-    root.add("text", f"change of the forecast{abbreviate(unit, 14)}", x=0, y=TOP - 4, class_="muted")
+    root.add(
+        "text", abbreviate_words(f"change of the forecast{unit}", int(width / 5.9)), x=0, y=TOP - 4, class_="muted"
+    )
     y = scale_over([*panel.low, *panel.high, *panel.change, 0.0], HEIGHT - BELOW, TOP + 8, 0.04)
     start = _add_levels(root, y, width)
     x = scale_over(panel.shift, start + 4, width - PAD)
@@ -161,8 +163,8 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     known = [point for point, is_inside in zip(points, inside.tolist(), strict=True) if is_inside]
     if len(known) > 1:
         root.add("polyline", class_="curve main", points=write_points(*map(list, zip(*known, strict=True))))
-    label = "lower or higher by" + (f" ({abbreviate(panel.feature_unit, 14)})" if panel.feature_unit else "")
-    root.add("text", abbreviate_words(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
+    label = "lower or higher by" + (f" ({panel.feature_unit})" if panel.feature_unit else "")
+    root.add("text", abbreviate_words(label, int(width / 5.9)), x=width, y=HEIGHT - 5, class_="end muted")
     return root.serialise(theme)
 
 
