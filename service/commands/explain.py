@@ -97,7 +97,7 @@ def explain(
     of_table = time_column or series or strict or workers or engine != "threads" or part_windows != PART_WINDOWS
     of_table = of_table or separator != "," or decimal != "."
     if data is None and of_table:
-        others = "--time-column, --series, --separator, --decimal, --strict, --engine, --workers and --part-windows"
+        others = "--separator, --decimal, --time-column, --series, --strict, --engine, --workers and --part-windows"
         raise DataError(f"{others} need TABLE")
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
